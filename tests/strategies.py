@@ -1,0 +1,97 @@
+"""Hypothesis strategies that several test modules share."""
+
+import numpy as np
+import pyproj
+from affine import Affine
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from xee_tf.geometry import Size
+from xee_tf.georef import GeoRef
+from xee_tf.records import Feature, RecordLayout
+
+# -- Geometry: sizes, affines, CRSs -----------------------------------------------------------------
+
+
+def sizes(min_side: int = 1, max_side: int = 40) -> st.SearchStrategy[Size]:
+    """Widths and heights in pixels."""
+    side = st.integers(min_side, max_side)
+    return st.builds(Size, x=side, y=side)
+
+
+@st.composite
+def affines(draw: st.DrawFn, *, sheared: bool = True) -> Affine:
+    """Invertible affines: any scale, either sign, sheared or not; plain ones shrink first."""
+    scale = st.sampled_from([1.0, 28.5, 30.0, 0.05, 8.983152841195215e-05]) | st.floats(1e-6, 1e5)
+    sign = st.sampled_from([1.0, -1.0])
+    origin = st.floats(-1e7, 1e7)
+    a, e = draw(scale) * draw(sign), draw(scale) * -draw(sign)
+    b = d = 0.0
+    if sheared and draw(st.booleans()):
+        # |b * d| < |a * e| keeps it well away from degenerate.
+        b, d = draw(st.floats(-0.7, 0.7)) * abs(e), draw(st.floats(-0.7, 0.7)) * abs(a)
+    return Affine(a, b, draw(origin), d, e, draw(origin))
+
+
+# CRSs in which the coordinates of `places` mean something: geographic, projected, without a code.
+CRS_TEXTS = (
+    "EPSG:4326",
+    "EPSG:32119",
+    "EPSG:3035",
+    "ESRI:54009",
+    "+proj=laea +lat_0=10 +lon_0=20 +ellps=GRS80 +units=m",
+)
+
+
+@st.composite
+def places(draw: st.DrawFn, *, sheared: bool = True, min_side: int = 2) -> GeoRef:
+    """A CRS, an affine and a shape."""
+    crs = pyproj.CRS(draw(st.sampled_from(CRS_TEXTS)))
+    return GeoRef(crs, draw(affines(sheared=sheared)), draw(sizes(min_side)))
+
+
+# -- Chunks ------------------------------------------------------------------------------------------
+
+
+@st.composite
+def chunkings(draw: st.DrawFn, length: int) -> tuple[int, ...]:
+    """Irregular chunk sizes that add up to `length`; one chunk shrinks first."""
+    cuts = draw(st.sets(st.integers(1, length - 1), max_size=6)) if length > 1 else set()
+    edges = [0, *sorted(cuts), length]
+    return tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+
+
+# -- Records -----------------------------------------------------------------------------------------
+
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
+"""Names of bands: any text that UTF-8 can carry."""
+
+_STORED = {
+    "float": st.just("<f4"),
+    "bytes": st.just("|u1"),
+    "int64": st.sampled_from(["<i8", "<i2", "|i1", "<u4"]),
+}
+
+
+@st.composite
+def features(draw: st.DrawFn, *, max_size: int = 12) -> Feature:
+    """One feature of a record, of any kind."""
+    kind = draw(st.sampled_from(["float", "bytes", "int64"]))
+    return Feature(draw(names), kind, draw(st.integers(1, max_size)), draw(_STORED[kind]))
+
+
+def layouts(max_features: int = 4, max_size: int = 12) -> st.SearchStrategy[RecordLayout]:
+    """Layouts of records; one float band shrinks first."""
+    many = st.lists(
+        features(max_size=max_size), min_size=1, max_size=max_features, unique_by=lambda f: f.name
+    )
+    return many.map(lambda found: RecordLayout(tuple(found)))
+
+
+@st.composite
+def layouts_and_values(draw: st.DrawFn, *, max_records: int = 4) -> tuple[RecordLayout, list[np.ndarray]]:
+    """A layout, and for each of its features an array (records, size), any bit pattern included."""
+    layout = draw(layouts())
+    count = draw(st.integers(0, max_records))
+    values = [draw(arrays(np.dtype(feature.dtype), (count, feature.size))) for feature in layout.features]
+    return layout, values

@@ -1,0 +1,53 @@
+"""The exceptions of xee_tf.
+
+Each one is ours *and* the builtin that a caller would expect, so ``except ValueError`` and
+``except xee_tf.XeeTFError`` both work.
+"""
+
+__all__ = [
+    "DestinationError",
+    "DestinationExistsError",
+    "GeoreferenceError",
+    "GridMismatchError",
+    "MissingShardError",
+    "MixerError",
+    "OptionError",
+    "RecordError",
+    "XeeTFError",
+]
+
+
+class XeeTFError(Exception):
+    """Base class of every error that xee_tf raises on purpose."""
+
+
+class OptionError(XeeTFError, ValueError):
+    """An option is unknown, or has a value that cannot be used."""
+
+
+class GeoreferenceError(XeeTFError, ValueError):
+    """A raster has no usable CRS, affine or x/y dimensions."""
+
+
+class GridMismatchError(GeoreferenceError):
+    """Two rasters that must share one grid do not."""
+
+
+class MixerError(XeeTFError, ValueError):
+    """A mixer sidecar is not valid."""
+
+
+class RecordError(XeeTFError, ValueError):
+    """A TFRecord file or one of its records is corrupt, truncated or not what was expected."""
+
+
+class MissingShardError(RecordError, FileNotFoundError):
+    """A shard that the mixer or the numbering of its neighbours calls for is not there."""
+
+
+class DestinationError(XeeTFError, OSError):
+    """A destination cannot be written."""
+
+
+class DestinationExistsError(DestinationError, FileExistsError):
+    """A destination holds files already."""
