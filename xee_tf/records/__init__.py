@@ -1,0 +1,47 @@
+"""Bytes only: Example records, TFRecord framing and gzip members, to and from numpy arrays."""
+
+from xee_tf.records.decoding import Batch, decode_example, decode_frames, read_layout
+from xee_tf.records.example import (
+    Encoded,
+    Feature,
+    FeatureTypes,
+    Kind,
+    RecordLayout,
+    check_name,
+    kind_of,
+)
+from xee_tf.records.framing import FRAMING, frame, iter_frames, mask_crc
+from xee_tf.records.members import (
+    MEMBER_HEADER,
+    MemberIndex,
+    compress_member,
+    index_room,
+    indexed_header,
+    read_index,
+)
+from xee_tf.records.wire import Values
+
+__all__ = [
+    "FRAMING",
+    "MEMBER_HEADER",
+    "Batch",
+    "Encoded",
+    "Feature",
+    "FeatureTypes",
+    "Kind",
+    "MemberIndex",
+    "RecordLayout",
+    "Values",
+    "check_name",
+    "compress_member",
+    "decode_example",
+    "decode_frames",
+    "frame",
+    "index_room",
+    "indexed_header",
+    "iter_frames",
+    "kind_of",
+    "mask_crc",
+    "read_index",
+    "read_layout",
+]
