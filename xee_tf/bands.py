@@ -1,0 +1,192 @@
+"""Images put together: the bands of several rasters on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+
+from xee_tf.conventions import STALE_ATTRS, Raster, grid_mappings, raster_variables, spatial_dims
+from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
+from xee_tf.georef import GeoRef, read_georef, same_grid
+
+__all__ = ["add_bands", "image_dataset"]
+
+_BAND = "band"
+
+
+def add_bands(
+    image: Raster, *others: Raster, crs: Any = None, transform: Affine | Sequence[float] | None = None
+) -> xr.Dataset:
+    """One image with the bands of several, as Earth Engine's ``addBands``, but strict: nothing is resampled.
+
+    Parameters
+    ----------
+    image : Dataset or DataArray
+        Its coordinates and CRS are those of the result. A DataArray with a ``band`` dimension becomes one
+        variable for each band (see `image_dataset`).
+    *others : Dataset or DataArray
+        Images on the same grid, the names of their dimensions and their chunks being free. Of their
+        coordinates those of further dimensions (time, ...) are taken over.
+    crs, transform : optional
+        For images that do not say where they are, as in `xee_tf.georef.read_georef`.
+
+    Returns
+    -------
+    Dataset
+        Lazy where the images are.
+
+    Raises
+    ------
+    GridMismatchError
+        If the grids differ; the message says in what and by how much.
+    OptionError
+        If two bands have the same name.
+
+    Examples
+    --------
+    >>> y, x = [45.0, 15.0], [500015.0, 500045.0]
+    >>> scene = xr.Dataset({"B4": (("y", "x"), [[1, 2], [3, 4]])}, {"y": y, "x": x})
+    >>> labels = xr.DataArray([[0, 1], [1, 0]], {"y": y, "x": x}, name="landcover")
+    >>> list(add_bands(scene, labels, crs="EPSG:32633"))
+    ['B4', 'landcover']
+    """
+    result = image_dataset(image)
+    if not others:
+        return result
+    georef = read_georef(result, crs, transform)
+    added: dict[str, xr.Variable] = {}
+    coords: dict[str, xr.Variable] = {}
+    for number, other in enumerate(others, start=1):
+        dataset = image_dataset(other)
+        place = read_georef(dataset, crs, transform)
+        same_grid(georef, place, ("image", "other" if len(others) == 1 else f"other {number}"))
+        for name, band in _bands(dataset, place):
+            _require_free(name, result.coords, {*result.data_vars, *added})
+            added[name] = _fit_in(band, place, georef, next(iter(_mapping_names(result, georef)), None))
+            for dim in added[name].dims:
+                if dim in band.coords and str(dim) not in (georef.x_dim, georef.y_dim):
+                    _take_over(str(dim), band.coords[dim].variable, result, coords)
+    return _with_dims(result.assign(added).assign_coords(coords), georef.x_dim, georef.y_dim)
+
+
+def image_dataset(image: Raster) -> xr.Dataset:
+    """An image as a Dataset with one variable for each band; a Dataset is returned as it is.
+
+    The bands of a DataArray with a ``band`` dimension are named by that coordinate if it holds texts, else by
+    the attribute ``long_name`` if it has one name for each band (as rioxarray reads GeoTIFF
+    descriptions), else "B" and the number. Without a ``band`` dimension it is the array's name, or "B1".
+
+    Raises
+    ------
+    OptionError
+        If `image` is no xarray object, or two bands have the same name.
+    GeoreferenceError
+        If it has no x and y dimensions.
+
+    Examples
+    --------
+    >>> scene = xr.DataArray([[[1]], [[2]]], dims=("band", "y", "x"), attrs={"long_name": ("red", "nir")})
+    >>> list(image_dataset(scene))
+    ['red', 'nir']
+    >>> list(image_dataset(scene.assign_attrs(long_name="reflectance")))
+    ['B1', 'B2']
+    """
+    if isinstance(image, xr.Dataset):
+        return image
+    if not isinstance(image, xr.DataArray):
+        raise OptionError(f"An image is an xarray Dataset or DataArray; got {type(image).__name__}.")
+    x_dim, y_dim = spatial_dims(image)
+    if _BAND not in image.dims:
+        name = "B1" if image.name is None else str(image.name)
+        _require_free(name, image.coords, ())
+        return _with_dims(image.to_dataset(name=name), x_dim, y_dim)
+    names = _band_names(image)
+    if not names:
+        raise OptionError("The image has no bands: its dimension 'band' is empty.")
+    for number, name in enumerate(names):
+        _require_free(name, image.coords, names[:number])
+    bands = [image.isel({_BAND: number}, drop=True) for number in range(len(names))]
+    dataset = bands[0].to_dataset(name=names[0])
+    dataset = dataset.assign({name: band.variable for name, band in zip(names, bands, strict=True)})
+    for name, variable in zip(names, dataset.data_vars.values(), strict=True):
+        if "long_name" in variable.attrs:
+            variable.attrs["long_name"] = name
+    return _with_dims(dataset, x_dim, y_dim)
+
+
+def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Hashable]) -> None:
+    if name in coords or name in bands:
+        raise OptionError(
+            f"The name {name!r} is taken by {'another band' if name in bands else 'a coordinate'}. Rename one, "
+            f"for example ds.rename({{{name!r}: {name + '_2'!r}}}) or da.assign_coords(band=['red', 'nir'])."
+        )
+
+
+def _band_names(image: xr.DataArray) -> list[str]:
+    count = image.sizes[_BAND]
+    values = image.coords[_BAND].values if _BAND in image.coords else np.arange(1, count + 1)
+    if all(isinstance(value, str) for value in values.tolist()):
+        return [str(value) for value in values]
+    described = image.attrs.get("long_name")
+    if isinstance(described, tuple | list) and len(described) == count and all(described):
+        return [str(name) for name in described]
+    if count == 1 and image.name is not None:
+        return [str(image.name)]
+    return [f"B{value}" for value in values]
+
+
+def _bands(dataset: xr.Dataset, georef: GeoRef) -> list[tuple[str, xr.DataArray]]:
+    """The raster variables; others are refused, but for grid mappings."""
+    bands = [(str(name), band) for name, band in raster_variables(dataset, georef.x_dim, georef.y_dim)]
+    left = (
+        set(map(str, dataset.data_vars)) - {name for name, _ in bands} - set(_mapping_names(dataset, georef))
+    )
+    if left:
+        raise GeoreferenceError(
+            f"{sorted(left)} have not both dimensions {georef.x_dim} and {georef.y_dim}. Leave them out, "
+            f"for example ds.drop_vars({sorted(left)})."
+        )
+    return bands
+
+
+def _mapping_names(dataset: xr.Dataset, georef: GeoRef) -> list[str]:
+    return list(grid_mappings(dataset, georef.x_dim, georef.y_dim))
+
+
+def _fit_in(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str | None) -> xr.Variable:
+    """The band's variable, in the terms of the image that it is added to."""
+    spatial = {place.x_dim: georef.x_dim, place.y_dim: georef.y_dim}
+    single = [dim for dim, size in band.sizes.items() if size == 1 and dim not in spatial]
+    bare = band.drop_vars(list(band.coords)).isel(dict.fromkeys(single, 0))
+    variable = bare.rename({old: new for old, new in spatial.items() if old != new}).variable.copy(deep=False)
+    variable.attrs = {key: value for key, value in variable.attrs.items() if key not in STALE_ATTRS}
+    variable.encoding = {key: value for key, value in band.encoding.items() if key != "grid_mapping"}
+    if mapping is not None:
+        variable.encoding["grid_mapping"] = mapping
+    return variable
+
+
+def _take_over(dim: str, coord: xr.Variable, image: xr.Dataset, coords: dict[str, xr.Variable]) -> None:
+    there = image.variables.get(dim, coords.get(dim))
+    if there is None:
+        coords[dim] = coord
+    elif there.size != coord.size or (there.values != coord.values).any():
+        raise GridMismatchError(
+            f"The images have different coordinates along {dim!r}: {there.size} from {there.values[0]}, and "
+            f"{coord.size} from {coord.values[0]}. Select the same steps, or rename one of the dimensions."
+        )
+
+
+def _with_dims(dataset: xr.Dataset, x_dim: str, y_dim: str) -> xr.Dataset:
+    """Names of dimensions that a user set through .rio do not travel along by themselves."""
+    try:
+        known = spatial_dims(dataset) == (x_dim, y_dim)
+    except GeoreferenceError:
+        known = False
+    if not known:
+        dataset.rio.set_spatial_dims(x_dim, y_dim, inplace=True)
+    return dataset

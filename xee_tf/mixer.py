@@ -1,0 +1,351 @@
+"""The mixer: the JSON file beside exported patches that says how they tile the ground."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from affine import Affine
+
+from xee_tf.errors import MixerError
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["Mixer", "java_double"]
+
+_CRS_KEYS = ("crs", "wkt", "crsCode", "crsWkt")
+_AFFINE_KEYS = ("affine", "affineTransform", "transform", "crsTransform")
+_AFFINE_PARTS = ("scaleX", "shearX", "translateX", "shearY", "scaleY", "translateY")
+_MATRIX = "six finite numbers [x scale, x shear, x origin, y shear, y scale, y origin]"
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """What Earth Engine writes beside exported patches (``<prefix>-mixer.json``).
+
+    All sizes are those of the un-padded patches: the mixer knows nothing of kernels, bands or
+    files. Keys, their order and the text are those of real Earth Engine files.
+
+    Parameters
+    ----------
+    crs : str
+        The coordinate reference system as in the file: "EPSG:32119" or WKT.
+    affine : Affine
+        From pixel corners (column, row) of the whole grid to (x, y) in units of the CRS. The origin is
+        the outer corner of the first pixel; signs and shear are free.
+    patch : Size
+        Pixels of a patch without its margin (``patchDimensions``).
+    patches_per_row : int
+        Columns of patches.
+    total_patches : int
+        Patches in all, a multiple of `patches_per_row`; they are numbered row by row.
+    extra : mapping
+        Keys of the file that Earth Engine does not write, at their place ("projection" may nest some).
+
+    Raises
+    ------
+    MixerError
+        If a value is not what it must be.
+
+    Examples
+    --------
+    >>> mixer = Mixer("EPSG:32119", Affine(28.5, 0, 630534, 0, -28.5, 228114), Size(x=128, y=128), 3, 9)
+    >>> mixer.rows
+    3
+    >>> print(mixer.text())
+    {
+      "projection": {
+        "crs": "EPSG:32119",
+        "affine": {
+          "doubleMatrix": [28.5, 0.0, 630534.0, 0.0, -28.5, 228114.0]
+        }
+      },
+      "patchDimensions": [128, 128],
+      "patchesPerRow": 3,
+      "totalPatches": 9
+    }
+    >>> Mixer.parse(mixer.text()) == mixer
+    True
+    """
+
+    crs: str
+    affine: Affine
+    patch: Size
+    patches_per_row: int
+    total_patches: int
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        _require_text("crs", self.crs)
+        matrix = tuple(self.affine)[:6]
+        if not all(map(math.isfinite, matrix)):
+            raise MixerError(f"doubleMatrix must be {_MATRIX}; got {list(matrix)}.")
+        if self.affine.is_degenerate:
+            raise MixerError(f"doubleMatrix must be invertible, pixels with an area; got {list(matrix)}.")
+        _positive("patchDimensions", *self.patch.xy)
+        _positive("patchesPerRow", self.patches_per_row)
+        _positive("totalPatches", self.total_patches)
+        if self.total_patches % self.patches_per_row:
+            raise MixerError(
+                f"totalPatches must be a multiple of patchesPerRow (whole rows of patches); "
+                f"got {self.total_patches} and {self.patches_per_row}."
+            )
+        _merge(self._document(), self.extra)
+
+    @property
+    def rows(self) -> int:
+        """Rows of patches."""
+        return self.total_patches // self.patches_per_row
+
+    @classmethod
+    def from_grid(cls, grid: PatchGrid) -> Mixer:
+        """The mixer of a grid of patches; the grid needs a CRS.
+
+        Examples
+        --------
+        >>> grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=64), crs="EPSG:32119")
+        >>> Mixer.from_grid(grid).total_patches
+        18
+        """
+        if grid.crs is None:
+            raise MixerError("A mixer needs a CRS, and this grid has none: give one, such as 'EPSG:4326'.")
+        return cls(grid.crs, grid.affine, grid.patch, grid.columns, len(grid))
+
+    def grid(self, margin: Size = Size(x=0, y=0)) -> PatchGrid:  # noqa: B008 - frozen
+        """The grid of patches that it describes.
+
+        Parameters
+        ----------
+        margin : Size
+            Pixels around each patch, which the file does not hold; see `PatchGrid.margin_of`.
+
+        Examples
+        --------
+        >>> mixer = Mixer("EPSG:4326", Affine(0.5, 0, 0, 0, -0.5, 0), Size(x=256, y=128), 3, 15)
+        >>> mixer.grid().shape
+        Size(x=768, y=640)
+        """
+        shape = Size(x=self.patches_per_row * self.patch.x, y=self.rows * self.patch.y)
+        return PatchGrid(shape, self.patch, margin, self.affine, self.crs)
+
+    @classmethod
+    def read(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Mixer:
+        """Read a mixer from a local path or an fsspec URL.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        MixerError
+            If it is not a mixer; the message names the file, the key and the value.
+        """
+        location = Location.of(path, storage_options)
+        try:
+            text = location.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise MixerError(f"{location} is not a mixer: it is not UTF-8 text ({error.reason}).") from None
+        return cls.parse(text, source=str(location))
+
+    def write(self, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
+        """Write `text` to a local path or an fsspec URL, whole or not at all."""
+        location = Location.of(path, storage_options)
+        location.write_bytes(self.text().encode())
+        return location
+
+    @classmethod
+    def parse(cls, text: str, source: str = "the mixer") -> Mixer:
+        """Read the text of a mixer.
+
+        Tolerant of what people and other parts of Earth Engine write: unknown keys are kept in
+        `extra`; a CRS may be WKT, under "crs" or "wkt"; the affine may be ``{"doubleMatrix": [...]}``, a
+        plain list (also under "transform", "crsTransform") or ``{"scaleX": ...}``. Values are checked
+        strictly.
+
+        Parameters
+        ----------
+        text : str
+            JSON.
+        source : str
+            What to call it in errors, usually the path.
+
+        Raises
+        ------
+        MixerError
+            If it is not a mixer; the message names the key, the value and what was expected.
+
+        Examples
+        --------
+        >>> Mixer.parse('{"projection": {"crs": "EPSG:4326"}}', "scene-mixer.json")
+        Traceback (most recent call last):
+        ...
+        xee_tf.errors.MixerError: scene-mixer.json: projection has no "affine" (expected "affine": \
+{"doubleMatrix": [...]}).
+        """
+        try:
+            return cls._parse(text)
+        except MixerError as error:
+            raise MixerError(f"{source}: {error}") from None
+
+    @classmethod
+    def _parse(cls, text: str) -> Mixer:
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise MixerError(f"this is not JSON ({error}).") from None
+        if not isinstance(document, dict):
+            raise MixerError(f"a mixer is a JSON object; got {_short(document)}.")
+        rest = dict(document)
+        projection = _take(rest, ("projection",), '"projection": {"crs": ..., "affine": ...}', "it")[1]
+        if not isinstance(projection, dict):
+            raise MixerError(f"projection must be an object; got {_short(projection)}.")
+        inner = dict(projection)
+        crs = _take(inner, _CRS_KEYS, '"crs": "EPSG:4326" or WKT', "projection")[1]
+        key, transform = _take(inner, _AFFINE_KEYS, '"affine": {"doubleMatrix": [...]}', "projection")
+        matrix, unknown = _read_matrix(key, transform)
+        if unknown:
+            inner["affine"] = unknown
+        if inner:
+            rest["projection"] = inner
+        dimensions = _take(rest, ("patchDimensions",), '"patchDimensions": [width, height]', "it")[1]
+        if not isinstance(dimensions, list) or len(dimensions) != 2:
+            raise MixerError(f"patchDimensions must be [width, height]; got {_short(dimensions)}.")
+        return cls(
+            crs,
+            Affine(*matrix),
+            Size(x=dimensions[0], y=dimensions[1]),
+            _take(rest, ("patchesPerRow",), '"patchesPerRow": columns of patches', "it")[1],
+            _take(rest, ("totalPatches",), '"totalPatches": patches in all', "it")[1],
+            rest,
+        )
+
+    def text(self) -> str:
+        """The file as Earth Engine writes it, to the byte (UTF-8, without a final newline)."""
+        return _render(_merge(self._document(), self.extra))
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "projection": {
+                "crs": self.crs,
+                "affine": {"doubleMatrix": [float(value) for value in tuple(self.affine)[:6]]},
+            },
+            "patchDimensions": list(self.patch.xy),
+            "patchesPerRow": self.patches_per_row,
+            "totalPatches": self.total_patches,
+        }
+
+
+def java_double(value: float) -> str:
+    """A double as Java's ``Double.toString`` writes it (JDK 19 and later: the shortest digits).
+
+    Parameters
+    ----------
+    value : float
+        Any finite double.
+
+    Raises
+    ------
+    MixerError
+        If it is not finite: JSON has no such number.
+
+    Examples
+    --------
+    >>> [java_double(v) for v in (28.5, 30.0, 8.983152841195215e-05, -1e7, 0.001)]
+    ['28.5', '30.0', '8.983152841195215E-5', '-1.0E7', '0.001']
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        raise MixerError(f"JSON cannot hold {value!r}: it must be a finite number.")
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return repr(value)  # Python's digits are the shortest too, and its form is the same here
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    if len(digits) == 1:
+        # Java always writes two digits, and then the closest two: 4.9E-324, not 5.0E-324.
+        closest = Decimal(f"{value:.1e}")
+        if float(closest) == value:
+            sign, digits, exponent = closest.normalize().as_tuple()
+    fraction = "".join(map(str, digits[1:])) or "0"
+    return f"{'-' * sign}{digits[0]}.{fraction}E{int(exponent) + len(digits) - 1}"
+
+
+def _require_text(key: str, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise MixerError(f'{key} must be a text such as "EPSG:4326" or WKT; got {_short(value)}.')
+
+
+def _positive(key: str, *values: Any) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise MixerError(f"{key} must be whole numbers above zero; got {_short(value)}.")
+
+
+def _take(container: dict[str, Any], keys: Sequence[str], expected: str, where: str) -> tuple[str, Any]:
+    """Remove the first of `keys` (spellings of one thing) that is there."""
+    for key in keys:
+        if key in container:
+            return key, container.pop(key)
+    others = f"; other keys there: {', '.join(map(repr, container))}" if container else ""
+    raise MixerError(f'{where} has no "{keys[0]}" (expected {expected}){others}.')
+
+
+def _read_matrix(key: str, transform: Any) -> tuple[list[float], dict[str, Any]]:
+    """The six numbers, and the unknown keys beside them."""
+    unknown: dict[str, Any] = {}
+    values = transform
+    if isinstance(transform, dict):
+        unknown = dict(transform)
+        if "doubleMatrix" in unknown:
+            key, values = "doubleMatrix", unknown.pop("doubleMatrix")
+        elif "scaleX" in unknown and "scaleY" in unknown:
+            values = [unknown.pop(part, 0.0) for part in _AFFINE_PARTS]  # REST leaves zeros out
+    if not isinstance(values, list) or len(values) != 6:
+        raise MixerError(f"{key} must be {_MATRIX}; got {_short(values)}.")
+    numbers = []
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise MixerError(f"{key} must be {_MATRIX}; got {_short(value)} among them.")
+        try:
+            numbers.append(float(value))
+        except OverflowError:
+            numbers.append(math.inf)
+    return numbers, unknown
+
+
+def _merge(document: dict[str, Any], extra: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    merged = dict(document)
+    for key, value in extra.items():
+        if not isinstance(key, str):
+            raise MixerError(f"extra must have texts as keys; got {key!r}.")
+        if key not in merged:
+            merged[key] = value
+        elif isinstance(merged[key], dict) and isinstance(value, Mapping):
+            merged[key] = _merge(merged[key], value, f"{path}{key}.")
+        else:
+            raise MixerError(f"extra cannot replace the key {path + key!r}: set the field of that meaning.")
+    return merged
+
+
+def _render(value: Any, indent: str = "") -> str:
+    """JSON with objects over several lines and arrays on one."""
+    if isinstance(value, Mapping):
+        if not value:
+            return "{}"
+        inner = indent + "  "
+        lines = (f"{inner}{_render(key)}: {_render(item, inner)}" for key, item in value.items())
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_render(item, indent) for item in value) + "]"
+    if isinstance(value, float):
+        return java_double(value)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        raise MixerError(f"extra holds {_short(value)}, which JSON cannot hold.") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
