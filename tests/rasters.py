@@ -1,0 +1,26 @@
+"""Small rasters made in code."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+CRS = "EPSG:32633"
+
+
+def raster(bands, *, y0=5_000_000.0, x0=700_000.0, step=30.0, crs=CRS):
+    """A north-up Dataset of (y, x) numpy arrays, the CRS in its attributes as Xee does it."""
+    height, width = next(iter(bands.values())).shape
+    return xr.Dataset(
+        {name: (("y", "x"), values) for name, values in bands.items()},
+        coords={
+            "y": y0 - step * (np.arange(height) + 0.5),
+            "x": x0 + step * (np.arange(width) + 0.5),
+        },
+        attrs={"crs": crs},
+    )
+
+
+def random_band(shape, dtype="float32", seed=0):
+    """Random whole numbers that every numeric dtype can hold."""
+    return np.random.default_rng(seed).integers(0, 120, shape).astype(dtype)

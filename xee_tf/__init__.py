@@ -1,0 +1,45 @@
+"""Earth Engine's TensorFlow bridge for any raster that xarray opens, on your own Dask cluster."""
+
+from xee_tf.accessor import TFExportAccessor
+from xee_tf.bands import add_bands
+from xee_tf.errors import (
+    DestinationError,
+    DestinationExistsError,
+    GeoreferenceError,
+    GridMismatchError,
+    MissingShardError,
+    MixerError,
+    OptionError,
+    RecordError,
+    XeeTFError,
+)
+from xee_tf.export.image import export_image, plan_export
+from xee_tf.export.plan import ExportPlan
+from xee_tf.export.result import ExportResult, ShardInfo
+from xee_tf.geometry import PatchGrid, Size, Window
+from xee_tf.mixer import Mixer
+
+__all__ = [
+    "DestinationError",
+    "DestinationExistsError",
+    "ExportPlan",
+    "ExportResult",
+    "GeoreferenceError",
+    "GridMismatchError",
+    "MissingShardError",
+    "Mixer",
+    "MixerError",
+    "OptionError",
+    "PatchGrid",
+    "RecordError",
+    "ShardInfo",
+    "Size",
+    "TFExportAccessor",
+    "Window",
+    "XeeTFError",
+    "add_bands",
+    "export_image",
+    "plan_export",
+]
+
+__version__ = "0.1.0"

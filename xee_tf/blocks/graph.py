@@ -1,0 +1,172 @@
+"""The Dask layer: one task that keeps a block's strips, one that does its work.
+
+The graph is made by hand, since the ready-made overlap costs an order of magnitude more tasks.
+Arrays are met through the Dask protocol alone (keys, graph, chunks), so that any chunked array
+that follows it will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dask.core import flatten
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import Alias, List, Task, TaskRef
+from numpy.typing import NDArray
+
+from xee_tf.blocks.assemble import cut_strips
+from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
+
+__all__ = ["Sources", "Tasks", "block_tasks", "chunk_grids", "gather", "to_delayed"]
+
+Key = Any
+Tasks = dict[Any, Task]
+Work = Callable[[BlockLayout, tuple[int, int], Sequence[tuple[Piece, NDArray[Any]]]], Any]
+
+
+def chunk_grids(arrays: Sequence[Any]) -> tuple[ChunkGrid, ...]:
+    """The chunk edges of (y, x) arrays."""
+    return tuple(ChunkGrid.of(array.chunks, array.dtype.itemsize) for array in arrays)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The chunks of several arrays: one graph, and the key of every chunk.
+
+    Parameters
+    ----------
+    graph : mapping
+        All tasks that load chunks.
+    keys : list
+        For each array its chunks' keys, as nested lists [row][column].
+    """
+
+    graph: Mapping[Key, Any]
+    keys: list[list[list[Key]]]
+
+    @classmethod
+    def of(cls, arrays: Sequence[Any]) -> Sources:
+        """Simplify the graphs of (y, x) arrays together, so that what they share stays shared.
+
+        `dask.optimize` would treat each array apart from the others: a chunk that holds several
+        bands would then be loaded once for each of them.
+        """
+        graph: Any = HighLevelGraph.from_collections("sources", {}, dependencies=arrays)
+        keys = [array.__dask_keys__() for array in arrays]
+        optimizers = {array.__dask_optimize__ for array in arrays}
+        if len(optimizers) == 1:
+            graph = optimizers.pop()(graph, list(flatten(keys)))
+        tasks = dict(graph)
+
+        def target(key: Key) -> Key:
+            while isinstance(tasks[key], Alias):
+                key = tasks[key].target
+            return key
+
+        return cls(tasks, [[[target(key) for key in row] for row in rows] for rows in keys])
+
+
+def block_tasks(
+    layout: BlockLayout, sources: Sources, work: Work, name: str, token: str
+) -> tuple[Tasks, dict[tuple[int, int], Key]]:
+    """Tasks that call `work` once for every block that owns patches.
+
+    Parameters
+    ----------
+    layout : BlockLayout
+        The blocks; its bands are the arrays.
+    sources : Sources
+        Each chunk is loaded once, however many blocks need a part of it.
+    work : callable
+        ``work(layout, block, pieces)`` with block = (row, column) and pieces as `assemble` takes
+        them; must be picklable.
+    name, token : str
+        The tasks are called "<name>-<token>"; Dask's dashboard groups by `name`.
+
+    Returns
+    -------
+    tasks : dict
+    blocks : dict
+        The key of each block's task.
+    """
+    keys = sources.keys
+    block_name, strips_name, order_name = (f"{name}{part}-{token}" for part in ("", "-strips", "-order"))
+    tasks: Tasks = {}
+
+    waiting: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for band in range(len(keys)):
+        for iy, ix in layout.chunks(band):
+            if layout.strips(band, iy, ix):
+                waiting.setdefault(layout.home(band, iy, ix), []).append((band, iy, ix))
+    for block, chunks in waiting.items():
+        key = (strips_name, *block)
+        loaded = List(*(TaskRef(keys[band][iy][ix]) for band, iy, ix in chunks))
+        tasks[key] = Task(key, _keep_strips, layout, chunks, loaded)
+
+    blocks: dict[tuple[int, int], Key] = {}
+    for block in layout.blocks():
+        pieces = layout.pieces(*block)
+        homes = sorted({piece.home for piece in pieces if piece.home != block})
+        own = List(*(TaskRef(keys[p.band][p.iy][p.ix]) for p in pieces if p.home == block))
+        strips = List(*(TaskRef((strips_name, *home)) for home in homes))
+        key = (block_name, *block)
+        tasks[key] = Task(key, _do_block, work, layout, block, own, homes, strips)
+        blocks[block] = key
+
+    # Left to itself, Dask wanders over a graph of neighbours and keeps chunks of many rows alive. A
+    # chain of empty tasks behind the blocks makes it take them in order; it holds none of them up.
+    before: list[Any] = []
+    for block, done in blocks.items():
+        key = (order_name, *block)
+        tasks[key] = Task(key, _after, TaskRef(done), *before)
+        before = [TaskRef(key)]
+        blocks[block] = key
+    return tasks, blocks
+
+
+def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[Key], *args: Any) -> Key:
+    """Add a task ``function(*args, [results of keys])`` and give its key back."""
+    tasks[key] = Task(key, function, *args, List(*(TaskRef(each) for each in keys)))
+    return key
+
+
+def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources) -> Delayed:
+    """A Delayed that computes `key`."""
+    layers: dict[str, Any] = {"sources": sources.graph, name: tasks}
+    graph = HighLevelGraph(layers, {"sources": set(), name: {"sources"}})
+    return Delayed(key, graph, layer=name)
+
+
+def _keep_strips(
+    layout: BlockLayout, chunks: Sequence[tuple[int, int, int]], loaded: Sequence[NDArray[Any]]
+) -> Any:
+    return cut_strips(layout, list(zip(chunks, loaded, strict=True)))
+
+
+def _after(result: Any, *before: Any) -> Any:
+    return result
+
+
+def _do_block(
+    work: Work,
+    layout: BlockLayout,
+    block: tuple[int, int],
+    own: Sequence[NDArray[Any]],
+    homes: Sequence[tuple[int, int]],
+    strips: Sequence[Mapping[tuple[int, int, int], Mapping[str, NDArray[Any]]]],
+) -> Any:
+    chunks = iter(own)
+    kept = dict(zip(homes, strips, strict=True))
+    pieces = [
+        (
+            piece,
+            next(chunks)
+            if piece.home == block
+            else kept[piece.home][piece.band, piece.iy, piece.ix][piece.part],
+        )
+        for piece in layout.pieces(*block)
+    ]
+    return work(layout, block, pieces)

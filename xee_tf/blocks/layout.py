@@ -1,0 +1,245 @@
+"""Which block makes which patches, and which chunks it needs for that.
+
+A *block* is a rectangle of whole chunks, at least one patch wide. Everything here is integers; the
+Dask layer (`graph`) and the numpy work (`assemble`) both read it, so they cannot disagree.
+
+Patches are grouped into *units* along each axis (a row of patches; one or more columns of
+patches). A unit belongs to the block that holds the **last** pixel of its halo. Then all that a
+block needs from elsewhere lies above it or to its left: a chunk is used up as soon as it is there,
+and only the thin *strips* along its bottom and right edges wait for the blocks that come later.
+Were the block of the first pixel to own it, whole chunks would have to wait for those below them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+
+from xee_tf.geometry import PatchAxis, Window
+
+__all__ = ["BlockAxis", "BlockLayout", "ChunkGrid", "Piece", "merge_edges"]
+
+
+@dataclass(frozen=True)
+class ChunkGrid:
+    """The chunk edges of one band, in pixels of the raster.
+
+    Parameters
+    ----------
+    y, x : tuple of int
+        Edges from 0 to the raster's height (width), both ends included.
+    itemsize : int
+        Bytes a pixel.
+    """
+
+    y: tuple[int, ...]
+    x: tuple[int, ...]
+    itemsize: int
+
+    @classmethod
+    def of(cls, chunks: Sequence[Sequence[int]], itemsize: int) -> ChunkGrid:
+        """From Dask's ``array.chunks`` of a (y, x) array."""
+        y, x = ((0, *np.cumsum(sizes).tolist()) for sizes in chunks)
+        return cls(y, x, itemsize)
+
+    def window(self, iy: int, ix: int) -> Window:
+        """The pixels of chunk (iy, ix)."""
+        return Window(self.y[iy], self.y[iy + 1], self.x[ix], self.x[ix + 1])
+
+
+@dataclass(frozen=True)
+class BlockAxis:
+    """Blocks along one axis.
+
+    Parameters
+    ----------
+    edges : tuple of int
+        Block edges in pixels of the raster.
+    length : int
+        Pixels of the raster along this axis; a halo is clipped to it.
+    patches : PatchAxis
+        The patches along this axis.
+    group : int
+        Patches in a unit.
+    """
+
+    edges: tuple[int, ...]
+    length: int
+    patches: PatchAxis
+    group: int = 1
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    @cached_property
+    def _first_patches(self) -> list[int]:
+        """The first patch of every block, and the number of patches behind them."""
+        firsts = np.arange(0, self.patches.count, self.group)
+        stops = np.minimum(firsts + self.group, self.patches.count)
+        ends = self.patches.start + stops * self.patches.patch + self.patches.margin
+        owner = np.searchsorted(self.edges, np.minimum(ends, self.length) - 1, side="right") - 1
+        units = np.searchsorted(owner, np.arange(len(self) + 1))
+        first: list[int] = np.minimum(units * self.group, self.patches.count).tolist()
+        return first
+
+    def owned(self, block: int) -> range:
+        """Numbers of the patches that `block` makes; may be empty."""
+        return range(*self._first_patches[block : block + 2])
+
+    def window(self, block: int) -> tuple[int, int]:
+        """Pixels under the halos of the owned patches; may reach outside the raster."""
+        owned = self.owned(block)
+        return self.patches.halo(owned[0], owned[-1]) if owned else (0, 0)
+
+    def clipped(self, block: int) -> tuple[int, int]:
+        """`window` without what lies outside the raster."""
+        begin, end = self.window(block)
+        return max(0, begin), min(self.length, end)
+
+    def tail(self, block: int) -> int:
+        """First pixel that a later block will ask for; the end of the raster if none will."""
+        following = self.owned(block).stop
+        if following >= self.patches.count:
+            return self.length
+        return max(0, self.patches.halo(following)[0])
+
+    def home(self, pixel: int) -> int:
+        """The block that holds a pixel, the first or last block if it lies before or after all."""
+        return min(max(bisect_right(self.edges, pixel) - 1, 0), len(self) - 1)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one chunk that one block needs.
+
+    Parameters
+    ----------
+    band, iy, ix : int
+        The band and its chunk.
+    home : tuple of int
+        The block (row, column) in which the chunk starts.
+    part : {"chunk", "bottom", "right"}
+        What is read: the chunk itself, or one of the strips that its home block kept of it.
+    window : Window
+        The raster pixels that `part` holds.
+    """
+
+    band: int
+    iy: int
+    ix: int
+    home: tuple[int, int]
+    part: str
+    window: Window
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """Blocks over a raster: rows and columns of blocks, and the chunks of every band."""
+
+    y: BlockAxis
+    x: BlockAxis
+    bands: tuple[ChunkGrid, ...]
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """The blocks that own patches, row-major."""
+        rows = [row for row in range(len(self.y)) if self.y.owned(row)]
+        columns = [column for column in range(len(self.x)) if self.x.owned(column)]
+        return product(rows, columns)
+
+    def window(self, row: int, column: int) -> Window:
+        """Pixels under the halos of a block's patches; may reach outside the raster."""
+        return Window(*self.y.window(row), *self.x.window(column))
+
+    def chunks(self, band: int) -> Iterator[tuple[int, int]]:
+        """The chunks of a band that any block needs."""
+        grid = self.bands[band]
+        return product(_meeting(grid.y, *self._needed(self.y)), _meeting(grid.x, *self._needed(self.x)))
+
+    def chunk_count(self) -> int:
+        """How many chunks will be loaded, bands counted apart."""
+        return sum(
+            len(_meeting(grid.y, *self._needed(self.y))) * len(_meeting(grid.x, *self._needed(self.x)))
+            for grid in self.bands
+        )
+
+    def home(self, band: int, iy: int, ix: int) -> tuple[int, int]:
+        """The block in which a chunk starts."""
+        grid = self.bands[band]
+        return self.y.home(grid.y[iy]), self.x.home(grid.x[ix])
+
+    def strips(self, band: int, iy: int, ix: int) -> dict[str, Window]:
+        """What blocks other than its home need of a chunk.
+
+        Returns
+        -------
+        dict
+            Nothing; or a "bottom" and a "right" strip; or the whole "chunk", where strips would
+            save too little to be worth a copy.
+        """
+        grid = self.bands[band]
+        window = grid.window(iy, ix)
+        row, column = self.home(band, iy, ix)
+        top, left = self.y.tail(row), self.x.tail(column)
+        strips: dict[str, Window] = {}
+        if top < window.bottom:
+            strips["bottom"] = Window(max(top, window.top), window.bottom, window.left, window.right)
+        if left < window.right:
+            strips["right"] = Window(window.top, window.bottom, max(left, window.left), window.right)
+        if sum(strip.size.pixels for strip in strips.values()) > 0.75 * window.size.pixels:
+            return {"chunk": window}
+        return strips
+
+    def pieces(self, row: int, column: int) -> list[Piece]:
+        """All that one block is assembled from, in a fixed order."""
+        top, bottom = self.y.clipped(row)
+        left, right = self.x.clipped(column)
+        found = []
+        for band, grid in enumerate(self.bands):
+            for iy, ix in product(_meeting(grid.y, top, bottom), _meeting(grid.x, left, right)):
+                home = self.home(band, iy, ix)
+                if home == (row, column):
+                    part, window = "chunk", grid.window(iy, ix)
+                else:
+                    strips = self.strips(band, iy, ix)
+                    part = "chunk" if "chunk" in strips else "bottom" if home[0] < row else "right"
+                    window = strips[part]
+                found.append(Piece(band, iy, ix, home, part, window))
+        return found
+
+    @staticmethod
+    def _needed(axis: BlockAxis) -> tuple[int, int]:
+        begin, end = axis.patches.halo(0, axis.patches.count - 1)
+        return max(0, begin), min(axis.length, end)
+
+
+def merge_edges(
+    edges: Sequence[int], begin: int, end: int, *, pixels: int, chunks: int = 1
+) -> tuple[int, ...]:
+    """Chunk edges around ``begin..end``, merged into blocks of at least so many pixels and chunks.
+
+    Examples
+    --------
+    >>> merge_edges([0, 100, 200, 300, 400, 450], 120, 450, pixels=150)
+    (100, 300, 450)
+    """
+    first = max(0, bisect_right(edges, begin) - 1)
+    last = bisect_left(edges, end)
+    merged = [first]
+    for chunk in range(first + 1, last + 1):
+        if chunk - merged[-1] >= chunks and edges[chunk] - edges[merged[-1]] >= pixels:
+            merged.append(chunk)
+    if merged[-1] != last:  # what is left over is too small for a block of its own
+        merged[1:] = [*merged[1:-1], last]
+    return tuple(edges[chunk] for chunk in merged)
+
+
+def _meeting(edges: Sequence[int], begin: int, end: int) -> range:
+    """Chunks that share a pixel with the half-open range ``begin..end``."""
+    if begin >= end:
+        return range(0)
+    return range(bisect_right(edges, begin) - 1, bisect_left(edges, end))

@@ -1,0 +1,92 @@
+"""Plans and results in a notebook: a table beside the picture of the patch grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from xee_tf.display.svg import DROPPED, MARGIN, PATCH, grid_svg, patches_per_cell
+from xee_tf.display.text import head_of, plan_rows, result_rows, shard_cells
+from xee_tf.geometry import PatchGrid
+
+if TYPE_CHECKING:
+    from xee_tf.export.plan import ExportPlan
+    from xee_tf.export.result import ExportResult
+
+__all__ = ["plan_html", "result_html"]
+
+# Everything is styled inline and takes the page's own colours: notebooks strip or share style sheets.
+_CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
+_BOX = "display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start;margin:6px 0"
+
+
+def plan_html(plan: ExportPlan) -> str:
+    """A table of the plan's facts and a picture of its patches; ``_repr_html_`` of an `ExportPlan`."""
+    warnings = "".join(
+        f'<p style="margin:6px 0;padding:4px 10px;max-width:34em;border-left:3px solid {DROPPED}">'
+        f"{escape(text)}</p>"
+        for text in plan.warnings
+    )
+    table = _title("ExportPlan", str(plan.prefix)) + _table(plan_rows(plan)) + warnings
+    return _page(table, _picture(plan.grid, plan.block_layout.y.edges, plan.block_layout.x.edges))
+
+
+def result_html(result: ExportResult) -> str:
+    """Tables of the files and a picture of the patches; ``_repr_html_`` of an `ExportResult`."""
+    shown, more = head_of(result.files, 8)
+    files: list[Sequence[str]] = [shard_cells(shard) for shard in shown]
+    if more:
+        files.append((f"... and {more:,} more",))
+    table = _title("ExportResult", "") + _table(result_rows(result))
+    if files:
+        table += (
+            f'<details open="" style="margin-top:6px"><summary>{len(result.files):,} files</summary>'
+            f"{_table(files)}</details>"
+        )
+    return _page(table, _picture(result.grid))
+
+
+def _page(table: str, picture: str) -> str:
+    return f'<div style="{_BOX}"><div>{table}</div><div>{picture}</div></div>'
+
+
+def _title(name: str, detail: str) -> str:
+    return (
+        f'<div style="margin-bottom:4px"><span style="opacity:.6">xee_tf.</span><b>{name}</b> '
+        f'<span style="opacity:.8">{escape(detail)}</span></div>'
+    )
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td style="{_CELL}{";opacity:.65" if not number else ";max-width:34em"}">{escape(cell)}</td>'
+            for number, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f'<table style="border-collapse:collapse;border:none;margin:0"><tbody>{body}</tbody></table>'
+
+
+def _picture(grid: PatchGrid, edges_y: Sequence[int] = (), edges_x: Sequence[int] = ()) -> str:
+    cell = patches_per_cell(grid)
+    many = f"{cell.y} × {cell.x} patches" if cell.pixels > 1 else "patch"
+    legend = [_swatch(PATCH, many)]
+    if grid.stored != grid.patch:
+        legend.append(_swatch(MARGIN, "one patch with its margin"))
+    if grid.dropped.x or grid.dropped.y:
+        legend.append(_swatch(DROPPED, "dropped"))
+    if len(edges_y) > 2 or len(edges_x) > 2:
+        legend.append('<span style="white-space:nowrap;margin-right:12px">┄ block of a task</span>')
+    return (
+        grid_svg(grid, edges_y, edges_x)
+        + f'<div style="font-size:85%;opacity:.85;margin-top:4px">{"".join(legend)}</div>'
+    )
+
+
+def _swatch(colour: str, label: str) -> str:
+    square = f"display:inline-block;width:.8em;height:.8em;margin-right:.4em;background:{colour}"
+    return f'<span style="white-space:nowrap;margin-right:12px"><span style="{square}"></span>{label}</span>'

@@ -1,0 +1,180 @@
+"""Plans and results as plain text; the same facts, in the same words, serve the HTML."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from dask.utils import format_bytes
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from xee_tf.geometry import PatchGrid, Size
+
+if TYPE_CHECKING:
+    from xee_tf.export.plan import ExportPlan
+    from xee_tf.export.result import ExportResult, ShardInfo
+
+__all__ = ["grid_rows", "head_of", "plan_rows", "plan_text", "result_rows", "result_text", "shard_cells"]
+
+Rows = list[tuple[str, str]]
+T = TypeVar("T")
+
+_WIDTH = 100
+
+
+def plan_text(plan: ExportPlan) -> str:
+    """What an export would write, at a glance; the repr of an `ExportPlan`."""
+    warnings = [("warning", text) for text in plan.warnings]
+    head = f"<xee_tf.ExportPlan {plan.prefix}".rstrip()
+    return f"{head}>\n{_aligned([*plan_rows(plan), *warnings])}"
+
+
+def result_text(result: ExportResult) -> str:
+    """What an export wrote, at a glance; the repr of an `ExportResult`."""
+    shown, more = head_of(result.files, 5)
+    files = [("files" if not number else "", "  ".join(shard_cells(s))) for number, s in enumerate(shown)]
+    if more:
+        files.append(("", f"... and {more:,} more"))
+    return f"<xee_tf.ExportResult>\n{_aligned([*result_rows(result), *files])}"
+
+
+def plan_rows(plan: ExportPlan) -> Rows:
+    """The facts of a plan as (name, value)."""
+    at_most = "at most " if plan.masked_threshold < 1 else ""
+    kinds = dict.fromkeys(feature.kind for feature in plan.layout.features)
+    shown, more = head_of(plan.bands, 12)
+    bands = ", ".join([*shown, *([f"{more:,} more"] if more else [])])
+    room = f"{_count(plan.records_per_shard, 'record')} {'each' if plan.shards > 1 else 'would fit in one'}"
+    zipped = " before compression" if plan.compressed else ""
+    blocks = f"{_count(plan.blocks[0], 'row')} × {_count(plan.blocks[1], 'column')} of blocks"
+    return [
+        *grid_rows(plan.grid),
+        ("bands", f"{len(plan.bands):,} as {', '.join(kinds)}: {bands}"),
+        ("records", f"{at_most}{plan.records:,} of {format_bytes(plan.record_bytes)}"),
+        ("shards", f"{at_most}{plan.shards:,}; {room}"),
+        ("files", _files(plan)),
+        ("bytes", f"{at_most}{format_bytes(plan.total_bytes)}{zipped}"),
+        ("tasks", f"{plan.tasks:,} for {_count(plan.source_chunks, 'source chunk')}, in {blocks}"),
+        ("memory", f"{format_bytes(plan.task_memory)} a task, {format_bytes(plan.peak_memory)} at the peak"),
+    ]
+
+
+def _files(plan: ExportPlan) -> str:
+    if plan.names is None:
+        return "not said where"
+    names = [plan.names.shard(0).name]
+    if plan.shards > 1:
+        names[0] += f" to {plan.names.shard(plan.shards - 1).name}"
+    if plan.mixer:
+        names.append(plan.names.mixer.name)
+    if plan.options.index:
+        names.append(plan.names.index.name)
+    without = "" if plan.mixer else "; no mixer, since masked_threshold may leave patches out"
+    return ", ".join(names) + without
+
+
+def result_rows(result: ExportResult) -> Rows:
+    """The facts of a result as (name, value)."""
+    left_out = f", {_count(result.dropped, 'patch', 'patches')} left out as masked" if result.dropped else ""
+    rows = [
+        *grid_rows(result.grid),
+        ("records", f"{result.records:,}{left_out}"),
+        ("bytes", f"{format_bytes(result.bytes)} in {_count(len(result.files), 'shard')}"),
+    ]
+    if result.mixer is not None:
+        rows.append(("mixer", str(result.mixer)))
+    if result.index is not None:
+        rows.append(("index", str(result.index)))
+    return rows
+
+
+def grid_rows(grid: PatchGrid) -> Rows:
+    """The facts of a patch grid as (name, value)."""
+    rows, columns = _count(grid.rows, "row"), _count(grid.columns, "column")
+    patches = f"{len(grid):,} = {rows} × {columns} of {_size(grid.patch)} px"
+    if grid.stored != grid.patch:
+        patches += f", stored with margins as {_size(grid.stored)}"
+    raster = f"{_size(grid.shape)} px"
+    if grid.origin != Size(x=0, y=0):
+        raster += f" from pixel x {grid.origin.x:,}, y {grid.origin.y:,}"
+    if grid.crs:
+        raster += f"; {_crs_name(grid.crs)}"
+    return [("patches", patches), ("raster", raster), _edges(grid)]
+
+
+def shard_cells(shard: ShardInfo) -> tuple[str, str, str, str]:
+    """Name, records, bytes and checksum of one file."""
+    return (
+        shard.path.rsplit("/", 1)[-1],
+        _count(shard.records, "record"),
+        format_bytes(shard.bytes),
+        f"crc32c {shard.crc32c:08x}",
+    )
+
+
+def head_of(items: Sequence[T], count: int) -> tuple[Sequence[T], int]:
+    """The first `count` items and how many are left out; all, where the rest is a single one."""
+    return (items, 0) if len(items) <= count + 1 else (items[:count], len(items) - count)
+
+
+def _edges(grid: PatchGrid) -> tuple[str, str]:
+    """What becomes of the pixels at the right and bottom edges."""
+    if grid.edge == "pad":
+        padding = Size(x=grid.covered.x - grid.shape.x, y=grid.covered.y - grid.shape.y)
+        return "padded", _sides(padding) or "nothing: the patches fit exactly"
+    if not (sides := _sides(grid.dropped)):
+        return "dropped", "nothing: the patches fit exactly"
+    share = 1 - grid.covered.pixels / grid.shape.pixels
+    return "dropped", f"{sides}: {_percent(share)} of the pixels"
+
+
+def _sides(size: Size) -> str:
+    sides = []
+    if size.x:
+        sides.append(f"{_count(size.x, 'column')} at the right")
+    if size.y:
+        sides.append(f"{_count(size.y, 'row')} at the bottom")
+    return ", ".join(sides)
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{math.floor(share * 1000 + 0.5) / 10:.3g} %"
+
+
+def _crs_name(text: str) -> str:
+    """A code as it is; of a WKT only its name."""
+    if len(text) <= 20:
+        return text
+    try:
+        return str(CRS.from_user_input(text).name)
+    except CRSError:
+        return textwrap.shorten(text, 40, placeholder="...")
+
+
+def _size(size: Size) -> str:
+    return f"{size.x:,} × {size.y:,}"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _aligned(rows: Rows) -> str:
+    width = max(len(name) for name, _ in rows) + 2
+    indent = " " * (width + 2)
+    return "\n".join(
+        "\n".join(
+            textwrap.wrap(
+                value,
+                _WIDTH,
+                initial_indent=f"  {name:{width}}",
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+        for name, value in rows
+    )

@@ -1,0 +1,358 @@
+"""Exporting an image: from an xarray object and options to a plan, from a plan to a Dask graph."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+from dask.delayed import Delayed
+from dask.diagnostics import ProgressBar
+
+from xee_tf.bands import add_bands, image_dataset
+from xee_tf.blocks.graph import Sources, block_tasks, chunk_grids, gather, to_delayed
+from xee_tf.errors import DestinationExistsError, OptionError
+from xee_tf.export.bands import Bands, read_bands
+from xee_tf.export.encode import BlockEncoder
+from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
+from xee_tf.export.plan import ExportPlan, lay_out_blocks, member_group
+from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.export.shards import Commit, write_shard
+from xee_tf.geometry import Edge, PatchGrid, Size, Window
+from xee_tf.georef import read_georef
+from xee_tf.records.example import FeatureTypes, RecordLayout
+from xee_tf.region import region_window
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["Image", "export_image", "plan_export"]
+
+Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
+
+_NAME = "tfrecord"
+
+
+def export_image(
+    image: Image,
+    path: PathLike,
+    *,
+    patch_dimensions: int | Sequence[int] = (256, 256),
+    kernel_size: int | Sequence[int] = (1, 1),
+    compressed: bool = True,
+    max_file_size: int = 2**30,
+    default_value: float = 0,
+    tensor_depths: Mapping[str, int] | Sequence[int] | None = None,
+    sequence_data: bool = False,
+    collapse_bands: bool = False,
+    masked_threshold: float = 1.0,
+    format_options: Mapping[str, Any] | None = None,
+    region: Any = None,
+    region_crs: Any = None,
+    mask: str | xr.DataArray | None = None,
+    edge: Edge = "drop",
+    feature_types: FeatureTypes = "float",
+    index: bool = False,
+    if_exists: IfExists = "error",
+    crs: Any = None,
+    transform: Any = None,
+    progress: bool = False,
+    compute: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+    **earth_engine: Any,
+) -> ExportResult | Delayed:
+    """Export a raster as overlapping patches in TFRecord with a mixer, as Earth Engine does.
+
+    Writes ``<path>-00000.tfrecord.gz`` ... and ``<path>-mixer.json``. One ``tf.train.Example`` for
+    each patch, patches row-major from the top left across all shards, one feature for each band,
+    pixels row-major. The bytes do not depend on how the raster is chunked or which scheduler runs.
+
+    Parameters
+    ----------
+    image : Dataset, DataArray or sequence of them
+        A variable for each band, or a ``band`` dimension. Several images on one grid are exported
+        as one, with the bands of all (see `xee_tf.add_bands`).
+    path : str or path-like
+        Prefix of the files: a local path or any URL that fsspec knows.
+    patch_dimensions : int or (width, height)
+        Pixels of a patch without its margin; Earth Engine's ``patchDimensions``. Default: 256 x 256.
+    kernel_size : int or (width, height)
+        A stored patch has half of it as a margin on every side, filled with the real pixels around:
+        ``patch + 2 * (kernel // 2)``. Default: 1, no margin.
+    compressed : bool
+        Gzip the shards (default, as Earth Engine's guide says).
+    max_file_size : int
+        A shard is full when one more record would make it larger, in bytes before compression.
+        Default: 1 GiB.
+    default_value : number
+        Written where a band is masked: NaN, ``_FillValue``/nodata, `mask`, or outside the raster. For
+        integer bands the fraction is dropped and the number clamped to the type's range. Default: 0.
+    tensor_depths, sequence_data, collapse_bands
+        Earth Engine's options for array bands; not written by this version.
+    masked_threshold : float
+        Patches with a larger proportion of masked pixels (masked in any band, margins included) are
+        left out. Below 1 no mixer is written, as in Earth Engine; `index` keeps the georeference.
+    format_options : mapping
+        The same options in Earth Engine's spelling, ``{"patchDimensions": [256, 256]}``. The flat
+        form works too: ``tfrecordPatchDimensions=[256, 256]``.
+    region : optional
+        Export a part: ``(left, bottom, right, top)``, a GeoJSON-like geometry (its bounding box is
+        exported), or ``(slice_y, slice_x)`` in pixels. Margins show the real pixels around it.
+    region_crs : optional
+        CRS of `region`. Default: the raster's for a bounding box, EPSG:4326 for GeoJSON.
+    mask : DataArray or str
+        Boolean, true where pixels are masked in all bands; or the name of such a variable, which is
+        then not a band.
+    edge : {"drop", "pad"}
+        Patches that do not fit at the right and bottom edges are dropped, as in Earth Engine, or
+        kept and filled up with `default_value`.
+    feature_types : {"float", "band"}
+        "float": all bands as float lists (Earth Engine's guide). "band": as Earth Engine's writer
+        does, uint8 as bytes, other integers as int64 lists, floats as float lists.
+    index : bool
+        Also write ``<path>-index.parquet`` (GeoParquet): file, record, patch, row, column,
+        proportion of masked pixels and outline of every record.
+    if_exists : {"error", "overwrite"}
+        What to do where an export with this prefix exists.
+    crs, transform : optional
+        CRS and affine, where the image has none or a wrong one.
+    progress : bool
+        Show a bar.
+    compute : bool
+        If false, return a Delayed and touch nothing.
+    storage_options : mapping
+        Handed to fsspec.
+
+    Returns
+    -------
+    ExportResult or Delayed
+
+    Raises
+    ------
+    OptionError, GeoreferenceError, GridMismatchError
+        Before anything is written.
+    DestinationExistsError
+        If there is an export of this name and `if_exists` is "error".
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, xarray as xr, xee_tf
+    >>> ds = xr.Dataset({"B4": (("y", "x"), np.ones((300, 300), "float32"))},
+    ...                 coords={"y": 5e6 - 30 * np.arange(300.0), "x": 7e5 + 30 * np.arange(300.0)},
+    ...                 attrs={"crs": "EPSG:32633"})
+    >>> folder = tempfile.mkdtemp()
+    >>> result = xee_tf.export_image(ds, f"{folder}/scene", patch_dimensions=128, kernel_size=32)
+    >>> result.records, [file.path.rsplit("/")[-1] for file in result.files]
+    (4, ['scene-00000.tfrecord.gz'])
+    """
+    options = {**locals(), **earth_engine}
+    for name in ("image", "path", "progress", "compute", "earth_engine"):
+        del options[name]
+    plan, bands = _prepare(image, path, **options)
+    for message in plan.warnings:
+        warnings.warn(message, UserWarning, stacklevel=2)
+    names = ExportNames(Location.of(path, storage_options), plan.compressed)
+    existing = names.existing()
+    if existing and if_exists == "error":
+        raise DestinationExistsError(
+            f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or replace "
+            "it with if_exists='overwrite'."
+        )
+    names.prefix.require_writable()
+    delayed, folder = _graph(plan, bands, names)
+    if not compute:
+        return delayed
+    try:
+        return _compute(delayed, progress)
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to show
+            folder.remove(recursive=True)
+        raise
+
+
+def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> ExportPlan:
+    """What `export_image` would write, without reading a pixel.
+
+    Parameters
+    ----------
+    image, path, **options
+        As for `export_image`; `path` may be left out.
+
+    Returns
+    -------
+    ExportPlan
+        Patches, dropped pixels, record size, shards, bytes, tasks and memory, with a picture in a
+        notebook.
+
+    Raises
+    ------
+    OptionError, GeoreferenceError, GridMismatchError
+        As `export_image` does.
+    """
+    for name in ("progress", "compute"):
+        options.pop(name, None)
+    return _prepare(image, path, **options)[0]
+
+
+def _prepare(
+    image: Image,
+    path: PathLike | None,
+    *,
+    region: Any = None,
+    region_crs: Any = None,
+    mask: str | xr.DataArray | None = None,
+    crs: Any = None,
+    transform: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> tuple[ExportPlan, Bands]:
+    options = _options(**given)
+    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
+    if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
+        raise OptionError("There is nothing to export: the image has no bands.")
+    dataset = add_bands(*images, crs=crs, transform=transform) if images[1:] else image_dataset(images[0])
+    georef = read_georef(dataset, crs=crs, transform=transform)
+    for axis in ("x", "y"):
+        length, kernel = getattr(georef.shape, axis), getattr(options.kernel, axis)
+        if kernel > length:
+            raise OptionError(
+                f"A kernel of {kernel} pixels is larger than the raster: {length} along {axis}."
+            )
+    window = (
+        Window(0, georef.shape.y, 0, georef.shape.x)
+        if region is None
+        else region_window(region, georef, region_crs)
+    )
+    grid = PatchGrid(
+        shape=window.size,
+        patch=options.patch,
+        margin=PatchGrid.margin_of(options.kernel),
+        affine=georef.affine @ Affine.translation(window.left, window.top),
+        crs=georef.crs_text,
+        edge=options.edge,
+        origin=Size(x=window.left, y=window.top),
+    )
+    bands = read_bands(
+        dataset,
+        georef,
+        mask=mask,
+        patch=options.patch,
+        stored=grid.stored,
+        feature_types=options.feature_types,
+        default_value=options.default_value,
+    )
+    record = RecordLayout(bands.features)
+    plan = ExportPlan(
+        names=None if path is None else ExportNames(Location.of(path, storage_options), options.compressed),
+        grid=grid,
+        bands=bands.names,
+        layout=record,
+        rules=bands.rules,
+        block_layout=lay_out_blocks(
+            grid,
+            georef.shape,
+            chunk_grids(bands.arrays),
+            sum(np.dtype(rule.dtype).itemsize for rule in bands.rules),
+            member_group(grid, record),
+        ),
+        options=options,
+    )
+    return plan, bands
+
+
+def _options(*, format_options: Mapping[str, Any] | None = None, **given: Any) -> ExportOptions:
+    """Our spelling, Earth Engine's and the defaults of `export_image` made one."""
+    parameters = inspect.signature(export_image).parameters
+    known = {field.name for field in fields(ExportOptions)} | set(EE_NAMES.values())
+    defaults = {name: parameters[name].default for name in parameters if name in known}
+    flat = {name: value for name, value in given.items() if name not in defaults}
+    unknown = {name: value for name, value in flat.items() if not name.startswith("tfrecord")}
+    if unknown:
+        raise OptionError(
+            f"Unknown export options: {unknown}. Known are {', '.join(list(parameters)[2:-1])}."
+        )
+    pasted = from_earth_engine(format_options or {}, flat)
+    for ee_name, name in EE_NAMES.items():
+        if name in pasted and given.get(name, defaults[name]) != defaults[name]:
+            raise OptionError(f"Both {name!r} and {ee_name!r} are specified.")
+    return ExportOptions.read(**{**defaults, **{n: given[n] for n in defaults if n in given}, **pasted})
+
+
+def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed, Location]:
+    """The Delayed that writes a plan, and the folder in which it works."""
+    # A name of its own for every graph: what an interrupted run left is never taken for this one's.
+    run = uuid.uuid4().hex[:12]
+    folder = names.prefix.parent.child(f".{names.prefix.name}-{run}.parts")
+    layout, grid = plan.block_layout, plan.grid
+    encoder = BlockEncoder(
+        grid=grid,
+        record=plan.layout,
+        rules=plan.rules,
+        mask_band=bands.mask_band,
+        compressed=plan.compressed,
+        group=layout.x.group,
+        records_per_shard=plan.records_per_shard,
+        masked_threshold=plan.masked_threshold,
+        count_masked=plan.masked_threshold < 1 or plan.options.index,
+        folder=folder,
+    )
+    sources = Sources.of(bands.arrays)
+    tasks, blocks = block_tasks(layout, sources, encoder, f"{_NAME}-encode", run)
+    row_owner, column_owner = (
+        [block for block in range(len(axis)) for _ in axis.owned(block)] for axis in (layout.y, layout.x)
+    )
+    shards = []
+    for number in range(plan.shards):
+        first = number * plan.records_per_shard
+        (top, left), (bottom, right) = (
+            grid.locate(patch) for patch in (first, min(first + plan.records_per_shard, len(grid)) - 1)
+        )
+        if bottom > top:
+            left, right = 0, grid.columns - 1
+        needed = [
+            blocks[row, column]
+            for row in range(row_owner[top], row_owner[bottom] + 1)
+            for column in range(column_owner[left], column_owner[right] + 1)
+            if (row, column) in blocks
+        ]
+        key = (f"{_NAME}-shard-{run}", number)
+        shards.append(gather(tasks, key, write_shard, needed, folder, number, first, plan.compressed))
+    commit = Commit(
+        names=names,
+        grid=grid,
+        folder=folder,
+        mixer=plan.mixer,
+        index=plan.options.index,
+        overwrite=plan.options.if_exists == "overwrite",
+    )
+    key = gather(tasks, f"{_NAME}-commit-{run}", commit, shards)
+    return to_delayed(tasks, f"{_NAME}-export-{run}", key, sources), folder
+
+
+def _compute(delayed: Delayed, progress: bool) -> ExportResult:
+    client = _distributed_client() if progress else None
+    if client is not None:
+        from distributed import progress as show_progress
+
+        future = client.compute(delayed)
+        show_progress(future)
+        result: ExportResult = future.result()
+        return result
+    with ProgressBar() if progress else nullcontext():
+        result = delayed.compute()
+    return result
+
+
+def _distributed_client() -> Any:
+    """The cluster that Dask would use, if it is one."""
+    try:
+        from distributed import get_client
+
+        return get_client()
+    except (ImportError, ValueError):
+        return None

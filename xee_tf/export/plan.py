@@ -1,0 +1,263 @@
+"""What an export would write and cost, known before a pixel is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import psutil
+from dask.system import CPU_COUNT
+from dask.utils import format_bytes
+
+from xee_tf.blocks.assemble import BandRule
+from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid, merge_edges
+from xee_tf.export.options import ExportOptions
+from xee_tf.export.result import ExportNames
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.records.example import RecordLayout
+
+__all__ = ["ExportPlan", "lay_out_blocks", "member_group"]
+
+#: A gzip member holds at least this many bytes where patches are small: enough to compress well,
+#: little enough that reading one patch inflates little else.
+_MEMBER_BYTES = 64 << 10
+_BLOCK_BYTES = (1 << 20, 16 << 20)
+
+
+def member_group(grid: PatchGrid, record: RecordLayout) -> int:
+    """Patches in a gzip member: a property of the records, never of the chunks."""
+    return min(grid.columns, max(1, _MEMBER_BYTES // record.framed_size))
+
+
+def lay_out_blocks(
+    grid: PatchGrid, raster: Size, bands: Sequence[ChunkGrid], pixel_bytes: int, group: int
+) -> BlockLayout:
+    """Choose the blocks of an export.
+
+    Block edges are chunk edges: those of the chunking that most bytes share. Blocks grow, first along x, to
+    about 1/64 of the export but no more than 16 MiB, so that small chunks do not make small tasks.
+
+    Parameters
+    ----------
+    grid : PatchGrid
+    raster : Size
+        Pixels of the source.
+    bands : sequence of ChunkGrid
+    pixel_bytes : int
+        Bytes of one pixel in all assembled bands.
+    group : int
+        Patches that stay together along x.
+    """
+    chunkings = Counter({(band.y, band.x): 0 for band in bands})
+    for band in bands:
+        chunkings[band.y, band.x] += band.itemsize
+    edges_y, edges_x = chunkings.most_common(1)[0][0]
+    y, x = grid.axis_y, grid.axis_x
+    span_y, span_x = (
+        (max(0, begin), min(length, end))
+        for length, (begin, end) in ((raster.y, y.halo(0, y.count - 1)), (raster.x, x.halo(0, x.count - 1)))
+    )
+    # Three tasks a block are worth it only if it has two chunks at least.
+    alone = sum((band.y, band.x) == (edges_y, edges_x) for band in bands) == 1
+    wanted = int(np.clip(grid.shape.pixels * pixel_bytes / 64, *_BLOCK_BYTES)) // pixel_bytes
+    rows = merge_edges(edges_y, *span_y, pixels=y.patch)
+    height = int(np.diff(rows).max())
+    columns = merge_edges(
+        edges_x, *span_x, pixels=max(x.patch * group, wanted // height), chunks=2 if alone else 1
+    )
+    if len(columns) == 2:
+        width = columns[1] - columns[0]
+        many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
+        rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, wanted // width), chunks=2 if many else 1)
+    return BlockLayout(
+        y=BlockAxis(rows, raster.y, y), x=BlockAxis(columns, raster.x, x, group), bands=tuple(bands)
+    )
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What an image export would write and cost. Made without reading a pixel.
+
+    Parameters
+    ----------
+    names : ExportNames or None
+        Where it would be written.
+    grid : PatchGrid
+        The patches.
+    bands : tuple of str
+        Names of the features.
+    layout : RecordLayout
+        The bytes of a record.
+    rules : tuple of BandRule
+        Output dtype, default and nodata of each band.
+    block_layout : BlockLayout
+        Which block makes which patches; its last band may be the user's mask.
+    options : ExportOptions
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xee_tf
+    >>> ds = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))},
+    ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)},
+    ...                 attrs={"crs": "EPSG:32633"})
+    >>> plan = ds.tfexport.plan("out/scene", patch_dimensions=(128, 128), kernel_size=(32, 32))
+    >>> plan.grid.columns, plan.grid.rows, plan.records, plan.shards
+    (3, 4, 12, 1)
+    """
+
+    names: ExportNames | None
+    grid: PatchGrid
+    bands: tuple[str, ...]
+    layout: RecordLayout
+    rules: tuple[BandRule, ...]
+    block_layout: BlockLayout
+    options: ExportOptions
+
+    @property
+    def prefix(self) -> str:
+        """Where it would be written; empty if that was not said."""
+        return self.names.prefix.url if self.names else ""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether shards are gzipped."""
+        return self.options.compressed
+
+    @property
+    def masked_threshold(self) -> float:
+        """Patches with a larger proportion of masked pixels are left out."""
+        return self.options.masked_threshold
+
+    @property
+    def mixer(self) -> bool:
+        """Whether a mixer is written: Earth Engine writes none where patches may be left out."""
+        return self.masked_threshold == 1
+
+    @property
+    def records(self) -> int:
+        """Examples; an upper bound where `masked_threshold` is below 1."""
+        return len(self.grid)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of a record with its framing; the largest possible if it has int64 lists."""
+        return self.layout.framed_size
+
+    @property
+    def records_per_shard(self) -> int:
+        """As many as stay within `max_file_size` before compression, and at least one."""
+        return max(1, self.options.max_file_size // self.record_bytes)
+
+    @property
+    def shards(self) -> int:
+        """TFRecord files."""
+        return -(-self.records // self.records_per_shard)
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all records before compression."""
+        return self.records * self.record_bytes
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Rows and columns of blocks; a block is a rectangle of whole chunks, and one task."""
+        return len(self.block_layout.y), len(self.block_layout.x)
+
+    @property
+    def source_chunks(self) -> int:
+        """Chunks that are loaded, bands counted apart; each of them once."""
+        return self.block_layout.chunk_count()
+
+    @cached_property
+    def tasks(self) -> int:
+        """Dask tasks, one for each source chunk included."""
+        layout = self.block_layout
+        homes = {
+            layout.home(band, *chunk)
+            for band in range(len(layout.bands))
+            for chunk in layout.chunks(band)
+            if layout.strips(band, *chunk)
+        }
+        blocks = sum(1 for _ in layout.blocks())
+        return self.source_chunks + len(homes) + 2 * blocks + self.shards + 1
+
+    @property
+    def task_memory(self) -> int:
+        """Bytes that the largest block holds: its chunks, its bands, one row of its records."""
+        return self._chunk_memory + self._work_memory
+
+    @cached_property
+    def _chunk_memory(self) -> int:
+        y, x = self.block_layout.y, self.block_layout.x
+        return sum(_extent(y, b.y) * _extent(x, b.x) * b.itemsize for b in self.block_layout.bands)
+
+    @cached_property
+    def _work_memory(self) -> int:
+        y, x = self.block_layout.y, self.block_layout.x
+        height, width = (
+            max(end - begin for begin, end in map(axis.window, range(len(axis)))) for axis in (y, x)
+        )
+        pixel_bytes = sum(np.dtype(rule.dtype).itemsize for rule in self.rules)
+        columns = max(len(x.owned(column)) for column in range(len(x)))
+        return height * width * pixel_bytes + int(1.5 * columns * self.record_bytes)
+
+    @cached_property
+    def waiting_memory(self) -> int:
+        """Bytes of the strips of one row of blocks, which wait for the row below."""
+        layout = self.block_layout
+        rows = np.zeros(len(layout.y), np.int64)
+        for band, grid in enumerate(layout.bands):
+            for iy, ix in layout.chunks(band):
+                size = sum(window.size.pixels for window in layout.strips(band, iy, ix).values())
+                rows[layout.home(band, iy, ix)[0]] += size * grid.itemsize
+        return int(rows.max())
+
+    @cached_property
+    def peak_memory(self) -> int:
+        """Bytes of memory that this process will take at most, by Dask's default of a thread a core.
+
+        What it takes now, and the data held at once: a block a thread, the chunks of one more block
+        loaded ahead, the strips that wait; a quarter on top for the allocator (measured).
+        """
+        data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
+        return int(psutil.Process().memory_info().rss + 1.25 * data)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know before this runs."""
+        available = psutil.virtual_memory().total
+        if self.peak_memory < 0.8 * available:
+            return ()
+        bands = self.block_layout.bands
+        height = max(max(np.diff(band.y)) for band in bands)
+        width = max(max(np.diff(band.x)) for band in bands)
+        return (
+            f"This will not fit in memory: one task holds {format_bytes(self.task_memory)}, and {CPU_COUNT} "
+            f"at once need about {format_bytes(self.peak_memory)} of the {format_bytes(available)} here. "
+            f"Chunks are up to {height} x {width} pixels (y, x), patches {self.grid.patch.y} x "
+            f"{self.grid.patch.x}: open the raster with smaller chunks, for example "
+            "chunks={'y': 1024, 'x': 1024}, make the patches smaller, or use fewer threads.",
+        )
+
+    def __repr__(self) -> str:
+        from xee_tf.display.text import plan_text
+
+        return plan_text(self)
+
+    def _repr_html_(self) -> str:
+        from xee_tf.display.html import plan_html
+
+        return plan_html(self)
+
+
+def _extent(axis: BlockAxis, edges: Sequence[int]) -> int:
+    """Most pixels along one axis in the chunks that start in one block."""
+    sizes = np.zeros(len(axis), np.int64)
+    for begin, end in pairwise(edges):
+        if begin < axis.edges[-1] and end > axis.edges[0]:
+            sizes[axis.home(begin)] += end - begin
+    return int(sizes.max())

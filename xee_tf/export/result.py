@@ -1,0 +1,116 @@
+"""What an export leaves behind."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from xee_tf.geometry import PatchGrid
+from xee_tf.storage import Location
+
+__all__ = ["ExportNames", "ExportResult", "ShardInfo"]
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One TFRecord file.
+
+    Parameters
+    ----------
+    path : str
+    records : int
+        Examples in it.
+    bytes : int
+        Its size on disk.
+    crc32c : int
+        CRC-32C of the whole file, as object stores report it.
+    """
+
+    path: str
+    records: int
+    bytes: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an image export wrote.
+
+    Parameters
+    ----------
+    files : tuple of ShardInfo
+        The shards, in the order of the records.
+    mixer : Location or None
+        The sidecar; None where `masked_threshold` dropped the georeference with it, as in Earth
+        Engine.
+    index : Location or None
+        The GeoParquet patch index, if one was asked for.
+    grid : PatchGrid
+        The patches, those left out by `masked_threshold` included.
+    """
+
+    files: tuple[ShardInfo, ...]
+    mixer: Location | None
+    index: Location | None
+    grid: PatchGrid
+
+    @property
+    def records(self) -> int:
+        """Examples written."""
+        return sum(file.records for file in self.files)
+
+    @property
+    def dropped(self) -> int:
+        """Patches left out because too much of them is masked."""
+        return len(self.grid) - self.records
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards on disk."""
+        return sum(file.bytes for file in self.files)
+
+    def __repr__(self) -> str:
+        from xee_tf.display.text import result_text
+
+        return result_text(self)
+
+    def _repr_html_(self) -> str:
+        from xee_tf.display.html import result_html
+
+        return result_html(self)
+
+
+@dataclass(frozen=True)
+class ExportNames:
+    """The names of an export's files, as Earth Engine gives them on Drive.
+
+    Examples
+    --------
+    >>> names = ExportNames(Location("out/scene"), compressed=True)
+    >>> names.shard(0).url, names.mixer.url
+    ('out/scene-00000.tfrecord.gz', 'out/scene-mixer.json')
+    """
+
+    prefix: Location
+    compressed: bool
+
+    def shard(self, number: int) -> Location:
+        """Shard `number`."""
+        return self.prefix.with_suffix(f"-{number:05d}.tfrecord{'.gz' if self.compressed else ''}")
+
+    @property
+    def mixer(self) -> Location:
+        """The sidecar."""
+        return self.prefix.with_suffix("-mixer.json")
+
+    @property
+    def index(self) -> Location:
+        """The patch index (our addition)."""
+        return self.prefix.with_suffix("-index.parquet")
+
+    def existing(self) -> list[Location]:
+        """Files of an earlier export under the same prefix."""
+        pattern = re.compile(
+            re.escape(self.prefix.name) + r"-(\d{5,}\.tfrecord(\.gz)?|mixer\.json|index\.parquet)"
+        )
+        return [file for file in self.prefix.siblings() if pattern.fullmatch(file.name)]

@@ -1,0 +1,209 @@
+"""From parts to shards to a finished export; every step can be done again after a worker died.
+
+Shards are put together under temporary names. Only the commit, when all of them are complete,
+moves them into place and writes the mixer last: who finds a mixer finds the whole export.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+
+from xee_tf.errors import DestinationError
+from xee_tf.export.encode import Part, Run
+from xee_tf.export.result import ExportNames, ExportResult, ShardInfo
+from xee_tf.geometry import PatchGrid
+from xee_tf.mixer import Mixer
+from xee_tf.records.members import MEMBER_HEADER, MemberIndex, indexed_header
+from xee_tf.storage import Location
+
+__all__ = ["Commit", "WrittenShard", "write_shard"]
+
+#: A gzip member's deflate stream and trailer where there is nothing in it.
+_EMPTY_TAIL = b"\x03\x00" + bytes(8)
+_COPY_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A complete shard that still has its temporary name."""
+
+    number: int
+    records: int
+    bytes: int
+    crc32c: int
+    patches: tuple[int, ...]
+    masked: tuple[float, ...]
+
+
+def write_shard(
+    folder: Location, number: int, first: int, compressed: bool, blocks: Sequence[Sequence[Part]]
+) -> WrittenShard:
+    """Join the parts of one shard in the order of their records.
+
+    Parameters
+    ----------
+    folder : Location
+        Where parts wait and the shard is put.
+    number, first : int
+        Number of the shard, and of its first patch.
+    compressed : bool
+    blocks : sequence
+        What the `BlockEncoder` gave back for every block that has a part in this shard.
+
+    Notes
+    -----
+    A receipt is left beside the shard, and the parts go. If the task is run again because its
+    result was lost with a worker, the receipt answers.
+    """
+    receipt = folder.child(f"{number:05d}.json")
+    if receipt.exists():
+        found = json.loads(receipt.read_bytes())
+        return WrittenShard(**{**found, "patches": tuple(found["patches"]), "masked": tuple(found["masked"])})
+    parts = [part for part in chain.from_iterable(blocks) if part.shard == number]
+    starts = {part.location.url: np.cumsum([0, *(sum(run.sizes) for run in part.runs)]) for part in parts}
+    ordered = sorted(
+        (
+            (run, part.location, int(starts[part.location.url][i]))
+            for part in parts
+            for i, run in enumerate(part.runs)
+        ),
+        key=lambda item: item[0].first,
+    )
+    header = _header([run for run, _, _ in ordered], first) if compressed else b""
+    size = crc = 0
+    with folder.child(f"{number:05d}.shard").open("wb") as file:
+
+        def put(data: bytes) -> None:
+            nonlocal size, crc
+            file.write(data)
+            size += len(data)
+            crc = crc32c(data, crc)
+
+        put(header)
+        skip = len(MEMBER_HEADER) if compressed else 0  # the index header stands in its place
+        for run, location, start in ordered:
+            length = sum(run.sizes)
+            if not length:
+                continue
+            with location.open("rb") as part_file:
+                part_file.seek(start + skip)
+                left, skip = length - skip, 0
+                while left:
+                    data = part_file.read(min(left, _COPY_BYTES))
+                    if not data:
+                        raise DestinationError(f"{location} is shorter than it was when it was written.")
+                    put(data)
+                    left -= len(data)
+        if compressed and not any(run.sizes for run, _, _ in ordered):
+            put(_EMPTY_TAIL)
+    written = WrittenShard(
+        number=number,
+        records=sum(sum(run.records) for run, _, _ in ordered),
+        bytes=size,
+        crc32c=crc,
+        patches=tuple(chain.from_iterable(run.patches for run, _, _ in ordered)),
+        masked=tuple(chain.from_iterable(run.masked for run, _, _ in ordered)),
+    )
+    receipt.write_bytes(json.dumps(asdict(written)).encode())
+    for part in parts:
+        part.location.remove()
+    return written
+
+
+def _header(runs: Sequence[Run], first: int) -> bytes:
+    records = tuple(chain.from_iterable(run.records for run in runs))
+    sizes = tuple(chain.from_iterable(run.sizes for run in runs))
+    if not records:
+        return MEMBER_HEADER
+    return indexed_header(MemberIndex(first, records, sizes))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The last step of an export.
+
+    Parameters
+    ----------
+    names : ExportNames
+    grid : PatchGrid
+    folder : Location
+        Where the finished shards are.
+    mixer, index : bool
+        Whether these are written.
+    overwrite : bool
+        Whether files of an earlier export are replaced.
+    """
+
+    names: ExportNames
+    grid: PatchGrid
+    folder: Location
+    mixer: bool
+    index: bool
+    overwrite: bool
+
+    def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
+        """Move the shards into place, then write the index, then the mixer."""
+        targets = [self.names.shard(shard.number) for shard in shards]
+        if self.overwrite:
+            # The mixer marks a whole export: it goes before the first of its shards is replaced.
+            for stale in sorted(self.names.existing(), key=lambda file: file.url != self.names.mixer.url):
+                if stale not in targets:
+                    stale.remove()
+        for shard, target in zip(shards, targets, strict=True):
+            source = self.folder.child(f"{shard.number:05d}.shard")
+            if source.exists():
+                source.move(target)
+            elif not (target.exists() and target.size() == shard.bytes):
+                raise DestinationError(f"Shard {shard.number} has gone from {self.folder}; export again.")
+        if self.index:
+            self.names.index.write_bytes(self._index(shards))
+        if self.mixer:
+            Mixer.from_grid(self.grid).write(self.names.mixer)
+        with suppress(FileNotFoundError):
+            self.folder.remove(recursive=True)
+        return ExportResult(
+            files=tuple(
+                ShardInfo(target.url, shard.records, shard.bytes, shard.crc32c)
+                for shard, target in zip(shards, targets, strict=True)
+            ),
+            mixer=self.names.mixer if self.mixer else None,
+            index=self.names.index if self.index else None,
+            grid=self.grid,
+        )
+
+    def _index(self, shards: Sequence[WrittenShard]) -> bytes:
+        import geopandas as gpd
+        import shapely
+
+        patches = np.concatenate([np.asarray(shard.patches, np.int64) for shard in shards])
+        counts = [len(shard.patches) for shard in shards]
+        rows, columns = np.divmod(patches, self.grid.columns)
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+        pixels = (np.stack([columns, rows], axis=1)[:, None, :] + corners) * self.grid.patch.xy
+        affine: Any = self.grid.affine
+        x = affine.a * pixels[..., 0] + affine.b * pixels[..., 1] + affine.c
+        y = affine.d * pixels[..., 0] + affine.e * pixels[..., 1] + affine.f
+        frame = gpd.GeoDataFrame(
+            {
+                "file": np.repeat([self.names.shard(shard.number).name for shard in shards], counts),
+                "record": np.concatenate([np.arange(count) for count in counts]),
+                "patch": patches,
+                "row": rows,
+                "column": columns,
+                "masked": np.concatenate([np.asarray(shard.masked, float) for shard in shards]),
+            },
+            geometry=shapely.polygons(np.stack([x, y], axis=-1)),
+            crs=self.grid.crs,
+        )
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        return buffer.getvalue()
