@@ -13,6 +13,7 @@ import xarray as xr
 from affine import Affine
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 
 from tests.strategies import affines, places, sizes
 from xee_tf.coordinates import affine_of_centres, fit_axis, gap, pixel_centres
@@ -394,6 +395,24 @@ def test_sheared_rasters_as_rioxarray_opens_them(tmp_path):
     # The GeoTransform does not follow a crop; the two-dimensional coordinates do.
     cropped = image.isel(x=slice(2, None), y=slice(1, None))
     assert gap(sheared @ Affine.translation(2, 1), read_georef(cropped).affine, Size(x=3, y=3)) < 1e-6
+
+
+def test_sheared_rasters_as_odc_makes_them():
+    box = GeoBox(
+        (4, 5), Affine.translation(1000, 2000) @ Affine.rotation(10) @ Affine.scale(10, -10), "EPSG:32633"
+    )
+    image = odc.geo.xr.xr_zeros(box)
+    assert gap(box.affine, read_georef(image).affine, Size(x=5, y=4)) < 1e-9
+    for window in (
+        {"x": slice(2, None), "y": slice(1, 3)},
+        {"y": slice(None, None, 2)},
+        {"x": slice(None, None, -1)},
+    ):
+        crop = image.isel(window)
+        found = read_georef(crop)
+        assert gap(crop.odc.geobox.affine, found.affine, found.shape) < 1e-9
+    column = read_georef(image.isel(x=slice(3, 4)))
+    assert gap(box.affine @ Affine.translation(3, 0), column.affine, column.shape) < 1e-9
 
 
 def test_curvilinear_coordinates_are_refused():

@@ -120,9 +120,10 @@ def image_dataset(image: Raster) -> xr.Dataset:
 
 def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Hashable]) -> None:
     if name in coords or name in bands:
+        owner = "another band" if name in bands else "a coordinate"
         raise OptionError(
-            f"The name {name!r} is taken by {'another band' if name in bands else 'a coordinate'}. Rename one, "
-            f"for example ds.rename({{{name!r}: {name + '_2'!r}}}) or da.assign_coords(band=['red', 'nir'])."
+            f"The name {name!r} is taken by {owner}. Rename one, for example "
+            f"ds.rename({{{name!r}: {name + '_2'!r}}}) or da.assign_coords(band=['red', 'nir'])."
         )
 
 

@@ -197,6 +197,11 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size) -> Affine:
         )
     tolerance = TOLERANCE
     a, c, e, f = (noted.a, noted.c, noted.e, noted.f) if noted else (None, 0.0, None, 0.0)
+    sheared = noted is not None and bool(noted.b or noted.d)
+    # odc-geo numbers the pixels of a sheared raster; in a crop they keep their numbers.
+    numbered = sheared and all(axis is not None and axis.attrs.get("units") == "pixel" for axis in (x, y))
+    if numbered:
+        a, e = 1.0, 1.0
     if x is not None:
         axis = fit_axis(x.values, x_dim, a)
         a, c, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
@@ -206,7 +211,8 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size) -> Affine:
     affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")
     if noted is None:
         return affine
-    sheared = noted.b or noted.d
+    if numbered:
+        return noted @ affine
     if gap(affine, noted, shape) <= tolerance:
         return affine if sheared else noted  # one grid; the note has exact numbers
     if sheared:

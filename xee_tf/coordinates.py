@@ -92,7 +92,7 @@ y[2] = 2.0 to y[3] = 4.0 it is 2.0 (1 px more). ...
             )
         return Axis(step, float(centres[0]) - step / 2)
     mean = float(centres[-1] - centres[0]) / (count - 1)
-    tolerance = min(TOLERANCE + ulp / abs(mean), _COARSEST) if mean else TOLERANCE
+    tolerance = min(TOLERANCE + 4 * ulp / abs(mean), _COARSEST) if mean else TOLERANCE
     _require_even(centres, mean, tolerance, name)
     raw = Axis(mean, float(centres[0]) - mean / 2, tolerance)
     short_step = _shortest(mean, 2 * ulp / (count - 1))
@@ -166,6 +166,12 @@ def affine_of_centres(x: Any, y: Any) -> Affine:
     ------
     GeoreferenceError
         If the corners are not those of a parallelogram: a curvilinear grid has no affine.
+
+    Examples
+    --------
+    >>> x, y = np.array([[15.5, 25.5], [16.5, 26.5]]), np.array([[5.0, 6.0], [-5.0, -4.0]])
+    >>> tuple(affine_of_centres(x, y))[:6]
+    (10.0, 1.0, 10.0, 1.0, -10.0, 9.5)
     """
     height, width = x.shape
     corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]

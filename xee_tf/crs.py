@@ -53,6 +53,11 @@ def read_crs(value: Any, source: str = "crs", mend: str = MEND_CRS) -> pyproj.CR
     ------
     GeoreferenceError
         If it cannot be understood; `source` says where the value came from, `mend` what to do about it.
+
+    Examples
+    --------
+    >>> read_crs(32119).name
+    'NAD83 / North Carolina'
     """
     try:
         return pyproj.CRS.from_user_input(value)

@@ -64,6 +64,12 @@ class GeoRef:
         Pixels.
     x_dim, y_dim : str
         Names of the dimensions.
+
+    Examples
+    --------
+    >>> georef = GeoRef(pyproj.CRS("EPSG:32633"), Affine(30, 0, 500000, 0, -30, 60), Size(x=3, y=2))
+    >>> georef.crs_text, georef.bounds
+    ('EPSG:32633', (500000.0, 0.0, 500090.0, 60.0))
     """
 
     crs: pyproj.CRS

