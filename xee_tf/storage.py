@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import fsspec
@@ -53,15 +54,24 @@ class Location:
             raise DestinationError("The path is empty: give a prefix such as 'out/scene'.")
         return cls(os.path.expanduser(path), options)
 
+    @cached_property
+    def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        filesystem, path = url_to_fs(self.url, **self.storage_options)
+        return filesystem, str(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An open filesystem stays in its process.
+        return {"url": self.url, "storage_options": self.storage_options}
+
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
         """The filesystem (fsspec keeps one instance per process)."""
-        return url_to_fs(self.url, **self.storage_options)[0]
+        return self._found[0]
 
     @property
     def path(self) -> str:
         """The path as the filesystem itself spells it."""
-        return str(url_to_fs(self.url, **self.storage_options)[1])
+        return self._found[1]
 
     @property
     def name(self) -> str:
@@ -115,6 +125,8 @@ class Location:
         """An open file; on an object store it appears when it is closed."""
         if "w" in mode:
             self._make_parent()
+        if not _is_remote(self.fs):
+            return open(self.path, mode)  # without fsspec's wrapper, which costs more than small files do
         return self.fs.open(self.path, mode)
 
     def write_bytes(self, data: bytes) -> None:

@@ -7,13 +7,13 @@ that follows it will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dask.core import flatten
 from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.task_spec import Alias, List, Task, TaskRef
 from numpy.typing import NDArray
 
@@ -70,7 +70,7 @@ class Sources:
 
 
 def block_tasks(
-    layout: BlockLayout, sources: Sources, work: Work, name: str, token: str
+    layout: BlockLayout, sources: Sources, work: Work, name: str, token: str, *, chained: bool
 ) -> tuple[Tasks, dict[tuple[int, int], Key]]:
     """Tasks that call `work` once for every block that owns patches.
 
@@ -85,6 +85,12 @@ def block_tasks(
         them; must be picklable.
     name, token : str
         The tasks are called "<name>-<token>"; Dask's dashboard groups by `name`.
+    chained : bool
+        Put a chain of empty tasks behind the blocks. Left to itself, Dask wanders over a graph of
+        neighbours and keeps chunks of many rows alive; the chain makes it take blocks in order and
+        holds none of them up. On a cluster it would tie the whole export to the life of every
+        worker: there, `to_delayed` asks for the order by priorities, which only the distributed
+        scheduler knows.
 
     Returns
     -------
@@ -116,8 +122,8 @@ def block_tasks(
         tasks[key] = Task(key, _do_block, work, layout, block, own, homes, strips)
         blocks[block] = key
 
-    # Left to itself, Dask wanders over a graph of neighbours and keeps chunks of many rows alive. A
-    # chain of empty tasks behind the blocks makes it take them in order; it holds none of them up.
+    if not chained:
+        return tasks, blocks
     before: list[Any] = []
     for block, done in blocks.items():
         key = (order_name, *block)
@@ -133,11 +139,29 @@ def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[
     return key
 
 
-def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources) -> Delayed:
-    """A Delayed that computes `key`."""
-    layers: dict[str, Any] = {"sources": sources.graph, name: tasks}
+def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources, blocks: Iterable[Key]) -> Delayed:
+    """A Delayed that computes `key`, block by block from the top left."""
+    priorities = _priorities(tasks, sources, blocks)
+    layers = {
+        "sources": MaterializedLayer(sources.graph, annotations={"priority": priorities.get}),
+        name: MaterializedLayer(tasks, annotations={"priority": priorities.get}),
+    }
     graph = HighLevelGraph(layers, {"sources": set(), name: {"sources"}})
     return Delayed(key, graph, layer=name)
+
+
+def _priorities(tasks: Tasks, sources: Sources, blocks: Iterable[Key]) -> dict[Key, int]:
+    """For the distributed scheduler: the earlier the block, the higher the priority of all it needs."""
+    priorities: dict[Key, int] = {}
+    for number, key in enumerate(blocks):
+        below = [key]
+        while below:
+            each = below.pop()
+            node = tasks.get(each) or sources.graph.get(each)
+            if node is not None and each not in priorities:
+                priorities[each] = -number
+                below.extend(node.dependencies)
+    return priorities
 
 
 def _keep_strips(

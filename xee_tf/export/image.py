@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from affine import Affine
+from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
 
@@ -170,8 +172,7 @@ def export_image(
     try:
         return _compute(delayed, progress)
     except BaseException:
-        with suppress(Exception):  # the first error is the one to show
-            folder.remove(recursive=True)
+        _clear(folder)
         raise
 
 
@@ -302,7 +303,7 @@ def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed,
         folder=folder,
     )
     sources = Sources.of(bands.arrays)
-    tasks, blocks = block_tasks(layout, sources, encoder, f"{_NAME}-encode", run)
+    tasks, blocks = block_tasks(layout, sources, encoder, f"{_NAME}-encode", run, chained=not _on_cluster())
     row_owner, column_owner = (
         [block for block in range(len(axis)) for _ in axis.owned(block)] for axis in (layout.y, layout.x)
     )
@@ -331,15 +332,28 @@ def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed,
         overwrite=plan.options.if_exists == "overwrite",
     )
     key = gather(tasks, f"{_NAME}-commit-{run}", commit, shards)
-    return to_delayed(tasks, f"{_NAME}-export-{run}", key, sources), folder
+    return to_delayed(tasks, f"{_NAME}-export-{run}", key, sources, blocks.values()), folder
+
+
+def _clear(folder: Location) -> None:
+    """Remove what a failed export has put aside, while tasks that had begun may still add to it."""
+    deadline = time.monotonic() + 10
+    quiet = 0
+    while quiet < 3 and time.monotonic() < deadline:
+        with suppress(Exception):  # the error that made the export fail is the one to show
+            quiet += 1
+            if folder.exists():
+                quiet = 0
+                folder.remove(recursive=True)
+        time.sleep(0.05)
 
 
 def _compute(delayed: Delayed, progress: bool) -> ExportResult:
-    client = _distributed_client() if progress else None
-    if client is not None:
+    if progress and _on_cluster():
+        from distributed import get_client
         from distributed import progress as show_progress
 
-        future = client.compute(delayed)
+        future = get_client().compute(delayed)
         show_progress(future)
         result: ExportResult = future.result()
         return result
@@ -348,11 +362,6 @@ def _compute(delayed: Delayed, progress: bool) -> ExportResult:
     return result
 
 
-def _distributed_client() -> Any:
-    """The cluster that Dask would use, if it is one."""
-    try:
-        from distributed import get_client
-
-        return get_client()
-    except (ImportError, ValueError):
-        return None
+def _on_cluster() -> bool:
+    """Whether Dask would compute on a distributed cluster."""
+    return getattr(get_scheduler(), "__self__", None).__class__.__module__.startswith("distributed")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ __all__ = ["Commit", "WrittenShard", "write_shard"]
 
 #: A gzip member's deflate stream and trailer where there is nothing in it.
 _EMPTY_TAIL = b"\x03\x00" + bytes(8)
-_COPY_BYTES = 4 << 20
+_COPY_BYTES = 1 << 20
+_OPEN_PARTS = 100
 
 
 @dataclass(frozen=True)
@@ -69,54 +70,75 @@ def write_shard(
         found = json.loads(receipt.read_bytes())
         return WrittenShard(**{**found, "patches": tuple(found["patches"]), "masked": tuple(found["masked"])})
     parts = [part for part in chain.from_iterable(blocks) if part.shard == number]
-    starts = {part.location.url: np.cumsum([0, *(sum(run.sizes) for run in part.runs)]) for part in parts}
     ordered = sorted(
         (
-            (run, part.location, int(starts[part.location.url][i]))
+            (run, part, start)
             for part in parts
-            for i, run in enumerate(part.runs)
+            for run, start in zip(part.runs, accumulate((sum(r.sizes) for r in part.runs), initial=0))
         ),
         key=lambda item: item[0].first,
     )
-    header = _header([run for run, _, _ in ordered], first) if compressed else b""
-    size = crc = 0
-    with folder.child(f"{number:05d}.shard").open("wb") as file:
-
-        def put(data: bytes) -> None:
-            nonlocal size, crc
-            file.write(data)
-            size += len(data)
-            crc = crc32c(data, crc)
-
-        put(header)
-        skip = len(MEMBER_HEADER) if compressed else 0  # the index header stands in its place
-        for run, location, start in ordered:
+    runs = [run for run, _, _ in ordered]
+    with _Sink(folder.child(f"{number:05d}.shard")) as sink, ExitStack() as stack:
+        skip = 0
+        if compressed:
+            sink.write(_header(runs, first))
+            skip = len(MEMBER_HEADER)  # the header with the index stands in its place
+        open_parts: dict[str, Any] = {}
+        for run, part, start in ordered:
             length = sum(run.sizes)
             if not length:
                 continue
-            with location.open("rb") as part_file:
-                part_file.seek(start + skip)
-                left, skip = length - skip, 0
-                while left:
-                    data = part_file.read(min(left, _COPY_BYTES))
-                    if not data:
-                        raise DestinationError(f"{location} is shorter than it was when it was written.")
-                    put(data)
-                    left -= len(data)
-        if compressed and not any(run.sizes for run, _, _ in ordered):
-            put(_EMPTY_TAIL)
+            if part.location.url not in open_parts:
+                if len(open_parts) == _OPEN_PARTS:
+                    stack.pop_all().close()
+                    open_parts.clear()
+                open_parts[part.location.url] = stack.enter_context(part.location.open())
+            sink.copy(open_parts[part.location.url], start + skip, length - skip)
+            skip = 0
+        if compressed and not any(run.sizes for run in runs):
+            sink.write(_EMPTY_TAIL)
     written = WrittenShard(
         number=number,
-        records=sum(sum(run.records) for run, _, _ in ordered),
-        bytes=size,
-        crc32c=crc,
-        patches=tuple(chain.from_iterable(run.patches for run, _, _ in ordered)),
-        masked=tuple(chain.from_iterable(run.masked for run, _, _ in ordered)),
+        records=sum(sum(run.records) for run in runs),
+        bytes=sink.size,
+        crc32c=sink.crc,
+        patches=tuple(chain.from_iterable(run.patches for run in runs)),
+        masked=tuple(chain.from_iterable(run.masked for run in runs)),
     )
     receipt.write_bytes(json.dumps(asdict(written)).encode())
     for part in parts:
         part.location.remove()
     return written
+
+
+class _Sink:
+    """A file that is written in one go and knows its size and checksum."""
+
+    def __init__(self, location: Location) -> None:
+        self._file = location.open("wb")
+        self._buffer = memoryview(bytearray(_COPY_BYTES))
+        self.size = self.crc = 0
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self.size += len(data)
+        self.crc = crc32c(data, self.crc)
+
+    def copy(self, source: Any, start: int, length: int) -> None:
+        source.seek(start)
+        while length:
+            got = source.readinto(self._buffer[: min(length, _COPY_BYTES)])
+            if not got:
+                raise DestinationError("A part of this export is shorter than it was when it was written.")
+            self.write(self._buffer[:got])
+            length -= got
 
 
 def _header(runs: Sequence[Run], first: int) -> bytes:
