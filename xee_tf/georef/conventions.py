@@ -1,0 +1,278 @@
+"""What an xarray object says about its place, in the conventions of CF, rioxarray, odc-geo, Xee and Zarr."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+import pyproj
+import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are ours
+import xarray as xr
+from affine import Affine
+from rioxarray.exceptions import MissingSpatialDimensionError
+
+from xee_tf.errors import GeoreferenceError, GridMismatchError
+from xee_tf.geometry import Size
+from xee_tf.georef.coordinates import TOLERANCE, affine_of_centres, fit_axis, gap
+from xee_tf.georef.crs import MEND_CRS, describe_crs, read_crs, same_crs
+
+__all__ = [
+    "GRID_MAPPING",
+    "STALE_ATTRS",
+    "Raster",
+    "find_affine",
+    "find_crs",
+    "grid_mappings",
+    "raster_variables",
+    "read_affine",
+    "spatial_dims",
+    "variables",
+]
+
+Raster = xr.Dataset | xr.DataArray
+
+GRID_MAPPING = "spatial_ref"
+
+# Names beside those that rioxarray knows: Xee's before its version 0.1.
+_MORE_DIMS = (("lon", "lat"), ("X", "Y"))
+# Attributes with a CRS or an affine: Xee's, those of xarray's former rasterio reader, the Zarr convention's.
+_CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
+_AFFINE_ATTRS = ("transform", "spatial:transform")
+
+STALE_ATTRS = frozenset({*_CRS_ATTRS, *_AFFINE_ATTRS, "crs_transform", "grid_mapping"})
+"""Attributes that may contradict a place written later."""
+
+
+def spatial_dims(obj: Raster) -> tuple[str, str]:
+    """Names of the x and the y dimension, by rioxarray's rules and a few names more.
+
+    In this order: set by the user (``.rio.set_spatial_dims``), x/y, longitude/latitude, coordinates with
+    CF's axis or standard_name, lon/lat, X/Y. Their order in the array does not matter.
+
+    Raises
+    ------
+    GeoreferenceError
+        If there are none.
+
+    Examples
+    --------
+    >>> spatial_dims(xr.DataArray([[[0]]], dims=("time", "lon", "lat")))
+    ('lon', 'lat')
+    """
+    try:
+        return str(obj.rio.x_dim), str(obj.rio.y_dim)
+    except MissingSpatialDimensionError:
+        for names in _MORE_DIMS:
+            if set(names) <= set(obj.dims):
+                return names
+    raise GeoreferenceError(
+        f"No x and y dimensions among {tuple(obj.dims)}. Rename them, for example "
+        "ds.rename(easting='x', northing='y'), or name them: "
+        "ds.rio.set_spatial_dims(x_dim='easting', y_dim='northing')."
+    )
+
+
+def raster_variables(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Hashable, xr.DataArray]]:
+    """The data variables with both spatial dimensions, and their names."""
+    if isinstance(obj, xr.DataArray):
+        yield obj.name, obj
+        return
+    for name, variable in obj.data_vars.items():
+        if {x_dim, y_dim} <= set(variable.dims):
+            yield name, variable
+
+
+def variables(obj: Raster) -> Mapping[Any, Any]:
+    """Where grid mappings are looked for: xr.open_zarr leaves them among the data variables."""
+    return obj.variables if isinstance(obj, xr.Dataset) else obj.coords
+
+
+def _mapping_name(obj: Any) -> str | None:
+    name = obj.encoding.get("grid_mapping") or obj.attrs.get("grid_mapping")
+    # CF's extended form is "crs: x y"; the first one is that of the raster.
+    return str(name).split()[0].rstrip(":") if name else None
+
+
+def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
+    """Names of the grid mappings that are there, each with the first variable that names it."""
+    names: dict[str, Hashable] = {}
+    for variable, array in raster_variables(obj, x_dim, y_dim):
+        name = _mapping_name(array)
+        if name:
+            names.setdefault(name, variable)
+    names = names or {_mapping_name(obj) or GRID_MAPPING: None}
+    there = {name: user for name, user in names.items() if name in variables(obj)}
+    if there:
+        return there
+    marks = {"crs_wkt", "spatial_ref", "grid_mapping_name"}
+    found = (
+        str(name) for name, value in variables(obj).items() if not value.dims and marks & set(value.attrs)
+    )
+    return dict.fromkeys(found)
+
+
+def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
+    """The CRS of the raster variables.
+
+    Raises
+    ------
+    GeoreferenceError
+        If there is none, or it cannot be understood.
+    GridMismatchError
+        If variables have different ones.
+    """
+    found: list[tuple[Hashable, pyproj.CRS | None]] = [
+        (mapping if user is None else user, _crs_of_mapping(variables(obj)[mapping].attrs, mapping))
+        for mapping, user in grid_mappings(obj, x_dim, y_dim).items()
+    ]
+    if not any(crs for _, crs in found):
+        found = [("the attributes", _crs_of_attrs(obj.attrs, "the raster"))]
+    if not any(crs for _, crs in found):
+        # Xee 0.1 writes the CRS to each variable. Before, variables held that of their source and the dataset
+        # that of the grid: so the dataset came first.
+        found = [
+            (name, _crs_of_attrs(v.attrs, repr(name))) for name, v in raster_variables(obj, x_dim, y_dim)
+        ]
+    known = [(name, crs) for name, crs in found if crs]
+    if not known:
+        raise GeoreferenceError(f"The raster has no CRS{_why_no_crs(obj, x_dim, y_dim)}. {MEND_CRS}")
+    name, crs = known[0]
+    for other, another in known[1:]:
+        if not same_crs(crs, another):
+            raise GridMismatchError(
+                f"Variables of one image have different CRSs: {name} has {describe_crs(crs)}, {other} has "
+                f"{describe_crs(another)}. Reproject one to the grid of the other, or pass crs= if they mean "
+                "the same."
+            )
+    return crs
+
+
+def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
+    for _, array in raster_variables(obj, x_dim, y_dim):
+        name = _mapping_name(array)
+        if name:
+            return f" (its grid mapping {name!r} was lost: open files with decode_coords='all')"
+    return " (its dimensions look like degrees: EPSG:4326?)" if x_dim.startswith("lon") else ""
+
+
+def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
+    for key in ("crs_wkt", "spatial_ref"):
+        if attrs.get(key):
+            return read_crs(attrs[key], f"{name}.attrs[{key!r}]")
+    if "grid_mapping_name" not in attrs:
+        return None
+    try:
+        return pyproj.CRS.from_cf(dict(attrs))
+    except (KeyError, pyproj.exceptions.CRSError) as error:
+        raise GeoreferenceError(
+            f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: {error}. "
+            f"{MEND_CRS}"
+        ) from None
+
+
+def _crs_of_attrs(attrs: Mapping[str, Any], source: str) -> pyproj.CRS | None:
+    for key in _CRS_ATTRS:
+        if attrs.get(key):
+            return read_crs(attrs[key], f"{source} (attribute {key!r})")
+    return None
+
+
+def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size) -> Affine:
+    """The affine of the raster, from its coordinates and its GeoTransform.
+
+    Raises
+    ------
+    GeoreferenceError
+        If there is none, or coordinates are not evenly spaced or contradict a sheared GeoTransform.
+    """
+    noted = _noted_affine(obj, x_dim, y_dim)
+    x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
+    if x is None and y is None:
+        return _affine_without_axes(obj, noted, x_dim, y_dim, shape)
+    if noted is None and (x is None or y is None):
+        raise GeoreferenceError(
+            f"There are no coordinates along {y_dim if y is None else x_dim}. Add them, write "
+            "ds.rio.write_transform(...), or pass transform=."
+        )
+    tolerance = TOLERANCE
+    a, c, e, f = (noted.a, noted.c, noted.e, noted.f) if noted else (None, 0.0, None, 0.0)
+    sheared = noted is not None and bool(noted.b or noted.d)
+    # odc-geo numbers the pixels of a sheared raster; in a crop they keep their numbers.
+    numbered = sheared and all(axis is not None and axis.attrs.get("units") == "pixel" for axis in (x, y))
+    if numbered:
+        a, e = 1.0, 1.0
+    if x is not None:
+        axis = fit_axis(x.values, x_dim, a)
+        a, c, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
+    if y is not None:
+        axis = fit_axis(y.values, y_dim, e)
+        e, f, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
+    affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")
+    if noted is None:
+        return affine
+    if numbered:
+        return noted @ affine
+    if gap(affine, noted, shape) <= tolerance:
+        return affine if sheared else noted  # one grid; the note has exact numbers
+    if sheared:
+        raise GeoreferenceError(
+            f"The GeoTransform is sheared (b = {noted.b}, d = {noted.d}), but the {x_dim} and {y_dim} "
+            "coordinates are those of a grid that is not. Drop the coordinates, or pass transform=."
+        )
+    return affine  # the raster was cropped or coarsened since the note was written
+
+
+def _affine_without_axes(obj: Raster, noted: Affine | None, x_dim: str, y_dim: str, shape: Size) -> Affine:
+    # rioxarray gives a sheared raster two-dimensional xc and yc; after a crop only they are right.
+    centres = [obj.coords[name] for name in ("xc", "yc") if name in obj.coords]
+    if len(centres) == 2 and min(shape.xy) > 1 and all(set(c.dims) == {x_dim, y_dim} for c in centres):
+        affine = affine_of_centres(*(c.transpose(y_dim, x_dim) for c in centres))
+        return affine if noted is None or gap(affine, noted, shape) > TOLERANCE else noted
+    if noted is None:
+        raise GeoreferenceError(
+            f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform. Add coordinates "
+            "of the pixel centres, write ds.rio.write_transform(...), or pass transform=."
+        )
+    return noted
+
+
+def _noted_affine(obj: Raster, x_dim: str, y_dim: str) -> Affine | None:
+    for name in grid_mappings(obj, x_dim, y_dim):
+        value = variables(obj)[name].attrs.get("GeoTransform")
+        if value is not None:
+            numbers = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+            if len(numbers) != 6:
+                raise GeoreferenceError(f"GeoTransform must be six numbers; got {value!r}.")
+            c, a, b, f, d, e = numbers
+            return read_affine((a, b, c, d, e, f), "GeoTransform")
+    for attrs in (obj.attrs, *(array.attrs for _, array in raster_variables(obj, x_dim, y_dim))):
+        for key in _AFFINE_ATTRS:
+            if key in attrs:
+                return read_affine(attrs[key], f"The attribute {key!r}")
+    return None
+
+
+def read_affine(value: Any, source: str = "transform") -> Affine:
+    """An affine from ``[a, b, c, d, e, f]``, the order of rasterio and Earth Engine.
+
+    Raises
+    ------
+    GeoreferenceError
+        If it is not six finite numbers, or not invertible; `source` says where they came from.
+
+    Examples
+    --------
+    >>> read_affine([30, 0, 500000, 0, -30, 60]) @ (1, 1)
+    (500030.0, 30.0)
+    """
+    try:
+        numbers = [float(number) for number in value]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (6, 9) or not all(map(math.isfinite, numbers)):
+        raise GeoreferenceError(f"{source} must be six finite numbers [a, b, c, d, e, f]; got {value!r}.")
+    affine = Affine(*numbers[:6])
+    if affine.is_degenerate:
+        raise GeoreferenceError(f"{source} must be invertible, pixels with an area; got {numbers[:6]}.")
+    return affine

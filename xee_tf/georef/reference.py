@@ -1,0 +1,251 @@
+"""Where a raster lies: CRS and affine of an xarray object, read, written and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import pyproj
+import xarray as xr
+from affine import Affine
+
+from xee_tf.errors import GeoreferenceError, GridMismatchError
+from xee_tf.geometry import Size
+from xee_tf.georef.conventions import (
+    GRID_MAPPING,
+    STALE_ATTRS,
+    Raster,
+    find_affine,
+    find_crs,
+    grid_mappings,
+    raster_variables,
+    read_affine,
+    spatial_dims,
+    variables,
+)
+from xee_tf.georef.coordinates import gap, pixel_centres
+from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_crs
+
+__all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "spatial_dims", "write_georef"]
+
+_SAME_PLACE = 0.01
+
+ImageT = TypeVar("ImageT", xr.Dataset, xr.DataArray)
+
+
+class GridLike(Protocol):
+    """What has a place: a `GeoRef`, a `PatchGrid`."""
+
+    @property
+    def crs(self) -> Any:
+        """Anything that pyproj understands."""
+
+    @property
+    def affine(self) -> Affine:
+        """From pixel corners to (x, y)."""
+
+    @property
+    def shape(self) -> Size:
+        """Pixels."""
+
+
+@dataclass(frozen=True)
+class GeoRef:
+    """The place of a raster.
+
+    Parameters
+    ----------
+    crs : pyproj.CRS
+        The coordinate reference system; coordinates are (x, y), longitude before latitude.
+    affine : Affine
+        From pixel corners (column, row) to (x, y); signs and shear are free.
+    shape : Size
+        Pixels.
+    x_dim, y_dim : str
+        Names of the dimensions.
+
+    Examples
+    --------
+    >>> georef = GeoRef(pyproj.CRS("EPSG:32633"), Affine(30, 0, 500000, 0, -30, 60), Size(x=3, y=2))
+    >>> georef.crs_text, georef.bounds
+    ('EPSG:32633', (500000.0, 0.0, 500090.0, 60.0))
+    """
+
+    crs: pyproj.CRS
+    affine: Affine
+    shape: Size
+    x_dim: str = "x"
+    y_dim: str = "y"
+
+    @property
+    def crs_text(self) -> str:
+        """As in a mixer: "EPSG:n" where that code identifies the CRS exactly, else WKT2."""
+        return crs_text(self.crs)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) of the outer edges, in units of the CRS."""
+        corners = [self.affine @ at for at in ((0, 0), (self.shape.x, 0), (0, self.shape.y), self.shape.xy)]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+def read_georef(
+    obj: Raster,
+    crs: Any = None,
+    transform: Affine | Sequence[float] | None = None,
+) -> GeoRef:
+    """Find out where a raster lies; reads coordinates and attributes, never pixels.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        With x and y dimensions in any order (see `spatial_dims`).
+    crs : optional
+        Anything that pyproj understands; wins over what the object says. Else, in this order: the CF grid
+        mapping that rioxarray and odc-geo write (``spatial_ref``), then ``attrs["crs"]`` of the object
+        and of its variables (Xee), then the ``proj:`` attributes of the Zarr convention.
+    transform : Affine or sequence of 6 numbers, optional
+        ``[a, b, c, d, e, f]`` in the order of rasterio and Earth Engine; wins over what the object says.
+        Else the x and y coordinates (pixel centres, ascending or descending). Where the ``GeoTransform`` of
+        the grid mapping agrees with them it is preferred, being exact; without coordinates it is all
+        there is, and may be sheared.
+
+    Raises
+    ------
+    GeoreferenceError
+        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced.
+    GridMismatchError
+        If variables of the dataset have different CRSs.
+
+    Examples
+    --------
+    >>> image = xr.DataArray(
+    ...     [[1, 2, 3], [4, 5, 6]],
+    ...     coords={"y": [45.0, 15.0], "x": [500015.0, 500045.0, 500075.0]},
+    ...     dims=("y", "x"),
+    ... )
+    >>> georef = read_georef(image, crs="EPSG:32633")
+    >>> georef.crs_text, georef.shape
+    ('EPSG:32633', Size(x=3, y=2))
+    >>> tuple(georef.affine)[:6]
+    (30.0, 0.0, 500000.0, 0.0, -30.0, 60.0)
+    """
+    x_dim, y_dim = spatial_dims(obj)
+    shape = Size(x=int(obj.sizes[x_dim]), y=int(obj.sizes[y_dim]))
+    if not shape.pixels:
+        raise GeoreferenceError(f"The raster has no pixels: {x_dim} is {shape.x} long and {y_dim} {shape.y}.")
+    found = find_crs(obj, x_dim, y_dim) if crs is None else read_crs(crs)
+    affine = find_affine(obj, x_dim, y_dim, shape) if transform is None else read_affine(transform)
+    return GeoRef(found, affine, shape, x_dim, y_dim)
+
+
+def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y") -> ImageT:
+    """Give an object the place of a grid, by CF's conventions; nothing is computed.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        With dimensions `x_dim` and `y_dim` of the grid's size.
+    grid : GeoRef, PatchGrid or alike
+        Has ``crs`` (anything pyproj understands), ``affine`` and ``shape``.
+    x_dim, y_dim : str
+        Names of the dimensions.
+
+    Returns
+    -------
+    Dataset or DataArray
+        A copy with pixel-centre coordinates (none if the affine is sheared), the scalar coordinate
+        ``spatial_ref`` (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and ``encoding["grid_mapping"]`` on
+        each raster variable. What said otherwise before is removed.
+
+    Raises
+    ------
+    GeoreferenceError
+        If the grid has no CRS.
+    GridMismatchError
+        If the sizes differ.
+
+    Examples
+    --------
+    >>> grid = GeoRef(pyproj.CRS("EPSG:32633"), Affine(30, 0, 500000, 0, -30, 60), Size(x=3, y=2))
+    >>> image = write_georef(xr.DataArray([[1, 2, 3], [4, 5, 6]], dims=("y", "x")), grid)
+    >>> image.x.values, image.rio.crs.to_epsg(), image.spatial_ref.attrs["GeoTransform"]
+    (array([500015., 500045., 500075.]), 32633, '500000.0 30.0 0.0 60.0 0.0 -30.0')
+    """
+    if grid.crs is None:
+        raise GeoreferenceError(f"The grid has no CRS. {MEND_CRS}")
+    crs, affine = read_crs(grid.crs), grid.affine
+    sizes = {y_dim: grid.shape.y, x_dim: grid.shape.x}
+    found = {name: obj.sizes.get(name) for name in sizes}
+    if found != sizes:
+        raise GridMismatchError(f"The grid has the sizes {sizes}, but the raster has {found}.")
+
+    stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim, "xc", "yc"]
+    result = obj.copy(deep=False).drop_vars([name for name in stale if name in variables(obj)])
+    attrs = {**crs.to_cf(), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
+    coords: dict[str, xr.Variable] = {GRID_MAPPING: xr.Variable((), 0, attrs)}
+    if not (affine.b or affine.d):
+        about = {axis["axis"]: axis for axis in crs.cs_to_cf() if "axis" in axis}
+        for name, axis, centres in zip((x_dim, y_dim), "XY", pixel_centres(affine, grid.shape), strict=True):
+            coords[name] = xr.Variable(name, centres, about.get(axis, {"axis": axis}))
+    result = result.assign_coords(coords)
+    result.attrs = {key: value for key, value in result.attrs.items() if key not in STALE_ATTRS}
+    for _, variable in raster_variables(result, x_dim, y_dim):
+        variable.attrs = {key: value for key, value in variable.attrs.items() if key not in STALE_ATTRS}
+        variable.encoding = {**variable.encoding, "grid_mapping": GRID_MAPPING}
+    return result
+
+
+def same_grid(first: GeoRef, second: GeoRef, names: Sequence[str] = ("the first", "the second")) -> None:
+    """Check that two rasters share one grid: CRS, origin, pixel size (to a hundredth of a pixel), shape.
+
+    Raises
+    ------
+    GridMismatchError
+        Saying what differs, by how much, and how to mend it.
+
+    Examples
+    --------
+    >>> a = GeoRef(pyproj.CRS("EPSG:32119"), Affine(28.5, 0, 630534, 0, -28.5, 228114), Size(x=489, y=443))
+    >>> b = GeoRef(pyproj.CRS("EPSG:32119"), Affine(28.5, 0, 630591, 0, -28.5, 228114), Size(x=489, y=443))
+    >>> same_grid(a, b, ("image", "labels"))
+    Traceback (most recent call last):
+    ...
+    xee_tf.errors.GridMismatchError: image and labels are not on one grid. Origin: labels starts 2.0 pixels \
+further along x and 0.0 along y. Bring one onto the grid of the other: labels.rio.reproject_match(image).
+    """
+    one, two = names
+    differences = []
+    mend = f"Bring one onto the grid of the other: {two}.rio.reproject_match({one})."
+    if not same_crs(first.crs, second.crs):
+        differences.append(f"CRS: {describe_crs(first.crs)} and {describe_crs(second.crs)}.")
+        mend += (
+            f" Or, if you know that the CRSs mean the same, make them equal: "
+            f"{two}.rio.write_crs({one}.rio.crs)."
+        )
+    if gap(first.affine, second.affine, first.shape) > _SAME_PLACE:
+        steps = [(g.affine.a, g.affine.b, g.affine.d, g.affine.e) for g in (first, second)]
+        turned = Affine(steps[1][0], steps[1][1], first.affine.c, steps[1][2], steps[1][3], first.affine.f)
+        if gap(first.affine, turned, first.shape) > _SAME_PLACE:
+            differences.append(f"Pixel size: {_pixel(first.affine)} and {_pixel(second.affine)}.")
+        column, row = ~first.affine @ (second.affine.c, second.affine.f)
+        if max(abs(column), abs(row)) > _SAME_PLACE:
+            differences.append(
+                f"Origin: {two} starts {round(column, 3)} pixels further along x and {round(row, 3)} along y."
+            )
+    if first.shape != second.shape:
+        (wide, high), (wide2, high2) = first.shape.xy, second.shape.xy
+        differences.append(f"Shape: {wide} x {high} and {wide2} x {high2} pixels (width x height).")
+    if differences:
+        raise GridMismatchError(f"{one} and {two} are not on one grid. {' '.join(differences)} {mend}")
+
+
+def _pixel(affine: Affine) -> str:
+    text = f"{affine.a} x {affine.e}"
+    return text if not (affine.b or affine.d) else f"{text} (shear {affine.b}, {affine.d})"
+
+
+def _geo_transform(affine: Affine) -> str:
+    return " ".join(repr(float(number)) for number in affine.to_gdal())

@@ -1,0 +1,206 @@
+"""From pixel-centre coordinates to an affine and back; numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from xee_tf.errors import GeoreferenceError
+from xee_tf.geometry import Size
+
+__all__ = ["TOLERANCE", "Axis", "affine_of_centres", "fit_axis", "gap", "pixel_centres"]
+
+TOLERANCE = 1e-3
+"""How far coordinates may lie from an even grid, in pixels (our choice)."""
+
+_COARSEST = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A regular axis.
+
+    Parameters
+    ----------
+    step : float
+        From one pixel to the next, with its sign, in units of the CRS.
+    edge : float
+        The outer edge of the first pixel.
+    tolerance : float
+        How well the coordinates are known, in pixels.
+    """
+
+    step: float
+    edge: float
+    tolerance: float = field(default=TOLERANCE, repr=False)
+
+
+def fit_axis(values: Any, name: str, step: float | None = None) -> Axis:
+    """The regular axis whose pixel centres are `values`.
+
+    Coordinates are rounded numbers: step and edge are the shortest decimal numbers that explain them to
+    their own precision (so that 28.5 does not come back as 28.499999999999996).
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        Coordinates of pixel centres, ascending or descending, of any real dtype.
+    name : str
+        The axis' name, for errors.
+    step : float, optional
+        The pixel size to take where a single coordinate cannot tell it.
+
+    Raises
+    ------
+    GeoreferenceError
+        If they are not finite numbers, or not evenly spaced to within a thousandth of a pixel (and the
+        rounding of their dtype); the message says where.
+
+    Examples
+    --------
+    >>> fit_axis(np.linspace(630548.25, 644456.25, 489), "x")
+    Axis(step=28.5, edge=630534.0)
+    >>> fit_axis([0, 1, 2, 4, 5], "y")
+    Traceback (most recent call last):
+    ...
+    xee_tf.errors.GeoreferenceError: The y coordinates are not evenly spaced: the step is 1.0, but from \
+y[2] = 2.0 to y[3] = 4.0 it is 2.0 (1 px more). ...
+    """
+    given = np.asarray(values)
+    try:
+        centres = given.astype(np.float64)
+    except (TypeError, ValueError):
+        centres = np.full(given.shape, np.nan)
+    sound = np.abs(centres) < 1e100  # beyond, and with NaN, no arithmetic makes sense
+    if not (np.issubdtype(given.dtype, np.number) and sound.all()):
+        at = int(np.argmin(sound))
+        raise GeoreferenceError(
+            f"The {name} coordinates must be finite numbers; {name}[{at}] is {given[at]!r}."
+        )
+    precision = given.dtype if np.issubdtype(given.dtype, np.floating) else np.dtype(np.float64)
+    ulp = float(np.spacing(np.abs(given).max().astype(precision)))
+    count = centres.size
+    if count == 1:
+        if step is None:
+            raise GeoreferenceError(
+                f"One {name} coordinate does not tell the pixel size along {name}. "
+                f"Write it with .rio.write_transform(...), or pass transform=."
+            )
+        return Axis(step, float(centres[0]) - step / 2)
+    mean = float(centres[-1] - centres[0]) / (count - 1)
+    tolerance = min(TOLERANCE + 4 * ulp / abs(mean), _COARSEST) if mean else TOLERANCE
+    _require_even(centres, mean, tolerance, name)
+    raw = Axis(mean, float(centres[0]) - mean / 2, tolerance)
+    short_step = _shortest(mean, 2 * ulp / (count - 1))
+    short = Axis(short_step, _shortest(float(centres[0]) - short_step / 2, ulp), tolerance)
+    return short if _residual(short, centres) <= max(_residual(raw, centres), 2 * ulp) else raw
+
+
+def _require_even(centres: NDArray[np.float64], mean: float, tolerance: float, name: str) -> None:
+    steps = np.diff(centres)
+    step = float(np.median(steps))
+    mend = (
+        "Resample to an even grid first (for example ds.interp(...) or ds.rio.reproject(...)), "
+        "or pass transform= if the coordinates are only labels."
+    )
+    if step == 0 or not np.isfinite(step):
+        raise GeoreferenceError(f"The {name} coordinates do not advance: the step is {step}. {mend}")
+    jump = int(np.argmax(np.abs(steps - step)))
+    off = (float(steps[jump]) - step) / step
+    if abs(off) > 2 * tolerance:
+        raise GeoreferenceError(
+            f"The {name} coordinates are not evenly spaced: the step is {step}, but from "
+            f"{name}[{jump}] = {centres[jump]} to {name}[{jump + 1}] = {centres[jump + 1]} it is "
+            f"{steps[jump]} ({abs(off):.4g} px {'more' if off > 0 else 'less'}). {mend}"
+        )
+    drift = np.abs(centres - (centres[0] + mean * np.arange(centres.size))) / abs(mean)
+    at = int(np.argmax(drift))
+    if drift[at] > tolerance:
+        raise GeoreferenceError(
+            f"The {name} coordinates are not evenly spaced: {name}[{at}] = {centres[at]} lies "
+            f"{drift[at]:.4g} px off the straight line from {centres[0]} to {centres[-1]}. {mend}"
+        )
+
+
+def _shortest(value: float, tolerance: float) -> float:
+    """The number with the fewest digits within `tolerance` of `value`."""
+    if abs(value) <= tolerance:
+        return 0.0
+    for digits in range(1, 17):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= tolerance:
+            return short
+    return value
+
+
+def _residual(axis: Axis, centres: NDArray[np.float64]) -> float:
+    return float(np.abs(axis.edge + axis.step * (np.arange(centres.size) + 0.5) - centres).max())
+
+
+def pixel_centres(affine: Affine, shape: Size) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The x of every column and the y of every row of an affine without shear.
+
+    Examples
+    --------
+    >>> x, y = pixel_centres(Affine(10, 0, 500, 0, -10, 800), Size(x=3, y=2))
+    >>> x, y
+    (array([505., 515., 525.]), array([795., 785.]))
+    """
+    columns, rows = (np.arange(n, dtype=np.float64) + 0.5 for n in shape.xy)
+    return affine.c + affine.a * columns, affine.f + affine.e * rows
+
+
+def affine_of_centres(x: Any, y: Any) -> Affine:
+    """The affine, sheared perhaps, whose pixel centres are the two-dimensional `x` and `y`.
+
+    Parameters
+    ----------
+    x, y : indexable, shape (height, width)
+        Only the corners are looked at. Both sides must be at least 2.
+
+    Raises
+    ------
+    GeoreferenceError
+        If the corners are not those of a parallelogram: a curvilinear grid has no affine.
+
+    Examples
+    --------
+    >>> x, y = np.array([[15.5, 25.5], [16.5, 26.5]]), np.array([[5.0, 6.0], [-5.0, -4.0]])
+    >>> tuple(affine_of_centres(x, y))[:6]
+    (10.0, 1.0, 10.0, 1.0, -10.0, 9.5)
+    """
+    height, width = x.shape
+    corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
+    points = np.array([[float(x[at]), float(y[at])] for at in corners])
+    origin = points[0]
+    right, down = (points[1] - origin) / (width - 1), (points[2] - origin) / (height - 1)
+    first = origin - (right + down) / 2
+    affine = Affine(*map(float, (right[0], down[0], first[0], right[1], down[1], first[1])))
+    if not affine.is_degenerate:
+        column, row = ~affine @ (float(points[3, 0]), float(points[3, 1]))
+        if max(abs(column - width + 0.5), abs(row - height + 0.5)) <= TOLERANCE:
+            return affine
+    raise GeoreferenceError(
+        "The two-dimensional coordinates are those of a curvilinear grid, which has no affine. "
+        "Reproject to a regular grid first."
+    )
+
+
+def gap(first: Affine, second: Affine, shape: Size) -> float:
+    """How far two grids lie apart at the worst corner, in pixels of the first.
+
+    Examples
+    --------
+    >>> gap(Affine(10, 0, 0, 0, -10, 0), Affine(10, 0, 5, 0, -10, 0), Size(x=100, y=100))
+    0.5
+    """
+    inverse = ~first
+    worst = 0.0
+    for corner in ((0, 0), (shape.x, 0), (0, shape.y), shape.xy):
+        column, row = inverse @ (second @ corner)
+        worst = max(worst, abs(column - corner[0]), abs(row - corner[1]))
+    return worst
