@@ -1,5 +1,7 @@
 """Hypothesis strategies that several test modules share."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyproj
 from affine import Affine
@@ -58,7 +60,7 @@ def chunkings(draw: st.DrawFn, length: int) -> tuple[int, ...]:
     """Irregular chunk sizes that add up to `length`; one chunk shrinks first."""
     cuts = draw(st.sets(st.integers(1, length - 1), max_size=6)) if length > 1 else set()
     edges = [0, *sorted(cuts), length]
-    return tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(b - a for a, b in pairwise(edges))
 
 
 # -- Records -----------------------------------------------------------------------------------------

@@ -72,9 +72,9 @@ def write_shard(
     parts = [part for part in chain.from_iterable(blocks) if part.shard == number]
     ordered = sorted(
         (
-            (run, part, start)
+            (run, part, end - sum(run.sizes))
             for part in parts
-            for run, start in zip(part.runs, accumulate((sum(r.sizes) for r in part.runs), initial=0))
+            for run, end in zip(part.runs, accumulate(sum(r.sizes) for r in part.runs), strict=True)
         ),
         key=lambda item: item[0].first,
     )

@@ -1,1 +1,1 @@
-"""Where a raster lies: its CRS, affine and spatial dimensions, found in what xarray users have, and written."""
+"""Where a raster lies: CRS, affine and spatial dimensions, as xarray users have them."""
