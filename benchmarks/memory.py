@@ -1,0 +1,69 @@
+"""Peak memory of exporting rasters that grow in height, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from benchmarks.measure import Measurement
+
+
+def run(small: bool) -> Iterator[Measurement]:
+    heights = [2048, 4096] if small else [16_384, 65_536, 262_144]
+    width = 8192 if small else 32_768
+    found = [_in_process(height, width) for height in heights]
+    peaks = [each["peak"] for each in found]
+    sizes = ", ".join(f"{height * width * 4 / 1e9:.1f}" for height in heights)
+    what = f"peak memory of exporting {sizes} GB, kernel 32, 2 threads"
+    note = ", ".join(f"{peak / 1e6:.0f}" for peak in peaks) + " MB"
+    yield Measurement(
+        what, "each other: largest over smallest", max(peaks) / min(peaks), "times", 1.1, False, note
+    )
+    yield Measurement(what, "the whole process", max(peaks) / 1e9, "GB", 1.5, False, note)
+    off = max(abs(each["announced"] / each["peak"] - 1) for each in found)
+    note = ", ".join(f"{each['announced'] / 1e6:.0f}" for each in found) + " MB announced"
+    yield Measurement(what, "what plan() announced", off, "off", 0.3, False, note)
+
+
+def _in_process(height: int, width: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.memory", str(height), str(width)]
+    out = subprocess.run(command, capture_output=True, check=True, text=True)
+    found: dict[str, float] = json.loads(out.stdout)
+    return found
+
+
+def main(height: int, width: int) -> None:
+    import resource
+
+    import dask
+    import dask.array as da
+    import numpy as np
+    import xarray as xr
+
+    from benchmarks.pixels import place
+    from xee_tf import export_image, plan_export
+
+    def generate(block_info=None):  # type: ignore[no-untyped-def]
+        (top, bottom), (left, right) = block_info[None]["array-location"]
+        rows, columns = np.ogrid[top:bottom, left:right]
+        return ((rows * 7 ^ columns * 13) & 255).astype("float32")
+
+    chunks = tuple((1024,) * (size // 1024) for size in (height, width))
+    array = da.map_blocks(generate, chunks=chunks, dtype="float32", meta=np.empty((0, 0), "float32"))
+    ds = place(xr.Dataset({"a": (("y", "x"), array)}))
+    options = {"patch_dimensions": 256, "kernel_size": 32}
+    announced = plan_export(ds, **options).peak_memory
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        dask.config.set(scheduler="threads", num_workers=2),
+    ):
+        export_image(ds, f"{folder}/scene", **options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"peak": peak, "announced": announced}))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
