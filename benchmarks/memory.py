@@ -8,6 +8,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.measure import Measurement
 
 
@@ -35,24 +38,30 @@ def _in_process(height: int, width: int) -> dict[str, float]:
     return found
 
 
+class Generated:
+    """A raster that makes the pixels that are read of it, as if it lay in a file."""
+
+    dtype, ndim = np.dtype("float32"), 2
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+
+    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
+        rows, columns = np.ogrid[key]
+        return ((rows * 7 ^ columns * 13) & 255).astype("float32")
+
+
 def main(height: int, width: int) -> None:
     import resource
 
     import dask
     import dask.array as da
-    import numpy as np
     import xarray as xr
 
     from benchmarks.pixels import place
     from xee_tf import export_image, plan_export
 
-    def generate(block_info=None):  # type: ignore[no-untyped-def]
-        (top, bottom), (left, right) = block_info[None]["array-location"]
-        rows, columns = np.ogrid[top:bottom, left:right]
-        return ((rows * 7 ^ columns * 13) & 255).astype("float32")
-
-    chunks = tuple((1024,) * (size // 1024) for size in (height, width))
-    array = da.map_blocks(generate, chunks=chunks, dtype="float32", meta=np.empty((0, 0), "float32"))
+    array = da.from_array(Generated((height, width)), chunks=1024, meta=np.empty((0, 0), "float32"))
     ds = place(xr.Dataset({"a": (("y", "x"), array)}))
     options = {"patch_dimensions": 256, "kernel_size": 32}
     announced = plan_export(ds, **options).peak_memory

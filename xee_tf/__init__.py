@@ -18,6 +18,8 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.mixer import Mixer
+from xee_tf.reading.dataset import feature_spec, tf_dataset
+from xee_tf.reading.image import open_image
 
 __all__ = [
     "DestinationError",
@@ -39,7 +41,10 @@ __all__ = [
     "XeeTFError",
     "add_bands",
     "export_image",
+    "feature_spec",
+    "open_image",
     "plan_export",
+    "tf_dataset",
 ]
 
 __version__ = "0.1.0"

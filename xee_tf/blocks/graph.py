@@ -7,6 +7,7 @@ that follows it will do.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from dask.core import flatten
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from dask.task_spec import Alias, List, Task, TaskRef
+from dask.task_spec import Alias, DataNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import cut_strips
@@ -42,13 +43,20 @@ class Sources:
         All tasks that load chunks.
     keys : list
         For each array its chunks' keys, as nested lists [row][column].
+    chained : bool
+        Whether a chain of empty tasks is to keep the blocks in order. Left to itself, Dask wanders
+        over a graph of neighbours and keeps chunks of many rows alive; the chain makes it take
+        blocks in order and holds none of them up. On a cluster it would tie the whole export to the
+        life of every worker: there, priorities do the same, which only the distributed scheduler knows.
     """
 
     graph: Mapping[Key, Any]
     keys: list[list[list[Key]]]
 
+    chained: bool
+
     @classmethod
-    def of(cls, arrays: Sequence[Any]) -> Sources:
+    def of(cls, arrays: Sequence[Any], *, chained: bool) -> Sources:
         """Simplify the graphs of (y, x) arrays together, so that what they share stays shared.
 
         `dask.optimize` would treat each array apart from the others: a chunk that holds several
@@ -60,17 +68,26 @@ class Sources:
         if len(optimizers) == 1:
             graph = optimizers.pop()(graph, list(flatten(keys)))
         tasks = dict(graph)
+        if chained:
+            # Dask notes for every task which tasks it goes back to; along a chain that would grow
+            # with the square of the chunks, were it not one and the same for all.
+            start = f"start-{uuid.uuid4().hex}"
+            data = {key for key, node in tasks.items() if isinstance(node, DataNode)}
+            for key, node in tasks.items():
+                if key not in data and node.dependencies <= data:
+                    tasks[key] = Task(key, _after, node, TaskRef(start))
+            tasks[start] = Task(start, _after, None)
 
         def target(key: Key) -> Key:
             while isinstance(tasks[key], Alias):
                 key = tasks[key].target
             return key
 
-        return cls(tasks, [[[target(key) for key in row] for row in rows] for rows in keys])
+        return cls(tasks, [[[target(key) for key in row] for row in rows] for rows in keys], chained)
 
 
 def block_tasks(
-    layout: BlockLayout, sources: Sources, work: Work, name: str, token: str, *, chained: bool
+    layout: BlockLayout, sources: Sources, work: Work, name: str, token: str
 ) -> tuple[Tasks, dict[tuple[int, int], Key]]:
     """Tasks that call `work` once for every block that owns patches.
 
@@ -85,12 +102,6 @@ def block_tasks(
         them; must be picklable.
     name, token : str
         The tasks are called "<name>-<token>"; Dask's dashboard groups by `name`.
-    chained : bool
-        Put a chain of empty tasks behind the blocks. Left to itself, Dask wanders over a graph of
-        neighbours and keeps chunks of many rows alive; the chain makes it take blocks in order and
-        holds none of them up. On a cluster it would tie the whole export to the life of every
-        worker: there, `to_delayed` asks for the order by priorities, which only the distributed
-        scheduler knows.
 
     Returns
     -------
@@ -122,7 +133,7 @@ def block_tasks(
         tasks[key] = Task(key, _do_block, work, layout, block, own, homes, strips)
         blocks[block] = key
 
-    if not chained:
+    if not sources.chained:
         return tasks, blocks
     before: list[Any] = []
     for block, done in blocks.items():
@@ -141,10 +152,10 @@ def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[
 
 def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources, blocks: Iterable[Key]) -> Delayed:
     """A Delayed that computes `key`, block by block from the top left."""
-    priorities = _priorities(tasks, sources, blocks)
+    annotations = None if sources.chained else {"priority": _priorities(tasks, sources, blocks).get}
     layers = {
-        "sources": MaterializedLayer(sources.graph, annotations={"priority": priorities.get}),
-        name: MaterializedLayer(tasks, annotations={"priority": priorities.get}),
+        "sources": MaterializedLayer(sources.graph, annotations=annotations),
+        name: MaterializedLayer(tasks, annotations=annotations),
     }
     graph = HighLevelGraph(layers, {"sources": set(), name: {"sources"}})
     return Delayed(key, graph, layer=name)

@@ -302,8 +302,9 @@ def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed,
         count_masked=plan.masked_threshold < 1 or plan.options.index,
         folder=folder,
     )
-    sources = Sources.of(bands.arrays)
-    tasks, blocks = block_tasks(layout, sources, encoder, f"{_NAME}-encode", run, chained=not _on_cluster())
+    chained = plan.blocks != (1, 1) and not _on_cluster()
+    sources = Sources.of(bands.arrays, chained=chained)
+    tasks, blocks = block_tasks(layout, sources, encoder, f"{_NAME}-encode", run)
     row_owner, column_owner = (
         [block for block in range(len(axis)) for _ in axis.owned(block)] for axis in (layout.y, layout.x)
     )

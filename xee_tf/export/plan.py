@@ -25,6 +25,9 @@ __all__ = ["ExportPlan", "lay_out_blocks", "member_group"]
 #: A gzip member holds at least this many bytes where patches are small: enough to compress well,
 #: little enough that reading one patch inflates little else.
 _MEMBER_BYTES = 64 << 10
+#: What Dask's graph, ordering and scheduler keep for a task.
+_TASK_BYTES = 5500
+#: Least and most bytes of the bands of a block.
 _BLOCK_BYTES = (1 << 20, 16 << 20)
 
 
@@ -183,7 +186,8 @@ class ExportPlan:
             if layout.strips(band, *chunk)
         }
         blocks = sum(1 for _ in layout.blocks())
-        return self.source_chunks + len(homes) + 2 * blocks + self.shards + 1
+        chain = 0 if self.blocks == (1, 1) else blocks + 1
+        return self.source_chunks + len(homes) + blocks + chain + self.shards + 1
 
     @property
     def task_memory(self) -> int:
@@ -220,11 +224,13 @@ class ExportPlan:
     def peak_memory(self) -> int:
         """Bytes of memory that this process will take at most, by Dask's default of a thread a core.
 
-        What it takes now, and the data held at once: a block a thread, the chunks of one more block
-        loaded ahead, the strips that wait; a quarter on top for the allocator (measured).
+        What it takes now; the data held at once: a block a thread, the chunks of one more block
+        loaded ahead, the strips that wait, a quarter on top for the allocator; and what Dask keeps
+        for each task (both measured).
         """
         data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
-        return int(psutil.Process().memory_info().rss + 1.25 * data)
+        graph = self.tasks * _TASK_BYTES
+        return int(psutil.Process().memory_info().rss + 1.25 * data + graph)
 
     @property
     def warnings(self) -> tuple[str, ...]:
