@@ -1,0 +1,124 @@
+"""Exports as Earth Engine writes them, made with TensorFlow and protobuf, apart from the package."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tests.oracle import cut_patches
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: its mixer, its shards in order, and what they hold."""
+
+    mixer: Path
+    shards: list[Path]
+    patches: dict[str, np.ndarray]
+    raster: dict[str, np.ndarray]
+
+
+def write_export(
+    folder,
+    bands,
+    *,
+    patch,
+    kernel=(1, 1),
+    affine=(30.0, 0.0, 700_000.0, 0.0, -30.0, 5_000_000.0),
+    crs="EPSG:32633",
+    compression="gzip",
+    naming="drive",
+    max_file_size=2**30,
+    records_per_shard=None,
+    prefix="scene",
+):
+    """Write bands (y, x) as Earth Engine would.
+
+    `patch` and `kernel` are (width, height). `compression` is "plain", "gzip" (one member), "members"
+    (many, cut anywhere), or "written" (TensorFlow's own writer). uint8 bands become bytes, other
+    integers int64 lists, floats float lists. A shard takes records as long as it stays within
+    `max_file_size` before compression, framing included, or just `records_per_shard`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    patches = {
+        name: np.stack(cut_patches(band, patch=patch, kernel=kernel, default=0)[0])
+        for name, band in bands.items()
+    }
+    count = len(next(iter(patches.values())))
+    height, width = next(iter(bands.values())).shape
+    columns, rows = width // patch[0], height // patch[1]
+    records = [
+        example({name: values[i] for name, values in patches.items()}).SerializeToString()
+        for i in range(count)
+    ]
+    dash = "-" if naming == "drive" else ""
+    shards = []
+    for number, held in enumerate(split(records, max_file_size, records_per_shard)):
+        suffix = ".tfrecord" if compression == "plain" else ".tfrecord.gz"
+        path = folder / f"{prefix}{dash}{number:05d}{suffix}"
+        write_records(path, held, compression)
+        shards.append(path)
+    mixer = folder / f"{prefix}{dash}mixer.json"
+    document = {
+        "projection": {"crs": crs, "affine": {"doubleMatrix": list(affine)}},
+        "patchDimensions": list(patch),
+        "patchesPerRow": columns,
+        "totalPatches": count,
+    }
+    mixer.write_text(json.dumps(document, indent=2))
+    covered = {name: band[: rows * patch[1], : columns * patch[0]] for name, band in bands.items()}
+    return Export(mixer, shards, patches, covered)
+
+
+def example(values):
+    """An Example of numpy arrays, each dtype in the list that Earth Engine takes for it."""
+    message = tf.train.Example()
+    for name, array in values.items():
+        feature = message.features.feature[name]
+        if array.dtype == np.uint8:
+            feature.bytes_list.value.append(array.tobytes())
+        elif array.dtype.kind in "iu":
+            feature.int64_list.value.extend(array.ravel().tolist())
+        else:
+            feature.float_list.value.extend(array.ravel().tolist())
+    return message
+
+
+def split(records, max_file_size, count):
+    """Which records go into which shard."""
+    if count:
+        return [records[start : start + count] for start in range(0, len(records), count)]
+    shards, size = [[]], 0
+    for record in records:
+        framed = len(record) + 16
+        if shards[-1] and size + framed > max_file_size:
+            shards.append([])
+            size = 0
+        shards[-1].append(record)
+        size += framed
+    return shards
+
+
+def write_records(path, records, compression):
+    """Write a shard with TensorFlow's writer, compressed by Python's gzip."""
+    if compression == "written":
+        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+            for record in records:
+                writer.write(record)
+        return
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    data = path.read_bytes()
+    if compression == "gzip":
+        path.write_bytes(gzip.compress(data, mtime=0))
+    elif compression == "members":
+        step = max(1, len(data) // 3 - 7)
+        parts = [data[start : start + step] for start in range(0, len(data), step)]
+        path.write_bytes(b"".join(gzip.compress(part) for part in parts))

@@ -1,0 +1,172 @@
+"""Exported patches as a lazy, georeferenced raster."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyproj
+import xarray as xr
+from xarray.core import indexing
+
+from xee_tf.errors import OptionError
+from xee_tf.georef import write_georef
+from xee_tf.mixer import Mixer
+from xee_tf.reading.lazy import BandArray, dask_arrays, preferred_chunks, raster_shape
+from xee_tf.reading.reader import ImageReader, Records, open_reader
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["Margins", "check_margins", "lazy_dataset", "open_image"]
+
+Margins = Literal["trim", "keep"]
+
+_TAKEN = frozenset({"x", "y", "patch", "row", "column", "left", "top", "spatial_ref"})
+
+
+def open_image(
+    mixer: PathLike | Location | Mixer,
+    records: Records | None = None,
+    *,
+    kernel_size: int | Sequence[int] | None = None,
+    margins: Margins = "trim",
+    bands: Sequence[str] | None = None,
+    chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...] | None = {},
+    verify: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Open exported patches, or predictions made from them, as a lazy georeferenced raster.
+
+    Reads what `xee_tf.export_image`, Earth Engine or TensorFlow wrote: compressed or not, in one
+    gzip member or many, with float, int64 or byte lists. Nothing but sizes, indices and one record
+    is read until pixels are asked for; then only the records that hold them, and of shards that xee_tf
+    compressed only the gzip members that hold those.
+
+    Parameters
+    ----------
+    mixer : str, path-like or Mixer
+        The mixer (``scene-mixer.json``): a local path or any URL that fsspec knows.
+    records : str, path-like or sequence of them, optional
+        The shards in order. Default: those beside the mixer, in either of Earth Engine's namings.
+    kernel_size : int or (width, height), optional
+        The kernel of the export, which the mixer does not hold. Default: inferred from how long the
+        records are; where several fit, a square one.
+    margins : {"trim", "keep"}, optional
+        "trim": the raster, dimensions (y, x). "keep": patches as they are stored, with their margins,
+        dimensions (patch, y, x), and coordinates ``row`` and ``column`` (which patch it is) and ``left``
+        and ``top`` (where the corner of its margin lies).
+    bands : sequence of str, optional
+        Bands to read, in this order. Default: all, in the order of the first record.
+    chunks : int, str, tuple, mapping or None, optional
+        As in `xarray.open_dataset`. Default, ``{}``: Dask chunks of whole patches, 1024 to 2048 pixels
+        a side (as wide as the raster where another program compressed the records); all bands of a
+        chunk are read by one task. None: no Dask, read when indexed.
+    verify : bool, optional
+        Check the CRC-32C of every record that is read. Default: True.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Returns
+    -------
+    Dataset
+        A variable for each band: float32, int64 or uint8. Pixel-centre coordinates, and the CRS as CF
+        has it (``spatial_ref``).
+
+    Raises
+    ------
+    MissingShardError
+        If shards are missing, by their numbers or by the records that the mixer announces.
+    MixerError
+        If the mixer is not valid.
+    OptionError
+        If an option cannot be used, or the kernel cannot be told.
+    RecordError
+        If a shard is truncated, corrupt or out of place. What only reading can show is raised by
+        computing.
+
+    Examples
+    --------
+    >>> import tempfile, xee_tf
+    >>> ds = xr.Dataset({"B4": (("y", "x"), np.arange(9.0).reshape(3, 3).astype("float32"))},
+    ...                 coords={"y": [30.0, 20.0, 10.0], "x": [5.0, 15.0, 25.0]}, attrs={"crs": "EPSG:32633"})
+    >>> result = xee_tf.export_image(ds, f"{tempfile.mkdtemp()}/scene", patch_dimensions=1, kernel_size=2)
+    >>> opened = open_image(result.mixer)
+    >>> opened.B4.values.tolist()
+    [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]
+    >>> opened.rio.crs.to_string(), opened.x.values.tolist()
+    ('EPSG:32633', [5.0, 15.0, 25.0])
+    """
+    check_margins(margins)
+    reader = open_reader(
+        mixer,
+        records,
+        kernel_size=kernel_size,
+        bands=bands,
+        verify=verify,
+        storage_options=storage_options,
+    )
+    source = None if isinstance(mixer, Mixer) else str(mixer)
+    return lazy_dataset(reader, margins, source, chunks)
+
+
+def check_margins(margins: str) -> None:
+    """Refuse what `open_image` does not know.
+
+    Raises
+    ------
+    OptionError
+        If it is not "trim" or "keep".
+    """
+    if margins not in ("trim", "keep"):
+        raise OptionError(f"margins must be 'trim' or 'keep'; got {margins!r}.")
+
+
+def lazy_dataset(
+    reader: ImageReader,
+    margins: Margins,
+    source: str | None,
+    chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...] | None,
+) -> xr.Dataset:
+    """The Dataset of a reader, with its place; reads nothing.
+
+    Raises
+    ------
+    OptionError
+        If a band has the name of a coordinate.
+    """
+    keep = margins == "keep"
+    for name in reader.dtypes:
+        if name in _TAKEN:
+            raise OptionError(
+                f"The band {name!r} cannot be a variable: that is the name of a coordinate. "
+                "Choose other bands with bands=[...]."
+            )
+    dims, encoding = tuple(raster_shape(reader, keep)), {"preferred_chunks": preferred_chunks(reader, keep)}
+    arrays: Mapping[str, Any]
+    if chunks is None:
+        arrays = {name: indexing.LazilyIndexedArray(BandArray(reader, name, keep)) for name in reader.dtypes}
+    else:
+        arrays = dask_arrays(reader, keep, chunks)
+    dataset = xr.Dataset({name: xr.Variable(dims, data, {}, encoding) for name, data in arrays.items()})
+    dataset = _locate_patches(dataset, reader) if keep else write_georef(dataset, reader.grid)
+    if source is not None:
+        dataset.encoding["source"] = source
+    return dataset
+
+
+def _locate_patches(dataset: xr.Dataset, reader: ImageReader) -> xr.Dataset:
+    """Say where each stored patch lies."""
+    grid = reader.grid
+    rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
+    x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
+    a, b, c, d, e, f = tuple(grid.affine)[:6]
+    crs = pyproj.CRS.from_user_input(grid.crs)
+    corner = "of the outer corner of the first stored pixel"
+    coords = {
+        "row": ("patch", rows, {"long_name": "row of patches"}),
+        "column": ("patch", columns, {"long_name": "column of patches"}),
+        "left": ("patch", a * x + b * y + c, {"long_name": f"x {corner}"}),
+        "top": ("patch", d * x + e * y + f, {"long_name": f"y {corner}"}),
+        "spatial_ref": ((), 0, {**crs.to_cf(), "spatial_ref": crs.to_wkt()}),
+    }
+    return dataset.assign_coords(coords)

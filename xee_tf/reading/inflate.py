@@ -1,0 +1,283 @@
+"""Inflating parts of gzip files: members through a cache, other programs' streams through restart points.
+
+Our own shards consist of members that are inflated one by one. A shard of Earth Engine or
+TensorFlow is usually one long stream: what lies in front must be inflated first. Whoever reads on is
+served by an inflater that is kept running; whoever goes back, by copies of an inflater's state
+that are kept on the way.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from isal import igzip_lib
+
+from xee_tf.errors import RecordError
+from xee_tf.storage import Location
+
+__all__ = ["CACHE", "SEGMENT", "InflateCache", "inflate_stream", "read_segment"]
+
+SEGMENT = 8 << 20
+"""Inflated bytes of a stream between two restart points."""
+
+_CACHE_BYTES = 128 << 20
+_READ = 2 << 20  # compressed bytes asked for at a time
+_MAX_POINTS = 1024  # restart points kept, of all streams together: about 45 MB
+_MAX_RUNNING = 64  # streams that can go on where they were left, 2 MB each
+
+
+class InflateCache:
+    """The inflated bytes that were used last; what several threads want is inflated once.
+
+    Bands of an image that are read one by one need the same bytes, often at the same time.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._used = 0
+        self._lock = Lock()
+        self._entries: OrderedDict[Hashable, Future[bytes]] = OrderedDict()
+
+    def get(self, keys: Sequence[Hashable], load: Callable[[list[int]], Iterator[bytes]]) -> list[bytes]:
+        """The bytes of `keys`; `load` is given the positions of those that must be made, in order."""
+        mine: list[int] = []
+        futures: list[Future[bytes]] = []
+        with self._lock:
+            for i, key in enumerate(keys):
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                else:
+                    self._entries[key] = Future()
+                    mine.append(i)
+                futures.append(self._entries[key])
+        pending = list(mine)
+        try:
+            # What others wait for is done first: no thread ever waits with its own work undone.
+            for data in load(mine) if mine else ():
+                i = pending.pop(0)
+                self._settle(keys[i], futures[i], data)
+        except BaseException as error:
+            for i in pending:
+                self._settle(keys[i], futures[i], error)
+            raise
+        return [future.result() for future in futures]
+
+    def peek(self, key: Hashable) -> bytes | None:
+        """The bytes of `key` if they are there already."""
+        with self._lock:
+            future = self._entries.get(key)
+        return future.result() if future and future.done() else None
+
+    def put(self, key: Hashable, data: bytes) -> None:
+        """Keep bytes that were made anyway, and hand them to who may be waiting for them."""
+        with self._lock:
+            future = self._entries.setdefault(key, Future())
+        self._settle(key, future, data)
+
+    def discard(self, key: Hashable) -> None:
+        """Forget one entry, unless it is being made just now."""
+        with self._lock:
+            future = self._entries.get(key)
+            if future and future.done():
+                self._used -= len(self._entries.pop(key).result())
+
+    def clear(self) -> None:
+        """Forget everything that is not being made just now."""
+        with self._lock:
+            self._shrink(0)
+
+    def _settle(self, key: Hashable, future: Future[bytes], result: bytes | BaseException) -> None:
+        with self._lock:
+            if future.done():
+                return
+            if isinstance(result, BaseException):
+                self._entries.pop(key, None)
+                future.set_exception(result)
+                return
+            future.set_result(result)
+            self._used += len(result)
+            self._shrink(self.limit)
+
+    def _shrink(self, limit: int) -> None:
+        excess, oldest = self._used - limit, []
+        for key, future in self._entries.items():
+            if excess <= 0:
+                break
+            if future.done():
+                excess -= len(future.result())
+                oldest.append(key)
+        for key in oldest:
+            self._used -= len(self._entries.pop(key).result())
+
+
+CACHE = InflateCache(_CACHE_BYTES)
+"""The cache of this process."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A place in a gzip file where inflating can go on; no state means the start of a member."""
+
+    offset: int
+    state: Any = None
+
+
+_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
+
+_registry = Lock()
+_points: OrderedDict[tuple[Hashable, int], _Point] = OrderedDict()
+_running: OrderedDict[Hashable, tuple[int, Iterator[bytes]]] = OrderedDict()
+_locks: defaultdict[Hashable, Lock] = defaultdict(Lock)
+
+
+def read_segment(
+    location: Location, size: int, identity: Hashable, number: int, *, keep: bool = True
+) -> bytes:
+    """The inflated bytes ``number * SEGMENT`` up to the next multiple, fewer at the end of the stream.
+
+    Parameters
+    ----------
+    location : Location
+        A gzip file.
+    size : int
+        Its bytes.
+    identity : hashable
+        Stands for the file's content; another one for a file that was replaced.
+    number : int
+        Number of the segment.
+    keep : bool
+        Whether it is likely to be wanted again.
+
+    Raises
+    ------
+    RecordError
+        If the file is corrupt or truncated.
+    """
+
+    def load(_: list[int]) -> Iterator[bytes]:
+        with _locks[identity]:
+            data = CACHE.peek((identity, number))  # another thread may have come by meanwhile
+            point = _points.get((identity, number))
+            if data is None and point is None:
+                for i, data in _go_to(location, size, identity, number):
+                    CACHE.put((identity, i), data)
+        if data is None and point is not None:  # not waited for: threads may start from many points
+            data = _advance_from(location, size, identity, number, point)
+        yield data or b""
+
+    [data] = CACHE.get([(identity, number)], load)
+    if not keep:
+        CACHE.discard((identity, number))
+    return data
+
+
+def _go_to(location: Location, size: int, identity: Hashable, number: int) -> Iterator[tuple[int, bytes]]:
+    """Inflate up to a segment; gives those passed on the way too, as other threads may want them."""
+    reached, segments = _running.pop(identity, (0, None))
+    if number == 0:
+        reached, segments = 0, inflate_stream(location, size, SEGMENT)
+    if segments is not None and reached <= number:
+        # igzip is twice as fast as zlib, but cannot go back: for who reads from the start on.
+        for i in range(reached, number + 1):
+            yield i, next(segments, b"")
+        _running[identity] = number + 1, segments
+        while len(_running) > _MAX_RUNNING:
+            _running.popitem(last=False)
+        return
+    start = number
+    while start and (identity, start) not in _points:
+        start -= 1
+    for i in range(start, number + 1):
+        yield i, _advance_from(location, size, identity, i, _points.get((identity, i), _Point(0)))
+
+
+def _advance_from(location: Location, size: int, identity: Hashable, number: int, point: _Point) -> bytes:
+    """Inflate one segment from its restart point, and leave one behind it."""
+    data, behind = _advance(location, size, point, SEGMENT)
+    with _registry:
+        _points[identity, number + 1] = behind
+        while len(_points) > _MAX_POINTS:
+            _points.popitem(last=False)
+    return data
+
+
+def inflate_stream(location: Location, size: int, step: int) -> Iterator[bytes]:
+    """All of a gzip file from its start, `step` bytes at a time; nothing is cached.
+
+    Raises
+    ------
+    RecordError
+        If the file is corrupt or truncated.
+    """
+    inflater = None
+    parts: list[bytes] = []
+    data, offset, want = b"", 0, step
+    while True:
+        if not data and (inflater is None or inflater.needs_input):
+            end = min(offset + min(_READ, step), size)
+            data = location.read_bytes(offset, end) if offset < size else b""
+            offset = end
+            if not data and inflater is not None:
+                raise RecordError(f"{location} is truncated: its gzip stream has no end.")
+        if inflater is None:
+            if not any(data[:2]):  # the end, perhaps padded with zeros, as tapes do
+                break
+            inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+        try:
+            out = inflater.decompress(data, want)
+        except _ISAL_ERROR as error:
+            raise RecordError(f"{location} is corrupt: {error}.") from None
+        data = b""
+        if inflater.eof:
+            data, inflater = inflater.unused_data, None
+        parts.append(out)
+        want -= len(out)
+        if not want:
+            yield b"".join(parts) if len(parts) != 1 else parts[0]
+            parts, want = [], step
+    if want < step:
+        yield b"".join(parts)
+
+
+def _advance(location: Location, size: int, point: _Point, want: int) -> tuple[bytes, _Point]:
+    """Inflate up to `want` bytes from a restart point; fewer only at the end."""
+    offset = point.offset
+    inflater = point.state.copy() if point.state else None
+    parts = []
+    while want:
+        end = min(offset + min(_READ, want), size)
+        data = location.read_bytes(offset, end) if offset < size else b""
+        if not data and inflater:
+            raise RecordError(f"{location} is truncated: its gzip stream has no end.")
+        while data and want:
+            if inflater is None:
+                if not any(data[:2]):  # padding with zeros behind the end, as tapes have it
+                    data = b""
+                    offset = size
+                    break
+                inflater = zlib.decompressobj(31)
+            try:
+                out = inflater.decompress(data, want)
+            except zlib.error as error:
+                raise RecordError(f"{location} is corrupt: {error}.") from None
+            rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            offset += len(data) - len(rest)
+            data = rest
+            want -= len(out)
+            parts.append(out)
+            if inflater.eof:
+                inflater = None
+        if offset >= size and inflater is None:
+            break
+    return b"".join(parts) if len(parts) != 1 else parts[0], _Point(offset, inflater)

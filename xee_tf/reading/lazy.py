@@ -1,0 +1,194 @@
+"""Lazy arrays over a reader: one task for all bands of a chunk with Dask, or xarray's own indexing."""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_right
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise, product
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+from dask.array.core import normalize_chunks
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, List, Task, TaskRef
+from dask.tokenize import tokenize
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from xee_tf.geometry import Window
+from xee_tf.reading.reader import ImageReader, read_patches, read_window
+
+__all__ = ["BandArray", "dask_arrays", "preferred_chunks", "raster_shape"]
+
+_SIDE = 1024  # pixels of a chunk's side, rounded up to whole patches
+_PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen
+_STREAMS = 8  # gzip streams that are gone through side by side
+
+
+def raster_shape(reader: ImageReader, keep: bool) -> dict[str, int]:
+    """Dimensions and their lengths: (y, x), or (patch, y, x) where margins are kept."""
+    if keep:
+        height, width = reader.grid.stored.shape
+        return {"patch": len(reader.grid), "y": height, "x": width}
+    height, width = reader.grid.covered.shape
+    return {"y": height, "x": width}
+
+
+def preferred_chunks(reader: ImageReader, keep: bool) -> dict[str, int]:
+    """Chunks of whole patches: 1024 to 2048 pixels a side, unless a patch is larger.
+
+    Where records can only be reached through those in front of them, chunks are as wide as the
+    raster: two chunks beside one another would have to go through the same bytes.
+    """
+    grid, shape = reader.grid, raster_shape(reader, keep)
+    if keep:
+        return {**shape, "patch": min(len(grid), max(1, _PIXELS // grid.stored.pixels))}
+    patch = grid.patch
+    if reader.sequential:
+        rows = max(1, _PIXELS // (patch.y * shape["x"]))
+        return {"y": min(shape["y"], rows * patch.y), "x": shape["x"]}
+    return {
+        name: min(shape[name], -(-_SIDE // length) * length)
+        for name, length in (("y", patch.y), ("x", patch.x))
+    }
+
+
+class BandArray(BackendArray):
+    """One band of a reader, read when it is indexed.
+
+    Parameters
+    ----------
+    reader : ImageReader
+    name : str
+        The band.
+    keep : bool
+        Whether patches are kept as they are stored, with margins.
+    """
+
+    def __init__(self, reader: ImageReader, name: str, keep: bool) -> None:
+        self.reader = reader
+        self.name = name
+        self.keep = keep
+        self.shape = tuple(raster_shape(reader, keep).values())
+        self.dtype = reader.dtypes[name]
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
+        bounds, rest = zip(*(_bounds(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
+        found: npt.NDArray[Any] = _read_box(self.reader, (self.name,), bounds)[self.name][rest]
+        return found
+
+
+def _bounds(key: int | slice, length: int) -> tuple[tuple[int, int], int | slice]:
+    """The stretch that an index needs, and the index into it."""
+    if not isinstance(key, slice):
+        start = operator.index(key) % length
+        return (start, start + 1), 0
+    numbers = range(length)[key]
+    if not numbers:
+        return (0, 0), slice(0, 0)
+    low, high = min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1])
+    return (low, high + 1), slice(None, None, numbers.step)
+
+
+def _read_box(
+    reader: ImageReader, bands: Sequence[str], bounds: Sequence[tuple[int, int]], after: Any = None
+) -> dict[str, npt.NDArray[Any]]:
+    """A box of the arrays whose dimensions `raster_shape` gives; `after` is there for its order alone."""
+    (top, bottom), (left, right) = bounds[-2:]
+    if len(bounds) == 2:
+        return read_window(reader, bands, Window(top, bottom, left, right))
+    patches = read_patches(reader, bands, *bounds[0])
+    return {name: values[:, top:bottom, left:right] for name, values in patches.items()}
+
+
+def dask_arrays(
+    reader: ImageReader, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
+) -> dict[str, da.Array]:
+    """A Dask array for each band; one task reads a chunk of all bands together.
+
+    Parameters
+    ----------
+    reader : ImageReader
+    keep : bool
+        Whether patches are kept as they are stored, with margins.
+    chunks : int, str, tuple or mapping
+        As in `xarray.open_dataset`; dimensions that are not named have preferred chunks.
+    """
+    shape, preferred = raster_shape(reader, keep), preferred_chunks(reader, keep)
+    largest = max(reader.dtypes.values(), key=lambda dtype: dtype.itemsize)
+    wanted: Any = chunks
+    if isinstance(chunks, Mapping):
+        wanted = tuple(preferred[name] if chunks.get(name) is None else chunks[name] for name in shape)
+    previous = tuple((preferred[name],) for name in shape)
+    sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=largest, previous_chunks=previous)
+    edges = [np.cumsum([0, *lengths]).tolist() for lengths in sizes]
+
+    bands = tuple(reader.dtypes)
+    token = tokenize(reader.grid, reader.shards, reader.layout, reader.verify, keep, sizes)
+    opened, read = f"open-tfrecord-{token}", f"read-tfrecord-{token}"
+    # The reader is a node of its own, so that it travels once to each worker and not with each task.
+    node = DataNode(opened, replace(reader, share=False))
+    boxes = {
+        number: tuple((edge[i], edge[i + 1]) for edge, i in zip(edges, number, strict=True))
+        for number in product(*(range(len(lengths)) for lengths in sizes))
+    }
+    layers: dict[str, dict[Any, Any]] = {opened: {opened: node}, read: {}}
+    dependencies: dict[str, set[str]] = {opened: set(), read: {opened}}
+    after: dict[Any, Any] = {}
+    if reader.sequential:
+        turn = f"turn-{token}"
+        ordered = sorted(boxes, key=lambda number: _turn_of(reader, boxes[number]))
+        layers[turn], after = _turns(turn, ordered)
+        dependencies[turn], dependencies[read] = set(), {opened, turn}
+    for number, box in boxes.items():
+        key = (read, *number)
+        layers[read][key] = Task(key, _read_box, TaskRef(opened), bands, box, after.get(number))
+    arrays = {}
+    for band, dtype in reader.dtypes.items():
+        name = f"{band}-{token}"
+        layer = {
+            (name, *number): Task((name, *number), operator.getitem, TaskRef((read, *number)), band)
+            for number in boxes
+        }
+        graph = HighLevelGraph({**layers, name: layer}, {**dependencies, name: {read}})
+        arrays[band] = da.Array(graph, name, sizes, dtype=dtype)
+    return arrays
+
+
+def _turns(name: str, numbers: Sequence[tuple[int, ...]]) -> tuple[dict[Any, Task], dict[Any, List]]:
+    """Tasks that do nothing but make Dask run the chunks in the given order, and what each chunk waits for.
+
+    Dask runs tasks that are all alike backwards, which is the worst that can happen to a gzip stream;
+    it prefers those that stand on a longer chain of others. So the chunk that should come first gets
+    the longest one; all of them wait for its end too, or else those with short chains would be ready
+    first.
+    """
+    keys = [(name, i) for i in range(len(numbers) + 1)]
+    chain = {keys[0]: Task(keys[0], _do_nothing)}
+    for before, key in pairwise(keys):
+        chain[key] = Task(key, _do_nothing, TaskRef(before))
+    *lengths, end = keys
+    waits = {
+        number: List(TaskRef(key), TaskRef(end))
+        for number, key in zip(numbers, reversed(lengths), strict=True)
+    }
+    return chain, waits
+
+
+def _do_nothing(*_: None) -> None:
+    pass
+
+
+def _turn_of(reader: ImageReader, box: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+    """Sorts chunks: through some shards side by side, each from its start on, then through the next."""
+    grid = reader.grid
+    start = box[0][0] if len(box) == 3 else box[0][0] // grid.patch.y * grid.columns
+    shard = bisect_right([shard.first for shard in reader.shards], start) - 1
+    return shard // _STREAMS, start - reader.shards[shard].first, shard
