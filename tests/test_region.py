@@ -17,8 +17,7 @@ from rasterio.coords import BoundingBox as RasterioBox
 from tests.strategies import places
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
-from xee_tf.georef.reference import GeoRef
-from xee_tf.georef.region import region_window
+from xee_tf.georef import GeoRef, region_window
 
 UTM = GeoRef(
     pyproj.CRS("EPSG:32633"),

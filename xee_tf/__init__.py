@@ -20,6 +20,8 @@ from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.mixer import Mixer
 from xee_tf.reading.dataset import feature_spec, tf_dataset
 from xee_tf.reading.image import open_image
+from xee_tf.upload.image import upload_image
+from xee_tf.upload.writer import PredictionWriter
 
 __all__ = [
     "DestinationError",
@@ -33,6 +35,7 @@ __all__ = [
     "MixerError",
     "OptionError",
     "PatchGrid",
+    "PredictionWriter",
     "RecordError",
     "ShardInfo",
     "Size",
@@ -45,6 +48,7 @@ __all__ = [
     "open_image",
     "plan_export",
     "tf_dataset",
+    "upload_image",
 ]
 
 __version__ = "0.1.0"

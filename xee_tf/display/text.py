@@ -12,12 +12,24 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.records.example import RecordLayout
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan
     from xee_tf.export.result import ExportResult, ShardInfo
+    from xee_tf.reading.reader import ImageReader
 
-__all__ = ["grid_rows", "head_of", "plan_rows", "plan_text", "result_rows", "result_text", "shard_cells"]
+__all__ = [
+    "grid_rows",
+    "head_of",
+    "image_text",
+    "plan_rows",
+    "plan_text",
+    "record_text",
+    "result_rows",
+    "result_text",
+    "shard_cells",
+]
 
 Rows = list[tuple[str, str]]
 T = TypeVar("T")
@@ -41,18 +53,49 @@ def result_text(result: ExportResult) -> str:
     return f"<xee_tf.ExportResult>\n{_aligned([*result_rows(result), *files])}"
 
 
+def image_text(reader: ImageReader) -> str:
+    """What an opened export holds, and where it lies; what ``xee-tf inspect`` prints."""
+    grid = reader.grid
+    corners = [
+        grid.affine @ corner for corner in ((0, 0), (grid.shape.x, 0), (0, grid.shape.y), grid.shape.xy)
+    ]
+    xs, ys = zip(*corners, strict=True)
+    patches, raster, _ = grid_rows(grid)
+    size = format_bytes(sum(shard.size for shard in reader.shards))
+    rows = [
+        patches,
+        raster,
+        ("x", f"{min(xs)!r} to {max(xs)!r}, steps of {grid.affine.a!r}"),
+        ("y", f"{min(ys)!r} to {max(ys)!r}, steps of {grid.affine.e!r}"),
+        ("bands", _features(reader.layout)),
+        ("records", f"{len(grid):,} in {_count(len(reader.shards), 'shard')}, {size}"),
+    ]
+    shown, more = head_of(reader.shards, 5)
+    for number, shard in enumerate(shown):
+        text = f"{shard.location.name}  {_count(shard.records, 'record')}  {format_bytes(shard.size)}"
+        rows.append(("" if number else "shards", text))
+    if more:
+        rows.append(("", f"... and {more:,} more"))
+    return _aligned(rows)
+
+
+def record_text(name: str, layout: RecordLayout) -> str:
+    """What the first record of a file holds; what ``xee-tf inspect`` prints without a mixer."""
+    values = [
+        (feature.name, f"{feature.kind}, {_count(feature.size, 'value')}") for feature in layout.features
+    ]
+    return f"The first record of {name} holds\n{_aligned(values)}"
+
+
 def plan_rows(plan: ExportPlan) -> Rows:
     """The facts of a plan as (name, value)."""
     at_most = "at most " if plan.masked_threshold < 1 else ""
-    kinds = dict.fromkeys(feature.kind for feature in plan.layout.features)
-    shown, more = head_of(plan.bands, 12)
-    bands = ", ".join([*shown, *([f"{more:,} more"] if more else [])])
     room = f"{_count(plan.records_per_shard, 'record')} {'each' if plan.shards > 1 else 'would fit in one'}"
     zipped = " before compression" if plan.compressed else ""
     blocks = f"{_count(plan.blocks[0], 'row')} × {_count(plan.blocks[1], 'column')} of blocks"
     return [
         *grid_rows(plan.grid),
-        ("bands", f"{len(plan.bands):,} as {', '.join(kinds)}: {bands}"),
+        ("bands", _features(plan.layout)),
         ("records", f"{at_most}{plan.records:,} of {format_bytes(plan.record_bytes)}"),
         ("shards", f"{at_most}{plan.shards:,}; {room}"),
         ("files", _files(plan)),
@@ -60,6 +103,13 @@ def plan_rows(plan: ExportPlan) -> Rows:
         ("tasks", f"{plan.tasks:,} for {_count(plan.source_chunks, 'source chunk')}, in {blocks}"),
         ("memory", f"{format_bytes(plan.task_memory)} a task, {format_bytes(plan.peak_memory)} at the peak"),
     ]
+
+
+def _features(layout: RecordLayout) -> str:
+    kinds = dict.fromkeys(feature.kind for feature in layout.features)
+    shown, more = head_of([feature.name for feature in layout.features], 12)
+    names = ", ".join([*shown, *([f"{more:,} more"] if more else [])])
+    return f"{len(layout.features):,} as {', '.join(kinds)}: {names}"
 
 
 def _files(plan: ExportPlan) -> str:
@@ -145,13 +195,18 @@ def _percent(share: float) -> str:
 
 
 def _crs_name(text: str) -> str:
-    """A code as it is; of a WKT only its name."""
+    """A code as it is; of a WKT its name, or that of its projection."""
     if len(text) <= 20:
         return text
     try:
-        return str(CRS.from_user_input(text).name)
+        crs = CRS.from_user_input(text)
     except CRSError:
         return textwrap.shorten(text, 40, placeholder="...")
+    if crs.name.lower() not in ("unnamed", "unknown", "undefined"):
+        return str(crs.name)
+    plain = crs.source_crs or crs
+    method = plain.coordinate_operation.method_name if plain.coordinate_operation else "geographic"
+    return f"an unnamed CRS, {method}"
 
 
 def _size(size: Size) -> str:

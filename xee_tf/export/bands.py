@@ -12,7 +12,7 @@ import xarray as xr
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.geometry import Size
-from xee_tf.georef.reference import GeoRef
+from xee_tf.georef import GeoRef
 from xee_tf.records.example import Feature, FeatureTypes, check_name, kind_of
 
 __all__ = ["Bands", "read_bands"]

@@ -28,8 +28,7 @@ from xee_tf.export.plan import ExportPlan, lay_out_blocks, member_group
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.export.shards import Commit, write_shard
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
-from xee_tf.georef.reference import read_georef
-from xee_tf.georef.region import region_window
+from xee_tf.georef import read_georef, region_window
 from xee_tf.records.example import FeatureTypes, RecordLayout
 from xee_tf.storage import Location, PathLike
 

@@ -1,0 +1,110 @@
+"""The main job, as the demo and as the notebook; few epochs, so that wiring is tested and not the network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import rioxarray
+import xarray as xr
+from nbclient import NotebookClient
+from PIL import Image
+
+from xee_tf import cli, demo
+from xee_tf.errors import XeeTFError
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "main_job.ipynb"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, data_dir):
+    """A finished run of ``xee-tf demo``: its folder."""
+    folder = tmp_path_factory.mktemp("demo")
+    assert cli.main(["demo", "--output", str(folder), "--data", str(data_dir), "--epochs", "12"]) == 0
+    return folder
+
+
+def test_the_raster_lies_on_the_scene_and_is_right_where_nobody_looked(done, landsat_dir):
+    """Everything is measured anew here, from the files, with rasterio's own transform."""
+    predicted = rioxarray.open_rasterio(done / "landcover.tif")
+    band = rioxarray.open_rasterio(landsat_dir / "lsat7_2000_10.tif", masked=True)
+    labels = rioxarray.open_rasterio(landsat_dir / "strata.tif")
+    assert predicted.dtype == "uint8"
+    assert predicted.rio.nodata == 0
+    assert predicted.shape == (1, 432, 480)
+    assert predicted.rio.crs.to_epsg() == 32119
+    assert tuple(predicted.rio.transform())[:6] == (28.5, 0, 630534, 0, -28.5, 228114)
+    there = band.notnull().to_numpy()[0, :432, :480]
+    np.testing.assert_array_equal(predicted.to_numpy()[0] > 0, there)
+    held_out = np.s_[:, 160:304]
+    found, truth = predicted.to_numpy()[0][held_out], labels.to_numpy()[0, :432, :480][held_out]
+    right = found == truth
+    majority = np.bincount(truth[there[held_out]].astype(int)).max() / there[held_out].sum()
+    assert right[there[held_out]].mean() > majority + 0.1
+
+
+def test_geotiff_and_zarr_agree(done):
+    store = xr.open_zarr(done / "landcover.zarr", decode_coords="all", consolidated=False)
+    tif = rioxarray.open_rasterio(done / "landcover.tif").squeeze("band", drop=True)
+    np.testing.assert_array_equal(store.landcover, tif)
+    assert store.rio.crs == tif.rio.crs
+    confidence = store.confidence.to_numpy()[tif.to_numpy() > 0]
+    assert confidence.min() >= 1 / 7
+    assert confidence.max() <= 1
+
+
+def test_the_picture_shows_all_classes_that_were_found(done):
+    picture = np.asarray(Image.open(done / "landcover.png").convert("RGB")).reshape(-1, 3)
+    colours = {tuple(colour) for colour in np.unique(picture, axis=0)}
+    for name in ("developed", "herbaceous", "forest", "water"):
+        code = dict(demo.CLASSES.values())[name]
+        assert tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) in colours
+
+
+def test_training_margins_end_where_held_out_columns_begin():
+    assert demo.HELD_OUT.start - demo.WEST.stop == demo.MARGIN
+    assert demo.EAST.start - demo.HELD_OUT.stop == demo.MARGIN
+    assert (demo.WEST.stop - demo.WEST.start) % demo.PATCH == 0
+
+
+def test_a_shifted_raster_is_noticed(done, data_dir):
+    """The check of the demo itself can fail."""
+    import xee_tf
+
+    scene = demo.open_scene(demo.find_data(data_dir))
+    options = {"patch_dimensions": (96, 72), "kernel_size": 32, "if_exists": "overwrite"}
+    export = scene[demo.BANDS].tfexport(done / "again", **options)
+    tif = rioxarray.open_rasterio(done / "landcover.tif").squeeze("band", drop=True)
+    patches = tif.to_numpy().reshape(6, 72, 5, 96).swapaxes(1, 2).reshape(30, 72, 96)
+    assert isinstance(export, xee_tf.ExportResult)
+    store = done / "landcover.zarr"
+    demo.check_alignment(scene, export, patches, tif, store)
+    with pytest.raises(XeeTFError, match="pixel centres"):
+        demo.check_alignment(scene, export, patches, tif.assign_coords(x=tif.x + 28.5), store)
+    with pytest.raises(XeeTFError, match="GeoTIFF pixels, Zarr pixels"):
+        demo.check_alignment(scene, export, patches[::-1], tif, store)
+
+
+def test_the_scene_is_asked_for_by_name_where_it_is_missing(tmp_path, capsys):
+    assert cli.main(["demo", "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert re.search(r"scene is not in .*pip install", capsys.readouterr().err)
+
+
+def test_the_notebook_runs(data_dir, monkeypatch):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    assert re.match(r"EPOCHS = \d+", parameters.source)
+    parameters.source = "EPOCHS = 2"
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not kept in the repository"
+    monkeypatch.setenv("XEE_TF_DATA", str(data_dir))
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert {"text/html", "image/png"} <= kinds
+    plan = next(
+        o.data["text/html"] for o in outputs if "ExportPlan" in o.get("data", {}).get("text/html", "")
+    )
+    assert "<svg" in plan

@@ -1,0 +1,196 @@
+"""What plans and results look like."""
+
+from __future__ import annotations
+
+import math
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xee_tf  # noqa: F401 - registers the accessor
+from tests.rasters import random_band, raster
+from tests.strategies import sizes
+from xee_tf.display import grid_svg, plan_html, plan_text, result_html, result_text
+from xee_tf.display.svg import DROPPED, MARGIN, PATCH, patches_per_cell
+from xee_tf.display.text import head_of
+from xee_tf.geometry import PatchGrid, Size
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def scene():
+    bands = {"B3": random_band((443, 489)), "B4": random_band((443, 489), "uint8", seed=1)}
+    return raster(bands).chunk(y=200, x=200)
+
+
+def rects(svg: str, colour: str) -> list[tuple[float, ...]]:
+    return [
+        tuple(float(rect.get(name)) for name in ("x", "y", "width", "height"))
+        for rect in ElementTree.fromstring(svg).iter(f"{SVG}rect")
+        if f"fill:{colour}" in rect.get("style")
+    ]
+
+
+# -- Text --------------------------------------------------------------------------------------------
+
+
+def test_plan_text_answers_at_a_glance(scene):
+    text = plan_text(scene.tfexport.plan("out/scene", patch_dimensions=(128, 64), kernel_size=(32, 8)))
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines()[1:]}
+    assert text.splitlines()[0] == "<xee_tf.ExportPlan out/scene>"
+    assert lines["patches"] == "18 = 6 rows × 3 columns of 128 × 64 px, stored with margins as 160 × 72"
+    assert lines["raster"] == "489 × 443 px; EPSG:32633"
+    # 1 - 384 * 384 / (489 * 443)
+    assert lines["dropped"] == "105 columns at the right, 59 rows at the bottom: 31.9 % of the pixels"
+    assert lines["bands"] == "2 as float: B3, B4"
+    assert lines["records"].startswith("18 of 90.0")  # kiB: 2 bands x 160 x 72 x 4 bytes
+    assert lines["shards"].startswith("1; ")
+    assert lines["files"] == "scene-00000.tfrecord.gz, scene-mixer.json"
+    assert lines["bytes"].startswith("1.58 MiB before compression")
+    assert "for 8 source chunks" in lines["tasks"]  # 2 bands x 2 x 2: the patches end within them
+    assert set(lines) >= {"tasks", "memory"}
+
+
+def test_plan_text_of_the_other_choices(scene):
+    plan = scene.tfexport.plan(
+        "out/scene",
+        patch_dimensions=100,
+        compressed=False,
+        max_file_size=300_000,
+        masked_threshold=0.5,
+        index=True,
+        edge="pad",
+        feature_types="band",
+    )
+    text = plan_text(plan)
+    assert "padded   11 columns at the right, 57 rows at the bottom" in text
+    assert "records  at most 25 of 48" in text
+    assert "bands    2 as float, bytes: B3, B4" in text
+    assert "shards   at most 5; 5 records each" in text
+    assert "scene-00000.tfrecord to scene-00004.tfrecord, scene-index.parquet; no mixer" in text
+    assert "compression" not in text
+
+
+def test_plan_text_where_everything_fits_and_nothing_is_named(scene):
+    plan = scene.tfexport.plan(patch_dimensions=(163, 443))
+    text = plan_text(plan)
+    assert text.splitlines()[0] == "<xee_tf.ExportPlan>"
+    assert "patches  3 = 1 row × 3 columns of 163 × 443 px\n" in text
+    assert "dropped  nothing: the patches fit exactly" in text
+
+
+def test_plan_text_of_a_region_says_where_it_starts(scene):
+    plan = scene.tfexport.plan("out/scene", patch_dimensions=50, region=(slice(20, 120), slice(30, 180)))
+    assert "raster   150 × 100 px from pixel x 30, y 20; EPSG:32633" in plan_text(plan)
+
+
+def test_repr_is_the_text_and_the_html(scene):
+    plan = scene.tfexport.plan("out/scene", patch_dimensions=128)
+    assert repr(plan) == plan_text(plan)
+    assert plan._repr_html_() == plan_html(plan)
+
+
+def test_result_text_lists_files_and_checksums(scene, tmp_path):
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=128, max_file_size=140_000)
+    text = result_text(result)
+    assert repr(result) == text
+    assert result._repr_html_() == result_html(result)
+    assert "records  9\n" in text
+    assert "in 9 shards" in text
+    assert f"{tmp_path}/scene-mixer.json" in text
+    assert "... and 4 more" in text
+    for shard in result.files[:5]:
+        assert f"crc32c {shard.crc32c:08x}" in text
+    assert "scene-00007.tfrecord.gz" not in text
+
+
+def test_result_text_counts_what_was_left_out(tmp_path):
+    band = random_band((40, 40))
+    band[:20] = math.nan
+    result = raster({"B3": band}).tfexport(tmp_path / "scene", patch_dimensions=20, masked_threshold=0.5)
+    assert "records  2, 2 patches left out as masked" in result_text(result)
+    assert "mixer" not in result_text(result)
+
+
+def test_long_lists_are_cut_but_never_to_spare_one_line():
+    assert head_of("abcdef", 5) == ("abcdef", 0)
+    assert head_of("abcdefg", 5) == ("abcde", 2)
+
+
+# -- HTML --------------------------------------------------------------------------------------------
+
+
+def test_html_is_well_formed_and_escapes(scene):
+    plan = scene.rename(B3="<b>&3").tfexport.plan("out/<script>", patch_dimensions=128)
+    html = plan_html(plan)
+    root = ElementTree.fromstring(html)
+    assert root.find(".//script") is None
+    cells = ["".join(cell.itertext()) for cell in root.iter("td")]
+    assert "2 as float: <b>&3, B4" in cells
+    assert "scene" not in html
+    assert "dropped" in "".join(root.itertext())
+
+
+def test_result_html_is_well_formed_and_bounded(scene, tmp_path):
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=32, max_file_size=10_000)
+    assert len(result.files) == 195
+    root = ElementTree.fromstring(result_html(result))
+    assert len(list(root.iter("tr"))) < 20
+    assert "... and 187 more" in "".join(root.itertext())
+
+
+# -- Picture -----------------------------------------------------------------------------------------
+
+
+def test_picture_shows_margin_and_dropped_edges_in_proportion():
+    grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=8))
+    svg = grid_svg(grid, size=489)  # one drawn pixel for each of the raster
+    assert set(rects(svg, DROPPED)) == {(384.0, 0.0, 105.0, 443.0), (0.0, 384.0, 384.0, 59.0)}
+    in_place, enlarged = rects(svg, MARGIN)
+    assert in_place == (112.0, 120.0, 160.0, 144.0)  # the halo of patch 4
+    assert enlarged[2] / enlarged[3] == pytest.approx(160 / 144, abs=0.01)
+    covered, core, _ = rects(svg, PATCH)
+    assert covered == (0.0, 0.0, 384.0, 384.0)
+    assert core == (128.0, 128.0, 128.0, 128.0)
+
+
+def test_picture_shows_padding_beyond_the_raster():
+    grid = PatchGrid(Size(x=100, y=60), Size(x=40, y=40), edge="pad")
+    svg = grid_svg(grid, size=120)
+    assert rects(svg, PATCH)[0] == (0.0, 0.0, 120.0, 80.0)
+    assert rects(svg, "none") == [(0.0, 0.0, 100.0, 60.0)]
+    assert not rects(svg, DROPPED)
+    assert not rects(svg, MARGIN)
+
+
+def test_picture_draws_blocks_where_they_are():
+    grid = PatchGrid(Size(x=200, y=100), Size(x=50, y=50), origin=Size(x=30, y=40))
+    svg = grid_svg(grid, [0, 90, 200], [0, 60, 130, 300], size=200)
+    dashed = [line for line in ElementTree.fromstring(svg).iter(f"{SVG}line") if "dash" in line.get("style")]
+    places = [tuple(float(line.get(name)) for name in ("x1", "y1", "x2", "y2")) for line in dashed]
+    assert places == [(30, 0, 30, 100), (100, 0, 100, 100), (0, 50, 200, 50)]
+
+
+@given(sizes(1, 2_000_000), sizes(1, 400), sizes(0, 300), st.sampled_from(["drop", "pad"]))
+def test_picture_is_bounded_and_well_formed(shape, patch, margin, edge):
+    patch = Size(x=min(patch.x, shape.x), y=min(patch.y, shape.y))
+    grid = PatchGrid(shape, patch, margin, edge=edge)
+    edges = range(0, max(shape.xy) + 1, 512)
+    svg = grid_svg(grid, edges, edges)
+    elements = list(ElementTree.fromstring(svg).iter())
+    assert len(elements) < 240
+    assert len(svg) < 20_000
+    assert "id=" not in svg
+    numbers = [
+        float(element.get(name))
+        for element in elements
+        for name in ("x", "y", "width", "height", "x1", "x2", "y1", "y2")
+        if element.get(name)
+    ]
+    assert all(map(math.isfinite, numbers))
+    cell = patches_per_cell(grid)
+    assert cell.x >= 1
+    assert cell.y >= 1

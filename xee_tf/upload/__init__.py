@@ -1,0 +1,1 @@
+"""Predictions: writing them as TFRecord, and turning them into GeoTIFF or Zarr."""

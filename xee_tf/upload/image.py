@@ -1,0 +1,310 @@
+"""Predictions as a georeferenced raster: what ``earthengine upload image`` does, to files."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.shutil
+import xarray as xr
+from dask.diagnostics.progress import ProgressBar
+from fsspec.implementations.local import LocalFileSystem
+from rasterio.windows import Window
+
+from xee_tf.errors import DestinationExistsError, OptionError, RecordError
+from xee_tf.georef import write_georef
+from xee_tf.mixer import Mixer
+from xee_tf.reading.lazy import dask_arrays
+from xee_tf.reading.reader import ImageReader, Records, open_reader
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["upload_image"]
+
+_BLOCK = 512  # pixels of a GeoTIFF tile's side
+_GDAL_CACHE = 256 << 20  # bytes; GDAL would take a twentieth of the machine's memory
+
+
+def upload_image(
+    records: Records | None,
+    mixer: PathLike | Location | Mixer,
+    destination: PathLike | Location,
+    *,
+    bands: Sequence[str] | None = None,
+    nodata: float | None = None,
+    dtype: npt.DTypeLike | None = None,
+    kernel_size: int | Sequence[int] | None = None,
+    if_exists: Literal["error", "overwrite"] = "error",
+    progress: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Location:
+    """Turn prediction records and the mixer of their patches into a GeoTIFF or Zarr.
+
+    Goes through the raster chunk by chunk; it is never in memory as a whole.
+
+    Parameters
+    ----------
+    records : str, path-like or sequence of them, or None
+        TFRecord files with one Example for each patch, in the order of the patches; as many files as you
+        like, gzipped or not. Patches may have the margin of the export, which is cut off, or not. None:
+        the shards beside the mixer.
+    mixer : str, path-like or Mixer
+        The mixer of the exported patches.
+    destination : str or path-like
+        ``.tif`` or ``.tiff``: a cloud-optimised GeoTIFF with overviews. ``.zarr``: Zarr with CF
+        coordinates and ``spatial_ref`` (open it with ``decode_coords="all"``). Local, or any URL that
+        fsspec knows.
+    bands : sequence of str, optional
+        Which bands, in which order. Default: all, in the order of the first record.
+    nodata : number, optional
+        The value that marks missing pixels; it is noted in the file. NaN in what becomes an integer
+        band is replaced by it.
+    dtype : dtype, optional
+        Of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
+        dtype for all bands, takes the smallest that holds them all. Fractions are rounded where it is an
+        integer type; a value out of its range is an error.
+    kernel_size : int or (width, height), optional
+        Where it cannot be told from the length of the records.
+    if_exists : {"error", "overwrite"}, optional
+        What to do where the destination exists.
+    progress : bool, optional
+        Show a bar.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Returns
+    -------
+    Location
+        The destination.
+
+    Raises
+    ------
+    DestinationExistsError, DestinationError
+        If the destination exists or cannot be written.
+    OptionError
+        If an option cannot be used.
+    RecordError, MissingShardError, MixerError
+        As `xee_tf.open_image`; nothing is left at the destination.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from affine import Affine
+    >>> from xee_tf.geometry import Size
+    >>> from xee_tf.upload.writer import PredictionWriter
+    >>> folder = tempfile.mkdtemp()
+    >>> mixer = Mixer("EPSG:32633", Affine(30, 0, 7e5, 0, -30, 5e6), Size(x=4, y=4), 2, 4)
+    >>> with PredictionWriter(f"{folder}/prediction.tfrecord", mixer) as writer:
+    ...     writer.write(np.arange(4)[:, None, None] * np.ones((4, 4)))
+    >>> raster = upload_image(f"{folder}/prediction.tfrecord", mixer, f"{folder}/map.tif", dtype="uint8")
+    >>> with rasterio.open(raster.path) as file:
+    ...     file.read(1)[::3, ::3].tolist(), file.crs.to_string(), file.descriptions
+    ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
+    """
+    location = Location.of(destination, storage_options)
+    write = _format_of(location)
+    if if_exists not in ("error", "overwrite"):
+        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
+    if if_exists == "error" and location.exists():
+        raise DestinationExistsError(
+            f"{location} exists: choose another name, or replace it with if_exists='overwrite'."
+        )
+    reader = open_reader(
+        mixer, records, kernel_size=kernel_size, bands=bands, storage_options=storage_options
+    )
+    arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
+    location.require_writable()
+    with ProgressBar() if progress else nullcontext():
+        write(reader, arrays, location, nodata)
+    return location
+
+
+def _format_of(location: Location) -> Any:
+    name = location.name.lower()
+    if name.endswith((".tif", ".tiff")):
+        return _write_cog
+    if name.endswith(".zarr"):
+        return _write_zarr
+    raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
+
+
+# -- Values ------------------------------------------------------------------------------------------
+
+
+def _convert(
+    reader: ImageReader, dtype: np.dtype[Any] | None, nodata: float | None, one: bool
+) -> dict[str, da.Array]:
+    """The lazy bands, in their final dtype."""
+    dtypes = reader.dtypes
+    if dtype is not None:
+        dtypes = dict.fromkeys(dtypes, dtype)
+    elif one:
+        dtypes = dict.fromkeys(dtypes, np.result_type(*dtypes.values()))
+    for name, target in dtypes.items():
+        if target.kind not in "iuf":
+            raise OptionError(f"dtype must be an integer or float type; got {target}.")
+        if nodata is not None and not _holds(target, nodata):
+            raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
+    arrays = dask_arrays(reader, False, {})
+    return {
+        name: array
+        if array.dtype == dtypes[name]
+        else array.map_blocks(
+            _Cast(name, dtypes[name], nodata), dtype=dtypes[name], meta=np.empty((0, 0), dtypes[name])
+        )
+        for name, array in arrays.items()
+    }
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    if dtype.kind == "f":
+        return not math.isfinite(value) or abs(value) <= np.finfo(dtype).max
+    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """Changes a dtype without ever changing a value, but for the rounding of fractions."""
+
+    name: str
+    dtype: np.dtype[Any]
+    nodata: float | None
+
+    def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self.dtype.kind == "f":
+            out = block.astype(self.dtype)
+            if block.dtype.kind in "iu" and (wrong := out.astype(block.dtype) != block).any():
+                raise self._refuse(block[wrong][0])
+            return out
+        if block.dtype.kind == "f":
+            missing = np.isnan(block)
+            if missing.any():
+                if self.nodata is None:
+                    raise RecordError(
+                        f"Band {self.name!r} holds NaN, which {self.dtype} cannot: name a nodata=."
+                    )
+                block = np.where(missing, self.nodata, block)
+            block = np.rint(block.astype(np.float64))
+        info = np.iinfo(self.dtype)
+        # Compared as floats, the largest int64 and uint64 would be rounded up: hence one beyond.
+        wrong = (block < info.min) | (
+            block >= float(info.max) + 1 if block.dtype.kind == "f" else block > info.max
+        )
+        if wrong.any():
+            raise self._refuse(block[wrong][0])
+        return block.astype(self.dtype)
+
+    def _refuse(self, value: Any) -> RecordError:
+        return RecordError(
+            f"Band {self.name!r} holds {value}, which {self.dtype} cannot: choose another dtype."
+        )
+
+
+# -- Files -------------------------------------------------------------------------------------------
+
+
+def _write_cog(
+    reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
+) -> None:
+    """A tiled GeoTIFF first, window by window, and from it the cloud-optimised one."""
+    local = isinstance(location.fs, LocalFileSystem)
+    folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f".{location.name}.{uuid.uuid4().hex[:8]}"
+    plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
+    [dtype] = {array.dtype for array in arrays.values()}
+    height, width = reader.grid.covered.shape
+    profile = {
+        "driver": "GTiff",
+        "width": width,
+        "height": height,
+        "count": len(arrays),
+        "dtype": dtype,
+        "crs": rasterio.crs.CRS.from_user_input(reader.grid.crs),
+        "transform": reader.grid.affine,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": _BLOCK,
+        "blockysize": _BLOCK,
+        "interleave": "band",
+        "bigtiff": "if_safer",
+        "photometric": "minisblack",  # bands are no colours, and the fourth is no mask
+        "alpha": "no",
+    }
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
+            with rasterio.open(plain, "w", **profile) as file:
+                file.descriptions = tuple(arrays)
+                targets = [_BandTarget(file, i + 1) for i in range(len(arrays))]
+                # Threads whatever the scheduler: an open file does not travel.
+                with dask.config.set(scheduler="threads"):
+                    da.store(list(arrays.values()), targets, lock=Lock())
+            rasterio.shutil.copy(
+                plain,
+                cog,
+                driver="COG",
+                blocksize=_BLOCK,
+                compress="deflate",
+                predictor="yes",
+                bigtiff="if_safer",
+                overview_resampling="nearest",
+                num_threads="all_cpus",
+            )
+        if local:
+            Location(str(cog)).move(location)
+        else:
+            location.fs.put_file(str(cog), location.path)
+    finally:
+        for leftover in (plain, cog):
+            leftover.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _BandTarget:
+    """One band of an open GeoTIFF, as a target of `dask.array.store`."""
+
+    file: Any
+    band: int
+
+    def __setitem__(self, key: tuple[slice, slice], values: npt.NDArray[Any]) -> None:
+        rows, columns = key
+        window = Window.from_slices(rows, columns)
+        self.file.write(values, self.band, window=window)
+
+
+def _write_zarr(
+    reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
+) -> None:
+    """Zarr with CF coordinates, chunked as the bands are."""
+    dataset = xr.Dataset({name: (("y", "x"), array) for name, array in arrays.items()})
+    dataset = write_georef(dataset, reader.grid)
+    if nodata is not None:
+        for name in arrays:
+            dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
+    local = isinstance(location.fs, LocalFileSystem)
+    target = Location(f"{location.url.rstrip('/')}.{uuid.uuid4().hex[:8]}.tmp") if local else location
+    existed = location.exists()
+    try:
+        if existed and not local:
+            location.remove(recursive=True)
+        options = None if local else dict(location.storage_options) or None
+        dataset.to_zarr(target.url, mode="w", consolidated=False, storage_options=options)
+        if local:
+            if existed:
+                location.remove(recursive=True)
+            target.move(location)
+    except BaseException:
+        with suppress(OSError):
+            target.remove(recursive=True)
+        raise
