@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.oracle import cut_patches
 from tests.strategies import chunkings, sizes
-from xee_tf.blocks.assemble import BandRule, assemble, cut_row
+from xee_tf.blocks.assemble import BandRule, PlaneRule, assemble, cut_row
 from xee_tf.blocks.graph import Sources, block_tasks, chunk_grids, gather, to_delayed
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, merge_edges
 from xee_tf.geometry import PatchGrid, Size
@@ -18,10 +18,14 @@ from xee_tf.geometry import PatchGrid, Size
 def cut_block(layout, block, pieces):
     """Work for `block_tasks`: the patches of a block by (band, number of the patch)."""
     window = layout.window(*block)
-    bands, _ = assemble(window, pieces, [BandRule("<f4", -1)] * len(layout.bands))
+    bands, _ = assemble(
+        window,
+        pieces,
+        [BandRule("<f4", 1, (PlaneRule(plane, 0, -1),), -1) for plane in range(len(layout.planes))],
+    )
     columns = layout.x.owned(block[1])
     return {
-        (band, row * layout.x.patches.count + column): patch.copy()
+        (band, row * layout.x.patches.count + column): patch[0].copy()
         for band, values in enumerate(bands)
         for row in layout.y.owned(block[0])
         for column, patch in zip(
@@ -156,10 +160,10 @@ def test_a_kernel_wider_than_the_chunks_is_met_by_many_of_them():
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
 def test_nodata_and_nan_become_the_default(dtype):
     values = np.array([[1, 2], [3, 4]], dtype)
-    rule = BandRule("<f4", -5, nodata=3.0)
+    rule = PlaneRule(0, 0, -5, nodata=3.0)
     masked = rule.masked(values)
     np.testing.assert_array_equal(masked, values == 3)
-    assert BandRule("<f4", 0, nodata=70000.0).masked(values.astype("u1")) is None
+    assert PlaneRule(0, 0, 0, nodata=70000.0).masked(values.astype("u1")) is None
     if dtype.startswith("f"):
         values[0, 0] = np.nan
         np.testing.assert_array_equal(rule.masked(values), [[True, False], [True, False]])

@@ -459,7 +459,6 @@ def earth_engine(format_options, **flat):
         ({"patchDimension": [16, 16]}, {}),
         ({"patchDimensions": [16, 16], "kernel": 3}, {}),
         ({"patchDimensions": [16, 16]}, {"tfrecordPatchDimensions": [8, 8]}),
-        ({"tensorDepths": [1, 2]}, {}),
     ],
 )
 def test_what_earth_engines_client_refuses_is_refused(tmp_path, format_options, flat):
@@ -469,8 +468,7 @@ def test_what_earth_engines_client_refuses_is_refused(tmp_path, format_options, 
         earth_engine(format_options, **flat)
     with pytest.raises(xee_tf.OptionError) as ours:
         scene(64, 64).tfexport(tmp_path / "scene", format_options=format_options, **flat)
-    if "tensorDepths" not in format_options:
-        assert str(ours.value).split(":")[0].split(".")[0] == str(theirs.value).split(":")[0].split(".")[0]
+    assert str(ours.value).split(":")[0].split(".")[0] == str(theirs.value).split(":")[0].split(".")[0]
 
 
 def test_what_earth_engines_client_takes_is_taken():
@@ -498,6 +496,10 @@ def _no_crs():
 def _irregular():
     ds = scene(64, 64)
     return ds.assign_coords(x=ds.x.values**1.01)
+
+
+def series():
+    return scene(64, 64).expand_dims(time=3)
 
 
 BAD = [
@@ -531,12 +533,24 @@ BAD = [
     ({"region": (0, 0, 1, 1)}, None, xee_tf.OptionError, "outside"),
     ({}, lambda: scene(64, 64).astype("complex64"), xee_tf.OptionError, "'a' has dtype complex64"),
     ({}, lambda: scene(64, 64).astype("datetime64[ns]"), xee_tf.OptionError, "'a' has dtype datetime64"),
+    ({"tensor_depths": {"a": 2}}, None, xee_tf.OptionError, "'a', which is a scalar band"),
     (
-        {},
-        lambda: scene(64, 64).expand_dims(time=3),
+        {"tensor_depths": {"c": 2}},
+        None,
         xee_tf.OptionError,
-        r"array band: it has {'time': 3}.*isel\(time=0\)",
+        r"'c', which is not a band; there are \['a', 'b'\]",
     ),
+    ({"tensor_depths": {"a": 2}}, series, xee_tf.OptionError, "no depth for the array band 'b', which has 3"),
+    (
+        {"tensor_depths": {"a": 2, "b": 0}},
+        series,
+        xee_tf.OptionError,
+        "depth of 'b' must be .* above 0; got 0",
+    ),
+    ({"tensor_depths": [2, 2, 2]}, series, xee_tf.OptionError, r"for each of the array bands \['a', 'b'\]"),
+    ({"tensor_depths": 2}, series, xee_tf.OptionError, "tensor_depths must be a mapping"),
+    ({"sequence_data": True, "kernel_size": 3}, series, xee_tf.OptionError, "no margins: leave kernel_size"),
+    ({"drop_masked_steps": True}, series, xee_tf.OptionError, "needs sequence_data=True"),
     ({}, lambda: scene(64, 64).rename(a=""), xee_tf.OptionError, "name"),
     ({}, lambda: scene(64, 64).rename(a=7), xee_tf.OptionError, "name"),
     ({}, lambda: scene(64, 64)[[]], xee_tf.OptionError, "no bands"),

@@ -16,24 +16,29 @@ from numpy.typing import NDArray
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BandRule", "assemble", "cut_row", "cut_strips"]
+__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips"]
+
+Pieces = Sequence[tuple[Piece, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class BandRule:
-    """What becomes of one band's pixels.
+class PlaneRule:
+    """What becomes of the pixels of one plane: a scalar band, or neighbouring steps of an array band.
 
     Parameters
     ----------
-    dtype : str
-        numpy dtype of the assembled band.
+    plane : int
+        Its number in the `BlockLayout`.
+    first : int
+        The step of the assembled band at which it starts.
     default : int or float
-        Written into masked pixels; representable in `dtype`.
+        Written into masked pixels; representable in the band's dtype.
     nodata : int or float, optional
         A value that means "masked". NaN always does.
     """
 
-    dtype: str
+    plane: int
+    first: int
     default: float
     nodata: float | None = None
 
@@ -50,6 +55,28 @@ class BandRule:
         return equal if nan is None else np.logical_or(nan, equal, out=nan)
 
 
+@dataclass(frozen=True)
+class BandRule:
+    """How one band of the output is assembled.
+
+    Parameters
+    ----------
+    dtype : str
+        numpy dtype of the assembled band.
+    depth : int
+        Steps; 1 for a scalar band.
+    planes : tuple of PlaneRule
+        What it is made of. Steps that no plane fills are masked.
+    default : int or float
+        Written where there is no plane.
+    """
+
+    dtype: str
+    depth: int
+    planes: tuple[PlaneRule, ...]
+    default: float = 0
+
+
 def cut_strips(
     layout: BlockLayout, chunks: Sequence[tuple[tuple[int, int, int], NDArray[Any]]]
 ) -> dict[tuple[int, int, int], dict[str, NDArray[Any]]]:
@@ -59,7 +86,7 @@ def cut_strips(
     ----------
     layout : BlockLayout
         The blocks.
-    chunks : sequence of ((band, iy, ix), array)
+    chunks : sequence of ((plane, iy, ix), array)
         The chunks that start in the block.
 
     Returns
@@ -69,8 +96,8 @@ def cut_strips(
     """
     kept = {}
     for key, values in chunks:
-        band, iy, ix = key
-        whole = layout.bands[band].window(iy, ix)
+        plane, iy, ix = key
+        whole = layout.planes[plane].window(iy, ix)
         kept[key] = {
             part: values if part == "chunk" else values[_within(window, whole)].copy()
             for part, window in layout.strips(*key).items()
@@ -80,12 +107,12 @@ def cut_strips(
 
 def assemble(
     window: Window,
-    pieces: Sequence[tuple[Piece, NDArray[Any]]],
+    pieces: Pieces,
     rules: Sequence[BandRule],
     *,
-    mask_band: int | None = None,
-    want_mask: bool = False,
-) -> tuple[list[NDArray[Any]], NDArray[np.bool_] | None]:
+    mask_plane: int | None = None,
+    want_masks: bool = False,
+) -> tuple[list[NDArray[Any]], list[NDArray[np.bool_]] | None]:
     """Put the bands of one block together.
 
     Parameters
@@ -93,105 +120,108 @@ def assemble(
     window : Window
         The raster pixels wanted; those outside the raster come out masked.
     pieces : sequence of (Piece, array)
-        All that `BlockLayout.pieces` named, with their pixels.
+        All that `BlockLayout.pieces` named, with their pixels: (y, x) or (step, y, x).
     rules : sequence of BandRule
         One for each band.
-    mask_band : int, optional
-        The number of a boolean band that masks all others where it is true.
-    want_mask : bool, optional
-        Also say which pixels are masked in any band.
+    mask_plane : int, optional
+        The number of a boolean plane that masks all bands where it is true.
+    want_masks : bool, optional
+        Also say what is masked.
 
     Returns
     -------
     bands : list of ndarray
-        (height, width) each, masked pixels already replaced by the band's default.
-    masked : ndarray of bool or None
-        (height, width); None unless wanted.
+        (depth, height, width) each, masked pixels already replaced by the default.
+    masks : list of ndarray of bool, or None
+        Of the same shapes, true where masked; None unless wanted.
     """
-    mask = _mask_band(window, [item for item in pieces if item[0].band == mask_band])
-    masked = np.zeros(window.shape, bool) if want_mask else None
-    if masked is not None and mask is not None:
-        masked |= mask
-    bands = []
-    for number, rule in enumerate(rules):
-        own = [(piece, values) for piece, values in pieces if piece.band == number]
-        band = _whole(window, own, rule) if mask is None and masked is None else None
+    mask = None
+    if mask_plane is not None:
+        covered = [(piece, values) for piece, values in pieces if piece.plane == mask_plane]
+        mask, _ = _place(window, covered, BandRule("|b1", 1, (PlaneRule(mask_plane, 0, False),)), False)
+    bands, masks = [], []
+    for rule in rules:
+        numbers = {plane.plane for plane in rule.planes}
+        own = [(piece, values) for piece, values in pieces if piece.plane in numbers]
+        band = _whole(window, own, rule) if mask is None and not want_masks else None
         if band is None:
-            band = _place(window, own, rule, masked)
+            band, masked = _place(window, own, rule, want_masks)
             if mask is not None:
-                band[mask] = rule.default
+                for plane in rule.planes:
+                    np.copyto(band[plane.first :], plane.default, where=mask, casting="unsafe")
+                if masked is not None:
+                    masked |= mask
+            if masked is not None:
+                masks.append(masked)
         bands.append(band)
-    return bands, masked
+    return bands, masks if want_masks else None
 
 
 def cut_row(band: NDArray[Any], window: Window, y: PatchAxis, x: PatchAxis, row: int, columns: range) -> Any:
-    """The stored patches of one patch row as a view (n, height, width) of an assembled band.
+    """The stored patches of one patch row as a view (n, depth, height, width) of an assembled band.
 
     Neighbours overlap where there is a margin; nothing is copied.
     """
     top, bottom = y.halo(row)
     left, right = x.halo(columns[0])
-    first = band[top - window.top :, left - window.left :]
+    first = band[:, top - window.top :, left - window.left :]
     return as_strided(
         first,
-        shape=(len(columns), bottom - top, right - left),
-        strides=(x.patch * band.strides[1], *band.strides),
+        shape=(len(columns), len(band), bottom - top, right - left),
+        strides=(x.patch * band.strides[2], *band.strides),
         writeable=False,
     )
 
 
-def _whole(
-    window: Window, pieces: Sequence[tuple[Piece, NDArray[Any]]], rule: BandRule
-) -> NDArray[Any] | None:
+def _whole(window: Window, pieces: Pieces, rule: BandRule) -> NDArray[Any] | None:
     """The band without a copy, where one piece is all of it and needs no change."""
     if len(pieces) != 1:
         return None
     piece, values = pieces[0]
+    values = values if values.ndim == 3 else values[None]
     part = piece.window
     inside = part.top <= window.top and window.bottom <= part.bottom
     inside = inside and part.left <= window.left and window.right <= part.right
-    if not inside or values.dtype != np.dtype(rule.dtype):
+    if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
     view = values[_within(window, part)]
-    masked = rule.masked(view)
+    masked = rule.planes[0].masked(view)
     return view if masked is None or not masked.any() else None
 
 
 def _place(
-    window: Window,
-    pieces: Sequence[tuple[Piece, NDArray[Any]]],
-    rule: BandRule,
-    masked: NDArray[np.bool_] | None,
-) -> NDArray[Any]:
-    band = np.empty(window.shape, rule.dtype)
-    covered = sum(_overlap(piece.window, window).size.pixels for piece, _ in pieces)
+    window: Window, pieces: Pieces, rule: BandRule, want_mask: bool
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """A band put together from its pieces, and where it is masked."""
+    band = np.empty((rule.depth, *window.shape), rule.dtype)
+    planes = {plane.plane: plane for plane in rule.planes}
+    covered = sum(
+        _overlap(piece.window, window).size.pixels * (len(values) if values.ndim == 3 else 1)
+        for piece, values in pieces
+    )
+    masked = np.zeros(band.shape, bool) if want_mask else None
     if covered < band.size:
         band.fill(rule.default)
-        inside = np.zeros(window.shape, bool) if masked is not None else None
-    else:
-        inside = None
+        for plane in rule.planes:  # bands that were made one may differ in their defaults
+            band[plane.first :] = plane.default
+        if masked is not None:
+            masked.fill(True)
     for piece, values in pieces:
+        plane = planes[piece.plane]
+        values = values if values.ndim == 3 else values[None]
         common = _overlap(piece.window, window)
-        source, target = values[_within(common, piece.window)], _within(common, window)
+        source = values[_within(common, piece.window)]
+        steps = slice(plane.first, plane.first + len(source))
+        target = band[steps][_within(common, window)]
         # A float64 beyond float32's range becomes infinite, as it would anywhere else in numpy.
         with np.errstate(over="ignore"):
-            np.copyto(band[target], source, casting="unsafe")
-        absent = rule.masked(source)
+            np.copyto(target, source, casting="unsafe")
+        absent = plane.masked(source)
         if absent is not None and absent.any():
-            band[target][absent] = rule.default
-            if masked is not None:
-                masked[target] |= absent
-        if inside is not None:
-            inside[target] = True
-    if masked is not None and inside is not None:
-        masked |= ~inside
-    return band
-
-
-def _mask_band(window: Window, pieces: Sequence[tuple[Piece, NDArray[Any]]]) -> NDArray[np.bool_] | None:
-    if not pieces:
-        return None
-    return _place(window, pieces, BandRule("|b1", False), None)
+            target[absent] = plane.default
+        if masked is not None:
+            masked[steps][_within(common, window)] = False if absent is None else absent
+    return band, masked
 
 
 def _overlap(one: Window, other: Window) -> Window:
@@ -203,9 +233,10 @@ def _overlap(one: Window, other: Window) -> Window:
     )
 
 
-def _within(window: Window, frame: Window) -> tuple[slice, slice]:
-    """Slices of `window` in an array that holds `frame`."""
+def _within(window: Window, frame: Window) -> tuple[Any, slice, slice]:
+    """Index of `window` in an array (..., y, x) that holds `frame`."""
     return (
+        ...,
         slice(window.top - frame.top, window.bottom - frame.top),
         slice(window.left - frame.left, window.right - frame.left),
     )

@@ -29,8 +29,8 @@ Work = Callable[[BlockLayout, tuple[int, int], Sequence[tuple[Piece, NDArray[Any
 
 
 def chunk_grids(arrays: Sequence[Any]) -> tuple[ChunkGrid, ...]:
-    """The chunk edges of (y, x) arrays."""
-    return tuple(ChunkGrid.of(array.chunks, array.dtype.itemsize) for array in arrays)
+    """The planes of arrays (y, x) and (step, y, x), in order."""
+    return tuple(grid for array in arrays for grid in ChunkGrid.of(array.chunks, array.dtype.itemsize))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sources:
     graph : mapping
         All tasks that load chunks.
     keys : list
-        For each array its chunks' keys, as nested lists [row][column].
+        For each plane its chunks' keys, as nested lists [row][column].
     chained : bool
         Whether a chain of empty tasks is to keep the blocks in order. Left to itself, Dask wanders
         over a graph of neighbours and keeps chunks of many rows alive; the chain makes it take
@@ -57,13 +57,17 @@ class Sources:
 
     @classmethod
     def of(cls, arrays: Sequence[Any], *, chained: bool) -> Sources:
-        """Simplify the graphs of (y, x) arrays together, so that what they share stays shared.
+        """Simplify the graphs of arrays (y, x) and (step, y, x) together, so that what they share stays shared.
 
         `dask.optimize` would treat each array apart from the others: a chunk that holds several
         bands would then be loaded once for each of them.
         """
         graph: Any = HighLevelGraph.from_collections("sources", {}, dependencies=arrays)
-        keys = [array.__dask_keys__() for array in arrays]
+        keys = [
+            plane
+            for array in arrays
+            for plane in (array.__dask_keys__() if array.ndim == 3 else [array.__dask_keys__()])
+        ]
         optimizers = {array.__dask_optimize__ for array in arrays}
         if len(optimizers) == 1:
             graph = optimizers.pop()(graph, list(flatten(keys)))
@@ -94,7 +98,7 @@ def block_tasks(
     Parameters
     ----------
     layout : BlockLayout
-        The blocks; its bands are the arrays.
+        The blocks; its planes are those of the arrays.
     sources : Sources
         Each chunk is loaded once, however many blocks need a part of it.
     work : callable
@@ -114,20 +118,20 @@ def block_tasks(
     tasks: Tasks = {}
 
     waiting: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-    for band in range(len(keys)):
-        for iy, ix in layout.chunks(band):
-            if layout.strips(band, iy, ix):
-                waiting.setdefault(layout.home(band, iy, ix), []).append((band, iy, ix))
+    for plane in range(len(keys)):
+        for iy, ix in layout.chunks(plane):
+            if layout.strips(plane, iy, ix):
+                waiting.setdefault(layout.home(plane, iy, ix), []).append((plane, iy, ix))
     for block, chunks in waiting.items():
         key = (strips_name, *block)
-        loaded = List(*(TaskRef(keys[band][iy][ix]) for band, iy, ix in chunks))
+        loaded = List(*(TaskRef(keys[plane][iy][ix]) for plane, iy, ix in chunks))
         tasks[key] = Task(key, _keep_strips, layout, chunks, loaded)
 
     blocks: dict[tuple[int, int], Key] = {}
     for block in layout.blocks():
         pieces = layout.pieces(*block)
         homes = sorted({piece.home for piece in pieces if piece.home != block})
-        own = List(*(TaskRef(keys[p.band][p.iy][p.ix]) for p in pieces if p.home == block))
+        own = List(*(TaskRef(keys[p.plane][p.iy][p.ix]) for p in pieces if p.home == block))
         strips = List(*(TaskRef((strips_name, *home)) for home in homes))
         key = (block_name, *block)
         tasks[key] = Task(key, _do_block, work, layout, block, own, homes, strips)
@@ -200,7 +204,7 @@ def _do_block(
             piece,
             next(chunks)
             if piece.home == block
-            else kept[piece.home][piece.band, piece.iy, piece.ix][piece.part],
+            else kept[piece.home][piece.plane, piece.iy, piece.ix][piece.part],
         )
         for piece in layout.pieces(*block)
     ]

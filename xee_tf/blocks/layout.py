@@ -27,14 +27,16 @@ __all__ = ["BlockAxis", "BlockLayout", "ChunkGrid", "Piece", "merge_edges"]
 
 @dataclass(frozen=True)
 class ChunkGrid:
-    """The chunk edges of one band, in pixels of the raster.
+    """The chunk edges of one plane, in pixels of the raster.
+
+    A plane is what one chunk holds of a band: all of a scalar band, some steps of an array band.
 
     Parameters
     ----------
     y, x : tuple of int
         Edges from 0 to the raster's height (width), both ends included.
     itemsize : int
-        Bytes a pixel.
+        Bytes a pixel, all steps of the plane together.
     """
 
     y: tuple[int, ...]
@@ -42,10 +44,11 @@ class ChunkGrid:
     itemsize: int
 
     @classmethod
-    def of(cls, chunks: Sequence[Sequence[int]], itemsize: int) -> ChunkGrid:
-        """From Dask's ``array.chunks`` of a (y, x) array."""
-        y, x = ((0, *np.cumsum(sizes).tolist()) for sizes in chunks)
-        return cls(y, x, itemsize)
+    def of(cls, chunks: Sequence[Sequence[int]], itemsize: int) -> list[ChunkGrid]:
+        """The planes of an array (y, x) or (step, y, x), from Dask's ``array.chunks``."""
+        y, x = ((0, *np.cumsum(sizes).tolist()) for sizes in chunks[-2:])
+        steps = chunks[0] if len(chunks) == 3 else (1,)
+        return [cls(y, x, itemsize * count) for count in steps]
 
     def window(self, iy: int, ix: int) -> Window:
         """The pixels of chunk (iy, ix)."""
@@ -119,8 +122,8 @@ class Piece:
 
     Parameters
     ----------
-    band, iy, ix : int
-        The band and its chunk.
+    plane, iy, ix : int
+        The plane and its chunk.
     home : tuple of int
         The block (row, column) in which the chunk starts.
     part : {"chunk", "bottom", "right"}
@@ -129,7 +132,7 @@ class Piece:
         The raster pixels that `part` holds.
     """
 
-    band: int
+    plane: int
     iy: int
     ix: int
     home: tuple[int, int]
@@ -139,11 +142,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Blocks over a raster: rows and columns of blocks, and the chunks of every band."""
+    """Blocks over a raster: rows and columns of blocks, and the chunks of every plane."""
 
     y: BlockAxis
     x: BlockAxis
-    bands: tuple[ChunkGrid, ...]
+    planes: tuple[ChunkGrid, ...]
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """The blocks that own patches, row-major."""
@@ -155,24 +158,24 @@ class BlockLayout:
         """Pixels under the halos of a block's patches; may reach outside the raster."""
         return Window(*self.y.window(row), *self.x.window(column))
 
-    def chunks(self, band: int) -> Iterator[tuple[int, int]]:
-        """The chunks of a band that any block needs."""
-        grid = self.bands[band]
+    def chunks(self, plane: int) -> Iterator[tuple[int, int]]:
+        """The chunks of a plane that any block needs."""
+        grid = self.planes[plane]
         return product(_meeting(grid.y, *self._needed(self.y)), _meeting(grid.x, *self._needed(self.x)))
 
     def chunk_count(self) -> int:
-        """How many chunks will be loaded, bands counted apart."""
+        """How many chunks will be loaded, planes counted apart."""
         return sum(
             len(_meeting(grid.y, *self._needed(self.y))) * len(_meeting(grid.x, *self._needed(self.x)))
-            for grid in self.bands
+            for grid in self.planes
         )
 
-    def home(self, band: int, iy: int, ix: int) -> tuple[int, int]:
+    def home(self, plane: int, iy: int, ix: int) -> tuple[int, int]:
         """The block in which a chunk starts."""
-        grid = self.bands[band]
+        grid = self.planes[plane]
         return self.y.home(grid.y[iy]), self.x.home(grid.x[ix])
 
-    def strips(self, band: int, iy: int, ix: int) -> dict[str, Window]:
+    def strips(self, plane: int, iy: int, ix: int) -> dict[str, Window]:
         """What blocks other than its home need of a chunk.
 
         Returns
@@ -181,9 +184,9 @@ class BlockLayout:
             Nothing; or a "bottom" and a "right" strip; or the whole "chunk", where strips would
             save too little to be worth a copy.
         """
-        grid = self.bands[band]
+        grid = self.planes[plane]
         window = grid.window(iy, ix)
-        row, column = self.home(band, iy, ix)
+        row, column = self.home(plane, iy, ix)
         top, left = self.y.tail(row), self.x.tail(column)
         strips: dict[str, Window] = {}
         if top < window.bottom:
@@ -199,16 +202,16 @@ class BlockLayout:
         top, bottom = self.y.clipped(row)
         left, right = self.x.clipped(column)
         found = []
-        for band, grid in enumerate(self.bands):
+        for plane, grid in enumerate(self.planes):
             for iy, ix in product(_meeting(grid.y, top, bottom), _meeting(grid.x, left, right)):
-                home = self.home(band, iy, ix)
+                home = self.home(plane, iy, ix)
                 if home == (row, column):
                     part, window = "chunk", grid.window(iy, ix)
                 else:
-                    strips = self.strips(band, iy, ix)
+                    strips = self.strips(plane, iy, ix)
                     part = "chunk" if "chunk" in strips else "bottom" if home[0] < row else "right"
                     window = strips[part]
-                found.append(Piece(band, iy, ix, home, part, window))
+                found.append(Piece(plane, iy, ix, home, part, window))
         return found
 
     @staticmethod

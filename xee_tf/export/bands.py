@@ -1,24 +1,52 @@
-"""From an xarray object to the (y, x) arrays of an export and what becomes of their pixels."""
+"""From an xarray object to the arrays of an export and what becomes of their pixels."""
 
 from __future__ import annotations
 
+import operator
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from xee_tf.blocks.assemble import BandRule
+from xee_tf.blocks.assemble import BandRule, PlaneRule
+from xee_tf.dimensions import BandDimensions, Dimensions
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
+from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
-from xee_tf.records.example import Feature, FeatureTypes, check_name, kind_of
+from xee_tf.records.example import FeatureTypes, check_name, kind_of
 
-__all__ = ["Bands", "read_bands"]
+__all__ = ["Band", "Bands", "read_bands"]
 
-_CHUNK_SIDE = 1024
+_CHUNK_BYTES = 4 << 20
 _FLOAT32_EXACT = 2**24
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of an image.
+
+    Parameters
+    ----------
+    name : str
+    dims : tuple of str
+        Its dimensions beside y and x; none for a scalar band.
+    shape : tuple of int
+        Their lengths, as they are written.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        """Values a pixel."""
+        return int(np.prod(self.shape))
 
 
 @dataclass(frozen=True)
@@ -27,32 +55,31 @@ class Bands:
 
     Parameters
     ----------
-    names : tuple of str
-    arrays : list of chunked (y, x) arrays
+    bands : tuple of Band
+    arrays : list of chunked arrays (y, x) or (step, y, x)
         One for each band, and the user's mask behind them if there is one.
-    features : tuple of Feature
-        One for each band, sized for the stored patch.
     rules : tuple of BandRule
-    mask_band : int or None
-        The number of the mask in `arrays`.
+        One for each band; one for all of them where they are collapsed.
+    mask_plane : int or None
+        The number of the mask among the planes of `arrays`.
+    dimensions : str or None
+        The text of the sidecar that tells of array bands, if there are any.
     """
 
-    names: tuple[str, ...]
+    bands: tuple[Band, ...]
     arrays: list[Any]
-    features: tuple[Feature, ...]
     rules: tuple[BandRule, ...]
-    mask_band: int | None
+    mask_plane: int | None
+    dimensions: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return tuple(band.name for band in self.bands)
 
 
 def read_bands(
-    dataset: xr.Dataset,
-    georef: GeoRef,
-    *,
-    mask: str | xr.DataArray | None,
-    patch: Size,
-    stored: Size,
-    feature_types: FeatureTypes,
-    default_value: float,
+    dataset: xr.Dataset, georef: GeoRef, options: ExportOptions, mask: str | xr.DataArray | None
 ) -> Bands:
     """Check every band and say how it is written.
 
@@ -62,17 +89,14 @@ def read_bands(
         One variable for each band.
     georef : GeoRef
         Names the spatial dimensions.
+    options : ExportOptions
     mask : str or DataArray, optional
         A boolean variable of the Dataset, or an array of its own; true means masked.
-    patch, stored : Size
-        Pixels of a patch without and with its margins.
-    feature_types, default_value
-        As in `xee_tf.export_image`.
 
     Raises
     ------
     OptionError
-        If a band has a dtype, a name or dimensions that cannot be written.
+        If a band has a dtype, a name or dimensions that cannot be written, or depths do not fit.
     """
     if isinstance(mask, str):
         if mask not in dataset:
@@ -85,48 +109,164 @@ def read_bands(
     }
     if not variables:
         raise OptionError("The image has no bands to export.")
-    arrays, features, rules = [], [], []
+    further = {name: _further_dims(name, variable, georef) for name, variable in variables.items()}
+    depths = _depths(options.tensor_depths, further)
+    bands, arrays, rules = [], [], []
+    planes = 0
     for name, variable in variables.items():
-        _check_dtype(name, variable.dtype, feature_types)
-        kind = kind_of(variable.dtype, feature_types)
-        dtype = {"float": "<f4", "bytes": "|u1"}.get(kind, variable.dtype.newbyteorder("=").str)
-        features.append(Feature(name, kind, stored.pixels, dtype))
+        _check_dtype(name, variable.dtype, options.feature_types)
+        array = _array(variable, georef, options.patch, depths.get(name))
+        steps = array.chunks[0] if array.ndim == 3 else (1,)
         nodata = variable.rio.nodata
-        default = _default(default_value, variable.dtype)
-        rules.append(BandRule(dtype, default, None if nodata is None else np.asarray(nodata).item()))
-        arrays.append(_plane(name, variable, georef, patch))
-    mask_band = None
+        plane = PlaneRule(
+            plane=planes,
+            first=0,
+            default=_default(options.default_value, variable.dtype),
+            nodata=None if nodata is None else np.asarray(nodata).item(),
+        )
+        rules.append(
+            BandRule(
+                dtype=_stored_dtype(variable.dtype, options.feature_types),
+                depth=depths.get(name, 1),
+                planes=tuple(
+                    replace(plane, plane=planes + number, first=first)
+                    for number, first in enumerate(accumulate(steps[:-1], initial=0))
+                ),
+                default=plane.default,
+            )
+        )
+        bands.append(_band(name, further[name], depths.get(name)))
+        arrays.append(array)
+        planes += len(steps)
+    if options.collapse_bands:
+        rules = [_collapsed(rules, [variable.dtype for variable in variables.values()], options)]
     if mask is not None:
-        mask_band = len(arrays)
-        arrays.append(_plane("mask", _check_mask(mask, dataset), georef, patch))
-    return Bands(tuple(variables), arrays, tuple(features), tuple(rules), mask_band)
+        arrays.append(_array(_check_mask(mask, dataset), georef, options.patch, None))
+    return Bands(
+        tuple(bands),
+        arrays,
+        tuple(rules),
+        None if mask is None else planes,
+        _dimensions(bands, dataset, options),
+    )
 
 
-def _plane(name: str, variable: xr.DataArray, georef: GeoRef, patch: Size) -> Any:
-    """The chunked (y, x) array of one band."""
-    y, x = georef.y_dim, georef.x_dim
-    missing = {y, x} - set(variable.dims)
+def _further_dims(name: str, variable: xr.DataArray, georef: GeoRef) -> dict[str, int]:
+    """Dimensions that make an array band of a variable."""
+    missing = {georef.y_dim, georef.x_dim} - set(variable.dims)
     if missing:
         raise GeoreferenceError(
             f"{name!r} has the dimensions {variable.dims}, without {sorted(map(str, missing))}. "
             "Leave it out by selecting the bands, for example ds[['B4', 'B3', 'B2']]."
         )
-    extra = {dim: size for dim, size in variable.sizes.items() if dim not in (y, x)}
-    long = {dim: size for dim, size in extra.items() if size != 1}
-    if long:
+    return {str(dim): size for dim, size in variable.sizes.items() if dim not in (georef.y_dim, georef.x_dim)}
+
+
+def _depths(
+    given: Mapping[str, int] | Sequence[int] | None, further: Mapping[str, Mapping[str, int]]
+) -> dict[str, int]:
+    """The depth of every array band: one with more than one value a pixel, or that was given a depth."""
+    own = {name: int(np.prod(list(dims.values()))) for name, dims in further.items() if dims}
+    arrays = [name for name, depth in own.items() if depth > 1]
+    if given is None:
+        return {name: own[name] for name in arrays}
+    if not isinstance(given, Mapping):
+        if len(given) != len(arrays):
+            raise OptionError(
+                f"tensor_depths={given!r} must have one depth for each of the array bands {arrays}; "
+                "a mapping {band: depth} says it better."
+            )
+        given = dict(zip(arrays, given, strict=True))
+    unknown = [name for name in given if name not in own]
+    if unknown:
+        what = "is a scalar band" if unknown[0] in further else f"is not a band; there are {list(further)}"
         raise OptionError(
-            f"Band {name!r} is an array band: it has {long} beside {y} and {x}, and array bands are not "
-            f"written by this version of xee_tf. Select one step, for example "
-            f"ds.isel({next(iter(long))}=0), or make each step a band of its own."
+            f"tensor_depths has {unknown[0]!r}, which {what}. Array bands, with a dimension beside y and x, "
+            f"are {list(own)}."
         )
-    plane = variable.isel(dict.fromkeys(extra, 0)).transpose(y, x)
+    lacking = [name for name in arrays if name not in given]
+    if lacking:
+        raise OptionError(
+            f"tensor_depths has no depth for the array band {lacking[0]!r}, which has {own[lacking[0]]} "
+            "values a pixel. Add it, or leave tensor_depths out to write every band as it is."
+        )
+    depths = {}
+    for name, depth in given.items():
+        try:
+            depths[name] = operator.index(depth)
+        except TypeError:
+            depths[name] = 0
+        if depths[name] < 1:
+            raise OptionError(f"The tensor depth of {name!r} must be a whole number above 0; got {depth!r}.")
+    return depths
+
+
+def _band(name: str, dims: Mapping[str, int], depth: int | None) -> Band:
+    if depth is None:
+        return Band(name, (), ())
+    if depth == int(np.prod(list(dims.values()))):
+        return Band(name, tuple(dims), tuple(dims.values()))
+    return Band(name, (next(iter(dims)) if len(dims) == 1 else "step",), (depth,))
+
+
+def _dimensions(bands: Sequence[Band], dataset: xr.Dataset, options: ExportOptions) -> str | None:
+    """The sidecar's text; none where records hold scalar bands one by one, as the mixer suffices then."""
+    if not any(band.dims for band in bands) and not options.sequence_data and not options.collapse_bands:
+        return None
+    firsts = accumulate((band.depth for band in bands[:-1]), initial=0)
+    lengths = {dim: size for band in bands for dim, size in zip(band.dims, band.shape, strict=True)}
+    return Dimensions(
+        record="SequenceExample" if options.sequence_data else "Example",
+        bands=tuple(
+            BandDimensions(band.name, bands[0].name, first, band.dims, band.shape)
+            if options.collapse_bands
+            else BandDimensions(band.name, band.name, 0, band.dims, band.shape)
+            for band, first in zip(bands, firsts, strict=True)
+        ),
+        coords={
+            dim: dataset.coords[dim].values[:size]
+            for dim, size in lengths.items()
+            if dim in dataset.coords and dataset.sizes[dim] >= size
+        },
+        fill=float(options.default_value),
+    ).text()
+
+
+def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> Any:
+    """The chunked array of a band, (y, x) or (step, y, x), cut to its depth."""
+    y, x = georef.y_dim, georef.x_dim
+    further = [dim for dim in variable.dims if dim not in (y, x)]
+    if depth is None:
+        plane = variable.isel(dict.fromkeys(further, 0)).transpose(y, x)
+    elif len(further) == 1:
+        plane = variable.isel({further[0]: slice(depth)}).transpose(further[0], y, x)
+    else:
+        stacked = variable.drop_vars(further, errors="ignore").stack(_step=further, create_index=False)
+        plane = stacked.isel(_step=slice(depth)).transpose("_step", y, x)
     if plane.chunks is None:
-        plane = plane.chunk({y: _chunk_side(patch.y), x: _chunk_side(patch.x)})
+        pixels = _CHUNK_BYTES // (plane.dtype.itemsize * (plane.size // (plane.sizes[y] * plane.sizes[x])))
+        sides = {dim: side * max(1, int(pixels**0.5) // side) for dim, side in ((y, patch.y), (x, patch.x))}
+        plane = plane.chunk(sides)
     return plane.data
 
 
-def _chunk_side(patch: int) -> int:
-    return patch * max(1, _CHUNK_SIDE // patch)
+def _stored_dtype(dtype: np.dtype[Any], feature_types: FeatureTypes) -> str:
+    kind = kind_of(dtype, feature_types)
+    return {"float": "<f4", "bytes": "|u1"}.get(kind) or np.dtype(dtype).newbyteorder("=").str
+
+
+def _collapsed(
+    rules: Sequence[BandRule], dtypes: Sequence[np.dtype[Any]], options: ExportOptions
+) -> BandRule:
+    """One rule for all bands: byte, then int64, then float, whichever holds them all (the guide)."""
+    kinds = [kind_of(dtype, options.feature_types) for dtype in dtypes]
+    dtype = "<f4" if "float" in kinds else "<i8" if "int64" in kinds else "|u1"
+    planes = []
+    depth = 0
+    for rule in rules:
+        planes += [replace(plane, first=plane.first + depth) for plane in rule.planes]
+        depth += rule.depth
+    return BandRule(dtype, depth, tuple(planes), rules[0].default)
 
 
 def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -> None:
@@ -156,6 +296,10 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
         xr.align(mask, dataset, join="exact", copy=False)
     except ValueError as error:
         raise GridMismatchError(f"mask and the image have different coordinates: {error}") from error
+    if any(
+        size != 1 for dim, size in mask.sizes.items() if dim not in dataset.dims or dim not in mask.dims[-2:]
+    ):
+        raise OptionError(f"mask must have the dimensions y and x alone; it has {dict(mask.sizes)}.")
     return mask
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.export.patches import PatchRecords
 from xee_tf.geometry import PatchGrid
-from xee_tf.records.example import RecordLayout
 from xee_tf.records.members import compress_member
 from xee_tf.storage import Location
 
@@ -62,17 +62,17 @@ class BlockEncoder:
     Parameters
     ----------
     grid : PatchGrid
-    record : RecordLayout
-        One feature for each band.
+    record : PatchRecords
+        What a patch becomes.
     rules : tuple of BandRule
         One for each band.
-    mask_band : int or None
-        The number of the user's mask among the pieces.
+    mask_plane : int or None
+        The number of the user's mask among the planes.
     compressed : bool
     group : int
         Patches in a gzip member. It depends on the record size alone, so that the bytes of an
         export do not depend on how its source is chunked.
-    records_per_shard : int
+    patches_per_shard : int
     masked_threshold : float
     count_masked : bool
         Whether the proportion of masked pixels is needed.
@@ -81,12 +81,12 @@ class BlockEncoder:
     """
 
     grid: PatchGrid
-    record: RecordLayout
+    record: PatchRecords
     rules: tuple[BandRule, ...]
-    mask_band: int | None
+    mask_plane: int | None
     compressed: bool
     group: int
-    records_per_shard: int
+    patches_per_shard: int
     masked_threshold: float
     count_masked: bool
     folder: Location
@@ -111,44 +111,52 @@ class BlockEncoder:
         self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, NDArray[Any]]]
     ) -> Iterator[tuple[int, Run, list[Any]]]:
         window = layout.window(*block)
-        bands, masked = assemble(
-            window, pieces, self.rules, mask_band=self.mask_band, want_mask=self.count_masked
+        bands, masks = assemble(
+            window,
+            pieces,
+            self.rules,
+            mask_plane=self.mask_plane,
+            want_masks=self.count_masked or self.record.needs_masks,
+        )
+        # A pixel counts as masked if a band of it is: a scalar, or all steps of an array.
+        masked = (
+            np.logical_or.reduce([mask.all(axis=0) for mask in masks or []]) if self.count_masked else None
         )
         columns = layout.x.owned(block[1])
         for row in layout.y.owned(block[0]):
-            patches = [
-                cut_row(band, window, layout.y.patches, layout.x.patches, row, columns) for band in bands
-            ]
+
+            def cut(arrays: Sequence[NDArray[Any]], row: int = row) -> list[Any]:
+                y, x = layout.y.patches, layout.x.patches
+                return [cut_row(array, window, y, x, row, columns) for array in arrays]
+
             share = keep = None
             if masked is not None:
-                cut = cut_row(masked, window, layout.y.patches, layout.x.patches, row, columns)
-                share = cut.mean(axis=(1, 2))
+                share = cut([masked[None]])[0].mean(axis=(1, 2, 3))
                 keep = share <= self.masked_threshold
             first = row * self.grid.columns + columns[0]
-            encoded = self.record.encode(patches, keep)
+            encoded = self.record.encode(cut(bands), None if masks is None else cut(masks), keep)
+            offsets = encoded.offsets[:: self.record.per_patch]
             kept = np.ones(len(columns), bool) if keep is None else keep
             before = np.concatenate([[0], np.cumsum(kept)])
             for begin, end in self._shard_spans(first, first + len(columns)):
                 edges = before[np.array(self._member_edges(row, begin, end)) - first]
                 spans = [(a, b) for a, b in pairwise(edges.tolist()) if b > a]
-                members: list[Any] = [
-                    encoded.buffer[encoded.offsets[a] : encoded.offsets[b]] for a, b in spans
-                ]
+                members: list[Any] = [encoded.buffer[offsets[a] : offsets[b]] for a, b in spans]
                 if self.compressed:
                     members = [compress_member(member) for member in members]
                 numbers = np.flatnonzero(kept[begin - first : end - first])
                 run = Run(
                     first=begin,
-                    records=tuple(b - a for a, b in spans),
+                    records=tuple((b - a) * self.record.per_patch for a, b in spans),
                     sizes=tuple(len(member) for member in members),
                     patches=() if share is None else tuple((numbers + begin).tolist()),
                     masked=() if share is None else tuple(share[numbers + begin - first].tolist()),
                 )
-                yield begin // self.records_per_shard, run, members
+                yield begin // self.patches_per_shard, run, members
 
     def _shard_spans(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         while begin < end:
-            stop = min(end, (begin // self.records_per_shard + 1) * self.records_per_shard)
+            stop = min(end, (begin // self.patches_per_shard + 1) * self.patches_per_shard)
             yield begin, stop
             begin = stop
 

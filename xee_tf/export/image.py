@@ -11,7 +11,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from affine import Affine
 from dask.base import get_scheduler
@@ -24,12 +23,13 @@ from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import Bands, read_bands
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
-from xee_tf.export.plan import ExportPlan, lay_out_blocks, member_group
+from xee_tf.export.patches import records_of
+from xee_tf.export.plan import ExportPlan, lay_out_blocks, member_group, pixel_bytes
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.export.shards import Commit, write_shard
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
-from xee_tf.records.example import FeatureTypes, RecordLayout
+from xee_tf.records.example import FeatureTypes
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Image", "export_image", "plan_export"]
@@ -51,6 +51,7 @@ def export_image(
     tensor_depths: Mapping[str, int] | Sequence[int] | None = None,
     sequence_data: bool = False,
     collapse_bands: bool = False,
+    drop_masked_steps: bool = False,
     masked_threshold: float = 1.0,
     format_options: Mapping[str, Any] | None = None,
     region: Any = None,
@@ -93,8 +94,18 @@ def export_image(
     default_value : number
         Written where a band is masked: NaN, ``_FillValue``/nodata, `mask`, or outside the raster. For
         integer bands the fraction is dropped and the number clamped to the type's range. Default: 0.
-    tensor_depths, sequence_data, collapse_bands
-        Earth Engine's options for array bands; not written by this version.
+    tensor_depths : mapping from band to int, optional
+        Depth of every array band (a variable with further dimensions, such as time): it is truncated to
+        that, or filled up with `default_value`, and written channel, height, width. A sequence has one
+        depth for each array band. Default: the length that each has.
+    sequence_data : bool
+        Write a ``SequenceExample`` for each pixel, row-major in its patch: scalar bands as context, array
+        bands as feature lists, a list of one value for each step. Pixels have no margins.
+    collapse_bands : bool
+        All bands, array bands included, as one tensor (with `sequence_data`: one series) under the
+        first band's name, promoted to byte, int64 or float, whichever holds them all.
+    drop_masked_steps : bool
+        With `sequence_data`: write only the steps that are not masked, so that series are ragged.
     masked_threshold : float
         Patches with a larger proportion of masked pixels (masked in any band, margins included) are
         left out. Below 1 no mixer is written, as in Earth Engine; `index` keeps the georeference.
@@ -237,27 +248,19 @@ def _prepare(
         edge=options.edge,
         origin=Size(x=window.left, y=window.top),
     )
-    bands = read_bands(
-        dataset,
-        georef,
-        mask=mask,
-        patch=options.patch,
-        stored=grid.stored,
-        feature_types=options.feature_types,
-        default_value=options.default_value,
-    )
-    record = RecordLayout(bands.features)
+    bands = read_bands(dataset, georef, options, mask)
+    record = records_of(bands, grid.stored, options)
     plan = ExportPlan(
         names=None if path is None else ExportNames(Location.of(path, storage_options), options.compressed),
         grid=grid,
-        bands=bands.names,
+        bands=bands.bands,
         layout=record,
         rules=bands.rules,
         block_layout=lay_out_blocks(
             grid,
             georef.shape,
             chunk_grids(bands.arrays),
-            sum(np.dtype(rule.dtype).itemsize for rule in bands.rules),
+            pixel_bytes(bands.rules),
             member_group(grid, record),
         ),
         options=options,
@@ -293,10 +296,10 @@ def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed,
         grid=grid,
         record=plan.layout,
         rules=plan.rules,
-        mask_band=bands.mask_band,
+        mask_plane=bands.mask_plane,
         compressed=plan.compressed,
         group=layout.x.group,
-        records_per_shard=plan.records_per_shard,
+        patches_per_shard=plan.patches_per_shard,
         masked_threshold=plan.masked_threshold,
         count_masked=plan.masked_threshold < 1 or plan.options.index,
         folder=folder,
@@ -309,9 +312,9 @@ def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed,
     )
     shards = []
     for number in range(plan.shards):
-        first = number * plan.records_per_shard
+        first = number * plan.patches_per_shard
         (top, left), (bottom, right) = (
-            grid.locate(patch) for patch in (first, min(first + plan.records_per_shard, len(grid)) - 1)
+            grid.locate(patch) for patch in (first, min(first + plan.patches_per_shard, len(grid)) - 1)
         )
         if bottom > top:
             left, right = 0, grid.columns - 1
@@ -322,11 +325,24 @@ def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed,
             if (row, column) in blocks
         ]
         key = (f"{_NAME}-shard-{run}", number)
-        shards.append(gather(tasks, key, write_shard, needed, folder, number, first, plan.compressed))
+        shards.append(
+            gather(
+                tasks,
+                key,
+                write_shard,
+                needed,
+                folder,
+                number,
+                first * plan.layout.per_patch,
+                plan.compressed,
+            )
+        )
     commit = Commit(
         names=names,
         grid=grid,
+        records_per_patch=plan.layout.per_patch,
         folder=folder,
+        dimensions=bands.dimensions,
         mixer=plan.mixer,
         index=plan.options.index,
         overwrite=plan.options.if_exists == "overwrite",

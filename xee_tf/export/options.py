@@ -78,6 +78,10 @@ class ExportOptions:
     compressed: bool
     max_file_size: int
     default_value: float
+    tensor_depths: Mapping[str, int] | Sequence[int] | None
+    sequence_data: bool
+    collapse_bands: bool
+    drop_masked_steps: bool
     masked_threshold: float
     feature_types: FeatureTypes
     edge: Edge
@@ -96,6 +100,7 @@ class ExportOptions:
         tensor_depths: Any,
         sequence_data: Any,
         collapse_bands: Any,
+        drop_masked_steps: Any,
         masked_threshold: Any,
         feature_types: Any,
         edge: Any,
@@ -109,16 +114,6 @@ class ExportOptions:
         OptionError
             That names the option, the value and what was expected.
         """
-        for name, value in (
-            ("tensor_depths", tensor_depths),
-            ("sequence_data", sequence_data),
-            ("collapse_bands", collapse_bands),
-        ):
-            if value:
-                raise OptionError(
-                    f"{name}={value!r}: array bands, SequenceExamples and collapsed bands are not written "
-                    "by this version of xee_tf. Export scalar bands, one variable or band for each."
-                )
         patch = _positive(Size.from_xy(patch_dimensions, "patch_dimensions"), "patch_dimensions")
         kernel = _positive(Size.from_xy(kernel_size, "kernel_size"), "kernel_size")
         if isinstance(max_file_size, bool) or not _number(max_file_size) or int(max_file_size) < 1:
@@ -129,6 +124,14 @@ class ExportOptions:
             raise OptionError(
                 f"masked_threshold must be a proportion between 0 and 1; got {masked_threshold!r}."
             )
+        if tensor_depths is not None and not isinstance(tensor_depths, Mapping | Sequence):
+            raise OptionError(
+                f"tensor_depths must be a mapping from array bands to depths; got {tensor_depths!r}."
+            )
+        if drop_masked_steps and not sequence_data:
+            raise OptionError(
+                "drop_masked_steps=True needs sequence_data=True: a patch has the same steps at every pixel."
+            )
         _one_of("feature_types", feature_types, get_args(FeatureTypes))
         _one_of("edge", edge, get_args(Edge))
         _one_of("if_exists", if_exists, get_args(IfExists))
@@ -138,6 +141,10 @@ class ExportOptions:
             compressed=bool(compressed),
             max_file_size=int(max_file_size),
             default_value=default_value,
+            tensor_depths=tensor_depths,
+            sequence_data=bool(sequence_data),
+            collapse_bands=bool(collapse_bands),
+            drop_masked_steps=bool(drop_masked_steps),
             masked_threshold=float(masked_threshold),
             feature_types=feature_types,
             edge=edge,

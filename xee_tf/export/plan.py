@@ -15,12 +15,13 @@ from dask.utils import format_bytes
 
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid, merge_edges
+from xee_tf.export.bands import Band
 from xee_tf.export.options import ExportOptions
+from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.records.example import RecordLayout
 
-__all__ = ["ExportPlan", "lay_out_blocks", "member_group"]
+__all__ = ["ExportPlan", "lay_out_blocks", "member_group", "pixel_bytes"]
 
 #: A gzip member holds at least this many bytes where patches are small: enough to compress well,
 #: little enough that reading one patch inflates little else.
@@ -31,13 +32,18 @@ _TASK_BYTES = 5500
 _BLOCK_BYTES = (1 << 20, 16 << 20)
 
 
-def member_group(grid: PatchGrid, record: RecordLayout) -> int:
+def member_group(grid: PatchGrid, record: PatchRecords) -> int:
     """Patches in a gzip member: a property of the records, never of the chunks."""
-    return min(grid.columns, max(1, _MEMBER_BYTES // record.framed_size))
+    return min(grid.columns, max(1, _MEMBER_BYTES // (record.framed_size * record.per_patch)))
+
+
+def pixel_bytes(rules: Sequence[BandRule]) -> int:
+    """Bytes of one pixel in all assembled bands."""
+    return sum(np.dtype(rule.dtype).itemsize * rule.depth for rule in rules)
 
 
 def lay_out_blocks(
-    grid: PatchGrid, raster: Size, bands: Sequence[ChunkGrid], pixel_bytes: int, group: int
+    grid: PatchGrid, raster: Size, planes: Sequence[ChunkGrid], pixel_size: int, group: int
 ) -> BlockLayout:
     """Choose the blocks of an export.
 
@@ -49,15 +55,15 @@ def lay_out_blocks(
     grid : PatchGrid
     raster : Size
         Pixels of the source.
-    bands : sequence of ChunkGrid
-    pixel_bytes : int
+    planes : sequence of ChunkGrid
+    pixel_size : int
         Bytes of one pixel in all assembled bands.
     group : int
         Patches that stay together along x.
     """
-    chunkings = Counter({(band.y, band.x): 0 for band in bands})
-    for band in bands:
-        chunkings[band.y, band.x] += band.itemsize
+    chunkings = Counter({(plane.y, plane.x): 0 for plane in planes})
+    for plane in planes:
+        chunkings[plane.y, plane.x] += plane.itemsize
     edges_y, edges_x = chunkings.most_common(1)[0][0]
     y, x = grid.axis_y, grid.axis_x
     span_y, span_x = (
@@ -65,8 +71,8 @@ def lay_out_blocks(
         for length, (begin, end) in ((raster.y, y.halo(0, y.count - 1)), (raster.x, x.halo(0, x.count - 1)))
     )
     # Three tasks a block are worth it only if it has two chunks at least.
-    alone = sum((band.y, band.x) == (edges_y, edges_x) for band in bands) == 1
-    wanted = int(np.clip(grid.shape.pixels * pixel_bytes / 64, *_BLOCK_BYTES)) // pixel_bytes
+    alone = sum((plane.y, plane.x) == (edges_y, edges_x) for plane in planes) == 1
+    wanted = int(np.clip(grid.shape.pixels * pixel_size / 64, *_BLOCK_BYTES)) // pixel_size
     rows = merge_edges(edges_y, *span_y, pixels=y.patch)
     height = int(np.diff(rows).max())
     columns = merge_edges(
@@ -77,7 +83,7 @@ def lay_out_blocks(
         many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
         rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, wanted // width), chunks=2 if many else 1)
     return BlockLayout(
-        y=BlockAxis(rows, raster.y, y), x=BlockAxis(columns, raster.x, x, group), bands=tuple(bands)
+        y=BlockAxis(rows, raster.y, y), x=BlockAxis(columns, raster.x, x, group), planes=tuple(planes)
     )
 
 
@@ -91,14 +97,14 @@ class ExportPlan:
         Where it would be written.
     grid : PatchGrid
         The patches.
-    bands : tuple of str
-        Names of the features.
-    layout : RecordLayout
-        The bytes of a record.
+    bands : tuple of Band
+        Names and further dimensions of the bands.
+    layout : PatchRecords
+        What a patch becomes, and the bytes of a record.
     rules : tuple of BandRule
         Output dtype, default and nodata of each band.
     block_layout : BlockLayout
-        Which block makes which patches; its last band may be the user's mask.
+        Which block makes which patches; its last plane may be the user's mask.
     options : ExportOptions
 
     Examples
@@ -114,8 +120,8 @@ class ExportPlan:
 
     names: ExportNames | None
     grid: PatchGrid
-    bands: tuple[str, ...]
-    layout: RecordLayout
+    bands: tuple[Band, ...]
+    layout: PatchRecords
     rules: tuple[BandRule, ...]
     block_layout: BlockLayout
     options: ExportOptions
@@ -142,8 +148,8 @@ class ExportPlan:
 
     @property
     def records(self) -> int:
-        """Examples; an upper bound where `masked_threshold` is below 1."""
-        return len(self.grid)
+        """Examples, or SequenceExamples; an upper bound where `masked_threshold` is below 1."""
+        return len(self.grid) * self.layout.per_patch
 
     @property
     def record_bytes(self) -> int:
@@ -151,14 +157,22 @@ class ExportPlan:
         return self.layout.framed_size
 
     @property
+    def patches_per_shard(self) -> int:
+        """As many as stay within `max_file_size` before compression, and at least one.
+
+        Records of pixels are not counted one by one: a patch is never split (our choice).
+        """
+        return max(1, self.options.max_file_size // (self.record_bytes * self.layout.per_patch))
+
+    @property
     def records_per_shard(self) -> int:
-        """As many as stay within `max_file_size` before compression, and at least one."""
-        return max(1, self.options.max_file_size // self.record_bytes)
+        """Records in a full shard."""
+        return self.patches_per_shard * self.layout.per_patch
 
     @property
     def shards(self) -> int:
         """TFRecord files."""
-        return -(-self.records // self.records_per_shard)
+        return -(-len(self.grid) // self.patches_per_shard)
 
     @property
     def total_bytes(self) -> int:
@@ -180,10 +194,10 @@ class ExportPlan:
         """Dask tasks, one for each source chunk included."""
         layout = self.block_layout
         homes = {
-            layout.home(band, *chunk)
-            for band in range(len(layout.bands))
-            for chunk in layout.chunks(band)
-            if layout.strips(band, *chunk)
+            layout.home(plane, *chunk)
+            for plane in range(len(layout.planes))
+            for chunk in layout.chunks(plane)
+            if layout.strips(plane, *chunk)
         }
         blocks = sum(1 for _ in layout.blocks())
         chain = 0 if self.blocks == (1, 1) else blocks + 1
@@ -197,7 +211,7 @@ class ExportPlan:
     @cached_property
     def _chunk_memory(self) -> int:
         y, x = self.block_layout.y, self.block_layout.x
-        return sum(_extent(y, b.y) * _extent(x, b.x) * b.itemsize for b in self.block_layout.bands)
+        return sum(_extent(y, p.y) * _extent(x, p.x) * p.itemsize for p in self.block_layout.planes)
 
     @cached_property
     def _work_memory(self) -> int:
@@ -205,19 +219,20 @@ class ExportPlan:
         height, width = (
             max(end - begin for begin, end in map(axis.window, range(len(axis)))) for axis in (y, x)
         )
-        pixel_bytes = sum(np.dtype(rule.dtype).itemsize for rule in self.rules)
         columns = max(len(x.owned(column)) for column in range(len(x)))
-        return height * width * pixel_bytes + int(1.5 * columns * self.record_bytes)
+        return height * width * pixel_bytes(self.rules) + int(
+            1.5 * columns * self.record_bytes * self.layout.per_patch
+        )
 
     @cached_property
     def waiting_memory(self) -> int:
         """Bytes of the strips of one row of blocks, which wait for the row below."""
         layout = self.block_layout
         rows = np.zeros(len(layout.y), np.int64)
-        for band, grid in enumerate(layout.bands):
-            for iy, ix in layout.chunks(band):
-                size = sum(window.size.pixels for window in layout.strips(band, iy, ix).values())
-                rows[layout.home(band, iy, ix)[0]] += size * grid.itemsize
+        for plane, grid in enumerate(layout.planes):
+            for iy, ix in layout.chunks(plane):
+                size = sum(window.size.pixels for window in layout.strips(plane, iy, ix).values())
+                rows[layout.home(plane, iy, ix)[0]] += size * grid.itemsize
         return int(rows.max())
 
     @cached_property
@@ -238,9 +253,9 @@ class ExportPlan:
         available = psutil.virtual_memory().total
         if self.peak_memory < 0.8 * available:
             return ()
-        bands = self.block_layout.bands
-        height = max(max(np.diff(band.y)) for band in bands)
-        width = max(max(np.diff(band.x)) for band in bands)
+        planes = self.block_layout.planes
+        height = max(max(np.diff(plane.y)) for plane in planes)
+        width = max(max(np.diff(plane.x)) for plane in planes)
         return (
             f"This will not fit in memory: one task holds {format_bytes(self.task_memory)}, and {CPU_COUNT} "
             f"at once need about {format_bytes(self.peak_memory)} of the {format_bytes(available)} here. "

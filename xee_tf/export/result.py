@@ -45,14 +45,20 @@ class ExportResult:
         Engine.
     index : Location or None
         The GeoParquet patch index, if one was asked for.
+    dimensions : Location or None
+        What the mixer does not hold of array bands: their dimensions and coordinates.
     grid : PatchGrid
         The patches, those left out by `masked_threshold` included.
+    records_per_patch : int
+        1, or the pixels of a patch where each of them is a SequenceExample.
     """
 
     files: tuple[ShardInfo, ...]
     mixer: Location | None
     index: Location | None
+    dimensions: Location | None
     grid: PatchGrid
+    records_per_patch: int = 1
 
     @property
     def records(self) -> int:
@@ -62,7 +68,7 @@ class ExportResult:
     @property
     def dropped(self) -> int:
         """Patches left out because too much of them is masked."""
-        return len(self.grid) - self.records
+        return len(self.grid) - self.records // self.records_per_patch
 
     @property
     def bytes(self) -> int:
@@ -108,9 +114,15 @@ class ExportNames:
         """The patch index (our addition)."""
         return self.prefix.with_suffix("-index.parquet")
 
+    @property
+    def dimensions(self) -> Location:
+        """What the mixer does not hold of array bands (our addition)."""
+        return self.prefix.with_suffix("-dimensions.json")
+
     def existing(self) -> list[Location]:
         """Files of an earlier export under the same prefix."""
         pattern = re.compile(
-            re.escape(self.prefix.name) + r"-(\d{5,}\.tfrecord(\.gz)?|mixer\.json|index\.parquet)"
+            re.escape(self.prefix.name)
+            + r"-(\d{5,}\.tfrecord(\.gz)?|mixer\.json|index\.parquet|dimensions\.json)"
         )
         return [file for file in self.prefix.siblings() if pattern.fullmatch(file.name)]

@@ -46,7 +46,7 @@ class WrittenShard:
 
 
 def write_shard(
-    folder: Location, number: int, first: int, compressed: bool, blocks: Sequence[Sequence[Part]]
+    folder: Location, number: int, first_record: int, compressed: bool, blocks: Sequence[Sequence[Part]]
 ) -> WrittenShard:
     """Join the parts of one shard in the order of their records.
 
@@ -54,8 +54,8 @@ def write_shard(
     ----------
     folder : Location
         Where parts wait and the shard is put.
-    number, first : int
-        Number of the shard, and of its first patch.
+    number, first_record : int
+        Number of the shard, and of its first record.
     compressed : bool
     blocks : sequence
         What the `BlockEncoder` gave back for every block that has a part in this shard.
@@ -82,7 +82,7 @@ def write_shard(
     with _Sink(folder.child(f"{number:05d}.shard")) as sink, ExitStack() as stack:
         skip = 0
         if compressed:
-            sink.write(_header(runs, first))
+            sink.write(_header(runs, first_record))
             skip = len(MEMBER_HEADER)  # the header with the index stands in its place
         open_parts: dict[str, Any] = {}
         for run, part, start in ordered:
@@ -141,12 +141,12 @@ class _Sink:
             length -= got
 
 
-def _header(runs: Sequence[Run], first: int) -> bytes:
+def _header(runs: Sequence[Run], first_record: int) -> bytes:
     records = tuple(chain.from_iterable(run.records for run in runs))
     sizes = tuple(chain.from_iterable(run.sizes for run in runs))
     if not records:
         return MEMBER_HEADER
-    return indexed_header(MemberIndex(first, records, sizes))
+    return indexed_header(MemberIndex(first_record, records, sizes))
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,11 @@ class Commit:
     ----------
     names : ExportNames
     grid : PatchGrid
+    records_per_patch : int
     folder : Location
         Where the finished shards are.
+    dimensions : str or None
+        What the sidecar of array bands says, if there is one.
     mixer, index : bool
         Whether these are written.
     overwrite : bool
@@ -167,7 +170,9 @@ class Commit:
 
     names: ExportNames
     grid: PatchGrid
+    records_per_patch: int
     folder: Location
+    dimensions: str | None
     mixer: bool
     index: bool
     overwrite: bool
@@ -188,6 +193,8 @@ class Commit:
                 raise DestinationError(f"Shard {shard.number} has gone from {self.folder}; export again.")
         if self.index:
             self.names.index.write_bytes(self._index(shards))
+        if self.dimensions is not None:
+            self.names.dimensions.write_bytes(self.dimensions.encode())
         if self.mixer:
             Mixer.from_grid(self.grid).write(self.names.mixer)
         with suppress(FileNotFoundError):
@@ -199,7 +206,9 @@ class Commit:
             ),
             mixer=self.names.mixer if self.mixer else None,
             index=self.names.index if self.index else None,
+            dimensions=None if self.dimensions is None else self.names.dimensions,
             grid=self.grid,
+            records_per_patch=self.records_per_patch,
         )
 
     def _index(self, shards: Sequence[WrittenShard]) -> bytes:
@@ -217,7 +226,7 @@ class Commit:
         frame = gpd.GeoDataFrame(
             {
                 "file": np.repeat([self.names.shard(shard.number).name for shard in shards], counts),
-                "record": np.concatenate([np.arange(count) for count in counts]),
+                "record": np.concatenate([np.arange(count) * self.records_per_patch for count in counts]),
                 "patch": patches,
                 "row": rows,
                 "column": columns,

@@ -1,0 +1,215 @@
+"""Array bands, collapsed bands and pixels as SequenceExamples, read by TensorFlow's own protobufs."""
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import tensorflow as tf
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xee_tf
+from tests.oracle import cut_patches
+from tests.rasters import random_band, raster
+from tests.strategies import chunkings, sizes
+
+ARRAYS = ["uint8", "int16", "float32"]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("xee_tf.export.plan._BLOCK_BYTES", (1, 1))
+
+
+def raw_records(result):
+    paths = [file.path for file in result.files]
+    compression = "GZIP" if paths[0].endswith(".gz") else ""
+    return list(tf.data.TFRecordDataset(paths, compression_type=compression).as_numpy_iterator())
+
+
+def numbers(feature):
+    """The values of a protobuf Feature."""
+    kind = feature.WhichOneof("kind")
+    if kind == "bytes_list":
+        return np.frombuffer(b"".join(feature.bytes_list.value), np.uint8)
+    return np.array(getattr(feature, kind).value)
+
+
+@st.composite
+def cases(draw):
+    shape = draw(sizes(2, 18))
+    patch = (draw(st.integers(1, min(7, shape.x))), draw(st.integers(1, min(7, shape.y))))
+    bands = {}
+    for number in range(draw(st.integers(1, 3))):
+        steps = draw(st.integers(1, 4)) if draw(st.booleans()) or not number else 0
+        chunks = (chunkings(steps) if steps else st.just(()), chunkings(shape.y), chunkings(shape.x))
+        depth = draw(st.integers(1, 5)) if steps else 1
+        bands[f"B{number}"] = (draw(st.sampled_from(ARRAYS)), steps, depth, *(draw(c) for c in chunks))
+    options = {
+        "patch_dimensions": patch,
+        "default_value": draw(st.sampled_from([0, -3, 300])),
+        "feature_types": draw(st.sampled_from(["float", "band"])),
+        "collapse_bands": draw(st.booleans()),
+        "compressed": draw(st.booleans()),
+        "max_file_size": draw(st.sampled_from([3000, 2**30])),
+    }
+    if draw(st.booleans()):
+        options["sequence_data"] = True
+        options["drop_masked_steps"] = draw(st.booleans())
+    else:
+        options["kernel_size"] = draw(st.sampled_from([(1, 1), (2, 2)]))
+    return shape, bands, options, draw(st.integers(0, 9))
+
+
+def build(shape, bands, seed):
+    """The Dataset, and for each band its steps and where they are masked, in numpy."""
+    rng = np.random.default_rng(seed)
+    ds = raster({"template": np.zeros(shape.shape)}).drop_vars("template")
+    arrays, absent = {}, {}
+    for number, (name, (dtype, steps, _, *chunks)) in enumerate(bands.items()):
+        array = random_band((max(steps, 1), *shape.shape), dtype, seed + number)
+        masked = rng.random(array.shape) < 0.2 if dtype == "float32" else array == 5
+        if dtype == "float32":
+            array[masked] = np.nan
+        arrays[name], absent[name] = np.nan_to_num(array), masked
+        attrs = {} if dtype == "float32" else {"_FillValue": 5}
+        dims = (f"time{number}", "y", "x") if steps else ("y", "x")
+        data = da.from_array(
+            array if steps else array[0], chunks=tuple(chunks) if steps else tuple(chunks[1:])
+        )
+        ds[name] = (dims, data, attrs)
+    return ds, arrays, absent
+
+
+@settings(max_examples=80)
+@given(cases())
+def test_every_value_of_array_bands(tmp_path_factory, case):
+    shape, bands, options, seed = case
+    ds, arrays, absent = build(shape, bands, seed)
+    depths = {name: depth for name, (_, steps, depth, *_) in bands.items() if steps}
+    folder = tmp_path_factory.mktemp("arrays")
+    with dask.config.set(scheduler="sync"):
+        result = ds.tfexport(folder / "scene", tensor_depths=depths, **options)
+
+    # For each patch and band: (depth, height, width) values, and which of them are masked.
+    cut = {"patch": options["patch_dimensions"], "kernel": options.get("kernel_size", (1, 1))}
+    expected = []
+    for name, (dtype, steps, depth, *_) in bands.items():
+        default = options["default_value"]
+        if dtype != "float32":
+            default = np.clip(default, np.iinfo(dtype).min, np.iinfo(dtype).max)
+        planes = []
+        for step in range(depth if steps else 1):
+            values = np.full(shape.shape, default, "f8")
+            masked = np.ones(shape.shape, bool)
+            if step < len(arrays[name]):
+                values, masked = arrays[name][step].astype("f8"), absent[name][step]
+            patches, _ = cut_patches(values, **cut, default=default, masked=masked)
+            where, _ = cut_patches(masked.astype("f8"), **cut, default=1, masked=masked)
+            planes.append((np.stack(patches), np.stack(where) > 0))
+        expected.append(tuple(np.stack(parts, axis=1) for parts in zip(*planes, strict=True)))
+    names = list(bands)
+    series = [name in depths for name in bands]
+    if options["collapse_bands"]:
+        expected = [tuple(np.concatenate(parts, axis=1) for parts in zip(*expected, strict=True))]
+        names, series = names[:1], [expected[0][0].shape[1] > 1 or series[0]]
+
+    found = raw_records(result)
+    if not options.get("sequence_data"):
+        assert len(found) == len(result.grid)
+        for number, data in enumerate(found):
+            example = tf.train.Example.FromString(data)
+            assert set(example.features.feature) == set(names)
+            for name, (values, _) in zip(names, expected, strict=True):
+                np.testing.assert_array_equal(numbers(example.features.feature[name]), values[number].ravel())
+        return
+    pixels = options["patch_dimensions"][0] * options["patch_dimensions"][1]
+    assert len(found) == len(result.grid) * pixels == result.records
+    for number, data in enumerate(found):
+        example = tf.train.SequenceExample.FromString(data)
+        patch, pixel = divmod(number, pixels)
+        context = {name for name, one in zip(names, series, strict=True) if not one}
+        assert set(example.context.feature) == context
+        for name, one, (values, masked) in zip(names, series, expected, strict=True):
+            steps = values[patch].reshape(len(values[patch]), -1)[:, pixel]
+            if not one:
+                np.testing.assert_array_equal(numbers(example.context.feature[name]), steps)
+                continue
+            if options["drop_masked_steps"]:
+                steps = steps[~masked[patch].reshape(len(steps), -1)[:, pixel]]
+            lists = example.feature_lists.feature_list[name].feature
+            assert [numbers(each).tolist() for each in lists] == [[step] for step in steps]
+
+
+def test_each_chunk_of_a_series_is_loaded_once(tmp_path):
+    loads = []
+
+    def load(block, block_info=None):
+        loads.append(tuple(block_info[0]["chunk-location"]))
+        return block
+
+    cube = random_band((6, 40, 40))
+    lazy = da.from_array(cube, chunks=(2, 16, 16)).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
+    ds = raster({"a": cube[0]}).assign(a=(("time", "y", "x"), lazy))
+    result = ds.tfexport(tmp_path / "scene", patch_dimensions=10, kernel_size=4)
+    assert len(loads) == len(set(loads)) == 3 * 9
+    patches = [np.stack(cut_patches(step, patch=(10, 10), kernel=(4, 4), default=0)[0]) for step in cube]
+    for number, data in enumerate(raw_records(result)):
+        found = numbers(tf.train.Example.FromString(data).features.feature["a"])
+        np.testing.assert_array_equal(found.reshape(6, 14, 14), np.stack([step[number] for step in patches]))
+
+
+def test_several_further_dimensions_are_flattened_in_their_order(tmp_path):
+    cube = random_band((2, 3, 10, 10))
+    ds = raster({"a": cube[0, 0]}).assign(a=(("y", "time", "wave", "x"), cube.transpose(2, 0, 1, 3)))
+    result = ds.tfexport(tmp_path / "scene", patch_dimensions=10)
+    (data,) = raw_records(result)
+    found = numbers(tf.train.Example.FromString(data).features.feature["a"])
+    np.testing.assert_array_equal(found.reshape(cube.shape), cube)
+
+
+def test_what_the_mixer_does_not_hold_stands_beside_it(tmp_path):
+    from xee_tf.dimensions import Dimensions
+
+    time = np.array(["2020-05-01", "2020-06-11T12:30"], "datetime64[ns]")
+    ds = raster({"slope": random_band((8, 8))})
+    ds["ndvi"] = xr.DataArray(random_band((2, 8, 8)), dims=("time", "y", "x"), coords={"time": time})
+    result = ds.tfexport(tmp_path / "scene", patch_dimensions=8, default_value=-1)
+    found = Dimensions.parse((tmp_path / "scene-dimensions.json").read_text())
+    assert str(result.dimensions).endswith("scene-dimensions.json")
+    assert [(band.name, band.dims, band.shape) for band in found.bands] == [
+        ("slope", (), ()),
+        ("ndvi", ("time",), (2,)),
+    ]
+    np.testing.assert_array_equal(found.coords["time"], time)
+    assert found.fill == -1
+    assert ds[["slope"]].tfexport(tmp_path / "flat", patch_dimensions=8).dimensions is None
+
+
+def test_series_without_an_array_band_are_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="no array band"):
+        result = raster({"a": random_band((4, 4))}).tfexport(
+            tmp_path / "scene", patch_dimensions=2, sequence_data=True
+        )
+    example = tf.train.SequenceExample.FromString(raw_records(result)[0])
+    assert not example.feature_lists.feature_list
+
+
+def test_tensorflow_parses_series_with_its_own_spec(tmp_path):
+    cube = random_band((5, 8, 8))
+    ds = raster({"slope": random_band((8, 8))}).assign(ndvi=(("time", "y", "x"), cube))
+    result = ds.tfexport(tmp_path / "scene", patch_dimensions=8, sequence_data=True)
+    context, series = tf.io.parse_single_sequence_example(
+        raw_records(result)[11],
+        {"slope": tf.io.FixedLenFeature([], tf.float32)},
+        {"ndvi": tf.io.FixedLenSequenceFeature([], tf.float32)},
+    )
+    assert context["slope"].numpy() == ds.slope.values[1, 3]
+    np.testing.assert_array_equal(series["ndvi"], cube[:, 1, 3])
+
+
+def test_a_sequence_of_depths_serves_those_who_follow_the_guide(tmp_path):
+    ds = raster({"a": random_band((8, 8))}).expand_dims(time=4)
+    plan = xee_tf.plan_export(ds, patch_dimensions=8, format_options={"tensorDepths": [3]})
+    assert plan.bands[0].shape == (3,)

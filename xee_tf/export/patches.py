@@ -1,0 +1,174 @@
+"""What a patch becomes: one Example, or a SequenceExample for each of its pixels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xee_tf.errors import OptionError
+from xee_tf.export.bands import Bands
+from xee_tf.export.options import ExportOptions
+from xee_tf.geometry import Size
+from xee_tf.records.example import Encoded, Feature, Kind, RecordLayout
+from xee_tf.records.sequence import SequenceLayout
+
+__all__ = ["PatchExamples", "PatchRecords", "PixelSequences", "records_of"]
+
+_KINDS: dict[str, Kind] = {"<f4": "float", "|u1": "bytes"}
+
+
+@dataclass(frozen=True)
+class PatchExamples:
+    """One Example a patch: a feature for each band; channel, height, width."""
+
+    layout: RecordLayout
+    per_patch: Literal[1] = 1
+    needs_masks: Literal[False] = False
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """All features."""
+        return self.layout.features
+
+    @property
+    def exact(self) -> bool:
+        """Whether all records have the same number of bytes."""
+        return self.layout.exact
+
+    @property
+    def framed_size(self) -> int:
+        """Bytes of the largest record with its framing."""
+        return self.layout.framed_size
+
+    def encode(
+        self,
+        bands: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[np.bool_]] | None,
+        keep: NDArray[np.bool_] | None,
+    ) -> Encoded:
+        """Records of patches (n, depth, height, width), one array a band."""
+        return self.layout.encode(bands, keep)
+
+
+@dataclass(frozen=True)
+class PixelSequences:
+    """A SequenceExample a pixel, row-major: scalar bands as context, array bands as feature lists.
+
+    Parameters
+    ----------
+    layout : SequenceLayout
+    depths : tuple of int
+        Steps of each band; 0 for a scalar band.
+    per_patch : int
+        Pixels of a patch.
+    drop_masked_steps : bool
+        Leave masked steps out of their series.
+    """
+
+    layout: SequenceLayout
+    depths: tuple[int, ...]
+    per_patch: int
+    drop_masked_steps: bool
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether `encode` asks what is masked."""
+        return self.drop_masked_steps
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """All features, those of the context first."""
+        return (*self.layout.context, *self.layout.sequences)
+
+    @property
+    def exact(self) -> bool:
+        """Whether all records have the same number of bytes."""
+        return self.layout.exact and not self.drop_masked_steps
+
+    @property
+    def framed_size(self) -> int:
+        """Bytes of the largest record with its framing."""
+        return self.layout.framed_size([depth for depth in self.depths if depth])
+
+    def encode(
+        self,
+        bands: Sequence[NDArray[Any]],
+        masks: Sequence[NDArray[np.bool_]] | None,
+        keep: NDArray[np.bool_] | None,
+    ) -> Encoded:
+        """Records of patches (n, depth, height, width), one array a band."""
+        if keep is not None and not keep.all():
+            bands = [band[keep] for band in bands]
+            masks = None if masks is None else [mask[keep] for mask in masks]
+        context = [_series(band)[:, 0] for band, depth in zip(bands, self.depths, strict=True) if not depth]
+        sequences = [_series(band) for band, depth in zip(bands, self.depths, strict=True) if depth]
+        kept = None
+        if self.drop_masked_steps and masks is not None:
+            kept = [~_series(mask) for mask, depth in zip(masks, self.depths, strict=True) if depth]
+        return self.layout.encode(context, sequences, keep_steps=kept)
+
+
+PatchRecords = PatchExamples | PixelSequences
+
+
+def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecords:
+    """What the patches of an export become.
+
+    Parameters
+    ----------
+    bands : Bands
+    stored : Size
+        Pixels of a stored patch.
+    options : ExportOptions
+
+    Raises
+    ------
+    OptionError
+        If pixels are asked for, and a kernel.
+    """
+    rules = bands.rules
+    names = bands.names[: len(rules)]
+    scalar = [rule.depth == 1 and not band.dims for rule, band in zip(rules, bands.bands, strict=False)]
+    kinds = [_KINDS.get(rule.dtype, "int64") for rule in rules]
+    if not options.sequence_data:
+        return PatchExamples(
+            RecordLayout(
+                tuple(
+                    Feature(name, kind, rule.depth * stored.pixels, rule.dtype)
+                    for name, kind, rule in zip(names, kinds, rules, strict=True)
+                )
+            )
+        )
+    if options.kernel.xy != (1, 1):
+        raise OptionError(
+            "sequence_data=True writes pixels, which have no margins: leave "
+            f"kernel_size={options.kernel.xy} out."
+        )
+    if all(scalar):
+        warnings.warn(
+            "sequence_data=True, but there is no array band: the records have a context and no series.",
+            UserWarning,
+            stacklevel=5,
+        )
+    features = [
+        Feature(name, kind, 1, rule.dtype) for name, kind, rule in zip(names, kinds, rules, strict=True)
+    ]
+    return PixelSequences(
+        layout=SequenceLayout(
+            context=tuple(feature for feature, one in zip(features, scalar, strict=True) if one),
+            sequences=tuple(feature for feature, one in zip(features, scalar, strict=True) if not one),
+        ),
+        depths=tuple(0 if one else rule.depth for rule, one in zip(rules, scalar, strict=True)),
+        per_patch=stored.pixels,
+        drop_masked_steps=options.drop_masked_steps,
+    )
+
+
+def _series(band: NDArray[Any]) -> NDArray[Any]:
+    """(n, depth, height, width) as pixels (n * height * width, depth)."""
+    return np.moveaxis(band, 1, -1).reshape(-1, band.shape[1])
