@@ -213,3 +213,51 @@ def test_a_sequence_of_depths_serves_those_who_follow_the_guide(tmp_path):
     ds = raster({"a": random_band((8, 8))}).expand_dims(time=4)
     plan = xee_tf.plan_export(ds, patch_dimensions=8, format_options={"tensorDepths": [3]})
     assert plan.bands[0].shape == (3,)
+
+
+def test_a_split_dimension_makes_an_export_of_each_step_and_loads_once(tmp_path):
+    loads = []
+
+    def load(block, block_info=None):
+        loads.append(tuple(block_info[0]["chunk-location"]))
+        return block
+
+    cube = random_band((3, 40, 40))
+    lazy = da.from_array(cube, chunks=(2, 16, 16)).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
+    time = np.array(["2020-05-01", "2020-06-11", "2021-01-05"], "datetime64[ns]")
+    ds = raster({"slope": random_band((40, 40), seed=9)}).assign(a=(("time", "y", "x"), lazy), time=time)
+    options = {"patch_dimensions": 10, "kernel_size": 4, "split_dim": "time"}
+    assert "exports  3" in repr(ds.tfexport.plan(tmp_path / "scene", **options))
+    results = ds.tfexport(tmp_path / "scene", **options)
+    assert list(results) == ["20200501", "20200611", "20210105"]
+    assert len(loads) == len(set(loads)) == 2 * 9
+    assert (tmp_path / "scene_20200611-mixer.json").exists()
+    for step, result in enumerate(results.values()):
+        patches, _ = cut_patches(cube[step], patch=(10, 10), kernel=(4, 4), default=0)
+        found = [tf.train.Example.FromString(data) for data in raw_records(result)]
+        assert set(found[0].features.feature) == {"a", "slope"}
+        for example, patch in zip(found, patches, strict=True):
+            np.testing.assert_array_equal(numbers(example.features.feature["a"]), patch.ravel())
+    with pytest.raises(
+        xee_tf.OptionError, match=r"split_dim='date' is not a dimension; there are \['y', 'x', 'time'\]"
+    ):
+        ds.tfexport(tmp_path / "scene", split_dim="date")
+
+
+@pytest.mark.parametrize(
+    ("coordinate", "labels"),
+    [
+        (
+            np.array(["2020-05-01T10", "2020-05-01T12"], "datetime64[ns]"),
+            ["20200501T100000", "20200501T120000"],
+        ),
+        (["wet season", "dry"], ["wet-season", "dry"]),
+        ([1, 2], ["1", "2"]),
+        (None, ["00000", "00001"]),
+    ],
+)
+def test_steps_are_named_after_their_coordinate(tmp_path, coordinate, labels):
+    ds = raster({"a": random_band((8, 8))}).expand_dims(time=2)
+    if coordinate is not None:
+        ds = ds.assign_coords(time=coordinate)
+    assert list(ds.tfexport(tmp_path / "scene", patch_dimensions=8, split_dim="time")) == labels

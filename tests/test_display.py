@@ -182,7 +182,7 @@ def test_picture_is_bounded_and_well_formed(shape, patch, margin, edge):
     svg = grid_svg(grid, edges, edges)
     elements = list(ElementTree.fromstring(svg).iter())
     assert len(elements) < 240
-    assert len(svg) < 20_000
+    assert len(svg) < 24_000
     assert "id=" not in svg
     numbers = [
         float(element.get(name))

@@ -24,7 +24,7 @@ class TFExportAccessor:
     def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
         self._obj = obj
 
-    def __call__(self, path: PathLike, **options: Any) -> ExportResult | Delayed:
+    def __call__(self, path: PathLike, **options: Any) -> ExportResult | dict[str, ExportResult] | Delayed:
         """Export; see `xee_tf.export_image`."""
         return export_image(self._obj, path, **options)
 

@@ -67,9 +67,8 @@ class Dimensions:
     Examples
     --------
     >>> time = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
-    >>> found = Dimensions.parse(
-    ...     Dimensions("Example", (BandDimensions("ndvi", "ndvi", 0, ("time",), (2,)),), {"time": time}).text()
-    ... )
+    >>> bands = (BandDimensions("ndvi", "ndvi", 0, ("time",), (2,)),)
+    >>> found = Dimensions.parse(Dimensions("Example", bands, {"time": time}).text())
     >>> found.bands[0].dims, found.coords["time"][1]
     (('time',), np.datetime64('2020-06-01T00:00:00.000000000'))
     """

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks.assemble import cut_strips
 from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
 
-__all__ = ["Sources", "Tasks", "block_tasks", "chunk_grids", "gather", "to_delayed"]
+__all__ = ["Sources", "Tasks", "block_tasks", "chunk_grids", "gather", "in_order", "to_delayed"]
 
 Key = Any
 Tasks = dict[Any, Task]
@@ -52,12 +52,11 @@ class Sources:
 
     graph: Mapping[Key, Any]
     keys: list[list[list[Key]]]
-
     chained: bool
 
     @classmethod
     def of(cls, arrays: Sequence[Any], *, chained: bool) -> Sources:
-        """Simplify the graphs of arrays (y, x) and (step, y, x) together, so that what they share stays shared.
+        """Simplify the graphs of arrays (y, x) and (step, y, x) together; what they share stays shared.
 
         `dask.optimize` would treat each array apart from the others: a chunk that holds several
         bands would then be loaded once for each of them.
@@ -91,7 +90,7 @@ class Sources:
 
 
 def block_tasks(
-    layout: BlockLayout, sources: Sources, work: Work, name: str, token: str
+    layout: BlockLayout, sources: Sources, work: Work, name: str
 ) -> tuple[Tasks, dict[tuple[int, int], Key]]:
     """Tasks that call `work` once for every block that owns patches.
 
@@ -104,8 +103,8 @@ def block_tasks(
     work : callable
         ``work(layout, block, pieces)`` with block = (row, column) and pieces as `assemble` takes
         them; must be picklable.
-    name, token : str
-        The tasks are called "<name>-<token>"; Dask's dashboard groups by `name`.
+    name : str
+        Of the tasks; Dask's dashboard groups by what stands in front of a hexadecimal ending.
 
     Returns
     -------
@@ -114,7 +113,7 @@ def block_tasks(
         The key of each block's task.
     """
     keys = sources.keys
-    block_name, strips_name, order_name = (f"{name}{part}-{token}" for part in ("", "-strips", "-order"))
+    strips_name = f"strips-{name}"
     tasks: Tasks = {}
 
     waiting: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
@@ -133,19 +132,28 @@ def block_tasks(
         homes = sorted({piece.home for piece in pieces if piece.home != block})
         own = List(*(TaskRef(keys[p.plane][p.iy][p.ix]) for p in pieces if p.home == block))
         strips = List(*(TaskRef((strips_name, *home)) for home in homes))
-        key = (block_name, *block)
+        key = (name, *block)
         tasks[key] = Task(key, _do_block, work, layout, block, own, homes, strips)
         blocks[block] = key
+    return tasks, blocks
 
-    if not sources.chained:
-        return tasks, blocks
+
+def in_order(tasks: Tasks, keys: Sequence[Key], name: str) -> dict[Key, Key]:
+    """Add a chain of empty tasks behind others; see `Sources`.
+
+    Returns
+    -------
+    dict
+        For every key the one that stands for it from now on.
+    """
+    renamed: dict[Key, Key] = {}
     before: list[Any] = []
-    for block, done in blocks.items():
-        key = (order_name, *block)
+    for number, done in enumerate(keys):
+        key = (name, number)
         tasks[key] = Task(key, _after, TaskRef(done), *before)
         before = [TaskRef(key)]
-        blocks[block] = key
-    return tasks, blocks
+        renamed[done] = key
+    return renamed
 
 
 def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[Key], *args: Any) -> Key:

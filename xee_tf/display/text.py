@@ -93,7 +93,9 @@ def plan_rows(plan: ExportPlan) -> Rows:
     room = f"{_count(plan.records_per_shard, 'record')} {'each' if plan.shards > 1 else 'would fit in one'}"
     zipped = " before compression" if plan.compressed else ""
     blocks = f"{_count(plan.blocks[0], 'row')} × {_count(plan.blocks[1], 'column')} of blocks"
+    several = f"{plan.exports:,}, one for each step; each of them as follows"
     return [
+        *([("exports", several)] if plan.exports > 1 else []),
         *grid_rows(plan.grid),
         ("bands", _features(plan.layout)),
         ("records", f"{at_most}{plan.records:,} of {format_bytes(plan.record_bytes)}"),
@@ -101,7 +103,10 @@ def plan_rows(plan: ExportPlan) -> Rows:
         ("files", _files(plan)),
         ("bytes", f"{at_most}{format_bytes(plan.total_bytes)}{zipped}"),
         ("tasks", f"{plan.tasks:,} for {_count(plan.source_chunks, 'source chunk')}, in {blocks}"),
-        ("memory", f"{format_bytes(plan.task_memory)} a task, {format_bytes(plan.peak_memory)} at the peak"),
+        (
+            "memory",
+            f"{format_bytes(plan.task_memory)} a task, {format_bytes(plan.peak_memory)} at most in this process",
+        ),
     ]
 
 
@@ -113,7 +118,7 @@ def _features(layout: RecordLayout) -> str:
 
 
 def _files(plan: ExportPlan) -> str:
-    if plan.names is None:
+    if not plan.named:
         return "not said where"
     names = [plan.names.shard(0).name]
     if plan.shards > 1:

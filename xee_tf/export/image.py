@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from affine import Affine
-from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
 
 from xee_tf.bands import add_bands, image_dataset
-from xee_tf.blocks.graph import Sources, block_tasks, chunk_grids, gather, to_delayed
+from xee_tf.blocks.graph import chunk_grids
 from xee_tf.errors import DestinationExistsError, OptionError
-from xee_tf.export.bands import Bands, read_bands
-from xee_tf.export.encode import BlockEncoder
+from xee_tf.export.bands import read_bands
+from xee_tf.export.graph import ExportJob, export_graph, on_cluster
 from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan, lay_out_blocks, member_group, pixel_bytes
 from xee_tf.export.result import ExportNames, ExportResult
-from xee_tf.export.shards import Commit, write_shard
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
 from xee_tf.records.example import FeatureTypes
@@ -35,8 +34,6 @@ from xee_tf.storage import Location, PathLike
 __all__ = ["Image", "export_image", "plan_export"]
 
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
-
-_NAME = "tfrecord"
 
 
 def export_image(
@@ -52,6 +49,7 @@ def export_image(
     sequence_data: bool = False,
     collapse_bands: bool = False,
     drop_masked_steps: bool = False,
+    split_dim: str | None = None,
     masked_threshold: float = 1.0,
     format_options: Mapping[str, Any] | None = None,
     region: Any = None,
@@ -67,7 +65,7 @@ def export_image(
     compute: bool = True,
     storage_options: Mapping[str, Any] | None = None,
     **earth_engine: Any,
-) -> ExportResult | Delayed:
+) -> ExportResult | dict[str, ExportResult] | Delayed:
     """Export a raster as overlapping patches in TFRecord with a mixer, as Earth Engine does.
 
     Writes ``<path>-00000.tfrecord.gz`` ... and ``<path>-mixer.json``. One ``tf.train.Example`` for
@@ -104,6 +102,9 @@ def export_image(
     collapse_bands : bool
         All bands, array bands included, as one tensor (with `sequence_data`: one series) under the
         first band's name, promoted to byte, int64 or float, whichever holds them all.
+    split_dim : str, optional
+        A dimension, such as "time", of which each step becomes an export of its own: the prefix is
+        followed by ``_<date>`` (or the coordinate as text), and the result is a dictionary.
     drop_masked_steps : bool
         With `sequence_data`: write only the steps that are not masked, so that series are ragged.
     masked_threshold : float
@@ -143,6 +144,7 @@ def export_image(
     Returns
     -------
     ExportResult or Delayed
+        With `split_dim` a dictionary of ExportResults, by the ending of their prefixes.
 
     Raises
     ------
@@ -165,24 +167,25 @@ def export_image(
     options = {**locals(), **earth_engine}
     for name in ("image", "path", "progress", "compute", "earth_engine"):
         del options[name]
-    plan, bands = _prepare(image, path, **options)
-    for message in plan.warnings:
+    jobs = _jobs(image, Location.of(path, storage_options), **options)
+    for message in jobs[0].plan.warnings:
         warnings.warn(message, UserWarning, stacklevel=2)
-    names = ExportNames(Location.of(path, storage_options), plan.compressed)
-    existing = names.existing()
-    if existing and if_exists == "error":
-        raise DestinationExistsError(
-            f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or replace "
-            "it with if_exists='overwrite'."
-        )
-    names.prefix.require_writable()
-    delayed, folder = _graph(plan, bands, names)
+    for job in jobs:
+        existing = job.names.existing()
+        if existing and if_exists == "error":
+            raise DestinationExistsError(
+                f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or "
+                "replace it with if_exists='overwrite'."
+            )
+    jobs[0].names.prefix.require_writable()
+    delayed = export_graph(jobs)
     if not compute:
         return delayed
     try:
         return _compute(delayed, progress)
     except BaseException:
-        _clear(folder)
+        for job in jobs:
+            _clear(job.folder)
         raise
 
 
@@ -207,26 +210,72 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> E
     """
     for name in ("progress", "compute"):
         options.pop(name, None)
-    return _prepare(image, path, **options)[0]
+    location = None if path is None else Location.of(path, options.get("storage_options"))
+    jobs = _jobs(image, location or Location(""), **options)
+    return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 
 
-def _prepare(
+def _jobs(
     image: Image,
-    path: PathLike | None,
+    prefix: Location,
     *,
+    split_dim: str | None = None,
+    mask: str | xr.DataArray | None = None,
+    storage_options: Mapping[str, Any] | None = None,  # the prefix has them
+    **options: Any,
+) -> list[ExportJob]:
+    """The exports that are asked for: one, or one for each step of a dimension."""
+    dataset = _dataset(image, options.get("crs"), options.get("transform"))
+    if split_dim is None:
+        return [_job(dataset, prefix, mask=mask, **options)]
+    if split_dim not in dataset.dims:
+        raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
+    jobs = []
+    for step, label in enumerate(_labels(dataset, split_dim)):
+        varies = isinstance(mask, xr.DataArray) and split_dim in mask.dims
+        own = mask.isel({split_dim: step}, drop=True) if varies else mask  # type: ignore[union-attr]
+        one = dataset.isel({split_dim: step}, drop=True)
+        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), label=label, mask=own, **options))
+    return jobs
+
+
+def _labels(dataset: xr.Dataset, dim: str) -> list[str]:
+    """What the steps of a dimension are called in file names: dates, with the hour where days repeat."""
+    count = dataset.sizes[dim]
+    if dim not in dataset.coords:
+        return [f"{step:05d}" for step in range(count)]
+    values = dataset.coords[dim].values
+    if values.dtype.kind == "M":
+        for resolution in ("datetime64[D]", "datetime64[s]"):
+            labels = [re.sub("[-:]", "", str(value)) for value in values.astype(resolution)]
+            if len(set(labels)) == count:
+                return labels
+        return [f"{label}_{step:05d}" for step, label in enumerate(labels)]
+    labels = [re.sub(r"[^\w.-]+", "-", str(value)) for value in values.tolist()]
+    return labels if len(set(labels)) == count else [f"{step:05d}" for step in range(count)]
+
+
+def _dataset(image: Image, crs: Any, transform: Any) -> xr.Dataset:
+    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
+    if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
+        raise OptionError("There is nothing to export: the image has no bands.")
+    return add_bands(*images, crs=crs, transform=transform) if images[1:] else image_dataset(images[0])
+
+
+def _job(
+    dataset: xr.Dataset,
+    prefix: Location,
+    *,
+    label: str = "",
     region: Any = None,
     region_crs: Any = None,
     mask: str | xr.DataArray | None = None,
     crs: Any = None,
     transform: Any = None,
-    storage_options: Mapping[str, Any] | None = None,
     **given: Any,
-) -> tuple[ExportPlan, Bands]:
+) -> ExportJob:
+    """Everything about one export that can be known without reading a pixel."""
     options = _options(**given)
-    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
-    if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
-        raise OptionError("There is nothing to export: the image has no bands.")
-    dataset = add_bands(*images, crs=crs, transform=transform) if images[1:] else image_dataset(images[0])
     georef = read_georef(dataset, crs=crs, transform=transform)
     for axis in ("x", "y"):
         length, kernel = getattr(georef.shape, axis), getattr(options.kernel, axis)
@@ -251,7 +300,7 @@ def _prepare(
     bands = read_bands(dataset, georef, options, mask)
     record = records_of(bands, grid.stored, options)
     plan = ExportPlan(
-        names=None if path is None else ExportNames(Location.of(path, storage_options), options.compressed),
+        names=ExportNames(prefix, options.compressed),
         grid=grid,
         bands=bands.bands,
         layout=record,
@@ -265,7 +314,7 @@ def _prepare(
         ),
         options=options,
     )
-    return plan, bands
+    return ExportJob(plan, bands, plan.names, label)
 
 
 def _options(*, format_options: Mapping[str, Any] | None = None, **given: Any) -> ExportOptions:
@@ -286,71 +335,6 @@ def _options(*, format_options: Mapping[str, Any] | None = None, **given: Any) -
     return ExportOptions.read(**{**defaults, **{n: given[n] for n in defaults if n in given}, **pasted})
 
 
-def _graph(plan: ExportPlan, bands: Bands, names: ExportNames) -> tuple[Delayed, Location]:
-    """The Delayed that writes a plan, and the folder in which it works."""
-    # A name of its own for every graph: what an interrupted run left is never taken for this one's.
-    run = uuid.uuid4().hex[:12]
-    folder = names.prefix.parent.child(f".{names.prefix.name}-{run}.parts")
-    layout, grid = plan.block_layout, plan.grid
-    encoder = BlockEncoder(
-        grid=grid,
-        record=plan.layout,
-        rules=plan.rules,
-        mask_plane=bands.mask_plane,
-        compressed=plan.compressed,
-        group=layout.x.group,
-        patches_per_shard=plan.patches_per_shard,
-        masked_threshold=plan.masked_threshold,
-        count_masked=plan.masked_threshold < 1 or plan.options.index,
-        folder=folder,
-    )
-    chained = plan.blocks != (1, 1) and not _on_cluster()
-    sources = Sources.of(bands.arrays, chained=chained)
-    tasks, blocks = block_tasks(layout, sources, encoder, f"{_NAME}-encode", run)
-    row_owner, column_owner = (
-        [block for block in range(len(axis)) for _ in axis.owned(block)] for axis in (layout.y, layout.x)
-    )
-    shards = []
-    for number in range(plan.shards):
-        first = number * plan.patches_per_shard
-        (top, left), (bottom, right) = (
-            grid.locate(patch) for patch in (first, min(first + plan.patches_per_shard, len(grid)) - 1)
-        )
-        if bottom > top:
-            left, right = 0, grid.columns - 1
-        needed = [
-            blocks[row, column]
-            for row in range(row_owner[top], row_owner[bottom] + 1)
-            for column in range(column_owner[left], column_owner[right] + 1)
-            if (row, column) in blocks
-        ]
-        key = (f"{_NAME}-shard-{run}", number)
-        shards.append(
-            gather(
-                tasks,
-                key,
-                write_shard,
-                needed,
-                folder,
-                number,
-                first * plan.layout.per_patch,
-                plan.compressed,
-            )
-        )
-    commit = Commit(
-        names=names,
-        grid=grid,
-        records_per_patch=plan.layout.per_patch,
-        folder=folder,
-        dimensions=bands.dimensions,
-        mixer=plan.mixer,
-        index=plan.options.index,
-        overwrite=plan.options.if_exists == "overwrite",
-    )
-    key = gather(tasks, f"{_NAME}-commit-{run}", commit, shards)
-    return to_delayed(tasks, f"{_NAME}-export-{run}", key, sources, blocks.values()), folder
-
-
 def _clear(folder: Location) -> None:
     """Remove what a failed export has put aside, while tasks that had begun may still add to it."""
     deadline = time.monotonic() + 10
@@ -364,20 +348,16 @@ def _clear(folder: Location) -> None:
         time.sleep(0.05)
 
 
-def _compute(delayed: Delayed, progress: bool) -> ExportResult:
-    if progress and _on_cluster():
+def _compute(delayed: Delayed, progress: bool) -> ExportResult | dict[str, ExportResult]:
+    if progress and on_cluster():
         from distributed import get_client
         from distributed import progress as show_progress
 
         future = get_client().compute(delayed)
         show_progress(future)
-        result: ExportResult = future.result()
-        return result
-    with ProgressBar() if progress else nullcontext():
-        result = delayed.compute()
+        found = future.result()
+    else:
+        with ProgressBar() if progress else nullcontext():
+            found = delayed.compute()
+    result: ExportResult | dict[str, ExportResult] = found
     return result
-
-
-def _on_cluster() -> bool:
-    """Whether Dask would compute on a distributed cluster."""
-    return getattr(get_scheduler(), "__self__", None).__class__.__module__.startswith("distributed")

@@ -93,7 +93,7 @@ class ExportPlan:
 
     Parameters
     ----------
-    names : ExportNames or None
+    names : ExportNames
         Where it would be written.
     grid : PatchGrid
         The patches.
@@ -106,6 +106,10 @@ class ExportPlan:
     block_layout : BlockLayout
         Which block makes which patches; its last plane may be the user's mask.
     options : ExportOptions
+    named : bool
+        Whether a path was given.
+    exports : int
+        How many like this one there are: the steps of a split dimension.
 
     Examples
     --------
@@ -118,18 +122,20 @@ class ExportPlan:
     (3, 4, 12, 1)
     """
 
-    names: ExportNames | None
+    names: ExportNames
     grid: PatchGrid
     bands: tuple[Band, ...]
     layout: PatchRecords
     rules: tuple[BandRule, ...]
     block_layout: BlockLayout
     options: ExportOptions
+    named: bool = True
+    exports: int = 1
 
     @property
     def prefix(self) -> str:
         """Where it would be written; empty if that was not said."""
-        return self.names.prefix.url if self.names else ""
+        return self.names.prefix.url if self.named else ""
 
     @property
     def compressed(self) -> bool:
