@@ -5,7 +5,6 @@ DATA ?= .data
 
 BIN := $(VENV)/bin
 export XEE_TF_DATA ?= $(abspath $(DATA))
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lint format clean

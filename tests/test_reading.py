@@ -18,6 +18,7 @@ import dask.callbacks
 import fsspec
 import numpy as np
 import pytest
+import rioxarray
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from tests.foreign import Export, write_export
 from tests.rasters import random_band, raster
 from tests.strategies import affines, chunkings, sizes
 from xee_tf import MissingShardError, Mixer, MixerError, OptionError, RecordError, Size
-from xee_tf.reading import inflate, shards
+from xee_tf.reading import access, inflate, shards
 from xee_tf.reading.engine import TFRecordBackend
 from xee_tf.reading.find import find_records
 from xee_tf.reading.image import open_image
@@ -413,7 +414,8 @@ def small_segments(monkeypatch):
     """Restart points every 1000 bytes, so that small files have many."""
     monkeypatch.setattr(inflate, "SEGMENT", 1000)
     monkeypatch.setattr(shards, "SEGMENT", 1000)
-    monkeypatch.setattr(shards, "_READ", 2500)
+    monkeypatch.setattr(access, "SEGMENT", 1000)
+    monkeypatch.setattr(access, "_READ", 2500)
     inflate.CACHE.clear()
 
 
@@ -767,3 +769,31 @@ def test_checksums_can_be_left_unchecked(tmp_path):
     with pytest.raises(RecordError, match="record 1 is corrupt: the checksum of its data does not match"):
         open_image(export.mixer).load()
     assert (open_image(export.mixer, verify=False).b.values != export.raster["b"]).sum() == 1
+
+
+# -- Real data -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", [1, 32])
+def test_the_real_scene_comes_back(landsat, tmp_path, kernel):
+    result = landsat.tfexport(tmp_path / "scene", patch_dimensions=(96, 64), kernel_size=kernel)
+    opened = open_image(result.mixer)
+    expected = landsat.fillna(0).isel(y=slice(6 * 64), x=slice(5 * 96)).compute()
+    assert list(opened) == list(expected)
+    for name in expected:
+        np.testing.assert_array_equal(opened[name].values, expected[name].values)
+    assert opened.rio.crs == landsat.rio.crs
+    assert opened.rio.transform() == landsat.rio.transform()
+    np.testing.assert_array_equal(opened.x, expected.x)
+    np.testing.assert_array_equal(opened.y, expected.y)
+
+
+def test_the_globe_comes_back(land_cover_path, tmp_path):
+    whole = rioxarray.open_rasterio(land_cover_path, chunks={"x": 7200, "y": 300}).isel(band=0, drop=True)
+    whole = whole.rio.write_crs("EPSG:4326").to_dataset(name="cover")
+    result = whole.tfexport(tmp_path / "globe", patch_dimensions=200, feature_types="band", default_value=255)
+    ds = open_image(result.mixer)
+    assert ds.cover.dtype == np.uint8
+    np.testing.assert_array_equal(ds.cover.values, whole.cover.values)
+    assert ds.rio.crs.to_epsg() == 4326
+    assert ds.rio.transform().almost_equals(whole.rio.transform(), 1e-12)

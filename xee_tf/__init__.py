@@ -20,6 +20,10 @@ from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.mixer import Mixer
 from xee_tf.reading.dataset import feature_spec, tf_dataset
 from xee_tf.reading.image import open_image
+from xee_tf.tables.export import TableResult, export_table
+from xee_tf.tables.read import open_table
+from xee_tf.tables.sample import sample_table
+from xee_tf.tables.upload import upload_table
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.writer import PredictionWriter
 
@@ -40,15 +44,20 @@ __all__ = [
     "ShardInfo",
     "Size",
     "TFExportAccessor",
+    "TableResult",
     "Window",
     "XeeTFError",
     "add_bands",
     "export_image",
+    "export_table",
     "feature_spec",
     "open_image",
+    "open_table",
     "plan_export",
+    "sample_table",
     "tf_dataset",
     "upload_image",
+    "upload_table",
 ]
 
 __version__ = "0.1.0"

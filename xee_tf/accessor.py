@@ -12,6 +12,8 @@ from xee_tf.export.image import export_image, plan_export
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.storage import PathLike
+from xee_tf.tables.export import TableResult
+from xee_tf.tables.sample import sample_table
 
 __all__ = ["TFExportAccessor"]
 
@@ -32,10 +34,14 @@ class TFExportAccessor:
         """What the same call would write and cost; see `xee_tf.plan_export`."""
         return plan_export(self._obj, path, **options)
 
+    def table(self, where: Any, path: PathLike, **options: Any) -> TableResult | Delayed:
+        """Sample this raster at points or inside polygons, to a table; see `xee_tf.sample_table`."""
+        return sample_table(self._obj, where, path, **options)
+
     def __repr__(self) -> str:
         return (
             "<tfexport: call it to export this raster as TFRecord patches with a mixer, "
-            "or .plan(...) to see what that would write>"
+            "or .plan(...) to see what that would write, or .table(points, ...) to sample it>"
         )
 
 

@@ -119,12 +119,13 @@ def run(
         columns = {"west": WEST, "east": EAST}
         print(_indent(scene.tfexport.plan(out / "east", region=(slice(None), EAST), **options)))
         mixers = [
-            scene.tfexport(out / side, region=(slice(None), span), progress=True, **options).mixer
+            str(scene.tfexport(out / side, region=(slice(None), span), progress=True, **options).mixer)
             for side, span in columns.items()
         ]
 
     with _step(f"Train a U-Net from the TFRecords, {epochs} epochs"):
-        model, majority = train([str(mixer) for mixer in mixers], epochs, seed)
+        _import_tensorflow()
+        model, majority = train(mixers, epochs, seed)
 
     with _step("Export the whole scene for prediction, in larger patches that are not square"):
         # 480 x 432 of the 489 x 443 pixels: what is dropped is border without data.
@@ -136,21 +137,22 @@ def run(
             progress=True,
         )
         print(_indent(result))
+        mixer = str(result.mixer)
 
     with _step("Predict, and write the predictions as TFRecord in the same order"):
-        predictions = predict(model, result.mixer, out / "predictions.tfrecord.gz")
+        records = out / "predictions.tfrecord.gz"
+        predictions = predict(model, mixer, records)
 
     with _step("Rebuild rasters from the predictions: a cloud-optimized GeoTIFF and Zarr"):
         tif, store = out / "landcover.tif", out / "landcover.zarr"
-        records = out / "predictions.tfrecord.gz"
         xee_tf.upload_image(
-            records, result.mixer, tif, bands=["landcover"], dtype="uint8", nodata=0, if_exists="overwrite"
+            records, mixer, tif, bands=["landcover"], dtype="uint8", nodata=0, if_exists="overwrite"
         )
-        xee_tf.upload_image(records, result.mixer, store, if_exists="overwrite")
-        rebuilt = rioxarray.open_rasterio(tif).squeeze("band", drop=True)
+        xee_tf.upload_image(records, mixer, store, if_exists="overwrite")
+        rebuilt = _open(tif)
 
     with _step("Check that they lie on the scene to the pixel"):
-        check_alignment(scene, result, predictions, rebuilt, store)
+        check_alignment(scene, mixer, predictions, rebuilt, store)
 
     with _step("Measure on the held-out columns, and draw"):
         accuracy, baseline = score(scene, rebuilt, majority)
@@ -211,15 +213,20 @@ def open_scene(folder: Path) -> xr.Dataset:
     """
 
     def read(file: str, name: str) -> xr.DataArray:
-        raster: Any = rioxarray.open_rasterio(folder / file, chunks={"x": 128, "y": 128}, masked=True)
+        raster = _open(folder / file, chunks={"x": 128, "y": 128}, masked=True)
         # The imagery leaves its CRS unnamed; it is North Carolina's state plane. The map says EPSG:3358,
         # the same on a datum less than a metre away. add_bands would refuse to guess that; we know it.
-        band: xr.DataArray = raster.squeeze("band", drop=True).rename(name).rio.write_crs("EPSG:32119")
-        return band
+        return raster.rename(name).rio.write_crs("EPSG:32119")  # type: ignore[no-any-return]
 
     imagery = [read(f"lsat7_2000_{number}0.tif", name) for number, name in enumerate(BANDS, start=1)]
     label = read("strata.tif", "label")
     return xee_tf.add_bands(*imagery, label.where(imagery[0].notnull()))
+
+
+def _open(path: Path, **options: Any) -> xr.DataArray:
+    """A raster with one band, without the band dimension."""
+    raster: Any = rioxarray.open_rasterio(path, **options)
+    return raster.squeeze("band", drop=True)  # type: ignore[no-any-return]
 
 
 # -- The network -------------------------------------------------------------------------------------
@@ -319,7 +326,7 @@ def build_model(mean: npt.ArrayLike, deviation: npt.ArrayLike, width: int = 16) 
     return keras.Model(image, layers.Cropping2D(MARGIN, name="landcover")(classes))
 
 
-def predict(model: Any, mixer: Any, records: Path) -> npt.NDArray[np.uint8]:
+def predict(model: Any, mixer: str, records: Path) -> npt.NDArray[np.uint8]:
     """Classify exported patches in order and write the predictions as TFRecord.
 
     Returns
@@ -327,7 +334,7 @@ def predict(model: Any, mixer: Any, records: Path) -> npt.NDArray[np.uint8]:
     ndarray, shape (patches, height, width)
         The classes; 0 where the imagery is masked.
     """
-    images = xee_tf.tf_dataset(str(mixer), inputs=BANDS, batch_size=8)
+    images = xee_tf.tf_dataset(mixer, inputs=BANDS, batch_size=8)
     written = []
     with xee_tf.PredictionWriter(records, mixer, if_exists="overwrite") as writer:
         for batch in images.as_numpy_iterator():
@@ -344,7 +351,7 @@ def predict(model: Any, mixer: Any, records: Path) -> npt.NDArray[np.uint8]:
 
 def check_alignment(
     scene: xr.Dataset,
-    export: xee_tf.ExportResult,
+    mixer: str,
     predictions: npt.NDArray[np.uint8],
     rebuilt: xr.DataArray,
     store: Path,
@@ -363,10 +370,10 @@ def check_alignment(
     placed = predictions.reshape(rows, columns, height, width)
     mosaic = placed.swapaxes(1, 2).reshape(rows * height, columns * width)
     stored = xr.open_zarr(store, decode_coords="all", consolidated=False)
-    patches = xee_tf.open_image(export.mixer)
+    patches = xee_tf.open_image(mixer)
     checks = {
-        f"{count} patches": count == rows * columns,
-        f"CRS {rebuilt.rio.crs}": rebuilt.rio.crs == scene.rio.crs == stored.rio.crs,
+        f"number of patches ({count})": count == rows * columns,
+        f"CRS ({rebuilt.rio.crs})": rebuilt.rio.crs == scene.rio.crs == stored.rio.crs,
         "transform": rebuilt.rio.transform().almost_equals(scene.rio.transform(), 1e-9),
         "pixel centres": all(
             np.allclose(raster[axis], inside[axis], rtol=0, atol=1e-6)
@@ -423,8 +430,10 @@ def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: fl
                 edgecolor="black",
                 linewidth=1.4,
                 linestyle=(0, (4, 3)),
+                clip_on=False,
             )
         )
+    _add_scale(figure.axes[0], abs(float(scene.x[1] - scene.x[0])), height, width)
     legend = [Patch(facecolor=colour, label=name) for name, colour in CLASSES.values()]
     figure.legend(handles=legend, loc="outside lower center", ncols=len(CLASSES), frameon=False, fontsize=11)
     figure.suptitle(
@@ -433,6 +442,18 @@ def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: fl
         fontsize=13,
     )
     return figure
+
+
+def _add_scale(axes: Any, metres: float, height: int, width: int) -> None:
+    """A bar of 5 km under the picture, without moving it."""
+    length = 5_000 / metres
+    right = width - 16
+    for artist in (
+        *axes.plot([right - length, right], [height + 6] * 2, color="black", linewidth=2, clip_on=False),
+        axes.text(right - length / 2, height + 12, "5 km", ha="center", va="top", fontsize=10),
+    ):
+        artist.set_in_layout(False)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
 # -- Talk --------------------------------------------------------------------------------------------
@@ -444,6 +465,18 @@ def _step(what: str) -> Iterator[None]:
     print(f"\n{what}", flush=True)
     yield
     print(f"  [{time.perf_counter() - begin:.1f} s]", flush=True)
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without the greetings that it writes past every log level."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _indent(value: object) -> str:

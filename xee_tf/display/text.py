@@ -12,7 +12,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.records.example import RecordLayout
+from xee_tf.records.example import Feature, RecordLayout
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan
@@ -67,7 +67,7 @@ def image_text(reader: ImageReader) -> str:
         raster,
         ("x", f"{min(xs)!r} to {max(xs)!r}, steps of {grid.affine.a!r}"),
         ("y", f"{min(ys)!r} to {max(ys)!r}, steps of {grid.affine.e!r}"),
-        ("bands", _features(reader.layout)),
+        ("bands", _features(reader.layout.features)),
         ("records", f"{len(grid):,} in {_count(len(reader.shards), 'shard')}, {size}"),
     ]
     shown, more = head_of(reader.shards, 5)
@@ -92,29 +92,27 @@ def plan_rows(plan: ExportPlan) -> Rows:
     at_most = "at most " if plan.masked_threshold < 1 else ""
     room = f"{_count(plan.records_per_shard, 'record')} {'each' if plan.shards > 1 else 'would fit in one'}"
     zipped = " before compression" if plan.compressed else ""
+    whole = format_bytes(plan.peak_memory)
     blocks = f"{_count(plan.blocks[0], 'row')} × {_count(plan.blocks[1], 'column')} of blocks"
     several = f"{plan.exports:,}, one for each step; each of them as follows"
     return [
         *([("exports", several)] if plan.exports > 1 else []),
         *grid_rows(plan.grid),
-        ("bands", _features(plan.layout)),
+        ("bands", _features(plan.layout.features)),
         ("records", f"{at_most}{plan.records:,} of {format_bytes(plan.record_bytes)}"),
         ("shards", f"{at_most}{plan.shards:,}; {room}"),
         ("files", _files(plan)),
         ("bytes", f"{at_most}{format_bytes(plan.total_bytes)}{zipped}"),
         ("tasks", f"{plan.tasks:,} for {_count(plan.source_chunks, 'source chunk')}, in {blocks}"),
-        (
-            "memory",
-            f"{format_bytes(plan.task_memory)} a task, {format_bytes(plan.peak_memory)} at most in this process",
-        ),
+        ("memory", f"{format_bytes(plan.task_memory)} a task, {whole} for the whole process"),
     ]
 
 
-def _features(layout: RecordLayout) -> str:
-    kinds = dict.fromkeys(feature.kind for feature in layout.features)
-    shown, more = head_of([feature.name for feature in layout.features], 12)
+def _features(features: Sequence[Feature]) -> str:
+    kinds = dict.fromkeys(feature.kind for feature in features)
+    shown, more = head_of([feature.name for feature in features], 12)
     names = ", ".join([*shown, *([f"{more:,} more"] if more else [])])
-    return f"{len(layout.features):,} as {', '.join(kinds)}: {names}"
+    return f"{len(features):,} as {', '.join(kinds)}: {names}"
 
 
 def _files(plan: ExportPlan) -> str:

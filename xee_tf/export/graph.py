@@ -9,7 +9,6 @@ from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Any
 
-from dask.base import get_scheduler
 from dask.delayed import Delayed
 
 from xee_tf.blocks.graph import Sources, Tasks, block_tasks, gather, in_order, to_delayed
@@ -17,10 +16,11 @@ from xee_tf.export.bands import Bands
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.export.run import on_cluster
 from xee_tf.export.shards import Commit, write_shard
 from xee_tf.storage import Location
 
-__all__ = ["ExportJob", "export_graph", "on_cluster"]
+__all__ = ["ExportJob", "export_graph"]
 
 _NAME = "tfrecord"
 
@@ -88,11 +88,6 @@ def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
     if jobs[0].label:
         key = gather(tasks, f"{_NAME}-all-{jobs[0].run}", _by_label, commits, [job.label for job in jobs])
     return to_delayed(tasks, f"{_NAME}-export-{jobs[0].run}", key, sources, order)
-
-
-def on_cluster() -> bool:
-    """Whether Dask would compute on a distributed cluster."""
-    return getattr(get_scheduler(), "__self__", None).__class__.__module__.startswith("distributed")
 
 
 def _encoder(job: ExportJob) -> BlockEncoder:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import inspect
 import re
-import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from affine import Affine
 from dask.delayed import Delayed
-from dask.diagnostics import ProgressBar
 
 from xee_tf.bands import add_bands, image_dataset
 from xee_tf.blocks.graph import chunk_grids
 from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import read_bands
-from xee_tf.export.graph import ExportJob, export_graph, on_cluster
+from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan, lay_out_blocks, member_group, pixel_bytes
 from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.export.run import clear, compute_export
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
 from xee_tf.records.example import FeatureTypes
@@ -182,10 +179,10 @@ def export_image(
     if not compute:
         return delayed
     try:
-        return _compute(delayed, progress)
+        return compute_export(delayed, progress)
     except BaseException:
         for job in jobs:
-            _clear(job.folder)
+            clear(job.folder)
         raise
 
 
@@ -333,31 +330,3 @@ def _options(*, format_options: Mapping[str, Any] | None = None, **given: Any) -
         if name in pasted and given.get(name, defaults[name]) != defaults[name]:
             raise OptionError(f"Both {name!r} and {ee_name!r} are specified.")
     return ExportOptions.read(**{**defaults, **{n: given[n] for n in defaults if n in given}, **pasted})
-
-
-def _clear(folder: Location) -> None:
-    """Remove what a failed export has put aside, while tasks that had begun may still add to it."""
-    deadline = time.monotonic() + 10
-    quiet = 0
-    while quiet < 3 and time.monotonic() < deadline:
-        with suppress(Exception):  # the error that made the export fail is the one to show
-            quiet += 1
-            if folder.exists():
-                quiet = 0
-                folder.remove(recursive=True)
-        time.sleep(0.05)
-
-
-def _compute(delayed: Delayed, progress: bool) -> ExportResult | dict[str, ExportResult]:
-    if progress and on_cluster():
-        from distributed import get_client
-        from distributed import progress as show_progress
-
-        future = get_client().compute(delayed)
-        show_progress(future)
-        found = future.result()
-    else:
-        with ProgressBar() if progress else nullcontext():
-            found = delayed.compute()
-    result: ExportResult | dict[str, ExportResult] = found
-    return result

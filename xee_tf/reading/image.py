@@ -60,7 +60,7 @@ def open_image(
     chunks : int, str, tuple, mapping or None, optional
         As in `xarray.open_dataset`. Default, ``{}``: Dask chunks of whole patches, 1024 to 2048 pixels
         a side (as wide as the raster where another program compressed the records); all bands of a
-        chunk are read by one task. None: no Dask, read when indexed.
+        chunk are read by one task. None: no Dask, read when indexed, just the records of a window.
     verify : bool, optional
         Check the CRC-32C of every record that is read. Default: True.
     storage_options : mapping, optional

@@ -23,7 +23,7 @@ from xee_tf.storage import Location
 
 __all__ = ["CACHE", "SEGMENT", "InflateCache", "inflate_stream", "read_segment"]
 
-SEGMENT = 8 << 20
+SEGMENT = 4 << 20
 """Inflated bytes of a stream between two restart points."""
 
 _CACHE_BYTES = 128 << 20

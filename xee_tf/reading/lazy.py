@@ -19,7 +19,7 @@ from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from xee_tf.geometry import Window
+from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.reader import ImageReader, read_patches, read_window
 
 __all__ = ["BandArray", "dask_arrays", "preferred_chunks", "raster_shape"]
@@ -144,7 +144,8 @@ def dask_arrays(
     after: dict[Any, Any] = {}
     if reader.sequential:
         turn = f"turn-{token}"
-        ordered = sorted(boxes, key=lambda number: _turn_of(reader, boxes[number]))
+        firsts = [shard.first for shard in reader.shards]
+        ordered = sorted(boxes, key=lambda number: _turn_of(reader.grid, firsts, boxes[number]))
         layers[turn], after = _turns(turn, ordered)
         dependencies[turn], dependencies[read] = set(), {opened, turn}
     for number, box in boxes.items():
@@ -186,9 +187,8 @@ def _do_nothing(*_: None) -> None:
     pass
 
 
-def _turn_of(reader: ImageReader, box: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+def _turn_of(grid: PatchGrid, firsts: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
     """Sorts chunks: through some shards side by side, each from its start on, then through the next."""
-    grid = reader.grid
     start = box[0][0] if len(box) == 3 else box[0][0] // grid.patch.y * grid.columns
-    shard = bisect_right([shard.first for shard in reader.shards], start) - 1
-    return shard // _STREAMS, start - reader.shards[shard].first, shard
+    shard = bisect_right(firsts, start) - 1
+    return shard // _STREAMS, start - firsts[shard], shard

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.mixer import Mixer
+from xee_tf.reading.access import Shard, read_records
 from xee_tf.reading.find import check_order, find_records
 from xee_tf.reading.margins import infer_margin
-from xee_tf.reading.shards import Shard, first_record, number_shards, open_shards, read_records
+from xee_tf.reading.shards import first_record, number_shards, open_shards
 from xee_tf.records.decoding import Batch, decode_frames, read_layout
 from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.storage import Location, PathLike

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crc32c import crc32c
 
 from xee_tf.errors import RecordError
+from xee_tf.records.crc import record_crcs
 from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, check_data, mask_crcs, read_length
 from xee_tf.records.wire import Values, list_values, parse_features
@@ -198,14 +198,10 @@ def _longest_run(
 
 def _verify(block: npt.NDArray[np.uint8], first: int, source: str) -> None:
     """Check the CRCs of the data of records that are the rows of a matrix."""
-    view = block.reshape(-1).data
     size = block.shape[1]
-    length = size - FRAMING
-    crcs = np.array(
-        [crc32c(view[begin : begin + length]) for begin in range(HEADER, block.size, size)], np.uint32
-    )
+    crcs = mask_crcs(record_crcs(block[:, HEADER : size - FOOTER]))
     stored = np.ascontiguousarray(block[:, size - FOOTER :]).view("<u4")[:, 0]
-    wrong = np.flatnonzero(mask_crcs(crcs) != stored)
+    wrong = np.flatnonzero(crcs != stored)
     if wrong.size:
         raise RecordError(
             f"{source}: record {first + int(wrong[0])} is corrupt: the checksum of its data does not match."

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.framing import FOOTER, FRAMING, HEADER, frame_header, mask_crc, mask_crcs
+from xee_tf.records.crc import record_crcs
+from xee_tf.records.framing import FOOTER, HEADER, frame_header, mask_crc, mask_crcs
 from xee_tf.records.varint import encode_varint, encode_varints, varint_bound, varint_size
 
 __all__ = [
@@ -273,11 +274,8 @@ class RecordLayout:
                 (size, *(int(step) for step in inner[: array.ndim - 1])),
             )
             np.copyto(place, array, casting="same_kind")
-        view = buffer.data.cast("B")
-        data = range(HEADER, count * size, size)
-        length = size - FRAMING
-        crcs = np.array([crc32c(view[begin : begin + length]) for begin in data], np.uint32)
-        buffer[:, size - FOOTER :] = mask_crcs(crcs).astype("<u4").view(np.uint8).reshape(count, FOOTER)
+        crcs = mask_crcs(record_crcs(buffer[:, HEADER : size - FOOTER]))
+        buffer[:, size - FOOTER :] = crcs.astype("<u4").view(np.uint8).reshape(count, FOOTER)
         return Encoded(buffer.reshape(-1), np.arange(count + 1, dtype=np.int64) * size)
 
     def _encode_varied(self, arrays: Sequence[npt.NDArray[Any]], count: int) -> Encoded:

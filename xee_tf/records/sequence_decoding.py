@@ -9,7 +9,7 @@ parsed alone by `decode_sequence_example`, as a protobuf parser would.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,7 @@ def decode_sequences(
 
     Examples
     --------
+    >>> from xee_tf.records import Feature
     >>> layout = SequenceLayout((Feature.of("x", "f4", 1),), (Feature.of("t", "f4", 1),))
     >>> x, t = np.array([1, 2], "f4"), np.array([[3, 4, 5], [6, 7, 8]], "f4")
     >>> valid = np.array([[True, True, True], [False, True, False]])
@@ -171,18 +172,24 @@ def _fixed(
 ) -> _Fixed | None:
     """The values of the records if all are built like the first; their CRCs are not looked at."""
     count = len(offsets) - 1
-    if not count or len(raw) != count * int(offsets[1]):
+    if not count or not layout.exact or len(raw) != count * int(offsets[1]):
         return None
     block = raw.reshape(count, -1)
     size = block.shape[1]
-    try:
-        data = block[0, HEADER : size - FOOTER].data
-        order = read_sequence_layout([data])
-        lists = decode_sequence_example(data)[1]
-    except RecordError:
-        return None  # it is parsed again, and then said what is wrong
-    template = make_template(order.context, order.sequences, tuple(map(len, lists.values())))
-    if not order.exact or len(template.data) != size or not _built_alike(block, template):
+    place = np.zeros(1, np.int64), np.array([HEADER]), np.array([size - FOOTER])
+    order = layout
+    right, found = walk(raw, *place, _names(order), order)
+    if not right[0]:
+        try:
+            order = read_sequence_layout([raw[HEADER : size - FOOTER].data])
+        except RecordError:
+            return None  # it is parsed again, and then said what is wrong
+        right, found = walk(raw, *place, _names(order), order)
+    if not right[0] or not order.exact:
+        return None
+    counts = tuple(int(found.sequences[feature.name][1][0]) for feature in order.sequences)
+    template = make_template(order.context, order.sequences, counts)
+    if len(template.data) != size or not _built_alike(block, template):
         return None
     slots = {(slot.steps is None, slot.feature.name): slot for slot in template.slots}
     context, sequences = {}, {}
@@ -206,14 +213,9 @@ def _fixed(
 
 def _built_alike(block: npt.NDArray[np.uint8], template: Template) -> bool:
     """Whether the constant bytes of records that are the rows of a matrix are those of a template."""
-    size = block.shape[1]
-    constant = np.full(size, 0xFF, np.uint8)
-    constant[size - FOOTER :] = 0
-    for begin, end in template.varying:
-        constant[HEADER + begin : HEADER + end] = 0
-    rows = max(1, _BATCH_BYTES // size)
+    rows = max(1, _BATCH_BYTES // block.shape[1])
     batches = (block[start : start + rows] for start in range(0, len(block), rows))
-    return not any(((batch ^ template.data) & constant).any() for batch in batches)
+    return not any(((batch ^ template.data) & template.constant).any() for batch in batches)
 
 
 def _find(
@@ -226,14 +228,16 @@ def _find(
     """The values of all records, in parts: those that have their features in one order, some at a time."""
     count = len(offsets) - 1
     begins, ends = offsets[:-1] + HEADER, offsets[1:] - FOOTER
-    orders: list[Order] = []
+    orders = [_names(layout)]
     batch = max(1, _BATCH_BYTES * count // max(1, len(raw)))
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
-        for order in orders:
+        for order in tuple(orders):
             right, found = walk(raw, rows, begins[rows], ends[rows], order, layout)
             if right.any():
                 yield found
+            else:
+                orders.remove(order)
             rows = rows[~right]
         while len(rows):
             row = rows[:1]
@@ -258,11 +262,11 @@ def _alone(data: memoryview, row: npt.NDArray[np.int64], layout: SequenceLayout)
     context, sequences = {}, {}
     for feature in layout.context:
         if feature.name not in scalars:
-            raise RecordError(f"there is no context {feature.name!r}, only {_names(scalars)}.")
+            raise RecordError(f"there is no context {feature.name!r}, only {list(scalars)}.")
         context[feature.name] = conform(feature, scalars[feature.name], f"context {feature.name!r}")
     for feature in layout.sequences:
         if feature.name not in lists:
-            raise RecordError(f"there is no feature list {feature.name!r}, only {_names(lists)}.")
+            raise RecordError(f"there is no feature list {feature.name!r}, only {list(lists)}.")
         steps = [
             conform(feature, values, f"step {number} of feature {feature.name!r}")
             for number, values in enumerate(lists[feature.name])
@@ -272,8 +276,8 @@ def _alone(data: memoryview, row: npt.NDArray[np.int64], layout: SequenceLayout)
     return (tuple(scalars), tuple(lists)), Found(row, context, sequences)
 
 
-def _names(found: Iterable[str]) -> str:
-    return ", ".join(map(repr, found)) or "none at all"
+def _names(layout: SequenceLayout) -> Order:
+    return (tuple(f.name for f in layout.context), tuple(f.name for f in layout.sequences))
 
 
 def _merged(parts: list[Found], layout: SequenceLayout) -> Found:
@@ -284,9 +288,8 @@ def _merged(parts: list[Found], layout: SequenceLayout) -> Found:
     context, sequences = {}, {}
     for feature in layout.context:
         nothing = np.empty((0, feature.size), STORED[feature.kind])
-        context[feature.name] = np.concatenate([nothing, *(part.context[feature.name] for part in parts)])[
-            order
-        ]
+        values = np.concatenate([nothing, *(part.context[feature.name] for part in parts)])
+        context[feature.name] = values[order]
     for feature in layout.sequences:
         nothing = np.empty((0, feature.size), STORED[feature.kind])
         pairs = [part.sequences[feature.name] for part in parts]

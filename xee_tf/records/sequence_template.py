@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -58,22 +58,30 @@ class Template:
     data : ndarray of uint8, shape (bytes,)
     slots : tuple of Slot
         Of the context, then of the sequences.
+    varying : tuple of (int, int)
+        Where in a record's data, its framing left out, the values begin and end.
+    constant : ndarray of uint8, shape (bytes,)
+        0 where the values and the CRC of the data are, 255 elsewhere.
     """
 
     data: npt.NDArray[np.uint8]
     slots: tuple[Slot, ...]
+    varying: tuple[tuple[int, int], ...]
+    constant: npt.NDArray[np.uint8]
 
-    @property
-    def varying(self) -> tuple[tuple[int, int], ...]:
-        """Where in a record's data, its framing left out, the values are."""
-        return tuple(
-            (offset, offset + slot.feature.max_bytes)
-            for slot in self.slots
-            for offset in (
-                slot.offset - HEADER + slot.stride * step
-                for step in range(1 if slot.steps is None else slot.steps)
-            )
-        )
+    @classmethod
+    def of(cls, data: bytes, slots: tuple[Slot, ...]) -> Template:
+        """A record, and where its values are."""
+        varying = []
+        constant = np.full(len(data), 0xFF, np.uint8)
+        constant[len(data) - FOOTER :] = 0
+        for slot in slots:
+            for step in range(1 if slot.steps is None else slot.steps):
+                begin = slot.offset + slot.stride * step
+                end = begin + slot.feature.max_bytes
+                varying.append((begin - HEADER, end - HEADER))
+                constant[begin:end] = 0
+        return cls(np.frombuffer(data, np.uint8), slots, tuple(varying), constant)
 
 
 @lru_cache(maxsize=64)
@@ -97,15 +105,12 @@ def make_template(
     middle = wrap(0x12, b"", len(lists)) if lists else b""
     front = frame_header(len(front) + len(body) + len(middle) + len(lists)) + front
     data = b"".join((front, body, middle, lists, bytes(FOOTER)))
-    moves = [(slots, len(front)), (later, len(front) + len(body) + len(middle))]
-    return Template(
-        np.frombuffer(data, np.uint8),
-        tuple(
-            Slot(slot.feature, slot.offset + by, slot.steps, slot.stride)
-            for some, by in moves
-            for slot in some
-        ),
+    placed = tuple(
+        replace(slot, offset=slot.offset + moved)
+        for some, moved in ((slots, len(front)), (later, len(front) + len(body) + len(middle)))
+        for slot in some
     )
+    return Template.of(data, placed)
 
 
 def context_head(feature: Feature, payload: int) -> bytes:

@@ -177,10 +177,16 @@ def decode_varints(data: npt.NDArray[np.uint8] | memoryview | bytes) -> npt.NDAr
     longest = int(extra.max())
     if longest >= MAX_VARINT:
         raise RecordError("A varint is longer than ten bytes.")
-    out = (raw[first] & 0x7F).astype(np.uint64)
+    low = raw & 0x7F
+    out = low[first].astype(np.uint64)
     for place in range(1, longest + 1):
-        # A pass over all is cheaper than picking out the longer ones, until few are left.
-        chosen = np.flatnonzero(extra >= place)
-        piece = (raw[first[chosen] + place] & 0x7F).astype(np.uint64)
-        out[chosen] |= piece << np.uint64(7 * place)
+        longer = extra >= place
+        shift = np.uint64(7 * place)
+        if 4 * np.count_nonzero(longer) < longer.size:
+            chosen = np.flatnonzero(longer)
+            out[chosen] |= low[first[chosen] + place].astype(np.uint64) << shift
+        else:  # taking all of them along costs less than picking
+            piece = low[np.minimum(first + place, last)].astype(np.uint64)
+            piece *= longer
+            out |= piece << shift
     return out.view(np.int64)

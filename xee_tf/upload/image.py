@@ -33,7 +33,7 @@ from xee_tf.storage import Location, PathLike
 __all__ = ["upload_image"]
 
 _BLOCK = 512  # pixels of a GeoTIFF tile's side
-_GDAL_CACHE = 256 << 20  # bytes; GDAL would take a twentieth of the machine's memory
+_GDAL_CACHE = 128 << 20  # bytes; GDAL would take a twentieth of the machine's memory
 
 
 def upload_image(
@@ -169,7 +169,7 @@ def _convert(
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
     if dtype.kind == "f":
-        return not math.isfinite(value) or abs(value) <= np.finfo(dtype).max
+        return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
     return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 

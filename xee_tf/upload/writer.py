@@ -169,15 +169,17 @@ class PredictionWriter:
             )
         layout = self._layout or self._lay_out(arrays)
         values = [_fit(feature, arrays[feature.name]) for feature in layout.features]
-        group = max(1, _MEMBER_BYTES // layout.framed_size)
-        for start in range(0, count, group):
-            part = [array[start : start + group] for array in values]
+        start = 0
+        while start < count:
+            column = (self.written + start) % self.mixer.patches_per_row
+            left = min(self._group - column % self._group, self.mixer.patches_per_row - column)
+            part = [array[start : start + left] for array in values]
             encoded = layout.encode(part)
-            cut = min(len(encoded), group - self._waiting_records)
-            self._append(encoded.buffer[: encoded.offsets[cut]], cut)
-            if self._waiting_records == group:
+            self._waiting.append(encoded.buffer)
+            self._waiting_records += len(encoded)
+            if len(encoded) == left:
                 self._flush()
-            self._append(encoded.buffer[encoded.offsets[cut] :], len(encoded) - cut)
+            start += left
         self.written += count
 
     def close(self) -> None:
@@ -196,7 +198,6 @@ class PredictionWriter:
                     f"{self.location} would be short: {self.written} patches were written, and the mixer "
                     f"announces {self.total}."
                 )
-            self._flush()
             if self.compressed:
                 index = MemberIndex(0, tuple(self._records), tuple(self._sizes))
                 self._file.seek(0)
@@ -279,20 +280,15 @@ class PredictionWriter:
                 for name, array in arrays.items()
             )
         )
-        group = max(1, _MEMBER_BYTES // layout.framed_size)
-        self._room = index_room(-(-self.total // group))
+        columns = self.mixer.patches_per_row
+        # Members end where rows of patches end, as in an export.
+        self._group = min(columns, max(1, _MEMBER_BYTES // layout.framed_size))
+        self._room = index_room(self.mixer.rows * -(-columns // self._group))
         self._layout = layout
         return layout
 
-    def _append(self, data: npt.NDArray[np.uint8], records: int) -> None:
-        if records:
-            self._waiting.append(data)
-            self._waiting_records += records
-
     def _flush(self) -> None:
         """Write what waits as one gzip member, or as it is."""
-        if not self._waiting_records:
-            return
         assert self._file is not None
         data = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         if self.compressed:

@@ -1,0 +1,265 @@
+"""Rasters sampled into tables, against plain rasterio and numpy."""
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import shapely
+import xarray as xr
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.features import rasterize
+
+from tests.rasters import CRS, random_band, raster
+from tests.strategies import chunkings
+from xee_tf.errors import GeoreferenceError, OptionError
+from xee_tf.tables.read import open_table
+from xee_tf.tables.sample import sample_table
+
+LANDSAT = [f"B{number}" for number in (1, 2, 3, 4, 5, 7)]
+AFFINE = Affine(30, 0, 700_000, 0, -30, 5_000_000)  # of tests.rasters.raster
+
+
+def sampled(path, image, where, **options):
+    return open_table(sample_table(image, where, path, **options).path)
+
+
+def points(xy, crs=CRS, **columns):
+    xy = np.asarray(xy, float)
+    return gpd.GeoDataFrame(columns, geometry=gpd.points_from_xy(xy[:, 0], xy[:, 1]), crs=crs)
+
+
+def centres(rows, columns):
+    return np.column_stack(AFFINE @ (np.asarray(columns) + 0.5, np.asarray(rows) + 0.5))
+
+
+# -- The Landsat scene --------------------------------------------------------------------------------
+
+
+def plain_bands(landsat_dir):
+    bands = {}
+    for name in LANDSAT:
+        with rasterio.open(landsat_dir / f"lsat7_2000_{name[1]}0.tif") as source:
+            bands[name] = source.read(1, masked=True).astype("f4").filled(np.nan)
+    return bands, source.transform, source.crs
+
+
+def test_points_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
+    bands, transform, crs = plain_bands(landsat_dir)
+    sites = gpd.read_file(landsat_dir / "landsat96_points.shp")[["id", "label", "geometry"]]
+    with pytest.warns(UserWarning, match="115 of 1000 points are outside the raster"):
+        found = sampled(tmp_path / "points", landsat, sites)
+
+    moved = sites.to_crs(crs).geometry
+    columns, rows = np.floor(~transform @ (moved.x.to_numpy(), moved.y.to_numpy())).astype(int)
+    inside = (rows >= 0) & (rows < 443) & (columns >= 0) & (columns < 489)
+    expected = {
+        name: np.where(inside, band[rows.clip(0, 442), columns.clip(0, 488)], np.nan)
+        for name, band in bands.items()
+    }
+    valid = ~np.isnan(list(expected.values())).any(axis=0)
+    assert len(found) == valid.sum() > 500
+    for name in LANDSAT:
+        np.testing.assert_array_equal(found[name], expected[name][valid])
+    assert found["label"].tolist() == sites["label"][valid].tolist()
+    np.testing.assert_array_equal(found["id"], sites["id"][valid])
+    place = gpd.GeoSeries(gpd.points_from_xy(found.longitude, found.latitude), crs=4326).to_crs(crs)
+    assert place.distance(moved[valid].reset_index(drop=True)).max() < 28.5 * 0.8  # from a pixel's centre
+
+
+def test_polygons_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
+    bands, transform, crs = plain_bands(landsat_dir)
+    fields = gpd.read_file(landsat_dir / "landsat96_polygons.shp")
+    with pytest.raises(OptionError, match="Row 26 is a polygon outside the raster"):
+        sample_table(landsat, fields, tmp_path / "none")
+    fields = fields.drop(index=26)
+    found = sampled(tmp_path / "fields", landsat, fields, geometry=None)
+
+    expected = []
+    for field in fields.to_crs(crs).itertuples():
+        inside = rasterize([field.geometry], (443, 489), transform=transform).astype(bool)
+        values = np.column_stack([band[inside] for band in bands.values()])
+        values = values[~np.isnan(values).any(axis=1)]
+        expected += [(*row, field.label, field.id) for row in values.tolist()]
+    assert len(expected) > 1000
+    assert list(found.itertuples(index=False, name=None)) == expected
+
+
+def test_stratified_samples_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
+    fields = gpd.read_file(landsat_dir / "landsat96_polygons.shp").drop(index=26)
+    everything = sampled(tmp_path / "all", landsat, fields)
+    some = sampled(tmp_path / "some", landsat, fields, n=20, class_band="label")
+    counts = everything["label"].value_counts()
+    assert some["label"].value_counts().to_dict() == counts.clip(upper=20).to_dict()
+    assert len(some.merge(everything, how="inner").drop_duplicates()) == len(some)
+    chosen = sampled(tmp_path / "c", landsat, fields, n={"water": 7, "forest": 3}, class_band="label")
+    assert chosen["label"].value_counts().to_dict() == {"water": 7, "forest": 3}
+    again = sampled(tmp_path / "again", landsat.chunk(x=90, y=200), fields, n=20, class_band="label")
+    pd.testing.assert_frame_equal(again, some)
+    other = sampled(tmp_path / "other", landsat, fields, n=20, class_band="label", seed=1)
+    assert not other.equals(some)
+
+
+# -- Any chunking -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_any_chunking_gives_the_same_rows(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("sample")
+    shape = 23, 31
+    arrays = {"a": random_band(shape, "float32", 1), "b": random_band(shape, "uint8", 2)}
+    arrays["a"][random_band(shape, "i4", 3) < 12] = np.nan
+    series = np.stack([random_band(shape, "int16", seed) for seed in (4, 5, 6)])
+    ds = raster(arrays).assign(series=(("time", "y", "x"), series))
+    chunked = ds.copy()
+    for name in ds:
+        y, x = data.draw(chunkings(shape[0])), data.draw(chunkings(shape[1]))
+        chunks = (2, y, x) if name == "series" else (y, x)
+        chunked[name] = ds[name].copy(data=da.from_array(ds[name].data, chunks=chunks))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    kind = data.draw(st.sampled_from(["points", "polygons", "everywhere"]))
+    if kind == "points":
+        rows, columns = rng.integers(0, 23, 40), rng.integers(0, 31, 40)
+        where = points(centres(rows, columns) + rng.uniform(-14, 14, (40, 2)), number=np.arange(40))
+        pixels = [
+            (number, row, column) for number, (row, column) in enumerate(zip(rows, columns, strict=True))
+        ]
+    elif kind == "polygons":
+        xy = centres(rng.integers(0, 23, 3), rng.integers(0, 31, 3)) + 3.0
+        circles = shapely.buffer(shapely.points(xy), rng.uniform(40, 200, 3))
+        where = gpd.GeoDataFrame({"number": range(3)}, geometry=circles, crs=CRS)
+        pixels = [
+            (number, int(row), int(column))
+            for number, circle in enumerate(circles)
+            for row, column in np.argwhere(rasterize([circle], shape, transform=AFFINE))
+        ]
+    else:
+        where = None
+        pixels = [(0, row, column) for row in range(23) for column in range(31)]
+    drop = data.draw(st.booleans())
+    n = data.draw(st.none() | st.integers(1, 4))
+    options = {"drop_nulls": drop, "n": n, "class_band": "b" if n else None, "geometry": None}
+
+    found = sampled(folder / "chunked", chunked, where, **options)
+
+    valid = [p for p in pixels if not (drop and np.isnan(arrays["a"][p[1:]]))]
+    if n:
+        whole = sampled(folder / "whole", ds, where, **options)
+        pd.testing.assert_frame_equal(found, whole)
+        counts = pd.Series([arrays["b"][p[1:]] for p in valid]).value_counts()
+        assert found["b"].value_counts().to_dict() == counts.clip(upper=n).to_dict()
+    else:
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], [array[p[1:]] for p in valid])
+        np.testing.assert_array_equal(np.stack(found["series"]), [series[:, p[1], p[2]] for p in valid])
+        if where is not None:
+            np.testing.assert_array_equal(found["number"], [p[0] for p in valid])
+
+
+def test_only_chunks_that_are_needed_and_each_once(tmp_path):
+    seen = []
+
+    def load(block, block_info=None):
+        seen.append(block_info[0]["chunk-location"])
+        return block
+
+    scene = da.zeros((2, 400, 400), chunks=(2, 100, 100)).map_blocks(load, meta=np.empty((0, 0, 0)))
+    ds = raster({"a": np.zeros((400, 400))}).drop_vars("a")
+    ds = ds.assign({name: (("y", "x"), scene[band]) for band, name in enumerate("ab")})
+    where = points(centres([5, 7, 250, 251, 399], [5, 6, 130, 131, 399]))
+    delayed = sample_table(ds, where, tmp_path / "t", compute=False)
+    assert not seen
+    assert not list(tmp_path.iterdir())
+    delayed.compute(scheduler="threads")
+    assert sorted(seen) == [(0, 0, 0), (0, 2, 1), (0, 3, 3)]
+
+    seen.clear()
+    box = gpd.GeoSeries([shapely.box(700_000, 4_997_000, 706_000, 5_000_000)], crs=CRS)
+    assert len(sampled(tmp_path / "box", ds, box)) == 100 * 200
+    assert sorted(seen) == [(0, 0, 0), (0, 0, 1)]
+
+
+def test_a_random_sample_is_even(tmp_path):
+    ds = raster({"a": np.arange(10_000.0).reshape(100, 100)})
+    found = sampled(tmp_path / "t", ds, None, n=1000)
+    assert len(set(found["a"])) == 1000
+    quarters = np.histogram(found["a"], bins=4, range=(0, 10_000))[0]
+    assert quarters.min() > 200  # 250 are expected, give or take 14
+
+
+def test_bands_with_several_more_dimensions(tmp_path):
+    values = np.random.default_rng(0).random((3, 20, 2, 20, 1)).astype("f4")
+    dims = ("time", "y", "level", "x", "one")
+    ds = raster({"a": values[0, :, 0, :, 0]}).assign(cube=(dims, values))
+    where = points(centres([2, 19], [3, 0]))
+    for number, image in enumerate((ds, ds.chunk(time=2, level=1, x=7, y=9))):
+        path = sample_table(image, where, tmp_path / str(number), geometry=None).path
+        found = open_table(path, shapes={"cube": (3, 2)})
+        np.testing.assert_array_equal(np.stack(found["cube"]), values[:, [2, 19], :, [3, 0], 0])
+
+
+def test_coordinates_are_those_of_pixels(tmp_path):
+    ds = raster({"a": np.zeros((10, 10))})
+    found = sampled(tmp_path / "t", ds, points(centres([2, 9], [3, 0]) + 10))
+    expected = gpd.GeoSeries(gpd.points_from_xy(*centres([2, 9], [3, 0]).T), crs=CRS).to_crs(4326)
+    np.testing.assert_allclose(found.longitude, expected.x, atol=1e-6)
+    np.testing.assert_allclose(found.latitude, expected.y, atol=1e-6)
+
+
+SCENE = raster({"a": np.zeros((10, 10)), "b": np.full((10, 10), np.nan)})
+SITE = points(centres([2, 3], [3, 4]), label=["x", "y"])
+FIELD = SITE.set_geometry(SITE.buffer(40))
+
+REFUSED = {
+    "no geometry": (SITE.set_geometry([SITE.geometry[0], None]), {}, "Row 1 has no geometry"),
+    "nowhere": (SITE[:0], {}, "no points or polygons"),
+    "lines": (SITE.set_geometry(SITE.boundary.buffer(1).boundary), {}, "Row 0 has no geometry"),
+    "a line": (SITE.set_geometry(SITE.buffer(9).boundary), {}, "Row 0 is a LineString"),
+    "a point among polygons": (
+        FIELD.set_geometry([FIELD.geometry[0], SITE.geometry[1]]),
+        {},
+        "Row 1 is a Point among polygons",
+    ),
+    "a polygon outside": (
+        FIELD.set_geometry([FIELD.geometry[0], shapely.box(0, 0, 1, 1)], crs=CRS),
+        {},
+        r"Row 1 is a polygon outside the raster.*\(0.0, 0.0, 1.0, 1.0\).*covers \(700000",
+    ),
+    "all points outside": (points([[0, 0]]), {}, "All 1 points are outside"),
+    "a frame": (pd.DataFrame({"x": [1]}), {}, "GeoDataFrame or GeoSeries; got DataFrame"),
+    "unknown property": (SITE, {"properties": ["id"]}, r"\['id'\] are no columns .*\['label'\]"),
+    "unknown selector": (SITE, {"selectors": ["a", "id"]}, r"\['id'\].*\['a', 'b', 'label', 'longitude'"),
+    "a property like a band": (SITE.rename(columns={"label": "a"}), {}, r"\['a'\] would stand for two"),
+    "dates": (SITE.assign(label=pd.Timestamp("2020")), {}, "'label' holds datetime"),
+    "unknown class": (SITE, {"n": 1, "class_band": "c"}, r"'c' is neither a band \['a', 'b'\] nor"),
+    "class without n": (SITE, {"class_band": "a"}, "needs n="),
+    "n": (SITE, {"n": 1.5}, "n must be a number of pixels"),
+    "n of classes": (SITE, {"n": {1: 5}}, "class_band="),
+    "no such class": (SITE, {"n": {"z": 5}, "class_band": "label"}, r"\['z'\] occurs"),
+    "seed": (SITE, {"n": 1, "seed": "x"}, "seed must be"),
+    "geometry": (SITE, {"geometry": "wkt"}, "'lonlat' or None"),
+    "all masked": (SITE, {}, "No pixel is left"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(tmp_path, case):
+    where, options, message = REFUSED[case]
+    with pytest.raises(OptionError, match=f"(?s){message}"):
+        sample_table(SCENE, where, tmp_path / "t", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_points_without_a_crs(tmp_path):
+    with pytest.raises(GeoreferenceError, match="points or polygons have no CRS"):
+        sample_table(SCENE, points([[0, 0]], crs=None), tmp_path / "t")
+
+
+def test_a_band_of_times_is_refused(tmp_path):
+    times = xr.full_like(SCENE[["a"]], 0).astype("datetime64[ns]")
+    with pytest.raises(OptionError, match="Band 'a' has dtype datetime64"):
+        sample_table(times, SITE, tmp_path / "t")

@@ -1,0 +1,1 @@
+"""Tables: rows as Example records, to and from frames; pixels sampled into rows."""

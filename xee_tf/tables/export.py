@@ -1,0 +1,344 @@
+"""Exporting a table: row groups encoded in parallel, parts joined into one file."""
+
+from __future__ import annotations
+
+import math
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, List, Task, TaskRef
+
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
+from xee_tf.export.encode import Part, Run
+from xee_tf.export.options import IfExists
+from xee_tf.export.result import ShardInfo
+from xee_tf.export.run import clear, compute_export
+from xee_tf.export.shards import write_shard
+from xee_tf.records.example import Encoded
+from xee_tf.records.members import compress_member
+from xee_tf.storage import Location, PathLike
+from xee_tf.tables.encode import encode_rows
+from xee_tf.tables.schema import Column, Rows
+from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["SUFFIX", "TableResult", "check_target", "export_table", "table_location", "write_table"]
+
+SUFFIX = ".tfrecord.gz"
+
+_TASK_BYTES = 16 << 20  # of records encoded at a time
+_MEMBER_BYTES = 1 << 20  # of records in a gzip member: what must be inflated to read one of them
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """What a table export wrote.
+
+    Parameters
+    ----------
+    file : ShardInfo
+        The file: path, records, bytes, CRC-32C.
+    columns : tuple of Column
+        Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
+    """
+
+    file: ShardInfo
+    columns: tuple[Column, ...]
+    rounded: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self.file.path
+
+    @property
+    def records(self) -> int:
+        """Rows written."""
+        return self.file.records
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.file.bytes
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the array-valued columns, as `xee_tf.open_table` takes them."""
+        return {column.name: column.shape for column in self.columns if column.shape}
+
+    def feature_spec(self) -> dict[str, tf.io.FixedLenFeature]:
+        """What ``tf.io.parse_single_example`` needs; single values have shape [1], as in the guide."""
+        import tensorflow as tf
+
+        dtypes = {"float": tf.float32, "bytes": tf.string}
+        return {
+            column.name: tf.io.FixedLenFeature(list(column.shape) or [1], dtypes[column.kind])
+            for column in self.columns
+        }
+
+
+def export_table(
+    table: Table,
+    path: PathLike,
+    selectors: Sequence[str] | None = None,
+    geometry: Geometry | None = "lonlat",
+    *,
+    if_exists: IfExists = "error",
+    progress: bool = False,
+    compute: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TableResult | Delayed:
+    """Export a table as one gzipped TFRecord, an Example for each row, as Earth Engine's ``Export.table``.
+
+    Writes ``<path>.tfrecord.gz``. Numbers become float lists of one value, strings bytes lists (UTF-8),
+    array-valued columns flattened float lists. Partitions of a lazy table are encoded in parallel, put
+    aside on disk, and joined in the order of the rows.
+
+    Parameters
+    ----------
+    table : DataFrame, GeoDataFrame, Dask DataFrame or Dataset
+        A column for each feature; the index is left out (``reset_index()`` makes it a column). Of a Dataset,
+        variables along its one dimension of rows, and those with further ones as array-valued columns.
+        float32 is all that a record holds: integers beyond 2**24 are rounded, with a warning. Missing numbers
+        are written as NaN, missing strings as empty ones. A chunked Dataset or a Dask frame is never in
+        memory as a whole. (Dask itself makes texts of the arrays in a frame, unless the frame was made with
+        ``dask.config.set({"dataframe.convert-string": False})``.)
+    path : str or path-like
+        Prefix of the file: a local path or any URL that fsspec knows.
+    selectors : sequence of str, optional
+        Columns to write, in this order, and no others. ``"longitude"`` and ``"latitude"`` can be among them.
+        Default: all of them.
+    geometry : {"lonlat", None}
+        "lonlat": the points of a GeoDataFrame become the columns ``longitude`` and ``latitude`` (EPSG:4326,
+        whatever the frame's CRS is). None: geometries are left out.
+    if_exists : {"error", "overwrite"}
+        What to do where the file exists.
+    progress : bool
+        Show a bar.
+    compute : bool
+        If false, return a Delayed and write nothing.
+    storage_options : mapping
+        Handed to fsspec.
+
+    Returns
+    -------
+    TableResult or Delayed
+
+    Raises
+    ------
+    OptionError
+        If a selector is unknown, column names are not unique, a dtype cannot be written, rows differ in kind
+        or shape, or a row has no point; the first such row is named. The file is then not written.
+    GeoreferenceError
+        If points have no CRS.
+    DestinationExistsError
+        If the file exists and `if_exists` is "error".
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile, xee_tf
+    >>> sites = pd.DataFrame({"B4": [0.1, 0.2], "landcover": [1, 3], "name": ["oak", "fir"]})
+    >>> result = export_table(sites, tempfile.mkdtemp() + "/sites")
+    >>> result.records, result.path.rsplit("/")[-1]
+    (2, 'sites.tfrecord.gz')
+    """
+    target = check_target(path, if_exists, storage_options)
+    source = read_table(table, selectors, geometry)
+    if isinstance(source, Rows):
+        if not len(source):
+            raise _no_rows()
+        source = _cut(source)
+    return write_table(source, target, progress=progress, compute=compute)
+
+
+def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None) -> Location:
+    """The file to write, if it can be.
+
+    Raises
+    ------
+    OptionError, DestinationError
+        If `if_exists` is unknown, the file exists, or there is no permission to write it.
+    """
+    target = table_location(path, storage_options)
+    if if_exists not in ("error", "overwrite"):
+        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
+    if if_exists == "error" and target.exists():
+        raise DestinationExistsError(
+            f"{target} exists: choose another prefix, or replace it with if_exists='overwrite'."
+        )
+    target.require_writable()
+    return target
+
+
+def write_table(
+    source: LazyTable, target: Location, *, progress: bool, compute: bool
+) -> TableResult | Delayed:
+    """Write the row groups of a table to one file, or give the Delayed that does."""
+    delayed, folder = _graph(source, target)
+    if not compute:
+        return delayed
+    try:
+        result: TableResult = compute_export(delayed, progress)
+    except BaseException:
+        clear(folder)
+        raise
+    if result.rounded:
+        warnings.warn(
+            f"The columns {list(result.rounded)} hold whole numbers that float32 cannot: they were rounded. "
+            f"Only those up to {2**24:,} are exact. Were they meant as names, write strings: "
+            f"table[{result.rounded[0]!r}].astype(str).",
+            UserWarning,
+            stacklevel=3,
+        )
+    return result
+
+
+def table_location(path: PathLike, storage_options: Mapping[str, Any] | None = None) -> Location:
+    """The file of a table export: its prefix, or its full name.
+
+    Examples
+    --------
+    >>> table_location("out/sites").url, table_location("out/sites.tfrecord.gz").url
+    ('out/sites.tfrecord.gz', 'out/sites.tfrecord.gz')
+    """
+    location = Location.of(path, storage_options)
+    return location if location.name.endswith(SUFFIX) else location.with_suffix(SUFFIX)
+
+
+@dataclass(frozen=True)
+class _TablePart:
+    """What one row group has put aside."""
+
+    part: Part
+    records: int
+    columns: tuple[Column, ...]
+    rounded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _PartWriter:
+    """Turns row groups into parts; small and picklable, it travels in every task."""
+
+    read: Any
+    folder: Location
+
+    def __call__(self, number: int, group: Any) -> _TablePart:
+        rows: Rows = self.read(group, number)
+        location = self.folder.child(f"00000-{number:06d}.part")
+        records: list[int] = []
+        sizes: list[int] = []
+        with location.open("wb") as file:
+            for start, stop in _spans(rows):
+                encoded = encode_rows(rows[start:stop])
+                for first, last in _members(encoded):
+                    member = compress_member(encoded.buffer[encoded.offsets[first] : encoded.offsets[last]])
+                    file.write(member)
+                    records.append(last - first)
+                    sizes.append(len(member))
+        part = Part(0, location, (Run(number, tuple(records), tuple(sizes), (), ()),))
+        return _TablePart(part, len(rows), rows.columns, rows.rounded)
+
+
+def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
+    """Rows that are encoded at a time."""
+    count = len(rows)
+    step = math.ceil(count / max(1, rows.nbytes // _TASK_BYTES)) if count else 1
+    for start in range(0, count, step):
+        yield start, min(start + step, count)
+
+
+def _members(encoded: Encoded) -> Iterator[tuple[int, int]]:
+    """Records that make a gzip member."""
+    first, count = 0, len(encoded)
+    while first < count:
+        full = int(np.searchsorted(encoded.offsets, encoded.offsets[first] + _MEMBER_BYTES, "right")) - 1
+        last = min(max(full, first + 1), count)
+        yield first, last
+        first = last
+
+
+def _cut(rows: Rows) -> LazyTable:
+    """A table in memory as row groups."""
+    name = f"table-{uuid.uuid4().hex[:12]}"
+    graph: dict[Any, Any] = {name: DataNode(name, rows)}
+    keys = []
+    for number, (start, stop) in enumerate(_spans(rows)):
+        key = (f"{name}-rows", number)
+        graph[key] = Task(key, Rows.__getitem__, TaskRef(name), slice(start, stop))
+        keys.append(key)
+    return LazyTable(graph, keys, _as_they_are)
+
+
+def _as_they_are(rows: Rows, number: int) -> Rows:
+    return rows
+
+
+def _graph(source: LazyTable, target: Location) -> tuple[Delayed, Location]:
+    """The Delayed that writes a table, and the folder in which it works."""
+    run = uuid.uuid4().hex[:12]
+    prefix = target.name.removesuffix(SUFFIX)
+    folder = target.parent.child(f".{prefix}-{run}.parts")
+    writer = _PartWriter(source.read, folder)
+    tasks: dict[Any, Any] = {}
+    parts = []
+    for number, group in enumerate(source.keys):
+        part = (f"table-encode-{run}", number)
+        tasks[part] = Task(part, writer, number, TaskRef(group))
+        parts.append(TaskRef(part))
+    key = f"table-commit-{run}"
+    tasks[key] = Task(key, _commit, folder, target, List(*parts))
+    layer = f"table-export-{run}"
+    graph = HighLevelGraph({"table": source.graph, layer: tasks}, {"table": set(), layer: {"table"}})
+    return Delayed(key, graph, layer=layer), folder
+
+
+def _commit(folder: Location, target: Location, parts: Sequence[_TablePart]) -> TableResult:
+    """Check that the parts agree, join them, and put the file in its place."""
+    columns = _agreed(parts)
+    written = write_shard(folder, 0, 0, True, [[part.part] for part in parts])
+    source = folder.child("00000.shard")
+    if source.exists():
+        source.move(target)
+    elif not (target.exists() and target.size() == written.bytes):
+        raise DestinationError(f"The records have gone from {folder}; export again.")
+    with suppress(FileNotFoundError):
+        folder.remove(recursive=True)
+    rounded = {name for part in parts for name in part.rounded}
+    return TableResult(
+        ShardInfo(target.url, written.records, written.bytes, written.crc32c),
+        columns,
+        tuple(column.name for column in columns if column.name in rounded),
+    )
+
+
+def _agreed(parts: Sequence[_TablePart]) -> tuple[Column, ...]:
+    """The columns of all parts, which must be the same."""
+    expected: tuple[Column, ...] | None = None
+    row = 0
+    for number, part in enumerate(parts):
+        if part.records and expected is None:
+            expected = part.columns
+        if part.records and expected is not None:
+            for before, found in zip(expected, part.columns, strict=True):
+                if found != before:
+                    raise OptionError(
+                        f"Column {found.name!r}: row {row} (the first of partition {number}) holds {found}, "
+                        f"the rows before it {before}. All rows of a column must be of one kind and shape."
+                    )
+        row += part.records
+    if expected is None:
+        raise _no_rows()
+    return expected
+
+
+def _no_rows() -> OptionError:
+    return OptionError("The table has no rows: there is nothing to export.")

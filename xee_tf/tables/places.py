@@ -1,0 +1,247 @@
+"""Where a raster is sampled: points and polygons as pixels of its blocks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyproj
+from affine import Affine
+
+from xee_tf.blocks.layout import BlockLayout
+from xee_tf.errors import GeoreferenceError, OptionError
+from xee_tf.geometry import Window
+from xee_tf.georef import GeoRef
+from xee_tf.georef.crs import describe_crs, same_crs
+
+__all__ = ["Places", "PointPlaces", "PolygonPlaces", "find_places"]
+
+Indices = npt.NDArray[np.int64]
+Block = tuple[int, int]
+
+# rasterio changes the filters of warnings while it works, which threads share.
+_RASTERIZING = Lock()
+
+
+class Places(Protocol):
+    """Pixels to sample."""
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks that hold any."""
+
+    def pixels(self, block: Block, window: Window) -> tuple[Indices, Indices, Indices]:
+        """Number of the feature, row and column of each pixel in a block."""
+
+
+@dataclass(frozen=True)
+class PointPlaces:
+    """The pixel under each point.
+
+    Parameters
+    ----------
+    by_block : mapping
+        For each block the numbers of its points, and their rows and columns in the raster.
+    """
+
+    by_block: Mapping[Block, tuple[Indices, Indices, Indices]]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks that hold any."""
+        return list(self.by_block)
+
+    def pixels(self, block: Block, window: Window) -> tuple[Indices, Indices, Indices]:
+        """As `Places` has it."""
+        return self.by_block[block]
+
+
+@dataclass(frozen=True)
+class PolygonPlaces:
+    """Every pixel in each polygon.
+
+    Parameters
+    ----------
+    by_block : mapping
+        For each block the numbers of the polygons that touch it.
+    shapes : mapping of int to geometry
+        The polygons in pixels of the raster.
+    all_touched : bool
+        Whether a pixel counts that is touched, or one whose centre is inside.
+    """
+
+    by_block: Mapping[Block, list[int]]
+    shapes: Mapping[int, Any]
+    all_touched: bool
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks that hold any."""
+        return list(self.by_block)
+
+    def pixels(self, block: Block, window: Window) -> tuple[Indices, Indices, Indices]:
+        """As `Places` has it."""
+        from rasterio.features import rasterize
+
+        found = []
+        for number in self.by_block[block]:
+            shape = self.shapes[number]
+            left, top, right, bottom = shape.bounds
+            top, left = max(window.top, int(np.floor(top))), max(window.left, int(np.floor(left)))
+            bottom, right = min(window.bottom, int(np.ceil(bottom))), min(window.right, int(np.ceil(right)))
+            if bottom <= top or right <= left:
+                continue
+            with _RASTERIZING:
+                burnt = rasterize(
+                    [(shape, 1)],
+                    out_shape=(bottom - top, right - left),
+                    transform=Affine.translation(left, top),
+                    all_touched=self.all_touched,
+                    dtype="uint8",
+                )
+            rows, columns = np.nonzero(burnt)
+            found.append((np.full(len(rows), number), rows + top, columns + left))
+        if not found:
+            none = np.empty(0, np.int64)
+            return none, none, none
+        numbers, rows, columns = (np.concatenate(each) for each in zip(*found, strict=True))
+        return numbers, rows, columns
+
+
+def find_places(
+    features: Any, georef: GeoRef, layout: BlockLayout, *, all_touched: bool
+) -> PointPlaces | PolygonPlaces:
+    """The pixels of points or polygons, by blocks of the raster.
+
+    Parameters
+    ----------
+    features : GeoSeries
+        Points, or polygons.
+    georef : GeoRef
+        Of the raster.
+    layout : BlockLayout
+    all_touched : bool
+        As for `PolygonPlaces`.
+
+    Raises
+    ------
+    OptionError
+        If a feature has no geometry, or is neither a point nor a polygon; if a polygon or all points are
+        outside the raster.
+    GeoreferenceError
+        If the features have no CRS.
+    """
+    import shapely
+
+    if not len(features):
+        raise OptionError("There are no points or polygons to sample at.")
+    labels = features.index
+    missing = np.flatnonzero(np.asarray(features.isna() | features.is_empty))
+    if missing.size:
+        raise OptionError(
+            f"{_row(labels, missing[0])} has no geometry ({missing.size} such rows): drop them, for example "
+            "features[~(features.geometry.isna() | features.geometry.is_empty)]."
+        )
+    kinds = features.geom_type.to_numpy()
+    points = bool((kinds == "Point").all())
+    odd = np.flatnonzero(~np.isin(kinds, ["Polygon", "MultiPolygon"]))
+    if not points and odd.size:
+        raise OptionError(
+            f"A raster is sampled at points or in polygons: {_row(labels, odd[0])} is a {kinds[odd[0]]}"
+            + (" among polygons." if odd.size < len(kinds) else ".")
+        )
+    if features.crs is None:
+        raise GeoreferenceError(
+            "The points or polygons have no CRS: say what their coordinates are, for example "
+            "features.set_crs('EPSG:4326')."
+        )
+    own = pyproj.CRS(features.crs)
+    if not same_crs(own, georef.crs):
+        features = features.to_crs(georef.crs)
+    place = f"the raster covers {georef.bounds} in {describe_crs(georef.crs)} (left, bottom, right, top)"
+    inverse: Any = ~georef.affine
+
+    def to_pixels(xy: Any) -> Any:
+        return np.column_stack(inverse @ (xy[:, 0], xy[:, 1]))
+
+    geometries = features.to_numpy()
+    if points:
+        return _points(to_pixels(shapely.get_coordinates(geometries)), georef, layout, place)
+    shapes = shapely.transform(geometries, to_pixels)
+    return _polygons(shapes, geometries, georef, layout, labels, place, all_touched)
+
+
+def _row(labels: pd.Index[Any], row: int) -> str:
+    label = labels[row]
+    named = "" if isinstance(label, int | np.integer) and label == row else f" (index {label!r})"
+    return f"Row {row}{named}"
+
+
+def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> PointPlaces:
+    with np.errstate(invalid="ignore"):
+        inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
+    outside = int((~inside).sum())
+    if outside == len(at):
+        raise OptionError(f"All {outside} points are outside the raster: {place}.")
+    if outside:
+        warnings.warn(
+            f"{outside} of {len(at)} points are outside the raster and left out: {place}.",
+            UserWarning,
+            stacklevel=4,
+        )
+    numbers = np.flatnonzero(inside)
+    columns, rows = np.floor(at[inside]).astype(np.int64).T
+    down, across = (
+        np.searchsorted(axis.edges, pixels, side="right") - 1
+        for axis, pixels in ((layout.y, rows), (layout.x, columns))
+    )
+    flat = down * len(layout.x) + across
+    order = np.argsort(flat, kind="stable")
+    starts = np.flatnonzero(np.diff(flat[order], prepend=-1))
+    by_block = {}
+    for part in np.split(order, starts[1:]):
+        block = int(down[part[0]]), int(across[part[0]])
+        by_block[block] = numbers[part], rows[part], columns[part]
+    return PointPlaces(by_block)
+
+
+def _polygons(
+    shapes: Any,
+    geometries: Any,
+    georef: GeoRef,
+    layout: BlockLayout,
+    labels: Any,
+    place: str,
+    all_touched: bool,
+) -> PolygonPlaces:
+    import shapely
+
+    width, height = georef.shape.xy
+    bounds = shapely.bounds(shapes)
+    with np.errstate(invalid="ignore"):
+        meets = (bounds[:, 0] < width) & (bounds[:, 1] < height) & (bounds[:, 2] > 0) & (bounds[:, 3] > 0)
+    outside = np.flatnonzero(~meets)
+    if outside.size:
+        first = int(outside[0])
+        covers = tuple(float(f"{number:.10g}") for number in geometries[first].bounds)
+        raise OptionError(
+            f"{_row(labels, first)} is a polygon outside the raster ({outside.size} such rows): it covers "
+            f"{covers}, {place}."
+        )
+    # Of a block only the centres of its pixels count: a polygon that just touches its edge needs it not.
+    inner = 1e-6 if all_touched else 0.499
+    y, x = np.array(layout.y.edges), np.array(layout.x.edges)
+    left, top = np.meshgrid(x[:-1] + inner, y[:-1] + inner)
+    right, bottom = np.meshgrid(x[1:] - inner, y[1:] - inner)
+    boxes = shapely.box(left, top, right, bottom).ravel()
+    by_block: dict[Block, list[int]] = {}
+    pairs = shapely.STRtree(shapes).query(boxes, predicate="intersects")
+    for flat, number in pairs[:, np.lexsort(pairs[::-1])].T.tolist():
+        by_block.setdefault(divmod(flat, len(layout.x)), []).append(number)
+    return PolygonPlaces(by_block, dict(enumerate(shapes)), all_touched)

@@ -1,0 +1,338 @@
+"""Sampling a raster into a table: at points, in polygons, so many pixels of each class."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyproj
+import xarray as xr
+from affine import Affine
+from dask.delayed import Delayed
+from dask.task_spec import DataNode, List, Task, TaskRef
+
+from xee_tf.bands import add_bands, image_dataset
+from xee_tf.blocks.assemble import BandRule, PlaneRule, assemble
+from xee_tf.blocks.graph import Sources, Work, block_tasks, chunk_grids
+from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
+from xee_tf.errors import OptionError
+from xee_tf.export.options import IfExists
+from xee_tf.geometry import PatchAxis
+from xee_tf.georef import GeoRef, read_georef
+from xee_tf.georef.conventions import raster_variables
+from xee_tf.storage import PathLike
+from xee_tf.tables.choice import Choice, Sample, first_plane
+from xee_tf.tables.export import TableResult, check_target, write_table
+from xee_tf.tables.places import Places, find_places
+from xee_tf.tables.schema import Column, Rows, Values, select_columns
+from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
+from xee_tf.tables.values import column_values
+
+__all__ = ["sample_table"]
+
+_CHUNK_SIDE = 1024
+_STEP = "step of an array band"
+
+
+def sample_table(
+    image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
+    where: Any,
+    path: PathLike,
+    *,
+    properties: Sequence[str] | None = None,
+    n: int | Mapping[Any, int] | None = None,
+    class_band: str | None = None,
+    seed: int = 0,
+    drop_nulls: bool = True,
+    all_touched: bool = False,
+    selectors: Sequence[str] | None = None,
+    geometry: Geometry | None = "lonlat",
+    crs: Any = None,
+    transform: Any = None,
+    if_exists: IfExists = "error",
+    progress: bool = False,
+    compute: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TableResult | Delayed:
+    """Sample a raster into a table of records: Earth Engine's ``sampleRegions`` and ``stratifiedSample``.
+
+    A row is a pixel: its value in each band, and the properties of the point or polygon that it is taken for.
+    Only chunks that hold a point, or meet a polygon, are loaded, each of them once. What is written depends
+    neither on how the raster is chunked nor on the scheduler.
+
+    Parameters
+    ----------
+    image : Dataset, DataArray or sequence of them
+        As for `xee_tf.export_image`. A band with further dimensions becomes an array-valued column.
+    where : GeoDataFrame, GeoSeries or None
+        Points: the pixel under each of them, in their order. Polygons: every pixel whose centre is inside, by
+        polygon, then row-major. None: every pixel of the raster; for use with `n`.
+    path : str or path-like
+        Prefix of the file ``<path>.tfrecord.gz``.
+    properties : sequence of str, optional
+        Columns of `where` to copy. Default: all but the geometry.
+    n : int or mapping of class to int, optional
+        Pixels to take at random of each class; all of them where there are fewer. A mapping names the classes
+        to take and how many of each (Earth Engine's ``classValues`` and ``classPoints``).
+    class_band : str, optional
+        The band or the property that holds the class. Default: all pixels are one class.
+    seed : int
+        Another one gives another sample.
+    drop_nulls : bool
+        Leave out pixels that are masked in any band, before `n` of them are chosen. False: write NaN.
+    all_touched : bool
+        Take all pixels that a polygon touches.
+    selectors : sequence of str, optional
+        Columns to write, in this order: bands, properties, ``longitude``, ``latitude``. Default: all of them.
+    geometry : {"lonlat", None}
+        "lonlat": also write longitude and latitude of the pixel's centre (EPSG:4326).
+    crs, transform : optional
+        CRS and affine of the image, where it has none or a wrong one.
+    if_exists, progress, compute, storage_options
+        As for `xee_tf.export_table`.
+
+    Returns
+    -------
+    TableResult or Delayed
+
+    Raises
+    ------
+    OptionError
+        If a feature has no geometry; a polygon, or every point, is outside the raster (some points outside
+        give a warning); names are unknown or not unique; no pixel is left.
+    GeoreferenceError
+        If the raster or `where` has no CRS.
+    DestinationExistsError
+        If the file exists and `if_exists` is "error".
+
+    Notes
+    -----
+    The rows come together in one task: the table must fit in memory, the raster need not. A pixel in two
+    polygons gives two rows, one with the properties of each.
+
+    Examples
+    --------
+    >>> import geopandas, tempfile
+    >>> scene = xr.Dataset(
+    ...     {"B4": (("y", "x"), [[1.0, 2.0], [3.0, 4.0]])}, {"y": [45.0, 15.0], "x": [500015.0, 500045.0]}
+    ... )
+    >>> points = geopandas.points_from_xy([500050, 500001], [10, 59], crs="EPSG:32633")
+    >>> sites = geopandas.GeoDataFrame({"site": ["oak", "fir"]}, geometry=points)
+    >>> prefix = tempfile.mkdtemp() + "/samples"
+    >>> result = sample_table(scene, sites, prefix, geometry=None, crs="EPSG:32633")
+    >>> from xee_tf.tables.read import open_table
+    >>> open_table(result.path)
+        B4 site
+    0  4.0  oak
+    1  1.0  fir
+    """
+    target = check_target(path, if_exists, storage_options)
+    if geometry not in ("lonlat", None):
+        raise OptionError(f"geometry must be 'lonlat' or None; got {geometry!r}.")
+    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
+    if not images:
+        raise OptionError("There is nothing to sample: the image has no bands.")
+    dataset = add_bands(*images, crs=crs, transform=transform) if images[1:] else image_dataset(images[0])
+    georef = read_georef(dataset, crs=crs, transform=transform)
+    columns, rules, arrays = _read_bands(dataset, georef)
+    features, table = _features(where, georef, properties)
+    for name in table.columns:
+        column_values(table[name], name)  # what cannot be written is refused now, not in a worker
+    lonlat = LONLAT if geometry else ()
+    names = _names([column.name for column in columns], list(table.columns), lonlat, selectors)
+    layout = _lay_out(arrays)
+    sampler = _Sampler(
+        columns=columns,
+        rules=rules,
+        places=find_places(features, georef, layout, all_touched=all_touched),
+        drop_nulls=drop_nulls,
+        choice=Choice.of(n, class_band, seed, [c.name for c in columns if not c.shape], table),
+    )
+    table = table[[name for name in table.columns if name in names]]
+    gather = _Gather(columns, sampler.choice, table, georef, tuple(names))
+    return write_table(_sample(sampler, gather, layout, arrays), target, progress=progress, compute=compute)
+
+
+def _read_bands(
+    dataset: xr.Dataset, georef: GeoRef
+) -> tuple[tuple[Column, ...], tuple[BandRule, ...], list[Any]]:
+    """Column, rule and chunked array of each band: (y, x), or (step, y, x) of one with further dimensions."""
+    y, x = georef.y_dim, georef.x_dim
+    columns, rules, arrays, planes = [], [], [], 0
+    for key, variable in raster_variables(dataset, x, y):
+        name = str(key)
+        if variable.dtype.kind not in "biuf":
+            raise OptionError(
+                f"Band {name!r} has dtype {variable.dtype}: a table holds numbers. Convert it, for example "
+                f"ds[{name!r}].astype('float32'), or leave it out."
+            )
+        nodata = variable.rio.nodata
+        extra = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
+        single = [dim for dim in variable.dims if dim not in (y, x, *extra)]
+        plain = (
+            variable.drop_vars(list(variable.coords)).isel(dict.fromkeys(single, 0)).transpose(*extra, y, x)
+        )
+        column = Column(name, "float", plain.shape[:-2])
+        if len(extra) > 1:
+            plain = plain.stack({_STEP: extra}, create_index=False).transpose(_STEP, y, x)
+        if plain.chunks is None:
+            plain = plain.chunk({y: _CHUNK_SIDE, x: _CHUNK_SIDE})
+        steps = plain.chunks[0] if extra and plain.chunks else (1,)
+        firsts = [0, *accumulate(steps)][:-1]
+        absent = None if nodata is None else np.asarray(nodata).item()
+        rule = BandRule(
+            np.result_type(variable.dtype, np.float32).str,
+            column.size,
+            tuple(PlaneRule(planes + i, first, np.nan, absent) for i, first in enumerate(firsts)),
+            np.nan,
+        )
+        planes += len(firsts)
+        columns.append(column)
+        rules.append(rule)
+        arrays.append(plain.data)
+    if not columns:
+        raise OptionError("There is nothing to sample: the image has no bands.")
+    return tuple(columns), tuple(rules), arrays
+
+
+def _features(where: Any, georef: GeoRef, properties: Sequence[str] | None) -> tuple[Any, pd.DataFrame]:
+    """Geometries, and the properties to copy."""
+    import geopandas as gpd
+    import shapely
+
+    if where is None:
+        width, height = georef.shape.xy
+        corners: list[tuple[float, float]] = [(0, 0), (width, 0), (width, height), (0, height)]
+        outline = shapely.Polygon([georef.affine @ corner for corner in corners])
+        where = gpd.GeoSeries([outline], crs=georef.crs)
+    if isinstance(where, gpd.GeoSeries):
+        where = where.to_frame("geometry").set_geometry("geometry")
+    if not isinstance(where, gpd.GeoDataFrame):
+        raise OptionError(
+            "A raster is sampled at the points or in the polygons of a GeoDataFrame or GeoSeries; got "
+            f"{type(where).__name__}. geopandas.points_from_xy(x, y, crs=...) makes points of coordinates."
+        )
+    geometries = where.geometry
+    table = pd.DataFrame(where.drop(columns=geometries.name))
+    if properties is not None:
+        wanted = [properties] if isinstance(properties, str) else list(properties)
+        unknown = [name for name in wanted if name not in table.columns]
+        if unknown:
+            raise OptionError(
+                f"The properties {unknown} are no columns of the features: {list(table.columns)}."
+            )
+        table = table[wanted]
+    return geometries, table
+
+
+def _names(
+    bands: list[str], properties: list[Any], lonlat: Sequence[str], selectors: Sequence[str] | None
+) -> list[str]:
+    counts = Counter([*bands, *properties, *lonlat])
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise OptionError(
+            f"The names {twice} would stand for two columns each, of the bands {bands}, the properties "
+            f"{properties} and {list(lonlat)}: choose with properties= which to copy, or rename bands."
+        )
+    return select_columns([*bands, *properties, *lonlat], selectors)
+
+
+def _lay_out(arrays: Sequence[Any]) -> BlockLayout:
+    """Blocks that are the chunks of most bands: a chunk where nothing is sampled is not loaded."""
+    grids = chunk_grids(arrays)
+    y, x = Counter((grid.y, grid.x) for grid in grids).most_common(1)[0][0]
+    return BlockLayout(_axis(y), _axis(x), grids)
+
+
+def _axis(edges: tuple[int, ...]) -> BlockAxis:
+    return BlockAxis(edges, edges[-1], PatchAxis(start=0, patch=1, margin=0, count=edges[-1]))
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """The work of one block: put its bands together and pick out pixels."""
+
+    columns: tuple[Column, ...]
+    rules: tuple[BandRule, ...]
+    places: Places
+    drop_nulls: bool
+    choice: Choice | None
+
+    def __call__(
+        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, npt.NDArray[Any]]]
+    ) -> Sample:
+        window = layout.window(*block)
+        numbers, rows, columns = self.places.pixels(block, window)
+        bands, _ = assemble(window, pieces, self.rules)
+        down, across = rows - window.top, columns - window.left
+        values = np.concatenate([band[:, down, across] for band in bands]).T.astype(np.float64)
+        sample = Sample(numbers, rows, columns, values)
+        if self.drop_nulls:
+            sample = sample[~np.isnan(values).any(axis=1)]
+        return sample if self.choice is None else self.choice(sample, self.columns)
+
+
+@dataclass(frozen=True)
+class _Gather:
+    """The last work: all blocks' pixels as rows, in the order of the features."""
+
+    columns: tuple[Column, ...]
+    choice: Choice | None
+    table: pd.DataFrame
+    georef: GeoRef
+    names: tuple[str, ...]
+
+    def __call__(self, samples: Sequence[Sample]) -> Rows:
+        parts = zip(*((s.numbers, s.rows, s.columns, s.values) for s in samples), strict=True)
+        sample = Sample(*(np.concatenate(part) for part in parts))
+        if self.choice is not None:
+            sample = self.choice(sample, self.columns)
+        if not len(sample.numbers):
+            raise OptionError(
+                "No pixel is left to write: all are masked (drop_nulls=False keeps them), none has its "
+                "centre in a polygon (all_touched=True takes those that are touched), or n asks for none."
+            )
+        sample = sample[np.lexsort((sample.columns, sample.rows, sample.numbers))]
+        found: dict[str, tuple[Column, Values]] = {}
+        for column in self.columns:
+            first = first_plane(self.columns, column.name)
+            planes = sample.values[:, first : first + column.size]
+            found[column.name] = column, planes.reshape(-1, *column.shape)
+        for name in self.table.columns:
+            found[name] = column_values(self.table[name].iloc[sample.numbers], name)
+        if set(LONLAT) & set(self.names):
+            x, y = cast(Any, self.georef.affine @ Affine.translation(0.5, 0.5)) @ (
+                sample.columns,
+                sample.rows,
+            )
+            degrees = pyproj.Transformer.from_crs(self.georef.crs, "EPSG:4326", always_xy=True).transform(
+                x, y
+            )
+            found |= {name: (Column(name), v) for name, v in zip(LONLAT, degrees, strict=True)}
+        columns, values = zip(*(found[name] for name in self.names), strict=True)
+        return Rows(columns, values)
+
+
+def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:
+    """The graph: a task for each block that holds a pixel to sample, and one that gathers."""
+    run = uuid.uuid4().hex[:12]
+    name, key = f"sampler-{run}", f"samples-{run}"
+    sources = Sources.of(arrays, chained=False)
+    # By reference: the points travel to each worker once, not in each task.
+    tasks, blocks = block_tasks(layout, sources, cast(Work, TaskRef(name)), f"sample-{run}")
+    graph: dict[Any, Any] = {**sources.graph, **tasks, name: DataNode(name, sampler)}
+    needed = [TaskRef(blocks[block]) for block in sorted(sampler.places.blocks)]
+    graph[key] = Task(key, gather, List(*needed))
+    return LazyTable(graph, [key], _as_they_are)
+
+
+def _as_they_are(rows: Rows, number: int) -> Rows:
+    return rows

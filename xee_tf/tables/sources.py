@@ -1,0 +1,242 @@
+"""What a table may be, made one thing: column names, and row groups that give `Rows`.
+
+Frames and Datasets in memory are checked as a whole before anything is written, and then cut. Lazy ones
+(Dask) are looked at partition by partition, as they are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import List, Task, TaskRef
+
+from xee_tf.errors import GeoreferenceError, OptionError
+from xee_tf.georef.crs import same_crs
+from xee_tf.tables.schema import Column, Rows, Values, select_columns
+from xee_tf.tables.values import column_values
+
+__all__ = ["Geometry", "LazyTable", "Table", "read_table"]
+
+Table = Any
+"""A pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows."""
+
+Geometry = Literal["lonlat"]
+
+LONLAT = ("longitude", "latitude")
+
+
+@dataclass(frozen=True)
+class LazyTable:
+    """A table that is computed row group by row group.
+
+    Parameters
+    ----------
+    graph : mapping
+        Tasks of the table itself, and one for each row group.
+    keys : list
+        Of the tasks that give the row groups, in the order of the rows.
+    read : callable
+        ``read(row group, number)`` gives its `Rows`.
+    """
+
+    graph: Mapping[Hashable, Any]
+    keys: list[Any]
+    read: Callable[[Any, int], Rows]
+
+
+def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
+    """The rows of a table in memory, or how to come by those of a lazy one.
+
+    Raises
+    ------
+    OptionError, GeoreferenceError
+        As `xee_tf.export_table` says; for a lazy table only what its metadata tell.
+    """
+    if geometry not in ("lonlat", None):
+        raise OptionError(f"geometry must be 'lonlat' or None; got {geometry!r}.")
+    if isinstance(table, xr.Dataset):
+        return _read_dataset(table, selectors)
+    if isinstance(table, pd.DataFrame):
+        return _FrameReader.of(table, selectors, geometry)(table)
+    meta = getattr(table, "_meta", None)
+    if isinstance(meta, pd.DataFrame):
+        reader = _FrameReader.of(meta, selectors, geometry)
+        frame = table.optimize() if hasattr(table, "optimize") else table
+        return LazyTable(dict(frame.__dask_graph__()), list(flatten(frame.__dask_keys__())), reader)
+    hint = ""
+    if isinstance(table, xr.DataArray):
+        hint = " Name it: array.to_dataset(name='B4')."
+    elif isinstance(table, pd.Series) or isinstance(meta, pd.Series):
+        hint = " Use series.to_frame()."
+    raise OptionError(
+        "A table is a pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows; got "
+        f"{type(table).__name__}.{hint}"
+    )
+
+
+@dataclass(frozen=True)
+class _FrameReader:
+    """Reads frames of one kind; small and picklable."""
+
+    names: tuple[str, ...]
+    points: str | None
+
+    @classmethod
+    def of(
+        cls, frame: pd.DataFrame, selectors: Sequence[str] | None, geometry: Geometry | None
+    ) -> _FrameReader:
+        active = getattr(frame, "_geometry_column_name", None)
+        active = active if active in frame.columns else None
+        available = [name for name in frame.columns if name != active]
+        points = geometry is not None and active is not None
+        if points and (selectors is None or set(LONLAT) & set(selectors)):
+            taken = [name for name in LONLAT if name in available]
+            if taken:
+                raise OptionError(
+                    f"The table has columns {taken} already, which the points of its geometry would become "
+                    "too. Rename them, or leave the points out with geometry=None."
+                )
+        if points:
+            available += LONLAT
+        names = tuple(select_columns(available, selectors))
+        points = points and bool(set(LONLAT) & set(names))
+        if points and getattr(frame, "crs", None) is None:
+            raise GeoreferenceError(
+                "The table's points have no CRS, so that they have no longitude and latitude. Say what their "
+                "coordinates are with table.set_crs('EPSG:32633'), or leave them out with geometry=None."
+            )
+        return cls(names, active if points else None)
+
+    def __call__(self, frame: Any, number: int | None = None) -> Rows:
+        lonlat = {} if self.points is None else _lonlat(frame, number)
+        found = [
+            (Column(name), lonlat[name])
+            if name in lonlat
+            else column_values(frame[name], name, _describer(frame.index, number))
+            for name in self.names
+        ]
+        columns, values = zip(*found, strict=True)
+        return Rows(columns, values)
+
+
+def _describer(index: Any, number: int | None = None) -> Callable[[int], str]:
+    """Words for a row: its number, its label if that is another, its partition if there is one."""
+
+    def describe(row: int) -> str:
+        label = index[row] if index is not None else row
+        named = "" if isinstance(label, int | np.integer) and label == row else f" (index {label!r})"
+        return f"row {row}{named}" + ("" if number is None else f" of partition {number}")
+
+    return describe
+
+
+def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
+    """The coordinates of points in EPSG:4326."""
+    points = frame.geometry
+    describe = _describer(frame.index, number)
+
+    def refuse(bad: Any, words: str) -> None:
+        rows = np.flatnonzero(np.asarray(bad))
+        if rows.size:
+            first, others = describe(int(rows[0])), f" ({rows.size} such rows)" if rows.size > 1 else ""
+            raise OptionError(f"{first[0].upper()}{first[1:]} {words}{others}.")
+
+    leave = "or write the table without points: geometry=None"
+    refuse(points.isna() | points.is_empty, f"has no geometry. Drop such rows, {leave}")
+    kinds = points.geom_type
+    other = kinds != "Point"
+    if other.any():
+        kind = kinds[other].iloc[0]
+        refuse(
+            other,
+            f"has a {kind}, and only points have a longitude and a latitude. Make points of them with "
+            f"table.representative_point(), {leave}",
+        )
+    import pyproj
+
+    if not same_crs(pyproj.CRS(points.crs), pyproj.CRS("EPSG:4326")):
+        points = points.to_crs("EPSG:4326")
+    x, y = points.x.to_numpy(), points.y.to_numpy()
+    refuse(
+        ~(np.isfinite(x) & np.isfinite(y)),
+        f"has a point without longitude and latitude: is {frame.crs.name} its CRS? Mend it, {leave}",
+    )
+    return dict(zip(LONLAT, (x, y), strict=True))
+
+
+def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows | LazyTable:
+    rows = _row_dimension(dataset)
+    along = {
+        name: variable
+        for name, variable in dataset.variables.items()
+        if rows in variable.dims and not (name in dataset.indexes and name not in dataset.data_vars)
+    }
+    others = [name for name in dataset.data_vars if rows not in dataset[name].dims and dataset[name].ndim]
+    if selectors is None and others:
+        raise OptionError(
+            f"The variables {others} have no dimension {rows!r}, along which the rows of this table lie: "
+            "leave them out with selectors=."
+        )
+    # Columns first, then the coordinates that tell something about each row.
+    ordered = sorted(along, key=lambda name: name not in dataset.data_vars)
+    names = select_columns(ordered, selectors)
+    chosen = {name: along[name].transpose(rows, ...) for name in names}
+    if not any(variable.chunks for variable in chosen.values()):
+        found = [column_values(_numpy(variable), name) for name, variable in chosen.items()]
+        columns, values = zip(*found, strict=True)
+        return Rows(columns, values)
+    table = xr.Dataset(chosen).drop_vars(dataset.indexes, errors="ignore")
+    table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
+    if not all(variable.chunks for variable in table.variables.values()):
+        table = table.chunk({rows: table.chunks[rows]})
+    arrays = [table[name].data for name in names]
+    graph: dict[Hashable, Any] = dict(HighLevelGraph.from_collections("table", {}, dependencies=arrays))
+    keys = [list(flatten(array.__dask_keys__())) for array in arrays]
+    groups = []
+    for number, parts in enumerate(zip(*keys, strict=True)):
+        key = (f"rows-of-{keys[0][0][0]}", number)
+        graph[key] = Task(key, list, List(*(TaskRef(part) for part in parts)))
+        groups.append(key)
+    return LazyTable(graph, groups, _ArraysReader(tuple(names)))
+
+
+@dataclass(frozen=True)
+class _ArraysReader:
+    names: tuple[str, ...]
+
+    def __call__(self, arrays: Any, number: int) -> Rows:
+        describe = _describer(None, number)
+        found = [
+            column_values(np.asarray(array), name, describe)
+            for name, array in zip(self.names, arrays, strict=True)
+        ]
+        columns, values = zip(*found, strict=True)
+        return Rows(columns, values)
+
+
+def _numpy(variable: Any) -> Any:
+    values = np.asarray(variable.values)
+    return values if values.dtype.kind in "biufcmM" else values.astype(object)
+
+
+def _row_dimension(dataset: xr.Dataset) -> Hashable:
+    """The dimension along which the rows lie: that of all variables."""
+    dims = [variable.dims for variable in dataset.data_vars.values() if variable.ndim]
+    single = {found[0] for found in dims if len(found) == 1}
+    common = set(dims[0]).intersection(*dims[1:]) if dims else set()
+    if len(single) == 1:
+        return single.pop()
+    if not single and len(common) == 1:
+        return common.pop()
+    raise OptionError(
+        f"The rows of a Dataset lie along one dimension that all its variables have; here they have "
+        f"{sorted({tuple(map(str, found)) for found in dims})}. Stack the dimensions into one, for example "
+        "ds.stack(row=('y', 'x')).reset_index('row'), or select variables."
+    )

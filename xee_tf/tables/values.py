@@ -1,0 +1,210 @@
+"""Columns of any dtype made plain arrays, and what they are in a record.
+
+====================================  ==========================================================
+column                                feature
+====================================  ==========================================================
+bool, integer, float                  float list of one value; a missing one is NaN
+string, categorical of strings        bytes list of one value, UTF-8; a missing one is empty
+bytes                                 bytes list of one value
+lists, tuples, numpy arrays           float list, flattened in C order; all rows of one shape
+dates, durations, complex numbers     refused: float32 holds none of them
+====================================  ==========================================================
+
+Numbers are floats because Earth Engine's guide says so, and its table exports are (real files). That
+missing strings are empty is our choice: a parser that expects the feature finds it in every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from xee_tf.errors import OptionError
+from xee_tf.tables.schema import Column, Strings, Values
+
+__all__ = ["column_values"]
+
+
+def column_values(
+    values: Any, name: str, describe_row: Callable[[int], str] = "row {}".format
+) -> tuple[Column, Values]:
+    """A column's values as arrays, and what they are in a record.
+
+    Parameters
+    ----------
+    values : Series or ndarray
+        An ndarray of shape ``(rows, ...)``, or a Series of any dtype.
+    name : str
+    describe_row : callable
+        From the number of a row to words for it in an error.
+
+    Raises
+    ------
+    OptionError
+        If the dtype cannot be written, or rows differ in kind or shape; the first such row is named.
+
+    Examples
+    --------
+    >>> column, values = column_values(pd.Series([[1, 2], [3, 4]]), "profile")
+    >>> column.shape, values.tolist()
+    ((2,), [[1, 2], [3, 4]])
+    """
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        return Column(name, "float", values.shape[1:]), _real(values, name)
+    series = pd.Series(values, copy=False) if isinstance(values, np.ndarray) else values
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return column_values(series.astype(dtype.categories.dtype), name, describe_row)
+    if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
+        return Column(name), series.to_numpy()
+    arrow = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
+    if isinstance(dtype, pd.StringDtype) or (arrow is not None and _is_stringlike(arrow)):
+        return Column(name, "bytes"), _strings(series, name, describe_row)
+    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
+        plain = None if series.isna().any() else series.to_numpy()
+        if plain is None or plain.dtype.kind not in "biuf":
+            plain = series.to_numpy(np.float64, na_value=np.nan)
+        return Column(name), plain
+    if arrow is not None and pa.types.is_nested(arrow):
+        series = series.astype(object)
+    elif not (isinstance(dtype, np.dtype) and dtype.kind == "O"):
+        raise _unencodable(name, str(dtype))
+    return _object_values(series, name, describe_row)
+
+
+def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -> tuple[Column, Values]:
+    """The values of a column of Python objects: what the first is, all must be."""
+    objects = series.to_numpy()
+    first = next((value for value in objects if not _is_missing(value)), None)
+    if first is None:
+        if not len(objects):
+            return Column(name), np.empty(0)
+        raise OptionError(
+            f"Column {name!r} holds nothing but missing values, so that its kind is unknown: leave it out, "
+            f"or say what it is, for example table[{name!r}].astype('float32')."
+        )
+    if isinstance(first, str | bytes):
+        return Column(name, "bytes"), _strings(series, name, describe_row, type(first))
+    if isinstance(first, Real | np.bool_):
+        _require_all(objects, lambda v: isinstance(v, Real | np.bool_), "a number", name, describe_row)
+        return Column(name), np.array([np.nan if _is_missing(v) else v for v in objects], np.float64)
+    if isinstance(first, list | tuple | np.ndarray):
+        shape = _shape(first)
+        try:
+            stacked = np.stack(objects.tolist())
+        except (ValueError, TypeError):
+            stacked = None
+        if shape is None or stacked is None or stacked.shape[1:] != shape or stacked.dtype.kind == "O":
+            _require_shape(objects, name, describe_row)
+            raise _unencodable(name, "arrays of unequal rows")
+        return Column(name, "float", stacked.shape[1:]), _real(stacked, name)
+    raise _unencodable(name, type(first).__name__)
+
+
+def _strings(
+    series: Any, name: str, describe_row: Callable[[int], str], kind: type[str] | type[bytes] = str
+) -> Strings:
+    try:
+        return Strings.of(pa.array(series, from_pandas=True, type=None if kind is str else pa.binary()))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, pa.ArrowNotImplementedError):
+        words = "a text" if kind is str else "bytes"
+        _require_all(
+            series.to_numpy(), lambda v: isinstance(v, kind) and _is_utf8(v), words, name, describe_row
+        )
+        raise
+
+
+def _require_all(
+    objects: Iterable[Any],
+    fits: Callable[[Any], bool],
+    expected: str,
+    name: str,
+    describe_row: Callable[[int], str],
+) -> None:
+    for number, value in enumerate(objects):
+        if not (_is_missing(value) or fits(value)):
+            raise OptionError(
+                f"Column {name!r}: {describe_row(number)} holds {_short(value)}, not {expected} as the rows "
+                "before it. All rows of a column must be of one kind."
+            )
+
+
+def _require_shape(objects: Iterable[Any], name: str, describe_row: Callable[[int], str]) -> None:
+    expected = None
+    for number, value in enumerate(objects):
+        shape = _shape(value)
+        if number == 0:
+            expected = shape
+        if shape is None or shape != expected:
+            found = f"an array of shape {shape}" if shape else _short(value)
+            before = f", the rows before it arrays of shape {expected}" if number else ""
+            raise OptionError(
+                f"Column {name!r}: {describe_row(number)} holds {found}{before}. A record has no room for "
+                "shapes: all rows of a column must have the same."
+            )
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array of numbers; None for whatever else."""
+    if not isinstance(value, list | tuple | np.ndarray):
+        return None
+    try:
+        array = np.asarray(value)
+        array = np.stack(array.tolist()) if array.dtype.kind == "O" and array.size else array
+    except (ValueError, TypeError):
+        return None
+    return array.shape
+
+
+def _real(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    if values.dtype.kind not in "biuf":
+        raise _unencodable(name, f"arrays of {values.dtype}")
+    return values
+
+
+def _unencodable(name: str, found: str) -> OptionError:
+    hint = f"table.drop(columns={name!r})"
+    if "date" in found or "time" in found or "Timestamp" in found or "period" in found:
+        days = f"(table[{name!r}] - start).dt.days"
+        hint = f"table[{name!r}].astype(str) for a text, {days} for a number, or {hint}"
+    elif "geometry" in found:
+        hint = "table.set_geometry(...) for points that become longitude and latitude, or " + hint
+    return OptionError(
+        f"Column {name!r} holds {found}: a table holds numbers, strings, and arrays of numbers of one shape. "
+        f"Convert it or leave it out: {hint}."
+    )
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _is_stringlike(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+        )
+    )
+
+
+def _is_utf8(value: str | bytes) -> bool:
+    try:
+        return isinstance(value, bytes) or bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _short(value: Any) -> str:
+    text = f"{type(value).__name__} {value!r}"
+    return text if len(text) <= 80 else text[:77] + "..."
