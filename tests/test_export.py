@@ -358,6 +358,30 @@ def test_shards_in_an_object_store(expected):
     assert str(result.mixer) == "memory://bucket/run/scene-mixer.json"
 
 
+def test_shards_in_s3(expected, monkeypatch):
+    """A server that speaks S3, on this machine: multipart uploads, server-side moves, options that travel."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        options = {"key": "id", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
+        fs = s3fs.S3FileSystem(**options)
+        fs.mkdir("bucket")
+        with dask.config.set(scheduler="threads"):
+            result = scene(40, 40).tfexport("s3://bucket/run/scene", storage_options=options, **OPTIONS)
+        fs.invalidate_cache()
+        assert {path.rsplit("/", 1)[-1]: fs.cat(path) for path in fs.find("bucket")} == expected
+        assert "secret" not in repr(result)
+        with pytest.raises(xee_tf.DestinationExistsError):
+            scene(40, 40).tfexport("s3://bucket/run/scene", storage_options=options, **OPTIONS)
+    finally:
+        server.stop()
+
+
 def test_checksums_are_those_of_the_files(tmp_path):
     import google_crc32c
 
