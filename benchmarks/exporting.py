@@ -30,7 +30,7 @@ def run(small: bool) -> Iterator[Measurement]:
     ds = raster(bands, 1024)
     awkward = raster(bands, 1000)
     folder = Path(tempfile.mkdtemp())
-    layout = plan_export(ds, patch_dimensions=PATCH).layout
+    layout = plan_export(ds, patch_dimensions=PATCH).record.layout
     kernel = {"patch_dimensions": PATCH, "kernel_size": 64}
     today = ds.isel(y=slice(0, 1024), x=slice(0, 1024))
     stored = {

@@ -283,9 +283,8 @@ def turned(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     quarter = tf.random.uniform((), 0, 4, tf.int32)
     image, label = tf.image.rot90(image, quarter), tf.image.rot90(label, quarter)
-    if tf.random.uniform(()) < 0.5:
-        image, label = tf.reverse(image, [1]), tf.reverse(label, [1])
-    return image, label
+    flip = tf.random.uniform(()) < 0.5
+    return tf.where(flip, tf.reverse(image, [1]), image), tf.where(flip, tf.reverse(label, [1]), label)
 
 
 def labelled(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

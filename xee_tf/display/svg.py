@@ -28,8 +28,8 @@ def grid_svg(
     """Draw a raster, its patches, its dropped edges, and one patch enlarged with its margin.
 
     The first row of the raster is at the top, whichever way its affine points. Where patches are too
-    many to be seen apart, each drawn cell stands for several; the number of elements never exceeds
-    about ``4 * size / 5``, a million patches included.
+    many to be seen apart, each drawn cell stands for several: the picture of a million patches is no
+    larger than that of a thousand.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ def grid_svg(
         _rect(0, 0, *raster, "fill:currentColor;fill-opacity:.06;stroke:none"),
         _rect(0, 0, *covered, f"fill:{PATCH};fill-opacity:.22;stroke:none"),
         *_dropped(grid, covered, raster),
-        *_lines(grid, patches_per_cell(grid, size=size), scale_x, scale_y),
-        *_blocks(grid, block_edges_y, block_edges_x, scale_x, scale_y),
+        _lines(grid, patches_per_cell(grid, size=size), scale_x, scale_y),
+        _blocks(grid, block_edges_y, block_edges_x, scale_x, scale_y),
         *_sample(grid, scale_x, scale_y),
         _rect(0, 0, *raster, "fill:none;stroke:currentColor;stroke-width:1.2"),
         _text(raster[0] / 2, height + 16, f"{grid.shape.x:,} px"),
@@ -121,16 +121,13 @@ def _dropped(grid: PatchGrid, covered: tuple[float, float], raster: tuple[float,
     return parts
 
 
-def _lines(grid: PatchGrid, cell: Size, scale_x: float, scale_y: float) -> list[str]:
+def _lines(grid: PatchGrid, cell: Size, scale_x: float, scale_y: float) -> str:
     """The edges of the patches, thinned to what the eye can tell apart."""
-    style = f"stroke:{PATCH};stroke-width:.7"
     width, height = grid.covered.x * scale_x, grid.covered.y * scale_y
     columns = [column * grid.patch.x * scale_x for column in range(0, grid.columns, cell.x)]
     rows = [row * grid.patch.y * scale_y for row in range(0, grid.rows, cell.y)]
-    return [
-        *(_line(x, 0, x, height, style) for x in (*columns, width)),
-        *(_line(0, y, width, y, style) for y in (*rows, height)),
-    ]
+    style = f"stroke:{PATCH};stroke-width:.7"
+    return _mesh([*columns, width], [*rows, height], width, height, style)
 
 
 def _step(drawn: float) -> int:
@@ -143,15 +140,12 @@ def _step(drawn: float) -> int:
 
 def _blocks(
     grid: PatchGrid, edges_y: Sequence[int], edges_x: Sequence[int], scale_x: float, scale_y: float
-) -> list[str]:
-    style = "stroke:currentColor;stroke-opacity:.65;stroke-width:1;stroke-dasharray:3 3"
+) -> str:
     width, height = grid.shape.x * scale_x, grid.shape.y * scale_y
     columns = _inner(edges_x, grid.origin.x, scale_x, width)
     rows = _inner(edges_y, grid.origin.y, scale_y, height)
-    return [
-        *(_line(x, 0, x, height, style) for x in columns),
-        *(_line(0, y, width, y, style) for y in rows),
-    ]
+    style = "stroke:currentColor;stroke-opacity:.65;stroke-width:1;stroke-dasharray:3 3"
+    return _mesh(columns, rows, width, height, style)
 
 
 def _inner(edges: Sequence[int], origin: int, scale: float, length: float) -> list[float]:
@@ -208,8 +202,11 @@ def _rect(x: float, y: float, width: float, height: float, style: str, title: st
     return f"{head}><title>{title}</title></rect>" if title else f"{head}/>"
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" style="{style}"/>'
+def _mesh(columns: Sequence[float], rows: Sequence[float], width: float, height: float, style: str) -> str:
+    """Lines from side to side as a single element."""
+    down = "".join(f"M{_n(x)} 0V{_n(height)}" for x in columns)
+    across = "".join(f"M0 {_n(y)}H{_n(width)}" for y in rows)
+    return f'<path d="{down}{across}" style="{style}"/>' if columns or rows else ""
 
 
 def _text(x: float, y: float, text: str, transform: str = "") -> str:

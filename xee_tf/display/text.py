@@ -98,7 +98,7 @@ def plan_rows(plan: ExportPlan) -> Rows:
     return [
         *([("exports", several)] if plan.exports > 1 else []),
         *grid_rows(plan.grid),
-        ("bands", _features(plan.layout.features)),
+        ("bands", _features(plan.record.features)),
         ("records", f"{at_most}{plan.records:,} of {format_bytes(plan.record_bytes)}"),
         ("shards", f"{at_most}{plan.shards:,}; {room}"),
         ("files", _files(plan)),

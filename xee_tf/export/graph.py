@@ -94,7 +94,7 @@ def _encoder(job: ExportJob) -> BlockEncoder:
     plan = job.plan
     return BlockEncoder(
         grid=plan.grid,
-        record=plan.layout,
+        record=plan.record,
         rules=plan.rules,
         mask_plane=job.bands.mask_plane,
         compressed=plan.compressed,
@@ -128,12 +128,12 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) ->
             if (row, column) in blocks
         ]
         key = (f"{_NAME}-shard-{job.run}", number)
-        record = first * plan.layout.per_patch
+        record = first * plan.record.per_patch
         shards.append(gather(tasks, key, write_shard, needed, job.folder, number, record, plan.compressed))
     commit = Commit(
         names=job.names,
         grid=grid,
-        records_per_patch=plan.layout.per_patch,
+        records_per_patch=plan.record.per_patch,
         folder=job.folder,
         dimensions=job.bands.dimensions,
         mixer=plan.mixer,

@@ -300,7 +300,7 @@ def _job(
         names=ExportNames(prefix, options.compressed),
         grid=grid,
         bands=bands.bands,
-        layout=record,
+        record=record,
         rules=bands.rules,
         block_layout=lay_out_blocks(
             grid,

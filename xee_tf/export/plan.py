@@ -99,7 +99,7 @@ class ExportPlan:
         The patches.
     bands : tuple of Band
         Names and further dimensions of the bands.
-    layout : PatchRecords
+    record : PatchRecords
         What a patch becomes, and the bytes of a record.
     rules : tuple of BandRule
         Output dtype, default and nodata of each band.
@@ -125,7 +125,7 @@ class ExportPlan:
     names: ExportNames
     grid: PatchGrid
     bands: tuple[Band, ...]
-    layout: PatchRecords
+    record: PatchRecords
     rules: tuple[BandRule, ...]
     block_layout: BlockLayout
     options: ExportOptions
@@ -155,12 +155,12 @@ class ExportPlan:
     @property
     def records(self) -> int:
         """Examples, or SequenceExamples; an upper bound where `masked_threshold` is below 1."""
-        return len(self.grid) * self.layout.per_patch
+        return len(self.grid) * self.record.per_patch
 
     @property
     def record_bytes(self) -> int:
         """Bytes of a record with its framing; the largest possible if it has int64 lists."""
-        return self.layout.framed_size
+        return self.record.framed_size
 
     @property
     def patches_per_shard(self) -> int:
@@ -168,12 +168,12 @@ class ExportPlan:
 
         Records of pixels are not counted one by one: a patch is never split (our choice).
         """
-        return max(1, self.options.max_file_size // (self.record_bytes * self.layout.per_patch))
+        return max(1, self.options.max_file_size // (self.record_bytes * self.record.per_patch))
 
     @property
     def records_per_shard(self) -> int:
         """Records in a full shard."""
-        return self.patches_per_shard * self.layout.per_patch
+        return self.patches_per_shard * self.record.per_patch
 
     @property
     def shards(self) -> int:
@@ -227,7 +227,7 @@ class ExportPlan:
         )
         columns = max(len(x.owned(column)) for column in range(len(x)))
         return height * width * pixel_bytes(self.rules) + int(
-            1.5 * columns * self.record_bytes * self.layout.per_patch
+            1.5 * columns * self.record_bytes * self.record.per_patch
         )
 
     @cached_property
