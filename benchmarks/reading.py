@@ -60,7 +60,7 @@ def run(small: bool) -> Iterator[Measurement]:
         inflated.append(len(found[0]))
         return found
 
-    with mock.patch("xee_tf.reading.shards.inflate_member", counted):
+    with mock.patch("xee_tf.reading.access.inflate_member", counted):
         part = open_image(mixer).isel(window).load()
     for name, band in bands.items():
         np.testing.assert_array_equal(part[name], band[window["y"], window["x"]])

@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import json
+import pickle
 import shutil
 import threading
 import tomllib
@@ -28,11 +29,13 @@ from tests.rasters import random_band, raster
 from tests.strategies import affines, chunkings, sizes
 from xee_tf import MissingShardError, Mixer, MixerError, OptionError, RecordError, Size
 from xee_tf.reading import access, inflate, shards
+from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.engine import TFRecordBackend
 from xee_tf.reading.find import find_records
 from xee_tf.reading.image import open_image
 from xee_tf.reading.inflate import InflateCache
 from xee_tf.reading.margins import infer_margin
+from xee_tf.reading.reader import open_reader
 from xee_tf.records import read_index
 from xee_tf.storage import Location
 
@@ -315,7 +318,7 @@ def test_a_window_inflates_only_the_members_that_hold_it(tmp_path):
     needed = {0, *(row * 8 + column for row in (2, 3) for column in (4, 5))}
     left = [spoil_members(tmp_path / Location.of(file.path).name, needed) for file in result.files]
     assert sum(left) == 5  # what a window needs, and the first record, which tells the bands
-    for chunks in (None, 256):
+    for chunks in (None, {}, 300):
         ds = open_image(result.mixer, chunks=chunks)
         window = ds.isel(y=slice(600, 856), x=slice(1100, 1356))
         for name, band in bands.items():
@@ -333,6 +336,48 @@ def test_bands_read_one_by_one_share_what_was_inflated(tmp_path):
     np.testing.assert_array_equal(ds["class"].values, bands["class"])
     with pytest.raises(FileNotFoundError):  # Dask's own chunks, of all bands together, keep nothing
         open_image(str(result.mixer))
+
+
+# -- Chunks of all bands -------------------------------------------------------------------------------
+
+
+def test_a_chunk_is_read_once_for_all_bands(tmp_path):
+    bands = three_kinds((60, 60))
+    result = raster(bands).tfexport(tmp_path / "scene", patch_dimensions=20)
+    reader = replace(open_reader(result.mixer), share=False)  # nothing comes from the cache
+    chunk = BandChunk(reader, ((0, 60), (0, 60)))
+    part = np.s_[20:40, ::-3]
+    np.testing.assert_array_equal(chunk[(0, *part)], bands["B4"][part])
+    copy = pickle.loads(pickle.dumps(chunk))
+    np.testing.assert_array_equal(copy[(2, *part)], bands["height"][part])
+    (tmp_path / "scene-00000.tfrecord.gz").rename(tmp_path / "away")
+    np.testing.assert_array_equal(chunk[(1, *part)], bands["class"][part])
+    with pytest.raises(FileNotFoundError):
+        chunk[(1, *part)]  # it was taken away
+    (tmp_path / "away").rename(tmp_path / "scene-00000.tfrecord.gz")
+    np.testing.assert_array_equal(chunk[(1, *part)], bands["class"][part])
+    np.testing.assert_array_equal(chunk[2, [3, 1], 4], bands["height"][[3, 1], 4])
+
+
+def test_threads_share_the_work_of_a_chunk(exports):
+    export = exports["ours"]
+    chunk = BandChunk(open_reader(export.mixer), ((0, 90), (0, 120)))
+    everything = (slice(None), slice(None))
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda i: chunk[(i % 3, *everything)], range(24)))
+    for i, values in enumerate(found):
+        np.testing.assert_array_equal(values, export.raster[["B4", "class", "height"][i % 3]])
+
+
+def test_a_failure_reaches_all_threads_of_a_chunk(tmp_path):
+    export = make(tmp_path, "plain", {"a": random_band((30, 30)), "b": random_band((30, 30))})
+    chunk = BandChunk(open_reader(export.mixer), ((0, 30), (0, 30)))
+    export.shards[3].write_bytes(b"")
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(chunk.__getitem__, (i, slice(None), slice(None))) for i in range(2)]
+    for future in futures:
+        with pytest.raises(RecordError, match=r"scene-00003.tfrecord has become shorter"):
+            future.result()
 
 
 # -- The cache ---------------------------------------------------------------------------------------

@@ -680,7 +680,7 @@ def outcome(feature, message, part):
 
 
 @given(cases(max_records=3).filter(lambda case: len([*case[1], *case[2]][0])), st.data())
-@settings(max_examples=600)
+@settings(max_examples=300)
 def test_damaged_records_with_right_checksums_are_read_as_protobuf_does_or_refused(case, data):
     """What passes the checksums still has to be what it seems to be, whichever way it is read."""
     layout = case[0]
@@ -691,6 +691,11 @@ def test_damaged_records_with_right_checksums_are_read_as_protobuf_does_or_refus
         messages = [bytes(record) for record in iter_frames(ours.buffer.data)]
     victim = data.draw(st.integers(0, count - 1))
     messages[victim] = data.draw(damaged(messages[victim]))
+    check_against_protobuf(layout, messages, victim)
+
+
+def check_against_protobuf(layout, messages, victim):
+    """One of the messages is read as protobuf reads it, or all are refused because of it."""
     try:
         found = decode_sequences(b"".join(map(frame, messages)), layout)
     except RecordError:
@@ -712,6 +717,85 @@ def test_damaged_records_with_right_checksums_are_read_as_protobuf_does_or_refus
         length = found.lengths[feature.name][victim]
         read.append([step.tobytes() for step in found.sequences[feature.name][victim, :length]])
     assert read == expected
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u1", "i8"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_every_damaged_bit_is_read_as_protobuf_does_or_refused(dtype, size):
+    layout = SequenceLayout(
+        (Feature.of("x", dtype, size, "band"),), (Feature.of("y", dtype, 3 - size, "band"),)
+    )
+    values = np.array([7, 2**40 + 129, 200, -1, 300, 5, 11, 9, 150, 1, 2, 3]).astype(dtype)
+    context, series = values[:4].reshape(-1, size)[:2], values.reshape(2, -1, 3 - size)
+    good = [bytes(record) for record in iter_frames(layout.encode([context], [series]).buffer.data)]
+    for place in range(8 * len(good[1])):
+        bad = bytearray(good[1])
+        bad[place // 8] ^= 1 << place % 8
+        check_against_protobuf(layout, [good[0], bytes(bad), good[0]], 1)
+
+
+def padded(number, data, zeros):
+    """A field whose length has more bytes than it needs, as protobuf takes it."""
+    length = bytearray(encode_varint(len(data)) + bytes(zeros))
+    for i in range(len(length) - 1):
+        length[i] |= 0x80
+    return encode_varint(number << 3 | 2) + bytes(length) + data
+
+
+@pytest.mark.parametrize("place", range(11))
+@pytest.mark.parametrize("zeros", [1, 5])
+@pytest.mark.parametrize("dtype", ["f4", "i2"])
+def test_lengths_longer_than_need_be_are_read(dtype, zeros, place):
+    pads = [zeros if i == place else 0 for i in range(11)]
+    layout = SequenceLayout((Feature.of("x", dtype, 1, "band"),), (Feature.of("a", dtype, 1, "band"),))
+    field = {"f4": 2, "i2": 3}[dtype]
+    one = {"f4": struct.pack("<f", 1), "i2": b"\x01"}[dtype]
+    value = padded(field, padded(1, one, pads[0]), pads[1])
+    scalar = padded(1, b"x", pads[2]) + padded(2, value, pads[3])
+    value = padded(field, padded(1, one, pads[4]), pads[5])
+    steps = padded(1, value, pads[6]) * 3
+    series = padded(1, b"a", pads[7]) + padded(2, steps, pads[8])
+    message = padded(1, padded(1, scalar, pads[9]), pads[10]) + delimited(2, delimited(1, series))
+    ones = np.ones((2, 3, 1), dtype)
+    for count in (1, 2):
+        found = decode_sequences(frame(message) * count, layout)
+        check_arrays(found, (layout, [ones[:count, :1, 0]], [ones[:count]], [None]))
+
+
+@pytest.mark.parametrize(
+    "integer", [b"\xff" * 10 + b"\x01", b"\xff" * 9 + b"\x81\x00", b"\x81\x80", b"\x01\x80"]
+)
+@pytest.mark.parametrize("where", ["context", "sequence"])
+def test_malformed_integers_are_refused(where, integer):
+    value = delimited(3, delimited(1, integer))
+    part = {"context": value, "sequence": delimited(1, value)}[where]
+    entry = delimited(1, delimited(1, b"a") + delimited(2, part))
+    features = (Feature.of("a", "i8", 1, "band"),)
+    layout = SequenceLayout(features, ()) if where == "context" else SequenceLayout((), features)
+    message = delimited(1 if where == "context" else 2, entry)
+    good = layout.encode(
+        [np.ones((1, 1), "i8")] * (where == "context"), [np.ones((1, 1), "i8")] * (where == "sequence")
+    )
+    with pytest.raises(RecordError, match=r"record 1: .*varint"):
+        decode_sequences(good.buffer.tobytes() + frame(message), layout)
+
+
+@pytest.mark.parametrize("field", [1, 2])
+def test_a_key_longer_than_its_entry_is_refused(field):
+    """Even if a feature that is not asked for has it, and the key holds what looks like one that is."""
+    value = delimited(2, delimited(1, bytes(4)))
+    entry = delimited(1, delimited(1, b"a") + delimited(2, value if field == 1 else delimited(1, value)))
+    key = delimited(1, b"zz" + entry)
+    good = delimited(1, key + delimited(2, b"")) + entry
+    bad = b"\x0a\x04" + key
+    feature = (Feature.of("a", "f4", 1),)
+    layout = SequenceLayout(feature, ()) if field == 1 else SequenceLayout((), feature)
+    frames = [frame(delimited(field, body)) for body in (good, bad)]
+    assert decode_sequences(frames[0] * 2, layout).count == 2
+    with pytest.raises(DecodeError):
+        SequenceExample.FromString(delimited(field, bad))
+    with pytest.raises(RecordError, match="record 2: A field is longer than the message that holds it"):
+        decode_sequences(frames[0] * 2 + frames[1], layout)
 
 
 @given(st.sampled_from(["f4", "i2"]), st.booleans(), st.data())

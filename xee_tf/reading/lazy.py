@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -12,15 +11,16 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from dask.array.core import normalize_chunks
+from dask.array.core import getter, normalize_chunks
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from xee_tf.geometry import PatchGrid, Window
-from xee_tf.reading.reader import ImageReader, read_patches, read_window
+from xee_tf.geometry import PatchGrid
+from xee_tf.reading.chunk import BandChunk, bounds_of, read_box
+from xee_tf.reading.reader import ImageReader
 
 __all__ = ["BandArray", "dask_arrays", "preferred_chunks", "raster_shape"]
 
@@ -80,38 +80,15 @@ class BandArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
-        bounds, rest = zip(*(_bounds(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
-        found: npt.NDArray[Any] = _read_box(self.reader, (self.name,), bounds)[self.name][rest]
+        box, rest = zip(*(bounds_of(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
+        found: npt.NDArray[Any] = read_box(self.reader, (self.name,), box)[self.name][rest]
         return found
-
-
-def _bounds(key: int | slice, length: int) -> tuple[tuple[int, int], int | slice]:
-    """The stretch that an index needs, and the index into it."""
-    if not isinstance(key, slice):
-        start = operator.index(key) % length
-        return (start, start + 1), 0
-    numbers = range(length)[key]
-    if not numbers:
-        return (0, 0), slice(0, 0)
-    low, high = min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1])
-    return (low, high + 1), slice(None, None, numbers.step)
-
-
-def _read_box(
-    reader: ImageReader, bands: Sequence[str], bounds: Sequence[tuple[int, int]], after: Any = None
-) -> dict[str, npt.NDArray[Any]]:
-    """A box of the arrays whose dimensions `raster_shape` gives; `after` is there for its order alone."""
-    (top, bottom), (left, right) = bounds[-2:]
-    if len(bounds) == 2:
-        return read_window(reader, bands, Window(top, bottom, left, right))
-    patches = read_patches(reader, bands, *bounds[0])
-    return {name: values[:, top:bottom, left:right] for name, values in patches.items()}
 
 
 def dask_arrays(
     reader: ImageReader, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
 ) -> dict[str, da.Array]:
-    """A Dask array for each band; one task reads a chunk of all bands together.
+    """A Dask array for each band; a chunk's bands are read together, and only the part that is wanted.
 
     Parameters
     ----------
@@ -130,7 +107,7 @@ def dask_arrays(
     sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=largest, previous_chunks=previous)
     edges = [np.cumsum([0, *lengths]).tolist() for lengths in sizes]
 
-    bands = tuple(reader.dtypes)
+    everything = (slice(None),) * len(sizes)
     token = tokenize(reader.grid, reader.shards, reader.layout, reader.verify, keep, sizes)
     opened, read = f"open-tfrecord-{token}", f"read-tfrecord-{token}"
     # The reader is a node of its own, so that it travels once to each worker and not with each task.
@@ -150,12 +127,12 @@ def dask_arrays(
         dependencies[turn], dependencies[read] = set(), {opened, turn}
     for number, box in boxes.items():
         key = (read, *number)
-        layers[read][key] = Task(key, _read_box, TaskRef(opened), bands, box, after.get(number))
+        layers[read][key] = Task(key, BandChunk, TaskRef(opened), box, after.get(number))
     arrays = {}
-    for band, dtype in reader.dtypes.items():
+    for i, (band, dtype) in enumerate(reader.dtypes.items()):
         name = f"{band}-{token}"
         layer = {
-            (name, *number): Task((name, *number), operator.getitem, TaskRef((read, *number)), band)
+            (name, *number): Task((name, *number), getter, TaskRef((read, *number)), (i, *everything))
             for number in boxes
         }
         graph = HighLevelGraph({**layers, name: layer}, {**dependencies, name: {read}})

@@ -20,7 +20,16 @@ from xee_tf.records.decoding import Batch, decode_frames, read_layout
 from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.storage import Location, PathLike
 
-__all__ = ["ImageReader", "Records", "open_reader", "read_patches", "read_window"]
+__all__ = [
+    "ImageReader",
+    "Records",
+    "fill_patches",
+    "fill_window",
+    "open_reader",
+    "read_patches",
+    "read_window",
+    "window_records",
+]
 
 Records = PathLike | Location | Sequence[PathLike | Location]
 
@@ -214,28 +223,43 @@ def read_window(reader: ImageReader, bands: Sequence[str], window: Window) -> di
     RecordError
         If a record is corrupt.
     """
-    layout = _choose(reader.layout, bands)
     out = {name: np.empty(window.shape, reader.dtypes[name]) for name in bands}
+    for start, stop in window_records(reader.grid, window):
+        fill_window(reader, out, window, start, stop)
+    return out
+
+
+def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
+    """Runs of records that share pixels with a window: the first one, and the one behind the last."""
     if 0 in window.shape:
-        return out
-    grid = reader.grid
+        return []
     rows = range(window.top // grid.patch.y, -(-window.bottom // grid.patch.y))
     columns = range(window.left // grid.patch.x, -(-window.right // grid.patch.x))
     if len(columns) == grid.columns:
-        spans = [(rows.start * grid.columns, rows.stop * grid.columns)]
-    else:
-        spans = [(row * grid.columns + columns.start, row * grid.columns + columns.stop) for row in rows]
-    for start, stop in spans:
-        for record, batch in _batches(reader, layout, start, stop):
-            done = 0
-            while done < batch.count:
-                row, column = divmod(record + done, grid.columns)
-                count = min(batch.count - done, grid.columns - column)
-                for name, values in batch.values.items():
-                    patches = values[done : done + count].reshape(count, *grid.stored.shape)
-                    _place(patches, out[name], grid, window, row, column)
-                done += count
-    return out
+        return [(rows.start * grid.columns, rows.stop * grid.columns)]
+    return [(row * grid.columns + columns.start, row * grid.columns + columns.stop) for row in rows]
+
+
+def fill_window(
+    reader: ImageReader, out: Mapping[str, npt.NDArray[Any]], window: Window, start: int, stop: int
+) -> None:
+    """Put what records ``start`` to ``stop - 1`` hold of a window into its arrays, one a band.
+
+    Raises
+    ------
+    RecordError
+        If a record is corrupt.
+    """
+    grid = reader.grid
+    for record, batch in _batches(reader, _choose(reader.layout, list(out)), start, stop):
+        done = 0
+        while done < batch.count:
+            row, column = divmod(record + done, grid.columns)
+            count = min(batch.count - done, grid.columns - column)
+            for name, values in batch.values.items():
+                patches = values[done : done + count].reshape(count, *grid.stored.shape)
+                _place(patches, out[name], grid, window, row, column)
+            done += count
 
 
 def _place(
@@ -288,10 +312,24 @@ def read_patches(
     """
     shape = (stop - start, *reader.grid.stored.shape)
     out = {name: np.empty(shape, reader.dtypes[name]) for name in bands}
-    for record, batch in _batches(reader, _choose(reader.layout, bands), start, stop):
-        for name, values in batch.values.items():
-            out[name][record - start : record - start + batch.count] = values.reshape(batch.count, *shape[1:])
+    fill_patches(reader, out, start, start, stop)
     return out
+
+
+def fill_patches(
+    reader: ImageReader, out: Mapping[str, npt.NDArray[Any]], origin: int, start: int, stop: int
+) -> None:
+    """Put patches ``start`` to ``stop - 1`` into arrays, one a band, that begin with patch `origin`.
+
+    Raises
+    ------
+    RecordError
+        If a record is corrupt.
+    """
+    for record, batch in _batches(reader, _choose(reader.layout, list(out)), start, stop):
+        for name, values in batch.values.items():
+            place = out[name][record - origin : record - origin + batch.count]
+            place[...] = values.reshape(place.shape)
 
 
 def _batches(reader: ImageReader, layout: RecordLayout, start: int, stop: int) -> Iterator[tuple[int, Batch]]:

@@ -22,7 +22,7 @@ from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
 from xee_tf.records.members import HEAD_BYTES, read_index
 from xee_tf.storage import Location
 
-__all__ = ["Shard", "first_record", "number_shards", "open_shards"]
+__all__ = ["Shard", "first_record", "number_shards", "open_shards", "read_records"]
 
 _THREADS = 16  # shards looked at at a time: mostly waiting for an object store
 _GZIP = b"\x1f\x8b"
