@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -46,3 +49,15 @@ def best_times(functions: dict[str, Callable[[], Any]], repeat: int) -> dict[str
             function()
             times[name] = min(times[name], time.perf_counter() - start)
     return times
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has had in memory.
+
+    Linux counts them for the process from its start (``getrusage`` begins with what its parent had).
+    """
+    try:
+        [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

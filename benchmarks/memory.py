@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import Measurement, peak_memory
 
 
 def run(small: bool) -> Iterator[Measurement]:
@@ -52,8 +52,6 @@ class Generated:
 
 
 def main(height: int, width: int) -> None:
-    import resource
-
     import dask
     import dask.array as da
     import xarray as xr
@@ -70,8 +68,7 @@ def main(height: int, width: int) -> None:
         dask.config.set(scheduler="threads", num_workers=2),
     ):
         export_image(ds, f"{folder}/scene", **options)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak": peak, "announced": announced}))
+    print(json.dumps({"peak": peak_memory(), "announced": announced}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import Measurement, peak_memory
 
 
 def run(small: bool) -> Iterator[Measurement]:
@@ -30,8 +30,6 @@ def run(small: bool) -> Iterator[Measurement]:
 
 
 def main(side: int) -> None:
-    import resource
-
     import dask.array as da
     import xarray as xr
 
@@ -57,7 +55,7 @@ def main(side: int) -> None:
         "plan": planned - start,
         "graph": done - planned,
         "tasks": len(delayed.__dask_graph__()),
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "memory": peak_memory(),
     }
     print(json.dumps(found))
 

@@ -123,10 +123,17 @@ class Location:
 
     def open(self, mode: str = "rb") -> Any:
         """An open file; on an object store it appears when it is closed."""
+        if not _is_remote(self.fs):
+            # Without fsspec's wrapper, which costs more than small files do.
+            try:
+                return open(self.path, mode)
+            except FileNotFoundError:
+                if "w" not in mode:
+                    raise
+                self._make_parent()
+                return open(self.path, mode)
         if "w" in mode:
             self._make_parent()
-        if not _is_remote(self.fs):
-            return open(self.path, mode)  # without fsspec's wrapper, which costs more than small files do
         return self.fs.open(self.path, mode)
 
     def write_bytes(self, data: bytes) -> None:
