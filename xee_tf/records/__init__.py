@@ -19,6 +19,8 @@ from xee_tf.records.members import (
     indexed_header,
     read_index,
 )
+from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records.sequence_decoding import Sequences, decode_sequences
 from xee_tf.records.wire import Values
 
 __all__ = [
@@ -31,11 +33,14 @@ __all__ = [
     "Kind",
     "MemberIndex",
     "RecordLayout",
+    "SequenceLayout",
+    "Sequences",
     "Values",
     "check_name",
     "compress_member",
     "decode_example",
     "decode_frames",
+    "decode_sequences",
     "frame",
     "index_room",
     "indexed_header",

@@ -15,7 +15,7 @@ from xee_tf.errors import RecordError
 from xee_tf.records.example import Feature, Kind
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_template import wrap
-from xee_tf.records.wire import Values, _entry, _fields, list_values, parse_features
+from xee_tf.records.wire import Values, list_values, parse_features, read_entry, read_fields
 
 __all__ = ["conform", "decode_sequence_example", "read_sequence_layout"]
 
@@ -53,10 +53,10 @@ def decode_sequence_example(
     view = memoryview(data)
     context = {name: list_values(kind, body) for name, (kind, body) in parse_features(view).items()}
     sequences: dict[str, list[Values | None]] = {}
-    for field, wire, body in _fields(view):
+    for field, wire, body in read_fields(view):
         if field != 2 or wire != 2:
             continue
-        for number, wire, entry in _fields(body):
+        for number, wire, entry in read_fields(body):
             if number == 1 and wire == 2:
                 name, steps = _list_entry(entry)
                 sequences.pop(name, None)
@@ -68,14 +68,14 @@ def _list_entry(data: memoryview) -> tuple[str, list[Values | None]]:
     """Key and steps of one entry of the map of feature lists."""
     name: str = ""
     steps: list[Values | None] = []
-    for number, wire, body in _fields(data):
+    for number, wire, body in read_fields(data):
         # Keys and Features are what the entries of a map of features consist of.
         if number == 1 and wire == 2:
-            name = _entry(memoryview(wrap(0x0A, bytes(body), 0)))[0]
+            name = read_entry(memoryview(wrap(0x0A, bytes(body), 0)))[0]
         elif number == 2 and wire == 2:
-            for field, wire, feature in _fields(body):
+            for field, wire, feature in read_fields(body):
                 if field == 1 and wire == 2:
-                    _, kind, values = _entry(memoryview(wrap(0x12, bytes(feature), 0)))
+                    _, kind, values = read_entry(memoryview(wrap(0x12, bytes(feature), 0)))
                     steps.append(None if kind is None else list_values(kind, values))
     return name, steps
 

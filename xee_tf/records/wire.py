@@ -16,7 +16,7 @@ from xee_tf.errors import RecordError
 from xee_tf.records.example import Kind
 from xee_tf.records.varint import decode_varints, read_varint
 
-__all__ = ["Values", "list_values", "parse_features"]
+__all__ = ["Values", "list_values", "parse_features", "read_entry", "read_fields"]
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
 """What a feature holds: float32 or int64 numbers, or byte strings."""
@@ -34,12 +34,12 @@ def parse_features(data: memoryview) -> dict[str, tuple[Kind, memoryview]]:
         If the bytes are not a valid message.
     """
     features: dict[str, tuple[Kind, memoryview]] = {}
-    for example_field, wire, body in _fields(data):
+    for example_field, wire, body in read_fields(data):
         if example_field != 1 or wire != 2:
             continue
-        for field, wire, entry in _fields(body):
+        for field, wire, entry in read_fields(body):
             if field == 1 and wire == 2:
-                name, kind, values = _entry(entry)
+                name, kind, values = read_entry(entry)
                 if replaced := features.pop(name, None):
                     list_values(*replaced)
                 if kind is not None:
@@ -47,19 +47,19 @@ def parse_features(data: memoryview) -> dict[str, tuple[Kind, memoryview]]:
     return features
 
 
-def _entry(data: memoryview) -> tuple[str, Kind | None, memoryview]:
+def read_entry(data: memoryview) -> tuple[str, Kind | None, memoryview]:
     """Key, kind and undecoded list of one entry of the map of features."""
     key = ""
     kind: Kind | None = None
     values = memoryview(b"")
-    for number, wire, body in _fields(data):
+    for number, wire, body in read_fields(data):
         if number == 1 and wire == 2:
             try:
                 key = str(body, "utf-8")
             except UnicodeDecodeError:
                 raise RecordError(f"The name of a feature is not valid UTF-8: {bytes(body)!r}.") from None
         elif number == 2 and wire == 2:
-            for field, wire, part in _fields(body):
+            for field, wire, part in read_fields(body):
                 if wire != 2 or field not in _KINDS:
                     continue
                 if kind is not None:
@@ -98,14 +98,14 @@ def list_values(kind: Kind, data: memoryview) -> Values:
 
 def _parts(data: memoryview, scalar: int, width: int) -> Iterator[memoryview]:
     """The values of a list's only field, as they come: packed runs, or single ones of wire type `scalar`."""
-    for number, wire, part in _fields(data):
+    for number, wire, part in read_fields(data):
         if number == 1 and wire in (2, scalar):
             if len(part) % width:
                 raise RecordError(f"A packed list of {len(part)} bytes does not hold whole numbers.")
             yield part
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+def read_fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """Number, wire type and bytes of each field of a message; groups are skipped."""
     position = 0
     while position < len(data):
