@@ -261,3 +261,22 @@ def test_steps_are_named_after_their_coordinate(tmp_path, coordinate, labels):
     if coordinate is not None:
         ds = ds.assign_coords(time=coordinate)
     assert list(ds.tfexport(tmp_path / "scene", patch_dimensions=8, split_dim="time")) == labels
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "'ndvi' is an array band"),
+        ({"sequence_data": True}, "for each pixel"),
+        ({"collapse_bands": True}, "collapsed"),
+    ],
+)
+def test_array_bands_are_never_taken_for_scalars(tmp_path, options, message):
+    """A stack of 4 x 4 pixels is as long as a padded patch: only the sidecar tells them apart."""
+    ds = raster({"slope": random_band((8, 8))}).assign(ndvi=(("time", "y", "x"), random_band((3, 8, 8))))
+    mixer = ds.tfexport(tmp_path / "scene", patch_dimensions=4, **options).mixer
+    for read in (xee_tf.open_image, xee_tf.feature_spec):
+        with pytest.raises(xee_tf.OptionError, match=message):
+            read(mixer)
+    if not options:
+        np.testing.assert_array_equal(xee_tf.open_image(mixer, bands=["slope"]).slope, ds.slope)

@@ -20,33 +20,10 @@ from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
 from xee_tf.records.example import FeatureTypes, check_name, kind_of
 
-__all__ = ["Band", "Bands", "read_bands"]
+__all__ = ["Bands", "read_bands"]
 
 _CHUNK_BYTES = 4 << 20
 _FLOAT32_EXACT = 2**24
-
-
-@dataclass(frozen=True)
-class Band:
-    """One band of an image.
-
-    Parameters
-    ----------
-    name : str
-    dims : tuple of str
-        Its dimensions beside y and x; none for a scalar band.
-    shape : tuple of int
-        Their lengths, as they are written.
-    """
-
-    name: str
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-
-    @property
-    def depth(self) -> int:
-        """Values a pixel."""
-        return int(np.prod(self.shape))
 
 
 @dataclass(frozen=True)
@@ -55,7 +32,7 @@ class Bands:
 
     Parameters
     ----------
-    bands : tuple of Band
+    bands : tuple of BandDimensions
     arrays : list of chunked arrays (y, x) or (step, y, x)
         One for each band, and the user's mask behind them if there is one.
     rules : tuple of BandRule
@@ -66,7 +43,7 @@ class Bands:
         The text of the sidecar that tells of array bands, if there are any.
     """
 
-    bands: tuple[Band, ...]
+    bands: tuple[BandDimensions, ...]
     arrays: list[Any]
     rules: tuple[BandRule, ...]
     mask_plane: int | None
@@ -201,15 +178,16 @@ def _depths(
     return depths
 
 
-def _band(name: str, dims: Mapping[str, int], depth: int | None) -> Band:
+def _band(name: str, dims: Mapping[str, int], depth: int | None) -> BandDimensions:
     if depth is None:
-        return Band(name, (), ())
+        return BandDimensions(name, name, 0, (), ())
     if depth == int(np.prod(list(dims.values()))):
-        return Band(name, tuple(dims), tuple(dims.values()))
-    return Band(name, (next(iter(dims)) if len(dims) == 1 else "step",), (depth,))
+        return BandDimensions(name, name, 0, tuple(dims), tuple(dims.values()))
+    dim = next(iter(dims)) if len(dims) == 1 else "step"
+    return BandDimensions(name, name, 0, (dim,), (depth,))
 
 
-def _dimensions(bands: Sequence[Band], dataset: xr.Dataset, options: ExportOptions) -> str | None:
+def _dimensions(bands: Sequence[BandDimensions], dataset: xr.Dataset, options: ExportOptions) -> str | None:
     """The sidecar's text; none where records hold scalar bands one by one, as the mixer suffices then."""
     if not any(band.dims for band in bands) and not options.sequence_data and not options.collapse_bands:
         return None
@@ -218,9 +196,7 @@ def _dimensions(bands: Sequence[Band], dataset: xr.Dataset, options: ExportOptio
     return Dimensions(
         record="SequenceExample" if options.sequence_data else "Example",
         bands=tuple(
-            BandDimensions(band.name, bands[0].name, first, band.dims, band.shape)
-            if options.collapse_bands
-            else BandDimensions(band.name, band.name, 0, band.dims, band.shape)
+            replace(band, feature=bands[0].name, first=first) if options.collapse_bands else band
             for band, first in zip(bands, firsts, strict=True)
         ),
         coords={

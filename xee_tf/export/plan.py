@@ -15,7 +15,7 @@ from dask.utils import format_bytes
 
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid, merge_edges
-from xee_tf.export.bands import Band
+from xee_tf.dimensions import BandDimensions
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
@@ -97,7 +97,7 @@ class ExportPlan:
         Where it would be written.
     grid : PatchGrid
         The patches.
-    bands : tuple of Band
+    bands : tuple of BandDimensions
         Names and further dimensions of the bands.
     record : PatchRecords
         What a patch becomes, and the bytes of a record.
@@ -124,7 +124,7 @@ class ExportPlan:
 
     names: ExportNames
     grid: PatchGrid
-    bands: tuple[Band, ...]
+    bands: tuple[BandDimensions, ...]
     record: PatchRecords
     rules: tuple[BandRule, ...]
     block_layout: BlockLayout

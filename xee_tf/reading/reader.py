@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dimensions import Dimensions
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.mixer import Mixer
@@ -104,6 +105,7 @@ def open_reader(
         location = Location.of(mixer, storage_options)
         name, described = str(location), _read_mixer(location)
     if records is None:
+        _refuse_array_bands(location, bands)
         locations = find_records(location)
     else:
         listed = (
@@ -137,6 +139,29 @@ def open_reader(
     counted = number_shards(shards, order.framed_size if order.exact else None, described.total_patches)
     _check_counts(counted, described.total_patches, name, order.exact, records is None)
     return ImageReader(described.grid(margins[0]), tuple(counted), layout, order, verify)
+
+
+def _refuse_array_bands(mixer: Location, bands: Sequence[str] | None) -> None:
+    """Array bands are not opened yet; taken for scalars with a large margin, they would come out wrong."""
+    sidecar = Location(mixer.url.removesuffix("mixer.json") + "dimensions.json", mixer.storage_options)
+    if not mixer.url.endswith("mixer.json") or not sidecar.exists():
+        return
+    found = Dimensions.parse(sidecar.read_bytes().decode(), str(sidecar))
+    if found.record != "Example":
+        raise OptionError(
+            f"{mixer} is of an export of {found.record}s, one for each pixel, which cannot be opened as a "
+            "raster yet. TensorFlow reads them with tf.io.parse_sequence_example."
+        )
+    wanted = [bands] if isinstance(bands, str) else bands
+    for band in found.bands:
+        if (wanted is None or band.name in wanted) and (band.dims or band.feature != band.name):
+            raise OptionError(
+                f"{band.name!r} is an array band or was collapsed into one, which cannot be opened as a "
+                "raster yet. Choose scalar bands with bands=[...]; TensorFlow reads the feature "
+                f"{band.feature!r} with tf.io.FixedLenFeature([steps, height, width], ...)."
+            )
+    if any(band.feature != band.name for band in found.bands):
+        raise OptionError(f"The bands of {mixer} were collapsed into one, which cannot be opened yet.")
 
 
 def _read_mixer(location: Location) -> Mixer:

@@ -18,7 +18,7 @@ from xee_tf.storage import Location, PathLike
 
 __all__ = ["Source", "Sources", "open_sources"]
 
-Sources = PathLike | Sequence[PathLike]
+Sources = PathLike | Location | Sequence[PathLike | Location]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def open_sources(
     MissingShardError, MixerError, RecordError
         If the files are not whole.
     """
-    items = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    items = [sources] if isinstance(sources, (str, os.PathLike, Location)) else list(sources)
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
     locations = [Location.of(item, storage_options) for item in items]
