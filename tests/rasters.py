@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import tensorflow as tf
 import xarray as xr
 
 CRS = "EPSG:32633"
@@ -24,3 +25,10 @@ def raster(bands, *, y0=5_000_000.0, x0=700_000.0, step=30.0, crs=CRS):
 def random_band(shape, dtype="float32", seed=0):
     """Random whole numbers that every numeric dtype can hold."""
     return np.random.default_rng(seed).integers(0, 120, shape).astype(dtype)
+
+
+def raw_records(result):
+    """The records of an export as bytes, by TensorFlow's own reader."""
+    paths = [file.path for file in result.files]
+    compression = "GZIP" if paths[0].endswith(".gz") else ""
+    return list(tf.data.TFRecordDataset(paths, compression_type=compression).as_numpy_iterator())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.oracle import cut_patches
-from tests.rasters import random_band, raster
+from tests.rasters import random_band, raster, raw_records
 from tests.strategies import chunkings, sizes
 
 ARRAYS = ["uint8", "int16", "float32"]
@@ -20,12 +20,6 @@ ARRAYS = ["uint8", "int16", "float32"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr("xee_tf.export.plan._BLOCK_BYTES", (1, 1))
-
-
-def raw_records(result):
-    paths = [file.path for file in result.files]
-    compression = "GZIP" if paths[0].endswith(".gz") else ""
-    return list(tf.data.TFRecordDataset(paths, compression_type=compression).as_numpy_iterator())
 
 
 def numbers(feature):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.oracle import cut_patches
-from tests.rasters import random_band, raster
+from tests.rasters import random_band, raster, raw_records
 from tests.strategies import chunkings, sizes
 
 DTYPES = ["uint8", "int8", "int16", "uint16", "float32", "float64", "bool"]
@@ -31,11 +31,8 @@ def small_blocks(monkeypatch):
 
 
 def records(result):
-    """All records of an export as parsed protobufs, by TensorFlow's own reader."""
-    paths = [file.path for file in result.files]
-    compression = "GZIP" if paths[0].endswith(".gz") else ""
-    dataset = tf.data.TFRecordDataset(paths, compression_type=compression)
-    return [tf.train.Example.FromString(data) for data in dataset.as_numpy_iterator()]
+    """All records of an export as parsed protobufs."""
+    return [tf.train.Example.FromString(data) for data in raw_records(result)]
 
 
 def values(example, name, shape, dtype):

@@ -18,7 +18,7 @@ from xee_tf.errors import RecordError
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, check_data, mask_crcs, read_length
-from xee_tf.records.wire import Values, list_values, parse_features
+from xee_tf.records.wire import Values, conform, list_values, parse_features
 
 __all__ = ["Batch", "decode_example", "decode_frames", "read_layout"]
 
@@ -224,17 +224,4 @@ def _conform(feature: Feature, found: dict[str, tuple[Kind, memoryview]]) -> npt
     """The values of a feature of one record, shape (1, size), if they are what they must be."""
     if feature.name not in found:
         raise RecordError(f"there is no feature {feature.name!r}, only {', '.join(map(repr, found))}.")
-    kind, body = found[feature.name]
-    if kind != feature.kind:
-        raise RecordError(f"feature {feature.name!r} is a {kind} list; expected {feature.kind}.")
-    listed = list_values(kind, body)
-    values: npt.NDArray[Any]
-    if isinstance(listed, list):
-        if len(listed) != 1:
-            raise RecordError(f"feature {feature.name!r} holds {len(listed)} byte strings; expected one.")
-        values = np.frombuffer(listed[0], np.uint8)
-    else:
-        values = listed
-    if values.size != feature.size:
-        raise RecordError(f"feature {feature.name!r} holds {values.size} values; expected {feature.size}.")
-    return values.reshape(1, -1)
+    return conform(feature, list_values(*found[feature.name]), f"feature {feature.name!r}")

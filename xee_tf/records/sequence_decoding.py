@@ -23,7 +23,8 @@ from xee_tf.records.ragged import gather, groups
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_template import Template, make_template
 from xee_tf.records.sequence_walk import STORED, Found, Order, walk
-from xee_tf.records.sequence_wire import conform, decode_sequence_example, read_sequence_layout
+from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
+from xee_tf.records.wire import conform
 
 __all__ = ["Sequences", "decode_sequences"]
 

@@ -6,10 +6,8 @@ Everything that a protobuf parser must take is taken, as in `xee_tf.records.wire
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.example import Feature, Kind
@@ -17,7 +15,7 @@ from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_template import wrap
 from xee_tf.records.wire import Values, list_values, parse_features, read_entry, read_fields
 
-__all__ = ["conform", "decode_sequence_example", "read_sequence_layout"]
+__all__ = ["decode_sequence_example", "read_sequence_layout"]
 
 
 def decode_sequence_example(
@@ -133,30 +131,3 @@ def _feature(name: str, values: Values | None) -> Feature:
     raise RecordError(
         f"Feature {name!r} holds {held}; expected numbers, or one byte string that is not empty."
     )
-
-
-def conform(feature: Feature, found: Values | None, where: str) -> npt.NDArray[Any]:
-    """The values of a list, shape (1, size), if they are what they must be.
-
-    Raises
-    ------
-    RecordError
-        If they are of another kind or number; `where` says whose they are.
-    """
-    if found is None:
-        raise RecordError(f"{where} holds no list.")
-    kind: Kind = "bytes"
-    if isinstance(found, np.ndarray):
-        kind = "float" if found.dtype == np.float32 else "int64"
-    if kind != feature.kind:
-        raise RecordError(f"{where} is a {kind} list; expected {feature.kind}.")
-    values: npt.NDArray[Any]
-    if isinstance(found, list):
-        if len(found) != 1:
-            raise RecordError(f"{where} holds {len(found)} byte strings; expected one.")
-        values = np.frombuffer(found[0], np.uint8)
-    else:
-        values = found
-    if values.size != feature.size:
-        raise RecordError(f"{where} holds {values.size} values; expected {feature.size}.")
-    return values.reshape(1, -1)

@@ -8,15 +8,16 @@ take is taken: any order of fields, unknown ones, packed and unpacked lists, par
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.example import Kind
+from xee_tf.records.example import Feature, Kind
 from xee_tf.records.varint import decode_varints, read_varint
 
-__all__ = ["Values", "list_values", "parse_features", "read_entry", "read_fields"]
+__all__ = ["Values", "conform", "list_values", "parse_features", "read_entry", "read_fields"]
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
 """What a feature holds: float32 or int64 numbers, or byte strings."""
@@ -145,3 +146,30 @@ def _skip(data: memoryview, position: int, number: int, wire: int, depth: int) -
                 return position
             position = _skip(data, position, inner, inner_wire, depth + 1)
     raise RecordError(f"Field {number} is malformed (wire type {wire}).")
+
+
+def conform(feature: Feature, found: Values | None, where: str) -> npt.NDArray[Any]:
+    """The values of a list, shape (1, size), if they are what they must be.
+
+    Raises
+    ------
+    RecordError
+        If they are of another kind or number; `where` says whose they are.
+    """
+    if found is None:
+        raise RecordError(f"{where} holds no list.")
+    kind: Kind = "bytes"
+    if isinstance(found, np.ndarray):
+        kind = "float" if found.dtype == np.float32 else "int64"
+    if kind != feature.kind:
+        raise RecordError(f"{where} is a {kind} list; expected {feature.kind}.")
+    values: npt.NDArray[Any]
+    if isinstance(found, list):
+        if len(found) != 1:
+            raise RecordError(f"{where} holds {len(found)} byte strings; expected one.")
+        values = np.frombuffer(found[0], np.uint8)
+    else:
+        values = found
+    if values.size != feature.size:
+        raise RecordError(f"{where} holds {values.size} values; expected {feature.size}.")
+    return values.reshape(1, -1)
