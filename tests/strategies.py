@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import ml_dtypes
 import numpy as np
 import pyproj
 from affine import Affine
@@ -63,6 +64,13 @@ def chunkings(draw: st.DrawFn, length: int) -> tuple[int, ...]:
     return tuple(b - a for a, b in pairwise(edges))
 
 
+def indices(length: int) -> st.SearchStrategy[int | slice]:
+    """Basic indices of an axis."""
+    # xarray itself fails on backwards slices of nothing (range object index out of range).
+    slices = st.slices(length).filter(lambda s: bool(range(length)[s]) or (s.step or 1) > 0)
+    return st.integers(-length, length - 1) | slices
+
+
 # -- Records -----------------------------------------------------------------------------------------
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
@@ -97,3 +105,23 @@ def layouts_and_values(draw: st.DrawFn, *, max_records: int = 4) -> tuple[Record
     count = draw(st.integers(0, max_records))
     values = [draw(arrays(np.dtype(feature.dtype), (count, feature.size))) for feature in layout.features]
     return layout, values
+
+
+# -- Tensors -----------------------------------------------------------------------------------------
+
+TENSOR_DTYPES = (
+    *("float32", "float64", "float16", "bfloat16", "complex64", "complex128", "bool", "object"),
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+)
+
+
+@st.composite
+def tensor_arrays(draw: st.DrawFn, dtypes: tuple[str, ...] = TENSOR_DTYPES) -> np.ndarray:
+    """Arrays of every dtype that a TensorProto carries, any bit pattern included; strings are bytes."""
+    name = draw(st.sampled_from(dtypes))
+    shape = tuple(draw(st.lists(st.integers(0, 4), max_size=4)))
+    if name == "object":
+        return draw(arrays(object, shape, elements=st.binary(max_size=5), fill=st.nothing()))
+    if name == "bfloat16":
+        return draw(arrays("uint16", shape)).view(ml_dtypes.bfloat16)
+    return draw(arrays(name, shape))

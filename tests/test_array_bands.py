@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
-from tests.strategies import chunkings, sizes
+from tests.strategies import chunkings, indices, sizes
 
 ARRAYS = ["uint8", "int16", "float32"]
 
@@ -76,19 +76,15 @@ def build(shape, bands, seed):
     return ds, arrays, absent
 
 
-@settings(max_examples=80)
-@given(cases())
-def test_every_value_of_array_bands(tmp_path_factory, case):
+def export_case(case, folder):
+    """Export a case; gives the result and (values, masked) by band, (patch, depth, height, width) each."""
     shape, bands, options, seed = case
     ds, arrays, absent = build(shape, bands, seed)
     depths = {name: depth for name, (_, steps, depth, *_) in bands.items() if steps}
-    folder = tmp_path_factory.mktemp("arrays")
     with dask.config.set(scheduler="sync"):
         result = ds.tfexport(folder / "scene", tensor_depths=depths, **options)
-
-    # For each patch and band: (depth, height, width) values, and which of them are masked.
     cut = {"patch": options["patch_dimensions"], "kernel": options.get("kernel_size", (1, 1))}
-    expected = []
+    expected = {}
     for name, (dtype, steps, depth, *_) in bands.items():
         default = options["default_value"]
         if dtype != "float32":
@@ -102,7 +98,16 @@ def test_every_value_of_array_bands(tmp_path_factory, case):
             patches, _ = cut_patches(values, **cut, default=default, masked=masked)
             where, _ = cut_patches(masked.astype("f8"), **cut, default=1, masked=masked)
             planes.append((np.stack(patches), np.stack(where) > 0))
-        expected.append(tuple(np.stack(parts, axis=1) for parts in zip(*planes, strict=True)))
+        expected[name] = tuple(np.stack(parts, axis=1) for parts in zip(*planes, strict=True))
+    return result, expected, depths
+
+
+@settings(max_examples=80)
+@given(cases())
+def test_every_value_of_array_bands(tmp_path_factory, case):
+    _, bands, options, _ = case
+    result, expected, depths = export_case(case, tmp_path_factory.mktemp("arrays"))
+    expected = list(expected.values())
     names = list(bands)
     series = [name in depths for name in bands]
     if options["collapse_bands"]:
@@ -134,6 +139,55 @@ def test_every_value_of_array_bands(tmp_path_factory, case):
                 steps = steps[~masked[patch].reshape(len(steps), -1)[:, pixel]]
             lists = example.feature_lists.feature_list[name].feature
             assert [numbers(each).tolist() for each in lists] == [[step] for step in steps]
+
+
+def unpatch(patches, columns):
+    """Patches (n, ..., height, width) side by side."""
+    rows = [np.concatenate(patches[i : i + columns], axis=-1) for i in range(0, len(patches), columns)]
+    return np.concatenate(rows, axis=-2)
+
+
+@settings(max_examples=50)
+@given(cases(), st.sampled_from([None, {}, {"y": 3, "x": 5}, 2]), st.data())
+def test_array_bands_come_back(tmp_path_factory, case, chunks, data):
+    _, bands, options, _ = case
+    result, expected, depths = export_case(case, tmp_path_factory.mktemp("arrays"))
+    ragged = options.get("drop_masked_steps", False)
+    if ragged and options["collapse_bands"]:  # whose step is whose is lost
+        values, masked = (np.concatenate(parts, axis=1) for parts in zip(*expected.values(), strict=True))
+        expected = {next(iter(bands)): (values, masked)}
+        depths = dict.fromkeys(expected, values.shape[1])
+    my, mx = result.grid.margin.shape
+    for margins in ("trim", "keep"):
+        with dask.config.set(scheduler="sync"):
+            opened = xee_tf.open_image(result.mixer, margins=margins, chunks=chunks)
+            assert list(opened.data_vars) == list(expected)
+            for name, (values, masked) in expected.items():
+                wanted = values if name in depths else values[:, 0]
+                if margins == "trim":
+                    inner = wanted[..., my : wanted.shape[-2] - my, mx : wanted.shape[-1] - mx]
+                    wanted = unpatch(inner, result.grid.columns)
+                found = opened[name]
+                assert found.shape == wanted.shape
+                index = tuple(data.draw(indices(length)) for length in found.shape)
+                if not ragged:
+                    np.testing.assert_array_equal(found, wanted)
+                    np.testing.assert_array_equal(found[index], wanted[index])
+                    continue
+                # The steps that were written stand in front, in their order.
+                axis = 1 if margins == "keep" else 0
+                if name in depths:
+                    where = masked if margins == "keep" else unpatch(masked, result.grid.columns)
+                    order = np.argsort(where, axis=axis, kind="stable")
+                    moved = np.take_along_axis(wanted, order, axis)
+                    there = ~np.take_along_axis(where, order, axis)
+                    np.testing.assert_array_equal(found.values[there], moved[there])
+                    default = options["default_value"]
+                    if found.dtype == np.uint8:
+                        default = min(max(default, 0), 255)
+                    assert (found.values[~there] == default).all()
+                else:
+                    np.testing.assert_array_equal(found, wanted)
 
 
 def test_each_chunk_of_a_series_is_loaded_once(tmp_path):
@@ -255,22 +309,3 @@ def test_steps_are_named_after_their_coordinate(tmp_path, coordinate, labels):
     if coordinate is not None:
         ds = ds.assign_coords(time=coordinate)
     assert list(ds.tfexport(tmp_path / "scene", patch_dimensions=8, split_dim="time")) == labels
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "'ndvi' is an array band"),
-        ({"sequence_data": True}, "for each pixel"),
-        ({"collapse_bands": True}, "collapsed"),
-    ],
-)
-def test_array_bands_are_never_taken_for_scalars(tmp_path, options, message):
-    """A stack of 4 x 4 pixels is as long as a padded patch: only the sidecar tells them apart."""
-    ds = raster({"slope": random_band((8, 8))}).assign(ndvi=(("time", "y", "x"), random_band((3, 8, 8))))
-    mixer = ds.tfexport(tmp_path / "scene", patch_dimensions=4, **options).mixer
-    for read in (xee_tf.open_image, xee_tf.feature_spec):
-        with pytest.raises(xee_tf.OptionError, match=message):
-            read(mixer)
-    if not options:
-        np.testing.assert_array_equal(xee_tf.open_image(mixer, bands=["slope"]).slope, ds.slope)

@@ -7,8 +7,8 @@ that have array bands (our addition), so that reading restores them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xee_tf.errors import MixerError
 
-__all__ = ["BandDimensions", "Dimensions"]
+__all__ = ["BandDimensions", "Dimensions", "distinct_dims", "label_steps"]
 
 Record = Literal["Example", "SequenceExample"]
 
@@ -63,6 +63,8 @@ class Dimensions:
         Coordinates of the further dimensions: numbers, texts or datetime64[ns].
     fill : float
         What masked values are in the records.
+    ragged : bool
+        Whether masked steps were left out of the records: those that are there stand in front.
 
     Examples
     --------
@@ -77,12 +79,14 @@ class Dimensions:
     bands: tuple[BandDimensions, ...]
     coords: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     fill: float = 0
+    ragged: bool = False
 
     def text(self) -> str:
         """The JSON of the file."""
         document = {
             "record": self.record,
             "fill": self.fill,
+            "ragged": self.ragged,
             "bands": [
                 {
                     "name": band.name,
@@ -129,12 +133,56 @@ class Dimensions:
                     for dim, coord in document["coords"].items()
                 },
                 fill=document["fill"],
+                ragged=document.get("ragged", False),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise MixerError(
                 f"{source} does not say what array bands are like ({type(error).__name__}: {error}). "
                 "Remove it to have their depths inferred."
             ) from error
+
+
+def distinct_dims(bands: Sequence[BandDimensions]) -> tuple[BandDimensions, ...]:
+    """Bands whose dimensions of one name have one length: others get the length into their name.
+
+    Examples
+    --------
+    >>> two = [BandDimensions(f"B{n}", f"B{n}", 0, ("time",), (n,)) for n in (3, 4)]
+    >>> [band.dims for band in distinct_dims(two)], distinct_dims(two[:1])[0].dims
+    ([('time_3',), ('time_4',)], ('time',))
+    """
+    lengths: dict[str, set[int]] = {}
+    for band in bands:
+        for dim, length in zip(band.dims, band.shape, strict=True):
+            lengths.setdefault(dim, set()).add(length)
+    return tuple(
+        replace(
+            band,
+            dims=tuple(
+                dim if len(lengths[dim]) == 1 else f"{dim}_{length}"
+                for dim, length in zip(band.dims, band.shape, strict=True)
+            ),
+        )
+        for band in bands
+    )
+
+
+def label_steps(values: NDArray[Any]) -> list[str]:
+    """A short text for each step of a dimension: days where they tell them apart, else the time too.
+
+    Examples
+    --------
+    >>> label_steps(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
+    ['2020-05-01', '2020-06-01']
+    >>> label_steps(np.array([0.45, 0.9], "f4")), label_steps(np.array(["VV", "VH"]))
+    (['0.45', '0.9'], ['VV', 'VH'])
+    """
+    if values.dtype.kind == "M":
+        for unit in ("D", "s"):
+            labels = [str(value) for value in values.astype(f"datetime64[{unit}]")]
+            if len(set(labels)) == len(labels):
+                return labels
+    return [str(value) for value in values]
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:

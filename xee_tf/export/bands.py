@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from xee_tf.blocks.assemble import BandRule, PlaneRule
-from xee_tf.dimensions import BandDimensions, Dimensions
+from xee_tf.dimensions import BandDimensions, Dimensions, distinct_dims
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
@@ -112,7 +112,7 @@ def read_bands(
                 default=plane.default,
             )
         )
-        bands.append(_band(name, further[name], depths.get(name)))
+        bands.append(_band(name, further[name], depths.get(name), options.drop_masked_steps))
         arrays.append(array)
         planes += len(steps)
     if options.collapse_bands:
@@ -178,9 +178,11 @@ def _depths(
     return depths
 
 
-def _band(name: str, dims: Mapping[str, int], depth: int | None) -> BandDimensions:
+def _band(name: str, dims: Mapping[str, int], depth: int | None, ragged: bool) -> BandDimensions:
     if depth is None:
         return BandDimensions(name, name, 0, (), ())
+    if ragged:  # the steps of a pixel no longer are those of its neighbour
+        return BandDimensions(name, name, 0, ("step",), (depth,))
     if depth == int(np.prod(list(dims.values()))):
         return BandDimensions(name, name, 0, tuple(dims), tuple(dims.values()))
     dim = next(iter(dims)) if len(dims) == 1 else "step"
@@ -191,20 +193,26 @@ def _dimensions(bands: Sequence[BandDimensions], dataset: xr.Dataset, options: E
     """The sidecar's text; none where records hold scalar bands one by one, as the mixer suffices then."""
     if not any(band.dims for band in bands) and not options.sequence_data and not options.collapse_bands:
         return None
+    if options.collapse_bands and options.drop_masked_steps:  # nothing tells whose step is whose
+        total = sum(band.depth for band in bands)
+        bands = [BandDimensions(bands[0].name, bands[0].name, 0, ("step",), (total,))]
+    named = distinct_dims(bands)
     firsts = accumulate((band.depth for band in bands[:-1]), initial=0)
-    lengths = {dim: size for band in bands for dim, size in zip(band.dims, band.shape, strict=True)}
+    coords = {}
+    for band, new in zip(bands, named, strict=True):
+        for dim, name, size in zip(band.dims, new.dims, band.shape, strict=True):
+            known = dim in dataset[band.name].dims and dim in dataset.coords
+            if known and dataset.sizes[dim] >= size:
+                coords[name] = dataset.coords[dim].values[:size]
     return Dimensions(
         record="SequenceExample" if options.sequence_data else "Example",
         bands=tuple(
-            replace(band, feature=bands[0].name, first=first) if options.collapse_bands else band
-            for band, first in zip(bands, firsts, strict=True)
+            replace(band, feature=named[0].name, first=first) if options.collapse_bands else band
+            for band, first in zip(named, firsts, strict=True)
         ),
-        coords={
-            dim: dataset.coords[dim].values[:size]
-            for dim, size in lengths.items()
-            if dim in dataset.coords and dataset.sizes[dim] >= size
-        },
+        coords=coords,
         fill=float(options.default_value),
+        ragged=options.drop_masked_steps,
     ).text()
 
 

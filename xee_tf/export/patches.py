@@ -83,7 +83,7 @@ class PixelSequences:
     @property
     def features(self) -> tuple[Feature, ...]:
         """All features, those of the context first."""
-        return (*self.layout.context, *self.layout.sequences)
+        return self.layout.features
 
     @property
     def exact(self) -> bool:

@@ -13,7 +13,7 @@ from xarray.core import indexing
 from xee_tf.errors import OptionError
 from xee_tf.georef import write_georef
 from xee_tf.mixer import Mixer
-from xee_tf.reading.lazy import BandArray, dask_arrays, preferred_chunks, raster_shape
+from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.storage import Location, PathLike
 
@@ -29,6 +29,7 @@ def open_image(
     records: Records | None = None,
     *,
     kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
     margins: Margins = "trim",
     bands: Sequence[str] | None = None,
     chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...] | None = {},
@@ -38,7 +39,8 @@ def open_image(
     """Open exported patches, or predictions made from them, as a lazy georeferenced raster.
 
     Reads what `xee_tf.export_image`, Earth Engine or TensorFlow wrote: compressed or not, in one
-    gzip member or many, with float, int64 or byte lists. Nothing but sizes, indices and one record
+    gzip member or many, with float, int64 or byte lists, scalar and array bands, an Example for each
+    patch, or a SequenceExample or Example for each pixel. Nothing but sizes, indices and one record
     is read until pixels are asked for; then only the records that hold them, and of shards that xee_tf
     compressed only the gzip members that hold those.
 
@@ -51,10 +53,16 @@ def open_image(
     kernel_size : int or (width, height), optional
         The kernel of the export, which the mixer does not hold. Default: inferred from how long the
         records are; where several fit, a square one.
+    tensor_depths : mapping from band to int, optional
+        Values a pixel of array bands. Default: what the export noted beside the mixer, with the names
+        of dimensions and their coordinates; else inferred from how long the records are: the shortest
+        band is a scalar one, unless it has too many values even for a margin; of series, the steps of
+        the first record. Where several answers fit, say it.
     margins : {"trim", "keep"}, optional
-        "trim": the raster, dimensions (y, x). "keep": patches as they are stored, with their margins,
-        dimensions (patch, y, x), and coordinates ``row`` and ``column`` (which patch it is) and ``left``
-        and ``top`` (where the corner of its margin lies).
+        "trim": the raster, dimensions (y, x), further ones of array bands in front of them. "keep":
+        patches as they are stored, with their margins, dimensions (patch, ..., y, x), and coordinates
+        ``row`` and ``column`` (which patch it is) and ``left`` and ``top`` (where the corner of its margin
+        lies).
     bands : sequence of str, optional
         Bands to read, in this order. Default: all, in the order of the first record.
     chunks : int, str, tuple, mapping or None, optional
@@ -70,7 +78,7 @@ def open_image(
     -------
     Dataset
         A variable for each band: float32, int64 or uint8. Pixel-centre coordinates, and the CRS as CF
-        has it (``spatial_ref``).
+        has it (``spatial_ref``). Steps that a series lacks have the export's default value.
 
     Raises
     ------
@@ -101,6 +109,7 @@ def open_image(
         mixer,
         records,
         kernel_size=kernel_size,
+        tensor_depths=tensor_depths,
         bands=bands,
         verify=verify,
         storage_options=storage_options,
@@ -135,19 +144,24 @@ def lazy_dataset(
         If a band has the name of a coordinate.
     """
     keep = margins == "keep"
+    taken = _TAKEN.union(*(band.dims for band in reader.bands))
     for name in reader.dtypes:
-        if name in _TAKEN:
+        if name in taken:
             raise OptionError(
                 f"The band {name!r} cannot be a variable: that is the name of a coordinate. "
                 "Choose other bands with bands=[...]."
             )
-    dims, encoding = tuple(raster_shape(reader, keep)), {"preferred_chunks": preferred_chunks(reader, keep)}
     arrays: Mapping[str, Any]
     if chunks is None:
         arrays = {name: indexing.LazilyIndexedArray(BandArray(reader, name, keep)) for name in reader.dtypes}
     else:
         arrays = dask_arrays(reader, keep, chunks)
-    dataset = xr.Dataset({name: xr.Variable(dims, data, {}, encoding) for name, data in arrays.items()})
+    preferred = preferred_chunks(reader, keep)
+    variables = {}
+    for band in reader.bands:
+        encoding = {"preferred_chunks": {**preferred, **dict(zip(band.dims, band.shape, strict=True))}}
+        variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], {}, encoding)
+    dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in reader.coords.items()})
     dataset = _locate_patches(dataset, reader) if keep else write_georef(dataset, reader.grid)
     if source is not None:
         dataset.encoding["source"] = source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +19,12 @@ from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from xee_tf.dimensions import BandDimensions
 from xee_tf.geometry import PatchGrid
 from xee_tf.reading.chunk import BandChunk, bounds_of, read_box
 from xee_tf.reading.reader import ImageReader
 
-__all__ = ["BandArray", "dask_arrays", "preferred_chunks", "raster_shape"]
+__all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks", "raster_shape"]
 
 _SIDE = 1024  # pixels of a chunk's side, rounded up to whole patches
 _PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen
@@ -38,21 +40,28 @@ def raster_shape(reader: ImageReader, keep: bool) -> dict[str, int]:
     return {"y": height, "x": width}
 
 
+def band_dims(band: BandDimensions, keep: bool) -> tuple[str, ...]:
+    """The dimensions of a band in their order; further ones stand in front of y and x."""
+    return (*(("patch",) if keep else ()), *band.dims, "y", "x")
+
+
 def preferred_chunks(reader: ImageReader, keep: bool) -> dict[str, int]:
-    """Chunks of whole patches: 1024 to 2048 pixels a side, unless a patch is larger.
+    """Chunks of whole patches: 1024 to 2048 pixels a side, less for deep bands, unless a patch is larger.
 
     Where records can only be reached through those in front of them, chunks are as wide as the
     raster: two chunks beside one another would have to go through the same bytes.
     """
     grid, shape = reader.grid, raster_shape(reader, keep)
+    depth = max(band.depth for band in reader.bands)
+    pixels, side = _PIXELS // depth, math.isqrt(_SIDE**2 // depth)
     if keep:
-        return {**shape, "patch": min(len(grid), max(1, _PIXELS // grid.stored.pixels))}
+        return {**shape, "patch": min(len(grid), max(1, pixels // grid.stored.pixels))}
     patch = grid.patch
     if reader.sequential:
-        rows = max(1, _PIXELS // (patch.y * shape["x"]))
+        rows = max(1, pixels // (patch.y * shape["x"]))
         return {"y": min(shape["y"], rows * patch.y), "x": shape["x"]}
     return {
-        name: min(shape[name], -(-_SIDE // length) * length)
+        name: min(shape[name], max(1, -(-side // length)) * length)
         for name, length in (("y", patch.y), ("x", patch.x))
     }
 
@@ -72,8 +81,9 @@ class BandArray(BackendArray):
     def __init__(self, reader: ImageReader, name: str, keep: bool) -> None:
         self.reader = reader
         self.name = name
-        self.keep = keep
-        self.shape = tuple(raster_shape(reader, keep).values())
+        self.front = int(keep)
+        lengths = tuple(raster_shape(reader, keep).values())
+        self.shape = (*lengths[: self.front], *reader.band(name).shape, *lengths[-2:])
         self.dtype = reader.dtypes[name]
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -81,7 +91,8 @@ class BandArray(BackendArray):
 
     def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
         box, rest = zip(*(bounds_of(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
-        found: npt.NDArray[Any] = read_box(self.reader, (self.name,), box)[self.name][rest]
+        steps, pixels = box[self.front : -2], (*box[: self.front], *box[-2:])
+        found: npt.NDArray[Any] = read_box(self.reader, {self.name: steps}, pixels)[self.name][rest]
         return found
 
 
@@ -96,19 +107,20 @@ def dask_arrays(
     keep : bool
         Whether patches are kept as they are stored, with margins.
     chunks : int, str, tuple or mapping
-        As in `xarray.open_dataset`; dimensions that are not named have preferred chunks.
+        As in `xarray.open_dataset`; dimensions that are not named have preferred chunks. Further
+        dimensions of array bands are read whole, and divided afterwards if that is asked for.
     """
     shape, preferred = raster_shape(reader, keep), preferred_chunks(reader, keep)
-    largest = max(reader.dtypes.values(), key=lambda dtype: dtype.itemsize)
+    largest = max(band.depth * reader.dtypes[band.name].itemsize for band in reader.bands)
     wanted: Any = chunks
     if isinstance(chunks, Mapping):
         wanted = tuple(preferred[name] if chunks.get(name) is None else chunks[name] for name in shape)
     previous = tuple((preferred[name],) for name in shape)
-    sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=largest, previous_chunks=previous)
+    pixel = np.dtype((np.void, largest))  # what "auto" goes by
+    sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
     edges = [np.cumsum([0, *lengths]).tolist() for lengths in sizes]
 
-    everything = (slice(None),) * len(sizes)
-    token = tokenize(reader.grid, reader.shards, reader.layout, reader.verify, keep, sizes)
+    token = tokenize(reader.grid, reader.shards, reader.bands, reader.layout, reader.verify, keep, sizes)
     opened, read = f"open-tfrecord-{token}", f"read-tfrecord-{token}"
     # The reader is a node of its own, so that it travels once to each worker and not with each task.
     node = DataNode(opened, replace(reader, share=False))
@@ -129,14 +141,24 @@ def dask_arrays(
         key = (read, *number)
         layers[read][key] = Task(key, BandChunk, TaskRef(opened), box, after.get(number))
     arrays = {}
-    for i, (band, dtype) in enumerate(reader.dtypes.items()):
-        name = f"{band}-{token}"
-        layer = {
-            (name, *number): Task((name, *number), getter, TaskRef((read, *number)), (i, *everything))
-            for number in boxes
-        }
+    front = int(keep)
+    for i, band in enumerate(reader.bands):
+        name = f"{band.name}-{token}"
+        whole, zeros = (slice(None),) * (len(sizes) + len(band.shape)), (0,) * len(band.shape)
+        layer = {}
+        for number in boxes:
+            key = (name, *number[:front], *zeros, *number[front:])
+            layer[key] = Task(key, getter, TaskRef((read, *number)), (i, *whole))
         graph = HighLevelGraph({**layers, name: layer}, {**dependencies, name: {read}})
-        arrays[band] = da.Array(graph, name, sizes, dtype=dtype)
+        steps = tuple((length,) for length in band.shape)
+        lengths = (*sizes[:front], *steps, *sizes[front:])
+        array = da.Array(graph, name, lengths, dtype=reader.dtypes[band.name])
+        asked = {
+            axis + front: chunks if isinstance(chunks, int) else chunks[dim]
+            for axis, dim in enumerate(band.dims)
+            if isinstance(chunks, int) or (isinstance(chunks, Mapping) and chunks.get(dim) is not None)
+        }
+        arrays[band.name] = array.rechunk(asked) if asked else array
     return arrays
 
 

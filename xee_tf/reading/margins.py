@@ -60,9 +60,7 @@ def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: 
             f"{about}which patches of {patch.x} x {patch.y} pixels have with each of these kernels (width, "
             f"height): {known}. Say which with kernel_size=."
         )
-    depth = values / patch.pixels
-    hint = f" It may be an array band of depth {depth:.0f}." if depth.is_integer() and depth > 1 else ""
     raise RecordError(
         f"{about}which patches of {patch.x} x {patch.y} pixels have with no kernel: these records do not "
-        f"belong to this mixer, or hold no scalar band of that name.{hint}"
+        "belong to this mixer, or hold no scalar band of that name."
     )

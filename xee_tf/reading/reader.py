@@ -1,36 +1,36 @@
-"""From a mixer and its shards to the pixels of a window."""
+"""From a mixer and its shards to an opened image: what there is, and where."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dimensions import Dimensions
+from xee_tf.dimensions import BandDimensions, Dimensions
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
-from xee_tf.geometry import PatchGrid, Size, Window
+from xee_tf.geometry import PatchGrid, Size
 from xee_tf.mixer import Mixer
 from xee_tf.reading.access import Shard, read_records
+from xee_tf.reading.content import (
+    RecordOrder,
+    choose_bands,
+    choose_features,
+    content_of,
+    infer_content,
+)
 from xee_tf.reading.find import check_order, find_records
-from xee_tf.reading.margins import infer_margin
 from xee_tf.reading.shards import first_record, number_shards, open_shards
-from xee_tf.records.decoding import Batch, decode_frames, read_layout
+from xee_tf.records.decoding import read_layout
 from xee_tf.records.example import Kind, RecordLayout
+from xee_tf.records.framing import FRAMING, iter_frames
+from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
 from xee_tf.storage import Location, PathLike
 
-__all__ = [
-    "ImageReader",
-    "Records",
-    "fill_patches",
-    "fill_window",
-    "open_reader",
-    "read_patches",
-    "read_window",
-    "window_records",
-]
+__all__ = ["ImageReader", "Records", "open_reader"]
 
 Records = PathLike | Location | Sequence[PathLike | Location]
 
@@ -50,32 +50,55 @@ class ImageReader:
     grid : PatchGrid
         The patches, with the margin that their records have.
     shards : tuple of Shard
-    layout : RecordLayout
+    bands : tuple of BandDimensions
         The bands that are read.
-    order : RecordLayout
+    layout : RecordLayout or SequenceLayout
+        The features that hold them.
+    order : RecordLayout or SequenceLayout
         All features of the first record, in its order.
+    record_bytes : int
+        Bytes of a record, about.
     verify : bool
         Whether checksums of records are checked.
+    per_patch : int
+        Records for a patch: 1, or as many as it has pixels.
+    coords : mapping from dimension to ndarray
+        Coordinates of the bands' further dimensions.
+    fill : float
+        What stands for the steps that a SequenceExample lacks.
+    depths : mapping from feature to int
+        Values a pixel.
     share : bool
         Whether bands are read one by one, so that inflated bytes are worth keeping.
     """
 
     grid: PatchGrid
     shards: tuple[Shard, ...]
-    layout: RecordLayout
-    order: RecordLayout
+    bands: tuple[BandDimensions, ...]
+    layout: RecordOrder
+    order: RecordOrder
+    record_bytes: int
     verify: bool
+    per_patch: int = 1
+    coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    fill: float = 0
+    depths: Mapping[str, int] = field(default_factory=dict)
     share: bool = True
 
     @property
     def dtypes(self) -> dict[str, np.dtype[Any]]:
         """Each band's dtype: float32, int64 or uint8."""
-        return {feature.name: _DTYPES[feature.kind] for feature in self.layout.features}
+        kinds = {feature.name: feature.kind for feature in self.layout.features}
+        return {band.name: _DTYPES[kinds[band.feature]] for band in self.bands}
 
     @property
     def sequential(self) -> bool:
         """Whether records can be reached only through those in front of them."""
         return any(shard.access == "stream" for shard in self.shards)
+
+    def band(self, name: str) -> BandDimensions:
+        """The band of a name."""
+        return next(band for band in self.bands if band.name == name)
 
 
 def open_reader(
@@ -83,6 +106,7 @@ def open_reader(
     records: Records | None = None,
     *,
     kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
     bands: Sequence[str] | None = None,
     verify: bool = True,
     storage_options: Mapping[str, Any] | None = None,
@@ -95,6 +119,7 @@ def open_reader(
         As `xee_tf.open_image` says.
     """
     kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
+    sidecar: Location | None = None
     if isinstance(mixer, Mixer):
         if records is None:
             raise OptionError(
@@ -104,8 +129,11 @@ def open_reader(
     else:
         location = Location.of(mixer, storage_options)
         name, described = str(location), _read_mixer(location)
+        if location.name.endswith("mixer.json"):
+            sidecar = Location(
+                location.url.removesuffix("mixer.json") + "dimensions.json", location.storage_options
+            )
     if records is None:
-        _refuse_array_bands(location, bands)
         locations = find_records(location)
     else:
         listed = (
@@ -113,55 +141,81 @@ def open_reader(
         )
         locations = [Location.of(record, storage_options) for record in listed]
         check_order(locations)
+    dimensions = None
+    if sidecar is not None and tensor_depths is None and sidecar.exists():
+        dimensions = Dimensions.parse(sidecar.read_bytes().decode(), str(sidecar))
     shards = open_shards(locations)
-    data = source = None
-    for source in shards:
-        data = first_record(source)
-        if data is not None:
-            break
-    if data is None:
-        raise MissingShardError(f"{name} announces {described.total_patches} records; the shards hold none.")
+    source, data = _first_record(shards, name, described)
+    patch, total = described.patch, described.total_patches
     try:
-        order = read_layout(data)
-        layout = _choose(order, bands)
-        margins = [
-            infer_margin(described.patch, feature.size, kernel=kernel, band=feature.name)
-            for feature in layout.features
-        ]
+        order, steps = _read_order(data)
+        content = None if dimensions is None else content_of(order, dimensions, patch, kernel)
+        told = content is not None
+        names = [feature.name for feature in order.features]
+        if content is None:
+            if dimensions is not None and records is None:
+                raise RecordError(
+                    f"it holds {names}, which does not go with {sidecar}. The shards may be of another "
+                    "export; if not, remove that file, or say how deep bands are with "
+                    "tensor_depths={band: depth}."
+                )
+            wanted = choose_features(order, choose_bands(names, bands))
+            content = infer_content(wanted, patch, steps=steps, kernel=kernel, depths=tensor_depths)
     except RecordError as error:
         raise RecordError(f"{source}: record 0: {error}") from None
-    for feature, margin in zip(layout.features, margins, strict=True):
-        if margin != margins[0]:
-            raise RecordError(
-                f"{source}: the bands {layout.features[0].name!r} and {feature.name!r} have "
-                f"{layout.features[0].size} and {feature.size} values a record: choose some with bands=[...]."
-            )
-    counted = number_shards(shards, order.framed_size if order.exact else None, described.total_patches)
-    _check_counts(counted, described.total_patches, name, order.exact, records is None)
-    return ImageReader(described.grid(margins[0]), tuple(counted), layout, order, verify)
+    record_size = len(data) + FRAMING if order.exact else None
+    if isinstance(order, SequenceLayout) and not (told and dimensions and not dimensions.ragged):
+        record_size = None  # others may have fewer steps
+    counted = number_shards(shards, record_size, total * content.per_patch)
+    if not told and isinstance(order, RecordLayout) and patch.pixels > 1:
+        # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
+        pixels = content.per_patch == 1
+        if sum(shard.records for shard in counted) == total * (patch.pixels if pixels else 1):
+            content = infer_content(wanted, patch, kernel=kernel, depths=tensor_depths, pixels=pixels)
+    announced = f"{name} announces {total} records"
+    if content.per_patch > 1:
+        announced = f"{name} announces {total} patches of {patch.pixels} pixels, a record each"
+    _check_counts(counted, total * content.per_patch, announced, record_size is not None, records is None)
+    if isinstance(order, SequenceLayout) and 0 in steps.values():
+        order = read_sequence_layout(_records(counted))  # a series says of what kind it is when it has a step
+    known = {band.name: band for band in content.bands}
+    chosen = tuple(known[each] for each in choose_bands(list(known), bands))
+    return ImageReader(
+        grid=described.grid(content.margin),
+        shards=tuple(counted),
+        bands=chosen,
+        layout=choose_features(order, list(dict.fromkeys(band.feature for band in chosen))),
+        order=order,
+        record_bytes=len(data) + FRAMING,
+        verify=verify,
+        per_patch=content.per_patch,
+        coords={dim: content.coords[dim] for band in chosen for dim in band.dims if dim in content.coords},
+        fill=content.fill,
+        depths=content.depths,
+    )
 
 
-def _refuse_array_bands(mixer: Location, bands: Sequence[str] | None) -> None:
-    """Array bands are not opened yet; taken for scalars with a large margin, they would come out wrong."""
-    sidecar = Location(mixer.url.removesuffix("mixer.json") + "dimensions.json", mixer.storage_options)
-    if not mixer.url.endswith("mixer.json") or not sidecar.exists():
-        return
-    found = Dimensions.parse(sidecar.read_bytes().decode(), str(sidecar))
-    if found.record != "Example":
-        raise OptionError(
-            f"{mixer} is of an export of {found.record}s, one for each pixel, which cannot be opened as a "
-            "raster yet. TensorFlow reads them with tf.io.parse_sequence_example."
-        )
-    wanted = [bands] if isinstance(bands, str) else bands
-    for band in found.bands:
-        if (wanted is None or band.name in wanted) and (band.dims or band.feature != band.name):
-            raise OptionError(
-                f"{band.name!r} is an array band or was collapsed into one, which cannot be opened as a "
-                "raster yet. Choose scalar bands with bands=[...]; TensorFlow reads the feature "
-                f"{band.feature!r} with tf.io.FixedLenFeature([steps, height, width], ...)."
-            )
-    if any(band.feature != band.name for band in found.bands):
-        raise OptionError(f"The bands of {mixer} were collapsed into one, which cannot be opened yet.")
+def _first_record(shards: Sequence[Shard], mixer: str, described: Mixer) -> tuple[Shard, bytes]:
+    for shard in shards:
+        data = first_record(shard)
+        if data is not None:
+            return shard, data
+    raise MissingShardError(f"{mixer} announces {described.total_patches} patches; the shards hold none.")
+
+
+def _read_order(data: bytes) -> tuple[RecordOrder, dict[str, int]]:
+    """All features of a record, and the steps of its series."""
+    _, series = decode_sequence_example(data)
+    if not series:
+        return read_layout(data), {}
+    return read_sequence_layout([data]), {name: len(steps) for name, steps in series.items()}
+
+
+def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:
+    """All records, from the first one on."""
+    for shard in shards:
+        for first, buffer in read_records(shard, 0, shard.records):
+            yield from iter_frames(buffer, source=str(shard), first=first)
 
 
 def _read_mixer(location: Location) -> Mixer:
@@ -173,20 +227,7 @@ def _read_mixer(location: Location) -> Mixer:
     return Mixer.read(location)
 
 
-def _choose(order: RecordLayout, bands: Sequence[str] | None) -> RecordLayout:
-    if bands is None:
-        return order
-    known = {feature.name: feature for feature in order.features}
-    wanted = [bands] if isinstance(bands, str) else list(bands)
-    for name in wanted:
-        if name not in known:
-            raise OptionError(f"There is no band {name!r}; there are {', '.join(map(repr, known))}.")
-    if not wanted:
-        raise OptionError(f"bands is empty; there are {', '.join(map(repr, known))}.")
-    return RecordLayout(tuple(known[name] for name in wanted))
-
-
-def _check_counts(shards: Sequence[Shard], total: int, mixer: str, exact: bool, named: bool) -> None:
+def _check_counts(shards: Sequence[Shard], total: int, announced: str, exact: bool, named: bool) -> None:
     """Refuse shards that do not hold just the records that the mixer announces, in order.
 
     `exact`: their records are all of one size; `named`: they were found by their names, and so are
@@ -218,160 +259,9 @@ def _check_counts(shards: Sequence[Shard], total: int, mixer: str, exact: bool, 
     if len(shards) > 1:
         each = ", ".join(map(str, counts[:20])) + (", ..." if len(counts) > 20 else "")
         held = f"the {len(shards)} shards {shards[0]} to {shards[-1]} hold {sum(counts)} ({each})."
-    message = f"{mixer} announces {total} records; {held}"
+    message = f"{announced}; {held}"
     if sum(counts) > total:
         raise RecordError(f"{message} The mixer or the shards are of another export.")
     if named and exact and counts[-1] == full:
         raise MissingShardError(f"{message} Shards after {shards[-1]} are missing.")
     raise RecordError(f"{message} A shard is truncated, or shards are missing at the end.")
-
-
-def read_window(reader: ImageReader, bands: Sequence[str], window: Window) -> dict[str, npt.NDArray[Any]]:
-    """The pixels of a window of the raster, without margins.
-
-    Only the records that share a pixel with it are decoded.
-
-    Parameters
-    ----------
-    reader : ImageReader
-    bands : sequence of str
-        Bands to read, among those of the reader.
-    window : Window
-        Must lie inside the raster.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (height, width)
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt.
-    """
-    out = {name: np.empty(window.shape, reader.dtypes[name]) for name in bands}
-    for start, stop in window_records(reader.grid, window):
-        fill_window(reader, out, window, start, stop)
-    return out
-
-
-def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
-    """Runs of records that share pixels with a window: the first one, and the one behind the last."""
-    if 0 in window.shape:
-        return []
-    rows = range(window.top // grid.patch.y, -(-window.bottom // grid.patch.y))
-    columns = range(window.left // grid.patch.x, -(-window.right // grid.patch.x))
-    if len(columns) == grid.columns:
-        return [(rows.start * grid.columns, rows.stop * grid.columns)]
-    return [(row * grid.columns + columns.start, row * grid.columns + columns.stop) for row in rows]
-
-
-def fill_window(
-    reader: ImageReader, out: Mapping[str, npt.NDArray[Any]], window: Window, start: int, stop: int
-) -> None:
-    """Put what records ``start`` to ``stop - 1`` hold of a window into its arrays, one a band.
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt.
-    """
-    grid = reader.grid
-    for record, batch in _batches(reader, _choose(reader.layout, list(out)), start, stop):
-        done = 0
-        while done < batch.count:
-            row, column = divmod(record + done, grid.columns)
-            count = min(batch.count - done, grid.columns - column)
-            for name, values in batch.values.items():
-                patches = values[done : done + count].reshape(count, *grid.stored.shape)
-                _place(patches, out[name], grid, window, row, column)
-            done += count
-
-
-def _place(
-    patches: npt.NDArray[Any], out: npt.NDArray[Any], grid: PatchGrid, window: Window, row: int, column: int
-) -> None:
-    """Put neighbouring patches of one row into their window."""
-    height, width = grid.patch.shape
-    top = row * height
-    begin, end = max(top, window.top), min(top + height, window.bottom)
-    target = out[begin - window.top : end - window.top]
-    patches = patches[:, begin - top + grid.margin.y : end - top + grid.margin.y]
-    patches = patches[:, :, grid.margin.x : grid.margin.x + width]
-    first, last = column, column + len(patches)
-    if first * width < window.left:  # the window begins inside this patch
-        stop = min((first + 1) * width, window.right)
-        target[:, : stop - window.left] = patches[0, :, window.left - first * width : stop - first * width]
-        first += 1
-    if last * width > window.right and first < last:  # it ends inside this one
-        last -= 1
-        left = last * width - window.left
-        target[:, left:] = patches[last - column, :, : window.right - last * width]
-    if first < last:
-        inner = target[:, first * width - window.left : last * width - window.left]
-        np.copyto(
-            inner.reshape(len(inner), last - first, width),  # a view: only the last axis is split
-            patches[first - column : last - column].transpose(1, 0, 2),
-        )
-
-
-def read_patches(
-    reader: ImageReader, bands: Sequence[str], start: int, stop: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Patches as they are stored, with their margins.
-
-    Parameters
-    ----------
-    reader : ImageReader
-    bands : sequence of str
-    start, stop : int
-        Numbers of the first patch, and of the one behind the last.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (patches, height, width)
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt.
-    """
-    shape = (stop - start, *reader.grid.stored.shape)
-    out = {name: np.empty(shape, reader.dtypes[name]) for name in bands}
-    fill_patches(reader, out, start, start, stop)
-    return out
-
-
-def fill_patches(
-    reader: ImageReader, out: Mapping[str, npt.NDArray[Any]], origin: int, start: int, stop: int
-) -> None:
-    """Put patches ``start`` to ``stop - 1`` into arrays, one a band, that begin with patch `origin`.
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt.
-    """
-    for record, batch in _batches(reader, _choose(reader.layout, list(out)), start, stop):
-        for name, values in batch.values.items():
-            place = out[name][record - origin : record - origin + batch.count]
-            place[...] = values.reshape(place.shape)
-
-
-def _batches(reader: ImageReader, layout: RecordLayout, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-    """Records ``start`` to ``stop - 1`` of the export, and the number of each batch's first one."""
-    for shard in reader.shards:
-        begin, end = max(start, shard.first), min(stop, shard.first + shard.records)
-        expected = begin
-        if begin >= end:
-            continue
-        span = begin - shard.first, end - shard.first
-        for first, buffer in read_records(shard, *span, share=reader.share):
-            for batch in decode_frames(
-                buffer, layout, orders=(reader.order,), source=str(shard), first=first, verify=reader.verify
-            ):
-                if expected + batch.count > end:
-                    raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
-                yield expected, batch
-                expected += batch.count
-        if expected < end:
-            raise RecordError(f"{shard} is corrupt: it holds fewer records than was counted.")

@@ -89,9 +89,14 @@ class SequenceLayout:
                     raise OptionError(f"The band {feature.name!r} has {feature.size} values; expected some.")
 
     @property
+    def features(self) -> tuple[Feature, ...]:
+        """All features, those of the context first."""
+        return (*self.context, *self.sequences)
+
+    @property
     def exact(self) -> bool:
         """Whether every record of so many steps has the same number of bytes."""
-        return all(feature.kind != "int64" for feature in (*self.context, *self.sequences))
+        return all(feature.kind != "int64" for feature in self.features)
 
     def framed_size(self, steps: int | Sequence[int]) -> int:
         """Bytes of a record and its framing; the most possible where not `exact`, or steps are left out.

@@ -59,7 +59,7 @@ def decode_sequences(
     layout: SequenceLayout,
     *,
     steps: int | Mapping[str, int] | None = None,
-    fill: float = 0,
+    fill: float | Mapping[str, float] = 0,
     source: str = "TFRecord",
     first: int = 0,
     verify: bool = True,
@@ -74,8 +74,9 @@ def decode_sequences(
         Features that every record must have, in any order and among others.
     steps : int or mapping of str to int, optional
         Steps that the arrays of sequences get, of all or by name. Default: the most of any record.
-    fill : float, optional
-        What stands behind the last step of a record that has fewer; it must fit the values' dtypes.
+    fill : float or mapping of str to float, optional
+        What stands behind the last step of a record that has fewer, of all or by name; it must fit the
+        values' dtypes.
     source : str, optional
         Name of the file, for errors.
     first : int, optional
@@ -103,19 +104,21 @@ def decode_sequences(
     raw = np.frombuffer(view, np.uint8)
     offsets = _offsets(view, raw, source, first)
     count = len(offsets) - 1
+    fills = fill if isinstance(fill, Mapping) else {feature.name: fill for feature in layout.sequences}
     fixed = _fixed(raw, offsets, layout)
     if verify:
         _verify(raw, offsets, source, first, fixed.template.varying if fixed else None)
     if fixed:
         lengths = {name: np.full(count, array.shape[1]) for name, array in fixed.sequences.items()}
         room = _room(lengths, steps, source, first)
-        arrays = {name: _widened(array, room[name], fill) for name, array in fixed.sequences.items()}
+        arrays = {name: _widened(array, room[name], fills[name]) for name, array in fixed.sequences.items()}
         return Sequences(count, fixed.context, arrays, lengths)
     found = _merged(list(_find(raw, offsets, layout, source, first)), layout)
     lengths = {name: counts for name, (_, counts) in found.sequences.items()}
     room = _room(lengths, steps, source, first)
     arrays = {
-        name: _spread(values, counts, room[name], fill) for name, (values, counts) in found.sequences.items()
+        name: _spread(values, counts, room[name], fills[name])
+        for name, (values, counts) in found.sequences.items()
     }
     return Sequences(count, found.context, arrays, lengths)
 

@@ -1,0 +1,263 @@
+"""What the records of an image hold: bands with their depths, a margin around patches, patches or pixels.
+
+A mixer says none of it. Beside an export of array bands xee_tf leaves a sidecar that does; of others the
+lengths of the lists in the first record tell, as far as they can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from xee_tf.dimensions import BandDimensions, Dimensions, distinct_dims
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.reading.margins import infer_margin
+from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records.sequence import SequenceLayout
+
+__all__ = ["Content", "RecordOrder", "choose_bands", "choose_features", "content_of", "infer_content"]
+
+RecordOrder = RecordLayout | SequenceLayout
+"""The features of a record: of an Example, or of a SequenceExample."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the records of an image hold.
+
+    Parameters
+    ----------
+    bands : tuple of BandDimensions
+    margin : Size
+        Pixels on every side of a stored patch that are not its own.
+    per_patch : int
+        Records for a patch: 1, or as many as it has pixels.
+    coords : mapping from dimension to ndarray
+    fill : float
+        What stands for the steps that a SequenceExample lacks.
+    """
+
+    bands: tuple[BandDimensions, ...]
+    margin: Size
+    per_patch: int
+    coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    fill: float = 0
+
+    @property
+    def depths(self) -> dict[str, int]:
+        """Values a pixel of each feature."""
+        return _depths(self.bands)
+
+
+def content_of(
+    order: RecordOrder, dimensions: Dimensions, patch: Size, kernel: Size | None = None
+) -> Content | None:
+    """What a sidecar says of records; None where they cannot be those that it is about.
+
+    Parameters
+    ----------
+    order : RecordLayout or SequenceLayout
+        The features of the first record.
+    dimensions : Dimensions
+    patch : Size
+        Pixels of a patch without its margin.
+    kernel : Size, optional
+        What the user says.
+    """
+    features = {feature.name: feature for feature in order.features}
+    depths = _depths(dimensions.bands)
+    if not depths.keys() <= features.keys():
+        return None
+    margin = Size(x=0, y=0)
+    if dimensions.record == "SequenceExample":
+        per_patch = patch.pixels
+        series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
+        if any(features[name].size != (1 if name in series else depths[name]) for name in depths):
+            return None
+    else:
+        per_patch = 1
+        if isinstance(order, SequenceLayout):
+            return None
+        pixels = {divmod(features[name].size, depth) for name, depth in depths.items()}
+        (stored, rest), *others = pixels
+        if rest or others:
+            return None
+        margin = infer_margin(patch, stored, kernel=kernel, band=dimensions.bands[0].name)
+    return Content(dimensions.bands, margin, per_patch, dimensions.coords, dimensions.fill)
+
+
+def infer_content(
+    order: RecordOrder,
+    patch: Size,
+    *,
+    steps: Mapping[str, int] | None = None,
+    kernel: Size | None = None,
+    depths: Mapping[str, int] | None = None,
+    pixels: bool | None = None,
+) -> Content:
+    """What records hold by the lengths of their lists; every feature is a band.
+
+    Our choice, where several answers fit: the shortest list is that of a scalar band with a margin; if
+    no margin fits it is an array band without one.
+
+    Parameters
+    ----------
+    order : RecordLayout or SequenceLayout
+        The features that are wanted of the first record.
+    patch : Size
+        Pixels of a patch without its margin.
+    steps : mapping from feature to int, optional
+        Steps of the series in the first record.
+    kernel : Size, optional
+        What the user says.
+    depths : mapping from band to int, optional
+        What the user says, for some bands or all.
+    pixels : bool, optional
+        Whether there is an Example for each pixel. Default: if all lists are shorter than a patch.
+
+    Raises
+    ------
+    OptionError
+        If the depth of a band that is not there is given, or one below 1; or several margins fit.
+    RecordError
+        If no margin and no depths fit.
+
+    Examples
+    --------
+    >>> layout = RecordLayout((Feature.of("slope", "f4", 36), Feature.of("ndvi", "f4", 72)))
+    >>> content = infer_content(layout, Size(x=4, y=4))
+    >>> content.margin, [(band.name, band.dims, band.shape) for band in content.bands]
+    (Size(x=1, y=1), [('slope', (), ()), ('ndvi', ('depth',), (2,))])
+    """
+    given = dict(depths or {})
+    _check_depths(given, order)
+    features = order.features
+    if isinstance(order, SequenceLayout):
+        found = {feature.name: feature.size for feature in order.context}
+        for feature in order.sequences:
+            found[feature.name] = _steps(feature, (steps or {}).get(feature.name, 0), given) * feature.size
+        margin, per_patch = Size(x=0, y=0), patch.pixels
+    else:
+        short = kernel is None and all(feature.size < patch.pixels for feature in features)
+        if short if pixels is None else pixels:
+            margin, per_patch = Size(x=0, y=0), patch.pixels
+            found = {feature.name: feature.size for feature in features}
+        else:
+            margin, per_patch = _margin(features, patch, kernel, given), 1
+            stored = PatchGrid(patch, patch, margin).stored.pixels
+            found = {feature.name: feature.size // stored for feature in features}
+            for feature in features:
+                if feature.size % stored:
+                    raise RecordError(
+                        f"The bands {features[0].name!r} and {feature.name!r} have {features[0].size} and "
+                        f"{feature.size} values a record, which are not whole numbers of patches: choose "
+                        "some with bands=[...], or say how deep they are with tensor_depths={band: depth}."
+                    )
+    for name, depth in given.items():
+        if found[name] != depth:
+            raise RecordError(
+                f"Band {name!r} has {found[name]} values a pixel, not {depth} as tensor_depths says. Leave "
+                "it out to have it inferred."
+            )
+    series = {feature.name: feature.size for feature in getattr(order, "sequences", ())}
+    bands = []
+    for feature in features:
+        name, depth = feature.name, found[feature.name]
+        shape: tuple[int, ...] = ()
+        if name in series:
+            shape = (depth // series[name], series[name])[: 1 + (series[name] > 1)]
+        elif depth > 1 or name in given:
+            shape = (depth,)
+        bands.append(BandDimensions(name, name, 0, ("depth", "value")[: len(shape)], shape))
+    return Content(distinct_dims(bands), margin, per_patch)
+
+
+def choose_features(order: RecordOrder, names: Sequence[str]) -> RecordOrder:
+    """Those features of a record that are named, in that order."""
+    if isinstance(order, RecordLayout):
+        known = {feature.name: feature for feature in order.features}
+        return RecordLayout(tuple(known[name] for name in names))
+    places = [{feature.name: feature for feature in part} for part in (order.context, order.sequences)]
+    context, sequences = (tuple(place[name] for name in names if name in place) for place in places)
+    return SequenceLayout(context, sequences)
+
+
+def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> list[str]:
+    """The names of the bands that are wanted, all by default.
+
+    Raises
+    ------
+    OptionError
+        If one is not there, or none is named.
+    """
+    if wanted is None:
+        return list(known)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    listed = ", ".join(map(repr, known))
+    for name in names:
+        if name not in known:
+            raise OptionError(f"There is no band {name!r}; there are {listed}.")
+    if not names:
+        raise OptionError(f"bands is empty; there are {listed}.")
+    return names
+
+
+def _depths(bands: Sequence[BandDimensions]) -> dict[str, int]:
+    depths: dict[str, int] = {}
+    for band in bands:
+        depths[band.feature] = max(depths.get(band.feature, 0), band.first + band.depth)
+    return depths
+
+
+def _check_depths(given: Mapping[str, int], order: RecordOrder) -> None:
+    names = [feature.name for feature in order.features]
+    for name, depth in given.items():
+        if name not in names:
+            raise OptionError(
+                f"tensor_depths has {name!r}, which is not a band that is read; those are {names}."
+            )
+        if depth != int(depth) or depth < 1:
+            raise OptionError(f"The tensor depth of {name!r} must be a whole number above 0; got {depth!r}.")
+
+
+def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:
+    """Steps of a series: as the user says, or of the first record."""
+    values = given.get(feature.name, found * feature.size)
+    if values < found * feature.size or values % feature.size:
+        raise RecordError(
+            f"Band {feature.name!r} has {found * feature.size} values in the first record, more than the "
+            f"{values} of tensor_depths."
+        )
+    if not values:
+        raise RecordError(
+            f"Band {feature.name!r} has no step in the first record: say how many others have at most, with "
+            f"tensor_depths={{{feature.name!r}: steps}}."
+        )
+    return values // feature.size
+
+
+def _margin(features: Sequence[Feature], patch: Size, kernel: Size | None, given: Mapping[str, int]) -> Size:
+    """The margin of patches whose bands may be deep."""
+    told = next((feature for feature in features if feature.name in given), None)
+    if told is not None and told.size % given[told.name]:
+        raise RecordError(
+            f"Band {told.name!r} has {told.size} values a record, which tensor_depths divides into "
+            f"{given[told.name]} steps that are not whole."
+        )
+    shortest = told or min(features, key=lambda feature: feature.size)
+    values = shortest.size // given.get(shortest.name, 1)
+    if kernel is not None and told is None:
+        stored = PatchGrid(patch, patch, PatchGrid.margin_of(kernel)).stored.pixels
+        values = stored if values % stored == 0 else values
+    elif kernel is None and told is None:
+        try:
+            return infer_margin(patch, values, band=shortest.name)
+        except RecordError:
+            if values % patch.pixels:
+                raise
+            values = patch.pixels
+    return infer_margin(patch, values, kernel=kernel, band=shortest.name)

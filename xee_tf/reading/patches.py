@@ -1,0 +1,207 @@
+"""Records decoded and put where their pixels belong: into the arrays of a window, or patch by patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.dimensions import BandDimensions
+from xee_tf.errors import RecordError
+from xee_tf.geometry import PatchGrid, Window
+from xee_tf.reading.access import Shard, read_records
+from xee_tf.reading.content import RecordOrder, choose_features
+from xee_tf.reading.reader import ImageReader
+from xee_tf.records.decoding import decode_frames
+from xee_tf.records.example import Kind, RecordLayout
+from xee_tf.records.sequence_decoding import decode_sequences
+
+__all__ = ["Target", "fill_patches", "fill_window", "window_records"]
+
+_LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where some steps of a band go.
+
+    Parameters
+    ----------
+    feature : str
+        The feature that holds them.
+    steps : slice or ndarray
+        Which of the feature's steps they are.
+    array : ndarray
+        ``(step, y, x)`` of a window, or ``(patch, step, y, x)``.
+    """
+
+    feature: str
+    steps: slice | npt.NDArray[np.intp]
+    array: npt.NDArray[Any]
+
+    @classmethod
+    def of(
+        cls, band: BandDimensions, wanted: Sequence[tuple[int, int]], array: npt.NDArray[Any], axis: int
+    ) -> Target:
+        """Where an array takes ranges of the further dimensions of a band; they start at an axis of it."""
+        ranges = tuple(slice(begin, end) for begin, end in wanted)
+        steps = band.first + np.arange(band.depth).reshape(band.shape)[ranges].ravel()
+        shape = (*array.shape[:axis], len(steps), *array.shape[-2:])
+        first, last = int(steps[0]), int(steps[-1])
+        in_one_run = last - first == len(steps) - 1
+        return cls(band.feature, slice(first, last + 1) if in_one_run else steps, array.reshape(shape))
+
+
+def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
+    """Runs of patches that share pixels with a window: the first one, and the one behind the last."""
+    if 0 in window.shape:
+        return []
+    rows = range(window.top // grid.patch.y, -(-window.bottom // grid.patch.y))
+    columns = range(window.left // grid.patch.x, -(-window.right // grid.patch.x))
+    if len(columns) == grid.columns:
+        return [(rows.start * grid.columns, rows.stop * grid.columns)]
+    return [(row * grid.columns + columns.start, row * grid.columns + columns.stop) for row in rows]
+
+
+def fill_window(
+    reader: ImageReader, targets: Sequence[Target], window: Window, start: int, stop: int
+) -> None:
+    """Put what patches ``start`` to ``stop - 1`` hold of a window into its arrays.
+
+    Raises
+    ------
+    RecordError
+        If a record is corrupt.
+    """
+    grid = reader.grid
+    for first, features in _patches(reader, targets, start, stop):
+        count = len(next(iter(features.values())))
+        done = 0
+        while done < count:
+            row, column = divmod(first + done, grid.columns)
+            many = min(count - done, grid.columns - column)
+            for target in targets:
+                patches = features[target.feature][done : done + many, target.steps]
+                _place(patches, target.array, grid, window, row, column)
+            done += many
+
+
+def fill_patches(reader: ImageReader, targets: Sequence[Target], origin: int, start: int, stop: int) -> None:
+    """Put patches ``start`` to ``stop - 1`` into arrays that begin with patch `origin`.
+
+    Raises
+    ------
+    RecordError
+        If a record is corrupt.
+    """
+    for first, features in _patches(reader, targets, start, stop):
+        for target in targets:
+            patches = features[target.feature][:, target.steps]
+            target.array[first - origin : first - origin + len(patches)] = patches
+
+
+def _place(
+    patches: npt.NDArray[Any], out: npt.NDArray[Any], grid: PatchGrid, window: Window, row: int, column: int
+) -> None:
+    """Put neighbouring patches (n, step, y, x) of one row into their window (step, y, x)."""
+    height, width = grid.patch.shape
+    top = row * height
+    begin, end = max(top, window.top), min(top + height, window.bottom)
+    target = out[:, begin - window.top : end - window.top]
+    patches = patches[:, :, begin - top + grid.margin.y : end - top + grid.margin.y]
+    patches = patches[..., grid.margin.x : grid.margin.x + width]
+    first, last = column, column + len(patches)
+    if first * width < window.left:  # the window begins inside this patch
+        stop = min((first + 1) * width, window.right)
+        begin = first * width
+        target[..., : stop - window.left] = patches[0, ..., window.left - begin : stop - begin]
+        first += 1
+    if last * width > window.right and first < last:  # it ends inside this one
+        last -= 1
+        left = last * width - window.left
+        target[..., left:] = patches[last - column, ..., : window.right - last * width]
+    if first < last:
+        inner = target[..., first * width - window.left : last * width - window.left]
+        np.copyto(
+            inner.reshape(*inner.shape[:2], last - first, width),  # a view: only the last axis is split
+            patches[first - column : last - column].transpose(1, 2, 0, 3),
+        )
+
+
+def _patches(
+    reader: ImageReader, targets: Sequence[Target], start: int, stop: int
+) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    """Runs of patches: the number of the first one, and of each feature (patch, step, y, x)."""
+    layout = choose_features(reader.layout, list(dict.fromkeys(target.feature for target in targets)))
+    shape = reader.grid.stored.shape
+    if reader.per_patch == 1:
+        for first, values in _runs(reader, layout, start, stop):
+            yield first, {name: each.reshape(len(each), -1, *shape) for name, each in values.items()}
+        return
+    whole: dict[str, npt.NDArray[Any]] = {}
+    begin, end = start * reader.per_patch, stop * reader.per_patch
+    for first, values in _runs(reader, layout, begin, end):
+        for name, each in values.items():
+            if name not in whole:
+                whole[name] = np.empty((end - begin, each.shape[1]), each.dtype)
+            whole[name][first - begin : first - begin + len(each)] = each
+    yield (
+        start,
+        {name: np.moveaxis(each.reshape(stop - start, *shape, -1), -1, 1) for name, each in whole.items()},
+    )
+
+
+def _runs(
+    reader: ImageReader, layout: RecordOrder, start: int, stop: int
+) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    """Records ``start`` to ``stop - 1`` of the export in runs: the first one's number, and their values."""
+    for shard in reader.shards:
+        begin, end = max(start, shard.first), min(stop, shard.first + shard.records)
+        expected = begin
+        if begin >= end:
+            continue
+        span = begin - shard.first, end - shard.first
+        for first, buffer in read_records(shard, *span, share=reader.share):
+            for count, values in _decode(reader, layout, buffer, shard, first):
+                if expected + count > end:
+                    raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
+                yield expected, values
+                expected += count
+        if expected < end:
+            raise RecordError(f"{shard} is corrupt: it holds fewer records than was counted.")
+
+
+def _decode(
+    reader: ImageReader, layout: RecordOrder, buffer: memoryview, shard: Shard, first: int
+) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    """How many records, and their features' values (record, value)."""
+    source = str(shard)
+    if isinstance(layout, RecordLayout):
+        assert isinstance(reader.order, RecordLayout)
+        for batch in decode_frames(
+            buffer, layout, orders=(reader.order,), source=source, first=first, verify=reader.verify
+        ):
+            yield batch.count, batch.values
+        return
+    found = decode_sequences(
+        buffer,
+        layout,
+        steps={feature.name: reader.depths[feature.name] // feature.size for feature in layout.sequences},
+        fill={feature.name: _fill(reader.fill, feature.kind) for feature in layout.sequences},
+        source=source,
+        first=first,
+        verify=reader.verify,
+    )
+    series = {name: each.reshape(found.count, -1) for name, each in found.sequences.items()}
+    yield found.count, {**found.context, **series}
+
+
+def _fill(value: float, kind: Kind) -> float:
+    """What stands for steps that are not there, in a type that may not hold it: clamped, as in an export."""
+    if kind == "float":
+        return value
+    low, high = _LIMITS[kind]
+    return min(max(int(value), low), high)
