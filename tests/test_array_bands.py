@@ -19,7 +19,7 @@ ARRAYS = ["uint8", "int16", "float32"]
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("xee_tf.export.plan._BLOCK_BYTES", (1, 1))
+    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
 
 
 def numbers(feature):

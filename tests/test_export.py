@@ -27,7 +27,7 @@ DTYPES = ["uint8", "int8", "int16", "uint16", "float32", "float64", "bool"]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """As many blocks as the chunks allow, as in a large raster."""
-    monkeypatch.setattr("xee_tf.export.plan._BLOCK_BYTES", (1, 1))
+    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
 
 
 def records(result):

@@ -13,9 +13,11 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef import GeoRef, read_georef, same_grid
 from xee_tf.georef.conventions import STALE_ATTRS, Raster, grid_mappings, raster_variables, spatial_dims
 
-__all__ = ["add_bands", "image_dataset"]
+__all__ = ["add_bands", "image_dataset", "plane_array"]
 
 _BAND = "band"
+_STEP = "_step"
+_CHUNK_BYTES = 4 << 20
 
 
 def add_bands(
@@ -116,6 +118,44 @@ def image_dataset(image: Raster) -> xr.Dataset:
         if "long_name" in variable.attrs:
             variable.attrs["long_name"] = name
     return _with_dims(dataset, x_dim, y_dim)
+
+
+def plane_array(
+    variable: xr.DataArray,
+    dims: Sequence[Hashable],
+    y_dim: str,
+    x_dim: str,
+    *,
+    sides: tuple[int, int],
+    depth: int | None = None,
+) -> Any:
+    """The chunked array of a band, (y, x), or (step, y, x) with its further dimensions made one.
+
+    Parameters
+    ----------
+    variable : DataArray
+    dims : sequence
+        Further dimensions to keep, the first one the slowest; of others there must be one step.
+    y_dim, x_dim : str
+    sides : (height, width)
+        Chunks of what is not chunked are multiples of it, of about 4 MiB.
+    depth : int, optional
+        Steps to keep, from the first on.
+    """
+    others = [dim for dim in variable.dims if dim not in (*dims, y_dim, x_dim)]
+    plane = variable.drop_vars(list(variable.coords)).isel(dict.fromkeys(others, 0))
+    plane = plane.transpose(*dims, y_dim, x_dim)
+    if len(dims) > 1:
+        plane = plane.stack({_STEP: dims}, create_index=False).transpose(_STEP, y_dim, x_dim)
+    if dims and depth is not None:
+        plane = plane.isel({plane.dims[0]: slice(depth)})
+    if plane.chunks is None:
+        steps = plane.shape[0] if dims else 1
+        side = int((_CHUNK_BYTES // (plane.dtype.itemsize * max(steps, 1))) ** 0.5)
+        plane = plane.chunk(
+            {dim: least * max(1, side // least) for dim, least in zip((y_dim, x_dim), sides, strict=True)}
+        )
+    return plane.data
 
 
 def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Hashable]) -> None:

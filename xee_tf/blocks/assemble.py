@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,40 @@ class BandRule:
     depth: int
     planes: tuple[PlaneRule, ...]
     default: float = 0
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Sequence[Sequence[int]],
+        plane: int,
+        *,
+        dtype: str,
+        default: float,
+        nodata: Any = None,
+        depth: int | None = None,
+    ) -> BandRule:
+        """The rule of a band that is one array (y, x) or (step, y, x).
+
+        Parameters
+        ----------
+        chunks : sequence of sequence of int
+            Dask's ``array.chunks``.
+        plane : int
+            The number of its first plane.
+        dtype, default
+            As for the class.
+        nodata : optional
+            A value that means "masked".
+        depth : int, optional
+            Default: the steps of the array.
+        """
+        steps = chunks[0] if len(chunks) == 3 else (1,)
+        firsts = accumulate(steps[:-1], initial=0)
+        absent = None if nodata is None else np.asarray(nodata).item()
+        planes = tuple(
+            PlaneRule(plane + number, first, default, absent) for number, first in enumerate(firsts)
+        )
+        return cls(dtype, sum(steps) if depth is None else depth, planes, default)
 
 
 def cut_strips(

@@ -22,7 +22,7 @@ import numpy as np
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BlockAxis", "BlockLayout", "ChunkGrid", "Piece", "merge_edges"]
+__all__ = ["BlockAxis", "BlockLayout", "ChunkGrid", "Piece"]
 
 
 @dataclass(frozen=True)
@@ -218,27 +218,6 @@ class BlockLayout:
     def _needed(axis: BlockAxis) -> tuple[int, int]:
         begin, end = axis.patches.halo(0, axis.patches.count - 1)
         return max(0, begin), min(axis.length, end)
-
-
-def merge_edges(
-    edges: Sequence[int], begin: int, end: int, *, pixels: int, chunks: int = 1
-) -> tuple[int, ...]:
-    """Chunk edges around ``begin..end``, merged into blocks of at least so many pixels and chunks.
-
-    Examples
-    --------
-    >>> merge_edges([0, 100, 200, 300, 400, 450], 120, 450, pixels=150)
-    (100, 300, 450)
-    """
-    first = max(0, bisect_right(edges, begin) - 1)
-    last = bisect_left(edges, end)
-    merged = [first]
-    for chunk in range(first + 1, last + 1):
-        if chunk - merged[-1] >= chunks and edges[chunk] - edges[merged[-1]] >= pixels:
-            merged.append(chunk)
-    if merged[-1] != last:  # what is left over is too small for a block of its own
-        merged[1:] = [*merged[1:-1], last]
-    return tuple(edges[chunk] for chunk in merged)
 
 
 def _meeting(edges: Sequence[int], begin: int, end: int) -> range:

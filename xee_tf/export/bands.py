@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xee_tf.blocks.assemble import BandRule, PlaneRule
+from xee_tf.bands import plane_array
+from xee_tf.blocks.assemble import BandRule
 from xee_tf.dimensions import BandDimensions, Dimensions, distinct_dims
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.export.options import ExportOptions
@@ -22,7 +23,6 @@ from xee_tf.records.example import FeatureTypes, check_name, kind_of
 
 __all__ = ["Bands", "read_bands"]
 
-_CHUNK_BYTES = 4 << 20
 _FLOAT32_EXACT = 2**24
 
 
@@ -93,28 +93,18 @@ def read_bands(
     for name, variable in variables.items():
         _check_dtype(name, variable.dtype, options.feature_types)
         array = _array(variable, georef, options.patch, depths.get(name))
-        steps = array.chunks[0] if array.ndim == 3 else (1,)
-        nodata = variable.rio.nodata
-        plane = PlaneRule(
-            plane=planes,
-            first=0,
+        rule = BandRule.of(
+            array.chunks,
+            planes,
+            dtype=_stored_dtype(variable.dtype, options.feature_types),
             default=_default(options.default_value, variable.dtype),
-            nodata=None if nodata is None else np.asarray(nodata).item(),
+            nodata=variable.rio.nodata,
+            depth=depths.get(name, 1),
         )
-        rules.append(
-            BandRule(
-                dtype=_stored_dtype(variable.dtype, options.feature_types),
-                depth=depths.get(name, 1),
-                planes=tuple(
-                    replace(plane, plane=planes + number, first=first)
-                    for number, first in enumerate(accumulate(steps[:-1], initial=0))
-                ),
-                default=plane.default,
-            )
-        )
+        rules.append(rule)
         bands.append(_band(name, further[name], depths.get(name), options.drop_masked_steps))
         arrays.append(array)
-        planes += len(steps)
+        planes += len(rule.planes)
     if options.collapse_bands:
         rules = [_collapsed(rules, [variable.dtype for variable in variables.values()], options)]
     if mask is not None:
@@ -217,21 +207,9 @@ def _dimensions(bands: Sequence[BandDimensions], dataset: xr.Dataset, options: E
 
 
 def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> Any:
-    """The chunked array of a band, (y, x) or (step, y, x), cut to its depth."""
     y, x = georef.y_dim, georef.x_dim
-    further = [dim for dim in variable.dims if dim not in (y, x)]
-    if depth is None:
-        plane = variable.isel(dict.fromkeys(further, 0)).transpose(y, x)
-    elif len(further) == 1:
-        plane = variable.isel({further[0]: slice(depth)}).transpose(further[0], y, x)
-    else:
-        stacked = variable.drop_vars(further, errors="ignore").stack(_step=further, create_index=False)
-        plane = stacked.isel(_step=slice(depth)).transpose("_step", y, x)
-    if plane.chunks is None:
-        pixels = _CHUNK_BYTES // (plane.dtype.itemsize * (plane.size // (plane.sizes[y] * plane.sizes[x])))
-        sides = {dim: side * max(1, int(pixels**0.5) // side) for dim, side in ((y, patch.y), (x, patch.x))}
-        plane = plane.chunk(sides)
-    return plane.data
+    further = [] if depth is None else [dim for dim in variable.dims if dim not in (y, x)]
+    return plane_array(variable, further, y, x, sides=patch.shape, depth=depth)
 
 
 def _stored_dtype(dtype: np.dtype[Any], feature_types: FeatureTypes) -> str:

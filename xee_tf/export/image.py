@@ -15,12 +15,13 @@ from dask.delayed import Delayed
 
 from xee_tf.bands import add_bands, image_dataset
 from xee_tf.blocks.graph import chunk_grids
+from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
 from xee_tf.export.patches import records_of
-from xee_tf.export.plan import ExportPlan, lay_out_blocks, member_group, pixel_bytes
+from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.export.run import clear, compute_export
 from xee_tf.geometry import Edge, PatchGrid, Size, Window

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,77 +13,26 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid, merge_edges
+from xee_tf.blocks.layout import BlockAxis, BlockLayout
+from xee_tf.blocks.sizing import pixel_bytes
 from xee_tf.dimensions import BandDimensions
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
-from xee_tf.geometry import PatchGrid, Size
+from xee_tf.geometry import PatchGrid
 
-__all__ = ["ExportPlan", "lay_out_blocks", "member_group", "pixel_bytes"]
+__all__ = ["ExportPlan", "member_group"]
 
 #: A gzip member holds at least this many bytes where patches are small: enough to compress well,
 #: little enough that reading one patch inflates little else.
 _MEMBER_BYTES = 64 << 10
 #: What Dask's graph, ordering and scheduler keep for a task.
 _TASK_BYTES = 5500
-#: Least and most bytes of the bands of a block.
-_BLOCK_BYTES = (1 << 20, 16 << 20)
 
 
 def member_group(grid: PatchGrid, record: PatchRecords) -> int:
     """Patches in a gzip member: a property of the records, never of the chunks."""
     return min(grid.columns, max(1, _MEMBER_BYTES // (record.framed_size * record.per_patch)))
-
-
-def pixel_bytes(rules: Sequence[BandRule]) -> int:
-    """Bytes of one pixel in all assembled bands."""
-    return sum(np.dtype(rule.dtype).itemsize * rule.depth for rule in rules)
-
-
-def lay_out_blocks(
-    grid: PatchGrid, raster: Size, planes: Sequence[ChunkGrid], pixel_size: int, group: int
-) -> BlockLayout:
-    """Choose the blocks of an export.
-
-    Block edges are chunk edges: those of the chunking that most bytes share. Blocks grow, first along x, to
-    about 1/64 of the export but no more than 16 MiB, so that small chunks do not make small tasks.
-
-    Parameters
-    ----------
-    grid : PatchGrid
-    raster : Size
-        Pixels of the source.
-    planes : sequence of ChunkGrid
-    pixel_size : int
-        Bytes of one pixel in all assembled bands.
-    group : int
-        Patches that stay together along x.
-    """
-    chunkings = Counter({(plane.y, plane.x): 0 for plane in planes})
-    for plane in planes:
-        chunkings[plane.y, plane.x] += plane.itemsize
-    edges_y, edges_x = chunkings.most_common(1)[0][0]
-    y, x = grid.axis_y, grid.axis_x
-    span_y, span_x = (
-        (max(0, begin), min(length, end))
-        for length, (begin, end) in ((raster.y, y.halo(0, y.count - 1)), (raster.x, x.halo(0, x.count - 1)))
-    )
-    # Three tasks a block are worth it only if it has two chunks at least.
-    alone = sum((plane.y, plane.x) == (edges_y, edges_x) for plane in planes) == 1
-    wanted = int(np.clip(grid.shape.pixels * pixel_size / 64, *_BLOCK_BYTES)) // pixel_size
-    rows = merge_edges(edges_y, *span_y, pixels=y.patch)
-    height = int(np.diff(rows).max())
-    columns = merge_edges(
-        edges_x, *span_x, pixels=max(x.patch * group, wanted // height), chunks=2 if alone else 1
-    )
-    if len(columns) == 2:
-        width = columns[1] - columns[0]
-        many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
-        rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, wanted // width), chunks=2 if many else 1)
-    return BlockLayout(
-        y=BlockAxis(rows, raster.y, y), x=BlockAxis(columns, raster.x, x, group), planes=tuple(planes)
-    )
 
 
 @dataclass(frozen=True)

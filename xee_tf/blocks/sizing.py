@@ -1,0 +1,89 @@
+"""How large blocks are: few enough for the scheduler, small enough for memory, cut along chunks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from xee_tf.blocks.assemble import BandRule
+from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid
+from xee_tf.geometry import PatchGrid, Size
+
+__all__ = ["lay_out_blocks", "merge_edges", "pixel_bytes"]
+
+#: Least and most bytes of the bands of a block.
+_BLOCK_BYTES = (1 << 20, 16 << 20)
+
+
+def pixel_bytes(rules: Sequence[BandRule]) -> int:
+    """Bytes of one pixel in all assembled bands."""
+    return sum(np.dtype(rule.dtype).itemsize * rule.depth for rule in rules)
+
+
+def lay_out_blocks(
+    grid: PatchGrid, raster: Size, planes: Sequence[ChunkGrid], pixel_size: int, group: int
+) -> BlockLayout:
+    """Choose the blocks of an export or a prediction.
+
+    Block edges are chunk edges: those of the chunking that most bytes share. Blocks grow, first along x, to
+    about 1/64 of the raster but no more than 16 MiB, so that small chunks do not make small tasks.
+
+    Parameters
+    ----------
+    grid : PatchGrid
+    raster : Size
+        Pixels of the source.
+    planes : sequence of ChunkGrid
+    pixel_size : int
+        Bytes of one pixel in all assembled bands.
+    group : int
+        Patches that stay together along x.
+    """
+    chunkings = Counter({(plane.y, plane.x): 0 for plane in planes})
+    for plane in planes:
+        chunkings[plane.y, plane.x] += plane.itemsize
+    edges_y, edges_x = chunkings.most_common(1)[0][0]
+    y, x = grid.axis_y, grid.axis_x
+    span_y, span_x = (
+        (max(0, begin), min(length, end))
+        for length, (begin, end) in ((raster.y, y.halo(0, y.count - 1)), (raster.x, x.halo(0, x.count - 1)))
+    )
+    # Three tasks a block are worth it only if it has two chunks at least.
+    alone = sum((plane.y, plane.x) == (edges_y, edges_x) for plane in planes) == 1
+    wanted = int(np.clip(grid.shape.pixels * pixel_size / 64, *_BLOCK_BYTES)) // pixel_size
+    rows = merge_edges(edges_y, *span_y, pixels=y.patch)
+    height = int(np.diff(rows).max())
+    columns = merge_edges(
+        edges_x, *span_x, pixels=max(x.patch * group, wanted // height), chunks=2 if alone else 1
+    )
+    if len(columns) == 2:
+        width = columns[1] - columns[0]
+        many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
+        rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, wanted // width), chunks=2 if many else 1)
+    return BlockLayout(
+        y=BlockAxis(rows, raster.y, y), x=BlockAxis(columns, raster.x, x, group), planes=tuple(planes)
+    )
+
+
+def merge_edges(
+    edges: Sequence[int], begin: int, end: int, *, pixels: int, chunks: int = 1
+) -> tuple[int, ...]:
+    """Chunk edges around ``begin..end``, merged into blocks of at least so many pixels and chunks.
+
+    Examples
+    --------
+    >>> merge_edges([0, 100, 200, 300, 400, 450], 120, 450, pixels=150)
+    (100, 300, 450)
+    """
+    first = max(0, bisect_right(edges, begin) - 1)
+    last = bisect_left(edges, end)
+    merged = [first]
+    for chunk in range(first + 1, last + 1):
+        if chunk - merged[-1] >= chunks and edges[chunk] - edges[merged[-1]] >= pixels:
+            merged.append(chunk)
+    if merged[-1] != last:  # what is left over is too small for a block of its own
+        merged[1:] = [*merged[1:-1], last]
+    return tuple(edges[chunk] for chunk in merged)
