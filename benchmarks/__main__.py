@@ -9,13 +9,15 @@ import platform
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import exporting, importing, memory, planning, reading
+from benchmarks import encoding, exporting, importing, memory, planning, reading, tables
 from benchmarks.measure import Measurement
 
 SUITES = {
     "importing": importing.run,
     "planning": planning.run,
     "exporting": exporting.run,
+    "encoding": encoding.run,
+    "tables": tables.run,
     "reading": reading.run,
     "memory": memory.run,
 }

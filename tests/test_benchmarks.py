@@ -13,6 +13,6 @@ def test_all_benchmarks_run_and_report(tmp_path, data_dir):
     assert out.returncode == 0, out.stderr
     report = json.loads((tmp_path / "figures.json").read_text())
     found = {measurement["what"] for measurement in report["measurements"]}
-    assert len(found) >= 7
+    assert len(found) >= 11
     assert all(measurement["value"] > 0 for measurement in report["measurements"])
     assert len(out.stdout.splitlines()) == len(report["measurements"])

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from xml.etree import ElementTree
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import xee_tf  # noqa: F401 - registers the accessor
+import xee_tf
 from tests.rasters import random_band, raster
 from tests.strategies import sizes
-from xee_tf.display import grid_svg, plan_html, plan_text, result_html, result_text
+from xee_tf.display import (
+    grid_svg,
+    plan_html,
+    plan_text,
+    result_html,
+    result_text,
+    table_html,
+    table_text,
+)
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, patches_per_cell
 from xee_tf.display.text import head_of
 from xee_tf.geometry import PatchGrid, Size
@@ -113,6 +124,52 @@ def test_result_text_counts_what_was_left_out(tmp_path):
     result = raster({"B3": band}).tfexport(tmp_path / "scene", patch_dimensions=20, masked_threshold=0.5)
     assert "records  2, 2 patches left out as masked" in result_text(result)
     assert "mixer" not in result_text(result)
+
+
+def test_result_text_of_array_bands_and_pixels(tmp_path):
+    ds = raster({"B3": random_band((40, 40))})
+    ds["ndvi"] = (("time", "y", "x"), random_band((3, 40, 40)))
+    result = ds.tfexport(tmp_path / "scene", patch_dimensions=20, sequence_data=True)
+    text = result_text(result)
+    assert "records  1,600, one for each pixel, 400 a patch\n" in text
+    assert f"dims     {tmp_path}/scene-dimensions.json" in text
+
+
+@pytest.fixture
+def table(tmp_path):
+    columns = {f"B{number}": [0.5, 0.25] for number in range(1, 13)}
+    frame = pd.DataFrame({"name": ["<b>oak", "fir"], "id": [2**24 + 1, 1], **columns})
+    frame["profile"] = [np.ones((2, 3)), np.zeros((2, 3))]
+    with pytest.warns(UserWarning, match="rounded"):
+        return xee_tf.export_table(frame, tmp_path / "sites")
+
+
+def test_table_text_answers_at_a_glance(table, tmp_path):
+    text = table_text(table)
+    assert repr(table) == text
+    lines = text.splitlines()
+    assert lines[0] == f"<xee_tf.TableResult {tmp_path}/sites.tfrecord.gz>"
+    assert lines[1] == "  rows     2 of 15 columns"
+    assert lines[2] == f"  bytes    {table.bytes} B, crc32c {table.file.crc32c:08x}"
+    assert lines[3] == "  rounded  id: whole numbers that float32 cannot hold"
+    assert [line.split()[-2:] for line in lines[4:7]] == [["name", "bytes"], ["id", "float"], ["B1", "float"]]
+    assert lines[-1].split(maxsplit=1) == ["...", "and 3 more"]
+    assert "profile" not in text
+    few = replace(table, columns=table.columns[-2:], rounded=())
+    assert [line.split(maxsplit=1)[-1] for line in table_text(few).splitlines()[3:]] == [
+        "B12      float",
+        "float, 6 values as 2 × 3",
+    ]
+
+
+def test_table_html_is_well_formed_and_bounded(table):
+    assert table._repr_html_() == table_html(table)
+    root = ElementTree.fromstring(table_html(table))
+    cells = ["".join(cell.itertext()) for cell in root.iter("td")]
+    assert "<b>oak" not in cells
+    assert cells[cells.index("name") + 1] == "bytes"
+    assert cells[-1] == "... and 7 more"
+    assert "15 columns" in "".join(root.itertext())
 
 
 def test_long_lists_are_cut_but_never_to_spare_one_line():

@@ -153,7 +153,6 @@ def test_mappings_follow_the_order_of_bands(tmp_path):
         ({"a": np.zeros((2, 4, 6))}, {"bands": ["b"]}, r"Bands must be \['b'\]; got \['a'\]"),
         ({}, {}, "Bands must be"),
         ({"a": np.zeros((2, 4, 6)), "b": np.zeros((3, 4, 6))}, {}, "must have the same shape"),
-        ({"a": np.zeros((2, 4, 6, 2))}, {}, "must have the same shape"),
         ({"": np.zeros((2, 4, 6))}, {}, "empty name"),
         (np.zeros((2, 4, 6), complex), {}, "complex128 cannot be stored"),
         (np.full((2, 4, 6), 2**24 + 1), {}, "'prediction' holds 16777217, which float32 cannot carry"),
@@ -189,7 +188,7 @@ def test_order_and_count_are_checked(tmp_path):
     with pytest.raises(RecordError, match="announces 6 patches; 6 are written and 1 more came"):
         write_all(path, a_mixer(), [patch] * 7)
     with pytest.raises(
-        RecordError, match="would be short: 5 patches were written, and the mixer announces 6"
+        RecordError, match=r"would be short: 5 patches were written. The mixer announces 6 patches"
     ):
         write_all(path, a_mixer(), [patch] * 5)
     with pytest.raises(RecordError, match="would be short: 0 patches"):

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
 
 __all__ = ["Location", "PathLike"]
 
@@ -162,6 +162,21 @@ class Location:
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder and all in it."""
         self.fs.rm(self.path, recursive=recursive)
+
+    def require_free(self, if_exists: str) -> None:
+        """Raise `DestinationExistsError` if something is here and `if_exists` is "error".
+
+        Raises
+        ------
+        OptionError
+            If `if_exists` is neither "error" nor "overwrite".
+        """
+        if if_exists not in ("error", "overwrite"):
+            raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
+        if if_exists == "error" and self.exists():
+            raise DestinationExistsError(
+                f"{self} exists: choose another name, or replace it with if_exists='overwrite'."
+            )
 
     def require_writable(self) -> None:
         """Raise `DestinationError` if a file cannot be made here; leaves nothing behind."""

@@ -7,14 +7,15 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, grid_svg, patches_per_cell
-from xee_tf.display.text import head_of, plan_rows, result_rows, shard_cells
+from xee_tf.display.text import column_cells, head_of, plan_rows, result_rows, shard_cells, table_rows
 from xee_tf.geometry import PatchGrid
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan
     from xee_tf.export.result import ExportResult
+    from xee_tf.tables.export import TableResult
 
-__all__ = ["plan_html", "result_html"]
+__all__ = ["plan_html", "result_html", "table_html"]
 
 # Everything is styled inline and takes the page's own colours: notebooks strip or share style sheets.
 _CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
@@ -34,17 +35,27 @@ def plan_html(plan: ExportPlan) -> str:
 
 def result_html(result: ExportResult) -> str:
     """Tables of the files and a picture of the patches; ``_repr_html_`` of an `ExportResult`."""
-    shown, more = head_of(result.files, 8)
-    files: list[Sequence[str]] = [shard_cells(shard) for shard in shown]
-    if more:
-        files.append((f"... and {more:,} more",))
     table = _title("ExportResult", "") + _table(result_rows(result))
-    if files:
-        table += (
-            f'<details open="" style="margin-top:6px"><summary>{len(result.files):,} files</summary>'
-            f"{_table(files)}</details>"
-        )
+    if result.files:
+        table += _details("files", [shard_cells(shard) for shard in result.files])
     return _page(table, _picture(result.grid))
+
+
+def table_html(result: TableResult) -> str:
+    """Tables of the file and its columns; ``_repr_html_`` of a `TableResult`."""
+    table = _title("TableResult", result.path) + _table(table_rows(result))
+    columns = _details("columns", [column_cells(column) for column in result.columns])
+    return f'<div style="margin:6px 0">{table}{columns}</div>'
+
+
+def _details(what: str, rows: Sequence[Sequence[str]]) -> str:
+    """The first of some rows, under their number."""
+    shown, more = head_of(rows, 8)
+    body = [*shown, *([(f"... and {more:,} more",)] if more else [])]
+    return (
+        f'<details open="" style="margin-top:6px"><summary>{len(rows):,} {what}</summary>'
+        f"{_table(body)}</details>"
+    )
 
 
 def _page(table: str, picture: str) -> str:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dask.utils import format_bytes
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from xee_tf.dimensions import label_steps
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records.sequence import SequenceLayout
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan
     from xee_tf.export.result import ExportResult, ShardInfo
     from xee_tf.reading.reader import ImageReader
+    from xee_tf.tables.export import TableResult
+    from xee_tf.tables.schema import Column
 
 __all__ = [
+    "column_cells",
     "grid_rows",
     "head_of",
     "image_text",
@@ -29,6 +34,8 @@ __all__ = [
     "result_rows",
     "result_text",
     "shard_cells",
+    "table_rows",
+    "table_text",
 ]
 
 Rows = list[tuple[str, str]]
@@ -53,6 +60,18 @@ def result_text(result: ExportResult) -> str:
     return f"<xee_tf.ExportResult>\n{_aligned([*result_rows(result), *files])}"
 
 
+def table_text(result: TableResult) -> str:
+    """What a table export wrote, at a glance; the repr of a `TableResult`."""
+    shown, more = head_of(result.columns, 12)
+    cells = [column_cells(column) for column in shown]
+    width = max(len(name) for name, _ in cells)
+    columns = [f"{name:{width}}  {kind}" for name, kind in cells]
+    if more:
+        columns.append(f"... and {more:,} more")
+    listed = [("" if number else "columns", line) for number, line in enumerate(columns)]
+    return f"<xee_tf.TableResult {result.path}>\n{_aligned([*table_rows(result), *listed])}"
+
+
 def image_text(reader: ImageReader) -> str:
     """What an opened export holds, and where it lies; what ``xee-tf inspect`` prints."""
     grid = reader.grid
@@ -67,8 +86,9 @@ def image_text(reader: ImageReader) -> str:
         raster,
         ("x", f"{min(xs)!r} to {max(xs)!r}, steps of {grid.affine.a!r}"),
         ("y", f"{min(ys)!r} to {max(ys)!r}, steps of {grid.affine.e!r}"),
-        ("bands", _features(reader.layout.features)),
-        ("records", f"{len(grid):,} in {_count(len(reader.shards), 'shard')}, {size}"),
+        ("bands", _bands(reader)),
+        *_steps(reader),
+        ("records", f"{_records(reader)}; {_count(len(reader.shards), 'shard')}, {size}"),
     ]
     shown, more = head_of(reader.shards, 5)
     for number, shard in enumerate(shown):
@@ -79,12 +99,16 @@ def image_text(reader: ImageReader) -> str:
     return _aligned(rows)
 
 
-def record_text(name: str, layout: RecordLayout) -> str:
+def record_text(name: str, layout: RecordLayout | SequenceLayout, steps: Mapping[str, int]) -> str:
     """What the first record of a file holds; what ``xee-tf inspect`` prints without a mixer."""
-    values = [
-        (feature.name, f"{feature.kind}, {_count(feature.size, 'value')}") for feature in layout.features
-    ]
-    return f"The first record of {name} holds\n{_aligned(values)}"
+    values = []
+    for feature in layout.features:
+        held = _count(feature.size, "value")
+        if feature.name in steps:
+            held = _count(steps[feature.name], "step") + (f" of {held}" if feature.size > 1 else "")
+        values.append((feature.name, f"{feature.kind}, {held}"))
+    kind = "an Example" if isinstance(layout, RecordLayout) else "a SequenceExample"
+    return f"The first record of {name}, {kind}, holds\n{_aligned(values)}"
 
 
 def plan_rows(plan: ExportPlan) -> Rows:
@@ -109,10 +133,46 @@ def plan_rows(plan: ExportPlan) -> Rows:
 
 
 def _features(features: Sequence[Feature]) -> str:
-    kinds = dict.fromkeys(feature.kind for feature in features)
-    shown, more = head_of([feature.name for feature in features], 12)
-    names = ", ".join([*shown, *([f"{more:,} more"] if more else [])])
-    return f"{len(features):,} as {', '.join(kinds)}: {names}"
+    return _named([feature.name for feature in features], [feature.kind for feature in features])
+
+
+def _bands(reader: ImageReader) -> str:
+    """Names of the bands, with their further dimensions."""
+    names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in reader.bands]
+    text = _named(names, [feature.kind for feature in reader.layout.features])
+    collapsed = {band.feature for band in reader.bands if band.feature != band.name}
+    return text + "".join(f"; collapsed into the feature {feature}" for feature in collapsed)
+
+
+def _named(names: Sequence[str], kinds: Sequence[str]) -> str:
+    shown, more = head_of(names, 12)
+    listed = ", ".join([*shown, *([f"{more:,} more"] if more else [])])
+    return f"{len(names):,} as {', '.join(dict.fromkeys(kinds))}: {listed}"
+
+
+def _steps(reader: ImageReader) -> Rows:
+    """The further dimensions: how many steps, and from where to where."""
+    lengths = {
+        dim: length for band in reader.bands for dim, length in zip(band.dims, band.shape, strict=True)
+    }
+    rows = []
+    for dim, length in lengths.items():
+        text = _count(length, "step")
+        if dim in reader.coords:
+            labels = label_steps(reader.coords[dim])
+            text += f", {labels[0]}" + (f" to {labels[-1]}" if length > 1 else "")
+        rows.append((dim, text))
+    return rows
+
+
+def _records(reader: ImageReader) -> str:
+    kind = "Example" if isinstance(reader.order, RecordLayout) else "SequenceExample"
+    count = len(reader.grid) * reader.per_patch
+    return _count(count, kind) + _per_pixel(reader.per_patch)
+
+
+def _per_pixel(records: int) -> str:
+    return f", one for each pixel, {records:,} a patch" if records > 1 else ""
 
 
 def _files(plan: ExportPlan) -> str:
@@ -134,14 +194,35 @@ def result_rows(result: ExportResult) -> Rows:
     left_out = f", {_count(result.dropped, 'patch', 'patches')} left out as masked" if result.dropped else ""
     rows = [
         *grid_rows(result.grid),
-        ("records", f"{result.records:,}{left_out}"),
+        ("records", f"{result.records:,}{_per_pixel(result.records_per_patch)}{left_out}"),
         ("bytes", f"{format_bytes(result.bytes)} in {_count(len(result.files), 'shard')}"),
     ]
     if result.mixer is not None:
         rows.append(("mixer", str(result.mixer)))
+    if result.dimensions is not None:
+        rows.append(("dims", str(result.dimensions)))
     if result.index is not None:
         rows.append(("index", str(result.index)))
     return rows
+
+
+def table_rows(result: TableResult) -> Rows:
+    """The facts of a table as (name, value)."""
+    rows = [
+        ("rows", f"{result.records:,} of {_count(len(result.columns), 'column')}"),
+        ("bytes", f"{format_bytes(result.bytes)}, crc32c {result.file.crc32c:08x}"),
+    ]
+    if result.rounded:
+        rows.append(("rounded", f"{', '.join(result.rounded)}: whole numbers that float32 cannot hold"))
+    return rows
+
+
+def column_cells(column: Column) -> tuple[str, str]:
+    """Name of a column of a table, and what a record holds of it."""
+    if not column.shape:
+        return column.name, column.kind
+    shape = f" as {' × '.join(map(str, column.shape))}" if len(column.shape) > 1 else ""
+    return column.name, f"{column.kind}, {_count(column.size, 'value')}{shape}"
 
 
 def grid_rows(grid: PatchGrid) -> Rows:

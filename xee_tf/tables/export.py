@@ -15,7 +15,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
+from xee_tf.errors import DestinationError, OptionError
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import IfExists
 from xee_tf.export.result import ShardInfo
@@ -49,11 +49,23 @@ class TableResult:
         The file: path, records, bytes, CRC-32C.
     columns : tuple of Column
         Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
+    rounded : tuple of str
+        Columns with whole numbers that float32 cannot hold exactly.
     """
 
     file: ShardInfo
     columns: tuple[Column, ...]
     rounded: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        from xee_tf.display.text import table_text
+
+        return table_text(self)
+
+    def _repr_html_(self) -> str:
+        from xee_tf.display.html import table_html
+
+        return table_html(self)
 
     @property
     def path(self) -> str:
@@ -169,12 +181,7 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
         If `if_exists` is unknown, the file exists, or there is no permission to write it.
     """
     target = table_location(path, storage_options)
-    if if_exists not in ("error", "overwrite"):
-        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
-    if if_exists == "error" and target.exists():
-        raise DestinationExistsError(
-            f"{target} exists: choose another prefix, or replace it with if_exists='overwrite'."
-        )
+    target.require_free(if_exists)
     target.require_writable()
     return target
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.errors import DestinationExistsError, OptionError, RecordError
+from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.options import IfExists
 from xee_tf.georef.crs import crs_text, describe_crs, read_crs
 from xee_tf.storage import Location, PathLike
@@ -84,12 +84,7 @@ def upload_table(
     suffix = os.path.splitext(target.name)[1].lower()
     if suffix not in _FORMATS:
         raise OptionError(f"{target} must end with .parquet (GeoParquet) or .gpkg (GeoPackage).")
-    if if_exists not in ("error", "overwrite"):
-        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
-    if if_exists == "error" and target.exists():
-        raise DestinationExistsError(
-            f"{target} exists: choose another name, or replace it with if_exists='overwrite'."
-        )
+    target.require_free(if_exists)
     place = read_crs(crs, "crs", "Give one that pyproj understands, for example crs='EPSG:4326'.")
     names = [x_column, y_column]
     if place.is_geographic:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise, product
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -18,21 +19,23 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-import xarray as xr
 from dask.diagnostics.progress import ProgressBar
 from fsspec.implementations.local import LocalFileSystem
 from rasterio.windows import Window
 
-from xee_tf.errors import DestinationExistsError, OptionError, RecordError
-from xee_tf.georef import write_georef
+from xee_tf.dimensions import BandDimensions, label_steps
+from xee_tf.errors import OptionError, RecordError
 from xee_tf.mixer import Mixer
+from xee_tf.reading.image import lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["upload_image"]
 
-_BLOCK = 512  # pixels of a GeoTIFF tile's side
+_BLOCK = 512  # pixels of a GeoTIFF tile's side; fewer where bands are many:
+_BLOCK_BYTES = 16 << 20  # of a tile of all bands, which a cloud-optimised GeoTIFF keeps together
+_MAX_BANDS = 65535
 _GDAL_CACHE = 128 << 20  # bytes; GDAL would take a twentieth of the machine's memory
 
 
@@ -45,6 +48,7 @@ def upload_image(
     nodata: float | None = None,
     dtype: npt.DTypeLike | None = None,
     kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
     if_exists: Literal["error", "overwrite"] = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -57,14 +61,16 @@ def upload_image(
     ----------
     records : str, path-like or sequence of them, or None
         TFRecord files with one Example for each patch, in the order of the patches; as many files as you
-        like, gzipped or not. Patches may have the margin of the export, which is cut off, or not. None:
-        the shards beside the mixer.
+        like, gzipped or not. Patches may have the margin of the export, which is cut off, or not. Or with
+        an Example or a SequenceExample for each pixel, row-major in its patch. None: the shards beside
+        the mixer.
     mixer : str, path-like or Mixer
         The mixer of the exported patches.
     destination : str or path-like
-        ``.tif`` or ``.tiff``: a cloud-optimised GeoTIFF with overviews. ``.zarr``: Zarr with CF
-        coordinates and ``spatial_ref`` (open it with ``decode_coords="all"``). Local, or any URL that
-        fsspec knows.
+        ``.tif`` or ``.tiff``: a cloud-optimised GeoTIFF with overviews; an array band becomes one of its
+        bands for each step, called ``ndvi_1``, ``ndvi_2``, or by the coordinate where it is known:
+        ``ndvi_2020-05-01``. ``.zarr``: Zarr with CF coordinates and ``spatial_ref`` (open it with
+        ``decode_coords="all"``); array bands keep their dimensions. Local, or any URL that fsspec knows.
     bands : sequence of str, optional
         Which bands, in which order. Default: all, in the order of the first record.
     nodata : number, optional
@@ -76,6 +82,9 @@ def upload_image(
         integer type; a value out of its range is an error.
     kernel_size : int or (width, height), optional
         Where it cannot be told from the length of the records.
+    tensor_depths : mapping from band to int, optional
+        Values a pixel of array bands, where they cannot be told from the length of the records; see
+        `xee_tf.open_image`.
     if_exists : {"error", "overwrite"}, optional
         What to do where the destination exists.
     progress : bool, optional
@@ -114,14 +123,14 @@ def upload_image(
     """
     location = Location.of(destination, storage_options)
     write = _format_of(location)
-    if if_exists not in ("error", "overwrite"):
-        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
-    if if_exists == "error" and location.exists():
-        raise DestinationExistsError(
-            f"{location} exists: choose another name, or replace it with if_exists='overwrite'."
-        )
+    location.require_free(if_exists)
     reader = open_reader(
-        mixer, records, kernel_size=kernel_size, bands=bands, storage_options=storage_options
+        mixer,
+        records,
+        kernel_size=kernel_size,
+        tensor_depths=tensor_depths,
+        bands=bands,
+        storage_options=storage_options,
     )
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
     location.require_writable()
@@ -161,7 +170,9 @@ def _convert(
         name: array
         if array.dtype == dtypes[name]
         else array.map_blocks(
-            _Cast(name, dtypes[name], nodata), dtype=dtypes[name], meta=np.empty((0, 0), dtypes[name])
+            _Cast(name, dtypes[name], nodata),
+            dtype=dtypes[name],
+            meta=np.empty((0,) * array.ndim, dtypes[name]),
         )
         for name, array in arrays.items()
     }
@@ -218,6 +229,13 @@ def _write_cog(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """A tiled GeoTIFF first, window by window, and from it the cloud-optimised one."""
+    names = {band.name: _step_names(band, reader.coords) for band in reader.bands}
+    count = sum(map(len, names.values()))
+    if count > _MAX_BANDS:
+        raise OptionError(
+            f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
+            "write a .zarr."
+        )
     local = isinstance(location.fs, LocalFileSystem)
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
@@ -225,18 +243,21 @@ def _write_cog(
     plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
     [dtype] = {array.dtype for array in arrays.values()}
     height, width = reader.grid.covered.shape
+    block = _BLOCK
+    while block > 128 and block * block * count * dtype.itemsize > _BLOCK_BYTES:
+        block //= 2
     profile = {
         "driver": "GTiff",
         "width": width,
         "height": height,
-        "count": len(arrays),
+        "count": count,
         "dtype": dtype,
         "crs": rasterio.crs.CRS.from_user_input(reader.grid.crs),
         "transform": reader.grid.affine,
         "nodata": nodata,
         "tiled": True,
-        "blockxsize": _BLOCK,
-        "blockysize": _BLOCK,
+        "blockxsize": block,
+        "blockysize": block,
         "interleave": "band",
         "bigtiff": "if_safer",
         "photometric": "minisblack",  # bands are no colours, and the fourth is no mask
@@ -245,8 +266,9 @@ def _write_cog(
     try:
         with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
             with rasterio.open(plain, "w", **profile) as file:
-                file.descriptions = tuple(arrays)
-                targets = [_BandTarget(file, i + 1) for i in range(len(arrays))]
+                file.descriptions = tuple(chain.from_iterable(names.values()))
+                ends = accumulate(map(len, names.values()), initial=0)
+                targets = [_BandTarget(file, range(a + 1, b + 1)) for a, b in pairwise(ends)]
                 # Threads whatever the scheduler: an open file does not travel.
                 with dask.config.set(scheduler="threads"):
                     da.store(list(arrays.values()), targets, lock=Lock())
@@ -254,7 +276,7 @@ def _write_cog(
                 plain,
                 cog,
                 driver="COG",
-                blocksize=_BLOCK,
+                blocksize=block,
                 compress="deflate",
                 predictor="yes",
                 bigtiff="if_safer",
@@ -270,25 +292,38 @@ def _write_cog(
             leftover.unlink(missing_ok=True)
 
 
+def _step_names(band: BandDimensions, coords: Mapping[str, npt.NDArray[Any]]) -> list[str]:
+    """What the steps of a band are called in a GeoTIFF, which has no further dimensions."""
+    labels = [
+        label_steps(coords[dim]) if dim in coords else [str(number + 1) for number in range(length)]
+        for dim, length in zip(band.dims, band.shape, strict=True)
+    ]
+    return ["_".join((band.name, *step)) for step in product(*labels)]
+
+
 @dataclass(frozen=True)
 class _BandTarget:
-    """One band of an open GeoTIFF, as a target of `dask.array.store`."""
+    """The steps of one band in an open GeoTIFF, as a target of `dask.array.store`."""
 
     file: Any
-    band: int
+    bands: range
 
-    def __setitem__(self, key: tuple[slice, slice], values: npt.NDArray[Any]) -> None:
-        rows, columns = key
-        window = Window.from_slices(rows, columns)
-        self.file.write(values, self.band, window=window)
+    def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
+        # Further dimensions come whole.
+        window = Window.from_slices(*key[-2:])
+        self.file.write(values.reshape(-1, *values.shape[-2:]), list(self.bands), window=window)
 
 
 def _write_zarr(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """Zarr with CF coordinates, chunked as the bands are."""
-    dataset = xr.Dataset({name: (("y", "x"), array) for name, array in arrays.items()})
-    dataset = write_georef(dataset, reader.grid)
+    dataset = lazy_dataset(reader, "trim", None, {})
+    for name, array in arrays.items():
+        dataset[name].data = array
+    # Zarr's own specification has texts of any length, but none of a fixed one.
+    texts = [dim for dim, values in reader.coords.items() if values.dtype.kind == "U"]
+    dataset = dataset.assign_coords({dim: dataset[dim].astype(object) for dim in texts})
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)

@@ -1,4 +1,4 @@
-"""Writing predictions as TFRecord, patch by patch, checked against the mixer of what was predicted from."""
+"""Writing predictions as TFRecord, in order, checked against the mixer of what was predicted from."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from fsspec.implementations.local import LocalFileSystem
 
-from xee_tf.errors import DestinationExistsError, OptionError, RecordError
+from xee_tf.errors import RecordError
 from xee_tf.mixer import Mixer
-from xee_tf.records.example import Feature, FeatureTypes, RecordLayout
+from xee_tf.records.example import FeatureTypes
 from xee_tf.records.members import (
     MEMBER_HEADER,
     MemberIndex,
@@ -25,13 +25,11 @@ from xee_tf.records.members import (
     indexed_header,
 )
 from xee_tf.storage import Location, PathLike
+from xee_tf.upload.predictions import PredictionFormat, Predictions, Unit, by_band
 
-__all__ = ["Patches", "PredictionWriter"]
-
-Patches = npt.ArrayLike | Mapping[str, npt.ArrayLike]
+__all__ = ["PredictionWriter"]
 
 _MEMBER_BYTES = 1 << 20  # of records in a gzip member, about
-_FLOAT_EXACT = 1 << 24  # float32 carries every whole number up to here
 
 
 class PredictionWriter:
@@ -40,6 +38,9 @@ class PredictionWriter:
     A context manager: the file appears, whole, when the block is left without an error and all
     patches that the mixer announces were written; otherwise there is none. The bytes do not depend on
     how many patches are written at a time.
+
+    Predictions may also come pixel by pixel, as from a model of the time series of a ``sequence_data``
+    export. They are put together into patches, so that the file is like any other.
 
     Parameters
     ----------
@@ -80,6 +81,14 @@ class PredictionWriter:
     ...         writer.write(np.full((1, 4, 4), patch))
     >>> writer.written
     4
+
+    Pixels, in the order of a ``sequence_data`` export, and an array band of 12 months:
+
+    >>> with PredictionWriter(path, mixer, if_exists="overwrite") as writer:
+    ...     for batch in np.split(np.arange(64), 8):
+    ...         writer.write({"class": batch % 5, "ndvi": np.zeros((len(batch), 12))})
+    >>> writer.written, writer.total
+    (64, 64)
     """
 
     def __init__(
@@ -93,24 +102,20 @@ class PredictionWriter:
         if_exists: Literal["error", "overwrite"] = "error",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        if if_exists not in ("error", "overwrite"):
-            raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
         self.location = Location.of(path, storage_options)
         self.mixer = mixer if isinstance(mixer, Mixer) else Mixer.read(mixer, storage_options)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
         self.feature_types: FeatureTypes = feature_types
         self.written = 0
         self._bands = None if bands is None else [bands] if isinstance(bands, str) else list(bands)
-        self._shape: tuple[int, int] | None = None
-        self._layout: RecordLayout | None = None
+        self._format: PredictionFormat | None = None
+        self._pixels: list[list[npt.NDArray[Any]]] = []  # that make no whole patch yet, batch by batch
+        self._patches = 0
         self._waiting: list[npt.NDArray[np.uint8]] = []
         self._waiting_records = 0
         self._records: list[int] = []
         self._sizes: list[int] = []
-        if if_exists == "error" and self.location.exists():
-            raise DestinationExistsError(
-                f"{self.location} exists: choose another path, or replace it with if_exists='overwrite'."
-            )
+        self.location.require_free(if_exists)
         self.location.require_writable()
         if isinstance(self.location.fs, LocalFileSystem):
             temporary = Path(self.location.path)
@@ -133,54 +138,54 @@ class PredictionWriter:
 
     @property
     def total(self) -> int:
-        """Patches that the mixer announces."""
-        return self.mixer.total_patches
+        """Patches that the mixer announces; their pixels, once pixels were written."""
+        return self.mixer.total_patches * (self.mixer.patch.pixels if self._unit == "pixels" else 1)
 
-    def write(self, patches: Patches, *, first: int | None = None) -> None:
-        """Append predictions of the next patches.
+    @property
+    def _unit(self) -> Unit:
+        return "patches" if self._format is None else self._format.unit
+
+    def write(self, predictions: Predictions, *, first: int | None = None) -> None:
+        """Append predictions of the next patches, or pixels.
 
         Parameters
         ----------
-        patches : array-like or mapping of array-likes
-            Of shape (patches, height, width), or (patches, height, width, channels), or a mapping from
-            band to (patches, height, width). Height and width are those of the patches, with or without
-            a margin, which must be the same on both sides.
+        predictions : array-like or mapping of array-likes
+            Of patches: an array (patches, height, width), or (patches, height, width, channels) whose
+            channels become bands. Or a mapping from band to (patches, height, width), or to (patches,
+            height, width, depth) for an array band, which is written channel, height, width. Height and
+            width are those of the patches, with or without a margin, which must be the same on both sides.
+
+            Of pixels: an array (pixels,), or (pixels, channels). Or a mapping from band to (pixels,), or
+            to (pixels, depth) for an array band. In the order of a ``sequence_data`` export: row-major in
+            the patch, patches row-major; any number at a time.
         first : int, optional
-            Number of the first of these patches; it is checked against what was written.
+            Number of the first of these patches or pixels; it is checked against what was written.
 
         Raises
         ------
         OptionError
-            If names, dtypes or shapes do not fit.
+            If names, dtypes or shapes do not fit, or patches and pixels are mixed.
         RecordError
             If they are more than the mixer announces, or not the next ones.
         """
         if self._file is None:
-            raise RecordError(f"{self.location} is closed already: {self.written} patches were written.")
-        arrays = self._by_band(patches)
-        count = len(next(iter(arrays.values())))
+            raise RecordError(f"{self.location} is closed already: {self.written} {self._unit} were written.")
+        arrays = by_band(predictions, self._bands, self.mixer.patch)
+        settled = self._format or PredictionFormat.of(arrays, self.mixer.patch, self.feature_types)
+        values = settled.fit(arrays)
         if first is not None and first != self.written:
+            one = {"patches": "patch", "pixels": "pixel"}[settled.unit]
             raise RecordError(
-                f"Predictions must be written in order: patch {self.written} comes next, got {first}."
+                f"Predictions must be written in order: {one} {self.written} comes next, got {first}."
             )
+        if self._format is None:
+            self._settle(settled, list(arrays))
+        count = len(values[0])
         if self.written + count > self.total:
-            raise RecordError(
-                f"The mixer announces {self.total} patches; {self.written} are written and {count} more came."
-            )
-        layout = self._layout or self._lay_out(arrays)
-        values = [_fit(feature, arrays[feature.name]) for feature in layout.features]
-        start = 0
-        while start < count:
-            column = (self.written + start) % self.mixer.patches_per_row
-            left = min(self._group - column % self._group, self.mixer.patches_per_row - column)
-            part = [array[start : start + left] for array in values]
-            encoded = layout.encode(part)
-            self._waiting.append(encoded.buffer)
-            self._waiting_records += len(encoded)
-            if len(encoded) == left:
-                self._flush()
-            start += left
+            raise RecordError(f"{self._announced()}; {self.written} are written and {count} more came.")
         self.written += count
+        self._append(settled, values if settled.unit == "patches" else self._whole_patches(settled, values))
 
     def close(self) -> None:
         """Finish the file and put it into its place.
@@ -188,15 +193,15 @@ class PredictionWriter:
         Raises
         ------
         RecordError
-            If patches are missing; nothing is left behind then.
+            If patches or pixels are missing; nothing is left behind then.
         """
         if self._file is None:
             return
         try:
             if self.written != self.total:
                 raise RecordError(
-                    f"{self.location} would be short: {self.written} patches were written, and the mixer "
-                    f"announces {self.total}."
+                    f"{self.location} would be short: {self.written} {self._unit} were written. "
+                    f"{self._announced()}."
                 )
             if self.compressed:
                 index = MemberIndex(0, tuple(self._records), tuple(self._sizes))
@@ -222,70 +227,51 @@ class PredictionWriter:
             with suppress(OSError):
                 self._temporary.unlink()
 
-    def _by_band(self, patches: Patches) -> dict[str, npt.NDArray[Any]]:
-        """Arrays of shape (patches, height, width), in the order of the bands."""
-        if isinstance(patches, Mapping):
-            arrays = {name: np.asarray(values) for name, values in patches.items()}
-            if self._bands is None:
-                self._bands = list(arrays)
-            if set(arrays) != set(self._bands) or not arrays:
-                raise OptionError(f"Bands must be {self._bands}; got {list(arrays)}.")
-        else:
-            whole = np.asarray(patches)
-            if whole.ndim == 3:
-                whole = whole[..., np.newaxis]
-            if whole.ndim != 4:
-                raise OptionError(
-                    "Predictions must have the shape (patches, height, width) or (patches, height, width, "
-                    f"channels); got {whole.shape}. A single patch is patch[np.newaxis]."
-                )
-            channels = whole.shape[-1]
-            if self._bands is None:
-                several = [f"prediction_{i}" for i in range(channels)]
-                self._bands = ["prediction"] if channels == 1 else several
-            if channels != len(self._bands):
-                raise OptionError(
-                    f"There are {channels} channels for the {len(self._bands)} bands {self._bands}."
-                )
-            arrays = {name: whole[..., i] for i, name in enumerate(self._bands)}
-        arrays = {name: arrays[name] for name in self._bands}
-        shapes = {
-            name: array.shape[:3] if array.ndim == 4 and array.shape[3] == 1 else array.shape
-            for name, array in arrays.items()
-        }
-        shape = shapes[self._bands[0]]
-        if len(shape) != 3 or any(other != shape for other in shapes.values()):
-            raise OptionError(f"Each band must have the same shape (patches, height, width); got {shapes}.")
-        self._check_size(shape[1:])
-        return {name: array.reshape(shape) for name, array in arrays.items()}
+    def _announced(self) -> str:
+        patches = f"{self.mixer.total_patches} patches"
+        if self._unit == "patches":
+            return f"The mixer announces {patches}"
+        width, height = self.mixer.patch.xy
+        return f"The mixer announces {self.total} pixels ({patches} of {width} x {height})"
 
-    def _check_size(self, shape: tuple[int, ...]) -> None:
-        height, width = shape
-        patch = self.mixer.patch
-        extra = (height - patch.y, width - patch.x)
-        if any(pixels < 0 or pixels % 2 for pixels in extra):
-            raise OptionError(
-                f"Predictions are {width} pixels wide and {height} high; patches are {patch.x} wide and "
-                f"{patch.y} high: expected that, or the same with a margin on both sides."
-            )
-        if self._shape not in (None, shape):
-            raise OptionError(f"Predictions were {self._shape} pixels (height, width) before, now {shape}.")
-        self._shape = (height, width)
-
-    def _lay_out(self, arrays: Mapping[str, npt.NDArray[Any]]) -> RecordLayout:
-        """Settle kinds and sizes by the first predictions, and the room for the index."""
-        layout = RecordLayout(
-            tuple(
-                Feature.of(name, array.dtype, int(np.prod(array.shape[1:])), self.feature_types)
-                for name, array in arrays.items()
-            )
-        )
+    def _settle(self, settled: PredictionFormat, bands: list[str]) -> None:
+        """Take over what the first predictions settle, and make room for the index."""
         columns = self.mixer.patches_per_row
         # Members end where rows of patches end, as in an export.
-        self._group = min(columns, max(1, _MEMBER_BYTES // layout.framed_size))
+        self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size))
         self._room = index_room(self.mixer.rows * -(-columns // self._group))
-        self._layout = layout
-        return layout
+        self._format, self._bands = settled, bands
+
+    def _whole_patches(
+        self, settled: PredictionFormat, values: list[npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        """The patches that these pixels complete; the pixels behind them wait."""
+        self._pixels.append([array.copy() for array in values])
+        pixels = settled.stored.pixels
+        whole = self.written // pixels - self._patches
+        if not whole:
+            return [array[:0].reshape(0, *settled.stored.shape, array.shape[1]) for array in values]
+        joined = [np.concatenate(parts) for parts in zip(*self._pixels, strict=True)]
+        self._pixels = [[array[whole * pixels :].copy() for array in joined]]
+        return [
+            array[: whole * pixels].reshape(whole, *settled.stored.shape, array.shape[1]) for array in joined
+        ]
+
+    def _append(self, settled: PredictionFormat, values: list[npt.NDArray[Any]]) -> None:
+        """Encode patches (patches, height, width, depth), member by member."""
+        columns = self.mixer.patches_per_row
+        planes = [np.moveaxis(array, -1, 1) for array in values]
+        start, count = 0, len(planes[0])
+        while start < count:
+            column = self._patches % columns
+            left = min(self._group - column % self._group, columns - column)
+            encoded = settled.layout.encode([array[start : start + left] for array in planes])
+            self._waiting.append(encoded.buffer)
+            self._waiting_records += len(encoded)
+            self._patches += len(encoded)
+            if len(encoded) == left:
+                self._flush()
+            start += left
 
     def _flush(self) -> None:
         """Write what waits as one gzip member, or as it is."""
@@ -301,26 +287,3 @@ class PredictionWriter:
         else:
             self._file.write(data.data)
         self._waiting, self._waiting_records = [], 0
-
-
-def _fit(feature: Feature, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Refuse values that a feature's list cannot carry."""
-    kind = array.dtype.kind
-    if feature.kind == "float":
-        if kind in "iu" and array.dtype.itemsize > 2 and array.size:
-            largest = max(abs(int(array.min())), abs(int(array.max())))
-            if largest > _FLOAT_EXACT:
-                raise OptionError(
-                    f"Band {feature.name!r} holds {largest}, which float32 cannot carry exactly: write it as "
-                    "integers with feature_types='band'."
-                )
-        fits = kind in "biuf"
-    elif feature.kind == "bytes":
-        fits = array.dtype in (np.dtype(bool), np.dtype(np.uint8))
-    else:
-        fits = kind in "iu"
-    if not fits:
-        raise OptionError(
-            f"Band {feature.name!r} is written as {feature.kind}; {array.dtype} values do not fit in."
-        )
-    return array.astype(np.float32) if feature.kind == "float" else array

@@ -1,0 +1,96 @@
+"""Time series of pixels as SequenceExamples, beside protobuf objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.measure import Measurement, best_times
+from benchmarks.pixels import tiled
+from xee_tf.records import Encoded, Feature, SequenceLayout, iter_frames
+
+BANDS, STEPS = ("blue", "green", "red", "nir"), 12
+
+
+def run(small: bool) -> Iterator[Measurement]:
+    side = 32 if small else 256
+    series = pixels(side)
+    valid = np.random.default_rng(0).random((side * side, STEPS)) < 0.7
+    found: dict[str, Encoded] = {}
+
+    def encode(name: str, keep_steps: NDArray[np.bool_] | None) -> None:
+        layout = SequenceLayout((), tuple(Feature.of(band, "f4", 1) for band in BANDS))
+        found[name] = layout.encode([], list(series.values()), keep_steps=keep_steps)
+
+    times = best_times(
+        {"fixed": lambda: encode("fixed", None), "ragged": lambda: encode("ragged", valid)},
+        repeat=2 if small else 7,
+    )
+    objects: dict[str, list[bytes]] = {}
+    with_protobuf({name: values[:1] for name, values in series.items()}, None)  # imports are not timed
+
+    def compose(name: str, keep_steps: NDArray[np.bool_] | None) -> None:
+        objects[name] = with_protobuf(series, keep_steps)
+
+    times |= best_times(
+        {"fixed objects": lambda: compose("fixed", None), "ragged objects": lambda: compose("ragged", valid)},
+        repeat=1 if small else 2,
+    )
+    for name, what in (("fixed", "each of all steps"), ("ragged", "masked steps left out (30 %)")):
+        check(found[name], objects[name])
+        yield Measurement(
+            f"{side} x {side} pixels of {STEPS} steps x {len(BANDS)} bands as SequenceExamples, {what}",
+            "tf.train.SequenceExample objects, serialised (ours: framed and with checksums)",
+            times[f"{name} objects"] / times[name],
+            "times",
+            40,
+            True,
+            f"{times[name] * 1e3:.0f} against {times[f'{name} objects'] * 1e3:.0f} ms",
+        )
+
+
+def check(encoded: Encoded, expected: list[bytes]) -> None:
+    """Both hold the same; protobuf's maps have no order."""
+    from tensorflow.train import SequenceExample
+
+    records = [bytes(data) for data in iter_frames(encoded.buffer)]
+    assert list(map(len, records)) == list(map(len, expected))
+    for i in range(0, len(records), 97):
+        assert SequenceExample.FromString(records[i]) == SequenceExample.FromString(expected[i])
+
+
+def pixels(side: int) -> dict[str, NDArray[np.float32]]:
+    """Series of real pixels, an array (pixels, steps) for each band."""
+    source = tiled(side * STEPS, side * 2)
+    cubes = [band[:, half : half + side] for band in source.values() for half in (0, side)]
+    return {
+        name: np.ascontiguousarray(cube.reshape(STEPS, -1).T)
+        for name, cube in zip(BANDS, cubes, strict=False)
+    }
+
+
+def with_protobuf(
+    series: dict[str, NDArray[np.float32]], keep_steps: NDArray[np.bool_] | None
+) -> list[bytes]:
+    """What a user writes without xee_tf, with no detour that could be spared."""
+    import tensorflow as tf
+
+    train = tf.train
+    masks = repeat(None) if keep_steps is None else keep_steps
+    records = []
+    for values, mask in zip(zip(*series.values(), strict=True), masks, strict=False):
+        lists = {
+            name: train.FeatureList(
+                feature=[
+                    train.Feature(float_list=train.FloatList(value=(value,)))
+                    for value in (steps if mask is None else steps[mask]).tolist()
+                ]
+            )
+            for name, steps in zip(series, values, strict=True)
+        }
+        record = train.SequenceExample(feature_lists=train.FeatureLists(feature_list=lists))
+        records.append(record.SerializeToString())
+    return records

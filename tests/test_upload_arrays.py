@@ -1,0 +1,488 @@
+"""Predictions of array bands and of single pixels, written as TFRecord and rebuilt as rasters."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import rasterio
+import tensorflow as tf
+import xarray as xr
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.foreign import example, write_records
+from tests.rasters import raster
+from tests.strategies import sizes
+from xee_tf import Mixer, OptionError, RecordError, Size
+from xee_tf.upload.image import upload_image
+from xee_tf.upload.writer import PredictionWriter
+
+
+def a_mixer(patch=(6, 4), columns=3, rows=2):
+    affine = Affine(30, 0, 700_000, 0, -30, 5_000_000)
+    return Mixer("EPSG:32633", affine, Size.from_xy(patch, "patch"), columns, columns * rows)
+
+
+def cube(mixer, depth, dtype="float32", seed=0):
+    """Whole numbers (depth, y, x) over the patches of a mixer."""
+    shape = (depth, mixer.rows * mixer.patch.y, mixer.patches_per_row * mixer.patch.x)
+    return np.random.default_rng(seed).integers(0, 120, shape).astype(dtype)
+
+
+def cut(array, mixer, margin=(0, 0)):
+    """A (depth, y, x) array as patches (patches, depth, height, width), row-major; -1 beyond its edges."""
+    height, width = mixer.patch.shape
+    across, down = margin
+    padded = np.pad(array, ((0, 0), (down, down), (across, across)), constant_values=-1)
+    return np.stack(
+        [
+            padded[:, row : row + height + 2 * down, column : column + width + 2 * across]
+            for row in range(0, array.shape[1], height)
+            for column in range(0, array.shape[2], width)
+        ]
+    )
+
+
+def pixels_of(patches):
+    """Patches (n, depth, height, width) as pixels (n * height * width, depth), row-major."""
+    return patches.transpose(0, 2, 3, 1).reshape(-1, patches.shape[1])
+
+
+def numbers(records, name):
+    """The float values of a feature, all records one after the other."""
+    return np.concatenate([np.float32(record.features.feature[name].float_list.value) for record in records])
+
+
+def read_with_tensorflow(path):
+    compression = "GZIP" if path.read_bytes()[:2] == b"\x1f\x8b" else ""
+    dataset = tf.data.TFRecordDataset(str(path), compression)
+    return [tf.train.Example.FromString(record) for record in dataset.as_numpy_iterator()]
+
+
+# -- Writing -----------------------------------------------------------------------------------------
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_patches_and_pixels_become_the_same_examples(tmp_path_factory, data):
+    patch, columns, rows = data.draw(sizes(1, 5)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    mixer = a_mixer(patch.xy, columns, rows)
+    kinds = data.draw(st.sampled_from(["float", "band"]))
+    depths = {"a": data.draw(st.integers(1, 4)), "b": data.draw(st.integers(1, 3)), "c": 1}
+    dtypes = ("f4", "i2", "u1")
+    patches = {
+        name: cut(cube(mixer, depth, dtype, seed), mixer)
+        for seed, ((name, depth), dtype) in enumerate(zip(depths.items(), dtypes, strict=True))
+    }
+    folder = tmp_path_factory.mktemp("arrays")
+    suffix = data.draw(st.sampled_from([".tfrecord", ".tfrecord.gz"]))
+
+    def batches(count):
+        cuts = sorted(data.draw(st.sets(st.integers(0, count), max_size=5)))
+        return list(zip([0, *cuts], [*cuts, count], strict=True))
+
+    total = columns * rows
+    with PredictionWriter(folder / f"patches{suffix}", mixer, feature_types=kinds) as writer:
+        for start, stop in batches(total):
+            last = {name: array[start:stop].transpose(0, 2, 3, 1) for name, array in patches.items()}
+            writer.write({**last, "c": last["c"][..., 0]}, first=start)
+        assert writer.written == writer.total == total
+    pixels = {name: pixels_of(array) for name, array in patches.items()}
+    count = total * patch.pixels
+    with PredictionWriter(
+        folder / f"pixels{suffix}", mixer, feature_types=kinds, bands=["a", "b", "c"]
+    ) as writer:
+        # Their names are said: a batch with the shape of one patch is taken for pixels all the same.
+        for start, stop in batches(count):
+            part = {name: array[start:stop] for name, array in pixels.items()}
+            writer.write({"c": part["c"][:, 0], "b": part["b"], "a": part["a"]}, first=start)
+            assert writer.written == stop
+        assert writer.total == count
+    assert (folder / f"patches{suffix}").read_bytes() == (folder / f"pixels{suffix}").read_bytes()
+    stored = patches if kinds == "band" else {name: array.astype("f4") for name, array in patches.items()}
+    expected = [example({name: array[i] for name, array in stored.items()}) for i in range(total)]
+    assert read_with_tensorflow(folder / f"pixels{suffix}") == expected
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_margins_of_array_bands(tmp_path):
+    mixer = a_mixer()
+    values = np.random.default_rng(0).normal(size=(6, 6, 10, 3)).astype("f4")
+    with PredictionWriter(tmp_path / "p", mixer) as writer:
+        writer.write({"a": tf.constant(values), "b": values[..., :1]})
+    records = read_with_tensorflow(tmp_path / "p")
+    np.testing.assert_array_equal(numbers(records, "a"), values.transpose(0, 3, 1, 2).ravel())
+    np.testing.assert_array_equal(numbers(records, "b"), values[..., 0].ravel())
+
+
+@pytest.mark.parametrize(
+    ("shape", "bands", "names"),
+    [
+        ((144,), None, ["prediction"]),
+        ((144, 1), None, ["prediction"]),
+        ((144, 3), None, ["prediction_0", "prediction_1", "prediction_2"]),
+        ((144, 2), ["u", "v"], ["u", "v"]),
+    ],
+)
+def test_channels_of_pixels_are_bands(tmp_path, shape, bands, names):
+    mixer = a_mixer()
+    values = np.random.default_rng(0).normal(size=shape).astype("f4")
+    with PredictionWriter(tmp_path / "p", mixer, bands=bands) as writer:
+        writer.write(values[:100])
+        writer.write(values[100:])
+    records = read_with_tensorflow(tmp_path / "p")
+    assert len(records) == 6
+    for channel, name in enumerate(names):
+        np.testing.assert_array_equal(numbers(records, name), values.reshape(144, -1)[:, channel])
+    assert all(sorted(record.features.feature) == names for record in records)
+
+
+def test_integers_of_all_sizes_are_put_together(tmp_path):
+    """Batches of pixels may differ in dtype; joined as floats they would lose their last digits."""
+    with PredictionWriter(tmp_path / "p", a_mixer(), feature_types="band") as writer:
+        writer.write({"a": np.full(70, -(2**62) - 1)})
+        writer.write({"a": np.full(70, 2**62 + 1, np.uint64)})
+        with pytest.raises(OptionError, match="'a' holds 18446744073709551615, which int64 cannot carry"):
+            writer.write({"a": np.full(4, 2**64 - 1, np.uint64)})
+        writer.write({"a": np.full(4, 3, np.uint16)})
+    records = read_with_tensorflow(tmp_path / "p")
+    found = [value for record in records for value in record.features.feature["a"].int64_list.value]
+    assert found == [-(2**62) - 1] * 70 + [2**62 + 1] * 70 + [3] * 4
+
+
+def test_what_waits_is_not_the_callers_array(tmp_path):
+    buffer = np.zeros((18, 2), "f4")
+    with PredictionWriter(tmp_path / "p", a_mixer(), bands=["a", "b"]) as writer:
+        for number in range(8):
+            buffer[:] = number
+            writer.write(buffer)
+    found = numbers(read_with_tensorflow(tmp_path / "p"), "a")
+    np.testing.assert_array_equal(found, np.repeat(np.arange(8), 18))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "options", "why"),
+    [
+        ({"a": np.zeros((4, 6))}, {}, r"got \(4, 6\). A single patch is patch\[np.newaxis\]"),
+        ({"a": np.zeros((2, 4, 6)), "b": np.zeros(48)}, {}, "All bands must have the same shape"),
+        ({"a": np.zeros((2, 4, 6, 2, 2))}, {}, r"got \{'a': \(2, 4, 6, 2, 2\)\}"),
+        ({"a": np.float32(0)}, {}, r"got \{'a': \(\)\}"),
+        (np.float32(0), {}, r"got \(\)"),
+        (np.zeros((2, 1, 4, 6, 2)), {}, r"got \(2, 1, 4, 6, 2\)"),
+        ({"a": np.zeros((2, 12, 4, 6))}, {}, r"Channels come last.*np.moveaxis\(values, 1, -1\)"),
+        ({"a": np.zeros((2, 4, 6, 0))}, {}, r"'a' has no values: its shape is \(2, 4, 6, 0\)"),
+        (np.zeros((2, 4, 6, 12)), {"bands": "ndvi"}, r"given by its name: \{'ndvi': predictions\}"),
+        (np.zeros((20, 3)), {"bands": ["a", "b"]}, r"3 channels for the 2 bands \['a', 'b'\]"),
+        (np.zeros((20, 0)), {}, r"0 channels for the 0 bands"),
+        (np.zeros(20, "U3"), {}, "<U3 cannot be stored"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, predictions, options, why):
+    writer = PredictionWriter(tmp_path / "p", a_mixer(), **options)
+    with pytest.raises(OptionError, match=why):
+        writer.write(predictions)
+    assert writer.written == 0
+    writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_later_predictions_are_counted_like_the_first(tmp_path):
+    path = tmp_path / "p.gz"
+    with PredictionWriter(path, a_mixer()) as writer:
+        writer.write({"a": np.zeros((10, 2))})
+        with pytest.raises(OptionError, match="were pixels before, now patches"):
+            writer.write({"a": np.zeros((2, 4, 6, 2))})
+        with pytest.raises(OptionError, match="'a' had 2 values a pixel before, now 1"):
+            writer.write({"a": np.zeros(10)})
+        with pytest.raises(RecordError, match="in order: pixel 10 comes next, got 0"):
+            writer.write({"a": np.zeros((10, 2))}, first=0)
+        with pytest.raises(
+            RecordError, match=r"announces 144 pixels \(6 patches of 6 x 4\); 10 are written and 135 more"
+        ):
+            writer.write({"a": np.zeros((135, 2))}, first=10)
+        writer.write({"a": np.zeros((4, 2))})
+        writer.abort()
+    with pytest.raises(RecordError, match="is closed already: 14 pixels were written"):
+        writer.write({"a": np.zeros((4, 2))})
+    with PredictionWriter(path, a_mixer()) as writer:
+        writer.write({"a": np.zeros((2, 4, 6, 2))})
+        with pytest.raises(OptionError, match="were patches before, now pixels"):
+            writer.write({"a": np.zeros((10, 2))})
+        with pytest.raises(OptionError, match="'a' had 2 values a pixel before, now 3"):
+            writer.write({"a": np.zeros((2, 4, 6, 3))})
+        writer.abort()
+    with (
+        pytest.raises(RecordError, match=r"short: 143 pixels were written. The mixer announces 144 pixels"),
+        PredictionWriter(path, a_mixer()) as writer,
+    ):
+        writer.write(np.zeros(143))
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- Rebuilding --------------------------------------------------------------------------------------
+
+
+def sequence_example(context, series):
+    """A SequenceExample of numpy arrays: one value a name, and one value a step."""
+    message = tf.train.SequenceExample(context=example(context).features)
+    for name, steps in series.items():
+        feature_list = message.feature_lists.feature_list[name]
+        for value in steps:
+            feature_list.feature.append(example({name: value[np.newaxis]}).features.feature[name])
+    return message
+
+
+def check_tif(path, planes, *, dtype="float32", nodata=None):
+    """A GeoTIFF has just these bands; `planes` are (y, x) by description."""
+    with rasterio.open(path) as file:
+        assert file.descriptions == tuple(planes)
+        assert set(file.dtypes) == {dtype}
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.nodata == nodata
+        np.testing.assert_array_equal(file.read(), np.stack(list(planes.values())))
+
+
+def check_zarr(path, arrays):
+    """A Zarr store has just these variables; `arrays` are (dims, values) by name."""
+    with xr.open_zarr(path, consolidated=False, decode_coords="all") as ds:
+        assert set(ds) == set(arrays)
+        assert ds.rio.crs.to_string() == "EPSG:32633"
+        for name, (dims, values) in arrays.items():
+            assert ds[name].dims == dims
+            np.testing.assert_array_equal(ds[name].values, values)
+
+
+def planes_of(arrays):
+    """A (depth, y, x) array each, as the bands of a GeoTIFF: a depth of 1 is a scalar band."""
+    planes = {}
+    for name, array in arrays.items():
+        names = [name] if len(array) == 1 else [f"{name}_{step + 1}" for step in range(len(array))]
+        planes.update(zip(names, array, strict=True))
+    return planes
+
+
+@pytest.mark.parametrize("files", [1, 3])
+@pytest.mark.parametrize("margin", [(0, 0), (2, 2), (3, 1)])
+@pytest.mark.parametrize("compression", ["plain", "gzip", "written"])
+def test_array_bands_of_tensorflow(tmp_path, margin, files, compression):
+    mixer = a_mixer((16, 12), 4, 5)
+    arrays = {"a": cube(mixer, 3), "b": cube(mixer, 1, seed=1), "c": cube(mixer, 5, seed=2)}
+    patches = {name: cut(array, mixer, margin) for name, array in arrays.items()}
+    records = [
+        example({name: each[i] for name, each in patches.items()}).SerializeToString() for i in range(20)
+    ]
+    paths = []
+    for i, part in enumerate(np.array_split(np.arange(20), files)):
+        paths.append(tmp_path / f"prediction_{i}.tfrecord")
+        write_records(paths[-1], [records[i] for i in part], compression)
+    options = {"kernel_size": (2 * margin[0], 2 * margin[1])} if margin[0] != margin[1] else {}
+    order = {"bands": ["a", "b", "c"], **options}
+    check_tif(upload_image(paths, mixer, tmp_path / "map.tif", **order).path, planes_of(arrays))
+    # Without a scalar band nothing but its depth tells an array band from one with a larger margin.
+    deep = {"bands": ["c"], "tensor_depths": {"c": 5}, **options}
+    found = upload_image(paths, mixer, tmp_path / "deep.tif", **deep)
+    check_tif(found.path, planes_of({"c": arrays["c"]}))
+    found = upload_image(paths, mixer, tmp_path / "map.zarr", **order)
+    dims = {"a": ("depth_3", "y", "x"), "b": ("y", "x"), "c": ("depth_5", "y", "x")}
+    values = {"a": arrays["a"], "b": arrays["b"][0], "c": arrays["c"]}
+    check_zarr(found.path, {name: (dims[name], values[name]) for name in arrays})
+
+
+@given(st.data())
+@settings(max_examples=25)
+def test_records_of_pixels_of_tensorflow(tmp_path_factory, data):
+    """Examples or SequenceExamples for each pixel, ragged or not, against plain numpy."""
+    patch = data.draw(sizes(2, 6))
+    mixer = a_mixer(patch.xy, data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
+    dtype = data.draw(st.sampled_from(["float32", "int64", "uint8"]))
+    depth = data.draw(st.integers(2, 4))
+    # As many values as a patch has pixels look like a patch of them: then the count of records tells.
+    arrays = {"one": cube(mixer, 1, dtype), "deep": cube(mixer, depth, dtype, seed=1)}
+    pixels = {name: pixels_of(cut(array, mixer)) for name, array in arrays.items()}
+    count = len(pixels["one"])
+    folder = tmp_path_factory.mktemp("pixels")
+    if data.draw(st.booleans()):
+        valid = np.random.default_rng(depth).random((count, depth)) < data.draw(st.sampled_from([0.6, 1]))
+        valid[0] = True
+        kept = [steps[mask] for steps, mask in zip(pixels["deep"], valid, strict=True)]
+        messages = [sequence_example({"one": pixels["one"][i]}, {"deep": kept[i]}) for i in range(count)]
+        first = [np.pad(steps, (0, depth - len(steps))) for steps in kept]
+        height, width = patch.shape
+        tiles = np.reshape(first, (mixer.rows, mixer.patches_per_row, height, width, depth))
+        arrays["deep"] = tiles.transpose(4, 0, 2, 1, 3).reshape(arrays["deep"].shape)
+    else:
+        messages = [example({name: each[i] for name, each in pixels.items()}) for i in range(count)]
+    compression = data.draw(st.sampled_from(["plain", "gzip", "members", "written"]))
+    write_records(folder / "p", [message.SerializeToString() for message in messages], compression)
+    found = upload_image(folder / "p", mixer, folder / "map.tif", bands=["one", "deep"])
+    check_tif(found.path, planes_of(arrays), dtype=dtype)
+    found = upload_image(folder / "p", mixer, folder / "map.zarr")
+    expected = {"one": (("y", "x"), arrays["one"][0]), "deep": (("depth", "y", "x"), arrays["deep"])}
+    check_zarr(found.path, expected)
+
+
+def test_series_that_begin_with_an_empty_one(tmp_path):
+    """Nothing tells then how many steps others have."""
+    mixer = a_mixer((2, 1), 1, 1)
+    series = [np.empty(0, "f4"), np.float32([1, 2])]
+    messages = [sequence_example({}, {"a": steps}).SerializeToString() for steps in series]
+    write_records(tmp_path / "p", messages, "plain")
+    with pytest.raises(RecordError, match=r"/p: record 0: Band 'a' has no step in the first record"):
+        upload_image(tmp_path / "p", mixer, tmp_path / "map.tif")
+    found = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", tensor_depths={"a": 3})
+    check_tif(found.path, {"a_1": [[0, 1]], "a_2": [[0, 2]], "a_3": [[0, 0]]})
+
+
+def test_predicted_pixels_of_an_export_of_series(tmp_path):
+    """Export, a function of each series as its model, and its predictions as a map."""
+    mixer = a_mixer((8, 8), 3, 4)
+    ds = raster({"class": np.zeros((32, 24), "float32")})
+    ds["ndvi"] = (("time", "y", "x"), cube(mixer, 5))
+    export = ds.tfexport(tmp_path / "scene", patch_dimensions=8, sequence_data=True)
+    spec = {"ndvi": tf.io.FixedLenSequenceFeature([], tf.float32)}
+    series = tf.data.TFRecordDataset([file.path for file in export.files], "GZIP")
+    series = series.map(lambda record: tf.io.parse_single_sequence_example(record, {}, spec)[1]["ndvi"])
+    with PredictionWriter(tmp_path / "predicted.tfrecord.gz", export.mixer) as writer:
+        for batch in series.batch(50).as_numpy_iterator():
+            writer.write({"mean": batch.mean(axis=1, keepdims=True), "twice": 2 * batch})
+    assert writer.written == 32 * 24
+    found = upload_image(tmp_path / "predicted.tfrecord.gz", export.mixer, tmp_path / "map.tif")
+    values = ds.ndvi.values
+    means = values.astype("f4").mean(axis=0, keepdims=True)
+    check_tif(found.path, planes_of({"mean": means, "twice": 2 * values}))
+
+
+def test_an_export_is_named_by_its_coordinates(tmp_path):
+    dates = np.array(["2020-05-01", "2020-06-01T12:30", "2021-01-01"], "datetime64[ns]")
+    cubes = np.random.default_rng(0).normal(size=(3, 2, 20, 30)).astype("f4")
+    ds = raster({"slope": cubes[0, 0]})
+    ds["ndvi"] = (("time", "orbit", "y", "x"), cubes, {})
+    ds = ds.assign_coords(time=dates, orbit=["up", "down"])
+    for name, options in {"patches": {"kernel_size": 4}, "pixels": {"sequence_data": True}}.items():
+        export = ds.tfexport(tmp_path / name, patch_dimensions=10, **options)
+        order = {"bands": ["slope", "ndvi"]}
+        found = upload_image(None, export.mixer, tmp_path / f"{name}.tif", **order)
+        days = ("2020-05-01", "2020-06-01", "2021-01-01")
+        names = [f"ndvi_{day}_{orbit}" for day in days for orbit in ("up", "down")]
+        check_tif(
+            found.path, {"slope": cubes[0, 0], **dict(zip(names, cubes.reshape(6, 20, 30), strict=True))}
+        )
+        found = upload_image(None, export.mixer, tmp_path / f"{name}.zarr", **order)
+        dims = ("time", "orbit", "y", "x")
+        check_zarr(found.path, {"slope": (("y", "x"), cubes[0, 0]), "ndvi": (dims, cubes)})
+        with xr.open_zarr(found.path, consolidated=False) as opened:
+            np.testing.assert_array_equal(opened.time, dates)
+            assert opened.orbit.values.tolist() == ["up", "down"]
+
+
+@pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
+def test_types_and_missing_values_of_array_bands(tmp_path, name):
+    mixer = a_mixer((3, 1), 1, 2)
+    values = np.array([[[[0.4, np.nan], [254.6, 3], [1, 2]]], [[[5, 6], [7, np.nan], [9, 10]]]])
+    with PredictionWriter(tmp_path / "p", mixer) as writer:
+        writer.write({"a": values})
+    options = {"dtype": "uint8", "tensor_depths": {"a": 2}}
+    with pytest.raises(RecordError, match="'a' holds NaN, which uint8 cannot: name a nodata="):
+        upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
+    found = upload_image(tmp_path / "p", mixer, tmp_path / name, nodata=99, **options)
+    if name == "map.tif":
+        expected = {"a_1": [[0, 255, 1], [5, 7, 9]], "a_2": [[99, 3, 2], [6, 99, 10]]}
+        check_tif(found.path, expected, dtype="uint8", nodata=99)
+    else:
+        raw = xr.open_zarr(found.path, consolidated=False, mask_and_scale=False)
+        assert raw.a.values.tolist() == [[[0, 255, 1], [5, 7, 9]], [[99, 3, 2], [6, 99, 10]]]
+        assert (raw.a.attrs["_FillValue"], raw.a.dtype) == (99, np.uint8)
+
+
+@pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
+def test_deep_rasters_stay_out_of_memory(tmp_path, name):
+    """12 steps of 2048 x 2048 pixels, 200 MB."""
+    mixer = a_mixer((256, 256), 8, 8)
+    plane = np.arange(2048, dtype="float32")[:, np.newaxis] * 2048 + np.arange(2048, dtype="float32")
+    with PredictionWriter(tmp_path / "p.gz", mixer) as writer:
+        for row in range(8):
+            patches = plane[row * 256 : (row + 1) * 256].reshape(256, 8, 256).transpose(1, 0, 2)
+            writer.write({"a": patches[..., np.newaxis] + np.arange(12, dtype="float32")})
+    tracemalloc.start()
+    result = upload_image(tmp_path / "p.gz", mixer, tmp_path / name, tensor_depths={"a": 12})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * plane.nbytes / 2, f"{peak / plane.nbytes / 12:.2f} of the raster"
+    if name == "map.tif":
+        with rasterio.open(result.path) as file:
+            for step in (0, 11):
+                np.testing.assert_array_equal(file.read(step + 1), plane + np.float32(step))
+    else:
+        with xr.open_zarr(result.path, consolidated=False) as ds:
+            for step in (0, 11):
+                np.testing.assert_array_equal(ds.a[step], plane + np.float32(step))
+
+
+# -- What cannot be done -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
+@pytest.mark.parametrize("kind", ["patches", "pixels", "series"])
+def test_a_record_of_another_shape_is_named(tmp_path, name, kind):
+    mixer = a_mixer((4, 3), 2, 2)
+    arrays = {"a": cube(mixer, 3), "b": cube(mixer, 1)}
+    patches = {band: cut(array, mixer) for band, array in arrays.items()}
+    pixels = {band: pixels_of(each) for band, each in patches.items()}
+    if kind == "patches":
+        records = [example({band: each[i] for band, each in patches.items()}) for i in range(4)]
+        records[2] = example({"a": patches["a"][2, :2], "b": patches["b"][2]})
+    elif kind == "pixels":
+        records = [example({band: each[i] for band, each in pixels.items()}) for i in range(48)]
+        records[2] = example({"a": pixels["a"][2, :2], "b": pixels["b"][2]})
+    else:
+        records = [sequence_example({"b": pixels["b"][i]}, {"a": pixels["a"][i]}) for i in range(48)]
+        records[2] = sequence_example({"b": pixels["b"][2]}, {"a": np.arange(4, dtype="f4")})
+    write_records(tmp_path / "p", [record.SerializeToString() for record in records], "gzip")
+    with pytest.raises(RecordError, match=r"/p: record 2\b.*'a'"):
+        upload_image(tmp_path / "p", mixer, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (47, "announces 4 patches of 12 pixels, a record each; .*/p holds 47\\."),
+        (49, "announces 4 patches of 12 pixels, a record each; .*/p holds 49\\."),
+        (4, "'a' has 1 values a record, which patches of 4 x 3 pixels have with no kernel"),
+    ],
+)
+def test_pixels_must_be_as_many_as_announced(tmp_path, held, why):
+    record = example({"a": np.ones(1, "f4")}).SerializeToString()
+    write_records(tmp_path / "p", [record] * held, "plain")
+    with pytest.raises(RecordError, match=why):
+        upload_image(tmp_path / "p", a_mixer((4, 3), 2, 2), tmp_path / "map.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("depths", "why"),
+    [
+        ({"b": 3}, "'b', which is not a band"),
+        ({"a": 0}, "must be a whole number above 0; got 0"),
+        ({"a": 5}, "which tensor_depths divides into 5 steps that are not whole"),
+    ],
+)
+def test_depths_that_cannot_be(tmp_path, depths, why):
+    with PredictionWriter(tmp_path / "p", a_mixer()) as writer:
+        writer.write({"a": np.zeros((6, 4, 6, 3))})
+    with pytest.raises((OptionError, RecordError), match=why):
+        upload_image(tmp_path / "p", a_mixer(), tmp_path / "map.tif", tensor_depths=depths)
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_a_geotiff_has_room_for_so_many_bands(tmp_path):
+    mixer = a_mixer((1, 1), 1, 1)
+    with PredictionWriter(tmp_path / "p", mixer) as writer:
+        writer.write({"a": np.zeros((1, 1, 1, 65536))})
+    depths = {"tensor_depths": {"a": 65536}}
+    with pytest.raises(OptionError, match="holds 65535 bands, and these are 65536"):
+        upload_image(tmp_path / "p", mixer, tmp_path / "folder" / "map.tif", **depths)
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
