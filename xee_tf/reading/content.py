@@ -16,10 +16,23 @@ from xee_tf.dimensions import BandDimensions, Dimensions, distinct_dims
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.margins import infer_margin
-from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records.decoding import read_layout
+from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
 
-__all__ = ["Content", "RecordOrder", "choose_bands", "choose_features", "content_of", "infer_content"]
+__all__ = [
+    "Content",
+    "RecordOrder",
+    "choose_bands",
+    "choose_features",
+    "content_of",
+    "fitting_fill",
+    "infer_content",
+    "read_order",
+]
+
+_LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
 
 RecordOrder = RecordLayout | SequenceLayout
 """The features of a record: of an Example, or of a SequenceExample."""
@@ -94,6 +107,7 @@ def infer_content(
     order: RecordOrder,
     patch: Size,
     *,
+    names: Sequence[str] | None = None,
     steps: Mapping[str, int] | None = None,
     kernel: Size | None = None,
     depths: Mapping[str, int] | None = None,
@@ -107,9 +121,11 @@ def infer_content(
     Parameters
     ----------
     order : RecordLayout or SequenceLayout
-        The features that are wanted of the first record.
+        The features of the first record.
     patch : Size
         Pixels of a patch without its margin.
+    names : sequence of str, optional
+        The features that are wanted: looked at alone where all of them do not go together.
     steps : mapping from feature to int, optional
         Steps of the series in the first record.
     kernel : Size, optional
@@ -133,6 +149,11 @@ def infer_content(
     >>> content.margin, [(band.name, band.dims, band.shape) for band in content.bands]
     (Size(x=1, y=1), [('slope', (), ()), ('ndvi', ('depth',), (2,))])
     """
+    if names is not None:
+        try:  # all features tell more than some of them, and the same whatever is wanted
+            return infer_content(order, patch, steps=steps, kernel=kernel, depths=depths, pixels=pixels)
+        except (OptionError, RecordError):
+            order = choose_features(order, names)
     given = dict(depths or {})
     _check_depths(given, order)
     features = order.features
@@ -176,6 +197,28 @@ def infer_content(
     return Content(distinct_dims(bands), margin, per_patch)
 
 
+def read_order(data: bytes) -> tuple[RecordOrder, dict[str, int]]:
+    """All features of a record, and the steps of its series.
+
+    Raises
+    ------
+    RecordError
+        If it is no valid Example or SequenceExample.
+    """
+    _, series = decode_sequence_example(data)
+    if not series:
+        return read_layout(data), {}
+    return read_sequence_layout([data]), {name: len(steps) for name, steps in series.items()}
+
+
+def fitting_fill(value: float, kind: Kind) -> float:
+    """What stands for steps that are not there, in a type that may not hold it: clamped, as in an export."""
+    if kind == "float":
+        return value
+    low, high = _LIMITS[kind]
+    return min(max(int(value), low), high)
+
+
 def choose_features(order: RecordOrder, names: Sequence[str]) -> RecordOrder:
     """Those features of a record that are named, in that order."""
     if isinstance(order, RecordLayout):
@@ -192,7 +235,7 @@ def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> li
     Raises
     ------
     OptionError
-        If one is not there, or none is named.
+        If one is not there or is named twice, or none is named.
     """
     if wanted is None:
         return list(known)
@@ -201,6 +244,8 @@ def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> li
     for name in names:
         if name not in known:
             raise OptionError(f"There is no band {name!r}; there are {listed}.")
+        if names.count(name) > 1:
+            raise OptionError(f"The band {name!r} is there twice in bands.")
     if not names:
         raise OptionError(f"bands is empty; there are {listed}.")
     return names
@@ -243,17 +288,24 @@ def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:
 def _margin(features: Sequence[Feature], patch: Size, kernel: Size | None, given: Mapping[str, int]) -> Size:
     """The margin of patches whose bands may be deep."""
     told = next((feature for feature in features if feature.name in given), None)
-    if told is not None and told.size % given[told.name]:
-        raise RecordError(
-            f"Band {told.name!r} has {told.size} values a record, which tensor_depths divides into "
-            f"{given[told.name]} steps that are not whole."
+    if told is not None:
+        wrong = RecordError(
+            f"Band {told.name!r} has {told.size} values a record, which are no {given[told.name]} steps of "
+            f"patches of {patch.x} x {patch.y} pixels, as tensor_depths says, with any margin."
         )
-    shortest = told or min(features, key=lambda feature: feature.size)
-    values = shortest.size // given.get(shortest.name, 1)
-    if kernel is not None and told is None:
+        values, rest = divmod(told.size, given[told.name])
+        if rest:
+            raise wrong
+        try:
+            return infer_margin(patch, values, kernel=kernel, band=told.name)
+        except RecordError:
+            raise wrong from None
+    shortest = min(features, key=lambda feature: feature.size)
+    values = shortest.size
+    if kernel is not None:
         stored = PatchGrid(patch, patch, PatchGrid.margin_of(kernel)).stored.pixels
         values = stored if values % stored == 0 else values
-    elif kernel is None and told is None:
+    else:
         try:
             return infer_margin(patch, values, band=shortest.name)
         except RecordError:

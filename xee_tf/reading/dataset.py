@@ -6,16 +6,13 @@ threads. Python only says what to do. TensorFlow itself is imported when a funct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from fsspec.implementations.local import LocalFileSystem
-from isal import igzip
-
 from xee_tf.errors import OptionError
-from xee_tf.reading.shards import Shard
+from xee_tf.reading.parsing import SequenceSpec, Side, batch_parser, record_spec
 from xee_tf.reading.sources import Source, Sources, open_sources
-from xee_tf.records.framing import FOOTER, HEADER, check_data, read_length
+from xee_tf.reading.stream import serialised_records
 from xee_tf.storage import PathLike
 
 if TYPE_CHECKING:
@@ -28,8 +25,7 @@ Margins = Literal["keep", "trim"]
 
 _SHUFFLE_BYTES = 256 << 20  # what a shuffle buffer may hold where its size is left to us
 _POOL_PIXELS = 1 << 20  # pixels parsed together, and mixed with one another, where they are the unit
-_OPEN_FILES = 16  # shards that a shuffled read draws from at a time
-_READ_BYTES = 8 << 20
+_POOL_BYTES = 128 << 20  # what they may take as tensors
 
 
 def tf_dataset(
@@ -42,41 +38,50 @@ def tf_dataset(
     seed: int | None = None,
     repeat: bool | int = False,
     drop_remainder: bool = False,
-    unit: Unit = "patch",
+    unit: Unit | None = None,
     margins: Margins | None = None,
     target_margins: Margins | None = None,
     target_dtype: Any = "float32",
     records: Sequence[PathLike] | None = None,
     patch_dimensions: int | Sequence[int] | None = None,
     kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
     num_parallel_reads: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tf.data.Dataset:
-    """Exported patches as a `tf.data.Dataset` for training, evaluation or prediction.
+    """Exported patches or pixels as a `tf.data.Dataset` for training, evaluation or prediction.
+
+    Array bands keep their steps on an axis of their own, directly behind that of the batch, whether
+    they are in the Examples of patches or in SequenceExamples, one for each pixel.
 
     Parameters
     ----------
     files_or_mixer : str, path-like or sequence of them
         A mixer (``scene-mixer.json``): its shards are found beside it, and a missing record is an
-        error. Or TFRecord files, or a pattern such as ``"out/scene-*.tfrecord.gz"``. Several exports
-        are read one after the other (mixed, where shuffled) if their stored patches are alike.
+        error. Or TFRecord files, tables too, or a pattern such as ``"out/scene-*.tfrecord.gz"``. Several
+        exports are read one after the other (mixed, where shuffled) if their records are alike.
     inputs : str or sequence of str
-        Bands that the model sees, in the order of the last axis.
+        Bands that the model sees, in the order of the last axis; of a table, columns. Array bands must
+        have one depth; a scalar band beside them is repeated at every step. Bands of a collapsed export
+        go by their own names.
     targets : str or sequence of str, optional
-        Bands that the model learns. Without them, elements are the inputs alone.
+        Bands that the model learns, stacked by themselves in the same way. Without them, elements are
+        the inputs alone.
     batch_size : int
         Patches, or pixels, in an element.
     shuffle : bool or int
         False: the order of the records, exactly. A number: files in random order, and so many
-        records in a shuffle buffer. True: as many as 256 MiB hold. Each epoch differs.
+        records in a shuffle buffer. True: as many as 256 MiB hold. Each epoch differs. The pixels of
+        patches are mixed with one another, too, up to a million, or as many as 128 MiB hold.
     seed : int, optional
         Makes a shuffled order the same in every run.
     repeat : bool or int
         True: without end. A number: so many epochs in one.
     drop_remainder : bool
         Leave out a last element that is smaller than `batch_size`.
-    unit : {"patch", "pixel"}
-        What an example is: a patch, or each of its pixels by itself, row-major.
+    unit : {"patch", "pixel"}, optional
+        What an example is: a patch, or each of its pixels by itself, row-major. Default: "patch"; "pixel",
+        and nothing else, where each record is one: SequenceExamples, rows of a table.
     margins : {"keep", "trim"}, optional
         Whether the margin that `kernel_size` added is part of a patch. Default: "keep" for patches,
         "trim" for pixels, so that each pixel of the raster comes once.
@@ -91,6 +96,9 @@ def tf_dataset(
         Needed for patches from files without a mixer. Never with a mixer.
     kernel_size : int or (width, height), optional
         Where it cannot be told from the length of the records.
+    tensor_depths : mapping from band to int, optional
+        Depths of array bands, where no sidecar tells them and the first record does not: several depths
+        fit, or its series is not the longest.
     num_parallel_reads : int, optional
         Shards read at a time when shuffled. Default: TensorFlow decides. In order, they are
         read one by one.
@@ -100,18 +108,28 @@ def tf_dataset(
     Returns
     -------
     tf.data.Dataset
-        Elements are ``inputs`` or ``(inputs, targets)``: float32 tensors of shape
-        ``(batch, height, width, bands)``, or ``(batch, bands)`` for pixels.
+        Elements are ``inputs`` or ``(inputs, targets)``, float32 unless `target_dtype` says otherwise:
+
+        =======  ===================================  ===========================================
+        unit     scalar bands alone                   with array bands
+        =======  ===================================  ===========================================
+        "patch"  ``(batch, height, width, bands)``    ``(batch, steps, height, width, bands)``
+        "pixel"  ``(batch, bands)``                   ``(batch, steps, bands)``
+        =======  ===================================  ===========================================
 
     Raises
     ------
     OptionError
-        If a band is not in the records, or an option cannot be used.
+        If a band is not in the records, bands have several depths, or an option cannot be used.
     MissingShardError
         If shards of a mixer are not there.
 
     Notes
     -----
+    Series that lack steps (``drop_masked_steps``) are filled up behind, to the depth of their band, with the
+    export's ``default_value``; with 0 where no sidecar tells it. Several further dimensions of a band are
+    one axis of steps, in their order, as in the records.
+
     float_list, int64_list and byte blobs (uint8) are all read; see `xee_tf.feature_spec`. Local files
     are read by TensorFlow, others through fsspec, by Python, record by record.
 
@@ -134,7 +152,7 @@ def tf_dataset(
     import tensorflow as tf
 
     input_names, target_names = _names("inputs", inputs), _names("targets", targets)
-    _check_choice("unit", unit, ("patch", "pixel"))
+    _check_choice("unit", unit, ("patch", "pixel", None))
     _check_choice("margins", margins, ("keep", "trim", None))
     _check_choice("target_margins", target_margins, ("keep", "trim", None))
     for name, number, least in (
@@ -145,9 +163,6 @@ def tf_dataset(
     ):
         if number < least:
             raise OptionError(f"{name} must be at least {least}; got {number!r}.")
-    margins = margins or ("trim" if unit == "pixel" else "keep")
-    if unit == "pixel" and target_margins not in (None, margins):
-        raise OptionError("target_margins differ from margins: the pixels of inputs and targets must match.")
 
     sources = open_sources(
         files_or_mixer,
@@ -155,6 +170,7 @@ def tf_dataset(
         bands=list(dict.fromkeys([*input_names, *target_names])),
         patch_dimensions=patch_dimensions,
         kernel_size=kernel_size,
+        tensor_depths=tensor_depths,
         storage_options=storage_options,
     )
     source = sources[0]
@@ -164,14 +180,18 @@ def tf_dataset(
                 f"The exports do not go together: {source} holds {source.content}, {other} holds "
                 f"{other.content}. Export them with the same options, or make a dataset of each."
             )
-    if unit == "patch" and not source.shaped:
-        raise OptionError(
-            f"Nothing tells the shape of the patches in {source}: give the mixer instead of its files, or "
-            "patch_dimensions=(width, height)."
-        )
+    unit = _unit(unit, source)
+    margins = margins or ("trim" if unit == "pixel" else "keep")
+    if unit == "pixel" and target_margins not in (None, margins):
+        raise OptionError("target_margins differ from margins: the pixels of inputs and targets must match.")
+    sides = [Side.of(source, input_names, margins == "trim", "float32")]
+    if target_names:
+        sides.append(Side.of(source, target_names, (target_margins or margins) == "trim", target_dtype))
 
     count = _total(sources)
-    raw = _read([shard for each in sources for shard in each.shards], shuffle, seed, num_parallel_reads)
+    raw = serialised_records(
+        [shard for each in sources for shard in each.shards], shuffle, seed, num_parallel_reads
+    )
     if count is not None:
         # Progress bars know where they are, and a record that went missing since is an error.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
@@ -181,15 +201,14 @@ def tf_dataset(
     if repeat:
         raw = raw.repeat(None if repeat is True else int(repeat))
 
-    sides = [(input_names, margins == "trim", "float32")]
-    if target_names:
-        sides.append((target_names, (target_margins or margins) == "trim", target_dtype))
-    parse = _parser(source, sides, flat=unit == "pixel")
-    if unit == "patch":
+    parse = batch_parser(source, sides, flat=unit == "pixel")
+    if unit == "patch" or source.pixelwise:
         data = raw.batch(batch_size, drop_remainder=drop_remainder)
         data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     else:
-        pool = raw.batch(max(1, _POOL_PIXELS // source.stored.pixels))
+        values = sum(len(side.bands) * (side.depth or 1) for side in sides)
+        pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))
+        pool = raw.batch(max(1, pixels // source.stored.pixels))
         data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         if shuffle:
             seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
@@ -197,8 +216,8 @@ def tf_dataset(
         data = data.rebatch(batch_size, drop_remainder=drop_remainder)
         if count is not None and repeat is not True:
             area = source.core if margins == "trim" else source.stored
-            pixels = count * area.pixels * int(repeat or 1)
-            steps = pixels // batch_size if drop_remainder else -(-pixels // batch_size)
+            total = count * area.pixels * int(repeat or 1)
+            steps = total // batch_size if drop_remainder else -(-total // batch_size)
             data = data.apply(tf.data.experimental.assert_cardinality(steps))
     if not target_names:
         data = data.map(lambda image: image)
@@ -210,28 +229,66 @@ def feature_spec(
     *,
     bands: Sequence[str] | None = None,
     records: Sequence[PathLike] | None = None,
+    kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """How `tf.io.parse_example` has to read the records of an export.
+) -> dict[str, Any] | SequenceSpec:
+    """How TensorFlow has to read the records of an export, or of a table.
 
-    Kinds and lengths are those of the first record. A float or int64 list has the shape (height, width),
-    margins included, where a mixer tells it, and else (values,). A byte band is one string a record:
-    ``tf.io.decode_raw(value, tf.uint8)``.
+    Kinds and lengths are those of the first record. Bands that were collapsed are one feature, under the
+    name of the first one.
 
     Parameters
     ----------
-    files_or_mixer, records, storage_options
+    files_or_mixer, records, kernel_size, tensor_depths, storage_options
         As in `tf_dataset`.
     bands : sequence of str, optional
         Default: all, in the order of the record.
 
     Returns
     -------
-    dict
-        Name to `tf.io.FixedLenFeature`.
+    dict or SequenceSpec
+        Of Examples: name to `tf.io.FixedLenFeature`, for `tf.io.parse_example`. The shape of a float or
+        int64 list is [height, width], margins included, or [depth, height, width] of an array band. A
+        byte band is one string a record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
+        Where there is no mixer all lists are flat: [values], of strings [1], as
+        `xee_tf.TableResult.feature_spec` has them of a table.
+
+        Of SequenceExamples: a pair ``(context, sequence)`` of such dictionaries, for
+        ``tf.io.parse_single_sequence_example(record, *spec)`` or ``tf.io.parse_sequence_example``. Scalar
+        bands are `tf.io.FixedLenFeature`, array bands `tf.io.FixedLenSequenceFeature`, of one value (byte
+        bands: of one string of one byte). Without any array band a SequenceExample is an Example, to
+        the byte, and its spec a dictionary.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, tensorflow as tf, xarray as xr, xee_tf
+    >>> x, y = 7e5 + 30 * np.arange(4.0), 5e6 - 30 * np.arange(4.0)
+    >>> ds = xr.Dataset(
+    ...     {"slope": (("y", "x"), np.ones((4, 4))), "ndvi": (("time", "y", "x"), np.ones((3, 4, 4)))},
+    ...     coords={"x": x, "y": y},
+    ...     attrs={"crs": "EPSG:32633"},
+    ... )
+    >>> folder = tempfile.mkdtemp()
+    >>> patches = ds.tfexport(f"{folder}/patches", patch_dimensions=4)
+    >>> {name: feature.shape for name, feature in feature_spec(f"{folder}/patches-mixer.json").items()}
+    {'slope': [4, 4], 'ndvi': [3, 4, 4]}
+    >>> series = ds.tfexport(f"{folder}/series", patch_dimensions=4, sequence_data=True)
+    >>> spec = feature_spec(f"{folder}/series-mixer.json")
+    >>> record = next(iter(tf.data.TFRecordDataset(series.files[0].path, "GZIP")))
+    >>> context, sequence = tf.io.parse_single_sequence_example(record, *spec)
+    >>> context["slope"].numpy(), sequence["ndvi"].numpy()
+    (np.float32(1.0), array([1., 1., 1.], dtype=float32))
     """
-    [source, *_] = open_sources(files_or_mixer, records=records, bands=bands, storage_options=storage_options)
-    return _spec(source)
+    [source, *_] = open_sources(
+        files_or_mixer,
+        records=records,
+        bands=bands,
+        kernel_size=kernel_size,
+        tensor_depths=tensor_depths,
+        storage_options=storage_options,
+    )
+    return record_spec(source)
 
 
 def _total(sources: Sequence[Source]) -> int | None:
@@ -240,93 +297,21 @@ def _total(sources: Sequence[Source]) -> int | None:
     return sum(counts) if len(counts) == len(sources) else None
 
 
-def _spec(source: Source) -> dict[str, Any]:
-    import tensorflow as tf
-
-    kinds = {"float": tf.float32, "int64": tf.int64}
-    spec = {}
-    for feature in source.features:
-        if feature.kind == "bytes":
-            spec[feature.name] = tf.io.FixedLenFeature([], tf.string)
-        else:
-            shape = source.stored.shape if source.shaped else (feature.size,)
-            spec[feature.name] = tf.io.FixedLenFeature(shape, kinds[feature.kind])
-    return spec
-
-
-def _read(
-    shards: Sequence[Shard], shuffle: bool | int, seed: int | None, parallel: int | None
-) -> tf.data.Dataset:
-    """Serialised records: in exact order, or from several files at a time if shuffled."""
-    import tensorflow as tf
-
-    numbers = tf.data.Dataset.range(len(shards))
-    if not shuffle:
-        return numbers.flat_map(_shard_reader(shards))
-    return numbers.shuffle(len(shards), seed=seed).interleave(
-        _shard_reader(shards),
-        cycle_length=min(len(shards), parallel or _OPEN_FILES),
-        num_parallel_calls=parallel or tf.data.AUTOTUNE,
-        deterministic=seed is not None,
-    )
-
-
-def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
-    """A function from the number of a shard to its records."""
-    import tensorflow as tf
-
-    if not all(isinstance(shard.location.fs, LocalFileSystem) for shard in shards):
-        return lambda number: tf.data.Dataset.from_generator(
-            lambda index: _stream(shards[index]),
-            args=(number,),
-            output_signature=tf.TensorSpec((), tf.string),
+def _unit(unit: Unit | None, source: Source) -> Unit:
+    """What an example is, if the records allow it."""
+    if source.pixelwise:
+        if unit == "patch":
+            raise OptionError(
+                f"unit='patch' needs patches, but each record of {source} is a single pixel: leave unit out, "
+                "or export without sequence_data."
+            )
+        return "pixel"
+    if unit != "pixel" and not source.shaped:
+        raise OptionError(
+            f"Nothing tells the shape of the patches in {source}: give the mixer instead of its files, or "
+            "patch_dimensions=(width, height)."
         )
-    paths = tf.constant([shard.location.path for shard in shards])
-    kinds = tf.constant(["" if shard.access == "plain" else "GZIP" for shard in shards])
-    return lambda number: tf.data.TFRecordDataset(paths[number], kinds[number], buffer_size=_READ_BYTES)
-
-
-def _stream(shard: Shard) -> Iterator[bytes]:
-    """The records of one shard, one by one, their checksums compared."""
-    with shard.location.open() as file:
-        source = file if shard.access == "plain" else igzip.open(file)  # type: ignore[no-untyped-call]
-        number = 0
-        while head := source.read(HEADER):
-            length = read_length(memoryview(head), 0, number, str(shard))
-            frame = memoryview(head + source.read(length + FOOTER))
-            yield bytes(check_data(frame, 0, length, number, str(shard)))
-            number += 1
-
-
-def _parser(
-    source: Source, sides: Sequence[tuple[Sequence[str], bool, Any]], *, flat: bool
-) -> Callable[[Any], Any]:
-    """A function from a batch of serialised records to one tensor for each side, bands last.
-
-    A side is (bands, whether margins are trimmed, dtype).
-    """
-    import tensorflow as tf
-
-    spec = _spec(source)
-    height, width = source.stored.shape
-    top, left = source.margin.shape
-
-    def pixels(values: Any) -> Any:
-        if values.dtype == tf.string:
-            values = tf.io.decode_raw(values, tf.uint8)
-        return tf.reshape(values, (-1, height, width))
-
-    def parse(batch: Any) -> Any:
-        values = tf.io.parse_example(batch, spec)
-        tensors = []
-        for names, trim, dtype in sides:
-            tensor = tf.stack([tf.cast(pixels(values[name]), dtype) for name in names], axis=-1)
-            if trim:
-                tensor = tensor[:, top : height - top, left : width - left]
-            tensors.append(tf.reshape(tensor, (-1, len(names))) if flat else tensor)
-        return tuple(tensors)
-
-    return parse
+    return unit or "patch"
 
 
 def _mix(tensors: Any, seed: Any) -> Any:

@@ -13,15 +13,13 @@ from xee_tf.dimensions import BandDimensions
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.access import Shard, read_records
-from xee_tf.reading.content import RecordOrder, choose_features
+from xee_tf.reading.content import RecordOrder, choose_features, fitting_fill
 from xee_tf.reading.reader import ImageReader
 from xee_tf.records.decoding import decode_frames
-from xee_tf.records.example import Kind, RecordLayout
+from xee_tf.records.example import RecordLayout
 from xee_tf.records.sequence_decoding import decode_sequences
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]
-
-_LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
 
 
 @dataclass(frozen=True)
@@ -190,18 +188,10 @@ def _decode(
         buffer,
         layout,
         steps={feature.name: reader.depths[feature.name] // feature.size for feature in layout.sequences},
-        fill={feature.name: _fill(reader.fill, feature.kind) for feature in layout.sequences},
+        fill={feature.name: fitting_fill(reader.fill, feature.kind) for feature in layout.sequences},
         source=source,
         first=first,
         verify=reader.verify,
     )
     series = {name: each.reshape(found.count, -1) for name, each in found.sequences.items()}
     yield found.count, {**found.context, **series}
-
-
-def _fill(value: float, kind: Kind) -> float:
-    """What stands for steps that are not there, in a type that may not hold it: clamped, as in an export."""
-    if kind == "float":
-        return value
-    low, high = _LIMITS[kind]
-    return min(max(int(value), low), high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from xee_tf.reading.content import (
     choose_features,
     content_of,
     infer_content,
+    read_order,
 )
 from xee_tf.reading.find import check_order, find_records
 from xee_tf.reading.shards import first_record, number_shards, open_shards
-from xee_tf.records.decoding import read_layout
 from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
+from xee_tf.records.sequence_wire import read_sequence_layout
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["ImageReader", "Records", "open_reader"]
@@ -148,7 +149,7 @@ def open_reader(
     source, data = _first_record(shards, name, described)
     patch, total = described.patch, described.total_patches
     try:
-        order, steps = _read_order(data)
+        order, steps = read_order(data)
         content = None if dimensions is None else content_of(order, dimensions, patch, kernel)
         told = content is not None
         names = [feature.name for feature in order.features]
@@ -159,8 +160,9 @@ def open_reader(
                     "export; if not, remove that file, or say how deep bands are with "
                     "tensor_depths={band: depth}."
                 )
-            wanted = choose_features(order, choose_bands(names, bands))
-            content = infer_content(wanted, patch, steps=steps, kernel=kernel, depths=tensor_depths)
+            names = choose_bands(names, bands)
+            infer = partial(infer_content, order, patch, names=names, kernel=kernel, depths=tensor_depths)
+            content = infer(steps=steps)
     except RecordError as error:
         raise RecordError(f"{source}: record 0: {error}") from None
     record_size = len(data) + FRAMING if order.exact else None
@@ -171,7 +173,10 @@ def open_reader(
         # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
         pixels = content.per_patch == 1
         if sum(shard.records for shard in counted) == total * (patch.pixels if pixels else 1):
-            content = infer_content(wanted, patch, kernel=kernel, depths=tensor_depths, pixels=pixels)
+            try:
+                content = infer(pixels=pixels)
+            except RecordError as error:
+                raise RecordError(f"{source}: record 0: {error}") from None
     announced = f"{name} announces {total} records"
     if content.per_patch > 1:
         announced = f"{name} announces {total} patches of {patch.pixels} pixels, a record each"
@@ -201,14 +206,6 @@ def _first_record(shards: Sequence[Shard], mixer: str, described: Mixer) -> tupl
         if data is not None:
             return shard, data
     raise MissingShardError(f"{mixer} announces {described.total_patches} patches; the shards hold none.")
-
-
-def _read_order(data: bytes) -> tuple[RecordOrder, dict[str, int]]:
-    """All features of a record, and the steps of its series."""
-    _, series = decode_sequence_example(data)
-    if not series:
-        return read_layout(data), {}
-    return read_sequence_layout([data]), {name: len(steps) for name, steps in series.items()}
 
 
 def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:

@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xee_tf.dimensions import BandDimensions
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.geometry import Size
-from xee_tf.reading.margins import infer_margin
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.reading.content import RecordOrder, choose_bands, choose_features, infer_content, read_order
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
-from xee_tf.records.decoding import read_layout
-from xee_tf.records.example import Feature
+from xee_tf.records.example import RecordLayout
+from xee_tf.records.framing import FRAMING
+from xee_tf.records.sequence import SequenceLayout
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Source", "Sources", "open_sources"]
 
 Sources = PathLike | Location | Sequence[PathLike | Location]
+
+_PIXEL = Size(x=1, y=1)
 
 
 @dataclass(frozen=True)
@@ -28,27 +32,36 @@ class Source:
     Parameters
     ----------
     shards : tuple of Shard
-    features : tuple of Feature
-        The bands that are wanted.
+    layout : RecordLayout or SequenceLayout
+        The features that hold the bands that are wanted.
+    bands : tuple of BandDimensions
+        Those bands.
+    depths : mapping from feature to int
+        Values a pixel.
     stored : Size
-        Pixels of a patch with its margins; where nothing tells, one long row of them.
+        Pixels of a record, a patch's margins included; where nothing tells, one long row of them.
     margin : Size
         Pixels on every side that are not the patch's own.
     shaped : bool
-        Whether something tells the shape.
+        Whether records are patches of a known shape.
     records : int or None
         How many there are, where a mixer tells.
     record_bytes : int
         Bytes of a record, other bands included.
+    fill : float
+        What stands for the steps that a SequenceExample lacks.
     """
 
     shards: tuple[Shard, ...]
-    features: tuple[Feature, ...]
+    layout: RecordOrder
+    bands: tuple[BandDimensions, ...]
+    depths: Mapping[str, int]
     stored: Size
     margin: Size
     shaped: bool
     records: int | None
     record_bytes: int
+    fill: float = 0
 
     def __str__(self) -> str:
         return self.shards[0].location.name
@@ -59,10 +72,30 @@ class Source:
         return Size(x=self.stored.x - 2 * self.margin.x, y=self.stored.y - 2 * self.margin.y)
 
     @property
+    def pixelwise(self) -> bool:
+        """Whether each record is a pixel, or the row of a table."""
+        return not self.shaped and self.stored == _PIXEL
+
+    @property
     def content(self) -> str:
         """What a record holds, in words; sources that are read together must have the same."""
-        bands = ", ".join(f"{feature.name} ({feature.kind})" for feature in self.features)
-        return f"patches of {self.core.x} x {self.core.y} pixels and margins of {self.margin.xy} in {bands}"
+        kinds = {feature.name: feature.kind for feature in self.layout.features}
+        bands = []
+        for band in self.bands:
+            depth = f", {band.depth} steps" if band.dims else ""
+            whole = self.depths[band.feature]
+            place = "" if whole == band.depth else f", from {band.first} of {whole} in {band.feature!r}"
+            bands.append(f"{band.name} ({kinds[band.feature]}{depth}{place})")
+        records = f"patches of {self.core.x} x {self.core.y} pixels and margins of {self.margin.xy}"
+        if isinstance(self.layout, SequenceLayout):
+            records = f"series of pixels, padded with {self.fill:g},"
+        elif self.pixelwise:
+            records = "single pixels"
+        return f"{records} in {', '.join(bands)}"
+
+    def band(self, name: str) -> BandDimensions:
+        """The band of a name."""
+        return next(band for band in self.bands if band.name == name)
 
 
 def open_sources(
@@ -72,6 +105,7 @@ def open_sources(
     bands: Sequence[str] | None = None,
     patch_dimensions: int | Sequence[int] | None = None,
     kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> list[Source]:
     """Open what a user named: mixers, files, patterns; files that follow one another are one source.
@@ -101,26 +135,35 @@ def open_sources(
             files += _matching(location)
             continue
         if files:
-            opened.append(_open_files(files, bands, patch_dimensions, kernel_size))
+            opened.append(_open_files(files, bands, patch_dimensions, kernel_size, tensor_depths))
             files = []
         if patch_dimensions is not None:
             raise OptionError("patch_dimensions are for files without a mixer: the mixer has its own.")
         reader = open_reader(
-            location, records, kernel_size=kernel_size, bands=bands, storage_options=storage_options
+            location,
+            records,
+            kernel_size=kernel_size,
+            tensor_depths=tensor_depths,
+            bands=bands,
+            storage_options=storage_options,
         )
+        patches = reader.per_patch == 1 and isinstance(reader.layout, RecordLayout)
         opened.append(
             Source(
                 shards=reader.shards,
-                features=reader.layout.features,
-                stored=reader.grid.stored,
+                layout=reader.layout,
+                bands=reader.bands,
+                depths=reader.depths,
+                stored=reader.grid.stored if patches else _PIXEL,
                 margin=reader.grid.margin,
-                shaped=True,
-                records=len(reader.grid),
-                record_bytes=reader.order.framed_size,
+                shaped=patches,
+                records=len(reader.grid) * reader.per_patch,
+                record_bytes=reader.record_bytes,
+                fill=reader.fill,
             )
         )
     if files:
-        opened.append(_open_files(files, bands, patch_dimensions, kernel_size))
+        opened.append(_open_files(files, bands, patch_dimensions, kernel_size, tensor_depths))
     if not opened:
         raise OptionError("There is nothing to read: name a mixer, TFRecord files, or a pattern of files.")
     return opened
@@ -141,30 +184,68 @@ def _open_files(
     bands: Sequence[str] | None,
     patch_dimensions: int | Sequence[int] | None,
     kernel_size: int | Sequence[int] | None,
+    depths: Mapping[str, int] | None,
 ) -> Source:
     """Files without a mixer: their first record tells the bands, the user tells the shape."""
-    shards = open_shards(files)
-    data = next((record for record in map(first_record, shards) if record is not None), None)
-    if data is None:
-        raise RecordError(f"{shards[0]} holds no record.")
-    layout = read_layout(data)
-    features = {feature.name: feature for feature in layout.features}
-    for band in bands or ():
-        if band not in features:
-            raise OptionError(f"There is no band {band!r}; there are {', '.join(map(repr, features))}.")
-    chosen = tuple(features[band] for band in (features if bands is None else bands))
-    size = chosen[0].size
-    if bands and any(feature.size != size for feature in chosen):
-        lengths = ", ".join(f"{feature.name!r} {feature.size}" for feature in chosen)
-        raise OptionError(f"The bands differ in values a record, {lengths}: they cannot be stacked.")
-    stored, margin = Size(x=size, y=1), Size(x=0, y=0)
-    if patch_dimensions is not None:
-        core = Size.from_xy(patch_dimensions, "patch_dimensions")
-        kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
-        margin = infer_margin(core, size, kernel=kernel, band=chosen[0].name)
-        stored = Size(x=core.x + 2 * margin.x, y=core.y + 2 * margin.y)
-    elif kernel_size is not None:
+    if kernel_size is not None and patch_dimensions is None:
         raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
+    shards = tuple(open_shards(files))
+    found = next(((shard, data) for shard in shards if (data := first_record(shard)) is not None), None)
+    if found is None:
+        raise RecordError(f"{shards[0]} holds no record.")
+    shard, data = found
+    kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
+    try:
+        order, series = read_order(data)
+        names = choose_bands([feature.name for feature in order.features], bands)
+        wanted = choose_features(order, names)
+        if isinstance(order, RecordLayout) and patch_dimensions is not None:
+            patch = Size.from_xy(patch_dimensions, "patch_dimensions")
+            content = infer_content(order, patch, names=names, kernel=kernel, depths=depths)
+        else:
+            patch = _row(order, wanted, depths or {}, bands is None)
+            content = infer_content(wanted, patch, steps=series, kernel=_PIXEL, depths=depths)
+    except RecordError as error:
+        raise RecordError(f"{shard}: record 0: {error}") from None
+    known = {band.name: band for band in content.bands}
+    patches = content.per_patch == 1
     return Source(
-        tuple(shards), chosen, stored, margin, patch_dimensions is not None, None, layout.framed_size
+        shards=shards,
+        layout=wanted,
+        bands=tuple(known[name] for name in names),
+        depths=content.depths,
+        stored=PatchGrid(patch, patch, content.margin).stored if patches else _PIXEL,
+        margin=content.margin,
+        shaped=patches and patch_dimensions is not None and isinstance(order, RecordLayout),
+        records=None,
+        record_bytes=len(data) + FRAMING,
+        fill=content.fill,
+    )
+
+
+def _row(order: RecordOrder, wanted: RecordOrder, depths: Mapping[str, int], any_size: bool) -> Size:
+    """The pixels of a record whose shape nothing tells: as many as all bands have values, or one.
+
+    It is one in SequenceExamples, in a table (some feature is a single number, and longer ones are
+    array-valued), and where depths are given.
+    """
+    sizes = {feature.name: feature.size for feature in wanted.features}
+    if isinstance(order, SequenceLayout):
+        return _PIXEL
+    for name, depth in depths.items():
+        if sizes.get(name, depth) != depth:
+            raise OptionError(
+                f"tensor_depths says {depth} of {name!r}, which has {sizes[name]} values a record: are they "
+                "patches, give the mixer instead of its files, or patch_dimensions=(width, height) too."
+            )
+    if depths or any(feature.size == 1 and feature.kind != "bytes" for feature in order.features):
+        return _PIXEL
+    if len(set(sizes.values())) == 1:
+        return Size(x=max(sizes.values()), y=1)
+    if any_size:
+        return _PIXEL
+    listed = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
+    raise OptionError(
+        f"The bands differ in values a record, {listed}: are they array bands, give the mixer instead of its "
+        "files, or patch_dimensions=(width, height)."
     )
