@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips"]
+__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
 
 Pieces = Sequence[tuple[Piece, NDArray[Any]]]
 
@@ -42,6 +42,10 @@ class PlaneRule:
     first: int
     default: float
     nodata: float | None = None
+
+    def may_mask(self, dtype: np.dtype[Any]) -> bool:
+        """Whether pixels of a dtype can be masked at all."""
+        return self.masked(np.empty(0, dtype)) is not None
 
     def masked(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Where `values` are masked; None where a look at the dtype shows that nothing can be."""
@@ -168,18 +172,21 @@ def assemble(
     bands : list of ndarray
         (depth, height, width) each, masked pixels already replaced by the default.
     masks : list of ndarray of bool, or None
-        Of the same shapes, true where masked; None unless wanted.
+        Of the same shapes, true where masked; views of a single False where nothing is. None unless wanted.
     """
     mask = None
     if mask_plane is not None:
         covered = [(piece, values) for piece, values in pieces if piece.plane == mask_plane]
         mask, _ = _place(window, covered, BandRule("|b1", 1, (PlaneRule(mask_plane, 0, False),)), False)
-    bands, masks = [], []
+    bands: list[NDArray[Any]] = []
+    masks: list[NDArray[np.bool_]] = []
     for rule in rules:
         numbers = {plane.plane for plane in rule.planes}
         own = [(piece, values) for piece, values in pieces if piece.plane in numbers]
-        band = _whole(window, own, rule) if mask is None and not want_masks else None
-        if band is None:
+        band = _whole(window, own, rule) if mask is None else None
+        if band is not None:
+            masks.append(np.broadcast_to(np.False_, band.shape))
+        else:
             band, masked = _place(window, own, rule, want_masks)
             if mask is not None:
                 for plane in rule.planes:
@@ -206,6 +213,33 @@ def cut_row(band: NDArray[Any], window: Window, y: PatchAxis, x: PatchAxis, row:
         strides=(x.patch * band.strides[2], *band.strides),
         writeable=False,
     )
+
+
+def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDArray[Any]:
+    """One array (..., y, x) from parts of it, which lie anywhere; where they overlap they are added.
+
+    Parameters
+    ----------
+    target : Window
+        What is wanted; the parts cover all of it.
+    parts : sequence of (Window, ndarray)
+
+    Examples
+    --------
+    >>> one = Window(0, 1, 0, 2), np.array([[1, 2]])
+    >>> two = Window(0, 1, 1, 4), np.array([[10, 20, 30]])
+    >>> stitch(Window(0, 1, 0, 3), [one, two]).tolist()
+    [[1, 12, 20]]
+    """
+    if len(parts) == 1:
+        window, values = parts[0]
+        return values[_within(target, window)]
+    first = parts[0][1]
+    out = np.zeros((*first.shape[:-2], *target.shape), first.dtype)
+    for window, values in parts:
+        common = _overlap(window, target)
+        out[_within(common, target)] += values[_within(common, window)]
+    return out
 
 
 def _whole(window: Window, pieces: Pieces, rule: BandRule) -> NDArray[Any] | None:

@@ -10,18 +10,33 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Any
 
+import dask.array as da
+import numpy as np
 from dask.core import flatten
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.task_spec import Alias, DataNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
-from xee_tf.blocks.assemble import cut_strips
+from xee_tf.blocks.assemble import cut_strips, stitch
 from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
+from xee_tf.geometry import Window
 
-__all__ = ["Sources", "Tasks", "block_tasks", "chunk_grids", "gather", "in_order", "to_delayed"]
+__all__ = [
+    "Part",
+    "Sources",
+    "Tasks",
+    "block_tasks",
+    "chunk_grids",
+    "each_chunk",
+    "gather",
+    "in_order",
+    "stitched_array",
+    "to_delayed",
+]
 
 Key = Any
 Tasks = dict[Any, Task]
@@ -171,6 +186,132 @@ def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources, blocks: Iter
     }
     graph = HighLevelGraph(layers, {"sources": set(), name: {"sources"}})
     return Delayed(key, graph, layer=name)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one block contributes to an array: the key of its task, and the pixels that it speaks of."""
+
+    key: Key
+    window: Window
+
+
+def stitched_array(
+    name: str,
+    band: str,
+    layers: Mapping[str, Mapping[Key, Any]],
+    parts: Sequence[Mapping[tuple[int, int], Part]],
+    *,
+    lead: Sequence[int],
+    shape: Sequence[int],
+    chunks: tuple[tuple[int, ...], tuple[int, ...]],
+    dtype: np.dtype[Any],
+) -> da.Array:
+    """A lazy array whose chunks are put together from what blocks give.
+
+    Parameters
+    ----------
+    name : str
+        Of the array.
+    band : str
+        Which of the arrays that a block's task gives: ``(*shape, y, x)``. Where windows of blocks overlap,
+        the values are added.
+    layers : mapping
+        Named tasks, those of blocks last, each layer standing on the ones before.
+    parts : sequence
+        For each index of `lead`, the parts by the row and column of their blocks.
+    lead : sequence of int
+        Lengths of axes in front, of which every step has blocks of its own.
+    shape : sequence of int
+        Lengths of axes of which blocks give all steps.
+    chunks : tuple
+        Along y and x.
+    dtype : numpy.dtype
+
+    Returns
+    -------
+    dask.array.Array
+        ``(*lead, *shape, y, x)``.
+    """
+    edges = [np.cumsum([0, *sizes]).tolist() for sizes in chunks]
+    tasks: Tasks = {}
+    zeros = (0,) * len(shape)
+    for index, blocks in zip(np.ndindex(*lead), parts, strict=True):
+        rows = _meeting(
+            edges[0], {row: (part.window.top, part.window.bottom) for (row, _), part in blocks.items()}
+        )
+        columns = _meeting(
+            edges[1], {column: (part.window.left, part.window.right) for (_, column), part in blocks.items()}
+        )
+        for row, column in np.ndindex(len(rows), len(columns)):
+            target = Window(*edges[0][row : row + 2], *edges[1][column : column + 2])
+            met = [blocks[block] for block in product(rows[row], columns[column])]
+            key = (name, *index, *zeros, row, column)
+            windows = [part.window for part in met]
+            found = List(*(TaskRef(part.key) for part in met))
+            tasks[key] = Task(key, _stitch, band, len(lead), target, windows, found)
+    graph, below = {}, set[str]()
+    dependencies = {}
+    for layer, content in {**layers, name: tasks}.items():
+        graph[layer], dependencies[layer] = MaterializedLayer(content), set(below)
+        below.add(layer)
+    ones, whole = tuple((1,) * length for length in lead), tuple((length,) for length in shape)
+    return da.Array(HighLevelGraph(graph, dependencies), name, (*ones, *whole, *chunks), dtype=dtype)
+
+
+def each_chunk(
+    work: Callable[[tuple[int, ...], Sequence[NDArray[Any]]], None],
+    arrays: Sequence[Any],
+    indices: Sequence[tuple[int, ...]],
+    name: str,
+) -> Delayed:
+    """A Delayed that calls ``work(index, chunks)`` for some chunks of several arrays together.
+
+    Parameters
+    ----------
+    work : callable
+        Must be picklable.
+    arrays : sequence of Dask arrays
+        Of one chunking along the axes that count; further ones in front of the last two are one chunk.
+    indices : sequence of tuple of int
+        Chunks by their numbers along the axes that count.
+    name : str
+        Of the tasks.
+    """
+    run = uuid.uuid4().hex
+    tasks: Tasks = {}
+    for index in indices:
+        inner = ((0,) * (array.ndim - len(index)) for array in arrays)
+        chunks = List(
+            *(
+                TaskRef((array.name, *index[:-2], *zeros, *index[-2:]))
+                for array, zeros in zip(arrays, inner, strict=True)
+            )
+        )
+        key = (f"{name}-{run}", *index)
+        tasks[key] = Task(key, work, index, chunks)
+    key = gather(tasks, f"{name}-all-{run}", _after, list(tasks))
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=arrays)
+    return Delayed(key, graph, layer=name)
+
+
+def _meeting(edges: Sequence[int], spans: Mapping[int, tuple[int, int]]) -> list[list[int]]:
+    """For each chunk along an axis the blocks that share pixels with it."""
+    return [
+        [block for block, (begin, end) in spans.items() if begin < after and end > before]
+        for before, after in pairwise(edges)
+    ]
+
+
+def _stitch(
+    band: str,
+    lead: int,
+    target: Window,
+    windows: Sequence[Window],
+    found: Sequence[Mapping[str, NDArray[Any]]],
+) -> NDArray[Any]:
+    stitched = stitch(target, [(window, each[band]) for window, each in zip(windows, found, strict=True)])
+    return stitched.reshape((1,) * lead + stitched.shape)
 
 
 def _priorities(tasks: Tasks, sources: Sources, blocks: Iterable[Key]) -> dict[Key, int]:

@@ -15,15 +15,16 @@ from dask.delayed import Delayed
 
 from xee_tf.bands import add_bands, image_dataset
 from xee_tf.blocks.graph import chunk_grids
+from xee_tf.blocks.run import run_graph
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import read_bands
+from xee_tf.export.clear import clear
 from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
-from xee_tf.export.run import clear, compute_export
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
 from xee_tf.records.example import FeatureTypes
@@ -180,7 +181,7 @@ def export_image(
     if not compute:
         return delayed
     try:
-        return compute_export(delayed, progress)
+        return run_graph(delayed, progress)
     except BaseException:
         for job in jobs:
             clear(job.folder)

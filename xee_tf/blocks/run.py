@@ -1,18 +1,15 @@
-"""Running a graph that writes files, and clearing up after one that failed."""
+"""Running graphs: where Dask would compute, and with a bar if one is wanted."""
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
 
-from xee_tf.storage import Location
-
-__all__ = ["clear", "compute_export", "on_cluster"]
+__all__ = ["on_cluster", "run_graph"]
 
 
 def on_cluster() -> bool:
@@ -20,20 +17,7 @@ def on_cluster() -> bool:
     return getattr(get_scheduler(), "__self__", None).__class__.__module__.startswith("distributed")
 
 
-def clear(folder: Location) -> None:
-    """Remove what a failed export has put aside, while tasks that had begun may still add to it."""
-    deadline = time.monotonic() + 10
-    quiet = 0
-    while quiet < 3 and time.monotonic() < deadline:
-        with suppress(Exception):  # the error that made the export fail is the one to show
-            quiet += 1
-            if folder.exists():
-                quiet = 0
-                folder.remove(recursive=True)
-        time.sleep(0.05)
-
-
-def compute_export(delayed: Delayed, progress: bool) -> Any:
+def run_graph(delayed: Delayed, progress: bool) -> Any:
     """The result of a Delayed, with Dask's own bar if one is wanted."""
     if progress and on_cluster():
         from distributed import get_client
