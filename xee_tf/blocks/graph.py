@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "each_chunk",
     "gather",
     "in_order",
+    "in_turns",
     "stitched_array",
     "to_delayed",
 ]
@@ -169,6 +170,40 @@ def in_order(tasks: Tasks, keys: Sequence[Key], name: str) -> dict[Key, Key]:
         before = [TaskRef(key)]
         renamed[done] = key
     return renamed
+
+
+def in_turns(sources: Sources, layout: BlockLayout, name: str) -> Sources:
+    """Sources whose chunks are loaded block by block, by a scheduler on one machine.
+
+    No block has to wait for another as with `in_order`, so that a part of a lazy array needs only its
+    own chunks. Dask starts with tasks that stand on the longest chain of others: there is one of empty
+    tasks, of which the first block's chunks get the whole and the last block's the least. All wait for
+    its end too, or else those that need the least would be ready first.
+
+    Parameters
+    ----------
+    sources : Sources
+        Of one or more images on the layout, one after the other.
+    layout : BlockLayout
+    name : str
+        Of the empty tasks.
+    """
+    homes: dict[tuple[int, int], dict[Key, None]] = {}
+    for number, rows in enumerate(sources.keys):
+        plane = number % len(layout.planes)
+        for iy, ix in layout.chunks(plane):
+            homes.setdefault(layout.home(plane, iy, ix), {})[rows[iy][ix]] = None
+    tasks = dict(sources.graph)
+    turns = [(name, number) for number in range(len(homes) + 1)]
+    tasks[turns[0]] = Task(turns[0], _after, None)
+    for before, turn in pairwise(turns):
+        tasks[turn] = Task(turn, _after, None, TaskRef(before))
+    *longer, end = turns
+    for home, turn in zip(sorted(homes), reversed(longer), strict=True):
+        for key in homes[home]:
+            if not isinstance(tasks[key], DataNode):
+                tasks[key] = Task(key, _after, tasks[key], TaskRef(turn), TaskRef(end))
+    return replace(sources, graph=tasks)
 
 
 def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[Key], *args: Any) -> Key:

@@ -6,7 +6,6 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +17,8 @@ from affine import Affine
 from dask.delayed import Delayed
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.bands import add_bands, image_dataset
-from xee_tf.blocks.assemble import BandRule, PlaneRule, assemble
+from xee_tf.bands import add_bands, image_dataset, plane_array
+from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.graph import Sources, Work, block_tasks, chunk_grids
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
@@ -38,7 +37,6 @@ from xee_tf.tables.values import column_values
 __all__ = ["sample_table"]
 
 _CHUNK_SIDE = 1024
-_STEP = "step of an array band"
 
 
 def sample_table(
@@ -173,30 +171,20 @@ def _read_bands(
                 f"Band {name!r} has dtype {variable.dtype}: a table holds numbers. Convert it, for example "
                 f"ds[{name!r}].astype('float32'), or leave it out."
             )
-        nodata = variable.rio.nodata
         extra = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
-        single = [dim for dim in variable.dims if dim not in (y, x, *extra)]
-        plain = (
-            variable.drop_vars(list(variable.coords)).isel(dict.fromkeys(single, 0)).transpose(*extra, y, x)
+        column = Column(name, "float", tuple(variable.sizes[dim] for dim in extra))
+        array = plane_array(variable, extra, y, x, sides=(_CHUNK_SIDE, _CHUNK_SIDE))
+        rule = BandRule.of(
+            array.chunks,
+            planes,
+            dtype=np.result_type(variable.dtype, np.float32).str,
+            default=np.nan,
+            nodata=variable.rio.nodata,
         )
-        column = Column(name, "float", plain.shape[:-2])
-        if len(extra) > 1:
-            plain = plain.stack({_STEP: extra}, create_index=False).transpose(_STEP, y, x)
-        if plain.chunks is None:
-            plain = plain.chunk({y: _CHUNK_SIDE, x: _CHUNK_SIDE})
-        steps = plain.chunks[0] if extra and plain.chunks else (1,)
-        firsts = [0, *accumulate(steps)][:-1]
-        absent = None if nodata is None else np.asarray(nodata).item()
-        rule = BandRule(
-            np.result_type(variable.dtype, np.float32).str,
-            column.size,
-            tuple(PlaneRule(planes + i, first, np.nan, absent) for i, first in enumerate(firsts)),
-            np.nan,
-        )
-        planes += len(firsts)
+        planes += len(rule.planes)
         columns.append(column)
         rules.append(rule)
-        arrays.append(plain.data)
+        arrays.append(array)
     if not columns:
         raise OptionError("There is nothing to sample: the image has no bands.")
     return tuple(columns), tuple(rules), arrays
