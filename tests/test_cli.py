@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rioxarray
 
@@ -79,12 +81,12 @@ def test_upload_and_inspect(scene, tmp_path, capsys):
         writer.write({"class": np.arange(9 * 20 * 30, dtype="float32").reshape(9, 20, 30) % 7})
     records, mixer = str(tmp_path / "predicted.tfrecord"), str(export.mixer)
     target = tmp_path / "class.tif"
-    assert main(["upload", records, mixer, str(target), "--dtype", "uint8", "--nodata", "0"]) == 0
+    assert main(["upload", "image", records, mixer, str(target), "--dtype", "uint8", "--nodata", "0"]) == 0
     assert f"Wrote {target}" in capsys.readouterr().out
     tif = rioxarray.open_rasterio(target)
     assert tif.dtype == "uint8"
     np.testing.assert_array_equal(tif[0, :20, :30], np.arange(600).reshape(20, 30) % 7)
-    assert main(["upload", records, mixer, str(target)]) == 1
+    assert main(["upload", "image", records, mixer, str(target)]) == 1
     assert "--overwrite" in capsys.readouterr().err
 
     assert main(["inspect", mixer]) == 0
@@ -93,7 +95,125 @@ def test_upload_and_inspect(scene, tmp_path, capsys):
     assert "bands    2 as float: red, nir" in out
     assert "x        700000.0 to 702700.0, steps of 30.0" in out
     assert main(["inspect", records]) == 0
-    assert "class  float, 600 values" in capsys.readouterr().out
+    assert "an Example, holds\n  class  float, 600 values" in capsys.readouterr().out
+
+
+@pytest.fixture
+def cube(tmp_path):
+    """A Zarr store with a scalar band and one of three dates."""
+    ds = raster({"slope": random_band(SHAPE)})
+    values = random_band((3, *SHAPE), seed=1)
+    values[1, 5] = np.nan
+    ds["ndvi"] = (("time", "y", "x"), values)
+    ds = ds.assign_coords(time=np.array(["2020-05-01", "2020-06-01", "2021-01-01"], "datetime64[ns]"))
+    ds.rio.write_crs(ds.attrs["crs"]).to_zarr(tmp_path / "cube.zarr", zarr_format=2)
+    return str(tmp_path / "cube.zarr"), ds[["ndvi", "slope"]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        (["--tensor-depths", "ndvi=2"], {"tensor_depths": {"ndvi": 2}}),
+        (["--collapse-bands", "--tensor-depths", "ndvi=4"], {"collapse_bands": True, "tensor_depths": [4]}),
+        (["--sequence-data"], {"sequence_data": True}),
+        (["--sequence-data", "--drop-masked-steps"], {"sequence_data": True, "drop_masked_steps": True}),
+    ],
+)
+def test_array_bands_are_exported_as_by_the_function(cube, tmp_path, flags, options, capsys):
+    store, ds = cube
+    patch = ["--patch-dimensions", "30", "20", "--bands", "ndvi", "slope"]
+    assert main(["export", store, str(tmp_path / "cli"), *flags, *patch]) == 0
+    ds.tfexport(tmp_path / "function", patch_dimensions=(30, 20), **options)
+    for suffix in ("-00000.tfrecord.gz", "-mixer.json", "-dimensions.json"):
+        cli, function = (tmp_path / f"{name}{suffix}" for name in ("cli", "function"))
+        assert cli.read_bytes() == function.read_bytes()
+
+
+def test_an_export_for_each_date(cube, tmp_path, capsys):
+    arguments = [
+        "export",
+        cube[0],
+        str(tmp_path / "date"),
+        "--split-dim",
+        "time",
+        "--patch-dimensions",
+        "30",
+        "20",
+    ]
+    assert main([*arguments, "--plan"]) == 0
+    assert "exports  3, one for each step" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("<xee_tf.ExportResult>") == 3
+    mixers = sorted(path.name for path in tmp_path.glob("date*mixer.json"))
+    assert mixers == [f"date_{day}-mixer.json" for day in ("20200501", "20200601", "20210101")]
+
+
+def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
+    store, ds = cube
+    patch = ["--patch-dimensions", "30", "20"]
+    bands = ["--bands", "ndvi", "slope"]
+    for name, flags in {"patches": [], "pixels": ["--sequence-data"], "one": ["--collapse-bands"]}.items():
+        assert main(["export", store, str(tmp_path / name), *patch, *bands, *flags]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "patches-mixer.json")]) == 0
+    out = capsys.readouterr().out
+    assert "bands    2 as float: ndvi (time), slope\n" in out
+    assert "time     3 steps, 2020-05-01 to 2021-01-01\n" in out
+    assert "records  9 Examples; 1 shard" in out
+    assert main(["inspect", str(tmp_path / "pixels-mixer.json")]) == 0
+    out = capsys.readouterr().out
+    assert "bands    2 as float: ndvi (time), slope\n" in out
+    assert "records  5,400 SequenceExamples, one for each pixel, 600 a patch; 1 shard" in out
+    assert main(["inspect", str(tmp_path / "one-mixer.json")]) == 0
+    assert "ndvi (time), slope; collapsed into the feature ndvi\n" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "pixels-00000.tfrecord.gz")]) == 0
+    assert (
+        "a SequenceExample, holds\n  slope  float, 1 value\n  ndvi   float, 3 steps"
+        in capsys.readouterr().out
+    )
+
+    records, mixer = str(tmp_path / "patches-00000.tfrecord.gz"), str(tmp_path / "patches-mixer.json")
+    target = str(tmp_path / "ndvi.tif")
+    assert (
+        main(["upload", "image", records, mixer, target, "--bands", "ndvi", "--tensor-depths", "ndvi=3"]) == 0
+    )
+    expected = ds.ndvi.fillna(0)
+    np.testing.assert_array_equal(rioxarray.open_rasterio(target), expected)
+    assert main(["inspect", mixer, "--tensor-depths", "slope=3"]) == 1
+    assert "xee-tf inspect: " in capsys.readouterr().err
+
+
+def test_tables_become_points(tmp_path, capsys):
+    places = {"easting": [500_000.0, 500_030.0], "northing": [5e6, 5e6 + 30], "name": ["öak", "fir"]}
+    xee_tf.export_table(pd.DataFrame(places), tmp_path / "sites")
+    records, target = str(tmp_path / "sites.tfrecord.gz"), str(tmp_path / "sites.gpkg")
+    assert main(["upload", "table", records, target, "--crs", "EPSG:32633"]) == 1
+    message = "name their columns with --x-column and --y-column."
+    assert message in capsys.readouterr().err
+    columns = ["--x-column", "easting", "--y_column", "northing"]
+    assert main(["upload", "table", records, target, "--crs", "EPSG:32633", *columns]) == 0
+    assert f"Wrote {target}" in capsys.readouterr().out
+    found = gpd.read_file(target)
+    assert found.crs == "EPSG:32633"
+    assert found.geometry.to_wkt().tolist() == ["POINT (500000 5000000)", "POINT (500030 5000030)"]
+    assert found.name.tolist() == ["öak", "fir"]
+    assert main(["upload", "table", records, target, "--crs", "EPSG:32633", *columns]) == 1
+    assert "xee-tf upload table: " in capsys.readouterr().err
+    again = [*columns, "--columns", "name", "--charset", "latin-1", "--overwrite"]
+    assert main(["upload", "table", records, target, "--crs", "EPSG:32633", *again]) == 0
+    assert gpd.read_file(target).name.tolist() == ["Ã¶ak", "fir"]
+
+
+@pytest.mark.parametrize("depth", ["ndvi", "=3", "ndvi=", "ndvi=x", "ndvi=-1"])
+def test_depths_are_pairs(cube, tmp_path, depth, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", cube[0], str(tmp_path / "x"), "--tensor-depths", depth])
+    assert f"{depth!r} is not of the form band=depth, such as ndvi=12" in capsys.readouterr().err
+
+
+def test_messages_name_options_as_they_are_spelled_here(cube, tmp_path, capsys):
+    assert main(["export", cube[0], str(tmp_path / "x"), "--drop-masked-steps"]) == 1
+    assert ": --drop-masked-steps needs --sequence-data: a patch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -102,14 +222,15 @@ def test_upload_and_inspect(scene, tmp_path, capsys):
         (["inspect", "none-mixer.json"], "none-mixer.json"),
         (["inspect", "none.tfrecord"], "none.tfrecord does not exist"),
         (["export", "none.tif", "out/x"], "none.tif: No such file"),
-        (["upload", "a.tfrecord", "none-mixer.json", "out.tif"], "none-mixer.json"),
+        (["upload", "image", "a.tfrecord", "none-mixer.json", "out.tif"], "none-mixer.json"),
     ],
 )
 def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith(f"xee-tf {arguments[0]}: ")
+    command = " ".join(arguments[: 2 if arguments[0] == "upload" else 1])
+    assert captured.err.startswith(f"xee-tf {command}: ")
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""

@@ -7,9 +7,12 @@ from xee_tf.errors import (
     DestinationExistsError,
     GeoreferenceError,
     GridMismatchError,
+    MissingModelError,
     MissingShardError,
     MixerError,
+    ModelError,
     OptionError,
+    PredictionError,
     RecordError,
     XeeTFError,
 )
@@ -18,6 +21,9 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.mixer import Mixer
+from xee_tf.model.prepare import PreparedModel, prepare_model
+from xee_tf.model.spec import Model
+from xee_tf.model.to_zarr import predict_to_zarr
 from xee_tf.reading.dataset import feature_spec, tf_dataset
 from xee_tf.reading.image import open_image
 from xee_tf.tables.export import TableResult, export_table
@@ -34,12 +40,17 @@ __all__ = [
     "ExportResult",
     "GeoreferenceError",
     "GridMismatchError",
+    "MissingModelError",
     "MissingShardError",
     "Mixer",
     "MixerError",
+    "Model",
+    "ModelError",
     "OptionError",
     "PatchGrid",
+    "PredictionError",
     "PredictionWriter",
+    "PreparedModel",
     "RecordError",
     "ShardInfo",
     "Size",
@@ -54,6 +65,8 @@ __all__ = [
     "open_image",
     "open_table",
     "plan_export",
+    "predict_to_zarr",
+    "prepare_model",
     "sample_table",
     "tf_dataset",
     "upload_image",

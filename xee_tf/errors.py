@@ -9,9 +9,12 @@ __all__ = [
     "DestinationExistsError",
     "GeoreferenceError",
     "GridMismatchError",
+    "MissingModelError",
     "MissingShardError",
     "MixerError",
+    "ModelError",
     "OptionError",
+    "PredictionError",
     "RecordError",
     "XeeTFError",
 ]
@@ -51,3 +54,15 @@ class DestinationError(XeeTFError, OSError):
 
 class DestinationExistsError(DestinationError, FileExistsError):
     """A destination holds files already."""
+
+
+class ModelError(XeeTFError, ValueError):
+    """A model cannot be opened, or is not what was said of it."""
+
+
+class MissingModelError(ModelError, FileNotFoundError):
+    """There is no model where one was said to be."""
+
+
+class PredictionError(XeeTFError, RuntimeError):
+    """A model refused what it was sent, or answered with something other than what was declared."""

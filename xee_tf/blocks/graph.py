@@ -106,7 +106,7 @@ class Sources:
 
 
 def block_tasks(
-    layout: BlockLayout, sources: Sources, work: Work, name: str
+    layout: BlockLayout, sources: Sources, work: Work | TaskRef, name: str
 ) -> tuple[Tasks, dict[tuple[int, int], Key]]:
     """Tasks that call `work` once for every block that owns patches.
 
@@ -118,7 +118,7 @@ def block_tasks(
         Each chunk is loaded once, however many blocks need a part of it.
     work : callable
         ``work(layout, block, pieces)`` with block = (row, column) and pieces as `assemble` takes
-        them; must be picklable.
+        them; must be picklable. Or a reference to it, where it is too large to travel in every task.
     name : str
         Of the tasks; Dask's dashboard groups by what stands in front of a hexadecimal ending.
 

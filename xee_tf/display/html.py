@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xee_tf.export.result import ExportResult
     from xee_tf.tables.export import TableResult
 
-__all__ = ["plan_html", "result_html", "table_html"]
+__all__ = ["heading", "plan_html", "result_html", "rows_html", "table_html"]
 
 # Everything is styled inline and takes the page's own colours: notebooks strip or share style sheets.
 _CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
@@ -29,13 +29,13 @@ def plan_html(plan: ExportPlan) -> str:
         f"{escape(text)}</p>"
         for text in plan.warnings
     )
-    table = _title("ExportPlan", str(plan.prefix)) + _table(plan_rows(plan)) + warnings
+    table = heading("ExportPlan", str(plan.prefix)) + rows_html(plan_rows(plan)) + warnings
     return _page(table, _picture(plan.grid, plan.block_layout.y.edges, plan.block_layout.x.edges))
 
 
 def result_html(result: ExportResult) -> str:
     """Tables of the files and a picture of the patches; ``_repr_html_`` of an `ExportResult`."""
-    table = _title("ExportResult", "") + _table(result_rows(result))
+    table = heading("ExportResult", "") + rows_html(result_rows(result))
     if result.files:
         table += _details("files", [shard_cells(shard) for shard in result.files])
     return _page(table, _picture(result.grid))
@@ -43,7 +43,7 @@ def result_html(result: ExportResult) -> str:
 
 def table_html(result: TableResult) -> str:
     """Tables of the file and its columns; ``_repr_html_`` of a `TableResult`."""
-    table = _title("TableResult", result.path) + _table(table_rows(result))
+    table = heading("TableResult", result.path) + rows_html(table_rows(result))
     columns = _details("columns", [column_cells(column) for column in result.columns])
     return f'<div style="margin:6px 0">{table}{columns}</div>'
 
@@ -54,7 +54,7 @@ def _details(what: str, rows: Sequence[Sequence[str]]) -> str:
     body = [*shown, *([(f"... and {more:,} more",)] if more else [])]
     return (
         f'<details open="" style="margin-top:6px"><summary>{len(rows):,} {what}</summary>'
-        f"{_table(body)}</details>"
+        f"{rows_html(body)}</details>"
     )
 
 
@@ -62,14 +62,16 @@ def _page(table: str, picture: str) -> str:
     return f'<div style="{_BOX}"><div>{table}</div><div>{picture}</div></div>'
 
 
-def _title(name: str, detail: str) -> str:
+def heading(name: str, detail: str) -> str:
+    """What is shown, and which one."""
     return (
         f'<div style="margin-bottom:4px"><span style="opacity:.6">xee_tf.</span><b>{name}</b> '
         f'<span style="opacity:.8">{escape(detail)}</span></div>'
     )
 
 
-def _table(rows: Iterable[Sequence[str]]) -> str:
+def rows_html(rows: Iterable[Sequence[str]]) -> str:
+    """Cells as a table; the first of each row names it."""
     body = "".join(
         "<tr>"
         + "".join(

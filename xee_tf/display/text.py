@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from xee_tf.tables.schema import Column
 
 __all__ = [
+    "Rows",
+    "aligned",
     "column_cells",
+    "crs_name",
     "grid_rows",
     "head_of",
     "image_text",
@@ -48,7 +51,7 @@ def plan_text(plan: ExportPlan) -> str:
     """What an export would write, at a glance; the repr of an `ExportPlan`."""
     warnings = [("warning", text) for text in plan.warnings]
     head = f"<xee_tf.ExportPlan {plan.prefix}".rstrip()
-    return f"{head}>\n{_aligned([*plan_rows(plan), *warnings])}"
+    return f"{head}>\n{aligned([*plan_rows(plan), *warnings])}"
 
 
 def result_text(result: ExportResult) -> str:
@@ -57,7 +60,7 @@ def result_text(result: ExportResult) -> str:
     files = [("files" if not number else "", "  ".join(shard_cells(s))) for number, s in enumerate(shown)]
     if more:
         files.append(("", f"... and {more:,} more"))
-    return f"<xee_tf.ExportResult>\n{_aligned([*result_rows(result), *files])}"
+    return f"<xee_tf.ExportResult>\n{aligned([*result_rows(result), *files])}"
 
 
 def table_text(result: TableResult) -> str:
@@ -69,7 +72,7 @@ def table_text(result: TableResult) -> str:
     if more:
         columns.append(f"... and {more:,} more")
     listed = [("" if number else "columns", line) for number, line in enumerate(columns)]
-    return f"<xee_tf.TableResult {result.path}>\n{_aligned([*table_rows(result), *listed])}"
+    return f"<xee_tf.TableResult {result.path}>\n{aligned([*table_rows(result), *listed])}"
 
 
 def image_text(reader: ImageReader) -> str:
@@ -96,7 +99,7 @@ def image_text(reader: ImageReader) -> str:
         rows.append(("" if number else "shards", text))
     if more:
         rows.append(("", f"... and {more:,} more"))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def record_text(name: str, layout: RecordLayout | SequenceLayout, steps: Mapping[str, int]) -> str:
@@ -108,7 +111,7 @@ def record_text(name: str, layout: RecordLayout | SequenceLayout, steps: Mapping
             held = _count(steps[feature.name], "step") + (f" of {held}" if feature.size > 1 else "")
         values.append((feature.name, f"{feature.kind}, {held}"))
     kind = "an Example" if isinstance(layout, RecordLayout) else "a SequenceExample"
-    return f"The first record of {name}, {kind}, holds\n{_aligned(values)}"
+    return f"The first record of {name}, {kind}, holds\n{aligned(values)}"
 
 
 def plan_rows(plan: ExportPlan) -> Rows:
@@ -235,7 +238,7 @@ def grid_rows(grid: PatchGrid) -> Rows:
     if grid.origin != Size(x=0, y=0):
         raster += f" from pixel x {grid.origin.x:,}, y {grid.origin.y:,}"
     if grid.crs:
-        raster += f"; {_crs_name(grid.crs)}"
+        raster += f"; {crs_name(grid.crs)}"
     return [("patches", patches), ("raster", raster), _edges(grid)]
 
 
@@ -278,7 +281,7 @@ def _percent(share: float) -> str:
     return "less than 0.1 %" if share < 0.001 else f"{math.floor(share * 1000 + 0.5) / 10:.3g} %"
 
 
-def _crs_name(text: str) -> str:
+def crs_name(text: str) -> str:
     """A code as it is; of a WKT its name, or that of its projection."""
     if len(text) <= 20:
         return text
@@ -301,7 +304,8 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def _aligned(rows: Rows) -> str:
+def aligned(rows: Rows) -> str:
+    """Names and what is said of them, in two columns."""
     width = max(len(name) for name, _ in rows) + 2
     indent = " " * (width + 2)
     return "\n".join(

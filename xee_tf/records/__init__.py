@@ -1,4 +1,4 @@
-"""Bytes only: Example records, TFRecord framing and gzip members, to and from numpy arrays."""
+"""Bytes only: Example records, tensors, TFRecord framing and gzip members, to and from numpy arrays."""
 
 from xee_tf.records.decoding import Batch, decode_example, decode_frames, read_layout
 from xee_tf.records.example import (
@@ -21,6 +21,15 @@ from xee_tf.records.members import (
 )
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_decoding import Sequences, decode_sequences
+from xee_tf.records.tensors import (
+    decode_tensor,
+    encode_tensor,
+    encode_tensors,
+    tensor_bound,
+    tensor_pieces,
+    tensor_size,
+    value_sizes,
+)
 from xee_tf.records.wire import Values
 
 __all__ = [
@@ -41,6 +50,9 @@ __all__ = [
     "decode_example",
     "decode_frames",
     "decode_sequences",
+    "decode_tensor",
+    "encode_tensor",
+    "encode_tensors",
     "frame",
     "index_room",
     "indexed_header",
@@ -49,4 +61,8 @@ __all__ = [
     "mask_crc",
     "read_index",
     "read_layout",
+    "tensor_bound",
+    "tensor_pieces",
+    "tensor_size",
+    "value_sizes",
 ]

@@ -19,7 +19,7 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 
 from xee_tf.bands import add_bands, image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.graph import Sources, Work, block_tasks, chunk_grids
+from xee_tf.blocks.graph import Sources, block_tasks, chunk_grids
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
 from xee_tf.export.options import IfExists
@@ -315,7 +315,7 @@ def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Seq
     name, key = f"sampler-{run}", f"samples-{run}"
     sources = Sources.of(arrays, chained=False)
     # By reference: the points travel to each worker once, not in each task.
-    tasks, blocks = block_tasks(layout, sources, cast(Work, TaskRef(name)), f"sample-{run}")
+    tasks, blocks = block_tasks(layout, sources, TaskRef(name), f"sample-{run}")
     graph: dict[Any, Any] = {**sources.graph, **tasks, name: DataNode(name, sampler)}
     needed = [TaskRef(blocks[block]) for block in sorted(sampler.places.blocks)]
     graph[key] = Task(key, gather, List(*needed))

@@ -22,7 +22,7 @@ from xee_tf.georef.crs import same_crs
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
-__all__ = ["Geometry", "LazyTable", "Table", "read_table"]
+__all__ = ["Geometry", "LazyTable", "Table", "read_table", "row_dimension"]
 
 Table = Any
 """A pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows."""
@@ -172,7 +172,7 @@ def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
 
 
 def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows | LazyTable:
-    rows = _row_dimension(dataset)
+    rows = row_dimension(dataset)
     along = {
         name: variable
         for name, variable in dataset.variables.items()
@@ -226,7 +226,7 @@ def _numpy(variable: Any) -> Any:
     return values if values.dtype.kind in "biufcmM" else values.astype(object)
 
 
-def _row_dimension(dataset: xr.Dataset) -> Hashable:
+def row_dimension(dataset: xr.Dataset) -> Hashable:
     """The dimension along which the rows lie: that of all variables."""
     dims = [variable.dims for variable in dataset.data_vars.values() if variable.ndim]
     single = {found[0] for found in dims if len(found) == 1}

@@ -1,0 +1,105 @@
+"""A network that others trained: cover fractions from Landsat reflectance (package fractionalcover3).
+
+Five reflectances from 0 to 1 (green, red, near infrared, two short-wave infrareds) to the fractions bare,
+green and non-green.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BANDS = ("b2", "b3", "b4", "b5", "b7")
+FRACTIONS = ("bare", "green", "non_green")
+
+# Of the network of three layers of 64; from its authors' documentation.
+REFLECTANCE = np.array([[0.0825, 0.1088, 0.2056, 0.2951, 0.2187]], "float32")
+COVER = np.array([[0.1214, 0.2313, 0.6460]])
+
+
+def network_path(data_dir: Path) -> Path:
+    return data_dir / "fractionalcover3" / "pkgdata" / "fcModel_64x64x64.tflite"
+
+
+def sites_path(data_dir: Path) -> Path:
+    return data_dir / "fractionalcover3" / "pkgdata" / "training_data.json"
+
+
+class TfliteNetwork:
+    """The network as TensorFlow Lite runs it: a Python predictor of arrays ``(..., 5)``.
+
+    Its interpreter is made on the first call, and stays in its process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._lock, self._interpreter = Lock(), None
+
+    def __getstate__(self) -> str:
+        return self.path
+
+    def __setstate__(self, path: str) -> None:
+        self.__init__(Path(path))  # type: ignore[misc]
+
+    def __call__(self, reflectance: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        pixels = reflectance.reshape(-1, len(BANDS)).astype("float32", copy=False)
+        with self._lock:
+            if self._interpreter is None:
+                self._interpreter = interpreter_of(self.path)
+            number = self._interpreter.get_input_details()[0]["index"]
+            self._interpreter.resize_tensor_input(number, pixels.shape)
+            self._interpreter.allocate_tensors()
+            self._interpreter.set_tensor(number, pixels)
+            self._interpreter.invoke()
+            found = self._interpreter.get_tensor(self._interpreter.get_output_details()[0]["index"])
+        return found.reshape(*reflectance.shape[:-1], len(FRACTIONS))
+
+
+def interpreter_of(path: str | Path) -> Any:
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        # It is to move into a package of its own.
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+        return tf.lite.Interpreter(str(path))
+
+
+def as_saved_model(network: Path, path: Path, lead: tuple[int | None, ...] = (None,)) -> Path:
+    """The same network as a SavedModel: ``reflectance (*lead, 5)`` to ``cover (*lead, 3)``.
+
+    Parameters
+    ----------
+    lead : tuple
+        ``(None,)`` for rows, ``(None, None, None)`` for tiles.
+    """
+    import tensorflow as tf
+
+    interpreter = interpreter_of(network)
+    interpreter.allocate_tensors()
+    tensors = {found["name"]: found["index"] for found in interpreter.get_tensor_details()}
+    matrices = sorted(name for name in tensors if name.endswith("/transpose"))
+    module = tf.Module()
+    module.layers = [
+        (
+            tf.Variable(interpreter.get_tensor(tensors[name]).T),
+            tf.Variable(interpreter.get_tensor(tensors[name.replace("/ReadVariableOp/transpose", "_bias")])),
+        )
+        for name in matrices
+    ]
+
+    @tf.function(input_signature=[tf.TensorSpec((*lead, len(BANDS)), tf.float32, "reflectance")])
+    def predict(reflectance: Any) -> dict[str, Any]:
+        values = reflectance
+        for number, (matrix, bias) in enumerate(module.layers):
+            values = tf.nn.relu(values) if number else values
+            values = tf.linalg.matmul(values, matrix) + bias
+        return {"cover": values}
+
+    module.predict = predict
+    tf.saved_model.save(module, path, signatures=predict)
+    return path

@@ -1,0 +1,353 @@
+"""Connectors of models in this process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+from tests.connector_conformance import (
+    ConnectorConformance,
+    assert_same,
+    batch_of,
+    in_keras,
+    in_numpy,
+    in_tensorflow,
+)
+from xee_tf.connectors.function import FunctionConnector
+from xee_tf.connectors.keras import ExportedKerasConnector, KerasConnector, keras_connector
+from xee_tf.connectors.protocol import Connector, connected, times_opened
+from xee_tf.connectors.saved_model import SavedModelConnector
+from xee_tf.errors import MissingModelError, ModelError, PredictionError
+
+# Keras makes numpy arrays of its variables in a way that numpy 2 complains of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_tensorflow(tmp_path_factory.mktemp("models") / "known")
+
+
+@pytest.fixture(scope="module")
+def keras_model() -> Any:
+    return in_keras()
+
+
+@pytest.fixture(scope="module")
+def keras_file(keras_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keras") / "known.keras"
+    keras_model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(keras_model: Any) -> ExportedKerasConnector:
+    return ExportedKerasConnector.of(keras_model)
+
+
+class TestSavedModel(ConnectorConformance):
+    @pytest.fixture
+    def connector(self, saved_model: Path) -> Connector:
+        return SavedModelConnector.of(saved_model)
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Connector:
+        return SavedModelConnector.of(tmp_path / "nowhere")
+
+
+class TestKerasFile(ConnectorConformance):
+    @pytest.fixture
+    def connector(self, keras_file: Path) -> Connector:
+        return KerasConnector.of(keras_file)
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Connector:
+        return KerasConnector.of(tmp_path / "nowhere.keras")
+
+
+class TestLiveKeras(ConnectorConformance):
+    @pytest.fixture
+    def connector(self, exported: ExportedKerasConnector) -> Connector:
+        return exported
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Connector:
+        return KerasConnector.of(tmp_path / "nowhere.keras")
+
+
+def checked(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if unknown := set(batch) - {"a", "b"}:
+        raise ValueError(f"unknown: {unknown}")
+    if batch["a"].shape[3] != 1:
+        raise ValueError(f"a has {batch['a'].shape[3]} channels")
+    return in_numpy(batch)
+
+
+def broken(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    raise OSError("the file of the model is not there")
+
+
+class TestFunction(ConnectorConformance):
+    @pytest.fixture
+    def connector(self) -> Connector:
+        return FunctionConnector.of(checked, named=True)
+
+    @pytest.fixture
+    def missing(self) -> Connector:
+        return FunctionConnector.of(broken, named=True)
+
+
+# -- What is particular to each ------------------------------------------------------------------------
+
+
+def test_signatures_to_choose_from(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = tf.TensorSpec((None, 2), tf.float32, "x")
+    module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[spec])
+    module.halve = tf.function(lambda x: {"y": x / 2}, input_signature=[spec])
+    tf.saved_model.save(module, tmp_path, signatures={"double": module.double, "halve": module.halve})
+    x = np.ones((3, 2), "float32")
+    found = SavedModelConnector.of(tmp_path, "halve").open().predict({"x": x})
+    np.testing.assert_array_equal(found["y"], x / 2)
+    for attempt in (SavedModelConnector.of(tmp_path).open, SavedModelConnector.of(tmp_path).signature):
+        with pytest.raises(ModelError, match=r"no signature 'serving_default'; it has \['double', 'halve'\]"):
+            attempt()
+    with pytest.raises(ModelError, match="'gpu'"):
+        SavedModelConnector.of(tmp_path, "halve", "gpu").signature()
+
+
+def test_module_without_signatures(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    tf.saved_model.save(tf.Module(), tmp_path)
+    with pytest.raises(ModelError, match=r"has no signatures.*model\.export"):
+        SavedModelConnector.of(tmp_path).open()
+
+
+def test_keras_model_saved_by_tensorflow(keras_model: Any, tmp_path: Path) -> None:
+    """Earth Engine's own tool makes a model of it that does not run."""
+    import tensorflow as tf
+
+    tf.saved_model.save(keras_model, tmp_path)
+    connection = SavedModelConnector.of(tmp_path).open()
+    renamed = dict(zip(connection.signature.inputs or (), batch_of(2).values(), strict=True))
+    assert_same(connection.predict(renamed), in_numpy(batch_of(2)))
+
+
+def test_a_replaced_model_is_opened_again(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def save(factor: float) -> None:
+        module = tf.Module()
+        module.factor = tf.Variable(factor)
+        spec = tf.TensorSpec((None,), tf.float32, "x")
+        module.call = tf.function(lambda x: {"y": module.factor * x}, input_signature=[spec])
+        tf.saved_model.save(module, tmp_path, signatures=module.call)
+
+    connector = SavedModelConnector.of(tmp_path)
+    for number, factor in enumerate([2.0, 3.0], 1):
+        save(factor)
+        for _ in range(2):
+            answer = connected(connector).predict({"x": np.ones(1, "float32")})
+            assert answer["y"].tolist() == [factor]
+            assert times_opened(connector) == number
+
+
+def test_strings_and_scalars(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    specs = [tf.TensorSpec((None,), tf.string, "name"), tf.TensorSpec((None,), tf.bool, "loud")]
+    module.call = tf.function(
+        lambda name, loud: {"greeting": tf.where(loud, tf.strings.upper(name), name)}, input_signature=specs
+    )
+    tf.saved_model.save(module, tmp_path, signatures=module.call)
+    connection = SavedModelConnector.of(tmp_path).open()
+    assert connection.signature.inputs is not None
+    assert connection.signature.inputs["name"].dtype == object
+    found = connection.predict({"name": np.array(["oak", "fir"], object), "loud": np.array([True, False])})
+    assert found["greeting"].tolist() == [b"OAK", b"fir"]
+
+
+def test_saved_model_on_another_filesystem(saved_model: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{saved_model}/", "/models/known", recursive=True)
+    try:
+        connector = SavedModelConnector.of("memory://models/known")
+        assert connector.signature() == SavedModelConnector.of(saved_model).signature()
+        assert_same(connected(connector).predict(batch_of(2)), in_numpy(batch_of(2)))
+    finally:
+        fs.rm("/models", recursive=True)
+
+
+def test_paths_without_a_model(tmp_path: Path, keras_model: Any) -> None:
+    file = tmp_path / "known.keras"
+    keras_model.save(file)
+    keras_model.export(tmp_path / "versions" / "1", verbose=False)
+    cases = {
+        "nowhere": "not exist",
+        "known.keras": "Keras file",
+        "versions": "versions 1",
+        "versions/1/saved_model.pb": "folder",
+    }
+    for name, words in cases.items():
+        with pytest.raises(ModelError, match=words) as caught:
+            SavedModelConnector.of(tmp_path / name).signature()
+        assert str(tmp_path / name) in str(caught.value)
+    with pytest.raises(MissingModelError):
+        keras_connector(tmp_path / "nowhere.keras").open()
+    with pytest.raises(ModelError, match="from_saved_model"):
+        keras_connector(tmp_path / "versions" / "1").open()
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(ModelError, match=r"text\.keras"):
+        keras_connector(tmp_path / "text.keras").open()
+    with pytest.raises(ModelError, match="from_function"):
+        keras_connector(np.sum)
+
+
+def test_keras_h5(tmp_path: Path) -> None:
+    import keras
+
+    box = keras.layers.Conv2D(1, 3, padding="same", use_bias=False, kernel_initializer="ones")
+    keras.Sequential([keras.Input((None, None, 1), name="a"), box]).save(tmp_path / "box.h5")
+    connection = KerasConnector.of(tmp_path / "box.h5").open()
+    ((_, found),) = connection.predict({"a": batch_of(2)["a"]}).items()
+    np.testing.assert_array_equal(found, in_numpy(batch_of(2))["box"])
+
+
+def test_what_the_graph_itself_refuses(saved_model: Path) -> None:
+    connection = connected(SavedModelConnector.of(saved_model))
+    with pytest.raises(PredictionError, match=r"assertion|[Cc]ondition") as caught:
+        connection.predict(batch_of(2) | {"b": batch_of(2, height=9)["b"]})
+    assert len(str(caught.value)) < 700
+    assert_same(connection.predict(batch_of(2)), in_numpy(batch_of(2)))
+
+
+def test_keras_model_of_your_own_class() -> None:
+    import keras
+
+    class Sum(keras.Model):
+        def call(self, x: Any) -> Any:
+            return keras.ops.sum(x, -1, keepdims=True)
+
+    with pytest.raises(ModelError, match="built once it was called"):
+        keras_connector(Sum())
+    model = Sum()
+    x = np.ones((2, 3, 3, 4), "float32")
+    model(x)
+    connection = keras_connector(model).open()
+    (name,) = connection.signature.inputs or {}
+    ((_, found),) = connection.predict({name: x}).items()
+    np.testing.assert_array_equal(found, x.sum(-1, keepdims=True))
+
+
+def test_a_trained_on_model_is_another(keras_model: Any) -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    first = ExportedKerasConnector.of(model)
+    model.set_weights([np.full((1, 1), 5.0), np.zeros(1)])
+    second = ExportedKerasConnector.of(model)
+    assert first != second
+    answers = []
+    for connector in (first, second):
+        (name,) = connector.signature().inputs or {}
+        ((_, found),) = connected(connector).predict({name: np.ones((1, 1), "float32")}).items()
+        answers.append(found.item())
+    assert answers == [1, 5]
+
+
+class Counting:
+    """Makes something for itself on its first call, which does not travel."""
+
+    def __init__(self) -> None:
+        self.made: list[int] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"made": []}
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        if not self.made:
+            self.made.append(1)
+        return np.full(pixels.shape[:-1], len(self.made))
+
+
+def test_functions_keep_what_they_make() -> None:
+    connector = FunctionConnector.of(Counting())
+    for _ in range(3):
+        answer = connected(connector).predict({"pixels": np.zeros((1, 2, 2, 3))})
+        assert answer["output"].max() == 1
+    assert times_opened(connector) == 1
+
+
+def test_functions_that_cannot_travel(tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as file, pytest.raises(ModelError, match=r"cannot be pickled.*lazily"):
+        FunctionConnector.of(lambda pixels: file.write("x"))
+    with pytest.raises(ModelError, match="called"):
+        FunctionConnector.of(3)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="named=True"):
+        FunctionConnector.of(np.sum).open().predict({"B4": np.zeros(1)})
+
+
+def test_memory_stays_flat(saved_model: Path) -> None:
+    connection = connected(SavedModelConnector.of(saved_model))
+    process = psutil.Process()
+    batch = batch_of(4, height=64, width=64)
+
+    def run(times: int) -> int:
+        for _ in range(times):
+            connection.predict(batch)
+        return int(process.memory_info().rss)
+
+    before = run(100)
+    # 2,000 tiles, of which 94 MB of inputs and 31 MB of outputs would stay if they did.
+    assert run(500) - before < 8 << 20
+
+
+def _predict(connector: Connector, seed: int, height: int = 7) -> dict[str, np.ndarray]:
+    batch = batch_of(2, seed)
+    return connected(connector).predict(batch | {"b": batch_of(2, seed, height)["b"]})
+
+
+def test_a_cluster_loads_once_in_each_process(saved_model: Path) -> None:
+    connector = SavedModelConnector.of(saved_model)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        seeds = range(16)
+        workers = list(client.scheduler_info()["workers"])
+        found = client.gather(
+            [client.submit(_predict, connector, seed, workers=[workers[seed % 2]]) for seed in seeds]
+        )
+        for seed, answer in zip(seeds, found, strict=True):
+            assert_same(answer, in_numpy(batch_of(2, seed)))
+        refused = client.submit(_predict, connector, 0, 9)
+        with pytest.raises(PredictionError):
+            refused.result()
+        assert list(client.run(times_opened, connector).values()) == [1, 1]
+
+
+def test_importing_leaves_tensorflow_alone() -> None:
+    code = """
+        import sys
+        import numpy as np
+        import xee_tf
+        model = xee_tf.Model.from_saved_model("somewhere", inputTileSize=[64, 64])
+        repr(model), model._repr_html_()
+        total = xee_tf.Model.from_function(np.sum, output_bands=["sum"])
+        assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)

@@ -1,0 +1,385 @@
+"""Predictions from rasters against the same function of the whole raster, in plain numpy."""
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xee_tf
+from tests.rasters import random_band, raster
+from tests.strategies import chunkings, sizes
+from xee_tf import Model, OptionError
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+
+
+def box_sum(pixels, reach, axes=(1, 2)):
+    """Sum over a square of side 2 * reach + 1; zeros around."""
+    for axis in axes:
+        pad = [(reach, reach) if at == axis else (0, 0) for at in range(pixels.ndim)]
+        padded = np.pad(pixels, pad)
+        length = pixels.shape[axis]
+        pixels = sum(np.take(padded, range(k, k + length), axis) for k in range(2 * reach + 1))
+    return pixels
+
+
+class Local:
+    """A model that looks no further than its overlap, and can answer in several ways."""
+
+    def __init__(self, reach, cut=0, pool=1, vector=0):
+        self.reach, self.cut, self.pool, self.vector = reach, cut, pool, vector
+
+    def __call__(self, pixels):
+        pixels = np.asarray(pixels, "f4")
+        found = box_sum(pixels, self.reach).sum(axis=-1)
+        if self.cut:
+            found = found[:, self.cut : -self.cut, self.cut : -self.cut]
+        n, height, width = found.shape
+        k = self.pool
+        found = found.reshape(n, height // k, k, width // k, k).sum(axis=(2, 4))
+        return np.stack([found * (c + 1) for c in range(self.vector)], -1) if self.vector else found
+
+
+SENT = []
+
+
+def noted(pixels):
+    """Sums over squares; how many tiles came is noted."""
+    SENT.append(len(pixels))
+    return box_sum(np.asarray(pixels), 2)[..., 0]
+
+
+@st.composite
+def cases(draw):
+    shape = draw(sizes(2, 20))
+    reach = draw(st.integers(0, 2))
+    tile = draw(sizes(reach + 1, 9))
+    bands = {}
+    for number in range(draw(st.integers(1, 3))):
+        dtype = draw(st.sampled_from(["float32", "uint8", "int16"]))
+        steps = draw(st.sampled_from([0, 0, 3]))
+        mask = draw(st.sampled_from([0.0, 0.2, 0.97]))
+        bands[f"B{number}"] = (dtype, steps, mask, draw(chunkings(shape.y)), draw(chunkings(shape.x)))
+    return shape, reach, tile, bands, draw(st.integers(0, 9))
+
+
+def build(shape, bands, seed):
+    """The image, and for each band (step, y, x) values with 0 where masked, and where that is."""
+    rng = np.random.default_rng(seed)
+    ds = raster({"template": np.zeros(shape.shape)}).drop_vars("template")
+    values, masks = {}, {}
+    for number, (name, (dtype, steps, mask, *chunks)) in enumerate(bands.items()):
+        array = random_band((max(1, steps), *shape.shape), dtype, seed + number)
+        masked = rng.random(array.shape) < mask
+        attrs = {}
+        if dtype == "float32":
+            array[masked] = np.nan
+        elif mask:
+            attrs = {"_FillValue": 119}
+            array = np.where(masked, 119, np.minimum(array, 118)).astype(dtype)
+        else:
+            masked = np.zeros(array.shape, bool)
+        values[name], masks[name] = np.where(masked, 0, array), masked
+        lazy = da.from_array(array, chunks=((1,) * max(1, steps), *chunks))
+        ds[name] = (("time", "y", "x"), lazy, attrs) if steps else (("y", "x"), lazy[0], attrs)
+    return ds, values, masks
+
+
+def whole(values, masks, reach):
+    """(step, y, x) results and masks for the raster at once."""
+    steps = max(len(each) for each in values.values())
+    stacked = np.stack([np.broadcast_to(v, (steps, *v.shape[1:])) for v in values.values()], -1)
+    masked = np.logical_or.reduce([np.broadcast_to(m, (steps, *m.shape[1:])) for m in masks.values()])
+    return box_sum(stacked.astype("f4"), reach).sum(-1), masked
+
+
+@settings(max_examples=120)
+@given(cases(), st.booleans(), st.booleans(), st.sampled_from([None, 1, 3]), st.data())
+def test_tiles_equal_the_whole(case, cut, skip, batch_size, data):
+    shape, reach, tile, bands, seed = case
+    ds, values, masks = build(shape, bands, seed)
+    expected, masked = whole(values, masks, reach)
+    model = Model.from_function(
+        Local(reach, cut=reach if cut else 0),
+        input_tile_size=tile.xy,
+        input_overlap_size=reach,
+        output_bands=["total"],
+    )
+    result = model.predict_image(ds, skip_masked=skip, batch_size=batch_size)
+    assert list(result) == [*ds, "total"]
+    timed = any(steps for _, steps, *_ in bands.values())
+    wanted = np.where(masked, np.nan, expected)
+    wanted = wanted if timed else wanted[0]
+    with dask.config.set(scheduler="sync"):
+        np.testing.assert_array_equal(result.total, wanted)
+        part = tuple(slice(*sorted(data.draw(st.tuples(*[st.integers(0, n)] * 2)))) for n in wanted.shape)
+        np.testing.assert_array_equal(result.total[part], wanted[part])
+    for chunks in result.total.chunks[-2:]:  # as Zarr wants them
+        assert len(set(chunks[:-1])) <= 1
+        assert chunks[-1] <= chunks[0]
+
+
+@settings(max_examples=60)
+@given(cases(), st.sampled_from([1, 2, 3]), st.integers(0, 2))
+def test_outputs_of_another_scale(case, pool, vector):
+    shape, _, tile, bands, seed = case
+    bands = {name: (dtype, 0, *rest) for name, (dtype, _, *rest) in bands.items()}
+    ds, values, masks = build(shape, bands, seed)
+    total, masked = whole(values, masks, 0)
+    height, width = tile.y * pool, tile.x * pool
+    model = Model.from_function(
+        Local(0, pool=pool, vector=vector),
+        input_tile_size=(width, height),
+        output_tile_size=tile.xy,
+        output_bands={
+            "total": {"type": "float", "dimensions": int(vector > 0), "shape": [vector] * (vector > 0)}
+        },
+    )
+    result = model.predict_image(ds, merge=False).compute(scheduler="sync")
+    rows, columns = -(-shape.y // pool), -(-shape.x // pool)
+    padded = np.zeros((rows * pool, columns * pool), "f4")
+    padded[: shape.y, : shape.x] = total[0]
+    absent = np.ones(padded.shape, bool)
+    absent[: shape.y, : shape.x] = masked[0]
+    blocks = (rows, pool, columns, pool)
+    wanted = np.where(absent.reshape(blocks).all((1, 3)), np.nan, padded.reshape(blocks).sum((1, 3)))
+    if vector:
+        assert result.total.dims == ("total_0", "y", "x")
+        wanted = np.stack([wanted * (c + 1) for c in range(vector)])
+    np.testing.assert_array_equal(result.total, wanted)
+    a, _, c, _, e, f = tuple(result.rio.transform())[:6]
+    np.testing.assert_allclose((a, e), (30 * pool, -30 * pool))
+    np.testing.assert_allclose((c, f), (700_000, 5_000_000))
+
+
+@settings(max_examples=40)
+@given(cases(), st.integers(2, 6), st.integers(1, 3))
+def test_blending_averages_what_tiles_say_of_a_pixel(case, side, overlap):
+    """Each tile says its mean of all its pixels: they must be weighted as documented."""
+    shape, _, _, bands, seed = case
+    overlap = min(overlap, side - 1)
+    bands = {name: (dtype, 0, *rest) for name, (dtype, _, *rest) in bands.items()}
+    ds, values, masks = build(shape, bands, seed)
+    stacked = np.stack([v[0] for v in values.values()], -1).astype("f4")
+    masked = np.logical_or.reduce([m[0] for m in masks.values()])
+    model = Model.from_function(
+        _mean_of_tile, input_tile_size=side, input_overlap_size=overlap, output_bands=["mean"]
+    )
+    result = model.predict_image(ds, merge=False, blend="hann", skip_masked=False)
+    length = side + 2 * overlap
+    rise = np.sin(np.minimum((np.arange(length) + 0.5) / (2 * overlap), 1) * np.pi / 2) ** 2
+    window = np.outer(rise * rise[::-1], rise * rise[::-1])
+    rows, columns = -(-shape.y // side), -(-shape.x // side)
+    total = np.zeros((rows * side + 2 * overlap, columns * side + 2 * overlap))
+    weight = total.copy()
+    padded = np.zeros((*total.shape, stacked.shape[-1]), "f4")
+    padded[overlap : overlap + shape.y, overlap : overlap + shape.x] = stacked
+    for row in range(rows):
+        for column in range(columns):
+            at = np.s_[row * side : row * side + length, column * side : column * side + length]
+            total[at] += window * padded[at].mean()
+            weight[at] += window
+    inner = np.s_[overlap : overlap + shape.y, overlap : overlap + shape.x]
+    wanted = np.where(masked, np.nan, (total[inner] / weight[inner]))
+    found = result["mean"].compute(scheduler="sync")
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def _mean_of_tile(pixels):
+    pixels = np.asarray(pixels, "f4")
+    return np.broadcast_to(pixels.mean(axis=(1, 2, 3), keepdims=True)[..., 0], pixels.shape[:3])
+
+
+def test_each_chunk_is_loaded_once_and_nothing_is_called_before(tmp_path):
+    loads = []
+    SENT.clear()
+
+    def load(block, block_info=None):
+        loads.append(tuple(block_info[0]["chunk-location"]))
+        return block
+
+    band = random_band((64, 64))
+    lazy = da.from_array(band, chunks=16).map_blocks(load, meta=np.empty((0, 0), "f4"))
+    ds = raster({"a": band}).assign(a=(("y", "x"), lazy))
+    spec = Model.from_function(noted, input_tile_size=8, input_overlap_size=2, output_bands=["b"])
+    result = spec.predict_image(ds)
+    assert not loads
+    assert not SENT
+    tasks = dict(result.b.data.__dask_graph__())
+    assert len(tasks) <= 4 * 16 + 16 + 1
+    with dask.config.set(scheduler="threads"):
+        np.testing.assert_array_equal(result.b, box_sum(band[None], 2)[0])
+    assert len(loads) == len(set(loads)) == 16
+    assert sum(SENT) == 64
+
+
+def test_tiles_that_are_masked_are_not_sent():
+    band = random_band((32, 32))
+    band[:, 8:] = np.nan
+    SENT.clear()
+    spec = Model.from_function(noted, input_tile_size=8, input_overlap_size=3, output_bands=["b"])
+    result = spec.predict_image(raster({"a": band}), merge=False).compute(scheduler="sync")
+    assert sum(SENT) == 4
+    wanted = box_sum(np.nan_to_num(band)[None], 2)[0]
+    np.testing.assert_array_equal(result.b, np.where(np.isnan(band), np.nan, wanted))
+
+
+def test_masked_pixels_of_integer_outputs_are_marked():
+    band = random_band((16, 16))
+    band[3, 5] = np.nan
+
+    def model(pixels):
+        return {"kind": (pixels[..., 0] > 60).astype("uint8"), "height": pixels[..., 0].astype("int16")}
+
+    spec = Model.from_function(model, input_tile_size=8, output_bands={"kind": "uint8", "height": "int16"})
+    result = spec.predict_image(raster({"a": band}), merge=False).compute()
+    assert (result.kind.rio.nodata, result.height.rio.nodata) == (255, -(2**15))
+    assert (result.kind[3, 5], result.height[3, 5]) == (255, -(2**15))
+    np.testing.assert_array_equal(result.kind.values[band == band], (band > 60)[band == band])
+
+    bad = Model.from_function(
+        lambda pixels: pixels[..., 0] * 0 + 255, input_tile_size=8, output_bands={"k": "uint8"}
+    )
+    with pytest.raises(xee_tf.PredictionError, match="255 for 'k' in 255 pixels that are not masked"):
+        bad.predict_image(raster({"a": band}), merge=False).compute()
+
+
+def test_array_bands_go_with_their_dimensions(tmp_path):
+    values = random_band((12, 14, 3, 2))
+    ds = raster({"slope": random_band((12, 14))}).assign(cube=(("y", "x", "time", "wave"), values))
+
+    def model(bands):
+        assert bands["cube"].shape[1:] == (5, 5, 3, 2)
+        return {"out": bands["cube"].sum((3, 4)) + bands["slope"].reshape(bands["cube"].shape[:3])}
+
+    spec = Model.from_function(model, named=True, input_tile_size=5, output_bands=["out"])
+    np.testing.assert_array_equal(spec.predict_image(ds).out, values.sum((2, 3)) + ds.slope)
+    front = ds.transpose("time", "wave", "y", "x")
+    shaped = Model.from_function(
+        model, named=True, input_tile_size=5, output_bands=["out"], input_shapes={"cube": (3, 2)}
+    )
+    np.testing.assert_array_equal(shaped.predict_image(front).out, values.sum((2, 3)) + ds.slope)
+
+
+def test_properties_go_with_every_tile():
+    ds = raster({"a": random_band((9, 9))}).assign_attrs(sun=30.0)
+
+    def model(named):
+        assert named["sun"].shape == (len(named["a"]),)
+        return {"out": named["a"].reshape(named["a"].shape[:3]) * named["sun"][:, None, None]}
+
+    spec = Model.from_function(
+        model, named=True, input_tile_size=4, output_bands=["out"], input_properties=["sun"]
+    )
+    np.testing.assert_array_equal(spec.predict_image(ds).out, ds.a * 30)
+    np.testing.assert_array_equal(spec.predict_image(ds, properties={"sun": 2.0}).out, ds.a * 2)
+
+
+def test_symmetries_are_averaged():
+    ds = raster({"a": random_band((11, 11))})
+
+    def model(pixels):  # the left neighbour: after all turns, the mean of the four neighbours
+        return np.roll(np.asarray(pixels, "f4"), 1, axis=2)[..., 0]
+
+    spec = Model.from_function(model, input_tile_size=4, input_overlap_size=1, output_bands=["b"])
+    result = spec.predict_image(ds, merge=False, augment="d4")
+    a = np.pad(ds.a.values, 1)
+    four = np.stack([a[1:-1, :-2], a[1:-1, 2:], a[:-2, 1:-1], a[2:, 1:-1]])
+    np.testing.assert_allclose(result.b, four.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(result.b_spread, four.std(0), rtol=1e-4, atol=1e-4)
+    assert result.b.attrs == {}
+
+
+def test_leading_dimensions_keep_their_coordinates():
+    time = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
+    values = random_band((2, 3, 8, 8))
+    ds = raster({"slope": random_band((8, 8), seed=3)})
+    ds = ds.assign(a=(("time", "run", "y", "x"), values)).assign_coords(time=time, run=["x", "y", "z"])
+    spec = Model.from_function(lambda pixels: pixels.sum(-1), input_tile_size=8, output_bands=["b"])
+    result = spec.predict_image(ds, merge=False)
+    assert result.b.dims == ("time", "run", "y", "x")
+    np.testing.assert_array_equal(result.b.sel(time="2020-06-01", run="z"), values[1, 2] + ds.slope)
+    np.testing.assert_array_equal(result.time, time)
+
+
+def test_a_fixed_projection_is_sampled_and_left_again():
+    y, x = np.mgrid[0:60, 0:60]
+    smooth = np.sin(x / 9) + np.cos(y / 11)
+    ds = raster({"a": smooth.astype("f4")})
+    model = Model.from_function(
+        lambda pixels: pixels[..., 0] * 2,
+        input_tile_size=16,
+        proj=("EPSG:3035", 30),
+        fix_input_proj=True,
+        output_bands=["b"],
+    )
+    result = model.predict_image(ds, resampling="bilinear")
+    inner = np.s_[3:-3, 3:-3]
+    np.testing.assert_allclose(result.b.values[inner], 2 * smooth[inner], atol=0.02)
+    assert result.b.rio.crs == ds.rio.crs
+    there = model.predict_image(ds, merge=False, output_grid="model")
+    assert there.rio.crs == "EPSG:3035"
+    assert np.isnan(there.b.values).any()  # corners that the image does not fill
+    assert there.rio.transform()[0] == 30
+    # A CRS alone is not sampled: the output's projection is.
+    same = Model.from_function(
+        lambda pixels: pixels[..., 0], input_tile_size=16, proj=("EPSG:3035", 30), output_bands=["b"]
+    )
+    np.testing.assert_array_equal(same.predict_image(ds).b, ds.a)
+    fine = Model.from_function(
+        lambda pixels: pixels[..., 0],
+        input_tile_size=64,
+        proj=("EPSG:3035", 5),
+        fix_input_proj=True,
+        output_bands=["b"],
+    )
+    with pytest.warns(UserWarning, match="41 times as many"):
+        fine.predict_image(ds)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blend": "gauss"}, "blend must be one of 'crop', 'hann'; got 'gauss'"),
+        ({"augment": "d8"}, "augment must be one of None, 'd4'"),
+        ({"blend": "hann"}, r"blend='hann' averages predictions, and 'k' is uint8"),
+        ({"batch_size": 0}, "batch_size must be a positive whole number"),
+    ],
+)
+def test_options_that_cannot_be_used(options, message):
+    model = Model.from_function(lambda pixels: pixels[..., 0], input_tile_size=4, output_bands={"k": "uint8"})
+    with pytest.raises(OptionError, match=message):
+        model.predict_image(raster({"a": random_band((8, 8))}), **options)
+
+
+def test_names_that_are_taken_and_grids_that_differ():
+    ds = raster({"a": random_band((8, 8))})
+    model = Model.from_function(lambda pixels: pixels[..., 0], input_tile_size=4, output_bands=["a"])
+    with pytest.raises(OptionError, match=r"names \['a'\] already"):
+        model.predict_image(ds)
+    np.testing.assert_array_equal(model.predict_image(ds, merge=False).a, ds.a)
+    coarse = Model.from_function(Local(0, pool=4), input_tile_size=4, output_tile_size=1, output_bands=["b"])
+    with pytest.raises(OptionError, match="grid of their own"):
+        coarse.predict_image(ds)
+
+
+def test_every_scheduler_gives_the_same():
+    shape = xee_tf.Size(x=40, y=33)
+    bands = {"a": ("float32", 0, 0.2, (20, 13), (40,)), "b": ("int16", 3, 0.2, (33,), (15, 25))}
+    ds, values, masks = build(shape, bands, 3)
+    expected, masked = whole(values, masks, 2)
+    model = Model.from_function(
+        Local(2), input_tile_size=(8, 7), input_overlap_size=2, output_bands=["total"]
+    )
+    result = model.predict_image(ds, merge=False)
+    wanted = np.where(masked, np.nan, expected)
+    for scheduler in ("sync", "threads", "processes"):
+        np.testing.assert_array_equal(result.total.compute(scheduler=scheduler), wanted)
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+        np.testing.assert_array_equal(result.total, wanted)

@@ -1,0 +1,309 @@
+"""The description of a model: options, types and projections, in Earth Engine's terms and ours."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyproj
+import pytest
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from odc.geo.geobox import GeoBox
+
+import xee_tf
+from xee_tf.errors import GeoreferenceError, OptionError
+from xee_tf.geometry import Size
+from xee_tf.model.options import EE_NAMES, Declared, ModelOptions
+from xee_tf.model.projection import Projection
+from xee_tf.model.types import coerce, pixel_type
+
+# What says where a model is, or how bytes go there: not of the model itself.
+OF_ENDPOINTS = {
+    "projectName",
+    "projectId",
+    "modelName",
+    "version",
+    "region",
+    "endpoint",
+    "maxPayloadBytes",
+    "payloadFormat",
+}
+
+
+def model(**options: Any) -> xee_tf.Model:
+    return xee_tf.Model.from_function(np.sum, **options)
+
+
+@pytest.fixture
+def earth_engine() -> Iterator[Any]:
+    """earthengine-api, set up as its own tests do: without a server."""
+    import ee
+    from ee import apitestcase
+
+    case = apitestcase.ApiTestCase()
+    case.setUp()
+    yield ee
+    case.tearDown()
+
+
+# -- Options ---------------------------------------------------------------------------------------
+
+
+def test_names_are_earth_engines() -> None:
+    import ee
+
+    parameters: set[str] = set()
+    for constructor in (ee.Model.fromAiPlatformPredictor, ee.Model.fromVertexAi):
+        parameters |= set(inspect.signature(constructor).parameters)
+    assert parameters - OF_ENDPOINTS == set(EE_NAMES)
+    for theirs, ours in EE_NAMES.items():
+        assert ours == re.sub("([A-Z])", lambda found: "_" + found[1].lower(), theirs)
+    methods = {name for name in ("predictImage", "predictProperties") if hasattr(ee.Model, name)}
+    assert all(hasattr(xee_tf.Model, name) for name in methods)
+    fields = {field for field in xee_tf.Model.__dataclass_fields__ if field != "connector"}
+    assert fields | {"overlap_is_total"} == set(ModelOptions.__annotations__)
+
+
+def test_names_of_the_servers_algorithms() -> None:
+    from ee import apitestcase
+
+    for name in ("Model.fromAiPlatformPredictor", "Model.fromVertexAi"):
+        arguments = {found["name"] for found in apitestcase.GetAlgorithms()[name]["args"]}
+        assert arguments - OF_ENDPOINTS == set(EE_NAMES)
+
+
+def test_both_spellings_are_one() -> None:
+    theirs = model(
+        inputProperties=["season"],
+        inputTypeOverride={"B4": {"type": "PixelType", "precision": "float"}},
+        inputShapes={"series": [12]},
+        proj={"type": "Projection", "crs": "EPSG:32633", "transform": [30, 0, 3e5, 0, -30, 5e6]},
+        fixInputProj=True,
+        inputTileSize=[144, 128],
+        inputOverlapSize=[8, 4],
+        outputTileSize=[72, 64],
+        outputBands={
+            "p": {"type": {"type": "PixelType", "precision": "int", "min": 0, "max": 9}, "dimensions": 1}
+        },
+        outputProperties={"q": {"type": "double"}},
+        outputMultiplier=2,
+    )
+    ours = model(
+        input_properties=["season"],
+        input_type_override={"B4": "float32"},
+        input_shapes={"series": (12,)},
+        proj=("EPSG:32633", (30, 0, 3e5, 0, -30, 5e6)),
+        fix_input_proj=True,
+        input_tile_size=(144, 128),
+        input_overlap_size=(16, 8),
+        overlap_is_total=True,
+        output_tile_size=(72, 64),
+        output_bands={"p": {"type": np.uint8, "dimensions": 1}},
+        output_properties={"q": np.float64},
+        output_multiplier=2.0,
+    )
+    assert theirs == ours
+    assert ours.input_tile_size == Size(x=144, y=128)
+    assert ours.input_overlap_size == Size(x=8, y=4)
+    assert ours.output_bands == (Declared("p", np.dtype("uint8"), 1),)
+    assert pickle.loads(pickle.dumps(ours)) == ours
+
+
+def test_none_is_a_default() -> None:
+    assert model(**dict.fromkeys(EE_NAMES)) == model()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"inputTileSise": 4}, "inputTileSise.*input_tile_size"),
+        ({"inputTileSize": 4, "input_tile_size": 4}, "twice"),
+        ({"input_tile_size": 0}, "at least 1"),
+        ({"input_tile_size": "256"}, "pair"),
+        ({"input_tile_size": (8, 8), "input_overlap_size": (2, 8)}, r"\(2, 8\).*smaller.*\(8, 8\)"),
+        ({"input_tile_size": 8, "input_overlap_size": 16, "overlap_is_total": True}, "smaller"),
+        ({"input_overlap_size": 3, "overlap_is_total": True}, "even"),
+        ({"input_overlap_size": -1}, "negative"),
+        ({"output_multiplier": 0.5}, "less than 1; got 0.5"),
+        ({"output_multiplier": float("nan")}, "less than 1"),
+        ({"proj": "EPSG:32633"}, "no scale.*30"),
+        ({"proj": {"crs": "EPSG:32633"}}, "no scale"),
+        ({"proj": ("EPSG:32633", 0)}, "positive"),
+        ({"proj": ("EPSG:32633", [30, 0, 0, 0, 0, 0])}, "six numbers"),
+        ({"proj": {"transform": [30, 0, 0, 0, -30, 0]}}, "no CRS"),
+        ({"proj": 3.5}, "CRS with a grid"),
+        ({"fix_input_proj": "yes"}, "True or False"),
+        ({"input_properties": ["a", "a"]}, "twice"),
+        ({"bands": 3}, "list of names"),
+        ({"inputs": ["B4"]}, "mapping"),
+        ({"inputs": {"B4": "x"}, "bands": ["B4"]}, "beside it"),
+        ({"input_shapes": {"series": [0]}}, "shape"),
+        ({"input_type_override": {"B4": "complex64"}}, "B4.*complex64"),
+        ({"input_type_override": {"B4": {"precision": "half"}}}, "precision"),
+        ({"output_bands": {}}, "empty"),
+        ({"output_bands": {"p": {"dimension": 1}}}, "dimension.*known"),
+        ({"output_bands": {"p": {"dimensions": -1}}}, "whole number"),
+        ({"output_bands": {"p": {"dimensions": 2, "shape": [3]}}}, "2 dimensions"),
+        ({"output_bands": {"p": {"type": "float31"}}}, "float31"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        model(**options)
+
+
+def test_displays_show_what_was_said_and_load_nothing() -> None:
+    described = xee_tf.Model.from_saved_model(
+        "models/<unet>",
+        bands=["B4", "B3"],
+        input_tile_size=(144, 128),
+        input_overlap_size=8,
+        output_tile_size=(72, 64),
+        proj=("EPSG:32633", 30),
+        input_type_override={"B4": "float32"},
+        input_properties=["season"],
+        output_bands={"p": {"type": "uint8", "shape": [3]}, "q": {"type": "float32", "dimensions": 2}},
+    )
+    text = repr(described)
+    for words in (
+        "models/<unet>",
+        "144 × 128 px",
+        "8 × 8",
+        "72 × 64",
+        "EPSG:32633",
+        "B4, B3",
+        "p: uint8 (3)",
+    ):
+        assert words in text
+    html = described._repr_html_()
+    assert "&lt;unet&gt;" in html
+    assert "<unet>" not in html
+    assert "144 × 128 px" in html
+    assert len(repr(model(bands=[f"B{number}" for number in range(500)]))) < 400
+
+
+# -- Types -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        ("float", "float32"),
+        ("double", "float64"),
+        ("byte", "uint8"),
+        ("short", "int16"),
+        ("int", "int32"),
+        ("long", "int64"),
+        ("uint16", "uint16"),
+        (np.float64, "float64"),
+        (float, "float64"),
+        (">i2", "int16"),
+        (bool, "bool"),
+        ("string", "O"),
+        (str, "O"),
+        ({"type": "PixelType", "precision": "double"}, "float64"),
+        ({"type": "PixelType", "precision": "int"}, "int32"),
+        ({"type": "PixelType", "precision": "int", "min": 0, "max": 255}, "uint8"),
+        ({"type": "PixelType", "precision": "int", "min": -128, "max": 127}, "int8"),
+        ({"type": "PixelType", "precision": "int", "min": -1, "max": 255}, "int16"),
+        ({"type": "PixelType", "precision": "int", "min": 0, "max": 2**32 - 1}, "uint32"),
+        ({"type": "PixelType", "precision": "int", "min": -(2**63), "max": 2**63 - 1}, "int64"),
+    ],
+)
+def test_types(given: Any, dtype: str) -> None:
+    assert pixel_type(given, "B4") == (np.dtype(dtype), None)
+
+
+def test_pixel_types_of_earthengine_api(earth_engine: Any) -> None:
+    types = earth_engine.PixelType
+    for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"):
+        assert pixel_type(getattr(types, name)(), "B4") == (np.dtype(name), None)
+    assert pixel_type(types.float(), "B4")[0] == np.float32
+    assert pixel_type(types.double(), "B4")[0] == np.float64
+    assert pixel_type(types("int", 0, 1000), "B4") == (np.dtype("uint16"), None)
+    assert pixel_type(types("double", None, None, 2), "B4") == (np.dtype("float64"), 2)
+    with pytest.raises(OptionError, match="getInfo"):
+        pixel_type(types(earth_engine.String("int").cat("")), "B4")
+    pasted = model(outputBands={"p": {"type": types.int8(), "dimensions": 1}})
+    assert pasted.output_bands == (Declared("p", np.dtype("int8"), 1),)
+
+
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+]
+
+
+@given(st.data(), st.sampled_from(DTYPES), st.sampled_from(DTYPES))
+def test_coercion_drops_fractions_and_clamps(data: st.DataObject, source: str, target: str) -> None:
+    elements = {"allow_nan": False} if np.dtype(source).kind == "f" else {}
+    values = data.draw(arrays(source, 5, elements=elements or None))
+    found = coerce(values, np.dtype(target))
+    assert found.dtype == target
+    for value, got in zip(values.tolist(), found.tolist(), strict=True):
+        if np.dtype(target).kind in "iu":
+            limits = np.iinfo(target)
+            whole = limits.max if value == np.inf else limits.min if value == -np.inf else int(value)
+            assert got == min(max(whole, limits.min), limits.max)
+        else:
+            with np.errstate(over="ignore"):
+                np.testing.assert_equal(got, np.dtype(target).type(value).item())
+    out = np.empty(5, target)
+    assert coerce(values, np.dtype(target), out) is out
+    np.testing.assert_array_equal(out, found)
+
+
+# -- Projections -----------------------------------------------------------------------------------
+
+
+def test_scales_are_metres_as_in_earth_engine() -> None:
+    assert Projection.of(("EPSG:32633", 30)).affine == Affine(30, 0, 0, 0, -30, 0)
+    # The scales of real exports of 10 m and 100 m pixels, in degrees.
+    for metres, degrees in ((10, 8.983152841195215e-05), (100, 8.983152841195215e-04)):
+        assert Projection.of({"crs": "EPSG:4326", "scale": metres}).transform[0] == degrees
+    feet = Projection.of(("EPSG:2264", 30))
+    assert feet.transform[0] == pytest.approx(30 / 0.3048006096)
+
+
+def test_projections_in_all_forms(earth_engine: Any) -> None:
+    six = (30.0, 0.0, 3e5, 0.0, -30.0, 5e6)
+    expected = Projection("EPSG:32633", six)
+    box = GeoBox((10, 10), Affine(*six), "EPSG:32633")
+    wkt = pyproj.CRS("EPSG:32633").to_wkt()
+    for form in (
+        expected,
+        ("EPSG:32633", six),
+        (pyproj.CRS(32633), Affine(*six)),
+        {"type": "Projection", "crs": "EPSG:32633", "transform": list(six)},
+        {"type": "Projection", "wkt": wkt, "transform": list(six)},
+        box,
+        earth_engine.Projection("EPSG:32633", list(six)),
+    ):
+        assert Projection.of(form) == expected
+    with pytest.raises(OptionError, match="no scale"):
+        Projection.of(earth_engine.Projection("EPSG:32633"))
+    assert Projection.of(earth_engine.Projection("EPSG:32633").atScale(30)) == Projection.of(
+        ("EPSG:32633", 30)
+    )
+    with pytest.raises(OptionError, match="getInfo"):
+        Projection.of(earth_engine.Projection("EPSG:32633", list(six)).atScale(30))
+    with pytest.raises(OptionError, match="getInfo"):
+        Projection.of(earth_engine.Image(0).projection())
+    with pytest.raises(GeoreferenceError, match="EPSG:9999999"):
+        Projection.of(("EPSG:9999999", 30))

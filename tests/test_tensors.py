@@ -1,0 +1,229 @@
+"""TensorProtos against TensorFlow and protobuf, both ways, in both forms, and against damage."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+from tests.strategies import tensor_arrays
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.records import decode_tensor, encode_tensor, encode_tensors, tensor_bound
+
+TYPED_FIELDS = {
+    "float32": "float_val",
+    "float64": "double_val",
+    "complex64": "scomplex_val",
+    "complex128": "dcomplex_val",
+    "bool": "bool_val",
+    "int64": "int64_val",
+    "uint32": "uint32_val",
+    "uint64": "uint64_val",
+    "float16": "half_val",
+    "bfloat16": "half_val",
+    "object": "string_val",
+}
+
+
+def typed_message(array):
+    """The array in its typed field, filled by protobuf."""
+    name = array.dtype.name
+    message = TensorProto(dtype=tf.as_dtype("string" if name == "object" else name).as_datatype_enum)
+    message.tensor_shape.SetInParent()
+    for size in array.shape:
+        message.tensor_shape.dim.add(size=size)
+    values = array.ravel()
+    if name.startswith("complex"):
+        values = values.view(values.real.dtype)
+    elif name in ("float16", "bfloat16"):
+        values = values.view("u2")
+    getattr(message, TYPED_FIELDS.get(name, "int_val")).extend(values.tolist())
+    return message
+
+
+def parsed(data, array):
+    """What TensorFlow makes of the bytes."""
+    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    return np.asarray(tf.io.parse_tensor(data, dtype).numpy(), array.dtype)
+
+
+def assert_same(found, expected):
+    """Dtype, shape and every value; any NaN equals any other, as protobuf's Python floats lose its bits."""
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    if expected.dtype == object:
+        assert found.tolist() == expected.tolist()
+    elif expected.dtype.kind in "fcV":
+        wide = "complex128" if expected.dtype.kind == "c" else "float64"
+        np.testing.assert_array_equal(found.astype(wide), expected.astype(wide))
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def longest(array):
+    return max(map(len, array.ravel().tolist()), default=0) if array.dtype == object else 0
+
+
+@given(tensor_arrays())
+def test_content_is_tensorflows_to_the_byte(array):
+    data = encode_tensor(array)
+    assert data == tf.io.serialize_tensor(tf.constant(array)).numpy()
+    found = decode_tensor(data)
+    assert_same(found, array)
+    if array.dtype != object:
+        assert found.tobytes() == array.tobytes()  # not a bit is lost
+        assert len(data) == tensor_bound(array.dtype, array.shape)
+    assert len(data) <= tensor_bound(array.dtype, array.shape, string_size=longest(array))
+
+
+@given(tensor_arrays())
+def test_typed_fields_are_as_protobuf_writes_them(array):
+    data = encode_tensor(array, typed=True)
+    message = TensorProto.FromString(data)
+    assert not message.tensor_content
+    assert_same(parsed(data, array), array)
+    assert_same(decode_tensor(data), array)
+    assert len(data) <= tensor_bound(array.dtype, array.shape, typed=True, string_size=longest(array))
+    written = typed_message(array).SerializeToString()
+    assert len(data) == len(written)
+    assert_same(decode_tensor(written), array)
+
+
+@given(tensor_arrays())
+def test_what_tensorflow_makes_of_python_values_is_read(array):
+    """`make_tensor_proto` lists scalars and strings, and sends the rest as raw bytes."""
+    message = tf.make_tensor_proto(array)
+    found = decode_tensor(message.SerializeToString())
+    assert_same(found, array)
+    assert_same(found, tf.make_ndarray(message).astype(array.dtype))
+
+
+@given(tensor_arrays(), st.data())
+def test_the_last_value_stands_for_those_that_are_missing(array, data):
+    values = array.ravel()
+    message = typed_message(values[: data.draw(st.integers(0, array.size))])
+    message.tensor_shape.CopyFrom(typed_message(array).tensor_shape)
+    serialised = message.SerializeToString()
+    assert_same(decode_tensor(serialised), parsed(serialised, array))
+
+
+def test_a_repeated_string_keeps_its_zeros():
+    message = typed_message(np.array([b"a", b"\0"], object))
+    message.tensor_shape.dim[0].size = 3
+    assert decode_tensor(message.SerializeToString()).tolist() == [b"a", b"\0", b"\0"]
+
+
+@pytest.mark.parametrize("value", [np.float32(1), np.int16(2), np.array(b"ab", object)])
+def test_a_few_bytes_do_not_fill_the_memory(value):
+    """A shape may say anything: one value for 2**40 is a view."""
+    message = typed_message(np.asarray(value))
+    for _ in range(4):
+        message.tensor_shape.dim.add(size=1 << 10)
+    found = decode_tensor(message.SerializeToString())
+    assert found.shape == (1024,) * 4
+    assert set(found.strides) == {0}
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=5), st.data())
+def test_lists_that_are_not_packed(numbers, data):
+    """Runs and single values, mixed, in order; a parser must take them all."""
+    body = b""
+    for part in np.split(np.array(numbers), sorted(data.draw(st.sets(st.integers(1, 4))))):
+        single = TensorProto(int_val=part.tolist()).SerializeToString()
+        if part.size == 1 and data.draw(st.booleans()):
+            single = b"\x38" + single[2:]  # field 7 as a bare varint
+        body += single
+    head = TensorProto(dtype=3)
+    head.tensor_shape.dim.add(size=len(numbers))
+    serialised = body + head.SerializeToString()
+    assert list(TensorProto.FromString(serialised).int_val) == numbers
+    assert decode_tensor(serialised).tolist() == numbers
+
+
+def test_floats_that_are_not_packed():
+    head = typed_message(np.zeros(0, "f4"))
+    head.tensor_shape.dim[0].size = 2
+    serialised = (
+        head.SerializeToString() + b"\x2d" + np.float32(1.5).tobytes() + b"\x2d" + np.float32(2).tobytes()
+    )
+    assert list(TensorProto.FromString(serialised).float_val) == [1.5, 2]
+    assert decode_tensor(serialised).tolist() == [1.5, 2]
+
+
+@given(tensor_arrays(), st.booleans())
+def test_a_batch_gives_a_tensor_for_each_element(array, typed):
+    batch = np.stack([array, array[..., ::-1] if array.ndim else array])
+    assert encode_tensors(batch, typed=typed) == [encode_tensor(element, typed=typed) for element in batch]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_any_memory_layout_and_byte_order(typed):
+    array = np.arange(24, dtype=">i4").reshape(2, 3, 4).T[::2]
+    assert_same(decode_tensor(encode_tensor(array, typed=typed)), array.astype("<i4"))
+
+
+def test_every_kind_of_numpy_string():
+    words = ["land", "", "été"]
+    for array in (np.array(words), np.array(words, object), np.array(words, np.dtypes.StringDType())):
+        assert decode_tensor(encode_tensor(array)).tolist() == [word.encode() for word in words]
+    assert decode_tensor(encode_tensor(np.array([b"ab", b"c"]))).tolist() == [b"ab", b"c"]
+    assert decode_tensor(encode_tensor([b"a\0", b""])).tolist() == [b"a\0", b""]
+    assert decode_tensor(encode_tensor(b"a\0")).tolist() == b"a\0"
+    one, other = encode_tensors(np.array([b"a\0", b"b"], object))
+    assert (decode_tensor(one).tolist(), decode_tensor(other).tolist()) == (b"a\0", b"b")
+
+
+@given(tensor_arrays(), st.booleans(), st.data())
+@example(np.zeros(3, "f4"), False, None)
+def test_damage_gives_an_error_of_ours_or_what_tensorflow_reads(array, typed, data):
+    whole = bytearray(encode_tensor(array, typed=typed))
+    if data is None:
+        whole[-1:] = b""
+    else:
+        for _ in range(data.draw(st.integers(1, 3))):
+            place = data.draw(st.integers(0, len(whole) - 1))
+            whole[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    damaged = bytes(whole)
+    try:
+        found = decode_tensor(damaged)
+    except RecordError:
+        return
+    if found.size < 1000:
+        # TensorFlow also looks into the fields of other types, which we leave alone.
+        with suppress(tf.errors.InvalidArgumentError):
+            assert_same(found, parsed(damaged, found))
+
+
+def test_what_is_refused_says_why():
+    message = typed_message(np.zeros(3, "f4"))
+    message.tensor_shape.dim[0].size = 2
+    with pytest.raises(RecordError, match=r"shape \[2\] lists 3 values"):
+        decode_tensor(message.SerializeToString())
+    message.tensor_shape.dim[0].size = -1
+    with pytest.raises(RecordError, match="dimension of length -1"):
+        decode_tensor(message.SerializeToString())
+    with pytest.raises(RecordError, match="rank is said to be unknown"):
+        decode_tensor(b"\x08\x01\x12\x02\x18\x01")
+    with pytest.raises(RecordError, match=r"float32 and shape \[2\] holds 3 bytes; expected 8"):
+        decode_tensor(b"\x08\x01\x12\x04\x12\x02\x08\x02\x22\x03abc")
+    with pytest.raises(RecordError, match=r"element type 20, which numpy cannot hold.* 1 \(float32\)"):
+        decode_tensor(TensorProto(dtype=20).SerializeToString())
+    with pytest.raises(RecordError, match="element type 0"):
+        decode_tensor(b"")
+    with pytest.raises(OptionError, match=r"datetime64\[s\] cannot be sent as a tensor"):
+        encode_tensor(np.zeros(2, "M8[s]"))
+    with pytest.raises(OptionError, match="holds None; expected str or bytes"):
+        encode_tensor(np.array(["a", None], object))
+
+
+def test_bfloat16_needs_its_package(monkeypatch):
+    data = encode_tensor(np.zeros(2, tf.bfloat16.as_numpy_dtype))
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(RecordError, match="pip install ml_dtypes"):
+        decode_tensor(data)

@@ -1,0 +1,136 @@
+"""A model on disk in TensorFlow's SavedModel format."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from xee_tf.connectors.protocol import Connector, Signature
+from xee_tf.connectors.saved_model_files import read_meta_graph, require_saved_model
+from xee_tf.connectors.tensorflow import TensorFlowConnection, tensor_info
+from xee_tf.errors import ModelError
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["SavedModelConnector", "load_saved_model"]
+
+
+@dataclass(frozen=True)
+class SavedModelConnector(Connector):
+    """A SavedModel, of which one signature is called directly on batches.
+
+    Parameters
+    ----------
+    path : str
+        Its folder, absolute, or a URL of it; a remote one is fetched by each process.
+    signature_name : str
+    tag : str
+        Of the graph that is loaded.
+    """
+
+    path: str
+    signature_name: str = "serving_default"
+    tag: str = "serve"
+
+    @classmethod
+    def of(
+        cls, path: PathLike, signature: str = "serving_default", tag: str = "serve"
+    ) -> SavedModelConnector:
+        """From a path as users write it."""
+        text = str(path)
+        # Workers may run in other folders.
+        return cls(text if "://" in text else os.path.abspath(os.path.expanduser(text)), signature, tag)
+
+    def __str__(self) -> str:
+        named = "" if self.signature_name == "serving_default" else f", signature {self.signature_name!r}"
+        return f"SavedModel {self.path}{named}"
+
+    def open(self) -> TensorFlowConnection:
+        """Load it, with its weights."""
+        folder = Location.of(self.path)
+        require_saved_model(folder)
+        if self._is_local:
+            return load_saved_model(self.path, str(self), self.signature_name, self.tag)
+        with tempfile.TemporaryDirectory(prefix="xee-tf-") as copy:
+            folder.fs.get(folder.path.rstrip("/") + "/", copy, recursive=True)
+            return load_saved_model(copy, str(self), self.signature_name, self.tag)
+
+    def signature(self) -> Signature:
+        """The signature as its file says it, without the weights."""
+        require_saved_model(Location.of(self.path))
+        import tensorflow as tf
+
+        known = {
+            name: found
+            for name, found in read_meta_graph(self.path, self.tag).signature_def.items()
+            if not name.startswith("__")
+        }
+        if self.signature_name not in known:
+            raise _no_signature(str(self), self.signature_name, list(known))
+
+        def read(tensors: Any) -> dict[str, Any]:
+            return {
+                name: tensor_info(
+                    tf.as_dtype(tensors[name].dtype), tf.TensorShape(tensors[name].tensor_shape)
+                )
+                for name in sorted(tensors)
+            }
+
+        return Signature(read(known[self.signature_name].inputs), read(known[self.signature_name].outputs))
+
+    def version(self) -> Hashable:
+        """When its files were written, where that is cheap to tell."""
+        if not self._is_local:
+            return None
+        return tuple(
+            _written(f"{self.path}/{name}") for name in ("saved_model.pb", "variables/variables.index")
+        )
+
+    @property
+    def _is_local(self) -> bool:
+        return "://" not in self.path
+
+
+def load_saved_model(
+    path: str, name: str, signature_name: str = "serving_default", tag: str = "serve"
+) -> TensorFlowConnection:
+    """Load a local SavedModel and take one of its signatures.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded, or has no such signature.
+    """
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(path, tags=[tag])
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError, KeyError) as error:
+        raise ModelError(f"{name} cannot be loaded with the tag {tag!r}: {error}") from None
+    if signature_name not in loaded.signatures:
+        raise _no_signature(name, signature_name, list(loaded.signatures))
+    function = loaded.signatures[signature_name]
+
+    def read(tensors: Any) -> dict[str, Any]:
+        return {key: tensor_info(tensors[key].dtype, tensors[key].shape) for key in sorted(tensors)}
+
+    signature = Signature(read(function.structured_input_signature[1]), read(function.structured_outputs))
+    return TensorFlowConnection(function, signature, name, keep=loaded)
+
+
+def _written(file: str) -> int | None:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _no_signature(model: str, wanted: str, known: list[str]) -> ModelError:
+    if known:
+        return ModelError(f"{model} has no signature {wanted!r}; it has {sorted(known)}.")
+    return ModelError(
+        f"{model} has no signatures, so that its inputs have no names. Keras 3 writes one with "
+        "model.export('folder'); for a tf.Module pass signatures= to tf.saved_model.save."
+    )

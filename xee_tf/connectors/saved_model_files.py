@@ -1,0 +1,121 @@
+"""The files of a SavedModel: whether they are there, what is there instead, and their MetaGraph."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from xee_tf.errors import MissingModelError, ModelError
+from xee_tf.records.tensor_types import STRING
+from xee_tf.storage import Location
+
+__all__ = ["is_prepared", "read_meta_graph", "require_saved_model"]
+
+_EXPORT = (
+    "From Keras 3 a SavedModel comes by model.export('folder'); "
+    "from a .keras or .h5 file by keras.models.load_model('file').export('folder')."
+)
+_SHOWN = 8  # entries of a folder that a message lists
+
+
+def require_saved_model(folder: Location) -> None:
+    """Raise an error that says what is there instead, if `folder` holds no SavedModel.
+
+    Raises
+    ------
+    MissingModelError
+        If there is nothing.
+    ModelError
+        If there is something else.
+
+    Examples
+    --------
+    >>> require_saved_model(Location.of("no-such-model"))
+    Traceback (most recent call last):
+        ...
+    xee_tf.errors.MissingModelError: There is no SavedModel at no-such-model: the path does not exist.
+    """
+    if folder.child("saved_model.pb").exists():
+        return
+    if not folder.exists():
+        raise MissingModelError(f"There is no SavedModel at {folder}: the path does not exist.")
+    raise ModelError(f"{folder} is no SavedModel (a folder with a file saved_model.pb): {_instead(folder)}")
+
+
+def read_meta_graph(folder: str, tag: str = "serve") -> Any:
+    """The MetaGraphDef of a local SavedModel.
+
+    Parameters
+    ----------
+    folder : str
+        With a saved_model.pb in it.
+    tag : str
+        Of the wanted graph.
+
+    Returns
+    -------
+    tensorflow.core.protobuf.meta_graph_pb2.MetaGraphDef
+        It holds the signatures, and of TensorFlow 2 also the object graph.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, or no graph has that tag.
+    """
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    path = Location.of(folder).child("saved_model.pb")
+    try:
+        graphs = SavedModel.FromString(path.read_bytes()).meta_graphs
+    except Exception:  # protobuf's; its own class has no types
+        raise ModelError(f"{path} is damaged: it is no SavedModel message. Export the model again.") from None
+    for graph in graphs:
+        if set(graph.meta_info_def.tags) == {tag}:
+            return graph
+    tags = ", ".join("+".join(graph.meta_info_def.tags) or "none" for graph in graphs) or "there is no graph"
+    raise ModelError(f"No graph of {folder} has the tag {tag!r} alone; tags: {tags}.")
+
+
+def is_prepared(graph: Any) -> bool:
+    """Whether a model takes base64 of serialised tensors, as ``earthengine model prepare`` makes it.
+
+    Told by what it does (nodes that decode base64 and parse tensors) and takes (vectors of strings).
+    """
+    functions = [function.node_def for function in graph.graph_def.library.function]
+    operations = {node.op for nodes in (graph.graph_def.node, *functions) for node in nodes}
+    signature = graph.signature_def.get("serving_default")
+    return (
+        signature is not None
+        and {"DecodeBase64", "ParseTensor", "EncodeBase64", "SerializeTensor"} <= operations
+        and all(info.dtype == STRING.number for info in signature.inputs.values())
+    )
+
+
+def _instead(folder: Location) -> str:
+    """What is at a path that is no SavedModel, and what to do."""
+    if folder.fs.isfile(folder.path):
+        return _file(folder.name)
+    names = sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in folder.fs.ls(folder.path, detail=False))
+    inner = [name for name in names if folder.child(name).child("saved_model.pb").exists()]
+    if inner:
+        what = "versions" if all(re.fullmatch(r"\d+", name) for name in inner) else "SavedModels"
+        return f"it holds the {what} {', '.join(inner)}; give one of them, such as {folder.child(inner[-1])}."
+    if not names:
+        return f"it is empty. {_EXPORT}"
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    if any(name.endswith(".index") or name == "checkpoint" for name in names):
+        return (
+            f"it holds a checkpoint ({shown}): variables without a graph. Load them into the model. {_EXPORT}"
+        )
+    return f"it holds {shown}. {_EXPORT}"
+
+
+def _file(name: str) -> str:
+    """What a file is, by its name."""
+    suffix = name.rsplit(".", 1)[-1].lower()
+    if suffix in ("keras", "h5", "hdf5"):
+        return f"it is a Keras file. keras.models.load_model({name!r}).export('folder') makes a SavedModel."
+    if name in ("saved_model.pb", "saved_model.pbtxt"):
+        return "it is a file of one; give the folder that holds it."
+    known = {"pb": "a frozen graph", "tflite": "a TensorFlow Lite model", "onnx": "an ONNX model"}
+    return f"it is {known.get(suffix, 'a file')}. {_EXPORT}"

@@ -1,0 +1,311 @@
+"""Which band, property or column goes to which input of a model, and the tensors that it becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.connectors.protocol import Arrays, Signature, TensorInfo
+from xee_tf.errors import ModelError, OptionError
+from xee_tf.model.spec import Model
+from xee_tf.model.types import STRING, coerce, type_name
+
+__all__ = ["Feed", "Item", "plan_feeds"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A band, a property or a column that a model may see.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Object for strings.
+    shape : tuple of int
+        Of its value in a pixel or a row; empty for a single number.
+    tiled : bool
+        A band, with a value for each pixel of a tile; else there is one for each instance.
+    """
+
+    dtype: np.dtype[Any]
+    shape: Shape = ()
+    tiled: bool = False
+
+    @property
+    def size(self) -> int:
+        """Values in a pixel or a row."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One input of the model and what goes into it.
+
+    Parameters
+    ----------
+    input : str
+    members : tuple of str
+        Bands, properties or columns; several are stacked along the last axis.
+    items : tuple of Item
+        What each of them is.
+    overrides : tuple of (numpy.dtype or None)
+        What each of them is coerced to first.
+    dtype : numpy.dtype
+        Of the tensor.
+    shape : tuple of int
+        Of the tensor in each pixel or row.
+    """
+
+    input: str
+    members: tuple[str, ...]
+    items: tuple[Item, ...]
+    overrides: tuple[np.dtype[Any] | None, ...]
+    dtype: np.dtype[Any]
+    shape: Shape
+
+    @property
+    def tiled(self) -> bool:
+        """Whether it has pixels."""
+        return self.items[0].tiled
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes in a pixel or a row."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def tensor(self, values: Arrays) -> npt.NDArray[Any]:
+        """The tensor of a batch.
+
+        Parameters
+        ----------
+        values : mapping from str to ndarray
+            Of the members: ``(n, height, width, *shape)`` for bands, ``(n, *shape)`` for others.
+        """
+        arrays = [
+            values[name] if override is None else coerce(values[name], override)
+            for name, override in zip(self.members, self.overrides, strict=True)
+        ]
+        lead = arrays[0].shape[: 3 if self.tiled else 1]
+        if len(arrays) == 1:
+            return coerce(arrays[0], self.dtype).reshape(lead + self.shape)
+        out = np.empty(lead + self.shape, self.dtype)
+        start = 0
+        for array, item in zip(arrays, self.items, strict=True):
+            coerce(array.reshape(*lead, item.size), self.dtype, out[..., start : start + item.size])
+            start += item.size
+        return out
+
+
+def plan_feeds(
+    model: Model, signature: Signature, items: Mapping[str, Item], *, table: bool
+) -> tuple[Feed, ...]:
+    """Which of `items` go where.
+
+    Parameters
+    ----------
+    model : Model
+    signature : Signature
+    items : mapping
+        What there is: the bands and properties of an image, or the columns of a table.
+    table : bool
+        It is a table.
+
+    Raises
+    ------
+    OptionError
+        If the model wants what is not there, or it is ambiguous what goes where; the choices are listed.
+    """
+    words = _Words(table, model, signature, items)
+    groups = _groups(model, signature.inputs, items, words)
+    return tuple(
+        _feed(model, target, members, items, signature.inputs, words) for target, members in groups.items()
+    )
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of errors."""
+
+    table: bool
+    model: Model
+    signature: Signature
+    items: Mapping[str, Item]
+
+    @property
+    def whole(self) -> str:
+        return "table" if self.table else "image"
+
+    @property
+    def order(self) -> str:
+        return "input_properties" if self.table else "bands"
+
+    @property
+    def there(self) -> str:
+        bands = [name for name, item in self.items.items() if item.tiled or self.table]
+        others = [name for name in self.items if name not in bands]
+        found = f"The {self.whole} has {'the columns' if self.table else 'the bands'} {_list(bands)}"
+        return found + (f" and the properties {_list(others)}." if others else ".")
+
+    @property
+    def wanted(self) -> str:
+        inputs = self.signature.inputs or {}
+        return "Its inputs: " + "; ".join(f"{name}: {info}" for name, info in inputs.items()) + "."
+
+    def lacking(self, names: Sequence[str]) -> OptionError:
+        return OptionError(
+            f"{self.model.connector} wants {_list(names)}, which the {self.whole} lacks. {self.there}"
+        )
+
+
+def _groups(
+    model: Model, inputs: Mapping[str, TensorInfo] | None, items: Mapping[str, Item], words: _Words
+) -> dict[str, tuple[str, ...]]:
+    """The members of each input."""
+    chosen = model.input_properties if words.table else model.bands
+    extra = () if words.table else model.input_properties
+    if missing := [name for name in (*(chosen or ()), *extra, *(model.inputs or ())) if name not in items]:
+        raise words.lacking(missing)
+    if model.inputs is not None:
+        groups: dict[str, tuple[str, ...]] = {}
+        for name, into in model.inputs.items():
+            groups[into] = (*groups.get(into, ()), name)
+        # What goes to an input of its own name need not be said.
+        groups |= {name: (name,) for name in extra if name not in groups and name not in model.inputs}
+        left = [name for name in inputs or () if name not in groups]
+        groups |= {name: (name,) for name in left if name in items and name not in model.inputs}
+        return _checked(groups, inputs, words)
+    mains = tuple(chosen or (name for name, item in items.items() if item.tiled or words.table))
+    own: dict[str, tuple[str, ...]] = {name: (name,) for name in extra}
+    if inputs is None and model.input_name is None:
+        return {**{name: (name,) for name in mains}, **own}
+    left = [name for name in inputs or () if name not in own]
+    if (target := model.input_name) is None:
+        if not left:
+            raise OptionError(f"{model.connector} has no input for {_list(mains)}. {words.wanted}")
+        if set(left) <= set(items) and (not chosen or set(left) == set(chosen)):
+            return _checked({**{name: (name,) for name in left}, **own}, inputs, words)
+        if len(left) > 1 and chosen:
+            raise OptionError(
+                f"{words.order}={list(chosen)} are not the inputs of {model.connector}, {_list(left)}, and "
+                f"could go to any of them. Say where: input_name={left[0]!r} stacks them all in it, "
+                f"inputs={{{chosen[0]!r}: {left[0]!r}, ...}} says it for each."
+            )
+        if len(left) > 1:
+            raise words.lacking([name for name in left if name not in items])
+        (target,) = left
+    return _checked({target: mains, **own}, inputs, words)
+
+
+def _checked(
+    groups: dict[str, tuple[str, ...]], inputs: Mapping[str, TensorInfo] | None, words: _Words
+) -> dict[str, tuple[str, ...]]:
+    if inputs is not None:
+        if unknown := [name for name in groups if name not in inputs]:
+            raise OptionError(f"{words.model.connector} has no input {_list(unknown)}. {words.wanted}")
+        if missing := [name for name in inputs if name not in groups]:
+            raise words.lacking(missing)
+    return groups
+
+
+def _feed(
+    model: Model,
+    target: str,
+    members: tuple[str, ...],
+    items: Mapping[str, Item],
+    inputs: Mapping[str, TensorInfo] | None,
+    words: _Words,
+) -> Feed:
+    found = tuple(items[name] for name in members)
+    info = (inputs or {}).get(target, TensorInfo())
+    if len({item.tiled for item in found}) > 1:
+        raise OptionError(
+            f"{_list(members)} cannot be stacked in the input {target!r}: some are bands with pixels, others "
+            "are properties with one value. Give them inputs of their own."
+        )
+    for name, item in zip(members, found, strict=True):
+        declared = (model.input_shapes or {}).get(name)
+        if declared is not None and declared != item.shape:
+            raise OptionError(
+                f"input_shapes says {list(declared)} for {name!r}, and in the {words.whole} it is "
+                f"{list(item.shape)}."
+            )
+    overrides = tuple((model.input_type_override or {}).get(name) for name in members)
+    dtype = _dtype(members, found, overrides, info, words)
+    shape = _shape(target, members, found, info, words)
+    return Feed(target, members, found, overrides, dtype, shape)
+
+
+def _dtype(
+    members: tuple[str, ...],
+    items: tuple[Item, ...],
+    overrides: tuple[np.dtype[Any] | None, ...],
+    info: TensorInfo,
+    words: _Words,
+) -> np.dtype[Any]:
+    own = [override or item.dtype for override, item in zip(overrides, items, strict=True)]
+    if info.dtype is None:
+        texts = [dtype == STRING for dtype in own]
+        if any(texts) and not all(texts):
+            raise OptionError(f"{_list(members)} cannot be stacked: some are strings, others are numbers.")
+        return np.result_type(*own)
+    for name, dtype in zip(members, own, strict=True):
+        text = dtype == STRING, info.dtype == STRING
+        if any(text) != all(text) or not np.can_cast(dtype, info.dtype, "same_kind"):
+            raise OptionError(
+                f"{words.model.connector} takes {name!r} as {type_name(info.dtype)}, and it is "
+                f"{type_name(dtype)} here. If dropping what does not fit is meant: "
+                f"input_type_override={{{name!r}: {type_name(info.dtype)!r}}}."
+            )
+    return info.dtype
+
+
+def _shape(
+    target: str, members: tuple[str, ...], items: tuple[Item, ...], info: TensorInfo, words: _Words
+) -> Shape:
+    """The shape of a tensor in each pixel or row: that of a single array band, or of a stack."""
+    lead = 3 if items[0].tiled else 1
+    rank = None if info.shape is None else len(info.shape)
+    total = sum(item.size for item in items)
+    if len(items) > 1:
+        shape: Shape = (total,)
+    elif items[0].shape:
+        shape = items[0].shape
+    else:
+        # A scalar band is forwarded with a last axis of 1 (Earth Engine's guide), unless the model has no
+        # room for it. A property has none of its own.
+        shape = (1,) if (items[0].tiled and rank != lead) or (rank or 0) > lead else ()
+    if info.shape is None:
+        return shape
+    wanted = info.shape[lead:]
+    if len(wanted) == len(shape) and all(a in (None, b) for a, b in zip(wanted, shape, strict=True)):
+        return shape
+    if math.prod(shape) == 1 and all(side in (None, 1) for side in wanted) and len(info.shape) >= lead:
+        return (1,) * len(wanted)
+    if rank is not None and rank < lead:
+        raise ModelError(
+            f"The input {target!r} of {words.model.connector} is {info}: it has no room for the height and "
+            "width of a tile. A model of single pixels or rows predicts from tables; for images, let it "
+            "take and return (n, height, width, channels)."
+        )
+    if len(wanted) == 1 and len(shape) == 1:
+        raise OptionError(
+            f"The input {target!r} of {words.model.connector} takes {wanted[0]} channels, and "
+            f"{_list(members)} have {total}. {words.there} Say which the model wants, in its order: "
+            f"{words.order}=[...]."
+        )
+    raise OptionError(
+        f"The input {target!r} of {words.model.connector} is {info}, and {_list(members)} would be sent with "
+        f"the shape {shape} in each {'pixel' if lead == 3 else 'row'}. {words.there}"
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = [repr(name) for name in names[:12]]
+    return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "") if shown else "none"

@@ -1,0 +1,246 @@
+"""The options of a model: Earth Engine's spelling, ours, and what each may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+
+from xee_tf.errors import OptionError
+from xee_tf.geometry import Size
+from xee_tf.model.projection import Projection
+from xee_tf.model.types import pixel_type
+
+__all__ = ["EE_NAMES", "Declared", "ModelOptions", "read_options"]
+
+#: Earth Engine's names of the parameters of ``ee.Model``'s constructors, and ours.
+EE_NAMES = {
+    "inputProperties": "input_properties",
+    "inputTypeOverride": "input_type_override",
+    "inputShapes": "input_shapes",
+    "proj": "proj",
+    "fixInputProj": "fix_input_proj",
+    "inputTileSize": "input_tile_size",
+    "inputOverlapSize": "input_overlap_size",
+    "outputTileSize": "output_tile_size",
+    "outputBands": "output_bands",
+    "outputProperties": "output_properties",
+    "outputMultiplier": "output_multiplier",
+}
+
+
+class ModelOptions(TypedDict, total=False):
+    """The options that every constructor of `Model` takes; `Model` says what each one does."""
+
+    inputs: Mapping[str, str] | None
+    input_name: str | None
+    bands: Sequence[str] | None
+    input_properties: Sequence[str] | None
+    input_type_override: Mapping[str, Any] | None
+    input_shapes: Mapping[str, Sequence[int]] | None
+    proj: Any
+    fix_input_proj: bool | None
+    input_tile_size: int | Sequence[int] | None
+    input_overlap_size: int | Sequence[int] | None
+    overlap_is_total: bool
+    output_tile_size: int | Sequence[int] | None
+    output_bands: Mapping[str, Any] | Sequence[str] | str | None
+    output_properties: Mapping[str, Any] | Sequence[str] | str | None
+    output_multiplier: float | None
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a user said of one output.
+
+    Parameters
+    ----------
+    name : str
+    dtype : numpy.dtype or None
+        None: as the model gives it.
+    dimensions : int or None
+        0 for a scalar, 1 for a vector in each pixel, and so on.
+    shape : tuple of int or None
+        Of an array in each pixel.
+    """
+
+    name: str
+    dtype: np.dtype[Any] | None = None
+    dimensions: int | None = None
+    shape: tuple[int, ...] | None = None
+
+
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options and make them what the fields of `Model` hold.
+
+    Parameters
+    ----------
+    options : mapping
+        In our spelling or in Earth Engine's; None stands for a default.
+
+    Raises
+    ------
+    OptionError
+        That names the option, the value and what was expected.
+
+    Examples
+    --------
+    >>> read_options({"inputTileSize": [144, 144], "inputOverlapSize": [8, 8]})
+    {'input_tile_size': Size(x=144, y=144), 'input_overlap_size': Size(x=8, y=8)}
+    """
+    given: dict[str, Any] = {}
+    for key, value in options.items():
+        name = EE_NAMES.get(key, key)
+        if name not in ModelOptions.__annotations__:
+            known = ", ".join(ModelOptions.__annotations__)
+            raise OptionError(
+                f"A model has no option {key!r}. Known are {known}, and Earth Engine's spellings."
+            )
+        if name in given:
+            raise OptionError(f"{name} is given twice, in Earth Engine's spelling and in ours.")
+        given[name] = value
+    given = {name: value for name, value in given.items() if value is not None}
+    total = given.pop("overlap_is_total", False)
+    found = {name: _READERS[name](value, name) for name, value in given.items()}
+    if total and "input_overlap_size" in found:
+        found["input_overlap_size"] = _half(found["input_overlap_size"])
+    return found
+
+
+def _half(total: Size) -> Size:
+    if total.x % 2 or total.y % 2:
+        raise OptionError(
+            f"input_overlap_size={total.xy} with overlap_is_total=True is shared by two edges: it must be "
+            "even."
+        )
+    return Size(x=total.x // 2, y=total.y // 2)
+
+
+def _tile(value: Any, name: str) -> Size:
+    size = Size.from_xy(value, name)
+    if min(size.xy) < 1:
+        raise OptionError(f"{name} must be at least 1 pixel on either side; got {size.xy}.")
+    return size
+
+
+def _overlap(value: Any, name: str) -> Size:
+    size = Size.from_xy(value, name)
+    if min(size.xy) < 0:
+        raise OptionError(f"{name} cannot be negative; got {size.xy}.")
+    return size
+
+
+def _names(value: Any, name: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+        raise OptionError(f"{name} must be a list of names; got {value!r}.")
+    if len(set(value)) != len(value):
+        raise OptionError(f"{name} has a name twice: {list(value)}.")
+    return tuple(value)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise OptionError(f"{name} must be a name; got {value!r}.")
+    return value
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise OptionError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
+
+
+def _mapping(value: Any, name: str, example: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise OptionError(f"{name} must be a mapping such as {example}; got {value!r}.")
+    return value
+
+
+def _inputs(value: Any, name: str) -> dict[str, str]:
+    found = _mapping(value, name, "{'B4': 'near_infrared'}")
+    return {band: _text(tensor, f"{name}[{band!r}]") for band, tensor in found.items()}
+
+
+def _types(value: Any, name: str) -> dict[str, np.dtype[Any]]:
+    found = _mapping(value, name, "{'B4': 'float32'}")
+    return {key: pixel_type(kind, f"{name}[{key!r}]")[0] for key, kind in found.items()}
+
+
+def _shapes(value: Any, name: str) -> dict[str, tuple[int, ...]]:
+    found = _mapping(value, name, "{'series': [12]}")
+    return {key: _shape(shape, f"{name}[{key!r}]") for key, shape in found.items()}
+
+
+def _shape(value: Any, name: str) -> tuple[int, ...]:
+    sides = [value] if isinstance(value, int) else value
+    if not isinstance(sides, Sequence) or not all(
+        isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0 for side in sides
+    ):
+        raise OptionError(f"{name} must be a shape such as [12]; got {value!r}.")
+    return tuple(map(int, sides))
+
+
+def _multiplier(value: Any, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 1):
+        raise OptionError(
+            f"{name} is how many times more data the model gives than it takes, and cannot be less than 1; "
+            f"got {value!r}."
+        )
+    return number
+
+
+def _outputs(value: Any, name: str) -> tuple[Declared, ...]:
+    """``["p"]``, ``{"p": "float32"}`` or ``{"p": {"type": ..., "dimensions": ...}}``."""
+    if not isinstance(value, Mapping):
+        return tuple(Declared(output) for output in _names(value, name))
+    found = _mapping(value, name, "{'p': {'type': 'float', 'dimensions': 1}}")
+    if not found:
+        raise OptionError(
+            f"{name} is empty: name what the model gives, or leave it out where the model tells."
+        )
+    return tuple(_output(key, info, f"{name}[{key!r}]") for key, info in found.items())
+
+
+def _output(key: str, info: Any, name: str) -> Declared:
+    if not isinstance(info, Mapping) or "precision" in info:
+        info = {"type": info}
+    if unknown := set(info) - {"type", "dimensions", "shape"}:
+        raise OptionError(
+            f"{name} has no field {sorted(unknown)}; known are 'type', 'dimensions' and 'shape'."
+        )
+    dtype, dimensions = (None, None) if info.get("type") is None else pixel_type(info["type"], name)
+    if info.get("dimensions") is not None:
+        (_, dimensions) = pixel_type({"precision": "float", "dimensions": info["dimensions"]}, name)
+    shape = None if info.get("shape") is None else _shape(info["shape"], f"{name}['shape']")
+    if shape is not None and dimensions is not None and len(shape) != dimensions:
+        raise OptionError(
+            f"{name}: shape {list(shape)} has not the {dimensions} dimensions that are said beside it."
+        )
+    return Declared(key, dtype, len(shape) if shape is not None else dimensions, shape)
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "inputs": _inputs,
+    "input_name": _text,
+    "bands": _names,
+    "input_properties": _names,
+    "input_type_override": _types,
+    "input_shapes": _shapes,
+    "proj": Projection.of,
+    "fix_input_proj": _flag,
+    "input_tile_size": _tile,
+    "input_overlap_size": _overlap,
+    "output_tile_size": _tile,
+    "output_bands": _outputs,
+    "output_properties": _outputs,
+    "output_multiplier": _multiplier,
+}

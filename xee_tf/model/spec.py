@@ -1,0 +1,228 @@
+"""A model in Earth Engine's terms: where it is, what it wants and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from xee_tf.connectors.protocol import Connector
+from xee_tf.errors import OptionError
+from xee_tf.geometry import Size
+from xee_tf.model.options import Declared, ModelOptions, read_options
+from xee_tf.model.projection import Projection
+from xee_tf.storage import PathLike
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from xee_tf.tables.sources import Table
+
+__all__ = ["Model"]
+
+_NONE = Size(x=0, y=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model, and how rasters and tables become its inputs: what ``ee.Model`` is in Earth Engine.
+
+    Made by `from_saved_model`, `from_keras`, `from_function` or, for a way to a model of your own,
+    `from_connector`. All take the options below by keyword, in this spelling or in Earth Engine's
+    (``inputTileSize``). What a model tells of itself need not be said: sizes, dtypes, names. Nothing is
+    loaded until it is needed.
+
+    Parameters
+    ----------
+    connector : Connector
+        Where the model is.
+    inputs : mapping from str to str, optional
+        Bands, properties or columns, and the inputs of the model that they go to. Several with the same
+        input are stacked along its last axis, in the order of the mapping. Default: those of the same
+        names; or, where the model has one input, all stacked in it.
+    bands : sequence of str, optional
+        The bands or columns that the model sees; their order in a stacked input. Default: all, if the
+        model takes that many.
+    input_name : str, optional
+        The input that bands are stacked in, where the model has several.
+    input_properties : sequence of str, optional
+        Properties that go with each instance; of an image they are replicated into each tile. For a table,
+        its columns, in the order in which they are stacked.
+    input_type_override : mapping, optional
+        Types that bands and properties are coerced to: numpy's, or Earth Engine's pixel types. Fractions
+        are dropped and ranges clamped. Default: what the model takes, if that loses nothing.
+    input_shapes : mapping, optional
+        Shapes of array bands. Default: as the image has them.
+    proj : Projection, tuple or mapping, optional
+        The projection that the model wants, with its scale: ``("EPSG:32633", 30)``. See `Projection.of`.
+    fix_input_proj : bool
+        Whether pixels are sampled in `proj` rather than in the projection of the image.
+    input_tile_size : int or (width, height)
+        Pixels of a tile without its overlap. Default: what the model takes, less the overlap.
+    input_overlap_size : int or (width, height)
+        Pixels added along each edge, so that a tile of ``input_tile_size + 2 * input_overlap_size`` is
+        sent (Earth Engine's reference, and the samples that run).
+    overlap_is_total : bool
+        `input_overlap_size` is the sum of both edges, as Earth Engine's guide to image predictions says.
+    output_tile_size : int or (width, height), optional
+        Pixels that come back for the `input_tile_size` pixels; another number changes the scale. Default:
+        what the model gives, or `input_tile_size`.
+    output_bands : mapping or sequence, optional
+        ``{name: {"type": "float32", "dimensions": 1, "shape": [3]}}``, ``{name: "float32"}`` or names.
+        ``dimensions`` is 0 for a scalar band, 1 for a vector in each pixel; ``shape`` (our addition) where
+        the model does not tell it. The name of a single output is free; several are found by name. Several
+        scalar bands of one output are its channels. Default: as the model tells.
+    output_properties : mapping or sequence, optional
+        The same for tables.
+    output_multiplier : float
+        About how many times more data the model gives than it takes; at least 1.
+
+    Raises
+    ------
+    OptionError
+        If an option cannot be used.
+
+    Examples
+    --------
+    >>> index = Model.from_function(
+    ...     lambda pixels: (pixels[..., 0] - pixels[..., 1]) / pixels.sum(-1),
+    ...     bands=["B4", "B3"],
+    ...     input_tile_size=256,
+    ...     output_bands={"ndvi": "float32"},
+    ... )
+    >>> index
+    <xee_tf.Model function <lambda>>
+      tiles      256 × 256 px
+      inputs     B4, B3
+      outputs    ndvi: float32
+    """
+
+    connector: Connector
+    inputs: Mapping[str, str] | None = None
+    input_name: str | None = None
+    bands: tuple[str, ...] | None = None
+    input_properties: tuple[str, ...] = ()
+    input_type_override: Mapping[str, np.dtype[Any]] | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    proj: Projection | None = None
+    fix_input_proj: bool = False
+    input_tile_size: Size | None = None
+    input_overlap_size: Size = _NONE
+    output_tile_size: Size | None = None
+    output_bands: tuple[Declared, ...] | None = None
+    output_properties: tuple[Declared, ...] | None = None
+    output_multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        overlap, tile = self.input_overlap_size, self.input_tile_size
+        if tile is not None and (overlap.x >= tile.x or overlap.y >= tile.y):
+            raise OptionError(
+                f"input_overlap_size={overlap.xy} along each edge must be smaller than "
+                f"input_tile_size={tile.xy}."
+            )
+        if self.inputs is not None and (self.bands is not None or self.input_name is not None):
+            raise OptionError(
+                "inputs says already which band goes to which input of the model, so that bands and "
+                "input_name cannot be given beside it: bands of one input are stacked in the order of "
+                "inputs."
+            )
+
+    @classmethod
+    def from_connector(cls, connector: Connector, **options: Unpack[ModelOptions]) -> Model:
+        """A model behind any connector; see `Model` for the options."""
+        return cls(connector=connector, **read_options(options))
+
+    @classmethod
+    def from_saved_model(
+        cls,
+        path: PathLike,
+        *,
+        signature: str = "serving_default",
+        tag: str = "serve",
+        **options: Unpack[ModelOptions],
+    ) -> Model:
+        """A model in TensorFlow's SavedModel format.
+
+        Parameters
+        ----------
+        path : path-like
+            Its folder, or a URL of it that fsspec reads.
+        signature : str
+            Which of its signatures is called.
+        tag : str
+            Of the graph that is loaded.
+        **options
+            See `Model`.
+
+        Raises
+        ------
+        ModelError, MissingModelError
+            If there is no SavedModel at `path`, or no such signature in it; what is there instead is said.
+        """
+        from xee_tf.connectors.saved_model import SavedModelConnector
+
+        return cls.from_connector(SavedModelConnector.of(path, signature, tag), **options)
+
+    @classmethod
+    def from_keras(cls, path_or_model: Any, **options: Unpack[ModelOptions]) -> Model:
+        """A Keras model: a file (``.keras``, ``.h5``) or a live one, which is exported once.
+
+        Raises
+        ------
+        ModelError, MissingModelError
+            If it is nothing that Keras can load.
+        """
+        from xee_tf.connectors.keras import keras_connector
+
+        return cls.from_connector(keras_connector(path_or_model), **options)
+
+    @classmethod
+    def from_function(
+        cls, function: Callable[..., Any], *, named: bool = False, **options: Unpack[ModelOptions]
+    ) -> Model:
+        """A Python function, or anything that can be called, as a model.
+
+        Parameters
+        ----------
+        function : callable
+            Takes a batch of tiles, an array ``(n, height, width, channels)`` of all bands, and returns such
+            an array or ``{name: array}``. For a table, it takes ``(n, columns)``. It must be picklable by
+            cloudpickle and safe to call from several threads. What it makes for itself, lazily and
+            outside of its pickle, is kept: each process has one copy.
+        named : bool
+            The function takes ``{name: array}`` of bands and properties instead.
+        **options
+            See `Model`. A function does not tell what it returns: say `output_bands`.
+        """
+        from xee_tf.connectors.function import FunctionConnector
+
+        return cls.from_connector(FunctionConnector.of(function, named=named), **options)
+
+    def predict_image(self, image: Any, merge: bool = True, **options: Any) -> xr.Dataset:
+        """Predict from an image; see `xee_tf.model.image.predict_image`."""
+        from xee_tf.model.image import predict_image
+
+        found: xr.Dataset = predict_image(self, image, merge=merge, **options)
+        return found
+
+    def predict_properties(self, table: Table, *, batch_size: int | None = None) -> Any:
+        """Predict from the rows of a table; see `xee_tf.model.properties.predict_properties`."""
+        from xee_tf.model.properties import predict_properties
+
+        return predict_properties(self, table, batch_size=batch_size)
+
+    # As Earth Engine spells them.
+    predictImage = predict_image  # noqa: N815
+    predictProperties = predict_properties  # noqa: N815
+
+    def __repr__(self) -> str:
+        from xee_tf.display.model import model_text
+
+        return model_text(self)
+
+    def _repr_html_(self) -> str:
+        from xee_tf.display.model import model_html
+
+        return model_html(self)

@@ -1,0 +1,286 @@
+"""The work of one block of a prediction, in numpy: its tiles through the model, and side by side again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from xee_tf.blocks.assemble import BandRule, assemble
+from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.errors import PredictionError
+from xee_tf.geometry import PatchGrid, Size, Window
+from xee_tf.model.augment import augmented
+from xee_tf.model.calling import TileCaller
+
+__all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
+
+Blend = Literal["crop", "hann"]
+Call = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
+
+_SMALL = 64 * 64  # pixels of a tile; smaller ones of several rows are sent together
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band that the model sees: its name, its shape in each pixel, how it is put together."""
+
+    name: str
+    shape: tuple[int, ...]
+    rule: BandRule
+
+
+@dataclass(frozen=True)
+class OutputBand:
+    """A band of the result.
+
+    Parameters
+    ----------
+    name : str
+    dtype : numpy.dtype
+    shape : tuple of int
+        In each pixel.
+    fill : int or float
+        What stands for masked pixels: NaN where the dtype has it.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fill: float
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """Predicts one block; small and picklable.
+
+    Parameters
+    ----------
+    caller : TileCaller
+    grid : PatchGrid
+        The tiles as patches: the overlap is their margin, all pixels are covered.
+    bands : tuple of Band
+        In the order of the block layout's planes.
+    outputs : tuple of OutputBand
+    maskable : bool
+        Whether a pixel of any band can be masked at all.
+    blend : {"crop", "hann"}
+        What becomes of overlapping outputs: cut off, or averaged by weights that fade out.
+    skip_masked : bool
+        Do not send tiles that are masked everywhere.
+    augment : bool
+        Average over the eight symmetries of a square.
+    """
+
+    caller: TileCaller
+    grid: PatchGrid
+    bands: tuple[Band, ...]
+    outputs: tuple[OutputBand, ...]
+    maskable: bool
+    blend: Blend
+    skip_masked: bool
+    augment: bool
+
+    @property
+    def overlap(self) -> Size:
+        """Pixels of a tile's output that are averaged with its neighbours' along each edge."""
+        overlap = self.caller.tiles.output_overlap
+        return overlap if self.blend == "hann" and overlap is not None else Size(x=0, y=0)
+
+    def window(self, layout: BlockLayout, block: tuple[int, int]) -> Window:
+        """The pixels of the result that a block contributes to; they may lie outside."""
+        height, width = self.caller.tiles.output.shape
+        rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
+        return Window(
+            rows.start * height - self.overlap.y,
+            rows.stop * height + self.overlap.y,
+            columns.start * width - self.overlap.x,
+            columns.stop * width + self.overlap.x,
+        )
+
+    def __call__(
+        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, npt.NDArray[Any]]]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What `window` says of each output, (*shape, y, x); contributions to be added where blended."""
+        rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
+        arrays, masks = assemble(
+            layout.window(*block), pieces, [band.rule for band in self.bands], want_masks=self.maskable
+        )
+        # A view of a single False says that nothing is masked.
+        found = [mask[0] if len(mask) == 1 else mask.any(axis=0) for mask in masks or () if any(mask.strides)]
+        masked = np.logical_or.reduce(found) if found else None
+        views = {
+            band.name: self._tiles(array, len(rows), len(columns), band.shape)
+            for band, array in zip(self.bands, arrays, strict=True)
+        }
+        window = self.window(layout, block)
+        out = {band.name: np.zeros((*band.shape, *window.shape), band.dtype) for band in self.outputs}
+        if masked is None or not self.skip_masked:
+            sent = np.ones((len(rows), len(columns)), bool)
+        else:
+            sent = self._wanted(masked, len(rows), len(columns))
+        call = augmented(self.caller.call) if self.augment else self.caller.call
+        weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
+        for at, tiles in self._batches(views, sent):
+            for name, values in call(tiles).items():
+                self._put(out[name], at, values, weights)
+        if masked is not None:
+            absent = self._rescaled(masked, len(rows), len(columns))
+            for band in self.outputs:
+                _fill(out[band.name], absent, band)
+        return out
+
+    def _tiles(
+        self, array: npt.NDArray[Any], rows: int, columns: int, shape: tuple[int, ...]
+    ) -> npt.NDArray[Any]:
+        """A view (row, column, height, width, *shape) of an assembled band (depth, y, x)."""
+        (height, width), (depth, y, x) = self.grid.stored.shape, array.strides
+        view = as_strided(
+            array,
+            shape=(rows, columns, height, width, len(array)),
+            strides=(self.grid.patch.y * y, self.grid.patch.x * x, y, x, depth),
+            writeable=False,
+        )
+        return view.reshape(*view.shape[:4], *shape) if len(shape) != 1 else view
+
+    def _wanted(self, masked: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+        """Tiles with a pixel that is not masked where their output counts."""
+        if self.blend == "hann":
+            return np.logical_not(self._tiles(masked[None], rows, columns, ()).all(axis=(2, 3)))
+        core = self._core(masked)
+        height, width = self.grid.patch.shape
+        return np.logical_not(core.reshape(rows, height, columns, width).all(axis=(1, 3)))
+
+    def _core(self, masked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        y, x = self.grid.margin.shape
+        return masked[y : masked.shape[0] - y, x : masked.shape[1] - x]
+
+    def _batches(
+        self, views: Mapping[str, npt.NDArray[Any]], sent: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[tuple[Any, Any], dict[str, npt.NDArray[Any]]]]:
+        """Tiles to be sent together, and their rows and columns."""
+        rows, columns = sent.shape
+        together = 1
+        if self.grid.stored.pixels < _SMALL:
+            together = max(1, min(rows, self.caller.batch_size // columns))
+        for first in range(0, rows, together):
+            chosen = sent[first : first + together]
+            at = np.nonzero(chosen)
+            if not len(at[0]):
+                continue
+            at = (at[0] + first, at[1])
+            if together == 1 and chosen.all():  # no copy
+                yield at, {name: view[first] for name, view in views.items()}
+            else:
+                yield at, {name: view[at] for name, view in views.items()}
+
+    def _put(
+        self,
+        out: npt.NDArray[Any],
+        at: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
+        values: npt.NDArray[Any],
+        weights: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    ) -> None:
+        """Put tiles (n, height, width, *shape) where they belong."""
+        tiles = self.caller.tiles
+        height, width = tiles.output.shape
+        given = values.shape[1:3]
+        values = np.moveaxis(values, (1, 2), (-2, -1))
+        if self.blend == "hann":
+            if tiles.padded is None or given != tiles.padded.shape:
+                raise PredictionError(
+                    f"The model gives tiles of {given[1]} x {given[0]} pixels without their overlap: there "
+                    "is nothing to blend, use blend='crop'."
+                )
+            for tile, row, column in zip(values, *at, strict=True):
+                top, left = row * height, column * width
+                part = out[..., top : top + given[0], left : left + given[1]]
+                part += tile * (weights[0][row][:, None] * weights[1][column])
+            return
+        if given != (height, width):
+            margin = tiles.output_overlap
+            assert margin is not None  # sizes with half pixels are not accepted as answers
+            values = values[..., margin.y : margin.y + height, margin.x : margin.x + width]
+        lead = out.shape[:-2]
+        places = out.reshape(*lead, out.shape[-2] // height, height, out.shape[-1] // width, width)
+        # Rows and columns of tiles in front, then shape, height and width: as the values are.
+        places = np.moveaxis(places, (-4, -2), (0, 1))
+        places[at] = values
+
+    def _rescaled(self, masked: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+        """What is masked in a block's window; where pixels are larger, all that they cover."""
+        tiles = self.caller.tiles
+        absent = masked if self.blend == "hann" else self._core(masked)
+        window = tiles.padded if self.blend == "hann" else tiles.output
+        assert window is not None
+        for axis, count, output, core in (
+            (0, rows, tiles.output.y, tiles.core.y),
+            (1, columns, tiles.output.x, tiles.core.x),
+        ):
+            if output == core:
+                continue
+            extra = (window.y, window.x)[axis] - output
+            starts = np.arange(count * output + extra) * core // output
+            absent = np.logical_and.reduceat(absent, starts, axis=axis)
+        return absent
+
+
+def blend_weights(
+    grid: PatchGrid, output: Size, overlap: Size, rows: range, columns: range
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weights of the outputs of tiles along y and along x; those of all tiles add up to 1 in every pixel.
+
+    They rise as a squared sine over the pixels that neighbours share. (Our choice; where a tile overlaps
+    more than its neighbours, all of them are weighed against each other.)
+
+    Returns
+    -------
+    tuple of ndarray
+        For the rows and for the columns of tiles, (tiles, pixels of a tile with its overlap).
+
+    Examples
+    --------
+    >>> grid = PatchGrid(Size(x=8, y=4), Size(x=4, y=4), Size(x=1, y=1))
+    >>> blend_weights(grid, grid.patch, grid.margin, range(1), range(2))[1].round(2)
+    array([[1.  , 1.  , 1.  , 1.  , 0.85, 0.15],
+           [0.15, 0.85, 1.  , 1.  , 1.  , 1.  ]], dtype=float32)
+    """
+    return (
+        _weights(output.y, overlap.y, grid.rows, rows),
+        _weights(output.x, overlap.x, grid.columns, columns),
+    )
+
+
+def _weights(side: int, overlap: int, tiles: int, wanted: range) -> npt.NDArray[np.float32]:
+    if not overlap:
+        return np.ones((len(wanted), side), np.float32)
+    length = side + 2 * overlap
+    rise = np.minimum((np.arange(length) + 0.5) / (2 * overlap), 1)
+    weight = np.sin(rise * np.pi / 2) ** 2
+    weight = weight * weight[::-1]
+    reach = -(-length // side)  # tiles on either side that may share a pixel
+    found = []
+    for tile in wanted:
+        total = np.zeros(length)
+        for other in range(max(0, tile - reach), min(tiles, tile + reach + 1)):
+            shift = (other - tile) * side
+            begin, end = max(0, shift), min(length, length + shift)
+            if begin < end:
+                total[begin:end] += weight[begin - shift : end - shift]
+        found.append(weight / total)
+    return np.array(found, np.float32).reshape(len(wanted), length)
+
+
+def _fill(values: npt.NDArray[Any], absent: npt.NDArray[np.bool_], band: OutputBand) -> None:
+    """Put a band's fill value into masked pixels (y, x)."""
+    if not np.isnan(band.fill) and (found := (values == band.fill) & ~absent).any():
+        raise PredictionError(
+            f"The model gives {band.fill:.0f} for {band.name!r} in {int(found.sum())} pixels that are not "
+            f"masked, and that value marks masked pixels of {band.dtype} bands: declare a wider type in "
+            f"output_bands, for example {{{band.name!r}: 'int32'}}."
+        )
+    values[..., absent] = band.fill

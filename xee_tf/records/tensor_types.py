@@ -1,0 +1,129 @@
+"""The element types of TensorProto: their numbers, their numpy dtypes, the fields that carry them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.errors import OptionError, RecordError
+
+__all__ = ["STRING", "TensorType", "tensor_type", "type_of_number"]
+
+Wire = Literal["fixed", "varint", "bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """An element type.
+
+    Parameters
+    ----------
+    number : int
+        Its number in the enum DataType of TensorFlow.
+    name : str
+        Its name in numpy; of strings "string".
+    field : int
+        The field of a TensorProto that lists values one by one.
+    wire : {"fixed", "varint", "bytes"}
+        How that field holds them.
+    """
+
+    number: int
+    name: str
+    field: int
+    wire: Wire
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy dtype, little endian; strings are objects (bytes)."""
+        if self.wire == "bytes":
+            return np.dtype(object)
+        if self.name != "bfloat16":
+            return np.dtype(self.name).newbyteorder("<")
+        try:
+            from ml_dtypes import bfloat16
+        except ModuleNotFoundError:
+            raise RecordError(
+                "A bfloat16 tensor needs the package ml_dtypes: pip install ml_dtypes, "
+                "or let the model return float32."
+            ) from None
+        dtype: np.dtype[Any] = np.dtype(bfloat16)
+        return dtype
+
+
+# complex numbers are listed as pairs of floats, half floats by their bits.
+_TYPES = (
+    TensorType(1, "float32", 5, "fixed"),
+    TensorType(2, "float64", 6, "fixed"),
+    TensorType(3, "int32", 7, "varint"),
+    TensorType(4, "uint8", 7, "varint"),
+    TensorType(5, "int16", 7, "varint"),
+    TensorType(6, "int8", 7, "varint"),
+    TensorType(7, "string", 8, "bytes"),
+    TensorType(8, "complex64", 9, "fixed"),
+    TensorType(9, "int64", 10, "varint"),
+    TensorType(10, "bool", 11, "varint"),
+    TensorType(14, "bfloat16", 13, "varint"),
+    TensorType(17, "uint16", 7, "varint"),
+    TensorType(18, "complex128", 12, "fixed"),
+    TensorType(19, "float16", 13, "varint"),
+    TensorType(22, "uint32", 16, "varint"),
+    TensorType(23, "uint64", 17, "varint"),
+)
+_BY_NUMBER = {kind.number: kind for kind in _TYPES}
+_BY_NAME = {kind.name: kind for kind in _TYPES}
+
+STRING = _BY_NAME["string"]
+
+
+@lru_cache(maxsize=256)
+def tensor_type(dtype: npt.DTypeLike) -> TensorType:
+    """The element type that carries a numpy dtype.
+
+    Objects and every kind of numpy strings are taken for strings.
+
+    Raises
+    ------
+    OptionError
+        If TensorFlow has no such type.
+
+    Examples
+    --------
+    >>> tensor_type("uint16").number, tensor_type("U5").name
+    (17, 'string')
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind in "OSUT":
+        return STRING
+    try:
+        return _BY_NAME[dtype.name]
+    except KeyError:
+        raise OptionError(
+            f"Values of dtype {dtype} cannot be sent as a tensor; what can: {', '.join(_BY_NAME)}."
+        ) from None
+
+
+def type_of_number(number: int) -> TensorType:
+    """The element type of a number of the enum DataType.
+
+    Raises
+    ------
+    RecordError
+        If numpy has no such type.
+
+    Examples
+    --------
+    >>> type_of_number(19).name
+    'float16'
+    """
+    try:
+        return _BY_NUMBER[number]
+    except KeyError:
+        raise RecordError(
+            f"A tensor has the element type {number}, which numpy cannot hold; what it can: "
+            f"{', '.join(f'{kind.number} ({kind.name})' for kind in _TYPES)}."
+        ) from None
