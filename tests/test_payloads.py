@@ -1,0 +1,742 @@
+"""The six payload formats against TensorFlow, protobuf and the standard library's JSON, both ways."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import xee_tf
+from tests.strategies import TENSOR_DTYPES, tensor_arrays
+from xee_tf.connectors.json_messages import decode_json_request, encode_json_response
+from xee_tf.connectors.payloads import Payload, payload_format
+from xee_tf.connectors.predict_messages import (
+    ModelSpec,
+    decode_predict_request,
+    decode_predict_response,
+    encode_predict_request,
+    encode_predict_response,
+)
+from xee_tf.errors import OptionError, RecordError
+
+GOLDEN = Path(__file__).parent / "golden" / "payloads"
+FORMATS = (
+    "SERIALIZED_TF_TENSORS",
+    "RAW_JSON",
+    "ND_ARRAYS",
+    "GRPC_TF_TENSORS",
+    "GRPC_SERIALIZED_TF_TENSORS",
+    "GRPC_TF_EXAMPLES",
+)
+
+# -- The messages of tensorflow.serving, as its .proto files describe them ------------------------------
+
+
+def serving_messages():
+    """PredictRequest and PredictResponse as protobuf classes, in a package of our own."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="xee_tf_tests/predict.proto", package="xee_tf_tests", syntax="proto3"
+    )
+    file.dependency.extend(["tensorflow/core/framework/tensor.proto", "google/protobuf/wrappers.proto"])
+
+    def message(name, fields, maps=()):
+        found = file.message_type.add(name=name)
+        for number, (key, kind, *more) in fields.items():
+            part = found.field.add(name=key, number=number, label=field.LABEL_OPTIONAL)
+            if kind == "string":
+                part.type = field.TYPE_STRING
+                part.label = field.LABEL_REPEATED if more else field.LABEL_OPTIONAL
+            else:
+                part.type, part.type_name = field.TYPE_MESSAGE, kind
+        for number, key in maps:
+            entry = found.nested_type.add(name=f"{key.capitalize()}Entry")
+            entry.options.map_entry = True
+            entry.field.add(name="key", number=1, label=field.LABEL_OPTIONAL, type=field.TYPE_STRING)
+            entry.field.add(
+                name="value",
+                number=2,
+                label=field.LABEL_OPTIONAL,
+                type=field.TYPE_MESSAGE,
+                type_name=".tensorflow.TensorProto",
+            )
+            found.field.add(
+                name=key,
+                number=number,
+                label=field.LABEL_REPEATED,
+                type=field.TYPE_MESSAGE,
+                type_name=f".xee_tf_tests.{name}.{entry.name}",
+            )
+        return found
+
+    spec = message(
+        "ModelSpec",
+        {
+            1: ("name", "string"),
+            2: ("version", ".google.protobuf.Int64Value"),
+            3: ("signature_name", "string"),
+            4: ("version_label", "string"),
+        },
+    )
+    spec.oneof_decl.add(name="version_choice")
+    for part in spec.field:
+        if part.number in (2, 4):
+            part.oneof_index = 0
+    model = ".xee_tf_tests.ModelSpec"
+    message(
+        "PredictRequest", {1: ("model_spec", model), 3: ("output_filter", "string", "many")}, [(2, "inputs")]
+    )
+    message("PredictResponse", {2: ("model_spec", model)}, [(1, "outputs")])
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    return [
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"xee_tf_tests.{name}"))
+        for name in ("PredictRequest", "PredictResponse")
+    ]
+
+
+PredictRequest, PredictResponse = serving_messages()
+
+
+# -- Batches -----------------------------------------------------------------------------------------
+
+NUMBERS = tuple(name for name in TENSOR_DTYPES if not name.startswith("complex") and name != "object")
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
+texts = st.text(st.characters(codec="utf-8"), max_size=4).map(str.encode)
+
+
+@st.composite
+def batches(draw, dtypes=TENSOR_DTYPES):
+    """Named arrays (n, ...)."""
+    count = draw(st.integers(1, 4))
+    batch = {}
+    for name in draw(st.lists(names, min_size=1, max_size=3, unique=True)):
+        one = draw(tensor_arrays(dtypes))
+        values = np.stack([one] * count)
+        if one.size and count > 1:  # instances that differ
+            values[1:] = np.zeros((), one.dtype) if one.dtype != object else b""
+        batch[name] = values
+    return batch
+
+
+@st.composite
+def batches_for(draw, payload):
+    """Batches that a format can carry."""
+    if payload.format == "ND_ARRAYS":
+        count, bands = draw(st.integers(1, 4)), draw(st.lists(names, min_size=1, max_size=3, unique=True))
+        dtype = draw(st.sampled_from(["float32", "float64", "uint8", "int16"]))
+        shape = (count, *draw(st.sampled_from([(), (2, 3, 1), (1, 1, 1)])))
+        return {name: draw(arrays(dtype, shape)) for name in bands}
+    if payload.format == "RAW_JSON":
+        # Lists without values do not tell how many dimensions there are.
+        batch = draw(batches(NUMBERS).filter(lambda batch: all(array.size for array in batch.values())))
+        if draw(st.booleans()):
+            count = len(next(iter(batch.values())))
+            batch[draw(names.filter(lambda name: name not in batch))] = draw(
+                arrays(object, count, elements=texts)
+            )
+        return batch
+    if payload.format == "GRPC_TF_EXAMPLES":
+        return draw(batches(("float32", "float16", "uint8", "bool", "object")))
+    return draw(batches())
+
+
+@st.composite
+def payloads_and_batches(draw):
+    payload = Payload(
+        draw(st.sampled_from(FORMATS)),
+        typed=draw(st.booleans()),
+        model_decodes=draw(st.booleans()),
+        numbers_as_strings=draw(st.booleans()),
+        feature_types=draw(st.sampled_from(["float", "band"])),
+        model_spec=draw(st.sampled_from([ModelSpec(), ModelSpec("model", 3, None, "serve")])),
+    )
+    return payload, draw(batches_for(payload))
+
+
+def items_of(batch):
+    return {name: (array.dtype, array.shape[1:]) for name, array in batch.items()}
+
+
+def longest_string(batch):
+    return max((len(s) for a in batch.values() if a.dtype == object for s in a.ravel()), default=0)
+
+
+def assert_same(found, expected):
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        if array.dtype == object:
+            assert found[name].tolist() == array.tolist()
+        else:
+            wide = array.dtype if array.dtype.kind in "biu" else "complex128"
+            np.testing.assert_array_equal(found[name].astype(wide), array.astype(wide))
+
+
+def part_of(batch, first, stop):
+    return {name: array[first:stop] for name, array in batch.items()}
+
+
+@given(payloads_and_batches())
+def test_requests_are_read_back(case):
+    payload, batch = case
+    assert_same(payload.decode_request(payload.encode(batch), items_of(batch)), batch)
+
+
+@given(payloads_and_batches())
+def test_sizes_are_known_beforehand(case):
+    payload, batch = case
+    count = len(next(iter(batch.values())))
+    least, most = payload.bounds(items_of(batch), count, string_size=longest_string(batch))
+    size = len(payload.encode(batch))
+    assert least <= size <= most
+    if payload.format not in ("RAW_JSON", "ND_ARRAYS") and not payload.typed and not longest_string(batch):
+        assert least == most
+
+
+@given(payloads_and_batches(), st.data())
+def test_requests_are_filled_up_to_the_limit_and_no_further(case, data):
+    payload, batch = case
+    count = len(next(iter(batch.values())))
+    singles = [len(payload.encode(part_of(batch, i, i + 1))) for i in range(count)]
+    limit = data.draw(st.integers(max(singles), sum(singles)))
+    done = 0
+    for request in payload.requests(batch, limit):
+        stop = request.first + request.count
+        assert request.first == done
+        assert request.body == payload.encode(part_of(batch, request.first, stop))
+        assert len(request.body) <= limit
+        if stop < count:
+            assert len(payload.encode(part_of(batch, request.first, stop + 1))) > limit
+        done = stop
+    assert done == count
+    largest = singles.index(max(singles))
+    with pytest.raises(OptionError, match=rf"Instance {largest} of .* takes .* send smaller tiles"):
+        next(payload.requests(batch, max(singles) - 1))  # whichever it is, before the first is sent
+
+
+# -- What others read in our requests ----------------------------------------------------------------
+
+
+def parsed(data, array):
+    """One instance, by TensorFlow."""
+    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    return np.asarray(tf.io.parse_tensor(data, dtype).numpy(), array.dtype)
+
+
+def instance(array):
+    """The first one, as an array even if it has no dimensions."""
+    return array[:1].reshape(array.shape[1:])
+
+
+def stacked(values, like):
+    found = np.empty(like.shape, like.dtype)
+    for place, value in enumerate(values):
+        found[place] = value
+    return found
+
+
+@given(batches(), st.booleans(), st.booleans())
+def test_serialized_tf_tensors_by_json_and_tensorflow(batch, typed, model_decodes):
+    payload = Payload("SERIALIZED_TF_TENSORS", typed=typed, model_decodes=model_decodes)
+    message = json.loads(payload.encode(batch))
+    assert list(message) == ["instances"]
+    for name, array in batch.items():
+        found = [row[name] for row in message["instances"]]
+        assert all(len(row) == len(batch) for row in message["instances"])
+        if model_decodes:
+            tensors = [tf.io.decode_base64(text).numpy() for text in found]  # as in a prepared graph
+        else:
+            tensors = [base64.b64decode(value["b64"], validate=True) for value in found]
+        assert_same(
+            {name: stacked([parsed(data, instance(array)) for data in tensors], array)}, {name: array}
+        )
+
+
+@given(batches_for(Payload("RAW_JSON")), st.booleans())
+def test_raw_json_by_json(batch, quoted):
+    message = json.loads(Payload("RAW_JSON", numbers_as_strings=quoted).encode(batch))
+    for name, array in batch.items():
+        values = [row[name] for row in message["instances"]]
+        leaves = np.array(values, object).ravel().tolist() if array.size else []
+        if array.dtype == object:
+            assert [leaf.encode() for leaf in leaves] == array.ravel().tolist()
+            continue
+        if quoted and array.dtype != bool:
+            assert all(isinstance(leaf, str) for leaf in leaves)
+        if array.dtype.kind in "iu":
+            expected = [int(leaf) for leaf in leaves]
+            assert expected == array.ravel().tolist()
+        else:
+            with np.errstate(invalid="ignore"):  # NaN becoming a bfloat16
+                found = np.array([float(leaf) for leaf in leaves]).astype(array.dtype)
+            np.testing.assert_array_equal(found.astype("float64"), array.ravel().astype("float64"))
+
+
+@given(arrays("float32", (2, 3, 4, 1)), arrays("float32", (2, 3, 4, 1)))
+def test_nd_arrays_are_channels_first(red, nir):
+    message = json.loads(Payload("ND_ARRAYS").encode({"red": red, "nir": nir}))
+    found = np.array(message["instances"], "float32")
+    np.testing.assert_array_equal(found, np.concatenate([red, nir], -1).transpose(0, 3, 1, 2))
+
+
+def test_nd_arrays_of_tables_and_of_single_arrays():
+    def instances(batch):
+        return json.loads(Payload("ND_ARRAYS").encode(batch))["instances"]
+
+    assert instances({"a": np.array([1, 2]), "b": np.array([0.5, 4])}) == [[1, 0.5], [2, 4]]
+    assert instances({"vector": np.array([[1, 2, 3]])}) == [[1, 2, 3]]
+    assert instances({"image": np.zeros((1, 2, 2, 3), "uint8")}) == np.zeros((1, 2, 2, 3)).tolist()
+    with pytest.raises(OptionError, match=r"must have one shape; got .*'a': \(2,\), 'b': \(\)"):
+        Payload("ND_ARRAYS").encode({"a": np.zeros((1, 2)), "b": np.zeros(1)})
+
+
+@given(batches(), st.booleans())
+def test_grpc_tf_tensors_by_protobuf(batch, typed):
+    spec = ModelSpec("land", 2, None, "serve")
+    data = Payload("GRPC_TF_TENSORS", typed=typed, model_spec=spec).encode(batch)
+    message = PredictRequest.FromString(data)
+    assert message.model_spec.name == "land"
+    assert message.model_spec.version.value == 2
+    assert message.model_spec.signature_name == "serve"
+    assert set(message.inputs) == set(batch)
+    for name, array in batch.items():
+        tensor = message.inputs[name]
+        assert not (typed and tensor.tensor_content)
+        assert_same({name: parsed(tensor.SerializeToString(), array)}, {name: array})
+
+
+@given(batches(), st.booleans(), st.booleans())
+def test_grpc_serialized_tf_tensors_by_protobuf(batch, typed, model_decodes):
+    payload = Payload("GRPC_SERIALIZED_TF_TENSORS", typed=typed, model_decodes=model_decodes)
+    message = PredictRequest.FromString(payload.encode(batch))
+    for name, array in batch.items():
+        strings = tf.make_ndarray(message.inputs[name])
+        assert strings.shape == (len(array),)
+        tensors = [tf.io.decode_base64(s).numpy() if model_decodes else s for s in strings]
+        assert_same(
+            {name: stacked([parsed(data, instance(array)) for data in tensors], array)}, {name: array}
+        )
+
+
+@given(batches_for(Payload("GRPC_TF_EXAMPLES")))
+def test_grpc_tf_examples_by_tensorflow(batch):
+    message = PredictRequest.FromString(Payload("GRPC_TF_EXAMPLES").encode(batch))
+    assert list(message.inputs) == ["input"]
+    examples = tf.make_ndarray(message.inputs["input"])
+    for place, data in enumerate(examples):
+        features = tf.train.Example.FromString(data).features.feature
+        assert set(features) == set(batch)
+        for name, array in batch.items():
+            if array.dtype == object:
+                expected = array[place : place + 1].ravel().tolist()
+                assert list(features[name].bytes_list.value) == expected
+            else:
+                found = np.array(features[name].float_list.value, "float32")
+                np.testing.assert_array_equal(found, array[place].ravel().astype("float32"))
+
+
+def test_examples_are_parsed_by_a_graph():
+    """As a model does that takes them: with a feature spec, many at a time."""
+    batch = {"B4": np.arange(12, dtype="float32").reshape(2, 2, 3, 1), "name": np.array(["oak", "elm"])}
+    data = Payload("GRPC_SERIALIZED_TF_EXAMPLES").encode(batch)
+    examples = tf.make_ndarray(PredictRequest.FromString(data).inputs["input"])
+    spec = {"B4": tf.io.FixedLenFeature([2, 3, 1], tf.float32), "name": tf.io.FixedLenFeature([], tf.string)}
+    found = tf.io.parse_example(examples, spec)
+    np.testing.assert_array_equal(found["B4"], batch["B4"])
+    assert found["name"].numpy().tolist() == [b"oak", b"elm"]
+
+
+def test_a_prepared_model_reads_both_serialised_formats(tmp_path):
+    class Sum(tf.Module):
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, 2, 2, 1], tf.float32, name=n) for n in ("B4", "B5")]
+        )
+        def __call__(self, B4, B5):  # noqa: N803
+            return {"sum": B4 + B5, "none": tf.zeros_like(B4)}
+
+    tf.saved_model.save(Sum(), str(tmp_path / "sum"))
+    xee_tf.prepare_model(tmp_path / "sum", tmp_path / "prepared")
+    prepared = tf.saved_model.load(str(tmp_path / "prepared")).signatures["serving_default"]
+    batch = {name: np.random.default_rng(0).random((3, 2, 2, 1), "float32") for name in ("B4", "B5")}
+    for format in ("SERIALIZED_TF_TENSORS", "GRPC_SERIALIZED_TF_TENSORS"):
+        payload = Payload(format)
+        body = payload.encode(batch)
+        if payload.is_grpc:
+            sent = decode_predict_request(body).inputs
+        else:
+            sent = decode_json_request(body, dict.fromkeys(batch, object)).inputs
+        answers = prepared(**{name: tf.constant(strings) for name, strings in sent.items()})
+        answers = {name: answer.numpy() for name, answer in answers.items()}
+        response = encode_predict_response(answers) if payload.is_grpc else encode_json_response(answers)
+        found = payload.decode_response(response, count=3)
+        np.testing.assert_array_equal(found["sum"], batch["B4"] + batch["B5"])
+        np.testing.assert_array_equal(found["none"], np.zeros((3, 2, 2, 1)))
+
+
+# -- Predict messages --------------------------------------------------------------------------------
+
+specs = st.builds(
+    ModelSpec,
+    name=names | st.just(""),
+    version=st.none() | st.integers(0, 2**40),
+    signature_name=names | st.just(""),
+) | st.builds(ModelSpec, name=names, label=names | st.just(""))
+
+
+@given(batches(), specs, st.lists(names, max_size=2), st.booleans())
+def test_predict_messages_both_ways(batch, spec, output_filter, typed):
+    data = encode_predict_request(batch, spec, output_filter=output_filter, typed=typed)
+    message = PredictRequest.FromString(data)
+    assert len(message.SerializeToString()) == len(data)
+    assert message.model_spec.WhichOneof("version_choice") == (
+        "version" if spec.version is not None else "version_label" if spec.label is not None else None
+    )
+    request = decode_predict_request(message.SerializeToString())
+    assert request.model_spec == spec
+    assert request.output_filter == tuple(output_filter)
+    assert_same({name: request.inputs[name] for name in batch}, batch)
+
+    answer = encode_predict_response(batch, spec, typed=typed)
+    response = decode_predict_response(PredictResponse.FromString(answer).SerializeToString())
+    assert response.model_spec == spec
+    assert_same({name: response.outputs[name] for name in batch}, batch)
+
+
+def test_fields_and_messages_that_others_may_send():
+    """Unknown fields, parts in another order, and one that comes twice: the last counts."""
+    first, second = (encode_predict_response({"p": np.array([n])}, ModelSpec("m", n)) for n in (1, 2))
+    response = decode_predict_response(b"\x7a\x02hi" + first + second)
+    assert response.outputs["p"].tolist() == [2]
+    assert response.model_spec.version == 2
+    assert decode_predict_response(b"").outputs == {}
+
+
+@given(batches(("float32", "int16", "object")), st.data())
+def test_damaged_messages_are_refused_or_read(batch, data):
+    whole = bytearray(encode_predict_response(batch, ModelSpec("m", 1)))
+    place = data.draw(st.integers(0, len(whole) - 1))
+    whole[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    try:
+        decode_predict_response(bytes(whole))
+    except RecordError as error:
+        assert str(error)  # noqa: PT017
+
+
+# -- Responses ---------------------------------------------------------------------------------------
+
+
+@given(payloads_and_batches())
+def test_responses_are_read_back(case):
+    payload, batch = case
+    if payload.format in ("RAW_JSON", "ND_ARRAYS"):
+        batch = {name: array for name, array in batch.items() if array.dtype != object}
+    if not batch or any(not array.size for array in batch.values()):
+        return
+    if payload.is_grpc or payload.is_serialised:
+        dtypes = None
+    else:
+        dtypes = {name: array.dtype for name, array in batch.items()}
+    [*_, last] = batch
+    found = payload.decode_response(
+        payload.encode_response(batch), count=len(batch[last]), name=last, dtypes=dtypes
+    )
+    assert_same({name: found[name] for name in batch}, batch)
+
+
+TENSORS = [tf.io.serialize_tensor(tf.constant(values)).numpy() for values in ([1.5, np.nan], [np.inf, 2.0])]
+TEXTS = [tf.io.encode_base64(tensor).numpy().decode() for tensor in TENSORS]
+EXPECTED = np.array([[1.5, np.nan], [np.inf, 2]], "float32")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"predictions": TEXTS},
+        {"predictions": [{"p": text} for text in TEXTS], "deployedModelId": "7", "modelVersionId": "1"},
+        {"predictions": [text + "==" for text in TEXTS]},
+        {"predictions": [{"b64": base64.b64encode(tensor).decode()} for tensor in TENSORS]},
+        {"predictions": [{"b64": base64.b64encode(text.encode()).decode()} for text in TEXTS]},
+        {"predictions": [{"p": {"b64": base64.b64encode(tensor).decode()}} for tensor in TENSORS]},
+        {"outputs": TEXTS},
+        {"outputs": {"p": TEXTS}},
+    ],
+)
+def test_every_form_of_a_response_of_serialised_tensors(body):
+    found = Payload().decode_response(json.dumps(body).encode(), count=2, name="p")
+    assert list(found) == ["p"]
+    np.testing.assert_array_equal(found["p"], EXPECTED)
+    assert found["p"].dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"predictions": [[1.5, NaN], [Infinity, 2]]}',
+        '{"predictions": [{"p": [1.5, NaN]}, {"p": [Infinity, 2]}]}',
+        '{"predictions": [{"p": ["1.5", "NaN"]}, {"p": ["Infinity", "2"]}]}',
+        '{"outputs": [[1.5, NaN], [Infinity, 2]]}',
+        '{"outputs": {"p": [[1.5, NaN], [Infinity, 2]]}}',
+    ],
+)
+@pytest.mark.parametrize("format", ["RAW_JSON", "ND_ARRAYS"])
+def test_every_form_of_a_response_of_numbers(body, format):
+    found = Payload(format).decode_response(body.encode(), count=2, name="p", dtypes={"p": "float32"})
+    np.testing.assert_array_equal(found["p"], EXPECTED)
+    assert found["p"].dtype == "float32"
+
+
+def test_several_outputs_and_strings():
+    body = (
+        b'{"predictions": [{"class": "oak", "scores": [0.25, 1]}, {"class": "\xc3\xa9", "scores": [1, 0]}]}'
+    )
+    found = Payload("RAW_JSON").decode_response(body)
+    assert found["class"].tolist() == [b"oak", "é".encode()]
+    assert found["scores"].tolist() == [[0.25, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_responses_are_written_as_tensorflow_serving_does(by_columns):
+    outputs = {"p": np.array([0.5, np.nan]), "raw_bytes": np.array([b"\xff", b"a"], object)}
+    found = json.loads(encode_json_response(outputs, by_columns=by_columns))
+    p, raw = [0.5, np.nan], [{"b64": "/w=="}, {"b64": "YQ=="}]
+    if by_columns:
+        assert str(found) == str({"outputs": {"p": p, "raw_bytes": raw}})
+    else:
+        assert str(found) == str({"predictions": [{"p": p[i], "raw_bytes": raw[i]} for i in (0, 1)]})
+    assert json.loads(encode_json_response({"p": np.array([1, 2])})) == {"predictions": [1, 2]}
+    assert json.loads(encode_json_response({"p": np.array([1, 2])}, by_columns=True)) == {"outputs": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>502 Bad Gateway</html>", "not JSON: .*502 Bad Gateway"),
+        (b"[1, 2]", "must be a JSON object"),
+        (b'{"error": "no such model"}', "neither 'predictions' nor 'outputs': no such model"),
+        (b'{"predictions": []}', "a list of at least one"),
+        (b'{"predictions": [1, 2, 3]}', r"shape \(3,\) for 2 instances"),
+        (b'{"predictions": [{"p": 1}, {"q": 1}]}', "Element 1 of 'predictions' has other names"),
+        (b'{"predictions": [{"p": 1}, 1]}', "Element 1"),
+        (b'{"predictions": [[1], [1, 2]]}', "lists of unequal lengths"),
+        (b'{"predictions": [null, null]}', "no numbers"),
+        (b'{"predictions": [["a"], ["b", "c"]]}', "lists of unequal lengths"),
+        (b'{"predictions": ["a", 1]}', "Expected a string, got 1"),
+        (b'{"predictions": [{"b64": "?"}, {"b64": "?"}]}', "is not base64"),
+    ],
+)
+def test_what_is_no_response_says_why(body, message):
+    with pytest.raises(RecordError, match=message):
+        Payload("RAW_JSON").decode_response(body, count=2)
+
+
+@pytest.mark.parametrize(
+    ("strings", "message"),
+    [
+        ([TEXTS[0], "~"], "'output': Instance 1: .*is not base64"),
+        ([TEXTS[0], "AAAA"], "Instance 1: "),
+        (
+            [TEXTS[0], base64.b64encode(xee_tf.records.encode_tensor([1])).decode()],
+            "Instance 1 is int64 of shape",
+        ),
+        ([1.5, 2.5], r"expected a serialised tensor for each instance. Is the model prepared"),
+    ],
+)
+def test_what_is_no_serialised_tensor_says_where(strings, message):
+    with pytest.raises(RecordError, match=message):
+        Payload().decode_response(json.dumps({"predictions": strings}).encode())
+
+
+# -- Requests that servers get -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "dtypes", "message"),
+    [
+        (b"{}", {"x": "float32"}, "either 'instances'"),
+        (b'{"instances": [1], "inputs": [1]}', {"x": "float32"}, "either 'instances'"),
+        (b'{"instances": 1}', {"x": "float32"}, "list of at least one"),
+        (b'{"instances": [1], "signature_name": 1}', {"x": "float32"}, "'signature_name' must be a string"),
+        (b'{"instances": [{"y": 1}]}', {"x": "float32"}, r"inputs \['x'\]; the request has \['y'\]"),
+        (b'{"instances": [1]}', {"x": "float32", "y": "int8"}, "the request has no names"),
+        (b'{"instances": [1.5]}', {"x": "int32"}, "numbers that int32 cannot"),
+        (b'{"instances": [300]}', {"x": "uint8"}, "numbers that uint8 cannot"),
+        (b'{"instances": [NaN]}', {"x": "uint8"}, "numbers that uint8 cannot"),
+        (b'{"instances": [18446744073709551616]}', {"x": "uint64"}, "numbers that uint64 cannot|no numbers"),
+        (b'{"instances": [true]}', {"x": "float32"}, "bool values; expected float32"),
+        (b'{"instances": ["a"]}', {"x": "float32"}, "no number"),
+        (b'{"instances": ["a"]}', {"x": "bool"}, "holds the string a; expected bool"),
+        (b'{"instances": [1]}', {"x": "object"}, "expected strings"),
+    ],
+)
+def test_what_is_no_request_says_why(body, dtypes, message):
+    with pytest.raises(RecordError, match=message):
+        decode_json_request(body, dtypes)
+
+
+def test_requests_by_rows_and_by_columns():
+    dtypes = {"x": "float32", "s": "object"}
+    rows = (
+        b'{"signature_name": "f", "instances": [{"x": [1, 2], "s": "a"}, {"x": [3, 4], "s": {"b64": "_w"}}]}'
+    )
+    columns = b'{"inputs": {"x": [[1, 2], [3, 4]], "s": ["a", {"b64": "/w=="}]}}'
+    for body in (rows, columns):
+        request = decode_json_request(body, dtypes)
+        assert request.by_columns == (body is columns)
+        assert request.signature_name == ("f" if body is rows else "")
+        assert request.inputs["x"].tolist() == [[1, 2], [3, 4]]
+        assert request.inputs["s"].tolist() == [b"a", b"\xff"]
+    large = b'{"instances": [18446744073709551615, 0, 9.0]}'
+    assert decode_json_request(large, {"x": "uint64"}).inputs["x"].tolist() == [2**64 - 1, 0, 9]
+    assert decode_json_request(b'{"inputs": [[1, 2]]}', {"x": "int8"}).inputs["x"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_requests_of_another_model_are_refused(format):
+    payload, shape = Payload(format), (1, 2, 2, 1)
+    batch = {name: np.zeros(shape, "float32") for name in ("B4", "B5")}
+    with pytest.raises(RecordError, match=r"B6|expected 3 bands"):
+        payload.decode_request(payload.encode(batch), {f"B{i}": ("float32", (2, 2, 1)) for i in (4, 6, 7)})
+    with pytest.raises(RecordError, match=r"\(2, 2, 1\)"):
+        payload.decode_request(
+            payload.encode({"B4": np.zeros((1, 3, 2, 1), "float32")}), {"B4": ("float32", (2, 2, 1))}
+        )
+
+
+# -- Options -----------------------------------------------------------------------------------------
+
+
+def test_formats_by_both_names():
+    for name in FORMATS:
+        assert payload_format(name) == payload_format(name.lower()) == Payload(name).format == name
+    assert payload_format("GRPC_SERIALIZED_TF_EXAMPLES") == "GRPC_TF_EXAMPLES"
+    with pytest.raises(OptionError, match=r"must be one of SERIALIZED_TF_TENSORS, .*; got 'JSON'"):
+        Payload("JSON")
+
+
+def test_batches_that_cannot_be_sent():
+    with pytest.raises(OptionError, match="the same number of instances"):
+        Payload().encode({"a": np.zeros(2), "b": np.zeros(3)})
+    with pytest.raises(OptionError, match="at least one array"):
+        Payload().encode({})
+    with pytest.raises(OptionError, match="no complex numbers"):
+        Payload("RAW_JSON").encode({"a": np.zeros(2, "complex64")})
+    with pytest.raises(OptionError, match="datetime64"):
+        Payload("GRPC_TF_TENSORS").encode({"a": np.zeros(2, "M8[s]")})
+
+
+def test_the_largest_tile_of_earth_engines_limit():
+    """Six bands of float32 under 1,500,000 bytes: the sides that the encoded sizes allow."""
+
+    def side(payload):
+        fitting = [
+            n
+            for n in range(1, 400)
+            if payload.bounds({f"B{i}": ("float32", (n, n, 1)) for i in range(6)})[1] <= 1_500_000
+        ]
+        return fitting[-1]
+
+    assert side(Payload("GRPC_TF_TENSORS")) == 249
+    assert side(Payload()) == 216
+    assert side(Payload("GRPC_SERIALIZED_TF_TENSORS", model_decodes=False)) == 249
+
+
+# -- Golden files ------------------------------------------------------------------------------------
+
+GOLDEN_BATCH = {
+    "B4": np.array([[0.5, 100, -2.25], [np.nan, np.inf, -np.inf]], "float32").reshape(2, 1, 3, 1),
+    "landcover": np.array([[1, 0, 255], [200, 7, 128]], "uint8").reshape(2, 1, 3, 1),
+}
+GOLDEN_PAYLOADS = {
+    "serialized_tf_tensors.json": Payload("SERIALIZED_TF_TENSORS"),
+    "serialized_tf_tensors-typed.json": Payload("SERIALIZED_TF_TENSORS", typed=True),
+    "serialized_tf_tensors-b64.json": Payload("SERIALIZED_TF_TENSORS", model_decodes=False),
+    "raw_json.json": Payload("RAW_JSON"),
+    "raw_json-numbers.json": Payload("RAW_JSON", numbers_as_strings=False),
+    "nd_arrays.json": Payload("ND_ARRAYS"),
+    "grpc_tf_tensors.pb": Payload("GRPC_TF_TENSORS"),
+    "grpc_tf_tensors-typed.pb": Payload("GRPC_TF_TENSORS", typed=True),
+    "grpc_serialized_tf_tensors.pb": Payload("GRPC_SERIALIZED_TF_TENSORS"),
+    "grpc_serialized_tf_tensors-raw.pb": Payload("GRPC_SERIALIZED_TF_TENSORS", model_decodes=False),
+    "grpc_tf_examples.pb": Payload("GRPC_TF_EXAMPLES"),
+}
+
+
+def golden(payload):
+    """The request that TensorFlow, protobuf and the standard library make of `GOLDEN_BATCH`."""
+
+    def tensor(array):
+        if not payload.typed:
+            return tf.io.serialize_tensor(array).numpy()
+        message = tf.make_tensor_proto(array)
+        message.ClearField("tensor_content")
+        values = message.float_val if array.dtype == "float32" else message.int_val
+        values.extend(array.ravel().tolist())
+        return message.SerializeToString()
+
+    def spelled(value):
+        if isinstance(value, list):
+            return [spelled(item) for item in value]
+        return json.dumps(value) if payload.numbers_as_strings else value
+
+    if payload.format == "GRPC_TF_TENSORS":
+        tensors = {name: tensor(array) for name, array in GOLDEN_BATCH.items()}
+    elif payload.format == "GRPC_TF_EXAMPLES":
+        examples = []
+        for place in range(2):
+            example = tf.train.Example()
+            for name, array in GOLDEN_BATCH.items():
+                example.features.feature[name].float_list.value.extend(array[place].ravel().tolist())
+            examples.append(example.SerializeToString(deterministic=True))
+        tensors = {"input": tf.make_tensor_proto(examples).SerializeToString()}
+    elif payload.is_serialised:
+        rows = []
+        for place in range(2):
+            strings = {name: tensor(array[place]) for name, array in GOLDEN_BATCH.items()}
+            if payload.model_decodes:
+                strings = {name: base64.urlsafe_b64encode(string) for name, string in strings.items()}
+            elif not payload.is_grpc:
+                strings = {
+                    name: {"b64": base64.b64encode(string).decode()} for name, string in strings.items()
+                }
+            rows.append(strings)
+        if payload.is_grpc:
+            tensors = {
+                name: tf.make_tensor_proto([row[name] for row in rows]).SerializeToString()
+                for name in GOLDEN_BATCH
+            }
+    elif payload.format == "RAW_JSON":
+        rows = [
+            {name: spelled(array[place].tolist()) for name, array in GOLDEN_BATCH.items()}
+            for place in range(2)
+        ]
+    else:
+        stack = np.concatenate([array.astype("float32") for array in GOLDEN_BATCH.values()], -1)
+        rows = stack.transpose(0, 3, 1, 2).tolist()
+    if payload.is_grpc:
+        request = PredictRequest()
+        for name, data in tensors.items():
+            request.inputs[name].ParseFromString(data)
+        return request.SerializeToString(deterministic=True)
+    return json.dumps({"instances": rows}, separators=(",", ":"), default=bytes.decode).encode()
+
+
+@pytest.mark.parametrize("name", GOLDEN_PAYLOADS)
+def test_golden_payloads(name):
+    """To the byte; the files were made by `golden`, which has no part in the package."""
+    payload = GOLDEN_PAYLOADS[name]
+    data = (GOLDEN / name).read_bytes()
+    assert data == golden(payload)
+    assert payload.encode(GOLDEN_BATCH) == data
+    assert_same(payload.decode_request(data, items_of(GOLDEN_BATCH)), GOLDEN_BATCH)
+    least, most = payload.bounds(items_of(GOLDEN_BATCH), 2)
+    assert least <= len(data) <= most
