@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
@@ -34,13 +34,15 @@ __all__ = [
     "each_chunk",
     "gather",
     "in_order",
-    "in_turns",
     "stitched_array",
     "to_delayed",
+    "turns",
 ]
 
 Key = Any
 Tasks = dict[Any, Task]
+_LEAST_BITS = 40  # more ways down than these powers of two no block will have
+
 Work = Callable[[BlockLayout, tuple[int, int], Sequence[tuple[Piece, NDArray[Any]]]], Any]
 
 
@@ -71,8 +73,10 @@ class Sources:
     chained: bool
 
     @classmethod
-    def of(cls, arrays: Sequence[Any], *, chained: bool) -> Sources:
+    def of(cls, arrays: Sequence[Any], *, chained: bool = False, root: str | None = None) -> Sources:
         """Simplify the graphs of arrays (y, x) and (step, y, x) together; what they share stays shared.
+
+        `root`, or a name of its own if `chained`, is an empty task that all others go back to.
 
         `dask.optimize` would treat each array apart from the others: a chunk that holds several
         bands would then be loaded once for each of them.
@@ -90,12 +94,13 @@ class Sources:
         if chained:
             # Dask notes for every task which tasks it goes back to; along a chain that would grow
             # with the square of the chunks, were it not one and the same for all.
-            start = f"start-{uuid.uuid4().hex}"
+            root = f"start-{uuid.uuid4().hex}"
+        if root is not None:
             data = {key for key, node in tasks.items() if isinstance(node, DataNode)}
             for key, node in tasks.items():
                 if key not in data and node.dependencies <= data:
-                    tasks[key] = Task(key, _after, node, TaskRef(start))
-            tasks[start] = Task(start, _after, None)
+                    tasks[key] = Task(key, _after, node, TaskRef(root))
+            tasks[root] = Task(root, _after, None)
 
         def target(key: Key) -> Key:
             while isinstance(tasks[key], Alias):
@@ -172,38 +177,41 @@ def in_order(tasks: Tasks, keys: Sequence[Key], name: str) -> dict[Key, Key]:
     return renamed
 
 
-def in_turns(sources: Sources, layout: BlockLayout, name: str) -> Sources:
-    """Sources whose chunks are loaded block by block, by a scheduler on one machine.
+def turns(name: str, count: int) -> tuple[Tasks, list[list[Key]]]:
+    """Empty tasks that make Dask compute `count` other tasks in their order, if these depend on them.
 
-    No block has to wait for another as with `in_order`, so that a part of a lazy array needs only its
-    own chunks. Dask starts with tasks that stand on the longest chain of others: there is one of empty
-    tasks, of which the first block's chunks get the whole and the last block's the least. All wait for
-    its end too, or else those that need the least would be ready first.
+    No task has to wait for the one before it, as with `in_order`: of a lazy array a part can be computed.
+    Where all tasks go back to one root, `dask.order` begins with those that have the most tasks below
+    them, every way down counted. So there are tasks with twice as many below them as those before, and each
+    turn takes those that add up to its rank; the first ones stand for what a turn's own work may count. All
+    wait for the last one too, or else those of a low rank would be ready first.
 
     Parameters
     ----------
-    sources : Sources
-        Of one or more images on the layout, one after the other.
-    layout : BlockLayout
     name : str
-        Of the empty tasks.
+        Of the empty tasks; alone, it is that of the one root.
+    count : int
+
+    Returns
+    -------
+    tasks : dict
+    keys : list of list
+        What each turn has to depend on.
     """
-    homes: dict[tuple[int, int], dict[Key, None]] = {}
-    for number, rows in enumerate(sources.keys):
-        plane = number % len(layout.planes)
-        for iy, ix in layout.chunks(plane):
-            homes.setdefault(layout.home(plane, iy, ix), {})[rows[iy][ix]] = None
-    tasks = dict(sources.graph)
-    turns = [(name, number) for number in range(len(homes) + 1)]
-    tasks[turns[0]] = Task(turns[0], _after, None)
-    for before, turn in pairwise(turns):
-        tasks[turn] = Task(turn, _after, None, TaskRef(before))
-    *longer, end = turns
-    for home, turn in zip(sorted(homes), reversed(longer), strict=True):
-        for key in homes[home]:
-            if not isinstance(tasks[key], DataNode):
-                tasks[key] = Task(key, _after, tasks[key], TaskRef(turn), TaskRef(end))
-    return replace(sources, graph=tasks)
+    tasks: Tasks = {name: Task(name, _after, None)}
+    below = [TaskRef(name)]
+    bits = _LEAST_BITS + count.bit_length()
+    for bit in range(bits):
+        twins = [(name, bit, twin) for twin in (0, 1)]
+        for key in twins:
+            tasks[key] = Task(key, _after, None, *below)
+        below = [TaskRef(key) for key in twins]
+    weights = [(name, bit, 0) for bit in range(_LEAST_BITS, bits)]
+    end = (name, bits)
+    tasks[end] = Task(end, _after, None, *below)
+    return tasks, [
+        [*(key for bit, key in enumerate(weights) if rank >> bit & 1), end] for rank in range(count, 0, -1)
+    ]
 
 
 def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[Key], *args: Any) -> Key:
@@ -236,6 +244,7 @@ def stitched_array(
     band: str,
     layers: Mapping[str, Mapping[Key, Any]],
     parts: Sequence[Mapping[tuple[int, int], Part]],
+    order: Sequence[Sequence[Key]],
     *,
     lead: Sequence[int],
     shape: Sequence[int],
@@ -255,6 +264,9 @@ def stitched_array(
         Named tasks, those of blocks last, each layer standing on the ones before.
     parts : sequence
         For each index of `lead`, the parts by the row and column of their blocks.
+    order : sequence
+        What each chunk depends on beside its parts, for the sake of order: see `turns`. By row, column and
+        index of `lead`.
     lead : sequence of int
         Lengths of axes in front, of which every step has blocks of its own.
     shape : sequence of int
@@ -271,7 +283,7 @@ def stitched_array(
     edges = [np.cumsum([0, *sizes]).tolist() for sizes in chunks]
     tasks: Tasks = {}
     zeros = (0,) * len(shape)
-    for index, blocks in zip(np.ndindex(*lead), parts, strict=True):
+    for step, (index, blocks) in enumerate(zip(np.ndindex(*lead), parts, strict=True)):
         rows = _meeting(
             edges[0], {row: (part.window.top, part.window.bottom) for (row, _), part in blocks.items()}
         )
@@ -284,7 +296,9 @@ def stitched_array(
             key = (name, *index, *zeros, row, column)
             windows = [part.window for part in met]
             found = List(*(TaskRef(part.key) for part in met))
-            tasks[key] = Task(key, _stitch, band, len(lead), target, windows, found)
+            turn = order[(row * len(columns) + column) * len(parts) + step]
+            waits = (TaskRef(each) for each in turn)
+            tasks[key] = Task(key, _stitch, band, len(lead), target, windows, found, *waits)
     graph, below = {}, set[str]()
     dependencies = {}
     for layer, content in {**layers, name: tasks}.items():
@@ -344,6 +358,7 @@ def _stitch(
     target: Window,
     windows: Sequence[Window],
     found: Sequence[Mapping[str, NDArray[Any]]],
+    *turn: None,
 ) -> NDArray[Any]:
     stitched = stitch(target, [(window, each[band]) for window, each in zip(windows, found, strict=True)])
     return stitched.reshape((1,) * lead + stitched.shape)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from xee_tf.connectors.protocol import Arrays, Connector, Signature, connected
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.geometry import Size
+from xee_tf.model.fitting import refuse_too_large
 from xee_tf.model.inputs import Feed, Item, plan_feeds
 from xee_tf.model.outputs import Output, plan_outputs
 from xee_tf.model.spec import Model
@@ -158,6 +159,7 @@ def tile_caller(
     outputs = plan_outputs(model.output_bands, signature.outputs, "output_bands", model.connector, lead=3)
     size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
     batch, fixed = batch_of(model.connector, signature, batch_size, size)
+    refuse_too_large(model.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
     used = {name for feed in feeds for name in feed.members}
     kept = {name: value for name, value in values.items() if name in used}
     return TileCaller(model.connector, tiles, feeds, outputs, kept, batch, fixed)
@@ -223,9 +225,13 @@ def predict_batches(
                 f"{name}: {'string' if array.dtype == object else array.dtype} {array.shape}"
                 for name, array in batch.items()
             )
-            raise PredictionError(
-                f"{connector} refused what it was sent ({said}). It said: {error}"
-            ) from error
+            if error.instances is None:
+                raise PredictionError(
+                    f"{connector} refused what it was sent ({said}). It said: {error}"
+                ) from error
+            # It says itself who refused, and which part of the batch.
+            about = range(start + error.instances.start, min(start + error.instances.stop, count))
+            raise PredictionError(f"{error} It was sent {said}.", instances=about) from error
         yield start, sent, answer
 
 

@@ -15,9 +15,8 @@ from dask.tokenize import tokenize
 
 from xee_tf.bands import image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.blocks.graph import Part, Sources, Tasks, block_tasks, chunk_grids, in_turns, stitched_array
+from xee_tf.blocks.graph import Part, Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.blocks.layout import BlockLayout
-from xee_tf.blocks.run import on_cluster
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
@@ -268,9 +267,8 @@ def _predict(
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
     token = tokenize([array.name for array in arrays], work, layout, caller.connector.version())
-    sources = Sources.of(arrays, chained=False)
-    if not on_cluster():  # there, a chain of empty tasks would take its time
-        sources = in_turns(sources, layout, f"{_NAME}-turn-{token}")
+    turn = f"{_NAME}-turn-{token}"
+    sources = Sources.of(arrays, root=turn)
     parts: list[dict[tuple[int, int], Part]] = []
     worker = f"{_NAME}-tiles-{token}"
     tasks: Tasks = {worker: DataNode(worker, work)}  # a model may be in it
@@ -282,7 +280,8 @@ def _predict(
         parts.append({block: Part(key, work.window(layout, block)) for block, key in blocks.items()})
     shape, affine = _output_grid(grid, tiles.core, tiles.output)
     chunks = _chunks(layout, tiles.output, shape)
-    layers = {f"sources-{token}": sources.graph, f"{_NAME}-{token}": tasks}
+    empty, order = turns(turn, len(steps) * math.prod(map(len, chunks)))
+    layers = {f"sources-{token}": sources.graph, f"{_NAME}-{token}": tasks | empty}
     variables = {}
     for output in outputs:
         array = stitched_array(
@@ -290,6 +289,7 @@ def _predict(
             output.name,
             layers,
             parts,
+            order,
             lead=tuple(mapped.values()),
             shape=output.shape,
             chunks=chunks,

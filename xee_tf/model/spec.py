@@ -18,6 +18,10 @@ from xee_tf.storage import PathLike
 if TYPE_CHECKING:
     import xarray as xr
 
+    from xee_tf.connectors.statistics import PredictionStats
+    from xee_tf.connectors.tf_serving import Transport
+    from xee_tf.connectors.vertex_ai import Route
+    from xee_tf.model.hosted import HostedOptions
     from xee_tf.tables.sources import Table
 
 __all__ = ["Model"]
@@ -29,10 +33,10 @@ _NONE = Size(x=0, y=0)
 class Model:
     """A model, and how rasters and tables become its inputs: what ``ee.Model`` is in Earth Engine.
 
-    Made by `from_saved_model`, `from_keras`, `from_function` or, for a way to a model of your own,
-    `from_connector`. All take the options below by keyword, in this spelling or in Earth Engine's
-    (``inputTileSize``). What a model tells of itself need not be said: sizes, dtypes, names. Nothing is
-    loaded until it is needed.
+    Made by `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`, `from_vertex_ai`,
+    `from_ai_platform_predictor` or, for a way to a model of your own, `from_connector`. All take the options
+    below by keyword, in this spelling or in Earth Engine's (``inputTileSize``). What a model tells of itself
+    need not be said: sizes, dtypes, names. Nothing is loaded until it is needed.
 
     Parameters
     ----------
@@ -179,6 +183,140 @@ class Model:
         return cls.from_connector(keras_connector(path_or_model), **options)
 
     @classmethod
+    def from_tf_serving(
+        cls,
+        url: str,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        signature_name: str | None = None,
+        *,
+        transport: Transport = "rest",
+        **options: Unpack[HostedOptions],
+    ) -> Model:
+        """A model in TensorFlow Serving, or in another server of its protocols.
+
+        Parameters
+        ----------
+        url : str
+            Of the server, for example ``http://models:8501``; for gRPC ``models:8500``, with TLS
+            ``grpcs://models:8500``.
+        model : str
+            The name that the server knows it by.
+        version, label : optional
+            Of the model. Default: the latest version.
+        signature_name : str, optional
+            Default: ``serving_default``.
+        transport : {"rest", "grpc"}
+            gRPC is many times faster.
+        **options
+            See `Model`, and `xee_tf.model.hosted.HostedOptions` for those of servers. The payload format is
+            RAW_JSON with plain numbers, or GRPC_TF_TENSORS. Credentials: none.
+
+        Raises
+        ------
+        OptionError
+            If an option cannot be used. Nothing is sent before the model is used.
+
+        Examples
+        --------
+        >>> Model.from_tf_serving("models:8500", "landcover", transport="grpc", input_tile_size=256)
+        <xee_tf.Model TensorFlow Serving grpc://models:8500, model 'landcover'>
+          tiles      256 × 256 px
+        """
+        from xee_tf.model.hosted import tf_serving_connector
+
+        connector, rest = tf_serving_connector(url, model, version, label, signature_name, transport, options)
+        return cls.from_connector(connector, **rest)
+
+    @classmethod
+    def from_vertex_ai(
+        cls,
+        endpoint: str,
+        *,
+        base_url: str | None = None,
+        route: Route | None = None,
+        signature_name: str | None = None,
+        model_name: str = "",
+        **options: Unpack[HostedOptions],
+    ) -> Model:
+        """A model on an endpoint of Vertex AI.
+
+        Parameters
+        ----------
+        endpoint : str
+            ``projects/PROJECT/locations/REGION/endpoints/ID``.
+        base_url : str, optional
+            Of a dedicated endpoint (``https://`` and its ``dedicatedEndpointDns``) or a private one. Default:
+            the address that the endpoints of the region share.
+        route : {"predict", "rawPredict", "grpc"}, optional
+            Default: gRPC (DirectRawPredict) for the formats of that name, ``rawPredict`` for another
+            signature, else ``predict``.
+        signature_name : str, optional
+            Of the model; ``predict`` knows only the default one.
+        model_name : str, optional
+            That the model's own server knows it by; for gRPC, where that server wants one.
+        **options
+            See `Model`, and `xee_tf.model.hosted.HostedOptions` for those of servers. The payload format is
+            SERIALIZED_TF_TENSORS, as in Earth Engine: the model must be prepared. Credentials: "google".
+            The endpoint does not tell what its model gives: say `output_bands`.
+
+        Raises
+        ------
+        OptionError
+            If an option cannot be used. Nothing is sent before the model is used.
+
+        Examples
+        --------
+        >>> model = Model.fromVertexAi(
+        ...     endpoint="projects/forest/locations/us-central1/endpoints/123",
+        ...     inputTileSize=[128, 128],
+        ...     outputBands={"p": {"type": "float", "dimensions": 1}},
+        ... )
+        >>> model.connector.address
+        'https://us-central1-aiplatform.googleapis.com/v1/projects/forest/locations/us-central1/endpoints/123:predict'
+        """
+        from xee_tf.model.hosted import vertex_ai_connector
+
+        connector, rest = vertex_ai_connector(endpoint, base_url, route, signature_name, model_name, options)
+        return cls.from_connector(connector, **rest)
+
+    @classmethod
+    def from_ai_platform_predictor(
+        cls,
+        project_id: str | None = None,
+        model_name: str | None = None,
+        version: str | None = None,
+        region: str = "us-central1",
+        *,
+        base_url: str | None = None,
+        **options: Unpack[HostedOptions],
+    ) -> Model:
+        """A model behind the addresses of AI Platform, which Google discontinued on January 31, 2025.
+
+        Parameters
+        ----------
+        project_id, model_name : str
+        version : str, optional
+        region : str
+            Not "global".
+        base_url : str
+            Of a server with such addresses: Google's own answers no predictions any more.
+        **options
+            See `Model`, and `xee_tf.model.hosted.HostedOptions` for those of servers. The payload format is
+            SERIALIZED_TF_TENSORS. Credentials: none.
+
+        Raises
+        ------
+        OptionError
+            If an option cannot be used, or `base_url` is not said.
+        """
+        from xee_tf.model.hosted import ai_platform_connector
+
+        connector, rest = ai_platform_connector(project_id, model_name, version, region, base_url, options)
+        return cls.from_connector(connector, **rest)
+
+    @classmethod
     def from_function(
         cls, function: Callable[..., Any], *, named: bool = False, **options: Unpack[ModelOptions]
     ) -> Model:
@@ -213,7 +351,29 @@ class Model:
 
         return predict_properties(self, table, batch_size=batch_size)
 
+    def stats(self) -> PredictionStats:
+        """What was asked of a model on a server so far, by this process and the current Dask cluster.
+
+        Raises
+        ------
+        OptionError
+            If the model is on no server.
+
+        Examples
+        --------
+        >>> Model.from_tf_serving("http://models:8501", "landcover").stats().requests
+        0
+        """
+        from xee_tf.connectors.remote import RemoteConnector
+        from xee_tf.connectors.statistics import stats_everywhere
+
+        if not isinstance(self.connector, RemoteConnector):
+            raise OptionError(f"Only models on servers keep statistics; this is {self.connector}.")
+        return stats_everywhere(self.connector)
+
     # As Earth Engine spells them.
+    fromVertexAi = from_vertex_ai  # noqa: N815
+    fromAiPlatformPredictor = from_ai_platform_predictor  # noqa: N815
     predictImage = predict_image  # noqa: N815
     predictProperties = predict_properties  # noqa: N815
 

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import dask.array as da
@@ -19,6 +19,7 @@ from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from xee_tf.blocks.graph import turns
 from xee_tf.dimensions import BandDimensions
 from xee_tf.geometry import PatchGrid
 from xee_tf.reading.chunk import BandChunk, bounds_of, read_box
@@ -132,11 +133,13 @@ def dask_arrays(
     dependencies: dict[str, set[str]] = {opened: set(), read: {opened}}
     after: dict[Any, Any] = {}
     if reader.sequential:
+        # Left to itself, Dask runs tasks that are all alike backwards: the worst for a gzip stream.
         turn = f"turn-{token}"
         firsts = [shard.first for shard in reader.shards]
         ordered = sorted(boxes, key=lambda number: _turn_of(reader.grid, firsts, boxes[number]))
-        layers[turn], after = _turns(turn, ordered)
+        layers[turn], waits = turns(turn, len(ordered))
         dependencies[turn], dependencies[read] = set(), {opened, turn}
+        after = {number: List(*map(TaskRef, keys)) for number, keys in zip(ordered, waits, strict=True)}
     for number, box in boxes.items():
         key = (read, *number)
         layers[read][key] = Task(key, BandChunk, TaskRef(opened), box, after.get(number))
@@ -160,30 +163,6 @@ def dask_arrays(
         }
         arrays[band.name] = array.rechunk(asked) if asked else array
     return arrays
-
-
-def _turns(name: str, numbers: Sequence[tuple[int, ...]]) -> tuple[dict[Any, Task], dict[Any, List]]:
-    """Tasks that do nothing but make Dask run the chunks in the given order, and what each chunk waits for.
-
-    Dask runs tasks that are all alike backwards, which is the worst that can happen to a gzip stream;
-    it prefers those that stand on a longer chain of others. So the chunk that should come first gets
-    the longest one; all of them wait for its end too, or else those with short chains would be ready
-    first.
-    """
-    keys = [(name, i) for i in range(len(numbers) + 1)]
-    chain = {keys[0]: Task(keys[0], _do_nothing)}
-    for before, key in pairwise(keys):
-        chain[key] = Task(key, _do_nothing, TaskRef(before))
-    *lengths, end = keys
-    waits = {
-        number: List(TaskRef(key), TaskRef(end))
-        for number, key in zip(numbers, reversed(lengths), strict=True)
-    }
-    return chain, waits
-
-
-def _do_nothing(*_: None) -> None:
-    pass
 
 
 def _turn_of(grid: PatchGrid, firsts: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[int, int, int]:

@@ -313,7 +313,7 @@ def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Seq
     """The graph: a task for each block that holds a pixel to sample, and one that gathers."""
     run = uuid.uuid4().hex[:12]
     name, key = f"sampler-{run}", f"samples-{run}"
-    sources = Sources.of(arrays, chained=False)
+    sources = Sources.of(arrays)
     # By reference: the points travel to each worker once, not in each task.
     tasks, blocks = block_tasks(layout, sources, TaskRef(name), f"sample-{run}")
     graph: dict[Any, Any] = {**sources.graph, **tasks, name: DataNode(name, sampler)}
