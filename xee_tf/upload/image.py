@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise, product
-from pathlib import Path
-from threading import Lock
+from itertools import product
 from typing import Any, Literal
 
-import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-import rasterio
-import rasterio.shutil
 from dask.diagnostics.progress import ProgressBar
 from fsspec.implementations.local import LocalFileSystem
-from rasterio.windows import Window
 
 from xee_tf.dimensions import BandDimensions, label_steps
 from xee_tf.errors import OptionError, RecordError
@@ -30,13 +23,9 @@ from xee_tf.reading.image import lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.storage import Location, PathLike
+from xee_tf.upload.cog import write_cog
 
 __all__ = ["upload_image"]
-
-_BLOCK = 512  # pixels of a GeoTIFF tile's side; fewer where bands are many:
-_BLOCK_BYTES = 16 << 20  # of a tile of all bands, which a cloud-optimised GeoTIFF keeps together
-_MAX_BANDS = 65535
-_GDAL_CACHE = 128 << 20  # bytes; GDAL would take a twentieth of the machine's memory
 
 
 def upload_image(
@@ -108,7 +97,7 @@ def upload_image(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import rasterio, tempfile
     >>> from affine import Affine
     >>> from xee_tf.geometry import Size
     >>> from xee_tf.upload.writer import PredictionWriter
@@ -228,68 +217,9 @@ class _Cast:
 def _write_cog(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
-    """A tiled GeoTIFF first, window by window, and from it the cloud-optimised one."""
+    """A cloud-optimised GeoTIFF; steps of array bands are bands of their own."""
     names = {band.name: _step_names(band, reader.coords) for band in reader.bands}
-    count = sum(map(len, names.values()))
-    if count > _MAX_BANDS:
-        raise OptionError(
-            f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
-            "write a .zarr."
-        )
-    local = isinstance(location.fs, LocalFileSystem)
-    folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f".{location.name}.{uuid.uuid4().hex[:8]}"
-    plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
-    [dtype] = {array.dtype for array in arrays.values()}
-    height, width = reader.grid.covered.shape
-    block = _BLOCK
-    while block > 128 and block * block * count * dtype.itemsize > _BLOCK_BYTES:
-        block //= 2
-    profile = {
-        "driver": "GTiff",
-        "width": width,
-        "height": height,
-        "count": count,
-        "dtype": dtype,
-        "crs": rasterio.crs.CRS.from_user_input(reader.grid.crs),
-        "transform": reader.grid.affine,
-        "nodata": nodata,
-        "tiled": True,
-        "blockxsize": block,
-        "blockysize": block,
-        "interleave": "band",
-        "bigtiff": "if_safer",
-        "photometric": "minisblack",  # bands are no colours, and the fourth is no mask
-        "alpha": "no",
-    }
-    try:
-        with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
-            with rasterio.open(plain, "w", **profile) as file:
-                file.descriptions = tuple(chain.from_iterable(names.values()))
-                ends = accumulate(map(len, names.values()), initial=0)
-                targets = [_BandTarget(file, range(a + 1, b + 1)) for a, b in pairwise(ends)]
-                # Threads whatever the scheduler: an open file does not travel.
-                with dask.config.set(scheduler="threads"):
-                    da.store(list(arrays.values()), targets, lock=Lock())
-            rasterio.shutil.copy(
-                plain,
-                cog,
-                driver="COG",
-                blocksize=block,
-                compress="deflate",
-                predictor="yes",
-                bigtiff="if_safer",
-                overview_resampling="nearest",
-                num_threads="all_cpus",
-            )
-        if local:
-            Location(str(cog)).move(location)
-        else:
-            location.fs.put_file(str(cog), location.path)
-    finally:
-        for leftover in (plain, cog):
-            leftover.unlink(missing_ok=True)
+    write_cog(location, arrays, names, reader.grid, nodata)
 
 
 def _step_names(band: BandDimensions, coords: Mapping[str, npt.NDArray[Any]]) -> list[str]:
@@ -299,19 +229,6 @@ def _step_names(band: BandDimensions, coords: Mapping[str, npt.NDArray[Any]]) ->
         for dim, length in zip(band.dims, band.shape, strict=True)
     ]
     return ["_".join((band.name, *step)) for step in product(*labels)]
-
-
-@dataclass(frozen=True)
-class _BandTarget:
-    """The steps of one band in an open GeoTIFF, as a target of `dask.array.store`."""
-
-    file: Any
-    bands: range
-
-    def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
-        # Further dimensions come whole.
-        window = Window.from_slices(*key[-2:])
-        self.file.write(values.reshape(-1, *values.shape[-2:]), list(self.bands), window=window)
 
 
 def _write_zarr(
