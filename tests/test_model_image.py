@@ -4,6 +4,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -383,3 +384,42 @@ def test_every_scheduler_gives_the_same():
         np.testing.assert_array_equal(result.total.compute(scheduler=scheduler), wanted)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
         np.testing.assert_array_equal(result.total, wanted)
+
+
+@pytest.mark.parametrize("south_up", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_images_of_other_shapes_and_names(south_up, turned):
+    values = random_band((3, 20, 30))
+    image = xr.DataArray(
+        values,
+        dims=("band", "latitude", "longitude"),
+        coords={
+            "band": ["red", "green", "nir"],
+            "latitude": 10 - 0.5 * np.arange(20),
+            "longitude": 0.5 * np.arange(30),
+        },
+    ).rio.write_crs(4326)
+    image = image.isel(latitude=slice(None, None, -1)) if south_up else image
+    model = Model.from_function(
+        lambda pixels: pixels[..., 0] - pixels[..., 1],
+        bands=["nir", "red"],
+        input_tile_size=7,
+        output_bands=["d"],
+    )
+    result = model.predict_image(image.transpose(..., "latitude") if turned else image)
+    assert list(result) == ["red", "green", "nir", "d"]
+    assert result.rio.crs == image.rio.crs
+    assert result.d.rio.transform() == image.rio.transform()
+    wanted = image.sel(band="nir", drop=True) - image.sel(band="red", drop=True)
+    np.testing.assert_array_equal(result.d.transpose("latitude", "longitude"), wanted)
+    elsewhere = Model.from_function(
+        lambda pixels: pixels[..., 0],
+        bands=["nir"],
+        input_tile_size=7,
+        proj=("EPSG:3857", 30_000),
+        fix_input_proj=True,
+        output_bands=["d"],
+    )
+    back = elsewhere.predict_image(image, merge=False)
+    assert back.d.rio.transform() == image.rio.transform()
+    assert np.isfinite(back.d.values).mean() > 0.9

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xee_tf.connectors.credentials import Credentials, check_credentials
 from xee_tf.errors import OptionError
-from xee_tf.model.options import EE_NAMES, ModelOptions, read_options
+from xee_tf.model.options import ModelOptions, read_options
 
 if TYPE_CHECKING:
     from xee_tf.connectors.payloads import Payload
@@ -38,7 +38,15 @@ EE_HOSTED_NAMES = {
 }
 
 _FLOW = ("max_payload_bytes", "max_concurrency", "timeout", "deadline", "max_response_bytes")
-_PAYLOAD = ("payload_format", "b64", "numbers_as_strings")
+_HOSTED = (
+    *_FLOW,
+    "payload_format",
+    "b64",
+    "numbers_as_strings",
+    "credentials",
+    "project_id",
+    "model_name",
+)
 
 
 class HostedOptions(ModelOptions, total=False):
@@ -60,7 +68,7 @@ class HostedOptions(ModelOptions, total=False):
         Requests on their way at one time, over all workers of a cluster together. Default: 8. There are fewer
         for a while when the server says that it is busy (429).
     timeout, deadline : float
-        Seconds that one request may take (60), and with all its repetitions (600). Repeated are those that
+        Seconds that one request may take (60), and with all its repetitions (300). Repeated are those that
         were not answered, and those answered by 408, 429, 502, 503 or 504.
     max_response_bytes : int
         Larger answers are refused. Default: 256 MiB.
@@ -96,9 +104,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     model: dict[str, Any] = {}
     for key, value in options.items():
         name = EE_HOSTED_NAMES.get(key, key)
-        if EE_NAMES.get(key, key) in ModelOptions.__annotations__ or (
-            name not in HostedOptions.__annotations__ and key not in EE_HOSTED_NAMES
-        ):
+        if name not in _HOSTED:
             model[key] = value  # an unknown one is refused with those
         elif name in hosted:
             raise OptionError(f"{name} is given twice, in Earth Engine's spelling and in ours.")

@@ -300,7 +300,7 @@ def _predict(
         variables[output.name] = xr.Variable((*mapped, *inner, georef.y_dim, georef.x_dim), array, attrs)
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
     place = replace(georef, shape=shape, affine=affine)
-    return write_georef(xr.Dataset(variables, coords), place)
+    return write_georef(xr.Dataset(variables, coords), place, georef.x_dim, georef.y_dim)
 
 
 def inner_dims(name: str, count: int) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def to_projection(
             UserWarning,
             stacklevel=4,
         )
-    placed = write_georef(image, georef)
+    placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}
     for name, variable in raster_variables(placed, georef.x_dim, georef.y_dim):
         if variable.dtype.kind in "iub" and variable.rio.nodata is None:
@@ -78,7 +78,7 @@ def _reproject(image: xr.Dataset, target: GeoRef, resampling: str) -> xr.Dataset
     result = result.drop_vars(["spatial_ref", y, x], errors="ignore").rename(
         {y: target.y_dim, x: target.x_dim}
     )
-    return write_georef(result, target)
+    return write_georef(result, target, target.x_dim, target.y_dim)
 
 
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
