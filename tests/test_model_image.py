@@ -423,3 +423,20 @@ def test_images_of_other_shapes_and_names(south_up, turned):
     back = elsewhere.predict_image(image, merge=False)
     assert back.d.rio.transform() == image.rio.transform()
     assert np.isfinite(back.d.values).mean() > 0.9
+
+
+def break_on_seven(pixels):
+    if (pixels == 7).any():
+        raise RuntimeError("sevens are not for me")
+    return pixels[..., 0]
+
+
+def test_errors_name_the_tile():
+    band = np.zeros((32, 32), "f4")
+    band[17, 30] = 7
+    model = Model.from_function(break_on_seven, input_tile_size=8, output_bands=["b"])
+    place = r"row 2 and column 3, bounds \(left, bottom, right, top\) 700720, 4999280, 700960, 4999520"
+    for scheduler in ("sync", "processes"):
+        result = model.predict_image(raster({"a": band}), merge=False, batch_size=1)
+        with pytest.raises(xee_tf.PredictionError, match=f"sevens are not for me.*{place}"):
+            result.b.compute(scheduler=scheduler)

@@ -227,7 +227,8 @@ def predict_batches(
             )
             if error.instances is None:
                 raise PredictionError(
-                    f"{connector} refused what it was sent ({said}). It said: {error}"
+                    f"{connector} refused what it was sent ({said}). It said: {error}",
+                    instances=range(start, min(start + sent, count)),
                 ) from error
             # It says itself who refused, and which part of the batch.
             about = range(start + error.instances.start, min(start + error.instances.stop, count))

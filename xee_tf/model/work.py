@@ -126,13 +126,33 @@ class TileWork:
         call = augmented(self.caller.call) if self.augment else self.caller.call
         weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
         for at, tiles in self._batches(views, sent):
-            for name, values in call(tiles).items():
+            try:
+                answers = call(tiles)
+            except PredictionError as error:
+                places = [(rows[row], columns[column]) for row, column in zip(*at, strict=True)]
+                raise self._located(error, places) from error
+            for name, values in answers.items():
                 self._put(out[name], at, values, weights)
         if masked is not None:
             absent = self._rescaled(masked, len(rows), len(columns))
             for band in self.outputs:
                 _fill(out[band.name], absent, band)
         return out
+
+    def _located(self, error: PredictionError, tiles: Sequence[tuple[int, int]]) -> PredictionError:
+        """An error that also says which tiles it is about: their rows, columns and bounds."""
+        about = tiles if error.instances is None else tiles[error.instances.start : error.instances.stop]
+        if not about:
+            return error
+        row, column = about[0]
+        corners = self.grid.corners(row * self.grid.columns + column)
+        (left, right), (bottom, top) = ((min(side), max(side)) for side in zip(*corners, strict=True))
+        which = "tile" if len(about) == 1 else f"first of {len(about)} tiles"
+        return PredictionError(
+            f"{error} -- the {which} is that of row {row} and column {column}, bounds (left, bottom, right, "
+            f"top) {left:.10g}, {bottom:.10g}, {right:.10g}, {top:.10g}.",
+            instances=error.instances,
+        )
 
     def _tiles(
         self, array: npt.NDArray[Any], rows: int, columns: int, shape: tuple[int, ...]
