@@ -241,7 +241,7 @@ def instance(array):
 def stacked(values, like):
     found = np.empty(like.shape, like.dtype)
     for place, value in enumerate(values):
-        found[place] = value
+        found[place] = value[()]  # of an array without axes, what is in it
     return found
 
 

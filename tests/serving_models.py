@@ -1,0 +1,102 @@
+"""Small SavedModels for the server's tests, and what they answer when they are called directly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import xee_tf
+from xee_tf.serving.server import Server
+
+
+class Scaled(tf.Module):
+    """One input, one output, two signatures; versions differ by their factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = tf.Variable(factor)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2], tf.float32, "x")])
+    def scaled(self, x):
+        return {"y": self.factor * x}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "n")])
+    def less(self, n):
+        return {"less": n - 1, "n": n}
+
+
+class Types(tf.Module):
+    """Every kind of value, and outputs of both names that strings may have."""
+
+    columns = (
+        tf.TensorSpec([None], tf.string, "name"),
+        tf.TensorSpec([None], tf.bool, "flag"),
+        tf.TensorSpec([None, 2], tf.uint8, "pair"),
+        tf.TensorSpec([None], tf.float64, "level"),
+    )
+
+    @tf.function(input_signature=columns)
+    def __call__(self, name, flag, pair, level):
+        return {
+            "upper": tf.strings.upper(name),
+            "name_bytes": name,
+            "not": ~flag,
+            "pair": pair,
+            "level": level,
+        }
+
+
+class Total(tf.Module):
+    """Its output has no rows."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def __call__(self, x):
+        return {"total": tf.reduce_sum(x)}
+
+
+class Slow(tf.Module):
+    """Takes as many seconds as it is told; negative ones it refuses."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "seconds")])
+    def __call__(self, seconds):
+        tf.debugging.assert_non_negative(seconds, "No time to go back.")
+        start = tf.timestamp()
+        longest = tf.cast(tf.reduce_max(tf.concat([seconds, [0.0]], 0)), tf.float64)
+        while tf.timestamp() < start + longest:
+            pass
+        return {"slept": tf.identity(seconds)}
+
+
+def save_scaled(folder: Path, factor: float) -> None:
+    module = Scaled(factor)
+    tf.saved_model.save(module, folder, {"serving_default": module.scaled, "less": module.less})
+
+
+def save_models(folder: Path) -> Path:
+    """Versions of one, a prepared one, and others without versions."""
+    save_scaled(folder / "scaled" / "1", 1.0)
+    save_scaled(folder / "scaled" / "2", 2.0)
+    xee_tf.prepare_model(folder / "scaled" / "2", folder / "prepared")
+    for name, module in {"types": Types(), "total": Total(), "slow": Slow()}.items():
+        tf.saved_model.save(module, folder / name, module.__call__)
+    return folder
+
+
+def called_directly(folder: Path, inputs: dict[str, Any], signature: str = "serving_default") -> dict:
+    """The outputs of a SavedModel in this process."""
+    loaded = tf.saved_model.load(str(folder))
+    tensors = {name: tf.constant(values) for name, values in inputs.items()}
+    return {name: tensor.numpy() for name, tensor in loaded.signatures[signature](**tensors).items()}
+
+
+def tiles(count: int, seed: int = 0) -> np.ndarray:
+    """Pixels with values that are not finite among them."""
+    values = np.random.default_rng(seed).normal(size=(count, 4, 3, 2)).astype("float32")
+    values[0, 0, 0] = np.nan, -np.inf
+    return values
+
+
+def address(server: Server, path: str) -> str:
+    return f"{server}/v1/{path}"

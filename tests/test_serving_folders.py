@@ -1,0 +1,104 @@
+"""Which models a folder holds, under which names; what cannot be served."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import requests
+import tensorflow as tf
+
+import xee_tf
+from tests.serving_models import address, save_scaled
+from xee_tf.errors import MissingModelError, ModelError, OptionError
+from xee_tf.serving.folders import find_models
+
+
+def touch(folder: Path, *paths: str) -> Path:
+    """Files of that name are all that is looked at."""
+    for path in paths:
+        (folder / path).mkdir(parents=True)
+        (folder / path / "saved_model.pb").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("paths", "served", "found"),
+    [
+        (["crops"], "crops", {"crops": {1: "crops"}}),
+        (["crops/1", "crops/12"], "crops", {"crops": {1: "crops/1", 12: "crops/12"}}),
+        (["crops/12"], "crops/12", {"crops": {12: "crops/12"}}),
+        (["crops/1", "water/2", "water/3"], ".", {"crops": [1], "water": [2, 3]}),
+        (["crops", "water/7"], ".", {"crops": [1], "water": [7]}),
+        (["crops/1", "crops/old"], "crops", {"crops": [1]}),
+    ],
+)
+def test_layouts(tmp_path, paths, served, found):
+    folder = touch(tmp_path, *paths)
+    models = find_models(folder / served)
+    assert {name: sorted(versions) for name, versions in models.items()} == {
+        name: sorted(versions) for name, versions in found.items()
+    }
+    for name, versions in found.items():
+        if isinstance(versions, dict):
+            assert models[name] == {version: folder / path for version, path in versions.items()}
+
+
+def test_a_model_gets_another_name(tmp_path):
+    assert list(find_models(touch(tmp_path, "1", "2"), "crops")) == ["crops"]
+    with pytest.raises(OptionError, match="holds the models a, b"):
+        find_models(touch(tmp_path / "more", "a", "b"), "crops")
+    with pytest.raises(OptionError, match="'a/b' cannot be part of an address"):
+        find_models(tmp_path, "a/b")
+
+
+def test_what_holds_no_model(tmp_path):
+    with pytest.raises(MissingModelError, match="does not exist"):
+        xee_tf.serve(tmp_path / "none")
+    with pytest.raises(ModelError, match="is empty"):
+        xee_tf.serve(tmp_path)
+    with pytest.raises(OptionError, match="local folders"):
+        xee_tf.serve("s3://bucket/model")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        xee_tf.serve(touch(tmp_path, "damaged"))
+    tf.saved_model.save(tf.Module(), tmp_path / "silent")
+    with pytest.raises(ModelError, match="has no signatures"):
+        xee_tf.serve(tmp_path / "silent")
+
+
+@pytest.mark.parametrize("kind", ["port", "grpc_port"])
+def test_ports_that_cannot_be_had(tmp_path, kind):
+    save_scaled(tmp_path / "m", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with pytest.raises(OptionError, match=f"{taken}"):
+            xee_tf.serve(tmp_path / "m", **{kind: taken})
+    with pytest.raises(OptionError, match=f"{kind} must be 0 to 65535; got 65536"):
+        xee_tf.serve(tmp_path / "m", **{kind: 65536})
+
+
+def test_options_that_cannot_be_used(tmp_path):
+    save_scaled(tmp_path / "m", 1.0)
+    with pytest.raises(OptionError, match="'stable' is to be version 2; there are"):
+        xee_tf.serve(tmp_path / "m", labels={"stable": 2})
+    with pytest.raises(OptionError, match="max_concurrency must be at least 1; got 0"):
+        xee_tf.serve(tmp_path / "m", max_concurrency=0)
+
+
+def test_limits_beyond_what_grpc_can_count(tmp_path):
+    save_scaled(tmp_path / "m", 1.0)
+    with xee_tf.serve(tmp_path / "m", max_request_bytes=1 << 40) as server:
+        assert server.models == ("m",)
+
+
+def test_it_listens_to_this_machine_only_and_on_ipv6_if_told(tmp_path):
+    save_scaled(tmp_path / "m", 1.0)
+    with xee_tf.serve(tmp_path / "m") as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.grpc.startswith("127.0.0.1:")
+        assert str(server) == server.url
+        assert server.models == ("m",)
+    with xee_tf.serve(tmp_path / "m", host="::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert requests.get(address(server, "models/m"), timeout=30).status_code == 200

@@ -1,0 +1,1 @@
+"""The local server: TensorFlow Serving's, Vertex AI's and AI Platform's addresses over SavedModels."""

@@ -1,0 +1,126 @@
+"""TensorFlow Serving's PredictionService over gRPC, without stubs; and the way to it that Vertex AI has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from xee_tf.connectors.predict_messages import decode_predict_request
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.records.varint import encode_varint
+from xee_tf.records.wire import read_fields
+from xee_tf.serving.failures import as_request_error
+from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
+from xee_tf.serving.models import Models
+from xee_tf.serving.predictions import predict_message
+
+__all__ = ["grpc_server"]
+
+_PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+_MOST_BYTES = (1 << 31) - 1  # what gRPC can count
+_VERTEX = "/google.cloud.aiplatform.v1.PredictionService/DirectRawPredict"
+
+
+def grpc_server(
+    models: Models,
+    pool: ThreadPoolExecutor,
+    address: str,
+    *,
+    max_request_bytes: int,
+    max_concurrency: int,
+) -> tuple[grpc.Server, int]:
+    """A server that is not started yet, and its port.
+
+    Parameters
+    ----------
+    models : Models
+    pool : ThreadPoolExecutor
+        Where predictions run.
+    address : str
+        "host:port"; port 0 for one that is free.
+    max_request_bytes : int
+        Of a message. Answers have no limit.
+    max_concurrency : int
+        Calls at a time; further ones are refused with RESOURCE_EXHAUSTED.
+
+    Raises
+    ------
+    OptionError
+        If the address cannot be had.
+    """
+    server = grpc.server(
+        pool,
+        handlers=[_Handler(models, max_request_bytes)],
+        options=[
+            ("grpc.max_receive_message_length", min(max_request_bytes, _MOST_BYTES)),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # a second server must not share the port silently
+        ],
+        maximum_concurrent_rpcs=max_concurrency,
+    )
+    try:
+        return server, server.add_insecure_port(address)
+    except RuntimeError:
+        raise OptionError(
+            f"gRPC cannot listen at {address}: the port is taken, or the host is not this machine's."
+        ) from None
+
+
+class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Finds the method of a call; messages stay bytes."""
+
+    def __init__(self, models: Models, max_request_bytes: int) -> None:
+        self._models, self._most_bytes = models, max_request_bytes
+        methods: dict[str, Callable[[bytes], bytes]] = {
+            _PREDICT: self._predict,
+            _METADATA: self._metadata,
+            _VERTEX: self._direct_raw_predict,
+        }
+        self._handlers = {
+            name: grpc.unary_unary_rpc_method_handler(_answering(method)) for name, method in methods.items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handlers.get(handler_call_details.method)
+
+    def _predict(self, data: bytes) -> bytes:
+        request = decode_predict_request(data)
+        spec = request.model_spec
+        model = self._models.find(spec.name, spec.version, spec.label)
+        return predict_message(request, model, self._most_bytes)
+
+    def _metadata(self, data: bytes) -> bytes:
+        spec = decode_metadata_request(data)
+        return encode_metadata_response(self._models.find(spec.name, spec.version, spec.label))
+
+    def _direct_raw_predict(self, data: bytes) -> bytes:
+        """``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}`` to ``{output = 1}``."""
+        endpoint, method, given = "", "", b""
+        for number, wire, body in read_fields(memoryview(data)):
+            if number == 1 and wire == 2:
+                endpoint = str(body, "utf-8", "replace")
+            elif number == 2 and wire == 2:
+                method = str(body, "utf-8", "replace")
+            elif number == 3 and wire == 2:
+                given = bytes(body)
+        if method.lstrip("/") != _PREDICT.lstrip("/"):
+            raise RecordError(f"method_name is {method!r}; this server has {_PREDICT!r}.")
+        model = self._models.at_endpoint(endpoint.rsplit("/", 1)[-1])
+        answer = predict_message(decode_predict_request(given), model, self._most_bytes)
+        return b"\x0a" + encode_varint(len(answer)) + answer
+
+
+def _answering(method: Callable[[bytes], bytes]) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return method(data)
+        except Exception as error:
+            failure = as_request_error(error)
+        context.abort(grpc.StatusCode[failure.code.name], failure.message)
+        raise AssertionError("abort raises")
+
+    return answer

@@ -1,0 +1,106 @@
+"""From the bytes of a request to those of its answer, in each of the forms that are spoken."""
+
+from __future__ import annotations
+
+import json
+
+import numpy.typing as npt
+
+from xee_tf.connectors.json_messages import decode_json_request, encode_json_response
+from xee_tf.connectors.predict_messages import (
+    ModelSpec,
+    PredictRequest,
+    encode_predict_response,
+)
+from xee_tf.connectors.protocol import Arrays
+from xee_tf.connectors.serving_metadata import DEFAULT_SIGNATURE
+from xee_tf.serving.failures import Code, RequestError
+from xee_tf.serving.models import ModelVersion, ServedSignature
+
+__all__ = ["predict_json", "predict_message", "predict_rows"]
+
+
+def predict_json(model: ModelVersion, body: bytes) -> bytes:
+    """TensorFlow Serving's JSON: rows or columns, of any signature."""
+    signature = model.signature(_named_signature(body))
+    request = decode_json_request(body, _dtypes(signature))
+    outputs = signature.batcher.predict(request.inputs)
+    if not request.by_columns:
+        _require_rows(outputs)
+    return encode_json_response(outputs, by_columns=request.by_columns)
+
+
+def predict_rows(model: ModelVersion, body: bytes) -> bytes:
+    """Google's JSON: rows, of the default signature."""
+    signature = model.signature()
+    request = decode_json_request(body, _dtypes(signature))
+    if request.by_columns or request.signature_name:
+        name = "inputs" if request.by_columns else "signature_name"
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f'Invalid JSON payload received. Unknown name "{name}": this address takes "instances" and the '
+            "default signature. rawPredict takes what TensorFlow Serving does.",
+        )
+    outputs = signature.batcher.predict(request.inputs)
+    _require_rows(outputs)
+    return encode_json_response(outputs)
+
+
+def predict_message(request: PredictRequest, model: ModelVersion, limit: int) -> bytes:
+    """TensorFlow Serving's PredictRequest.
+
+    A value that is listed once may stand for all of a tensor: `limit` is what the tensors may have in bytes,
+    so that a small message cannot fill the memory.
+
+    The answer holds its values as ``tensor_content``: TensorFlow Serving does so if it was started with
+    ``--enable_serialization_as_tensor_content``, and every client reads both forms.
+    """
+    signature = model.signature(request.model_spec.signature_name)
+    wanted = request.output_filter
+    known = set(signature.signature.outputs or ())
+    for name in wanted:
+        if name not in known:
+            raise RequestError(
+                Code.INVALID_ARGUMENT,
+                f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
+                f"{{{','.join(sorted(known))}}}.",
+            )
+    size = sum(array.nbytes for array in request.inputs.values())
+    if size > limit:
+        raise RequestError(
+            Code.INVALID_ARGUMENT, f"The inputs have {size} bytes; the limit is {limit} bytes.", status=413
+        )
+    outputs = signature.batcher.predict(request.inputs)
+    if wanted:
+        outputs = {name: outputs[name] for name in dict.fromkeys(wanted)}
+    return encode_predict_response(
+        outputs, ModelSpec(model.name, model.version, signature_name=signature.name)
+    )
+
+
+def _named_signature(body: bytes) -> str:
+    """The signature that a request names; the names of its inputs depend on it."""
+    if b'"signature_name"' not in body:
+        return DEFAULT_SIGNATURE
+    try:
+        found = json.loads(body)["signature_name"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return DEFAULT_SIGNATURE  # what is wrong with it, if anything is, will be said later
+    return found if isinstance(found, str) else DEFAULT_SIGNATURE
+
+
+def _dtypes(signature: ServedSignature) -> dict[str, npt.DTypeLike]:
+    infos = signature.signature.inputs or {}
+    return {name: info.dtype for name, info in infos.items() if info.dtype is not None}
+
+
+def _require_rows(outputs: Arrays) -> None:
+    """Rows can be told apart only where all outputs have as many."""
+    counts = {array.shape[:1] for array in outputs.values()}
+    if len(counts) != 1 or counts == {()}:
+        shapes = {name: array.shape for name, array in outputs.items()}
+        raise RequestError(
+            Code.INVALID_ARGUMENT,
+            f"The outputs have inconsistent batch sizes, so that they make no rows: {shapes}. Ask by "
+            'columns: {"inputs": ...}.',
+        )
