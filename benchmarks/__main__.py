@@ -9,7 +9,7 @@ import platform
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import encoding, exporting, importing, memory, planning, reading, tables
+from benchmarks import encoding, exporting, importing, memory, planning, reading, remote, serving, tables
 from benchmarks.measure import Measurement
 
 SUITES = {
@@ -20,6 +20,8 @@ SUITES = {
     "tables": tables.run,
     "reading": reading.run,
     "memory": memory.run,
+    "serving": serving.run,
+    "remote": remote.run,
 }
 
 

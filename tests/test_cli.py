@@ -9,7 +9,9 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import rioxarray
+import xarray as xr
 
 import xee_tf
 from tests.rasters import random_band, raster
@@ -246,3 +248,33 @@ def test_the_command_is_installed_and_says_its_version():
         [sys.executable, "-m", "xee_tf.cli", "--version"], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == f"xee-tf {xee_tf.__version__}"
+
+
+def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, len(files)), tf.float32, "pixels")])
+    def predict(pixels):
+        total = tf.reduce_sum(pixels, axis=-1)
+        return {"total": total, "high": tf.cast(total > 100, tf.uint8)}
+
+    tf.saved_model.save(module, tmp_path / "model", signatures=predict)
+    flags = ["--input-tile-size", "16", "12", "--output-bands", "total", "high=uint8"]
+    names = [str(tmp_path / name) for name in ("out.tif", "out.zarr")]
+    for name in names:
+        assert main(["predict", str(tmp_path / "model"), *files, name, *flags]) == 0
+        assert f"Wrote {name}" in capsys.readouterr().out
+    total = sum(scene[band].values.astype("f4") for band in scene)
+    store = xr.open_zarr(names[1], decode_coords="all", consolidated=False)
+    np.testing.assert_array_equal(store.total, total)
+    with rasterio.open(names[0]) as file:
+        assert file.descriptions == ("total", "high")
+        assert file.transform == store.rio.transform()
+        np.testing.assert_array_equal(file.read(1), total)
+        np.testing.assert_array_equal(file.read(2), total > 100)
+    assert main(["predict", str(tmp_path / "model"), *files, names[0], *flags]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "nothing"), *files, str(tmp_path / "x.tif"), *flags]) == 1
+    assert "nothing" in capsys.readouterr().err

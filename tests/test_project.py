@@ -42,8 +42,10 @@ def test_environment_has_the_requirements_of_the_package(
     specs = [MatchSpec(text) for text in environment["dependencies"] if isinstance(text, str)]
     found = {spec.name.normalized: str(spec.version or "") for spec in specs}
     assert found.pop("pip") == ""
+    [editable, *by_pip] = environment["dependencies"][-1]["pip"]
+    assert editable == "--editable ."
+    found |= {requirement.name: str(requirement.specifier) for requirement in map(Requirement, by_pip)}
     assert found == wanted
-    assert environment["dependencies"][-1] == {"pip": ["--editable ."]}
     assert environment["channels"] == ["conda-forge", "nodefaults"]
 
 

@@ -2,6 +2,7 @@
 
 from xee_tf.accessor import TFExportAccessor
 from xee_tf.bands import add_bands
+from xee_tf.connectors.statistics import PredictionStats
 from xee_tf.errors import (
     DestinationError,
     DestinationExistsError,
@@ -26,6 +27,7 @@ from xee_tf.model.spec import Model
 from xee_tf.model.to_zarr import predict_to_zarr
 from xee_tf.reading.dataset import feature_spec, tf_dataset
 from xee_tf.reading.image import open_image
+from xee_tf.serving.server import Server, serve
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
@@ -49,9 +51,11 @@ __all__ = [
     "OptionError",
     "PatchGrid",
     "PredictionError",
+    "PredictionStats",
     "PredictionWriter",
     "PreparedModel",
     "RecordError",
+    "Server",
     "ShardInfo",
     "Size",
     "TFExportAccessor",
@@ -68,6 +72,7 @@ __all__ = [
     "predict_to_zarr",
     "prepare_model",
     "sample_table",
+    "serve",
     "tf_dataset",
     "upload_image",
     "upload_table",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from xee_tf.errors import MixerError
 
-__all__ = ["BandDimensions", "Dimensions", "distinct_dims", "label_steps"]
+__all__ = ["BandDimensions", "Dimensions", "distinct_dims", "label_steps", "step_names"]
 
 Record = Literal["Example", "SequenceExample"]
 
@@ -183,6 +184,21 @@ def label_steps(values: NDArray[Any]) -> list[str]:
             if len(set(labels)) == len(labels):
                 return labels
     return [str(value) for value in values]
+
+
+def step_names(band: BandDimensions, coords: Mapping[str, NDArray[Any]]) -> list[str]:
+    """What the steps of a band are called in a GeoTIFF, which has no further dimensions.
+
+    Examples
+    --------
+    >>> step_names(BandDimensions("ndvi", "ndvi", 0, ("step",), (2,)), {})
+    ['ndvi_1', 'ndvi_2']
+    """
+    labels = [
+        label_steps(coords[dim]) if dim in coords else [str(number + 1) for number in range(length)]
+        for dim, length in zip(band.dims, band.shape, strict=True)
+    ]
+    return ["_".join((band.name, *step)) for step in product(*labels)]
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:

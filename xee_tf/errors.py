@@ -65,4 +65,15 @@ class MissingModelError(ModelError, FileNotFoundError):
 
 
 class PredictionError(XeeTFError, RuntimeError):
-    """A model refused what it was sent, or answered with something other than what was declared."""
+    """A model refused what it was sent, or answered with something other than what was declared.
+
+    Parameters
+    ----------
+    message : str
+    instances : range, optional
+        The tiles or rows of the batch that it is about, where that is known.
+    """
+
+    def __init__(self, message: str = "", *, instances: range | None = None) -> None:
+        super().__init__(message)
+        self.instances = instances

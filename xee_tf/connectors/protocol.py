@@ -114,7 +114,24 @@ class Connector(Protocol):
         """Changes when the model behind an unchanged description was replaced. Default: never."""
         return None
 
-    def __hash__(self) -> int: ...
+    def refusal(self, items: Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]], count: int = 1) -> str:
+        """Why so many instances can never be sent at a time, told without their values.
+
+        Parameters
+        ----------
+        items : mapping
+            Dtype and shape of what one instance has for each input of the model.
+        count : int, optional
+
+        Returns
+        -------
+        str
+            A part of a sentence, with the figures. Empty, which is the default: they can be sent.
+        """
+        return ""
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
 
 _lock = Lock()

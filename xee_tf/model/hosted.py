@@ -232,10 +232,15 @@ def _payload(hosted: dict[str, Any], default: str, spec: Any, *, as_strings: boo
     from xee_tf.connectors.payloads import Payload, payload_format
 
     chosen = payload_format(hosted.pop("payload_format", default))
+    flags = {"b64": False, "numbers_as_strings": as_strings}
+    for name in flags:
+        flags[name] = hosted.pop(name, flags[name])
+        if flags[name] is not True and flags[name] is not False:
+            raise OptionError(f"{name} must be True or False; got {flags[name]!r}.")
     return Payload(
         chosen,
-        model_decodes=not hosted.pop("b64", False),
-        numbers_as_strings=hosted.pop("numbers_as_strings", as_strings),
+        model_decodes=not flags["b64"],
+        numbers_as_strings=flags["numbers_as_strings"],
         model_spec=spec,
     )
 

@@ -133,7 +133,7 @@ def infer_content(
     depths : mapping from band to int, optional
         What the user says, for some bands or all.
     pixels : bool, optional
-        Whether there is an Example for each pixel. Default: if all lists are shorter than a patch.
+        Whether there is an Example for each pixel. Default: if a list is shorter than a patch.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def infer_content(
             found[feature.name] = _steps(feature, (steps or {}).get(feature.name, 0), given) * feature.size
         margin, per_patch = Size(x=0, y=0), patch.pixels
     else:
-        short = kernel is None and all(feature.size < patch.pixels for feature in features)
+        short = kernel is None and any(feature.size < patch.pixels for feature in features)
         if short if pixels is None else pixels:
             margin, per_patch = Size(x=0, y=0), patch.pixels
             found = {feature.name: feature.size for feature in features}

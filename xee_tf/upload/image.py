@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 import dask.array as da
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 from fsspec.implementations.local import LocalFileSystem
 
-from xee_tf.dimensions import BandDimensions, label_steps
+from xee_tf.dimensions import step_names
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.mixer import Mixer
 from xee_tf.reading.image import lazy_dataset
@@ -218,17 +217,8 @@ def _write_cog(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """A cloud-optimised GeoTIFF; steps of array bands are bands of their own."""
-    names = {band.name: _step_names(band, reader.coords) for band in reader.bands}
+    names = {band.name: step_names(band, reader.coords) for band in reader.bands}
     write_cog(location, arrays, names, reader.grid, nodata)
-
-
-def _step_names(band: BandDimensions, coords: Mapping[str, npt.NDArray[Any]]) -> list[str]:
-    """What the steps of a band are called in a GeoTIFF, which has no further dimensions."""
-    labels = [
-        label_steps(coords[dim]) if dim in coords else [str(number + 1) for number in range(length)]
-        for dim, length in zip(band.dims, band.shape, strict=True)
-    ]
-    return ["_".join((band.name, *step)) for step in product(*labels)]
 
 
 def _write_zarr(

@@ -1,0 +1,244 @@
+"""Servers between a client and a model server that go wrong on purpose, and see what is sent."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import socketserver
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPMessage
+from threading import Lock, Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+
+
+@dataclass
+class Status:
+    """Answer with this instead of asking the server."""
+
+    code: int
+    body: bytes = b'{"error": "on purpose"}'
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Delay:
+    """Wait, then pass on."""
+
+    seconds: float
+
+
+RESET = "reset"  # the connection, before the server is asked
+RESET_AFTER = "reset after"  # once the server has answered
+TRUNCATE = "truncate"  # the answer, in the middle of its body
+TRUNCATE_SILENTLY = "truncate silently"  # and say that this is its length
+DUPLICATE = "duplicate"  # the request
+ANSWER_TWICE = "answer twice"
+
+
+class FaultProxy(socketserver.ThreadingTCPServer):
+    """Passes HTTP requests on to a server; each POST takes the next of `faults`, if there is one."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, upstream: str, faults: tuple[Any, ...] = (), hold: float = 0.0) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = urlsplit(upstream).netloc
+        self.faults, self.hold = deque(faults), hold
+        self.bodies: list[bytes] = []
+        self.headers: list[HTTPMessage] = []
+        self.paths: list[str] = []
+        self.most = self.now = 0
+        self.lock = Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients go away; that is what they are here for."""
+
+    def __enter__(self) -> FaultProxy:
+        # Often asked whether it is to end: closing is waited for.
+        Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: FaultProxy
+
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            method, path, _ = line.decode().split()
+            headers = http.client.parse_headers(self.rfile)
+            body = self.rfile.read(int(headers.get("Content-Length", 0)))
+            if not self.answer(method, path, headers, body):
+                return
+
+    def answer(self, method: str, path: str, headers: HTTPMessage, body: bytes) -> bool:
+        """Answer one request; False: the connection is done."""
+        proxy = self.server
+        if method != "POST":
+            return self.send(*self.ask(method, path, headers, body))
+        with proxy.lock:
+            fault = proxy.faults.popleft() if proxy.faults else None
+            proxy.bodies.append(body)
+            proxy.headers.append(headers)
+            proxy.paths.append(path)
+            proxy.now += 1
+            proxy.most = max(proxy.most, proxy.now)
+        try:
+            if proxy.hold:
+                time.sleep(proxy.hold)
+            if isinstance(fault, Delay):
+                time.sleep(fault.seconds)
+            if fault == RESET:
+                return self.reset()
+            if isinstance(fault, Status):
+                answer = fault.code, fault.headers, fault.body
+            else:
+                answer = self.ask(method, path, headers, body)
+            if fault == DUPLICATE:
+                answer = self.ask(method, path, headers, body)
+        finally:
+            with proxy.lock:
+                proxy.now -= 1
+        if fault == RESET_AFTER:
+            return self.reset()
+        code, kept, data = answer
+        if fault == TRUNCATE:
+            self.send(code, kept, data[: len(data) // 2], length=len(data))
+            return False
+        if fault == TRUNCATE_SILENTLY:
+            self.send(code, kept, data[: len(data) // 2])
+            return False
+        return self.send(code, kept, data, twice=fault == ANSWER_TWICE)
+
+    def ask(self, method: str, path: str, headers: HTTPMessage, body: bytes) -> tuple[int, Any, bytes]:
+        connection = http.client.HTTPConnection(self.server.upstream)
+        try:
+            connection.request(method, path, body, {"Content-Type": headers.get("Content-Type", "")})
+            response = connection.getresponse()
+            return response.status, {"Content-Type": response.headers["Content-Type"]}, response.read()
+        finally:
+            connection.close()
+
+    def send(
+        self, code: int, headers: dict[str, str], body: bytes, length: int | None = None, twice: bool = False
+    ) -> bool:
+        lines = [f"HTTP/1.1 {code} {http.client.responses.get(code, 'What')}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [f"Content-Length: {len(body) if length is None else length}", "", ""]
+        message = "\r\n".join(lines).encode() + body
+        self.wfile.write(message + message if twice else message)
+        return True
+
+    def reset(self) -> bool:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        return False
+
+
+# -- gRPC ----------------------------------------------------------------------------------------------
+
+
+class GrpcFaults(grpc.GenericRpcHandler):
+    """Passes calls on to a server; each prediction takes the next of `faults`: a status and its words."""
+
+    def __init__(self, upstream: str, faults: tuple[tuple[grpc.StatusCode, str], ...] = ()) -> None:
+        self._channel = grpc.insecure_channel(upstream, [("grpc.max_receive_message_length", -1)])
+        self.faults = deque(faults)
+        self.bodies: list[bytes] = []
+        self.metadata: list[dict[str, str]] = []
+
+    def service(self, details: Any) -> Any:
+        def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+            if not details.method.endswith("GetModelMetadata"):
+                self.bodies.append(data)
+                self.metadata.append(dict(context.invocation_metadata()))
+                if self.faults:
+                    context.abort(*self.faults.popleft())
+            try:
+                return self._channel.unary_unary(details.method)(data)
+            except grpc.RpcError as error:
+                context.abort(error.code(), error.details())
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@contextmanager
+def grpc_faults(
+    upstream: str, faults: tuple[tuple[grpc.StatusCode, str], ...] = ()
+) -> Iterator[tuple[str, GrpcFaults]]:
+    """Address and handler of a server in front of another."""
+    handler = GrpcFaults(upstream, faults)
+    server = grpc.server(
+        ThreadPoolExecutor(8), handlers=[handler], options=[("grpc.max_receive_message_length", -1)]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", handler
+    finally:
+        server.stop(0).wait()
+
+
+@contextmanager
+def tcp_cuts(upstream: str, sizes: tuple[int, ...]) -> Iterator[str]:
+    """A proxy that resets its first connections, after so many bytes of answers each."""
+    left = deque(sizes)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            budget = left.popleft() if left else None
+            host, _, port = upstream.rpartition(":")
+            with socket.create_connection((host, int(port))) as server:
+                Thread(target=_pump, args=(self.request, server, None), daemon=True).start()
+                _pump(server, self.request, budget)
+            if budget is not None:
+                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Cut connections are what it is for."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+def _pump(source: socket.socket, target: socket.socket, budget: int | None) -> None:
+    """Bytes from one to the other, until the end or until there were so many."""
+    try:
+        while data := source.recv(65536):
+            if budget is not None and (budget := budget - len(data)) <= 0:
+                return
+            target.sendall(data)
+    except OSError:
+        pass
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something that is about to be so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "It did not happen."
+        time.sleep(0.01)

@@ -1,0 +1,318 @@
+"""Credentials: found where they are used, sent where they belong, and seen nowhere else."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import logging
+import pickle
+import socketserver
+import ssl
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import cloudpickle
+import grpc
+import pytest
+import xarray as xr
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from distributed import Client, LocalCluster
+
+import xee_tf
+from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tensorflow
+from tests.faults import FaultProxy, Status, grpc_faults
+from xee_tf.connectors.protocol import Connector, connected
+from xee_tf.errors import ModelError, PredictionError
+from xee_tf.serving.server import Server, serve
+
+TOKEN = "ya29.throw-away-token-of-a-test"
+ENDPOINT = "projects/forest/locations/us-central1/endpoints/known"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(in_tensorflow(tmp_path_factory.mktemp("models") / "known")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+class Issuer(socketserver.ThreadingTCPServer):
+    """Gives tokens to whom has the key, or what `answer` says."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Issue)
+        self.asked = 0
+        self.answer: tuple[int, dict[str, Any]] = (200, {"access_token": TOKEN, "expires_in": 3600})
+
+
+class _Issue(BaseHTTPRequestHandler):
+    server: Issuer
+
+    def do_POST(self) -> None:
+        self.server.asked += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        code, answer = self.server.answer
+        body = json.dumps({"token_type": "Bearer", **answer}).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def issuer(key: rsa.RSAPrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
+    """Application default credentials of a service account that nobody knows."""
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    with Issuer() as issuer:
+        Thread(target=issuer.serve_forever, args=(0.02,), daemon=True).start()
+        account = {
+            "type": "service_account",
+            "project_id": "forest",
+            "private_key_id": "1",
+            "private_key": private,
+            "client_email": "tester@forest.test",
+            "token_uri": f"http://127.0.0.1:{issuer.server_address[1]}/token",
+        }
+        file = tmp_path / "account.json"
+        file.write_text(json.dumps(account))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+        yield issuer
+        issuer.shutdown()
+
+
+def vertex(url: str, **options: Any) -> xee_tf.Model:
+    return xee_tf.Model.from_vertex_ai(ENDPOINT, base_url=url, payload_format="GRPC_TF_TENSORS", **options)
+
+
+def predict(model: xee_tf.Model) -> None:
+    assert_same(connected(model.connector).predict(batch_of(3)), in_numpy(batch_of(3)))
+
+
+def assert_secret(text: str | bytes) -> None:
+    """Neither the token nor the key is in it."""
+    data = text.encode() if isinstance(text, str) else text
+    assert TOKEN.encode() not in data
+    assert b"PRIVATE KEY" not in data
+
+
+def test_who_asks_is_told_to_the_server_and_to_nobody_else(
+    server: Server, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    echo = Status(403, b'{"error": {"code": 403, "message": "Bearer ' + TOKEN.encode() + b' may not"}}')
+    with FaultProxy(server.url) as proxy:
+        model = vertex(proxy.url, route="rawPredict")
+        for _ in range(3):
+            predict(model)
+        assert issuer.asked == 1  # it is kept until it expires
+        assert {headers["Authorization"] for headers in proxy.headers} == {f"Bearer {TOKEN}"}
+        proxy.faults.append(echo)
+        with pytest.raises(PredictionError, match=r"HTTP 403.*may not") as caught:
+            predict(model)
+        for text in (
+            repr(model),
+            model._repr_html_(),
+            repr(model.connector),
+            repr(connected(model.connector)),
+            repr(vars(connected(model.connector))),
+            repr(model.stats()),
+            str(caught.value),
+            repr(caught.value),
+            caplog.text,
+            pickle.dumps(model),
+            cloudpickle.dumps(model),
+            pickle.dumps(caught.value),
+        ):
+            assert_secret(text)
+        assert caplog.records
+        with pytest.raises(TypeError):
+            pickle.dumps(connected(model.connector))
+
+
+def test_a_graph_holds_no_secret(server: Server, issuer: Issuer) -> None:
+    rasters = batch_of(1, height=16, width=16)
+    grid = {"y": [-30.0 * row for row in range(16)], "x": [30.0 * column for column in range(16)]}
+    image = xr.Dataset(
+        {"a": (("y", "x"), rasters["a"][0, ..., 0]), "b": (("y", "x", "c"), rasters["b"][0])}, grid
+    ).rio.write_crs("EPSG:32633")
+    model = vertex(
+        server.url, route="rawPredict", input_tile_size=8, output_bands={"box": "float32", "count": "int32"}
+    )
+    lazy = model.predict_image(image.chunk(y=8))
+    assert issuer.asked == 0  # building asks nobody
+    assert_secret(cloudpickle.dumps(dict(lazy.__dask_graph__())))
+    assert lazy.box.shape == (16, 16)
+    lazy.compute()
+    assert issuer.asked == 1
+    assert_secret(cloudpickle.dumps(dict(lazy.__dask_graph__())))
+
+
+def test_over_grpc(server: Server, issuer: Issuer) -> None:
+    denied = (grpc.StatusCode.PERMISSION_DENIED, f"Bearer {TOKEN} may not")
+    with grpc_faults(server.grpc) as (address, handler):
+        model = vertex(f"http://{address}")
+        predict(model)
+        handler.faults.append(denied)
+        with pytest.raises(PredictionError, match=r"PERMISSION_DENIED.*roles/aiplatform\.user") as caught:
+            predict(model)
+        assert_secret(str(caught.value))
+        [first, _] = handler.metadata
+        assert first["authorization"] == f"Bearer {TOKEN}"
+        assert first["x-vertex-ai-endpoint-id"] == "known"
+
+
+def _predict(connector: Connector) -> dict[str, Any]:
+    return connected(connector).predict(batch_of(3))
+
+
+def test_workers_find_their_own(server: Server, issuer: Issuer) -> None:
+    with FaultProxy(server.url) as proxy:
+        model = vertex(proxy.url, route="rawPredict")
+        with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            assert_same(client.submit(_predict, model.connector).result(), in_numpy(batch_of(3)))
+            assert model.stats().instances == 3
+        assert proxy.headers[0]["Authorization"] == f"Bearer {TOKEN}"
+        assert issuer.asked == 1
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_what_is_missing_is_said(server: Server, issuer: Issuer, code: int) -> None:
+    refusal = Status(code, b'{"error": {"code": 403, "message": "denied", "status": "PERMISSION_DENIED"}}')
+    cases = [
+        (lambda url: vertex(url, route="rawPredict"), r"aiplatform\.endpoints\.predict.*'forest'.*roles/"),
+        (lambda url: vertex(url, route="rawPredict", credentials=None), "credentials=None"),
+        (lambda url: xee_tf.Model.from_tf_serving(url, "known"), "credentials='google'"),
+        (lambda url: xee_tf.Model.from_tf_serving(url, "known", credentials="google"), "may not use"),
+        (
+            lambda url: xee_tf.Model.from_ai_platform_predictor(
+                "forest", "known", base_url=url, credentials="google"
+            ),
+            r"ml\.versions\.predict.*'forest'.*roles/ml\.modelUser",
+        ),
+    ]
+    for make, words in cases:
+        with FaultProxy(server.url, (refusal,)) as proxy:
+            with pytest.raises(PredictionError, match=f"HTTP {code}.*It said: denied.*{words}"):
+                predict(make(proxy.url))
+            assert len(proxy.bodies) == 1
+
+
+def test_no_credentials(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nowhere.json"))
+    with pytest.raises(ModelError, match=r"no Google credentials here.*gcloud auth.*credentials=None"):
+        connected(vertex(server.url, route="rawPredict", timeout=58).connector)
+
+
+def test_credentials_that_are_not_renewed(server: Server, issuer: Issuer) -> None:
+    secret = {"error": "invalid_grant", "error_description": "Account deleted", "assertion": TOKEN}
+    issuer.answer = (400, secret)
+    with FaultProxy(server.url) as proxy:
+        model = vertex(proxy.url, route="rawPredict")
+        with pytest.raises(PredictionError, match=r"not renewed.*Account deleted") as caught:
+            predict(model)
+        assert_secret(str(caught.value))
+        assert not proxy.bodies
+        issuer.answer = (200, {"access_token": TOKEN, "expires_in": 3600})
+        predict(model)
+
+
+def test_an_expired_token_is_renewed(server: Server, issuer: Issuer) -> None:
+    issuer.answer = (200, {"access_token": TOKEN, "expires_in": 1})
+    with FaultProxy(server.url) as proxy:
+        model = vertex(proxy.url, route="rawPredict")
+        predict(model)
+        issuer.answer = (200, {"access_token": TOKEN + "2", "expires_in": 3600})
+        predict(model)
+        assert [headers["Authorization"][-1] for headers in proxy.headers] == [TOKEN[-1], "2"]
+
+
+def test_passwords_of_netrc_stay_there(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with FaultProxy(server.url) as proxy:
+        predict(vertex(proxy.url, route="rawPredict", credentials=None))
+        assert proxy.headers[0]["Authorization"] is None
+
+
+def test_redirects_are_not_followed(server: Server, issuer: Issuer) -> None:
+    with FaultProxy(server.url) as other:
+        redirect = Status(307, b"", {"Location": f"{other.url}/v1/{ENDPOINT}:rawPredict"})
+        with FaultProxy(server.url, (redirect,)) as proxy:
+            with pytest.raises(PredictionError, match=r"HTTP 307.*redirects to 127\.0\.0\.1"):
+                predict(vertex(proxy.url, route="rawPredict"))
+            assert not other.headers
+
+
+# -- TLS -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(key: rsa.RSAPrivateKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that nobody vouches for, and its key."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+    loopback = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    found = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
+        .add_extension(loopback, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + found.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+def test_certificates_are_verified(
+    server: Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with FaultProxy(server.url) as proxy:
+        proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
+        url = proxy.url.replace("http:", "https:")
+        start = time.monotonic()
+        with pytest.raises(PredictionError, match=r"TLS.*CERTIFICATE_VERIFY_FAILED"):
+            predict(vertex(url, route="rawPredict", credentials=None))
+        with pytest.raises(ModelError, match=r"(?i)certificate|handshake"):
+            xee_tf.Model.from_tf_serving(url, "known", transport="grpc").connector.signature()
+        assert time.monotonic() - start < 5  # it is no matter of time
+        assert not proxy.bodies
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        predict(vertex(url, route="rawPredict", credentials=None, timeout=59))
+        assert len(proxy.bodies) == 1

@@ -1,0 +1,111 @@
+"""``xee-tf export``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import xee_tf
+from xee_tf.cli.arguments import depths, open_raster, size
+from xee_tf.errors import OptionError
+
+__all__ = ["add_export"]
+
+# Arguments that are options of export_image under the same names.
+_EXPORT_OPTIONS = (
+    "patch_dimensions",
+    "kernel_size",
+    "compressed",
+    "max_file_size",
+    "default_value",
+    "sequence_data",
+    "collapse_bands",
+    "drop_masked_steps",
+    "split_dim",
+    "masked_threshold",
+    "index",
+    "edge",
+    "feature_types",
+    "region",
+    "region_crs",
+    "crs",
+)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """The command that exports."""
+    parser.description = (
+        "Export rasters on one grid as overlapping patches, row by row, as Earth Engine's "
+        "Export.image(fileFormat='TFRecord') does."
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="RASTER",
+        help="what GDAL, Zarr or NetCDF open; of several files each band is named after its own",
+    )
+    parser.add_argument("prefix", help="where to write: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json")
+    size(parser, "--patch-dimensions", (256, 256), "pixels of a patch without its margin")
+    size(parser, "--kernel-size", (1, 1), "half of it is the margin on every side")
+    parser.add_argument("--plan", action="store_true", help="only show what would be written")
+    parser.add_argument("--bands", nargs="+", metavar="BAND", help="bands to export, in this order")
+    parser.add_argument(
+        "--region",
+        nargs=4,
+        type=float,
+        metavar=("LEFT", "BOTTOM", "RIGHT", "TOP"),
+        help="export this part; margins show the real pixels around it",
+    )
+    parser.add_argument("--region-crs", metavar="CRS", help="CRS of --region, such as EPSG:4326")
+    parser.add_argument("--crs", help="CRS of rasters that have none")
+    parser.add_argument("--no-compress", dest="compressed", action="store_false", help="do not gzip")
+    parser.add_argument("--max-file-size", type=int, default=2**30, metavar="BYTES", help="default: 1 GiB")
+    parser.add_argument("--default-value", type=float, default=0, metavar="VALUE", help="of masked pixels")
+    depths(parser, "of array bands, which are cut or filled up to it; default: the length that each has")
+    parser.add_argument(
+        "--sequence-data", action="store_true", help="a SequenceExample for each pixel, of its series"
+    )
+    parser.add_argument(
+        "--collapse-bands", action="store_true", help="all bands in one tensor, under the first one's name"
+    )
+    parser.add_argument(
+        "--drop-masked-steps", action="store_true", help="with --sequence-data: write only valid steps"
+    )
+    parser.add_argument(
+        "--split-dim", metavar="DIM", help="an export for each step of a dimension, such as time"
+    )
+    parser.add_argument(
+        "--masked-threshold",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="leave out patches with more masked pixels; below 1 no mixer is written",
+    )
+    parser.add_argument("--index", action="store_true", help="also write a GeoParquet index of the patches")
+    parser.add_argument("--edge", choices=("drop", "pad"), default="drop", help="incomplete patches")
+    parser.add_argument("--feature-types", choices=("float", "band"), default="float")
+    parser.add_argument(
+        "--chunk", type=int, default=1024, metavar="PIXELS", help="side of a chunk read from disk"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    alone = len(arguments.sources) == 1
+    images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
+    image = xee_tf.add_bands(*images, crs=arguments.crs)
+    if arguments.bands:
+        unknown = [band for band in arguments.bands if band not in image]
+        if unknown:
+            raise OptionError(f"There is no band {unknown[0]!r}; there are {', '.join(map(repr, image))}.")
+        image = image[arguments.bands]
+    options = {name: getattr(arguments, name) for name in _EXPORT_OPTIONS}
+    options["tensor_depths"] = dict(arguments.tensor_depths) or None
+    options["if_exists"] = "overwrite" if arguments.overwrite else "error"
+    if arguments.plan:
+        print(image.tfexport.plan(arguments.prefix, **options))
+        return
+    written = image.tfexport(arguments.prefix, progress=sys.stderr.isatty(), **options)
+    for result in written.values() if isinstance(written, dict) else [written]:
+        print(result)

@@ -1,0 +1,114 @@
+"""``xee-tf predict``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import PurePath
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.diagnostics.progress import ProgressBar
+
+import xee_tf
+from xee_tf.cli.arguments import open_raster, size
+from xee_tf.dimensions import BandDimensions, step_names
+from xee_tf.errors import OptionError
+from xee_tf.georef import read_georef
+from xee_tf.storage import Location
+from xee_tf.upload.cog import write_cog
+
+__all__ = ["add_predict"]
+
+_MODEL_OPTIONS = ("bands", "input_tile_size", "input_overlap_size", "output_tile_size")
+_OPTIONS = ("batch_size", "blend", "augment", "crs")
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """The command that predicts."""
+    parser.description = (
+        "Predict every pixel of rasters on one grid with a model on disk. A Zarr goes on where an "
+        "interrupted run has left it."
+    )
+    parser.add_argument("model", help="a SavedModel's folder, or a .keras or .h5 file")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="RASTER",
+        help="what GDAL, Zarr or NetCDF open; several are put together",
+    )
+    parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
+    parser.add_argument("--bands", nargs="+", metavar="BAND", help="those that the model sees, in its order")
+    size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
+    size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
+    size(parser, "--output-tile-size", None, "pixels that come back for a tile, if the scale changes")
+    parser.add_argument(
+        "--output-bands",
+        nargs="+",
+        type=_output,
+        metavar="BAND[=TYPE]",
+        help="such as forest=uint8; default: as the model tells",
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="tiles in a call of the model")
+    parser.add_argument("--blend", choices=("crop", "hann"), default="crop", help="of overlapping answers")
+    parser.add_argument(
+        "--augment", choices=("d4",), help="mean and spread over eight positions of each tile"
+    )
+    parser.add_argument("--crs", help="CRS of rasters that have none")
+    parser.add_argument(
+        "--chunk", type=int, default=1024, metavar="PIXELS", help="side of a chunk read from disk"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.set_defaults(run=_predict)
+
+
+def _output(text: str) -> tuple[str, str | None]:
+    name, _, kind = text.partition("=")
+    return name, kind or None
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    location = Location.of(arguments.destination)
+    suffix = PurePath(location.name).suffix.lower()
+    if suffix not in (".tif", ".tiff", ".zarr"):
+        raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
+    chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
+    if arguments.output_bands:
+        chosen["output_bands"] = {name: {"type": kind} for name, kind in arguments.output_bands}
+    is_file = PurePath(arguments.model).suffix in (".keras", ".h5")
+    make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
+    model = make(arguments.model, **chosen)
+    alone = len(arguments.sources) == 1
+    images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
+    image = xee_tf.add_bands(*images, crs=arguments.crs)
+    options = {name: getattr(arguments, name) for name in _OPTIONS}
+    if_exists: Any = "overwrite" if arguments.overwrite else "error"
+    progress = sys.stderr.isatty()
+    if suffix == ".zarr":
+        xee_tf.predict_to_zarr(model, image, location, if_exists=if_exists, progress=progress, **options)
+    else:
+        location.require_free(if_exists)
+        location.require_writable()
+        with ProgressBar() if progress else nullcontext():
+            _write_tif(model.predict_image(image, merge=False, **options), location)
+    print(f"Wrote {location}")
+
+
+def _write_tif(predicted: xr.Dataset, location: Location) -> None:
+    """All bands as one dtype, and one value for what is masked."""
+    dtype = np.result_type(*(band.dtype for band in predicted.data_vars.values()))
+    fills = {str(name): band.attrs.get("_FillValue") for name, band in predicted.data_vars.items()}
+    nodata: Any = np.nan if dtype.kind == "f" else next(iter(fills.values()))
+    arrays, names = {}, {}
+    for name, fill in fills.items():
+        band = predicted[name]
+        data = band.data.astype(dtype)
+        arrays[name] = data if fill is None or fill == nodata else da.where(band.data == fill, nodata, data)
+        dims = tuple(map(str, band.dims[:-2]))
+        coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
+        names[name] = step_names(BandDimensions(name, name, 0, dims, band.shape[:-2]), coords)
+    whole = {name: array.rechunk(dict.fromkeys(range(array.ndim - 2), -1)) for name, array in arrays.items()}
+    write_cog(location, whole, names, read_georef(predicted), nodata)

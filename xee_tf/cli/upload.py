@@ -1,0 +1,87 @@
+"""``xee-tf upload``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import xee_tf
+from xee_tf.cli.arguments import depths, size
+
+__all__ = ["add_upload"]
+
+
+def add_upload(parser: argparse.ArgumentParser) -> None:
+    """The commands that make files of records."""
+    parser.description = "Make files that a GIS opens of TFRecords, as `earthengine upload` makes assets."
+    kinds = parser.add_subparsers(required=True, metavar="KIND")
+    _add_upload_image(kinds.add_parser("image", help="prediction TFRecords and a mixer to a GeoTIFF or Zarr"))
+    _add_upload_table(kinds.add_parser("table", help="a TFRecord of rows to a GeoParquet or GeoPackage"))
+
+
+def _add_upload_image(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Put predictions in their place on the ground, as `earthengine upload image` does. Records are "
+        "Examples of patches, or Examples or SequenceExamples of pixels."
+    )
+    parser.add_argument("records", nargs="+", metavar="TFRECORD", help="predictions, in the mixer's order")
+    parser.add_argument("mixer", help="the mixer of the export that was predicted from")
+    parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
+    parser.add_argument("--bands", nargs="+", metavar="BAND", help="default: all")
+    parser.add_argument("--nodata", type=float, metavar="VALUE", help="marks missing pixels")
+    parser.add_argument("--dtype", help="of the raster, such as uint8. Default: that of the records")
+    size(parser, "--kernel-size", None, "if it cannot be told from the records")
+    depths(parser, "of array bands, if they cannot be told from the records")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.set_defaults(run=_upload_image, command="upload image")
+
+
+def _upload_image(arguments: argparse.Namespace) -> None:
+    written = xee_tf.upload_image(
+        arguments.records,
+        arguments.mixer,
+        arguments.destination,
+        bands=arguments.bands,
+        nodata=arguments.nodata,
+        dtype=arguments.dtype,
+        kernel_size=arguments.kernel_size,
+        tensor_depths=dict(arguments.tensor_depths) or None,
+        progress=sys.stderr.isatty(),
+        if_exists="overwrite" if arguments.overwrite else "error",
+    )
+    print(f"Wrote {written}")
+
+
+def _add_upload_table(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make points of the rows of a table, as `earthengine upload table` does; its spelling of the options "
+        "(--x_column) is taken too."
+    )
+    parser.add_argument("records", nargs="+", metavar="TFRECORD", help="Examples, one for each row")
+    parser.add_argument("destination", help="a file ending with .parquet (GeoParquet) or .gpkg (GeoPackage)")
+    parser.add_argument("--crs", default="EPSG:4326", help="of the coordinates. Default: EPSG:4326")
+    for axis, default in (("x", "longitude"), ("y", "latitude")):
+        parser.add_argument(
+            f"--{axis}-column",
+            f"--{axis}_column",
+            metavar="COLUMN",
+            help=f"holds the {axis} coordinate. Default: {default}, unless the CRS is projected",
+        )
+    parser.add_argument("--columns", nargs="+", metavar="COLUMN", help="default: all")
+    parser.add_argument("--charset", default="utf-8", help="of the texts. Default: utf-8")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.set_defaults(run=_upload_table, command="upload table")
+
+
+def _upload_table(arguments: argparse.Namespace) -> None:
+    written = xee_tf.upload_table(
+        arguments.records,
+        arguments.destination,
+        crs=arguments.crs,
+        x_column=arguments.x_column,
+        y_column=arguments.y_column,
+        columns=arguments.columns,
+        encoding=arguments.charset,
+        if_exists="overwrite" if arguments.overwrite else "error",
+    )
+    print(f"Wrote {written}")
