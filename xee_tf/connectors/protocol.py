@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrays", "Connection", "Connector", "Signature", "TensorInfo", "connected", "times_opened"]
+from xee_tf.payloads.arrays import Arrays
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-"""Named arrays of one batch; the first axis of each counts its instances."""
+__all__ = ["Arrays", "Connection", "Connector", "Signature", "TensorInfo", "connected", "times_opened"]
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from xee_tf.connectors.answers import Answer
 from xee_tf.connectors.credentials import Credentials
 from xee_tf.connectors.limits import AdaptiveLimit, ClusterLimit
-from xee_tf.connectors.payload_sizes import Items
-from xee_tf.connectors.payloads import Payload, Request
 from xee_tf.connectors.protocol import Arrays, Connector, Signature, TensorInfo
 from xee_tf.connectors.retrying import Outcome, ask_until
 from xee_tf.connectors.statistics import recorder_of
 from xee_tf.errors import ModelError, OptionError, PredictionError, RecordError
+from xee_tf.payloads.formats import Payload, Request
+from xee_tf.payloads.sizes import Items
 
 __all__ = ["Ask", "Client", "Flow", "RemoteConnection", "RemoteConnector", "names_only"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.connectors.predict_messages import ModelSpec
 from xee_tf.connectors.protocol import Signature, TensorInfo
 from xee_tf.errors import ModelError, RecordError
+from xee_tf.payloads.predict_messages import ModelSpec
 from xee_tf.records.tensor_types import TensorType, type_of_number
 from xee_tf.records.varint import encode_varint, read_varint
 from xee_tf.records.wire import read_fields

@@ -11,10 +11,10 @@ from xee_tf.errors import OptionError
 from xee_tf.model.options import ModelOptions, read_options
 
 if TYPE_CHECKING:
-    from xee_tf.connectors.payloads import Payload
     from xee_tf.connectors.remote import Flow, RemoteConnector
     from xee_tf.connectors.tf_serving import Transport
     from xee_tf.connectors.vertex_ai import Route
+    from xee_tf.payloads.formats import Payload
 
 __all__ = [
     "EE_HOSTED_NAMES",
@@ -124,8 +124,8 @@ def tf_serving_connector(
 ) -> tuple[RemoteConnector, dict[str, Any]]:
     """The connector of `Model.from_tf_serving`, and the options of the model."""
     from xee_tf.connectors.addresses import check_grpc_target, check_url
-    from xee_tf.connectors.predict_messages import ModelSpec
     from xee_tf.connectors.tf_serving import TFServingConnector
+    from xee_tf.payloads.predict_messages import ModelSpec
 
     hosted, rest = split_options(options)
     if transport not in ("rest", "grpc"):
@@ -158,8 +158,8 @@ def vertex_ai_connector(
 ) -> tuple[RemoteConnector, dict[str, Any]]:
     """The connector of `Model.from_vertex_ai`, and the options of the model."""
     from xee_tf.connectors.addresses import check_url
-    from xee_tf.connectors.predict_messages import ModelSpec
     from xee_tf.connectors.vertex_ai import VertexAIConnector, check_endpoint, shared_url
+    from xee_tf.payloads.predict_messages import ModelSpec
 
     hosted, rest = split_options(options)
     check_endpoint(endpoint)
@@ -196,7 +196,7 @@ def ai_platform_connector(
     """The connector of `Model.from_ai_platform_predictor`, and the options of the model."""
     from xee_tf.connectors.addresses import check_url
     from xee_tf.connectors.ai_platform import AIPlatformConnector, check_live_use, check_part, check_region
-    from xee_tf.connectors.predict_messages import ANY_MODEL
+    from xee_tf.payloads.predict_messages import ANY_MODEL
 
     hosted, rest = split_options(options)
     names = {"project_id": project_id, "model_name": model_name}
@@ -229,7 +229,7 @@ def ai_platform_connector(
 
 
 def _payload(hosted: dict[str, Any], default: str, spec: Any, *, as_strings: bool) -> Payload:
-    from xee_tf.connectors.payloads import Payload, payload_format
+    from xee_tf.payloads.formats import Payload, payload_format
 
     chosen = payload_format(hosted.pop("payload_format", default))
     flags = {"b64": False, "numbers_as_strings": as_strings}

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
-from xee_tf.connectors.predict_messages import decode_predict_request
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.payloads.predict_messages import decode_predict_request
 from xee_tf.records.varint import encode_varint
 from xee_tf.records.wire import read_fields
 from xee_tf.serving.failures import as_request_error

@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.json_messages import join_rows
-from xee_tf.connectors.predict_messages import ModelSpec, encode_predict_request, predict_request_size
-from xee_tf.connectors.protocol import Arrays
+from xee_tf.payloads.arrays import Arrays
+from xee_tf.payloads.json_messages import join_rows
+from xee_tf.payloads.predict_messages import ModelSpec, encode_predict_request, predict_request_size
 from xee_tf.records.tensors import tensor_size, value_sizes
 
 __all__ = ["EncodedBatch", "JsonRows", "Tensors", "how_many_fit"]

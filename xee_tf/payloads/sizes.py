@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.examples import EXAMPLES_INPUT, example_bounds
-from xee_tf.connectors.json_messages import join_rows
-from xee_tf.connectors.json_text import json_value_bounds
-from xee_tf.connectors.nd_arrays import bands_first
-from xee_tf.connectors.predict_messages import predict_request_size
+from xee_tf.payloads.examples import EXAMPLES_INPUT, example_bounds
+from xee_tf.payloads.json_messages import join_rows
+from xee_tf.payloads.json_text import json_value_bounds
+from xee_tf.payloads.nd_arrays import bands_first
+from xee_tf.payloads.predict_messages import predict_request_size
 from xee_tf.records.tensor_types import STRING, tensor_type
 from xee_tf.records.tensors import tensor_bound, tensor_size
 
 if TYPE_CHECKING:
-    from xee_tf.connectors.payloads import Payload
+    from xee_tf.payloads.formats import Payload
 
 __all__ = ["Bounds", "Items", "request_bounds"]
 

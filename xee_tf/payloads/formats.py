@@ -21,18 +21,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.batches import how_many_fit
-from xee_tf.connectors.json_messages import decode_json_response, encode_json_response
-from xee_tf.connectors.payload_requests import encoded_batch, parse_strings, read_request, strings_of
-from xee_tf.connectors.payload_sizes import Items, request_bounds
-from xee_tf.connectors.predict_messages import (
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.payloads.arrays import Arrays
+from xee_tf.payloads.batches import how_many_fit
+from xee_tf.payloads.json_messages import decode_json_response, encode_json_response
+from xee_tf.payloads.predict_messages import (
     ANY_MODEL,
     ModelSpec,
     decode_predict_response,
     encode_predict_response,
 )
-from xee_tf.connectors.protocol import Arrays
-from xee_tf.errors import OptionError, RecordError
+from xee_tf.payloads.requests import encoded_batch, parse_strings, read_request, strings_of
+from xee_tf.payloads.sizes import Items, request_bounds
 from xee_tf.records.example import FeatureTypes
 from xee_tf.records.tensor_types import tensor_type
 

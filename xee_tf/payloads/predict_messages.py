@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from xee_tf.connectors.protocol import Arrays
 from xee_tf.errors import RecordError
+from xee_tf.payloads.arrays import Arrays
 from xee_tf.records.tensors import decode_tensor, tensor_pieces
 from xee_tf.records.varint import encode_varint, read_varint, varint_size
 from xee_tf.records.wire import read_fields

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.batches import EncodedBatch, JsonRows, Tensors
-from xee_tf.connectors.examples import EXAMPLES_INPUT, parse_examples, serialise_examples
-from xee_tf.connectors.json_messages import decode_json_request, json_rows
-from xee_tf.connectors.json_text import json_texts
-from xee_tf.connectors.nd_arrays import bands_apart, bands_first, shaped
-from xee_tf.connectors.payload_sizes import Items
-from xee_tf.connectors.predict_messages import decode_predict_request
-from xee_tf.connectors.protocol import Arrays
-from xee_tf.connectors.strings import parse_tensors, serialise_tensors
 from xee_tf.errors import RecordError
+from xee_tf.payloads.arrays import Arrays
+from xee_tf.payloads.batches import EncodedBatch, JsonRows, Tensors
+from xee_tf.payloads.examples import EXAMPLES_INPUT, parse_examples, serialise_examples
+from xee_tf.payloads.json_messages import decode_json_request, json_rows
+from xee_tf.payloads.json_text import json_texts
+from xee_tf.payloads.nd_arrays import bands_apart, bands_first, shaped
+from xee_tf.payloads.predict_messages import decode_predict_request
+from xee_tf.payloads.sizes import Items
+from xee_tf.payloads.strings import parse_tensors, serialise_tensors
 
 if TYPE_CHECKING:
-    from xee_tf.connectors.payloads import Payload
+    from xee_tf.payloads.formats import Payload
 
 __all__ = ["encoded_batch", "parse_strings", "read_request", "strings_of"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.protocol import Arrays
-from xee_tf.connectors.strings import as_bytes
 from xee_tf.errors import RecordError
+from xee_tf.payloads.arrays import Arrays
+from xee_tf.payloads.strings import as_bytes
 from xee_tf.records.decoding import decode_example
 from xee_tf.records.example import Feature, FeatureTypes, RecordLayout, check_name
 from xee_tf.records.framing import FOOTER, HEADER

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.protocol import Arrays
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.payloads.arrays import Arrays
 from xee_tf.records.tensor_types import STRING, tensor_type
 
 __all__ = ["bands_apart", "bands_first", "shaped"]

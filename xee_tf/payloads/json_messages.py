@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.json_text import json_texts
-from xee_tf.connectors.protocol import Arrays
-from xee_tf.connectors.strings import as_bytes, decode_base64
 from xee_tf.errors import RecordError
+from xee_tf.payloads.arrays import Arrays
+from xee_tf.payloads.json_text import json_texts
+from xee_tf.payloads.strings import as_bytes, decode_base64
 
 __all__ = [
     "JsonRequest",
