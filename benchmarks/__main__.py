@@ -9,7 +9,18 @@ import platform
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import encoding, exporting, importing, memory, planning, reading, remote, serving, tables
+from benchmarks import (
+    encoding,
+    exporting,
+    importing,
+    memory,
+    planning,
+    predicting,
+    reading,
+    remote,
+    serving,
+    tables,
+)
 from benchmarks.measure import Measurement
 
 SUITES = {
@@ -20,6 +31,7 @@ SUITES = {
     "tables": tables.run,
     "reading": reading.run,
     "memory": memory.run,
+    "predicting": predicting.run,
     "serving": serving.run,
     "remote": remote.run,
 }

@@ -71,7 +71,7 @@ def make_model(path: Path) -> None:
 
     model = tf.keras.Sequential(
         [
-            tf.keras.Input((None, None, CHANNELS)),
+            tf.keras.Input((None, None, CHANNELS), name="pixels"),
             tf.keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
             tf.keras.layers.Conv2D(CLASSES, 1, activation="softmax"),
         ]

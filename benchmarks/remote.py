@@ -88,7 +88,7 @@ def models(url: str, grpc: str) -> dict[str, Model]:
         "input_tile_size": TILE,
         "output_bands": {"output_0": {"type": "float32", "dimensions": 1, "shape": [CLASSES]}},
     }
-    raw: dict[str, Any] = {"base_url": url, "credentials": None, "input_name": "keras_tensor"}
+    raw: dict[str, Any] = {"base_url": url, "credentials": None, "input_name": "pixels"}
     return {
         "REST, base64": Model.from_tf_serving(
             url, "prepared", payload_format="SERIALIZED_TF_TENSORS", **options
