@@ -323,6 +323,27 @@ def test_an_image_on_a_cluster(server: Server, cluster: Client) -> None:
     xr.testing.assert_identical(found, expected)
 
 
+def _kill_once(block: np.ndarray, marker: str) -> np.ndarray:
+    try:
+        os.mkdir(marker)
+    except FileExistsError:
+        return block
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_an_image_survives_a_worker(server: Server, cluster: Client, tmp_path: Path) -> None:
+    scene = image_of(96, 3).chunk(y=32, x=32)
+    options: dict[str, Any] = {"inputs": {"B0": "a", "B1": "b", "B2": "b"}, "input_tile_size": 16}
+    model = rest(server.url, max_concurrency=2, **options)
+    expected = model.predict_image(scene, merge=False).compute(scheduler="threads")
+    marker = str(tmp_path / "killed")
+    fatal = scene["B1"].data.map_blocks(_kill_once, marker, meta=np.empty((0, 0), "f4"))
+    found = model.predict_image(scene.assign(B1=scene["B1"].copy(data=fatal)), merge=False).compute()
+    assert os.path.exists(marker)
+    xr.testing.assert_identical(found, expected)
+
+
 # -- Statistics --------------------------------------------------------------------------------------------
 
 
