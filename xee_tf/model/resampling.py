@@ -7,11 +7,9 @@ import warnings
 from typing import Literal
 
 import numpy as np
-import odc.geo.xr
 import pyproj
 import xarray as xr
 from affine import Affine
-from odc.geo.geobox import GeoBox
 
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
@@ -72,6 +70,9 @@ def from_projection(predicted: xr.Dataset, georef: GeoRef, resampling: Resamplin
 
 
 def _reproject(image: xr.Dataset, target: GeoRef, resampling: str) -> xr.Dataset:
+    import odc.geo.xr  # takes its time, and most predictions need none of it
+    from odc.geo.geobox import GeoBox
+
     box = GeoBox(target.shape.shape, target.affine, target.crs.to_wkt())
     result: xr.Dataset = odc.geo.xr.xr_reproject(image, box, resampling=resampling)
     y, x = result.odc.spatial_dims

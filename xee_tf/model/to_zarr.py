@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 from fsspec.implementations.local import LocalFileSystem
 
 from xee_tf.blocks.graph import each_chunk
@@ -137,6 +136,8 @@ class _ChunkWriter:
     edges: tuple[tuple[int, ...], ...]
 
     def __call__(self, index: tuple[int, ...], blocks: Sequence[npt.NDArray[Any]]) -> None:
+        import zarr
+
         group = zarr.open_group(
             self.location.url, mode="r+", storage_options=_options(self.location), use_consolidated=False
         )
@@ -182,6 +183,8 @@ def _describe(model: Model, predicted: xr.Dataset, options: Mapping[str, Any]) -
 
 def _difference(location: Location, what: Mapping[str, Any]) -> str:
     """Why a store is not the one that would be written; empty if it is."""
+    import zarr
+
     try:
         group = zarr.open_group(location.url, mode="r", storage_options=_options(location))
         there = json.loads(str(group.attrs[_WHAT]))
