@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from xee_tf.geometry import Size
 from xee_tf.model.projection import Projection
 from xee_tf.model.types import pixel_type
 
-__all__ = ["EE_NAMES", "Declared", "ModelOptions", "read_options"]
+__all__ = ["EE_NAMES", "Declared", "ModelOptions", "PredictOptions", "read_options"]
 
 #: Earth Engine's names of the parameters of ``ee.Model``'s constructors, and ours.
 EE_NAMES = {
@@ -50,6 +50,20 @@ class ModelOptions(TypedDict, total=False):
     output_bands: Mapping[str, Any] | Sequence[str] | str | None
     output_properties: Mapping[str, Any] | Sequence[str] | str | None
     output_multiplier: float | None
+
+
+class PredictOptions(TypedDict, total=False):
+    """The options of a prediction from an image; see `xee_tf.model.image.predict_image`."""
+
+    properties: Mapping[str, Any] | None
+    batch_size: int | None
+    blend: Literal["crop", "hann"]
+    skip_masked: bool
+    augment: Literal["d4"] | None
+    resampling: Literal["nearest", "bilinear"]
+    output_grid: Literal["image", "model"]
+    crs: Any
+    transform: Any
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from xee_tf.connectors.protocol import Connector
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.model.options import Declared, ModelOptions, read_options
+from xee_tf.model.options import Declared, ModelOptions, PredictOptions, read_options
 from xee_tf.model.projection import Projection
 from xee_tf.storage import PathLike
 
@@ -338,8 +338,24 @@ class Model:
 
         return cls.from_connector(FunctionConnector.of(function, named=named), **options)
 
-    def predict_image(self, image: Any, merge: bool = True, **options: Any) -> xr.Dataset:
-        """Predict from an image; see `xee_tf.model.image.predict_image`."""
+    def predict_image(self, image: Any, merge: bool = True, **options: Unpack[PredictOptions]) -> xr.Dataset:
+        """Predict every pixel of a raster, tile by tile and lazily; see `xee_tf.model.image.predict_image`.
+
+        Parameters
+        ----------
+        image : Dataset or DataArray
+            A variable for each band, or a DataArray with a ``band`` dimension.
+        merge : bool
+            Give the bands of the image too.
+        **options
+            ``batch_size``, ``blend="hann"``, ``augment="d4"``, ``skip_masked``, ``properties``,
+            ``resampling``, ``output_grid``, ``crs``, ``transform``.
+
+        Returns
+        -------
+        Dataset
+            Lazy, on the grid of the image.
+        """
         from xee_tf.model.image import predict_image
 
         found: xr.Dataset = predict_image(self, image, merge=merge, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from xee_tf.blocks.run import run_graph
 from xee_tf.errors import DestinationExistsError
 from xee_tf.georef import read_georef
 from xee_tf.model.image import inner_dims, predict_image
+from xee_tf.model.options import PredictOptions
 from xee_tf.model.spec import Model
 from xee_tf.storage import Location, PathLike
 
@@ -35,7 +36,7 @@ def predict_to_zarr(
     if_exists: Literal["error", "overwrite"] = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[PredictOptions],
 ) -> Location:
     """Predict a raster into a Zarr store; call it again and it continues where it was interrupted.
 
