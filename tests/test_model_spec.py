@@ -250,6 +250,13 @@ DTYPES = [
 ]
 
 
+@pytest.mark.parametrize("source", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("target", ["int32", "uint32", "int64", "uint64"])
+def test_what_is_out_of_range_becomes_the_limit(source: str, target: str) -> None:
+    found = coerce(np.array([np.inf, -np.inf, 7.9], source), np.dtype(target))
+    assert found.tolist() == [np.iinfo(target).max, np.iinfo(target).min, 7]
+
+
 @given(st.data(), st.sampled_from(DTYPES), st.sampled_from(DTYPES))
 def test_coercion_drops_fractions_and_clamps(data: st.DataObject, source: str, target: str) -> None:
     elements = {"allow_nan": False} if np.dtype(source).kind == "f" else {}

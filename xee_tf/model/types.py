@@ -149,12 +149,18 @@ def coerce(
     """
     if out is None and values.dtype == dtype:
         return values
+    above = None
     if dtype.kind in "iu" and not np.can_cast(values.dtype, dtype, "safe") and values.dtype.kind != "b":
-        values = np.clip(values, *_limits(values.dtype, dtype))
+        low, high = _limits(values.dtype, dtype)
+        if int(high) < np.iinfo(dtype).max and values.dtype.kind == "f":
+            above = values > high
+        values = np.clip(values, low, high)
+    if out is None:
+        out = np.empty(values.shape, dtype)
     with np.errstate(over="ignore"):  # what a float cannot hold is infinite
-        if out is None:
-            return values.astype(dtype)
         np.copyto(out, values, casting="unsafe")
+    if above is not None:  # a float holds no number between its largest one in range and the limit
+        out[above] = np.iinfo(dtype).max
     return out
 
 

@@ -153,7 +153,7 @@ def decode_json_response(
     ----------
     data : bytes
         JSON with ``predictions``: values of the only output, or objects of several; or ``outputs``, by
-        columns. Strings may be ``{"b64": ...}``.
+        columns, which MLflow calls ``predictions``, too. Strings may be ``{"b64": ...}``.
     name : str, optional
         What the only output is called where the response does not say.
     dtypes : mapping from str to dtype, optional
@@ -172,7 +172,7 @@ def decode_json_response(
     message = _object(data, "response")
     predictions = message.get("predictions")
     if predictions and not _is_value(predictions):
-        columns = predictions  # MLflow calls columns so, too
+        columns = predictions  # by columns, as MLflow has it
     elif "predictions" in message:
         columns = _columns(message["predictions"], "predictions")
     elif "outputs" in message:
