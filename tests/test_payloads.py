@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -486,6 +488,7 @@ def test_every_form_of_a_response_of_serialised_tensors(body):
         '{"predictions": [{"p": ["1.5", "NaN"]}, {"p": ["Infinity", "2"]}]}',
         '{"outputs": [[1.5, NaN], [Infinity, 2]]}',
         '{"outputs": {"p": [[1.5, NaN], [Infinity, 2]]}}',
+        '{"predictions": {"p": [[1.5, NaN], [Infinity, 2]]}}',
     ],
 )
 @pytest.mark.parametrize("format", ["RAW_JSON", "ND_ARRAYS"])
@@ -524,6 +527,8 @@ def test_responses_are_written_as_tensorflow_serving_does(by_columns):
         (b"[1, 2]", "must be a JSON object"),
         (b'{"error": "no such model"}', "neither 'predictions' nor 'outputs': no such model"),
         (b'{"predictions": []}', "a list of at least one"),
+        (b'{"predictions": {}}', "a list of at least one"),
+        (b'{"predictions": {"b64": ""}}', "a list of at least one"),
         (b'{"predictions": [1, 2, 3]}', r"shape \(3,\) for 2 instances"),
         (b'{"predictions": [{"p": 1}, {"q": 1}]}', "Element 1 of 'predictions' has other names"),
         (b'{"predictions": [{"p": 1}, 1]}', "Element 1"),
@@ -554,6 +559,42 @@ def test_what_is_no_response_says_why(body, message):
 def test_what_is_no_serialised_tensor_says_where(strings, message):
     with pytest.raises(RecordError, match=message):
         Payload().decode_response(json.dumps({"predictions": strings}).encode())
+
+
+LARGE = b'{"predictions": [%s]}' % b",".join([b"[1, 2]"] * 50_000)
+
+
+def test_the_garbage_collector_stays_out_of_large_bodies():
+    runs = []
+    gc.callbacks.append(lambda phase, info: runs.append(phase))
+    try:
+        found = Payload("RAW_JSON").decode_response(LARGE)["output"]
+    finally:
+        gc.callbacks.pop()
+    assert found.shape == (50_000, 2)
+    assert len(runs) < 20  # begins and ends; more than a hundred otherwise
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_as_it_was_afterwards(enabled):
+    def decode(body):
+        try:
+            return Payload("RAW_JSON").decode_response(body)["output"].shape
+        except RecordError as error:
+            return str(error)[:28]
+
+    assert gc.isenabled()
+    try:
+        if not enabled:
+            gc.disable()
+        assert decode(LARGE[:-1]) == "The response is not JSON: b'"
+        assert gc.isenabled() == enabled
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(decode, [LARGE, LARGE[:-1]] * 6))
+        assert found == [(50_000, 2), "The response is not JSON: b'"] * 6
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
 
 
 # -- Requests that servers get -----------------------------------------------------------------------
