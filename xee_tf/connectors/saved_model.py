@@ -14,7 +14,7 @@ from xee_tf.connectors.tensorflow import TensorFlowConnection, tensor_info
 from xee_tf.errors import ModelError
 from xee_tf.storage import Location, PathLike
 
-__all__ = ["SavedModelConnector", "load_saved_model"]
+__all__ = ["SavedModelConnector", "load_saved_model", "load_signatures"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,41 @@ class SavedModelConnector(Connector):
         return "://" not in self.path
 
 
+def load_signatures(path: str, name: str, tag: str = "serve") -> dict[str, TensorFlowConnection]:
+    """Load a local SavedModel, once for all of its signatures.
+
+    Parameters
+    ----------
+    path : str
+    name : str
+        What it is called in errors.
+    tag : str
+        Of the graph that is loaded.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded, or has no signatures.
+    """
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(path, tags=[tag])
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError, KeyError) as error:
+        raise ModelError(f"{name} cannot be loaded with the tag {tag!r}: {error}") from None
+    if not loaded.signatures:
+        raise _no_signature(name, "serving_default", [])
+
+    def read(tensors: Any) -> dict[str, Any]:
+        return {key: tensor_info(tensors[key].dtype, tensors[key].shape) for key in sorted(tensors)}
+
+    found = {}
+    for key, function in loaded.signatures.items():
+        signature = Signature(read(function.structured_input_signature[1]), read(function.structured_outputs))
+        found[key] = TensorFlowConnection(function, signature, name, keep=loaded)
+    return found
+
+
 def load_saved_model(
     path: str, name: str, signature_name: str = "serving_default", tag: str = "serve"
 ) -> TensorFlowConnection:
@@ -103,21 +138,10 @@ def load_saved_model(
     ModelError
         If it cannot be loaded, or has no such signature.
     """
-    import tensorflow as tf
-
-    try:
-        loaded = tf.saved_model.load(path, tags=[tag])
-    except (tf.errors.OpError, ValueError, RuntimeError, OSError, KeyError) as error:
-        raise ModelError(f"{name} cannot be loaded with the tag {tag!r}: {error}") from None
-    if signature_name not in loaded.signatures:
-        raise _no_signature(name, signature_name, list(loaded.signatures))
-    function = loaded.signatures[signature_name]
-
-    def read(tensors: Any) -> dict[str, Any]:
-        return {key: tensor_info(tensors[key].dtype, tensors[key].shape) for key in sorted(tensors)}
-
-    signature = Signature(read(function.structured_input_signature[1]), read(function.structured_outputs))
-    return TensorFlowConnection(function, signature, name, keep=loaded)
+    found = load_signatures(path, name, tag)
+    if signature_name not in found:
+        raise _no_signature(name, signature_name, list(found))
+    return found[signature_name]
 
 
 def _written(file: str) -> int | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from xee_tf.connectors.protocol import Signature
+from xee_tf.connectors.saved_model import load_signatures
 from xee_tf.connectors.saved_model_files import read_meta_graph
 from xee_tf.connectors.serving_metadata import DEFAULT_SIGNATURE
-from xee_tf.connectors.tensorflow import TensorFlowConnection, tensor_info
-from xee_tf.errors import ModelError, OptionError
+from xee_tf.errors import OptionError
 from xee_tf.serving.batching import Batcher
 from xee_tf.serving.failures import Code, RequestError
 from xee_tf.serving.folders import Versions
@@ -81,25 +81,10 @@ class ModelVersion:
         ModelError
             If it cannot be loaded or has no signatures.
         """
-        import tensorflow as tf
-
-        try:
-            loaded = tf.saved_model.load(str(folder), tags=["serve"])
-        except (tf.errors.OpError, ValueError, RuntimeError, OSError, KeyError) as error:
-            raise ModelError(f"{folder} cannot be loaded with the tag 'serve': {error}") from None
-        if not loaded.signatures:
-            raise ModelError(
-                f"{folder} has no signatures, so that its inputs have no names. Keras 3 writes one with "
-                "model.export('folder'); for a tf.Module pass signatures= to tf.saved_model.save."
-            )
         signatures = {}
-        for key, function in loaded.signatures.items():
-            found = Signature(
-                _infos(function.structured_input_signature[1]), _infos(function.structured_outputs)
-            )
-            connection = TensorFlowConnection(function, found, f"{name}, version {version},", keep=loaded)
+        for key, connection in load_signatures(str(folder), f"{name}, version {version},").items():
             batcher = Batcher(connection, max_batch_size, os.cpu_count() or 1)
-            signatures[key] = ServedSignature(key, found, batcher)
+            signatures[key] = ServedSignature(key, connection.signature, batcher)
         return cls(name, version, signatures, dict(read_meta_graph(str(folder)).signature_def))
 
 
@@ -209,7 +194,3 @@ class Models:
                 Code.INVALID_ARGUMENT, f"Missing the name of a model; there are {', '.join(self._models)}."
             )
         return next(iter(self._models))
-
-
-def _infos(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tensor_info(tensors[key].dtype, tensors[key].shape) for key in sorted(tensors)}
