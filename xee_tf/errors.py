@@ -17,6 +17,7 @@ __all__ = [
     "PredictionError",
     "RecordError",
     "XeeTFError",
+    "shorten",
 ]
 
 
@@ -77,3 +78,14 @@ class PredictionError(XeeTFError, RuntimeError):
     def __init__(self, message: str = "", *, instances: range | None = None) -> None:
         super().__init__(message)
         self.instances = instances
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """A text for a message, cut if it is long.
+
+    Examples
+    --------
+    >>> shorten("abcdefgh", 6)
+    'abc...'
+    """
+    return text if len(text) <= length else text[: length - 3] + "..."

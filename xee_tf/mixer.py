@@ -11,7 +11,7 @@ from typing import Any
 
 from affine import Affine
 
-from xee_tf.errors import MixerError
+from xee_tf.errors import MixerError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.storage import Location, PathLike
 
@@ -197,11 +197,11 @@ class Mixer:
         except (ValueError, RecursionError) as error:
             raise MixerError(f"this is not JSON ({error}).") from None
         if not isinstance(document, dict):
-            raise MixerError(f"a mixer is a JSON object; got {_short(document)}.")
+            raise MixerError(f"a mixer is a JSON object; got {shorten(repr(document))}.")
         rest = dict(document)
         projection = _take(rest, ("projection",), '"projection": {"crs": ..., "affine": ...}', "it")[1]
         if not isinstance(projection, dict):
-            raise MixerError(f"projection must be an object; got {_short(projection)}.")
+            raise MixerError(f"projection must be an object; got {shorten(repr(projection))}.")
         inner = dict(projection)
         crs = _take(inner, _CRS_KEYS, '"crs": "EPSG:4326" or WKT', "projection")[1]
         key, transform = _take(inner, _AFFINE_KEYS, '"affine": {"doubleMatrix": [...]}', "projection")
@@ -212,7 +212,7 @@ class Mixer:
             rest["projection"] = inner
         dimensions = _take(rest, ("patchDimensions",), '"patchDimensions": [width, height]', "it")[1]
         if not isinstance(dimensions, list) or len(dimensions) != 2:
-            raise MixerError(f"patchDimensions must be [width, height]; got {_short(dimensions)}.")
+            raise MixerError(f"patchDimensions must be [width, height]; got {shorten(repr(dimensions))}.")
         return cls(
             crs,
             Affine(*matrix),
@@ -273,13 +273,13 @@ def java_double(value: float) -> str:
 
 def _require_text(key: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise MixerError(f'{key} must be a text such as "EPSG:4326" or WKT; got {_short(value)}.')
+        raise MixerError(f'{key} must be a text such as "EPSG:4326" or WKT; got {shorten(repr(value))}.')
 
 
 def _positive(key: str, *values: Any) -> None:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise MixerError(f"{key} must be whole numbers above zero; got {_short(value)}.")
+            raise MixerError(f"{key} must be whole numbers above zero; got {shorten(repr(value))}.")
 
 
 def _take(container: dict[str, Any], keys: Sequence[str], expected: str, where: str) -> tuple[str, Any]:
@@ -302,11 +302,11 @@ def _read_matrix(key: str, transform: Any) -> tuple[list[float], dict[str, Any]]
         elif "scaleX" in unknown and "scaleY" in unknown:
             values = [unknown.pop(part, 0.0) for part in _AFFINE_PARTS]  # REST leaves zeros out
     if not isinstance(values, list) or len(values) != 6:
-        raise MixerError(f"{key} must be {_MATRIX}; got {_short(values)}.")
+        raise MixerError(f"{key} must be {_MATRIX}; got {shorten(repr(values))}.")
     numbers = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise MixerError(f"{key} must be {_MATRIX}; got {_short(value)} among them.")
+            raise MixerError(f"{key} must be {_MATRIX}; got {shorten(repr(value))} among them.")
         try:
             numbers.append(float(value))
         except OverflowError:
@@ -343,9 +343,4 @@ def _render(value: Any, indent: str = "") -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:
-        raise MixerError(f"extra holds {_short(value)}, which JSON cannot hold.") from None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        raise MixerError(f"extra holds {shorten(repr(value))}, which JSON cannot hold.") from None

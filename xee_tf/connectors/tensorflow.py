@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connectors.protocol import Arrays, Signature, TensorInfo
-from xee_tf.errors import ModelError, PredictionError
+from xee_tf.errors import ModelError, PredictionError, shorten
 
 __all__ = ["TensorFlowConnection", "tensor_info"]
 
@@ -69,5 +69,4 @@ def _array(tensor: Any) -> npt.NDArray[Any]:
 def _short(message: str) -> str:
     """The words of an error without the graph that TensorFlow prints after them."""
     lines = [line for line in message.splitlines() if line.strip()]
-    text = " ".join(lines[:6])
-    return text if len(text) <= 600 else text[:597] + "..."
+    return shorten(" ".join(lines[:6]), 600)

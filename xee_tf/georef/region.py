@@ -13,7 +13,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Window
 from xee_tf.georef.crs import describe_crs, read_crs, same_crs
 from xee_tf.georef.reference import GeoRef
@@ -141,14 +141,14 @@ def _shape(region: Any, georef: GeoRef) -> tuple[Any, pyproj.CRS]:
     if isinstance(interface, Mapping):
         shape = GeometryCollection(list(_geojson_parts(interface)))
         if shape.is_empty:
-            raise OptionError(f"The region is empty: {_short(interface)}.")
+            raise OptionError(f"The region is empty: {shorten(repr(interface))}.")
         if not np.isfinite(get_coordinates(shape)).all():
-            raise OptionError(f"The region has coordinates that are no numbers: {_short(interface)}.")
+            raise OptionError(f"The region has coordinates that are no numbers: {shorten(repr(interface))}.")
         return shape, pyproj.CRS("EPSG:4326")
     try:
         left, bottom, right, top = map(float, interface)
     except (TypeError, ValueError):
-        raise OptionError(f"region must be {_KINDS}; got {_short(region)}.") from None
+        raise OptionError(f"region must be {_KINDS}; got {shorten(repr(region))}.") from None
     if not (left < right and bottom < top and all(map(math.isfinite, (left, bottom, right, top)))):
         raise OptionError(
             f"A box must be (left, bottom, right, top) with left < right and bottom < top; got "
@@ -168,12 +168,12 @@ def _geojson_parts(region: Mapping[str, Any]) -> Iterator[Any]:
         if region.get("geometry"):
             yield from _geojson_parts(region["geometry"])
     elif kind is None:
-        raise OptionError(f"region must be {_KINDS}; got {_short(region)}.")
+        raise OptionError(f"region must be {_KINDS}; got {shorten(repr(region))}.")
     else:
         try:
             yield shape(region)
         except Exception as error:  # shapely lets all kinds of them through
-            raise OptionError(f"The {kind} cannot be read ({error}): {_short(region)}.") from None
+            raise OptionError(f"The {kind} cannot be read ({error}): {shorten(repr(region))}.") from None
 
 
 def _geojson_crs(region: Mapping[str, Any]) -> Any:
@@ -183,7 +183,7 @@ def _geojson_crs(region: Mapping[str, Any]) -> Any:
         return member
     name = (member.get("properties") or {}).get("name")
     if name is None:
-        raise OptionError(f'The region\'s "crs" member has no properties.name: {_short(member)}.')
+        raise OptionError(f'The region\'s "crs" member has no properties.name: {shorten(repr(member))}.')
     return re.sub(r"^urn:ogc:def:crs:(\w+):[^:]*:(\w+)$", r"\1:\2", str(name))
 
 
@@ -244,8 +244,3 @@ def _window(points: Points, shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Wind
 
 def _numbers(box: Sequence[float]) -> str:
     return "(" + ", ".join(f"{float(number):.10g}" for number in box) + ")"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."

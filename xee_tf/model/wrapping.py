@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError
+from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.model.nodes import Selection, signatures_text
 from xee_tf.records.tensor_types import TensorType, type_of_number
 
@@ -122,8 +122,7 @@ def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
 
 def words(error: Exception) -> str:
     """What TensorFlow says in an error, in one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) < 600 else text[:600] + " ..."
+    return shorten(" ".join(str(error).split()), 600)
 
 
 def save_wrapped(model: Loaded, folder: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import RecordError
+from xee_tf.errors import RecordError, shorten
 from xee_tf.payloads.arrays import Arrays
 from xee_tf.payloads.json_text import json_texts
 from xee_tf.payloads.strings import as_bytes, decode_base64
@@ -180,7 +180,9 @@ def decode_json_response(
         columns = {UNNAMED: columns} if _is_value(columns) else columns
     else:
         said = message.get("error", sorted(message))
-        raise RecordError(f"The response holds neither 'predictions' nor 'outputs': {_short(said)}")
+        raise RecordError(
+            f"The response holds neither 'predictions' nor 'outputs': {shorten(str(said), 200)}"
+        )
     known = dtypes or {}
     found = {key or name: value for key, value in columns.items()}
     return {key: _array(value, key, known.get(key)) for key, value in found.items()}
@@ -194,9 +196,9 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
             with _collector_paused():
                 message = json.loads(data)
     except (ValueError, RecursionError):
-        raise RecordError(f"The {what} is not JSON: {_short(data)}") from None
+        raise RecordError(f"The {what} is not JSON: {shorten(str(data), 200)}") from None
     if not isinstance(message, dict):
-        raise RecordError(f"The {what} must be a JSON object; got {_short(message)}")
+        raise RecordError(f"The {what} must be a JSON object; got {shorten(str(message), 200)}")
     return message
 
 
@@ -226,13 +228,15 @@ def _is_value(value: object) -> bool:
 def _columns(rows: object, what: str) -> dict[str, list[Any]]:
     """Rows by name; those without names under `UNNAMED`."""
     if not isinstance(rows, list) or not rows:
-        raise RecordError(f"{what!r} must be a list of at least one; got {_short(rows)}")
+        raise RecordError(f"{what!r} must be a list of at least one; got {shorten(str(rows), 200)}")
     if all(map(_is_value, rows)):
         return {UNNAMED: rows}
     names = list(rows[0]) if isinstance(rows[0], dict) else []
     for place, row in enumerate(rows):
         if _is_value(row) or set(row) != set(names):
-            raise RecordError(f"Element {place} of {what!r} has other names than element 0: {_short(row)}")
+            raise RecordError(
+                f"Element {place} of {what!r} has other names than element 0: {shorten(str(row), 200)}"
+            )
     return {name: [row[name] for row in rows] for name in names}
 
 
@@ -257,11 +261,11 @@ def _array(value: Any, name: str, dtype: npt.DTypeLike | None) -> npt.NDArray[An
         if kind is None or kind.kind == "O":
             return strings
         if kind.kind == "b":
-            raise RecordError(f"{name!r} holds the string {_short(first)}; expected {kind}.")
+            raise RecordError(f"{name!r} holds the string {shorten(str(first), 200)}; expected {kind}.")
         texts = [string.decode(errors="replace") for string in strings.reshape(-1).tolist()]
         value = np.array(texts).reshape(strings.shape)
     elif kind is not None and kind.kind == "O":
-        raise RecordError(f"{name!r} holds {_short(first)}; expected strings.")
+        raise RecordError(f"{name!r} holds {shorten(str(first), 200)}; expected strings.")
     return _numbers(value, name, kind)
 
 
@@ -273,7 +277,7 @@ def _numbers(value: Any, name: str, dtype: np.dtype[Any] | None) -> npt.NDArray[
     except (ValueError, OverflowError) as error:
         raise RecordError(f"{name!r} holds lists of unequal lengths, or what is no number: {error}") from None
     if array.dtype.kind not in "biuf":
-        raise RecordError(f"{name!r} holds values that are no numbers: {_short(value)}")
+        raise RecordError(f"{name!r} holds values that are no numbers: {shorten(str(value), 200)}")
     if dtype is None:
         return array
     if (dtype.kind == "b") != (array.dtype.kind == "b"):
@@ -309,8 +313,3 @@ def _strings(value: Any, name: str) -> npt.NDArray[Any]:
         else:
             strings[place] = as_bytes(item)
     return strings.reshape(shape)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else text[:200] + " ..."

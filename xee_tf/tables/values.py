@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.tables.schema import Column, Strings, Values
 
 __all__ = ["column_values"]
@@ -206,5 +206,4 @@ def _is_utf8(value: str | bytes) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = f"{type(value).__name__} {value!r}"
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shorten(f"{type(value).__name__} {value!r}")
