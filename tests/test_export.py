@@ -181,7 +181,7 @@ def test_bytes_do_not_depend_on_the_scheduler(tmp_path, expected):
             ds.tfexport(tmp_path / scheduler / "scene", **OPTIONS)
         assert contents(tmp_path / scheduler) == expected
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         ds.tfexport(tmp_path / "cluster" / "scene", **OPTIONS)
@@ -203,7 +203,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, expected):
     ds = scene(40, 40)
     ds["a"] = ds["a"].copy(data=ds["a"].data.map_blocks(kill_once, meta=np.empty((0, 0), "f4")))
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
         dask.config.set({"distributed.logging.distributed": "critical"}),
     ):

@@ -324,7 +324,7 @@ def _predict(connector: Connector, seed: int, height: int = 7) -> dict[str, np.n
 def test_a_cluster_loads_once_in_each_process(saved_model: Path) -> None:
     connector = SavedModelConnector.of(saved_model)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         seeds = range(16)

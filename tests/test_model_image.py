@@ -382,7 +382,7 @@ def test_every_scheduler_gives_the_same():
     wanted = np.where(masked, np.nan, expected)
     for scheduler in ("sync", "threads", "processes"):
         np.testing.assert_array_equal(result.total.compute(scheduler=scheduler), wanted)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
         np.testing.assert_array_equal(result.total, wanted)
 
 

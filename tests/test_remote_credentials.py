@@ -188,7 +188,7 @@ def test_workers_find_their_own(server: Server, issuer: Issuer) -> None:
         model = vertex(proxy.url, route="rawPredict")
         with (
             LocalCluster(
-                n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+                n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -257,7 +257,7 @@ def cluster() -> Iterator[Client]:
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=3, threads_per_worker=2, processes=True, dashboard_address=None, host="127.0.0.1"
+            n_workers=3, threads_per_worker=2, processes=True, dashboard_address=":0", host="127.0.0.1"
         ) as cluster,
         Client(cluster) as client,
     ):
