@@ -359,6 +359,12 @@ def test_options_that_cannot_be_used(options, message):
         model.predict_image(raster({"a": random_band((8, 8))}), **options)
 
 
+def test_tiles_that_do_not_overlap_are_not_blended():
+    model = Model.from_function(lambda pixels: pixels[..., 0], input_tile_size=4, output_bands=["k"])
+    with pytest.raises(OptionError, match="say input_overlap_size"):
+        model.predict_image(raster({"a": random_band((8, 8))}), blend="hann")
+
+
 def test_names_that_are_taken_and_grids_that_differ():
     ds = raster({"a": random_band((8, 8))})
     model = Model.from_function(lambda pixels: pixels[..., 0], input_tile_size=4, output_bands=["a"])

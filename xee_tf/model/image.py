@@ -241,6 +241,10 @@ def _predict(
 ) -> xr.Dataset:
     """The lazy bands on their grid."""
     tiles = caller.tiles
+    if blend == "hann" and not max(tiles.overlap.xy):
+        raise OptionError(
+            "blend='hann' averages where tiles overlap, and these do not: say input_overlap_size."
+        )
     if blend == "hann" and tiles.output_overlap is None:
         raise OptionError(
             f"input_overlap_size={tiles.overlap.xy} is no whole number of pixels at the scale of the output, "
