@@ -64,8 +64,7 @@ class Slow(tf.Module):
         tf.debugging.assert_non_negative(seconds, "No time to go back.")
         start = tf.timestamp()
         longest = tf.cast(tf.reduce_max(tf.concat([seconds, [0.0]], 0)), tf.float64)
-        while tf.timestamp() < start + longest:
-            pass
+        tf.while_loop(lambda now: now < start + longest, lambda now: [tf.timestamp()], [start])
         return {"slept": tf.identity(seconds)}
 
 

@@ -95,6 +95,8 @@ def test_typed_fields_are_as_protobuf_writes_them(array):
     assert_same(decode_tensor(written), array)
 
 
+# It is TensorFlow that does so.
+@pytest.mark.filterwarnings("ignore:Setting the dtype on a NumPy array:DeprecationWarning")
 @given(tensor_arrays())
 def test_what_tensorflow_makes_of_python_values_is_read(array):
     """`make_tensor_proto` lists scalars and strings, and sends the rest as raw bytes."""
