@@ -26,7 +26,6 @@ from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
 from xee_tf.geometry import Window
 
 __all__ = [
-    "Part",
     "Sources",
     "Tasks",
     "block_tasks",
@@ -231,19 +230,12 @@ def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources, blocks: Iter
     return Delayed(key, graph, layer=name)
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one block contributes to an array: the key of its task, and the pixels that it speaks of."""
-
-    key: Key
-    window: Window
-
-
 def stitched_array(
     name: str,
     band: str,
     layers: Mapping[str, Mapping[Key, Any]],
-    parts: Sequence[Mapping[tuple[int, int], Part]],
+    windows: Mapping[tuple[int, int], Window],
+    blocks: Sequence[Mapping[tuple[int, int], Key]],
     order: Sequence[Sequence[Key]],
     *,
     lead: Sequence[int],
@@ -262,10 +254,12 @@ def stitched_array(
         the values are added.
     layers : mapping
         Named tasks, those of blocks last, each layer standing on the ones before.
-    parts : sequence
-        For each index of `lead`, the parts by the row and column of their blocks.
+    windows : mapping
+        The pixels that each block speaks of, by its row and column.
+    blocks : sequence
+        For each index of `lead` the keys of the blocks' tasks.
     order : sequence
-        What each chunk depends on beside its parts, for the sake of order: see `turns`. By row, column and
+        What each chunk depends on beside its blocks, for the sake of order: see `turns`. By row, column and
         index of `lead`.
     lead : sequence of int
         Lengths of axes in front, of which every step has blocks of its own.
@@ -283,22 +277,17 @@ def stitched_array(
     edges = [np.cumsum([0, *sizes]).tolist() for sizes in chunks]
     tasks: Tasks = {}
     zeros = (0,) * len(shape)
-    for step, (index, blocks) in enumerate(zip(np.ndindex(*lead), parts, strict=True)):
-        rows = _meeting(
-            edges[0], {row: (part.window.top, part.window.bottom) for (row, _), part in blocks.items()}
-        )
-        columns = _meeting(
-            edges[1], {column: (part.window.left, part.window.right) for (_, column), part in blocks.items()}
-        )
-        for row, column in np.ndindex(len(rows), len(columns)):
-            target = Window(*edges[0][row : row + 2], *edges[1][column : column + 2])
-            met = [blocks[block] for block in product(rows[row], columns[column])]
+    rows = _meeting(edges[0], {row: (window.top, window.bottom) for (row, _), window in windows.items()})
+    columns = _meeting(edges[1], {at: (window.left, window.right) for (_, at), window in windows.items()})
+    turn = iter(order)
+    for row, column in np.ndindex(len(rows), len(columns)):
+        target = Window(*edges[0][row : row + 2], *edges[1][column : column + 2])
+        met = list(product(rows[row], columns[column]))
+        places = [windows[block] for block in met]
+        for index, keys in zip(np.ndindex(*lead), blocks, strict=True):
             key = (name, *index, *zeros, row, column)
-            windows = [part.window for part in met]
-            found = List(*(TaskRef(part.key) for part in met))
-            turn = order[(row * len(columns) + column) * len(parts) + step]
-            waits = (TaskRef(each) for each in turn)
-            tasks[key] = Task(key, _stitch, band, len(lead), target, windows, found, *waits)
+            found = List(*(TaskRef(keys[block]) for block in met))
+            tasks[key] = Task(key, _stitch, band, len(lead), target, places, found, *map(TaskRef, next(turn)))
     graph, below = {}, set[str]()
     dependencies = {}
     for layer, content in {**layers, name: tasks}.items():

@@ -15,7 +15,7 @@ from dask.tokenize import tokenize
 
 from xee_tf.bands import image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.blocks.graph import Part, Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
+from xee_tf.blocks.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.blocks.layout import BlockLayout
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import OptionError
@@ -273,15 +273,16 @@ def _predict(
     token = tokenize([array.name for array in arrays], work, layout, caller.connector.version())
     turn = f"{_NAME}-turn-{token}"
     sources = Sources.of(arrays, root=turn)
-    parts: list[dict[tuple[int, int], Part]] = []
+    blocks: list[dict[tuple[int, int], Any]] = []
     worker = f"{_NAME}-tiles-{token}"
     tasks: Tasks = {worker: DataNode(worker, work)}  # a model may be in it
     for number, step in enumerate(steps):
         own = replace(sources, keys=sources.keys[number * planes : (number + 1) * planes])
         name = "-".join([_NAME, *map(str, step), token])
-        added, blocks = block_tasks(layout, own, TaskRef(worker), name)
+        added, keys = block_tasks(layout, own, TaskRef(worker), name)
         tasks |= added
-        parts.append({block: Part(key, work.window(layout, block)) for block, key in blocks.items()})
+        blocks.append(keys)
+    windows = {block: work.window(layout, block) for block in layout.blocks()}
     shape, affine = _output_grid(grid, tiles.core, tiles.output)
     chunks = _chunks(layout, tiles.output, shape)
     empty, order = turns(turn, len(steps) * math.prod(map(len, chunks)))
@@ -292,7 +293,8 @@ def _predict(
             f"{output.name}-{token}",
             output.name,
             layers,
-            parts,
+            windows,
+            blocks,
             order,
             lead=tuple(mapped.values()),
             shape=output.shape,
