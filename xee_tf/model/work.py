@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,8 @@ from xee_tf.model.calling import TileCaller
 __all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
 
 Blend = Literal["crop", "hann"]
-Call = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
+Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+"""Rows and columns of tiles in a block."""
 
 _SMALL = 64 * 64  # pixels of a tile; smaller ones of several rows are sent together
 
@@ -124,7 +126,10 @@ class TileWork:
         else:
             sent = self._wanted(masked, len(rows), len(columns))
         call = augmented(self.caller.call) if self.augment else self.caller.call
-        weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
+        put: Callable[..., None] = self._put
+        if self.blend == "hann":
+            weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
+            put = partial(self._add, weights)
         for at, tiles in self._batches(views, sent):
             try:
                 answers = call(tiles)
@@ -132,7 +137,7 @@ class TileWork:
                 places = [(rows[row], columns[column]) for row, column in zip(*at, strict=True)]
                 raise self._located(error, places) from error
             for name, values in answers.items():
-                self._put(out[name], at, values, weights)
+                put(out[name], at, values)
         if masked is not None:
             absent = self._rescaled(masked, len(rows), len(columns))
             for band in self.outputs:
@@ -181,7 +186,7 @@ class TileWork:
 
     def _batches(
         self, views: Mapping[str, npt.NDArray[Any]], sent: npt.NDArray[np.bool_]
-    ) -> Iterator[tuple[tuple[Any, Any], dict[str, npt.NDArray[Any]]]]:
+    ) -> Iterator[tuple[Places, dict[str, npt.NDArray[Any]]]]:
         """Tiles to be sent together, and their rows and columns."""
         rows, columns = sent.shape
         together = 1
@@ -198,29 +203,12 @@ class TileWork:
             else:
                 yield at, {name: view[at] for name, view in views.items()}
 
-    def _put(
-        self,
-        out: npt.NDArray[Any],
-        at: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
-        values: npt.NDArray[Any],
-        weights: tuple[npt.NDArray[Any], npt.NDArray[Any]],
-    ) -> None:
-        """Put tiles (n, height, width, *shape) where they belong."""
+    def _put(self, out: npt.NDArray[Any], at: Places, values: npt.NDArray[Any]) -> None:
+        """Put tiles (n, height, width, *shape) where they belong, without their overlap."""
         tiles = self.caller.tiles
         height, width = tiles.output.shape
         given = values.shape[1:3]
         values = np.moveaxis(values, (1, 2), (-2, -1))
-        if self.blend == "hann":
-            if tiles.padded is None or given != tiles.padded.shape:
-                raise PredictionError(
-                    f"The model gives tiles of {given[1]} x {given[0]} pixels without their overlap: there "
-                    "is nothing to blend, use blend='crop'."
-                )
-            for tile, row, column in zip(values, *at, strict=True):
-                top, left = row * height, column * width
-                part = out[..., top : top + given[0], left : left + given[1]]
-                part += tile * (weights[0][row][:, None] * weights[1][column])
-            return
         if given != (height, width):
             margin = tiles.output_overlap
             assert margin is not None  # sizes with half pixels are not accepted as answers
@@ -230,6 +218,26 @@ class TileWork:
         # Rows and columns of tiles in front, then shape, height and width: as the values are.
         places = np.moveaxis(places, (-4, -2), (0, 1))
         places[at] = values
+
+    def _add(
+        self,
+        weights: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        out: npt.NDArray[Any],
+        at: Places,
+        values: npt.NDArray[Any],
+    ) -> None:
+        """Add tiles (n, height, width, *shape) with their overlap, weighted."""
+        tiles = self.caller.tiles
+        height, width = values.shape[1:3]
+        if tiles.padded is None or (height, width) != tiles.padded.shape:
+            raise PredictionError(
+                f"The model gives tiles of {width} x {height} pixels without their overlap: there "
+                "is nothing to blend, use blend='crop'."
+            )
+        for tile, row, column in zip(np.moveaxis(values, (1, 2), (-2, -1)), *at, strict=True):
+            top, left = row * tiles.output.y, column * tiles.output.x
+            part = out[..., top : top + height, left : left + width]
+            part += tile * (weights[0][row][:, None] * weights[1][column])
 
     def _rescaled(self, masked: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
         """What is masked in a block's window; where pixels are larger, all that they cover."""
