@@ -74,6 +74,17 @@ class Location:
         return self._found[1]
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine's disks: files can be renamed there, and read by other libraries."""
+        protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
+        return "file" in protocols
+
+    @property
+    def zarr_options(self) -> dict[str, Any] | None:
+        """The storage options as Zarr takes them: none for local folders."""
+        return None if self.is_local else dict(self.storage_options) or None
+
+    @property
     def name(self) -> str:
         """What follows the last slash."""
         return self.url.replace(os.sep, "/").rsplit("/", 1)[-1]
@@ -109,7 +120,7 @@ class Location:
         fs, path = folder.fs, folder.path
         if not fs.exists(path):
             return []
-        entries = fs.ls(path, detail=True, refresh=True) if _is_remote(fs) else fs.ls(path, detail=True)
+        entries = fs.ls(path, detail=True, refresh=True) if not self.is_local else fs.ls(path, detail=True)
         names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
         return [
             Location(self.url[: len(self.url) - len(self.name)] + name, self.storage_options)
@@ -123,7 +134,7 @@ class Location:
 
     def open(self, mode: str = "rb") -> Any:
         """An open file; on an object store it appears when it is closed."""
-        if not _is_remote(self.fs):
+        if self.is_local:
             # Without fsspec's wrapper, which costs more than small files do.
             try:
                 return open(self.path, mode)
@@ -138,7 +149,7 @@ class Location:
 
     def write_bytes(self, data: bytes) -> None:
         """Write a small file whole or not at all."""
-        if _is_remote(self.fs):
+        if not self.is_local:
             self.fs.pipe_file(self.path, data)
             return
         temporary = self.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
@@ -154,7 +165,7 @@ class Location:
     def move(self, target: Location) -> None:
         """Put this file in the place of `target`: a rename where the filesystem has one."""
         target._make_parent()
-        if _is_remote(self.fs):
+        if not self.is_local:
             self.fs.mv(self.path, target.path)
         else:
             os.replace(self.path, target.path)
@@ -180,7 +191,7 @@ class Location:
 
     def require_writable(self) -> None:
         """Raise `DestinationError` if a file cannot be made here; leaves nothing behind."""
-        if _is_remote(self.fs):
+        if not self.is_local:
             return  # object stores say so at the first PUT; a probe object would cost a request
         folder = os.path.abspath(self.parent.path)
         while not os.path.exists(folder):
@@ -195,13 +206,8 @@ class Location:
 
     def _make_parent(self) -> None:
         fs = self.fs
-        if not _is_remote(fs):
+        if self.is_local:
             os.makedirs(self.parent.path, exist_ok=True)
         elif not fs.exists(self.parent.path):
             with suppress(Exception):  # buckets have no folders; a store that needs none may refuse
                 fs.makedirs(self.parent.path, exist_ok=True)
-
-
-def _is_remote(fs: fsspec.AbstractFileSystem) -> bool:
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    return "file" not in protocols

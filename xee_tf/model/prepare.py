@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
 from xee_tf.connectors.saved_model_files import is_prepared, read_meta_graph, require_saved_model
 from xee_tf.errors import DestinationExistsError, ModelError
 from xee_tf.model.nodes import NodesLike, read_nodes, select
@@ -134,14 +132,10 @@ def prepare_model(
     )
 
 
-def _is_local(location: Location) -> bool:
-    return isinstance(location.fs, LocalFileSystem)
-
-
 @contextmanager
 def _local(source: Location) -> Iterator[str]:
     """The folder of a SavedModel on a local disk."""
-    if _is_local(source):
+    if source.is_local:
         yield source.path
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +146,7 @@ def _local(source: Location) -> Iterator[str]:
 @contextmanager
 def _appearing(target: Location) -> Iterator[str]:
     """A local folder to fill, which is put in its place if nothing goes wrong."""
-    if _is_local(target):
+    if target.is_local:
         path = target.path.rstrip("/")
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         made = f"{path}.{uuid.uuid4().hex[:8]}.tmp"

@@ -10,7 +10,6 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from fsspec.implementations.local import LocalFileSystem
 
 from xee_tf.blocks.graph import each_chunk
 from xee_tf.blocks.run import run_graph
@@ -140,7 +139,7 @@ class _ChunkWriter:
         import zarr
 
         group = zarr.open_group(
-            self.location.url, mode="r+", storage_options=_options(self.location), use_consolidated=False
+            self.location.url, mode="r+", storage_options=self.location.zarr_options, use_consolidated=False
         )
         spans = [slice(*edge[at : at + 2]) for edge, at in zip(self.edges, index, strict=True)]
         for name, block in zip(self.bands, blocks, strict=True):
@@ -156,7 +155,7 @@ def _prepare(predicted: xr.Dataset, location: Location, what: Mapping[str, Any])
         mode="w",
         compute=False,
         consolidated=False,
-        storage_options=_options(location),
+        storage_options=location.zarr_options,
     )
 
 
@@ -187,7 +186,7 @@ def _difference(location: Location, what: Mapping[str, Any]) -> str:
     import zarr
 
     try:
-        group = zarr.open_group(location.url, mode="r", storage_options=_options(location))
+        group = zarr.open_group(location.url, mode="r", storage_options=location.zarr_options)
         there = json.loads(str(group.attrs[_WHAT]))
     except (KeyError, ValueError, FileNotFoundError):
         return "it holds no prediction that was begun by this function"
@@ -221,7 +220,3 @@ def _forget(notes: Location) -> None:
 
 def _marker(index: tuple[int, ...]) -> str:
     return _CHUNK + "-".join(map(str, index))
-
-
-def _options(location: Location) -> dict[str, Any] | None:
-    return None if isinstance(location.fs, LocalFileSystem) else dict(location.storage_options) or None

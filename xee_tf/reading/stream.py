@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fsspec.implementations.local import LocalFileSystem
 from isal import igzip
 
 from xee_tf.reading.shards import Shard
@@ -41,7 +40,7 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
     """A function from the number of a shard to its records."""
     import tensorflow as tf
 
-    if not all(isinstance(shard.location.fs, LocalFileSystem) for shard in shards):
+    if not all(shard.location.is_local for shard in shards):
         return lambda number: tf.data.Dataset.from_generator(
             lambda index: _stream(shards[index]),
             args=(number,),

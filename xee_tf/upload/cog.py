@@ -16,7 +16,6 @@ import dask.array as da
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from fsspec.implementations.local import LocalFileSystem
 from rasterio.windows import Window
 
 from xee_tf.errors import OptionError
@@ -63,7 +62,7 @@ def write_cog(
             f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
             "write a .zarr."
         )
-    local = isinstance(location.fs, LocalFileSystem)
+    local = location.is_local
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     stem = f".{location.name}.{uuid.uuid4().hex[:8]}"

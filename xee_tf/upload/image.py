@@ -13,7 +13,6 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
-from fsspec.implementations.local import LocalFileSystem
 
 from xee_tf.dimensions import step_names
 from xee_tf.errors import OptionError, RecordError
@@ -234,14 +233,13 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    local = isinstance(location.fs, LocalFileSystem)
+    local = location.is_local
     target = Location(f"{location.url.rstrip('/')}.{uuid.uuid4().hex[:8]}.tmp") if local else location
     existed = location.exists()
     try:
         if existed and not local:
             location.remove(recursive=True)
-        options = None if local else dict(location.storage_options) or None
-        dataset.to_zarr(target.url, mode="w", consolidated=False, storage_options=options)
+        dataset.to_zarr(target.url, mode="w", consolidated=False, storage_options=location.zarr_options)
         if local:
             if existed:
                 location.remove(recursive=True)

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-from fsspec.implementations.local import LocalFileSystem
 
 from xee_tf.errors import RecordError
 from xee_tf.mixer import Mixer
@@ -117,7 +116,7 @@ class PredictionWriter:
         self._sizes: list[int] = []
         self.location.require_free(if_exists)
         self.location.require_writable()
-        if isinstance(self.location.fs, LocalFileSystem):
+        if self.location.is_local:
             temporary = Path(self.location.path)
             temporary.parent.mkdir(parents=True, exist_ok=True)
         else:
@@ -209,7 +208,7 @@ class PredictionWriter:
                 self._file.write(indexed_header(index, length=self._room))
             self._file.close()
             local = Location(str(self._temporary))
-            if isinstance(self.location.fs, LocalFileSystem):
+            if self.location.is_local:
                 local.move(self.location)
             else:
                 self.location.fs.put_file(str(self._temporary), self.location.path)
