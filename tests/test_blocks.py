@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.oracle import cut_patches
 from tests.strategies import chunkings, sizes
 from xee_tf.blocks.assemble import BandRule, PlaneRule, assemble, cut_row
-from xee_tf.blocks.graph import Sources, block_tasks, chunk_grids, gather, in_order, to_delayed
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import merge_edges
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.graph import Sources, block_tasks, chunk_grids, gather, in_order, to_delayed
 
 
 def cut_block(layout, block, pieces):

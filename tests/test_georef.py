@@ -21,7 +21,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, same_grid, spatial_dims, write_georef
 from xee_tf.georef.coordinates import affine_of_centres, fit_axis, gap, pixel_centres
 from xee_tf.georef.crs import crs_text, describe_crs
-from xee_tf.mixer import Mixer
+from xee_tf.sidecars import Mixer
 
 NORTH_UP = Affine(30, 0, 500_000, 0, -30, 4_500_000)
 

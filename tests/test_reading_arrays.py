@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.foreign import write_export
 from tests.rasters import random_band, raster
-from xee_tf.mixer import Mixer
+from xee_tf.sidecars import Mixer
 
 TIME = np.array(["2020-05-01", "2020-06-11T12:30", "2020-07-01", "2020-08-01"], "datetime64[ns]")
 

@@ -21,13 +21,13 @@ from xee_tf.export.image import export_image, plan_export
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.mixer import Mixer
 from xee_tf.model.prepare import PreparedModel, prepare_model
 from xee_tf.model.spec import Model
 from xee_tf.model.to_zarr import predict_to_zarr
 from xee_tf.reading.dataset import feature_spec, tf_dataset
 from xee_tf.reading.image import open_image
 from xee_tf.serving.server import Server, serve
+from xee_tf.sidecars import Mixer
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table

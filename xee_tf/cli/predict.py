@@ -15,9 +15,9 @@ from dask.diagnostics.progress import ProgressBar
 
 import xee_tf
 from xee_tf.cli.arguments import open_raster, size
-from xee_tf.dimensions import BandDimensions, step_names
 from xee_tf.errors import OptionError
 from xee_tf.georef import read_georef
+from xee_tf.sidecars import BandDimensions, step_names
 from xee_tf.storage import Location
 from xee_tf.upload.cog import write_cog
 

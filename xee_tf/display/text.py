@@ -11,10 +11,10 @@ from dask.utils import format_bytes
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from xee_tf.dimensions import label_steps
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records.example import Feature, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
+from xee_tf.sidecars import label_steps
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan

@@ -14,12 +14,12 @@ import xarray as xr
 
 from xee_tf.bands import plane_array
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.dimensions import BandDimensions, Dimensions, distinct_dims
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
 from xee_tf.records.example import FeatureTypes, check_name, kind_of
+from xee_tf.sidecars import BandDimensions, Dimensions, distinct_dims
 
 __all__ = ["Bands", "read_bands"]
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from dask.delayed import Delayed
 
-from xee_tf.blocks.graph import Sources, Tasks, block_tasks, gather, in_order, to_delayed
-from xee_tf.blocks.run import on_cluster
 from xee_tf.export.bands import Bands
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.export.shards import Commit, write_shard
+from xee_tf.graph import Sources, Tasks, block_tasks, gather, in_order, on_cluster, to_delayed
 from xee_tf.storage import Location
 
 __all__ = ["ExportJob", "export_graph"]

@@ -14,8 +14,6 @@ from affine import Affine
 from dask.delayed import Delayed
 
 from xee_tf.bands import add_bands, image_dataset
-from xee_tf.blocks.graph import chunk_grids
-from xee_tf.blocks.run import run_graph
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import read_bands
@@ -27,6 +25,7 @@ from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
+from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.records.example import FeatureTypes
 from xee_tf.storage import Location, PathLike
 

@@ -15,11 +15,11 @@ from dask.utils import format_bytes
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import pixel_bytes
-from xee_tf.dimensions import BandDimensions
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid
+from xee_tf.sidecars import BandDimensions
 
 __all__ = ["ExportPlan", "member_group"]
 

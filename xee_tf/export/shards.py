@@ -21,8 +21,8 @@ from xee_tf.errors import DestinationError
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.result import ExportNames, ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid
-from xee_tf.mixer import Mixer
 from xee_tf.records.members import MEMBER_HEADER, MemberIndex, indexed_header
+from xee_tf.sidecars import Mixer
 from xee_tf.storage import Location
 
 __all__ = ["Commit", "WrittenShard", "write_shard"]

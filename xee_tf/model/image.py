@@ -15,13 +15,13 @@ from dask.tokenize import tokenize
 
 from xee_tf.bands import image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.blocks.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.blocks.layout import BlockLayout
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, raster_variables
+from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.model.augment import SPREAD
 from xee_tf.model.calling import TileCaller, tile_caller
 from xee_tf.model.resampling import Resampling, from_projection, to_projection

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xee_tf.blocks.graph import each_chunk
-from xee_tf.blocks.run import run_graph
 from xee_tf.errors import DestinationExistsError
 from xee_tf.georef import read_georef
+from xee_tf.graph import each_chunk, run_graph
 from xee_tf.model.image import inner_dims, predict_image
 from xee_tf.model.options import PredictOptions
 from xee_tf.model.spec import Model

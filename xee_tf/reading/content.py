@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from xee_tf.dimensions import BandDimensions, Dimensions, distinct_dims
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.margins import infer_margin
@@ -20,6 +19,7 @@ from xee_tf.records.decoding import read_layout
 from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
+from xee_tf.sidecars import BandDimensions, Dimensions, distinct_dims
 
 __all__ = [
     "Content",

@@ -12,9 +12,9 @@ from xarray.core import indexing
 
 from xee_tf.errors import OptionError
 from xee_tf.georef import write_georef
-from xee_tf.mixer import Mixer
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
+from xee_tf.sidecars import Mixer
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Margins", "check_margins", "lazy_dataset", "open_image"]

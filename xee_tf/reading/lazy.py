@@ -19,11 +19,11 @@ from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from xee_tf.blocks.graph import turns
-from xee_tf.dimensions import BandDimensions
 from xee_tf.geometry import PatchGrid
+from xee_tf.graph import turns
 from xee_tf.reading.chunk import BandChunk, bounds_of, read_box
 from xee_tf.reading.reader import ImageReader
+from xee_tf.sidecars import BandDimensions
 
 __all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks", "raster_shape"]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from xee_tf.dimensions import BandDimensions
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
 from xee_tf.reading.sources import Source
 from xee_tf.records.example import Feature, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
+from xee_tf.sidecars import BandDimensions
 
 __all__ = ["SequenceSpec", "Side", "batch_parser", "record_spec"]
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dimensions import BandDimensions
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.access import Shard, read_records
@@ -18,6 +17,7 @@ from xee_tf.reading.reader import ImageReader
 from xee_tf.records.decoding import decode_frames
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.sequence_decoding import decode_sequences
+from xee_tf.sidecars import BandDimensions
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]
 

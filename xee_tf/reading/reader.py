@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dimensions import BandDimensions, Dimensions
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.mixer import Mixer
 from xee_tf.reading.access import Shard, read_records
 from xee_tf.reading.content import (
     RecordOrder,
@@ -29,6 +27,7 @@ from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
+from xee_tf.sidecars import BandDimensions, Dimensions, Mixer
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["ImageReader", "Records", "open_reader"]

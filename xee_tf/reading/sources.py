@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xee_tf.dimensions import BandDimensions
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import RecordOrder, choose_bands, choose_features, infer_content, read_order
@@ -16,6 +15,7 @@ from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
+from xee_tf.sidecars import BandDimensions
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Source", "Sources", "open_sources"]

@@ -15,13 +15,13 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.blocks.run import run_graph
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.export.clear import clear
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import IfExists
 from xee_tf.export.result import ShardInfo
 from xee_tf.export.shards import write_shard
+from xee_tf.graph import run_graph
 from xee_tf.records.example import Encoded
 from xee_tf.records.members import compress_member
 from xee_tf.storage import Location, PathLike

@@ -19,13 +19,13 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 
 from xee_tf.bands import add_bands, image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.graph import Sources, block_tasks, chunk_grids
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
 from xee_tf.export.options import IfExists
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.conventions import raster_variables
+from xee_tf.graph import Sources, block_tasks, chunk_grids
 from xee_tf.storage import PathLike
 from xee_tf.tables.choice import Choice, Sample, first_plane
 from xee_tf.tables.export import TableResult, check_target, write_table

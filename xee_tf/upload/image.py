@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
-from xee_tf.dimensions import step_names
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.mixer import Mixer
 from xee_tf.reading.image import lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
+from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
 from xee_tf.upload.cog import write_cog
 

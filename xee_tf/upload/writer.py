@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.mixer import Mixer
 from xee_tf.records.example import FeatureTypes
 from xee_tf.records.members import (
     MEMBER_HEADER,
@@ -23,6 +22,7 @@ from xee_tf.records.members import (
     index_room,
     indexed_header,
 )
+from xee_tf.sidecars import Mixer
 from xee_tf.storage import Location, PathLike
 from xee_tf.upload.predictions import PredictionFormat, Predictions, Unit, by_band
 
