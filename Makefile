@@ -7,16 +7,19 @@ BIN := $(VENV)/bin
 export XEE_TF_DATA ?= $(abspath $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test test-full bench lint format clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Main job on a real scene: export, train, predict, rebuild, picture
 	$(BIN)/xee-tf demo
 
 test: lint $(DATA)/installed.stamp ## Linters, types and tests
 	$(BIN)/python -m pytest --durations=15
+
+test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take long
+	$(BIN)/python -m pytest --durations=15 -m "not mlflow"
 
 bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON
 	$(BIN)/python -m benchmarks
