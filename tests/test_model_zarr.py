@@ -35,24 +35,31 @@ def small_blocks(monkeypatch):
 
 
 class Fragile:
-    """Doubles pixels, notes each call in a folder, and breaks at the `limit`-th."""
+    """Doubles pixels, notes each call in a folder, and breaks at the call that a file beside it names."""
 
-    def __init__(self, folder, limit=None, die=False):
-        self.folder, self.limit, self.die = Path(folder), limit, die
+    def __init__(self, folder):
+        self.folder = Path(folder)
 
     def __call__(self, pixels):
         number = len(list(self.folder.iterdir()))
-        if self.limit is not None and number >= self.limit:
-            if self.die:
+        limit = self.folder.with_suffix(".limit")
+        if limit.exists() and number >= int(limit.read_text()):
+            if self.folder.with_suffix(".die").exists():
                 os._exit(9)
             raise RuntimeError("the plug was pulled")
         (self.folder / f"{number}-{pixels[0, 0, 0, 0]}").touch()
         return {"twice": pixels[..., 0] * 2, "pair": np.stack([pixels[..., 0]] * 2, -1)}
 
 
-def model_of(folder, **options):
+def model_of(folder, limit=None, die=False):
+    """A model that breaks at the `limit`-th call; what makes it break is no part of it."""
+    for suffix, value in ((".limit", limit), (".die", die or None)):
+        file = Path(folder).with_suffix(suffix)
+        file.unlink(missing_ok=True)
+        if value is not None:
+            file.write_text(str(value))
     return Model.from_function(
-        Fragile(folder, **options),
+        Fragile(folder),
         input_tile_size=16,
         output_bands={"twice": "float32", "pair": {"type": "float", "dimensions": 1, "shape": [2]}},
     )
@@ -112,7 +119,7 @@ def test_other_predictions_are_not_mixed_in(tmp_path):
     (tmp_path / "calls").mkdir()
     model = model_of(tmp_path / "calls")
     store = predict_to_zarr(model, scene(), tmp_path / "out.zarr")
-    with pytest.raises(DestinationExistsError, match=r"its bands is .* and would be"):
+    with pytest.raises(DestinationExistsError, match=r"its band 'twice' is .* and would be"):
         predict_to_zarr(model, scene().isel(time=[0]), store)
     with pytest.raises(DestinationExistsError, match="resume is False"):
         predict_to_zarr(model, scene(), store, resume=False)
