@@ -11,7 +11,15 @@ from typing import Any
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.storage import Location
 
-__all__ = ["IMAGE", "PREDICTION", "replace_store", "require_our_store", "store_attributes"]
+__all__ = [
+    "IMAGE",
+    "PREDICTION",
+    "beside",
+    "foreign_entry",
+    "replace_store",
+    "require_our_store",
+    "store_attributes",
+]
 
 PREDICTION = "xee_tf_prediction"
 IMAGE = "xee_tf_image"
@@ -82,6 +90,13 @@ def _foreign(store: Location) -> str:
     if not {PREDICTION, IMAGE} & set(attributes):
         return f"it is a Zarr store without the attribute {PREDICTION!r} or {IMAGE!r}"
     return ""
+
+
+def beside(store: Location, suffix: str) -> Location:
+    """A name beside a store, on the same disk: where the path is a link, beside what it leads to."""
+    if not store.is_local:
+        return store.with_suffix(suffix)
+    return Location(os.path.realpath(store.path) + suffix, store.storage_options)
 
 
 def replace_store(new: Location, store: Location) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import warnings
@@ -24,6 +23,7 @@ from xee_tf.model.spec import Model
 from xee_tf.storage import Location, PathLike, check_if_exists
 from xee_tf.stores import (
     PREDICTION,
+    beside,
     foreign_entry,
     replace_store,
     require_our_store,
@@ -269,10 +269,7 @@ def _is_unprepared(store: Location) -> bool:
 
 def _replacement(location: Location) -> Location:
     """Where the store is written that takes the place of another one."""
-    if not location.is_local:
-        return location
-    # Beside the folder that a link leads to: the link stays.
-    return Location(f"{os.path.realpath(location.path)}.replacement", location.storage_options)
+    return beside(location, ".replacement") if location.is_local else location
 
 
 def _remove(store: Location) -> None:
