@@ -10,7 +10,7 @@ import hashlib
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cloudpickle
@@ -85,7 +85,9 @@ class _Walk:
             return _hash([b"above", str(len(self._open) - self._open.index(number)).encode()])
         self._open.append(number)
         try:
-            found = _hash([part if isinstance(part, bytes) else self.digest(*part) for part in _parts(self, value)])
+            found = _hash(
+                [part if isinstance(part, bytes) else self.digest(*part) for part in _parts(self, value)]
+            )
         finally:
             self._open.pop()
         self._known[number] = (value, found)
@@ -99,7 +101,7 @@ Part = bytes | tuple[Any]
 """Bytes, or an object (alone in a tuple) of which the hash stands there."""
 
 
-def _hash(parts: list[bytes | memoryview]) -> bytes:
+def _hash(parts: Sequence[bytes | memoryview]) -> bytes:
     found = hashlib.sha256()
     for part in parts:
         found.update(len(part).to_bytes(8, "little"))
@@ -276,7 +278,7 @@ def _found_by_name(function: types.FunctionType) -> bool:
 
 @functools.cache
 def _is_library(name: str | None) -> bool:
-    """Whether a module is Python's, of an installed package, or of this one: its name stands for its content."""
+    """Whether the name of a module stands for its content: it is Python's, installed, or this package's."""
     if name is None or name == "__main__":
         return False
     root = name.partition(".")[0]

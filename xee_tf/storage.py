@@ -26,7 +26,8 @@ _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "o
 
 # What follows a prefix in the names of an export's files, and names of rasters given by mistake.
 _NO_PREFIX = re.compile(
-    r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$", re.IGNORECASE
+    r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
+    re.IGNORECASE,
 )
 
 
@@ -68,7 +69,7 @@ class Location:
         True
         """
         if isinstance(path, Location):
-            path, storage_options = path.url, path.storage_options
+            return cls.of(path.url, path.storage_options)
         options = dict(getattr(path, "storage_options", None) or {})
         options.update(storage_options or {})
         # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
@@ -113,8 +114,8 @@ class Location:
         >>> Location.of_prefix("out/scene.tfrecord.gz")
         Traceback (most recent call last):
         ...
-        xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: file names are made by adding \
-an ending to it. Use 'out/scene'.
+        xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: file names are made by \
+adding an ending to it. Use 'out/scene'.
         """
         text = path.url if isinstance(path, Location) else str(path)
         folder, slash, name = text.replace(os.sep, "/").rpartition("/")
@@ -123,7 +124,7 @@ an ending to it. Use 'out/scene'.
             folder, slash, meant = text.rstrip("/"), "/", ""
         elif not (suffix and name.endswith(suffix) and name != suffix):
             meant = _NO_PREFIX.sub("", name)
-        if text and meant != name or not meant and text:
+        if text and (not meant or meant != name):
             raise DestinationError(
                 f"{text!r} is not a prefix: file names are made by adding an ending to it. "
                 f"Use {folder + slash + (meant or example)!r}."
@@ -302,6 +303,7 @@ an ending to it. Use 'out/scene'.
             If `if_exists` is neither "error" nor "overwrite".
         """
         check_if_exists(if_exists)
+        self.require_key()
         if not folder and self.is_folder():
             raise DestinationExistsError(
                 f"{self} is a folder, and a file cannot replace it: choose another name, or name a file in "
@@ -318,10 +320,20 @@ an ending to it. Use 'out/scene'.
         In an object store the bucket must exist: none is ever made. Whether its objects can be written is
         known only at the first one.
         """
+        self.require_key()
         if self.is_local:
             self._require_writable_folder()
         elif self.bucket is not None:
             self._require_bucket(self.bucket)
+
+    def require_key(self) -> None:
+        """Raise `DestinationError` if this is a bucket as a whole: what is written has a name in it."""
+        if self.bucket is not None and self.path.strip("/") == self.bucket:
+            scheme = self.url.partition("://")[0]
+            raise DestinationError(
+                f"{self.url} is a bucket without a name in it: add one, such as "
+                f"{scheme}://{self.bucket or 'bucket'}/scene."
+            )
 
     def _require_writable_folder(self) -> None:
         folder = os.path.abspath(self.parent.path)
@@ -336,12 +348,6 @@ an ending to it. Use 'out/scene'.
             )
 
     def _require_bucket(self, bucket: str) -> None:
-        if self.path.strip("/") == bucket:
-            scheme = self.url.partition("://")[0]
-            raise DestinationError(
-                f"{self.url} is a bucket without a name in it: add one, such as {scheme}://{bucket or 'bucket'}"
-                "/scene."
-            )
         fs = self._fresh
         if fs.exists(bucket):
             return

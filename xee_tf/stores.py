@@ -52,13 +52,13 @@ def require_our_store(store: Location) -> None:
 
     Examples
     --------
-    >>> folder = Location.of("memory://require-our-store/documents")
+    >>> folder = Location.of("memory://stores/documents")
     >>> folder.child("thesis.txt").write_bytes(b"A thesis")
     >>> require_our_store(folder)
     Traceback (most recent call last):
     ...
-    xee_tf.errors.DestinationExistsError: memory://require-our-store/documents is not replaced, because it is \
-not a store that xee_tf wrote: it holds 'thesis.txt'. Choose another name, or delete it first.
+    xee_tf.errors.DestinationExistsError: memory://stores/documents is not replaced, because it is not a \
+store that xee_tf wrote: it holds 'thesis.txt'. Choose another name, or delete it first.
     """
     if found := _foreign(store):
         raise DestinationExistsError(

@@ -75,7 +75,11 @@ class FunctionConnector(Connector):
 
     def content(self) -> str | None:
         """The function's code and data; equal for functions that are made by the same script."""
-        return content_hash((cloudpickle.loads(self.pickle), self.named))
+        try:
+            function = cloudpickle.loads(self.pickle)
+        except Exception:  # of other people's __setstate__; opening the model reports it
+            return None
+        return content_hash((function, self.named))
 
     def signature(self) -> Signature:
         """One input of any kind, or nothing that is known."""

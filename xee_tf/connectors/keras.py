@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 import tempfile
@@ -81,8 +82,9 @@ class KerasConnector(Connector):
         if not zipfile.is_zipfile(self.path):
             return content_hash(Path(self.path).read_bytes())
         with zipfile.ZipFile(self.path) as archive:
-            names = sorted(set(archive.namelist()) - {"metadata.json"})
-            return content_hash([(name, archive.read(name)) for name in names])
+            names = sorted(set(archive.namelist()) - {"metadata.json", "config.json"})
+            config = json.loads(archive.read("config.json"), object_pairs_hook=_without_addresses)
+            return content_hash((config, [(name, archive.read(name)) for name in names]))
 
     def version(self) -> Hashable:
         """When the file was written."""
@@ -148,6 +150,11 @@ class ExportedKerasConnector(Connector):
             with tarfile.open(fileobj=io.BytesIO(self.archive)) as archive:
                 archive.extractall(folder, filter="data")
             return load_saved_model(folder, self.name)
+
+
+def _without_addresses(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A part of a configuration; Keras numbers shared objects by their addresses in memory."""
+    return {name: value for name, value in pairs if name != "shared_object_id"}
 
 
 def _export(model: Any, folder: str, name: str) -> None:

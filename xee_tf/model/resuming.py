@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Hashable, Mapping
@@ -23,6 +24,7 @@ __all__ = ["Description", "describe_run", "difference"]
 Description = Mapping[str, Any]
 """As JSON holds it."""
 
+_PART_BYTES = 64 << 20  # of an array that is read to be recognised
 _FORMAT = 2  # 1 was that of version 0.1.0, which compared display texts
 _DEFAULTS = {"blend": "crop", "augment": None, "resampling": "nearest", "output_grid": "image"}
 # Fields of a model that change no value of an image.
@@ -50,7 +52,8 @@ def describe_run(
     ----------
     model : Model
     image : Dataset or DataArray
-        Pixels are not read; Dask arrays are compared by their names, which are hashes of how they are made.
+        Dask arrays are compared by their names, which are hashes of how they are made, others by their
+        values.
     predicted : Dataset
         The lazy result.
     options : mapping
@@ -76,7 +79,11 @@ def describe_run(
         "image": _bands(model, image_dataset(image)),
         "grid": {"crs": place.crs_text, "transform": list(place.affine)[:6]},
         "outputs": {
-            str(name): [str(band.dtype), list(band.sizes.items()), [list(sizes) for sizes in band.chunks or ()]]
+            str(name): [
+                str(band.dtype),
+                list(band.sizes.items()),
+                [list(sizes) for sizes in band.chunks or ()],
+            ]
             for name, band in predicted.data_vars.items()
         },
         "coordinates": {
@@ -142,26 +149,37 @@ def _place(predicted: xr.Dataset) -> GeoRef:
 def _bands(model: Model, dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     """The bands that the model sees."""
     wanted = model.bands if model.inputs is None else list(model.inputs)
-    return {
+    found = {
         str(name): {
             "dtype": str(band.dtype),
             "sizes": list(band.sizes.items()),
             "array": _array_name(band),
             "decoding": {
-                key: str(value)
-                for key, value in {**band.encoding, **band.attrs}.items()
-                if key in _DECODING
+                key: str(value) for key, value in {**band.encoding, **band.attrs}.items() if key in _DECODING
             },
         }
         for name, band in raster_variables(dataset, *spatial_dims(dataset))
         if wanted is None or str(name) in wanted
     }
+    # Only where all bands are taken does their order in the image count.
+    return found if wanted is None else dict(sorted(found.items()))
 
 
 def _array_name(band: xr.DataArray) -> str:
-    """Dask's name of an array: a hash of its values, or of the file and the steps that it comes from."""
-    variable = band.variable if band.chunks is not None else band.variable.chunk()
-    return str(variable.data.name)
+    """Dask's name of an array, a hash of the files and the steps that it comes from; else one of its values.
+
+    Files that are opened without chunks are read for that, part by part: the names that Dask makes of
+    those are other ones in every session.
+    """
+    if band.chunks is not None:
+        return str(band.data.name)
+    variable, found = band.variable, hashlib.sha256()
+    longest = max(variable.dims, key=lambda dim: variable.sizes[dim])
+    step = max(1, _PART_BYTES * variable.sizes[longest] // max(variable.nbytes, 1))
+    for start in range(0, variable.sizes[longest], step):
+        part = np.ascontiguousarray(variable.isel({longest: slice(start, start + step)}).values)
+        found.update(part.reshape(-1).view(np.uint8).data)
+    return f"values-{found.hexdigest()}"
 
 
 def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -108,6 +108,7 @@ def predict_to_zarr(
     if "merge" in options:
         raise OptionError("merge is not an option here: the store holds the predictions alone.")
     location = Location.of(store, storage_options)
+    location.require_key()
     predicted = predict_image(model, image, merge=False, **options)
     description = describe_run(model, image, predicted, options)
     target, replacement = location, _replacement(location)
@@ -199,7 +200,7 @@ def _prepare(predicted: xr.Dataset, location: Location, description: Description
 
 
 def _storable(predicted: xr.Dataset) -> xr.Dataset:
-    """The result without attributes and coordinates that Zarr cannot hold, or that would have to be computed."""
+    """The result without attributes and coordinates that Zarr cannot hold, and without lazy coordinates."""
     coords = {name: _as_stored(coord) for name, coord in predicted.coords.items()}
     bands = {
         name: xr.Variable(band.dims, band.data, _storable_attrs(band.attrs), band.encoding)
