@@ -116,8 +116,10 @@ def replace_store(new: Location, store: Location) -> None:
             return
         if store.exists():
             store.remove(recursive=True)
-        store.fs.mv(new.path, store.path, recursive=True)
-        store.fs.invalidate_cache()
+        files = new.fs.find(new.path)
+        targets = [store.path.rstrip("/") + file[len(new.path.rstrip("/")) :] for file in files]
+        store.fs.copy(files, targets, on_error="raise")
+        new.remove(recursive=True)
     except OSError as error:
         raise DestinationError(f"{store} cannot be replaced by {new}, which is complete: {error}") from error
 

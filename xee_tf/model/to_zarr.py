@@ -7,6 +7,7 @@ import re
 import socket
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -34,7 +35,6 @@ __all__ = ["predict_to_zarr"]
 
 _BEGUN, _PREPARED, _CHUNK = "begun", "prepared", "chunk-"  # notes beside a store, while it is written
 _NOTE = re.compile(rf"{_BEGUN}|{_PREPARED}|{_CHUNK}[\d-]+|.*\.tmp")
-_CF_ENCODING = ("units", "calendar", "dtype")  # what else a coordinate's source had is about that file
 
 
 def predict_to_zarr(
@@ -216,21 +216,19 @@ def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
 
     if coord.chunks is not None:
         return None
-    values = coord.variable
-    if values.dtype.kind not in "biufcmM":
-        # Zarr's own specification has texts of any length, but none of a fixed one.
-        texts = np.asarray(values.values, dtype=object)
-        values = xr.Variable(values.dims, texts, values.attrs, values.encoding)
-    encoding = {key: value for key, value in values.encoding.items() if key in _CF_ENCODING}
-    attrs = _storable_attrs(values.attrs)
-    stored = xr.Variable(values.dims, values.values, attrs, encoding if values.dtype.kind in "mMO" else {})
-    try:
-        with warnings.catch_warnings():
+    values = coord.values
+    with suppress(UnicodeDecodeError):
+        if values.dtype.kind not in "biufcmM":
+            # Zarr's own specification has texts of any length, but none of a fixed one.
+            values = np.asarray(np.char.decode(values) if values.dtype.kind == "S" else values, dtype=object)
+    calendar = {key: coord.encoding[key] for key in ("units", "calendar") if key in coord.encoding}
+    for encoding in (calendar, {}):
+        stored = xr.Variable(coord.dims, values, _storable_attrs(coord.attrs), encoding)
+        with suppress(Exception), warnings.catch_warnings():  # of xarray's and Zarr's encoders
             warnings.simplefilter("error")
             xr.Dataset(coords={coord.name: stored}).to_zarr(zarr.storage.MemoryStore(), consolidated=False)
-    except Exception:  # of xarray's and Zarr's encoders
-        return None
-    return stored
+            return stored
+    return None
 
 
 def _storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
@@ -242,7 +240,7 @@ def _storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
             json.dumps(plain, allow_nan=False)
         except (TypeError, ValueError):
             continue
-        if isinstance(name, str) and type(plain) in (str, int, float, bool, list, dict, type(None)):
+        if isinstance(name, str) and type(plain) in (str, int, float, bool, list, tuple, dict, type(None)):
             found[name] = value
     return found
 
