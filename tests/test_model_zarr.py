@@ -297,13 +297,13 @@ def test_a_run_is_continued_by_the_same_script(tmp_path):
     ds.to_zarr(tmp_path / "image.zarr", consolidated=False)
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     codes = []
-    for seed in "123":
+    for seed in "12":
         env["PYTHONHASHSEED"] = seed
         done = subprocess.run(
             [sys.executable, script], capture_output=True, cwd=tmp_path, env=env, timeout=100
         )
         codes.append(done.returncode)
-    assert codes == [1, 0, 0], done.stderr.decode()
+    assert codes == [1, 0], done.stderr.decode()
     assert len((tmp_path / "calls").read_text()) == 5  # four tiles, one of them twice
     found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
     np.testing.assert_array_equal(found.p, image().B + image().A)
