@@ -145,3 +145,16 @@ def test_the_shell_leaves_nothing_when_a_model_fails(tmp_path):
         with pytest.raises(PredictionError, match="too bright"):
             _write_tif(model.predict_image(ds, merge=False), Location.of(tmp_path / "p.tif"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "crs", ["http://127.0.0.1:9/crs", "/etc/hostname", "file:///etc/hostname", "crs.prj"]
+)
+def test_a_crs_is_never_fetched_or_read_from_a_file(crs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "crs.prj").write_text(rasterio.crs.CRS.from_epsg(32633).to_wkt())
+    band = da.zeros((SIDE, SIDE), chunks=CHUNK, dtype="u1")
+    grid = PatchGrid(GRID.shape, GRID.patch, GRID.margin, GRID.affine, crs)
+    with pytest.raises(xee_tf.GeoreferenceError, match="cannot be understood"):
+        write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, grid, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]

@@ -23,6 +23,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.windows import Window
 
 from xee_tf.errors import DestinationError, OptionError
+from xee_tf.georef.crs import read_crs
 from xee_tf.georef.reference import GridLike
 from xee_tf.storage import Location
 
@@ -84,7 +85,7 @@ def write_cog(
         "height": height,
         "count": count,
         "dtype": dtype,
-        "crs": rasterio.crs.CRS.from_user_input(grid.crs),
+        "crs": _raster_crs(grid.crs),
         "transform": grid.affine,
         "nodata": nodata,
         "tiled": True,
@@ -125,6 +126,17 @@ def write_cog(
     finally:
         for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
             leftover.unlink(missing_ok=True)
+
+
+def _raster_crs(crs: Any) -> rasterio.crs.CRS:
+    """A CRS for GDAL, which would open a URL or a file that stands in the place of one.
+
+    Raises
+    ------
+    GeoreferenceError
+        If PROJ does not know it.
+    """
+    return rasterio.crs.CRS.from_wkt(read_crs(crs).to_wkt())
 
 
 def _require_whole(cog: Path) -> None:
