@@ -251,6 +251,31 @@ def test_properties_that_are_sent_count_and_others_do_not(tmp_path):
         predict_to_zarr(model, image(gain=3.0), tmp_path / "p.zarr")
 
 
+class Unpickled:
+    """A callable of which pickle gives nothing that is the same twice."""
+
+    def __call__(self, pixels):
+        return pixels[..., 0]
+
+    def __reduce__(self):
+        return Unpickled, (), {"stamp": os.urandom(8)}
+
+
+class Unknown(Unpickled):
+    def __reduce__(self):
+        if sys._getframe(1).f_code.co_name == "_reduced_parts":
+            raise TypeError("no")
+        return Unknown, ()
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Unpickled, "differ"), (Unknown, "__dask_tokenize__")])
+def test_a_model_that_cannot_be_recognised_is_never_continued(kind, words, tmp_path):
+    model = index(kind())
+    predict_to_zarr(model, image(), tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match=words):
+        predict_to_zarr(model if kind is Unknown else index(kind()), image(), tmp_path / "p.zarr")
+
+
 def test_random_numbers_and_files_are_recognised_by_their_arrays(tmp_path):
     def noise(**name):
         values = da.from_delayed(dask.delayed(np.ones)((32, 32)), (32, 32), dtype=float, **name)

@@ -263,6 +263,11 @@ def test_an_upload_replaces_only_stores_of_ours(tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"thesis.zarr", "u.zarr"}
 
 
+def test_an_unknown_filesystem():
+    with pytest.raises(DestinationError, match="nosuch://bucket cannot be opened: Protocol not known"):
+        image().tfexport("nosuch://bucket/scene", **PATCHES)
+
+
 def test_where_a_process_cannot_write(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DestinationError, match=r"Cannot write .*file/part: .*Every process that writes"):

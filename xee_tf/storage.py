@@ -6,8 +6,8 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -133,7 +133,10 @@ adding an ending to it. Use 'out/scene'.
 
     @cached_property
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        filesystem, path = url_to_fs(self.url, **self.storage_options)
+        try:
+            filesystem, path = url_to_fs(self.url, **self.storage_options)
+        except (ImportError, ValueError) as error:  # a package that is not installed, an unknown protocol
+            raise DestinationError(f"{self.url} cannot be opened: {error}") from error
         return filesystem, str(path)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -246,7 +249,7 @@ adding an ending to it. Use 'out/scene'.
         if "w" not in mode:
             # Without fsspec's wrapper, which costs more than small files do.
             return open(self.path, mode) if self.is_local else self.fs.open(self.path, mode)
-        try:
+        with self._writing():
             if not self.is_local:
                 self._make_parent()
                 return self.fs.open(self.path, mode)
@@ -255,16 +258,12 @@ adding an ending to it. Use 'out/scene'.
             except FileNotFoundError:
                 self._make_parent()
                 return open(self.path, mode)
-        except OSError as error:
-            raise self._not_writable(error) from error
 
     def write_bytes(self, data: bytes) -> None:
         """Write a small file whole or not at all."""
         if not self.is_local:
-            try:
+            with self._writing():
                 self.fs.pipe_file(self.path, data)
-            except OSError as error:
-                raise self._not_writable(error) from error
             return
         temporary = self.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
         try:
@@ -278,7 +277,8 @@ adding an ending to it. Use 'out/scene'.
 
     def move(self, target: Location) -> None:
         """Put this file in the place of `target`: a rename where the filesystem has one."""
-        target._make_parent()
+        with target._writing():
+            target._make_parent()
         if not self.is_local:
             self.fs.mv(self.path, target.path)
         else:
@@ -364,19 +364,21 @@ adding an ending to it. Use 'out/scene'.
         except Exception as error:
             raise DestinationError(f"Cannot write {self.url}: the bucket {bucket!r} gives {error}") from error
 
-    def _not_writable(self, error: OSError) -> DestinationError:
-        reason = error.strerror or str(error) or type(error).__name__
-        where = ""
-        if self.is_local:
-            where = f" on {socket.gethostname()}. Every process that writes needs access to its folder"
-        return DestinationError(f"Cannot write {self.url}: {reason}{where}.")
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the filesystem refuses is a `DestinationError`, which names the machine too."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            where = ""
+            if self.is_local:
+                where = f" on {socket.gethostname()}. Every process that writes needs access to its folder"
+            raise DestinationError(f"Cannot write {self.url}: {reason}{where}.") from error
 
     def _make_parent(self) -> None:
         if self.is_local:
-            try:
-                os.makedirs(self.parent.path, exist_ok=True)
-            except OSError as error:
-                raise self._not_writable(error) from error
+            os.makedirs(self.parent.path, exist_ok=True)
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store that has no folders may refuse
                 self.fs.makedirs(self.parent.path, exist_ok=True)

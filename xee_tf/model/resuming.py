@@ -25,6 +25,7 @@ Description = Mapping[str, Any]
 """As JSON holds it."""
 
 _PART_BYTES = 64 << 20  # of an array that is read to be recognised
+_UNKNOWN = "unknown"
 _FORMAT = 2  # 1 was that of version 0.1.0, which compared display texts
 _DEFAULTS = {"blend": "crop", "augment": None, "resampling": "nearest", "output_grid": "image"}
 # Fields of a model that change no value of an image.
@@ -108,6 +109,11 @@ def difference(there: Any, here: Description) -> str:
         return "it was begun by another version of xee_tf"
     was, now = there["model"], here["model"]
     if was["content"] != now["content"]:
+        if now["content"].startswith(_UNKNOWN):
+            return (
+                f"whether the {now['name']} is the same as before cannot be determined. Give its class a "
+                "method __dask_tokenize__ that returns the name of its version"
+            )
         if was["name"] != now["name"]:
             return f"it holds predictions of the {was['name']}, and this is the {now['name']}"
         return f"the {now['name']} is not the same as before: its code, data or weights differ"
@@ -188,4 +194,4 @@ def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def _content_of(found: Hashable) -> str:
     """A hash; where there is none, a text that is never the same again."""
-    return str(found) if found is not None else f"unknown {uuid.uuid4().hex}"
+    return str(found) if found is not None else f"{_UNKNOWN} {uuid.uuid4().hex}"
