@@ -86,7 +86,10 @@ class Failing:
         return block
 
 
-@pytest.mark.parametrize("error", [RecordError("corrupt"), MemoryError("much"), KeyboardInterrupt()])
+ERRORS = [RecordError("corrupt"), rasterio.errors.RasterioIOError("a tile of the image"), KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_a_failure_at_any_chunk_leaves_nothing(error, tmp_path):
     band = da.from_array(random_band((SIDE, SIDE)), chunks=CHUNK)
     for number in range((SIDE // CHUNK) ** 2):
@@ -102,7 +105,8 @@ def test_a_failure_at_any_chunk_leaves_nothing(error, tmp_path):
 
 def test_a_chunk_that_comes_late_finds_the_file_closed(tmp_path):
     profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
-    with _open_raster(tmp_path / "a.tif", {**profile, "transform": GRID.affine}) as raster_file:
+    location = Location.of(tmp_path / "b.tif")
+    with _open_raster(tmp_path / "a.tif", {**profile, "transform": GRID.affine}, location) as raster_file:
         raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
     with pytest.raises(DestinationError, match="Another chunk has failed"):
         raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))

@@ -98,34 +98,42 @@ def write_cog(
     }
     try:
         with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
-            with _open_raster(plain, profile) as raster:
+            with _open_raster(plain, profile, location) as raster:
                 raster.file.descriptions = tuple(chain.from_iterable(names.values()))
                 ends = accumulate(map(len, names.values()), initial=0)
                 targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
                 # Threads whatever the scheduler: an open file does not travel.
                 with dask.config.set(scheduler="threads"):
                     da.store(list(arrays.values()), targets, lock=False)
-            rasterio.shutil.copy(
-                plain,
-                cog,
-                driver="COG",
-                blocksize=block,
-                compress="deflate",
-                predictor="yes",
-                bigtiff="if_safer",
-                overview_resampling="nearest",
-                num_threads="all_cpus",
-            )
-            _require_whole(cog)
+            with _writing(location):
+                rasterio.shutil.copy(
+                    plain,
+                    cog,
+                    driver="COG",
+                    blocksize=block,
+                    compress="deflate",
+                    predictor="yes",
+                    bigtiff="if_safer",
+                    overview_resampling="nearest",
+                    num_threads="all_cpus",
+                )
+                _require_whole(cog)
         if local:
             Location(str(cog)).move(location)
         else:
             location.fs.put_file(str(cog), location.path)
-    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
-        raise DestinationError(f"Cannot write {location}: {error}") from error
     finally:
         for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
             leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(location: Location) -> Iterator[None]:
+    """What GDAL cannot write is a `DestinationError`; what it cannot read of an image keeps its error."""
+    try:
+        yield
+    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
+        raise DestinationError(f"Cannot write {location}: {error}") from error
 
 
 def _raster_crs(crs: Any) -> rasterio.crs.CRS:
@@ -157,6 +165,7 @@ class _Raster:
     """
 
     file: Any
+    location: Location
     lock: Lock = field(default_factory=Lock)
 
     def write(self, values: npt.NDArray[Any], bands: Sequence[int], window: Window) -> None:
@@ -167,20 +176,21 @@ class _Raster:
         DestinationError
             If it is closed.
         """
-        with self.lock:
+        with self.lock, _writing(self.location):
             if self.file.closed:
                 raise DestinationError("Another chunk has failed; nothing more is written.")
             self.file.write(values, bands, window=window)
 
     def close(self) -> None:
         """Close the file when nobody writes."""
-        with self.lock:
+        with self.lock, _writing(self.location):
             self.file.close()
 
 
 @contextmanager
-def _open_raster(path: Path, profile: Mapping[str, Any]) -> Iterator[_Raster]:
-    raster = _Raster(rasterio.open(path, "w", **profile))
+def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> Iterator[_Raster]:
+    with _writing(location):
+        raster = _Raster(rasterio.open(path, "w", **profile), location)
     try:
         yield raster
     finally:
