@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -51,7 +52,7 @@ def rects(svg: str, colour: str) -> list[tuple[float, ...]]:
 def test_plan_text_answers_at_a_glance(scene):
     text = plan_text(scene.tfexport.plan("out/scene", patch_dimensions=(128, 64), kernel_size=(32, 8)))
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines()[1:]}
-    assert text.splitlines()[0] == "<xee_tf.ExportPlan out/scene>"
+    assert text.splitlines()[0] == f"<xee_tf.ExportPlan {os.path.abspath('out/scene')}>"
     assert lines["patches"] == "18 = 6 rows × 3 columns of 128 × 64 px, stored with margins as 160 × 72"
     assert lines["raster"] == "489 × 443 px; EPSG:32633"
     # 1 - 384 * 384 / (489 * 443)

@@ -3,17 +3,29 @@
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import dask
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
+import rioxarray
 import xarray as xr
 import zarr
+from affine import Affine
 
 from tests.rasters import random_band, raster
-from xee_tf import DestinationExistsError, Model, PredictionError, predict_to_zarr
+from xee_tf import (
+    DestinationError,
+    DestinationExistsError,
+    Model,
+    OptionError,
+    PredictionError,
+    predict_to_zarr,
+)
 
 TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
@@ -35,24 +47,31 @@ def small_blocks(monkeypatch):
 
 
 class Fragile:
-    """Doubles pixels, notes each call in a folder, and breaks at the `limit`-th."""
+    """Doubles pixels, notes each call in a folder, and breaks at the call that a file beside it names."""
 
-    def __init__(self, folder, limit=None, die=False):
-        self.folder, self.limit, self.die = Path(folder), limit, die
+    def __init__(self, folder):
+        self.folder = Path(folder)
 
     def __call__(self, pixels):
         number = len(list(self.folder.iterdir()))
-        if self.limit is not None and number >= self.limit:
-            if self.die:
+        limit = self.folder.with_suffix(".limit")
+        if limit.exists() and number >= int(limit.read_text()):
+            if self.folder.with_suffix(".die").exists():
                 os._exit(9)
             raise RuntimeError("the plug was pulled")
         (self.folder / f"{number}-{pixels[0, 0, 0, 0]}").touch()
         return {"twice": pixels[..., 0] * 2, "pair": np.stack([pixels[..., 0]] * 2, -1)}
 
 
-def model_of(folder, **options):
+def model_of(folder, limit=None, die=False):
+    """A model that breaks at the `limit`-th call; what makes it break is no part of it."""
+    for suffix, value in ((".limit", limit), (".die", die or None)):
+        file = Path(folder).with_suffix(suffix)
+        file.unlink(missing_ok=True)
+        if value is not None:
+            file.write_text(str(value))
     return Model.from_function(
-        Fragile(folder, **options),
+        Fragile(folder),
         input_tile_size=16,
         output_bands={"twice": "float32", "pair": {"type": "float", "dimensions": 1, "shape": [2]}},
     )
@@ -112,7 +131,7 @@ def test_other_predictions_are_not_mixed_in(tmp_path):
     (tmp_path / "calls").mkdir()
     model = model_of(tmp_path / "calls")
     store = predict_to_zarr(model, scene(), tmp_path / "out.zarr")
-    with pytest.raises(DestinationExistsError, match=r"its bands is .* and would be"):
+    with pytest.raises(DestinationExistsError, match=r"its band 'twice' is .* and would be"):
         predict_to_zarr(model, scene().isel(time=[0]), store)
     with pytest.raises(DestinationExistsError, match="resume is False"):
         predict_to_zarr(model, scene(), store, resume=False)
@@ -148,3 +167,389 @@ def test_the_usual_calls_write_predictions(tmp_path):
         assert file.crs.to_string() == "EPSG:32633"
         assert file.transform == ds.rio.transform()
         np.testing.assert_array_equal(file.read(1), result.kind)
+
+
+# -- The same work, and other work -------------------------------------------------------------------
+
+
+def image(seed=0, **attrs):
+    values = random_band((32, 32), seed=seed)
+    return raster({"B": values, "A": values[::-1].copy()}).assign_attrs(attrs)
+
+
+def index(function=lambda b: b[..., 0] - b[..., 1], **options):
+    given = {"input_tile_size": 16, "output_bands": ["p"], **options}
+    return Model.from_function(function, **given)
+
+
+DIFFERENT = {
+    "its code": ({"model": index(lambda b: b[..., 0] + b[..., 1])}, "code, data or weights differ"),
+    "its name": ({"model": index(np.sum)}, r"it holds predictions of the function <lambda>.*function sum"),
+    "bands": ({"model": index(bands=["A", "B"])}, "the model's option bands was None"),
+    "overlap": ({"model": index(input_overlap_size=2)}, r"option input_overlap_size was Size\(x=0, y=0\)"),
+    "output": ({"model": index(output_bands={"p": "float64"})}, "the model's option output_bands"),
+    "augment": ({"augment": "d4"}, "the option augment was None, and is now d4"),
+    "pixels": ({"image": image(1)}, "the image's band 'B' is not the same array"),
+    "one band": ({"image": image().assign(A=image(1).A)}, "the image's band 'A' is not the same array"),
+    "names": ({"image": image().rename(A="C")}, r"had the bands \['B', 'A'\], and has now \['B', 'C'\]"),
+    "order": ({"image": image()[["A", "B"]]}, "had the bands"),
+    "place": ({"image": image().assign_coords(x=image().x + 30)}, "its grid is"),
+    "crs": ({"crs": "EPSG:32634"}, "its grid is .*EPSG:32633.* and would be .*EPSG:32634"),
+    "size": ({"image": image().isel(y=slice(16))}, "its grid|its band"),
+    "chunks": ({"image": image().chunk(x=16)}, "band 'p' is|is not the same array"),
+    "nodata": (
+        {"image": image().assign(B=image().B.assign_attrs(_FillValue=0.0))},
+        "nodata, scale or offset",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_other_work_is_refused_in_words(what, tmp_path):
+    changed, message = DIFFERENT[what]
+    given = {"model": index(), "image": image(), **changed}
+    predict_to_zarr(index(), image(), tmp_path / "p.zarr")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(DestinationExistsError, match=message) as raised:
+        predict_to_zarr(given.pop("model"), given.pop("image"), tmp_path / "p.zarr", **given)
+    assert "if_exists='overwrite'" in str(raised.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"batch_size": 1},
+        {"skip_masked": False},
+        {"model": index(output_multiplier=2.0)},
+        {"model": index(lambda b: b[..., 0] - b[..., 1])},
+        {"image": image(seed=0, transform=Affine.identity(), title="another")},
+        {"image": image().assign_coords(area=(("y", "x"), da.ones((32, 32))))},
+    ],
+    ids=range(6),
+)
+def test_what_is_the_same_work_is_not_done_again(changed, tmp_path, monkeypatch):
+    given = {"model": index(), "image": image(), **changed}
+    predict_to_zarr(index(), image(), tmp_path / "p.zarr")
+    monkeypatch.setattr("xee_tf.model.to_zarr.run_graph", None)
+    predict_to_zarr(given.pop("model"), given.pop("image"), tmp_path / "p.zarr", **given)
+
+
+def test_properties_that_are_sent_count_and_others_do_not(tmp_path):
+    model = Model.from_function(
+        lambda b: {"p": b["B"][..., 0] * b["gain"][:, None, None]},
+        named=True,
+        bands=["B"],
+        input_properties=["gain"],
+        input_tile_size=16,
+        output_bands=["p"],
+    )
+    predict_to_zarr(model, image(gain=2.0, title="a"), tmp_path / "p.zarr")
+    predict_to_zarr(model, image(gain=np.float64(2), title="b"), tmp_path / "p.zarr")
+    predict_to_zarr(model, image(), tmp_path / "p.zarr", properties={"gain": 2.0})
+    with pytest.raises(DestinationExistsError, match="the property 'gain'"):
+        predict_to_zarr(model, image(gain=3.0), tmp_path / "p.zarr")
+
+
+class Unpickled:
+    """A callable of which pickle gives nothing that is the same twice."""
+
+    def __call__(self, pixels):
+        return pixels[..., 0]
+
+    def __reduce__(self):
+        return Unpickled, (), {"stamp": os.urandom(8)}
+
+
+class Unknown(Unpickled):
+    def __reduce__(self):
+        if sys._getframe(1).f_code.co_name == "_reduced_parts":
+            raise TypeError("no")
+        return Unknown, ()
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Unpickled, "differ"), (Unknown, "__dask_tokenize__")])
+def test_a_model_that_cannot_be_recognised_is_never_continued(kind, words, tmp_path):
+    model = index(kind())
+    predict_to_zarr(model, image(), tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match=words):
+        predict_to_zarr(model if kind is Unknown else index(kind()), image(), tmp_path / "p.zarr")
+
+
+def test_random_numbers_and_files_are_recognised_by_their_arrays(tmp_path):
+    def noise(**name):
+        values = da.from_delayed(dask.delayed(np.ones)((32, 32)), (32, 32), dtype=float, **name)
+        return image().assign(B=(("y", "x"), values))
+
+    same = noise()
+    predict_to_zarr(index(), same, tmp_path / "p.zarr")
+    predict_to_zarr(index(), same, tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match=r"dask\.delayed only where they have a name"):
+        predict_to_zarr(index(), noise(), tmp_path / "p.zarr")
+    predict_to_zarr(index(), noise(name="ones"), tmp_path / "named.zarr")
+    predict_to_zarr(index(), noise(name="ones"), tmp_path / "named.zarr")
+    image().B.rio.write_crs(32633).rio.to_raster(tmp_path / "b.tif")
+    one_band = index(lambda b: b[..., 0])
+    for chunks in (None, {"x": 16}):
+        store = tmp_path / f"{chunks is None}.zarr"
+        for _ in range(2):
+            predict_to_zarr(one_band, rioxarray.open_rasterio(tmp_path / "b.tif", chunks=chunks), store)
+
+
+def test_a_run_is_continued_by_the_same_script(tmp_path):
+    """The function, its helper and its data are made again in the second session.
+
+    The bands are named: without consolidated metadata xarray does not keep their order.
+    """
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys, dask, numpy as np, xarray as xr, xee_tf\n"
+        "W = {'gain': np.arange(2.0)}\n"
+        "def helper(b): return b[..., 0] * W['gain'][1] + b[..., 1]\n"
+        "def function(b):\n"
+        "    with open('calls', 'a') as file: file.write('x')\n"
+        "    if len(open('calls').read()) == 3: raise RuntimeError('the plug was pulled')\n"
+        "    return helper(b)\n"
+        "import xee_tf.blocks.sizing\n"
+        "xee_tf.blocks.sizing._BLOCK_BYTES = (1, 1)\n"
+        "image = xr.open_zarr('image.zarr', consolidated=False, decode_coords='all')\n"
+        "options = {'bands': ['B', 'A'], 'input_tile_size': 16, 'output_bands': ['p']}\n"
+        "model = xee_tf.Model.from_function(function, **options)\n"
+        "with dask.config.set(scheduler='sync'):\n"
+        "    xee_tf.predict_to_zarr(model, image, 'p.zarr', batch_size=1)\n"
+    )
+    ds = image().rio.write_crs(32633).chunk(x=16, y=16)
+    ds.to_zarr(tmp_path / "image.zarr", consolidated=False)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    codes = []
+    for seed in "12":
+        env["PYTHONHASHSEED"] = seed
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, cwd=tmp_path, env=env, timeout=100
+        )
+        codes.append(done.returncode)
+    assert codes == [1, 0], done.stderr.decode()
+    assert len((tmp_path / "calls").read_text()) == 5  # four tiles, one of them twice
+    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
+    np.testing.assert_array_equal(found.p, image().B + image().A)
+
+
+# -- What is replaced --------------------------------------------------------------------------------
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_options_are_checked_before_anything_is_touched(tmp_path):
+    predict_to_zarr(index(), image(), tmp_path / "p.zarr")
+    before = tree(tmp_path)
+    for options in (
+        {"if_exists": "Overwrite"},
+        {"if_exists": "overwrite", "blend": "han"},
+        {"if_exists": "overwrite", "augment": "d8"},
+        {"if_exists": "overwrite", "batch_size": 0},
+        {"if_exists": "overwrite", "merge": True},
+        {"if_exists": "overwrite", "output_grid": "none"},
+    ):
+        with pytest.raises(OptionError):
+            predict_to_zarr(index(), image(1), tmp_path / "p.zarr", resume=False, **options)
+        assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "zarr", "file", "mixed", "progress"])
+def test_what_is_no_store_of_ours_is_not_replaced(kind, tmp_path):
+    store = tmp_path / "p.zarr"
+    if kind == "file":
+        store.write_text("kept")
+    elif kind == "zarr":
+        image().to_zarr(store, consolidated=False)
+    elif kind == "progress":
+        (tmp_path / "p.zarr.progress").mkdir()
+        (tmp_path / "p.zarr.progress" / "thesis.txt").write_text("kept")
+    else:
+        if kind == "mixed":
+            predict_to_zarr(index(), image(), store)
+        (store / "docs").mkdir(parents=True)
+        (store / "docs" / "thesis.txt").write_text("kept")
+    before = tree(tmp_path)
+    words = {
+        "folder": "'docs'",
+        "mixed": "'docs'",
+        "zarr": "attribute",
+        "file": "a file",
+        "progress": "thesis",
+    }
+    for resume in (True, False):
+        with pytest.raises(DestinationExistsError, match=words[kind]):
+            predict_to_zarr(index(), image(1), store, if_exists="overwrite", resume=resume)
+        assert tree(tmp_path) == before
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    (tmp_path / "p.zarr").mkdir()
+    with pytest.raises(DestinationExistsError):
+        predict_to_zarr(index(), image(), tmp_path / "p.zarr")
+    predict_to_zarr(index(), image(), tmp_path / "p.zarr", if_exists="overwrite")
+    assert {path.name for path in tmp_path.iterdir()} == {"p.zarr"}
+    np.testing.assert_array_equal(
+        xr.open_zarr(tmp_path / "p.zarr", consolidated=False).p, image().B - image().A
+    )
+
+
+def test_the_old_store_stays_until_the_new_one_is_complete(tmp_path):
+    calls, store = tmp_path / "calls", tmp_path / "out.zarr"
+    calls.mkdir()
+    predict_to_zarr(model_of(calls), scene(), store)
+    before = tree(store)
+    other = scene().assign(a=scene().a + 1)
+    for file in calls.iterdir():
+        file.unlink()
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="the plug was pulled"):
+        predict_to_zarr(model_of(calls, limit=6), other, store, if_exists="overwrite")
+    assert tree(store) == before
+    predict_to_zarr(model_of(calls), scene(), store)  # it is still complete
+    predict_to_zarr(model_of(calls), other, store, if_exists="overwrite")
+    assert len(list(calls.iterdir())) == CALLS  # nothing was predicted twice
+    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).twice, other.a * 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"calls", "out.zarr"}
+
+
+def test_a_replacement_that_was_complete_is_put_in_place(tmp_path, monkeypatch):
+    store = tmp_path / "p.zarr"
+    predict_to_zarr(index(), image(), store)
+    with monkeypatch.context() as patch:
+        patch.setattr("xee_tf.model.to_zarr.replace_store", lambda new, old: os._exit if 1 / 0 else None)
+        with pytest.raises(ZeroDivisionError):
+            predict_to_zarr(index(), image(1), store, if_exists="overwrite")
+    (tmp_path / "p.zarr").rename(tmp_path / "p.zarr.old")  # as far as the swap came
+    monkeypatch.setattr("xee_tf.model.to_zarr.run_graph", None)
+    predict_to_zarr(index(), image(1), store)
+    expected = image(1).B - image(1).A
+    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, expected)
+
+
+def test_a_run_that_ended_before_its_store_had_metadata(tmp_path):
+    store = tmp_path / "p.zarr"
+    store.mkdir()
+    (tmp_path / "p.zarr.progress").mkdir()
+    (tmp_path / "p.zarr.progress" / "begun").touch()
+    predict_to_zarr(index(), image(), store)
+    assert {path.name for path in tmp_path.iterdir()} == {"p.zarr"}
+    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, image().B - image().A)
+
+
+def test_a_store_that_a_worker_cannot_reach(tmp_path):
+    from xee_tf.model.to_zarr import _ChunkWriter
+    from xee_tf.storage import Location
+
+    writer = _ChunkWriter(Location.of(tmp_path / "absent.zarr"), ("p",), ((0, 1), (0, 1)))
+    with pytest.raises(DestinationError, match=r"absent\.zarr cannot be written"):
+        writer((0, 0), [np.ones((1, 1))])
+
+
+# -- What is stored ----------------------------------------------------------------------------------
+
+
+class Anything:
+    """What no store holds."""
+
+
+def test_attributes_and_coordinates_that_zarr_cannot_hold_are_left_out(tmp_path):
+    attrs = {
+        "transform": Affine.identity(),
+        "when": datetime(2024, 5, 1),
+        "nan": float("nan"),
+        "object": Anything(),
+        "nested": {"a": Anything()},
+        7: "a key that is no text",
+        "title": "kept",
+        "list": [1, 2.5, "x"],
+        "array": np.arange(3),
+        "number": np.float32(1.5),
+        "mapping": {"a": [True, None]},
+    }
+    lazy = (("y", "x"), da.ones((32, 32), chunks=16))
+    ds = image(**{}).assign_coords(
+        lon=lazy,
+        object=((), Anything()),
+        sensor="S2",
+        row=("y", np.arange(32)),
+        area=(("y", "x"), np.ones((32, 32))),
+    )
+    ds.attrs.update(attrs)
+    ds.coords["row"].attrs["owner"] = Anything()
+    for _ in range(2):
+        predict_to_zarr(index(), ds, tmp_path / "p.zarr")
+    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
+    np.testing.assert_array_equal(found.p, ds.B - ds.A)
+    assert found.rio.crs == "EPSG:32633"
+    assert {"title", "list", "array", "number", "mapping"} <= set(found.attrs)
+    assert not {"when", "nan", "object", "nested", "7"} & set(found.attrs)
+    assert not {"lon", "object"} & set(found.coords)
+    assert found.sensor.item() == "S2"
+    np.testing.assert_array_equal(found.row, np.arange(32))
+    assert "owner" not in found.row.attrs
+    np.testing.assert_array_equal(found.area, np.ones((32, 32)))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        np.array(["dry", "rainy season"]),
+        np.array(["dry", "rainy"], object),
+        pd.array(["dry", "rainy"], dtype="string"),
+        np.array([b"dry", b"rainy"]),
+        np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"),
+        np.array([1, 5], "timedelta64[D]").astype("timedelta64[ns]"),
+        np.array([1.5, 2.5]),
+        pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["one", "two"]),
+        pd.IntervalIndex.from_breaks([0, 1, 2]),
+    ],
+    ids=range(9),
+)
+def test_coordinates_of_mapped_dimensions(steps, tmp_path):
+    ds = xr.concat([image(), image(1)], "step").assign_coords(
+        xr.Coordinates.from_pandas_multiindex(steps, "step")
+        if isinstance(steps, pd.MultiIndex)
+        else {"step": ("step", steps)}
+    )
+    for _ in range(2):
+        predict_to_zarr(index(), ds, tmp_path / "p.zarr")
+    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
+    np.testing.assert_array_equal(found.p, (ds.B - ds.A).transpose("step", "y", "x"))
+    if isinstance(steps, pd.MultiIndex | pd.IntervalIndex):
+        return
+    if getattr(steps, "dtype", None) is not None and steps.dtype.kind == "S":
+        steps = steps.astype(str)
+    assert found.step.values.tolist() == np.asarray(steps).tolist()
+
+
+def test_other_steps_are_other_work(tmp_path):
+    ds = xr.concat([image(), image(1)], "step").assign_coords(step=["a", "b"])
+    predict_to_zarr(index(), ds, tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match="the coordinate 'step' has other values"):
+        predict_to_zarr(index(), ds.assign_coords(step=["a", "c"]), tmp_path / "p.zarr")
+
+
+def test_encodings_of_the_source_do_not_matter(tmp_path):
+    ds = xr.concat([image(), image(1)], "time").assign_coords(time=TIMES)
+    ds.time.encoding.update(units="hours since 2000-01-01", calendar="standard")
+    ds.to_zarr(tmp_path / "v2.zarr", zarr_format=2, consolidated=True)
+    source = xr.open_zarr(tmp_path / "v2.zarr", decode_coords="all")
+    predict_to_zarr(index(bands=["B", "A"]), source, tmp_path / "p.zarr")
+    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
+    np.testing.assert_array_equal(found.time, TIMES)
+    np.testing.assert_array_equal(found.p, (source.B - source.A))
+
+
+@pytest.mark.parametrize("names", [("easting", "northing"), ("column", "row")])
+def test_dimensions_that_the_user_named(names, tmp_path):
+    x, y = names
+    ds = image().rename(x=x, y=y).drop_attrs().rio.write_crs(32633).rio.set_spatial_dims(x, y)
+    for _ in range(2):
+        predict_to_zarr(index(), ds, tmp_path / "p.zarr")
+    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
+    assert found.p.dims == (y, x)
+    assert found.rio.crs == "EPSG:32633"
+    np.testing.assert_array_equal(found.p, ds.B - ds.A)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,9 +17,18 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
 
-__all__ = ["Location", "PathLike"]
+__all__ = ["Location", "PathLike", "check_if_exists"]
 
 PathLike = str | os.PathLike[str]
+
+# Stores whose first name is a bucket or container, which only its owner creates.
+_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
+
+# What follows a prefix in the names of an export's files, and names of rasters given by mistake.
+_NO_PREFIX = re.compile(
+    r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -42,21 +53,90 @@ class Location:
 
     @classmethod
     def of(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
-        """From a string, a `pathlib.Path`, or a `upath.UPath` with options of its own."""
+        """From a string, a `pathlib.Path`, or a `upath.UPath` with options of its own.
+
+        A local path becomes absolute: it means the folder of the caller, whatever the folder of the
+        process that uses it. A slash at its end is dropped.
+
+        Raises
+        ------
+        DestinationError
+            If the path is empty.
+
+        Examples
+        --------
+        >>> Location.of("out/scene").url == os.path.abspath("out/scene")
+        True
+        """
         if isinstance(path, Location):
-            return path
+            return cls.of(path.url, path.storage_options)
         options = dict(getattr(path, "storage_options", None) or {})
         options.update(storage_options or {})
-        if not isinstance(path, str):
-            # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
-            path = str(path)
-        if not path:
-            raise DestinationError("The path is empty: give a prefix such as 'out/scene'.")
-        return cls(os.path.expanduser(path), options)
+        # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
+        text = str(path)
+        if not text:
+            raise DestinationError("The path is empty: give a name such as 'out/scene'.")
+        if "::" in text:
+            return cls(text, options)
+        scheme, separator, rest = text.partition("://")
+        if separator and scheme not in ("file", "local"):
+            return cls(text.rstrip("/") if rest.strip("/") else text, options)
+        return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
+
+    @classmethod
+    def of_prefix(
+        cls,
+        path: PathLike | Location,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        suffix: str = "",
+        example: str = "scene",
+    ) -> Location:
+        """From the first part of file names, such as ``out/scene`` of ``out/scene-00000.tfrecord.gz``.
+
+        Parameters
+        ----------
+        path : str or path-like
+        storage_options : mapping, optional
+        suffix : str
+            An ending that is allowed nevertheless.
+        example : str
+            A name for error messages.
+
+        Raises
+        ------
+        DestinationError
+            If the path names a folder, or ends like one of the files themselves; the message has the name
+            that was probably meant.
+
+        Examples
+        --------
+        >>> Location.of_prefix("out/scene.tfrecord.gz")
+        Traceback (most recent call last):
+        ...
+        xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: file names are made by \
+adding an ending to it. Use 'out/scene'.
+        """
+        text = path.url if isinstance(path, Location) else str(path)
+        folder, slash, name = text.replace(os.sep, "/").rpartition("/")
+        meant = name
+        if name in ("", ".", "..", "~") and text:
+            folder, slash, meant = text.rstrip("/"), "/", ""
+        elif not (suffix and name.endswith(suffix) and name != suffix):
+            meant = _NO_PREFIX.sub("", name)
+        if text and (not meant or meant != name):
+            raise DestinationError(
+                f"{text!r} is not a prefix: file names are made by adding an ending to it. "
+                f"Use {folder + slash + (meant or example)!r}."
+            )
+        return cls.of(path, storage_options)
 
     @cached_property
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        filesystem, path = url_to_fs(self.url, **self.storage_options)
+        try:
+            filesystem, path = url_to_fs(self.url, **self.storage_options)
+        except (ImportError, ValueError) as error:  # a package that is not installed, an unknown protocol
+            raise DestinationError(f"{self.url} cannot be opened: {error}") from error
         return filesystem, str(path)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,10 +154,26 @@ class Location:
         return self._found[1]
 
     @property
+    def _protocols(self) -> frozenset[str]:
+        protocol = self.fs.protocol
+        return frozenset((protocol,) if isinstance(protocol, str) else protocol)
+
+    @property
     def is_local(self) -> bool:
         """Whether it is on this machine's disks: files can be renamed there, and read by other libraries."""
-        protocols = (self.fs.protocol,) if isinstance(self.fs.protocol, str) else self.fs.protocol
-        return "file" in protocols
+        return "file" in self._protocols
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket or container of an object store; None where there are only folders."""
+        return self.path.strip("/").partition("/")[0] if self._protocols & _BUCKETS else None
+
+    @property
+    def _fresh(self) -> fsspec.AbstractFileSystem:
+        """The filesystem without listings that it remembers: other processes write there too."""
+        if not self.is_local:
+            self.fs.invalidate_cache()
+        return self.fs
 
     @property
     def zarr_options(self) -> dict[str, Any] | None:
@@ -108,24 +204,34 @@ class Location:
 
     def exists(self) -> bool:
         """Whether a file or folder is there."""
-        return bool(self.fs.exists(self.path))
+        return bool(self._fresh.exists(self.path))
+
+    def is_folder(self) -> bool:
+        """Whether a folder is there."""
+        return bool(self._fresh.isdir(self.path))
+
+    def entries(self) -> dict[str, bool]:
+        """The names in this folder, sorted, each with whether it is a folder."""
+        found = {
+            str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry["type"] == "directory"
+            for entry in self._fresh.ls(self.path, detail=True)
+            if str(entry["name"]).strip("/") != self.path.strip("/")
+        }
+        return dict(sorted(found.items()))
 
     def size(self) -> int:
         """Bytes of the file."""
-        return int(self.fs.size(self.path))
+        return int(self._fresh.size(self.path))
 
     def siblings(self) -> list[Location]:
         """Files in the same folder whose names start with this one's, sorted by name."""
         folder = self.parent
-        fs, path = folder.fs, folder.path
-        if not fs.exists(path):
+        if not folder.exists():
             return []
-        entries = fs.ls(path, detail=True, refresh=True) if not self.is_local else fs.ls(path, detail=True)
-        names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
         return [
             Location(self.url[: len(self.url) - len(self.name)] + name, self.storage_options)
-            for name in sorted(names)
-            if name.startswith(self.name)
+            for name, is_folder in folder.entries().items()
+            if not is_folder and name.startswith(self.name)
         ]
 
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:
@@ -133,24 +239,31 @@ class Location:
         return bytes(self.fs.cat_file(self.path, start=start, end=end))
 
     def open(self, mode: str = "rb") -> Any:
-        """An open file; on an object store it appears when it is closed."""
-        if self.is_local:
+        """An open file; on an object store it appears when it is closed.
+
+        Raises
+        ------
+        DestinationError
+            If it is opened for writing and that is not possible in this process.
+        """
+        if "w" not in mode:
             # Without fsspec's wrapper, which costs more than small files do.
+            return open(self.path, mode) if self.is_local else self.fs.open(self.path, mode)
+        with self._writing():
+            if not self.is_local:
+                self._make_parent()
+                return self.fs.open(self.path, mode)
             try:
                 return open(self.path, mode)
             except FileNotFoundError:
-                if "w" not in mode:
-                    raise
                 self._make_parent()
                 return open(self.path, mode)
-        if "w" in mode:
-            self._make_parent()
-        return self.fs.open(self.path, mode)
 
     def write_bytes(self, data: bytes) -> None:
         """Write a small file whole or not at all."""
         if not self.is_local:
-            self.fs.pipe_file(self.path, data)
+            with self._writing():
+                self.fs.pipe_file(self.path, data)
             return
         temporary = self.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
         try:
@@ -164,7 +277,8 @@ class Location:
 
     def move(self, target: Location) -> None:
         """Put this file in the place of `target`: a rename where the filesystem has one."""
-        target._make_parent()
+        with target._writing():
+            target._make_parent()
         if not self.is_local:
             self.fs.mv(self.path, target.path)
         else:
@@ -172,27 +286,56 @@ class Location:
 
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder and all in it."""
-        self.fs.rm(self.path, recursive=recursive)
+        self._fresh.rm(self.path, recursive=recursive)
 
-    def require_free(self, if_exists: str) -> None:
-        """Raise `DestinationExistsError` if something is here and `if_exists` is "error".
+    def require_free(self, if_exists: str, *, folder: bool = False) -> None:
+        """Raise `DestinationExistsError` if something is here that may not be replaced.
+
+        Parameters
+        ----------
+        if_exists : {"error", "overwrite"}
+        folder : bool
+            A folder is written, and not a file, which never takes the place of a folder.
 
         Raises
         ------
         OptionError
             If `if_exists` is neither "error" nor "overwrite".
         """
-        if if_exists not in ("error", "overwrite"):
-            raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")
+        check_if_exists(if_exists)
+        self.require_key()
+        if not folder and self.is_folder():
+            raise DestinationExistsError(
+                f"{self} is a folder, and a file cannot replace it: choose another name, or name a file in "
+                f"that folder, such as {self.child('name' + os.path.splitext(self.name)[1])}."
+            )
         if if_exists == "error" and self.exists():
             raise DestinationExistsError(
                 f"{self} exists: choose another name, or replace it with if_exists='overwrite'."
             )
 
     def require_writable(self) -> None:
-        """Raise `DestinationError` if a file cannot be made here; leaves nothing behind."""
-        if not self.is_local:
-            return  # object stores say so at the first PUT; a probe object would cost a request
+        """Raise `DestinationError` if a file cannot be made here; leaves nothing behind.
+
+        In an object store the bucket must exist: none is ever made. Whether its objects can be written is
+        known only at the first one.
+        """
+        self.require_key()
+        if self.is_local:
+            self._require_writable_folder()
+        elif self.bucket is not None:
+            self._require_bucket(self.bucket)
+
+    def require_key(self) -> None:
+        """Raise `DestinationError` if this is a bucket as a whole: what is written has a name in it."""
+        if self.bucket is not None and self.path.strip("/") == self.bucket:
+            scheme = self.url.partition("://")[0]
+            raise DestinationError(
+                f"{self.url} is a bucket without a name in it: add one, such as "
+                f"{scheme}://{self.bucket or 'bucket'}/scene."
+            )
+
+    def _require_writable_folder(self) -> None:
         folder = os.path.abspath(self.parent.path)
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
@@ -204,10 +347,44 @@ class Location:
                 "Choose another folder or change its permissions."
             )
 
+    def _require_bucket(self, bucket: str) -> None:
+        fs = self._fresh
+        if fs.exists(bucket):
+            return
+        # An account that may only write objects cannot look at their bucket; listing gives the reason.
+        try:
+            fs.ls(bucket)
+        except FileNotFoundError:
+            raise DestinationError(
+                f"Cannot write {self.url}: there is no bucket {bucket!r}. Correct its name, or create the "
+                "bucket first."
+            ) from None
+        except PermissionError:
+            return
+        except Exception as error:
+            raise DestinationError(f"Cannot write {self.url}: the bucket {bucket!r} gives {error}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the filesystem refuses is a `DestinationError`, which names the machine too."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            where = ""
+            if self.is_local:
+                where = f" on {socket.gethostname()}. Every process that writes needs access to its folder"
+            raise DestinationError(f"Cannot write {self.url}: {reason}{where}.") from error
+
     def _make_parent(self) -> None:
-        fs = self.fs
         if self.is_local:
             os.makedirs(self.parent.path, exist_ok=True)
-        elif not fs.exists(self.parent.path):
-            with suppress(Exception):  # buckets have no folders; a store that needs none may refuse
-                fs.makedirs(self.parent.path, exist_ok=True)
+        elif self.bucket is None and not self.fs.exists(self.parent.path):
+            with suppress(Exception):  # a store that has no folders may refuse
+                self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def check_if_exists(if_exists: str) -> None:
+    """Raise `OptionError` if the value is neither "error" nor "overwrite"."""
+    if if_exists not in ("error", "overwrite"):
+        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")

@@ -75,6 +75,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     suffix = PurePath(location.name).suffix.lower()
     if suffix not in (".tif", ".tiff", ".zarr"):
         raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
+    if_exists: Any = "overwrite" if arguments.overwrite else "error"
+    if suffix != ".zarr":
+        location.require_free(if_exists)
+    location.require_writable()
     chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
     if arguments.output_bands:
         chosen["output_bands"] = {name: {"type": kind} for name, kind in arguments.output_bands}
@@ -85,13 +89,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
     image = xee_tf.add_bands(*images, crs=arguments.crs)
     options = {name: getattr(arguments, name) for name in _OPTIONS}
-    if_exists: Any = "overwrite" if arguments.overwrite else "error"
     progress = sys.stderr.isatty()
     if suffix == ".zarr":
         xee_tf.predict_to_zarr(model, image, location, if_exists=if_exists, progress=progress, **options)
     else:
-        location.require_free(if_exists)
-        location.require_writable()
         with ProgressBar() if progress else nullcontext():
             _write_tif(model.predict_image(image, merge=False, **options), location)
     print(f"Wrote {location}")

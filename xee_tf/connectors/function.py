@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from xee_tf.connectors.protocol import Arrays, Connector, Signature, TensorInfo
 from xee_tf.errors import ModelError, PredictionError
+from xee_tf.identity import content_hash
 
 __all__ = ["ONE_INPUT", "ONE_OUTPUT", "FunctionConnector"]
 
@@ -71,6 +72,14 @@ class FunctionConnector(Connector):
     def open(self) -> _FunctionConnection:
         """Unpickle the function: its own copy for this process."""
         return _FunctionConnection(cloudpickle.loads(self.pickle), self.name, self.signature())
+
+    def content(self) -> str | None:
+        """The function's code and data; equal for functions that are made by the same script."""
+        try:
+            function = cloudpickle.loads(self.pickle)
+        except Exception:  # of other people's __setstate__; opening the model reports it
+            return None
+        return content_hash((function, self.named))
 
     def signature(self) -> Signature:
         """One input of any kind, or nothing that is known."""

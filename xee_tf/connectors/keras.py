@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from xee_tf.connectors.protocol import Connector
 from xee_tf.connectors.saved_model import load_saved_model
 from xee_tf.connectors.tensorflow import TensorFlowConnection
 from xee_tf.errors import MissingModelError, ModelError
+from xee_tf.identity import content_hash
 from xee_tf.storage import PathLike
 
 __all__ = ["ExportedKerasConnector", "KerasConnector", "keras_connector"]
@@ -74,6 +77,15 @@ class KerasConnector(Connector):
             _export(model, folder, str(self))
             return load_saved_model(folder, str(self))
 
+    def content(self) -> str | None:
+        """Configuration and weights; of a ``.keras`` file not the date when it was saved."""
+        if not zipfile.is_zipfile(self.path):
+            return content_hash(Path(self.path).read_bytes())
+        with zipfile.ZipFile(self.path) as archive:
+            names = sorted(set(archive.namelist()) - {"metadata.json", "config.json"})
+            config = json.loads(archive.read("config.json"), object_pairs_hook=_without_addresses)
+            return content_hash((config, [(name, archive.read(name)) for name in names]))
+
     def version(self) -> Hashable:
         """When the file was written."""
         try:
@@ -93,11 +105,14 @@ class ExportedKerasConnector(Connector):
         SHA-256 of `archive`.
     archive : bytes
         A tar of its SavedModel.
+    described : str or None
+        The hash of its configuration and weights, which a model made again by the same script has too.
     """
 
     name: str
     digest: str
     archive: bytes = field(repr=False, compare=False)
+    described: str | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, model: Any) -> ExportedKerasConnector:
@@ -120,10 +135,14 @@ class ExportedKerasConnector(Connector):
             with tarfile.open(fileobj=buffer, mode="w") as archive:
                 archive.add(folder, arcname=".")
         content = buffer.getvalue()
-        return cls(name, hashlib.sha256(content).hexdigest(), content)
+        return cls(name, hashlib.sha256(content).hexdigest(), content, content_hash(model))
 
     def __str__(self) -> str:
         return self.name
+
+    def content(self) -> str | None:
+        """See `Connector.content`."""
+        return self.described or self.digest
 
     def open(self) -> TensorFlowConnection:
         """Load the exported model."""
@@ -131,6 +150,11 @@ class ExportedKerasConnector(Connector):
             with tarfile.open(fileobj=io.BytesIO(self.archive)) as archive:
                 archive.extractall(folder, filter="data")
             return load_saved_model(folder, self.name)
+
+
+def _without_addresses(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A part of a configuration; Keras numbers shared objects by their addresses in memory."""
+    return {name: value for name, value in pairs if name != "shared_object_id"}
 
 
 def _export(model: Any, folder: str, name: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.identity import content_hash
 from xee_tf.payloads.arrays import Arrays
 
 __all__ = ["Arrays", "Connection", "Connector", "Signature", "TensorInfo", "connected", "times_opened"]
@@ -112,6 +113,14 @@ class Connector(Protocol):
     def version(self) -> Hashable:
         """Changes when the model behind an unchanged description was replaced. Default: never."""
         return None
+
+    def content(self) -> str | None:
+        """A hash of the model, the same in every process; None if it cannot be determined.
+
+        Interrupted predictions are continued only with a model of the same content. Default: of the
+        connector's fields and its `version`.
+        """
+        return content_hash((self, self.version()))
 
     def refusal(self, items: Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]], count: int = 1) -> str:
         """Why so many instances can never be sent at a time, told without their values.

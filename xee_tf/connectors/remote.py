@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from threading import Lock
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from xee_tf.connectors.protocol import Arrays, Connector, Signature, TensorInfo
 from xee_tf.connectors.retrying import Outcome, ask_until
 from xee_tf.connectors.statistics import recorder_of
 from xee_tf.errors import ModelError, OptionError, PredictionError, RecordError
+from xee_tf.identity import content_hash
 from xee_tf.payloads.formats import Payload, Request
 from xee_tf.payloads.sizes import Items
 
@@ -165,6 +166,11 @@ class RemoteConnector(Connector):
     def open(self) -> RemoteConnection:
         """Make the client. Nothing is sent yet."""
         return RemoteConnection(self)
+
+    def content(self) -> str | None:
+        """Where the model is and how it is called; the limits of requests do not change predictions."""
+        names = {each.name for each in fields(self)} - {"flow", "credentials"}
+        return content_hash((str(self), {name: getattr(self, name) for name in sorted(names)}))
 
     def refusal(self, items: Items, count: int = 1) -> str:
         """See `Connector.refusal`: by the encoded size, which is known without the values."""

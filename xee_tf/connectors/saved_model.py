@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Hashable
@@ -12,6 +13,7 @@ from xee_tf.connectors.protocol import Connector, Signature
 from xee_tf.connectors.saved_model_files import read_meta_graph, require_saved_model
 from xee_tf.connectors.tensorflow import TensorFlowConnection, tensor_info
 from xee_tf.errors import ModelError
+from xee_tf.identity import content_hash
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["SavedModelConnector", "load_saved_model", "load_signatures"]
@@ -87,6 +89,19 @@ class SavedModelConnector(Connector):
         return tuple(
             _written(f"{self.path}/{name}") for name in ("saved_model.pb", "variables/variables.index")
         )
+
+    def content(self) -> str | None:
+        """Its files, wherever they are; the fingerprint beside them holds a random number."""
+        folder = Location.of(self.path)
+        found = hashlib.sha256()
+        for path in sorted(folder.fs.find(folder.path)):
+            name = path[len(folder.path) :].strip("/")
+            if name == "fingerprint.pb":
+                continue
+            found.update(f"{name}\0".encode())
+            with folder.fs.open(path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        return content_hash((found.hexdigest(), self.signature_name, self.tag))
 
     @property
     def _is_local(self) -> bool:

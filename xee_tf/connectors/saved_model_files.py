@@ -30,10 +30,10 @@ def require_saved_model(folder: Location) -> None:
 
     Examples
     --------
-    >>> require_saved_model(Location.of("no-such-model"))
+    >>> require_saved_model(Location.of("memory://nothing"))
     Traceback (most recent call last):
         ...
-    xee_tf.errors.MissingModelError: There is no SavedModel at no-such-model: the path does not exist.
+    xee_tf.errors.MissingModelError: There is no SavedModel at memory://nothing: the path does not exist.
     """
     if folder.child("saved_model.pb").exists():
         return

@@ -165,7 +165,7 @@ def export_image(
     options = {**locals(), **earth_engine}
     for name in ("image", "path", "progress", "compute", "earth_engine"):
         del options[name]
-    jobs = _jobs(image, Location.of(path, storage_options), **options)
+    jobs = _jobs(image, Location.of_prefix(path, storage_options), **options)
     for message in jobs[0].plan.warnings:
         warnings.warn(message, UserWarning, stacklevel=2)
     for job in jobs:
@@ -208,7 +208,7 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> E
     """
     for name in ("progress", "compute"):
         options.pop(name, None)
-    location = None if path is None else Location.of(path, options.get("storage_options"))
+    location = None if path is None else Location.of_prefix(path, options.get("storage_options"))
     jobs = _jobs(image, location or Location(""), **options)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -11,18 +15,26 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xee_tf.errors import DestinationExistsError
-from xee_tf.georef import read_georef
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.model.image import inner_dims, predict_image
 from xee_tf.model.options import PredictOptions
+from xee_tf.model.resuming import Description, describe_run, difference
 from xee_tf.model.spec import Model
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, check_if_exists
+from xee_tf.stores import (
+    PREDICTION,
+    beside,
+    foreign_entry,
+    replace_store,
+    require_our_store,
+    store_attributes,
+)
 
 __all__ = ["predict_to_zarr"]
 
-_WHAT = "xee_tf_prediction"  # the attribute of a store that says what it is
-_BEGUN, _PREPARED, _CHUNK = "begun", "prepared", "chunk-"  # notes beside it, while it is written
+_BEGUN, _PREPARED, _CHUNK = "begun", "prepared", "chunk-"  # notes beside a store, while it is written
+_NOTE = re.compile(rf"{_BEGUN}|{_PREPARED}|{_CHUNK}[\d-]+|.*\.tmp")
 
 
 def predict_to_zarr(
@@ -42,17 +54,24 @@ def predict_to_zarr(
     what is noted is never predicted again, and what an interruption left half-written is. The folder goes
     when all is there; a store that is complete is left alone.
 
+    A run is continued only if it is the same work: the same function or model, by code and weights, the
+    same options, bands, pixels and grid. ``batch_size`` and ``skip_masked`` may change.
+
     Parameters
     ----------
     model : Model
     image : Dataset or DataArray
-        The same one when a run is continued; that is not checked beyond its bands, grid and dtypes.
+        Its attributes and coordinates are stored too, as far as Zarr can hold them: texts, numbers and
+        times, and no lazy coordinates.
     store : str or path-like
-        ``.zarr`` folder, local or any URL that fsspec knows.
+        ``.zarr`` folder, local or any URL that fsspec knows. A relative path means the current folder.
     resume : bool
         Continue what is there. False: begin anew.
     if_exists : {"error", "overwrite"}, optional
-        What to do with a store that cannot be continued, or shall not be.
+        What to do with a store that cannot be continued, or shall not be. "overwrite" replaces stores that
+        this package wrote and empty folders, and nothing else. On a local disk the old store stays until
+        the new one, ``<store>.replacement`` until then, is complete. In an object store the old one is
+        deleted before the first chunk is predicted.
     progress : bool
         Show a bar.
     storage_options : mapping, optional
@@ -68,7 +87,9 @@ def predict_to_zarr(
     Raises
     ------
     DestinationExistsError
-        If the store exists and holds something else, or `resume` is False.
+        If the store exists and holds something else, which is named, or `resume` is False.
+    DestinationError
+        If the store cannot be written.
     OptionError, GeoreferenceError, ModelError, PredictionError
         As predicting does. What was finished before an error is kept.
 
@@ -83,28 +104,35 @@ def predict_to_zarr(
     >>> float(found.twice[3, 3]), found.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """
+    check_if_exists(if_exists)
+    if "merge" in options:
+        raise OptionError("merge is not an option here: the store holds the predictions alone.")
     location = Location.of(store, storage_options)
+    location.require_key()
     predicted = predict_image(model, image, merge=False, **options)
-    notes = _notes(location)
-    what = _describe(model, predicted, options)
+    description = describe_run(model, image, predicted, options)
+    target, replacement = location, _replacement(location)
     if location.exists():
-        difference = _difference(location, what) if resume else "resume is False"
-        if difference and if_exists == "error":
+        found = _difference(location, description) if resume else "resume is False"
+        if found and if_exists == "error":
             raise DestinationExistsError(
-                f"{location} exists and cannot be continued: {difference}. Choose another name, or replace "
+                f"{location} exists and cannot be continued: {found}. Choose another name, or replace "
                 "it with if_exists='overwrite'."
             )
-        if difference:
-            _forget(notes)
-            location.remove(recursive=True)
-        elif not notes.child(_BEGUN).exists():
+        if found:
+            require_our_store(location)
+            target = replacement
+        elif not _notes(location).child(_BEGUN).exists():
             return location  # it is complete
-    else:
-        _forget(notes)
+    elif replacement.exists() and not _difference(replacement, description):
+        target = replacement  # it was to be put in place
+    target.require_writable()
+    if not (resume and target.exists() and not _difference(target, description)):
+        _remove(target)
+    notes = _notes(target)
     if not notes.child(_PREPARED).exists():
-        location.require_writable()
         notes.child(_BEGUN).write_bytes(b"")
-        _prepare(predicted, location, what)
+        _prepare(predicted, target, description)
         notes.child(_PREPARED).write_bytes(b"")
     chunks = _outer_chunks(predicted)
     finished = {file.name for file in notes.child(_CHUNK).siblings()}
@@ -112,8 +140,11 @@ def predict_to_zarr(
     if indices:
         bands = {str(name): band.data for name, band in predicted.data_vars.items()}
         edges = tuple(tuple(np.cumsum([0, *sizes]).tolist()) for sizes in chunks)
-        writer = _ChunkWriter(location, tuple(bands), edges)
+        writer = _ChunkWriter(target, tuple(bands), edges)
         run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+    if target != location:
+        replace_store(target, location)
+        _forget(_notes(location))
     _forget(notes)
     return location
 
@@ -137,19 +168,29 @@ class _ChunkWriter:
     def __call__(self, index: tuple[int, ...], blocks: Sequence[npt.NDArray[Any]]) -> None:
         import zarr
 
-        group = zarr.open_group(
-            self.location.url, mode="r+", storage_options=self.location.zarr_options, use_consolidated=False
-        )
         spans = [slice(*edge[at : at + 2]) for edge, at in zip(self.edges, index, strict=True)]
-        for name, block in zip(self.bands, blocks, strict=True):
-            inner = [slice(None)] * (block.ndim - len(spans))
-            group[name][(*spans[:-2], *inner, *spans[-2:])] = block  # type: ignore[index]
+        try:
+            group = zarr.open_group(
+                self.location.url,
+                mode="r+",
+                storage_options=self.location.zarr_options,
+                use_consolidated=False,
+            )
+            for name, block in zip(self.bands, blocks, strict=True):
+                inner = [slice(None)] * (block.ndim - len(spans))
+                group[name][(*spans[:-2], *inner, *spans[-2:])] = block  # type: ignore[index]
+        except OSError as error:
+            raise DestinationError(
+                f"A chunk of {self.location} cannot be written on {socket.gethostname()}: {error}. All "
+                "processes that predict need access to the store."
+            ) from error
         _notes(self.location).child(_marker(index)).write_bytes(b"")
 
 
-def _prepare(predicted: xr.Dataset, location: Location, what: Mapping[str, Any]) -> None:
+def _prepare(predicted: xr.Dataset, location: Location, description: Description) -> None:
     """The store with its coordinates and what it is, and no pixel in it."""
-    predicted.assign_attrs({**predicted.attrs, _WHAT: json.dumps(what)}).to_zarr(
+    storable = _storable(predicted)
+    storable.assign_attrs({**storable.attrs, PREDICTION: json.dumps(description)}).to_zarr(
         location.url,
         mode="w",
         compute=False,
@@ -158,41 +199,91 @@ def _prepare(predicted: xr.Dataset, location: Location, what: Mapping[str, Any])
     )
 
 
-def _describe(model: Model, predicted: xr.Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same for a run to be continued, as JSON has it."""
-    georef = read_georef(predicted)
-    described = {
-        "model": str(model.connector),
-        "version": str(model.connector.version()),
-        "bands": {
-            str(name): [
-                str(band.dtype),
-                list(band.sizes.items()),
-                [list(sizes) for sizes in band.chunks or ()],
-            ]
-            for name, band in predicted.data_vars.items()
-        },
-        "crs": georef.crs_text,
-        "transform": list(georef.affine)[:6],
-        "options": {name: str(value) for name, value in sorted(options.items())},
+def _storable(predicted: xr.Dataset) -> xr.Dataset:
+    """The result without attributes and coordinates that Zarr cannot hold, and without lazy coordinates."""
+    coords = {name: _as_stored(coord) for name, coord in predicted.coords.items()}
+    bands = {
+        name: xr.Variable(band.dims, band.data, _storable_attrs(band.attrs), band.encoding)
+        for name, band in predicted.data_vars.items()
     }
-    found: dict[str, Any] = json.loads(json.dumps(described))
+    stored = {name: coord for name, coord in coords.items() if coord is not None}
+    return xr.Dataset(bands, stored, _storable_attrs(predicted.attrs))
+
+
+def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
+    """A coordinate as it is stored; None if that is not possible."""
+    import zarr
+
+    if coord.chunks is not None:
+        return None
+    values = coord.values
+    with suppress(UnicodeDecodeError):
+        if values.dtype.kind not in "biufcmM":
+            # Zarr's own specification has texts of any length, but none of a fixed one.
+            values = np.asarray(np.char.decode(values) if values.dtype.kind == "S" else values, dtype=object)
+    calendar = {key: coord.encoding[key] for key in ("units", "calendar") if key in coord.encoding}
+    for encoding in (calendar, {}):
+        stored = xr.Variable(coord.dims, values, _storable_attrs(coord.attrs), encoding)
+        with suppress(Exception), warnings.catch_warnings():  # of xarray's and Zarr's encoders
+            warnings.simplefilter("error")
+            xr.Dataset(coords={coord.name: stored}).to_zarr(zarr.storage.MemoryStore(), consolidated=False)
+            return stored
+    return None
+
+
+def _storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes that JSON has: texts, numbers, truths, and lists and mappings of these."""
+    found = {}
+    for name, value in attrs.items():
+        plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        try:
+            json.dumps(plain, allow_nan=False)
+        except (TypeError, ValueError):
+            continue
+        if isinstance(name, str) and type(plain) in (str, int, float, bool, list, tuple, dict, type(None)):
+            found[name] = value
     return found
 
 
-def _difference(location: Location, what: Mapping[str, Any]) -> str:
-    """Why a store is not the one that would be written; empty if it is."""
-    import zarr
-
-    try:
-        group = zarr.open_group(location.url, mode="r", storage_options=location.zarr_options)
-        there = json.loads(str(group.attrs[_WHAT]))
-    except (KeyError, ValueError, FileNotFoundError):
+def _difference(location: Location, description: Description) -> str:
+    """Why a store is not the one that would be written; empty if it is, as far as it was written."""
+    attributes = store_attributes(location) or {}
+    if _is_unprepared(location):
+        return ""
+    if PREDICTION not in attributes:
         return "it holds no prediction that was begun by this function"
-    for name, value in what.items():
-        if there.get(name) != value:
-            return f"its {name} is {there.get(name)!r}, and would be {value!r}"
-    return ""
+    try:
+        there = json.loads(str(attributes[PREDICTION]))
+    except ValueError:
+        there = None
+    return difference(there, description)
+
+
+def _is_unprepared(store: Location) -> bool:
+    """Whether a run was interrupted before its store had metadata; nobody else's files are in it."""
+    notes = _notes(store)
+    begun = notes.child(_BEGUN).exists() and not notes.child(_PREPARED).exists()
+    return begun and store.is_folder() and not foreign_entry(store)
+
+
+def _replacement(location: Location) -> Location:
+    """Where the store is written that takes the place of another one."""
+    return beside(location, ".replacement") if location.is_local else location
+
+
+def _remove(store: Location) -> None:
+    """Delete a store that is not continued, and the notes about it."""
+    notes = _notes(store)
+    if notes.exists() and (strange := [name for name in notes.entries() if not _NOTE.fullmatch(name)]):
+        raise DestinationExistsError(
+            f"{notes}, where progress is noted, holds {strange[0]!r}: choose another name for the store, or "
+            "move that folder."
+        )
+    if store.exists():
+        if not _is_unprepared(store):
+            require_our_store(store)
+        store.remove(recursive=True)
+    _forget(notes)
 
 
 def _outer_chunks(predicted: xr.Dataset) -> tuple[tuple[int, ...], ...]:

@@ -170,7 +170,7 @@ def open_sources(
 
 
 def _matching(location: Location) -> list[Location]:
-    if not any(sign in location.url for sign in "*?["):
+    if not any(sign in location.url for sign in "*?[") or location.exists():
         return [location]
     fs = location.fs
     paths = sorted(fs.glob(location.path))

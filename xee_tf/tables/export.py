@@ -181,7 +181,8 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
     OptionError, DestinationError
         If `if_exists` is unknown, the file exists, or there is no permission to write it.
     """
-    target = table_location(path, storage_options)
+    prefix = Location.of_prefix(path, storage_options, suffix=SUFFIX, example="table")
+    target = table_location(prefix)
     target.require_free(if_exists)
     target.require_writable()
     return target
@@ -210,13 +211,13 @@ def write_table(
     return result
 
 
-def table_location(path: PathLike, storage_options: Mapping[str, Any] | None = None) -> Location:
+def table_location(path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
     """The file of a table export: its prefix, or its full name.
 
     Examples
     --------
-    >>> table_location("out/sites").url, table_location("out/sites.tfrecord.gz").url
-    ('out/sites.tfrecord.gz', 'out/sites.tfrecord.gz')
+    >>> table_location("memory://sites").url, table_location("memory://sites.tfrecord.gz").url
+    ('memory://sites.tfrecord.gz', 'memory://sites.tfrecord.gz')
     """
     location = Location.of(path, storage_options)
     return location if location.name.endswith(SUFFIX) else location.with_suffix(SUFFIX)

@@ -85,6 +85,7 @@ def upload_table(
     if suffix not in _FORMATS:
         raise OptionError(f"{target} must end with .parquet (GeoParquet) or .gpkg (GeoPackage).")
     target.require_free(if_exists)
+    target.require_writable()
     place = read_crs(crs, "crs", "Give one that pyproj understands, for example crs='EPSG:4326'.")
     names = [x_column, y_column]
     if place.is_geographic:

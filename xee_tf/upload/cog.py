@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from threading import Lock
@@ -15,10 +17,13 @@ import dask
 import dask.array as da
 import numpy.typing as npt
 import rasterio
+import rasterio.errors
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.windows import Window
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import DestinationError, OptionError
+from xee_tf.georef.crs import read_crs
 from xee_tf.georef.reference import GridLike
 from xee_tf.storage import Location
 
@@ -55,6 +60,8 @@ def write_cog(
     ------
     OptionError
         If there are more bands than a GeoTIFF holds.
+    DestinationError
+        If the file cannot be written, for example because the disk is full.
     """
     count = sum(map(len, names.values()))
     if count > _MAX_BANDS:
@@ -78,7 +85,7 @@ def write_cog(
         "height": height,
         "count": count,
         "dtype": dtype,
-        "crs": rasterio.crs.CRS.from_user_input(grid.crs),
+        "crs": _raster_crs(grid.crs),
         "transform": grid.affine,
         "nodata": nodata,
         "tiled": True,
@@ -91,41 +98,113 @@ def write_cog(
     }
     try:
         with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
-            with rasterio.open(plain, "w", **profile) as file:
-                file.descriptions = tuple(chain.from_iterable(names.values()))
+            with _open_raster(plain, profile, location) as raster:
+                raster.file.descriptions = tuple(chain.from_iterable(names.values()))
                 ends = accumulate(map(len, names.values()), initial=0)
-                targets = [_BandTarget(file, range(a + 1, b + 1)) for a, b in pairwise(ends)]
+                targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
                 # Threads whatever the scheduler: an open file does not travel.
                 with dask.config.set(scheduler="threads"):
-                    da.store(list(arrays.values()), targets, lock=Lock())
-            rasterio.shutil.copy(
-                plain,
-                cog,
-                driver="COG",
-                blocksize=block,
-                compress="deflate",
-                predictor="yes",
-                bigtiff="if_safer",
-                overview_resampling="nearest",
-                num_threads="all_cpus",
-            )
+                    da.store(list(arrays.values()), targets, lock=False)
+            with _writing(location):
+                rasterio.shutil.copy(
+                    plain,
+                    cog,
+                    driver="COG",
+                    blocksize=block,
+                    compress="deflate",
+                    predictor="yes",
+                    bigtiff="if_safer",
+                    overview_resampling="nearest",
+                    num_threads="all_cpus",
+                )
+                _require_whole(cog)
         if local:
             Location(str(cog)).move(location)
         else:
             location.fs.put_file(str(cog), location.path)
     finally:
-        for leftover in (plain, cog):
+        for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
             leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(location: Location) -> Iterator[None]:
+    """What GDAL cannot write is a `DestinationError`; what it cannot read of an image keeps its error."""
+    try:
+        yield
+    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
+        raise DestinationError(f"Cannot write {location}: {error}") from error
+
+
+def _raster_crs(crs: Any) -> rasterio.crs.CRS:
+    """A CRS for GDAL, which would open a URL or a file that stands in the place of one.
+
+    Raises
+    ------
+    GeoreferenceError
+        If PROJ does not know it.
+    """
+    return rasterio.crs.CRS.from_wkt(read_crs(crs).to_wkt())
+
+
+def _require_whole(cog: Path) -> None:
+    """Read the last tile of a file: where the disk is full, GDAL reports only some of its failures."""
+    with rasterio.open(cog) as file:
+        rows, columns = file.block_shapes[0]
+        top, left = (file.height - 1) // rows * rows, (file.width - 1) // columns * columns
+        file.read(window=Window(left, top, file.width - left, file.height - top))
+
+
+@dataclass(frozen=True)
+class _Raster:
+    """An open GeoTIFF that several threads write, one at a time.
+
+    When a chunk fails, Dask raises while threads still compute others; they must not touch a dataset that is
+    closed, which would end the process. So whoever closes it waits for the lock, and whoever comes later
+    finds it closed.
+    """
+
+    file: Any
+    location: Location
+    lock: Lock = field(default_factory=Lock)
+
+    def write(self, values: npt.NDArray[Any], bands: Sequence[int], window: Window) -> None:
+        """Write a window, unless the file is closed.
+
+        Raises
+        ------
+        DestinationError
+            If it is closed.
+        """
+        with self.lock, _writing(self.location):
+            if self.file.closed:
+                raise DestinationError("Another chunk has failed; nothing more is written.")
+            self.file.write(values, bands, window=window)
+
+    def close(self) -> None:
+        """Close the file when nobody writes."""
+        with self.lock, _writing(self.location):
+            self.file.close()
+
+
+@contextmanager
+def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> Iterator[_Raster]:
+    with _writing(location):
+        raster = _Raster(rasterio.open(path, "w", **profile), location)
+    try:
+        yield raster
+    finally:
+        raster.close()
 
 
 @dataclass(frozen=True)
 class _BandTarget:
     """The steps of one band in an open GeoTIFF, as a target of `dask.array.store`."""
 
-    file: Any
+    raster: _Raster
     bands: range
 
     def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
         # Further dimensions come whole.
         window = Window.from_slices(*key[-2:])
-        self.file.write(values.reshape(-1, *values.shape[-2:]), list(self.bands), window=window)
+        self.raster.write(values.reshape(-1, *values.shape[-2:]), list(self.bands), window)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,11 +15,13 @@ import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.export.clear import clear
 from xee_tf.reading.image import lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
+from xee_tf.stores import IMAGE, beside, replace_store, require_our_store
 from xee_tf.upload.cog import write_cog
 
 __all__ = ["upload_image"]
@@ -72,7 +74,8 @@ def upload_image(
         Values a pixel of array bands, where they cannot be told from the length of the records; see
         `xee_tf.open_image`.
     if_exists : {"error", "overwrite"}, optional
-        What to do where the destination exists.
+        What to do where the destination exists. "overwrite" replaces files, and of folders only Zarr stores
+        that this package wrote; the old one stays until the new one is complete.
     progress : bool, optional
         Show a bar.
     storage_options : mapping, optional
@@ -109,7 +112,7 @@ def upload_image(
     """
     location = Location.of(destination, storage_options)
     write = _format_of(location)
-    location.require_free(if_exists)
+    _require_free(location, if_exists, folder=write is _write_zarr)
     reader = open_reader(
         mixer,
         records,
@@ -123,6 +126,13 @@ def upload_image(
     with ProgressBar() if progress else nullcontext():
         write(reader, arrays, location, nodata)
     return location
+
+
+def _require_free(location: Location, if_exists: str, *, folder: bool) -> None:
+    """Check that the destination does not exist, or may be replaced."""
+    location.require_free(if_exists, folder=folder)
+    if folder and location.exists():
+        require_our_store(location)
 
 
 def _format_of(location: Location) -> Any:
@@ -232,18 +242,14 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    local = location.is_local
-    target = Location(f"{location.url.rstrip('/')}.{uuid.uuid4().hex[:8]}.tmp") if local else location
-    existed = location.exists()
+    dataset.attrs[IMAGE] = 1  # the version of this layout
+    target = beside(location, f".{uuid.uuid4().hex[:8]}.tmp")
+    if not location.is_local and not location.exists():
+        target = location  # nothing to keep, and objects are not renamed but copied
     try:
-        if existed and not local:
-            location.remove(recursive=True)
         dataset.to_zarr(target.url, mode="w", consolidated=False, storage_options=location.zarr_options)
-        if local:
-            if existed:
-                location.remove(recursive=True)
-            target.move(location)
     except BaseException:
-        with suppress(OSError):
-            target.remove(recursive=True)
+        clear(target)
         raise
+    if target != location:
+        replace_store(target, location)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import RecordError
+from xee_tf.errors import DestinationError, RecordError
 from xee_tf.records.example import FeatureTypes
 from xee_tf.records.members import (
     MEMBER_HEADER,
@@ -101,6 +101,8 @@ class PredictionWriter:
         if_exists: Literal["error", "overwrite"] = "error",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if str(path).endswith("/"):
+            raise DestinationError(f"{str(path)!r} is a folder: name a file, such as '{path}p.tfrecord.gz'.")
         self.location = Location.of(path, storage_options)
         self.mixer = mixer if isinstance(mixer, Mixer) else Mixer.read(mixer, storage_options)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed

@@ -1,0 +1,164 @@
+"""GeoTIFFs that fail while they are written: an error, no leftovers, and a process that lives on."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+import xee_tf
+from tests.rasters import random_band, raster
+from xee_tf import DestinationError, Model, PredictionError, RecordError
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.storage import Location
+from xee_tf.upload.cog import _open_raster, write_cog
+
+ROOT = Path(__file__).parents[1]
+SIDE, CHUNK = 96, 32
+GRID = PatchGrid(
+    Size(x=SIDE, y=SIDE), Size(x=32, y=32), Size(x=0, y=0), Affine(30, 0, 7e5, 0, -30, 5e6), "EPSG:32633"
+)
+
+
+def export(folder):
+    """A plain export of several shards, one of them with a flipped bit."""
+    ds = raster({"B4": random_band((512, 512))}).chunk(y=64, x=64)
+    result = ds.tfexport(folder / "s", patch_dimensions=32, compressed=False, max_file_size=60_000)
+    path = Path(result.files[len(result.files) // 2].path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return folder / "s-mixer.json"
+
+
+def run(code, *arguments):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=300,
+    )
+
+
+def test_a_corrupt_record_is_an_error_every_time(tmp_path):
+    """In a process of its own: what goes wrong here ends the process."""
+    code = (
+        "import sys, xee_tf\n"
+        "for _ in range(30):\n"
+        "    try:\n"
+        "        xee_tf.upload_image(None, sys.argv[1], sys.argv[2], if_exists='overwrite')\n"
+        "    except xee_tf.RecordError:\n"
+        "        print('refused')\n"
+    )
+    done = run(code, export(tmp_path), tmp_path / "u.tif")
+    assert (done.returncode, done.stdout.split()) == (0, ["refused"] * 30), done.stderr
+    assert not list(tmp_path.glob("*u.tif*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_old_file_stays_when_a_new_one_fails(tmp_path):
+    (tmp_path / "u.tif").write_text("the old one")
+    with pytest.raises(RecordError):
+        xee_tf.upload_image(None, export(tmp_path), tmp_path / "u.tif", if_exists="overwrite")
+    assert (tmp_path / "u.tif").read_text() == "the old one"
+    assert not list(tmp_path.glob(".*"))
+
+
+class Failing:
+    """Fails at one chunk, while others are slower than it."""
+
+    def __init__(self, number, error):
+        self.number, self.error = number, error
+
+    def __call__(self, block, block_info=None):
+        row, column = block_info[0]["chunk-location"]
+        if row * (SIDE // CHUNK) + column == self.number:
+            raise self.error
+        time.sleep(0.01)
+        return block
+
+
+ERRORS = [RecordError("corrupt"), rasterio.errors.RasterioIOError("a tile of the image"), KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_failure_at_any_chunk_leaves_nothing(error, tmp_path):
+    band = da.from_array(random_band((SIDE, SIDE)), chunks=CHUNK)
+    for number in range((SIDE // CHUNK) ** 2):
+        failing = band.map_blocks(Failing(number, error), dtype=band.dtype, meta=np.empty((0, 0), band.dtype))
+        with pytest.raises(type(error)):
+            write_cog(Location.of(tmp_path / "u.tif"), {"B": failing}, {"B": ["B"]}, GRID, None)
+        assert not list(tmp_path.iterdir())
+    time.sleep(0.05)  # what was still computed has come to an end
+    write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, GRID, None)
+    with rasterio.open(tmp_path / "u.tif") as file:
+        np.testing.assert_array_equal(file.read(1), band)
+
+
+def test_a_chunk_that_comes_late_finds_the_file_closed(tmp_path):
+    profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
+    location = Location.of(tmp_path / "b.tif")
+    with _open_raster(tmp_path / "a.tif", {**profile, "transform": GRID.affine}, location) as raster_file:
+        raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
+    with pytest.raises(DestinationError, match="Another chunk has failed"):
+        raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
+
+
+def test_a_full_disk_is_an_error(tmp_path):
+    """A limit on the size of files stands for it: of the plain file, of the final one, of its last bytes."""
+    values = np.random.default_rng(0).random((512, 512), dtype="f4")
+    raster({"B4": values}).tfexport(tmp_path / "s", patch_dimensions=64)
+    whole = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "whole.tif").size()
+    code = (
+        "import resource, signal, sys, xee_tf\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "for limit in map(int, sys.argv[3:]):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
+        "    try:\n"
+        "        xee_tf.upload_image(None, sys.argv[1], sys.argv[2])\n"
+        "        print('written')\n"
+        "    except xee_tf.DestinationError as error:\n"
+        "        print('u.tif' in str(error))\n"
+    )
+    limits = [100_000, values.nbytes // 2, whole - 100_000, whole - 1_000]
+    done = run(code, tmp_path / "s-mixer.json", tmp_path / "u.tif", *limits)
+    assert done.stdout.split() == ["True"] * len(limits), done.stderr
+    assert not list(tmp_path.glob("*u.tif*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_shell_leaves_nothing_when_a_model_fails(tmp_path):
+    from xee_tf.cli.predict import _write_tif
+
+    def fails(pixels):
+        if pixels.max() > 110:
+            raise RuntimeError("too bright")
+        return pixels[..., 0]
+
+    ds = raster({"B4": random_band((128, 128))}).chunk(x=32, y=32)
+    model = Model.from_function(fails, input_tile_size=16, output_bands=["p"])
+    for _ in range(5):
+        with pytest.raises(PredictionError, match="too bright"):
+            _write_tif(model.predict_image(ds, merge=False), Location.of(tmp_path / "p.tif"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "crs", ["http://127.0.0.1:9/crs", "/etc/hostname", "file:///etc/hostname", "crs.prj"]
+)
+def test_a_crs_is_never_fetched_or_read_from_a_file(crs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "crs.prj").write_text(rasterio.crs.CRS.from_epsg(32633).to_wkt())
+    band = da.zeros((SIDE, SIDE), chunks=CHUNK, dtype="u1")
+    grid = PatchGrid(GRID.shape, GRID.patch, GRID.margin, GRID.affine, crs)
+    with pytest.raises(xee_tf.GeoreferenceError, match="cannot be understood"):
+        write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, grid, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]

@@ -1,0 +1,267 @@
+"""What makes two functions, models and images the same work."""
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xee_tf import Model
+from xee_tf.identity import content_hash
+
+ROOT = Path(__file__).parents[1]
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def function_of(source, name="f", **names):
+    """A function as a script or a notebook makes it."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(names)
+    exec(compile(source, f"<cell {np.random.default_rng().integers(1 << 40)}>", "exec"), module.__dict__)
+    return getattr(module, name)
+
+
+def content(function, **options):
+    return Model.from_function(function, input_tile_size=8, **options).connector.content()
+
+
+@given(values)
+def test_a_copy_has_the_same_hash(value):
+    assert content_hash(value) is not None
+    assert content_hash(cloudpickle.loads(cloudpickle.dumps(value))) == content_hash(value)
+
+
+@given(values, values)
+def test_other_values_have_other_hashes(one, two):
+    if repr(one) != repr(two):
+        assert content_hash(one) != content_hash(two)
+
+
+SAME = [
+    ("f = lambda b: 2 * b", "# another line\n\n\nf = lambda b: 2 * b  # a remark"),
+    ("K = 2\ndef f(b): return K * b", "K = 1 + 1\nU = 5\ndef f(b): return K * b"),
+    (
+        "cache = None\ndef f(b):\n    global cache\n    cache = cache or 1\n    return b * cache",
+        "cache = 1\ndef f(b):\n    global cache\n    cache = cache or 1\n    return b * cache",
+    ),
+]
+OTHER = [
+    ("f = lambda b: 2 * b", "f = lambda b: 3 * b"),
+    ("f = lambda b: 2 * b", "f = lambda b: 2 + b"),
+    ("f = lambda b: 2 * b", "f = lambda b: 2.0 * b"),
+    ("f = lambda b, k=1: k * b", "f = lambda b, k=2: k * b"),
+    ("f = lambda b, *, k=1: k * b", "f = lambda b, *, k=2: k * b"),
+    ("K = 2\ndef f(b): return K * b", "K = 3\ndef f(b): return K * b"),
+    ("import numpy as np\nf = lambda b: np.sin(b)", "import numpy as np\nf = lambda b: np.cos(b)"),
+    ("def g(b): return b\ndef f(b): return g(b)", "def g(b): return -b\ndef f(b): return g(b)"),
+    ("def f(b): return (lambda q: q + 1)(b)", "def f(b): return (lambda q: q + 2)(b)"),
+    ("def f(b): return b if 'x' in {'x', 'y'} else 0", "def f(b): return b if 'x' in {'x', 'z'} else 0"),
+    (
+        "def make(k):\n    return lambda b: k * b\nf = make(2)",
+        "def make(k):\n    return lambda b: k * b\nf = make(3)",
+    ),
+    (
+        "class C:\n    k = 1\n    def __call__(self, b): return b * self.k\nf = C()",
+        "class C:\n    k = 2\n    def __call__(self, b): return b * self.k\nf = C()",
+    ),
+    (
+        "class C:\n    def __call__(self, b): return b\nf = C()",
+        "class C:\n    def __call__(self, b): return -b\nf = C()",
+    ),
+    (
+        "from functools import partial\ndef g(k, b): return k * b\nf = partial(g, 1)",
+        "from functools import partial\ndef g(k, b): return k * b\nf = partial(g, 2)",
+    ),
+    (
+        "import numpy as np\nW = np.arange(3)\nf = lambda b: b @ W",
+        "import numpy as np\nW = np.arange(3) + 1\nf = lambda b: b @ W",
+    ),
+    (
+        "import numpy as np\nW = np.arange(3)\nf = lambda b: b @ W",
+        "import numpy as np\nW = np.arange(3.0)\nf = lambda b: b @ W",
+    ),
+]
+
+
+@pytest.mark.parametrize(("one", "two"), SAME)
+def test_what_does_not_change_a_function(one, two):
+    assert content(function_of(one)) == content(function_of(two))
+
+
+@pytest.mark.parametrize(("one", "two"), OTHER)
+def test_what_changes_a_function(one, two):
+    assert content(function_of(one)) == content(function_of(one))
+    assert content(function_of(one)) != content(function_of(two))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    factor: float
+    weights: object = None
+
+    def __call__(self, pixels):
+        return self.factor * pixels
+
+    def twice(self, pixels):
+        return 2 * self(pixels)
+
+
+def even(n):
+    return n == 0 or odd(n - 1)
+
+
+def odd(n):
+    return n != 0 and even(n - 1)
+
+
+@functools.lru_cache
+def slow(n):
+    return n
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (Scale(1.0), Scale(2.0)),
+        (Scale(1.0).twice, Scale(2.0).twice),
+        (Scale(1.0, np.arange(4)), Scale(1.0, np.arange(4)[::-1])),
+        (even, odd),
+        (np.sin, np.cos),
+        (slow, even),
+        (np.vectorize(even), np.vectorize(odd)),
+        (str.upper, str.lower),
+        ("a".join, "b".join),
+    ],
+    ids=range(9),
+)
+def test_other_callables(one, two):
+    assert content(one) == content(one) is not None
+    assert content(one) != content(two)
+    assert content(one) != content(one, named=True)
+
+
+def test_cycles_and_shared_parts():
+    loop = [1]
+    loop.append(loop)
+    again = [1]
+    again.append(again)
+    assert content_hash(loop) == content_hash(again) != content_hash([1, [1]])
+    part = [2]
+    assert content_hash([part, part]) == content_hash([[2], [2]])
+
+
+def test_an_object_may_name_its_own_content():
+    class Named:
+        def __init__(self, name):
+            self.name, self.counter = name, np.random.default_rng().random()
+
+        def __call__(self, pixels):
+            return pixels
+
+        def __dask_tokenize__(self):
+            return self.name
+
+    assert content(Named("forest-7")) == content(Named("forest-7")) != content(Named("forest-8"))
+
+
+def test_what_cannot_be_determined_is_no_hash():
+    class Broken:
+        def __reduce_ex__(self, protocol):
+            raise TypeError("no")
+
+    assert content_hash(Broken()) is None
+    assert content_hash([1, Broken()]) is None
+
+
+def test_the_same_in_every_process(tmp_path):
+    code = (
+        "import functools, numpy as np\n"
+        "from xee_tf.identity import content_hash\n"
+        "from tests.test_identity import Scale, even, function_of, OTHER\n"
+        "K = {'a', 'b', 'c'}\n"
+        "def f(b, scale={'x': 1.5}): return b * scale['x'] if 'a' in K else g(b)\n"
+        "g = lambda b: np.tanh(b) in {'u', 'v', 'w'}\n"
+        "for each in (f, g, functools.partial(f, scale=K), Scale(2.0, np.arange(3)), even, Scale,\n"
+        "             *(function_of(source) for pair in OTHER for source in pair)):\n"
+        "    print(content_hash(each))\n"
+    )
+    found = []
+    for seed in "12":
+        script = tmp_path / seed / "script.py"
+        script.parent.mkdir()
+        script.write_text("\n" * int(seed) + code)
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=100)
+        assert not done.returncode, done.stderr
+        found.append(done.stdout.split())
+    assert found[0] == found[1]
+    assert len(found[0]) == 6 + 2 * len(OTHER)
+    assert "None" not in found[0]
+
+
+# -- Models ------------------------------------------------------------------------------------------
+
+
+def keras_model(seed, units=2):
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((8, 8, 2), name="pixels"), keras.layers.Conv2D(units, 1, name="conv")]
+    return keras.Sequential(layers, name="small")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_keras_models_are_their_configuration_and_weights(tmp_path):
+    found = {}
+    for name, seed, units in (("one", 1, 2), ("same", 1, 2), ("weights", 2, 2), ("layers", 1, 3)):
+        model = keras_model(seed, units)
+        model.save(tmp_path / f"{name}.keras")
+        found[name] = [
+            Model.from_keras(each).connector.content() for each in (model, tmp_path / f"{name}.keras")
+        ]
+    for number in (0, 1):
+        assert found["one"][number] == found["same"][number]
+        assert len({found[name][number] for name in ("one", "weights", "layers")}) == 3
+
+
+def test_saved_models_are_their_files(tmp_path):
+    import shutil
+
+    keras_model(1).export(str(tmp_path / "one"), verbose=False)
+    shutil.copytree(tmp_path / "one", tmp_path / "moved")
+    (tmp_path / "moved" / "fingerprint.pb").unlink()
+    keras_model(2).export(str(tmp_path / "other"), verbose=False)
+    one, moved, other = (
+        Model.from_saved_model(tmp_path / name).connector.content() for name in ("one", "moved", "other")
+    )
+    assert one == moved != other
+
+
+def test_hosted_models_are_where_they_are_and_how_they_are_called():
+    def hosted(url="http://models:8501", model="landcover", **options):
+        return Model.from_tf_serving(url, model, **options).connector.content()
+
+    same = hosted(max_payload_bytes=10_000, timeout=3.0)
+    assert hosted() == same is not None
+    others = [
+        hosted("http://models:8502"),
+        hosted(model="forest"),
+        hosted(version=2),
+        hosted(label="stable"),
+        hosted(signature_name="other"),
+        hosted("models:8501", transport="grpc"),
+    ]
+    assert len({same, *others}) == 1 + len(others)

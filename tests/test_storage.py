@@ -1,0 +1,398 @@
+"""Paths, prefixes, folders and buckets: what a name means, and what is refused before anything is written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import s3fs
+import upath
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xee_tf
+from tests.rasters import random_band, raster
+from xee_tf import DestinationError, DestinationExistsError, OptionError
+from xee_tf.storage import Location
+from xee_tf.stores import IMAGE, PREDICTION, replace_store, require_our_store
+
+PATCHES = {"patch_dimensions": 16}
+
+
+def image(seed=0):
+    return raster({"B4": random_band((32, 32), seed=seed)})
+
+
+def model():
+    return xee_tf.Model.from_function(lambda b: b[..., 0] + 1, input_tile_size=16, output_bands=["p"])
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server that speaks S3, on this machine, with one bucket; the options to reach it."""
+    from moto.server import ThreadedMotoServer
+
+    os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "id", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
+    s3fs.S3FileSystem(**options).mkdir("bucket")
+    yield options
+    server.stop()
+    del os.environ["AWS_DEFAULT_REGION"]
+
+
+def another(options):
+    """A filesystem of another process: it shares no listings with ours."""
+    return s3fs.S3FileSystem(**options, skip_instance_cache=True, use_listings_cache=False)
+
+
+# -- Paths -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("out/scene", "{cwd}/out/scene"),
+        ("./out/../scene", "{cwd}/scene"),
+        (Path("out") / "scene", "{cwd}/out/scene"),
+        (upath.UPath("out/scene"), "{cwd}/out/scene"),
+        ("scene.zarr/", "{cwd}/scene.zarr"),
+        ("~/scene", "{home}/scene"),
+        ("file:///data/scene", "/data/scene"),
+        ("local:///data/scene/", "/data/scene"),
+        ("/data/scene", "/data/scene"),
+        ("memory://data/scene/", "memory://data/scene"),
+        ("s3://bucket/run/scene", "s3://bucket/run/scene"),
+        ("simplecache::s3://bucket/run/scene", "simplecache::s3://bucket/run/scene"),
+        (upath.UPath("memory://data/scene"), "memory://data/scene"),
+    ],
+)
+def test_what_a_path_means(path, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Location.of(path).url == expected.format(cwd=tmp_path, home=Path.home())
+
+
+def test_a_path_means_the_folder_of_the_call_and_not_that_of_the_computation(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    delayed = image().tfexport("out/s", compute=False, **PATCHES)
+    predicted = model().predict_image(image(), merge=False)
+    monkeypatch.chdir(there)
+    result = delayed.compute()
+    assert result.mixer.path == str(here / "out/s-mixer.json")
+    assert not list(there.iterdir())
+    np.testing.assert_array_equal(xee_tf.open_image(result.mixer)["B4"], image()["B4"])
+    monkeypatch.chdir(here / "out")
+    np.testing.assert_array_equal(xee_tf.open_image("s-mixer.json")["B4"], image()["B4"])
+    np.testing.assert_array_equal(predicted["p"], image()["B4"] + 1)
+
+
+def test_a_table_and_an_upload_stay_in_the_folder_of_the_call(tmp_path, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"longitude": [1.0, 2.0], "latitude": [3.0, 4.0], "class": [1, 2]})
+    delayed = xee_tf.export_table(table, "t", compute=False)
+    image().tfexport("s", **PATCHES)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert delayed.compute().path == str(tmp_path / "t.tfrecord.gz")
+    written = xee_tf.upload_image(None, "../s-mixer.json", "../u.tif")
+    assert written.path == str(tmp_path / "u.tif")
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path, monkeypatch):
+    folder = tmp_path / "run [1]"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    result = image().tfexport("s", **PATCHES)
+    dataset = xee_tf.tf_dataset(result.files[0].path, inputs=["B4"], patch_dimensions=16, batch_size=4)
+    assert len(list(dataset)) == 1
+
+
+# -- Prefixes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prefix", "meant"),
+    [
+        ("out/", "out/scene"),
+        ("out//", "out/scene"),
+        (".", "./scene"),
+        ("a/..", "a/../scene"),
+        ("~", "~/scene"),
+        ("s3://bucket/run/", "s3://bucket/run/scene"),
+        ("a/x.tfrecord", "a/x"),
+        ("a/x.TFRecord.gz", "a/x"),
+        ("a/x-00003.tfrecord.gz", "a/x"),
+        ("a/x-mixer.json", "a/x"),
+        ("mixer.json", "scene"),
+        ("a/x.json", "a/x"),
+        ("a/x.tif", "a/x"),
+        ("memory://a/x.tiff", "memory://a/x"),
+        ("a/x-image.tfexport", "a/x"),
+        ("a/.tfrecord", "a/scene"),
+    ],
+)
+def test_a_prefix_that_is_none_is_refused_with_the_one_that_was_meant(prefix, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (image().tfexport, image().tfexport.plan):
+        with pytest.raises(DestinationError) as raised:
+            call(prefix, **PATCHES)
+        assert repr(prefix) in str(raised.value)
+        assert str(raised.value).endswith(f"Use {meant!r}.")
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.from_regex(r"[a-z0-9_.-]{1,12}[a-z0-9_]", fullmatch=True))
+def test_other_names_are_prefixes(name):
+    if not name.endswith((".json", ".tif", ".tiff", ".tfrecord", ".tfrecords", ".tfexport")):
+        assert Location.of_prefix(f"/data/{name}").url == f"/data/{name}"
+
+
+def test_prefixes_of_tables(tmp_path):
+    import pandas as pd
+
+    table = pd.DataFrame({"a": [1.0]})
+    for name in ("t", "u.tfrecord.gz"):
+        path = xee_tf.export_table(table, tmp_path / name).path
+        assert path == str(tmp_path / name).removesuffix(".tfrecord.gz") + ".tfrecord.gz"
+    for path, meant in (
+        (f"{tmp_path}/", "table"),
+        (f"{tmp_path}/t.tfrecord", "t"),
+        (f"{tmp_path}/t.json", "t"),
+    ):
+        with pytest.raises(DestinationError, match=f"Use '{tmp_path}/{meant}'"):
+            xee_tf.export_table(table, path)
+    with pytest.raises(DestinationError, match=r"points'\.$"):
+        image().tfexport.table(None, f"{tmp_path}/points-00000.tfrecord")
+
+
+# -- Folders and files -------------------------------------------------------------------------------
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    import pandas as pd
+
+    image().tfexport(tmp_path / "s", **PATCHES)
+    table = xee_tf.export_table(pd.DataFrame({"longitude": [1.0], "latitude": [2.0]}), tmp_path / "t")
+    for name in ("u.tif", "u.gpkg", "u.parquet", "u.tfrecord.gz"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("kept")
+    calls = {
+        "u.tif": lambda path: xee_tf.upload_image(
+            None, tmp_path / "s-mixer.json", path, if_exists="overwrite"
+        ),
+        "u.gpkg": lambda path: xee_tf.upload_table(table.path, path, if_exists="overwrite"),
+        "u.parquet": lambda path: xee_tf.upload_table(table.path, path, if_exists="overwrite"),
+        "u.tfrecord.gz": lambda path: xee_tf.PredictionWriter(
+            path, tmp_path / "s-mixer.json", if_exists="overwrite"
+        ),
+    }
+    with pytest.raises(DestinationError, match=r"out/p\.tfrecord\.gz"):
+        xee_tf.PredictionWriter("out/", tmp_path / "s-mixer.json")
+    for name, call in calls.items():
+        with pytest.raises(DestinationExistsError, match=f"{name} is a folder"):
+            call(tmp_path / name)
+        assert (tmp_path / name / "notes.txt").read_text() == "kept"
+
+
+def our_store(folder, mark=PREDICTION):
+    return Location.of(image().assign_attrs({mark: "x"}).to_zarr(folder, consolidated=False) and folder)
+
+
+def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path):
+    for mark in (PREDICTION, IMAGE):
+        require_our_store(our_store(tmp_path / mark, mark))
+    old = tmp_path / "v2.zarr"
+    image().assign_attrs({IMAGE: 1}).to_zarr(old, zarr_format=2, consolidated=True)
+    require_our_store(Location.of(old))
+    (tmp_path / "empty").mkdir()
+    require_our_store(Location.of(tmp_path / "empty"))
+    image().to_zarr(tmp_path / "foreign.zarr", consolidated=False)
+    with pytest.raises(DestinationExistsError, match="without the attribute"):
+        require_our_store(Location.of(tmp_path / "foreign.zarr"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DestinationExistsError, match="it is a file"):
+        require_our_store(Location.of(tmp_path / "file"))
+    for inside, is_folder in (("thesis.txt", False), ("photos", True)):
+        mixed = our_store(tmp_path / f"with {inside}")
+        (Path(mixed.path) / inside).mkdir() if is_folder else (Path(mixed.path) / inside).write_text("x")
+        with pytest.raises(DestinationExistsError, match=f"it holds '{inside}'"):
+            require_our_store(mixed)
+
+
+def test_a_store_is_swapped_and_stays_where_that_fails(tmp_path, monkeypatch):
+    new, old = our_store(tmp_path / "new"), our_store(tmp_path / "old")
+    (Path(new.path) / "new").touch()
+    rename = os.rename
+
+    def failing(source, target):
+        if source == new.path:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", failing)
+        with pytest.raises(DestinationError, match="Input/output error"):
+            replace_store(new, old)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "old"}
+    assert not (tmp_path / "old" / "new").exists()
+    (tmp_path / "link").symlink_to("old")
+    replace_store(new, Location.of(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "old" / "new").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "old"}
+
+
+def test_an_upload_replaces_only_stores_of_ours(tmp_path):
+    image().tfexport(tmp_path / "s", **PATCHES)
+    thesis = tmp_path / "thesis.zarr"
+    thesis.mkdir()
+    (thesis / "thesis.txt").write_text("kept")
+    with pytest.raises(DestinationExistsError, match=r"thesis\.txt"):
+        xee_tf.upload_image(None, tmp_path / "s-mixer.json", thesis, if_exists="overwrite")
+    assert (thesis / "thesis.txt").read_text() == "kept"
+    for _ in range(2):
+        xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "u.zarr", if_exists="overwrite")
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"thesis.zarr", "u.zarr"}
+
+
+def test_an_unknown_filesystem():
+    with pytest.raises(DestinationError, match="nosuch://bucket cannot be opened: Protocol not known"):
+        image().tfexport("nosuch://bucket/scene", **PATCHES)
+
+
+def test_where_a_process_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DestinationError, match=r"Cannot write .*file/part: .*Every process that writes"):
+        Location.of(tmp_path / "file" / "part").open("wb")
+    with pytest.raises(DestinationError, match="Cannot write"):
+        Location.of(tmp_path / "file" / "more" / "part").write_bytes(b"")
+
+
+# -- Buckets -----------------------------------------------------------------------------------------
+
+
+def test_a_mistyped_bucket_is_named_and_not_made(server, tmp_path):
+    import pandas as pd
+
+    image().tfexport(tmp_path / "s", **PATCHES)
+    table = pd.DataFrame({"longitude": [1.0], "latitude": [2.0]})
+    options = {"storage_options": server}
+    calls = [
+        lambda: image().tfexport("s3://bukcet/run/scene", **PATCHES, **options),
+        lambda: xee_tf.export_table(table, "s3://bukcet/t", **options),
+        lambda: xee_tf.predict_to_zarr(model(), image(), "s3://bukcet/p.zarr", **options),
+        lambda: xee_tf.upload_image(
+            [tmp_path / "s-00000.tfrecord.gz"],
+            xee_tf.Mixer.read(tmp_path / "s-mixer.json"),
+            Location.of("s3://bukcet/u.tif", server),
+        ),
+        lambda: xee_tf.PredictionWriter(
+            "s3://bukcet/p.tfrecord", xee_tf.Mixer.read(tmp_path / "s-mixer.json"), **options
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(DestinationError, match="there is no bucket 'bukcet'"):
+            call()
+    with pytest.raises(DestinationError, match="s3://bukcet/a/b"):
+        Location.of("s3://bukcet/a/b", server).write_bytes(b"")
+    assert another(server).ls("") == ["bucket"]
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/"])
+def test_a_bucket_without_a_name_in_it(server, url):
+    options = {"storage_options": server}
+    with pytest.raises(DestinationError, match="s3://bucket/scene"):
+        image().tfexport(url, **PATCHES, **options)
+    with pytest.raises(DestinationError, match="s3://bucket/"):
+        xee_tf.predict_to_zarr(model(), image(), url, if_exists="overwrite", **options)
+    assert another(server).ls("") == ["bucket"]
+
+
+def test_what_another_process_wrote_is_seen(server):
+    options = {"storage_options": server}
+    ours = Location.of("s3://bucket/seen/scene", server)
+    other = another(server)
+    other.pipe("bucket/other", b"x")
+    ours.fs.ls("bucket")
+    assert not ours.parent.exists()
+    other.pipe("bucket/seen/scene-mixer.json", b"{}")
+    other.pipe("bucket/seen/scene-00000.tfrecord.gz", b"")
+    with pytest.raises(DestinationExistsError, match="2 files of that export"):
+        image().tfexport("s3://bucket/seen/scene", **PATCHES, **options)
+    other.pipe("bucket/seen/t.tfrecord.gz", b"")
+    import pandas as pd
+
+    with pytest.raises(DestinationExistsError):
+        xee_tf.export_table(pd.DataFrame({"a": [1.0]}), "s3://bucket/seen/t", **options)
+    other.rm("bucket/seen", recursive=True)
+    assert not ours.with_suffix("-mixer.json").exists()
+    assert ours.siblings() == []
+
+
+def test_stores_in_a_bucket_are_continued_and_replaced(server):
+    import xarray as xr
+
+    options = {"storage_options": server}
+    url = "s3://bucket/z/p.zarr"
+    for seed, if_exists in ((1, "error"), (1, "error"), (2, "overwrite")):
+        xee_tf.predict_to_zarr(model(), image(seed), url, if_exists=if_exists, **options)
+        found = xr.open_zarr(url, consolidated=False, storage_options=server)
+        np.testing.assert_array_equal(found["p"], image(seed)["B4"] + 1)
+    with pytest.raises(DestinationExistsError, match="not the same array"):
+        xee_tf.predict_to_zarr(model(), image(3), url, **options)
+    another(server).pipe("bucket/z/docs/thesis.txt", b"x")
+    with pytest.raises(DestinationExistsError, match=r"thesis\.txt"):
+        xee_tf.predict_to_zarr(model(), image(), "s3://bucket/z/docs", if_exists="overwrite", **options)
+    image(4).tfexport("s3://bucket/z/s", **PATCHES, **options)
+    for _ in range(2):
+        xee_tf.upload_image(
+            None, "s3://bucket/z/s-mixer.json", "s3://bucket/z/u.zarr", if_exists="overwrite", **options
+        )
+        found = xr.open_zarr("s3://bucket/z/u.zarr", consolidated=False, storage_options=server)
+        np.testing.assert_array_equal(found["B4"], image(4)["B4"])
+    names = {path.split("/")[2] for path in another(server).find("bucket/z")}
+    assert names == {"p.zarr", "docs", "s-00000.tfrecord.gz", "s-mixer.json", "u.zarr"}
+
+
+def test_if_exists_is_checked_before_the_model(tmp_path):
+    for value in ("eror", "resume", None, True):
+        with pytest.raises(OptionError, match="if_exists must be"):
+            xee_tf.predict_to_zarr(None, None, tmp_path / "p.zarr", if_exists=value)
+
+
+def test_workers_that_start_elsewhere_write_where_the_caller_is(tmp_path):
+    """Threads share the folder of their process; processes that were started before do not."""
+    code = (
+        "import os, sys, dask\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from tests.test_storage import image, PATCHES\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1)\n"
+        "    pool.submit(os.getpid).result()\n"
+        "    os.chdir(sys.argv[1])\n"
+        "    with dask.config.set(scheduler='processes', pool=pool):\n"
+        "        image().tfexport('out/s', **PATCHES)\n"
+        "    pool.shutdown()\n"
+    )
+    (tmp_path / "start").mkdir()
+    (tmp_path / "here").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "here")],
+        capture_output=True,
+        cwd=tmp_path / "start",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "here" / "out" / "s-mixer.json").exists()
+    assert not list((tmp_path / "start").iterdir())

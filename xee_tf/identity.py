@@ -1,0 +1,294 @@
+"""What a Python object is by its content: equal in every session in which the same script makes it."""
+
+from __future__ import annotations
+
+import copyreg
+import dis
+import enum
+import functools
+import hashlib
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+__all__ = ["content_hash"]
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_TENSORS = frozenset({"torch", "tensorflow", "jax", "jaxlib"})
+# What a class has beside its own content.
+_CLASS_FURNITURE = frozenset(
+    {
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__doc__",
+        "__annotations__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__slotnames__",
+        "__abstractmethods__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "_abc_impl",
+    }
+)
+_BY_NAME = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, np.ufunc)
+
+
+def content_hash(value: Any) -> str | None:
+    """A hash of an object's content, the same in every process.
+
+    Functions are hashed by their bytecode, constants, defaults, closures and the globals that they read,
+    without file names and line numbers; what comes from installed packages by its name; other objects
+    by what pickle would keep of them. Global variables that a function assigns are caches and do not count.
+    An object whose class has ``__dask_tokenize__`` is what that method returns.
+
+    Returns
+    -------
+    str or None
+        None if the content cannot be determined.
+
+    Examples
+    --------
+    >>> def times(factor):
+    ...     return lambda pixels: factor * pixels
+    >>> content_hash(times(2)) == content_hash(times(2)), content_hash(times(2)) == content_hash(times(3))
+    (True, False)
+    """
+    try:
+        return _Walk().digest(value).hex()
+    except Exception:  # of other people's __reduce__, of recursion that is too deep
+        return None
+
+
+class _Walk:
+    """Hashes objects and all that they consist of; those that it has seen are kept, with their hashes."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, bytes]] = {}
+        self._open: list[int] = []
+
+    def digest(self, value: Any) -> bytes:
+        if (leaf := _leaf(value)) is not None:
+            return _hash(leaf)
+        number = id(value)
+        if number in self._known:
+            return self._known[number][1]
+        if number in self._open:  # a cycle: how many objects up
+            return _hash([b"above", str(len(self._open) - self._open.index(number)).encode()])
+        self._open.append(number)
+        try:
+            found = _hash(
+                [part if isinstance(part, bytes) else self.digest(*part) for part in _parts(self, value)]
+            )
+        finally:
+            self._open.pop()
+        self._known[number] = (value, found)
+        return found
+
+    def unordered(self, values: Any) -> bytes:
+        return _hash(sorted(self.digest(value) for value in values))
+
+
+Part = bytes | tuple[Any]
+"""Bytes, or an object (alone in a tuple) of which the hash stands there."""
+
+
+def _hash(parts: Sequence[bytes | memoryview]) -> bytes:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.digest()
+
+
+def _leaf(value: Any) -> list[bytes | memoryview] | None:
+    """What is written down as it is."""
+    kind = type(value).__name__.encode()
+    if value is None or value is Ellipsis or value is NotImplemented or isinstance(value, bool):
+        return [repr(value).encode()]
+    if type(value) in (int, complex):
+        return [kind, repr(value).encode()]
+    if type(value) is float:
+        return [kind, value.hex().encode()]
+    if type(value) is str:
+        return [kind, value.encode("utf-8", "surrogatepass")]
+    if type(value) in (bytes, bytearray):
+        return [kind, bytes(value)]
+    if isinstance(value, np.dtype):
+        return [b"dtype", repr(value).encode()]
+    if isinstance(value, np.generic) and value.dtype.kind != "O":
+        return [b"scalar", value.dtype.str.encode(), value.tobytes()]
+    if type(value) is np.ndarray and not value.dtype.hasobject:
+        pixels = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        return [b"array", repr(value.dtype).encode(), repr(value.shape).encode(), pixels.data]
+    return None
+
+
+def _parts(walk: _Walk, value: Any) -> Iterator[Part]:
+    """What an object consists of."""
+    if isinstance(value, types.ModuleType):
+        yield from (b"module", value.__name__.encode())
+    elif isinstance(value, _BY_NAME):
+        yield from (b"builtin", _name(value).encode())
+        if not isinstance(owner := getattr(value, "__self__", None), types.ModuleType | None):
+            yield (owner,)
+    elif isinstance(value, functools._lru_cache_wrapper):
+        yield from (b"cache", (value.__wrapped__,))
+    elif isinstance(value, types.FunctionType):
+        yield from _function_parts(walk, value)
+    elif isinstance(value, types.CodeType):
+        yield from _code_parts(value)
+    elif isinstance(value, types.MethodType):
+        yield from (b"method", (value.__func__,), (value.__self__,))
+    elif isinstance(value, types.CellType):
+        try:
+            yield from (b"cell", (value.cell_contents,))
+        except ValueError:
+            yield b"empty cell"
+    elif isinstance(value, classmethod | staticmethod):
+        yield from (type(value).__name__.encode(), (value.__func__,))
+    elif isinstance(value, property):
+        yield from (b"property", (value.fget,), (value.fset,), (value.fdel,))
+    elif isinstance(value, type):
+        yield from _class_parts(value)
+    elif isinstance(value, enum.Enum):
+        yield from (b"enum", (type(value),), value.name.encode())
+    elif callable(tokenize := getattr(type(value), "__dask_tokenize__", None)):
+        yield from (b"token", _name(type(value)).encode(), (tokenize(value),))
+    elif type(value) in (list, tuple):
+        yield type(value).__name__.encode()
+        yield from ((each,) for each in value)
+    elif type(value) is dict:
+        yield b"dict"
+        for key, each in value.items():
+            yield from ((key,), (each,))
+    elif type(value) in (set, frozenset):
+        yield from (type(value).__name__.encode(), walk.unordered(value))
+    elif type(value) is np.ndarray:
+        yield from (b"objects", repr(value.shape).encode(), (value.tolist(),))
+    elif type(value).__module__.partition(".")[0] in _TENSORS and hasattr(value, "__array__"):
+        array = value.detach().cpu() if hasattr(value, "detach") else value
+        yield from (b"tensor", _name(type(value)).encode(), (np.asarray(array),))
+    elif (keras := sys.modules.get("keras")) is not None and isinstance(value, keras.Model):
+        yield from (b"keras", (keras.saving.serialize_keras_object(value),), (value.get_weights(),))
+        yield from ((type(layer),) for layer in (value, *value._flatten_layers()))
+    else:
+        yield from _reduced_parts(value)
+
+
+def _function_parts(walk: _Walk, function: types.FunctionType) -> Iterator[Part]:
+    if _is_library(function.__module__) and _found_by_name(function):
+        yield from (b"function", _name(function).encode())
+        return
+    code = function.__code__
+    yield from (b"code", (code,), (function.__defaults__,), (function.__kwdefaults__,))
+    yield from ((cell,) for cell in function.__closure__ or ())
+    wrapped = {name: each for name, each in vars(function).items() if name != "__wrapped__"}
+    yield (dict(sorted(wrapped.items())),)
+    read, assigned = _globals_of(code)
+    for name in sorted(read - assigned):
+        if name in function.__globals__:
+            found = function.__globals__[name]
+            yield from (name.encode(), (found,))
+            if isinstance(found, types.ModuleType) and not _is_library(found.__name__):
+                # Of a module of one's own, what the function may use.
+                used = sorted(set(_names_of(code)) & set(vars(found)))
+                yield from ((getattr(found, each),) for each in used)
+
+
+def _code_parts(code: types.CodeType) -> Iterator[Part]:
+    yield from (b"bytecode", code.co_code, code.co_exceptiontable, code.co_flags.to_bytes(4, "little"))
+    yield (
+        (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_names, code.co_varnames),
+    )
+    yield ((code.co_freevars, code.co_cellvars, code.co_consts),)
+
+
+def _class_parts(kind: type) -> Iterator[Part]:
+    yield from (b"class", kind.__qualname__.encode())
+    if _is_library(kind.__module__):
+        yield kind.__module__.encode()
+        return
+    yield from ((base,) for base in kind.__bases__)
+    for name in sorted(set(vars(kind)) - _CLASS_FURNITURE):
+        member = vars(kind)[name]
+        if not isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):
+            yield from (name.encode(), (member,))
+
+
+def _reduced_parts(value: Any) -> Iterator[Part]:
+    """What pickle would keep."""
+    dispatch: Any = cloudpickle.CloudPickler.dispatch_table
+    reduce: Callable[[Any], Any] | None = dispatch.get(type(value)) or copyreg.dispatch_table.get(type(value))
+    reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)
+    if isinstance(reduced, str):
+        yield from (b"global", type(value).__module__.encode(), reduced.encode())
+        return
+    function, arguments, *more = reduced
+    yield from (b"object", (type(value),), (function,), (arguments,))
+    for number, part in enumerate(more[:3]):
+        iterated = number and part is not None
+        yield ([list(each) if isinstance(each, tuple) else each for each in part] if iterated else part,)
+
+
+def _globals_of(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """The global names that a function and those in it read, and those that they assign."""
+    read, assigned = set[str](), set[str]()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            read.add(str(instruction.argval))
+        elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            assigned.add(str(instruction.argval))
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            more = _globals_of(constant)
+            read |= more[0]
+            assigned |= more[1]
+    return read, assigned
+
+
+def _names_of(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_of(constant)
+
+
+def _name(value: Any) -> str:
+    owner = getattr(value, "__objclass__", None)
+    module = getattr(value, "__module__", None) or getattr(owner, "__module__", "")
+    return f"{module}.{getattr(value, '__qualname__', None) or value.__name__}"
+
+
+def _found_by_name(function: types.FunctionType) -> bool:
+    """Whether a module has the function, as pickle requires it: it is not one that is made by a call."""
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function or getattr(found, "__func__", None) is function
+
+
+@functools.cache
+def _is_library(name: str | None) -> bool:
+    """Whether the name of a module stands for its content: it is Python's, installed, or this package's."""
+    if name is None or name == "__main__":
+        return False
+    root = name.partition(".")[0]
+    if root == "xee_tf":
+        return True
+    module = sys.modules.get(root)
+    if module is None:
+        return False
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return root in sys.builtin_module_names or root in sys.stdlib_module_names
+    parts = file.replace("\\", "/").split("/")
+    return "site-packages" in parts or "dist-packages" in parts or file.startswith(_LIBRARIES)
