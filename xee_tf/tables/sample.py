@@ -155,7 +155,8 @@ def sample_table(
     )
     table = table[[name for name in table.columns if name in names]]
     gather = _Gather(columns, sampler.choice, table, georef, tuple(names))
-    return write_table(_sample(sampler, gather, layout, arrays), target, progress=progress, compute=compute)
+    source = _sample(sampler, gather, layout, arrays)
+    return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
 
 def _read_bands(
