@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any
 
-import dask.array as da
 import numpy as np
+from dask.array.core import Array
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import GraphNode, List, Task, TaskRef
@@ -175,7 +175,7 @@ def stitched_array(
     shape: Sequence[int],
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     dtype: np.dtype[Any],
-) -> da.Array:
+) -> Array:
     """A lazy array whose chunks are put together from what blocks give.
 
     Parameters
@@ -227,7 +227,7 @@ def stitched_array(
         below.add(layer)
     ones, whole = tuple((1,) * length for length in lead), tuple((length,) for length in shape)
     graph = HighLevelGraph({**layers, name: tasks}, dependencies)
-    return da.Array(graph, name, (*ones, *whole, *chunks), dtype=dtype)
+    return Array(graph, name, (*ones, *whole, *chunks), dtype=dtype)
 
 
 def each_chunk(
