@@ -158,8 +158,9 @@ def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[
 def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources, blocks: Iterable[Key]) -> Delayed:
     """A Delayed that computes `key`, block by block from the top left."""
     order = {} if sources.chained else {"priority": _priorities(tasks, sources, blocks)}
-    layers = {"sources": sources.layer(**order), name: annotated_layer(tasks, order)}
-    graph = HighLevelGraph(layers, {"sources": set(), name: {"sources"}})
+    below = f"{name}-sources"  # where graphs are merged, layers of one name would replace each other
+    layers = {below: sources.layer(**order), name: annotated_layer(tasks, order)}
+    graph = HighLevelGraph(layers, {below: set(), name: {below}})
     return Delayed(key, graph, layer=name)
 
 
@@ -262,8 +263,9 @@ def each_chunk(
         key = (f"{name}-{run}", *index)
         tasks[key] = Task(key, work, index, chunks)
     key = gather(tasks, f"{name}-all-{run}", first_of, list(tasks))
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=arrays)
-    return Delayed(key, graph, layer=name)
+    layer = f"{name}-{run}"
+    graph = HighLevelGraph.from_collections(layer, tasks, dependencies=arrays)
+    return Delayed(key, graph, layer=layer)
 
 
 def _meeting(edges: Sequence[int], spans: Mapping[int, tuple[int, int]]) -> list[list[int]]:

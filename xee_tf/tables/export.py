@@ -304,8 +304,8 @@ def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delaye
         parts.append(TaskRef(part))
     key = f"table-commit-{run}"
     tasks[key] = Task(key, _commit, folder, target, overwrite, List(*parts))
-    layer = f"table-export-{run}"
-    graph = HighLevelGraph({"table": source.graph, layer: tasks}, {"table": set(), layer: {"table"}})
+    layer, below = f"table-export-{run}", f"table-{run}"
+    graph = HighLevelGraph({below: source.graph, layer: tasks}, {below: set(), layer: {below}})
     return Delayed(key, graph, layer=layer), folder
 
 

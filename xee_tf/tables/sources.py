@@ -194,9 +194,7 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
         columns, values = zip(*found, strict=True)
         return Rows(columns, values)
     table = xr.Dataset(chosen).drop_vars(dataset.indexes, errors="ignore")
-    if whole := {dim: -1 for dim in table.dims if dim != rows}:
-        table = table.chunk(whole)
-    table = table.unify_chunks()
+    table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
     if not all(variable.chunks for variable in table.variables.values()):
         table = table.chunk({rows: table.chunks[rows]})
     sources = Sources.of([table[name].data for name in names])
