@@ -1,4 +1,4 @@
-"""Collections as they are on clusters: persisted, scattered, made of futures; on one cluster of two processes."""
+"""Collections as they are on clusters: persisted, scattered, made of futures; on two processes."""
 
 import logging
 import warnings
@@ -311,9 +311,12 @@ def test_persisted_data_is_not_where_threads_compute(tmp_path, client):
 
 def test_persisted_data_of_another_cluster(tmp_path, client):
     ds = image(persisted, client)
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as other, Client(other):
-        with pytest.raises(OptionError, match="is persisted on the Dask cluster at"):
-            ds.tfexport(tmp_path / "scene", **OPTIONS)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as other,
+        Client(other),
+        pytest.raises(OptionError, match="is persisted on the Dask cluster at"),
+    ):
+        ds.tfexport(tmp_path / "scene", **OPTIONS)
     assert not list(tmp_path.iterdir())
 
 

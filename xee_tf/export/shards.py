@@ -224,7 +224,7 @@ class Commit:
             self.folder.remove(recursive=True)
             raise DestinationExistsError(
                 f"{existing[0]} exists: an export with this prefix was written after this one was planned "
-                f"({len(existing)} files). It was left as it is. Choose another prefix, or replace it with "
+                f"({len(existing)} files). It is left as it is. Choose another prefix, or replace it with "
                 "if_exists='overwrite'."
             )
 

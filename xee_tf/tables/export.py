@@ -320,7 +320,7 @@ def _commit(
         if not overwrite and target.exists():  # another export may have come first since the graph was made
             folder.remove(recursive=True)
             raise DestinationExistsError(
-                f"{target} exists: it was written after this export was planned, and was left as it is. "
+                f"{target} exists: it was written after this export was planned, and is left as it is. "
                 "Choose another name, or replace it with if_exists='overwrite'."
             )
         source.move(target)
