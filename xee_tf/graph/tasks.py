@@ -117,7 +117,8 @@ def turns(name: str, count: int) -> tuple[Tasks, list[list[Key]]]:
 
     No task has to wait for the one before it, as with `in_order`: of a lazy array a part can be computed.
     Where all tasks go back to one root, `dask.order` begins with those that have the most tasks below
-    them, every way down counted. So there are tasks with twice as many below them as those before, and each
+    them, every way down counted; where they have sources of their own, it does so among those that need
+    the fewest further sources. So there are tasks with twice as many below them as those before, and each
     turn takes those that add up to its rank; the first ones stand for what a turn's own work may count. All
     wait for the last one too, or else those of a low rank would be ready first.
 

@@ -309,9 +309,7 @@ def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delaye
     return Delayed(key, graph, layer=layer), folder
 
 
-def _commit(
-    folder: Location, target: Location, overwrite: bool, parts: Sequence[_TablePart]
-) -> TableResult:
+def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
     """Check that the parts agree, join them, and put the file in its place."""
     columns = _agreed(parts)
     written = write_shard(folder, 0, 0, True, [[part.part] for part in parts])
