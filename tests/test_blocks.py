@@ -93,12 +93,11 @@ def test_patches_equal_those_of_the_whole_array_and_chunks_load_once(case):
         ),
         grids,
     )
-    tasks, blocks = block_tasks(layout, Sources.of(arrays, chained=True), cut_block, "cut-test")
+    sources = Sources.of_planes(arrays, chained=True)
+    tasks, blocks = block_tasks(layout, sources, cut_block, "cut-test")
     blocks = dict(zip(blocks, in_order(tasks, list(blocks.values()), "order").values(), strict=True))
     key = gather(tasks, "joined", join, list(blocks.values()))
-    found = to_delayed(tasks, "test", key, Sources.of(arrays, chained=True), blocks.values()).compute(
-        scheduler="sync"
-    )
+    found = to_delayed(tasks, "test", key, sources, blocks.values()).compute(scheduler="sync")
 
     assert sorted(found) == [(band, number) for band in range(len(chunks)) for number in range(len(grid))]
     region = (grid.origin.y, grid.origin.y + grid.shape.y, grid.origin.x, grid.origin.x + grid.shape.x)
@@ -149,12 +148,11 @@ def test_a_kernel_wider_than_the_chunks_is_met_by_many_of_them():
         BlockAxis(merge_edges(grids[0].x, 0, 30, pixels=5), 30, grid.axis_x),
         grids,
     )
-    tasks, blocks = block_tasks(layout, Sources.of([array], chained=True), cut_block, "cut-wide")
+    sources = Sources.of_planes([array], chained=True)
+    tasks, blocks = block_tasks(layout, sources, cut_block, "cut-wide")
     blocks = dict(zip(blocks, in_order(tasks, list(blocks.values()), "order").values(), strict=True))
     key = gather(tasks, "joined", join, list(blocks.values()))
-    found = to_delayed(tasks, "wide", key, Sources.of([array], chained=True), blocks.values()).compute(
-        scheduler="sync"
-    )
+    found = to_delayed(tasks, "wide", key, sources, blocks.values()).compute(scheduler="sync")
     expected, _ = cut_patches(array.compute(), patch=(5, 5), kernel=(20, 20), default=-1)
     for number, patch in enumerate(expected):
         np.testing.assert_array_equal(found[0, number], patch)
@@ -178,8 +176,9 @@ def test_delayed_is_a_dask_collection():
     layout = BlockLayout(
         BlockAxis((0, 2, 4), 4, grid.axis_y), BlockAxis((0, 2, 4), 4, grid.axis_x), chunk_grids([array])
     )
-    tasks, blocks = block_tasks(layout, Sources.of([array], chained=True), cut_block, "cut-collection")
+    sources = Sources.of_planes([array], chained=True)
+    tasks, blocks = block_tasks(layout, sources, cut_block, "cut-collection")
     blocks = dict(zip(blocks, in_order(tasks, list(blocks.values()), "order").values(), strict=True))
     key = gather(tasks, "all", join, list(blocks.values()))
-    delayed = to_delayed(tasks, "collection", key, Sources.of([array], chained=True), blocks.values())
+    delayed = to_delayed(tasks, "collection", key, sources, blocks.values())
     assert dask.is_dask_collection(delayed)

@@ -63,7 +63,7 @@ def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
         Of an ExportResult; of a dictionary of them by label, if the jobs have labels.
     """
     chained = not on_cluster() and (len(jobs) > 1 or jobs[0].plan.blocks != (1, 1))
-    sources = Sources.of([array for job in jobs for array in job.bands.arrays], chained=chained)
+    sources = Sources.of_planes([array for job in jobs for array in job.bands.arrays], chained=chained)
     tasks: Tasks = {}
     blocks = []
     planes = 0

@@ -135,7 +135,7 @@ def export_image(
     progress : bool
         Show a bar.
     compute : bool
-        If false, return a Delayed and touch nothing.
+        If false, return a Delayed and touch nothing. It checks `if_exists` again when it is computed.
     storage_options : mapping
         Handed to fsspec.
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
-from xee_tf.errors import DestinationError
+from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.result import ExportNames, ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid
@@ -185,6 +185,8 @@ class Commit:
             for stale in sorted(self.names.existing(), key=lambda file: file.url != self.names.mixer.url):
                 if stale not in targets:
                     stale.remove()
+        else:
+            self._require_free(shards)
         for shard, target in zip(shards, targets, strict=True):
             source = self.folder.child(f"{shard.number:05d}.shard")
             if source.exists():
@@ -210,6 +212,21 @@ class Commit:
             grid=self.grid,
             records_per_patch=self.records_per_patch,
         )
+
+    def _require_free(self, shards: Sequence[WrittenShard]) -> None:
+        """Check again that nothing is replaced: another export may have come first since the graph was made.
+
+        If this task is run again because its result was lost with a worker, shards have left the folder
+        already, and what exists is its own work.
+        """
+        existing = self.names.existing()
+        if existing and all(self.folder.child(f"{shard.number:05d}.shard").exists() for shard in shards):
+            self.folder.remove(recursive=True)
+            raise DestinationExistsError(
+                f"{existing[0]} exists: an export with this prefix was written after this one was planned "
+                f"({len(existing)} files). It is left as it is. Choose another prefix, or replace it with "
+                "if_exists='overwrite'."
+            )
 
     def _index(self, shards: Sequence[WrittenShard]) -> bytes:
         import geopandas as gpd

@@ -1,8 +1,8 @@
 """Dask graphs: the only room that builds tasks, and where they are run."""
 
 from xee_tf.graph.run import on_cluster, run_graph
+from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
-    Sources,
     Tasks,
     block_tasks,
     chunk_grids,

@@ -1,32 +1,28 @@
 """The Dask layer: one task that keeps a block's strips, one that does its work.
 
 The graph is made by hand, since the ready-made overlap costs an order of magnitude more tasks.
-Arrays are met through the Dask protocol alone (keys, graph, chunks), so that any chunked array
-that follows it will do.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
-import dask.array as da
 import numpy as np
-from dask.core import flatten
+from dask.array.core import Array
 from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from dask.task_spec import Alias, DataNode, List, Task, TaskRef
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import GraphNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import cut_strips, stitch
 from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
 from xee_tf.geometry import Window
+from xee_tf.graph.sources import Key, Sources, annotated_layer, first_of
 
 __all__ = [
-    "Sources",
     "Tasks",
     "block_tasks",
     "chunk_grids",
@@ -38,7 +34,6 @@ __all__ = [
     "turns",
 ]
 
-Key = Any
 Tasks = dict[Any, Task]
 _LEAST_BITS = 40  # more ways down than these powers of two no block will have
 
@@ -48,65 +43,6 @@ Work = Callable[[BlockLayout, tuple[int, int], Sequence[tuple[Piece, NDArray[Any
 def chunk_grids(arrays: Sequence[Any]) -> tuple[ChunkGrid, ...]:
     """The planes of arrays (y, x) and (step, y, x), in order."""
     return tuple(grid for array in arrays for grid in ChunkGrid.of(array.chunks, array.dtype.itemsize))
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The chunks of several arrays: one graph, and the key of every chunk.
-
-    Parameters
-    ----------
-    graph : mapping
-        All tasks that load chunks.
-    keys : list
-        For each plane its chunks' keys, as nested lists [row][column].
-    chained : bool
-        Whether a chain of empty tasks is to keep the blocks in order. Left to itself, Dask wanders
-        over a graph of neighbours and keeps chunks of many rows alive; the chain makes it take
-        blocks in order and holds none of them up. On a cluster it would tie the whole export to the
-        life of every worker: there, priorities do the same, which only the distributed scheduler knows.
-    """
-
-    graph: Mapping[Key, Any]
-    keys: list[list[list[Key]]]
-    chained: bool
-
-    @classmethod
-    def of(cls, arrays: Sequence[Any], *, chained: bool = False, root: str | None = None) -> Sources:
-        """Simplify the graphs of arrays (y, x) and (step, y, x) together; what they share stays shared.
-
-        `root`, or a name of its own if `chained`, is an empty task that all others go back to.
-
-        `dask.optimize` would treat each array apart from the others: a chunk that holds several
-        bands would then be loaded once for each of them.
-        """
-        graph: Any = HighLevelGraph.from_collections("sources", {}, dependencies=arrays)
-        keys = [
-            plane
-            for array in arrays
-            for plane in (array.__dask_keys__() if array.ndim == 3 else [array.__dask_keys__()])
-        ]
-        optimizers = {array.__dask_optimize__ for array in arrays}
-        if len(optimizers) == 1:
-            graph = optimizers.pop()(graph, list(flatten(keys)))
-        tasks = dict(graph)
-        if chained:
-            # Dask notes for every task which tasks it goes back to; along a chain that would grow
-            # with the square of the chunks, were it not one and the same for all.
-            root = f"start-{uuid.uuid4().hex}"
-        if root is not None:
-            data = {key for key, node in tasks.items() if isinstance(node, DataNode)}
-            for key, node in tasks.items():
-                if key not in data and node.dependencies <= data:
-                    tasks[key] = Task(key, _after, node, TaskRef(root))
-            tasks[root] = Task(root, _after, None)
-
-        def target(key: Key) -> Key:
-            while isinstance(tasks[key], Alias):
-                key = tasks[key].target
-            return key
-
-        return cls(tasks, [[[target(key) for key in row] for row in rows] for rows in keys], chained)
 
 
 def block_tasks(
@@ -119,7 +55,7 @@ def block_tasks(
     layout : BlockLayout
         The blocks; its planes are those of the arrays.
     sources : Sources
-        Each chunk is loaded once, however many blocks need a part of it.
+        Of planes. Each chunk is loaded once, however many blocks need a part of it.
     work : callable
         ``work(layout, block, pieces)`` with block = (row, column) and pieces as `assemble` takes
         them; must be picklable. Or a reference to it, where it is too large to travel in every task.
@@ -159,7 +95,7 @@ def block_tasks(
 
 
 def in_order(tasks: Tasks, keys: Sequence[Key], name: str) -> dict[Key, Key]:
-    """Add a chain of empty tasks behind others; see `Sources`.
+    """Add a chain of empty tasks behind others; see `Sources.of_planes`.
 
     Returns
     -------
@@ -170,7 +106,7 @@ def in_order(tasks: Tasks, keys: Sequence[Key], name: str) -> dict[Key, Key]:
     before: list[Any] = []
     for number, done in enumerate(keys):
         key = (name, number)
-        tasks[key] = Task(key, _after, TaskRef(done), *before)
+        tasks[key] = Task(key, first_of, TaskRef(done), *before)
         before = [TaskRef(key)]
         renamed[done] = key
     return renamed
@@ -181,7 +117,8 @@ def turns(name: str, count: int) -> tuple[Tasks, list[list[Key]]]:
 
     No task has to wait for the one before it, as with `in_order`: of a lazy array a part can be computed.
     Where all tasks go back to one root, `dask.order` begins with those that have the most tasks below
-    them, every way down counted. So there are tasks with twice as many below them as those before, and each
+    them, every way down counted; where they have sources of their own, it does so among those that need
+    the fewest further sources. So there are tasks with twice as many below them as those before, and each
     turn takes those that add up to its rank; the first ones stand for what a turn's own work may count. All
     wait for the last one too, or else those of a low rank would be ready first.
 
@@ -197,17 +134,17 @@ def turns(name: str, count: int) -> tuple[Tasks, list[list[Key]]]:
     keys : list of list
         What each turn has to depend on.
     """
-    tasks: Tasks = {name: Task(name, _after, None)}
+    tasks: Tasks = {name: Task(name, first_of, None)}
     below = [TaskRef(name)]
     bits = _LEAST_BITS + count.bit_length()
     for bit in range(bits):
         twins = [(name, bit, twin) for twin in (0, 1)]
         for key in twins:
-            tasks[key] = Task(key, _after, None, *below)
+            tasks[key] = Task(key, first_of, None, *below)
         below = [TaskRef(key) for key in twins]
     weights = [(name, bit, 0) for bit in range(_LEAST_BITS, bits)]
     end = (name, bits)
-    tasks[end] = Task(end, _after, None, *below)
+    tasks[end] = Task(end, first_of, None, *below)
     return tasks, [
         [*(key for bit, key in enumerate(weights) if rank >> bit & 1), end] for rank in range(count, 0, -1)
     ]
@@ -221,12 +158,10 @@ def gather(tasks: Tasks, key: Key, function: Callable[..., Any], keys: Sequence[
 
 def to_delayed(tasks: Tasks, name: str, key: Key, sources: Sources, blocks: Iterable[Key]) -> Delayed:
     """A Delayed that computes `key`, block by block from the top left."""
-    annotations = None if sources.chained else {"priority": _priorities(tasks, sources, blocks).get}
-    layers = {
-        "sources": MaterializedLayer(sources.graph, annotations=annotations),
-        name: MaterializedLayer(tasks, annotations=annotations),
-    }
-    graph = HighLevelGraph(layers, {"sources": set(), name: {"sources"}})
+    order = {} if sources.chained else {"priority": _priorities(tasks, sources, blocks)}
+    below = f"{name}-sources"  # where graphs are merged, layers of one name would replace each other
+    layers = {below: sources.layer(**order), name: annotated_layer(tasks, order)}
+    graph = HighLevelGraph(layers, {below: set(), name: {below}})
     return Delayed(key, graph, layer=name)
 
 
@@ -242,7 +177,7 @@ def stitched_array(
     shape: Sequence[int],
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     dtype: np.dtype[Any],
-) -> da.Array:
+) -> Array:
     """A lazy array whose chunks are put together from what blocks give.
 
     Parameters
@@ -288,13 +223,13 @@ def stitched_array(
             key = (name, *index, *zeros, row, column)
             found = List(*(TaskRef(keys[block]) for block in met))
             tasks[key] = Task(key, _stitch, band, len(lead), target, places, found, *map(TaskRef, next(turn)))
-    graph, below = {}, set[str]()
-    dependencies = {}
-    for layer, content in {**layers, name: tasks}.items():
-        graph[layer], dependencies[layer] = MaterializedLayer(content), set(below)
+    below, dependencies = set[str](), {}
+    for layer in (*layers, name):
+        dependencies[layer] = set(below)
         below.add(layer)
     ones, whole = tuple((1,) * length for length in lead), tuple((length,) for length in shape)
-    return da.Array(HighLevelGraph(graph, dependencies), name, (*ones, *whole, *chunks), dtype=dtype)
+    graph = HighLevelGraph({**layers, name: tasks}, dependencies)
+    return Array(graph, name, (*ones, *whole, *chunks), dtype=dtype)
 
 
 def each_chunk(
@@ -328,9 +263,10 @@ def each_chunk(
         )
         key = (f"{name}-{run}", *index)
         tasks[key] = Task(key, work, index, chunks)
-    key = gather(tasks, f"{name}-all-{run}", _after, list(tasks))
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=arrays)
-    return Delayed(key, graph, layer=name)
+    key = gather(tasks, f"{name}-all-{run}", first_of, list(tasks))
+    layer = f"{name}-{run}"
+    graph = HighLevelGraph.from_collections(layer, tasks, dependencies=arrays)
+    return Delayed(key, graph, layer=layer)
 
 
 def _meeting(edges: Sequence[int], spans: Mapping[int, tuple[int, int]]) -> list[list[int]]:
@@ -360,8 +296,8 @@ def _priorities(tasks: Tasks, sources: Sources, blocks: Iterable[Key]) -> dict[K
         below = [key]
         while below:
             each = below.pop()
-            node = tasks.get(each) or sources.graph.get(each)
-            if node is not None and each not in priorities:
+            node = tasks.get(each, sources.graph.get(each))
+            if isinstance(node, GraphNode) and each not in priorities:  # and not a Future
                 priorities[each] = -number
                 below.extend(node.dependencies)
     return priorities
@@ -371,10 +307,6 @@ def _keep_strips(
     layout: BlockLayout, chunks: Sequence[tuple[int, int, int]], loaded: Sequence[NDArray[Any]]
 ) -> Any:
     return cut_strips(layout, list(zip(chunks, loaded, strict=True)))
-
-
-def _after(result: Any, *before: Any) -> Any:
-    return result
 
 
 def _do_block(

@@ -270,9 +270,9 @@ def _predict(
         augment=augment,
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
-    token = tokenize([array.name for array in arrays], work, layout, caller.connector.version())
-    turn = f"{_NAME}-turn-{token}"
-    sources = Sources.of(arrays, root=turn)
+    sources = Sources.of_planes(arrays)
+    # Of the keys, and not of the arrays' names: a persisted array has the name that it had before.
+    token = tokenize(repr(sources.keys), work, layout, caller.connector.version())
     blocks: list[dict[tuple[int, int], Any]] = []
     worker = f"{_NAME}-tiles-{token}"
     tasks: Tasks = {worker: DataNode(worker, work)}  # a model may be in it
@@ -285,8 +285,8 @@ def _predict(
     windows = {block: work.window(layout, block) for block in layout.blocks()}
     shape, affine = _output_grid(grid, tiles.core, tiles.output)
     chunks = _chunks(layout, tiles.output, shape)
-    empty, order = turns(turn, len(steps) * math.prod(map(len, chunks)))
-    layers = {f"sources-{token}": sources.graph, f"{_NAME}-{token}": tasks | empty}
+    empty, order = turns(f"{_NAME}-turn-{token}", len(steps) * math.prod(map(len, chunks)))
+    layers = {f"sources-{token}": sources.layer(), f"{_NAME}-{token}": tasks | empty}
     variables = {}
     for output in outputs:
         array = stitched_array(

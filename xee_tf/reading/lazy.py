@@ -9,10 +9,9 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from dask.array.core import getter, normalize_chunks
+from dask.array.core import Array, getter, normalize_chunks
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 from dask.tokenize import tokenize
@@ -99,7 +98,7 @@ class BandArray(BackendArray):
 
 def dask_arrays(
     reader: ImageReader, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
-) -> dict[str, da.Array]:
+) -> dict[str, Array]:
     """A Dask array for each band; a chunk's bands are read together, and only the part that is wanted.
 
     Parameters
@@ -155,7 +154,7 @@ def dask_arrays(
         graph = HighLevelGraph({**layers, name: layer}, {**dependencies, name: {read}})
         steps = tuple((length,) for length in band.shape)
         lengths = (*sizes[:front], *steps, *sizes[front:])
-        array = da.Array(graph, name, lengths, dtype=reader.dtypes[band.name])
+        array = Array(graph, name, lengths, dtype=reader.dtypes[band.name])
         asked = {
             axis + front: chunks if isinstance(chunks, int) else chunks[dim]
             for axis, dim in enumerate(band.dims)

@@ -15,7 +15,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.errors import DestinationError, OptionError
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
 from xee_tf.export.clear import clear
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import IfExists
@@ -138,7 +138,7 @@ def export_table(
     progress : bool
         Show a bar.
     compute : bool
-        If false, return a Delayed and write nothing.
+        If false, return a Delayed and write nothing. It checks `if_exists` again when it is computed.
     storage_options : mapping
         Handed to fsspec.
 
@@ -170,7 +170,7 @@ def export_table(
         if not len(source):
             raise _no_rows()
         source = _cut(source)
-    return write_table(source, target, progress=progress, compute=compute)
+    return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
 
 def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None) -> Location:
@@ -189,10 +189,10 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
 
 
 def write_table(
-    source: LazyTable, target: Location, *, progress: bool, compute: bool
+    source: LazyTable, target: Location, *, if_exists: IfExists, progress: bool, compute: bool
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or give the Delayed that does."""
-    delayed, folder = _graph(source, target)
+    delayed, folder = _graph(source, target, if_exists == "overwrite")
     if not compute:
         return delayed
     try:
@@ -291,7 +291,7 @@ def _as_they_are(rows: Rows, number: int) -> Rows:
     return rows
 
 
-def _graph(source: LazyTable, target: Location) -> tuple[Delayed, Location]:
+def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delayed, Location]:
     """The Delayed that writes a table, and the folder in which it works."""
     run = uuid.uuid4().hex[:12]
     prefix = target.name.removesuffix(SUFFIX)
@@ -304,18 +304,24 @@ def _graph(source: LazyTable, target: Location) -> tuple[Delayed, Location]:
         tasks[part] = Task(part, writer, number, TaskRef(group))
         parts.append(TaskRef(part))
     key = f"table-commit-{run}"
-    tasks[key] = Task(key, _commit, folder, target, List(*parts))
-    layer = f"table-export-{run}"
-    graph = HighLevelGraph({"table": source.graph, layer: tasks}, {"table": set(), layer: {"table"}})
+    tasks[key] = Task(key, _commit, folder, target, overwrite, List(*parts))
+    layer, below = f"table-export-{run}", f"table-{run}"
+    graph = HighLevelGraph({below: source.graph, layer: tasks}, {below: set(), layer: {below}})
     return Delayed(key, graph, layer=layer), folder
 
 
-def _commit(folder: Location, target: Location, parts: Sequence[_TablePart]) -> TableResult:
+def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
     """Check that the parts agree, join them, and put the file in its place."""
     columns = _agreed(parts)
     written = write_shard(folder, 0, 0, True, [[part.part] for part in parts])
     source = folder.child("00000.shard")
     if source.exists():
+        if not overwrite and target.exists():  # another export may have come first since the graph was made
+            folder.remove(recursive=True)
+            raise DestinationExistsError(
+                f"{target} exists: it was written after this export was planned, and is left as it is. "
+                "Choose another name, or replace it with if_exists='overwrite'."
+            )
         source.move(target)
     elif not (target.exists() and target.size() == written.bytes):
         raise DestinationError(f"The records have gone from {folder}; export again.")

@@ -155,7 +155,8 @@ def sample_table(
     )
     table = table[[name for name in table.columns if name in names]]
     gather = _Gather(columns, sampler.choice, table, georef, tuple(names))
-    return write_table(_sample(sampler, gather, layout, arrays), target, progress=progress, compute=compute)
+    source = _sample(sampler, gather, layout, arrays)
+    return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
 
 def _read_bands(
@@ -313,13 +314,13 @@ def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Seq
     """The graph: a task for each block that holds a pixel to sample, and one that gathers."""
     run = uuid.uuid4().hex[:12]
     name, key = f"sampler-{run}", f"samples-{run}"
-    sources = Sources.of(arrays)
+    sources = Sources.of_planes(arrays)
     # By reference: the points travel to each worker once, not in each task.
     tasks, blocks = block_tasks(layout, sources, TaskRef(name), f"sample-{run}")
-    graph: dict[Any, Any] = {**sources.graph, **tasks, name: DataNode(name, sampler)}
+    tasks[name] = DataNode(name, sampler)
     needed = [TaskRef(blocks[block]) for block in sorted(sampler.places.blocks)]
-    graph[key] = Task(key, gather, List(*needed))
-    return LazyTable(graph, [key], _as_they_are)
+    tasks[key] = Task(key, gather, List(*needed))
+    return LazyTable(sources.layer(tasks), [key], _as_they_are)
 
 
 def _as_they_are(rows: Rows, number: int) -> Rows:

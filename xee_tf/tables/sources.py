@@ -6,6 +6,7 @@ Frames and Datasets in memory are checked as a whole before anything is written,
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,11 +15,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import List, Task, TaskRef
 
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef.crs import same_crs
+from xee_tf.graph import Sources
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
@@ -68,8 +69,8 @@ def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
         reader = _FrameReader.of(meta, selectors, geometry)
-        frame = table.optimize() if hasattr(table, "optimize") else table
-        return LazyTable(dict(frame.__dask_graph__()), list(flatten(frame.__dask_keys__())), reader)
+        sources = Sources.of([table])
+        return LazyTable(sources.layer(), list(flatten(sources.keys)), reader)
     hint = ""
     if isinstance(table, xr.DataArray):
         hint = " Name it: array.to_dataset(name='B4')."
@@ -196,15 +197,13 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
     table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
     if not all(variable.chunks for variable in table.variables.values()):
         table = table.chunk({rows: table.chunks[rows]})
-    arrays = [table[name].data for name in names]
-    graph: dict[Hashable, Any] = dict(HighLevelGraph.from_collections("table", {}, dependencies=arrays))
-    keys = [list(flatten(array.__dask_keys__())) for array in arrays]
-    groups = []
-    for number, parts in enumerate(zip(*keys, strict=True)):
-        key = (f"rows-of-{keys[0][0][0]}", number)
-        graph[key] = Task(key, list, List(*(TaskRef(part) for part in parts)))
-        groups.append(key)
-    return LazyTable(graph, groups, _ArraysReader(tuple(names)))
+    sources = Sources.of([table[name].data for name in names])
+    run = uuid.uuid4().hex[:12]
+    groups: dict[Any, Task] = {}
+    for number, parts in enumerate(zip(*map(flatten, sources.keys), strict=True)):
+        key = (f"table-rows-{run}", number)
+        groups[key] = Task(key, list, List(*(TaskRef(part) for part in parts)))
+    return LazyTable(sources.layer(groups), list(groups), _ArraysReader(tuple(names)))
 
 
 @dataclass(frozen=True)

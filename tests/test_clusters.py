@@ -1,0 +1,333 @@
+"""Collections as they are on clusters: persisted, scattered, made of futures; on two processes."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from dask.delayed import delayed
+from distributed import Client, LocalCluster
+
+import xee_tf
+from tests.rasters import CRS, random_band, raster
+from xee_tf import DestinationExistsError, Model, OptionError
+
+BANDS = {"red": random_band((60, 80), seed=1), "nir": random_band((60, 80), "int16", seed=2)}
+CHUNKS = ((20, 40), (50, 30))
+OPTIONS = {"patch_dimensions": (16, 10), "kernel_size": 7, "max_file_size": 20_000}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as made:
+        yield made
+
+
+@pytest.fixture
+def client(cluster):
+    with Client(cluster) as made:
+        yield made
+
+
+def lazy(values, client=None):
+    """A source with tasks of its own, as files give."""
+    return da.from_array(values, chunks=CHUNKS).map_blocks(lambda block: block + 0, dtype=values.dtype)
+
+
+def split(values):
+    rows = np.split(values, np.cumsum(CHUNKS[0])[:-1])
+    return [np.split(row, np.cumsum(CHUNKS[1])[:-1], axis=1) for row in rows]
+
+
+def of_futures(values, make):
+    """An array put together from one Delayed for each block."""
+    return da.block(
+        [[da.from_delayed(make(b), b.shape, b.dtype) for b in blocks] for blocks in split(values)]
+    )
+
+
+def persisted(values, client):
+    return client.persist(lazy(values))
+
+
+def persisted_and_computed_with(values, client):
+    return (client.persist(lazy(values)) + 1).map_blocks(lambda block: block - 1, dtype=values.dtype)
+
+
+def submitted(values, client):
+    return of_futures(values, lambda block: client.submit(np.array, block))
+
+
+def delayed_futures(values, client):
+    return of_futures(values, lambda block: delayed(client.scatter(block)))
+
+
+def scattered_arguments(values, client):
+    return of_futures(values - 1, lambda block: delayed(np.add)(client.scatter(block), values.dtype.type(1)))
+
+
+def scattered_into_blocks(values, client):
+    one = client.scatter(values.dtype.type(1))
+    return lazy(values - 1).map_blocks(lambda block, more: block + more, one, dtype=values.dtype)
+
+
+def tuples_of_futures(values, client):
+    one = values.dtype.type(1)
+    graph = {
+        (f"old-{values.dtype}", y, x): (np.add, client.scatter(block - one), one)
+        for y, blocks in enumerate(split(values))
+        for x, block in enumerate(blocks)
+    }
+    return da.Array(graph, f"old-{values.dtype}", CHUNKS, dtype=values.dtype)
+
+
+def futures_by_other_keys(values, client):
+    graph = {
+        (f"held-{values.dtype}", y, x): client.scatter(block)
+        for y, blocks in enumerate(split(values))
+        for x, block in enumerate(blocks)
+    }
+    return da.Array(graph, f"held-{values.dtype}", CHUNKS, dtype=values.dtype)
+
+
+def optimised(values, client):
+    kept = persisted_and_computed_with(values, client)
+    found = dask.optimize(kept)[0]
+    found.before = kept  # an optimised graph of Dask's has the keys of Futures, and no longer holds these
+    return found
+
+
+FORMS = [
+    lazy,
+    persisted,
+    persisted_and_computed_with,
+    submitted,
+    delayed_futures,
+    scattered_arguments,
+    scattered_into_blocks,
+    tuples_of_futures,
+    futures_by_other_keys,
+    optimised,
+]
+
+
+def image(form, client, bands=BANDS):
+    ds = raster(bands)
+    return ds.assign({name: (("y", "x"), form(values, client)) for name, values in bands.items()})
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def difference(width=16):
+    return Model.from_function(
+        lambda bands: bands[..., 1] - bands[..., 0],
+        input_tile_size=width,
+        input_overlap_size=2,
+        output_bands=["d"],
+    )
+
+
+def points():
+    x, y = [700_010.0, 701_000.0, 702_390.0], [4_999_990.0, 4_999_000.0, 4_998_210.0]
+    return gpd.GeoDataFrame({"site": [1.0, 2.0, 3.0]}, geometry=gpd.points_from_xy(x, y, crs=CRS))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What the same values in memory give, without a cluster."""
+    folder = tmp_path_factory.mktemp("expected")
+    with dask.config.set(scheduler="sync"):
+        raster(BANDS).tfexport(folder / "image" / "scene", **OPTIONS)
+        raster(BANDS).tfexport.table(points(), folder / "table" / "sites")
+    return {kind: contents(folder / kind) for kind in ("image", "table")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_collections_of_every_form_give_the_same(tmp_path, client, expected, form):
+    ds = image(form, client)
+    assert ds.tfexport.plan(**OPTIONS).records == raster(BANDS).tfexport.plan(**OPTIONS).records
+    ds.tfexport(tmp_path / "image" / "scene", **OPTIONS)
+    assert contents(tmp_path / "image") == expected["image"]
+    ds.tfexport.table(points(), tmp_path / "table" / "sites")
+    assert contents(tmp_path / "table") == expected["table"]
+    wanted = BANDS["nir"] - BANDS["red"]
+    predicted = difference().predict_image(ds)
+    np.testing.assert_array_equal(predicted.d, wanted)
+    np.testing.assert_array_equal(predicted.red, BANDS["red"])
+    xee_tf.predict_to_zarr(difference(), ds, tmp_path / "d.zarr")
+    with xr.open_zarr(tmp_path / "d.zarr", consolidated=False) as found:
+        np.testing.assert_array_equal(found.d, wanted)
+
+
+def test_one_band_of_several_is_persisted(tmp_path, client, expected):
+    ds = image(lazy, client)
+    ds["nir"] = ds["nir"].persist()
+    ds.tfexport(tmp_path / "scene", **OPTIONS)
+    assert contents(tmp_path) == expected["image"]
+    np.testing.assert_array_equal(difference().predict_image(ds).d, BANDS["nir"] - BANDS["red"])
+
+
+@pytest.mark.parametrize("form", [persisted, submitted, tuples_of_futures])
+def test_a_delayed_keeps_what_is_persisted(tmp_path, client, expected, form):
+    waiting = image(form, client).tfexport(tmp_path / "scene", compute=False, **OPTIONS)
+    waiting.compute()
+    assert contents(tmp_path) == expected["image"]
+    table = image(form, client).tfexport.table(points(), tmp_path / "t" / "sites", compute=False)
+    client.compute(table).result()
+    assert contents(tmp_path / "t") == expected["table"]
+
+
+def test_persisted_tables(tmp_path, client):
+    frame = pd.DataFrame({"a": np.arange(25.0), "b": np.arange(25) % 3})
+    xee_tf.export_table(frame, tmp_path / "frame")
+    xee_tf.export_table(client.persist(dd.from_pandas(frame, npartitions=4)), tmp_path / "lazy")
+    rows = xr.Dataset({name: ("row", frame[name].to_numpy()) for name in frame}).chunk(row=7).persist()
+    xee_tf.export_table(rows, tmp_path / "rows")
+    for name in ("lazy", "rows"):
+        pd.testing.assert_frame_equal(xee_tf.open_table(tmp_path / f"{name}.tfrecord.gz"), frame.astype("f4"))
+
+
+def test_predictions_that_are_persisted_go_on(tmp_path, client):
+    ds = image(persisted, client)
+    predicted = difference().predict_image(ds, merge=False).persist()
+    del ds
+    grid = {"patch_dimensions": (16, 10)}
+    exported = predicted.tfexport(tmp_path / "p", **grid)
+    patches = xee_tf.open_image(exported.mixer, margins="keep").d.persist()
+    with xee_tf.PredictionWriter(tmp_path / "w.tfrecord.gz", exported.mixer) as writer:
+        writer.write(patches.data)
+    store = xee_tf.upload_image(tmp_path / "w.tfrecord.gz", exported.mixer, tmp_path / "p.zarr")
+    with xr.open_zarr(store.path, consolidated=False) as found:
+        np.testing.assert_array_equal(found.prediction, BANDS["nir"] - BANDS["red"])
+
+
+# -- Keys --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [lazy, persisted])
+def test_computations_of_one_image_at_the_same_time_do_not_change_its_tasks(tmp_path, client, form):
+    bands = {**BANDS, "red": BANDS["red"] + 1, "blue": random_band((60, 80), seed=3)}
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("distributed.scheduler")
+    logger.addHandler(handler)
+    try:
+        ds = image(form, client, bands)
+        waiting = [
+            ds.tfexport(tmp_path / "a", compute=False, **OPTIONS),
+            ds.tfexport(tmp_path / "b", compute=False, patch_dimensions=20),
+            difference().predict_image(ds[["red", "nir"]], merge=False).d.data,
+            difference(20).predict_image(ds[["red", "nir"]], merge=False).d.data,
+            difference().predict_image(ds[["red", "nir"]].persist(), merge=False).d.data,
+            ds.tfexport.table(points(), tmp_path / "t", compute=False),
+            (ds.red + ds.nir).data,
+        ]
+        futures = [client.compute(each) for each in waiting]  # a graph for each, all in the scheduler at once
+        results = client.gather(futures)
+        np.testing.assert_array_equal(results[2], results[3])
+    finally:
+        logger.removeHandler(handler)
+    assert not [message for message in messages if "run_spec" in message]
+
+
+def test_tables_of_some_columns_do_not_share_keys(tmp_path, client):
+    rows = xr.Dataset({name: ("row", np.arange(12.0)) for name in "ab"}).chunk(row=5)
+    waiting = [
+        xee_tf.export_table(rows[names], tmp_path / "".join(names), compute=False)
+        for names in (["a"], ["a", "b"])
+    ]
+    client.gather(client.compute(waiting))
+    assert list(xee_tf.open_table(tmp_path / "ab.tfrecord.gz")) == ["a", "b"]
+
+
+def test_annotations_survive(tmp_path, client, expected):
+    """A chunk that fails at first is tried again, as its annotation says."""
+    marker = tmp_path / "failed"
+
+    def fail_once(block):
+        if not marker.exists():
+            marker.touch()
+            raise OSError("the network is down")
+        return block
+
+    ds = image(lazy, client)
+    with dask.annotate(retries=2):
+        ds["red"] = ds["red"].copy(data=ds["red"].data.map_blocks(fail_once, meta=np.empty((0, 0), "f4")))
+    with dask.config.set({"distributed.logging.distributed": "critical"}):
+        ds.tfexport(tmp_path / "image" / "scene", **OPTIONS)
+    assert marker.exists()
+    assert contents(tmp_path / "image") == expected["image"]
+
+
+# -- Clients -----------------------------------------------------------------------------------------
+
+
+def test_another_client_of_the_same_cluster(tmp_path, cluster, client, expected):
+    ds = image(persisted, client)
+    with Client(cluster):
+        ds.tfexport(tmp_path / "scene", **OPTIONS)
+    assert contents(tmp_path) == expected["image"]
+
+
+def test_what_a_closed_client_persisted_is_gone(tmp_path, cluster):
+    with Client(cluster) as closed:
+        ds = image(persisted, closed)
+        rows = xr.Dataset({"a": ("row", np.arange(12.0))}).chunk(row=5).persist()
+    for scheduler in (None, cluster):
+        opened = Client(scheduler) if scheduler else None
+        with pytest.raises(OptionError, match="persisted on a Dask cluster and is no longer there"):
+            ds.tfexport(tmp_path / "scene", **OPTIONS)
+        with pytest.raises(OptionError, match="no longer there"):
+            difference().predict_image(ds)
+        with pytest.raises(OptionError, match="no longer there"):
+            ds.tfexport.table(points(), tmp_path / "t")
+        with pytest.raises(OptionError, match="no longer there"):
+            xee_tf.export_table(rows, tmp_path / "t")
+        if opened:
+            opened.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_persisted_data_is_not_where_threads_compute(tmp_path, client):
+    ds = image(persisted, client)
+    for scheduler in ("threads", "processes", "sync"):
+        with dask.config.set(scheduler=scheduler):
+            with pytest.raises(OptionError, match="would now compute without it"):
+                ds.tfexport(tmp_path / "scene", **OPTIONS)
+            with pytest.raises(OptionError, match="would now compute without it"):
+                ds.tfexport.table(points(), tmp_path / "t")
+    assert not list(tmp_path.iterdir())
+
+
+def test_persisted_data_of_another_cluster(tmp_path, client):
+    ds = image(persisted, client)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as other,
+        Client(other),
+        pytest.raises(OptionError, match="is persisted on the Dask cluster at"),
+    ):
+        ds.tfexport(tmp_path / "scene", **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_exists_is_seen_when_a_delayed_is_computed(tmp_path, client):
+    first, second = (
+        image(lazy, client, {"red": BANDS["red"] + step}).tfexport(tmp_path / "s", compute=False, **OPTIONS)
+        for step in (0, 1)
+    )
+    first.compute()
+    before = contents(tmp_path)
+    with warnings.catch_warnings(), pytest.raises(DestinationExistsError, match="after this one was planned"):
+        second.compute()
+    assert contents(tmp_path) == before
+    assert Path(tmp_path / "s-mixer.json").exists()

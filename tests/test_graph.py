@@ -1,0 +1,424 @@
+"""Graphs of collections of every kind, without a cluster: their keys, their chunks, and what is alive."""
+
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, Task, TaskRef
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xee_tf
+from tests.rasters import random_band, raster
+from tests.strategies import chunkings
+from xee_tf import DestinationExistsError, Model
+from xee_tf.graph import Sources
+
+BANDS = {"a": random_band((45, 70), seed=1), "b": random_band((45, 70), "uint8", seed=2)}
+CHUNKS = ((10, 30, 5), (35, 35))
+OPTIONS = {"patch_dimensions": (16, 10), "kernel_size": 5}
+
+
+def blocks(values):
+    rows = np.split(values, np.cumsum(CHUNKS[0])[:-1])
+    return {
+        (y, x): block
+        for y, row in enumerate(rows)
+        for x, block in enumerate(np.split(row, np.cumsum(CHUNKS[1])[:-1], axis=1))
+    }
+
+
+def lazy(values):
+    return da.from_array(values, chunks=CHUNKS)
+
+
+def computed_with(values):
+    return lazy(values).map_blocks(lambda block: block + 1).map_blocks(lambda block: block - 1)
+
+
+def several_chunks_of_one_task(values):
+    whole = da.from_array(values, chunks=-1).map_blocks(lambda block: block.copy())
+    return whole.rechunk(CHUNKS)
+
+
+def arrays_in_a_dict(values):
+    name = f"arrays-{values.dtype}"
+    return da.Array({(name, *at): block for at, block in blocks(values).items()}, name, CHUNKS, values.dtype)
+
+
+def tuples_in_a_dict(values):
+    name, one = f"tuples-{values.dtype}", values.dtype.type(1)
+    graph = {(name, *at): (np.subtract, (f"more-{name}", *at), one) for at in blocks(values)}
+    graph |= {(f"more-{name}", *at): (np.add, block, one) for at, block in blocks(values).items()}
+    return da.Array(graph, name, CHUNKS, values.dtype)
+
+
+def tasks_in_layers(values):
+    name = f"tasks-{values.dtype}"
+    data = {f"{name}-{at}": DataNode(f"{name}-{at}", block) for at, block in blocks(values).items()}
+    tasks = {(name, *at): Task((name, *at), np.copy, TaskRef(f"{name}-{at}")) for at in blocks(values)}
+    graph = HighLevelGraph(
+        {f"data-{name}": data, name: tasks}, {f"data-{name}": set(), name: {f"data-{name}"}}
+    )
+    return da.Array(graph, name, CHUNKS, values.dtype)
+
+
+def names_of_names(values):
+    name = f"names-{values.dtype}"
+    source = computed_with(values)
+    graph = HighLevelGraph.from_collections(
+        name, {(name, *at): (source.name, *at) for at in blocks(values)}, [source]
+    )
+    return da.Array(graph, name, CHUNKS, values.dtype)
+
+
+def from_delayed(values):
+    found = blocks(values)
+    rows = [
+        [da.from_delayed(dask.delayed(np.copy)(found[y, x]), found[y, x].shape, values.dtype) for x in (0, 1)]
+        for y in (0, 1, 2)
+    ]
+    return da.block(rows)
+
+
+def optimised(values):
+    return dask.optimize(computed_with(values))[0]
+
+
+def persisted(values):
+    return computed_with(values).persist(scheduler="threads")
+
+
+FORMS = [
+    lazy,
+    computed_with,
+    several_chunks_of_one_task,
+    arrays_in_a_dict,
+    tuples_in_a_dict,
+    tasks_in_layers,
+    names_of_names,
+    from_delayed,
+    optimised,
+    persisted,
+]
+
+
+def image(form, bands=BANDS):
+    ds = raster(bands)
+    return ds.assign({name: (("y", "x"), form(values)) for name, values in bands.items()})
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def difference(**options):
+    return Model.from_function(
+        lambda bands: bands[..., 0] - bands[..., 1], input_tile_size=16, output_bands=["d"], **options
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("expected")
+    raster(BANDS).tfexport(folder / "scene", **OPTIONS)
+    return contents(folder)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_collections_of_every_form_give_the_same(tmp_path, expected, form, scheduler):
+    ds = image(form)
+    with dask.config.set(scheduler=scheduler):
+        ds.tfexport(tmp_path / "scene", **OPTIONS)
+        assert contents(tmp_path) == expected
+        np.testing.assert_array_equal(difference().predict_image(ds).d, BANDS["a"] - BANDS["b"])
+
+
+def test_bands_of_different_forms(tmp_path, expected):
+    ds = image(persisted).assign(b=(("y", "x"), tuples_in_a_dict(BANDS["b"])))
+    ds.tfexport(tmp_path / "scene", **OPTIONS)
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_tasks_are_never_changed_under_their_own_keys(form, chained):
+    arrays = [form(values) for values in BANDS.values()]
+    alone = {key: node for array in arrays for key, node in Sources.of([array]).graph.items()}
+    sources = Sources.of_planes(arrays, chained=chained)
+    for key in alone.keys() & sources.graph.keys():
+        assert sources.graph[key].dependencies == alone[key].dependencies
+    if chained:
+        changed = {key for key, node in sources.graph.items() if not isinstance(node, DataNode)}
+        assert not changed & alone.keys()
+        roots = [key for key in changed if not sources.graph[key].dependencies]
+        assert len(roots) == 1
+    keys = list(flatten(sources.keys))
+    for values, found in zip(
+        (block for band in BANDS.values() for block in blocks(band).values()),
+        dask.threaded.get(dict(sources.graph), keys),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, values)
+
+
+def test_a_prediction_leaves_the_keys_of_its_image_alone():
+    ds = image(computed_with)
+    sources = Sources.of([ds.a.data, ds.b.data])
+    graph = dict(difference().predict_image(ds, merge=False).d.data.__dask_graph__())
+    assert sources.graph.keys() <= graph.keys()
+    assert all(graph[key].dependencies == node.dependencies for key, node in sources.graph.items())
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_chunks_are_loaded_once_whatever_they_share(data):
+    """Planes that come of common tasks: bands of one chunk, pieces of one chunk."""
+    loads = []
+
+    def load(block, block_info=None):
+        loads.append(tuple(block_info[0]["chunk-location"]))
+        return block
+
+    shape = (3, data.draw(st.integers(2, 12)), data.draw(st.integers(2, 12)))
+    values = random_band(shape)
+    before, after = ((3, *(data.draw(chunkings(side)) for side in shape[1:])) for _ in range(2))
+    cube = da.from_array(values, chunks=before).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
+    arrays = [cube[0], cube[1].rechunk(after[1:]), cube[1:]]
+    sources = Sources.of_planes(arrays, chained=data.draw(st.booleans()))
+    found = dask.get(dict(sources.graph), sources.keys)
+    for plane, wanted in zip(found, [values[0], values[1], values[1:]], strict=True):
+        np.testing.assert_array_equal(np.block([list(row) for row in plane]), wanted)
+    assert len(loads) == len(set(loads))
+
+
+# -- What is alive -----------------------------------------------------------------------------------
+
+
+class Counting:
+    """An array that notes what is read of it, and how much of that is alive at a time."""
+
+    dtype, ndim = np.dtype("f4"), 2
+
+    def __init__(self, shape):
+        self.shape, self.alive, self.most, self.loads, self.lock = shape, 0, 0, [], threading.Lock()
+
+    def __getitem__(self, key):
+        rows, columns = np.ogrid[key]
+        found = ((rows * 7 ^ columns * 13) & 255).astype("f4").view(Chunk)
+        with self.lock:
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+            self.loads.append((key[0].start, key[1].start))
+        weakref.finalize(found, self.gone)
+        return found
+
+    def gone(self):
+        with self.lock:
+            self.alive -= 1
+
+
+class Chunk(np.ndarray):
+    """An array that weak references can be made to."""
+
+
+def counted(side, chunk):
+    source = Counting((side, side))
+    array = da.from_array(source, chunks=chunk, asarray=False, meta=np.empty((0, 0), "f4"))
+    return source, raster({"a": np.zeros((side, side), "f4")}).assign(a=(("y", "x"), array))
+
+
+def test_few_chunks_of_an_export_are_alive(tmp_path):
+    source, ds = counted(2560, 256)
+    with dask.config.set(scheduler="sync"):
+        ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=9)
+    assert len(source.loads) == len(set(source.loads)) == 100
+    assert source.most <= 10  # a row
+
+
+def test_few_chunks_of_a_prediction_are_alive():
+    source, ds = counted(2560, 256)
+    model = Model.from_function(
+        lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
+    )
+    with dask.config.set(scheduler="sync"):
+        model.predict_image(ds, merge=False).d.data.sum().compute()
+    assert len(source.loads) == len(set(source.loads)) == 100
+    assert source.most <= 20
+
+
+def test_an_image_and_its_prediction_share_chunks():
+    source, ds = counted(96, 32)
+    model = Model.from_function(lambda bands: bands[..., 0], input_tile_size=32, output_bands=["d"])
+    found = model.predict_image(ds).compute()
+    np.testing.assert_array_equal(found.a, found.d)
+    assert len(source.loads) == 9
+
+
+def test_the_order_of_a_long_chain_costs_little_time():
+    """What a task goes back to must not grow with the chain: 10,000 chunks took a minute and 10 GB."""
+    array = da.from_array(Counting((51_200, 51_200)), chunks=1024, meta=np.empty((0, 0), "f4"))
+    sources = Sources.of_planes([array], chained=True)
+    tasks = dict(sources.graph)
+    before = []
+    for number, key in enumerate(flatten(sources.keys)):
+        tasks["chain", number] = Task(("chain", number), print, TaskRef(key), *before)
+        before = [TaskRef(("chain", number))]
+    start = time.process_time()
+    dask.order.order(tasks)
+    assert time.process_time() - start < 1
+
+
+# -- Annotations -------------------------------------------------------------------------------------
+
+
+def annotations_of(graph, name):
+    found = {}
+    for layer in graph.layers.values():
+        value = (layer.annotations or {}).get(name)
+        values = {key: value(key) if callable(value) else value for key in layer}
+        found |= {key: value for key, value in values.items() if value is not None}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [("resources", {"GPU": 1}, [{"GPU": 1}]), ("column", lambda key: key[-1] + 5, [5, 6])],
+)
+def test_annotations_survive(tmp_path, name, value, wanted):
+    ds = image(lazy)
+    with dask.annotate(**{name: value}):
+        ds["a"] = ds["a"].copy(data=ds["a"].data.map_blocks(lambda block: block + 0, dtype="f4"))
+    ds["a"] = ds["a"] + 1
+    for graph in (
+        ds.tfexport(tmp_path / "scene", compute=False, **OPTIONS).dask,
+        ds.tfexport.table(None, tmp_path / "t", n=3, compute=False).dask,
+        difference().predict_image(ds, merge=False).d.data.dask,
+    ):
+        found = annotations_of(graph, name)
+        assert len(found) == 6
+        assert [each for each in wanted if each in found.values()] == wanted
+
+
+def test_an_enclosing_annotation_holds_for_all_tasks(tmp_path):
+    with dask.annotate(retries=3):
+        waiting = image(lazy).tfexport(tmp_path / "scene", compute=False, **OPTIONS)
+    assert annotations_of(waiting.dask, "retries") == dict.fromkeys(waiting.dask, 3)
+
+
+# -- Tables and Delayeds -----------------------------------------------------------------------------
+
+
+def test_tables_of_every_form(tmp_path):
+    frame = pd.DataFrame({"a": np.arange(25.0), "b": np.arange(25) % 3})
+    rows = xr.Dataset({name: ("row", frame[name].to_numpy()) for name in frame}).chunk(row=7)
+    lazy_frame = dd.from_pandas(frame, npartitions=3)
+    forms = {
+        "rows": rows,
+        "persisted rows": rows.persist(),
+        "one persisted": rows.assign(a=rows.a.persist()),
+        "optimised rows": dask.optimize(rows)[0],
+        "frame": lazy_frame,
+        "persisted frame": lazy_frame.persist(scheduler="threads"),
+        "optimised frame": dask.optimize(lazy_frame)[0],
+    }
+    for name, table in forms.items():
+        xee_tf.export_table(table, tmp_path / name)
+        pd.testing.assert_frame_equal(xee_tf.open_table(tmp_path / f"{name}.tfrecord.gz"), frame.astype("f4"))
+
+
+def test_several_exports_in_one_computation(tmp_path):
+    """Their graphs are merged: no name of a layer or a task is that of another one."""
+    ds = image(computed_with)
+    rows = xr.Dataset({name: ("row", np.arange(12.0)) for name in "ab"}).chunk(row=5)
+    other = {name: values + 1 for name, values in BANDS.items()}
+    dask.compute(
+        ds.tfexport(tmp_path / "one", compute=False, **OPTIONS),
+        image(computed_with, other).tfexport(tmp_path / "other", compute=False, **OPTIONS),
+        ds.tfexport.table(None, tmp_path / "t", compute=False),
+        xee_tf.export_table(rows, tmp_path / "rows", compute=False),
+        xee_tf.export_table(rows[["a"]], tmp_path / "a", compute=False),
+    )
+    whole = xee_tf.open_image(tmp_path / "one-mixer.json")
+    more = xee_tf.open_image(tmp_path / "other-mixer.json")
+    height, width = whole.a.shape
+    np.testing.assert_array_equal(whole.a, BANDS["a"][:height, :width])
+    np.testing.assert_array_equal(more.b, other["b"][:height, :width])
+    assert list(xee_tf.open_table(tmp_path / "rows.tfrecord.gz")) == ["a", "b"]
+    assert list(xee_tf.open_table(tmp_path / "a.tfrecord.gz")) == ["a"]
+    assert len(xee_tf.open_table(tmp_path / "t.tfrecord.gz")) == 45 * 70
+
+
+def waiting_exports(folder, **options):
+    ds = image(lazy)
+    rows = xr.Dataset({"a": ("row", np.arange(12.0))})
+    more = {"compute": False, **options}
+    return {
+        "image": lambda step: (ds + step).assign_attrs(ds.attrs).tfexport(folder / "s", **OPTIONS, **more),
+        "steps": lambda step: (
+            (ds + step)
+            .assign_attrs(ds.attrs)
+            .expand_dims(time=2)
+            .tfexport(folder / "s", split_dim="time", **OPTIONS, **more)
+        ),
+        "table": lambda step: xee_tf.export_table(rows + step, folder / "s", **more),
+        "sample": lambda step: (ds + step).assign_attrs(ds.attrs).tfexport.table(None, folder / "s", **more),
+    }
+
+
+@pytest.mark.parametrize("kind", ["image", "steps", "table", "sample"])
+def test_a_delayed_checks_again_what_exists(tmp_path, kind):
+    make = waiting_exports(tmp_path)[kind]
+    first, second = make(0), make(1)
+    assert not list(tmp_path.iterdir())
+    first.compute()
+    before = contents(tmp_path)
+    for again in (second, first):
+        with pytest.raises(DestinationExistsError, match=r"planned.*left as it is.*if_exists='overwrite'"):
+            again.compute()
+        visible = [file for file in sorted(tmp_path.iterdir()) if file.name[0] != "."]
+        assert {file.name: file.read_bytes() for file in visible} == before
+        assert kind == "steps" or len(list(tmp_path.iterdir())) == len(visible)
+
+
+@pytest.mark.parametrize("kind", ["image", "table", "sample"])
+def test_a_delayed_that_may_replaces_what_exists(tmp_path, kind):
+    make = waiting_exports(tmp_path, if_exists="overwrite")[kind]
+    first, second = make(0), make(1)
+    first.compute()
+    before = contents(tmp_path)
+    second.compute()
+    assert contents(tmp_path).keys() == before.keys()
+    assert contents(tmp_path) != before
+
+
+def test_expressions_of_arrays(tmp_path):
+    """Dask's arrays with query planning, which must be chosen before Dask is imported."""
+    code = """
+import sys, dask
+dask.config.set({"array.query-planning": True})
+import dask.array as da, numpy as np, xarray as xr, xee_tf
+values = np.arange(4096, dtype="f4").reshape(64, 64)
+lazy = {band: (("y", "x"), da.from_array(values + i, chunks=(20, 32)) * 2) for i, band in enumerate("ab")}
+place = {"y": -30 * np.arange(64.0), "x": 30 * np.arange(64.0)}
+ds = xr.Dataset(lazy, place, attrs={"crs": "EPSG:32633"})
+ds.tfexport(sys.argv[1] + "/s", patch_dimensions=16, kernel_size=5)
+assert (xee_tf.open_image(sys.argv[1] + "/s-mixer.json").b.values == 2 * values + 2).all()
+model = xee_tf.Model.from_function(lambda b: b[..., 1] - b[..., 0], input_tile_size=16, output_bands=["d"])
+assert (model.predict_image(ds, merge=False).d.values == 2).all()
+assert ds.tfexport.table(None, sys.argv[1] + "/t").records == 4096
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[1])
