@@ -1,9 +1,9 @@
 """Framed records of a table to columns of values.
 
-Records that have the same features in the same order are read together. Of numbers alone they have one
-length, and are read as a matrix. Where strings or integers make the length vary, they are taken apart
-feature by feature. Records that cannot be read so (lists that are not packed, or that hold several
-integers or byte strings) are parsed one by one.
+Records of the same numbers have one length, and are read as a matrix. Where strings or integers make the
+length vary, or features are absent, all records are taken apart together, feature by feature. Records
+that cannot be read so (lists that are not packed, or that hold several integers or byte strings) are
+parsed one by one.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from xee_tf.records.ragged import gather
 from xee_tf.records.varint import MAX_VARINT, encode_varint
 from xee_tf.tables.schema import Strings, Values
 
-__all__ = ["Field", "Group", "Structure", "decode_rows"]
+__all__ = ["Field", "Piece", "Structure", "decode_rows"]
 
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
-Spans = dict[str, tuple[Places, Places]]
 
-_MAX_STRUCTURES = 64  # that are tried on a buffer: properties may be null, and protobuf's maps have no order
+_MAX_ORDERS = 16  # of features that are tried on a buffer: protobuf's maps have none of their own
 _PAD = 1024  # bytes behind a buffer, into which records that do not fit may run
 
 
@@ -54,50 +53,58 @@ class Field:
     def __str__(self) -> str:
         return f"{self.size} {'byte string' if self.kind == 'bytes' else self.kind} value(s)"
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the values of many records can be read together."""
+        return (self.kind == "float" or self.size <= 1) and len(self.name) < _PAD // 5
+
 
 Structure = tuple[Field, ...]
 """The features of a record, in the order of the message."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """Records of a file that have one structure.
+class Piece:
+    """One feature of the records of a file that have it.
 
     Parameters
     ----------
-    structure : tuple of Field
+    field : Field
+    place : int
+        Its place among the features of a record.
     records : ndarray of int64, shape (n,)
-        Their numbers in the file, ascending.
-    values : dict of str to ndarray or Strings
-        Of the wanted features: `Strings` for lists of one byte string, else float32 or int64 arrays of
-        shape ``(n, size)``, or of shape ``(n,)`` and dtype object with lists of bytes.
+        The numbers of the records, ascending.
+    values : ndarray, Strings or None
+        `Strings` for lists of one byte string; float32 or int64 arrays of shape ``(n, size)``; arrays of
+        shape ``(n,)`` with lists of bytes. None if the feature is not wanted.
     """
 
-    structure: Structure
+    field: Field
+    place: int
     records: Places
-    values: dict[str, Values]
+    values: Values | None
 
 
 def decode_rows(
     buffer: bytes | memoryview,
-    known: list[Structure],
+    orders: list[Structure],
     wanted: Collection[str] | None = None,
     *,
     source: str = "TFRecord",
     first: int = 0,
     verify: bool = True,
-) -> list[Group]:
-    """The values in a buffer of whole frames, grouped by the structure of the records.
+) -> list[Piece]:
+    """The features in a buffer of whole frames.
 
     Parameters
     ----------
     buffer : bytes-like
         Framed records.
-    known : list of Structure
-        Structures that the records probably have, the most common one first. New ones are appended, so
-        that the next buffer is read with them.
+    orders : list of Structure
+        Orders of features that are known from other buffers of the file. Records may lack some of them.
+        What is learned here is added.
     wanted : collection of str, optional
-        The features to read. Default: all. Structures always list all features.
+        The features whose values are read. Default: all.
     source, first, verify
         As for `xee_tf.records.decode_frames`.
 
@@ -111,84 +118,84 @@ def decode_rows(
     >>> from xee_tf.tables.encode import encode_rows
     >>> from xee_tf.tables.schema import Column, Rows
     >>> encoded = encode_rows(Rows((Column("B4"),), (np.array([0.25, 0.5]),)))
-    >>> [group] = decode_rows(encoded.buffer.data, [])
-    >>> group.structure, group.records.tolist(), group.values["B4"].tolist()
-    ((Field(name='B4', kind='float', size=1),), [0, 1], [[0.25], [0.5]])
+    >>> [piece] = decode_rows(encoded.buffer.data, [])
+    >>> piece.field, piece.records.tolist(), piece.values.tolist()
+    (Field(name='B4', kind='float', size=1), [0, 1], [[0.25], [0.5]])
     """
     view = memoryview(buffer).cast("B")
-    raw = np.frombuffer(view, np.uint8)
     if not len(view):
         return []
-    if not known:
-        length = read_length(view, 0, first, source)
-        data = check_data(view, 0, length, first, source, verify=verify)
-        known.append(_structure(_parse(data, source, first)))
-    groups = []
+    data = check_data(view, 0, read_length(view, 0, first, source), first, source, verify=verify)
+    usual = _structure(_parse(data, source, first))
+    pieces: list[Piece] = []
     count = position = 0
-    if layout := _layout(known[0]):
+    if layout := _layout(usual):
+        raw = np.frombuffer(view, np.uint8)
         _, count = longest_run(raw, [layout], len(raw))
-    if layout and count:
         position = count * layout.framed_size
+    if layout and count:
         block = raw[:position].reshape(count, -1)
         if verify:
             verify_block(block, first, source)
-        values: dict[str, Values] = {}
-        for field, segment in zip(known[0], layout.segments, strict=True):
+        records = np.arange(first, first + count)
+        for place, (field, segment) in enumerate(zip(usual, layout.segments, strict=True)):
+            values = None
             if wanted is None or field.name in wanted:
-                values[field.name] = block[:, segment.end : segment.end + 4 * field.size].view("<f4")
-        groups.append(Group(known[0], np.arange(first, first + count), values))
+                values = block[:, segment.end : segment.end + 4 * field.size].view("<f4")
+            pieces.append(Piece(field, place, records, values))
     if position < len(view):
-        groups += _decode_varied(view[position:], known, wanted, source, first + count, verify)
-    return groups
+        pieces += _decode_varied(view[position:], orders, wanted, source, first + count, verify)
+    return pieces
 
 
 def _decode_varied(
     view: memoryview,
-    known: list[Structure],
+    orders: list[Structure],
     wanted: Collection[str] | None,
     source: str,
     first: int,
     verify: bool,
-) -> list[Group]:
-    """Groups of records whose lengths or structures vary."""
+) -> list[Piece]:
+    """As `decode_rows`, where lengths or features vary."""
     offsets = frame_offsets(view, source=source, first=first)
     if verify:
         for record, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
             check_data(view, begin, end - begin - HEADER - FOOTER, first + record, source)
     raw = np.concatenate([np.frombuffer(view, np.uint8), np.zeros(_PAD, np.uint8)])
     left = np.arange(len(offsets) - 1)
-    groups: list[Group] = []
+    pieces: list[Piece] = []
 
-    def take(structure: Structure) -> None:
+    def take(order: Structure) -> None:
+        """Read the records that have no other features than those of `order`, and have them in that order."""
         nonlocal left
-        fits, spans = _match(raw, offsets[left], offsets[left + 1], structure)
-        if not fits.any():
-            return
-        chosen: Any = slice(None) if fits.all() else fits
-        values = {
-            field.name: _gather(raw, field, *(edge[chosen] for edge in spans[field.name]))
-            for field in structure
-            if wanted is None or field.name in wanted
-        }
-        groups.append(Group(structure, first + left[chosen], values))
+        fits, spans = _match(raw, offsets[left], offsets[left + 1], order)
+        for place, (field, (there, starts, ends)) in enumerate(zip(order, spans, strict=False)):
+            there &= fits
+            if there.any():
+                chosen: Any = slice(None) if there.all() else there
+                values = None
+                if wanted is None or field.name in wanted:
+                    values = _gather(raw, field, starts[chosen], ends[chosen])
+                pieces.append(Piece(field, place, first + left[chosen], values))
         left = left[~fits]
 
-    for structure in known[:_MAX_STRUCTURES]:
+    for order in orders:
         if left.size:
-            take(structure)
+            take(order)
     single: dict[Structure, list[tuple[int, dict[str, Any]]]] = {}
     while left.size:
         record = int(left[0])
         data = view[int(offsets[record]) + HEADER : int(offsets[record + 1]) - FOOTER]
         features = _parse(data, source, first + record)
         structure = _structure(features)
-        if structure not in known and len(known) < _MAX_STRUCTURES:
-            known.append(structure)
-            take(structure)
+        if learned := _learn(orders, structure):
+            take(learned)
         if left.size and left[0] == record:
             single.setdefault(structure, []).append((first + record, features))
             left = left[1:]
-    return groups + [_stack(structure, found, wanted) for structure, found in single.items()]
+    for structure, found in single.items():
+        pieces += _stack(structure, found, wanted)
+    return pieces
 
 
 def _parse(data: memoryview, source: str, record: int) -> dict[str, Any]:
@@ -208,7 +215,46 @@ def _structure(features: dict[str, Any]) -> Structure:
     return tuple(fields)
 
 
-@lru_cache(maxsize=4 * _MAX_STRUCTURES)
+def _learn(orders: list[Structure], structure: Structure) -> Structure | None:
+    """Add the features of a record to an order that allows it, or add an order; None if nothing is new."""
+    if not structure or not all(field.is_plain for field in structure):
+        return None
+    for number, order in enumerate(orders):
+        merged = _merge(order, structure)
+        if merged == order:
+            return None  # it was tried: the record is written in another way
+        if merged is not None:
+            orders[number] = merged
+            return merged
+    if len(orders) == _MAX_ORDERS:
+        return None
+    orders.append(structure)
+    return structure
+
+
+def _merge(order: Structure, structure: Structure) -> Structure | None:
+    """The shortest order that has both; None if they contradict one another.
+
+    Examples
+    --------
+    >>> a, b, c = (Field(name, "float", 1) for name in "abc")
+    >>> [field.name for field in _merge((a, c), (a, b))]
+    ['a', 'b', 'c']
+    >>> _merge((a, c), (c, a))
+    """
+    merged, last = list(order), -1
+    for field in structure:
+        place = merged.index(field) if field in merged else None
+        if place is None:
+            place = last + 1
+            merged.insert(place, field)
+        if place <= last:
+            return None
+        last = place
+    return tuple(merged)
+
+
+@lru_cache(maxsize=64)
 def _layout(structure: Structure) -> RecordLayout | None:
     """The layout of records of numbers alone, which all have the same bytes around their values."""
     if not structure or any(field.kind != "float" for field in structure):
@@ -216,80 +262,91 @@ def _layout(structure: Structure) -> RecordLayout | None:
     return RecordLayout(tuple(Feature(field.name, "float", field.size, "<f4") for field in structure))
 
 
-def _match(raw: Bytes, begins: Places, ends: Places, structure: Structure) -> tuple[Mask, Spans]:
-    """Which of some frames have just this structure, and where the values of each feature start and end."""
-    if layout := _layout(structure):
-        return _match_fixed(raw, begins, ends, layout)
-    # Frames that do not fit run on into nonsense: they are kept inside the buffer, and left aside.
-    ends = ends - FOOTER
-    at = begins + HEADER
-    fits = np.ones(len(at), bool)
-    spans: Spans = {}
-    if any(field.kind != "float" and field.size > 1 for field in structure):
-        return ~fits, spans  # written by other programs: rare, and parsed one by one
+@dataclass
+class _Cursor:
+    """Places in many records, which move on together; `fits` tells where the bytes were as expected.
 
-    def expect(data: bytes) -> None:
-        nonlocal at
-        at = np.minimum(at, ends)
+    Records that do not fit run on into nonsense: they are kept inside the buffer, and left aside.
+    """
+
+    raw: Bytes
+    at: Places
+    ends: Places
+    fits: Mask
+
+    def expect(self, data: bytes) -> None:
+        """Move over bytes that must be these."""
+        self.at = np.minimum(self.at, self.ends)
         for byte in data:
-            np.logical_and(fits, raw[at] == byte, out=fits)
-            at = at + 1
+            self.fits &= self.raw[self.at] == byte
+            self.at = self.at + 1
 
-    def number() -> Places:
-        nonlocal at
-        at = np.minimum(at, ends)
-        value = np.zeros(len(at), np.int64)
-        more = np.ones(len(at), bool)
+    def number(self) -> Places:
+        """Move over a varint of at most 35 bits."""
+        self.at = np.minimum(self.at, self.ends)
+        value = np.zeros(len(self.at), np.int64)
+        more = np.ones(len(self.at), bool)
         for shift in range(0, 35, 7):
-            byte = raw[at]
+            byte = self.raw[self.at]
             value += np.where(more, byte & 0x7F, 0).astype(np.int64) << shift
-            at = at + more
+            self.at = self.at + more
             more &= byte > 0x7F
             if not more.any():
                 break
-        np.logical_and(fits, ~more, out=fits)
+        self.fits &= ~more
         return value
 
-    if structure:
-        expect(b"\x0a")
-        np.logical_and(fits, number() + at == ends, out=fits)
-    for field in structure:
-        if not fits.any():
-            return fits, spans
-        key = field.name.encode()
-        expect(b"\x0a")
-        entry = number() + at
-        expect(b"\x0a" + encode_varint(len(key)) + key + b"\x12")
-        np.logical_and(fits, number() + at == entry, out=fits)
-        expect({"bytes": b"\x0a", "float": b"\x12", "int64": b"\x1a"}[field.kind])
-        np.logical_and(fits, number() + at == entry, out=fits)
-        if field.size:
-            expect(b"\x0a")
-            size = number()
-            np.logical_and(fits, size + at == entry, out=fits)
-            if field.kind == "float":
-                np.logical_and(fits, size == 4 * field.size, out=fits)
-            elif field.kind == "int64":
-                np.logical_and(fits, _is_varint(raw, at, size), out=fits)
-        spans[field.name] = at, entry
-        at = entry
-    np.logical_and(fits, at == ends, out=fits)
-    return fits, spans
+    def reach(self, end: Places) -> None:
+        """Move over a length that must lead to `end`."""
+        size = self.number()
+        self.fits &= size + self.at == end
 
 
-def _match_fixed(raw: Bytes, begins: Places, ends: Places, layout: RecordLayout) -> tuple[Mask, Spans]:
-    """As `_match`, of numbers alone."""
-    fits = ends - begins == layout.framed_size
-    chosen = np.flatnonzero(fits)
-    frames = gather(raw, begins[chosen], layout.framed_size)
-    equal = np.ones(len(chosen), bool)
-    for segment in layout.segments:
-        equal &= (frames[:, segment.offset : segment.end] == np.frombuffer(segment.data, np.uint8)).all(1)
-    fits[chosen[~equal]] = False
-    return fits, {
-        feature.name: (begins + segment.end, begins + segment.end + feature.max_bytes)
-        for feature, segment in zip(layout.features, layout.segments, strict=True)
-    }
+def _match(
+    raw: Bytes, begins: Places, ends: Places, order: Structure
+) -> tuple[Mask, list[tuple[Mask, Places, Places]]]:
+    """Which frames have features of an order alone; which of them have each one, and where its values are."""
+    ends = ends - FOOTER
+    cursor = _Cursor(raw, begins + HEADER, ends, np.ones(len(ends), bool))
+    cursor.expect(b"\x0a")
+    cursor.reach(ends)
+    at, fits = cursor.at, cursor.fits
+    spans = []
+    seen: dict[str, Mask] = {}
+    for field in order:
+        there, starts, stops = _match_field(_Cursor(raw, at, ends, fits & (at < ends)), field)
+        spans.append((there, starts, stops))
+        if field.name in seen:  # of a name that comes twice the last one counts: parsed apart
+            fits &= ~(there & seen[field.name])
+            seen[field.name] = seen[field.name] | there
+        else:
+            seen[field.name] = there
+        at = stops if there.all() else np.where(there, stops, at)
+    return fits & (at == ends), spans
+
+
+def _match_field(cursor: _Cursor, field: Field) -> tuple[Mask, Places, Places]:
+    """Which records have a feature at a place, and where its values start and end."""
+    key = field.name.encode()
+    cursor.expect(b"\x0a")
+    entry = cursor.number() + cursor.at
+    cursor.expect(b"\x0a" + encode_varint(len(key)) + key + b"\x12")
+    if not cursor.fits.any():
+        return cursor.fits, cursor.at, entry
+    cursor.reach(entry)
+    cursor.expect({"bytes": b"\x0a", "float": b"\x12", "int64": b"\x1a"}[field.kind])
+    cursor.reach(entry)
+    if field.size:
+        cursor.expect(b"\x0a")
+        cursor.reach(entry)
+        size = entry - cursor.at
+        if field.kind == "float":
+            cursor.fits &= size == 4 * field.size
+        elif field.kind == "int64":
+            cursor.fits &= _is_varint(cursor.raw, cursor.at, size)
+    else:
+        cursor.fits &= cursor.at == entry
+    return cursor.fits, cursor.at, entry
 
 
 def _is_varint(raw: Bytes, starts: Places, sizes: Places) -> Mask:
@@ -323,17 +380,19 @@ def _gather(raw: Bytes, field: Field, starts: Places, ends: Places) -> Values:
 
 def _stack(
     structure: Structure, found: Sequence[tuple[int, dict[str, Any]]], wanted: Collection[str] | None
-) -> Group:
-    """A group of records that were parsed one by one."""
-    values: dict[str, Values] = {}
-    for field in structure:
-        if wanted is not None and field.name not in wanted:
-            continue
-        lists = [features[field.name] for _, features in found]
-        if field.kind != "bytes":
-            values[field.name] = np.stack(lists)
-        elif field.size == 1:
-            values[field.name] = Strings.of([strings[0] for strings in lists])
-        else:
-            values[field.name] = np.fromiter(lists, object, len(lists))
-    return Group(structure, np.array([record for record, _ in found], np.int64), values)
+) -> list[Piece]:
+    """The features of records of one structure that were parsed one by one."""
+    records = np.array([record for record, _ in found], np.int64)
+    pieces = []
+    for place, field in enumerate(structure):
+        values: Values | None = None
+        if wanted is None or field.name in wanted:
+            lists = [features[field.name] for _, features in found]
+            if field.kind != "bytes":
+                values = np.stack(lists)
+            elif field.size == 1:
+                values = Strings.of([strings[0] for strings in lists])
+            else:
+                values = np.fromiter(lists, object, len(lists))
+        pieces.append(Piece(field, place, records, values))
+    return pieces

@@ -13,9 +13,9 @@ import pandas as pd
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.decode import Group, Structure, decode_rows
+from xee_tf.tables.decode import Piece, Structure, decode_rows
 from xee_tf.tables.export import table_location
-from xee_tf.tables.union import Piece, TableColumn, assemble, unite
+from xee_tf.tables.union import TableColumn, Tally, assemble, tally, unite
 
 __all__ = ["open_table"]
 
@@ -112,10 +112,9 @@ def open_table(
     import dask
     import dask.dataframe as dd
 
-    total = sum(shard.records for shard in shards)
-    edges = [*range(0, total, int(chunks)), total]
+    edges = [*range(0, reader.total, int(chunks)), reader.total]
     ranges = list(pairwise(edges))
-    divisions = (*edges[:-1], total - 1)
+    divisions = (*edges[:-1], reader.total - 1)
     partitions = _Partitions(reader, reader.choose(reader.look()))
     # Left to itself, Dask takes every object for a text, arrays too.
     with dask.config.set({"dataframe.convert-string": False}):
@@ -144,28 +143,30 @@ class _Reader:
     encoding: str | None
     verify: bool
 
+    @property
+    def total(self) -> int:
+        """Records of the table."""
+        return self.shards[-1].first + self.shards[-1].records
+
     def read_all(self) -> pd.DataFrame:
-        """All records; their structures are found as they are read."""
-        total = self.shards[-1].first + self.shards[-1].records
-        groups = list(self.groups(0, total, self.names))
-        return self.frame(self.choose(unite(_tally(groups), self.describe)), groups, 0, total)
+        """All records; their columns are found as they are read."""
+        pieces = list(self.pieces(0, self.total, self.names))
+        columns = unite(tally(pieces), self.total, self.describe)
+        return self.frame(self.choose(columns), pieces, 0, self.total)
 
     def look(self) -> tuple[TableColumn, ...]:
         """The columns of all records, without their values.
 
-        In files with our index all records are alike: only the first one is looked at.
+        All records of a file with our index are alike: only the first one is looked at.
         """
-        found: list[tuple[Structure, int, int]] = []
+        found: list[Tally] = []
         for shard in self.shards:
-            stop = 1 if shard.access == "members" else shard.records
-            groups = self.groups(shard.first, shard.first + stop, ())
-            for structure, (first, count) in _tally(groups).items():
-                found.append((structure, first, shard.records if stop == 1 else count))
-        tally: dict[Structure, tuple[int, int]] = {}
-        for structure, first, count in found:
-            before = tally.get(structure, (first, 0))
-            tally[structure] = before[0], before[1] + count
-        return unite(tally, self.describe)
+            if shard.access == "members":
+                first = tally(self.pieces(shard.first, shard.first + 1, ()))
+                found += [replace(item, count=shard.records) for item in first]
+            else:
+                found += tally(self.pieces(shard.first, shard.first + shard.records, ()))
+        return unite(found, self.total, self.describe)
 
     def choose(self, columns: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
         """The columns that are wanted, once it is known which there are."""
@@ -183,33 +184,32 @@ class _Reader:
             known[name].check_shape(shape)
         return tuple(known[name] for name in names)
 
-    def groups(self, start: int, stop: int, wanted: Collection[str] | None) -> Iterator[Group]:
-        """Records ``start`` to ``stop - 1`` of the table, numbered through."""
-        known: list[Structure] = []
+    def pieces(self, start: int, stop: int, wanted: Collection[str] | None) -> Iterator[Piece]:
+        """The features of records ``start`` to ``stop - 1`` of the table, numbered through."""
+        orders: list[Structure] = []
         for shard in self.shards:
             begin, end = max(start - shard.first, 0), min(stop - shard.first, shard.records)
             if begin < end:
                 for first, buffer in read_records(shard, begin, end, share=False):
-                    for group in decode_rows(
-                        buffer, known, wanted, source=str(shard), first=first, verify=self.verify
-                    ):
-                        yield replace(group, records=group.records + shard.first)
+                    found = decode_rows(
+                        buffer, orders, wanted, source=str(shard), first=first, verify=self.verify
+                    )
+                    yield from (replace(piece, records=piece.records + shard.first) for piece in found)
 
     def frame(
-        self, columns: Sequence[TableColumn], groups: Sequence[Group], start: int, stop: int
+        self, columns: Sequence[TableColumn], pieces: Iterable[Piece], start: int, stop: int
     ) -> pd.DataFrame:
         """A frame of records whose columns are known."""
-        pieces: dict[str, list[Piece]] = {column.name: [] for column in columns}
-        for group in groups:
-            for field in group.structure:
-                if field.name in pieces:
-                    pieces[field.name].append((field, group.records - start, group.values[field.name]))
+        held: dict[str, list[Piece]] = {column.name: [] for column in columns}
+        for piece in pieces:
+            if piece.field.name in held:
+                held[piece.field.name].append(replace(piece, records=piece.records - start))
         index = pd.RangeIndex(start, stop)
         found = {}
         for column in columns:
             values = assemble(
                 column,
-                pieces[column.name],
+                held[column.name],
                 stop - start,
                 lambda row: self.describe(start + row),
                 shape=self.shapes.get(column.name),
@@ -225,15 +225,6 @@ class _Reader:
         return f"{shard}: record {record - shard.first}"
 
 
-def _tally(groups: Iterable[Group]) -> dict[Structure, tuple[int, int]]:
-    """First record and number of records of each structure."""
-    found: dict[Structure, tuple[int, int]] = {}
-    for group in groups:
-        first, count = found.get(group.structure, (int(group.records[0]), 0))
-        found[group.structure] = min(first, int(group.records[0])), count + len(group.records)
-    return found
-
-
 @dataclass(frozen=True)
 class _Partitions:
     """Reads the partitions of a table, which all have the same columns; picklable."""
@@ -242,19 +233,19 @@ class _Partitions:
     columns: tuple[TableColumn, ...]
 
     def __call__(self, records: tuple[int, int]) -> pd.DataFrame:
-        groups = list(self.reader.groups(*records, [column.name for column in self.columns]))
-        for group in groups:
-            self._check(group)
-        return self.reader.frame(self.columns, groups, *records)
+        start, stop = records
+        pieces = list(self.reader.pieces(start, stop, [column.name for column in self.columns]))
+        self._check(pieces, stop - start)
+        return self.reader.frame(self.columns, pieces, start, stop)
 
-    def _check(self, group: Group) -> None:
-        """Whether the columns were made for such records: files may have changed since."""
-        fields = {field.name: field for field in group.structure}
+    def _check(self, pieces: Sequence[Piece], total: int) -> None:
+        """Whether the columns were made for such records: a file may have changed since."""
         for column in self.columns:
-            field = fields.get(column.name)
-            if not (column.gaps if field is None else column.accepts(field)):
+            held = [piece for piece in pieces if piece.field.name == column.name]
+            wrong = [f"{piece.field}" for piece in held if not column.accepts(piece.field)]
+            if wrong or (not column.gaps and sum(len(piece.records) for piece in held) < total):
                 raise RecordError(
-                    f"{self.reader.describe(int(group.records[0]))}: feature {column.name!r} holds "
-                    f"{field or 'nothing'}, unlike the records that were looked at when the table was "
-                    "opened: open it again."
+                    f"Feature {column.name!r} holds {wrong[0] if wrong else 'nothing'} in a record of "
+                    f"{', '.join(map(str, self.reader.shards))}, unlike those that were looked at when the "
+                    "table was opened. Has the file changed since? Open it again, or without chunks=."
                 )

@@ -21,8 +21,8 @@ A list without values counts as absent, unless all lists of the column are empty
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,15 +31,12 @@ import pandas as pd
 import pyarrow as pa
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.tables.decode import Field, Structure
-from xee_tf.tables.schema import Strings, Values
+from xee_tf.tables.decode import Field, Piece
+from xee_tf.tables.schema import Strings
 
-__all__ = ["Piece", "TableColumn", "assemble", "unite"]
+__all__ = ["TableColumn", "Tally", "assemble", "tally", "unite"]
 
 _EXACT = 2**53
-
-Piece = tuple[Field, npt.NDArray[np.int64], Values]
-"""Lists of one kind and length: the rows of the frame, ascending, that have them, and their values."""
 
 Describe = Callable[[int], str]
 """From the number of a row to words for its record in an error."""
@@ -85,13 +82,35 @@ class TableColumn:
         return known and (field.kind == self.kind or (self.kind == "mixed" and field.kind != "bytes"))
 
 
-def unite(found: Mapping[Structure, tuple[int, int]], describe: Describe) -> tuple[TableColumn, ...]:
-    """The columns of records of several structures, in the order in which they first appear.
+@dataclass(frozen=True)
+class Tally:
+    """Where a feature first appears, and in how many records."""
+
+    field: Field
+    first: int
+    place: int
+    count: int
+
+
+def tally(pieces: Iterable[Piece]) -> list[Tally]:
+    """The features of some pieces, each kind and length once."""
+    found: dict[Field, tuple[int, int, int]] = {}
+    for piece in pieces:
+        first, place, count = found.get(piece.field, (int(piece.records[0]), piece.place, 0))
+        first, place = min((first, place), (int(piece.records[0]), piece.place))
+        found[piece.field] = first, place, count + len(piece.records)
+    return [Tally(field, *item) for field, item in found.items()]
+
+
+def unite(found: Iterable[Tally], total: int, describe: Describe) -> tuple[TableColumn, ...]:
+    """The columns of a table, in the order in which they first appear.
 
     Parameters
     ----------
-    found : mapping of Structure to (int, int)
-        The first record of each structure, and how many there are.
+    found : iterable of Tally
+        Features of the records. A feature may come more than once, with records of its own each time.
+    total : int
+        Records of the table.
     describe : callable
         Words for a record in an error.
 
@@ -103,33 +122,32 @@ def unite(found: Mapping[Structure, tuple[int, int]], describe: Describe) -> tup
     Examples
     --------
     >>> tree, height = Field("tree", "bytes", 1), Field("height", "float", 1)
-    >>> [a, b] = unite({(tree,): (0, 2), (height, tree): (2, 1)}, "record {}".format)
+    >>> [a, b] = unite([Tally(height, 4, 0, 1), Tally(tree, 0, 0, 5)], 5, "record {}".format)
     >>> a.name, a.gaps, b.name, b.gaps
     ('tree', False, 'height', True)
     """
-    total = sum(count for _, count in found.values())
-    lists: dict[str, list[tuple[Field, int, int]]] = {}
-    for structure, (first, count) in sorted(found.items(), key=lambda item: item[1]):
-        for field in structure:
-            lists.setdefault(field.name, []).append((field, first, count))
-    if not lists:
+    held: dict[str, list[Tally]] = {}
+    for item in sorted(found, key=lambda item: (item.first, item.place)):
+        held.setdefault(item.field.name, []).append(item)
+    if not held:
         raise RecordError(f"{describe(0)} holds no feature, nor does any other record of the table.")
-    return tuple(_unite(name, held, total, describe) for name, held in lists.items())
+    return tuple(_unite(name, items, total, describe) for name, items in held.items())
 
 
-def _unite(name: str, held: Sequence[tuple[Field, int, int]], total: int, describe: Describe) -> TableColumn:
-    full = [item for item in held if item[0].size] or list(held)
-    before = full[0][0]
-    for field, first, _ in full:
-        if (field.kind == "bytes") != (before.kind == "bytes"):
+def _unite(name: str, items: Sequence[Tally], total: int, describe: Describe) -> TableColumn:
+    items = [item for item in items if item.field.size] or items
+    before = items[0].field
+    for item in items:
+        if (item.field.kind == "bytes") != (before.kind == "bytes"):
             raise RecordError(
-                f"{describe(first)}: feature {name!r} holds {field}; in the records before it {before}. A "
-                "column holds either numbers or byte strings: leave it out with columns=, or write it anew."
+                f"{describe(item.first)}: feature {name!r} holds {item.field}; in the records before it "
+                f"{before}. A column holds either numbers or byte strings: leave it out with columns=, or "
+                "write the records anew."
             )
-    kinds = {field.kind for field, _, _ in full}
-    sizes = tuple(sorted({field.size for field, _, _ in full}))
-    gaps = sum(count for _, _, count in full) < total
-    return TableColumn(name, "mixed" if len(kinds) > 1 else before.kind, sizes, gaps)
+    mixed = len({item.field.kind for item in items}) > 1
+    sizes = tuple(sorted({item.field.size for item in items}))
+    gaps = sum(item.count for item in items) < total
+    return TableColumn(name, "mixed" if mixed else before.kind, sizes, gaps)
 
 
 def assemble(
@@ -147,7 +165,7 @@ def assemble(
     ----------
     column : TableColumn
     pieces : sequence of Piece
-        Where the column is present.
+        Its features; their records are numbered as the rows of the frame.
     total : int
         Rows of the frame.
     describe : callable
@@ -164,28 +182,27 @@ def assemble(
         floats.
     """
     if column.sizes != (0,):
-        pieces = [piece for piece in pieces if piece[0].size]
+        pieces = [piece for piece in pieces if piece.field.size]
     if column.kind == "bytes":
         if column.sizes == (1,):
             return _texts(column.name, _in_order(pieces, total), column.gaps, describe, encoding)
         return _objects(pieces, total, None)
     if column.kind == "mixed":
-        pieces = [(field, rows, _as_float64(field, rows, values, describe)) for field, rows, values in pieces]
+        pieces = [replace(piece, values=_as_float64(piece, describe)) for piece in pieces]
     if column.sizes == (1,) and tuple(shape or (1,)) == (1,):
         return _numbers(column, pieces, total)
     return _objects(pieces, total, shape)
 
 
-def _as_float64(
-    field: Field, rows: npt.NDArray[np.int64], values: Values, describe: Describe
-) -> npt.NDArray[np.float64]:
+def _as_float64(piece: Piece, describe: Describe) -> npt.NDArray[np.float64]:
+    values = piece.values
     assert isinstance(values, np.ndarray)
-    if field.kind == "int64":
+    if piece.field.kind == "int64":
         large = np.flatnonzero(((values > _EXACT) | (values < -_EXACT)).any(axis=1))
         if large.size:
             row = int(large[0])
             raise RecordError(
-                f"{describe(int(rows[row]))}: feature {field.name!r} holds the integer "
+                f"{describe(int(piece.records[row]))}: feature {piece.field.name!r} holds the integer "
                 f"{int(max(values[row], key=abs))}, and other records hold floats: float64 has no room for "
                 "both. Write one kind in all records, or leave the column out with columns=."
             )
@@ -198,28 +215,29 @@ def _numbers(column: TableColumn, pieces: Sequence[Piece], total: int) -> Any:
     fill = 0 if column.kind == "int64" else np.nan
     found = np.full(total, fill, dtype) if column.gaps else np.empty(total, dtype)
     absent = np.ones(total, bool)
-    for _, rows, values in pieces:
-        assert isinstance(values, np.ndarray)
-        found[_index(rows)] = values[:, 0]
-        absent[_index(rows)] = False
+    for piece in pieces:
+        assert isinstance(piece.values, np.ndarray)
+        rows = _index(piece.records)
+        found[rows] = piece.values[:, 0]
+        absent[rows] = False
     return pd.arrays.IntegerArray(found, absent) if column.gaps and column.kind == "int64" else found
 
 
 def _objects(pieces: Sequence[Piece], total: int, shape: Sequence[int] | None) -> Any:
     """An array, or a list of byte strings, in each row; None where there is none."""
     found = np.empty(total, object)
-    for _, rows, values in pieces:
-        lists: Any = values
-        if isinstance(values, Strings):
-            lists = [[string] for string in _arrow(values).to_pylist()]
+    for piece in pieces:
+        lists: Any = piece.values
+        if isinstance(lists, Strings):
+            lists = [[string] for string in _arrow(lists).to_pylist()]
         elif shape is not None:
-            lists = values.reshape(len(values), *shape)
-        found[_index(rows)] = np.fromiter(lists, object, len(rows))
+            lists = lists.reshape(len(lists), *shape)
+        found[_index(piece.records)] = np.fromiter(lists, object, len(piece.records))
     return found
 
 
 def _index(rows: npt.NDArray[np.int64]) -> Any:
-    """The same rows, as a slice where that is possible: numpy copies to it in one go."""
+    """Ascending rows, as a slice where that is possible: numpy copies to it in one go."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
@@ -235,11 +253,11 @@ def _in_order(pieces: Sequence[Piece], total: int) -> Any:
     arrays = []
     source = np.full(total, -1, np.int64)
     begin = 0
-    for _, rows, values in pieces:
-        assert isinstance(values, Strings)
-        arrays.append(_arrow(values))
-        source[_index(rows)] = np.arange(begin, begin + len(rows))
-        begin += len(rows)
+    for piece in pieces:
+        assert isinstance(piece.values, Strings)
+        arrays.append(_arrow(piece.values))
+        source[_index(piece.records)] = np.arange(begin, begin + len(piece.records))
+        begin += len(piece.records)
     whole = pa.chunked_array(arrays, pa.large_binary())
     if begin == total and (np.diff(source) == 1).all():
         return whole
