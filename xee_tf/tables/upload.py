@@ -134,7 +134,7 @@ def upload_table(
 
 
 def _holds_arrays(column: Any) -> bool:
-    return column.dtype == object and column.map(lambda value: isinstance(value, np.ndarray | list)).any()
+    return column.dtype == object and any(isinstance(value, np.ndarray | list) for value in column)
 
 
 def _plain(value: Any) -> Any:
