@@ -6,7 +6,8 @@ column                                feature
 bool, integer, float                  float list of one value; a missing one is NaN
 string, categorical of strings        bytes list of one value, UTF-8; a missing one is empty
 bytes                                 bytes list of one value
-lists, tuples, numpy arrays           float list, flattened in C order; all rows of one shape
+lists, tuples, numpy arrays           float list, flattened in C order; all rows of one shape; a missing
+                                      one is NaN
 dates, durations, complex numbers     refused: float32 holds none of them
 ====================================  ==========================================================
 
@@ -96,6 +97,9 @@ def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -
         return Column(name), np.array([np.nan if _is_missing(v) else v for v in objects], np.float64)
     if isinstance(first, list | tuple | np.ndarray):
         shape = _shape(first)
+        if shape is not None:  # as a missing number is NaN
+            none = np.full(shape, np.nan)
+            objects = np.fromiter((none if _is_missing(v) else v for v in objects), object, len(objects))
         try:
             stacked = np.stack(objects.tolist())
         except (ValueError, TypeError):
