@@ -83,7 +83,7 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
                 strings.add(field.name)
             found.setdefault(field.name, _feature(piece))
         total += _count(buffer)
-        seen += len(buffer)
+        seen += max(len(buffer), _PIECE)
         missing = set(names or ()) - found.keys()
         if seen >= (_MOST if missing else 0 if names is not None else _ENOUGH):
             break

@@ -250,7 +250,7 @@ def _cast(values: Any, band: BandDimensions, side: Side, source: Source) -> Any:
     there = tf.debugging.assert_equal(
         tf.reduce_any(absent),
         False,
-        f"Records of {source} lack a value of {band.name!r}, and {dtype.name} has none that stands for it. "
+        f"Records of {source} lack a value of {band.name}, and {dtype.name} has none that stands for it. "
         "Use target_dtype='float32', where it is NaN, or leave such records out when the table is written",
     )
     with tf.control_dependencies([there]):

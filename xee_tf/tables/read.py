@@ -151,7 +151,7 @@ class _Reader:
     def read_all(self) -> pd.DataFrame:
         """All records; their columns are found as they are read."""
         pieces = list(self.pieces(0, self.total, self.names))
-        columns = unite(tally(pieces), self.total, self.describe)
+        columns = unite(tally(pieces), self.total, self.describe, self.names)
         return self.frame(self.choose(columns), pieces, 0, self.total)
 
     def look(self) -> tuple[TableColumn, ...]:
@@ -166,7 +166,7 @@ class _Reader:
                 found += [replace(item, count=shard.records) for item in first]
             else:
                 found += tally(self.pieces(shard.first, shard.first + shard.records, ()))
-        return unite(found, self.total, self.describe)
+        return unite(found, self.total, self.describe, self.names)
 
     def choose(self, columns: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
         """The columns that are wanted, once it is known which there are."""

@@ -21,7 +21,7 @@ A list without values counts as absent, unless all lists of the column are empty
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -78,8 +78,11 @@ class TableColumn:
 
     def accepts(self, field: Field) -> bool:
         """Whether the column was made with such lists in mind."""
-        known = field.size in self.sizes or (field.size == 0 and self.gaps)
-        return known and (field.kind == self.kind or (self.kind == "mixed" and field.kind != "bytes"))
+        if not field.size and self.sizes != (0,):
+            return self.gaps
+        return field.size in self.sizes and (
+            field.kind == self.kind or (self.kind == "mixed" and field.kind != "bytes")
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def tally(pieces: Iterable[Piece]) -> list[Tally]:
     return [Tally(field, *item) for field, item in found.items()]
 
 
-def unite(found: Iterable[Tally], total: int, describe: Describe) -> tuple[TableColumn, ...]:
+def unite(
+    found: Iterable[Tally], total: int, describe: Describe, wanted: Collection[str] | None = None
+) -> tuple[TableColumn, ...]:
     """The columns of a table, in the order in which they first appear.
 
     Parameters
@@ -113,11 +118,13 @@ def unite(found: Iterable[Tally], total: int, describe: Describe) -> tuple[Table
         Records of the table.
     describe : callable
         Words for a record in an error.
+    wanted : collection of str, optional
+        The columns that are read. Default: all.
 
     Raises
     ------
     RecordError
-        If a column holds byte strings in some records and numbers in others, or there are no columns.
+        If a wanted column holds byte strings in some records and numbers in others, or there are no columns.
 
     Examples
     --------
@@ -131,10 +138,13 @@ def unite(found: Iterable[Tally], total: int, describe: Describe) -> tuple[Table
         held.setdefault(item.field.name, []).append(item)
     if not held:
         raise RecordError(f"{describe(0)} holds no feature, nor does any other record of the table.")
-    return tuple(_unite(name, items, total, describe) for name, items in held.items())
+    for name, items in held.items():
+        if wanted is None or name in wanted:
+            _require_one_kind(name, items, describe)
+    return tuple(_unite(name, items, total) for name, items in held.items())
 
 
-def _unite(name: str, items: Sequence[Tally], total: int, describe: Describe) -> TableColumn:
+def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> None:
     items = [item for item in items if item.field.size] or items
     before = items[0].field
     for item in items:
@@ -144,10 +154,14 @@ def _unite(name: str, items: Sequence[Tally], total: int, describe: Describe) ->
                 f"{before}. A column holds either numbers or byte strings: leave it out with columns=, or "
                 "write the records anew."
             )
+
+
+def _unite(name: str, items: Sequence[Tally], total: int) -> TableColumn:
+    items = [item for item in items if item.field.size] or items
     mixed = len({item.field.kind for item in items}) > 1
     sizes = tuple(sorted({item.field.size for item in items}))
     gaps = sum(item.count for item in items) < total
-    return TableColumn(name, "mixed" if mixed else before.kind, sizes, gaps)
+    return TableColumn(name, "mixed" if mixed else items[0].field.kind, sizes, gaps)
 
 
 def assemble(
