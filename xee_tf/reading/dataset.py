@@ -311,7 +311,13 @@ def _total(sources: Sequence[Source]) -> int | None:
 
 def _unit(unit: Unit | None, source: Source) -> Unit:
     """What an example is, if the records allow it."""
+    untold = OptionError(
+        f"Nothing tells the shape of the patches in {source}: give the mixer instead of its files, or "
+        "patch_dimensions=(width, height)."
+    )
     if source.pixelwise:
+        if unit == "patch" and not source.described and any(band.dims for band in source.bands):
+            raise untold
         if unit == "patch":
             raise OptionError(
                 f"unit='patch' needs patches, but each record of {source} is a single pixel: leave unit out, "
@@ -319,10 +325,7 @@ def _unit(unit: Unit | None, source: Source) -> Unit:
             )
         return "pixel"
     if unit != "pixel" and not source.shaped:
-        raise OptionError(
-            f"Nothing tells the shape of the patches in {source}: give the mixer instead of its files, or "
-            "patch_dimensions=(width, height)."
-        )
+        raise untold
     return unit or "patch"
 
 

@@ -6,8 +6,7 @@ column                                feature
 bool, integer, float                  float list of one value; a missing one is NaN
 string, categorical of strings        bytes list of one value, UTF-8; a missing one is empty
 bytes                                 bytes list of one value
-lists, tuples, numpy arrays           float list, flattened in C order; all rows of one shape; a missing
-                                      one is NaN
+lists, tuples, numpy arrays           float list, flattened in C order; all rows of one shape
 dates, durations, complex numbers     refused: float32 holds none of them
 ====================================  ==========================================================
 
@@ -97,9 +96,6 @@ def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -
         return Column(name), np.array([np.nan if _is_missing(v) else v for v in objects], np.float64)
     if isinstance(first, list | tuple | np.ndarray):
         shape = _shape(first)
-        if shape is not None:  # as a missing number is NaN
-            none = np.full(shape, np.nan)
-            objects = np.fromiter((none if _is_missing(v) else v for v in objects), object, len(objects))
         try:
             stacked = np.stack(objects.tolist())
         except (ValueError, TypeError):
@@ -148,9 +144,10 @@ def _require_shape(objects: Iterable[Any], name: str, describe_row: Callable[[in
         if shape is None or shape != expected:
             found = f"an array of shape {shape}" if shape else _short(value)
             before = f", the rows before it arrays of shape {expected}" if number else ""
+            drop = f" Drop such rows: table.dropna(subset=[{name!r}])." if _is_missing(value) else ""
             raise OptionError(
                 f"Column {name!r}: {describe_row(number)} holds {found}{before}. A record has no room for "
-                "shapes: all rows of a column must have the same."
+                f"shapes: all rows of a column must have the same.{drop}"
             )
 
 
