@@ -493,7 +493,7 @@ def test_the_spec_of_patches_with_labels_parses_them(tmp_path):
 
 # -- Training on tables with gaps ---------------------------------------------------------------------
 
-GAPS = [{"a": 0.5}, {"a": 1.5, "label": 3.5, "id": 7, "name": "x"}, {"label": 2.5, "id": 8}]
+GAPS = [{"a": 0.5, "label": []}, {"a": 1.5, "label": 3.5, "id": 7, "name": "x"}, {"label": 2.5, "id": 8}]
 
 
 def test_absent_numbers_are_nan_for_training(tmp_path):
@@ -514,9 +514,18 @@ def test_the_spec_of_a_table_with_gaps_parses_it(tmp_path):
     spec = feature_spec(path)
     parsed = tf.io.parse_example(list(tf.data.TFRecordDataset(str(path))), spec)
     np.testing.assert_array_equal(parsed["a"][:, 0], [0.5, 1.5, NAN, NAN, NAN])
+    assert parsed["label"].values.numpy().tolist() == [3.5, 2.5]
     assert parsed["name"].numpy()[:, 0].tolist() == [b"", b"x", b"", b"", b""]
     assert tf.sparse.to_dense(parsed["id"]).numpy()[:, 0].tolist() == [0, 7, 8, 0, 0]
     assert parsed["many"].values.numpy().tolist() == [0.5, 1.5, 2.5]
+
+
+def test_lists_that_are_longer_than_the_first_one(tmp_path):
+    path = write(tmp_path / "t.tfrecord", [{"a": [0.5, 1.5], "z": 1.5}, {"a": [2.5]}, {"a": [2.5, 3.5, 4.5]}])
+    dataset = tf_dataset(path, inputs="a", batch_size=2)
+    np.testing.assert_array_equal(next(iter(dataset))[..., 0], [[0.5, 1.5], [2.5, NAN]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"t.tfrecord have more than 2 values of a"):
+        joined(dataset)
 
 
 def test_a_feature_of_two_kinds_is_refused_for_training(tmp_path):

@@ -65,8 +65,8 @@ def tf_dataset(
         have one depth; a scalar band beside them is repeated at every step. Bands of a collapsed export
         go by their own names.
     targets : str or sequence of str, optional
-        Bands that the model learns, stacked by themselves in the same way. Without them, elements are
-        the inputs alone.
+        Bands that the model learns, stacked by themselves in the same way, or labels that stand beside
+        patches (see `patch_dimensions`). Without them, elements are the inputs alone.
     batch_size : int
         Patches, or pixels, in an element.
     shuffle : bool or int
@@ -134,8 +134,8 @@ def tf_dataset(
     one axis of steps, in their order, as in the records.
 
     In files without a mixer records may lack features, as Earth Engine's tables do: absent numbers are NaN,
-    or an error where `target_dtype` is an integer type. The labels of patches are repeated at each of their
-    pixels where the unit is "pixel".
+    or an error where `target_dtype` is an integer type. The labels of a patch are repeated for each of its
+    pixels if the unit is "pixel".
 
     float_list, int64_list and byte blobs (uint8) are all read; see `xee_tf.feature_spec`. Local files
     are read by TensorFlow, others through fsspec, by Python, record by record.

@@ -75,10 +75,10 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
         pieces = decode_rows(buffer, [], source=str(shard), first=first)
         for piece in sorted(pieces, key=lambda piece: (piece.records[0], piece.place)):
             field = piece.field
+            fields.setdefault(field.name, set()).add(field)
             if not field.size:
                 continue
             counts[field.name] = counts.get(field.name, 0) + len(piece.records)
-            fields.setdefault(field.name, set()).add(field)
             if field.kind == "bytes" and field.size > 1:
                 strings.add(field.name)
             found.setdefault(field.name, _feature(piece))

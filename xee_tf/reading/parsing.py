@@ -214,20 +214,39 @@ def _patch_parser(source: Source) -> Callable[[Any], dict[str, Any]]:
     """
     import tensorflow as tf
 
-    numbers = {feature.name for feature in source.layout.features if feature.kind != "bytes"}
-    spec = _example_spec(source, set() if source.complete else numbers, set())
+    numbers = {each.name: each for each in source.layout.features if each.kind != "bytes"}
+    short: dict[str, Feature] = {}
+    if source.complete:
+        spec = _example_spec(source, set(), set())
+    else:
+        spec = _example_spec(source, numbers.keys(), set())
+        # TensorFlow refuses empty lists but for these. Patches, which are long, are read in the faster way.
+        short = {name: each for name, each in numbers.items() if source.pixelwise or name in source.labels}
+        for name, each in short.items():
+            fill = _absent(each, ())
+            spec[name] = tf.io.FixedLenSequenceFeature([], spec[name].dtype, True, fill)
+
+    def filled(values: Any, feature: Feature) -> Any:
+        """Lists that may be empty, all of one length."""
+        missing = feature.size - tf.shape(values)[1]
+        few_enough = tf.debugging.assert_non_negative(
+            missing, f"Records of {source} have more than {feature.size} values of {feature.name}"
+        )
+        with tf.control_dependencies([few_enough]):
+            padded = tf.pad(values, [[0, 0], [0, missing]], constant_values=_absent(feature, ()))
+        return tf.ensure_shape(padded, (None, feature.size))
 
     def parse(batch: Any) -> dict[str, Any]:
         found = tf.io.parse_example(batch, spec)
-        return {
-            name: values
-            if name in source.labels
-            else tf.reshape(
-                tf.io.decode_raw(values, tf.uint8) if values.dtype == tf.string else values,
-                (-1, source.depths[name], *source.stored.shape),
-            )
-            for name, values in found.items()
-        }
+        tensors = {}
+        for name, values in found.items():
+            tensor = filled(values, short[name]) if name in short else values
+            if tensor.dtype == tf.string:
+                tensor = tf.io.decode_raw(tensor, tf.uint8)
+            if name not in source.labels:
+                tensor = tf.reshape(tensor, (-1, source.depths[name], *source.stored.shape))
+            tensors[name] = tensor
+        return tensors
 
     return parse
 

@@ -141,7 +141,8 @@ def decode_rows(
         for place, (field, segment) in enumerate(zip(usual, layout.segments, strict=True)):
             values = None
             if wanted is None or field.name in wanted:
-                values = block[:, segment.end : segment.end + 4 * field.size].view("<f4")
+                # A copy: views would keep all of the buffer.
+                values = block[:, segment.end : segment.end + 4 * field.size].view("<f4").copy()
             pieces.append(Piece(field, place, records, values))
     if position < len(view):
         pieces += _decode_varied(view[position:], orders, wanted, source, first + count, verify)

@@ -61,16 +61,16 @@ def open_table(
     DataFrame or Dask DataFrame
         Columns in the order in which they first appear in the records. The index counts the records.
 
-        =====================================  ==========================  ========================
-        lists of a column                      values                      where a record lacks it
-        =====================================  ==========================  ========================
-        float, of one value                    float32                     NaN
-        int64, of one value                    int64                       NA, and all pandas' Int64
-        float in some records, int64 in others  float64                    NaN
-        bytes, of one string                   str                         None, and all objects
-        float or int64, of several values      a numpy array a row         None
-        bytes, of several strings              a list of bytes a row       None
-        =====================================  ==========================  ========================
+        ======================================  =======================  =======================
+        lists of a column                       values                   where a record lacks it
+        ======================================  =======================  =======================
+        float, of one value                     float32                  NaN
+        int64, of one value                     int64                    NA; the column is Int64
+        float in some records, int64 in others  float64                  NaN
+        bytes, of one string                    str                      None; the column is object
+        float or int64, of several values       a numpy array a row      None
+        bytes, of several strings               a list of bytes a row    None
+        ======================================  =======================  =======================
 
         Lists of a column may differ in length; then each row holds an array. An empty list counts as
         absent, unless all lists of the column are empty.
@@ -150,12 +150,12 @@ class _Reader:
 
     def read_all(self) -> pd.DataFrame:
         """All records; their columns are found as they are read."""
-        pieces = list(self.pieces(0, self.total, self.names))
+        pieces = list(self.pieces(0, self.total, self.names, verify=self.verify))
         columns = unite(tally(pieces), self.total, self.describe, self.names)
         return self.frame(self.choose(columns), pieces, 0, self.total)
 
     def look(self) -> tuple[TableColumn, ...]:
-        """The columns of all records, without their values.
+        """The columns of all records, without their values; checksums are checked when those are read.
 
         All records of a file with our index are alike: only the first one is looked at.
         """
@@ -184,16 +184,16 @@ class _Reader:
             known[name].check_shape(shape)
         return tuple(known[name] for name in names)
 
-    def pieces(self, start: int, stop: int, wanted: Collection[str] | None) -> Iterator[Piece]:
+    def pieces(
+        self, start: int, stop: int, wanted: Collection[str] | None, *, verify: bool = False
+    ) -> Iterator[Piece]:
         """The features of records ``start`` to ``stop - 1`` of the table, numbered through."""
         orders: list[Structure] = []
         for shard in self.shards:
             begin, end = max(start - shard.first, 0), min(stop - shard.first, shard.records)
             if begin < end:
                 for first, buffer in read_records(shard, begin, end, share=False):
-                    found = decode_rows(
-                        buffer, orders, wanted, source=str(shard), first=first, verify=self.verify
-                    )
+                    found = decode_rows(buffer, orders, wanted, source=str(shard), first=first, verify=verify)
                     yield from (replace(piece, records=piece.records + shard.first) for piece in found)
 
     def frame(
@@ -234,7 +234,8 @@ class _Partitions:
 
     def __call__(self, records: tuple[int, int]) -> pd.DataFrame:
         start, stop = records
-        pieces = list(self.reader.pieces(start, stop, [column.name for column in self.columns]))
+        names = [column.name for column in self.columns]
+        pieces = list(self.reader.pieces(start, stop, names, verify=self.reader.verify))
         self._check(pieces, stop - start)
         return self.reader.frame(self.columns, pieces, start, stop)
 
