@@ -642,7 +642,7 @@ THIN = (0.6, 0.1, 0.8, 7.8)  # long, and between two columns of centres
 @pytest.mark.parametrize("options", [{}, {"n": 2}, {"n": 1, "class_band": "field"}, {"geometry": None}])
 @pytest.mark.parametrize("boxes", [[TINY], [THIN], [TINY, THIN]])
 def test_no_polygon_covers_a_pixel(tmp_path, boxes, options, compute):
-    with pytest.raises(OptionError, match=rf"no pixel.*\({len(boxes)}\).*all_touched=True"):
+    with pytest.raises(OptionError, match=r"no pixel.* no centre of a pixel.*all_touched=True"):
         xee_tf.sample_table(scene(), fields(*boxes), tmp_path / "t", compute=compute, **options)
     assert not list(tmp_path.iterdir())
 

@@ -248,16 +248,17 @@ def _polygons(
     empty = _without_pixels(places, shapes, georef, layout)
     if not empty:
         return places
-    lack = "cover no pixel" if all_touched else "cover no centre of a pixel"
+    lack = "no pixel" if all_touched else "no centre of a pixel"
     hint = "" if all_touched else " Pixels that a polygon just touches are taken with all_touched=True."
     if len(empty) == len(shapes):
+        who = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
         size = f"{abs(georef.affine.a):.10g} x {abs(georef.affine.e):.10g}"
         raise OptionError(
-            f"There is no pixel to sample: the polygons ({len(shapes)}) {lack}. Pixels are of {size} in "
+            f"There is no pixel to sample: {who} {lack}. Pixels are {size} in "
             f"{describe_crs(georef.crs)}.{hint}"
         )
     warnings.warn(
-        f"{len(empty)} of {len(shapes)} polygons {lack} and give no row, the first in "
+        f"{len(empty)} of {len(shapes)} polygons cover {lack} and give no row, the first in "
         f"{_row(labels, min(empty)).lower()}.{hint}",
         UserWarning,
         stacklevel=4,
