@@ -480,25 +480,11 @@ def test_several_files_and_other_lists(tmp_path):
     assert found["B2"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
-@pytest.mark.parametrize(
-    ("odd", "message"),
-    [
-        ({"B2": [1.0, 2.0], "name": "x"}, "record 7.*'B2' holds 2 .*1 float"),
-        ({"B2": "1.0", "name": "x"}, "record 7.*'B2' holds 1 byte string"),
-        ({"name": "x"}, "record 7 has no feature 'B2'"),
-    ],
-)
-def test_a_record_of_another_shape(tmp_path, odd, message):
+def test_a_record_of_another_kind(tmp_path):
     usual = {"B2": 0.5, "name": "abc"}
+    odd = {"B2": "1.0", "name": "x"}
     path = write_plainly(tmp_path / "t.tfrecord.gz", [usual] * 7 + [odd] + [usual] * 3)
-    with pytest.raises(RecordError, match=f"(?s)t.tfrecord.gz: {message}"):
-        open_table(path)
-
-
-@pytest.mark.parametrize("odd", [{"B2": [1.0, 2.0]}, {"B3": 1.0}])
-def test_a_record_of_another_shape_among_numbers(tmp_path, odd):
-    path = write_plainly(tmp_path / "t.tfrecord.gz", [{"B2": 0.5}] * 7 + [odd] + [{"B2": 0.5}] * 3)
-    with pytest.raises(RecordError, match=r"(?s)t.tfrecord.gz: record 7.*'B2'"):
+    with pytest.raises(RecordError, match=r"t.tfrecord.gz: record 7: .*'B2' holds 1 byte string"):
         open_table(path)
 
 

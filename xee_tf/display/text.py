@@ -217,6 +217,8 @@ def table_rows(result: TableResult) -> Rows:
     ]
     if result.rounded:
         rows.append(("rounded", f"{', '.join(result.rounded)}: whole numbers that float32 cannot hold"))
+    if result.dropped:
+        rows.append(("dropped", f"{_count(result.dropped, 'masked pixel')}"))
     return rows
 
 

@@ -279,8 +279,10 @@ def _shape(
         shape = items[0].shape
     else:
         # A scalar band is forwarded with a last axis of 1 (Earth Engine's guide), unless the model has no
-        # room for it. A property has none of its own.
-        shape = (1,) if (items[0].tiled and rank != lead) or (rank or 0) > lead else ()
+        # room for it. So is the only column of a table that is stacked; a property with an input of its own
+        # has no such axis.
+        stacked = items[0].tiled or (words.table and target not in members)
+        shape = (1,) if (stacked and rank != lead) or (rank or 0) > lead else ()
     if info.shape is None:
         return shape
     wanted = info.shape[lead:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +64,13 @@ def predict_properties(model: Model, table: Table, *, batch_size: int | None = N
     if isinstance(table, xr.Dataset):
         return _predict_dataset(model, table, batch_size)
     if isinstance(table, pd.DataFrame):
-        return _predict_frame(table, row_caller(model, _columns(table), batch_size))
+        caller = row_caller(model, _columns(table), batch_size)
+        _require_free(caller.outputs, table.columns)
+        return _predict_frame(table, caller)
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
         caller = row_caller(model, _columns(meta), batch_size)
+        _require_free(caller.outputs, meta.columns)
         empty = _with_columns(
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
@@ -150,12 +153,16 @@ def row_caller(model: Model, columns: Sequence[str], batch_size: int | None = No
     outputs = plan_outputs(
         model.output_properties, signature.outputs, "output_properties", model.connector, lead=1
     )
-    if taken := [out.name for out in outputs if out.name in columns]:
-        raise OptionError(
-            f"The table has the columns {taken} already, and output_properties would add them: drop or "
-            "rename them first."
-        )
+    _require_free(outputs, columns)
     return RowCaller(model, chosen, outputs, batch_size)
+
+
+def _require_free(outputs: Sequence[Output], names: Collection[Any]) -> None:
+    """Refuse outputs whose names the table has already."""
+    if taken := [out.name for out in outputs if out.name in names]:
+        raise OptionError(
+            f"The table has {taken} already, and output_properties would add them: drop or rename them first."
+        )
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
@@ -199,18 +206,31 @@ def _texts(values: npt.NDArray[Any]) -> list[Any]:
 
 def _predict_dataset(model: Model, table: xr.Dataset, batch_size: int | None) -> xr.Dataset:
     rows = row_dimension(table)
-    names = [str(name) for name in table.variables if rows in table[name].dims]
+    asked = {*model.input_properties, *(model.inputs or ())}
+    names = [
+        str(name)
+        for name in (*table.data_vars, *table.coords)
+        # The labels of rows are properties only where the model names them.
+        if rows in table[name].dims and (name not in table.indexes or name in asked)
+    ]
     caller = row_caller(model, names, batch_size)
-    variables = [table[name].transpose(rows, ...) for name in caller.columns]
+    _require_free(caller.outputs, {*table.variables, *table.dims})
+    variables = [_whole(table[name].transpose(rows, ...), rows) for name in caller.columns]
 
-    def call(*arrays: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    def call(*arrays: npt.NDArray[Any]) -> Any:
         columns = {name: _values(values, name) for name, values in zip(caller.columns, arrays, strict=True)}
-        return tuple(caller.call(columns).values())
+        found = tuple(caller.call(columns).values())
+        return found if len(found) > 1 else found[0]
 
     sizes: dict[Hashable, int] = {}
     dims: list[list[Hashable]] = []
     for out in caller.outputs:
         own = [f"{out.name}_{axis}" for axis in range(len(out.shape))]
+        if taken := [dim for dim in own if dim in {*table.variables, *table.dims}]:
+            raise OptionError(
+                f"The table has {taken} already, which would be dimensions of the output {out.name!r}: "
+                "rename them first."
+            )
         sizes |= dict(zip(own, out.shape, strict=True))
         dims.append(list(own))
     found = xr.apply_ufunc(
@@ -224,3 +244,8 @@ def _predict_dataset(model: Model, table: xr.Dataset, batch_size: int | None) ->
     )
     arrays = found if isinstance(found, tuple) else (found,)
     return table.assign({out.name: array for out, array in zip(caller.outputs, arrays, strict=True)})
+
+
+def _whole(variable: xr.DataArray, rows: Hashable) -> xr.DataArray:
+    """A variable whose chunks hold whole rows."""
+    return variable.chunk({dim: -1 for dim in variable.dims if dim != rows}) if variable.chunks else variable

@@ -24,6 +24,7 @@ from xee_tf.sidecars import BandDimensions, Dimensions, distinct_dims
 __all__ = [
     "Content",
     "RecordOrder",
+    "check_depths",
     "choose_bands",
     "choose_features",
     "content_of",
@@ -155,7 +156,7 @@ def infer_content(
         except (OptionError, RecordError):
             order = choose_features(order, names)
     given = dict(depths or {})
-    _check_depths(given, order)
+    check_depths(given, order)
     features = order.features
     if isinstance(order, SequenceLayout):
         found = {feature.name: feature.size for feature in order.context}
@@ -258,7 +259,8 @@ def _depths(bands: Sequence[BandDimensions]) -> dict[str, int]:
     return depths
 
 
-def _check_depths(given: Mapping[str, int], order: RecordOrder) -> None:
+def check_depths(given: Mapping[str, int], order: RecordOrder) -> None:
+    """Refuse depths of bands that are not read, and those that are not whole numbers above 0."""
     names = [feature.name for feature in order.features]
     for name, depth in given.items():
         if name not in names:

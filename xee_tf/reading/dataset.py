@@ -65,8 +65,8 @@ def tf_dataset(
         have one depth; a scalar band beside them is repeated at every step. Bands of a collapsed export
         go by their own names.
     targets : str or sequence of str, optional
-        Bands that the model learns, stacked by themselves in the same way. Without them, elements are
-        the inputs alone.
+        Bands that the model learns, stacked by themselves in the same way, or labels that stand beside
+        patches (see `patch_dimensions`). Without them, elements are the inputs alone.
     batch_size : int
         Patches, or pixels, in an element.
     shuffle : bool or int
@@ -93,12 +93,15 @@ def tf_dataset(
     records : sequence of path-like, optional
         The shards of a single mixer, in order, where they are not beside it.
     patch_dimensions : int or (width, height), optional
-        Needed for patches from files without a mixer. Never with a mixer.
+        Needed for patches from files without a mixer. Never with a mixer. Features that do not hold whole
+        patches are values of the record: labels, coordinates. As targets they have the shape
+        ``(batch, values)``; a single value among patches is repeated at every pixel. Texts are left aside.
     kernel_size : int or (width, height), optional
         Where it cannot be told from the length of the records.
     tensor_depths : mapping from band to int, optional
         Depths of array bands, where no sidecar tells them and the first record does not: several depths
-        fit, or its series is not the longest.
+        fit, or its series is not the longest. Beside patches a feature with just so many values a record
+        is a label.
     num_parallel_reads : int, optional
         Shards read at a time when shuffled. Default: TensorFlow decides. In order, they are
         read one by one.
@@ -129,6 +132,10 @@ def tf_dataset(
     Series that lack steps (``drop_masked_steps``) are filled up behind, to the depth of their band, with the
     export's ``default_value``; with 0 where no sidecar tells it. Several further dimensions of a band are
     one axis of steps, in their order, as in the records.
+
+    In files without a mixer records may lack features, as Earth Engine's tables do: absent numbers are NaN,
+    or an error where `target_dtype` is an integer type. The labels of a patch are repeated for each of its
+    pixels if the unit is "pixel".
 
     float_list, int64_list and byte blobs (uint8) are all read; see `xee_tf.feature_spec`. Local files
     are read by TensorFlow, others through fsspec, by Python, record by record.
@@ -229,18 +236,20 @@ def feature_spec(
     *,
     bands: Sequence[str] | None = None,
     records: Sequence[PathLike] | None = None,
+    patch_dimensions: int | Sequence[int] | None = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | SequenceSpec:
     """How TensorFlow has to read the records of an export, or of a table.
 
-    Kinds and lengths are those of the first record. Bands that were collapsed are one feature, under the
-    name of the first one.
+    Bands that were collapsed are one feature, under the name of the first one. Where there is no mixer, kinds
+    and lengths are those of the first record that holds a feature: records are read until each of `bands` was
+    found, or the first 16 MiB of them.
 
     Parameters
     ----------
-    files_or_mixer, records, kernel_size, tensor_depths, storage_options
+    files_or_mixer, records, patch_dimensions, kernel_size, tensor_depths, storage_options
         As in `tf_dataset`.
     bands : sequence of str, optional
         Default: all, in the order of the record.
@@ -251,8 +260,10 @@ def feature_spec(
         Of Examples: name to `tf.io.FixedLenFeature`, for `tf.io.parse_example`. The shape of a float or
         int64 list is [height, width], margins included, or [depth, height, width] of an array band. A
         byte band is one string a record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
-        Where there is no mixer all lists are flat: [values], of strings [1], as
-        `xee_tf.TableResult.feature_spec` has them of a table.
+        Without a mixer and `patch_dimensions` all lists are flat: [values], of strings [1], as
+        `xee_tf.TableResult.feature_spec` has them of a table; so are labels beside patches. Of a feature
+        that some records lack, absent numbers are NaN and absent strings empty. int64 has no value for
+        that: such a feature, and one whose lists differ in length, is a `tf.io.VarLenFeature`.
 
         Of SequenceExamples: a pair ``(context, sequence)`` of such dictionaries, for
         ``tf.io.parse_single_sequence_example(record, *spec)`` or ``tf.io.parse_sequence_example``. Scalar
@@ -284,6 +295,7 @@ def feature_spec(
         files_or_mixer,
         records=records,
         bands=bands,
+        patch_dimensions=patch_dimensions,
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
         storage_options=storage_options,
@@ -299,7 +311,13 @@ def _total(sources: Sequence[Source]) -> int | None:
 
 def _unit(unit: Unit | None, source: Source) -> Unit:
     """What an example is, if the records allow it."""
+    untold = OptionError(
+        f"Nothing tells the shape of the patches in {source}: give the mixer instead of its files, or "
+        "patch_dimensions=(width, height)."
+    )
     if source.pixelwise:
+        if unit == "patch" and not source.described and any(band.dims for band in source.bands):
+            raise untold
         if unit == "patch":
             raise OptionError(
                 f"unit='patch' needs patches, but each record of {source} is a single pixel: leave unit out, "
@@ -307,10 +325,7 @@ def _unit(unit: Unit | None, source: Source) -> Unit:
             )
         return "pixel"
     if unit != "pixel" and not source.shaped:
-        raise OptionError(
-            f"Nothing tells the shape of the patches in {source}: give the mixer instead of its files, or "
-            "patch_dimensions=(width, height)."
-        )
+        raise untold
     return unit or "patch"
 
 

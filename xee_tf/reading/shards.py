@@ -87,7 +87,7 @@ def first_record(shard: Shard) -> bytes | None:
     """
     source = str(shard)
     data: bytes | memoryview = b""
-    if shard.access == "members":
+    if shard.access == "members" and shard.records:
         data = next(read_records(shard, 0, 1, share=False))[1]
     elif shard.access == "plain" and shard.size:
         head = shard.location.read_bytes(0, min(shard.size, HEADER))

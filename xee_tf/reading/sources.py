@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.reading.content import RecordOrder, choose_bands, choose_features, infer_content, read_order
+from xee_tf.reading.content import (
+    RecordOrder,
+    check_depths,
+    choose_bands,
+    choose_features,
+    infer_content,
+    read_order,
+)
+from xee_tf.reading.features import find_features, find_margin, is_patch
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
-from xee_tf.sidecars import BandDimensions
+from xee_tf.records.sequence_wire import decode_sequence_example
+from xee_tf.sidecars import BandDimensions, distinct_dims
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Source", "Sources", "open_sources"]
@@ -50,6 +59,13 @@ class Source:
         Bytes of a record, other bands included.
     fill : float
         What stands for the steps that a SequenceExample lacks.
+    described : bool
+        Whether a mixer describes the records.
+    labels : mapping from feature to int
+        Features beside patches that hold so many values of the whole record: labels, coordinates, texts.
+    absent, ragged : frozenset of str
+        Features that some of the records lack, and those whose lists differ in length, as far as records
+        were looked at.
     """
 
     shards: tuple[Shard, ...]
@@ -62,9 +78,18 @@ class Source:
     records: int | None
     record_bytes: int
     fill: float = 0
+    described: bool = True
+    labels: Mapping[str, int] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+    ragged: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return self.shards[0].location.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether all records surely have all features: those of images, and of tables that we wrote."""
+        return self.described or all(shard.access == "members" for shard in self.shards)
 
     @property
     def core(self) -> Size:
@@ -82,6 +107,9 @@ class Source:
         kinds = {feature.name: feature.kind for feature in self.layout.features}
         bands = []
         for band in self.bands:
+            if band.feature in self.labels:
+                bands.append(f"{band.name} ({kinds[band.feature]}, {self.labels[band.feature]} a record)")
+                continue
             depth = f", {band.depth} steps" if band.dims else ""
             whole = self.depths[band.feature]
             place = "" if whole == band.depth else f", from {band.first} of {whole} in {band.feature!r}"
@@ -186,7 +214,7 @@ def _open_files(
     kernel_size: int | Sequence[int] | None,
     depths: Mapping[str, int] | None,
 ) -> Source:
-    """Files without a mixer: their first record tells the bands, the user tells the shape."""
+    """Files without a mixer: their records tell the bands, the user gives the shape of patches."""
     if kernel_size is not None and patch_dimensions is None:
         raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
     shards = tuple(open_shards(files))
@@ -194,44 +222,94 @@ def _open_files(
     if found is None:
         raise RecordError(f"{shards[0]} holds no record.")
     shard, data = found
-    kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
     try:
-        order, series = read_order(data)
-        names = choose_bands([feature.name for feature in order.features], bands)
-        wanted = choose_features(order, names)
-        if isinstance(order, RecordLayout) and patch_dimensions is not None:
-            patch = Size.from_xy(patch_dimensions, "patch_dimensions")
-            content = infer_content(order, patch, names=names, kernel=kernel, depths=depths)
-        else:
-            patch = _row(order, wanted, depths or {}, bands is None)
-            content = infer_content(wanted, patch, steps=series, kernel=_PIXEL, depths=depths)
+        if decode_sequence_example(data)[1]:
+            return _open_series(shards, data, bands, depths)
     except RecordError as error:
         raise RecordError(f"{shard}: record 0: {error}") from None
+    features = find_features(shards, bands)
+    layout = features.layout
+    names = choose_bands([feature.name for feature in layout.features], bands)
+    wanted = choose_features(layout, names)
+    depths = dict(depths or {})
+    check_depths(depths, layout)
+    try:
+        if patch_dimensions is not None:
+            patch = _size(patch_dimensions, "patch_dimensions")
+            kernel = None if kernel_size is None else _size(kernel_size, "kernel_size")
+            margin = find_margin(layout, names, patch, kernel, depths)
+        else:
+            patch, margin = _row(layout, wanted, depths, bands is None), Size(x=0, y=0)
+    except RecordError as error:
+        raise RecordError(f"{shard}: record 0: {error}") from None
+    stored = PatchGrid(patch, patch, margin).stored
+    labels: dict[str, int] = {}
+    if patch_dimensions is not None:
+        labels = {each.name: each.size for each in wanted.features if not is_patch(each, stored, depths)}
+    values = {each.name: labels.get(each.name, each.size // stored.pixels) for each in wanted.features}
+    deep = {name for name, depth in values.items() if name not in labels and (depth > 1 or name in depths)}
+    parts = [
+        BandDimensions(name, name, 0, ("depth",), (values[name],))
+        if name in deep
+        else BandDimensions(name, name, 0, (), ())
+        for name in names
+    ]
+    ours = all(shard.access == "members" for shard in shards)
+    return Source(
+        shards=shards,
+        layout=wanted,
+        bands=distinct_dims(parts),
+        depths=values,
+        stored=stored,
+        margin=margin,
+        shaped=patch_dimensions is not None,
+        records=sum(shard.records for shard in shards) if ours else None,
+        record_bytes=len(data) + FRAMING,
+        described=False,
+        labels=labels,
+        absent=features.absent,
+        ragged=features.ragged,
+    )
+
+
+def _size(value: int | Sequence[int], name: str) -> Size:
+    size = Size.from_xy(value, name)
+    if min(size.xy) < 1:
+        raise OptionError(f"{name} must be at least 1 x 1 pixels; got {value!r}.")
+    return size
+
+
+def _open_series(
+    shards: tuple[Shard, ...], data: bytes, bands: Sequence[str] | None, depths: Mapping[str, int] | None
+) -> Source:
+    """SequenceExamples, one for each pixel."""
+    order, steps = read_order(data)
+    names = choose_bands([feature.name for feature in order.features], bands)
+    wanted = choose_features(order, names)
+    content = infer_content(wanted, _PIXEL, steps=steps, kernel=_PIXEL, depths=depths)
     known = {band.name: band for band in content.bands}
-    patches = content.per_patch == 1
     return Source(
         shards=shards,
         layout=wanted,
         bands=tuple(known[name] for name in names),
         depths=content.depths,
-        stored=PatchGrid(patch, patch, content.margin).stored if patches else _PIXEL,
+        stored=_PIXEL,
         margin=content.margin,
-        shaped=patches and patch_dimensions is not None and isinstance(order, RecordLayout),
+        shaped=False,
         records=None,
         record_bytes=len(data) + FRAMING,
         fill=content.fill,
+        described=False,
     )
 
 
 def _row(order: RecordOrder, wanted: RecordOrder, depths: Mapping[str, int], any_size: bool) -> Size:
     """The pixels of a record whose shape nothing tells: as many as all bands have values, or one.
 
-    It is one in SequenceExamples, in a table (some feature is a single number, and longer ones are
-    array-valued), and where depths are given.
+    It is one in a table (some feature is a single number, and longer ones are array-valued), and where
+    depths are given.
     """
     sizes = {feature.name: feature.size for feature in wanted.features}
-    if isinstance(order, SequenceLayout):
-        return _PIXEL
     for name, depth in depths.items():
         if sizes.get(name, depth) != depth:
             raise OptionError(

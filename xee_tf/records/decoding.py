@@ -20,7 +20,7 @@ from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, check_data, mask_crcs, read_length
 from xee_tf.records.wire import Values, conform, list_values, parse_features
 
-__all__ = ["Batch", "decode_example", "decode_frames", "read_layout"]
+__all__ = ["Batch", "decode_example", "decode_frames", "longest_run", "read_layout", "verify_block"]
 
 _MAX_ORDERS = 8  # orders of features that are remembered: protobuf maps have none of their own
 
@@ -153,11 +153,11 @@ def decode_frames(
     position = record = 0
     reach = 16  # records looked at ahead: more while they keep to one order
     while position < len(view):
-        order, count = _longest_run(raw[position:], known, reach)
+        order, count = longest_run(raw[position:], known, reach)
         if order:
             block = raw[position : position + count * order.framed_size].reshape(count, -1)
             if verify:
-                _verify(block, first + record, source)
+                verify_block(block, first + record, source)
             yield Batch(record, count, _columns(block, order, layout))
             position += block.size
             reach = reach * 2 if count == reach else 16
@@ -171,7 +171,7 @@ def decode_frames(
             except RecordError as error:
                 raise RecordError(f"{source}: record {first + record}: {error}") from None
             count = 1
-            if learned and learned.exact and _longest_run(raw[position:], [learned], 1)[0]:
+            if learned and learned.exact and longest_run(raw[position:], [learned], 1)[0]:
                 known.append(learned)
                 continue  # this record and those like it are read together
             yield Batch(record, 1, values)
@@ -179,7 +179,7 @@ def decode_frames(
         record += count
 
 
-def _longest_run(
+def longest_run(
     raw: npt.NDArray[np.uint8], orders: list[RecordLayout], reach: int
 ) -> tuple[RecordLayout | None, int]:
     """The first of `orders` that the next record has, and how many records on have it too."""
@@ -196,7 +196,7 @@ def _longest_run(
     return None, 0
 
 
-def _verify(block: npt.NDArray[np.uint8], first: int, source: str) -> None:
+def verify_block(block: npt.NDArray[np.uint8], first: int, source: str) -> None:
     """Check the CRCs of the data of records that are the rows of a matrix."""
     size = block.shape[1]
     crcs = mask_crcs(record_crcs(block[:, HEADER : size - FOOTER]))

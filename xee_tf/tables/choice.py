@@ -19,15 +19,20 @@ __all__ = ["Choice", "Sample", "first_plane"]
 
 @dataclass(frozen=True)
 class Sample:
-    """Sampled pixels: feature, row and column of each, and its values in every plane."""
+    """Sampled pixels: feature, row and column of each, and its values in every plane.
+
+    `dropped` counts those that were left out because they are masked.
+    """
 
     numbers: Indices
     rows: Indices
     columns: Indices
     values: npt.NDArray[np.float64]
+    dropped: int = 0
 
     def __getitem__(self, chosen: Any) -> Sample:
-        return Sample(self.numbers[chosen], self.rows[chosen], self.columns[chosen], self.values[chosen])
+        parts = (self.numbers[chosen], self.rows[chosen], self.columns[chosen], self.values[chosen])
+        return Sample(*parts, self.dropped)
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,14 @@ class TableResult:
         Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
     rounded : tuple of str
         Columns with whole numbers that float32 cannot hold exactly.
+    dropped : int
+        Masked pixels that `xee_tf.sample_table` left out.
     """
 
     file: ShardInfo
     columns: tuple[Column, ...]
     rounded: tuple[str, ...] = ()
+    dropped: int = 0
 
     def __repr__(self) -> str:
         from xee_tf.display.text import table_text
@@ -231,6 +234,7 @@ class _TablePart:
     records: int
     columns: tuple[Column, ...]
     rounded: tuple[str, ...]
+    dropped: int
 
 
 @dataclass(frozen=True)
@@ -254,7 +258,7 @@ class _PartWriter:
                     records.append(last - first)
                     sizes.append(len(member))
         part = Part(0, location, (Run(number, tuple(records), tuple(sizes), (), ()),))
-        return _TablePart(part, len(rows), rows.columns, rows.rounded)
+        return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
 
 def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -332,6 +336,7 @@ def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence
         ShardInfo(target.url, written.records, written.bytes, written.crc32c),
         columns,
         tuple(column.name for column in columns if column.name in rounded),
+        sum(part.dropped for part in parts),
     )
 
 

@@ -244,4 +244,43 @@ def _polygons(
     pairs = shapely.STRtree(shapes).query(boxes, predicate="intersects")
     for flat, number in pairs[:, np.lexsort(pairs[::-1])].T.tolist():
         by_block.setdefault(divmod(flat, len(layout.x)), []).append(number)
-    return PolygonPlaces(by_block, dict(enumerate(shapes)), all_touched)
+    places = PolygonPlaces(by_block, dict(enumerate(shapes)), all_touched)
+    empty = _without_pixels(places, shapes, georef, layout)
+    if not empty:
+        return places
+    lack = "no pixel" if all_touched else "no centre of a pixel"
+    hint = "" if all_touched else " Pixels that a polygon just touches are taken with all_touched=True."
+    if len(empty) == len(shapes):
+        who = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
+        size = f"{abs(georef.affine.a):.10g} x {abs(georef.affine.e):.10g}"
+        raise OptionError(
+            f"There is no pixel to sample: {who} {lack}. Pixels are {size} in "
+            f"{describe_crs(georef.crs)}.{hint}"
+        )
+    warnings.warn(
+        f"{len(empty)} of {len(shapes)} polygons cover {lack} and give no row, the first in "
+        f"{_row(labels, min(empty)).lower()}.{hint}",
+        UserWarning,
+        stacklevel=4,
+    )
+    kept = {block: [n for n in numbers if n not in empty] for block, numbers in by_block.items()}
+    return PolygonPlaces(
+        {block: numbers for block, numbers in kept.items() if numbers}, places.shapes, all_touched
+    )
+
+
+def _without_pixels(places: PolygonPlaces, shapes: Any, georef: GeoRef, layout: BlockLayout) -> set[int]:
+    """The polygons in which no pixel lies."""
+    import shapely
+
+    # Most polygons cover the centre of the pixel that one of their inner points is in.
+    width, height = georef.shape.xy
+    inner = np.floor(shapely.get_coordinates(shapely.point_on_surface(shapes))) + 0.5
+    inside = (inner > 0).all(axis=1) & (inner[:, 0] < width) & (inner[:, 1] < height)
+    inside &= shapely.contains_xy(shapes, inner[:, 0], inner[:, 1])
+    left = set(np.flatnonzero(~inside).tolist())
+    for block, numbers in places.by_block.items():
+        if touching := [number for number in numbers if number in left]:
+            few = PolygonPlaces({block: touching}, places.shapes, places.all_touched)
+            left -= set(few.pixels(block, layout.window(*block))[0].tolist())
+    return left

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.reading.shards import Shard, first_record, number_shards, open_shards, read_records
+from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.decode import Field, decode_rows, read_fields
+from xee_tf.tables.decode import Piece, Structure, decode_rows
 from xee_tf.tables.export import table_location
-from xee_tf.tables.schema import Strings, Values
+from xee_tf.tables.union import TableColumn, Tally, assemble, tally, unite
 
 __all__ = ["open_table"]
 
@@ -36,7 +33,8 @@ def open_table(
     """A table of `tf.train.Example` records as a frame, a row for each record.
 
     Reads what `xee_tf.export_table` and Earth Engine write, and any other TFRecord of Examples, gzipped or
-    not, if all records have the same features.
+    not. The columns are the union of the features of all records: Earth Engine writes no feature for a
+    property that is null.
 
     Parameters
     ----------
@@ -48,8 +46,9 @@ def open_table(
         Shapes of array-valued columns, as ``{"patch": (16, 16)}``: records do not hold them. Default: flat.
         ``TableResult.shapes`` has those of an export.
     chunks : int, optional
-        Give a Dask frame of partitions of so many records. In files of `export_table` each partition
-        inflates its own records alone.
+        Give a Dask frame of partitions of so many records. All partitions have the same columns and dtypes.
+        Files of `export_table` are opened at once, and each partition inflates its own records alone; other
+        files are read once when they are opened, to find their columns.
     encoding : str or None
         Of the strings. None: leave them bytes.
     verify : bool
@@ -60,16 +59,30 @@ def open_table(
     Returns
     -------
     DataFrame or Dask DataFrame
-        Columns in the order of the first record: float lists of one value as float32, int64 lists as int64,
-        bytes lists as str; longer lists as a numpy array a row. The index counts the records.
+        Columns in the order in which they first appear in the records. The index counts the records.
+
+        ======================================  =======================  =======================
+        lists of a column                       values                   where a record lacks it
+        ======================================  =======================  =======================
+        float, of one value                     float32                  NaN
+        int64, of one value                     int64                    NA; the column is Int64
+        float in some records, int64 in others  float64                  NaN
+        bytes, of one string                    str                      None; the column is object
+        float or int64, of several values       a numpy array a row      None
+        bytes, of several strings               a list of bytes a row    None
+        ======================================  =======================  =======================
+
+        Lists of a column may differ in length; then each row holds an array. An empty list counts as
+        absent, unless all lists of the column are empty.
 
     Raises
     ------
     MissingShardError
         If a file is not there.
     RecordError
-        If a file is corrupt, holds no records, or a record has another shape than the first one: the file
-        and the number of the record are named.
+        If a file is corrupt or holds no records; if a column holds numbers in some records and byte strings
+        in others, or integers beyond 2**53 in some and floats in others. The message names the file and
+        the record.
     OptionError
         If a column is unknown, or a shape does not fit its column.
 
@@ -86,28 +99,26 @@ def open_table(
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise OptionError("There is nothing to read: name a TFRecord file.")
-    probed = open_shards([_find(each, storage_options) for each in paths])
-    shards = [shard for shard in number_shards(probed, None, -1) if shard.records]
-    data = first_record(shards[0]) if shards else None
-    if data is None:
-        raise RecordError(f"{probed[0]} holds no records.")
-    order = read_fields(data, str(shards[0]))
-    reader = _Reader(tuple(shards), order, _choose(order, columns), dict(shapes or {}), encoding, verify)
-    reader.check_shapes()
-    total = sum(shard.records for shard in shards)
-    if chunks is None:
-        return reader((0, total))
-    if isinstance(chunks, bool) or int(chunks) != chunks or chunks < 1:
+    if chunks is not None and (isinstance(chunks, bool) or int(chunks) != chunks or chunks < 1):
         raise OptionError(f"chunks must be a positive number of records; got {chunks!r}.")
+    probed = open_shards([_find(each, storage_options) for each in paths])
+    shards = tuple(shard for shard in number_shards(probed, None, -1) if shard.records)
+    if not shards:
+        raise RecordError(f"{probed[0]} holds no records.")
+    names = None if columns is None else (columns,) if isinstance(columns, str) else tuple(columns)
+    reader = _Reader(shards, names, dict(shapes or {}), encoding, verify)
+    if chunks is None:
+        return reader.read_all()
     import dask
     import dask.dataframe as dd
 
-    edges = [*range(0, total, int(chunks)), total]
+    edges = [*range(0, reader.total, int(chunks)), reader.total]
     ranges = list(pairwise(edges))
-    divisions = (*edges[:-1], total - 1)
+    divisions = (*edges[:-1], reader.total - 1)
+    partitions = _Partitions(reader, reader.choose(reader.look()))
     # Left to itself, Dask takes every object for a text, arrays too.
     with dask.config.set({"dataframe.convert-string": False}):
-        return dd.from_map(reader, ranges, meta=reader((0, 1)).iloc[:0], divisions=divisions)
+        return dd.from_map(partitions, ranges, meta=partitions((0, 1)).iloc[:0], divisions=divisions)
 
 
 def _find(path: PathLike, storage_options: Mapping[str, Any] | None) -> Location:
@@ -122,100 +133,120 @@ def _find(path: PathLike, storage_options: Mapping[str, Any] | None) -> Location
     )
 
 
-def _choose(order: Sequence[Field], columns: Sequence[str] | None) -> tuple[Field, ...]:
-    fields = {field.name: field for field in order}
-    if columns is None:
-        return tuple(fields.values())
-    chosen = [columns] if isinstance(columns, str) else list(columns)
-    unknown = [name for name in chosen if name not in fields]
-    if unknown or not chosen:
-        raise OptionError(f"There are no columns {unknown or chosen}; the table has {list(fields)}.")
-    return tuple(fields[name] for name in dict.fromkeys(chosen))
-
-
 @dataclass(frozen=True)
 class _Reader:
-    """Reads a range of records; picklable."""
+    """Reads records into frames; picklable."""
 
     shards: tuple[Shard, ...]
-    order: tuple[Field, ...]
-    wanted: tuple[Field, ...]
+    names: tuple[str, ...] | None
     shapes: dict[str, Sequence[int]]
     encoding: str | None
     verify: bool
 
-    def check_shapes(self) -> None:
-        sizes = {field.name: field.size for field in self.wanted if field.kind != "bytes"}
-        for name, shape in self.shapes.items():
-            if name not in sizes:
-                raise OptionError(
-                    f"shapes names {name!r}, which is no column of numbers; those are {list(sizes)}."
-                )
-            if math.prod(shape) != sizes[name]:
-                raise OptionError(
-                    f"Column {name!r} has {sizes[name]} values a row: no array of shape {tuple(shape)}."
-                )
+    @property
+    def total(self) -> int:
+        """Records of the table."""
+        return self.shards[-1].first + self.shards[-1].records
 
-    def __call__(self, records: tuple[int, int]) -> pd.DataFrame:
-        start, stop = records
-        parts: list[list[Values]] = []
+    def read_all(self) -> pd.DataFrame:
+        """All records; their columns are found as they are read."""
+        pieces = list(self.pieces(0, self.total, self.names, verify=self.verify))
+        columns = unite(tally(pieces), self.total, self.describe, self.names)
+        return self.frame(self.choose(columns), pieces, 0, self.total)
+
+    def look(self) -> tuple[TableColumn, ...]:
+        """The columns of all records, without their values; checksums are checked when those are read.
+
+        All records of a file with our index are alike: only the first one is looked at.
+        """
+        found: list[Tally] = []
+        for shard in self.shards:
+            if shard.access == "members":
+                first = tally(self.pieces(shard.first, shard.first + 1, ()))
+                found += [replace(item, count=shard.records) for item in first]
+            else:
+                found += tally(self.pieces(shard.first, shard.first + shard.records, ()))
+        return unite(found, self.total, self.describe, self.names)
+
+    def choose(self, columns: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+        """The columns that are wanted, once it is known which there are."""
+        known = {column.name: column for column in columns}
+        names = list(known) if self.names is None else list(dict.fromkeys(self.names))
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise OptionError(f"There are no columns {unknown or names}; the table has {list(known)}.")
+        numbers = [name for name in names if known[name].kind != "bytes"]
+        for name, shape in self.shapes.items():
+            if name not in numbers:
+                raise OptionError(
+                    f"shapes names {name!r}, which is no column of numbers; those are {numbers}."
+                )
+            known[name].check_shape(shape)
+        return tuple(known[name] for name in names)
+
+    def pieces(
+        self, start: int, stop: int, wanted: Collection[str] | None, *, verify: bool = False
+    ) -> Iterator[Piece]:
+        """The features of records ``start`` to ``stop - 1`` of the table, numbered through."""
+        orders: list[Structure] = []
         for shard in self.shards:
             begin, end = max(start - shard.first, 0), min(stop - shard.first, shard.records)
             if begin < end:
                 for first, buffer in read_records(shard, begin, end, share=False):
-                    parts.append(self._decode(shard, first, buffer))
-        columns = {
-            field.name: self._column(field, [part[i] for part in parts], start)
-            for i, field in enumerate(self.wanted)
-        }
-        return pd.DataFrame(columns, index=pd.RangeIndex(start, stop), copy=False)
+                    found = decode_rows(buffer, orders, wanted, source=str(shard), first=first, verify=verify)
+                    yield from (replace(piece, records=piece.records + shard.first) for piece in found)
 
-    def _decode(self, shard: Shard, first: int, buffer: memoryview) -> list[Values]:
-        return decode_rows(
-            buffer, self.order, self.wanted, source=str(shard), first=first, verify=self.verify
-        )
+    def frame(
+        self, columns: Sequence[TableColumn], pieces: Iterable[Piece], start: int, stop: int
+    ) -> pd.DataFrame:
+        """A frame of records whose columns are known."""
+        held: dict[str, list[Piece]] = {column.name: [] for column in columns}
+        for piece in pieces:
+            if piece.field.name in held:
+                held[piece.field.name].append(replace(piece, records=piece.records - start))
+        index = pd.RangeIndex(start, stop)
+        found = {}
+        for column in columns:
+            values = assemble(
+                column,
+                held[column.name],
+                stop - start,
+                lambda row: self.describe(start + row),
+                shape=self.shapes.get(column.name),
+                encoding=self.encoding,
+            )
+            # pandas makes texts of objects that are texts or None, and NaN of None.
+            found[column.name] = pd.Series(values, index, getattr(values, "dtype", None), copy=False)
+        return pd.DataFrame(found, index, copy=False)
 
-    def _column(self, field: Field, values: Sequence[Any], start: int) -> Any:
-        if field.kind == "bytes" and field.size == 1:
-            arrays = [_arrow(strings, pa.large_binary()) for strings in values]
-            if self.encoding is None:
-                return np.array([v for array in arrays for v in array.to_pylist()], object)
-            return self._texts(field.name, arrays, values, start)
-        whole = np.concatenate(values)
-        shape = tuple(self.shapes.get(field.name, (field.size,)))
-        if field.size == 1 and shape == (1,):
-            return whole[:, 0]
-        rows = np.empty(len(whole), object)
-        if field.kind == "bytes":
-            rows[:] = whole[:, 0]
-        else:
-            rows[:] = list(whole.reshape(len(whole), *shape)) if whole.size else [whole[0]] * len(whole)
-        return rows
+    def describe(self, record: int) -> str:
+        """Words for a record of the table in an error: its file, and its number in it."""
+        shard = next(shard for shard in self.shards if record < shard.first + shard.records)
+        return f"{shard}: record {record - shard.first}"
 
-    def _texts(self, name: str, arrays: Sequence[Any], values: Sequence[Strings], start: int) -> Any:
-        assert self.encoding is not None
-        if self.encoding.lower().replace("-", "") == "utf8":
-            texts = [_arrow(strings, pa.large_string()) for strings in values]
-            try:
-                for text in texts:
-                    text.validate(full=True)
-                return pa.chunked_array(texts).to_pandas()._values
-            except (pa.ArrowInvalid, UnicodeDecodeError):
-                pass  # which one it was is found below
-        decoded = []
-        for value in (v for array in arrays for v in array.to_pylist()):
-            try:
-                decoded.append(value.decode(self.encoding))
-            except UnicodeDecodeError:
-                record = start + len(decoded)
-                shard = next(s for s in self.shards if record < s.first + s.records)
+
+@dataclass(frozen=True)
+class _Partitions:
+    """Reads the partitions of a table, which all have the same columns; picklable."""
+
+    reader: _Reader
+    columns: tuple[TableColumn, ...]
+
+    def __call__(self, records: tuple[int, int]) -> pd.DataFrame:
+        start, stop = records
+        names = [column.name for column in self.columns]
+        pieces = list(self.reader.pieces(start, stop, names, verify=self.reader.verify))
+        self._check(pieces, stop - start)
+        return self.reader.frame(self.columns, pieces, start, stop)
+
+    def _check(self, pieces: Sequence[Piece], total: int) -> None:
+        """Whether the columns were made for such records: a file may have changed since."""
+        for column in self.columns:
+            held = [piece for piece in pieces if piece.field.name == column.name]
+            wrong = [f"{piece.field}" for piece in held if not column.accepts(piece.field)]
+            if wrong or (not column.gaps and sum(len(piece.records) for piece in held) < total):
                 raise RecordError(
-                    f"{shard}: record {record - shard.first}: feature {name!r} holds bytes that are no "
-                    f"{self.encoding} text: {value[:40]!r}. Read it with another encoding, or encoding=None."
-                ) from None
-        return pd.Series(decoded, dtype="str")._values
-
-
-def _arrow(strings: Strings, kind: pa.DataType) -> Any:
-    buffers = [None, pa.py_buffer(strings.offsets), pa.py_buffer(strings.data)]
-    return pa.Array.from_buffers(kind, len(strings), buffers)
+                    f"Feature {column.name!r} holds {wrong[0] if wrong else 'nothing'} in a record of "
+                    f"{', '.join(map(str, self.reader.shards))}, unlike those that were looked at when the "
+                    "table was opened. Has the file changed since? Open it again, or without chunks=."
+                )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -84,7 +84,8 @@ def sample_table(
     seed : int
         Another one gives another sample.
     drop_nulls : bool
-        Leave out pixels that are masked in any band, before `n` of them are chosen. False: write NaN.
+        Leave out pixels that are masked in any band, before `n` of them are chosen; ``TableResult.dropped``
+        counts them. False: write NaN.
     all_touched : bool
         Take all pixels that a polygon touches.
     selectors : sequence of str, optional
@@ -104,7 +105,8 @@ def sample_table(
     ------
     OptionError
         If a feature has no geometry; a polygon, or every point, is outside the raster (some points outside
-        give a warning); names are unknown or not unique; no pixel is left.
+        give a warning); no polygon covers the centre of a pixel (if some do not, there is a warning); names
+        are unknown or not unique; no pixel is left.
     GeoreferenceError
         If the raster or `where` has no CRS.
     DestinationExistsError
@@ -208,6 +210,11 @@ def _features(where: Any, georef: GeoRef, properties: Sequence[str] | None) -> t
             "A raster is sampled at the points or in the polygons of a GeoDataFrame or GeoSeries; got "
             f"{type(where).__name__}. geopandas.points_from_xy(x, y, crs=...) makes points of coordinates."
         )
+    if where.active_geometry_name is None:
+        raise OptionError(
+            "The GeoDataFrame has no geometry column: set it with where.set_geometry(...), or give points or "
+            "polygons as a GeoSeries."
+        )
     geometries = where.geometry
     table = pd.DataFrame(where.drop(columns=geometries.name))
     if properties is not None:
@@ -265,7 +272,8 @@ class _Sampler:
         values = np.concatenate([band[:, down, across] for band in bands]).T.astype(np.float64)
         sample = Sample(numbers, rows, columns, values)
         if self.drop_nulls:
-            sample = sample[~np.isnan(values).any(axis=1)]
+            whole = ~np.isnan(values).any(axis=1)
+            sample = replace(sample[whole], dropped=int((~whole).sum()))
         return sample if self.choice is None else self.choice(sample, self.columns)
 
 
@@ -280,8 +288,12 @@ class _Gather:
     names: tuple[str, ...]
 
     def __call__(self, samples: Sequence[Sample]) -> Rows:
-        parts = zip(*((s.numbers, s.rows, s.columns, s.values) for s in samples), strict=True)
-        sample = Sample(*(np.concatenate(part) for part in parts))
+        numbers, rows, across, sampled = (
+            np.concatenate(part)
+            for part in zip(*((s.numbers, s.rows, s.columns, s.values) for s in samples), strict=True)
+        )
+        dropped = sum(s.dropped for s in samples)
+        sample = Sample(numbers, rows, across, sampled, dropped)
         if self.choice is not None:
             sample = self.choice(sample, self.columns)
         if not len(sample.numbers):
@@ -307,7 +319,7 @@ class _Gather:
             )
             found |= {name: (Column(name), v) for name, v in zip(LONLAT, degrees, strict=True)}
         columns, values = zip(*(found[name] for name in self.names), strict=True)
-        return Rows(columns, values)
+        return Rows(columns, values, dropped)
 
 
 def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:

@@ -113,10 +113,13 @@ class Rows:
     columns : tuple of Column
     values : tuple of ndarray or Strings
         Arrays of shape ``(rows, *column.shape)`` and any real dtype; `Strings` for kind "bytes".
+    dropped : int
+        Rows that were left out when these were sampled, because they are masked.
     """
 
     columns: tuple[Column, ...]
     values: tuple[Values, ...]
+    dropped: int = 0
 
     def __len__(self) -> int:
         return len(self.values[0])

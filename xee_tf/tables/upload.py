@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.options import IfExists
@@ -106,9 +107,9 @@ def upload_table(
             "them with x_column= and y_column=."
         )
     for name in (x_name, y_name):
-        if not isinstance(frame[name].dtype, np.dtype) or frame[name].dtype.kind not in "fi":
+        if not pd.api.types.is_numeric_dtype(frame[name].dtype):
             raise OptionError(f"Column {name!r} holds no single numbers: it cannot be a coordinate.")
-    x, y = (frame[name].to_numpy(np.float64) for name in (x_name, y_name))
+    x, y = (frame[name].to_numpy(np.float64, na_value=np.nan) for name in (x_name, y_name))
     absent = np.flatnonzero(~(np.isfinite(x) & np.isfinite(y)))
     if absent.size:
         row = int(absent[0])
@@ -134,7 +135,7 @@ def upload_table(
 
 
 def _holds_arrays(column: Any) -> bool:
-    return column.dtype == object and not isinstance(column.iloc[0], bytes)
+    return column.dtype == object and any(isinstance(value, np.ndarray | list) for value in column)
 
 
 def _plain(value: Any) -> Any:

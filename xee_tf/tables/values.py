@@ -144,9 +144,10 @@ def _require_shape(objects: Iterable[Any], name: str, describe_row: Callable[[in
         if shape is None or shape != expected:
             found = f"an array of shape {shape}" if shape else _short(value)
             before = f", the rows before it arrays of shape {expected}" if number else ""
+            drop = f" Drop such rows: table.dropna(subset=[{name!r}])." if _is_missing(value) else ""
             raise OptionError(
                 f"Column {name!r}: {describe_row(number)} holds {found}{before}. A record has no room for "
-                "shapes: all rows of a column must have the same."
+                f"shapes: all rows of a column must have the same.{drop}"
             )
 
 

@@ -1,0 +1,300 @@
+"""The columns of a table: the union of what its records hold, and their values put together.
+
+Records need not be alike. Earth Engine writes no feature for a property that is null, and programs that
+write tables part by part may write other lists in each. The rules:
+
+===============================================  ======================================================
+lists of a column                                values of the column
+===============================================  ======================================================
+a float list of one value                        float32; absent: NaN
+an int64 list of one value                       int64, or pandas' Int64 where some are absent
+both                                             float64; integers that it cannot hold are refused
+a list of one byte string                        str, or objects where some are absent: None
+lists of several numbers, of any length          an array in each row; absent: None
+lists of several byte strings                    a list in each row; absent: None
+byte strings and numbers                         refused
+===============================================  ======================================================
+
+A list without values counts as absent, unless all lists of the column are empty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.tables.decode import Field, Piece
+from xee_tf.tables.schema import Strings
+
+__all__ = ["TableColumn", "Tally", "assemble", "tally", "unite"]
+
+_EXACT = 2**53
+
+Describe = Callable[[int], str]
+"""From the number of a row to words for its record in an error."""
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """What all records of a table hold in one column.
+
+    Parameters
+    ----------
+    name : str
+    kind : {"bytes", "float", "int64", "mixed"}
+        "mixed": some lists are float, others int64.
+    sizes : tuple of int
+        The different lengths of its lists, ascending; 0 only if all lists are empty.
+    gaps : bool
+        Whether some records lack it.
+    """
+
+    name: str
+    kind: Literal["bytes", "float", "int64", "mixed"]
+    sizes: tuple[int, ...]
+    gaps: bool
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Check a shape that a user gives to the arrays of the column.
+
+        Raises
+        ------
+        OptionError
+            If the lists have another number of values, or several.
+        """
+        if self.sizes != (math.prod(shape),):
+            sizes = " or ".join(map(str, self.sizes))
+            raise OptionError(
+                f"Column {self.name!r} has {sizes} values a row: no array of shape {tuple(shape)}."
+            )
+
+    def accepts(self, field: Field) -> bool:
+        """Whether the column was made with such lists in mind."""
+        if not field.size and self.sizes != (0,):
+            return self.gaps
+        return field.size in self.sizes and (
+            field.kind == self.kind or (self.kind == "mixed" and field.kind != "bytes")
+        )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Where a feature first appears, and in how many records."""
+
+    field: Field
+    first: int
+    place: int
+    count: int
+
+
+def tally(pieces: Iterable[Piece]) -> list[Tally]:
+    """The features of some pieces, each kind and length once."""
+    found: dict[Field, tuple[int, int, int]] = {}
+    for piece in pieces:
+        first, place, count = found.get(piece.field, (int(piece.records[0]), piece.place, 0))
+        first, place = min((first, place), (int(piece.records[0]), piece.place))
+        found[piece.field] = first, place, count + len(piece.records)
+    return [Tally(field, *item) for field, item in found.items()]
+
+
+def unite(
+    found: Iterable[Tally], total: int, describe: Describe, wanted: Collection[str] | None = None
+) -> tuple[TableColumn, ...]:
+    """The columns of a table, in the order in which they first appear.
+
+    Parameters
+    ----------
+    found : iterable of Tally
+        Features of the records. A feature may come more than once, with records of its own each time.
+    total : int
+        Records of the table.
+    describe : callable
+        Words for a record in an error.
+    wanted : collection of str, optional
+        The columns that are read. Default: all.
+
+    Raises
+    ------
+    RecordError
+        If a wanted column holds byte strings in some records and numbers in others, or there are no columns.
+
+    Examples
+    --------
+    >>> tree, height = Field("tree", "bytes", 1), Field("height", "float", 1)
+    >>> [a, b] = unite([Tally(height, 4, 0, 1), Tally(tree, 0, 0, 5)], 5, "record {}".format)
+    >>> a.name, a.gaps, b.name, b.gaps
+    ('tree', False, 'height', True)
+    """
+    held: dict[str, list[Tally]] = {}
+    for item in sorted(found, key=lambda item: (item.first, item.place)):
+        held.setdefault(item.field.name, []).append(item)
+    if not held:
+        raise RecordError(f"{describe(0)} holds no feature, nor does any other record of the table.")
+    for name, items in held.items():
+        if wanted is None or name in wanted:
+            _require_one_kind(name, items, describe)
+    return tuple(_unite(name, items, total) for name, items in held.items())
+
+
+def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> None:
+    items = [item for item in items if item.field.size] or items
+    before = items[0].field
+    for item in items:
+        if (item.field.kind == "bytes") != (before.kind == "bytes"):
+            raise RecordError(
+                f"{describe(item.first)}: feature {name!r} holds {item.field}; in the records before it "
+                f"{before}. A column holds either numbers or byte strings: leave it out with columns=, or "
+                "write the records anew."
+            )
+
+
+def _unite(name: str, items: Sequence[Tally], total: int) -> TableColumn:
+    items = [item for item in items if item.field.size] or items
+    mixed = len({item.field.kind for item in items}) > 1
+    sizes = tuple(sorted({item.field.size for item in items}))
+    gaps = sum(item.count for item in items) < total
+    return TableColumn(name, "mixed" if mixed else items[0].field.kind, sizes, gaps)
+
+
+def assemble(
+    column: TableColumn,
+    pieces: Sequence[Piece],
+    total: int,
+    describe: Describe,
+    *,
+    shape: Sequence[int] | None = None,
+    encoding: str | None = "utf-8",
+) -> Any:
+    """The values of a column of a frame.
+
+    Parameters
+    ----------
+    column : TableColumn
+    pieces : sequence of Piece
+        Its features; their records are numbered as the rows of the frame.
+    total : int
+        Rows of the frame.
+    describe : callable
+        Words for the record of a row in an error.
+    shape : sequence of int, optional
+        Of array-valued columns. Default: flat.
+    encoding : str or None
+        Of the strings. None: bytes.
+
+    Raises
+    ------
+    RecordError
+        If a string has another encoding, or float64 cannot hold an integer of a column that also holds
+        floats.
+    """
+    if column.sizes != (0,):
+        pieces = [piece for piece in pieces if piece.field.size]
+    if column.kind == "bytes":
+        if column.sizes == (1,):
+            return _texts(column.name, _in_order(pieces, total), column.gaps, describe, encoding)
+        return _objects(pieces, total, None)
+    if column.kind == "mixed":
+        pieces = [replace(piece, values=_as_float64(piece, describe)) for piece in pieces]
+    if column.sizes == (1,) and tuple(shape or (1,)) == (1,):
+        return _numbers(column, pieces, total)
+    return _objects(pieces, total, shape)
+
+
+def _as_float64(piece: Piece, describe: Describe) -> npt.NDArray[np.float64]:
+    values = piece.values
+    assert isinstance(values, np.ndarray)
+    if piece.field.kind == "int64":
+        large = np.flatnonzero(((values > _EXACT) | (values < -_EXACT)).any(axis=1))
+        if large.size:
+            row = int(large[0])
+            raise RecordError(
+                f"{describe(int(piece.records[row]))}: feature {piece.field.name!r} holds the integer "
+                f"{int(max(values[row], key=abs))}, and other records hold floats: float64 has no room for "
+                "both. Write one kind in all records, or leave the column out with columns=."
+            )
+    return values.astype(np.float64)
+
+
+def _numbers(column: TableColumn, pieces: Sequence[Piece], total: int) -> Any:
+    """One number in each row."""
+    dtype = {"float": np.float32, "int64": np.int64}.get(column.kind, np.float64)
+    fill = 0 if column.kind == "int64" else np.nan
+    found = np.full(total, fill, dtype) if column.gaps else np.empty(total, dtype)
+    absent = np.ones(total, bool)
+    for piece in pieces:
+        assert isinstance(piece.values, np.ndarray)
+        rows = _index(piece.records)
+        found[rows] = piece.values[:, 0]
+        absent[rows] = False
+    return pd.arrays.IntegerArray(found, absent) if column.gaps and column.kind == "int64" else found
+
+
+def _objects(pieces: Sequence[Piece], total: int, shape: Sequence[int] | None) -> Any:
+    """An array, or a list of byte strings, in each row; None where there is none."""
+    found = np.empty(total, object)
+    for piece in pieces:
+        lists: Any = piece.values
+        if isinstance(lists, Strings):
+            lists = [[string] for string in _arrow(lists).to_pylist()]
+        elif shape is not None:
+            lists = lists.reshape(len(lists), *shape)
+        found[_index(piece.records)] = np.fromiter(lists, object, len(piece.records))
+    return found
+
+
+def _index(rows: npt.NDArray[np.int64]) -> Any:
+    """Ascending rows, as a slice where that is possible: numpy copies to it in one go."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def _arrow(strings: Strings) -> Any:
+    buffers = [None, pa.py_buffer(strings.offsets), pa.py_buffer(strings.data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(strings), buffers)
+
+
+def _in_order(pieces: Sequence[Piece], total: int) -> Any:
+    """Strings in the order of the rows, null where there is none."""
+    arrays = []
+    source = np.full(total, -1, np.int64)
+    begin = 0
+    for piece in pieces:
+        assert isinstance(piece.values, Strings)
+        arrays.append(_arrow(piece.values))
+        source[_index(piece.records)] = np.arange(begin, begin + len(piece.records))
+        begin += len(piece.records)
+    whole = pa.chunked_array(arrays, pa.large_binary())
+    if begin == total and (np.diff(source) == 1).all():
+        return whole
+    return pa.chunked_array([whole.combine_chunks().take(pa.array(source, mask=source < 0))])
+
+
+def _texts(name: str, strings: Any, gaps: bool, describe: Describe, encoding: str | None) -> Any:
+    """One string in each row."""
+    if encoding is None:
+        return np.fromiter(strings.to_pylist(), object, len(strings))
+    if encoding.lower().replace("-", "") == "utf8":
+        try:
+            texts = strings.cast(pa.large_string())
+            return texts.to_numpy() if gaps else texts.to_pandas()._values
+        except pa.ArrowInvalid:
+            pass  # which one it is is found below
+    decoded: list[str | None] = []
+    for value in strings.to_pylist():
+        try:
+            decoded.append(None if value is None else value.decode(encoding))
+        except UnicodeDecodeError:
+            raise RecordError(
+                f"{describe(len(decoded))}: feature {name!r} holds bytes that are no {encoding} text: "
+                f"{value[:40]!r}. Read it with another encoding, or encoding=None."
+            ) from None
+    return np.array(decoded, object) if gaps else pd.Series(decoded, dtype="str")._values
