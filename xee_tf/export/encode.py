@@ -18,6 +18,7 @@ from xee_tf.blocks.assemble import BandRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.export.patches import PatchRecords
 from xee_tf.geometry import PatchGrid
+from xee_tf.records.framing import footers_crc
 from xee_tf.records.members import compress_member
 from xee_tf.storage import Location
 
@@ -33,7 +34,9 @@ class Run:
     first : int
         Number of the first patch; the order of runs in a shard.
     records, sizes : tuple of int
-        Records and bytes of each gzip member (uncompressed: of the whole run).
+        Records and bytes of each gzip member, or of what would be one if records were compressed.
+    crcs : tuple of int
+        For each of them the CRC-32C over the footers of its records; see `footers_crc`.
     patches, masked : tuple
         Numbers of the patches that were kept and their proportions of masked pixels; empty unless
         masked pixels were counted.
@@ -42,6 +45,7 @@ class Run:
     first: int
     records: tuple[int, ...]
     sizes: tuple[int, ...]
+    crcs: tuple[int, ...]
     patches: tuple[int, ...]
     masked: tuple[float, ...]
 
@@ -142,13 +146,16 @@ class BlockEncoder:
                 edges = before[np.array(self._member_edges(row, begin, end)) - first]
                 spans = [(a, b) for a, b in pairwise(edges.tolist()) if b > a]
                 members: list[Any] = [encoded.buffer[offsets[a] : offsets[b]] for a, b in spans]
+                per_patch = self.record.per_patch
+                ends = [encoded.offsets[a * per_patch + 1 : b * per_patch + 1] for a, b in spans]
                 if self.compressed:
                     members = [compress_member(member) for member in members]
                 numbers = np.flatnonzero(kept[begin - first : end - first])
                 run = Run(
                     first=begin,
-                    records=tuple((b - a) * self.record.per_patch for a, b in spans),
+                    records=tuple((b - a) * per_patch for a, b in spans),
                     sizes=tuple(len(member) for member in members),
+                    crcs=tuple(footers_crc(encoded.buffer, each) for each in ends),
                     patches=() if share is None else tuple((numbers + begin).tolist()),
                     masked=() if share is None else tuple(share[numbers + begin - first].tolist()),
                 )
@@ -162,8 +169,6 @@ class BlockEncoder:
 
     def _member_edges(self, row: int, begin: int, end: int) -> list[int]:
         """Patch numbers at which gzip members begin, in whole groups of the patch row."""
-        if not self.compressed:
-            return [begin, end]
         start = row * self.grid.columns
         inner = range(start + ((begin - start) // self.group + 1) * self.group, end, self.group)
         return [begin, *inner, end]

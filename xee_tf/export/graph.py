@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Any
 
 from dask.delayed import Delayed
+from dask.tokenize import tokenize
 
 from xee_tf.export.bands import Bands
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.export.shards import Commit, write_shard
+from xee_tf.geometry import Size
 from xee_tf.graph import Sources, Tasks, block_tasks, gather, in_order, on_cluster, to_delayed
+from xee_tf.sidecars import ImageManifest
 from xee_tf.storage import Location
 
 __all__ = ["ExportJob", "export_graph"]
@@ -134,12 +137,42 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) ->
         grid=grid,
         records_per_patch=plan.record.per_patch,
         folder=job.folder,
-        dimensions=job.bands.dimensions,
+        manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
         overwrite=plan.options.if_exists == "overwrite",
     )
     return gather(tasks, f"{_NAME}-commit-{job.run}", commit, shards)
+
+
+def _manifest(job: ExportJob) -> ImageManifest:
+    """What is known of an export before a pixel is read."""
+    from xee_tf import __version__
+
+    plan, bands = job.plan, job.bands
+    options = {
+        name: list(value.xy) if isinstance(value, Size) else value
+        for name, value in vars(plan.options).items()
+        if name not in ("index", "if_exists")
+    }
+    if isinstance(options["tensor_depths"], Mapping):
+        options["tensor_depths"] = {name: int(depth) for name, depth in options["tensor_depths"].items()}
+    elif options["tensor_depths"] is not None:
+        options["tensor_depths"] = [int(depth) for depth in options["tensor_depths"]]
+    options["default_value"] = float(options["default_value"])
+    names = [getattr(array, "name", None) or tokenize(array) for array in bands.arrays]
+    return ImageManifest(
+        record="SequenceExample" if plan.options.sequence_data else "Example",
+        bands=bands.stored,
+        coords=bands.coords,
+        default_value=float(plan.options.default_value),
+        ragged=plan.options.drop_masked_steps,
+        kernel=plan.options.kernel,
+        grid=plan.grid,
+        options=options,
+        key=tokenize(names, plan.grid, plan.rules, bands.mask_plane, options),
+        version=__version__,
+    )
 
 
 def _by_label(labels: Sequence[str], results: Sequence[ExportResult]) -> dict[str, ExportResult]:

@@ -9,16 +9,18 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from crc32c import crc32c
 
 from xee_tf.errors import RecordError
 from xee_tf.reading.inflate import CACHE, SEGMENT, read_segment
-from xee_tf.records.framing import frame_offsets
+from xee_tf.records.framing import footers, frame_offsets
 from xee_tf.records.members import inflate_member
 from xee_tf.storage import Location
 
-__all__ = ["Access", "Shard", "read_records"]
+__all__ = ["Access", "Shard", "check_runs", "read_records"]
 
 _READ = 4 << 20  # bytes of records handed on at a time, about
+_LONG = 1024  # bytes of a record, on average, beyond which looking at each of them costs little
 
 Access = Literal["plain", "members", "stream"]
 
@@ -46,6 +48,10 @@ class Shard:
         records vary, the first byte of each before compression, and the end.
     announced : int or None
         What our index says that `first` should be.
+    run_starts : ndarray of int64, optional
+        First record of each run of the manifest, and the end.
+    run_crcs : ndarray of uint32, optional
+        What stands for the content of each run; see `footers_crc`.
     """
 
     location: Location
@@ -58,6 +64,8 @@ class Shard:
     starts: npt.NDArray[np.int64] | None = None
     offsets: npt.NDArray[np.int64] | None = None
     announced: int | None = None
+    run_starts: npt.NDArray[np.int64] | None = None
+    run_crcs: npt.NDArray[np.uint32] | None = None
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         return self.location.url, self.identity
@@ -106,6 +114,51 @@ def read_records(
         else:
             yield start, _read_stream(shard, *span, edge, share)
         start = end
+
+
+def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    """The same buffers; of each run that they hold whole the content is compared with the manifest.
+
+    A buffer is compared after it was used, so that a corrupt record is named first. Short records of
+    different lengths are not compared: finding their ends would take longer than reading them.
+
+    Raises
+    ------
+    RecordError
+        If the records are not those that the manifest describes.
+    """
+    starts, crcs = shard.run_starts, shard.run_crcs
+    if starts is None or crcs is None or not (shard.record_size or shard.size > shard.records * _LONG):
+        yield from buffers
+        return
+    crc = 0
+    reached = -1  # up to where the current run was followed from its start
+    for first, buffer in buffers:
+        yield first, buffer
+        size = shard.record_size
+        ends = (
+            np.arange(size, len(buffer) + 1, size)
+            if size
+            else frame_offsets(buffer, source=str(shard), first=first)[1:]
+        )
+        found = footers(buffer, ends)
+        last = first + len(found)
+        run = int(np.searchsorted(starts, first, "right")) - 1
+        position = first
+        while position < last and run < len(crcs):
+            stop = min(int(starts[run + 1]), last)
+            if position == starts[run]:
+                crc, reached = 0, position
+            if reached == position:
+                crc, reached = int(crc32c(found[position - first : stop - first], crc)), stop
+                if stop == starts[run + 1] and crc != crcs[run]:
+                    raise RecordError(
+                        f"{shard}: records {int(starts[run])} to {stop - 1} are not those that the manifest "
+                        "describes: the shard is of another export, or shards were exchanged. If they are "
+                        "right all the same, remove the manifest."
+                    )
+            position = stop
+            run += 1
 
 
 def _byte_of(shard: Shard, record: int) -> int:

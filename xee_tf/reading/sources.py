@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import RecordOrder, choose_bands, choose_features, infer_content, read_order
+from xee_tf.reading.find import Exported, find_export, find_source, is_export
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
@@ -17,10 +19,13 @@ from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.sidecars import BandDimensions
 from xee_tf.storage import Location, PathLike
+from xee_tf.tables.export import TableResult
 
 __all__ = ["Source", "Sources", "open_sources"]
 
-Sources = PathLike | Location | Sequence[PathLike | Location]
+_One = Exported | TableResult
+
+Sources = _One | Sequence[_One] | Mapping[str, _One]
 
 _PIXEL = Size(x=1, y=1)
 
@@ -124,14 +129,16 @@ def open_sources(
     MissingShardError, MixerError, RecordError
         If the files are not whole.
     """
-    items = [sources] if isinstance(sources, (str, os.PathLike, Location)) else list(sources)
+    one = isinstance(sources, (str, os.PathLike, Location, ExportResult, TableResult))
+    items: list[Any] = [sources] if one else list(getattr(sources, "values", sources.__iter__)())  # type: ignore[union-attr]
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
-    locations = [Location.of(item, storage_options) for item in items]
+    find = find_source if records is None else find_export
+    locations = [find(item, storage_options) for item in items]
     opened: list[Source] = []
     files: list[Location] = []
     for location in locations:
-        if records is None and not location.name.endswith("mixer.json"):
+        if records is None and not is_export(location):
             files += _matching(location)
             continue
         if files:
@@ -157,7 +164,7 @@ def open_sources(
                 stored=reader.grid.stored if patches else _PIXEL,
                 margin=reader.grid.margin,
                 shaped=patches,
-                records=len(reader.grid) * reader.per_patch,
+                records=reader.records,
                 record_bytes=reader.record_bytes,
                 fill=reader.fill,
             )

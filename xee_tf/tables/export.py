@@ -23,7 +23,9 @@ from xee_tf.export.result import ShardInfo
 from xee_tf.export.shards import write_shard
 from xee_tf.graph import run_graph
 from xee_tf.records.example import Encoded
+from xee_tf.records.framing import footers_crc
 from xee_tf.records.members import compress_member
+from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.encode import encode_rows
 from xee_tf.tables.schema import Column, Rows
@@ -32,7 +34,15 @@ from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["SUFFIX", "TableResult", "check_target", "export_table", "table_location", "write_table"]
+__all__ = [
+    "SUFFIX",
+    "TableResult",
+    "check_target",
+    "export_table",
+    "manifest_location",
+    "table_location",
+    "write_table",
+]
 
 SUFFIX = ".tfrecord.gz"
 
@@ -50,12 +60,15 @@ class TableResult:
         The file: path, records, bytes, CRC-32C.
     columns : tuple of Column
         Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
+    manifest : Location
+        What the records do not hold: shapes and checksums.
     rounded : tuple of str
         Columns with whole numbers that float32 cannot hold exactly.
     """
 
     file: ShardInfo
     columns: tuple[Column, ...]
+    manifest: Location
     rounded: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -112,7 +125,7 @@ def export_table(
 ) -> TableResult | Delayed:
     """Export a table as one gzipped TFRecord, an Example for each row, as Earth Engine's ``Export.table``.
 
-    Writes ``<path>.tfrecord.gz``. Numbers become float lists of one value, strings bytes lists (UTF-8),
+    Writes ``<path>.tfrecord.gz``, and ``<path>-table.tfexport`` with shapes and checksums. Numbers become float lists of one value, strings bytes lists (UTF-8),
     array-valued columns flattened float lists. Partitions of a lazy table are encoded in parallel, put
     aside on disk, and joined in the order of the rows.
 
@@ -222,6 +235,17 @@ def table_location(path: PathLike, storage_options: Mapping[str, Any] | None = N
     return location if location.name.endswith(SUFFIX) else location.with_suffix(SUFFIX)
 
 
+def manifest_location(file: Location) -> Location:
+    """The manifest beside the file of a table.
+
+    Examples
+    --------
+    >>> manifest_location(Location("out/sites.tfrecord.gz")).url
+    'out/sites-table.tfexport'
+    """
+    return Location(file.url.removesuffix(SUFFIX) + "-table.tfexport", file.storage_options)
+
+
 @dataclass(frozen=True)
 class _TablePart:
     """What one row group has put aside."""
@@ -244,6 +268,7 @@ class _PartWriter:
         location = self.folder.child(f"00000-{number:06d}.part")
         records: list[int] = []
         sizes: list[int] = []
+        crcs: list[int] = []
         with location.open("wb") as file:
             for start, stop in _spans(rows):
                 encoded = encode_rows(rows[start:stop])
@@ -252,7 +277,8 @@ class _PartWriter:
                     file.write(member)
                     records.append(last - first)
                     sizes.append(len(member))
-        part = Part(0, location, (Run(number, tuple(records), tuple(sizes), (), ()),))
+                    crcs.append(footers_crc(encoded.buffer, encoded.offsets[first + 1 : last + 1]))
+        part = Part(0, location, (Run(number, tuple(records), tuple(sizes), tuple(crcs), (), ()),))
         return _TablePart(part, len(rows), rows.columns, rows.rounded)
 
 
@@ -310,20 +336,32 @@ def _graph(source: LazyTable, target: Location) -> tuple[Delayed, Location]:
 
 
 def _commit(folder: Location, target: Location, parts: Sequence[_TablePart]) -> TableResult:
-    """Check that the parts agree, join them, and put the file in its place."""
+    """Check that the parts agree, join them, and put the file in its place, then its manifest."""
+    from xee_tf import __version__
+
     columns = _agreed(parts)
     written = write_shard(folder, 0, 0, True, [[part.part] for part in parts])
     source = folder.child("00000.shard")
+    manifest = manifest_location(target)
     if source.exists():
+        if manifest.exists():  # it describes the file that is replaced
+            manifest.remove()
         source.move(target)
     elif not (target.exists() and target.size() == written.bytes):
         raise DestinationError(f"The records have gone from {folder}; export again.")
+    described = TableManifest(
+        tuple(TableColumn(column.name, column.kind, column.shape) for column in columns),
+        (written.in_manifest(target.name, patches=False),),
+        __version__,
+    )
+    manifest.write_bytes(described.text().encode())
     with suppress(FileNotFoundError):
         folder.remove(recursive=True)
     rounded = {name for part in parts for name in part.rounded}
     return TableResult(
         ShardInfo(target.url, written.records, written.bytes, written.crc32c),
         columns,
+        manifest,
         tuple(column.name for column in columns if column.name in rounded),
     )
 

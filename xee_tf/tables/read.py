@@ -13,18 +13,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.reading.find import find_table
 from xee_tf.reading.shards import Shard, first_record, number_shards, open_shards, read_records
+from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.decode import Field, decode_rows, read_fields
-from xee_tf.tables.export import table_location
+from xee_tf.tables.export import SUFFIX, TableResult, manifest_location
 from xee_tf.tables.schema import Strings, Values
 
 __all__ = ["open_table"]
 
 
 def open_table(
-    path: PathLike | Sequence[PathLike],
+    path: PathLike | Location | TableResult | Sequence[PathLike | Location | TableResult],
     columns: Sequence[str] | None = None,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -40,13 +42,14 @@ def open_table(
 
     Parameters
     ----------
-    path : str, path-like or sequence of them
-        The file; ``.tfrecord.gz`` may be left out. Several are read one after the other.
+    path : str, path-like, TableResult or sequence of them
+        The file; ``.tfrecord.gz`` may be left out. Or a folder with one table, its manifest
+        (``sites-table.tfexport``), or what `xee_tf.export_table` returned. Several are read one after the other.
     columns : sequence of str, optional
         Those to read. Default: all.
     shapes : mapping of str to shape, optional
-        Shapes of array-valued columns, as ``{"patch": (16, 16)}``: records do not hold them. Default: flat.
-        ``TableResult.shapes`` has those of an export.
+        Shapes of array-valued columns, as ``{"patch": (16, 16)}``: records do not hold them. Default: those
+        of the manifest beside the file; without one, flat.
     chunks : int, optional
         Give a Dask frame of partitions of so many records. In files of `export_table` each partition
         inflates its own records alone.
@@ -83,16 +86,20 @@ def open_table(
     0  0.25  oak
     1  0.50  fir
     """
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    single = isinstance(path, str | os.PathLike | Location | TableResult)
+    paths: list[Any] = [path] if single else list(path)  # type: ignore[arg-type]
     if not paths:
         raise OptionError("There is nothing to read: name a TFRecord file.")
-    probed = open_shards([_find(each, storage_options) for each in paths])
+    files = [find_table(each, storage_options) for each in paths]
+    probed = open_shards(files)
+    manifest = _manifest(probed)
     shards = [shard for shard in number_shards(probed, None, -1) if shard.records]
     data = first_record(shards[0]) if shards else None
     if data is None:
         raise RecordError(f"{probed[0]} holds no records.")
     order = read_fields(data, str(shards[0]))
-    reader = _Reader(tuple(shards), order, _choose(order, columns), dict(shapes or {}), encoding, verify)
+    known = {**_shapes(manifest, order, columns), **(shapes or {})}
+    reader = _Reader(tuple(shards), order, _choose(order, columns), known, encoding, verify)
     reader.check_shapes()
     total = sum(shard.records for shard in shards)
     if chunks is None:
@@ -110,16 +117,35 @@ def open_table(
         return dd.from_map(reader, ranges, meta=reader((0, 1)).iloc[:0], divisions=divisions)
 
 
-def _find(path: PathLike, storage_options: Mapping[str, Any] | None) -> Location:
-    """The file that a user named, or the one that an export to that prefix made."""
-    location = Location.of(path, storage_options)
-    exported = table_location(path, storage_options)
-    for found in (location, exported):
-        if found.exists() and not found.fs.isdir(found.path):
-            return found
-    raise MissingShardError(
-        f"There is no table {location}" + ("." if location == exported else f" or {exported}.")
-    )
+def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
+    """The manifest beside a table, which must describe it."""
+    found = None
+    for shard in shards:
+        if not shard.location.name.endswith(SUFFIX):
+            continue
+        location = manifest_location(shard.location)
+        found = read_manifest(location) or found
+        if isinstance(found, TableManifest) and found.shards and found.shards[0].name == shard.location.name:
+            if found.shards[0].bytes != shard.size:
+                raise RecordError(
+                    f"{shard} has {shard.size} bytes, but {location.name} describes {found.shards[0].bytes}: the "
+                    "file was changed or is of another export. If it is right, remove the manifest."
+                )
+    return found if isinstance(found, TableManifest) else None
+
+
+def _shapes(
+    manifest: TableManifest | None, order: Sequence[Field], columns: Sequence[str] | None
+) -> dict[str, Sequence[int]]:
+    """Shapes of array-valued columns by their manifest."""
+    sizes = {field.name: field.size for field in order}
+    wanted = sizes if columns is None else [columns] if isinstance(columns, str) else columns
+    shapes = {} if manifest is None else manifest.shapes
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if name in wanted and math.prod(shape) == sizes.get(name)
+    }
 
 
 def _choose(order: Sequence[Field], columns: Sequence[str] | None) -> tuple[Field, ...]:
