@@ -203,7 +203,7 @@ def result_rows(result: ExportResult) -> Rows:
     ]
     if result.mixer is not None:
         rows.append(("mixer", str(result.mixer)))
-    rows.append(("manifest", str(result.manifest)))
+    rows.append(("sidecar", str(result.manifest)))
     if result.index is not None:
         rows.append(("index", str(result.index)))
     return rows

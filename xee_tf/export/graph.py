@@ -150,7 +150,7 @@ def _manifest(job: ExportJob) -> ImageManifest:
     from xee_tf import __version__
 
     plan, bands = job.plan, job.bands
-    options = {
+    options: dict[str, Any] = {
         name: list(value.xy) if isinstance(value, Size) else value
         for name, value in vars(plan.options).items()
         if name not in ("index", "if_exists")

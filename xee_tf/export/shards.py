@@ -81,8 +81,9 @@ def write_shard(
     """
     receipt = folder.child(f"{number:05d}.json")
     if receipt.exists():
-        found = json.loads(receipt.read_bytes())
-        return WrittenShard(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        found: dict[str, Any] = json.loads(receipt.read_bytes())
+        facts: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
+        return WrittenShard(**facts)
     parts = [part for part in chain.from_iterable(blocks) if part.shard == number]
     ordered = sorted(
         (

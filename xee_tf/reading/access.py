@@ -150,7 +150,7 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
             if position == starts[run]:
                 crc, reached = 0, position
             if reached == position:
-                crc, reached = int(crc32c(found[position - first : stop - first], crc)), stop
+                crc, reached = int(crc32c(found[position - first : stop - first].data, crc)), stop
                 if stop == starts[run + 1] and crc != crcs[run]:
                     raise RecordError(
                         f"{shard}: records {int(starts[run])} to {stop - 1} are not those that the manifest "

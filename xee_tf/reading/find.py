@@ -1,4 +1,4 @@
-"""Finding the files of an export: from what a user names to its mixer or table, and from there to its shards."""
+"""Finding the files of an export: from what a user names to its mixer or table, then to its shards."""
 
 from __future__ import annotations
 

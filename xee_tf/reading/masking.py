@@ -62,8 +62,8 @@ def masked_values(
             for band in unclear
         )
         warnings.warn(
-            f"default_value={value!r} does not mask anything in {each}: the type cannot hold it, so that masked "
-            "pixels look like valid ones there. Export with a default_value that is in the range of every band.",
+            f"default_value={value!r} masks nothing in {each}: the type cannot hold it, so masked pixels "
+            "look like valid ones there. Export with a default_value that is in the range of every band.",
             UserWarning,
             stacklevel=4,
         )

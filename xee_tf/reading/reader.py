@@ -170,8 +170,6 @@ def open_reader(
         raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
     else:
         locations = find_records(location)
-        if manifest is not None:
-            _check_files(locations, manifest, location)
     shards = open_shards(locations)
     source, data = _first_record(shards, name, described)
     patch, total = described.patch, described.total_patches
@@ -271,8 +269,8 @@ def _describe(
         wrong = differing_keys(mixer, manifest.grid)[:1]
         if wrong and records is None:
             raise MixerError(
-                f"{location} does not describe the export beside it: {wrong[0]} by {_manifest_name(location)}. "
-                "Write the mixer as it was; if it is right, remove the manifest."
+                f"{location} does not describe the export beside it: {wrong[0]} in "
+                f"{_manifest_name(location)}. Restore the mixer; if it is right, remove the manifest."
             )
         if wrong:
             manifest = None
@@ -312,23 +310,6 @@ def _infer(
     return infer(kernel=kernel), kernel
 
 
-def _check_files(locations: Sequence[Location], manifest: ImageManifest, location: Location) -> None:
-    """Refuse more or fewer shards than the manifest lists."""
-    listed, found = len(manifest.shards), len(locations)
-    if not listed or listed == found:
-        return
-    source = _manifest_name(location)
-    if found < listed:
-        raise MissingShardError(
-            f"{source} lists {listed} shards, and {found} are beside it: those after {locations[-1].name} are "
-            "missing. Fetch them again."
-        )
-    raise RecordError(
-        f"{source} lists {listed} shards, and {found} are beside it: {locations[listed].name} is of another "
-        "export. Remove it, or remove the manifest if the shard is right."
-    )
-
-
 def _described(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:
     """The shards with what the manifest holds of them, if it fits.
 
@@ -336,6 +317,11 @@ def _described(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:
     """
     if not manifest.shards:
         return list(shards)
+    if len(shards) != len(manifest.shards):
+        raise RecordError(
+            f"The manifest lists {len(manifest.shards)} shards, but {shards[0]} to {shards[-1]} are "
+            f"{len(shards)}: they are of another export. If they are right, remove the manifest."
+        )
     found = []
     for shard, known in zip(shards, manifest.shards, strict=True):
         same_kind = shard.location.name.endswith(".gz") == known.name.endswith(".gz")

@@ -129,8 +129,11 @@ def open_sources(
     MissingShardError, MixerError, RecordError
         If the files are not whole.
     """
-    one = isinstance(sources, (str, os.PathLike, Location, ExportResult, TableResult))
-    items: list[Any] = [sources] if one else list(getattr(sources, "values", sources.__iter__)())  # type: ignore[union-attr]
+    items: list[Any]
+    if isinstance(sources, (str, os.PathLike, Location, ExportResult, TableResult)):
+        items = [sources]
+    else:
+        items = list(sources.values() if isinstance(sources, Mapping) else sources)
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
     find = find_source if records is None else find_export

@@ -163,12 +163,14 @@ def footers_crc(buffer: memoryview | npt.NDArray[np.uint8], ends: npt.NDArray[np
     >>> whole == footers_crc(memoryview(two), np.array([19]), footers_crc(memoryview(one), np.array([19])))
     True
     """
-    return int(crc32c(footers(buffer, ends), crc))
+    return int(crc32c(footers(buffer, ends).data, crc))
 
 
 def footers(buffer: memoryview | npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """The footers of records, by where their frames end; shape (records, 4)."""
-    return np.frombuffer(buffer, np.uint8)[ends[:, None] + np.arange(-FOOTER, 0)]
+    data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8)
+    found: npt.NDArray[np.uint8] = data[ends[:, None] + np.arange(-FOOTER, 0)]
+    return found
 
 
 def iter_frames(

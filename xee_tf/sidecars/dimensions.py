@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.records.example import Kind

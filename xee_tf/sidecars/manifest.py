@@ -139,7 +139,8 @@ class ImageManifest:
     Examples
     --------
     >>> bands = (BandDimensions("ndvi", "ndvi", 0, ("orbit",), (2,)),)
-    >>> manifest = ImageManifest("Example", bands, {"orbit": np.array(["asc", "desc"])}, kernel=Size(x=3, y=3))
+    >>> coords = {"orbit": np.array(["asc", "desc"])}
+    >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
     >>> again = ImageManifest.parse(manifest.text())
     >>> again.bands[0].dims, again.coords["orbit"], again.kernel
     (('orbit',), array(['asc', 'desc'], dtype='<U4'), Size(x=3, y=3))
@@ -438,8 +439,12 @@ def _band_of(document: Mapping[str, Any]) -> BandDimensions:
     shape = tuple(_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
     if len(dims) != len(shape) or math.prod(shape) > _MOST:
         raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
-    numbers = {key: read_number(document[key]) for key in ("nodata", "default") if key in document}
-    texts = {key: _text(document[key], f"{key} of {name!r}") for key in ("dtype", "units") if key in document}
+    facts: dict[str, Any] = {
+        key: read_number(document[key]) for key in ("nodata", "default") if key in document
+    }
+    for key in ("dtype", "units"):
+        if key in document:
+            facts[key] = _text(document[key], f"{key} of {name!r}")
     kind = document.get("kind")
     if kind not in (None, "bytes", "float", "int64"):
         raise ValueError(f"the band {name!r} is of the kind {kind!r}")
@@ -450,8 +455,7 @@ def _band_of(document: Mapping[str, Any]) -> BandDimensions:
         dims,
         shape,
         kind=kind,
-        **texts,
-        **numbers,
+        **facts,
     )
 
 

@@ -125,9 +125,10 @@ def export_table(
 ) -> TableResult | Delayed:
     """Export a table as one gzipped TFRecord, an Example for each row, as Earth Engine's ``Export.table``.
 
-    Writes ``<path>.tfrecord.gz``, and ``<path>-table.tfexport`` with shapes and checksums. Numbers become float lists of one value, strings bytes lists (UTF-8),
-    array-valued columns flattened float lists. Partitions of a lazy table are encoded in parallel, put
-    aside on disk, and joined in the order of the rows.
+    Writes ``<path>.tfrecord.gz``, and ``<path>-table.tfexport`` with shapes and checksums. Numbers become
+    float lists of one value, strings bytes lists (UTF-8), array-valued columns flattened float lists.
+    Partitions of a lazy table are encoded in parallel, put aside on disk, and joined in the order of the
+    rows.
 
     Parameters
     ----------

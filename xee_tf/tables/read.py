@@ -44,7 +44,8 @@ def open_table(
     ----------
     path : str, path-like, TableResult or sequence of them
         The file; ``.tfrecord.gz`` may be left out. Or a folder with one table, its manifest
-        (``sites-table.tfexport``), or what `xee_tf.export_table` returned. Several are read one after the other.
+        (``sites-table.tfexport``), or what `xee_tf.export_table` returned. Several are read one after
+        the other.
     columns : sequence of str, optional
         Those to read. Default: all.
     shapes : mapping of str to shape, optional
@@ -118,20 +119,21 @@ def open_table(
 
 
 def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
-    """The manifest beside a table, which must describe it."""
-    found = None
+    """The first manifest beside the files of a table; each must describe its file."""
+    manifests = []
     for shard in shards:
-        if not shard.location.name.endswith(SUFFIX):
-            continue
         location = manifest_location(shard.location)
-        found = read_manifest(location) or found
-        if isinstance(found, TableManifest) and found.shards and found.shards[0].name == shard.location.name:
-            if found.shards[0].bytes != shard.size:
-                raise RecordError(
-                    f"{shard} has {shard.size} bytes, but {location.name} describes {found.shards[0].bytes}: the "
-                    "file was changed or is of another export. If it is right, remove the manifest."
-                )
-    return found if isinstance(found, TableManifest) else None
+        found = read_manifest(location) if shard.location.name.endswith(SUFFIX) else None
+        if not isinstance(found, TableManifest):
+            continue
+        manifests.append(found)
+        [expected] = [known.bytes for known in found.shards] or [shard.size]
+        if shard.size != expected:
+            raise RecordError(
+                f"{shard} has {shard.size} bytes, but {location.name} describes {expected}: the file was "
+                "changed or is of another export. If it is right, remove the manifest."
+            )
+    return manifests[0] if manifests else None
 
 
 def _shapes(
