@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, zip_longest
@@ -153,12 +153,8 @@ def _manifest(job: ExportJob) -> ImageManifest:
     options: dict[str, Any] = {
         name: list(value.xy) if isinstance(value, Size) else value
         for name, value in vars(plan.options).items()
-        if name not in ("index", "if_exists")
+        if name not in ("index", "if_exists", "tensor_depths")  # the bands have their depths
     }
-    if isinstance(options["tensor_depths"], Mapping):
-        options["tensor_depths"] = {name: int(depth) for name, depth in options["tensor_depths"].items()}
-    elif options["tensor_depths"] is not None:
-        options["tensor_depths"] = [int(depth) for depth in options["tensor_depths"]]
     options["default_value"] = float(options["default_value"])
     names = [getattr(array, "name", None) or tokenize(array) for array in bands.arrays]
     return ImageManifest(

@@ -86,13 +86,12 @@ def content_of(
     if not depths.keys() <= features.keys():
         return None
     margin = Size(x=0, y=0)
-    if any(
-        features[band.feature].kind != (band.kind or features[band.feature].kind) for band in manifest.bands
-    ):
-        return None
+    series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
+    for band in manifest.bands:  # a series without a step does not tell its kind
+        if band.kind and band.feature not in series and band.kind != features[band.feature].kind:
+            return None
     if manifest.record == "SequenceExample":
         per_patch = patch.pixels
-        series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
         if any(features[name].size != (1 if name in series else depths[name]) for name in depths):
             return None
     else:

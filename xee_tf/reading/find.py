@@ -21,6 +21,7 @@ __all__ = [
     "find_records",
     "find_source",
     "find_table",
+    "folder_exports",
     "is_export",
     "prefix_of",
 ]
@@ -111,7 +112,7 @@ def find_table(source: PathLike | Location | TableResult, storage_options: Any =
             folder = True
     if folder:
         files = _files(location)
-        tables = [file for file in files if file.name.endswith(SUFFIX) and manifest_location(file) in files]
+        tables = [found for found in folder_exports(location) if not is_export(found)]
         tables = tables or [file for file in files if file.name.endswith(_RECORDS)]
         if len(tables) == 1:
             return tables[0]
@@ -169,17 +170,26 @@ def _beside(prefix: Location) -> Location | None:
     return next((location for location in found if location.exists()), None)
 
 
-def _in_folder(folder: Location) -> Location | None:
-    """The one export of a folder; None if it is not a folder."""
+def folder_exports(folder: Location) -> list[Location]:
+    """The exports in a folder, images and then tables; none if it is not a folder.
+
+    Images are given by their mixers, or by their manifests where they have no mixer; tables by their files.
+    """
     if not folder.fs.isdir(folder.path):
-        return None
+        return []
     files = _files(folder)
     mixers = [file for file in files if file.name.endswith(_MIXER)]
     prefixes = [prefix_of(mixer) for mixer in mixers]
-    exports = [
-        *mixers,
-        *(file for file in files if file.name.endswith(MANIFEST) and prefix_of(file) not in prefixes),
-    ]
+    alone = [file for file in files if file.name.endswith(MANIFEST) and prefix_of(file) not in prefixes]
+    tables = [file for file in files if file.name.endswith(SUFFIX) and manifest_location(file) in files]
+    return [*mixers, *alone, *tables]
+
+
+def _in_folder(folder: Location) -> Location | None:
+    """The one image of a folder; None if it is not a folder."""
+    if not folder.fs.isdir(folder.path):
+        return None
+    exports = [found for found in folder_exports(folder) if is_export(found)]
     if not exports:
         raise MissingShardError(
             f"There is no export in the folder {folder}: expected a file that ends with {_MIXER}."

@@ -198,6 +198,8 @@ def open_reader(
     record_size = len(data) + FRAMING if order.exact else None
     if isinstance(order, SequenceLayout) and (known_content is None or manifest is None or manifest.ragged):
         record_size = None  # others may have fewer steps
+    if patches is not None:  # the index counts the patches that were dropped, too
+        shards = [replace(shard, announced=None) for shard in shards]
     counted = number_shards(shards, record_size, total * content.per_patch)
     if known_content is None and isinstance(order, RecordLayout) and patch.pixels > 1:
         # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
