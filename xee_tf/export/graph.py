@@ -151,7 +151,9 @@ def _manifest(job: ExportJob) -> ImageManifest:
 
     plan, bands = job.plan, job.bands
     options: dict[str, Any] = {
-        name: list(value.xy) if isinstance(value, Size) else value
+        {"patch": "patch_dimensions", "kernel": "kernel_size"}.get(name, name): list(value.xy)
+        if isinstance(value, Size)
+        else value
         for name, value in vars(plan.options).items()
         if name not in ("index", "if_exists", "tensor_depths")  # the bands have their depths
     }

@@ -266,7 +266,10 @@ def _describe(
         if manifest is None or manifest.grid is None:
             raise ManifestError(f"{location} does not exist, or does not describe the grid of an image.")
         return str(location), Mixer.from_grid(manifest.grid), manifest, location
-    mixer = Mixer.read(location)
+    try:
+        mixer = Mixer.read(location)
+    except FileNotFoundError:
+        raise MissingShardError(f"There is no mixer {location}.") from None
     if manifest is not None and manifest.grid is not None:
         wrong = differing_keys(mixer, manifest.grid)[:1]
         if wrong and records is None:
@@ -286,6 +289,8 @@ def _manifest_name(location: Location | None) -> str:
 def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     """Where the patches of a mixer are not those of a grid: key, value and what is expected.
 
+    The CRS is not compared: that of a mixer may be edited.
+
     Examples
     --------
     >>> grid = PatchGrid(Size(x=64, y=64), Size(x=16, y=16), crs="EPSG:4326")
@@ -297,19 +302,27 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
         "patchesPerRow": (mixer.patches_per_row, grid.columns),
         "totalPatches": (mixer.total_patches, len(grid)),
     }
-    return [
-        f"{key} is {found}, but {expected}" for key, (found, expected) in pairs.items() if found != expected
-    ]
+    wrong = [f"{key} is {found}, but {right}" for key, (found, right) in pairs.items() if found != right]
+    matrix, expected = ([float(value) for value in tuple(each.affine)[:6]] for each in (mixer, grid))
+    if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
+        wrong.append(f"doubleMatrix is {matrix}, but {expected}")
+    return wrong
 
 
 def _infer(
     infer: Callable[..., Content], kernel: Size | None, manifest: ImageManifest | None
 ) -> tuple[Content, Size | None]:
     """What records hold by their lists, with the kernel of the export where it fits."""
-    if kernel is None and manifest is not None and manifest.kernel is not None:
-        with suppress(RecordError, OptionError):
-            return infer(kernel=manifest.kernel), manifest.kernel
-    return infer(kernel=kernel), kernel
+    if kernel is not None or manifest is None or manifest.kernel is None:
+        return infer(kernel=kernel), kernel
+    with suppress(RecordError, OptionError):
+        return infer(kernel=manifest.kernel), manifest.kernel
+    try:
+        return infer(kernel=None), None
+    except (RecordError, OptionError):
+        with suppress(RecordError, OptionError):  # predictions of the patches alone, without their margins
+            return infer(kernel=Size(x=1, y=1)), Size(x=1, y=1)
+        raise
 
 
 def _described(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:
