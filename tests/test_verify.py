@@ -85,9 +85,8 @@ def test_every_changed_byte_is_found(exported, data):
 
 @pytest.fixture(scope="module", params=["gzip", "plain"])
 def exported(request, tmp_path_factory):
-    result = scene().tfexport(
-        tmp_path_factory.mktemp("verify") / "s", **{**OPTIONS, **EXPORTS[request.param]}
-    )
+    folder = tmp_path_factory.mktemp("verify")
+    result = scene().tfexport(folder / "s", **{**OPTIONS, **EXPORTS[request.param]})
     return result, {Path(file.path).name: Path(file.path).read_bytes() for file in result.files}
 
 

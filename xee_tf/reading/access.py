@@ -13,7 +13,7 @@ from crc32c import crc32c
 
 from xee_tf.errors import RecordError
 from xee_tf.reading.inflate import CACHE, SEGMENT, read_segment
-from xee_tf.records.framing import footers, frame_offsets
+from xee_tf.records.framing import FOOTER, footers, frame_offsets
 from xee_tf.records.members import inflate_member
 from xee_tf.storage import Location
 
@@ -135,30 +135,34 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
     reached = -1  # up to where the current run was followed from its start
     for first, buffer in buffers:
         yield first, buffer
-        size = shard.record_size
-        ends = (
-            np.arange(size, len(buffer) + 1, size)
-            if size
-            else frame_offsets(buffer, source=str(shard), first=first)[1:]
-        )
-        found = footers(buffer, ends)
-        last = first + len(found)
+        found = _footers(shard, first, buffer)
+        last = first + len(found) // FOOTER
         run = int(np.searchsorted(starts, first, "right")) - 1
-        position = first
-        while position < last and run < len(crcs):
-            stop = min(int(starts[run + 1]), last)
-            if position == starts[run]:
-                crc, reached = 0, position
-            if reached == position:
-                crc, reached = int(crc32c(found[position - first : stop - first].data, crc)), stop
-                if stop == starts[run + 1] and crc != crcs[run]:
-                    raise RecordError(
-                        f"{shard}: records {int(starts[run])} to {stop - 1} are not those that the manifest "
-                        "describes: the shard is of another export, or shards were exchanged. If they are "
-                        "right all the same, remove the manifest."
-                    )
-            position = stop
-            run += 1
+        edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
+        for begin, end, expected in zip(
+            edges, edges[1:], crcs[run : run + len(edges)].tolist(), strict=False
+        ):
+            start, stop = max(begin, first), min(end, last)
+            if start == begin:
+                crc, reached = 0, begin
+            if reached != start:
+                continue
+            crc, reached = crc32c(found[(start - first) * FOOTER : (stop - first) * FOOTER], crc), stop
+            if stop == end and crc != expected:
+                raise RecordError(
+                    f"{shard}: records {begin} to {end - 1} are not those that the manifest describes: the "
+                    "shard is of another export, or shards were exchanged. If they are right all the same, "
+                    "remove the manifest."
+                )
+
+
+def _footers(shard: Shard, first: int, buffer: memoryview) -> memoryview:
+    """The footers of the records of a buffer, one behind the other."""
+    size = shard.record_size
+    if size:
+        data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, len(buffer) // size * size)
+        return memoryview(data.reshape(-1, size)[:, -FOOTER:].tobytes())
+    return memoryview(footers(buffer, frame_offsets(buffer, source=str(shard), first=first)[1:]).tobytes())
 
 
 def _byte_of(shard: Shard, record: int) -> int:

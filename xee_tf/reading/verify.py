@@ -139,7 +139,7 @@ def verify(
     >>> with open(result.path, "r+b") as file:
     ...     size = file.truncate(result.bytes - 1)
     >>> verify(result).problems[0].rsplit("/")[-1]
-    'sites.tfrecord.gz has 74 bytes, but the manifest describes 75.'
+    'sites.tfrecord.gz has 69 bytes, but the manifest describes 70.'
     """
     checks = [_check(location) for location in _locations(export, storage_options)]
     return Verification(

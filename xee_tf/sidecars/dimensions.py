@@ -92,6 +92,7 @@ def label_steps(values: NDArray[Any]) -> list[str]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> label_steps(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
     ['2020-05-01', '2020-06-01']
     >>> label_steps(np.array([0.45, 0.9], "f4")), label_steps(np.array(["VV", "VH"]))

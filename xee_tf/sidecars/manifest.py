@@ -388,6 +388,13 @@ def _read(location: Location) -> str | None:
         data = location.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (
+        Exception
+    ) as error:  # stores that may not be listed do not tell a missing file from a forbidden one
+        forbidden = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403, 410)
+        if location.is_local or not forbidden:
+            raise
+        return None
     if len(data) > _LARGEST:
         raise ManifestError(f"{location} has {len(data)} bytes, more than a manifest can have.")
     try:
