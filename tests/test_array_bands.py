@@ -218,21 +218,20 @@ def test_several_further_dimensions_are_flattened_in_their_order(tmp_path):
 
 
 def test_what_the_mixer_does_not_hold_stands_beside_it(tmp_path):
-    from xee_tf.sidecars import Dimensions
+    from xee_tf.sidecars import ImageManifest
 
     time = np.array(["2020-05-01", "2020-06-11T12:30"], "datetime64[ns]")
     ds = raster({"slope": random_band((8, 8))})
     ds["ndvi"] = xr.DataArray(random_band((2, 8, 8)), dims=("time", "y", "x"), coords={"time": time})
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=8, default_value=-1)
-    found = Dimensions.parse((tmp_path / "scene-dimensions.json").read_text())
-    assert str(result.dimensions).endswith("scene-dimensions.json")
+    found = ImageManifest.parse((tmp_path / "scene-image.tfexport").read_text())
+    assert str(result.manifest).endswith("scene-image.tfexport")
     assert [(band.name, band.dims, band.shape) for band in found.bands] == [
         ("slope", (), ()),
         ("ndvi", ("time",), (2,)),
     ]
     np.testing.assert_array_equal(found.coords["time"], time)
-    assert found.fill == -1
-    assert ds[["slope"]].tfexport(tmp_path / "flat", patch_dimensions=8).dimensions is None
+    assert found.default_value == -1
 
 
 def test_series_without_an_array_band_are_warned_of(tmp_path):

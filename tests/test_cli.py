@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -126,9 +127,11 @@ def test_array_bands_are_exported_as_by_the_function(cube, tmp_path, flags, opti
     patch = ["--patch-dimensions", "30", "20", "--bands", "ndvi", "slope"]
     assert main(["export", store, str(tmp_path / "cli"), *flags, *patch]) == 0
     ds.tfexport(tmp_path / "function", patch_dimensions=(30, 20), **options)
-    for suffix in ("-00000.tfrecord.gz", "-mixer.json", "-dimensions.json"):
-        cli, function = (tmp_path / f"{name}{suffix}" for name in ("cli", "function"))
-        assert cli.read_bytes() == function.read_bytes()
+    for suffix in ("-00000.tfrecord.gz", "-mixer.json", "-image.tfexport"):
+        cli, function = ((tmp_path / f"{name}{suffix}").read_bytes() for name in ("cli", "function"))
+        # A manifest names its shards, and inputs from a store have other names in Dask.
+        cli, function = (re.sub(rb'"key": "\w+"|(cli|function)-', b"", text) for text in (cli, function))
+        assert cli == function
 
 
 def test_an_export_for_each_date(cube, tmp_path, capsys):

@@ -60,7 +60,7 @@ def test_plan_text_answers_at_a_glance(scene):
     assert lines["bands"] == "2 as float: B3, B4"
     assert lines["records"].startswith("18 of 90.0")  # kiB: 2 bands x 160 x 72 x 4 bytes
     assert lines["shards"].startswith("1; ")
-    assert lines["files"] == "scene-00000.tfrecord.gz, scene-mixer.json"
+    assert lines["files"] == "scene-00000.tfrecord.gz, scene-mixer.json, scene-image.tfexport"
     assert lines["bytes"].startswith("1.58 MiB before compression")
     assert "for 8 source chunks" in lines["tasks"]  # 2 bands x 2 x 2: the patches end within them
     assert set(lines) >= {"tasks", "memory"}
@@ -82,7 +82,10 @@ def test_plan_text_of_the_other_choices(scene):
     assert "records  at most 25 of 48" in text
     assert "bands    2 as float, bytes: B3, B4" in text
     assert "shards   at most 5; 5 records each" in text
-    assert "scene-00000.tfrecord to scene-00004.tfrecord, scene-index.parquet; no mixer" in text
+    files = (
+        "scene-00000.tfrecord to scene-00004.tfrecord, scene-image.tfexport, scene-index.parquet; no mixer"
+    )
+    assert files in " ".join(text.split())
     assert "compression" not in text
 
 
@@ -133,7 +136,7 @@ def test_result_text_of_array_bands_and_pixels(tmp_path):
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=20, sequence_data=True)
     text = result_text(result)
     assert "records  1,600, one for each pixel, 400 a patch\n" in text
-    assert f"dims     {tmp_path}/scene-dimensions.json" in text
+    assert f"sidecar  {tmp_path}/scene-image.tfexport" in text
 
 
 @pytest.fixture

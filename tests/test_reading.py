@@ -737,6 +737,7 @@ def swap(one, other):
 @pytest.mark.parametrize("compression", EVERY)
 def test_shards_that_do_not_fit_the_mixer(tmp_path, compression):
     export = make(tmp_path, compression)
+    (tmp_path / "scene-image.tfexport").unlink(missing_ok=True)
     rewrite_mixer(export.mixer, totalPatches=6)
     with pytest.raises(RecordError, match=r"announces 6 records; the 5 shards .* hold 9 .* The mixer"):
         open_image(export.mixer)

@@ -235,5 +235,5 @@ def test_shards_that_the_sidecar_is_not_about(tmp_path):
     opened = xee_tf.open_image(mixer, [file.path for file in other.files])
     np.testing.assert_array_equal(opened.slope, ds.slope)
     (tmp_path / "scene-00000.tfrecord.gz").write_bytes((tmp_path / "other-00000.tfrecord.gz").read_bytes())
-    with pytest.raises(xee_tf.RecordError, match=r"holds \['slope'\], which does not go with .*dimensions"):
+    with pytest.raises(xee_tf.RecordError, match=r"holds \['slope'\], which does not go with .*image"):
         xee_tf.open_image(mixer)

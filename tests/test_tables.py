@@ -122,7 +122,7 @@ def test_an_array_is_parsed_with_its_shape_and_a_string_as_text(tmp_path):
     frame = table(20)
     result = export_table(frame, tmp_path / "t")
     assert result.shapes == {"patch": (3, 2)}
-    assert [path.name for path in tmp_path.iterdir()] == ["t.tfrecord.gz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t-table.tfexport", "t.tfrecord.gz"]
     parsed = tf.data.TFRecordDataset(result.path, "GZIP").map(
         lambda data: tf.io.parse_single_example(data, result.feature_spec())
     )
@@ -247,7 +247,8 @@ def test_a_dask_frame_is_one_file_in_order(tmp_path, scheduler):
         result = export_table(lazy, tmp_path / "lazy")
     eager = export_table(frame[frame.B2 > 0.1], tmp_path / "eager")
     assert gzip.decompress(Path(result.path).read_bytes()) == gzip.decompress(Path(eager.path).read_bytes())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["eager.tfrecord.gz", "lazy.tfrecord.gz"]
+    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".gz")
+    assert names == ["eager.tfrecord.gz", "lazy.tfrecord.gz"]
 
 
 def test_a_dask_frame_is_computed_once_by_partitions(tmp_path):
@@ -345,7 +346,7 @@ def test_an_object_store(tmp_path):
         "memory://tables/t", "memory://tables/t.parquet", x_column="B2", y_column="B3", columns=["name"]
     )
     files = fsspec.filesystem("memory").ls("/tables", detail=False)
-    assert sorted(files) == ["/tables/t.parquet", "/tables/t.tfrecord.gz"]
+    assert sorted(files) == ["/tables/t-table.tfexport", "/tables/t.parquet", "/tables/t.tfrecord.gz"]
 
 
 # -- What is refused ----------------------------------------------------------------------------------
@@ -533,7 +534,7 @@ def test_points_of_records(tmp_path, name):
     np.testing.assert_array_equal(found.geometry.x, frame.easting)
     np.testing.assert_array_equal(found.geometry.y, frame.northing)
     assert found["name"].tolist() == ["a", "b"]
-    assert sorted(each.name for each in tmp_path.iterdir()) == [name, "t.tfrecord.gz"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [name, "t-table.tfexport", "t.tfrecord.gz"]
 
 
 def test_there_and_back_through_longitude_and_latitude(tmp_path):

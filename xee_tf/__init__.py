@@ -8,6 +8,7 @@ from xee_tf.errors import (
     DestinationExistsError,
     GeoreferenceError,
     GridMismatchError,
+    ManifestError,
     MissingModelError,
     MissingShardError,
     MixerError,
@@ -26,6 +27,7 @@ from xee_tf.model.spec import Model
 from xee_tf.model.to_zarr import predict_to_zarr
 from xee_tf.reading.dataset import feature_spec, tf_dataset
 from xee_tf.reading.image import open_image
+from xee_tf.reading.verify import Verification, verify
 from xee_tf.serving.server import Server, serve
 from xee_tf.sidecars import Mixer
 from xee_tf.tables.export import TableResult, export_table
@@ -42,6 +44,7 @@ __all__ = [
     "ExportResult",
     "GeoreferenceError",
     "GridMismatchError",
+    "ManifestError",
     "MissingModelError",
     "MissingShardError",
     "Mixer",
@@ -60,6 +63,7 @@ __all__ = [
     "Size",
     "TFExportAccessor",
     "TableResult",
+    "Verification",
     "Window",
     "XeeTFError",
     "add_bands",
@@ -76,6 +80,7 @@ __all__ = [
     "tf_dataset",
     "upload_image",
     "upload_table",
+    "verify",
 ]
 
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ __all__ = [
     "DestinationExistsError",
     "GeoreferenceError",
     "GridMismatchError",
+    "ManifestError",
     "MissingModelError",
     "MissingShardError",
     "MixerError",
@@ -39,6 +40,10 @@ class GridMismatchError(GeoreferenceError):
 
 class MixerError(XeeTFError, ValueError):
     """A mixer sidecar is not valid."""
+
+
+class ManifestError(MixerError):
+    """The manifest of an export is not valid, or does not describe the files beside it."""
 
 
 class RecordError(XeeTFError, ValueError):

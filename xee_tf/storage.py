@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, RecordError
 
 __all__ = ["Location", "PathLike", "check_if_exists"]
 
@@ -29,6 +29,8 @@ _NO_PREFIX = re.compile(
     r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
     re.IGNORECASE,
 )
+
+_WHOLE_FILE = 64 << 20  # bytes of a file that is read whole where a server does not send parts of it
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,29 @@ adding an ending to it. Use 'out/scene'.
         ]
 
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes ``start..end`` of the file; all of it by default."""
-        return bytes(self.fs.cat_file(self.path, start=start, end=end))
+        """The bytes ``start..end`` of the file; all of it by default.
+
+        Raises
+        ------
+        RecordError
+            If a web server sends the whole of a large file instead of the bytes.
+        """
+        if end is None or end <= start:
+            return bytes(self.fs.cat_file(self.path, start=start, end=end))
+        try:
+            data = bytes(self.fs.cat_file(self.path, start=start, end=end))
+        except ValueError as error:  # how fsspec refuses servers without ranges
+            if "range" not in str(error):
+                raise
+            data = bytes(self.fs.cat_file(self.path))
+        if len(data) > end - start:
+            if len(data) > _WHOLE_FILE:
+                raise RecordError(
+                    f"The server of {self.url} does not support byte ranges: it sent all {len(data)} bytes "
+                    f"for a range of {end - start}. Download the files first and open the copies."
+                )
+            data = data[start:end]
+        return data
 
     def open(self, mode: str = "rb") -> Any:
         """An open file; on an object store it appears when it is closed.

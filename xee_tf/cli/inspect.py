@@ -8,9 +8,10 @@ from xee_tf.cli.arguments import depths, size
 from xee_tf.display.text import image_text, record_text
 from xee_tf.errors import RecordError
 from xee_tf.reading.content import read_order
+from xee_tf.reading.find import find_source, is_export
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import first_record, open_shards
-from xee_tf.storage import Location
+from xee_tf.reading.verify import verify
 
 __all__ = ["add_inspect"]
 
@@ -18,20 +19,29 @@ __all__ = ["add_inspect"]
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     """The command that shows what there is."""
     parser.description = "Show patches, place, bands and shards of an export, and check that it is whole."
-    parser.add_argument("path", help="a mixer, or a single TFRecord file")
-    size(parser, "--kernel-size", None, "if it cannot be told from the records")
-    depths(parser, "of array bands, if they cannot be told from the records")
+    parser.add_argument("path", help="a mixer, a manifest, a prefix or folder, or a single TFRecord file")
+    size(parser, "--kernel-size", None, "if there is no manifest and records do not tell")
+    depths(parser, "of array bands, if there is no manifest and records do not tell")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every byte and compare checksums; exit with 1 if one is wrong",
+    )
     parser.set_defaults(run=_inspect)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    if arguments.path.endswith(".json"):
-        depths = dict(arguments.tensor_depths) or None
-        print(
-            image_text(open_reader(arguments.path, kernel_size=arguments.kernel_size, tensor_depths=depths))
-        )
+    if arguments.verify:
+        report = verify(arguments.path)
+        print(report)
+        report.raise_for_problems()
         return
-    [shard] = open_shards([Location.of(arguments.path)])
+    location = find_source(arguments.path)
+    if is_export(location) or location.name.endswith(".json"):
+        depths = dict(arguments.tensor_depths) or None
+        print(image_text(open_reader(location, kernel_size=arguments.kernel_size, tensor_depths=depths)))
+        return
+    [shard] = open_shards([location])
     data = first_record(shard)
     if data is None:
         raise RecordError(f"{shard} holds no record.")

@@ -186,6 +186,7 @@ def _files(plan: ExportPlan) -> str:
         names[0] += f" to {plan.names.shard(plan.shards - 1).name}"
     if plan.mixer:
         names.append(plan.names.mixer.name)
+    names.append(plan.names.manifest.name)
     if plan.options.index:
         names.append(plan.names.index.name)
     without = "" if plan.mixer else "; no mixer, since masked_threshold may leave patches out"
@@ -202,8 +203,7 @@ def result_rows(result: ExportResult) -> Rows:
     ]
     if result.mixer is not None:
         rows.append(("mixer", str(result.mixer)))
-    if result.dimensions is not None:
-        rows.append(("dims", str(result.dimensions)))
+    rows.append(("sidecar", str(result.manifest)))
     if result.index is not None:
         rows.append(("index", str(result.index)))
     return rows

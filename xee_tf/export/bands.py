@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from xee_tf.bands import plane_array
 from xee_tf.blocks.assemble import BandRule
@@ -18,12 +19,13 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
-from xee_tf.records.example import FeatureTypes, check_name, kind_of
-from xee_tf.sidecars import BandDimensions, Dimensions, distinct_dims
+from xee_tf.records.example import FeatureTypes, Kind, check_name, kind_of
+from xee_tf.sidecars import BandDimensions, distinct_dims
 
 __all__ = ["Bands", "read_bands"]
 
 _FLOAT32_EXACT = 2**24
+_KINDS: dict[str, Kind] = {"<f4": "float", "|u1": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,19 @@ class Bands:
         One for each band; one for all of them where they are collapsed.
     mask_plane : int or None
         The number of the mask among the planes of `arrays`.
-    dimensions : str or None
-        The text of the sidecar that tells of array bands, if there are any.
+    stored : tuple of BandDimensions
+        The bands as they are in the records: features, steps, what the source had. Dimensions of one name
+        have one length.
+    coords : mapping from dimension to ndarray
+        Coordinates of the further dimensions of `stored`.
     """
 
     bands: tuple[BandDimensions, ...]
     arrays: list[Any]
     rules: tuple[BandRule, ...]
     mask_plane: int | None
-    dimensions: str | None
+    stored: tuple[BandDimensions, ...]
+    coords: Mapping[str, NDArray[Any]]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,11 +108,13 @@ def read_bands(
             depth=depths.get(name, 1),
         )
         rules.append(rule)
-        bands.append(_band(name, further[name], depths.get(name), options.drop_masked_steps))
+        band = _band(name, further[name], depths.get(name), options.drop_masked_steps)
+        bands.append(_described(band, variable, rule, options.feature_types))
         arrays.append(array)
         planes += len(rule.planes)
     if options.collapse_bands:
         rules = [_collapsed(rules, [variable.dtype for variable in variables.values()], options)]
+        bands = [replace(band, kind=_KINDS.get(rules[0].dtype, "int64")) for band in bands]
     if mask is not None:
         arrays.append(_array(_check_mask(mask, dataset), georef, options.patch, None))
     return Bands(
@@ -114,7 +122,7 @@ def read_bands(
         arrays,
         tuple(rules),
         None if mask is None else planes,
-        _dimensions(bands, dataset, options),
+        *_stored(bands, dataset, options),
     )
 
 
@@ -179,13 +187,31 @@ def _band(name: str, dims: Mapping[str, int], depth: int | None, ragged: bool) -
     return BandDimensions(name, name, 0, (dim,), (depth,))
 
 
-def _dimensions(bands: Sequence[BandDimensions], dataset: xr.Dataset, options: ExportOptions) -> str | None:
-    """The sidecar's text; none where records hold scalar bands one by one, as the mixer suffices then."""
-    if not any(band.dims for band in bands) and not options.sequence_data and not options.collapse_bands:
-        return None
+def _described(
+    band: BandDimensions, variable: xr.DataArray, rule: BandRule, feature_types: FeatureTypes
+) -> BandDimensions:
+    """A band with what its records do not hold: what the source had, and what stands for masked values."""
+    nodata = rule.planes[0].nodata if rule.planes else None
+    with np.errstate(over="ignore"):  # as the values themselves: beyond float32's range is infinite
+        default = np.asarray(rule.default).astype(rule.dtype).item()
+    units = variable.attrs.get("units")
+    return replace(
+        band,
+        dtype=np.dtype(variable.dtype).name,
+        kind=kind_of(variable.dtype, feature_types),
+        default=default,
+        nodata=nodata if isinstance(nodata, int | float) and not np.isnan(nodata) else None,
+        units=units if isinstance(units, str) and units else None,
+    )
+
+
+def _stored(
+    bands: Sequence[BandDimensions], dataset: xr.Dataset, options: ExportOptions
+) -> tuple[tuple[BandDimensions, ...], dict[str, NDArray[Any]]]:
+    """The bands as they are in the records, and the coordinates of their further dimensions."""
     if options.collapse_bands and options.drop_masked_steps:  # nothing tells whose step is whose
         total = sum(band.depth for band in bands)
-        bands = [BandDimensions(bands[0].name, bands[0].name, 0, ("step",), (total,))]
+        bands = [replace(bands[0], first=0, dims=("step",), shape=(total,))]
     named = distinct_dims(bands)
     firsts = accumulate((band.depth for band in bands[:-1]), initial=0)
     coords = {}
@@ -194,16 +220,13 @@ def _dimensions(bands: Sequence[BandDimensions], dataset: xr.Dataset, options: E
             known = dim in dataset[band.name].dims and dim in dataset.coords
             if known and dataset.sizes[dim] >= size:
                 coords[name] = dataset.coords[dim].values[:size]
-    return Dimensions(
-        record="SequenceExample" if options.sequence_data else "Example",
-        bands=tuple(
+    return (
+        tuple(
             replace(band, feature=named[0].name, first=first) if options.collapse_bands else band
             for band, first in zip(named, firsts, strict=True)
         ),
-        coords=coords,
-        fill=float(options.default_value),
-        ragged=options.drop_masked_steps,
-    ).text()
+        coords,
+    )
 
 
 def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> Any:

@@ -12,12 +12,14 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.export.patches import PatchRecords
 from xee_tf.geometry import PatchGrid
+from xee_tf.records.framing import FOOTER, footers
 from xee_tf.records.members import compress_member
 from xee_tf.storage import Location
 
@@ -32,8 +34,12 @@ class Run:
     ----------
     first : int
         Number of the first patch; the order of runs in a shard.
-    records, sizes : tuple of int
-        Records and bytes of each gzip member (uncompressed: of the whole run).
+    records : tuple of int
+        Records of each gzip member, or of what would be one if records were compressed.
+    sizes : tuple of int
+        Bytes of each gzip member; uncompressed, of the whole run.
+    crcs : tuple of int
+        For each item of `records` the CRC-32C over the footers of its records; see `footers_crc`.
     patches, masked : tuple
         Numbers of the patches that were kept and their proportions of masked pixels; empty unless
         masked pixels were counted.
@@ -42,6 +48,7 @@ class Run:
     first: int
     records: tuple[int, ...]
     sizes: tuple[int, ...]
+    crcs: tuple[int, ...]
     patches: tuple[int, ...]
     masked: tuple[float, ...]
 
@@ -135,20 +142,28 @@ class BlockEncoder:
                 keep = share <= self.masked_threshold
             first = row * self.grid.columns + columns[0]
             encoded = self.record.encode(cut(bands), None if masks is None else cut(masks), keep)
-            offsets = encoded.offsets[:: self.record.per_patch]
+            per_patch = self.record.per_patch
+            offsets = encoded.offsets[::per_patch]
+            ends = memoryview(footers(encoded.buffer, encoded.offsets[1:]).tobytes())
             kept = np.ones(len(columns), bool) if keep is None else keep
             before = np.concatenate([[0], np.cumsum(kept)])
             for begin, end in self._shard_spans(first, first + len(columns)):
                 edges = before[np.array(self._member_edges(row, begin, end)) - first]
                 spans = [(a, b) for a, b in pairwise(edges.tolist()) if b > a]
-                members: list[Any] = [encoded.buffer[offsets[a] : offsets[b]] for a, b in spans]
                 if self.compressed:
-                    members = [compress_member(member) for member in members]
+                    members: list[Any] = [
+                        compress_member(encoded.buffer[offsets[a] : offsets[b]]) for a, b in spans
+                    ]
+                else:
+                    members = [encoded.buffer[offsets[a] : offsets[b]] for a, b in [(edges[0], edges[-1])]]
                 numbers = np.flatnonzero(kept[begin - first : end - first])
                 run = Run(
                     first=begin,
-                    records=tuple((b - a) * self.record.per_patch for a, b in spans),
+                    records=tuple((b - a) * per_patch for a, b in spans),
                     sizes=tuple(len(member) for member in members),
+                    crcs=tuple(
+                        crc32c(ends[a * per_patch * FOOTER : b * per_patch * FOOTER]) for a, b in spans
+                    ),
                     patches=() if share is None else tuple((numbers + begin).tolist()),
                     masked=() if share is None else tuple(share[numbers + begin - first].tolist()),
                 )
@@ -162,8 +177,6 @@ class BlockEncoder:
 
     def _member_edges(self, row: int, begin: int, end: int) -> list[int]:
         """Patch numbers at which gzip members begin, in whole groups of the patch row."""
-        if not self.compressed:
-            return [begin, end]
         start = row * self.grid.columns
         inner = range(start + ((begin - start) // self.group + 1) * self.group, end, self.group)
         return [begin, *inner, end]

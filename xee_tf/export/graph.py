@@ -10,13 +10,16 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from dask.delayed import Delayed
+from dask.tokenize import tokenize
 
 from xee_tf.export.bands import Bands
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.export.shards import Commit, write_shard
+from xee_tf.geometry import Size
 from xee_tf.graph import Sources, Tasks, block_tasks, gather, in_order, on_cluster, to_delayed
+from xee_tf.sidecars import ImageManifest
 from xee_tf.storage import Location
 
 __all__ = ["ExportJob", "export_graph"]
@@ -134,12 +137,40 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) ->
         grid=grid,
         records_per_patch=plan.record.per_patch,
         folder=job.folder,
-        dimensions=job.bands.dimensions,
+        manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
         overwrite=plan.options.if_exists == "overwrite",
     )
     return gather(tasks, f"{_NAME}-commit-{job.run}", commit, shards)
+
+
+def _manifest(job: ExportJob) -> ImageManifest:
+    """What is known of an export before a pixel is read."""
+    from xee_tf import __version__
+
+    plan, bands = job.plan, job.bands
+    options: dict[str, Any] = {
+        {"patch": "patch_dimensions", "kernel": "kernel_size"}.get(name, name): list(value.xy)
+        if isinstance(value, Size)
+        else value
+        for name, value in vars(plan.options).items()
+        if name not in ("index", "if_exists", "tensor_depths")  # the bands have their depths
+    }
+    options["default_value"] = float(options["default_value"])
+    names = [getattr(array, "name", None) or tokenize(array) for array in bands.arrays]
+    return ImageManifest(
+        record="SequenceExample" if plan.options.sequence_data else "Example",
+        bands=bands.stored,
+        coords=bands.coords,
+        default_value=float(plan.options.default_value),
+        ragged=plan.options.drop_masked_steps,
+        kernel=plan.options.kernel,
+        grid=plan.grid,
+        options=options,
+        key=tokenize(names, plan.grid, plan.rules, bands.mask_plane, options),
+        version=__version__,
+    )
 
 
 def _by_label(labels: Sequence[str], results: Sequence[ExportResult]) -> dict[str, ExportResult]:

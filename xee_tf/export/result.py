@@ -45,8 +45,8 @@ class ExportResult:
         Engine.
     index : Location or None
         The GeoParquet patch index, if one was asked for.
-    dimensions : Location or None
-        What the mixer does not hold of array bands: their dimensions and coordinates.
+    manifest : Location
+        What the mixer does not hold: kernel, bands, coordinates, checksums.
     grid : PatchGrid
         The patches, those left out by `masked_threshold` included.
     records_per_patch : int
@@ -56,7 +56,7 @@ class ExportResult:
     files: tuple[ShardInfo, ...]
     mixer: Location | None
     index: Location | None
-    dimensions: Location | None
+    manifest: Location
     grid: PatchGrid
     records_per_patch: int = 1
 
@@ -115,14 +115,14 @@ class ExportNames:
         return self.prefix.with_suffix("-index.parquet")
 
     @property
-    def dimensions(self) -> Location:
-        """What the mixer does not hold of array bands (our addition)."""
-        return self.prefix.with_suffix("-dimensions.json")
+    def manifest(self) -> Location:
+        """What the mixer does not hold (our addition)."""
+        return self.prefix.with_suffix("-image.tfexport")
 
     def existing(self) -> list[Location]:
-        """Files of an earlier export under the same prefix."""
+        """Files of an earlier export under the same prefix; version 0.1.0 wrote ``-dimensions.json``."""
         pattern = re.compile(
             re.escape(self.prefix.name)
-            + r"-(\d{5,}\.tfrecord(\.gz)?|mixer\.json|index\.parquet|dimensions\.json)"
+            + r"-(\d{5,}\.tfrecord(\.gz)?|mixer\.json|index\.parquet|image\.tfexport|dimensions\.json)"
         )
         return [file for file in self.prefix.siblings() if pattern.fullmatch(file.name)]

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, chain
 from typing import Any
 
@@ -22,7 +22,7 @@ from xee_tf.export.encode import Part, Run
 from xee_tf.export.result import ExportNames, ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid
 from xee_tf.records.members import MEMBER_HEADER, MemberIndex, indexed_header
-from xee_tf.sidecars import Mixer
+from xee_tf.sidecars import ImageManifest, ManifestShard, Mixer
 from xee_tf.storage import Location
 
 __all__ = ["Commit", "WrittenShard", "write_shard"]
@@ -41,8 +41,22 @@ class WrittenShard:
     records: int
     bytes: int
     crc32c: int
+    run_records: tuple[int, ...]
+    run_crcs: tuple[int, ...]
     patches: tuple[int, ...]
     masked: tuple[float, ...]
+
+    def in_manifest(self, name: str, *, patches: bool) -> ManifestShard:
+        """The same facts, for a file that has its final name."""
+        return ManifestShard(
+            name,
+            self.records,
+            self.bytes,
+            self.crc32c,
+            np.array(self.run_records, np.uint32),
+            np.array(self.run_crcs, np.uint32),
+            np.array(self.patches, np.int64) if patches else None,
+        )
 
 
 def write_shard(
@@ -67,8 +81,9 @@ def write_shard(
     """
     receipt = folder.child(f"{number:05d}.json")
     if receipt.exists():
-        found = json.loads(receipt.read_bytes())
-        return WrittenShard(**{**found, "patches": tuple(found["patches"]), "masked": tuple(found["masked"])})
+        found: dict[str, Any] = json.loads(receipt.read_bytes())
+        facts: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
+        return WrittenShard(**facts)
     parts = [part for part in chain.from_iterable(blocks) if part.shard == number]
     ordered = sorted(
         (
@@ -103,6 +118,8 @@ def write_shard(
         records=sum(sum(run.records) for run in runs),
         bytes=sink.size,
         crc32c=sink.crc,
+        run_records=tuple(chain.from_iterable(run.records for run in runs)),
+        run_crcs=tuple(chain.from_iterable(run.crcs for run in runs)),
         patches=tuple(chain.from_iterable(run.patches for run in runs)),
         masked=tuple(chain.from_iterable(run.masked for run in runs)),
     )
@@ -160,8 +177,8 @@ class Commit:
     records_per_patch : int
     folder : Location
         Where the finished shards are.
-    dimensions : str or None
-        What the sidecar of array bands says, if there is one.
+    manifest : ImageManifest
+        Still without its shards.
     mixer, index : bool
         Whether these are written.
     overwrite : bool
@@ -172,13 +189,13 @@ class Commit:
     grid: PatchGrid
     records_per_patch: int
     folder: Location
-    dimensions: str | None
+    manifest: ImageManifest
     mixer: bool
     index: bool
     overwrite: bool
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
-        """Move the shards into place, then write the index, then the mixer."""
+        """Move the shards into place, then write the index, the manifest, and last the mixer."""
         targets = [self.names.shard(shard.number) for shard in shards]
         if self.overwrite:
             # The mixer marks a whole export: it goes before the first of its shards is replaced.
@@ -195,8 +212,12 @@ class Commit:
                 raise DestinationError(f"Shard {shard.number} has gone from {self.folder}; export again.")
         if self.index:
             self.names.index.write_bytes(self._index(shards))
-        if self.dimensions is not None:
-            self.names.dimensions.write_bytes(self.dimensions.encode())
+        dropping = not self.mixer  # records then do not tell which patches they are
+        described = tuple(
+            shard.in_manifest(target.name, patches=dropping)
+            for shard, target in zip(shards, targets, strict=True)
+        )
+        self.names.manifest.write_bytes(replace(self.manifest, shards=described).text().encode())
         if self.mixer:
             Mixer.from_grid(self.grid).write(self.names.mixer)
         with suppress(FileNotFoundError):
@@ -208,7 +229,7 @@ class Commit:
             ),
             mixer=self.names.mixer if self.mixer else None,
             index=self.names.index if self.index else None,
-            dimensions=None if self.dimensions is None else self.names.dimensions,
+            manifest=self.names.manifest,
             grid=self.grid,
             records_per_patch=self.records_per_patch,
         )

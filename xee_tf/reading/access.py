@@ -9,16 +9,18 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from crc32c import crc32c
 
 from xee_tf.errors import RecordError
 from xee_tf.reading.inflate import CACHE, SEGMENT, read_segment
-from xee_tf.records.framing import frame_offsets
+from xee_tf.records.framing import FOOTER, footers, frame_offsets
 from xee_tf.records.members import inflate_member
 from xee_tf.storage import Location
 
-__all__ = ["Access", "Shard", "read_records"]
+__all__ = ["Access", "Shard", "check_runs", "read_records"]
 
 _READ = 4 << 20  # bytes of records handed on at a time, about
+_LONG = 1024  # bytes of a record, on average, beyond which looking at each of them costs little
 
 Access = Literal["plain", "members", "stream"]
 
@@ -46,6 +48,10 @@ class Shard:
         records vary, the first byte of each before compression, and the end.
     announced : int or None
         What our index says that `first` should be.
+    run_starts : ndarray of int64, optional
+        First record of each run of the manifest, and the end.
+    run_crcs : ndarray of uint32, optional
+        What stands for the content of each run; see `footers_crc`.
     """
 
     location: Location
@@ -58,6 +64,8 @@ class Shard:
     starts: npt.NDArray[np.int64] | None = None
     offsets: npt.NDArray[np.int64] | None = None
     announced: int | None = None
+    run_starts: npt.NDArray[np.int64] | None = None
+    run_crcs: npt.NDArray[np.uint32] | None = None
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         return self.location.url, self.identity
@@ -106,6 +114,55 @@ def read_records(
         else:
             yield start, _read_stream(shard, *span, edge, share)
         start = end
+
+
+def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    """The same buffers; of each run that they hold whole the content is compared with the manifest.
+
+    A buffer is compared after it was used, so that a corrupt record is named first. Short records of
+    different lengths are not compared: finding their ends would take longer than reading them.
+
+    Raises
+    ------
+    RecordError
+        If the records are not those that the manifest describes.
+    """
+    starts, crcs = shard.run_starts, shard.run_crcs
+    if starts is None or crcs is None or not (shard.record_size or shard.size > shard.records * _LONG):
+        yield from buffers
+        return
+    crc = 0
+    reached = -1  # up to where the current run was followed from its start
+    for first, buffer in buffers:
+        yield first, buffer
+        found = _footers(shard, first, buffer)
+        last = first + len(found) // FOOTER
+        run = int(np.searchsorted(starts, first, "right")) - 1
+        edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
+        for begin, end, expected in zip(
+            edges, edges[1:], crcs[run : run + len(edges)].tolist(), strict=False
+        ):
+            start, stop = max(begin, first), min(end, last)
+            if start == begin:
+                crc, reached = 0, begin
+            if reached != start:
+                continue
+            crc, reached = crc32c(found[(start - first) * FOOTER : (stop - first) * FOOTER], crc), stop
+            if stop == end and crc != expected:
+                raise RecordError(
+                    f"{shard}: records {begin} to {end - 1} are not those that the manifest describes: the "
+                    "shard is of another export, or shards were exchanged. If they are right all the same, "
+                    "remove the manifest."
+                )
+
+
+def _footers(shard: Shard, first: int, buffer: memoryview) -> memoryview:
+    """The footers of the records of a buffer, one behind the other."""
+    size = shard.record_size
+    if size:
+        data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, len(buffer) // size * size)
+        return memoryview(data.reshape(-1, size)[:, -FOOTER:].tobytes())
+    return memoryview(footers(buffer, frame_offsets(buffer, source=str(shard), first=first)[1:]).tobytes())
 
 
 def _byte_of(shard: Shard, record: int) -> int:

@@ -161,9 +161,11 @@ class _Job:
         empty = any(begin == end for begin, end in box)
         for name, wanted in steps.items():
             lengths = [end - begin for begin, end in (*box[:front], *wanted, *box[front:])]
-            self.out[name] = np.empty(lengths, reader.dtypes[name])
+            self.out[name] = _empty(reader, name, lengths)
             if 0 not in lengths:
-                self._targets.append(Target.of(reader.band(name), wanted, self.out[name], front))
+                self._targets.append(
+                    Target.of(reader.band(name), wanted, self.out[name], front, reader.masked.get(name))
+                )
         self._parts = deque(() if empty or not self._targets else _parts(reader, box))
         self._left = len(self._parts)
         self._lock = Lock()
@@ -209,9 +211,20 @@ class _Job:
                 replace(target, array=np.empty((1, target.array.shape[1], height, width), target.array.dtype))
                 for target in targets
             ]
+            for target, full in zip(targets, whole, strict=True):
+                if self.reader.patches is not None:  # a patch that was dropped stays as it is
+                    full.array[0, :, top:bottom, left:right] = target.array[first - self.box[0][0]]
             fill_patches(self.reader, whole, first, first, first + 1)
             for target, full in zip(targets, whole, strict=True):
                 target.array[first - self.box[0][0]] = full.array[0, :, top:bottom, left:right]
+
+
+def _empty(reader: ImageReader, name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """An array that records fill; where patches were dropped it holds what is masked."""
+    dtype = reader.dtypes[name]
+    if reader.patches is None:
+        return np.empty(shape, dtype)
+    return np.full(shape, np.nan if dtype.kind == "f" else reader.band(name).default or 0, dtype)
 
 
 def _parts(reader: ImageReader, box: Box) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """What the records of an image hold: bands with their depths, a margin around patches, patches or pixels.
 
-A mixer says none of it. Beside an export of array bands xee_tf leaves a sidecar that does; of others the
-lengths of the lists in the first record tell, as far as they can.
+A mixer holds none of it. The manifest beside an export of xee_tf does; for others it is inferred from the
+lengths of the lists in the first record, as far as that goes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from xee_tf.records.decoding import read_layout
 from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
-from xee_tf.sidecars import BandDimensions, Dimensions, distinct_dims
+from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
 
 __all__ = [
     "Content",
@@ -68,28 +68,31 @@ class Content:
 
 
 def content_of(
-    order: RecordOrder, dimensions: Dimensions, patch: Size, kernel: Size | None = None
+    order: RecordOrder, manifest: ImageManifest, patch: Size, kernel: Size | None = None
 ) -> Content | None:
-    """What a sidecar says of records; None where they cannot be those that it is about.
+    """What records hold by their manifest; None where they cannot be those that it describes.
 
     Parameters
     ----------
     order : RecordLayout or SequenceLayout
         The features of the first record.
-    dimensions : Dimensions
+    manifest : ImageManifest
     patch : Size
         Pixels of a patch without its margin.
     kernel : Size, optional
         What the user says.
     """
     features = {feature.name: feature for feature in order.features}
-    depths = _depths(dimensions.bands)
+    depths = _depths(manifest.bands)
     if not depths.keys() <= features.keys():
         return None
     margin = Size(x=0, y=0)
-    if dimensions.record == "SequenceExample":
+    series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
+    for band in manifest.bands:  # a series without a step does not tell its kind
+        if band.kind and band.feature not in series and band.kind != features[band.feature].kind:
+            return None
+    if manifest.record == "SequenceExample":
         per_patch = patch.pixels
-        series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
         if any(features[name].size != (1 if name in series else depths[name]) for name in depths):
             return None
     else:
@@ -100,8 +103,13 @@ def content_of(
         (stored, rest), *others = pixels
         if rest or others:
             return None
-        margin = infer_margin(patch, stored, kernel=kernel, band=dimensions.bands[0].name)
-    return Content(dimensions.bands, margin, per_patch, dimensions.coords, dimensions.fill)
+        if kernel is None and manifest.kernel is not None:
+            margin = PatchGrid.margin_of(manifest.kernel)
+            if PatchGrid(patch, patch, margin).stored.pixels != stored:
+                return None
+        else:
+            margin = infer_margin(patch, stored, kernel=kernel, band=manifest.bands[0].name)
+    return Content(manifest.bands, margin, per_patch, manifest.coords, manifest.default_value)
 
 
 def infer_content(

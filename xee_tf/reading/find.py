@@ -1,22 +1,225 @@
-"""Finding the shards that belong to a mixer, by their names."""
+"""Finding the files of an export: from what a user names to its mixer or table, then to its shards."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
-from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.storage import Location
+from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
+from xee_tf.export.result import ExportResult
+from xee_tf.storage import Location, PathLike
+from xee_tf.tables.export import SUFFIX, TableResult, manifest_location
 
-__all__ = ["check_order", "find_records"]
+__all__ = [
+    "MANIFEST",
+    "TABLE_MANIFEST",
+    "Exported",
+    "check_order",
+    "find_export",
+    "find_records",
+    "find_source",
+    "find_table",
+    "folder_exports",
+    "is_export",
+    "prefix_of",
+]
+
+Exported = PathLike | Location | ExportResult
+"""What names an image export: its mixer, manifest, folder, prefix or result."""
+
+MANIFEST = "image.tfexport"
+TABLE_MANIFEST = "table.tfexport"
 
 _MIXER = "mixer.json"
 _SHARD = r"(\d{5}|[1-9]\d{5,})\.tfrecord(\.gz)?"
+_RECORDS = (".tfrecord", ".tfrecord.gz")
+
+
+def find_export(source: Exported, storage_options: Mapping[str, Any] | None = None) -> Location:
+    """The mixer of an image export, or its manifest where it has no mixer.
+
+    Parameters
+    ----------
+    source : str, path-like, Location or ExportResult
+        A mixer or manifest; a folder with one export; the prefix of an export ("out/scene"); or what an
+        export returned.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Raises
+    ------
+    MissingShardError
+        If there is no export.
+    MixerError
+        If it is a TFRecord file.
+    OptionError
+        If there are several exports in the folder, or it is a table.
+
+    Examples
+    --------
+    >>> folder = Location.of("memory://find-export")
+    >>> for name in ("scene-mixer.json", "scene-image.tfexport", "scene-00000.tfrecord.gz"):
+    ...     folder.child(name).write_bytes(b"")
+    >>> [find_export(path).name for path in (folder, "memory://find-export/scene")]
+    ['scene-mixer.json', 'scene-mixer.json']
+    """
+    if isinstance(source, ExportResult):
+        return source.mixer or source.manifest
+    if isinstance(source, TableResult):
+        raise OptionError(f"{source.path} is a table: open it with xee_tf.open_table.")
+    if isinstance(source, Mapping):
+        raise OptionError(f"These are {len(source)} exports: choose one of {list(source)}.")
+    location = Location.of(source, storage_options)
+    name = location.name
+    if name.endswith(_RECORDS):
+        raise MixerError(
+            f"{location} is a shard, not a mixer: give the path of the file that ends with {_MIXER}, "
+            "and the shards as records= if they are elsewhere."
+        )
+    if name.endswith(TABLE_MANIFEST):
+        raise OptionError(f"{location} is the manifest of a table: open it with xee_tf.open_table.")
+    if name.endswith(MANIFEST):
+        mixer = prefix_of(location).with_suffix(_MIXER)
+        return mixer if mixer.exists() else location
+    if name.endswith(".json"):
+        return location
+    return _beside(location) or _in_folder(location) or _existing(location)
+
+
+def find_table(source: PathLike | Location | TableResult, storage_options: Any = None) -> Location:
+    """The file of a table that a user names: it, its prefix, manifest or folder, or what an export returned.
+
+    Raises
+    ------
+    MissingShardError
+        If there is no such file.
+    OptionError
+        If there are several tables in the folder.
+    """
+    if isinstance(source, TableResult):
+        return Location.of(source.path, storage_options or source.manifest.storage_options)
+    location = Location.of(source, storage_options)
+    if location.name.endswith(f"-{TABLE_MANIFEST}"):
+        location = Location(location.url.removesuffix(f"-{TABLE_MANIFEST}"), location.storage_options)
+    exported = location if location.name.endswith(SUFFIX) else location.with_suffix(SUFFIX)
+    folder = False
+    for found in (location, exported):
+        if found.exists():
+            if not found.fs.isdir(found.path):
+                return found
+            folder = True
+    if folder:
+        files = _files(location)
+        tables = [found for found in folder_exports(location) if not is_export(found)]
+        tables = tables or [file for file in files if file.name.endswith(_RECORDS)]
+        if len(tables) == 1:
+            return tables[0]
+        if tables:
+            raise OptionError(f"There are several tables in {location}, {_listed(tables)}: name one of them.")
+    raise MissingShardError(
+        f"There is no table {location}" + ("." if location == exported else f" or {exported}.")
+    )
+
+
+def find_source(source: Exported | TableResult, storage_options: Mapping[str, Any] | None = None) -> Location:
+    """What is read for training: a mixer, a manifest, a TFRecord file, or a pattern of such files."""
+    if isinstance(source, ExportResult):
+        return find_export(source)
+    if isinstance(source, TableResult):
+        return find_table(source, storage_options)
+    location = Location.of(source, storage_options)
+    if is_export(location):
+        return find_export(location)
+    if location.name.endswith(TABLE_MANIFEST):
+        return find_table(location)
+    if location.name.endswith(_RECORDS) or any(sign in location.url for sign in "*?["):
+        return location
+    if (found := _beside(location)) is not None:
+        return found
+    if location.exists() and not location.fs.isdir(location.path):
+        return location
+    table = location.with_suffix(SUFFIX)
+    return table if table.exists() else _in_folder(location) or location
+
+
+def is_export(location: Location) -> bool:
+    """Whether a file is the mixer or the manifest of an image, by its name."""
+    return location.name.endswith((_MIXER, MANIFEST))
+
+
+def prefix_of(location: Location) -> Location:
+    """What the names of all files of an export start with, from its mixer or manifest.
+
+    Examples
+    --------
+    >>> [prefix_of(Location(f"out/{name}")).url for name in ("scene-mixer.json", "scene-image.tfexport")]
+    ['out/scene-', 'out/scene-']
+    """
+    url = location.url.removesuffix(_MIXER).removesuffix(MANIFEST)
+    return Location(url, location.storage_options)
+
+
+def _beside(prefix: Location) -> Location | None:
+    """The mixer of an export with that prefix, in either of Earth Engine's namings, or its manifest."""
+    if not prefix.name:
+        return None
+    suffixes = ("" if prefix.name.endswith("-") else "-") + _MIXER, _MIXER, f"-{MANIFEST}"
+    found = (prefix.with_suffix(suffix) for suffix in suffixes)
+    return next((location for location in found if location.exists()), None)
+
+
+def folder_exports(folder: Location) -> list[Location]:
+    """The exports in a folder, images and then tables; none if it is not a folder.
+
+    Images are given by their mixers, or by their manifests where they have no mixer; tables by their files.
+    """
+    if not folder.fs.isdir(folder.path):
+        return []
+    files = _files(folder)
+    mixers = [file for file in files if file.name.endswith(_MIXER)]
+    prefixes = [prefix_of(mixer) for mixer in mixers]
+    alone = [file for file in files if file.name.endswith(MANIFEST) and prefix_of(file) not in prefixes]
+    tables = [file for file in files if file.name.endswith(SUFFIX) and manifest_location(file) in files]
+    return [*mixers, *alone, *tables]
+
+
+def _in_folder(folder: Location) -> Location | None:
+    """The one image of a folder; None if it is not a folder."""
+    if not folder.fs.isdir(folder.path):
+        return None
+    exports = [found for found in folder_exports(folder) if is_export(found)]
+    if not exports:
+        raise MissingShardError(
+            f"There is no export in the folder {folder}: expected a file that ends with {_MIXER}."
+        )
+    if len(exports) > 1:
+        raise OptionError(
+            f"There are {len(exports)} exports in {folder}, {_listed(exports)}: name one of them."
+        )
+    return exports[0]
+
+
+def _existing(location: Location) -> Location:
+    if not location.exists():
+        raise MissingShardError(
+            f"There is no export {location}: expected a mixer ({location}-{_MIXER}), a folder with one, or "
+            "what an export returned."
+        )
+    return location
+
+
+def _files(folder: Location) -> list[Location]:
+    return Location(f"{folder.url.rstrip('/')}/", folder.storage_options).siblings()
+
+
+def _listed(files: Sequence[Location]) -> str:
+    return ", ".join(file.name for file in files[:20]) + (", ..." if len(files) > 20 else "")
 
 
 def find_records(mixer: Location) -> list[Location]:
-    """The shards beside a mixer, in the order of their numbers.
+    """The shards beside a mixer or manifest, in the order of their numbers.
 
     Both of Earth Engine's ways to name files are known: ``<prefix>-mixer.json`` goes with
     ``<prefix>-00000.tfrecord[.gz]`` (Drive), ``<prefix>mixer.json`` with ``<prefix>00000.tfrecord[.gz]``
@@ -44,12 +247,12 @@ def find_records(mixer: Location) -> list[Location]:
     >>> [shard.name for shard in find_records(folder.child("scene-mixer.json"))]
     ['scene-00000.tfrecord', 'scene-00001.tfrecord']
     """
-    if not mixer.name.endswith(_MIXER):
+    if not is_export(mixer):
         raise OptionError(
             f"The shards of {mixer} cannot be found by its name, which does not end with {_MIXER!r}: "
             "give them as records=[...], in order."
         )
-    prefix = Location(mixer.url[: -len(_MIXER)], mixer.storage_options)
+    prefix = prefix_of(mixer)
     found: dict[int, Location] = {}
     for file in prefix.siblings():
         match = re.fullmatch(re.escape(prefix.name) + _SHARD, file.name)

@@ -6,18 +6,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pyproj
 import xarray as xr
 from xarray.core import indexing
 
 from xee_tf.errors import OptionError
 from xee_tf.georef import write_georef
+from xee_tf.georef.crs import read_crs
+from xee_tf.reading.find import Exported, find_export
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer
-from xee_tf.storage import Location, PathLike
 
-__all__ = ["Margins", "check_margins", "lazy_dataset", "open_image"]
+__all__ = ["Margins", "check_crs", "check_margins", "lazy_dataset", "open_image"]
 
 Margins = Literal["trim", "keep"]
 
@@ -25,9 +25,11 @@ _TAKEN = frozenset({"x", "y", "patch", "row", "column", "left", "top", "spatial_
 
 
 def open_image(
-    mixer: PathLike | Location | Mixer,
+    mixer: Exported | Mixer,
     records: Records | None = None,
     *,
+    crs: Any = None,
+    default_value: float | None = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
     margins: Margins = "trim",
@@ -46,18 +48,26 @@ def open_image(
 
     Parameters
     ----------
-    mixer : str, path-like or Mixer
-        The mixer (``scene-mixer.json``): a local path or any URL that fsspec knows.
+    mixer : str, path-like, ExportResult or Mixer
+        The mixer (``scene-mixer.json``): a local path or any URL that fsspec knows. Or the prefix of an
+        export (``out/scene``), a folder with one export, its manifest (``scene-image.tfexport``), or what
+        `xee_tf.export_image` returned.
     records : str, path-like or sequence of them, optional
         The shards in order. Default: those beside the mixer, in either of Earth Engine's namings.
+    crs : optional
+        The CRS, in place of that of the mixer; anything that pyproj understands.
+    default_value : number, optional
+        The default value of the export: pixels that are equal to it become NaN, and bands of integers
+        become float32 or float64. Bands whose type cannot hold it are left as they are, with a warning: their
+        masked pixels look like valid ones. Default: values stay as they are stored.
     kernel_size : int or (width, height), optional
-        The kernel of the export, which the mixer does not hold. Default: inferred from how long the
-        records are; where several fit, a square one.
+        The kernel of the export, which the mixer does not hold. Default: that of the manifest beside the
+        mixer; without one, inferred from the length of the records, a square one where several fit.
     tensor_depths : mapping from band to int, optional
-        Values a pixel of array bands. Default: what the export noted beside the mixer, with the names
-        of dimensions and their coordinates; else inferred from how long the records are: the shortest
-        band is a scalar one, unless it has too many values even for a margin; of series, the steps of
-        the first record. Where several answers fit, say it.
+        Values a pixel of array bands. Default: those of the manifest, with the names of dimensions and
+        their coordinates. Without a manifest they are inferred from the length of the records: the shortest
+        band is a scalar one, unless it has too many values even for a margin; a series has the steps of
+        the first record. Where several answers fit, give the depths.
     margins : {"trim", "keep"}, optional
         "trim": the raster, dimensions (y, x), further ones of array bands in front of them. "keep":
         patches as they are stored, with their margins, dimensions (patch, ..., y, x), and coordinates
@@ -70,7 +80,8 @@ def open_image(
         a side (as wide as the raster where another program compressed the records); all bands of a
         chunk are read by one task. None: no Dask, read when indexed, just the records of a window.
     verify : bool, optional
-        Check the CRC-32C of every record that is read. Default: True.
+        Check the CRC-32C of every record that is read, and with a manifest that records are those of
+        this export. Default: True.
     storage_options : mapping, optional
         Handed to fsspec.
 
@@ -78,14 +89,17 @@ def open_image(
     -------
     Dataset
         A variable for each band: float32, int64 or uint8. Pixel-centre coordinates, and the CRS as CF
-        has it (``spatial_ref``). Steps that a series lacks have the export's default value.
+        has it (``spatial_ref``). Steps that a series lacks have the export's default value. Patches that
+        were dropped (``masked_threshold``) are NaN, or the default value in bands of integers.
 
     Raises
     ------
     MissingShardError
         If shards are missing, by their numbers or by the records that the mixer announces.
     MixerError
-        If the mixer is not valid.
+        If the mixer or the manifest is not valid, or they do not describe the same patches.
+    GeoreferenceError
+        If the CRS cannot be understood; give the right one as `crs`.
     OptionError
         If an option cannot be used, or the kernel cannot be told.
     RecordError
@@ -108,13 +122,15 @@ def open_image(
     reader = open_reader(
         mixer,
         records,
+        crs=crs,
+        default_value=default_value,
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
         bands=bands,
         verify=verify,
         storage_options=storage_options,
     )
-    source = None if isinstance(mixer, Mixer) else str(mixer)
+    source = None if isinstance(mixer, Mixer) else str(find_export(mixer, storage_options))
     return lazy_dataset(reader, margins, source, chunks)
 
 
@@ -130,6 +146,19 @@ def check_margins(margins: str) -> None:
         raise OptionError(f"margins must be 'trim' or 'keep'; got {margins!r}.")
 
 
+def check_crs(reader: ImageReader, source: str | None) -> None:
+    """Refuse a CRS that cannot be understood.
+
+    Raises
+    ------
+    GeoreferenceError
+        That says how to give another one.
+    """
+    read_crs(
+        reader.grid.crs, source or "the mixer", "Give the right one with crs=, for example crs='EPSG:32633'."
+    )
+
+
 def lazy_dataset(
     reader: ImageReader,
     margins: Margins,
@@ -142,7 +171,10 @@ def lazy_dataset(
     ------
     OptionError
         If a band has the name of a coordinate.
+    GeoreferenceError
+        If the CRS cannot be understood.
     """
+    check_crs(reader, source)
     keep = margins == "keep"
     taken = _TAKEN.union(*(band.dims for band in reader.bands))
     for name in reader.dtypes:
@@ -160,7 +192,8 @@ def lazy_dataset(
     variables = {}
     for band in reader.bands:
         encoding = {"preferred_chunks": {**preferred, **dict(zip(band.dims, band.shape, strict=True))}}
-        variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], {}, encoding)
+        attrs = {} if band.units is None else {"units": band.units}
+        variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], attrs, encoding)
     dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in reader.coords.items()})
     dataset = _locate_patches(dataset, reader) if keep else write_georef(dataset, reader.grid)
     if source is not None:
@@ -174,7 +207,7 @@ def _locate_patches(dataset: xr.Dataset, reader: ImageReader) -> xr.Dataset:
     rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
     a, b, c, d, e, f = tuple(grid.affine)[:6]
-    crs = pyproj.CRS.from_user_input(grid.crs)
+    crs = read_crs(grid.crs)
     corner = "of the outer corner of the first stored pixel"
     coords = {
         "row": ("patch", rows, {"long_name": "row of patches"}),

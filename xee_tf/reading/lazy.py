@@ -120,7 +120,9 @@ def dask_arrays(
     sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
     edges = [np.cumsum([0, *lengths]).tolist() for lengths in sizes]
 
-    token = tokenize(reader.grid, reader.shards, reader.bands, reader.layout, reader.verify, keep, sizes)
+    token = tokenize(
+        reader.grid, reader.shards, reader.bands, reader.layout, reader.verify, keep, sizes, reader.masked
+    )
     opened, read = f"open-tfrecord-{token}", f"read-tfrecord-{token}"
     # The reader is a node of its own, so that it travels once to each worker and not with each task.
     node = DataNode(opened, replace(reader, share=False))

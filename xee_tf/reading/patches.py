@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
-from xee_tf.reading.access import Shard, read_records
+from xee_tf.reading.access import Shard, check_runs, read_records
 from xee_tf.reading.content import RecordOrder, choose_features, fitting_fill
 from xee_tf.reading.reader import ImageReader
 from xee_tf.records.decoding import decode_frames
@@ -34,15 +35,23 @@ class Target:
         Which of the feature's steps they are.
     array : ndarray
         ``(step, y, x)`` of a window, or ``(patch, step, y, x)``.
+    masked : number, optional
+        The value that becomes NaN.
     """
 
     feature: str
     steps: slice | npt.NDArray[np.intp]
     array: npt.NDArray[Any]
+    masked: float | None = None
 
     @classmethod
     def of(
-        cls, band: BandDimensions, wanted: Sequence[tuple[int, int]], array: npt.NDArray[Any], axis: int
+        cls,
+        band: BandDimensions,
+        wanted: Sequence[tuple[int, int]],
+        array: npt.NDArray[Any],
+        axis: int,
+        masked: float | None = None,
     ) -> Target:
         """Where an array takes ranges of the further dimensions of a band; they start at an axis of it."""
         ranges = tuple(slice(begin, end) for begin, end in wanted)
@@ -50,7 +59,18 @@ class Target:
         shape = (*array.shape[:axis], len(steps), *array.shape[-2:])
         first, last = int(steps[0]), int(steps[-1])
         in_one_run = last - first == len(steps) - 1
-        return cls(band.feature, slice(first, last + 1) if in_one_run else steps, array.reshape(shape))
+        chosen = slice(first, last + 1) if in_one_run else steps
+        return cls(band.feature, chosen, array.reshape(shape), masked)
+
+    def values(self, feature: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The steps of a feature (patch, step, y, x) that go there, masked values as NaN."""
+        steps = feature[:, self.steps]
+        if self.masked is None:
+            return steps
+        masked = steps == steps.dtype.type(self.masked)
+        steps = steps.astype(self.array.dtype)
+        steps[masked] = np.nan
+        return steps
 
 
 def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
@@ -82,7 +102,7 @@ def fill_window(
             row, column = divmod(first + done, grid.columns)
             many = min(count - done, grid.columns - column)
             for target in targets:
-                patches = features[target.feature][done : done + many, target.steps]
+                patches = target.values(features[target.feature][done : done + many])
                 _place(patches, target.array, grid, window, row, column)
             done += many
 
@@ -97,7 +117,7 @@ def fill_patches(reader: ImageReader, targets: Sequence[Target], origin: int, st
     """
     for first, features in _patches(reader, targets, start, stop):
         for target in targets:
-            patches = features[target.feature][:, target.steps]
+            patches = target.values(features[target.feature])
             target.array[first - origin : first - origin + len(patches)] = patches
 
 
@@ -132,7 +152,28 @@ def _place(
 def _patches(
     reader: ImageReader, targets: Sequence[Target], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-    """Runs of patches: the number of the first one, and of each feature (patch, step, y, x)."""
+    """Runs of patches: the number of the first one, and of each feature (patch, step, y, x).
+
+    Patches that were dropped are left out.
+    """
+    if reader.patches is None:
+        yield from _stored_patches(reader, targets, start, stop)
+        return
+    low, high = np.searchsorted(reader.patches, [start, stop]).tolist()
+    if low == high:
+        return
+    for first, features in _stored_patches(reader, targets, low, high):
+        count = len(next(iter(features.values())))
+        numbers = reader.patches[first : first + count]
+        edges = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), count]
+        for begin, end in pairwise(edges):
+            yield int(numbers[begin]), {name: each[begin:end] for name, each in features.items()}
+
+
+def _stored_patches(
+    reader: ImageReader, targets: Sequence[Target], start: int, stop: int
+) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    """The same of patches counted as they are stored."""
     layout = choose_features(reader.layout, list(dict.fromkeys(target.feature for target in targets)))
     shape = reader.grid.stored.shape
     if reader.per_patch == 1:
@@ -162,7 +203,8 @@ def _runs(
         if begin >= end:
             continue
         span = begin - shard.first, end - shard.first
-        for first, buffer in read_records(shard, *span, share=reader.share):
+        buffers = read_records(shard, *span, share=reader.share)
+        for first, buffer in check_runs(shard, buffers) if reader.verify else buffers:
             for count, values in _decode(reader, layout, buffer, shard, first):
                 if expected + count > end:
                     raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")

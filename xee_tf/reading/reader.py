@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
+from xee_tf.errors import ManifestError, MissingShardError, MixerError, OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.georef.crs import crs_text, read_crs
 from xee_tf.reading.access import Shard, read_records
 from xee_tf.reading.content import (
+    Content,
     RecordOrder,
     choose_bands,
     choose_features,
@@ -21,18 +24,36 @@ from xee_tf.reading.content import (
     infer_content,
     read_order,
 )
-from xee_tf.reading.find import check_order, find_records
+from xee_tf.reading.find import (
+    MANIFEST,
+    Exported,
+    check_order,
+    find_export,
+    find_records,
+    is_export,
+    prefix_of,
+)
+from xee_tf.reading.masking import masked_values
 from xee_tf.reading.shards import first_record, number_shards, open_shards
 from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
-from xee_tf.sidecars import BandDimensions, Dimensions, Mixer
+from xee_tf.sidecars import (
+    BandDimensions,
+    ImageManifest,
+    Mixer,
+    TableManifest,
+    parse_dimensions,
+    read_manifest,
+)
 from xee_tf.storage import Location, PathLike
 
-__all__ = ["ImageReader", "Records", "open_reader"]
+__all__ = ["ImageReader", "Records", "differing_keys", "open_mixer", "open_reader"]
 
 Records = PathLike | Location | Sequence[PathLike | Location]
+
+_MIXER = "mixer.json"
 
 _DTYPES: dict[Kind, np.dtype[Any]] = {
     "float": np.dtype(np.float32),
@@ -70,6 +91,10 @@ class ImageReader:
         Values a pixel.
     share : bool
         Whether bands are read one by one, so that inflated bytes are worth keeping.
+    masked : mapping from band to number
+        The value in the records that is read as NaN.
+    patches : ndarray of int64, optional
+        The number of the patch in every record, or group of `per_patch` records, where patches were dropped.
     """
 
     grid: PatchGrid
@@ -84,12 +109,23 @@ class ImageReader:
     fill: float = 0
     depths: Mapping[str, int] = field(default_factory=dict)
     share: bool = True
+    masked: Mapping[str, float] = field(default_factory=dict)
+    patches: npt.NDArray[np.int64] | None = None
 
     @property
     def dtypes(self) -> dict[str, np.dtype[Any]]:
-        """Each band's dtype: float32, int64 or uint8."""
+        """Each band's dtype: float32, int64 or uint8; a float type where values are masked."""
         kinds = {feature.name: feature.kind for feature in self.layout.features}
-        return {band.name: _DTYPES[kinds[band.feature]] for band in self.bands}
+        dtypes = {band.name: _DTYPES[kinds[band.feature]] for band in self.bands}
+        return {
+            name: np.result_type(dtype, np.float32) if name in self.masked else dtype
+            for name, dtype in dtypes.items()
+        }
+
+    @property
+    def records(self) -> int:
+        """Records in all shards."""
+        return sum(shard.records for shard in self.shards)
 
     @property
     def sequential(self) -> bool:
@@ -102,9 +138,11 @@ class ImageReader:
 
 
 def open_reader(
-    mixer: PathLike | Location | Mixer,
+    mixer: Exported | Mixer,
     records: Records | None = None,
     *,
+    crs: Any = None,
+    default_value: float | None = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
     bands: Sequence[str] | None = None,
@@ -119,72 +157,70 @@ def open_reader(
         As `xee_tf.open_image` says.
     """
     kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
-    sidecar: Location | None = None
-    if isinstance(mixer, Mixer):
-        if records is None:
-            raise OptionError(
-                "A Mixer does not know where its shards are: give them as records=[...], in order."
-            )
-        name, described = "the mixer", mixer
-    else:
-        location = Location.of(mixer, storage_options)
-        name, described = str(location), _read_mixer(location)
-        if location.name.endswith("mixer.json"):
-            sidecar = Location(
-                location.url.removesuffix("mixer.json") + "dimensions.json", location.storage_options
-            )
-    if records is None:
-        locations = find_records(location)
-    else:
+    name, described, manifest, location = _describe(mixer, records, storage_options)
+    if crs is not None:
+        described = replace(described, crs=crs_text(read_crs(crs)))
+    if records is not None:
         listed = (
             [records] if isinstance(records, (str, Location)) or hasattr(records, "__fspath__") else records
         )
         locations = [Location.of(record, storage_options) for record in listed]
         check_order(locations)
-    dimensions = None
-    if sidecar is not None and tensor_depths is None and sidecar.exists():
-        dimensions = Dimensions.parse(sidecar.read_bytes().decode(), str(sidecar))
+    elif location is None:
+        raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
+    else:
+        locations = find_records(location)
     shards = open_shards(locations)
     source, data = _first_record(shards, name, described)
     patch, total = described.patch, described.total_patches
+    patches = manifest.patches if manifest is not None and records is None else None
+    if patches is not None:
+        total = len(patches)
     try:
         order, steps = read_order(data)
-        content = None if dimensions is None else content_of(order, dimensions, patch, kernel)
-        told = content is not None
+        known_content = None
+        if manifest is not None and tensor_depths is None:
+            known_content = content_of(order, manifest, patch, kernel)
+        content = known_content
         names = [feature.name for feature in order.features]
         if content is None:
-            if dimensions is not None and records is None:
+            if manifest is not None and tensor_depths is None and records is None:
                 raise RecordError(
-                    f"it holds {names}, which does not go with {sidecar}. The shards may be of another "
-                    "export; if not, remove that file, or say how deep bands are with "
+                    f"it holds {names}, which does not go with {_manifest_name(location)}. The shards may be "
+                    "of another export; if not, remove that file, or give the depths of bands with "
                     "tensor_depths={band: depth}."
                 )
             names = choose_bands(names, bands)
-            infer = partial(infer_content, order, patch, names=names, kernel=kernel, depths=tensor_depths)
-            content = infer(steps=steps)
+            infer = partial(infer_content, order, patch, names=names, depths=tensor_depths, steps=steps)
+            content, kernel = _infer(infer, kernel, manifest)
     except RecordError as error:
         raise RecordError(f"{source}: record 0: {error}") from None
     record_size = len(data) + FRAMING if order.exact else None
-    if isinstance(order, SequenceLayout) and not (told and dimensions and not dimensions.ragged):
+    if isinstance(order, SequenceLayout) and (known_content is None or manifest is None or manifest.ragged):
         record_size = None  # others may have fewer steps
+    if patches is not None:  # the index counts the patches that were dropped, too
+        shards = [replace(shard, announced=None) for shard in shards]
     counted = number_shards(shards, record_size, total * content.per_patch)
-    if not told and isinstance(order, RecordLayout) and patch.pixels > 1:
+    if known_content is None and isinstance(order, RecordLayout) and patch.pixels > 1:
         # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
         pixels = content.per_patch == 1
         if sum(shard.records for shard in counted) == total * (patch.pixels if pixels else 1):
             try:
-                content = infer(pixels=pixels)
+                content = infer(kernel=kernel, pixels=pixels)
             except RecordError as error:
                 raise RecordError(f"{source}: record 0: {error}") from None
     announced = f"{name} announces {total} records"
     if content.per_patch > 1:
         announced = f"{name} announces {total} patches of {patch.pixels} pixels, a record each"
-    _check_counts(counted, total * content.per_patch, announced, record_size is not None, records is None)
+    named = records is None and patches is None
+    _check_counts(counted, total * content.per_patch, announced, record_size is not None, named)
+    if manifest is not None and records is None:
+        counted = _described(counted, manifest)
     if isinstance(order, SequenceLayout) and 0 in steps.values():
         order = read_sequence_layout(_records(counted))  # a series says of what kind it is when it has a step
     known = {band.name: band for band in content.bands}
     chosen = tuple(known[each] for each in choose_bands(list(known), bands))
-    return ImageReader(
+    reader = ImageReader(
         grid=described.grid(content.margin),
         shards=tuple(counted),
         bands=chosen,
@@ -196,7 +232,124 @@ def open_reader(
         coords={dim: content.coords[dim] for band in chosen for dim in band.dims if dim in content.coords},
         fill=content.fill,
         depths=content.depths,
+        patches=patches,
     )
+    if default_value is None:
+        return reader
+    written = None if manifest is None or known_content is None else manifest.default_value
+    return replace(reader, masked=masked_values(reader.bands, reader.dtypes, default_value, written))
+
+
+def open_mixer(source: Exported | Mixer, storage_options: Mapping[str, Any] | None = None) -> Mixer:
+    """The mixer of an export, whatever a user names it by; see `find_export`."""
+    return _describe(source, None, storage_options)[1]
+
+
+def _describe(
+    source: Exported | Mixer, records: Records | None, storage_options: Mapping[str, Any] | None
+) -> tuple[str, Mixer, ImageManifest | None, Location | None]:
+    """What a user named: its name for errors, its mixer, its manifest if there is one, and where it is."""
+    if isinstance(source, Mixer):
+        return "the mixer", source, None, None
+    location = find_export(source, storage_options)
+    manifest = None
+    if is_export(location):
+        prefix = prefix_of(location)
+        manifest = read_manifest(prefix.with_suffix(MANIFEST))
+        if manifest is None and location.name.endswith(_MIXER):
+            old = prefix.with_suffix("dimensions.json")
+            if old.exists():
+                manifest = parse_dimensions(old.read_bytes().decode("utf-8", "replace"), str(old))
+    if isinstance(manifest, TableManifest):
+        raise ManifestError(f"{_manifest_name(location)} is the manifest of a table, not of an image.")
+    if location.name.endswith(MANIFEST):
+        if manifest is None or manifest.grid is None:
+            raise ManifestError(f"{location} does not exist, or does not describe the grid of an image.")
+        return str(location), Mixer.from_grid(manifest.grid), manifest, location
+    try:
+        mixer = Mixer.read(location)
+    except FileNotFoundError:
+        raise MissingShardError(f"There is no mixer {location}.") from None
+    if manifest is not None and manifest.grid is not None:
+        wrong = differing_keys(mixer, manifest.grid)[:1]
+        if wrong and records is None:
+            raise MixerError(
+                f"{location} does not describe the export beside it: {wrong[0]} in "
+                f"{_manifest_name(location)}. Restore the mixer; if it is right, remove the manifest."
+            )
+        if wrong:
+            manifest = None
+    return str(location), mixer, manifest, location
+
+
+def _manifest_name(location: Location | None) -> str:
+    return "the manifest" if location is None else prefix_of(location).with_suffix(MANIFEST).name
+
+
+def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
+    """Where the patches of a mixer are not those of a grid: key, value and what is expected.
+
+    The CRS is not compared: that of a mixer may be edited.
+
+    Examples
+    --------
+    >>> grid = PatchGrid(Size(x=64, y=64), Size(x=16, y=16), crs="EPSG:4326")
+    >>> differing_keys(replace(Mixer.from_grid(grid), patches_per_row=2), grid)
+    ['patchesPerRow is 2, but 4']
+    """
+    pairs = {
+        "patchDimensions": (list(mixer.patch.xy), list(grid.patch.xy)),
+        "patchesPerRow": (mixer.patches_per_row, grid.columns),
+        "totalPatches": (mixer.total_patches, len(grid)),
+    }
+    wrong = [f"{key} is {found}, but {right}" for key, (found, right) in pairs.items() if found != right]
+    matrix, expected = ([float(value) for value in tuple(each.affine)[:6]] for each in (mixer, grid))
+    if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
+        wrong.append(f"doubleMatrix is {matrix}, but {expected}")
+    return wrong
+
+
+def _infer(
+    infer: Callable[..., Content], kernel: Size | None, manifest: ImageManifest | None
+) -> tuple[Content, Size | None]:
+    """What records hold by their lists, with the kernel of the export where it fits."""
+    if kernel is not None or manifest is None or manifest.kernel is None:
+        return infer(kernel=kernel), kernel
+    with suppress(RecordError, OptionError):
+        return infer(kernel=manifest.kernel), manifest.kernel
+    try:
+        return infer(kernel=None), None
+    except (RecordError, OptionError):
+        with suppress(RecordError, OptionError):  # predictions of the patches alone, without their margins
+            return infer(kernel=Size(x=1, y=1)), Size(x=1, y=1)
+        raise
+
+
+def _described(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:
+    """The shards with what the manifest holds of them, if it fits.
+
+    A shard that was compressed or inflated since has other bytes but the same records.
+    """
+    if not manifest.shards:
+        return list(shards)
+    if len(shards) != len(manifest.shards):
+        raise RecordError(
+            f"The manifest lists {len(manifest.shards)} shards, but {shards[0]} to {shards[-1]} are "
+            f"{len(shards)}: they are of another export. If they are right, remove the manifest."
+        )
+    found = []
+    for shard, known in zip(shards, manifest.shards, strict=True):
+        same_kind = shard.location.name.endswith(".gz") == known.name.endswith(".gz")
+        if shard.records != known.records or (same_kind and shard.size != known.bytes):
+            raise RecordError(
+                f"{shard} holds {shard.records} records in {shard.size} bytes, but the manifest describes "
+                f"{known.records} in {known.bytes}: it is of another export, or was changed. If it is right, "
+                "remove the manifest."
+            )
+        starts = np.concatenate([[0], np.cumsum(known.run_records, dtype=np.int64)])
+        described = len(known.run_crcs) > 0
+        found.append(replace(shard, run_starts=starts, run_crcs=known.run_crcs) if described else shard)
+    return found
 
 
 def _first_record(shards: Sequence[Shard], mixer: str, described: Mixer) -> tuple[Shard, bytes]:
@@ -212,15 +365,6 @@ def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:
     for shard in shards:
         for first, buffer in read_records(shard, 0, shard.records):
             yield from iter_frames(buffer, source=str(shard), first=first)
-
-
-def _read_mixer(location: Location) -> Mixer:
-    if location.name.endswith((".tfrecord", ".tfrecord.gz")):
-        raise MixerError(
-            f"{location} is a shard, not a mixer: give the path of the file that ends with mixer.json, "
-            "and the shards as records= if they are elsewhere."
-        )
-    return Mixer.read(location)
 
 
 def _check_counts(shards: Sequence[Shard], total: int, announced: str, exact: bool, named: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import (
     RecordOrder,
@@ -18,6 +19,7 @@ from xee_tf.reading.content import (
     read_order,
 )
 from xee_tf.reading.features import find_features, find_margin, is_patch
+from xee_tf.reading.find import Exported, find_export, find_source, is_export
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
@@ -26,10 +28,13 @@ from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example
 from xee_tf.sidecars import BandDimensions, distinct_dims
 from xee_tf.storage import Location, PathLike
+from xee_tf.tables.export import TableResult
 
 __all__ = ["Source", "Sources", "open_sources"]
 
-Sources = PathLike | Location | Sequence[PathLike | Location]
+_One = Exported | TableResult
+
+Sources = _One | Sequence[_One] | Mapping[str, _One]
 
 _PIXEL = Size(x=1, y=1)
 
@@ -152,14 +157,19 @@ def open_sources(
     MissingShardError, MixerError, RecordError
         If the files are not whole.
     """
-    items = [sources] if isinstance(sources, (str, os.PathLike, Location)) else list(sources)
+    items: list[Any]
+    if isinstance(sources, (str, os.PathLike, Location, ExportResult, TableResult)):
+        items = [sources]
+    else:
+        items = list(sources.values() if isinstance(sources, Mapping) else sources)
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
-    locations = [Location.of(item, storage_options) for item in items]
+    find = find_source if records is None else find_export
+    locations = [find(item, storage_options) for item in items]
     opened: list[Source] = []
     files: list[Location] = []
     for location in locations:
-        if records is None and not location.name.endswith("mixer.json"):
+        if records is None and not is_export(location):
             files += _matching(location)
             continue
         if files:
@@ -185,7 +195,7 @@ def open_sources(
                 stored=reader.grid.stored if patches else _PIXEL,
                 margin=reader.grid.margin,
                 shaped=patches,
-                records=len(reader.grid) * reader.per_patch,
+                records=reader.records,
                 record_bytes=reader.record_bytes,
                 fill=reader.fill,
             )

@@ -1,20 +1,38 @@
-"""The files beside records: Earth Engine's mixer, and what the mixer cannot hold."""
+"""The files beside records: Earth Engine's mixer, and the manifest that holds what the mixer cannot."""
 
 from xee_tf.sidecars.dimensions import (
     BandDimensions,
-    Dimensions,
+    Record,
     distinct_dims,
     label_steps,
     step_names,
+)
+from xee_tf.sidecars.manifest import (
+    ImageManifest,
+    Manifest,
+    ManifestShard,
+    TableColumn,
+    TableManifest,
+    parse_dimensions,
+    parse_manifest,
+    read_manifest,
 )
 from xee_tf.sidecars.mixer import Mixer, java_double
 
 __all__ = [
     "BandDimensions",
-    "Dimensions",
+    "ImageManifest",
+    "Manifest",
+    "ManifestShard",
     "Mixer",
+    "Record",
+    "TableColumn",
+    "TableManifest",
     "distinct_dims",
     "java_double",
     "label_steps",
+    "parse_dimensions",
+    "parse_manifest",
+    "read_manifest",
     "step_names",
 ]

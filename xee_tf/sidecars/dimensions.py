@@ -1,23 +1,18 @@
-"""What a mixer does not hold of array bands: their dimensions, coordinates, and which feature has them.
-
-Earth Engine leaves that to the user's memory. xee_tf writes ``<prefix>-dimensions.json`` beside exports
-that have array bands (our addition), so that reading restores them.
-"""
+"""A band in the records of an export: its feature, its further dimensions, and what it was in the source."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from xee_tf.errors import MixerError
+from xee_tf.records.example import Kind
 
-__all__ = ["BandDimensions", "Dimensions", "distinct_dims", "label_steps", "step_names"]
+__all__ = ["BandDimensions", "Record", "distinct_dims", "label_steps", "step_names"]
 
 Record = Literal["Example", "SequenceExample"]
 
@@ -37,6 +32,17 @@ class BandDimensions:
         Its dimensions beside y and x; none for a scalar band.
     shape : tuple of int
         Their lengths.
+    dtype : str, optional
+        The numpy dtype that the band has in the source of the export ("int16"). None where it is not known,
+        as in files of Earth Engine; so are the following.
+    kind : {"bytes", "float", "int64"}, optional
+        The list that holds it.
+    default : number, optional
+        What stands in the records for masked values: the export's default value as the band's type holds it.
+    nodata : number, optional
+        The value that means "masked" in the source; NaN always does.
+    units : str, optional
+        The attribute of that name.
     """
 
     name: str
@@ -44,103 +50,16 @@ class BandDimensions:
     first: int
     dims: tuple[str, ...]
     shape: tuple[int, ...]
+    dtype: str | None = None
+    kind: Kind | None = None
+    default: float | None = None
+    nodata: float | None = None
+    units: str | None = None
 
     @property
     def depth(self) -> int:
         """Values a pixel."""
-        return int(np.prod(self.shape))
-
-
-@dataclass(frozen=True)
-class Dimensions:
-    """The bands of an export, with what their records cannot say.
-
-    Parameters
-    ----------
-    record : {"Example", "SequenceExample"}
-        A record for each patch, or for each pixel.
-    bands : tuple of BandDimensions
-    coords : mapping from dimension to ndarray
-        Coordinates of the further dimensions: numbers, texts or datetime64[ns].
-    fill : float
-        What masked values are in the records.
-    ragged : bool
-        Whether masked steps were left out of the records: those that are there stand in front.
-
-    Examples
-    --------
-    >>> time = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
-    >>> bands = (BandDimensions("ndvi", "ndvi", 0, ("time",), (2,)),)
-    >>> found = Dimensions.parse(Dimensions("Example", bands, {"time": time}).text())
-    >>> found.bands[0].dims, found.coords["time"][1]
-    (('time',), np.datetime64('2020-06-01T00:00:00.000000000'))
-    """
-
-    record: Record
-    bands: tuple[BandDimensions, ...]
-    coords: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    fill: float = 0
-    ragged: bool = False
-
-    def text(self) -> str:
-        """The JSON of the file."""
-        document = {
-            "record": self.record,
-            "fill": self.fill,
-            "ragged": self.ragged,
-            "bands": [
-                {
-                    "name": band.name,
-                    "feature": band.feature,
-                    "first": band.first,
-                    "dims": list(band.dims),
-                    "shape": list(band.shape),
-                }
-                for band in self.bands
-            ],
-            "coords": {
-                dim: {"dtype": values.dtype.str, "values": _plain(values)}
-                for dim, values in self.coords.items()
-                if values.dtype.kind in "iufbUM"
-            },
-        }
-        return json.dumps(document, indent=2)
-
-    @classmethod
-    def parse(cls, text: str, source: str = "the file") -> Dimensions:
-        """Read the JSON of the file.
-
-        Raises
-        ------
-        MixerError
-            If it is not what `text` makes.
-        """
-        try:
-            document = json.loads(text)
-            return cls(
-                record=document["record"],
-                bands=tuple(
-                    BandDimensions(
-                        band["name"],
-                        band["feature"],
-                        band["first"],
-                        tuple(band["dims"]),
-                        tuple(band["shape"]),
-                    )
-                    for band in document["bands"]
-                ),
-                coords={
-                    dim: np.array(coord["values"], dtype=coord["dtype"])
-                    for dim, coord in document["coords"].items()
-                },
-                fill=document["fill"],
-                ragged=document.get("ragged", False),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise MixerError(
-                f"{source} does not say what array bands are like ({type(error).__name__}: {error}). "
-                "Remove it to have their depths inferred."
-            ) from error
+        return math.prod(self.shape)
 
 
 def distinct_dims(bands: Sequence[BandDimensions]) -> tuple[BandDimensions, ...]:
@@ -173,6 +92,7 @@ def label_steps(values: NDArray[Any]) -> list[str]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> label_steps(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
     ['2020-05-01', '2020-06-01']
     >>> label_steps(np.array([0.45, 0.9], "f4")), label_steps(np.array(["VV", "VH"]))
@@ -199,7 +119,3 @@ def step_names(band: BandDimensions, coords: Mapping[str, NDArray[Any]]) -> list
         for dim, length in zip(band.dims, band.shape, strict=True)
     ]
     return ["_".join((band.name, *step)) for step in product(*labels)]
-
-
-def _plain(values: NDArray[Any]) -> list[Any]:
-    return np.datetime_as_string(values).tolist() if values.dtype.kind == "M" else values.tolist()  # type: ignore[no-any-return]

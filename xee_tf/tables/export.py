@@ -23,7 +23,9 @@ from xee_tf.export.result import ShardInfo
 from xee_tf.export.shards import write_shard
 from xee_tf.graph import run_graph
 from xee_tf.records.example import Encoded
+from xee_tf.records.framing import footers_crc
 from xee_tf.records.members import compress_member
+from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.encode import encode_rows
 from xee_tf.tables.schema import Column, Rows
@@ -32,7 +34,15 @@ from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["SUFFIX", "TableResult", "check_target", "export_table", "table_location", "write_table"]
+__all__ = [
+    "SUFFIX",
+    "TableResult",
+    "check_target",
+    "export_table",
+    "manifest_location",
+    "table_location",
+    "write_table",
+]
 
 SUFFIX = ".tfrecord.gz"
 
@@ -50,6 +60,8 @@ class TableResult:
         The file: path, records, bytes, CRC-32C.
     columns : tuple of Column
         Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
+    manifest : Location
+        What the records do not hold: shapes and checksums.
     rounded : tuple of str
         Columns with whole numbers that float32 cannot hold exactly.
     dropped : int
@@ -58,6 +70,7 @@ class TableResult:
 
     file: ShardInfo
     columns: tuple[Column, ...]
+    manifest: Location
     rounded: tuple[str, ...] = ()
     dropped: int = 0
 
@@ -115,9 +128,10 @@ def export_table(
 ) -> TableResult | Delayed:
     """Export a table as one gzipped TFRecord, an Example for each row, as Earth Engine's ``Export.table``.
 
-    Writes ``<path>.tfrecord.gz``. Numbers become float lists of one value, strings bytes lists (UTF-8),
-    array-valued columns flattened float lists. Partitions of a lazy table are encoded in parallel, put
-    aside on disk, and joined in the order of the rows.
+    Writes ``<path>.tfrecord.gz``, and ``<path>-table.tfexport`` with shapes and checksums. Numbers become
+    float lists of one value, strings bytes lists (UTF-8), array-valued columns flattened float lists.
+    Partitions of a lazy table are encoded in parallel, put aside on disk, and joined in the order of the
+    rows.
 
     Parameters
     ----------
@@ -226,6 +240,17 @@ def table_location(path: PathLike | Location, storage_options: Mapping[str, Any]
     return location if location.name.endswith(SUFFIX) else location.with_suffix(SUFFIX)
 
 
+def manifest_location(file: Location) -> Location:
+    """The manifest beside the file of a table.
+
+    Examples
+    --------
+    >>> manifest_location(Location("out/sites.tfrecord.gz")).url
+    'out/sites-table.tfexport'
+    """
+    return Location(file.url.removesuffix(SUFFIX) + "-table.tfexport", file.storage_options)
+
+
 @dataclass(frozen=True)
 class _TablePart:
     """What one row group has put aside."""
@@ -249,6 +274,7 @@ class _PartWriter:
         location = self.folder.child(f"00000-{number:06d}.part")
         records: list[int] = []
         sizes: list[int] = []
+        crcs: list[int] = []
         with location.open("wb") as file:
             for start, stop in _spans(rows):
                 encoded = encode_rows(rows[start:stop])
@@ -257,7 +283,8 @@ class _PartWriter:
                     file.write(member)
                     records.append(last - first)
                     sizes.append(len(member))
-        part = Part(0, location, (Run(number, tuple(records), tuple(sizes), (), ()),))
+                    crcs.append(footers_crc(encoded.buffer, encoded.offsets[first + 1 : last + 1]))
+        part = Part(0, location, (Run(number, tuple(records), tuple(sizes), tuple(crcs), (), ()),))
         return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
 
@@ -315,10 +342,13 @@ def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delaye
 
 
 def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
-    """Check that the parts agree, join them, and put the file in its place."""
+    """Check that the parts agree, join them, and put the file in its place, then its manifest."""
+    from xee_tf import __version__
+
     columns = _agreed(parts)
     written = write_shard(folder, 0, 0, True, [[part.part] for part in parts])
     source = folder.child("00000.shard")
+    manifest = manifest_location(target)
     if source.exists():
         if not overwrite and target.exists():  # another export may have come first since the graph was made
             folder.remove(recursive=True)
@@ -326,15 +356,24 @@ def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence
                 f"{target} exists: it was written after this export was planned, and is left as it is. "
                 "Choose another name, or replace it with if_exists='overwrite'."
             )
+        if manifest.exists():  # it describes the file that is replaced
+            manifest.remove()
         source.move(target)
     elif not (target.exists() and target.size() == written.bytes):
         raise DestinationError(f"The records have gone from {folder}; export again.")
+    described = TableManifest(
+        tuple(TableColumn(column.name, column.kind, column.shape) for column in columns),
+        (written.in_manifest(target.name, patches=False),),
+        __version__,
+    )
+    manifest.write_bytes(described.text().encode())
     with suppress(FileNotFoundError):
         folder.remove(recursive=True)
     rounded = {name for part in parts for name in part.rounded}
     return TableResult(
         ShardInfo(target.url, written.records, written.bytes, written.crc32c),
         columns,
+        manifest,
         tuple(column.name for column in columns if column.name in rounded),
         sum(part.dropped for part in parts),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,18 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.reading.find import find_table
 from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
+from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.decode import Piece, Structure, decode_rows
-from xee_tf.tables.export import table_location
+from xee_tf.tables.export import SUFFIX, TableResult, manifest_location
 from xee_tf.tables.union import TableColumn, Tally, assemble, tally, unite
 
 __all__ = ["open_table"]
 
 
 def open_table(
-    path: PathLike | Sequence[PathLike],
+    path: PathLike | Location | TableResult | Sequence[PathLike | Location | TableResult],
     columns: Sequence[str] | None = None,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -38,13 +41,15 @@ def open_table(
 
     Parameters
     ----------
-    path : str, path-like or sequence of them
-        The file; ``.tfrecord.gz`` may be left out. Several are read one after the other.
+    path : str, path-like, TableResult or sequence of them
+        The file; ``.tfrecord.gz`` may be left out. Or a folder with one table, its manifest
+        (``sites-table.tfexport``), or what `xee_tf.export_table` returned. Several are read one after
+        the other.
     columns : sequence of str, optional
         Those to read. Default: all.
     shapes : mapping of str to shape, optional
-        Shapes of array-valued columns, as ``{"patch": (16, 16)}``: records do not hold them. Default: flat.
-        ``TableResult.shapes`` has those of an export.
+        Shapes of array-valued columns, as ``{"patch": (16, 16)}``: records do not hold them. Default: those
+        of the manifest beside the file; without one, flat.
     chunks : int, optional
         Give a Dask frame of partitions of so many records. All partitions have the same columns and dtypes.
         Files of `export_table` are opened at once, and each partition inflates its own records alone; other
@@ -96,17 +101,20 @@ def open_table(
     0  0.25  oak
     1  0.50  fir
     """
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    single = isinstance(path, str | os.PathLike | Location | TableResult)
+    paths: list[Any] = [path] if single else list(path)  # type: ignore[arg-type]
     if not paths:
         raise OptionError("There is nothing to read: name a TFRecord file.")
     if chunks is not None and (isinstance(chunks, bool) or int(chunks) != chunks or chunks < 1):
         raise OptionError(f"chunks must be a positive number of records; got {chunks!r}.")
-    probed = open_shards([_find(each, storage_options) for each in paths])
+    probed = open_shards([find_table(each, storage_options) for each in paths])
     shards = tuple(shard for shard in number_shards(probed, None, -1) if shard.records)
     if not shards:
         raise RecordError(f"{probed[0]} holds no records.")
     names = None if columns is None else (columns,) if isinstance(columns, str) else tuple(columns)
-    reader = _Reader(shards, names, dict(shapes or {}), encoding, verify)
+    manifest = _manifest(probed)
+    noted = {} if manifest is None else manifest.shapes
+    reader = _Reader(shards, names, dict(shapes or {}), noted, encoding, verify)
     if chunks is None:
         return reader.read_all()
     import dask
@@ -121,16 +129,22 @@ def open_table(
         return dd.from_map(partitions, ranges, meta=partitions((0, 1)).iloc[:0], divisions=divisions)
 
 
-def _find(path: PathLike, storage_options: Mapping[str, Any] | None) -> Location:
-    """The file that a user named, or the one that an export to that prefix made."""
-    location = Location.of(path, storage_options)
-    exported = table_location(path, storage_options)
-    for found in (location, exported):
-        if found.exists() and not found.fs.isdir(found.path):
-            return found
-    raise MissingShardError(
-        f"There is no table {location}" + ("." if location == exported else f" or {exported}.")
-    )
+def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
+    """The first manifest beside the files of a table; each must describe its file."""
+    manifests = []
+    for shard in shards:
+        location = manifest_location(shard.location)
+        found = read_manifest(location) if shard.location.name.endswith(SUFFIX) else None
+        if not isinstance(found, TableManifest):
+            continue
+        manifests.append(found)
+        [expected] = [known.bytes for known in found.shards] or [shard.size]
+        if shard.size != expected:
+            raise RecordError(
+                f"{shard} has {shard.size} bytes, but {location.name} describes {expected}: the file was "
+                "changed or is of another export. If it is right, remove the manifest."
+            )
+    return manifests[0] if manifests else None
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,7 @@ class _Reader:
     shards: tuple[Shard, ...]
     names: tuple[str, ...] | None
     shapes: dict[str, Sequence[int]]
+    noted_shapes: dict[str, tuple[int, ...]]
     encoding: str | None
     verify: bool
 
@@ -212,12 +227,19 @@ class _Reader:
                 held[column.name],
                 stop - start,
                 lambda row: self.describe(start + row),
-                shape=self.shapes.get(column.name),
+                shape=self.shape(column),
                 encoding=self.encoding,
             )
             # pandas makes texts of objects that are texts or None, and NaN of None.
             found[column.name] = pd.Series(values, index, getattr(values, "dtype", None), copy=False)
         return pd.DataFrame(found, index, copy=False)
+
+    def shape(self, column: TableColumn) -> Sequence[int] | None:
+        """The shape of the arrays of a column: the user's, or the manifest's where the column fits it."""
+        if column.name in self.shapes:
+            return self.shapes[column.name]
+        noted = self.noted_shapes.get(column.name)
+        return noted if noted is not None and column.sizes == (math.prod(noted),) else None
 
     def describe(self, record: int) -> str:
         """Words for a record of the table in an error: its file, and its number in it."""

@@ -15,6 +15,7 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.options import IfExists
 from xee_tf.georef.crs import crs_text, describe_crs, read_crs
 from xee_tf.storage import Location, PathLike
+from xee_tf.tables.export import TableResult
 from xee_tf.tables.read import open_table
 
 __all__ = ["upload_table"]
@@ -23,7 +24,7 @@ _FORMATS = {".parquet": "GeoParquet", ".geoparquet": "GeoParquet", ".gpkg": "Geo
 
 
 def upload_table(
-    path: PathLike | Sequence[PathLike],
+    path: PathLike | TableResult | Sequence[PathLike | TableResult],
     destination: PathLike,
     *,
     crs: Any = "EPSG:4326",
@@ -39,7 +40,7 @@ def upload_table(
 
     Parameters
     ----------
-    path : str, path-like or sequence of them
+    path : str, path-like, TableResult or sequence of them
         A TFRecord of Examples, as `xee_tf.open_table` takes it: an export, or predictions.
     destination : str or path-like
         ``.parquet`` for GeoParquet, ``.gpkg`` for GeoPackage; a local path or any URL that fsspec knows.

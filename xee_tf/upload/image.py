@@ -16,7 +16,8 @@ from dask.diagnostics.progress import ProgressBar
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.clear import clear
-from xee_tf.reading.image import lazy_dataset
+from xee_tf.reading.find import Exported, find_export
+from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer, step_names
@@ -29,12 +30,13 @@ __all__ = ["upload_image"]
 
 def upload_image(
     records: Records | None,
-    mixer: PathLike | Location | Mixer,
+    mixer: Exported | Mixer,
     destination: PathLike | Location,
     *,
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     dtype: npt.DTypeLike | None = None,
+    crs: Any = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
     if_exists: Literal["error", "overwrite"] = "error",
@@ -52,8 +54,8 @@ def upload_image(
         like, gzipped or not. Patches may have the margin of the export, which is cut off, or not. Or with
         an Example or a SequenceExample for each pixel, row-major in its patch. None: the shards beside
         the mixer.
-    mixer : str, path-like or Mixer
-        The mixer of the exported patches.
+    mixer : str, path-like, ExportResult or Mixer
+        The mixer of the exported patches, or what else names an export for `xee_tf.open_image`.
     destination : str or path-like
         ``.tif`` or ``.tiff``: a cloud-optimised GeoTIFF with overviews; an array band becomes one of its
         bands for each step, called ``ndvi_1``, ``ndvi_2``, or by the coordinate where it is known:
@@ -68,8 +70,10 @@ def upload_image(
         Of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
         dtype for all bands, takes the smallest that holds them all. Fractions are rounded where it is an
         integer type; a value out of its range is an error.
+    crs : optional
+        The CRS, in place of that of the mixer; anything that pyproj understands.
     kernel_size : int or (width, height), optional
-        Where it cannot be told from the length of the records.
+        Where there is no manifest and it cannot be inferred from the length of the records.
     tensor_depths : mapping from band to int, optional
         Values a pixel of array bands, where they cannot be told from the length of the records; see
         `xee_tf.open_image`.
@@ -116,11 +120,13 @@ def upload_image(
     reader = open_reader(
         mixer,
         records,
+        crs=crs,
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
         bands=bands,
         storage_options=storage_options,
     )
+    check_crs(reader, None if isinstance(mixer, Mixer) else str(find_export(mixer, storage_options)))
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
     location.require_writable()
     with ProgressBar() if progress else nullcontext():

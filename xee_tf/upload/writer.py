@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import DestinationError, RecordError
+from xee_tf.reading.find import Exported
+from xee_tf.reading.reader import open_mixer
 from xee_tf.records.example import FeatureTypes
 from xee_tf.records.members import (
     MEMBER_HEADER,
@@ -45,8 +47,9 @@ class PredictionWriter:
     ----------
     path : str or path-like
         The file, such as ``out/prediction.tfrecord.gz``: local, or any URL that fsspec knows.
-    mixer : str, path-like or Mixer
-        The mixer of the patches that were predicted from.
+    mixer : str, path-like, ExportResult or Mixer
+        The mixer of the patches that were predicted from, or what else names an export for
+        `xee_tf.open_image`. Its CRS need not be one that can be understood.
     bands : sequence of str, optional
         Names of the output bands. Default: the keys of a mapping; for arrays ``prediction``, or
         ``prediction_0``, ``prediction_1``, ... for several channels.
@@ -93,7 +96,7 @@ class PredictionWriter:
     def __init__(
         self,
         path: PathLike | Location,
-        mixer: PathLike | Location | Mixer,
+        mixer: Exported | Mixer,
         *,
         bands: Sequence[str] | None = None,
         compressed: bool | None = None,
@@ -104,7 +107,7 @@ class PredictionWriter:
         if str(path).endswith("/"):
             raise DestinationError(f"{str(path)!r} is a folder: name a file, such as '{path}p.tfrecord.gz'.")
         self.location = Location.of(path, storage_options)
-        self.mixer = mixer if isinstance(mixer, Mixer) else Mixer.read(mixer, storage_options)
+        self.mixer = open_mixer(mixer, storage_options)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
         self.feature_types: FeatureTypes = feature_types
         self.written = 0

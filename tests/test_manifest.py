@@ -1,0 +1,780 @@
+"""The manifest beside an export: what it holds, and what readers make of it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import gzip
+import http.server
+import json
+import re
+import shutil
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xee_tf
+from tests.oracle import cut_patches
+from tests.rasters import random_band, raster
+from xee_tf.reading.find import find_export
+from xee_tf.records.framing import footers_crc, frame
+from xee_tf.sidecars import ImageManifest, TableManifest, parse_manifest, read_manifest
+from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
+from xee_tf.storage import Location
+
+
+def scene(height=48, width=64, seed=0):
+    bands = {
+        "B4": random_band((height, width), seed=seed),
+        "class": random_band((height, width), "uint8", seed=seed + 1),
+        "dem": random_band((height, width), "int16", seed=seed + 2) - 60,
+    }
+    return raster(bands)
+
+
+def cube(labels, dim="pol"):
+    ds = raster({"slope": random_band((16, 16))})
+    ds["sar"] = xr.DataArray(random_band((len(labels), 16, 16)), dims=(dim, "y", "x"), coords={dim: labels})
+    return ds
+
+
+def manifest_of(result):
+    return read_manifest(result.manifest)
+
+
+# -- What it holds -----------------------------------------------------------------------------------
+
+
+def test_every_image_has_one_and_json_is_the_mixer_alone(tmp_path):
+    names = ("sequence_data", "collapse_bands", "index")
+    for number, options in enumerate([{}, {"masked_threshold": 0.3}, *({name: True} for name in names)]):
+        folder = tmp_path / str(number)
+        result = cube(["a", "b"]).tfexport(folder / "s", patch_dimensions=8, **options)
+        assert Path(str(result.manifest)).name == "s-image.tfexport"
+        assert len(list(folder.glob("*.json"))) == (result.mixer is not None)
+        manifest = manifest_of(result)
+        assert manifest.options["patch_dimensions"] == [8, 8]
+        assert manifest.version == xee_tf.__version__
+        assert manifest.grid == result.grid
+        for file, shard in zip(result.files, manifest.shards, strict=True):
+            assert (Path(file.path).name, file.records) == (shard.name, shard.records)
+            assert (file.bytes, file.crc32c) == (shard.bytes, shard.crc32c)
+            assert shard.run_records.sum() == shard.records
+
+
+def test_bands_are_described_as_they_were(tmp_path):
+    ds = scene()
+    ds["B4"].attrs["units"] = "K"
+    ds["dem"].attrs["_FillValue"] = np.int16(-32768)
+    result = ds.tfexport(tmp_path / "s", patch_dimensions=16, default_value=-300.5, feature_types="band")
+    bands = {band.name: band for band in manifest_of(result).bands}
+    assert [(b.dtype, b.kind, b.default, b.nodata, b.units) for b in bands.values()] == [
+        ("float32", "float", -300.5, None, "K"),
+        ("uint8", "bytes", 0, None, None),
+        ("int16", "int64", -300, -32768, None),
+    ]
+    assert xee_tf.open_image(result)["B4"].attrs["units"] == "K"
+    assert manifest_of(result).default_value == -300.5
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.sampled_from(["float", "band"]),
+    st.booleans(),
+)
+@settings(max_examples=10)
+def test_kernels_come_back(tmp_path_factory, patch, kernel, feature_types, compressed):
+    ds = scene(20, 24)
+    prefix = tmp_path_factory.mktemp("kernel") / "s"
+    ds.tfexport(
+        prefix,
+        patch_dimensions=patch,
+        kernel_size=kernel,
+        feature_types=feature_types,
+        compressed=compressed,
+        max_file_size=20_000,
+    )
+    opened = xee_tf.open_image(prefix)
+    for name in ds:
+        rows, columns = opened[name].shape
+        np.testing.assert_array_equal(opened[name], ds[name][:rows, :columns])
+    kept = xee_tf.open_image(prefix, margins="keep")["B4"].values
+    np.testing.assert_array_equal(kept, cut_patches(ds.B4.values, patch=patch, kernel=kernel, default=0)[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": (3, 6)},
+        {"kernel_size": (1, 5), "collapse_bands": True},
+        {"kernel_size": (9, 3), "tensor_depths": {"sar": 5}},
+        {"sequence_data": True},
+        {"sequence_data": True, "collapse_bands": True},
+    ],
+)
+def test_array_bands_come_back(tmp_path, options):
+    ds = cube(np.array(["VV", "VH", "HH"]))
+    result = ds.tfexport(tmp_path / "s", patch_dimensions=8, **options)
+    opened = xee_tf.open_image(result)
+    np.testing.assert_array_equal(opened.sar[:3], ds.sar)
+    np.testing.assert_array_equal(opened.slope, ds.slope)
+    if "tensor_depths" not in options:
+        assert opened.pol.values.tolist() == ["VV", "VH", "HH"]
+
+
+def test_what_the_user_gives_overrules_the_manifest(tmp_path):
+    result = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=(16, 8), kernel_size=(8, 8))
+    assert xee_tf.open_image(result, kernel_size=(9, 8)).sizes["x"] == 32
+    with pytest.raises(xee_tf.RecordError, match="kernel_size="):
+        xee_tf.open_image(result, kernel_size=(2, 2))
+    with pytest.raises(xee_tf.RecordError, match="tensor_depths"):
+        xee_tf.open_image(result, tensor_depths={"B4": 7})
+    deep = xee_tf.open_image(result, tensor_depths={"B4": 1})
+    assert deep.B4.shape == (1, 32, 32)
+
+
+# -- Coordinates -------------------------------------------------------------------------------------
+
+
+class Noleap:
+    """Stands in for a date of the package cftime."""
+
+    calendar = "noleap"
+
+    def __init__(self, day):
+        self.day = day
+
+    def isoformat(self):
+        return f"2001-02-{self.day:02d}T06:00:00"
+
+
+COORDINATES = {
+    "text": np.array(["VV", "VH"]),
+    "object": np.array(["VV", "VH"], object),
+    "StringDType": np.array(["VV", "日本"], np.dtypes.StringDType()),
+    "pandas": pd.array(["VV", "VH"], dtype="string"),
+    "arrow": pd.array(["VV", "VH"], dtype="string[pyarrow]"),
+    "categories": pd.Categorical(["b", "a"]),
+    "bytes": np.array([b"VV", b"\xff"]),
+    "days": np.array(["2020-05-01", "1969-01-31"], "datetime64[s]"),
+    "nanoseconds": np.array(["2020-05-01T00:00:00.123456789", "NaT"], "datetime64[ns]"),
+    "timedelta": np.array([90, -1], "timedelta64[s]"),
+    "boolean": np.array([True, False]),
+    "float32": np.array([0.1, np.nan], "float32"),
+    "infinite": np.array([-np.inf, np.inf]),
+    "int64": np.array([2**60 + 1, -5]),
+    "big-endian": np.array([1, 300], ">i2"),
+}
+
+
+@pytest.mark.parametrize("kind", list(COORDINATES))
+def test_coordinates_come_back(tmp_path, kind):
+    given_values = COORDINATES[kind]
+    ds = cube(given_values)
+    prefix = tmp_path / "s"
+    ds.tfexport(prefix, patch_dimensions=8)
+    found = xee_tf.open_image(prefix).pol.values
+    np.testing.assert_array_equal(found, np.asarray(given_values))
+    expected = np.asarray(given_values).dtype
+    assert found.dtype.kind == ("U" if expected.kind in "OT" else expected.kind)
+
+
+def test_texts_of_a_zarr_store_come_back(tmp_path):
+    cube(["VV", "VH"]).assign_coords(pol=np.array(["VV", "VH"], object)).to_zarr(
+        tmp_path / "a.zarr", consolidated=False
+    )
+    opened = xr.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    opened.tfexport(tmp_path / "s", patch_dimensions=8)
+    assert xee_tf.open_image(tmp_path / "s").pol.values.tolist() == ["VV", "VH"]
+    xee_tf.upload_image(None, tmp_path / "s", tmp_path / "s.tif")
+    with rasterio.open(tmp_path / "s.tif") as file:
+        assert set(file.descriptions) == {"slope", "sar_VV", "sar_VH"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([datetime.date(2020, 5, 1)], np.array(["2020-05-01"], "datetime64[D]")),
+        ([pd.Timestamp("2020-05-01T02", tz="Europe/Berlin")], np.array(["2020-05-01T00"], "datetime64[s]")),
+        (["a", None], np.array(["a", None], object)),
+        ([1, None], np.array([1.0, np.nan])),
+        ([pd.Period("2020-05", "M")], np.array(["2020-05"])),
+        ([3, 4], np.array([3, 4])),
+        ([b"a", b"bc"], np.array([b"a", b"bc"])),
+        ([], np.array([], "float64")),
+    ],
+)
+def test_coordinates_of_objects(values, expected):
+    array = np.array([*values, None], object)[:-1] if values else np.array([], float)
+    found = read_coordinate(json.loads(json.dumps(coordinate_document(array))))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("values", [[(1, 2)], ["a", 1], [{}], [object()]])
+def test_coordinates_that_have_no_text_are_left_out(values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    assert coordinate_document(array) is None
+
+
+def test_dates_of_other_calendars_are_kept_with_their_calendar():
+    document = coordinate_document(np.array([Noleap(1), Noleap(28)], object))
+    assert document == {
+        "dtype": "cftime",
+        "calendar": "noleap",
+        "values": ["2001-02-01T06:00:00", "2001-02-28T06:00:00"],
+    }
+    found = read_coordinate(document)
+    texts = [getattr(value, "isoformat", lambda value=value: value)() for value in found.tolist()]
+    assert texts == document["values"]
+    with pytest.raises(ValueError, match="calendar"):
+        read_coordinate({**document, "values": ["tomorrow"]})
+
+
+# -- Names of an export ------------------------------------------------------------------------------
+
+
+def test_an_export_is_named_in_every_way(tmp_path):
+    import tensorflow as tf
+
+    ds = scene(32, 32)
+    result = ds.tfexport(tmp_path / "s", patch_dimensions=16, kernel_size=(3, 5))
+    for source in (
+        result,
+        tmp_path,
+        f"{tmp_path}/",
+        tmp_path / "s",
+        tmp_path / "s-mixer.json",
+        tmp_path / "s-image.tfexport",
+        result.mixer,
+        result.manifest,
+    ):
+        np.testing.assert_array_equal(xee_tf.open_image(source).dem, ds.dem)
+        assert xee_tf.feature_spec(source)["dem"] == tf.io.FixedLenFeature([20, 18], tf.float32)
+        first = next(iter(xee_tf.tf_dataset(source, inputs="B4", margins="trim", batch_size=4)))
+        np.testing.assert_array_equal(first[0, ..., 0], ds.B4[:16, :16])
+        with xee_tf.PredictionWriter(tmp_path / "p.tfrecord", source, if_exists="overwrite") as writer:
+            writer.write({"p": np.ones((4, 16, 16), "float32")})
+        assert xee_tf.open_image(source, tmp_path / "p.tfrecord").sizes == {"y": 32, "x": 32}
+        (tmp_path / "p.tfrecord").unlink()
+    xee_tf.upload_image(None, result, tmp_path / "s.tif")
+    with xr.open_dataset(result, engine="tfrecord") as opened:
+        assert opened.encoding["source"] == str(result.mixer)
+
+
+def test_tables_are_named_in_every_way(tmp_path):
+    frame = pd.DataFrame({"a": [1.0, 2.0], "lon": [13.0, 14.0], "lat": [45.0, 46.0]})
+    frame["patch"] = [np.arange(6.0).reshape(2, 3)] * 2
+    result = xee_tf.export_table(frame, tmp_path / "t")
+    for source in (
+        result,
+        tmp_path,
+        tmp_path / "t",
+        result.path,
+        tmp_path / "t-table.tfexport",
+        [result],
+    ):
+        found = xee_tf.open_table(source)
+        assert list(found) == list(frame)
+        np.testing.assert_array_equal(found.patch[1], frame.patch[1])
+    flat = xee_tf.open_table(result, shapes={"patch": (6,)})
+    assert flat.patch[0].shape == (6,)
+    assert list(xee_tf.open_table(result, ["lat", "a"])) == ["lat", "a"]
+    raster_file = xee_tf.upload_table(
+        result, tmp_path / "t.parquet", x_column="lon", y_column="lat", columns=["a"]
+    )
+    assert raster_file.exists()
+    batch = next(iter(xee_tf.tf_dataset(result, inputs=["a"], batch_size=2)))
+    assert batch.numpy().tolist() == [[1.0], [2.0]]
+
+
+def test_images_and_tables_share_a_prefix(tmp_path):
+    image = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=16)
+    table = xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "s")
+    assert {str(image.manifest), str(table.manifest)} == {
+        f"{tmp_path}/s-image.tfexport",
+        f"{tmp_path}/s-table.tfexport",
+    }
+    assert isinstance(manifest_of(table), TableManifest)
+    assert "B4" in xee_tf.open_image(tmp_path / "s")
+    assert list(xee_tf.open_table(tmp_path / "s")) == ["a"]
+
+
+def test_what_names_no_export_is_refused(tmp_path):
+    scene(32, 32).tfexport(tmp_path / "a", patch_dimensions=16)
+    scene(32, 32).tfexport(tmp_path / "b", patch_dimensions=16)
+    table = xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "empty" / "t")
+    for source, error, message in (
+        (tmp_path, xee_tf.OptionError, r"2 exports .*a-mixer.json, b-mixer.json"),
+        (tmp_path / "empty", xee_tf.MissingShardError, "no export in the folder"),
+        (tmp_path / "c", xee_tf.MissingShardError, "There is no export .*/c: expected a mixer"),
+        (tmp_path / "c-mixer.json", FileNotFoundError, "c-mixer.json"),
+        (tmp_path / "c-image.tfexport", xee_tf.ManifestError, "c-image.tfexport does not exist"),
+        (tmp_path / "a-00000.tfrecord.gz", xee_tf.MixerError, "is a shard"),
+        (table, xee_tf.OptionError, "open_table"),
+        (table.manifest, xee_tf.OptionError, "open_table"),
+        ({"a": 1, "b": 2}, xee_tf.OptionError, r"choose one of \['a', 'b'\]"),
+    ):
+        with pytest.raises(error, match=message):
+            xee_tf.open_image(source)
+    xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "empty" / "u")
+    with pytest.raises(xee_tf.OptionError, match=r"several tables .*t.tfrecord.gz, u.tfrecord.gz"):
+        xee_tf.open_table(tmp_path / "empty")
+
+
+def test_cloud_names_and_object_stores_have_a_manifest(tmp_path):
+    folder = Location.of("memory://manifest-names")
+    result = scene(32, 32).tfexport(str(folder.child("s")), patch_dimensions=16, kernel_size=(1, 3))
+    assert find_export(folder) == result.mixer
+    np.testing.assert_array_equal(xee_tf.open_image(folder).B4, scene(32, 32).B4)
+    here = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=16, kernel_size=(1, 3))
+    for path in [here.mixer, here.manifest, *(Location.of(file.path) for file in here.files)]:
+        shutil.move(path.path, tmp_path / path.name.replace("s-", "s"))
+    np.testing.assert_array_equal(xee_tf.open_image(tmp_path / "s").B4, scene(32, 32).B4)
+
+
+# -- Other files than it describes -------------------------------------------------------------------
+
+
+def small(folder, seed=0, **options):
+    return scene(32, 32, seed).tfexport(
+        folder / "s", patch_dimensions=8, **{"max_file_size": 6000, "compressed": False, **options}
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel_size": (4, 7)}, {"sequence_data": True}])
+@pytest.mark.filterwarnings("ignore:sequence_data=True, but there is no array band")
+def test_exchanged_shards_are_named(tmp_path, options):
+    result = small(tmp_path, **options)
+    first, second = (Path(file.path) for file in result.files[:2])
+    assert first.stat().st_size == second.stat().st_size
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    opened = xee_tf.open_image(result)
+    with pytest.raises(xee_tf.RecordError, match=r"s-00000.tfrecord: records 0 to .* of another export"):
+        opened.load()
+    assert xee_tf.open_image(result, verify=False).load().sizes["x"] == 32
+    assert not xee_tf.verify(result).ok
+
+
+def test_a_shard_of_another_export_is_named_where_it_is_read(tmp_path):
+    result, other = small(tmp_path / "a", 1), small(tmp_path / "b", 2)
+    shutil.copy(other.files[2].path, result.files[2].path)
+    opened = xee_tf.open_image(result, chunks=None)
+    patches = result.files[0].records
+    rows_of_first = patches // result.grid.columns * 8
+    if rows_of_first:
+        opened["B4"][:rows_of_first].load()
+    with pytest.raises(xee_tf.RecordError, match=r"s-00002.tfrecord: records .* are not those"):
+        opened["B4"].load()
+
+
+def test_compressed_shards_of_another_export_are_named(tmp_path):
+    result, other = small(tmp_path / "a", 1, compressed=True), small(tmp_path / "b", 2, compressed=True)
+    shutil.copy(other.files[1].path, result.files[1].path)
+    with pytest.raises(xee_tf.RecordError, match=r"s-00001.tfrecord.gz.*of another export"):
+        xee_tf.open_image(result).load()
+
+
+def test_shards_may_be_inflated_and_renamed(tmp_path):
+    result = small(tmp_path, compressed=True)
+    for file in result.files:
+        path = Path(file.path)
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    np.testing.assert_array_equal(xee_tf.open_image(result).B4, scene(32, 32).B4)
+    assert xee_tf.verify(result).ok
+    for path in tmp_path.iterdir():
+        path.rename(tmp_path / path.name.replace("s-", "other-"))
+    assert xee_tf.open_image(tmp_path / "other").B4.shape == (32, 32)
+
+
+def test_more_and_fewer_shards_are_refused(tmp_path):
+    result = small(tmp_path)
+    last = Path(result.files[-1].path)
+    extra = tmp_path / f"s-{len(result.files):05d}.tfrecord"
+    shutil.copy(last, extra)
+    with pytest.raises(xee_tf.RecordError, match=r"another export|only the last shard may hold fewer"):
+        xee_tf.open_image(result)
+    extra.unlink()
+    last.unlink()
+    with pytest.raises(xee_tf.MissingShardError, match="missing"):
+        xee_tf.open_image(result)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("patchesPerRow", 2), ("patchDimensions", [4, 16]), ("totalPatches", 20), ("patchesPerRow", 16)],
+)
+def test_an_edited_mixer_is_refused_by_its_key(tmp_path, key, value):
+    result = small(tmp_path)
+    document = {**json.loads(Path(result.mixer.path).read_text()), key: value}
+    Path(result.mixer.path).write_text(json.dumps(document))
+    with pytest.raises(xee_tf.MixerError, match=f"{key} is .* in s-image.tfexport"):
+        xee_tf.open_image(result)
+    with pytest.raises(xee_tf.MixerError, match=key):
+        xee_tf.tf_dataset(result, inputs="B4")
+    [problem] = xee_tf.verify(result).problems
+    assert key in problem
+
+
+def test_the_mixer_of_another_place_is_refused(tmp_path):
+    result = small(tmp_path)
+    document = json.loads(Path(result.mixer.path).read_text())
+    document["projection"]["affine"]["doubleMatrix"][2] += 30
+    Path(result.mixer.path).write_text(json.dumps(document))
+    with pytest.raises(xee_tf.MixerError, match="doubleMatrix is"):
+        xee_tf.open_image(result)
+    Path(result.manifest.path).unlink()
+    assert xee_tf.open_image(result).x.values[0] == 700_045
+
+
+def test_a_table_that_was_changed_is_refused(tmp_path):
+    result = xee_tf.export_table(pd.DataFrame({"a": np.arange(9.0)}), tmp_path / "t")
+    Path(result.path).write_bytes(gzip.compress(gzip.decompress(Path(result.path).read_bytes())))
+    with pytest.raises(xee_tf.RecordError, match=r"t-table.tfexport describes .* remove the manifest"):
+        xee_tf.open_table(result)
+    Path(result.manifest.path).unlink()
+    assert len(xee_tf.open_table(tmp_path / "t")) == 9
+
+
+def test_an_overwritten_table_never_has_the_manifest_of_the_old_one(tmp_path):
+    xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "t")
+    result = xee_tf.export_table(pd.DataFrame({"b": [1.0, 2.0]}), tmp_path / "t", if_exists="overwrite")
+    assert [column.name for column in manifest_of(result).columns] == ["b"]
+    assert xee_tf.verify(result).ok
+
+
+# -- Predictions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("margin", [(0, 0), (2, 1)])
+@pytest.mark.parametrize("band", ["B4", "p"])
+def test_predictions_with_and_without_margins(tmp_path, band, margin):
+    result = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=(16, 8), kernel_size=(4, 3))
+    pad = ((0, 0), (margin[1], margin[1]), (margin[0], margin[0]))
+    values = np.arange(8.0)[:, None, None] * np.ones((8, 8, 16))
+    with xee_tf.PredictionWriter(tmp_path / "p.tfrecord.gz", result) as writer:
+        writer.write({band: np.pad(values, pad, constant_values=-1)})
+    found = xee_tf.open_image(result, tmp_path / "p.tfrecord.gz")[band]
+    np.testing.assert_array_equal(found[::8, ::16].values.ravel(), np.arange(8))
+    assert float(found.min()) == 0
+
+
+# -- Masks and CRS -----------------------------------------------------------------------------------
+
+
+def masked_scene():
+    ds = scene()
+    ds.B4.values[3:9, 5:17] = np.nan
+    ds.dem.attrs["_FillValue"] = np.int16(-60)
+    return ds
+
+
+@pytest.mark.parametrize("feature_types", ["float", "band"])
+@pytest.mark.parametrize("options", [{}, {"kernel_size": (3, 5)}, {"sequence_data": True}])
+def test_masks_survive_reading(tmp_path, feature_types, options):
+    ds = masked_scene()[["B4", "dem"]].isel(y=slice(32), x=slice(32))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "sequence_data=True, but there is no array band")
+        result = ds.tfexport(
+            tmp_path / "s", patch_dimensions=16, default_value=-9999, feature_types=feature_types, **options
+        )
+    expected = {"B4": np.isnan(ds.B4.values), "dem": ds.dem.values == -60}
+    for chunks in ({}, None):
+        opened = xee_tf.open_image(result, default_value=-9999, chunks=chunks)
+        for name, mask in expected.items():
+            assert opened[name].dtype.kind == "f"
+            np.testing.assert_array_equal(np.isnan(opened[name].values), mask)
+            np.testing.assert_array_equal(opened[name].values[~mask], ds[name].values[~mask])
+    with xr.open_dataset(result, engine="tfrecord", default_value=-9999, mask_and_scale=False) as plain:
+        assert (plain.B4.values == -9999).sum() == expected["B4"].sum()
+
+
+@pytest.mark.parametrize("feature_types", ["float", "band"])
+def test_bands_that_cannot_hold_the_default_are_named_and_not_masked(tmp_path, feature_types):
+    ds = masked_scene()
+    ds["class"].attrs["_FillValue"] = np.uint8(7)
+    result = ds.tfexport(
+        tmp_path / "s", patch_dimensions=16, default_value=-9999, feature_types=feature_types
+    )
+    with pytest.warns(UserWarning, match=r"masks nothing in 'class' \(uint8, 0 instead\)"):
+        opened = xee_tf.open_image(result, default_value=-9999)
+    values = ds["class"].values
+    np.testing.assert_array_equal(opened["class"], np.where(values == 7, 0, values))
+    assert int(np.isnan(opened.B4.values).sum()) == 72
+
+
+def test_other_values_than_the_default_of_the_export_are_taken_literally(tmp_path):
+    result = scene().tfexport(tmp_path / "s", patch_dimensions=16, feature_types="band")
+    opened = xee_tf.open_image(result, default_value=5)
+    for name, band in scene().items():
+        assert opened[name].dtype == ("float64" if name == "dem" else "float32")
+        np.testing.assert_array_equal(np.isnan(opened[name].values), band.values == 5)
+    for wrong in ("5", True, [5]):
+        with pytest.raises(xee_tf.OptionError, match="default_value must be a number"):
+            xee_tf.open_image(result, default_value=wrong)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"kernel_size": (5, 3)}, {"compressed": False, "max_file_size": 9000}]
+)
+def test_dropped_patches_are_missing_pixels(tmp_path, options):
+    ds = scene()[["B4", "dem"]]
+    ds.B4.values[:16, 16:48] = np.nan
+    result = ds.tfexport(
+        tmp_path / "s", patch_dimensions=16, masked_threshold=0.7, feature_types="band", **options
+    )
+    assert result.mixer is None
+    assert result.dropped == 2
+    expected = ds.dem.values.copy()
+    expected[:16, 16:48] = 0
+    for chunks in ({}, None, {"y": 16, "x": 16}):
+        opened = xee_tf.open_image(result, chunks=chunks)
+        np.testing.assert_array_equal(opened.B4, ds.B4)
+        np.testing.assert_array_equal(opened.dem, expected)
+    kept = xee_tf.open_image(tmp_path / "s", margins="keep")
+    assert np.isnan(kept.B4[1:3].values).all()
+    assert np.isnan(kept.B4[2, 1:4, 2:5].values).all()
+    assert xee_tf.verify(result).ok
+    assert len(list(xee_tf.tf_dataset(result, inputs="B4", batch_size=1))) == 10
+
+
+def test_a_crs_that_cannot_be_read_is_overruled(tmp_path):
+    result = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=16)
+    path = Path(result.mixer.path)
+    path.write_text(path.read_text().replace("EPSG:32633", "LOCAL:7"))
+    for margins in ("trim", "keep"):
+        with pytest.raises(xee_tf.GeoreferenceError, match=r"LOCAL:7.*s-mixer.json.*crs='EPSG"):
+            xee_tf.open_image(result, margins=margins)
+        opened = xee_tf.open_image(result, crs="EPSG:32610", margins=margins)
+        assert opened.spatial_ref.attrs["crs_wkt"].count("32610") == 1
+    with xr.open_dataset(path, engine="tfrecord", crs=32610) as opened:
+        assert opened.rio.crs.to_epsg() == 32610
+    with pytest.raises(xee_tf.GeoreferenceError, match="crs="):
+        xee_tf.upload_image(None, result, tmp_path / "s.tif")
+    xee_tf.upload_image(None, result, tmp_path / "s.tif", crs=32610)
+    with rasterio.open(tmp_path / "s.tif") as file:
+        assert file.crs.to_epsg() == 32610
+    with xee_tf.PredictionWriter(tmp_path / "p.tfrecord", result) as writer:
+        writer.write(np.ones((4, 16, 16)))
+    assert set(xee_tf.feature_spec(result)) == {"B4", "class", "dem"}
+
+
+# -- The engine, and servers -------------------------------------------------------------------------
+
+
+def test_the_engine_takes_the_keywords_of_xarray(tmp_path):
+    result = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=16)
+    decoders = {
+        "mask_and_scale": [True, False, {"B4": True}],
+        "decode_times": [True, False],
+        "concat_characters": [True, False],
+        "decode_coords": ["all", "coordinates", True, False],
+        "use_cftime": [None],
+        "decode_timedelta": [True, False],
+        "decode_cf": [True, False],
+        "drop_variables": ["dem"],
+    }
+    for name, values in decoders.items():
+        for value in values:
+            with xr.open_dataset(result.mixer.path, engine="tfrecord", **{name: value}) as opened:
+                assert opened.rio.crs.to_epsg() == 32633
+                np.testing.assert_array_equal(opened.B4, scene(32, 32).B4)
+    with pytest.raises(xee_tf.OptionError, match=r"no option 'kernel'; .*kernel_size"):
+        xr.open_dataset(result.mixer.path, engine="tfrecord", kernel=3)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compressed": False, "feature_types": "band"}, {"masked_threshold": 0.5}]
+)
+def test_web_servers_without_byte_ranges(tmp_path, options):
+    scene().tfexport(tmp_path / "s", patch_dimensions=16, max_file_size=20_000, **options)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        opened = xee_tf.open_image(f"http://127.0.0.1:{server.server_port}/s", chunks=None)
+        np.testing.assert_array_equal(opened.dem[17:40, 3:9], scene().dem[17:40, 3:9])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_large_files_of_servers_without_byte_ranges_are_refused(tmp_path, monkeypatch):
+    from xee_tf import storage
+
+    (tmp_path / "s").write_bytes(bytes(100))
+    monkeypatch.setattr(storage, "_WHOLE_FILE", 50)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.raises(xee_tf.RecordError, match="does not support byte ranges: it sent all 100 bytes"):
+            Location.of(f"http://127.0.0.1:{server.server_port}/s").read_bytes(10, 20)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+# -- The file itself ---------------------------------------------------------------------------------
+
+
+def test_files_of_version_0_1_0_are_read_and_replaced(tmp_path):
+    ds = cube(["VV", "VH"])
+    result = ds.tfexport(tmp_path / "s", patch_dimensions=8, kernel_size=4)
+    Path(result.manifest.path).unlink()
+    old = {
+        "record": "Example",
+        "fill": -5,
+        "ragged": False,
+        "bands": [
+            {"name": "slope", "feature": "slope", "first": 0, "dims": [], "shape": []},
+            {"name": "sar", "feature": "sar", "first": 0, "dims": ["pol"], "shape": [2]},
+        ],
+        "coords": {"pol": {"dtype": "<U2", "values": ["VV", "VH"]}},
+    }
+    (tmp_path / "s-dimensions.json").write_text(json.dumps(old))
+    opened = xee_tf.open_image(result)
+    assert opened.pol.values.tolist() == ["VV", "VH"]
+    np.testing.assert_array_equal(opened.sar, ds.sar)
+    ds.tfexport(tmp_path / "s", patch_dimensions=8, if_exists="overwrite")
+    assert not (tmp_path / "s-dimensions.json").exists()
+    assert (tmp_path / "s-image.tfexport").exists()
+    for text in ("{}", "[", '{"record": 1, "fill": 0, "bands": [{}], "coords": {}}'):
+        (tmp_path / "s-image.tfexport").unlink(missing_ok=True)
+        (tmp_path / "s-dimensions.json").write_text(text)
+        with pytest.raises(xee_tf.ManifestError, match=r"s-dimensions.json does not describe"):
+            xee_tf.open_image(tmp_path / "s")
+
+
+def test_later_formats(tmp_path):
+    result = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=16, kernel_size=(3, 1))
+    path = Path(result.manifest.path)
+    document = json.loads(path.read_text())
+    document["formatVersion"] = "1.7"
+    document["statistics"] = {"B4": {"mean": 3}}
+    document["bands"][0]["colour"] = "red"
+    document["shards"][0]["etag"] = "x"
+    path.write_text(json.dumps(document))
+    assert xee_tf.open_image(result).sizes == {"y": 32, "x": 32}
+    path.write_text(json.dumps({**document, "formatVersion": "2.0"}))
+    with pytest.raises(xee_tf.ManifestError, match=r"s-image.tfexport has the format version 2.0.* newer"):
+        xee_tf.open_image(result)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_hostile_manifests_are_refused_with_our_error(hostile, data):
+    document = json.loads(hostile)
+    at, key = document, None
+    while isinstance(at, dict | list) and at:
+        parent = at
+        key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else list(range(len(at)))))
+        at = at[key]
+        if data.draw(st.booleans()):
+            break
+    if data.draw(st.booleans()) and isinstance(parent, dict):
+        del parent[key]
+    else:
+        parent[key] = data.draw(JSON)
+    text = json.dumps(document)
+    with contextlib.suppress(xee_tf.ManifestError):
+        found = parse_manifest(text, "x")
+        assert parse_manifest(found.text()).text() == found.text()
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    labels = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
+    return manifest_of(cube(labels).tfexport(folder / "s", patch_dimensions=8, kernel_size=3)).text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"format": ["xee_tf image"]}',
+        '{"format": "xee_tf image"}',
+        '{"format": "xee_tf image", "formatVersion": "1.0"}',
+    ],
+)
+def test_what_is_not_a_manifest(text):
+    with pytest.raises(xee_tf.ManifestError, match=r"^x "):
+        parse_manifest(text, "x")
+
+
+def test_manifests_do_not_make_huge_arrays(hostile):
+    document = json.loads(hostile)
+    for dtype in ("<U1000000000", "V1000000000", "O", "<f16", "nonsense"):
+        document["coords"] = {"pol": {"dtype": dtype, "values": [1, 2]}}
+        with pytest.raises(xee_tf.ManifestError):
+            parse_manifest(json.dumps(document))
+    document["coords"] = {"pol": {"dtype": "text", "values": ["a", "b" * 50_000_000]}}
+    assert parse_manifest(json.dumps(document)).coords["pol"].dtype == object
+
+
+def test_manifests_are_the_same_under_every_chunking(tmp_path):
+    texts = set()
+    for number, chunks in enumerate(({"y": 48, "x": 64}, {"y": 7, "x": 13})):
+        result = (
+            scene().chunk(chunks).tfexport(tmp_path / str(number) / "s", patch_dimensions=8, kernel_size=3)
+        )
+        text = Path(result.manifest.path).read_text()
+        texts.add(re.sub(r'"key": "\w+"', "", text))
+    assert len(texts) == 1
+
+
+def test_the_key_follows_inputs_and_options(tmp_path):
+    def key(ds, **options):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return manifest_of(ds.tfexport(folder / "s", **{"patch_dimensions": 8, **options})).key
+
+    assert key(scene()) == key(scene())
+    others = [key(scene(seed=1)), key(scene(), patch_dimensions=16), key(scene(), default_value=1)]
+    assert len({key(scene()), *others}) == 4
+
+
+def test_texts_and_footers():
+    one, two = frame(b"one"), frame(b"three")
+    ends = np.cumsum([len(one), len(two)])
+    plain = np.frombuffer(one + two, np.uint8)
+    assert footers_crc(plain, ends) == footers_crc(memoryview(one + two), ends)
+    assert footers_crc(plain, ends) != footers_crc(np.frombuffer(two + one, np.uint8), np.cumsum([21, 19]))
+    manifest = ImageManifest("Example", ())
+    assert ImageManifest.parse(manifest.text()).bands == ()
+    with pytest.raises(xee_tf.ManifestError, match="of a table"):
+        ImageManifest.parse(TableManifest(()).text())

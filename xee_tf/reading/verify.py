@@ -1,0 +1,411 @@
+"""Checking an export against its manifest: every file, record and checksum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from crc32c import crc32c
+from dask.utils import format_bytes
+from isal import igzip_lib
+
+from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.export.result import ExportResult
+from xee_tf.reading.find import (
+    MANIFEST,
+    TABLE_MANIFEST,
+    Exported,
+    find_export,
+    find_records,
+    find_table,
+    folder_exports,
+    is_export,
+    prefix_of,
+)
+from xee_tf.reading.reader import differing_keys, open_reader
+from xee_tf.records.crc import record_crcs
+from xee_tf.records.framing import FOOTER, FRAMING, HEADER, mask_crcs, read_length
+from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, read_manifest
+from xee_tf.storage import Location
+from xee_tf.tables.export import TableResult, manifest_location
+
+__all__ = ["Verification", "verify"]
+
+_PIECE = 4 << 20  # bytes read, and inflated, at a time
+_THREADS = 4  # shards checked at a time
+_LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
+_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` checked and found.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Mixers, manifests or tables.
+    files : int
+        TFRecord files that were read.
+    records : int
+        Records in them whose checksums are right.
+    bytes : int
+        Bytes of those files.
+    described : bool
+        Whether there was a manifest for all of them: without one, records are checked by their own
+        checksums alone.
+    problems : tuple of str
+        Everything that is wrong; each names its file.
+    """
+
+    names: tuple[str, ...]
+    files: int
+    records: int
+    bytes: int
+    described: bool
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def raise_for_problems(self) -> None:
+        """Raise an error if something is wrong.
+
+        Raises
+        ------
+        RecordError
+            With the first problem, and how many there are.
+        """
+        if self.problems:
+            more = f" ({len(self.problems) - 1} more problems)" if len(self.problems) > 1 else ""
+            raise RecordError(self.problems[0] + more)
+
+    def __repr__(self) -> str:
+        state = "ok" if self.ok else f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}"
+        files = f"{self.files} file{'' if self.files == 1 else 's'}"
+        against = "the manifest" if self.described else "the checksums of records, without a manifest"
+        lines = [
+            f"<xee_tf.Verification: {state}>",
+            *(f"  checked   {name}" for name in self.names),
+            f"  read      {self.records:,} records in {files}, {format_bytes(self.bytes)}",
+            f"  against   {against}",
+            *(f"  problem   {problem}" for problem in self.problems),
+        ]
+        return "\n".join(lines)
+
+
+def verify(
+    export: Exported | TableResult, *, storage_options: Mapping[str, Any] | None = None
+) -> Verification:
+    """Check that the files of an export are whole, and those that it wrote.
+
+    Every byte is read once, in pieces: of each file the size and CRC-32C, of each record both checksums, the
+    number of records and the content of each run are compared with the manifest; the mixer is compared with
+    the grid. Without a manifest, the checksums of records and their number are checked.
+
+    Parameters
+    ----------
+    export : str, path-like, ExportResult or TableResult
+        A mixer, manifest or table; the prefix of an export; a folder with any number of exports; or
+        what an export returned. Local, or any URL that fsspec knows.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Returns
+    -------
+    Verification
+        ``ok``, and all ``problems``.
+
+    Raises
+    ------
+    MissingShardError
+        If there is no export.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile, xee_tf
+    >>> sites = pd.DataFrame({"B4": [0.1, 0.2]})
+    >>> result = xee_tf.export_table(sites, tempfile.mkdtemp() + "/sites")
+    >>> verify(result).ok
+    True
+    >>> with open(result.path, "r+b") as file:
+    ...     size = file.truncate(result.bytes - 1)
+    >>> verify(result).problems[0].rsplit("/")[-1]
+    'sites.tfrecord.gz has 69 bytes, but the manifest describes 70.'
+    """
+    checks = [_check(location) for location in _locations(export, storage_options)]
+    return Verification(
+        tuple(name for check in checks for name in check.names),
+        sum(check.files for check in checks),
+        sum(check.records for check in checks),
+        sum(check.bytes for check in checks),
+        all(check.described for check in checks),
+        tuple(problem for check in checks for problem in check.problems),
+    )
+
+
+def _locations(source: Exported | TableResult, storage_options: Mapping[str, Any] | None) -> list[Location]:
+    """The mixers, image manifests and tables that are named."""
+    if isinstance(source, TableResult):
+        return [find_table(source, storage_options)]
+    if isinstance(source, ExportResult):
+        return [find_export(source)]
+    location = Location.of(source, storage_options)
+    if is_export(location) or location.name.endswith(".json"):
+        return [find_export(location)]
+    if location.name.endswith((TABLE_MANIFEST, ".tfrecord", ".tfrecord.gz")):
+        return [find_table(location)]
+    found = folder_exports(location)
+    for find in (find_export, find_table):  # the images and tables of one prefix
+        with suppress(MissingShardError, OptionError):
+            found.append(find(location))
+    unique = {each.url: each for each in found}
+    return list(unique.values()) or [find_export(location)]
+
+
+def _check(location: Location) -> Verification:
+    """Check one export."""
+    table = not (is_export(location) or location.name.endswith(".json"))
+    side = manifest_location(location) if table else prefix_of(location).with_suffix(MANIFEST)
+    problems: list[str] = []
+    manifest = None
+    try:
+        manifest = read_manifest(side)
+    except MixerError as error:
+        problems.append(str(error))
+    if table:
+        files = [location]
+    else:
+        problems += _check_mixer(location, manifest)
+    known = [] if manifest is None else list(manifest.shards)
+    if not table:
+        try:
+            files = find_records(location)
+        except XeeTFError as error:
+            if not known:
+                problems.append(str(error))
+            files = []
+        if known:
+            problems += [
+                f"{file} is not a shard of this export: {side.name} lists {len(known)}."
+                for file in files[len(known) :]
+            ]
+            files = files if len(files) >= len(known) else _listed_files(location, known)
+    pairs = [(file, known[i] if i < len(known) else None) for i, file in enumerate(files)]
+    pairs = pairs[: len(known) or None]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda pair: _check_file(*pair), pairs))
+    problems += [problem for each in found for problem in each.problems]
+    if not table and files and not problems:
+        try:  # what is left: whether records go with the mixer, bands with the manifest
+            open_reader(location)
+        except (XeeTFError, OSError) as error:
+            problems.append(str(error))
+    return Verification(
+        (str(location),),
+        len(files),
+        sum(each.records for each in found),
+        sum(each.bytes for each in found),
+        bool(known),
+        tuple(problems),
+    )
+
+
+def _listed_files(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
+    """Where the shards of a manifest are, or would be."""
+    prefix = prefix_of(location)
+    suffix = ".tfrecord.gz" if known[0].name.endswith(".gz") else ".tfrecord"
+    return [prefix.with_suffix(f"{number:05d}{suffix}") for number in range(len(known))]
+
+
+def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
+    """What is wrong with a mixer, and where it is not that of the export."""
+    if location.name.endswith(MANIFEST):
+        return []
+    try:
+        mixer = Mixer.read(location)
+    except (MixerError, OSError) as error:
+        return [str(error)]
+    if not isinstance(manifest, ImageManifest) or manifest.grid is None:
+        return []
+    grid = manifest.grid
+    wrong = differing_keys(mixer, grid)
+    if mixer.crs != grid.crs:
+        wrong.append(f"crs is {shorten(repr(mixer.crs))}, but {shorten(repr(grid.crs))}")
+    return [f"{location}: {each} in the manifest." for each in wrong]
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is in a file."""
+
+    records: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def _check_file(location: Location, known: ManifestShard | None) -> _File:
+    """Go through one file once."""
+    raw = _Raw(location)
+    problems: list[str] = []
+    records, crcs = 0, []
+    try:
+        for footers in _record_footers(_inflated(raw), str(location)):
+            records += len(footers)
+            if known is not None:
+                crcs.append(footers)
+        raw.finish()
+    except FileNotFoundError:
+        return _File(0, 0, (f"{location} does not exist.",))
+    except (RecordError, OSError) as error:
+        problems.append(str(error))
+        raw.finish()
+    if known is None:
+        return _File(records, raw.size, tuple(problems))
+    same_kind = location.name.endswith(".gz") == known.name.endswith(".gz")
+    if same_kind and raw.size != known.bytes:
+        problems.insert(0, f"{location} has {raw.size} bytes, but the manifest describes {known.bytes}.")
+    elif same_kind and raw.crc != known.crc32c:
+        found = f"{raw.crc:08x}"
+        problems.insert(0, f"{location} has the CRC-32C {found}, but the manifest {known.crc32c:08x}.")
+    if records != known.records:
+        problems.append(f"{location} has {records} records, but the manifest describes {known.records}.")
+    elif (wrong := _wrong_run(crcs, known)) is not None:
+        problems.append(
+            f"{location}: records {wrong[0]} to {wrong[1]} are not those that the manifest describes: it is "
+            "of another export, or was changed."
+        )
+    return _File(records, raw.size, tuple(problems))
+
+
+def _wrong_run(crcs: Sequence[npt.NDArray[np.uint32]], known: ManifestShard) -> tuple[int, int] | None:
+    """First and last record of the first run that is not that of the manifest."""
+    footers = np.concatenate([np.empty(0, "<u4"), *crcs]).astype("<u4")
+    start = 0
+    for count, expected in zip(known.run_records.tolist(), known.run_crcs.tolist(), strict=True):
+        if crc32c(footers[start : start + count].data) != expected:
+            return start, start + count - 1
+        start += count
+    return None
+
+
+class _Raw:
+    """The bytes of a file in pieces; size and checksum grow as they go by."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.size = self.crc = 0
+        self._pieces = self._read()
+
+    def _read(self) -> Iterator[bytes]:
+        with self.location.open("rb") as file:
+            while data := file.read(_PIECE):
+                self.size += len(data)
+                self.crc = crc32c(data, self.crc)
+                yield data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def finish(self) -> None:
+        """Go through what is left, after an error in front of it."""
+        with suppress(OSError):
+            for _ in self._pieces:
+                pass
+
+
+def _inflated(raw: _Raw) -> Iterator[bytes]:
+    """The bytes of the records, inflated if the file is compressed."""
+    pieces = iter(raw)
+    first = next(pieces, b"")
+    if not first.startswith(b"\x1f\x8b"):
+        yield first
+        yield from pieces
+        return
+    inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+    started = False
+    for piece in chain([first], pieces):
+        data = piece
+        while data or not inflater.needs_input:
+            if inflater.eof:
+                if not any(data[:2]):  # padding with zeros, as tapes have it
+                    return
+                inflater, started = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP), False
+            try:
+                out = inflater.decompress(data, _PIECE)
+            except _ISAL_ERROR as error:
+                raise RecordError(f"{raw.location} is corrupt: {error}.") from None
+            started = True
+            data = inflater.unused_data if inflater.eof else b""
+            if out:
+                yield out
+            if inflater.eof and not data:
+                break
+    if started and not inflater.eof:
+        raise RecordError(f"{raw.location} is truncated: its gzip stream has no end.")
+
+
+def _record_footers(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint32]]:
+    """The footers of records, run by run; both checksums of each record are checked.
+
+    Raises
+    ------
+    RecordError
+        That names the first record that is corrupt or truncated.
+    """
+    waiting: list[bytes] = []
+    held, needed, record = 0, HEADER, 0
+    for piece in pieces:
+        waiting.append(piece)
+        held += len(piece)
+        if held < needed:
+            continue
+        buffer = memoryview(b"".join(waiting) if len(waiting) > 1 else piece)
+        position = 0
+        while len(buffer) - position >= HEADER:
+            length = read_length(buffer, position, record, source)
+            if length > _LONGEST:
+                raise RecordError(
+                    f"{source}: record {record} announces {length} bytes: TensorFlow reads fewer."
+                )
+            size = length + FRAMING
+            if len(buffer) - position < size:
+                break
+            rows = _alike(buffer, position, size)
+            found = mask_crcs(record_crcs(rows[:, HEADER:-FOOTER]))
+            footers = np.ascontiguousarray(rows[:, -FOOTER:]).view("<u4")[:, 0]
+            wrong = np.flatnonzero(found != footers)
+            if wrong.size:
+                if wrong[0]:
+                    yield footers[: wrong[0]]
+                raise RecordError(
+                    f"{source}: record {record + int(wrong[0])} is corrupt: the checksum of its data does "
+                    "not match."
+                )
+            yield footers
+            record += len(rows)
+            position += len(rows) * size
+        left = len(buffer) - position
+        needed = size if left >= HEADER else HEADER
+        waiting, held = [bytes(buffer[position:])], left
+    if held:
+        raise RecordError(
+            f"{source}: record {record} is truncated: it needs {needed} bytes, {held} are there."
+        )
+
+
+def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8]:
+    """The whole frames from a position on that have the same header as the first one, one a row."""
+    count = (len(buffer) - position) // size
+    data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, count * size, position)
+    rows = data.reshape(count, size)
+    differs = np.flatnonzero((rows[:, :HEADER] != rows[0, :HEADER]).any(axis=1))
+    return rows[: int(differs[0])] if differs.size else rows

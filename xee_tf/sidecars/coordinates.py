@@ -1,0 +1,213 @@
+"""Coordinates of further dimensions as JSON, and back: numbers, texts, dates of every calendar, bytes."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["coordinate_document", "read_coordinate", "read_number", "write_number"]
+
+_NUMBERS = "iufb"
+_TIMES = "Mm"
+_LARGEST_TABLE = 64 << 20  # bytes of a matrix of texts; longer ones stay Python's own
+_DATE = re.compile(r"(-?\d{1,9})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
+_CFTIME = {
+    "360_day": "Datetime360Day",
+    "365_day": "DatetimeNoLeap",
+    "366_day": "DatetimeAllLeap",
+    "all_leap": "DatetimeAllLeap",
+    "gregorian": "DatetimeGregorian",
+    "julian": "DatetimeJulian",
+    "noleap": "DatetimeNoLeap",
+    "proleptic_gregorian": "DatetimeProlepticGregorian",
+    "standard": "DatetimeGregorian",
+}
+
+
+def coordinate_document(values: Any) -> dict[str, Any] | None:
+    """A coordinate as what JSON can hold; None for values that have no such form (tuples, geometries).
+
+    Parameters
+    ----------
+    values : array-like, one-dimensional
+        Numbers, booleans, texts (fixed-width, ``StringDType``, objects, arrays of pandas and Arrow), bytes,
+        datetime64 and timedelta64 of any unit, ``cftime`` dates of any calendar.
+
+    Examples
+    --------
+    >>> coordinate_document(np.array(["VV", "VH"], object))
+    {'dtype': 'text', 'values': ['VV', 'VH']}
+    >>> coordinate_document(np.array([1, 2], "timedelta64[D]"))
+    {'dtype': '<m8[D]', 'values': [1, 2]}
+    """
+    array = np.asarray(values)
+    if array.ndim != 1:
+        return None
+    kind = array.dtype.kind
+    if kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if kind in _NUMBERS:
+        listed = [write_number(value) for value in array.tolist()]
+        return {"dtype": array.dtype.newbyteorder("<").str, "values": listed}
+    if kind in _TIMES:
+        if np.datetime_data(array.dtype)[0] == "generic":
+            return None
+        missing = np.isnat(array)
+        plain = np.datetime_as_string(array) if kind == "M" else array.astype(np.int64)
+        listed = [None if absent else value for absent, value in zip(missing, plain.tolist(), strict=True)]
+        return {"dtype": array.dtype.newbyteorder("<").str, "values": listed}
+    if kind == "S":
+        return {"dtype": "bytes", "values": [value.decode("latin-1") for value in array.tolist()]}
+    if kind in "UT":
+        return _objects([str(value) if isinstance(value, str) else None for value in array.tolist()])
+    return _objects(array.tolist()) if kind == "O" else None
+
+
+def read_coordinate(document: Any) -> NDArray[Any]:
+    """The values of a `coordinate_document`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If it is not one.
+
+    Notes
+    -----
+    Dates of another calendar than the standard one need the package ``cftime``; without it they are texts.
+
+    Examples
+    --------
+    >>> read_coordinate({"dtype": "<M8[D]", "values": ["2020-05-01", None]})
+    array(['2020-05-01',        'NaT'], dtype='datetime64[D]')
+    """
+    dtype, values = document["dtype"], document["values"]
+    if not isinstance(values, list) or not isinstance(dtype, str):
+        raise TypeError("a coordinate has a dtype and a list of values")
+    if dtype == "text":
+        return _texts(values)
+    if dtype == "bytes":
+        return _compact([value.encode("latin-1") for value in values], np.bytes_)
+    if dtype == "cftime":
+        return _calendar_dates(values, document["calendar"])
+    known = np.dtype(dtype)
+    if known.kind not in _NUMBERS + _TIMES or known.itemsize > 8:
+        raise ValueError(f"the dtype {dtype!r} is not that of a coordinate")
+    if known.kind in _TIMES:
+        return np.array(["NaT" if value is None else value for value in values], known)
+    return np.array([read_number(value) for value in values], known)
+
+
+def write_number(value: Any) -> Any:
+    """A number as JSON can hold it: a text where it is not finite.
+
+    Examples
+    --------
+    >>> write_number(float("nan")), write_number(-1.5)
+    ('NaN', -1.5)
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def read_number(value: Any) -> Any:
+    """The number that `write_number` was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is not one.
+    """
+    if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
+        return float(value)
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+def _objects(values: Sequence[Any]) -> dict[str, Any] | None:
+    """Python objects: all of one kind, some of them perhaps missing."""
+    missing = [_is_missing(value) for value in values]
+    there = [value for value, absent in zip(values, missing, strict=True) if not absent]
+    if not there:
+        return {"dtype": "text", "values": [None] * len(values)}
+    if all(isinstance(value, str) for value in there):
+        texts = iter(there)
+        return {"dtype": "text", "values": [None if absent else str(next(texts)) for absent in missing]}
+    if any(missing) and all(isinstance(value, int | float) for value in there):
+        return coordinate_document(
+            np.array([math.nan if absent else v for v, absent in zip(values, missing, strict=True)], float)
+        )
+    if all(hasattr(value, "calendar") and hasattr(value, "isoformat") for value in there):
+        if any(missing) or len({value.calendar for value in there}) > 1:
+            return None
+        return {
+            "dtype": "cftime",
+            "calendar": str(there[0].calendar),
+            "values": [value.isoformat() for value in there],
+        }
+    if all(isinstance(value, datetime.date) for value in there):
+        return _plain_dates(values, missing)
+    if all(type(value).__name__ in ("Period", "Interval") for value in there) and not any(missing):
+        return {"dtype": "text", "values": [str(value) for value in there]}
+    if any(missing) or not all(isinstance(value, bool | int | float | bytes | np.generic) for value in there):
+        return None
+    again = np.array(there)
+    return None if again.dtype.kind == "O" else coordinate_document(again)
+
+
+def _plain_dates(values: Sequence[Any], missing: Sequence[bool]) -> dict[str, Any] | None:
+    """Python's and pandas' dates; those with a time zone in UTC."""
+    plain = []
+    for value, absent in zip(values, missing, strict=True):
+        zone = getattr(value, "tzinfo", None)
+        if zone is not None:
+            value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+        exact = getattr(value, "to_datetime64", None)  # pandas has nanoseconds
+        plain.append(np.datetime64("NaT") if absent else exact() if exact else np.datetime64(value))
+    return coordinate_document(np.array(plain))
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _texts(values: Sequence[Any]) -> NDArray[Any]:
+    if any(value is not None and not isinstance(value, str) for value in values):
+        raise TypeError("a coordinate of texts has other values")
+    if None in values:
+        return np.array([*values, None], object)[:-1]
+    return _compact(values, np.str_)
+
+
+def _compact(values: Sequence[Any], dtype: Any) -> NDArray[Any]:
+    """An array of one width, unless a single long text would make it huge."""
+    longest = max(map(len, values), default=0)
+    if longest * len(values) * 4 <= _LARGEST_TABLE:
+        return np.array(values, dtype)
+    return np.array([*values, None], object)[:-1]
+
+
+def _calendar_dates(values: Sequence[str], calendar: str) -> NDArray[Any]:
+    parts = [_DATE.fullmatch(value) for value in values]
+    if None in parts or calendar not in _CFTIME:
+        raise ValueError(f"these are not dates of the calendar {calendar!r}")
+    try:
+        import cftime  # type: ignore[import-not-found, unused-ignore]
+    except ModuleNotFoundError:
+        return _texts(values)
+    make = getattr(cftime, _CFTIME[calendar])
+    dates = []
+    for part in parts:
+        assert part is not None
+        fraction = (part[7] or "").ljust(6, "0")
+        dates.append(make(*(int(part[i] or 0) for i in range(1, 7)), int(fraction)))
+    return np.array([*dates, None], object)[:-1]

@@ -1,0 +1,525 @@
+"""The manifest: one JSON file beside every export that holds what Earth Engine's files cannot.
+
+``<prefix>-image.tfexport`` lies beside an image, ``<prefix>-table.tfexport`` beside a table. With it readers
+infer nothing, and `xee_tf.verify` checks every byte. Other programs can ignore it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+
+from xee_tf.errors import ManifestError, OptionError, shorten
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
+from xee_tf.sidecars.dimensions import BandDimensions, Record
+from xee_tf.storage import Location
+
+__all__ = [
+    "ImageManifest",
+    "Manifest",
+    "ManifestShard",
+    "TableColumn",
+    "TableManifest",
+    "parse_dimensions",
+    "parse_manifest",
+    "read_manifest",
+]
+
+_VERSION = "1.0"  # readers refuse a larger first number and ignore keys that they do not know
+_LARGEST = 1 << 30  # bytes of a manifest
+_MOST = 1 << 62  # of any count
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestShard:
+    """One TFRecord file of an export.
+
+    Parameters
+    ----------
+    name : str
+        The file's name, without its folder.
+    records : int
+    bytes : int
+        Size of the file.
+    crc32c : int
+        CRC-32C of the whole file.
+    run_records : ndarray of uint32
+        Records of each run: consecutive records that are compressed together.
+    run_crcs : ndarray of uint32
+        For each run the CRC-32C over the footers of its records (the four bytes behind the data of each).
+        It stands for the content of the run, whether the file is compressed or not.
+    patches : ndarray of int64, optional
+        The number of the patch in every record, where patches were dropped.
+    """
+
+    name: str
+    records: int
+    bytes: int
+    crc32c: int
+    run_records: npt.NDArray[np.uint32]
+    run_crcs: npt.NDArray[np.uint32]
+    patches: npt.NDArray[np.int64] | None = None
+
+    def _document(self) -> dict[str, Any]:
+        document = {
+            "name": self.name,
+            "records": self.records,
+            "bytes": self.bytes,
+            "crc32c": f"{self.crc32c:08x}",
+            "runRecords": _pack(self.run_records, "<u4"),
+            "runCrcs": _pack(self.run_crcs, "<u4"),
+        }
+        if self.patches is not None:
+            document["patches"] = _pack(self.patches, "<i8")
+        return document
+
+    @classmethod
+    def _of(cls, document: Mapping[str, Any]) -> ManifestShard:
+        name = _text(document["name"], "the name of a shard")
+        if "/" in name or "\\" in name:
+            raise ValueError(f"the name of a shard is {name!r}, which has a folder")
+        crc = document["crc32c"]
+        shard = cls(
+            name,
+            _count(document["records"], f"records of {name}"),
+            _count(document["bytes"], f"bytes of {name}"),
+            int(_text(crc, f"crc32c of {name}"), 16),
+            _unpack(document.get("runRecords", ""), "<u4"),
+            _unpack(document.get("runCrcs", ""), "<u4"),
+            _unpack(document["patches"], "<i8") if "patches" in document else None,
+        )
+        if len(shard.run_records) != len(shard.run_crcs):
+            raise ValueError(f"{name} has {len(shard.run_records)} runs but {len(shard.run_crcs)} checksums")
+        if len(shard.run_records) and int(shard.run_records.sum(dtype=np.int64)) != shard.records:
+            raise ValueError(f"the runs of {name} do not add up to its {shard.records} records")
+        return shard
+
+
+@dataclass(frozen=True, eq=False)
+class ImageManifest:
+    """What an image export knows about its files.
+
+    Parameters
+    ----------
+    record : {"Example", "SequenceExample"}
+        A record for each patch, or for each pixel.
+    bands : tuple of BandDimensions
+        The bands in the records.
+    coords : mapping from dimension to ndarray
+        Coordinates of the bands' further dimensions.
+    default_value : float
+        What the user asked for in place of masked values. What stands in the records of a band is
+        ``BandDimensions.default``.
+    ragged : bool
+        Whether masked steps were left out of the records.
+    kernel : Size, optional
+        The kernel of the export. None in files of version 0.1.0, as are all of the following.
+    grid : PatchGrid, optional
+        The patches, those that were dropped included, with their margin.
+    shards : tuple of ManifestShard
+        The TFRecord files, in order.
+    options : mapping
+        The options of the export, by name; for people to read.
+    key : str
+        A hash of the names that Dask gives to the inputs, and of the options. Two exports of the same
+        content have the same key if their inputs have the same names; files that changed under
+        the same name are not noticed. An equal key is necessary for equal content, not sufficient.
+    version : str
+        The version of xee_tf that wrote it.
+
+    Examples
+    --------
+    >>> bands = (BandDimensions("ndvi", "ndvi", 0, ("orbit",), (2,)),)
+    >>> coords = {"orbit": np.array(["asc", "desc"])}
+    >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
+    >>> again = ImageManifest.parse(manifest.text())
+    >>> again.bands[0].dims, again.coords["orbit"], again.kernel
+    (('orbit',), array(['asc', 'desc'], dtype='<U4'), Size(x=3, y=3))
+    """
+
+    record: Record
+    bands: tuple[BandDimensions, ...]
+    coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    default_value: float = 0
+    ragged: bool = False
+    kernel: Size | None = None
+    grid: PatchGrid | None = None
+    shards: tuple[ManifestShard, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
+    version: str = ""
+
+    @property
+    def per_patch(self) -> int:
+        """Records for a patch: 1, or as many as it has pixels."""
+        return self.grid.patch.pixels if self.record == "SequenceExample" and self.grid is not None else 1
+
+    @property
+    def patches(self) -> npt.NDArray[np.int64] | None:
+        """The number of the patch in every record (in every group of records), where patches were dropped."""
+        numbers = [shard.patches for shard in self.shards if shard.patches is not None]
+        return np.concatenate(numbers) if numbers else None
+
+    def text(self) -> str:
+        """The JSON of the file."""
+        document: dict[str, Any] = {
+            **_head("image", self.version),
+            "key": self.key,
+            "record": self.record,
+            "ragged": self.ragged,
+            "defaultValue": write_number(float(self.default_value)),
+            "kernel": None if self.kernel is None else list(self.kernel.xy),
+            "grid": None if self.grid is None else _grid_document(self.grid),
+            "bands": [_band_document(band) for band in self.bands],
+            "coords": {
+                dim: coordinate
+                for dim, values in self.coords.items()
+                if (coordinate := coordinate_document(values)) is not None
+            },
+            "options": dict(self.options),
+            "shards": [shard._document() for shard in self.shards],
+        }
+        return _render(document)
+
+    @classmethod
+    def parse(cls, text: str, source: str = "the manifest") -> ImageManifest:
+        """Read the JSON of the file; keys of later versions are ignored.
+
+        Raises
+        ------
+        ManifestError
+            If it is not the manifest of an image, or of a version that cannot be read.
+        """
+        found = parse_manifest(text, source)
+        if not isinstance(found, cls):
+            raise ManifestError(f"{source} is the manifest of a table, not of an image.")
+        return found
+
+    @classmethod
+    def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
+        bands = tuple(_band_of(band) for band in document["bands"])
+        lengths = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
+        coords = {}
+        for dim, coordinate in document.get("coords", {}).items():
+            if len(coordinate["values"]) != lengths.get(dim):
+                raise ValueError(f"the coordinate {dim!r} does not have the length of its dimension")
+            coords[dim] = read_coordinate(coordinate)
+        kernel = document.get("kernel")
+        grid = document.get("grid")
+        record = document["record"]
+        if record not in get_args(Record):
+            raise ValueError(f"the record is {record!r}")
+        return cls(
+            record=record,
+            bands=bands,
+            coords=coords,
+            default_value=read_number(document.get("defaultValue", 0)),
+            ragged=bool(document.get("ragged", False)),
+            kernel=None if kernel is None else _size(kernel, "kernel"),
+            grid=None
+            if grid is None
+            else _grid_of(grid, None if kernel is None else _size(kernel, "kernel")),
+            shards=tuple(ManifestShard._of(shard) for shard in document.get("shards", ())),
+            options=dict(document.get("options", {})),
+            key=str(document.get("key", "")),
+            version=str(document.get("version", "")),
+        )
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """One column of a table: its name, the kind of its list, and the shape of its values."""
+
+    name: str
+    kind: Literal["float", "int64", "bytes"]
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class TableManifest:
+    """What a table export knows about its file.
+
+    Parameters
+    ----------
+    columns : tuple of TableColumn
+        In their order in the table.
+    shards : tuple of ManifestShard
+        The TFRecord file.
+    version : str
+        The version of xee_tf that wrote it.
+
+    Examples
+    --------
+    >>> manifest = TableManifest((TableColumn("patch", "float", (16, 16)),))
+    >>> parse_manifest(manifest.text()).shapes
+    {'patch': (16, 16)}
+    """
+
+    columns: tuple[TableColumn, ...]
+    shards: tuple[ManifestShard, ...] = ()
+    version: str = ""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the array-valued columns."""
+        return {column.name: column.shape for column in self.columns if column.shape}
+
+    def text(self) -> str:
+        """The JSON of the file."""
+        document = {
+            **_head("table", self.version),
+            "columns": [
+                {"name": column.name, "kind": column.kind, "shape": list(column.shape)}
+                for column in self.columns
+            ],
+            "shards": [shard._document() for shard in self.shards],
+        }
+        return _render(document)
+
+    @classmethod
+    def _of(cls, document: Mapping[str, Any]) -> TableManifest:
+        columns = []
+        for column in document["columns"]:
+            kind = column["kind"]
+            if kind not in ("float", "int64", "bytes"):
+                raise ValueError(f"a column is of the kind {kind!r}")
+            shape = tuple(_count(length, "the shape of a column") for length in column.get("shape", ()))
+            columns.append(TableColumn(_text(column["name"], "the name of a column"), kind, shape))
+        shards = tuple(ManifestShard._of(shard) for shard in document.get("shards", ()))
+        return cls(tuple(columns), shards, str(document.get("version", "")))
+
+
+Manifest = ImageManifest | TableManifest
+
+
+def parse_manifest(text: str, source: str = "the manifest") -> Manifest:
+    """Read the JSON of a manifest of either kind.
+
+    Raises
+    ------
+    ManifestError
+        If it is not a manifest, or one of a later format.
+
+    Examples
+    --------
+    >>> parse_manifest('{"format": "xee_tf image", "formatVersion": "2.0"}', "scene-image.tfexport")
+    Traceback (most recent call last):
+    ...
+    xee_tf.errors.ManifestError: scene-image.tfexport has the format version 2.0, and this version of xee_tf \
+reads 1: use a newer xee_tf, or remove the file to have its content inferred.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{source} is not a manifest: it is not JSON ({shorten(str(error))}).") from None
+    kinds: dict[Any, Any] = {"xee_tf image": ImageManifest, "xee_tf table": TableManifest}
+    found = document.get("format") if isinstance(document, dict) else None
+    if not isinstance(found, str) or found not in kinds:
+        raise ManifestError(
+            f'{source} is not a manifest: expected "format": "xee_tf image" or "xee_tf table"; '
+            f"got {shorten(repr(found))}."
+        )
+    version = str(document.get("formatVersion"))
+    if version.split(".")[0] != _VERSION.split(".")[0]:
+        raise ManifestError(
+            f"{source} has the format version {shorten(version)}, and this version of xee_tf reads "
+            f"{_VERSION.split('.')[0]}: use a newer xee_tf, or remove the file to have its content inferred."
+        )
+    try:
+        manifest: Manifest = kinds[found]._of(document)
+        return manifest
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OptionError) as error:
+        what = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ManifestError(
+            f"{source} is not valid: {shorten(what, 200)}. Remove the file to have its content inferred."
+        ) from None
+
+
+def read_manifest(location: Location) -> Manifest | None:
+    """The manifest at a location; None if there is no such file.
+
+    Raises
+    ------
+    ManifestError
+        If it is not a valid manifest.
+    """
+    text = _read(location)
+    return None if text is None else parse_manifest(text, str(location))
+
+
+def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
+    """Read ``<prefix>-dimensions.json``, which version 0.1.0 wrote beside array bands.
+
+    Raises
+    ------
+    ManifestError
+        If it is not such a file.
+
+    Examples
+    --------
+    >>> band = {"name": "ndvi", "feature": "ndvi", "first": 0, "dims": ["time"], "shape": [2]}
+    >>> parse_dimensions(json.dumps({"record": "Example", "fill": 0, "bands": [band], "coords": {}})).kernel
+    """
+    try:
+        document = json.loads(text)
+        coords = {
+            dim: {**coord, "dtype": "text" if coord["dtype"][1:2] == "U" else coord["dtype"]}
+            for dim, coord in document["coords"].items()
+        }
+        return ImageManifest._of({**document, "coords": coords, "defaultValue": document["fill"]})
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise ManifestError(
+            f"{source} does not describe array bands ({type(error).__name__}: {shorten(str(error))}). "
+            "Remove it to have their depths inferred."
+        ) from None
+
+
+def _read(location: Location) -> str | None:
+    try:
+        data = location.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (
+        Exception
+    ) as error:  # stores that may not be listed do not tell a missing file from a forbidden one
+        forbidden = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403, 410)
+        if location.is_local or not forbidden:
+            raise
+        return None
+    if len(data) > _LARGEST:
+        raise ManifestError(f"{location} has {len(data)} bytes, more than a manifest can have.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{location} is not UTF-8 text ({error.reason}).") from None
+
+
+def _head(kind: str, version: str) -> dict[str, Any]:
+    return {"format": f"xee_tf {kind}", "formatVersion": _VERSION, "version": version}
+
+
+def _render(document: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a list of objects."""
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            items = ",\n".join(f"    {_json(item)}" for item in value)
+            lines.append(f"  {_json(key)}: [\n{items}\n  ]")
+        else:
+            lines.append(f"  {_json(key)}: {_json(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _band_document(band: BandDimensions) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": band.name,
+        "feature": band.feature,
+        "first": band.first,
+        "dims": list(band.dims),
+        "shape": list(band.shape),
+    }
+    for key in ("dtype", "kind", "units"):
+        if getattr(band, key) is not None:
+            document[key] = getattr(band, key)
+    for key in ("nodata", "default"):
+        if getattr(band, key) is not None:
+            document[key] = write_number(getattr(band, key))
+    return document
+
+
+def _band_of(document: Mapping[str, Any]) -> BandDimensions:
+    name = _text(document["name"], "the name of a band")
+    dims = tuple(_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
+    shape = tuple(_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
+    if len(dims) != len(shape) or math.prod(shape) > _MOST:
+        raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
+    facts: dict[str, Any] = {
+        key: read_number(document[key]) for key in ("nodata", "default") if key in document
+    }
+    for key in ("dtype", "units"):
+        if key in document:
+            facts[key] = _text(document[key], f"{key} of {name!r}")
+    kind = document.get("kind")
+    if kind not in (None, "bytes", "float", "int64"):
+        raise ValueError(f"the band {name!r} is of the kind {kind!r}")
+    return BandDimensions(
+        name,
+        _text(document["feature"], f"the feature of {name!r}"),
+        _count(document["first"], f"the first step of {name!r}"),
+        dims,
+        shape,
+        kind=kind,
+        **facts,
+    )
+
+
+def _grid_document(grid: PatchGrid) -> dict[str, Any]:
+    return {
+        "crs": grid.crs,
+        "affine": [float(value) for value in tuple(grid.affine)[:6]],
+        "shape": list(grid.shape.xy),
+        "patch": list(grid.patch.xy),
+        "columns": grid.columns,
+        "rows": grid.rows,
+        "edge": grid.edge,
+        "origin": list(grid.origin.xy),
+    }
+
+
+def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
+    affine = [float(read_number(value)) for value in document["affine"]]
+    if len(affine) != 6 or not all(map(math.isfinite, affine)):
+        raise ValueError("the affine of the grid must be six finite numbers")
+    crs = document["crs"]
+    return PatchGrid(
+        shape=_size(document["shape"], "the shape of the grid"),
+        patch=_size(document["patch"], "the patch of the grid"),
+        margin=PatchGrid.margin_of(kernel or Size(x=1, y=1)),
+        affine=Affine(*affine),
+        crs=None if crs is None else _text(crs, "the CRS of the grid"),
+        edge=document.get("edge", "drop"),
+        origin=_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
+    )
+
+
+def _size(value: Any, what: str, least: int = 1) -> Size:
+    x, y = value
+    return Size(x=_count(x, what, least), y=_count(y, what, least))
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{what} must be a text; got {shorten(repr(value))}")
+    return value
+
+
+def _count(value: Any, what: str, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+        raise TypeError(f"{what} must be a whole number of at least {least}; got {shorten(repr(value))}")
+    return value
+
+
+def _pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
+    return base64.b64encode(np.asarray(values, dtype).tobytes()).decode()
+
+
+def _unpack(text: Any, dtype: str) -> npt.NDArray[Any]:
+    if not isinstance(text, str):
+        raise TypeError(f"a list of numbers must be base64; got {shorten(repr(text))}")
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), dtype)
+    except ValueError as error:  # base64's errors are ValueErrors, too
+        raise ValueError(f"a list of numbers is not base64: {error}") from None
