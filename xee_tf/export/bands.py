@@ -18,6 +18,7 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
+from xee_tf.georef.masks import band_nodata
 from xee_tf.records.example import FeatureTypes, check_name, kind_of
 from xee_tf.sidecars import BandDimensions, Dimensions, distinct_dims
 
@@ -98,7 +99,7 @@ def read_bands(
             planes,
             dtype=_stored_dtype(variable.dtype, options.feature_types),
             default=_default(options.default_value, variable.dtype),
-            nodata=variable.rio.nodata,
+            nodata=band_nodata(variable, name),
             depth=depths.get(name, 1),
         )
         rules.append(rule)
