@@ -166,7 +166,9 @@ def test_nodata_and_nan_become_the_default(dtype):
     rule = PlaneRule(0, 0, -5, nodata=(3,))
     masked = rule.masked(values)
     np.testing.assert_array_equal(masked, values == 3)
-    np.testing.assert_array_equal(PlaneRule(0, 0, 0, nodata=(4, 1)).masked(values), (values == 1) | (values == 4))
+    np.testing.assert_array_equal(
+        PlaneRule(0, 0, 0, nodata=(4, 1)).masked(values), (values == 1) | (values == 4)
+    )
     assert PlaneRule(0, 0, 0).masked(values.astype("u1")) is None
     if dtype.startswith("f"):
         values[0, 0] = np.nan

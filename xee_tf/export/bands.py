@@ -42,6 +42,8 @@ class Bands:
         The number of the mask among the planes of `arrays`.
     dimensions : str or None
         The text of the sidecar that tells of array bands, if there are any.
+    notes : tuple of str
+        Warnings for the user.
     """
 
     bands: tuple[BandDimensions, ...]
@@ -49,6 +51,7 @@ class Bands:
     rules: tuple[BandRule, ...]
     mask_plane: int | None
     dimensions: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,11 +97,12 @@ def read_bands(
     for name, variable in variables.items():
         _check_dtype(name, variable.dtype, options.feature_types)
         array = _array(variable, georef, options.patch, depths.get(name))
+        stored = _stored_dtype(variable.dtype, options.feature_types)
         rule = BandRule.of(
             array.chunks,
             planes,
-            dtype=_stored_dtype(variable.dtype, options.feature_types),
-            default=_default(options.default_value, variable.dtype),
+            dtype=stored,
+            default=_default(options.default_value, variable.dtype, np.dtype(stored)),
             nodata=band_nodata(variable, name),
             depth=depths.get(name, 1),
         )
@@ -106,6 +110,7 @@ def read_bands(
         bands.append(_band(name, further[name], depths.get(name), options.drop_masked_steps))
         arrays.append(array)
         planes += len(rule.planes)
+    defaults = {name: rule.default for name, rule in zip(variables, rules, strict=True)}
     if options.collapse_bands:
         rules = [_collapsed(rules, [variable.dtype for variable in variables.values()], options)]
     if mask is not None:
@@ -116,6 +121,7 @@ def read_bands(
         tuple(rules),
         None if mask is None else planes,
         _dimensions(bands, dataset, options),
+        _default_notes(options.default_value, defaults, variables),
     )
 
 
@@ -266,14 +272,33 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
     return mask
 
 
-def _default(value: float, dtype: np.dtype[Any]) -> float:
+def _default(value: float, dtype: np.dtype[Any], stored: np.dtype[Any]) -> float:
     """Earth Engine's rule for integer bands: fraction dropped, clamped to the type's range."""
     if dtype.kind == "f":
-        return float(value)
+        largest = float(np.finfo(stored).max)
+        return min(max(float(value), -largest), largest)
     if dtype.kind == "b":
         return min(max(int(value), 0), 1)
     limits = np.iinfo(dtype)
     return min(max(int(value), int(limits.min)), int(limits.max))
+
+
+def _default_notes(
+    value: float, defaults: Mapping[str, float], variables: Mapping[str, xr.DataArray]
+) -> tuple[str, ...]:
+    """A warning about bands that cannot hold the default value; that floats round it is none."""
+    others = [
+        f"{default:.15g} in {name!r} ({variables[name].dtype})"
+        for name, default in defaults.items()
+        if default != value
+    ]
+    if not others:
+        return ()
+    return (
+        f"default_value={value} cannot be represented in every band: masked pixels are written as "
+        f"{', '.join(others)}. Choose a value that the bands can hold, or convert them, for example "
+        "ds.astype('float32').",
+    )
 
 
 def _is_grid_mapping(variable: xr.DataArray) -> bool:

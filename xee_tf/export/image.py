@@ -311,6 +311,7 @@ def _job(
             member_group(grid, record),
         ),
         options=options,
+        notes=bands.notes,
     )
     return ExportJob(plan, bands, plan.names, label)
 

@@ -4,14 +4,15 @@ The first of these places that has a value decides, as in rioxarray:
 
 1. the attributes ``_FillValue`` and ``missing_value`` (CF, rioxarray, Xee, and what xarray opens with
    ``mask_and_scale=False``). Where both have values, all of them mask (CF conventions, section 2.5.1);
-2. the same names in the encoding, for integer bands that are not scaled (``rio.write_nodata(..., encoded=True)``).
-   The encoding of floats describes the file: xarray has masked and scaled what it decodes to floats;
-3. the attributes ``fill_value``, then ``nodata`` (odc-stac, odc-geo, STAC), then ``nodatavals`` (xarray's former
-   rasterio reader, one value for each band). They describe the file too: xarray leaves them where it decodes, and
-   then they do not count.
+2. the same names in the encoding, for integer bands that are not scaled (``rio.write_nodata`` with
+   ``encoded=True``). The encoding of floats describes the file: xarray has masked and scaled them;
+3. the attributes ``fill_value``, then ``nodata`` (odc-stac, odc-geo, STAC), then ``nodatavals`` (xarray's
+   former rasterio reader, one value for each band). They describe the file too: xarray leaves them where
+   it masks and scales, and then they do not count.
 
-Upper case and underscores within names make no difference. NaN always masks. CF's ``valid_min``, ``valid_max``
-and ``valid_range`` do not mask, as in xarray and rioxarray; a comparison does, ``band.where(band <= 10_000)``.
+Upper case and underscores within names make no difference. NaN always masks. CF's ``valid_min``,
+``valid_max`` and ``valid_range`` do not mask, as in xarray and rioxarray; a comparison does, for example
+``band.where(band <= 10_000)``.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
     -------
     tuple of int or float
         As the band holds them: -9999.9 is -9999.900390625 in float32. Empty where nothing but NaN masks: also
-        where the dtype does not have the value (-99999 or NaN in uint8), and for booleans, which have no value to
-        spare; a comparison of bands keeps their attributes.
+        where the dtype does not have the value (-99999 or NaN in uint8), and for booleans, which have no
+        value to spare; a comparison of bands keeps their attributes.
 
     Raises
     ------

@@ -206,9 +206,7 @@ def _bands(model: Model, dataset: xr.Dataset, georef: GeoRef) -> list[_ImageBand
     return bands
 
 
-def _outputs(
-    caller: TileCaller, blend: Blend, augment: str | None, maskable: bool
-) -> tuple[OutputBand, ...]:
+def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
     """The bands of the result."""
     averaged = [
         name for name, wanted in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if wanted
@@ -216,7 +214,7 @@ def _outputs(
     outputs = []
     for output in caller.outputs:
         dtype, limits = output.dtype, output.limits
-        if dtype == bool:
+        if dtype.kind == "b":
             dtype, limits = np.dtype(np.uint8), (0, 1)
         if dtype.kind not in "iuf":
             raise OptionError(f"The output {output.name!r} is {dtype}: a raster holds numbers.")
@@ -312,7 +310,7 @@ def _predict(
         inner = inner_dims(output.name, len(output.shape))
         variable = xr.Variable((*mapped, *inner, georef.y_dim, georef.x_dim), array)
         if output.fill is not None:
-            # NaN is noted where arithmetic drops it: GDAL needs it, and integers made of the band must not have it.
+            # GDAL needs NaN noted, in a place from which no arithmetic hands it on to integers.
             notes = variable.encoding if math.isnan(output.fill) else variable.attrs
             notes["_FillValue"] = output.dtype.type(output.fill)
         variables[output.name] = variable

@@ -14,12 +14,15 @@ from affine import Affine
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef.masks import Nodata, band_nodata
 from xee_tf.model.projection import Projection
 
 __all__ = ["Resampling", "from_projection", "to_projection"]
 
 Resampling = Literal["nearest", "bilinear"]
 
+# Half floats are unknown to GDAL; the largest uint64 is -1 with the same bits, which a float64 holds.
+_WARPED = {"float16": "float32", "uint64": "int64"}
 _MANY = 4  # times as many pixels as the image has: worth a warning
 _EDGE = 21  # points along each edge of the image that are projected
 
@@ -29,7 +32,8 @@ def to_projection(
 ) -> tuple[xr.Dataset, GeoRef]:
     """An image in another projection, on that projection's grid; just so much of it as the image covers.
 
-    Integer bands without nodata become floats, so that pixels outside the image can be masked.
+    Masked pixels of float bands become NaN. Integer bands without nodata become floats, so that pixels
+    outside the image can be masked; so do those of 64 bits, which GDAL's nodata does not hold exactly.
 
     Returns
     -------
@@ -49,24 +53,54 @@ def to_projection(
     placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}
     for name, variable in raster_variables(placed, georef.x_dim, georef.y_dim):
-        if variable.dtype.kind in "iub" and variable.rio.nodata is None:
-            wide = variable.dtype.kind in "iu" and variable.dtype.itemsize > 2
-            variable = variable.astype(np.float64 if wide else np.float32)
-        variables[name] = variable
+        variables[name] = _with_one_nodata(variable, band_nodata(variable, str(name)))
     resampled = _reproject(xr.Dataset(variables, placed.coords), target, resampling)
     return resampled, target
+
+
+def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
+    """A band in which one value, named as odc-geo reads it, or NaN is all that masks."""
+    plain = variable.drop_attrs(deep=False).drop_encoding()
+    dtype = variable.dtype
+    if dtype.kind in "iu" and dtype.itemsize < 8 and nodata:
+        for number in nodata[1:]:
+            plain = plain.where(plain != number, dtype.type(nodata[0]))
+        return plain.assign_attrs(_FillValue=nodata[0])
+    if dtype.kind != "f":
+        plain = plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
+    for number in nodata:
+        plain = plain.where(variable != number)
+    return plain.astype(_WARPED.get(plain.dtype.name, plain.dtype))
 
 
 def from_projection(predicted: xr.Dataset, georef: GeoRef, resampling: Resampling) -> xr.Dataset:
     """Predictions on the grid of an image; integer bands always by the nearest pixel."""
     floats = [name for name, band in predicted.data_vars.items() if band.dtype.kind == "f"]
     others = [name for name in predicted.data_vars if name not in floats]
+    warped = predicted.assign({name: _as_warped(band) for name, band in predicted.data_vars.items()})
     parts = [
-        _reproject(predicted[names], georef, method)
+        _reproject(warped[names], georef, method)
         for names, method in ((floats, resampling), (others, "nearest"))
         if names
     ]
-    return xr.merge(parts)[list(predicted.data_vars)]
+    found = xr.merge(parts)[list(predicted.data_vars)]
+    for name, band in predicted.data_vars.items():
+        if found[name].dtype != band.dtype:
+            found[name] = found[name].astype(band.dtype)
+            found[name].attrs = dict(band.attrs)
+        if "_FillValue" in band.encoding:
+            found[name].encoding["_FillValue"] = band.encoding["_FillValue"]
+    return found
+
+
+def _as_warped(band: xr.DataArray) -> xr.DataArray:
+    """A band in a type that odc-geo and GDAL take; its own type gives the values back."""
+    kind = _WARPED.get(band.dtype.name)
+    if kind is None:
+        return band
+    fill = band.attrs.get("_FillValue")
+    plain = band.astype(kind)
+    return plain if fill is None else plain.assign_attrs(_FillValue=int(np.asarray(fill).astype(kind)))
 
 
 def _reproject(image: xr.Dataset, target: GeoRef, resampling: str) -> xr.Dataset:

@@ -112,7 +112,7 @@ def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[An
     """A value that marks masked pixels of an integer type, and the type that has it.
 
     It is the largest value of unsigned types and the smallest of signed ones, or else the other extreme,
-    whichever is outside the declared range. A type without a value outside is replaced by the next larger one.
+    whichever is outside the declared range. A type without a value outside becomes the next larger one.
 
     Parameters
     ----------
@@ -126,11 +126,12 @@ def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[An
     >>> fill_outside(np.dtype("uint8"), (0, 9)), fill_outside(np.dtype("uint8"), (0, 255))
     ((dtype('uint8'), 255), (dtype('uint16'), 65535))
     """
-    wider = [np.dtype(f"{dtype.kind}{size}") for size in (1, 2, 4, 8) if size >= dtype.itemsize]
-    for candidate in wider if valid is not None else ():
-        for value in _extremes(candidate):
-            if not valid[0] <= value <= valid[1]:
-                return candidate, value
+    if valid is not None:
+        for size in (1, 2, 4, 8):
+            candidate = np.dtype(f"{dtype.kind}{max(size, dtype.itemsize)}")
+            for value in _extremes(candidate):
+                if not valid[0] <= value <= valid[1]:
+                    return candidate, value
     return dtype, _extremes(dtype)[0]
 
 

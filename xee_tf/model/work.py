@@ -167,15 +167,19 @@ class TileWork:
         if not found.any():
             return
         height, width = self.caller.tiles.output.shape
-        y, x = np.nonzero(found.reshape(-1, *found.shape[-2:]).any(axis=0))
-        tiles = sorted({(rows[a], columns[b]) for a, b in zip(y // height, x // width, strict=True)})
+        tiles = found.reshape(-1, len(rows), height, len(columns), width).any(axis=(0, 2, 4))
+        places = [(rows[row], columns[column]) for row, column in np.argwhere(tiles)]
+        limits, bits = np.iinfo(values.dtype), 8 * values.dtype.itemsize
+        wider = "int32" if bits < 32 else "int64" if bits < 64 else "float64"
+        ranged = f"{{'type': {{'precision': 'int', 'min': {limits.min}, 'max': {limits.max}}}}}"
+        fixes = [f"declare a wider type, output_bands={{{band.name!r}: {wider!r}}}"]
+        if bits < 64:
+            fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
         error = PredictionError(
-            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not masked, and "
-            f"this value marks masked pixels of {band.dtype} bands. Fix: declare the range of the output, "
-            f"output_bands={{{band.name!r}: {{'type': {{'precision': 'int', 'min': 0, 'max': {band.fill}}}}}}}, or "
-            f"a wider type, output_bands={{{band.name!r}: 'int32'}}."
+            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not masked, "
+            f"and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
         )
-        raise self._located(error, tiles)
+        raise self._located(error, places)
 
     def _located(self, error: PredictionError, tiles: Sequence[tuple[int, int]]) -> PredictionError:
         """An error that also says which tiles it is about: their rows, columns and bounds."""
