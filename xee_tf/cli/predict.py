@@ -132,8 +132,8 @@ def _common_nodata(bands: Sequence[xr.DataArray]) -> tuple[np.dtype[Any], Any]:
                 return dtype, dtype.type(value)
         if dtype.itemsize == 8:
             raise OptionError(
-                f"A GeoTIFF has one nodata value for all bands, and every value of {dtype} can be valid in one "
-                f"of {[str(band.name) for band in bands]}. Fix: declare smaller types, for example "
+                f"A GeoTIFF has one nodata value for all bands, and every value of {dtype} can be valid in "
+                f"one of {[str(band.name) for band in bands]}. Fix: declare smaller types, for example "
                 f"--output-bands {bands[0].name}=int32, or write a .zarr."
             )
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")

@@ -83,7 +83,8 @@ def from_projection(predicted: xr.Dataset, georef: GeoRef, resampling: Resamplin
         for names, method in ((floats, resampling), (others, "nearest"))
         if names
     ]
-    found = xr.merge(parts)[list(predicted.data_vars)]
+    found = parts[0].assign({name: band for part in parts[1:] for name, band in part.data_vars.items()})
+    found = found[list(predicted.data_vars)]
     for name, band in predicted.data_vars.items():
         if found[name].dtype != band.dtype:
             found[name] = found[name].astype(band.dtype)

@@ -176,8 +176,8 @@ class TileWork:
         if bits < 64:
             fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
         error = PredictionError(
-            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not masked, "
-            f"and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
+            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not "
+            f"masked, and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
         )
         raise self._located(error, places)
 

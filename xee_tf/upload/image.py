@@ -195,12 +195,12 @@ class _Cast:
                 whole >= float(info.max) + 1 if whole.dtype.kind == "f" else whole > info.max
             )
             if wrong.any():
-                raise self._refuse(block[wrong][0])
+                raise self._refuse(whole[wrong][0])
             out = whole.astype(self.dtype)
         if self.nodata is not None and (wrong := (out == self.nodata) & (block != self.nodata)).any():
             raise RecordError(
-                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} rounds to {self.nodata}, the "
-                "value that marks missing pixels. Choose another nodata= or dtype=."
+                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} rounds to {self.nodata}, "
+                "the value that marks missing pixels. Choose another nodata= or dtype=."
             )
         if self.nodata is not None:
             out[missing] = self.nodata
