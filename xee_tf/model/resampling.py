@@ -21,8 +21,9 @@ __all__ = ["Resampling", "from_projection", "to_projection"]
 
 Resampling = Literal["nearest", "bilinear"]
 
-# Half floats are unknown to GDAL; the largest uint64 is -1 with the same bits, which a float64 holds.
-_WARPED = {"float16": "float32", "uint64": "int64"}
+# GDAL does not know half floats. odc-geo makes GDAL warn about int8, and hands nodata on as a float64: the
+# largest uint64 is -1 with the same bits.
+_WARPED = {"float16": "float32", "int8": "int16", "uint64": "int64"}
 _MANY = 4  # times as many pixels as the image has: worth a warning
 _EDGE = 21  # points along each edge of the image that are projected
 
@@ -59,8 +60,9 @@ def to_projection(
 
 
 def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
-    """A band in which one value, named as odc-geo reads it, or NaN is all that masks."""
-    plain = variable.drop_attrs(deep=False).drop_encoding()
+    """A band in which one value, noted where odc-geo looks for it, or NaN is all that masks."""
+    plain = variable.drop_attrs(deep=False)
+    plain.encoding = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
     dtype = variable.dtype
     if dtype.kind in "iu" and dtype.itemsize < 8 and nodata:
         for number in nodata[1:]:
@@ -70,28 +72,40 @@ def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
         plain = plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
     for number in nodata:
         plain = plain.where(variable != number)
-    return plain.astype(_WARPED.get(plain.dtype.name, plain.dtype))
+    return plain
 
 
 def from_projection(predicted: xr.Dataset, georef: GeoRef, resampling: Resampling) -> xr.Dataset:
     """Predictions on the grid of an image; integer bands always by the nearest pixel."""
     floats = [name for name, band in predicted.data_vars.items() if band.dtype.kind == "f"]
     others = [name for name in predicted.data_vars if name not in floats]
-    warped = predicted.assign({name: _as_warped(band) for name, band in predicted.data_vars.items()})
     parts = [
-        _reproject(warped[names], georef, method)
+        _reproject(predicted[names], georef, method)
         for names, method in ((floats, resampling), (others, "nearest"))
         if names
     ]
     found = parts[0].assign({name: band for part in parts[1:] for name, band in part.data_vars.items()})
-    found = found[list(predicted.data_vars)]
-    for name, band in predicted.data_vars.items():
-        if found[name].dtype != band.dtype:
-            found[name] = found[name].astype(band.dtype)
-            found[name].attrs = dict(band.attrs)
-        if "_FillValue" in band.encoding:
-            found[name].encoding["_FillValue"] = band.encoding["_FillValue"]
-    return found
+    return found[list(predicted.data_vars)]
+
+
+def _reproject(image: xr.Dataset, target: GeoRef, resampling: str) -> xr.Dataset:
+    """Bands on another grid, with the types and attributes that they have."""
+    import odc.geo.xr  # takes its time, and most predictions need none of it
+    from odc.geo.geobox import GeoBox
+
+    box = GeoBox(target.shape.shape, target.affine, target.crs.to_wkt())
+    warped = image.assign({name: _as_warped(band) for name, band in image.data_vars.items()})
+    result: xr.Dataset = odc.geo.xr.xr_reproject(warped, box, resampling=resampling)
+    y, x = result.odc.spatial_dims
+    result = result.drop_vars(["spatial_ref", y, x], errors="ignore").rename(
+        {y: target.y_dim, x: target.x_dim}
+    )
+    for name, band in image.data_vars.items():
+        found = result[name].variable
+        found = found if found.dtype == band.dtype else found.astype(band.dtype)
+        encoding = {key: value for key, value in band.encoding.items() if key == "_FillValue"}
+        result[name] = xr.Variable(found.dims, found.data, band.attrs, encoding)
+    return write_georef(result, target, target.x_dim, target.y_dim)
 
 
 def _as_warped(band: xr.DataArray) -> xr.DataArray:
@@ -102,19 +116,6 @@ def _as_warped(band: xr.DataArray) -> xr.DataArray:
     fill = band.attrs.get("_FillValue")
     plain = band.astype(kind)
     return plain if fill is None else plain.assign_attrs(_FillValue=int(np.asarray(fill).astype(kind)))
-
-
-def _reproject(image: xr.Dataset, target: GeoRef, resampling: str) -> xr.Dataset:
-    import odc.geo.xr  # takes its time, and most predictions need none of it
-    from odc.geo.geobox import GeoBox
-
-    box = GeoBox(target.shape.shape, target.affine, target.crs.to_wkt())
-    result: xr.Dataset = odc.geo.xr.xr_reproject(image, box, resampling=resampling)
-    y, x = result.odc.spatial_dims
-    result = result.drop_vars(["spatial_ref", y, x], errors="ignore").rename(
-        {y: target.y_dim, x: target.x_dim}
-    )
-    return write_georef(result, target, target.x_dim, target.y_dim)
 
 
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
