@@ -42,7 +42,8 @@ def pixel_type(value: Any, name: str) -> tuple[np.dtype[Any], int | None]:
     value : dtype-like, mapping or ee.PixelType
         A numpy dtype or its name; Earth Engine's name (``"float"`` has 32 bits, ``"byte"`` no sign);
         a pixel type as ``getInfo`` gives it: ``precision`` ("int", "float" or "double"), ``min``, ``max``,
-        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range.
+        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range;
+        `pixel_range` gives the range itself.
     name : str
         What has this type, for errors.
 
