@@ -226,7 +226,7 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
         fill: float | None = math.nan if maskable else None
         if maskable and dtype.kind != "f":
             dtype, fill = fill_outside(dtype, limits)
-        outputs.append(OutputBand(output.name, dtype, output.shape, fill))
+        outputs.append(OutputBand(output.name, dtype, output.shape, fill, limits))
     if augment is None:
         return tuple(outputs)
     tile = caller.tile

@@ -80,7 +80,7 @@ class Declared:
     shape : tuple of int or None
         Of an array in each pixel.
     limits : (int, int) or None
-        The declared range of an integer; values beyond it are clamped.
+        The declared range of an integer; values of bands are clamped to it.
     """
 
     name: str

@@ -38,7 +38,7 @@ class Output:
     channels : int
         How many are there.
     limits : (int, int) or None
-        The declared range of an integer, which values are clamped to.
+        The declared range of an integer.
     """
 
     name: str
@@ -118,8 +118,7 @@ class Output:
                 f"{connector} answered NaN for {self.name!r}, which is declared as {self.dtype}: no integer "
                 "is NaN. Declare a float type, or look for what makes the model give NaN."
             )
-        typed = coerce(values, self.dtype)
-        return typed if self.limits is None else np.clip(typed, *self.limits)
+        return coerce(values, self.dtype)
 
 
 def plan_outputs(

@@ -17,6 +17,7 @@ from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.model.augment import augmented
 from xee_tf.model.calling import TileCaller
+from xee_tf.model.types import Range
 
 __all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
 
@@ -48,12 +49,15 @@ class OutputBand:
         In each pixel.
     fill : int, float or None
         What stands for masked pixels: NaN where the dtype has it. None where nothing can be masked.
+    limits : (int, int) or None
+        The declared range of an integer, which values are clamped to.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     fill: float | None
+    limits: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,8 @@ class TileWork:
                 put(out[name], at, values)
         absent = None if masked is None else self._rescaled(masked, len(rows), len(columns))
         for band in self.outputs:
+            if band.limits is not None:
+                np.clip(out[band.name], *band.limits, out=out[band.name])
             self._require_free_fill(out[band.name], absent, band, rows, columns)
             if absent is not None:
                 out[band.name][..., absent] = band.fill
