@@ -81,7 +81,7 @@ class Model:
         "int", "min": 0, "max": 9}``, clamps values to it, and masked pixels get a value outside. Default:
         as the model tells.
     output_properties : mapping or sequence, optional
-        The same for tables.
+        The same for tables, where a range only chooses the type.
     output_multiplier : float
         About how many times more data the model gives than it takes; at least 1.
 
