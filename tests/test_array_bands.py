@@ -102,6 +102,7 @@ def export_case(case, folder):
     return result, expected, depths
 
 
+@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
 @settings(max_examples=80)
 @given(cases())
 def test_every_value_of_array_bands(tmp_path_factory, case):
@@ -147,6 +148,7 @@ def unpatch(patches, columns):
     return np.concatenate(rows, axis=-2)
 
 
+@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
 @settings(max_examples=50)
 @given(cases(), st.sampled_from([None, {}, {"y": 3, "x": 5}, 2]), st.data())
 def test_array_bands_come_back(tmp_path_factory, case, chunks, data):

@@ -79,6 +79,7 @@ def exports(draw):
     return shape, bands, options, draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 9))
 
 
+@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
 @settings(max_examples=60)
 @given(exports())
 def test_every_value_of_any_export(tmp_path_factory, case):

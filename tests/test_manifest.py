@@ -78,9 +78,9 @@ def test_bands_are_described_as_they_were(tmp_path):
     result = ds.tfexport(tmp_path / "s", patch_dimensions=16, default_value=-300.5, feature_types="band")
     bands = {band.name: band for band in manifest_of(result).bands}
     assert [(b.dtype, b.kind, b.default, b.nodata, b.units) for b in bands.values()] == [
-        ("float32", "float", -300.5, None, "K"),
-        ("uint8", "bytes", 0, None, None),
-        ("int16", "int64", -300, -32768, None),
+        ("float32", "float", -300.5, (), "K"),
+        ("uint8", "bytes", 0, (), None),
+        ("int16", "int64", -300, (-32768,), None),
     ]
     assert xee_tf.open_image(result)["B4"].attrs["units"] == "K"
     assert manifest_of(result).default_value == -300.5

@@ -105,14 +105,14 @@ def test_both_spellings_are_one() -> None:
         input_overlap_size=(16, 8),
         overlap_is_total=True,
         output_tile_size=(72, 64),
-        output_bands={"p": {"type": np.uint8, "dimensions": 1}},
+        output_bands={"p": {"type": {"precision": "int", "minValue": 0, "maxValue": 9}, "dimensions": 1}},
         output_properties={"q": np.float64},
         output_multiplier=2.0,
     )
     assert theirs == ours
     assert ours.input_tile_size == Size(x=144, y=128)
     assert ours.input_overlap_size == Size(x=8, y=4)
-    assert ours.output_bands == (Declared("p", np.dtype("uint8"), 1),)
+    assert ours.output_bands == (Declared("p", np.dtype("uint8"), 1, limits=(0, 9)),)
     assert pickle.loads(pickle.dumps(ours)) == ours
 
 

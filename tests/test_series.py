@@ -108,6 +108,7 @@ def joined(dataset):
     return tuple(np.concatenate(parts) for parts in zip(*elements, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
 @settings(max_examples=40)
 @given(exports(), st.integers(1, 40), st.data())
 def test_any_export_equals_numpy(tmp_path_factory, export, batch_size, data):
@@ -301,7 +302,8 @@ def test_series_are_padded_with_what_the_export_says(tmp_path):
     ds["a"] = (("time", "y", "x"), values, {"_FillValue": 7})
     ds["b"] = (("time", "y", "x"), values.astype("uint8"), {"_FillValue": 7})
     options = {"sequence_data": True, "drop_masked_steps": True, "feature_types": "band"}
-    result = ds.tfexport(tmp_path / "scene", patch_dimensions=4, default_value=-9, **options)
+    with pytest.warns(UserWarning, match=r"default_value=-9 .* 0 in 'b' \(uint8\)"):
+        result = ds.tfexport(tmp_path / "scene", patch_dimensions=4, default_value=-9, **options)
     found = np.concatenate(list(tf_dataset(result.mixer, inputs=["a", "b"], batch_size=1)))
     for i, fill in enumerate([-9, 0]):
         series = series_of(values)[..., None, None].astype("f8")

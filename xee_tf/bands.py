@@ -12,6 +12,7 @@ from affine import Affine
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef import GeoRef, read_georef, same_grid
 from xee_tf.georef.conventions import STALE_ATTRS, Raster, grid_mappings, raster_variables, spatial_dims
+from xee_tf.georef.masks import nodata_of_band, with_set_nodata
 
 __all__ = ["add_bands", "image_dataset", "plane_array"]
 
@@ -102,6 +103,7 @@ def image_dataset(image: Raster) -> xr.Dataset:
     if not isinstance(image, xr.DataArray):
         raise OptionError(f"An image is an xarray Dataset or DataArray; got {type(image).__name__}.")
     x_dim, y_dim = spatial_dims(image)
+    image = with_set_nodata(image)
     if _BAND not in image.dims:
         name = "B1" if image.name is None else str(image.name)
         _require_free(name, image.coords, ())
@@ -111,7 +113,7 @@ def image_dataset(image: Raster) -> xr.Dataset:
         raise OptionError("The image has no bands: its dimension 'band' is empty.")
     for number, name in enumerate(names):
         _require_free(name, image.coords, names[:number])
-    bands = [image.isel({_BAND: number}, drop=True) for number in range(len(names))]
+    bands = [_band(image, number) for number in range(len(names))]
     dataset = bands[0].to_dataset(name=names[0])
     dataset = dataset.assign({name: band.variable for name, band in zip(names, bands, strict=True)})
     for name, variable in zip(names, dataset.data_vars.values(), strict=True):
@@ -165,6 +167,12 @@ def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Has
             f"The name {name!r} is taken by {owner}. Rename one, for example "
             f"ds.rename({{{name!r}: {name + '_2'!r}}}) or da.assign_coords(band=['red', 'nir'])."
         )
+
+
+def _band(image: xr.DataArray, number: int) -> xr.DataArray:
+    band = image.isel({_BAND: number}, drop=True)
+    label = image.coords[_BAND].values[number] if _BAND in image.coords else None
+    return band.assign_attrs(nodata_of_band(image.attrs, number, image.sizes[_BAND], label))
 
 
 def _band_names(image: xr.DataArray) -> list[str]:

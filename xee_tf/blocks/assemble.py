@@ -34,30 +34,22 @@ class PlaneRule:
         The step of the assembled band at which it starts.
     default : int or float
         Written into masked pixels; representable in the band's dtype.
-    nodata : int or float, optional
-        A value that means "masked". NaN always does.
+    nodata : tuple of int or float
+        Values that mean "masked", as the dtype of the source holds them. NaN always does.
     """
 
     plane: int
     first: int
     default: float
-    nodata: float | None = None
-
-    def may_mask(self, dtype: np.dtype[Any]) -> bool:
-        """Whether pixels of a dtype can be masked at all."""
-        return self.masked(np.empty(0, dtype)) is not None
+    nodata: tuple[float, ...] = ()
 
     def masked(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Where `values` are masked; None where a look at the dtype shows that nothing can be."""
-        nan = np.isnan(values) if values.dtype.kind == "f" else None
-        if self.nodata is None or np.isnan(self.nodata):
-            return nan
-        if values.dtype.kind in "iu":
-            limits = np.iinfo(values.dtype)
-            if not limits.min <= self.nodata <= limits.max or self.nodata != int(self.nodata):
-                return nan
-        equal: NDArray[np.bool_] = values == values.dtype.type(self.nodata)
-        return equal if nan is None else np.logical_or(nan, equal, out=nan)
+        masked: NDArray[np.bool_] | None = np.isnan(values) if values.dtype.kind == "f" else None
+        for number in self.nodata:
+            equal = values == number  # Python's numbers take the dtype of `values`, and lose nothing in it
+            masked = equal if masked is None else np.logical_or(masked, equal, out=masked)
+        return masked
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ class BandRule:
         *,
         dtype: str,
         default: float,
-        nodata: Any = None,
+        nodata: tuple[float, ...] = (),
         depth: int | None = None,
     ) -> BandRule:
         """The rule of a band that is one array (y, x) or (step, y, x).
@@ -102,16 +94,15 @@ class BandRule:
             The number of its first plane.
         dtype, default
             As for the class.
-        nodata : optional
-            A value that means "masked".
+        nodata : tuple of int or float
+            As for `PlaneRule`.
         depth : int, optional
             Default: the steps of the array.
         """
         steps = chunks[0] if len(chunks) == 3 else (1,)
         firsts = accumulate(steps[:-1], initial=0)
-        absent = None if nodata is None else np.asarray(nodata).item()
         planes = tuple(
-            PlaneRule(plane + number, first, default, absent) for number, first in enumerate(firsts)
+            PlaneRule(plane + number, first, default, nodata) for number, first in enumerate(firsts)
         )
         return cls(dtype, sum(steps) if depth is None else depth, planes, default)
 

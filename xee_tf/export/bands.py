@@ -19,6 +19,7 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
+from xee_tf.georef.masks import band_nodata
 from xee_tf.records.example import FeatureTypes, Kind, check_name, kind_of
 from xee_tf.sidecars import BandDimensions, distinct_dims
 
@@ -46,6 +47,8 @@ class Bands:
         have one length.
     coords : mapping from dimension to ndarray
         Coordinates of the further dimensions of `stored`.
+    notes : tuple of str
+        Warnings for the user.
     """
 
     bands: tuple[BandDimensions, ...]
@@ -54,6 +57,7 @@ class Bands:
     mask_plane: int | None
     stored: tuple[BandDimensions, ...]
     coords: Mapping[str, NDArray[Any]]
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,12 +103,13 @@ def read_bands(
     for name, variable in variables.items():
         _check_dtype(name, variable.dtype, options.feature_types)
         array = _array(variable, georef, options.patch, depths.get(name))
+        stored = _stored_dtype(variable.dtype, options.feature_types)
         rule = BandRule.of(
             array.chunks,
             planes,
-            dtype=_stored_dtype(variable.dtype, options.feature_types),
-            default=_default(options.default_value, variable.dtype),
-            nodata=variable.rio.nodata,
+            dtype=stored,
+            default=_default(options.default_value, variable.dtype, np.dtype(stored)),
+            nodata=band_nodata(variable, name),
             depth=depths.get(name, 1),
         )
         rules.append(rule)
@@ -112,6 +117,7 @@ def read_bands(
         bands.append(_described(band, variable, rule, options.feature_types))
         arrays.append(array)
         planes += len(rule.planes)
+    defaults = {name: rule.default for name, rule in zip(variables, rules, strict=True)}
     if options.collapse_bands:
         rules = [_collapsed(rules, [variable.dtype for variable in variables.values()], options)]
         bands = [replace(band, kind=_KINDS.get(rules[0].dtype, "int64")) for band in bands]
@@ -123,6 +129,7 @@ def read_bands(
         tuple(rules),
         None if mask is None else planes,
         *_stored(bands, dataset, options),
+        notes=_default_notes(options.default_value, defaults, variables),
     )
 
 
@@ -191,7 +198,7 @@ def _described(
     band: BandDimensions, variable: xr.DataArray, rule: BandRule, feature_types: FeatureTypes
 ) -> BandDimensions:
     """A band with what its records do not hold: what the source had, and what stands for masked values."""
-    nodata = rule.planes[0].nodata if rule.planes else None
+    nodata = rule.planes[0].nodata if rule.planes else ()
     with np.errstate(over="ignore"):  # as the values themselves: beyond float32's range is infinite
         default = np.asarray(rule.default).astype(rule.dtype).item()
     units = variable.attrs.get("units")
@@ -200,7 +207,7 @@ def _described(
         dtype=np.dtype(variable.dtype).name,
         kind=kind_of(variable.dtype, feature_types),
         default=default,
-        nodata=nodata if isinstance(nodata, int | float) and not np.isnan(nodata) else None,
+        nodata=nodata,
         units=units if isinstance(units, str) and units else None,
     )
 
@@ -288,14 +295,33 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
     return mask
 
 
-def _default(value: float, dtype: np.dtype[Any]) -> float:
+def _default(value: float, dtype: np.dtype[Any], stored: np.dtype[Any]) -> float:
     """Earth Engine's rule for integer bands: fraction dropped, clamped to the type's range."""
     if dtype.kind == "f":
-        return float(value)
+        largest = float(np.finfo(stored).max)
+        return min(max(float(value), -largest), largest)
     if dtype.kind == "b":
         return min(max(int(value), 0), 1)
     limits = np.iinfo(dtype)
     return min(max(int(value), int(limits.min)), int(limits.max))
+
+
+def _default_notes(
+    value: float, defaults: Mapping[str, float], variables: Mapping[str, xr.DataArray]
+) -> tuple[str, ...]:
+    """A warning about bands that cannot hold the default value; that floats round it is none."""
+    others = [
+        f"{default:.15g} in {name!r} ({variables[name].dtype})"
+        for name, default in defaults.items()
+        if default != value
+    ]
+    if not others:
+        return ()
+    return (
+        f"default_value={value} cannot be represented in every band: masked pixels are written as "
+        f"{', '.join(others)}. Choose a value that the bands can hold, or convert them, for example "
+        "ds.astype('float32').",
+    )
 
 
 def _is_grid_mapping(variable: xr.DataArray) -> bool:

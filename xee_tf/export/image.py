@@ -89,7 +89,8 @@ def export_image(
         Default: 1 GiB.
     default_value : number
         Written where a band is masked: NaN, ``_FillValue``/nodata, `mask`, or outside the raster. For
-        integer bands the fraction is dropped and the number clamped to the type's range. Default: 0.
+        integer bands the fraction is dropped and the number clamped to the type's range; a warning names
+        the bands that cannot hold it. Default: 0.
     tensor_depths : mapping from band to int, optional
         Depth of every array band (a variable with further dimensions, such as time): it is truncated to
         that, or filled up with `default_value`, and written channel, height, width. A sequence has one
@@ -311,6 +312,7 @@ def _job(
             member_group(grid, record),
         ),
         options=options,
+        notes=bands.notes,
     )
     return ExportJob(plan, bands, plan.names, label)
 

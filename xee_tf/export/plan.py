@@ -58,6 +58,8 @@ class ExportPlan:
         Whether a path was given.
     exports : int
         How many like this one there are: the steps of a split dimension.
+    notes : tuple of str
+        Warnings about the bands.
 
     Examples
     --------
@@ -79,6 +81,7 @@ class ExportPlan:
     options: ExportOptions
     named: bool = True
     exports: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -206,11 +209,12 @@ class ExportPlan:
         """What a user should know before this runs."""
         available = psutil.virtual_memory().total
         if self.peak_memory < 0.8 * available:
-            return ()
+            return self.notes
         planes = self.block_layout.planes
         height = max(max(np.diff(plane.y)) for plane in planes)
         width = max(max(np.diff(plane.x)) for plane in planes)
         return (
+            *self.notes,
             f"This will not fit in memory: one task holds {format_bytes(self.task_memory)}, and {CPU_COUNT} "
             f"at once need about {format_bytes(self.peak_memory)} of the {format_bytes(available)} here. "
             f"Chunks are up to {height} x {width} pixels (y, x), patches {self.grid.patch.y} x "

@@ -21,11 +21,13 @@ from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, raster_variables
+from xee_tf.georef.masks import Nodata, band_nodata, can_mask
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.model.augment import SPREAD
 from xee_tf.model.calling import TileCaller, tile_caller
 from xee_tf.model.resampling import Resampling, from_projection, to_projection
 from xee_tf.model.spec import Model
+from xee_tf.model.types import fill_outside
 from xee_tf.model.work import Band, Blend, OutputBand, TileWork
 
 __all__ = ["inner_dims", "predict_image"]
@@ -87,9 +89,12 @@ def predict_image(
     Dataset
         A lazy variable for each output band, ``(*mapped, *array, y, x)``. Where a pixel of any band that
         the model sees is masked (NaN, ``_FillValue``, nodata), the model gets 0 and the result is masked:
-        NaN in float bands, in integer bands ``_FillValue``, which is the largest value of unsigned types and
-        the smallest of signed ones (our choice). Where ``output_tile_size`` changes the scale, the result has
-        a grid of its own, and a pixel is masked if all those that it covers are (our choice).
+        NaN in float bands, ``_FillValue`` in integer bands. That is the largest value of unsigned types and
+        the smallest of signed ones (our choice), or another one where it is in the range that the output is
+        declared with; the type is a larger one where the range leaves no value. Without a declared range,
+        a tile that holds the value where it is not masked fails when it is computed. Where no band of the
+        image can be masked, there is no ``_FillValue``. Where ``output_tile_size`` changes the scale, the
+        result has a grid of its own, and a pixel is masked if all those that it covers are (our choice).
 
     Raises
     ------
@@ -136,7 +141,8 @@ def predict_image(
         model, {band.name: (band.dtype, band.shape) for band in bands}, values, batch_size=batch_size
     )
     bands = [band for band in bands if band.name in caller.bands]
-    outputs = _outputs(caller, blend, augment)
+    maskable = any(can_mask(band.dtype, band.nodata) for band in bands)
+    outputs = _outputs(caller, blend, augment, maskable)
     predicted = _predict(caller, bands, outputs, source, place, blend, skip_masked, augment is not None)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and output_grid == "image":
@@ -172,6 +178,7 @@ class _ImageBand:
     variable: xr.DataArray
     mapped: tuple[Hashable, ...]
     inner: tuple[Hashable, ...]
+    nodata: Nodata
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -195,18 +202,20 @@ def _bands(model: Model, dataset: xr.Dataset, georef: GeoRef) -> list[_ImageBand
         if name in (model.input_shapes or {}):
             inner = further
         mapped = tuple(dim for dim in further if dim not in inner)
-        bands.append(_ImageBand(name, variable, mapped, tuple(inner)))
+        bands.append(_ImageBand(name, variable, mapped, tuple(inner), band_nodata(variable, name)))
     return bands
 
 
-def _outputs(caller: TileCaller, blend: Blend, augment: str | None) -> tuple[OutputBand, ...]:
+def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
     """The bands of the result."""
     averaged = [
         name for name, wanted in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if wanted
     ]
     outputs = []
     for output in caller.outputs:
-        dtype = np.dtype(np.uint8) if output.dtype == bool else output.dtype
+        dtype, limits = output.dtype, output.limits
+        if dtype.kind == "b":
+            dtype, limits = np.dtype(np.uint8), (0, 1)
         if dtype.kind not in "iuf":
             raise OptionError(f"The output {output.name!r} is {dtype}: a raster holds numbers.")
         if averaged and dtype.kind != "f":
@@ -214,11 +223,10 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None) -> tuple[Out
                 f"{averaged[0]} averages predictions, and {output.name!r} is {dtype}: declare a float type "
                 "in output_bands if an average of it means something, for example of probabilities."
             )
-        fill = math.nan
-        if dtype.kind != "f":
-            limits = np.iinfo(dtype)
-            fill = int(limits.max if dtype.kind == "u" else limits.min)
-        outputs.append(OutputBand(output.name, dtype, output.shape, fill))
+        fill: float | None = math.nan if maskable else None
+        if maskable and dtype.kind != "f":
+            dtype, fill = fill_outside(dtype, limits)
+        outputs.append(OutputBand(output.name, dtype, output.shape, fill, limits))
     if augment is None:
         return tuple(outputs)
     tile = caller.tile
@@ -256,15 +264,13 @@ def _predict(
     arrays = [_step_array(band, georef, tiles.core, mapped, step) for step in steps for band in bands]
     rules, planes = [], 0
     for band, array in zip(bands, arrays[: len(bands)], strict=True):
-        nodata = band.variable.rio.nodata
-        rules.append(BandRule.of(array.chunks, planes, dtype=band.dtype.str, default=0, nodata=nodata))
+        rules.append(BandRule.of(array.chunks, planes, dtype=band.dtype.str, default=0, nodata=band.nodata))
         planes += len(rules[-1].planes)
     work = TileWork(
         caller=caller,
         grid=grid,
         bands=tuple(Band(band.name, band.shape, rule) for band, rule in zip(bands, rules, strict=True)),
         outputs=outputs,
-        maskable=any(plane.may_mask(np.dtype(rule.dtype)) for rule in rules for plane in rule.planes),
         blend=blend,
         skip_masked=skip_masked,
         augment=augment,
@@ -302,8 +308,12 @@ def _predict(
             dtype=output.dtype,
         )
         inner = inner_dims(output.name, len(output.shape))
-        attrs = {} if math.isnan(output.fill) else {"_FillValue": output.dtype.type(output.fill)}
-        variables[output.name] = xr.Variable((*mapped, *inner, georef.y_dim, georef.x_dim), array, attrs)
+        variable = xr.Variable((*mapped, *inner, georef.y_dim, georef.x_dim), array)
+        if output.fill is not None:
+            # GDAL needs NaN noted, in a place from which no arithmetic hands it on to integers.
+            notes = variable.encoding if math.isnan(output.fill) else variable.attrs
+            notes["_FillValue"] = output.dtype.type(output.fill)
+        variables[output.name] = variable
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
     place = replace(georef, shape=shape, affine=affine)
     return write_georef(xr.Dataset(variables, coords), place, georef.x_dim, georef.y_dim)

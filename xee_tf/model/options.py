@@ -12,7 +12,7 @@ import numpy as np
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
 from xee_tf.model.projection import Projection
-from xee_tf.model.types import pixel_type
+from xee_tf.model.types import Range, pixel_range, pixel_type
 
 __all__ = ["EE_NAMES", "Declared", "ModelOptions", "PredictOptions", "read_options"]
 
@@ -79,12 +79,15 @@ class Declared:
         0 for a scalar, 1 for a vector in each pixel, and so on.
     shape : tuple of int or None
         Of an array in each pixel.
+    limits : (int, int) or None
+        The declared range of an integer; values of bands are clamped to it.
     """
 
     name: str
     dtype: np.dtype[Any] | None = None
     dimensions: int | None = None
     shape: tuple[int, ...] | None = None
+    limits: Range | None = None
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +242,8 @@ def _output(key: str, info: Any, name: str) -> Declared:
         raise OptionError(
             f"{name}: shape {list(shape)} has not the {dimensions} dimensions that are said beside it."
         )
-    return Declared(key, dtype, len(shape) if shape is not None else dimensions, shape)
+    limits = None if info.get("type") is None else pixel_range(info["type"], name)
+    return Declared(key, dtype, len(shape) if shape is not None else dimensions, shape, limits)
 
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from xee_tf.connectors.protocol import Arrays, Connector, TensorInfo
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.model.options import Declared
-from xee_tf.model.types import STRING, coerce
+from xee_tf.model.types import STRING, Range, coerce
 
 __all__ = ["Output", "plan_outputs"]
 
@@ -37,6 +37,8 @@ class Output:
         Its place on the last axis of `source`, if that holds several.
     channels : int
         How many are there.
+    limits : (int, int) or None
+        The declared range of an integer.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Output:
     source: str | None = None
     channel: int | None = None
     channels: int = 1
+    limits: Range | None = None
 
     def take(self, answer: Arrays, lead: Sequence[Shape], connector: Connector) -> npt.NDArray[Any]:
         """Find, check and convert this output in an answer.
@@ -168,6 +171,7 @@ def plan_outputs(
                 None,
                 number if split else None,
                 len(declared) if split else 1,
+                item.limits,
             )
             for number, item in enumerate(declared)
         )
@@ -208,7 +212,7 @@ def _output(
             f"{option} declares {item.name!r} with {said}, and the output {source!r} of {connector} is "
             f"{info}. Declare {'dimensions 0' if not told else f'dimensions {len(told)}'}{channels}."
         )
-    return Output(item.name, dtype or np.dtype("float32"), shape, source)
+    return Output(item.name, dtype or np.dtype("float32"), shape, source, limits=item.limits)
 
 
 def _channels(
@@ -228,7 +232,15 @@ def _channels(
             f"{source!r}, has {told[0]} channels ({info})."
         )
     return tuple(
-        Output(item.name, item.dtype or info.dtype or np.dtype("float32"), (), source, number, len(declared))
+        Output(
+            item.name,
+            item.dtype or info.dtype or np.dtype("float32"),
+            (),
+            source,
+            number,
+            len(declared),
+            item.limits,
+        )
         for number, item in enumerate(declared)
     )
 

@@ -14,12 +14,16 @@ from affine import Affine
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef.masks import Nodata, band_nodata
 from xee_tf.model.projection import Projection
 
 __all__ = ["Resampling", "from_projection", "to_projection"]
 
 Resampling = Literal["nearest", "bilinear"]
 
+# GDAL does not know half floats. odc-geo makes GDAL warn about int8, and hands nodata on as a float64: the
+# largest uint64 is -1 with the same bits.
+_WARPED = {"float16": "float32", "int8": "int16", "uint64": "int64"}
 _MANY = 4  # times as many pixels as the image has: worth a warning
 _EDGE = 21  # points along each edge of the image that are projected
 
@@ -29,7 +33,8 @@ def to_projection(
 ) -> tuple[xr.Dataset, GeoRef]:
     """An image in another projection, on that projection's grid; just so much of it as the image covers.
 
-    Integer bands without nodata become floats, so that pixels outside the image can be masked.
+    Masked pixels of float bands become NaN. Integer bands without nodata become floats, so that pixels
+    outside the image can be masked; so do those of 64 bits, which GDAL's nodata does not hold exactly.
 
     Returns
     -------
@@ -49,12 +54,25 @@ def to_projection(
     placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}
     for name, variable in raster_variables(placed, georef.x_dim, georef.y_dim):
-        if variable.dtype.kind in "iub" and variable.rio.nodata is None:
-            wide = variable.dtype.kind in "iu" and variable.dtype.itemsize > 2
-            variable = variable.astype(np.float64 if wide else np.float32)
-        variables[name] = variable
+        variables[name] = _with_one_nodata(variable, band_nodata(variable, str(name)))
     resampled = _reproject(xr.Dataset(variables, placed.coords), target, resampling)
     return resampled, target
+
+
+def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
+    """A band in which one value, noted where odc-geo looks for it, or NaN is all that masks."""
+    plain = variable.drop_attrs(deep=False)
+    plain.encoding = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
+    dtype = variable.dtype
+    if dtype.kind in "iu" and dtype.itemsize < 8 and nodata:
+        for number in nodata[1:]:
+            plain = plain.where(plain != number, dtype.type(nodata[0]))
+        return plain.assign_attrs(_FillValue=nodata[0])
+    if dtype.kind != "f":
+        plain = plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
+    for number in nodata:
+        plain = plain.where(variable != number)
+    return plain
 
 
 def from_projection(predicted: xr.Dataset, georef: GeoRef, resampling: Resampling) -> xr.Dataset:
@@ -66,20 +84,38 @@ def from_projection(predicted: xr.Dataset, georef: GeoRef, resampling: Resamplin
         for names, method in ((floats, resampling), (others, "nearest"))
         if names
     ]
-    return xr.merge(parts)[list(predicted.data_vars)]
+    found = parts[0].assign({name: band for part in parts[1:] for name, band in part.data_vars.items()})
+    return found[list(predicted.data_vars)]
 
 
 def _reproject(image: xr.Dataset, target: GeoRef, resampling: str) -> xr.Dataset:
+    """Bands on another grid, with the types and attributes that they have."""
     import odc.geo.xr  # takes its time, and most predictions need none of it
     from odc.geo.geobox import GeoBox
 
     box = GeoBox(target.shape.shape, target.affine, target.crs.to_wkt())
-    result: xr.Dataset = odc.geo.xr.xr_reproject(image, box, resampling=resampling)
+    warped = image.assign({name: _as_warped(band) for name, band in image.data_vars.items()})
+    result: xr.Dataset = odc.geo.xr.xr_reproject(warped, box, resampling=resampling)
     y, x = result.odc.spatial_dims
     result = result.drop_vars(["spatial_ref", y, x], errors="ignore").rename(
         {y: target.y_dim, x: target.x_dim}
     )
+    for name, band in image.data_vars.items():
+        found = result[name].variable
+        found = found if found.dtype == band.dtype else found.astype(band.dtype)
+        encoding = {key: value for key, value in band.encoding.items() if key == "_FillValue"}
+        result[name] = xr.Variable(found.dims, found.data, band.attrs, encoding)
     return write_georef(result, target, target.x_dim, target.y_dim)
+
+
+def _as_warped(band: xr.DataArray) -> xr.DataArray:
+    """A band in a type that odc-geo and GDAL take; its own type gives the values back."""
+    kind = _WARPED.get(band.dtype.name)
+    if kind is None:
+        return band
+    fill = band.attrs.get("_FillValue")
+    plain = band.astype(kind)
+    return plain if fill is None else plain.assign_attrs(_FillValue=int(np.asarray(fill).astype(kind)))
 
 
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:

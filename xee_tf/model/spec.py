@@ -77,9 +77,11 @@ class Model:
         ``{name: {"type": "float32", "dimensions": 1, "shape": [3]}}``, ``{name: "float32"}`` or names.
         ``dimensions`` is 0 for a scalar band, 1 for a vector in each pixel; ``shape`` (our addition) where
         the model does not tell it. The name of a single output is free; several are found by name. Several
-        scalar bands of one output are its channels. Default: as the model tells.
+        scalar bands of one output are its channels. An integer pixel type with a range, ``{"precision":
+        "int", "min": 0, "max": 9}``, clamps values to it, and masked pixels get a value outside. Default:
+        as the model tells.
     output_properties : mapping or sequence, optional
-        The same for tables.
+        The same for tables, where a range only chooses the type.
     output_multiplier : float
         About how many times more data the model gives than it takes; at least 1.
 

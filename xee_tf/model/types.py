@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import numpy.typing as npt
 from xee_tf.errors import OptionError
 from xee_tf.model.earth_engine import made_of
 
-__all__ = ["STRING", "coerce", "pixel_type", "type_name"]
+__all__ = ["STRING", "Range", "coerce", "fill_outside", "pixel_range", "pixel_type", "type_name"]
 
 STRING = np.dtype(object)
+Range = tuple[int, int]
+"""The least and the largest value."""
 
 # Earth Engine's names come first: its byte has no sign, its float has 32 bits, its long 64 everywhere.
 _EE_TYPES = {
@@ -24,6 +28,8 @@ _EE_TYPES = {
     "int": "int32",
     "long": "int64",
 }
+_INT: Range = (-(2**31), 2**31 - 1)
+_BOUNDS = ("min", "minValue", "max", "maxValue")
 _STRINGS = ("string", "str")
 _FORMS = "'float32', a numpy dtype, or {'type': 'PixelType', 'precision': 'int', 'min': 0, 'max': 255}"
 
@@ -36,7 +42,8 @@ def pixel_type(value: Any, name: str) -> tuple[np.dtype[Any], int | None]:
     value : dtype-like, mapping or ee.PixelType
         A numpy dtype or its name; Earth Engine's name (``"float"`` has 32 bits, ``"byte"`` no sign);
         a pixel type as ``getInfo`` gives it: ``precision`` ("int", "float" or "double"), ``min``, ``max``,
-        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range.
+        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range;
+        `pixel_range` gives the range itself.
     name : str
         What has this type, for errors.
 
@@ -74,6 +81,79 @@ def pixel_type(value: Any, name: str) -> tuple[np.dtype[Any], int | None]:
     return dtype.newbyteorder("="), None
 
 
+def pixel_range(value: Any, name: str) -> Range | None:
+    """The range that a type declares: of Earth Engine's pixel types, integers with ``min`` or ``max``.
+
+    Parameters
+    ----------
+    value, name
+        As for `pixel_type`, which has read it without an error.
+
+    Returns
+    -------
+    (int, int) or None
+        None without a declared range: a dtype says what fits in memory, not what occurs.
+
+    Examples
+    --------
+    >>> pixel_range({"precision": "int", "min": 0, "max": 9}, "class"), pixel_range("uint8", "class")
+    ((0, 9), None)
+    """
+    if type(value).__module__ == "ee.pixeltype":
+        value = _of_earth_engine(value, name)
+    if not isinstance(value, Mapping) or value.get("precision") != "int":
+        return None
+    if all(value.get(key) is None for key in _BOUNDS):
+        return None
+    low, high = _bounds(value, name)
+    return math.ceil(low), math.floor(high)
+
+
+def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[Any], int]:
+    """A value that marks masked pixels of an integer type, and the type that has it.
+
+    It is the largest value of unsigned types and the smallest of signed ones, or else the other extreme,
+    whichever is outside the declared range. A type without a value outside becomes the next larger one.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    valid : (int, int) or None
+        The declared range. None, or one that even 64 bits do not exceed: the usual value of `dtype`, which
+        may be a valid one.
+
+    Examples
+    --------
+    >>> fill_outside(np.dtype("uint8"), (0, 9)), fill_outside(np.dtype("uint8"), (0, 255))
+    ((dtype('uint8'), 255), (dtype('uint16'), 65535))
+    """
+    if valid is not None:
+        for size in (1, 2, 4, 8):
+            candidate = np.dtype(f"{dtype.kind}{max(size, dtype.itemsize)}")
+            for value in _extremes(candidate):
+                if not valid[0] <= value <= valid[1]:
+                    return candidate, value
+    return dtype, _extremes(dtype)[0]
+
+
+def _extremes(dtype: np.dtype[Any]) -> tuple[int, int]:
+    limits = np.iinfo(dtype)
+    ends = int(limits.max), int(limits.min)
+    return ends if dtype.kind == "u" else ends[::-1]
+
+
+def _bounds(value: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """The range of an integer pixel type; that of 32 bits where it has no bound."""
+    low, high = value.get("min", value.get("minValue")), value.get("max", value.get("maxValue"))
+    low, high = _INT[0] if low is None else low, _INT[1] if high is None else high
+    for bound in (low, high):
+        if isinstance(bound, bool) or not isinstance(bound, Real):
+            raise OptionError(f"{name}: min and max must be numbers; got {bound!r}.")
+    if not low <= high:
+        raise OptionError(f"{name}: min must not be above max; got {low} and {high}.")
+    return low, high
+
+
 def _of_mapping(value: Mapping[str, Any], name: str) -> tuple[np.dtype[Any], int | None]:
     known = {"type", "precision", "min", "max", "dimensions", "minValue", "maxValue"}
     if set(value) - known or value.get("type", "PixelType") != "PixelType":
@@ -81,12 +161,11 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> tuple[np.dtype[Any], int
             f"{name}: {dict(value)!r} is no pixel type; its fields are {sorted(known)[:4]} and 'type'."
         )
     precision = value.get("precision")
-    low, high = value.get("min", value.get("minValue")), value.get("max", value.get("maxValue"))
     if precision in ("float", "double"):
         return np.dtype(_EE_TYPES[precision]), _dimensions(value.get("dimensions"), name)
     if precision != "int":
         raise OptionError(f"{name}: precision must be 'int', 'float' or 'double'; got {precision!r}.")
-    low, high = -(2**31) if low is None else low, 2**31 - 1 if high is None else high
+    low, high = _bounds(value, name)
     for bits in (8, 16, 32, 64):
         for kind in ("uint", "int"):
             limits = np.iinfo(f"{kind}{bits}")

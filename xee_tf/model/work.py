@@ -17,6 +17,7 @@ from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.model.augment import augmented
 from xee_tf.model.calling import TileCaller
+from xee_tf.model.types import Range
 
 __all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
 
@@ -46,14 +47,17 @@ class OutputBand:
     dtype : numpy.dtype
     shape : tuple of int
         In each pixel.
-    fill : int or float
-        What stands for masked pixels: NaN where the dtype has it.
+    fill : int, float or None
+        What stands for masked pixels: NaN where the dtype has it. None where nothing can be masked.
+    limits : (int, int) or None
+        The declared range of an integer, which values are clamped to.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    fill: float
+    fill: float | None
+    limits: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,6 @@ class TileWork:
     bands : tuple of Band
         In the order of the block layout's planes.
     outputs : tuple of OutputBand
-    maskable : bool
-        Whether a pixel of any band can be masked at all.
     blend : {"crop", "hann"}
         What becomes of overlapping outputs: cut off, or averaged by weights that fade out.
     skip_masked : bool
@@ -82,10 +84,14 @@ class TileWork:
     grid: PatchGrid
     bands: tuple[Band, ...]
     outputs: tuple[OutputBand, ...]
-    maskable: bool
     blend: Blend
     skip_masked: bool
     augment: bool
+
+    @property
+    def maskable(self) -> bool:
+        """Whether a pixel can be masked at all."""
+        return any(band.fill is not None for band in self.outputs)
 
     @property
     def overlap(self) -> Size:
@@ -138,11 +144,48 @@ class TileWork:
                 raise self._located(error, places) from error
             for name, values in answers.items():
                 put(out[name], at, values)
-        if masked is not None:
-            absent = self._rescaled(masked, len(rows), len(columns))
-            for band in self.outputs:
-                _fill(out[band.name], absent, band)
+        absent = None if masked is None else self._rescaled(masked, len(rows), len(columns))
+        for band in self.outputs:
+            if band.limits is not None:
+                np.clip(out[band.name], *band.limits, out=out[band.name])
+            self._require_free_fill(out[band.name], absent, band, rows, columns)
+            if absent is not None:
+                out[band.name][..., absent] = band.fill
         return out
+
+    def _require_free_fill(
+        self,
+        values: npt.NDArray[Any],
+        absent: npt.NDArray[np.bool_] | None,
+        band: OutputBand,
+        rows: range,
+        columns: range,
+    ) -> None:
+        """Refuse pixels that are not masked and have the value that marks masked ones.
+
+        Whether the block has a masked pixel makes no difference: ``_FillValue`` is that of the whole band.
+        """
+        if band.fill is None or values.dtype.kind == "f":
+            return
+        found = values == band.fill
+        if absent is not None:
+            found &= ~absent
+        if not found.any():
+            return
+        height, width = self.caller.tiles.output.shape
+        tiles = found.reshape(-1, len(rows), height, len(columns), width).any(axis=(0, 2, 4))
+        places = [(rows[row], columns[column]) for row, column in np.argwhere(tiles)]
+        limits, bits = np.iinfo(values.dtype), 8 * values.dtype.itemsize
+        wider = "int32" if bits < 32 else "int64" if bits < 64 else "float64"
+        ranged = f"{{'type': {{'precision': 'int', 'min': {limits.min}, 'max': {limits.max}}}}}"
+        fixes = [f"declare a wider type, output_bands={{{band.name!r}: {wider!r}}}"]
+        if bits < 64:
+            fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
+        error = PredictionError(
+            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not "
+            f"masked, and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
+        )
+        raise self._located(error, places)
 
     def _located(self, error: PredictionError, tiles: Sequence[tuple[int, int]]) -> PredictionError:
         """An error that also says which tiles it is about: their rows, columns and bounds."""
@@ -301,14 +344,3 @@ def _weights(side: int, overlap: int, tiles: int, wanted: range) -> npt.NDArray[
                 total[begin:end] += weight[begin - shift : end - shift]
         found.append(weight / total)
     return np.array(found, np.float32).reshape(len(wanted), length)
-
-
-def _fill(values: npt.NDArray[Any], absent: npt.NDArray[np.bool_], band: OutputBand) -> None:
-    """Put a band's fill value into masked pixels (y, x)."""
-    if not np.isnan(band.fill) and (found := (values == band.fill) & ~absent).any():
-        raise PredictionError(
-            f"The model gives {band.fill:.0f} for {band.name!r} in {int(found.sum())} pixels that are not "
-            f"masked, and that value marks masked pixels of {band.dtype} bands: declare a wider type in "
-            f"output_bands, for example {{{band.name!r}: 'int32'}}."
-        )
-    values[..., absent] = band.fill

@@ -39,8 +39,8 @@ class BandDimensions:
         The list that holds it.
     default : number, optional
         What stands in the records for masked values: the export's default value as the band's type holds it.
-    nodata : number, optional
-        The value that means "masked" in the source; NaN always does.
+    nodata : tuple of numbers
+        The values that mean "masked" in the source; NaN always does.
     units : str, optional
         The attribute of that name.
     """
@@ -53,7 +53,7 @@ class BandDimensions:
     dtype: str | None = None
     kind: Kind | None = None
     default: float | None = None
-    nodata: float | None = None
+    nodata: tuple[float, ...] = ()
     units: str | None = None
 
     @property

@@ -434,9 +434,10 @@ def _band_document(band: BandDimensions) -> dict[str, Any]:
     for key in ("dtype", "kind", "units"):
         if getattr(band, key) is not None:
             document[key] = getattr(band, key)
-    for key in ("nodata", "default"):
-        if getattr(band, key) is not None:
-            document[key] = write_number(getattr(band, key))
+    if band.default is not None:
+        document["default"] = write_number(band.default)
+    if band.nodata:
+        document["nodata"] = [write_number(number) for number in band.nodata]
     return document
 
 
@@ -446,9 +447,9 @@ def _band_of(document: Mapping[str, Any]) -> BandDimensions:
     shape = tuple(_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
     if len(dims) != len(shape) or math.prod(shape) > _MOST:
         raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
-    facts: dict[str, Any] = {
-        key: read_number(document[key]) for key in ("nodata", "default") if key in document
-    }
+    facts: dict[str, Any] = {"nodata": tuple(read_number(number) for number in document.get("nodata", ()))}
+    if "default" in document:
+        facts["default"] = read_number(document["default"])
     for key in ("dtype", "units"):
         if key in document:
             facts[key] = _text(document[key], f"{key} of {name!r}")

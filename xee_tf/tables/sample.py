@@ -25,6 +25,7 @@ from xee_tf.export.options import IfExists
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef.masks import band_nodata
 from xee_tf.graph import Sources, block_tasks, chunk_grids
 from xee_tf.storage import PathLike
 from xee_tf.tables.choice import Choice, Sample, first_plane
@@ -182,7 +183,7 @@ def _read_bands(
             planes,
             dtype=np.result_type(variable.dtype, np.float32).str,
             default=np.nan,
-            nodata=variable.rio.nodata,
+            nodata=band_nodata(variable, name),
         )
         planes += len(rule.planes)
         columns.append(column)

@@ -64,12 +64,11 @@ def upload_image(
     bands : sequence of str, optional
         Which bands, in which order. Default: all, in the order of the first record.
     nodata : number, optional
-        The value that marks missing pixels; it is noted in the file. NaN in what becomes an integer
-        band is replaced by it.
+        The value that marks missing pixels; it is noted in the file. NaN is replaced by it.
     dtype : dtype, optional
         Of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
         dtype for all bands, takes the smallest that holds them all. Fractions are rounded where it is an
-        integer type; a value out of its range is an error.
+        integer type; a value out of its range, or one that is rounded to `nodata`, is an error.
     crs : optional
         The CRS, in place of that of the mixer; anything that pyproj understands.
     kernel_size : int or (width, height), optional
@@ -170,7 +169,7 @@ def _convert(
     arrays = dask_arrays(reader, False, {})
     return {
         name: array
-        if array.dtype == dtypes[name]
+        if array.dtype == dtypes[name] and (nodata is None or array.dtype.kind != "f")
         else array.map_blocks(
             _Cast(name, dtypes[name], nodata),
             dtype=dtypes[name],
@@ -195,28 +194,33 @@ class _Cast:
     nodata: float | None
 
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        missing = np.isnan(block) if block.dtype.kind == "f" else np.zeros(block.shape, bool)
+        if missing.any() and (self.nodata is not None or self.dtype.kind != "f"):
+            if self.nodata is None:
+                raise RecordError(f"Band {self.name!r} holds NaN, which {self.dtype} cannot: name a nodata=.")
+            block = np.where(missing, 0, block)
         if self.dtype.kind == "f":
             out = block.astype(self.dtype)
             if block.dtype.kind in "iu" and (wrong := out.astype(block.dtype) != block).any():
                 raise self._refuse(block[wrong][0])
-            return out
-        if block.dtype.kind == "f":
-            missing = np.isnan(block)
-            if missing.any():
-                if self.nodata is None:
-                    raise RecordError(
-                        f"Band {self.name!r} holds NaN, which {self.dtype} cannot: name a nodata=."
-                    )
-                block = np.where(missing, self.nodata, block)
-            block = np.rint(block.astype(np.float64))
-        info = np.iinfo(self.dtype)
-        # Compared as floats, the largest int64 and uint64 would be rounded up: hence one beyond.
-        wrong = (block < info.min) | (
-            block >= float(info.max) + 1 if block.dtype.kind == "f" else block > info.max
-        )
-        if wrong.any():
-            raise self._refuse(block[wrong][0])
-        return block.astype(self.dtype)
+        else:
+            whole = np.rint(block.astype(np.float64)) if block.dtype.kind == "f" else block
+            info = np.iinfo(self.dtype)
+            # Compared as floats, the largest int64 and uint64 would be rounded up: hence one beyond.
+            wrong = (whole < info.min) | (
+                whole >= float(info.max) + 1 if whole.dtype.kind == "f" else whole > info.max
+            )
+            if wrong.any():
+                raise self._refuse(whole[wrong][0])
+            out = whole.astype(self.dtype)
+        if self.nodata is not None and (wrong := (out == self.nodata) & (block != self.nodata)).any():
+            raise RecordError(
+                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} rounds to {self.nodata}, "
+                "the value that marks missing pixels. Choose another nodata= or dtype=."
+            )
+        if self.nodata is not None:
+            out[missing] = self.nodata
+        return out
 
     def _refuse(self, value: Any) -> RecordError:
         return RecordError(

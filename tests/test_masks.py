@@ -1,0 +1,645 @@
+"""What means "masked" in a band, however it is written; and valid values that stay valid."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+
+import dask
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import rioxarray
+import xarray as xr
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import xee_tf
+from tests.rasters import raster
+from xee_tf.blocks.assemble import PlaneRule
+from xee_tf.cli import main
+from xee_tf.cli.predict import _common_nodata
+from xee_tf.errors import OptionError, PredictionError, RecordError
+from xee_tf.georef.masks import band_nodata
+from xee_tf.model.types import fill_outside, pixel_range, pixel_type
+
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+FLOATS = ("float16", "float32", "float64")
+
+
+def band_of(dtype, attrs=None, encoding=None, values=((1, 2), (3, 4))):
+    band = raster({"b": np.array(values, dtype)})["b"]
+    band.attrs.update(attrs or {})
+    band.encoding.update(encoding or {})
+    return band
+
+
+# -- Which values --------------------------------------------------------------------------------------
+
+NAMES = (
+    *("_FillValue", "missing_value", "fill_value", "nodata", "nodatavals"),
+    *("NODATA", "no_data", "nodata_value", "NoData_Value", "_Fillvalue", "missingValue", "FillValue"),
+)
+FORMS = (
+    *(-99, -99.0, np.int16(-99), np.float32(-99), np.float64(-99), np.longdouble(-99), np.array(-99)),
+    *(np.array([-99]), np.array([[-99.0]], ">f4"), [-99], (-99,), [[-99]], [np.int8(-99)], (None, -99)),
+    *("-99", " -99.0 ", "-9.9e1", b"-99", b"-99\x00", np.str_("-99"), np.bytes_(b"-99"), np.array("-99")),
+    *(Decimal(-99), Fraction(-99), xr.DataArray(-99), np.ma.array([-99, 5], mask=[False, True]), (-99, -99)),
+)
+NOTHING = (
+    *(None, "", "none", "None", "null", "N/A", [], (), np.array([]), [None], (None, None), "nan", "NaN"),
+    *(
+        np.nan,
+        float("nan"),
+        np.float32("nan"),
+        [np.nan],
+        b"nan",
+        False,
+        np.False_,
+        pd.NA,
+        pd.NaT,
+        np.ma.masked,
+    ),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_in_every_form(name):
+    for form in FORMS:
+        for dtype in ("int8", "int64", "float16", "float32", "float64"):
+            found = band_nodata(band_of(dtype, {name: form}), "b")
+            assert found == (-99,), (form, dtype)
+            assert type(found[0]) is (float if dtype.startswith("float") else int)
+        for dtype in ("uint8", "uint64", "bool"):
+            assert band_nodata(band_of(dtype, {name: form}), "b") == ()
+    for form in NOTHING:
+        for dtype in ("uint8", "float32", "bool"):
+            assert band_nodata(band_of(dtype, {name: form}), "b") == (), form
+
+
+@pytest.mark.parametrize("name", ["_FillValue", "nodata", "nodatavals"])
+@pytest.mark.parametrize("value", ["abc", b"\xff", 1j, {"b": 1}, [[1], "x"], np.datetime64("2020-01-01")])
+def test_what_is_no_number_is_named_with_its_band(name, value):
+    with pytest.raises(
+        OptionError, match=rf"Band 'B4' has attrs\['{name}'\] = .* is not a number. Fix: ds\["
+    ):
+        band_nodata(band_of("uint8", {name: value}), "B4")
+
+
+def test_every_entry_point_names_the_band(tmp_path):
+    scene = raster({"red": np.ones((8, 8), "uint8")})
+    scene["red"].attrs["_FillValue"] = "none of these"
+    model = xee_tf.Model.from_function(lambda t: t[..., 0], input_tile_size=8, output_bands=["p"])
+    points = gpd.GeoSeries(gpd.points_from_xy([700_015], [4_999_985]), crs=32633)
+    for call in (
+        lambda: scene.tfexport.plan(patch_dimensions=4),
+        lambda: scene.tfexport(tmp_path / "scene", patch_dimensions=4),
+        lambda: scene.tfexport.table(points, tmp_path / "table"),
+        lambda: model.predict_image(scene),
+        lambda: xee_tf.predict_to_zarr(model, scene, tmp_path / "p.zarr"),
+    ):
+        with pytest.raises(OptionError, match=r"'red' has .*'none of these'"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "attrs", "encoding", "expected"),
+    [
+        # CF: both names mask; other names give way to them, as in rioxarray.
+        ("int16", {"_FillValue": -1, "missing_value": -2, "nodata": 0}, {}, (-1, -2)),
+        ("int16", {"missing_value": np.array([-2, -3], "i2")}, {}, (-2, -3)),
+        ("int16", {"fill_value": 5, "nodata": 6, "nodatavals": (7,)}, {}, (5,)),
+        ("int16", {"nodata": 6, "nodatavals": (7,)}, {}, (6,)),
+        ("int16", {"_FillValue": None, "nodata": 6}, {}, (6,)),
+        ("float32", {"_FillValue": np.nan, "nodata": 0}, {}, ()),
+        # Out of the range, with a fraction, or by a rounding in the range.
+        ("uint8", {"_FillValue": 256}, {}, ()),
+        ("uint8", {"_FillValue": 254.5}, {}, ()),
+        ("uint8", {"_FillValue": 255.0}, {}, (255,)),
+        ("int32", {"_FillValue": np.inf}, {}, ()),
+        ("int64", {"_FillValue": 2**53 + 1}, {}, (2**53 + 1,)),
+        ("int64", {"_FillValue": "-9223372036854775808"}, {}, (-(2**63),)),
+        ("int64", {"_FillValue": 9.223372036854775807e18}, {}, (2**63 - 1,)),
+        ("uint64", {"_FillValue": "18446744073709551615"}, {}, (2**64 - 1,)),
+        ("uint64", {"_FillValue": 1.8446744073709552e19}, {}, (2**64 - 1,)),
+        ("uint64", {"_FillValue": 10**400}, {}, ()),
+        ("float16", {"_FillValue": -99999}, {}, ()),
+        ("float32", {"_FillValue": 1e300}, {}, ()),
+        ("float32", {"_FillValue": 10**400}, {}, ()),
+        ("float32", {"_FillValue": "-3.4028234663852886e+38"}, {}, (float(np.finfo("f4").min),)),
+        ("float32", {"_FillValue": -9999.9}, {}, (float(np.float32(-9999.9)),)),
+        ("float32", {"_FillValue": "-inf"}, {}, (-np.inf,)),
+        # Unsigned integers in signed types, and the other way round.
+        ("int8", {"_FillValue": 255, "_Unsigned": "true"}, {}, (-1,)),
+        ("int8", {"_FillValue": -1, "_Unsigned": "true"}, {}, (-1,)),
+        ("uint8", {"_FillValue": np.int8(-1)}, {"_Unsigned": "true"}, (255,)),
+        ("uint8", {"_FillValue": -1}, {}, ()),
+        ("uint8", {"_FillValue": -1000, "_Unsigned": "false"}, {}, ()),
+        # Raw values are compared, whatever scales them later; a valid range masks nothing.
+        ("int16", {"_FillValue": -1, "scale_factor": 0.1, "add_offset": -1.0}, {}, (-1,)),
+        ("int16", {"valid_min": 0, "valid_max": 9, "valid_range": [0, 9]}, {}, ()),
+        # The encoding counts for integers that are not scaled, and never for floats.
+        ("int16", {}, {"_FillValue": -1}, (-1,)),
+        ("int16", {}, {"missing_value": np.int16(-1)}, (-1,)),
+        ("int16", {"nodata": 0}, {"_FillValue": -1}, (-1,)),
+        ("int16", {"_FillValue": 0}, {"_FillValue": -1}, (0,)),
+        ("uint8", {}, {"fill_value": np.uint8(0)}, ()),  # of Zarr's unwritten chunks
+        ("int16", {}, {"_FillValue": -1, "scale_factor": 2}, ()),
+        ("float32", {}, {"_FillValue": -1}, ()),
+        ("float32", {"nodata": -1}, {"_FillValue": -1, "dtype": "float32"}, ()),
+        ("float32", {"nodata": 0}, {"scale_factor": 0.1, "dtype": "int16"}, ()),
+        ("float32", {"nodata": -1}, {"_FillValue": -1}, (-1.0,)),  # odc-geo notes both
+        ("float32", {"_FillValue": -1}, {"_FillValue": -2, "dtype": "float32"}, (-1.0,)),
+    ],
+)
+def test_what_decides(dtype, attrs, encoding, expected):
+    assert band_nodata(band_of(dtype, attrs, encoding), "b") == expected
+
+
+def test_values_of_several_bands():
+    values = np.arange(12, dtype="uint8").reshape(3, 2, 2)
+    image = raster({"b": np.zeros((2, 2), "uint8")}).b.expand_dims(band=3).copy(data=values)
+    for name in ("nodatavals", "nodata", "_FillValue"):
+        noted = image.assign_attrs({name: (1, 5, None)})
+        dataset = xee_tf.bands.image_dataset(noted)
+        assert [band_nodata(dataset[band], band) for band in dataset] == [(1,), (5,), ()]
+    noted = image.assign_coords(band=[1, 2, 3]).assign_attrs(nodatavals=[1, 5, 9])
+    two = xee_tf.bands.image_dataset(noted.isel(band=slice(1, 3)))
+    assert [band_nodata(band, str(name)) for name, band in two.items()] == [(5,), (9,)]
+    assert band_nodata(noted.sel(band=2), "b") == (5,)
+    assert band_nodata(image.assign_attrs(missing_value=[1, 5, 9]), "b") == (1, 5, 9)
+    assert band_nodata(image.assign_attrs(nodatavals=[7, 7, 7]), "b") == (7,)
+    with pytest.raises(
+        OptionError, match=r"Band 'b' has attrs\['nodatavals'\] = \[1, 5, 9\], and it is unclear"
+    ):
+        band_nodata(noted.isel(band=1, drop=True), "b")
+
+
+def test_nodata_that_is_only_set():
+    band = band_of("uint8")
+    band.rio.set_nodata(3)
+    assert band_nodata(xee_tf.bands.image_dataset(band)["b"], "b") == (3,)
+
+
+@given(
+    st.sampled_from([*INTEGERS, *FLOATS]),
+    st.lists(st.integers(-(2**64), 2**65) | st.floats() | st.integers(-130, 260), max_size=3),
+    st.data(),
+)
+@settings(max_examples=200)
+def test_any_values_mask_their_equals(dtype, noted, data):
+    """The oracle compares the exact values that the type holds, one by one."""
+    kind = np.dtype(dtype)
+    limits = np.iinfo(kind) if kind.kind in "iu" else None
+    near = [n for n in noted if limits and n == n and abs(n) < 2**70 and limits.min <= n <= limits.max]
+    with np.errstate(over="ignore"):
+        values = np.array([0, 1, 100, *map(int, near)], kind)
+        if limits is None:
+            values = np.array([0, 1, np.nan, np.inf, *(kind.type(float(n)) for n in noted)], kind)
+    rule = PlaneRule(0, 0, 0, band_nodata(band_of(dtype, {"missing_value": noted}), "b"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = rule.masked(values)
+
+    def masks(value, number):
+        if limits is not None:
+            whole = float(number).is_integer() if isinstance(number, float) else True
+            high = number == float(limits.max) and limits.bits == 64 and isinstance(number, float)
+            return whole and int(value) == (int(limits.max) if high else int(number))
+        with np.errstate(over="ignore"):
+            held = kind.type(float(number))
+        return bool(value == held) and not (np.isinf(held) and math.isfinite(number))
+
+    expected = [value != value or any(masks(value, number) for number in noted) for value in values]
+    np.testing.assert_array_equal(np.zeros(len(values), bool) if found is None else found, expected)
+
+
+# -- Through files and arithmetic ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory):
+    """A band with two masked pixels in a GeoTIFF, a NetCDF file and a Zarr, scaled in none of them."""
+    folder = tmp_path_factory.mktemp("counts")
+    values = np.arange(64, dtype="int16").reshape(8, 8)
+    values[1, 2] = values[5, 6] = -32768
+    scene = raster({"b": values}).rio.write_crs(32633)
+    scene["b"].encoding["_FillValue"] = np.int16(-32768)
+    scene.to_netcdf(folder / "counts.nc", engine="h5netcdf")
+    scene.to_zarr(folder / "counts.zarr", consolidated=False)
+    scene.b.drop_encoding().rio.write_nodata(-32768).rio.write_crs(32633).rio.to_raster(folder / "counts.tif")
+    return folder, values == -32768
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+@pytest.mark.parametrize("suffix", ["nc", "zarr", "tif", "engine"])
+def test_files_keep_their_masks(counts, tmp_path, suffix, decoded):
+    folder, masked = counts
+    if suffix == "tif":
+        image = rioxarray.open_rasterio(folder / "counts.tif", masked=decoded, chunks=4)
+    elif suffix == "engine":
+        path = folder / "counts.tif"
+        image = xr.open_dataset(path, engine="rasterio", mask_and_scale=decoded).isel(band=0, drop=True)
+    else:
+        options = {"mask_and_scale": decoded, "decode_coords": "all"}
+        engine = "zarr" if suffix == "zarr" else "h5netcdf"
+        image = xr.open_dataset(
+            folder / f"counts.{suffix}",
+            engine=engine,
+            **options,
+            **({"consolidated": False} if suffix == "zarr" else {}),
+        )
+    model = xee_tf.Model.from_function(lambda t: t[..., 0] * 0.5, input_tile_size=4, output_bands=["p"])
+    predicted = model.predict_image(image, merge=False).p
+    np.testing.assert_array_equal(np.isnan(predicted), masked)
+    image.tfexport(tmp_path / "scene", patch_dimensions=8, default_value=777)
+    band = next(iter(xee_tf.open_image(f"{tmp_path}/scene-mixer.json").data_vars.values()))
+    np.testing.assert_array_equal(band == 777, masked)
+
+
+def test_what_xarray_decoded_is_not_masked_again(tmp_path):
+    """Scaled, the fill value may be that of a valid pixel."""
+    raw = np.array([[0, 10], [20, 30]], "int16")
+    scene = raster({"b": raw}).rio.write_crs(32633)
+    scene["b"].attrs.update(_FillValue=np.int16(0), scale_factor=0.5, add_offset=-5.0, nodata=0)
+    scene.to_netcdf(tmp_path / "scaled.nc", engine="h5netcdf")
+    opened = xr.open_dataset(tmp_path / "scaled.nc", engine="h5netcdf", decode_coords="all")
+    np.testing.assert_array_equal(opened.b, [[np.nan, 0], [5, 10]])
+    assert band_nodata(opened.b, "b") == ()
+    filled = opened.b.fillna(1).astype("uint8")
+    assert band_nodata(filled, "b") == (0,)  # the attribute nodata outlives the encoding
+    assert band_nodata(filled.drop_attrs(), "b") == ()
+    raw = xr.open_dataset(tmp_path / "scaled.nc", engine="h5netcdf", mask_and_scale=False)
+    assert band_nodata(raw.b, "b") == (0,)
+
+
+def test_masks_are_inherited_where_they_can_be(tmp_path):
+    scene = raster({"b": np.linspace(0, 1, 64, dtype="float32").reshape(8, 8)})
+    scene["b"].attrs["_FillValue"] = np.float32(-99999)
+    scene["b"].values[2, 3] = -99999
+    with xr.set_options(keep_attrs=True):
+        scene["flag"] = scene["b"] > 0.5
+        scene["kind"] = scene["flag"].astype("uint8")
+        scene["scaled"] = (scene["b"].where(scene["b"] > 0, 0) * 1000).astype("int16")
+    with pytest.warns(UserWarning, match=r"written as 1 in 'flag' \(bool\)\."):
+        scene.tfexport(tmp_path / "scene", patch_dimensions=8, default_value=9)
+    found = xee_tf.open_image(f"{tmp_path}/scene-mixer.json").load()
+    assert (found.b == 9).sum() == 1
+    np.testing.assert_array_equal(found.flag, scene.b > 0.5)
+    np.testing.assert_array_equal(found.kind, scene.b > 0.5)
+    assert not (found.scaled == 9).any()
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS, "bool"])
+def test_bands_of_every_type_are_masked_everywhere(tmp_path, dtype):
+    """By nodata, and by a mask that is chunked otherwise; exports, tables and predictions agree."""
+    values = np.random.default_rng(1).integers(0, 2 if dtype == "bool" else 9, (8, 8)).astype(dtype)
+    scene = raster({"b": values})
+    absent = np.zeros((8, 8), bool)
+    if dtype != "bool":
+        scene["b"].attrs["missing_value"] = 7
+        absent = values == 7
+    cloud = scene.b.copy(data=np.indices((8, 8)).sum(0) % 5 == 0).drop_attrs().chunk(y=3, x=5)
+    chunked = scene.chunk(y=4, x=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Band 'b' is")  # 32 and 64 bits as float32
+        chunked.tfexport(tmp_path / "scene", patch_dimensions=4, default_value=1, mask=cloud)
+    found = xee_tf.open_image(f"{tmp_path}/scene-mixer.json").b.values
+    np.testing.assert_array_equal(found, np.where(absent | cloud.values, 1, values))
+
+    xee_tf.sample_table(chunked, None, tmp_path / "table", geometry=None, drop_nulls=False)
+    table = xee_tf.open_table(f"{tmp_path}/table.tfrecord.gz")
+    np.testing.assert_array_equal(table["b"], np.where(absent, np.nan, values.astype("f4")).ravel())
+
+    model = xee_tf.Model.from_function(
+        lambda tile: tile[..., 0].astype("float64"), input_tile_size=4, output_bands={"p": "float64"}
+    )
+    predicted = model.predict_image(chunked, merge=False).p
+    np.testing.assert_array_equal(predicted, np.where(absent, np.nan, values.astype("f8")))
+
+
+# -- Defaults ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "default", "stands"),
+    [
+        *(("uint8", -9999, 0), ("uint8", 256, 255), ("int8", 0.5, 0), ("bool", -1, 0), ("bool", 2, 1)),
+        *(("int16", -1e9, -32768), ("float32", 1e300, float(np.finfo("f4").max))),
+    ],
+)
+def test_a_default_that_a_band_cannot_hold_warns_once(tmp_path, dtype, default, stands):
+    scene = raster({"b": np.ones((8, 8), dtype), "f": np.ones((8, 8), "float64")})
+    mask = scene.f.copy(data=np.eye(8, dtype=bool))
+    with pytest.warns(UserWarning, match="default_value") as caught:
+        scene.tfexport(tmp_path / "scene", patch_dimensions=4, default_value=default, mask=mask)
+    assert len(caught) == 1
+    assert f"{stands:.15g} in 'b' ({dtype})" in str(caught[0].message)
+    found = xee_tf.open_image(f"{tmp_path}/scene-mixer.json")
+    assert set(found.b.values[mask]) == {np.float32(stands)}
+    plan = scene.tfexport.plan(patch_dimensions=4, default_value=default)
+    assert plan.warnings == (str(caught[0].message),)
+
+
+def test_a_default_that_bands_hold_is_silent():
+    scene = raster({"b": np.ones((8, 8), "int16"), "f": np.ones((8, 8), "float32")})
+    assert scene.tfexport.plan(patch_dimensions=4, default_value=-9999).warnings == ()
+    assert scene[["f"]].tfexport.plan(patch_dimensions=4, default_value=-9999.9).warnings == ()
+    with pytest.raises(OptionError, match="default_value must be a finite number"):
+        scene.tfexport.plan(patch_dimensions=4, default_value=10**400)
+
+
+# -- Predictions ---------------------------------------------------------------------------------------
+
+
+def ranged(low, high):
+    return {"type": {"precision": "int", "min": low, "max": high}}
+
+
+def classes(output, value=None):
+    """A model that gives its band, or one value, as an output of a type."""
+    return xee_tf.Model.from_function(
+        lambda tile: tile[..., 0] if value is None else np.full(tile.shape[:-1], value),
+        input_tile_size=4,
+        output_bands={"c": output},
+    )
+
+
+@given(st.sampled_from(INTEGERS), st.data())
+def test_fills_are_outside_declared_ranges(dtype, data):
+    limits = np.iinfo(dtype)
+    ends = st.sampled_from([int(limits.min), int(limits.max), 0]) | st.integers(
+        int(limits.min), int(limits.max)
+    )
+    low, high = sorted((data.draw(ends), data.draw(ends)))
+    kind, fill = fill_outside(np.dtype(dtype), (low, high))
+    assert np.iinfo(kind).min <= fill <= np.iinfo(kind).max
+    assert kind.itemsize >= np.dtype(dtype).itemsize
+    whole = (low, high) == (limits.min, limits.max)
+    assert (not low <= fill <= high) or (whole and kind.itemsize == 8)
+    assert (kind == np.dtype(dtype)) or whole
+    assert fill_outside(np.dtype(dtype), None) == (
+        np.dtype(dtype),
+        limits.max if dtype[0] == "u" else limits.min,
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "fill"),
+    [
+        (0, 9, "uint8", 255),
+        (0, 255, "uint16", 65535),
+        (1, 255, "uint8", 0),
+        (-128, 127, "int16", -32768),
+        (-128, 5, "int8", 127),
+        (0, 65535, "uint32", 2**32 - 1),
+        (None, None, "int32", -(2**31)),
+    ],
+)
+def test_every_value_of_a_declared_range_stays_valid(tmp_path, low, high, dtype, fill):
+    """In memory, in a GeoTIFF and in a Zarr; what is beyond the range becomes its nearest end."""
+    ends = np.linspace(-70000 if low is None else low - 3, 70000 if high is None else high + 3, 64)
+    values = np.trunc(ends).reshape(8, 8)
+    values[2, 5] = values[7, 0] = np.nan
+    masked = np.isnan(values)
+    expected = values if low is None else np.clip(values, low, high)
+    scene = raster({"b": values}).rio.write_crs(32633)
+    model = classes({"type": {"precision": "int"}} if low is None else ranged(low, high))
+    predicted = model.predict_image(scene, merge=False).c
+    assert (predicted.dtype, predicted.rio.nodata, predicted.rio.nodata.dtype) == (dtype, fill, dtype)
+    np.testing.assert_array_equal(predicted, np.where(masked, fill, expected))
+    predicted.rio.to_raster(tmp_path / "c.tif")
+    with rasterio.open(tmp_path / "c.tif") as file:
+        found = file.read(1, masked=True)
+        np.testing.assert_array_equal(np.ma.getmaskarray(found), masked)
+        np.testing.assert_array_equal(found.data[~masked], expected[~masked])
+    xee_tf.predict_to_zarr(model, scene, tmp_path / "c.zarr")
+    found = xr.open_zarr(tmp_path / "c.zarr", consolidated=False).c
+    np.testing.assert_array_equal(found, np.where(masked, np.nan, expected))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_a_valid_fill_is_refused_whether_or_not_its_block_is_masked(tmp_path, monkeypatch, dtype, masked):
+    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+    limits = np.iinfo(dtype)
+    fill = int(limits.max if dtype[0] == "u" else limits.min)
+    values = np.ones((8, 8))
+    values[0, 0] = np.nan if masked else 1
+    values[6, 5] = fill  # of the last tile, alone
+    scene = raster({"b": values}).chunk(y=4, x=4)
+    model = classes(dtype)
+    with pytest.raises(PredictionError) as caught:
+        model.predict_image(scene, merge=False).c.load()
+    message = str(caught.value)
+    assert f"The model gives {fill} for 'c' in 1 pixels" in message
+    assert "the tile is that of row 1 and column 1" in message
+    assert ("declare the range" in message) == (limits.bits < 64)
+    other = {8: "int32", 16: "int32", 32: "int64", 64: "float64"}[limits.bits]
+    assert f"declare a wider type, output_bands={{'c': '{other}'}}" in message
+    found = classes(other).predict_image(scene, merge=False).c
+    assert found[6, 5] == float(fill)
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="marks masked pixels"):
+        xee_tf.predict_to_zarr(model, scene, tmp_path / "c.zarr")
+    done = xr.open_zarr(tmp_path / "c.zarr", consolidated=False, mask_and_scale=False).c
+    assert (done[:4, 4:] == 1).all()  # finished chunks remain
+
+
+def test_clamped_values_are_valid_too():
+    scene = raster({"b": np.full((4, 4), 300, "float32")})
+    with pytest.raises(PredictionError, match="The model gives 255 for 'c' in 16 pixels"):
+        classes("uint8").predict_image(scene, merge=False).c.load()
+    found = classes(ranged(0, 200)).predict_image(scene, merge=False).c
+    assert (found == 200).all()
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_where_nothing_can_be_masked_every_value_is_valid(tmp_path, dtype):
+    limits = np.iinfo(dtype)
+    values = np.full((8, 8), limits.max, dtype)
+    values[:4] = limits.min
+    scene = raster({"b": values}).rio.write_crs(32633)
+    predicted = classes(dtype).predict_image(scene, merge=False).c
+    assert (predicted.dtype, predicted.attrs, predicted.rio.nodata) == (dtype, {}, None)
+    np.testing.assert_array_equal(predicted, values)
+    predicted.to_zarr(tmp_path / "c.zarr", consolidated=False)
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "c.zarr", consolidated=False).c, values)
+    predicted.rio.to_raster(tmp_path / "c.tif")
+    with rasterio.open(tmp_path / "c.tif") as file:
+        assert file.read(1, masked=True).count() == 64
+    assert classes(ranged(0, 255)).predict_image(scene, merge=False).c.dtype == "uint8"
+
+
+@pytest.mark.parametrize("maskable", [True, False])
+def test_booleans_are_zero_one_or_masked(maskable):
+    values = np.random.default_rng(0).random((8, 8))
+    values[3, 4] = np.nan if maskable else 0
+    scene = raster({"b": values if maskable else (values * 100).astype("uint8")})
+    found = classes("bool", True).predict_image(scene, merge=False).c
+    assert (found.dtype, found.attrs) == ("uint8", {"_FillValue": 255} if maskable else {})
+    np.testing.assert_array_equal(found, np.where(np.isnan(values), 255, 1))
+
+
+def test_floats_note_nan_where_gdal_finds_it_and_arithmetic_drops_it(tmp_path):
+    values = np.random.default_rng(0).random((8, 8), "float32")
+    values[3, 4] = np.nan
+    scene = raster({"b": values}).rio.write_crs(32633)
+    predicted = classes("float32").predict_image(scene, merge=False).c
+    assert predicted.attrs == {}
+    assert np.isnan(predicted.rio.nodata)
+    predicted.rio.to_raster(tmp_path / "c.tif")
+    (predicted > 0.5).astype("uint8").rio.to_raster(tmp_path / "kind.tif")
+    with rasterio.open(tmp_path / "c.tif") as file:
+        assert file.read(1, masked=True).count() == 63
+    with rasterio.open(tmp_path / "kind.tif") as file:
+        assert file.read(1, masked=True).count() == 64
+
+
+def test_predictions_are_images_with_the_same_masks(tmp_path):
+    values = np.arange(64, dtype="float32").reshape(8, 8)
+    values[1, 1] = np.nan
+    first = classes(ranged(0, 99)).predict_image(raster({"b": values}), merge=False)
+    again = classes("float32").predict_image(first, merge=False).c
+    np.testing.assert_array_equal(again, values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ({"precision": "int", "min": 3}, (3, 2**31 - 1)),
+        ({"precision": "int", "maxValue": 9.0}, (-(2**31), 9)),
+        *(({"precision": "int"}, None), ({"precision": "float", "min": 0, "max": 1}, None), ("byte", None)),
+    ],
+)
+def test_ranges_of_pixel_types(kind, expected):
+    pixel_type(kind, "c")
+    assert pixel_range(kind, "c") == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [("0", 9, "must be numbers; got '0'"), (9, 0, "must not be above"), (0, True, "True")],
+)
+def test_ranges_that_are_none(low, high, words):
+    with pytest.raises(OptionError, match=words):
+        classes(ranged(low, high))
+
+
+# -- Reprojection --------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS, "bool"])
+def test_masks_survive_reprojection(dtype):
+    """The model's grid is that of the image: what is masked must be the same, whatever the types."""
+    values = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, (8, 8)).astype(dtype)
+    masked, attrs = np.zeros((8, 8), bool), {}
+    if dtype != "bool":
+        largest = (np.finfo if dtype in FLOATS else np.iinfo)(dtype).max
+        values[3, 4], values[5, 0] = largest, 77
+        attrs = {"_FillValue": largest, "missing_value": 77}
+        masked = (values == largest) | (values == 77)
+    scene = raster({"b": values}).rio.write_crs(32633)
+    scene["b"].attrs.update(attrs)
+    outputs = {"c": "uint64", "n": "int8", "h": "float16", "i": "int32", "f": "float32"}
+    model = xee_tf.Model.from_function(
+        lambda tile: dict.fromkeys(outputs, tile[..., 0] > 50),
+        input_tile_size=4,
+        output_bands=outputs,
+        proj=("EPSG:32633", (30, 0, 700_000, 0, -30, 5_000_000)),
+        fix_input_proj=True,
+    )
+    # rasterio silences its warnings in a way that threads disturb.
+    found = model.predict_image(scene, merge=False).compute(scheduler="sync")
+    for name, kind in outputs.items():
+        assert found[name].dtype == kind
+        absent = np.isnan(found[name]) if kind[0] == "f" else found[name] == found[name].rio.nodata
+        np.testing.assert_array_equal(absent, masked)
+        np.testing.assert_array_equal(found[name].values[~masked], values[~masked] > 50)
+
+
+# -- GeoTIFFs of several bands -------------------------------------------------------------------------
+
+
+def with_fill(kind, end):
+    fill = np.dtype(kind).type(getattr(np.iinfo(kind), end))
+    return xr.DataArray(np.zeros((1, 1), kind), dims=("y", "x"), attrs={"_FillValue": fill}, name="c")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(INTEGERS[:6]), st.sampled_from(["max", "min"])), min_size=1, max_size=4
+    )
+)
+@example([("uint8", "max"), ("uint8", "min")])
+@example([("uint16", "min"), ("int16", "max"), ("int8", "min")])
+@example([("uint64", "max"), ("uint8", "min")])
+def test_one_nodata_for_bands_of_several_types(bands):
+    made = [with_fill(*band) for band in bands]
+    dtype, nodata = _common_nodata(made)
+    assert nodata.dtype == dtype
+    for band in made:
+        limits = np.iinfo(band.dtype)
+        assert np.can_cast(band.dtype, dtype, "safe")
+        assert nodata == band.attrs["_FillValue"] or not limits.min <= int(nodata) <= limits.max
+
+
+def test_one_nodata_where_there_is_none():
+    assert _common_nodata([xr.DataArray(np.zeros(1, "uint8")), xr.DataArray(np.zeros(1, "int8"))]) == (
+        "int16",
+        None,
+    )
+    with pytest.raises(OptionError, match=r"every value of uint64 can be valid .* --output-bands c=int32"):
+        _common_nodata([with_fill("uint64", "max"), with_fill("uint64", "min")])
+
+
+def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):
+    import keras
+
+    values = np.arange(64, dtype="float32").reshape(8, 8) * 5
+    values[0, 1] = np.nan
+    raster({"b": values}).rio.write_crs(32633).b.rio.to_raster(tmp_path / "b.tif")
+    pixels = keras.Input((4, 4, 1))
+    both = keras.layers.Concatenate()([pixels, pixels])
+    keras.Model(pixels, both).save(tmp_path / "m.keras")
+    arguments = ["predict", tmp_path / "m.keras", tmp_path / "b.tif", tmp_path / "p.tif"]
+    assert main([*map(str, arguments), "--output-bands", "big=int16", "small=int32"]) == 0
+    with rasterio.open(tmp_path / "p.tif") as file:
+        for number in (1, 2):
+            found = file.read(number, masked=True)
+            assert found.count() == 63
+            np.testing.assert_array_equal(found.data[~found.mask], values[~found.mask])
+
+
+# -- Uploads -------------------------------------------------------------------------------------------
+
+
+def test_uploads_mark_nan_and_nothing_else(tmp_path):
+    values = np.random.default_rng(0).random((8, 8), "float32")
+    scene = raster({"b": values})
+    scene.tfexport(tmp_path / "scene", patch_dimensions=4)
+    mixer = xee_tf.Mixer.read(tmp_path / "scene-mixer.json")
+    predicted = values.copy()
+    predicted[2, 3], predicted[5, 5] = np.nan, 254.6
+    with xee_tf.PredictionWriter(tmp_path / "p.tfrecord", mixer) as writer:
+        tiles = predicted.reshape(2, 4, 2, 4).swapaxes(1, 2).reshape(4, 4, 4)
+        writer.write(tiles)
+    for name in ("p.tif", "p.zarr"):
+        xee_tf.upload_image(tmp_path / "p.tfrecord", mixer, tmp_path / name, nodata=-9999)
+        with pytest.raises(RecordError, match=r"254.6.*, which uint8 rounds to 255, the value that marks"):
+            xee_tf.upload_image(
+                tmp_path / "p.tfrecord", mixer, tmp_path / f"u{name}", nodata=255, dtype="uint8"
+            )
+        xee_tf.upload_image(
+            tmp_path / "p.tfrecord", mixer, tmp_path / f"i{name}", nodata=2**31 - 1, dtype="int32"
+        )
+    with rasterio.open(tmp_path / "p.tif") as floats, rasterio.open(tmp_path / "ip.tif") as integers:
+        for file, nodata in ((floats, -9999), (integers, 2**31 - 1)):
+            found = file.read(1, masked=True)
+            np.testing.assert_array_equal(np.ma.getmaskarray(found), np.isnan(predicted))
+            assert found.data[2, 3] == nodata
