@@ -258,8 +258,8 @@ def _polygons(
             f"{describe_crs(georef.crs)}.{hint}"
         )
     warnings.warn(
-        f"{len(empty)} of {len(shapes)} polygons cover {lack} and give no row, the first in "
-        f"{_row(labels, min(empty)).lower()}.{hint}",
+        f"{len(empty)} of {len(shapes)} polygons cover {lack} and give no row; the first one is "
+        f"{_row(labels, min(empty))}.{hint}",
         UserWarning,
         stacklevel=4,
     )
