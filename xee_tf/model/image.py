@@ -20,7 +20,7 @@ from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
-from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, raster_variables
+from xee_tf.georef.conventions import name_dims, raster_variables
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.model.augment import SPREAD
 from xee_tf.model.calling import TileCaller, tile_caller
@@ -155,13 +155,12 @@ def predict_image(
             "with output_bands, or say merge=False."
         )
     variables = {name: predicted[name].variable for name in predicted.data_vars}
-    mapping = next(iter(grid_mappings(dataset, georef.x_dim, georef.y_dim)), None)
-    if mapping is None:  # the image says otherwise where it lies
-        dataset = dataset.assign_coords({GRID_MAPPING: predicted[GRID_MAPPING].variable})
-    for variable in variables.values():
-        variable.encoding["grid_mapping"] = mapping or GRID_MAPPING
-    merged = dataset.assign(variables)
-    return merged if merge else merged[list(variables)]
+    # The image may lie elsewhere than its own coordinates and attributes say: crs=, transform=, units.
+    merged = write_georef(dataset.assign(variables), georef, georef.x_dim, georef.y_dim)
+    if merge:
+        return merged
+    alone = merged[list(variables)].drop_attrs(deep=False)
+    return name_dims(alone, georef.x_dim, georef.y_dim)
 
 
 @dataclass(frozen=True)
