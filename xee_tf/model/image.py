@@ -140,7 +140,7 @@ def predict_image(
     predicted = _predict(caller, bands, outputs, source, place, blend, skip_masked, augment is not None)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and output_grid == "image":
-        predicted = from_projection(predicted, georef, resampling)
+        predicted = from_projection(predicted, place, georef, resampling)
         own_grid = False
     if own_grid:
         if merge:
