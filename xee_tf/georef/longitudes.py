@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-__all__ = ["full_turn", "unwrap_rings", "wrap_longitude"]
+__all__ = ["BESIDE", "cut_apart", "edges_of_projection", "full_turn", "unwrap_rings", "wrap_longitude"]
+
+BESIDE = 1e-9
+"""How many degrees beside the edge of a projection a geometry is cut: on it, a point has two places."""
 
 Points = NDArray[np.float64]
 
@@ -96,3 +101,49 @@ def _unwrap(points: Points, turn: float) -> Points:
     if (points[0] == points[-1]).all() and abs(shifts[-1]) > turn / 2:
         return points
     return points + np.column_stack([[0.0, *shifts], np.zeros(len(points))])
+
+
+def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[float]:
+    """Longitudes in a geographic CRS along which a projection may cut the globe open.
+
+    Empty if `geographic` is not geographic, or if `projected` is.
+
+    Examples
+    --------
+    >>> edges_of_projection(pyproj.CRS("EPSG:4326"), pyproj.CRS("EPSG:3857"))
+    [-540.0, -180.0, 180.0, 540.0]
+    """
+    turn = full_turn(geographic)
+    if turn is None or projected.is_geographic:
+        return []
+    plain = projected.source_crs if projected.is_bound and projected.source_crs else projected
+    parameters = plain.coordinate_operation.params if plain.coordinate_operation else []
+    origins = {float(p.value) for p in parameters if p.name.lower().startswith("longitude")}
+    opposite = {(origin + turn / 2) % turn for origin in {0.0, *origins}}
+    return sorted(edge + turn * times for edge in opposite for times in (-2, -1, 0, 1))
+
+
+def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
+    """A geometry without a thin strip along some longitudes, in parts that do not cross them.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> [part.bounds for part in cut_apart(shapely.box(170, 0, 190, 5), [180.0]).geoms]
+    [(170.0, 0.0, 179.999999999, 5.0), (180.000000001, 0.0, 190.0, 5.0)]
+    """
+    from shapely import GeometryCollection, MultiPolygon, clip_by_rect
+
+    left, bottom, right, top = geometry.bounds
+    inner = [edge for edge in edges if left < edge < right]
+    if not inner:
+        return geometry
+    parts = [
+        clip_by_rect(geometry, first + BESIDE, bottom - 1, last - BESIDE, top + 1)
+        for first, last in pairwise([left - 1, *inner, right + 1])
+    ]
+    if geometry.geom_type in ("Polygon", "MultiPolygon"):
+        return MultiPolygon(
+            [part for cut in parts for part in getattr(cut, "geoms", [cut]) if part.geom_type == "Polygon"]
+        )
+    return GeometryCollection(parts)

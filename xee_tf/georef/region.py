@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Size, Window
 from xee_tf.georef.crs import describe_crs, read_crs, same_crs
-from xee_tf.georef.longitudes import full_turn, unwrap_rings
+from xee_tf.georef.longitudes import BESIDE, cut_apart, edges_of_projection, full_turn, unwrap_rings
 from xee_tf.georef.reference import GeoRef
 
 __all__ = ["region_window"]
@@ -25,7 +24,6 @@ __all__ = ["region_window"]
 _SLACK = 1e-6  # pixels: a box that ends on a pixel's edge does not reach into the next one
 _PIECES = 1024  # an outline is cut into pieces of this part of its extent: straight lines bend elsewhere
 _TORN = 20  # times the usual distance of two points of an outline: between them is the edge of a projection
-_BESIDE = 1e-9  # degrees beside such an edge
 _BORDER = 8192  # points along a side of the raster, at most
 
 _MEND = "Give one that pyproj understands, for example region_crs='EPSG:4326'."
@@ -260,7 +258,7 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
     longest = max(right - left, top - bottom) / _PIECES
     transformer = pyproj.Transformer.from_crs(crs, georef.crs, always_xy=True)
     turn = full_turn(georef.crs)
-    for part in _simple_parts(_cut_apart(shape, _cuts(crs, georef))):
+    for part in _simple_parts(cut_apart(shape, edges_of_projection(crs, georef.crs))):
         outline = get_coordinates(segmentize(part, longest) if longest else part)
         moved = np.column_stack(transformer.transform(outline[:, 0], outline[:, 1]))
         moved = moved[np.isfinite(moved).all(axis=1)]  # what lies nowhere is left out
@@ -275,40 +273,13 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
         yield moved
 
 
-def _cuts(crs: pyproj.CRS, georef: GeoRef) -> list[float]:
-    """Longitudes along which the projection of a raster may cut the globe open, of a region in degrees."""
-    turn = full_turn(crs)
-    if turn is None or full_turn(georef.crs) is not None:
-        return []
-    plain = georef.crs.source_crs if georef.crs.is_bound and georef.crs.source_crs else georef.crs
-    parameters = plain.coordinate_operation.params if plain.coordinate_operation else []
-    origins = {p.value for p in parameters if p.name.lower().startswith("longitude")}
-    opposite = {(origin + turn / 2) % turn for origin in {0.0, *origins}}
-    return sorted(cut + turn * times for cut in opposite for times in (-2, -1, 0, 1))
-
-
-def _cut_apart(shape: Any, cuts: Sequence[float]) -> Any:
-    """The parts of a shape between some longitudes."""
-    from shapely import GeometryCollection, clip_by_rect
-
-    left, bottom, right, top = shape.bounds
-    inner = [cut for cut in cuts if left < cut < right]
-    if not inner:
-        return shape
-    edges = [left - 1, *inner, right + 1]
-    parts = [
-        clip_by_rect(shape, first + _BESIDE, bottom - 1, last - _BESIDE, top + 1) for first, last in pairwise(edges)
-    ]
-    return GeometryCollection(parts)
-
-
 def _crosses(shape: Any, cuts: Sequence[float]) -> bool:
     """Whether a shape has parts that end at both sides of one of these longitudes."""
-    bounds = [part.bounds for part in _simple_parts(_cut_apart(shape, cuts))]
+    bounds = [part.bounds for part in _simple_parts(cut_apart(shape, cuts))]
     west, east = ([box[side] for box in bounds] for side in (2, 0))
     return any(
-        any(abs(a - cut) < 2 * _BESIDE for a in west)
-        and any(abs((b - cut + 180) % 360 - 180) < 2 * _BESIDE for b in east)
+        any(abs(a - cut) < 2 * BESIDE for a in west)
+        and any(abs((b - cut + 180) % 360 - 180) < 2 * BESIDE for b in east)
         for cut in cuts
     )
 
@@ -383,7 +354,7 @@ def _window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
         max(min(span.left for span in spans), 0),
         min(max(span.right for span in spans), width),
     )
-    _require_one_part(spans, window, shape, _crosses(shape, _cuts(crs, georef)), georef)
+    _require_one_part(spans, window, shape, _crosses(shape, edges_of_projection(crs, georef.crs)), georef)
     return window
 
 

@@ -6,12 +6,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pyproj
 import xarray as xr
 from xarray.core import indexing
 
 from xee_tf.errors import OptionError
 from xee_tf.georef import write_georef
+from xee_tf.georef.crs import read_crs
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer
@@ -174,7 +174,7 @@ def _locate_patches(dataset: xr.Dataset, reader: ImageReader) -> xr.Dataset:
     rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
     a, b, c, d, e, f = tuple(grid.affine)[:6]
-    crs = pyproj.CRS.from_user_input(grid.crs)
+    crs = read_crs(grid.crs, "the mixer")
     corner = "of the outer corner of the first stored pixel"
     coords = {
         "row": ("patch", rows, {"long_name": "row of patches"}),
