@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from xee_tf.errors import OptionError
+from xee_tf.georef.crs import read_crs
 from xee_tf.georef.reference import GridLike
 from xee_tf.storage import Location
 
@@ -42,7 +44,8 @@ def write_cog(
     Parameters
     ----------
     location : Location
-        It appears when it is complete.
+        It appears when it is complete. Where GeoTIFF has no keys for the CRS, GDAL's ``.aux.xml`` appears
+        beside it.
     arrays : mapping
         Bands (..., y, x) of one dtype; further dimensions in one chunk.
     names : mapping
@@ -62,6 +65,7 @@ def write_cog(
             f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
             "write a .zarr."
         )
+    crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     local = location.is_local
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,8 @@ def write_cog(
         "height": height,
         "count": count,
         "dtype": dtype,
-        "crs": rasterio.crs.CRS.from_user_input(grid.crs),
+        # Only WKT: of other texts GDAL opens files and addresses.
+        "crs": rasterio.crs.CRS.from_wkt(crs.to_wkt()),
         "transform": grid.affine,
         "nodata": nodata,
         "tiled": True,
@@ -109,13 +114,31 @@ def write_cog(
                 overview_resampling="nearest",
                 num_threads="all_cpus",
             )
-        if local:
-            Location(str(cog)).move(location)
-        else:
-            location.fs.put_file(str(cog), location.path)
+        _put_side_file(cog, location)
+        _put(cog, location)
     finally:
-        for leftover in (plain, cog):
+        for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
             leftover.unlink(missing_ok=True)
+
+
+def _put(file: Path, location: Location) -> None:
+    if location.is_local:
+        Location(str(file)).move(location)
+    else:
+        location.fs.put_file(str(file), location.path)
+
+
+def _put_side_file(cog: Path, location: Location) -> None:
+    """Put GDAL's ``.aux.xml`` beside the destination: a CRS for which GeoTIFF has no keys is only there.
+
+    One of a file that is replaced goes, because its CRS would overrule that of the new file.
+    """
+    side = cog.with_name(f"{cog.name}.aux.xml")
+    beside = location.with_suffix(".aux.xml")
+    if side.exists():
+        _put(side, beside)
+    elif beside.exists():
+        beside.remove()
 
 
 @dataclass(frozen=True)
