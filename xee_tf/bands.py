@@ -11,7 +11,14 @@ from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef import GeoRef, read_georef, same_grid
-from xee_tf.georef.conventions import STALE_ATTRS, Raster, grid_mappings, name_dims, raster_variables, spatial_dims
+from xee_tf.georef.conventions import (
+    STALE_ATTRS,
+    Raster,
+    grid_mappings,
+    name_dims,
+    raster_variables,
+    spatial_dims,
+)
 
 __all__ = ["add_bands", "image_dataset", "plane_array"]
 

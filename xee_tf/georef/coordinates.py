@@ -50,7 +50,9 @@ class Axis:
             return self
         step, edge = self.step * factor, self.edge * factor
         rounding = 4 * float(np.spacing(max(abs(step), abs(edge))))
-        return Axis(_shortest(step, 4 * float(np.spacing(abs(step)))), _shortest(edge, rounding), self.tolerance)
+        return Axis(
+            _shortest(step, 4 * float(np.spacing(abs(step)))), _shortest(edge, rounding), self.tolerance
+        )
 
 
 def fit_axis(values: Any, name: str, step: float | None = None) -> Axis:

@@ -22,7 +22,10 @@ _MODIS = f"+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={_MODIS_RADIUS} +units=m +no_def
 _KNOWN = {
     "SR-ORG:6974": ("MODIS Sinusoidal", _MODIS),  # certain: crs of Earth Engine's MODIS assets
     "SR-ORG:6842": ("MODIS Sinusoidal", _MODIS),  # certain: earlier entry of spatialreference.org
-    "SR-ORG:6965": ("MODIS Sinusoidal", _MODIS),  # certain: the same; Earth Engine has not been seen to use it
+    "SR-ORG:6965": (
+        "MODIS Sinusoidal",
+        _MODIS,
+    ),  # certain: the same; Earth Engine has not been seen to use it
     "SR-ORG:6627": ("Google Maps Mercator", "EPSG:3857"),  # certain: Earth Engine's guide to video exports
     "SR-ORG:6864": ("Web Mercator", "EPSG:3857"),  # certain as a name, rarely seen with Earth Engine
     "CRS84": ("", "OGC:CRS84"),  # as WMS and GeoJSON name it

@@ -373,7 +373,9 @@ def _require_one_part(
         return
     boxes = []
     for first, last in ((window.left, int(between[0])), (int(between[-1]) + 1, window.right)):
-        corners = [georef.affine @ (column, row) for column in (first, last) for row in (window.top, window.bottom)]
+        corners = [
+            georef.affine @ (column, row) for column in (first, last) for row in (window.top, window.bottom)
+        ]
         xs, ys = zip(*corners, strict=True)
         boxes.append(_numbers((min(xs), min(ys), max(xs), max(ys))))
     raise OptionError(

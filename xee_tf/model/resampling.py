@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,16 +15,19 @@ from affine import Affine
 from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
-from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
 from xee_tf.georef.crs import describe_crs, read_crs
+from xee_tf.georef.longitudes import full_turn
 from xee_tf.model.projection import Projection
+from xee_tf.model.warping import warp
 
 __all__ = ["Resampling", "from_projection", "to_projection"]
 
 Resampling = Literal["nearest", "bilinear"]
 
 _MANY = 4  # times as many pixels as the image has: worth a warning
-_EDGE = 21  # points along each edge of the image that are projected
+_CHUNK = 1024  # pixels, of what is not chunked
+_EDGE = 101  # points along each edge of the image that are projected
 
 
 def to_projection(
@@ -76,22 +78,24 @@ def from_projection(
 
 def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: str) -> xr.Dataset:
     """Bands at `source` resampled to `target`, with the names and the order of their dimensions."""
-    import odc.geo.xr  # takes its time, and most predictions need none of it
-    from odc.geo.geobox import GeoBox
-
-    dims = {name: band.dims for name, band in image.data_vars.items()}
-    # odc-geo finds places and dimensions by rules of its own, and takes y and x next to each other only.
-    plain = image.drop_vars([name for name in (source.x_dim, source.y_dim) if name in image.coords])
-    plain = plain.rename({old: new for old, new in ((source.y_dim, "y"), (source.x_dim, "x")) if old != new})
-    plain = write_georef(plain.transpose(..., "y", "x"), replace(source, x_dim="x", y_dim="y"))
-    box = GeoBox(target.shape.shape, target.affine, target.crs.to_wkt())
-    result: xr.Dataset = odc.geo.xr.xr_reproject(plain, box, resampling=resampling)
-    y, x = result.odc.spatial_dims
-    result = result.drop_vars(["spatial_ref", y, x], errors="ignore").rename(
-        {y: target.y_dim, x: target.x_dim}
-    )
-    ordered = {name: result[name].transpose(*dims[name]) for name in result.data_vars}
-    return write_georef(xr.Dataset(ordered), target, target.x_dim, target.y_dim)
+    spatial = (source.y_dim, source.x_dim)
+    variables = {}
+    for name, band in image.data_vars.items():
+        plane = band.variable.transpose(..., *spatial)
+        array = (plane if plane.chunks is not None else plane.chunk(dict.fromkeys(spatial, _CHUNK))).data
+        nodata = band.rio.nodata
+        fill = (math.nan if band.dtype.kind == "f" else 0) if nodata is None else nodata
+        warped = warp(array, source, target, resampling=resampling, fill=fill)
+        encoding = {key: band.encoding[key] for key in ("_FillValue",) if key in band.encoding}
+        variable = xr.Variable((*plane.dims[:-2], target.y_dim, target.x_dim), warped, band.attrs, encoding)
+        names = dict(zip(spatial, (target.y_dim, target.x_dim), strict=True))
+        variables[name] = variable.transpose(*(names.get(str(dim), dim) for dim in band.dims))
+    coords = {
+        name: coord.variable
+        for name, coord in image.coords.items()
+        if name != GRID_MAPPING and not {*spatial} & {*map(str, coord.dims)}
+    }
+    return write_georef(xr.Dataset(variables, coords), target, target.x_dim, target.y_dim)
 
 
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
@@ -109,25 +113,27 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     outline = _outline(width, height)
     x, y = transformer.transform(*image @ outline)
     _require_finite(georef, crs, outline, np.isfinite(x) & np.isfinite(y))
-    if (turn := _full_turn(crs)) is not None:
+    if (turn := full_turn(crs)) is not None:
         x = np.unwrap(x, period=turn)  # across 180 degrees on the short side
         if abs(x[-1] - x[0]) > turn / 2:  # around a pole
             y = np.append(y, math.copysign(turn / 4, y.mean()))
             x = np.linspace(-turn / 2, turn / 2, y.size)
+
+    def project(at: Any) -> Any:
+        return transformer.transform(*image @ at)
+
+    torn = _torn_ends(outline, project) if turn is None else None
+    if torn is not None:  # its ends lie on the edge of the projection, between two points of the outline
+        x, y = np.concatenate([(x, y), project(torn)], axis=1)
     columns, rows = inverse @ (x, y)
     left, top = math.floor(columns.min() + 1e-6), math.floor(rows.min() + 1e-6)
     right, bottom = math.ceil(columns.max() - 1e-6), math.ceil(rows.max() - 1e-6)
     shape = Size(x=max(1, right - left), y=max(1, bottom - top))
     ratio = shape.pixels / georef.shape.pixels
-
-    def project(at: Any) -> Any:
-        return transformer.transform(*image @ at)
-
     # A raster of the whole globe is torn as well, but covers what lies between.
     if (
-        ratio > _MANY
-        and turn is None
-        and _is_torn(outline, project)
+        torn is not None
+        and ratio > _MANY
         and ratio > 3 * _pixels_of_a_pixel(georef.shape, lambda at: inverse @ project(at))
     ):
         raise GeoreferenceError(
@@ -140,19 +146,18 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
 
 
-def _is_torn(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> bool:
-    """Whether neighbouring points of an outline lie far apart however close together they are."""
-    points = np.column_stack(outline)
-    placed = np.column_stack(project(outline))
-    lengths = np.hypot(*np.diff(placed, axis=0).T)
-    at = int(np.argmax(lengths))
-    ends, longest = [points[at], points[at + 1]], lengths[at]
-    for _ in range(20):
-        three = np.array([ends[0], (ends[0] + ends[1]) / 2, ends[1]])
-        halves = np.hypot(*np.diff(np.column_stack(project(tuple(three.T))), axis=0).T)
-        half = int(np.argmax(halves))
-        ends = [three[half], three[half + 1]]
-    return bool(halves[half] > longest / 2)
+def _torn_ends(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> Any:
+    """Points of an outline that lie far apart in a projection however close together they are, (2, n), or None."""
+    first, last = (np.stack(outline)[:, part] for part in (slice(None, -1), slice(1, None)))
+    lengths = np.hypot(*(np.stack(project(last)) - project(first)))
+    for _ in range(30):
+        middle = (first + last) / 2
+        there = np.stack(project(middle))
+        is_first = np.hypot(*(there - project(first))) >= np.hypot(*(there - project(last)))
+        first, last = np.where(is_first, first, middle), np.where(is_first, middle, last)
+    torn = np.hypot(*(np.stack(project(last)) - project(first))) > lengths / 2
+    torn &= lengths > 0
+    return np.concatenate([first[:, torn], last[:, torn]], axis=1) if torn.any() else None
 
 
 def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Any], Any]) -> float:
@@ -161,15 +166,9 @@ def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Any], Any]) -> float:
     steps = ((0, 0), (1, 0), (0, 1))
     placed = (to_pixels((columns.ravel() + across, rows.ravel() + down)) for across, down in steps)
     (x, y), (x_right, y_right), (x_below, y_below) = placed
-    areas = (x_right - x) * (y_below - y) - (x_below - x) * (y_right - y)
-    return float(np.median(np.abs(areas)))
-
-
-def _full_turn(crs: pyproj.CRS) -> float | None:
-    """360 degrees in the unit of a geographic CRS."""
-    if not crs.is_geographic:
-        return None
-    return 2 * math.pi / float(crs.axis_info[0].unit_conversion_factor)
+    with np.errstate(invalid="ignore"):
+        areas = (x_right - x) * (y_below - y) - (x_below - x) * (y_right - y)
+    return float(np.nanmedian(np.abs(areas)))
 
 
 def _outline(width: int, height: int) -> tuple[Any, Any]:
