@@ -43,7 +43,8 @@ def wrap_longitude(degrees: Any) -> NDArray[np.float64]:
     """
     degrees = np.asarray(degrees, np.float64)
     outside = (degrees < -180) | (degrees > 180)
-    return np.where(outside, (degrees + 180) % 360 - 180, degrees)
+    wrapped: NDArray[np.float64] = np.where(outside, (degrees + 180) % 360 - 180, degrees)
+    return wrapped
 
 
 def unwrap_rings(geometry: Any, turn: float) -> Any:
@@ -100,7 +101,8 @@ def _unwrap(points: Points, turn: float) -> Points:
     shifts = np.cumsum(np.where(crossing, -np.sign(steps) * turn, 0.0))
     if (points[0] == points[-1]).all() and abs(shifts[-1]) > turn / 2:
         return points
-    return points + np.column_stack([[0.0, *shifts], np.zeros(len(points))])
+    unwrapped: Points = points + np.column_stack([[0.0, *shifts], np.zeros(len(points))])
+    return unwrapped
 
 
 def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[float]:

@@ -299,7 +299,7 @@ def _torn_apart(points: Points, georef: GeoRef) -> Iterator[Points]:
     if not steps.size:
         yield points
         return
-    left, bottom, right, top = georef.bounds
+    left, _, right, _ = georef.bounds
     far = max(_TORN * float(np.median(steps)), (right - left) / 4)
     yield from np.split(points, np.flatnonzero(steps > far) + 1)
 
@@ -380,8 +380,8 @@ def _require_one_part(
         boxes.append(_numbers((min(xs), min(ys), max(xs), max(ys))))
     raise OptionError(
         f"The region {_numbers(shape.bounds)} crosses the edge of the raster, which covers "
-        f"{_numbers(georef.bounds)} (left, bottom, right, top): it has a part at either side. Use each part by "
-        f"itself, in the raster's CRS region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
+        f"{_numbers(georef.bounds)} (left, bottom, right, top): it has a part at either side. Use each part "
+        f"by itself, in the raster's CRS region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
     )
 
 

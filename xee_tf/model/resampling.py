@@ -139,15 +139,18 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
         raise GeoreferenceError(
             f"The image has {width:,} x {height:,} pixels, and in the model's projection, "
             f"{describe_crs(crs)}, it spans {shape.x:,} x {shape.y:,} pixels, {ratio:,.0f} times as many: it "
-            "crosses the edge of that projection, usually at 180 degrees. Predict the parts on either side of "
-            "it separately, or use a projection that has no edge there."
+            "crosses the edge of that projection, usually at 180 degrees. Predict the parts on either side "
+            "of it separately, or use a projection that has no edge there."
         )
     affine = projection.affine @ Affine.translation(left, top)
     return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
 
 
 def _torn_ends(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> Any:
-    """Points of an outline that lie far apart in a projection however close together they are, (2, n), or None."""
+    """Points of an outline that lie far apart in a projection, however close together they are.
+
+    Of shape (2, points); None if there are none.
+    """
     first, last = (np.stack(outline)[:, part] for part in (slice(None, -1), slice(1, None)))
     lengths = np.hypot(*(np.stack(project(last)) - project(first)))
     for _ in range(30):
@@ -185,8 +188,8 @@ def _require_finite(georef: GeoRef, crs: pyproj.CRS, outline: tuple[Any, Any], f
     first = int(np.argmin(finite))
     x, y = georef.affine @ (float(outline[0][first]), float(outline[1][first]))
     raise GeoreferenceError(
-        f"{int((~finite).sum())} of {finite.size} points along the edges of the image have no coordinates in the "
-        f"model's projection, {describe_crs(crs)}: the first is ({x:.10g}, {y:.10g}) in "
+        f"{int((~finite).sum())} of {finite.size} points along the edges of the image have no coordinates in "
+        f"the model's projection, {describe_crs(crs)}: the first is ({x:.10g}, {y:.10g}) in "
         f"{describe_crs(georef.crs)}. Predict the part of the image that lies inside the projection, or use "
         "another projection."
     )

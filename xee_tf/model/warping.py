@@ -1,7 +1,7 @@
 """Chunked arrays warped from one grid to another, chunk by chunk.
 
-odc-geo warps Dask arrays too, but finds the chunks that belong together in longitudes of -180..180: for rasters
-of 0..360, and across 180 degrees, it finds none, and the result is empty.
+odc-geo warps Dask arrays too, but finds the chunks that belong together in longitudes of -180..180: for
+rasters of 0..360, and across 180 degrees, it finds none, and the result is empty.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
             block = Window(y, y + height, x, x + width)
             row.append(_block(array, source, target, block, to_source(block), resampling, fill))
         rows.append(row)
-    return da.block(rows)  # type: ignore[no-untyped-call]
+    return da.block(rows)
 
 
 def _block(

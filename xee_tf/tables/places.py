@@ -193,7 +193,8 @@ def _turned(points: Any, georef: GeoRef) -> Any:
             outside = ~((at >= 0) & (at < georef.shape.xy)).all(axis=1)
             moved = np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
             inside = ((moved >= 0) & (moved < georef.shape.xy)).all(axis=1)
-        at = np.where((outside & inside)[:, None], moved, at)
+        better = np.asarray(outside & inside)
+        at[better] = moved[better]
     return at
 
 
