@@ -261,7 +261,7 @@ def predicted(georef, projection, chunk=None, resampling="nearest"):
     image = image_of(georef)
     image = image.chunk(y=chunk, x=chunk) if chunk else image
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The image has|Dataset has no geotransform")
+        warnings.filterwarnings("ignore", "The image has")
         return model.predict_image(image, resampling=resampling).load()
 
 

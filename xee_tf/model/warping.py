@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, cast
 
 import dask.array as da
@@ -23,6 +24,8 @@ from xee_tf.georef.longitudes import full_turn
 
 __all__ = ["warp"]
 
+# rasterio changes the filters of warnings while it works, which threads share.
+_WARPING = Lock()
 _POINTS = 17  # along each side of a chunk, and in between, that are looked up in the source
 _SLACK = 3  # pixels more of the source, and as many again for each pixel of it that one of the target spans
 
@@ -157,15 +160,16 @@ class _Warp:
         dtype = np.dtype(np.float32) if values.dtype == np.float16 else values.dtype
         result = np.full((*values.shape[:-2], *self.size.shape), self.fill, dtype)
         for step in np.ndindex(*values.shape[:-2]):
-            reproject(
-                np.ascontiguousarray(values[step], dtype),
-                result[step],
-                src_transform=self.source,
-                src_crs=CRS.from_wkt(self.source_crs),
-                src_nodata=self.fill,
-                dst_transform=self.target,
-                dst_crs=CRS.from_wkt(self.target_crs),
-                dst_nodata=self.fill,
-                resampling=Resampling[self.resampling],
-            )
+            with _WARPING:
+                reproject(
+                    np.ascontiguousarray(values[step], dtype),
+                    result[step],
+                    src_transform=self.source,
+                    src_crs=CRS.from_wkt(self.source_crs),
+                    src_nodata=self.fill,
+                    dst_transform=self.target,
+                    dst_crs=CRS.from_wkt(self.target_crs),
+                    dst_nodata=self.fill,
+                    resampling=Resampling[self.resampling],
+                )
         return result.astype(values.dtype, copy=False)
