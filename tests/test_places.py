@@ -4,18 +4,21 @@ import numpy as np
 import odc.geo.xr
 import pyproj
 import pytest
+import rasterio
 import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+import xee_tf
 from tests.strategies import places
 from xee_tf import Model
 from xee_tf.bands import image_dataset
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.coordinates import gap
+from xee_tf.georef.crs import read_crs, same_crs
 
 SHAPE = (12, 18)
 AFFINE = Affine(250, 0, 400_000, 0, -250, 5_200_000)
@@ -202,3 +205,54 @@ def test_any_place_is_kept(place, merge):
     except ValueError:
         return  # doubles are too coarse for such pixels
     assert read_georef(MEAN.predict_image(image, merge=merge)) == georef
+
+
+@pytest.mark.parametrize(
+    "way", ["crs=", "crs= that overrules", "transform= that overrules", "crs= and transform="]
+)
+def test_bands_that_are_added_keep_the_place_that_was_given(way):
+    image, place = WAYS[way]()
+    for others in ((), (image.rename(b="c"),)):
+        added = xee_tf.add_bands(image, *others, **place)
+        assert read_georef(added) == read_georef(image, **place)
+    assert read_georef(added.c) == read_georef(added)
+
+
+# -- GeoTIFF -----------------------------------------------------------------------------------------
+
+PERSPECTIVE = "+proj=nsper +h=3000000 +lat_0=40 +lon_0=10"  # GeoTIFF has no keys for it
+
+
+def test_a_crs_that_geotiff_cannot_hold_is_kept_in_a_side_file(tmp_path):
+    kept, moved = (
+        bare(affine).tfexport(tmp_path / name, patch_dimensions=6, crs=crs).mixer
+        for name, affine, crs in (
+            ("kept", Affine(1000, 0, 0, 0, -1000, 0), PERSPECTIVE),
+            ("moved", AFFINE, "EPSG:32631"),
+        )
+    )
+    out = tmp_path / "out"
+    for mixer, crs, files in (
+        (kept, PERSPECTIVE, ["map.tif", "map.tif.aux.xml"]),
+        (moved, "EPSG:32631", ["map.tif"]),
+        (kept, PERSPECTIVE, ["map.tif", "map.tif.aux.xml"]),
+    ):
+        xee_tf.upload_image(None, mixer, out / "map.tif", if_exists="overwrite")
+        assert sorted(file.name for file in out.iterdir()) == files
+        with rasterio.open(out / "map.tif") as file:
+            assert same_crs(read_crs(file.crs), read_crs(crs))
+            assert file.transform.a == (1000 if crs == PERSPECTIVE else 250)
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1:9/crs", "{folder}/crs.wkt", "file://{folder}/crs.wkt"])
+def test_the_text_of_a_crs_is_no_address(tmp_path, text):
+    (tmp_path / "crs.wkt").write_text(pyproj.CRS(32631).to_wkt())
+    mixer = bare().tfexport(tmp_path / "s", patch_dimensions=6, crs=32631).mixer
+    path = tmp_path / "s-mixer.json"
+    path.write_text(path.read_text().replace("EPSG:32631", text.format(folder=tmp_path)))
+    with pytest.raises(xee_tf.XeeTFError, match="cannot be understood"):
+        xee_tf.upload_image(None, mixer, tmp_path / "map.tif")
+    with pytest.raises(xee_tf.XeeTFError, match="cannot be understood"):
+        xee_tf.open_image(mixer)
+    assert not list(tmp_path.glob("*.tif*"))
+    assert not list(tmp_path.glob(".*"))

@@ -10,7 +10,7 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
-from xee_tf.georef import GeoRef, read_georef, same_grid
+from xee_tf.georef import GeoRef, read_georef, same_grid, write_georef
 from xee_tf.georef.conventions import (
     STALE_ATTRS,
     Raster,
@@ -41,7 +41,7 @@ def add_bands(
         Images on the same grid, the names of their dimensions and their chunks being free. Of their
         coordinates those of further dimensions (time, ...) are taken over.
     crs, transform : optional
-        For images that do not say where they are, as in `xee_tf.georef.read_georef`.
+        For images that do not say where they are, as in `xee_tf.georef.read_georef`; the result has them.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def add_bands(
     ['B4', 'landcover']
     """
     result = image_dataset(image)
-    if not others:
+    if not others and crs is None and transform is None:
         return result
     georef = read_georef(result, crs, transform)
     added: dict[str, xr.Variable] = {}
@@ -79,7 +79,10 @@ def add_bands(
             for dim in added[name].dims:
                 if dim in band.coords and str(dim) not in (georef.x_dim, georef.y_dim):
                     _take_over(str(dim), band.coords[dim].variable, result, coords)
-    return name_dims(result.assign(added).assign_coords(coords), georef.x_dim, georef.y_dim)
+    result = result.assign(added).assign_coords(coords)
+    if crs is None and transform is None:
+        return name_dims(result, georef.x_dim, georef.y_dim)
+    return write_georef(result, georef, georef.x_dim, georef.y_dim)
 
 
 def image_dataset(image: Raster) -> xr.Dataset:

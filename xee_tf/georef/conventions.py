@@ -215,7 +215,7 @@ def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
         return None
     try:
         return pyproj.CRS.from_cf(dict(attrs))
-    except (KeyError, pyproj.exceptions.CRSError) as error:
+    except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
         raise GeoreferenceError(
             f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: {error}. "
             f"{MEND_CRS}"
