@@ -203,22 +203,37 @@ def _in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
     import shapely
 
     own_turn, turn = full_turn(own), full_turn(georef.crs)
-    if own_turn is not None:
-        edges = edges_of_projection(own, georef.crs)
-        geometries = np.array(
-            [cut_apart(unwrap_rings(geometry, own_turn), edges) for geometry in geometries], object
-        )
-    moved = shapely.transform(geometries, lambda points: _move(points, own, georef.crs))
     inverse: Any = ~georef.affine
 
     def to_pixels(points: Any, shift: float = 0.0) -> Any:
         return np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
 
-    if turn is None:
-        return shapely.transform(moved, to_pixels)
-    if own_turn is None:
-        moved = np.array([unwrap_rings(geometry, turn) for geometry in moved], object)
-    return np.array([_on_raster(geometry, turn, to_pixels, georef) for geometry in moved], object)
+    if own_turn is not None:
+        geometries = _unwrapped(geometries, own_turn)
+        for edge in edges_of_projection(own, georef.crs):
+            left, _, right, _ = shapely.bounds(geometries).T
+            for number in np.flatnonzero((left < edge) & (edge < right)):
+                geometries[number] = cut_apart(geometries[number], [edge])
+    moved = shapely.transform(geometries, lambda points: _move(points, own, georef.crs))
+    if turn is not None and own_turn is None:
+        moved = _unwrapped(moved, turn)
+    pixels = shapely.transform(moved, to_pixels)
+    if turn is not None:
+        left, _, right, _ = shapely.bounds(pixels).T
+        for number in np.flatnonzero((left < 0) | (right > georef.shape.x)):
+            pixels[number] = _on_raster(moved[number], turn, to_pixels, georef)
+    return pixels
+
+
+def _unwrapped(geometries: Any, turn: float) -> Any:
+    """Polygons of which no edge goes the long way around the globe."""
+    import shapely
+
+    found = geometries.copy()
+    left, _, right, _ = shapely.bounds(geometries).T
+    for number in np.flatnonzero(right - left > turn / 2):
+        found[number] = unwrap_rings(geometries[number], turn)
+    return found
 
 
 def _on_raster(geometry: Any, turn: float, to_pixels: Callable[..., Any], georef: GeoRef) -> Any:
