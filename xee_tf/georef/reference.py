@@ -112,14 +112,16 @@ def read_georef(
         and of its variables (Xee), then the ``proj:`` attributes of the Zarr convention.
     transform : Affine or sequence of 6 numbers, optional
         ``[a, b, c, d, e, f]`` in the order of rasterio and Earth Engine; wins over what the object says.
-        Else the x and y coordinates (pixel centres, ascending or descending). Where the ``GeoTransform`` of
+        Else the x and y coordinates (pixel centres, ascending or descending), in the units that their
+        attribute ``units`` names, or else in those of the CRS. Where the ``GeoTransform`` of
         the grid mapping agrees with them it is preferred, being exact; without coordinates it is all
         there is, and may be sheared.
 
     Raises
     ------
     GeoreferenceError
-        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced.
+        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced or have
+        units that do not fit the CRS.
     GridMismatchError
         If variables of the dataset have different CRSs.
 

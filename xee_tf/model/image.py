@@ -90,13 +90,17 @@ def predict_image(
         NaN in float bands, in integer bands ``_FillValue``, which is the largest value of unsigned types and
         the smallest of signed ones (our choice). Where ``output_tile_size`` changes the scale, the result has
         a grid of its own, and a pixel is masked if all those that it covers are (our choice).
+        The result lies where the image was taken to lie, by `crs` and `transform`, its coordinates or its
+        attributes: it has ``spatial_ref``, coordinates in units of the CRS, and the image's names of
+        dimensions, which ``.rio`` knows.
 
     Raises
     ------
     OptionError
         If bands are missing or do not fit, or an option cannot be used.
     GeoreferenceError
-        If it cannot be told where the image lies.
+        If it cannot be told where the image lies; with ``fix_input_proj`` also if part of the image lies
+        outside the model's projection, or the image crosses the edge of that projection.
     ModelError
         If the model cannot be opened. What only calling it can show is raised by computing.
 
