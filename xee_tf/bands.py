@@ -10,8 +10,15 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
-from xee_tf.georef import GeoRef, read_georef, same_grid
-from xee_tf.georef.conventions import STALE_ATTRS, Raster, grid_mappings, raster_variables, spatial_dims
+from xee_tf.georef import GeoRef, read_georef, same_grid, write_georef
+from xee_tf.georef.conventions import (
+    STALE_ATTRS,
+    Raster,
+    grid_mappings,
+    name_dims,
+    raster_variables,
+    spatial_dims,
+)
 from xee_tf.georef.masks import nodata_of_band, with_set_nodata
 
 __all__ = ["add_bands", "image_dataset", "plane_array"]
@@ -35,7 +42,7 @@ def add_bands(
         Images on the same grid, the names of their dimensions and their chunks being free. Of their
         coordinates those of further dimensions (time, ...) are taken over.
     crs, transform : optional
-        For images that do not say where they are, as in `xee_tf.georef.read_georef`.
+        For images that do not say where they are, as in `xee_tf.georef.read_georef`; the result has them.
 
     Returns
     -------
@@ -58,7 +65,7 @@ def add_bands(
     ['B4', 'landcover']
     """
     result = image_dataset(image)
-    if not others:
+    if not others and crs is None and transform is None:
         return result
     georef = read_georef(result, crs, transform)
     added: dict[str, xr.Variable] = {}
@@ -73,7 +80,10 @@ def add_bands(
             for dim in added[name].dims:
                 if dim in band.coords and str(dim) not in (georef.x_dim, georef.y_dim):
                     _take_over(str(dim), band.coords[dim].variable, result, coords)
-    return _with_dims(result.assign(added).assign_coords(coords), georef.x_dim, georef.y_dim)
+    result = result.assign(added).assign_coords(coords)
+    if crs is None and transform is None:
+        return name_dims(result, georef.x_dim, georef.y_dim)
+    return write_georef(result, georef, georef.x_dim, georef.y_dim)
 
 
 def image_dataset(image: Raster) -> xr.Dataset:
@@ -107,7 +117,7 @@ def image_dataset(image: Raster) -> xr.Dataset:
     if _BAND not in image.dims:
         name = "B1" if image.name is None else str(image.name)
         _require_free(name, image.coords, ())
-        return _with_dims(image.to_dataset(name=name), x_dim, y_dim)
+        return name_dims(image.to_dataset(name=name), x_dim, y_dim)
     names = _band_names(image)
     if not names:
         raise OptionError("The image has no bands: its dimension 'band' is empty.")
@@ -119,7 +129,7 @@ def image_dataset(image: Raster) -> xr.Dataset:
     for name, variable in zip(names, dataset.data_vars.values(), strict=True):
         if "long_name" in variable.attrs:
             variable.attrs["long_name"] = name
-    return _with_dims(dataset, x_dim, y_dim)
+    return name_dims(dataset, x_dim, y_dim)
 
 
 def plane_array(
@@ -228,14 +238,3 @@ def _take_over(dim: str, coord: xr.Variable, image: xr.Dataset, coords: dict[str
             f"The images have different coordinates along {dim!r}: {there.size} from {there.values[0]}, and "
             f"{coord.size} from {coord.values[0]}. Select the same steps, or rename one of the dimensions."
         )
-
-
-def _with_dims(dataset: xr.Dataset, x_dim: str, y_dim: str) -> xr.Dataset:
-    """Names of dimensions that a user set through .rio do not travel along by themselves."""
-    try:
-        known = spatial_dims(dataset) == (x_dim, y_dim)
-    except GeoreferenceError:
-        known = False
-    if not known:
-        dataset.rio.set_spatial_dims(x_dim, y_dim, inplace=True)
-    return dataset

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dask.utils import format_bytes
-from pyproj import CRS
-from pyproj.exceptions import CRSError
 
+from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.georef.crs import read_crs
 from xee_tf.records.example import Feature, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.sidecars import label_steps
@@ -288,8 +288,8 @@ def crs_name(text: str) -> str:
     if len(text) <= 20:
         return text
     try:
-        crs = CRS.from_user_input(text)
-    except CRSError:
+        crs = read_crs(text)
+    except GeoreferenceError:
         return textwrap.shorten(text, 40, placeholder="...")
     if crs.name.lower() not in ("unnamed", "unknown", "undefined"):
         return str(crs.name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pyproj
 import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are ours
@@ -16,6 +17,7 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError
 from xee_tf.geometry import Size
 from xee_tf.georef.coordinates import TOLERANCE, affine_of_centres, fit_axis, gap
 from xee_tf.georef.crs import MEND_CRS, describe_crs, read_crs, same_crs
+from xee_tf.georef.units import axis_units
 
 __all__ = [
     "GRID_MAPPING",
@@ -24,6 +26,7 @@ __all__ = [
     "find_affine",
     "find_crs",
     "grid_mappings",
+    "name_dims",
     "raster_variables",
     "read_affine",
     "spatial_dims",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 Raster = xr.Dataset | xr.DataArray
+RasterT = TypeVar("RasterT", xr.Dataset, xr.DataArray)
 
 GRID_MAPPING = "spatial_ref"
 
@@ -66,11 +70,27 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
         for names in _MORE_DIMS:
             if set(names) <= set(obj.dims):
                 return names
+    curvilinear = _curvilinear(obj)
     raise GeoreferenceError(
-        f"No x and y dimensions among {tuple(obj.dims)}. Rename them, for example "
+        f"No x and y dimensions among {tuple(obj.dims)}"
+        f"{f': {curvilinear}' if curvilinear else ''}. Rename them, for example "
         "ds.rename(easting='x', northing='y'), or name them: "
         "ds.rio.set_spatial_dims(x_dim='easting', y_dim='northing')."
     )
+
+
+def name_dims(obj: RasterT, x_dim: str, y_dim: str) -> RasterT:
+    """Set the names of the dimensions for ``.rio``, in place, where they are not found by themselves.
+
+    Names that a user set do not travel from one object to another.
+    """
+    try:
+        known = (str(obj.rio.x_dim), str(obj.rio.y_dim)) == (x_dim, y_dim)
+    except MissingSpatialDimensionError:
+        known = False
+    if not known:
+        obj.rio.set_spatial_dims(x_dim, y_dim, inplace=True)
+    return obj
 
 
 def raster_variables(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Hashable, xr.DataArray]]:
@@ -149,11 +169,42 @@ def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
 
 
 def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
-    for _, array in raster_variables(obj, x_dim, y_dim):
-        name = _mapping_name(array)
-        if name:
-            return f" (its grid mapping {name!r} was lost: open files with decode_coords='all')"
+    named = [_mapping_name(array) for _, array in raster_variables(obj, x_dim, y_dim)]
+    lost = [name for name in named if name and name not in variables(obj)]
+    if lost:
+        return (
+            f": its variables name the grid mapping {lost[0]!r}, which was not decoded. Open the file with "
+            "decode_coords='all', or keep that variable when you select bands"
+        )
+    if curvilinear := _curvilinear(obj, x_dim, y_dim):
+        return f": {curvilinear}. If {x_dim} and {y_dim} are coordinates of a projection, name it"
+    if any(named):
+        return ": its file has none"
     return " (its dimensions look like degrees: EPSG:4326?)" if x_dim.startswith("lon") else ""
+
+
+def _curvilinear(obj: Raster, *dims: str) -> str:
+    """What to do about two-dimensional longitudes and latitudes; empty if there are none."""
+    found = [
+        str(name)
+        for name, coord in variables(obj).items()
+        if coord.ndim == 2 and set(coord.dims) >= set(dims) and _is_lon_lat(str(name), coord.attrs)
+    ]
+    if len(found) < 2:
+        return ""
+    return (
+        f"its coordinates {found[0]!r} and {found[1]!r} are two-dimensional, those of a curvilinear grid or "
+        "a swath, and an affine cannot describe them. Resample it to a regular grid first, for example "
+        "with pyresample or xESMF"
+    )
+
+
+def _is_lon_lat(name: str, attrs: Mapping[str, Any]) -> bool:
+    if attrs.get("standard_name") in ("longitude", "latitude"):
+        return True
+    if str(attrs.get("units", "")).lower().startswith(("degrees_", "degree_")):
+        return True
+    return re.fullmatch(r"(nav_|x|geo)?(lon|lat|longitude|latitude|long)", name.lower()) is not None
 
 
 def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
@@ -164,7 +215,7 @@ def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
         return None
     try:
         return pyproj.CRS.from_cf(dict(attrs))
-    except (KeyError, pyproj.exceptions.CRSError) as error:
+    except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
         raise GeoreferenceError(
             f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: {error}. "
             f"{MEND_CRS}"
@@ -178,18 +229,21 @@ def _crs_of_attrs(attrs: Mapping[str, Any], source: str) -> pyproj.CRS | None:
     return None
 
 
-def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size) -> Affine:
-    """The affine of the raster, from its coordinates and its GeoTransform.
+def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS) -> Affine:
+    """The affine of the raster in units of its CRS, from its coordinates and its GeoTransform.
+
+    Coordinates are in the units that their attribute ``units`` names; a GeoTransform is in those of the CRS.
 
     Raises
     ------
     GeoreferenceError
-        If there is none, or coordinates are not evenly spaced or contradict a sheared GeoTransform.
+        If there is none, or coordinates are not evenly spaced, contradict a sheared GeoTransform, or have
+        units that do not fit the CRS.
     """
     noted = _noted_affine(obj, x_dim, y_dim)
     x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
     if x is None and y is None:
-        return _affine_without_axes(obj, noted, x_dim, y_dim, shape)
+        return _affine_without_axes(obj, noted, x_dim, y_dim, shape, crs)
     if noted is None and (x is None or y is None):
         raise GeoreferenceError(
             f"There are no coordinates along {y_dim if y is None else x_dim}. Add them, write "
@@ -199,14 +253,18 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size) -> Affine:
     a, c, e, f = (noted.a, noted.c, noted.e, noted.f) if noted else (None, 0.0, None, 0.0)
     sheared = noted is not None and bool(noted.b or noted.d)
     # odc-geo numbers the pixels of a sheared raster; in a crop they keep their numbers.
-    numbered = sheared and all(axis is not None and axis.attrs.get("units") == "pixel" for axis in (x, y))
+    numbered = noted is not None and all(
+        axis is not None and axis.attrs.get("units") in ("pixel", "pixels") for axis in (x, y)
+    )
     if numbered:
         a, e = 1.0, 1.0
     if x is not None:
-        axis = fit_axis(x.values, x_dim, a)
+        factor = 1.0 if numbered else axis_units(x_dim, x.attrs, crs)
+        axis = fit_axis(x.values, x_dim, None if a is None else a / factor).scaled(factor)
         a, c, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     if y is not None:
-        axis = fit_axis(y.values, y_dim, e)
+        factor = 1.0 if numbered else axis_units(y_dim, y.attrs, crs)
+        axis = fit_axis(y.values, y_dim, None if e is None else e / factor).scaled(factor)
         e, f, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")
     if noted is None:
@@ -223,15 +281,20 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size) -> Affine:
     return affine  # the raster was cropped or coarsened since the note was written
 
 
-def _affine_without_axes(obj: Raster, noted: Affine | None, x_dim: str, y_dim: str, shape: Size) -> Affine:
+def _affine_without_axes(
+    obj: Raster, noted: Affine | None, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS
+) -> Affine:
     # rioxarray gives a sheared raster two-dimensional xc and yc; after a crop only they are right.
     centres = [obj.coords[name] for name in ("xc", "yc") if name in obj.coords]
     if len(centres) == 2 and min(shape.xy) > 1 and all(set(c.dims) == {x_dim, y_dim} for c in centres):
         affine = affine_of_centres(*(c.transpose(y_dim, x_dim) for c in centres))
+        affine = Affine.scale(*(axis_units(str(c.name), c.attrs, crs) for c in centres)) @ affine
         return affine if noted is None or gap(affine, noted, shape) > TOLERANCE else noted
     if noted is None:
+        curvilinear = _curvilinear(obj, x_dim, y_dim)
         raise GeoreferenceError(
-            f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform. Add coordinates "
+            f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform"
+            f"{f': {curvilinear}' if curvilinear else ''}. Add coordinates "
             "of the pixel centres, write ds.rio.write_transform(...), or pass transform=."
         )
     return noted

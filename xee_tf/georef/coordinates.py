@@ -38,6 +38,22 @@ class Axis:
     edge: float
     tolerance: float = field(default=TOLERANCE, repr=False)
 
+    def scaled(self, factor: float) -> Axis:
+        """The same axis in another unit, of which `factor` make one of this.
+
+        Examples
+        --------
+        >>> Axis(step=12.5, edge=-3.1).scaled(1000)
+        Axis(step=12500.0, edge=-3100.0)
+        """
+        if factor == 1:
+            return self
+        step, edge = self.step * factor, self.edge * factor
+        rounding = 4 * float(np.spacing(max(abs(step), abs(edge))))
+        return Axis(
+            _shortest(step, 4 * float(np.spacing(abs(step)))), _shortest(edge, rounding), self.tolerance
+        )
+
 
 def fit_axis(values: Any, name: str, step: float | None = None) -> Axis:
     """The regular axis whose pixel centres are `values`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -13,6 +15,31 @@ from xee_tf.errors import GeoreferenceError
 __all__ = ["MEND_CRS", "crs_text", "describe_crs", "read_crs", "same_crs"]
 
 MEND_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
+
+# The grid of MODIS and VIIRS: sinusoidal, on a sphere (MODIS Land). PROJ does not know the SR-ORG codes.
+_MODIS_RADIUS = 6371007.181
+_MODIS = f"+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={_MODIS_RADIUS} +units=m +no_defs +type=crs"
+_KNOWN = {
+    "SR-ORG:6974": ("MODIS Sinusoidal", _MODIS),  # certain: crs of Earth Engine's MODIS assets
+    "SR-ORG:6842": ("MODIS Sinusoidal", _MODIS),  # certain: earlier entry of spatialreference.org
+    "SR-ORG:6965": (
+        "MODIS Sinusoidal",
+        _MODIS,
+    ),  # certain: the same; Earth Engine has not been seen to use it
+    "SR-ORG:6627": ("Google Maps Mercator", "EPSG:3857"),  # certain: Earth Engine's guide to video exports
+    "SR-ORG:6864": ("Web Mercator", "EPSG:3857"),  # certain as a name, rarely seen with Earth Engine
+    "CRS84": ("", "OGC:CRS84"),  # as WMS and GeoJSON name it
+    "CRS:84": ("", "OGC:CRS84"),
+}
+# Earth Engine's own WKT of SR-ORG:6974 has the ellipsoid of WGS 84 and the sphere as two parameters, which
+# PROJ ignores: it is then wrong by up to 19 km. No other CRS is written in this way.
+_MODIS_IN_WKT = re.compile(r'PARAMETER\[\s*"semi_major"\s*,\s*6371007\.181', re.IGNORECASE)
+_SR_ORG = re.compile(r"(?:urn:ogc:def:crs:)?sr-org:(?:[^:]*:)?(\d+)", re.IGNORECASE)
+# As xarray's former rasterio reader and geopandas wrote it; the order of axes does not matter here.
+_INIT = re.compile(r"\+?init=(\w+):(\w+)(?:\s+\+(?:no_defs|type=crs))*", re.IGNORECASE)
+_GML = re.compile(r"https?://www\.opengis\.net/gml/srs/epsg\.xml#(\d+)", re.IGNORECASE)
+_EPSG = re.compile(r"(?:epsg:|urn:ogc:def:crs:epsg:[^:]*:)\s*(\d+)", re.IGNORECASE)
+_FIRST_OF_ESRI = 37000
 
 
 def crs_text(crs: pyproj.CRS) -> str:
@@ -33,6 +60,9 @@ def crs_text(crs: pyproj.CRS) -> str:
 @lru_cache(maxsize=256)  # a look-up takes up to 0.2 s
 def _exact_code(crs: pyproj.CRS) -> str | None:
     named = crs.to_json_dict().get("id", {})
+    name = f"{named.get('authority')}:{named.get('code')}"
+    if name in _KNOWN and same_crs(_crs_of_text(name), crs):
+        return name
     candidates = [
         (str(named.get("authority")), str(named.get("code"))) if named else None,
         crs.to_authority("EPSG", min_confidence=100),
@@ -47,7 +77,10 @@ def _exact_code(crs: pyproj.CRS) -> str | None:
 
 
 def read_crs(value: Any, source: str = "crs", mend: str = MEND_CRS) -> pyproj.CRS:
-    """A CRS from anything that pyproj, rasterio or odc-geo understands.
+    """A CRS from anything that pyproj, rasterio or odc-geo understands, or that Earth Engine calls it.
+
+    Earth Engine's "SR-ORG:6974" (MODIS' sinusoidal projection) and "SR-ORG:6627" (Web Mercator) are known,
+    although PROJ has no such codes. Nothing is fetched or opened, whatever the text is.
 
     Raises
     ------
@@ -58,15 +91,63 @@ def read_crs(value: Any, source: str = "crs", mend: str = MEND_CRS) -> pyproj.CR
     --------
     >>> read_crs(32119).name
     'NAD83 / North Carolina'
+    >>> read_crs("SR-ORG:6974").ellipsoid.semi_major_metre
+    6371007.181
     """
     try:
-        return pyproj.CRS.from_user_input(value)
-    except (pyproj.exceptions.CRSError, TypeError, ValueError) as error:
+        return _known_crs(value)
+    except (pyproj.exceptions.CRSError, TypeError, ValueError, UnicodeError) as error:
         shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-        reason = str(error).splitlines()[0][:200]
+        reason = (str(error).splitlines() or [""])[0][:200]
         raise GeoreferenceError(
             f"The CRS {shown} of {source} cannot be understood ({reason}). {mend}"
         ) from None
+
+
+def _known_crs(value: Any) -> pyproj.CRS:
+    if isinstance(value, bytes):  # attributes of some netCDF and HDF files
+        value = value.decode()
+    if isinstance(value, dict) and isinstance(value.get("init"), str):
+        value = "init=" + " ".join([value["init"], *(f"+{key}" for key in value if key != "init")])
+    if isinstance(value, str):
+        return _crs_of_text(str(value).strip())
+    if hasattr(value, "__index__") and not isinstance(value, bool):
+        value = operator.index(value)  # an integer of numpy
+    crs = pyproj.CRS.from_user_input(value)
+    return _crs_of_text("SR-ORG:6974") if _MODIS_IN_WKT.search(crs.to_wkt()) else crs
+
+
+@lru_cache(maxsize=256)
+def _crs_of_text(text: str) -> pyproj.CRS:
+    """A CRS from text. PROJ neither fetches addresses nor opens files, unlike GDAL's SetFromUserInput."""
+    if code := _SR_ORG.fullmatch(text):
+        text = f"SR-ORG:{code[1]}"
+    elif code := _INIT.fullmatch(text):
+        text = f"{code[1].upper()}:{code[2]}"
+    elif code := _GML.fullmatch(text):
+        text = f"EPSG:{code[1]}"
+    elif _MODIS_IN_WKT.search(text):
+        text = "SR-ORG:6974"
+    if text.upper() in _KNOWN:
+        name, meaning = _KNOWN[text.upper()]
+        crs = pyproj.CRS.from_user_input(meaning)
+        if not name:
+            return crs
+        # With its name in it, so that what was read from a mixer is written to one by the same name.
+        parts = crs.to_json_dict()
+        authority, code_text = text.upper().split(":")
+        return pyproj.CRS.from_json_dict(
+            {**parts, "name": name, "id": {"authority": authority, "code": int(code_text)}}
+        )
+    try:
+        return pyproj.CRS.from_user_input(text)
+    except pyproj.exceptions.CRSError:
+        # Esri's numbers are often given as EPSG's, by GeoTools and by GDAL, too.
+        code = _EPSG.fullmatch(text)
+        if code and int(code[1]) >= _FIRST_OF_ESRI:
+            with suppress(pyproj.exceptions.CRSError):
+                return pyproj.CRS.from_authority("ESRI", code[1])
+        raise
 
 
 def same_crs(first: pyproj.CRS, second: pyproj.CRS) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import pyproj
 import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError
 from xee_tf.geometry import Size
@@ -19,13 +21,15 @@ from xee_tf.georef.conventions import (
     find_affine,
     find_crs,
     grid_mappings,
+    name_dims,
     raster_variables,
     read_affine,
     spatial_dims,
     variables,
 )
-from xee_tf.georef.coordinates import gap, pixel_centres
+from xee_tf.georef.coordinates import TOLERANCE, gap, pixel_centres
 from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_crs
+from xee_tf.georef.units import axis_units, crs_units
 
 __all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "spatial_dims", "write_georef"]
 
@@ -108,14 +112,16 @@ def read_georef(
         and of its variables (Xee), then the ``proj:`` attributes of the Zarr convention.
     transform : Affine or sequence of 6 numbers, optional
         ``[a, b, c, d, e, f]`` in the order of rasterio and Earth Engine; wins over what the object says.
-        Else the x and y coordinates (pixel centres, ascending or descending). Where the ``GeoTransform`` of
+        Else the x and y coordinates (pixel centres, ascending or descending), in the units that their
+        attribute ``units`` names, or else in those of the CRS. Where the ``GeoTransform`` of
         the grid mapping agrees with them it is preferred, being exact; without coordinates it is all
         there is, and may be sheared.
 
     Raises
     ------
     GeoreferenceError
-        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced.
+        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced or have
+        units that do not fit the CRS.
     GridMismatchError
         If variables of the dataset have different CRSs.
 
@@ -137,7 +143,7 @@ def read_georef(
     if not shape.pixels:
         raise GeoreferenceError(f"The raster has no pixels: {x_dim} is {shape.x} long and {y_dim} {shape.y}.")
     found = find_crs(obj, x_dim, y_dim) if crs is None else read_crs(crs)
-    affine = find_affine(obj, x_dim, y_dim, shape) if transform is None else read_affine(transform)
+    affine = find_affine(obj, x_dim, y_dim, shape, found) if transform is None else read_affine(transform)
     return GeoRef(found, affine, shape, x_dim, y_dim)
 
 
@@ -156,9 +162,11 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     Returns
     -------
     Dataset or DataArray
-        A copy with pixel-centre coordinates (none if the affine is sheared), the scalar coordinate
-        ``spatial_ref`` (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and ``encoding["grid_mapping"]`` on
-        each raster variable. What said otherwise before is removed.
+        A copy with pixel-centre coordinates in units of the CRS (none if the affine is sheared), the scalar
+        coordinate ``spatial_ref`` (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and
+        ``encoding["grid_mapping"]`` on each raster variable. Coordinates that are there and lie on the grid
+        keep their numbers, so that the result aligns with what it was made from; what contradicts the grid
+        is removed. ``.rio`` knows the names of the dimensions.
 
     Raises
     ------
@@ -182,20 +190,44 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     if found != sizes:
         raise GridMismatchError(f"The grid has the sizes {sizes}, but the raster has {found}.")
 
+    centres: dict[str, xr.Variable] = {}
+    if not (affine.b or affine.d):
+        for name, axis, values in zip((x_dim, y_dim), "XY", pixel_centres(affine, grid.shape), strict=True):
+            there = obj.coords[name].variable if name in obj.coords else None
+            kept = there is not None and _lies_on(there, name, values, crs)
+            numbers = there.values if there is not None and kept else values
+            centres[name] = xr.Variable(name, numbers, _axis_attrs(crs, axis))
     stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim, "xc", "yc"]
     result = obj.copy(deep=False).drop_vars([name for name in stale if name in variables(obj)])
     attrs = {**crs.to_cf(), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
-    coords: dict[str, xr.Variable] = {GRID_MAPPING: xr.Variable((), 0, attrs)}
-    if not (affine.b or affine.d):
-        about = {axis["axis"]: axis for axis in crs.cs_to_cf() if "axis" in axis}
-        for name, axis, centres in zip((x_dim, y_dim), "XY", pixel_centres(affine, grid.shape), strict=True):
-            coords[name] = xr.Variable(name, centres, about.get(axis, {"axis": axis}))
-    result = result.assign_coords(coords)
+    result = result.assign_coords({GRID_MAPPING: xr.Variable((), 0, attrs), **centres})
     result.attrs = {key: value for key, value in result.attrs.items() if key not in STALE_ATTRS}
+    result.encoding = {key: value for key, value in result.encoding.items() if key != "grid_mapping"}
     for _, variable in raster_variables(result, x_dim, y_dim):
         variable.attrs = {key: value for key, value in variable.attrs.items() if key not in STALE_ATTRS}
         variable.encoding = {**variable.encoding, "grid_mapping": GRID_MAPPING}
-    return result
+    return name_dims(result, x_dim, y_dim)
+
+
+def _lies_on(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: pyproj.CRS) -> bool:
+    """Whether a coordinate has the pixel centres of a grid already, to within its own rounding."""
+    if coord.dims != (name,) or coord.size != centres.size or coord.dtype.kind not in "iuf":
+        return False
+    try:
+        if axis_units(name, coord.attrs, crs) != 1:
+            return False
+    except GeoreferenceError:
+        return False
+    off = np.abs(coord.values.astype(np.float64) - centres).max()
+    step = abs(centres[-1] - centres[0]) / (centres.size - 1) if centres.size > 1 else 0.0
+    return bool(off <= max(TOLERANCE * step, 4 * float(np.spacing(np.abs(coord.values).max()))))
+
+
+def _axis_attrs(crs: pyproj.CRS, axis: str) -> dict[str, Any]:
+    found: dict[str, Any] = next((cf for cf in crs.cs_to_cf() if cf.get("axis") == axis), {"axis": axis})
+    units = crs_units(crs)
+    # pyproj writes "degrees_east" whatever the angle, and lengths other than metres as numbers.
+    return found if units in ("degree", "metre") or "units" not in found else {**found, "units": units}
 
 
 def same_grid(first: GeoRef, second: GeoRef, names: Sequence[str] = ("the first", "the second")) -> None:

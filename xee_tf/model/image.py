@@ -20,7 +20,7 @@ from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
-from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, raster_variables
+from xee_tf.georef.conventions import name_dims, raster_variables
 from xee_tf.georef.masks import Nodata, band_nodata, can_mask
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.model.augment import SPREAD
@@ -95,13 +95,17 @@ def predict_image(
         a tile that holds the value where it is not masked fails when it is computed. Where no band of the
         image can be masked, there is no ``_FillValue``. Where ``output_tile_size`` changes the scale, the
         result has a grid of its own, and a pixel is masked if all those that it covers are (our choice).
+        The result lies where the image was taken to lie, by `crs` and `transform`, its coordinates or its
+        attributes: it has ``spatial_ref``, coordinates in units of the CRS, and the image's names of
+        dimensions, which ``.rio`` knows.
 
     Raises
     ------
     OptionError
         If bands are missing or do not fit, or an option cannot be used.
     GeoreferenceError
-        If it cannot be told where the image lies.
+        If it cannot be told where the image lies; with ``fix_input_proj`` also if part of the image lies
+        outside the model's projection, or the image crosses the edge of that projection.
     ModelError
         If the model cannot be opened. What only calling it can show is raised by computing.
 
@@ -146,7 +150,7 @@ def predict_image(
     predicted = _predict(caller, bands, outputs, source, place, blend, skip_masked, augment is not None)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and output_grid == "image":
-        predicted = from_projection(predicted, georef, resampling)
+        predicted = from_projection(predicted, place, georef, resampling)
         own_grid = False
     if own_grid:
         if merge:
@@ -161,13 +165,12 @@ def predict_image(
             "with output_bands, or say merge=False."
         )
     variables = {name: predicted[name].variable for name in predicted.data_vars}
-    mapping = next(iter(grid_mappings(dataset, georef.x_dim, georef.y_dim)), None)
-    if mapping is None:  # the image says otherwise where it lies
-        dataset = dataset.assign_coords({GRID_MAPPING: predicted[GRID_MAPPING].variable})
-    for variable in variables.values():
-        variable.encoding["grid_mapping"] = mapping or GRID_MAPPING
-    merged = dataset.assign(variables)
-    return merged if merge else merged[list(variables)]
+    # The image may lie elsewhere than its own coordinates and attributes say: crs=, transform=, units.
+    merged = write_georef(dataset.assign(variables), georef, georef.x_dim, georef.y_dim)
+    if merge:
+        return merged
+    alone = merged[list(variables)].drop_attrs(deep=False)
+    return name_dims(alone, georef.x_dim, georef.y_dim)
 
 
 @dataclass(frozen=True)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyproj
 import xarray as xr
 from affine import Affine
 
+from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
-from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
+from xee_tf.georef.crs import describe_crs, read_crs
+from xee_tf.georef.longitudes import full_turn
 from xee_tf.georef.masks import Nodata, band_nodata
 from xee_tf.model.projection import Projection
+from xee_tf.model.warping import warp
 
 __all__ = ["Resampling", "from_projection", "to_projection"]
 
 Resampling = Literal["nearest", "bilinear"]
 
-# GDAL does not know half floats. odc-geo makes GDAL warn about int8, and hands nodata on as a float64: the
-# largest uint64 is -1 with the same bits.
-_WARPED = {"float16": "float32", "int8": "int16", "uint64": "int64"}
 _MANY = 4  # times as many pixels as the image has: worth a warning
-_EDGE = 21  # points along each edge of the image that are projected
+_CHUNK = 1024  # pixels, of what is not chunked
+_EDGE = 101  # points along each edge of the image that are projected
 
 
 def to_projection(
@@ -55,12 +58,12 @@ def to_projection(
     variables = {}
     for name, variable in raster_variables(placed, georef.x_dim, georef.y_dim):
         variables[name] = _with_one_nodata(variable, band_nodata(variable, str(name)))
-    resampled = _reproject(xr.Dataset(variables, placed.coords), target, resampling)
+    resampled = _reproject(xr.Dataset(variables, placed.coords), georef, target, resampling)
     return resampled, target
 
 
 def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
-    """A band in which one value, noted where odc-geo looks for it, or NaN is all that masks."""
+    """A band in which one value, in its attributes, or NaN is all that masks."""
     plain = variable.drop_attrs(deep=False)
     plain.encoding = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
     dtype = variable.dtype
@@ -75,64 +78,133 @@ def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
     return plain
 
 
-def from_projection(predicted: xr.Dataset, georef: GeoRef, resampling: Resampling) -> xr.Dataset:
-    """Predictions on the grid of an image; integer bands always by the nearest pixel."""
+def from_projection(
+    predicted: xr.Dataset, place: GeoRef, georef: GeoRef, resampling: Resampling
+) -> xr.Dataset:
+    """Predictions at `place` on the grid of an image; integer bands always by the nearest pixel."""
     floats = [name for name, band in predicted.data_vars.items() if band.dtype.kind == "f"]
     others = [name for name in predicted.data_vars if name not in floats]
-    parts = [
-        _reproject(predicted[names], georef, method)
-        for names, method in ((floats, resampling), (others, "nearest"))
-        if names
-    ]
-    found = parts[0].assign({name: band for part in parts[1:] for name, band in part.data_vars.items()})
-    return found[list(predicted.data_vars)]
+    bands: dict[Hashable, xr.DataArray] = {}
+    for names, method in ((floats, resampling), (others, "nearest")):
+        if names:
+            bands |= _reproject(predicted[names], place, georef, method).data_vars
+    return xr.Dataset({name: bands[name] for name in predicted.data_vars})
 
 
-def _reproject(image: xr.Dataset, target: GeoRef, resampling: str) -> xr.Dataset:
-    """Bands on another grid, with the types and attributes that they have."""
-    import odc.geo.xr  # takes its time, and most predictions need none of it
-    from odc.geo.geobox import GeoBox
-
-    box = GeoBox(target.shape.shape, target.affine, target.crs.to_wkt())
-    warped = image.assign({name: _as_warped(band) for name, band in image.data_vars.items()})
-    result: xr.Dataset = odc.geo.xr.xr_reproject(warped, box, resampling=resampling)
-    y, x = result.odc.spatial_dims
-    result = result.drop_vars(["spatial_ref", y, x], errors="ignore").rename(
-        {y: target.y_dim, x: target.x_dim}
-    )
+def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: str) -> xr.Dataset:
+    """Bands at `source` resampled to `target`, with the names and the order of their dimensions."""
+    spatial = (source.y_dim, source.x_dim)
+    variables = {}
     for name, band in image.data_vars.items():
-        found = result[name].variable
-        found = found if found.dtype == band.dtype else found.astype(band.dtype)
-        encoding = {key: value for key, value in band.encoding.items() if key == "_FillValue"}
-        result[name] = xr.Variable(found.dims, found.data, band.attrs, encoding)
-    return write_georef(result, target, target.x_dim, target.y_dim)
-
-
-def _as_warped(band: xr.DataArray) -> xr.DataArray:
-    """A band in a type that odc-geo and GDAL take; its own type gives the values back."""
-    kind = _WARPED.get(band.dtype.name)
-    if kind is None:
-        return band
-    fill = band.attrs.get("_FillValue")
-    plain = band.astype(kind)
-    return plain if fill is None else plain.assign_attrs(_FillValue=int(np.asarray(fill).astype(kind)))
+        plane = band.variable.transpose(..., *spatial)
+        array = (plane if plane.chunks is not None else plane.chunk(dict.fromkeys(spatial, _CHUNK))).data
+        nodata = band.rio.nodata
+        fill = (math.nan if band.dtype.kind == "f" else 0) if nodata is None else nodata
+        warped = warp(array, source, target, resampling=resampling, fill=fill)
+        encoding = {key: band.encoding[key] for key in ("_FillValue",) if key in band.encoding}
+        variable = xr.Variable((*plane.dims[:-2], target.y_dim, target.x_dim), warped, band.attrs, encoding)
+        names = dict(zip(spatial, (target.y_dim, target.x_dim), strict=True))
+        variables[name] = variable.transpose(*(names.get(str(dim), dim) for dim in band.dims))
+    coords = {
+        name: coord.variable
+        for name, coord in image.coords.items()
+        if name != GRID_MAPPING and not {*spatial} & {*map(str, coord.dims)}
+    }
+    return write_georef(xr.Dataset(variables, coords), target, target.x_dim, target.y_dim)
 
 
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
-    """The pixels of a projection's grid that an image meets."""
-    crs = pyproj.CRS.from_user_input(projection.crs)
+    """The pixels of a projection's grid that an image meets.
+
+    Raises
+    ------
+    GeoreferenceError
+        If part of the image lies outside the projection, or the image crosses the projection's edge.
+    """
+    crs = read_crs(projection.crs)
+    transformer = pyproj.Transformer.from_crs(georef.crs, crs, always_xy=True)
+    image, inverse = cast(Any, georef.affine), cast(Any, ~projection.affine)
     width, height = georef.shape.xy
-    across, down = np.linspace(0, width, _EDGE), np.linspace(0, height, _EDGE)
-    columns = np.concatenate([across, across, np.zeros(_EDGE), np.full(_EDGE, width)])
-    rows = np.concatenate([np.zeros(_EDGE), np.full(_EDGE, height), down, down])
-    a, b, c, d, e, f = tuple(georef.affine)[:6]
-    transform = pyproj.Transformer.from_crs(georef.crs, crs, always_xy=True)
-    x, y = transform.transform(a * columns + b * rows + c, d * columns + e * rows + f)
-    a, b, c, d, e, f = tuple(~projection.affine)[:6]
-    columns, rows = a * x + b * y + c, d * x + e * y + f
+    outline = _outline(width, height)
+    x, y = transformer.transform(*image @ outline)
+    _require_finite(georef, crs, outline, np.isfinite(x) & np.isfinite(y))
+    if (turn := full_turn(crs)) is not None:
+        x = np.unwrap(x, period=turn)  # across 180 degrees on the short side
+        if abs(x[-1] - x[0]) > turn / 2:  # around a pole
+            y = np.append(y, math.copysign(turn / 4, y.mean()))
+            x = np.linspace(-turn / 2, turn / 2, y.size)
+
+    def project(at: Any) -> Any:
+        return transformer.transform(*image @ at)
+
+    torn = _torn_ends(outline, project) if turn is None else None
+    if torn is not None:  # its ends lie on the edge of the projection, between two points of the outline
+        x, y = np.concatenate([(x, y), project(torn)], axis=1)
+    columns, rows = inverse @ (x, y)
     left, top = math.floor(columns.min() + 1e-6), math.floor(rows.min() + 1e-6)
     right, bottom = math.ceil(columns.max() - 1e-6), math.ceil(rows.max() - 1e-6)
+    shape = Size(x=max(1, right - left), y=max(1, bottom - top))
+    ratio = shape.pixels / georef.shape.pixels
+    # A raster of the whole globe is torn as well, but covers what lies between.
+    if (
+        torn is not None
+        and ratio > _MANY
+        and ratio > 3 * _pixels_of_a_pixel(georef.shape, lambda at: inverse @ project(at))
+    ):
+        raise GeoreferenceError(
+            f"The image has {width:,} x {height:,} pixels, and in the model's projection, "
+            f"{describe_crs(crs)}, it spans {shape.x:,} x {shape.y:,} pixels, {ratio:,.0f} times as many: it "
+            "crosses the edge of that projection, usually at 180 degrees. Predict the parts on either side "
+            "of it separately, or use a projection that has no edge there."
+        )
     affine = projection.affine @ Affine.translation(left, top)
-    return GeoRef(
-        crs, affine, Size(x=max(1, right - left), y=max(1, bottom - top)), georef.x_dim, georef.y_dim
+    return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
+
+
+def _torn_ends(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> Any:
+    """Points of an outline that lie far apart in a projection, however close together they are.
+
+    Of shape (2, points); None if there are none.
+    """
+    first, last = (np.stack(outline)[:, part] for part in (slice(None, -1), slice(1, None)))
+    lengths = np.hypot(*(np.stack(project(last)) - project(first)))
+    for _ in range(30):
+        middle = (first + last) / 2
+        there = np.stack(project(middle))
+        is_first = np.hypot(*(there - project(first))) >= np.hypot(*(there - project(last)))
+        first, last = np.where(is_first, first, middle), np.where(is_first, middle, last)
+    torn = np.hypot(*(np.stack(project(last)) - project(first))) > lengths / 2
+    torn &= lengths > 0
+    return np.concatenate([first[:, torn], last[:, torn]], axis=1) if torn.any() else None
+
+
+def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Any], Any]) -> float:
+    """How many pixels of the projection's grid a pixel of the image covers, as a median."""
+    columns, rows = np.meshgrid((np.arange(9) + 0.5) * shape.x / 9, (np.arange(9) + 0.5) * shape.y / 9)
+    steps = ((0, 0), (1, 0), (0, 1))
+    placed = (to_pixels((columns.ravel() + across, rows.ravel() + down)) for across, down in steps)
+    (x, y), (x_right, y_right), (x_below, y_below) = placed
+    with np.errstate(invalid="ignore"):
+        areas = (x_right - x) * (y_below - y) - (x_below - x) * (y_right - y)
+    return float(np.nanmedian(np.abs(areas)))
+
+
+def _outline(width: int, height: int) -> tuple[Any, Any]:
+    """Columns and rows of points around an image, from its first corner to the same again."""
+    across, down = np.linspace(0, width, _EDGE), np.linspace(0, height, _EDGE)
+    columns = np.concatenate([across, np.full(_EDGE, width), across[::-1], np.zeros(_EDGE)])
+    rows = np.concatenate([np.zeros(_EDGE), down, np.full(_EDGE, height), down[::-1]])
+    return columns, rows
+
+
+def _require_finite(georef: GeoRef, crs: pyproj.CRS, outline: tuple[Any, Any], finite: Any) -> None:
+    if finite.all():
+        return
+    first = int(np.argmin(finite))
+    x, y = georef.affine @ (float(outline[0][first]), float(outline[1][first]))
+    raise GeoreferenceError(
+        f"{int((~finite).sum())} of {finite.size} points along the edges of the image have no coordinates in "
+        f"the model's projection, {describe_crs(crs)}: the first is ({x:.10g}, {y:.10g}) in "
+        f"{describe_crs(georef.crs)}. Predict the part of the image that lies inside the projection, or use "
+        "another projection."
     )

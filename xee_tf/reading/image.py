@@ -207,7 +207,7 @@ def _locate_patches(dataset: xr.Dataset, reader: ImageReader) -> xr.Dataset:
     rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
     a, b, c, d, e, f = tuple(grid.affine)[:6]
-    crs = read_crs(grid.crs)
+    crs = read_crs(grid.crs, "the mixer")
     corner = "of the outer corner of the first stored pixel"
     coords = {
         "row": ("patch", rows, {"long_name": "row of patches"}),

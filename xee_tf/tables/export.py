@@ -149,7 +149,7 @@ def export_table(
         Default: all of them.
     geometry : {"lonlat", None}
         "lonlat": the points of a GeoDataFrame become the columns ``longitude`` and ``latitude`` (EPSG:4326,
-        whatever the frame's CRS is). None: geometries are left out.
+        whatever the frame's CRS is, and longitudes in -180..180). None: geometries are left out.
     if_exists : {"error", "overwrite"}
         What to do where the file exists.
     progress : bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
@@ -18,7 +18,8 @@ from xee_tf.blocks.layout import BlockLayout
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Window
 from xee_tf.georef import GeoRef
-from xee_tf.georef.crs import describe_crs, same_crs
+from xee_tf.georef.crs import describe_crs, read_crs, same_crs
+from xee_tf.georef.longitudes import cut_apart, edges_of_projection, full_turn, unwrap_rings
 
 __all__ = ["Places", "PointPlaces", "PolygonPlaces", "find_places"]
 
@@ -119,6 +120,9 @@ def find_places(
 ) -> PointPlaces | PolygonPlaces:
     """The pixels of points or polygons, by blocks of the raster.
 
+    Longitudes may be in any range, whichever the raster has. An edge of a polygon that spans more than 180
+    degrees crosses the antimeridian.
+
     Parameters
     ----------
     features : GeoSeries
@@ -161,20 +165,100 @@ def find_places(
             "The points or polygons have no CRS: say what their coordinates are, for example "
             "features.set_crs('EPSG:4326')."
         )
-    own = pyproj.CRS(features.crs)
-    if not same_crs(own, georef.crs):
-        features = features.to_crs(georef.crs)
+    own = read_crs(features.crs, "the points or polygons", "Set another one with features.set_crs().")
     place = f"the raster covers {georef.bounds} in {describe_crs(georef.crs)} (left, bottom, right, top)"
-    inverse: Any = ~georef.affine
-
-    def to_pixels(xy: Any) -> Any:
-        return np.column_stack(inverse @ (xy[:, 0], xy[:, 1]))
-
     geometries = features.to_numpy()
     if points:
-        return _points(to_pixels(shapely.get_coordinates(geometries)), georef, layout, place)
-    shapes = shapely.transform(geometries, to_pixels)
+        at = _move(shapely.get_coordinates(geometries), own, georef.crs)
+        return _points(_turned(at, georef), georef, layout, place)
+    shapes = _in_pixels(geometries, own, georef)
     return _polygons(shapes, geometries, georef, layout, labels, place, all_touched)
+
+
+def _move(points: Any, own: pyproj.CRS, crs: pyproj.CRS) -> Any:
+    """Points of shape (n, 2) in another CRS; infinite where they lie outside of it."""
+    if same_crs(own, crs):
+        return points
+    transformer = pyproj.Transformer.from_crs(own, crs, always_xy=True)
+    return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+
+def _turned(points: Any, georef: GeoRef) -> Any:
+    """Pixels of points, whichever range of longitudes they are given in."""
+    inverse: Any = ~georef.affine
+    turn = full_turn(georef.crs)
+    at = np.column_stack(inverse @ (points[:, 0], points[:, 1]))
+    for shift in () if turn is None else (turn, -turn):
+        with np.errstate(invalid="ignore"):
+            outside = ~((at >= 0) & (at < georef.shape.xy)).all(axis=1)
+            moved = np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
+            inside = ((moved >= 0) & (moved < georef.shape.xy)).all(axis=1)
+        better = np.asarray(outside & inside)
+        at[better] = moved[better]
+    return at
+
+
+def _in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
+    """Polygons in pixels of the raster; what crosses 180 degrees in parts, if the raster has it so."""
+    import shapely
+
+    own_turn, turn = full_turn(own), full_turn(georef.crs)
+    inverse: Any = ~georef.affine
+
+    def to_pixels(points: Any, shift: float = 0.0) -> Any:
+        return np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
+
+    if own_turn is not None:
+        geometries = _unwrapped(geometries, own_turn)
+        for edge in edges_of_projection(own, georef.crs):
+            left, _, right, _ = shapely.bounds(geometries).T
+            for number in np.flatnonzero((left < edge) & (edge < right)):
+                geometries[number] = cut_apart(geometries[number], [edge])
+    moved = shapely.transform(geometries, lambda points: _move(points, own, georef.crs))
+    if turn is not None and own_turn is None:
+        moved = _unwrapped(moved, turn)
+    pixels = shapely.transform(moved, to_pixels)
+    if turn is not None:
+        left, _, right, _ = shapely.bounds(pixels).T
+        for number in np.flatnonzero((left < 0) | (right > georef.shape.x)):
+            pixels[number] = _on_raster(moved[number], turn, to_pixels, georef)
+    return pixels
+
+
+def _unwrapped(geometries: Any, turn: float) -> Any:
+    """Polygons of which no edge goes the long way around the globe."""
+    import shapely
+
+    found = geometries.copy()
+    left, _, right, _ = shapely.bounds(geometries).T
+    for number in np.flatnonzero(right - left > turn / 2):
+        found[number] = unwrap_rings(geometries[number], turn)
+    return found
+
+
+def _on_raster(geometry: Any, turn: float, to_pixels: Callable[..., Any], georef: GeoRef) -> Any:
+    """A polygon in pixels; parts of it that a raster has at another turn of the globe are there."""
+    import shapely
+
+    width, height = georef.shape.xy
+    own = shapely.transform(geometry, to_pixels)
+    parts = []
+    for part in getattr(geometry, "geoms", [geometry]):
+        turned = [
+            shapely.transform(part, lambda points, shift=shift: to_pixels(points, shift))
+            for shift in (0.0, turn, -turn)
+        ]
+        meeting = [shape for shape in turned if _meets(shape.bounds, width, height)]
+        whole = [shape for shape in meeting if shape.bounds[0] >= 0 and shape.bounds[2] <= width]
+        parts += whole[:1] or meeting
+    if not parts:
+        return own
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _meets(bounds: Any, width: int, height: int) -> bool:
+    left, top, right, bottom = bounds
+    return bool(left < width and top < height and right > 0 and bottom > 0)
 
 
 def _row(labels: pd.Index[Any], row: int) -> str:

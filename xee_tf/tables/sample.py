@@ -25,6 +25,7 @@ from xee_tf.export.options import IfExists
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef.longitudes import full_turn, wrap_longitude
 from xee_tf.georef.masks import band_nodata
 from xee_tf.graph import Sources, block_tasks, chunk_grids
 from xee_tf.storage import PathLike
@@ -72,7 +73,9 @@ def sample_table(
         As for `xee_tf.export_image`. A band with further dimensions becomes an array-valued column.
     where : GeoDataFrame, GeoSeries or None
         Points: the pixel under each of them, in their order. Polygons: every pixel whose centre is inside, by
-        polygon, then row-major. None: every pixel of the raster; for use with `n`.
+        polygon, then row-major. None: every pixel of the raster; for use with `n`. In any CRS; longitudes may
+        be in -180..180 or in 0..360, whichever the raster has, and an edge of a polygon that spans more than
+        180 degrees crosses the antimeridian.
     path : str or path-like
         Prefix of the file ``<path>.tfrecord.gz``.
     properties : sequence of str, optional
@@ -92,7 +95,7 @@ def sample_table(
     selectors : sequence of str, optional
         Columns to write, in this order: bands, properties, ``longitude``, ``latitude``. Default: all of them.
     geometry : {"lonlat", None}
-        "lonlat": also write longitude and latitude of the pixel's centre (EPSG:4326).
+        "lonlat": also write longitude (-180 to 180) and latitude of the pixel's centre (EPSG:4326).
     crs, transform : optional
         CRS and affine of the image, where it has none or a wrong one.
     if_exists, progress, compute, storage_options
@@ -203,6 +206,8 @@ def _features(where: Any, georef: GeoRef, properties: Sequence[str] | None) -> t
         width, height = georef.shape.xy
         corners: list[tuple[float, float]] = [(0, 0), (width, 0), (width, height), (0, height)]
         outline = shapely.Polygon([georef.affine @ corner for corner in corners])
+        if (turn := full_turn(georef.crs)) is not None:  # no edge goes the short way around the globe
+            outline = shapely.segmentize(outline, turn / 8)
         where = gpd.GeoSeries([outline], crs=georef.crs)
     if isinstance(where, gpd.GeoSeries):
         where = where.to_frame("geometry").set_geometry("geometry")
@@ -318,7 +323,8 @@ class _Gather:
             degrees = pyproj.Transformer.from_crs(self.georef.crs, "EPSG:4326", always_xy=True).transform(
                 x, y
             )
-            found |= {name: (Column(name), v) for name, v in zip(LONLAT, degrees, strict=True)}
+            lonlat = wrap_longitude(degrees[0]), degrees[1]
+            found |= {name: (Column(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
         columns, values = zip(*(found[name] for name in self.names), strict=True)
         return Rows(columns, values, dropped)
 

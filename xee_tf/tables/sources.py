@@ -18,7 +18,8 @@ from dask.core import flatten
 from dask.task_spec import List, Task, TaskRef
 
 from xee_tf.errors import GeoreferenceError, OptionError
-from xee_tf.georef.crs import same_crs
+from xee_tf.georef.crs import read_crs, same_crs
+from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.graph import Sources
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.values import column_values
@@ -139,7 +140,7 @@ def _describer(index: Any, number: int | None = None) -> Callable[[int], str]:
 
 
 def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
-    """The coordinates of points in EPSG:4326."""
+    """The coordinates of points in EPSG:4326, longitudes in -180..180."""
     points = frame.geometry
     describe = _describer(frame.index, number)
 
@@ -160,16 +161,21 @@ def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
             f"has a {kind}, and only points have a longitude and a latitude. Make points of them with "
             f"table.representative_point(), {leave}",
         )
-    import pyproj
-
-    if not same_crs(pyproj.CRS(points.crs), pyproj.CRS("EPSG:4326")):
+    if not same_crs(read_crs(points.crs, "the table's points"), read_crs("EPSG:4326")):
         points = points.to_crs("EPSG:4326")
     x, y = points.x.to_numpy(), points.y.to_numpy()
     refuse(
         ~(np.isfinite(x) & np.isfinite(y)),
-        f"has a point without longitude and latitude: is {frame.crs.name} its CRS? Mend it, {leave}",
+        f"has a point without longitude and latitude: is {frame.crs.name} its CRS? Correct it, {leave}",
     )
-    return dict(zip(LONLAT, (x, y), strict=True))
+    wrong = (np.abs(x) > 360) | (np.abs(y) > 90)
+    at = int(np.argmax(wrong))
+    refuse(
+        wrong,
+        f"has a point at ({x[at]:.10g}, {y[at]:.10g}), which cannot be degrees: is {frame.crs.name} its CRS? "
+        f"Correct it, {leave}",
+    )
+    return dict(zip(LONLAT, (wrap_longitude(x), y), strict=True))
 
 
 def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows | LazyTable:

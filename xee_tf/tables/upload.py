@@ -13,7 +13,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.options import IfExists
-from xee_tf.georef.crs import crs_text, describe_crs, read_crs
+from xee_tf.georef.crs import describe_crs, read_crs
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
 from xee_tf.tables.read import open_table
@@ -124,7 +124,7 @@ def upload_table(
             f"A GeoPackage holds no arrays, and {lists} are: leave them out with columns=, or write .parquet."
         )
     frame = frame.assign(**{name: [_plain(value) for value in frame[name]] for name in lists})
-    points = gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=crs_text(place))
+    points = gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=place)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"table{suffix}"
         if suffix == ".gpkg":

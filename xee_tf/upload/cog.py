@@ -47,7 +47,8 @@ def write_cog(
     Parameters
     ----------
     location : Location
-        It appears when it is complete.
+        It appears when it is complete. Where GeoTIFF has no keys for the CRS, GDAL's ``.aux.xml`` appears
+        beside it.
     arrays : mapping
         Bands (..., y, x) of one dtype; further dimensions in one chunk.
     names : mapping
@@ -69,6 +70,7 @@ def write_cog(
             f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
             "write a .zarr."
         )
+    crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     local = location.is_local
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,8 @@ def write_cog(
         "height": height,
         "count": count,
         "dtype": dtype,
-        "crs": _raster_crs(grid.crs),
+        # Only WKT: of other texts GDAL opens files and addresses.
+        "crs": rasterio.crs.CRS.from_wkt(crs.to_wkt()),
         "transform": grid.affine,
         "nodata": nodata,
         "tiled": True,
@@ -118,10 +121,8 @@ def write_cog(
                     num_threads="all_cpus",
                 )
                 _require_whole(cog)
-        if local:
-            Location(str(cog)).move(location)
-        else:
-            location.fs.put_file(str(cog), location.path)
+        _put_side_file(cog, location)
+        _put(cog, location)
     finally:
         for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
             leftover.unlink(missing_ok=True)
@@ -134,17 +135,6 @@ def _writing(location: Location) -> Iterator[None]:
         yield
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         raise DestinationError(f"Cannot write {location}: {error}") from error
-
-
-def _raster_crs(crs: Any) -> rasterio.crs.CRS:
-    """A CRS for GDAL, which would open a URL or a file that stands in the place of one.
-
-    Raises
-    ------
-    GeoreferenceError
-        If PROJ does not know it.
-    """
-    return rasterio.crs.CRS.from_wkt(read_crs(crs).to_wkt())
 
 
 def _require_whole(cog: Path) -> None:
@@ -195,6 +185,26 @@ def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> 
         yield raster
     finally:
         raster.close()
+
+
+def _put(file: Path, location: Location) -> None:
+    if location.is_local:
+        Location(str(file)).move(location)
+    else:
+        location.fs.put_file(str(file), location.path)
+
+
+def _put_side_file(cog: Path, location: Location) -> None:
+    """Put GDAL's ``.aux.xml`` beside the destination: a CRS for which GeoTIFF has no keys is only there.
+
+    One of a file that is replaced goes, because its CRS would overrule that of the new file.
+    """
+    side = cog.with_name(f"{cog.name}.aux.xml")
+    beside = location.with_suffix(".aux.xml")
+    if side.exists():
+        _put(side, beside)
+    elif beside.exists():
+        beside.remove()
 
 
 @dataclass(frozen=True)

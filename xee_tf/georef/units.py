@@ -1,0 +1,163 @@
+"""Units of coordinates beside those of their CRS."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pyproj
+
+from xee_tf.errors import GeoreferenceError
+from xee_tf.georef.crs import describe_crs
+
+__all__ = ["axis_units", "crs_units"]
+
+_FOOT, _US_FOOT = 0.3048, 1200 / 3937
+_DEGREE = math.pi / 180
+
+# Spellings in lower case, without "_", "-", "." and a plural's "s": see _normal.
+_LENGTHS = {
+    1.0: "m metre meter",
+    1000.0: "km kilometre kilometer",
+    100.0: "hm hectometre hectometer",
+    0.1: "dm decimetre decimeter",
+    0.01: "cm centimetre centimeter",
+    0.001: "mm millimetre millimeter",
+    _FOOT: "foot feet ft internationalfoot internationalfeet intlfoot footinternational",
+    _US_FOOT: "ussurveyfoot ussurveyfeet surveyfoot surveyfeet usfoot usfeet usft ftu sft footu footussurvey",
+    0.9144: "yard yd",
+    1609.344: "mile mi statutemile",
+    1852.0: "nauticalmile nmi",
+}
+_ANGLES = {
+    1.0: "rad radian",
+    1e-3: "mrad milliradian",
+    1e-6: "urad microradian μrad µrad",
+    _DEGREE: "degree deg ° decimaldegree arcdegree",
+    _DEGREE / 60: "arcminute arcmin minuteofarc",
+    _DEGREE / 3600: "arcsecond arcsec secondofarc",
+    math.pi / 200: "grad gon gradian grade",
+}
+_METRES = {name: size for size, names in _LENGTHS.items() for name in names.split()}
+_RADIANS = {name: size for size, names in _ANGLES.items() for name in names.split()}
+# Where units are meant to be given and none are.
+_NO_UNITS = frozenset({"", "1", "none", "unknown", "unitless", "dimensionless", "nan"})
+# CF's "degrees_east" and its kin.
+_DIRECTED = re.compile(r"(degrees?|deg)(east|north|true|[ent])")
+_FACTOR = re.compile(r"([0-9.]+(?:e[+-]?\d+)?)\*?(.+)")
+# What tells degrees on the ground from scan angles in degrees.
+_LON_LAT = frozenset({"longitude", "latitude"})
+
+
+def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS) -> float:
+    """How many units of the CRS one unit of a coordinate is, by the coordinate's attribute ``units``.
+
+    Parameters
+    ----------
+    name : str
+        The coordinate, for errors.
+    attrs : mapping
+        Its attributes. Where ``units`` is missing the coordinate is in units of the CRS.
+    crs : pyproj.CRS
+        Of the raster.
+
+    Returns
+    -------
+    float
+        1 where they agree.
+
+    Raises
+    ------
+    GeoreferenceError
+        If the units are unknown, or cannot be those of coordinates in this CRS.
+
+    Notes
+    -----
+    Scan angles of geostationary satellites (radians, or degrees) are multiplied by the height of the
+    satellite, as PROJ defines the projection's coordinates [1]_. "foot" is the foot of the CRS where
+    that is in feet of any kind; "degrees" is the unit of a geographic CRS, whichever angle that is, because
+    CF has no other.
+
+    References
+    ----------
+    .. [1] https://proj.org/en/stable/operations/projections/geos.html
+
+    Examples
+    --------
+    >>> axis_units("x", {"units": "km"}, pyproj.CRS("EPSG:3413"))
+    1000.0
+    >>> axis_units("x", {"units": "degrees_east"}, pyproj.CRS("EPSG:4326"))
+    1.0
+    """
+    units = attrs.get("units")
+    text = _normal(units)
+    if text in _NO_UNITS or not crs.axis_info:
+        return 1.0
+    own, angular = float(crs.axis_info[0].unit_conversion_factor), crs.is_geographic
+    length, angle = _size(text, _METRES), _size(text, _RADIANS)
+    if angle is not None and angular:
+        return 1.0 if math.isclose(angle, _DEGREE) or math.isclose(angle, own) else angle / own
+    if length is not None and not angular:
+        if math.isclose(length, _FOOT) and math.isclose(own, _FOOT, rel_tol=1e-5):
+            return 1.0
+        return 1.0 if math.isclose(length, own, rel_tol=1e-9) else length / own
+    height = None if angle is None or _is_lon_lat(text, attrs) else _satellite_height(crs)
+    if angle is not None and height is not None:
+        return angle * height / own
+    if length is None and angle is None:
+        problem = "which is not a known unit of length or angle"
+    else:
+        problem = f"but coordinates in {describe_crs(crs)} are in {crs_units(crs)}"
+    raise GeoreferenceError(
+        f"The {name} coordinates are in {str(units)!r}, {problem}. Correct the units, "
+        f"ds[{name!r}].attrs['units'] = {crs_units(crs)!r}, or name the CRS that the coordinates are in "
+        "with crs=, or pass transform= in units of the CRS."
+    )
+
+
+def crs_units(crs: pyproj.CRS) -> str:
+    """The name of a CRS' unit, as CF and UDUNITS spell it.
+
+    Examples
+    --------
+    >>> crs_units(pyproj.CRS("EPSG:2263")), crs_units(pyproj.CRS("EPSG:4326"))
+    ('US_survey_foot', 'degree')
+    """
+    return str(crs.axis_info[0].unit_name).replace(" ", "_") if crs.axis_info else ""
+
+
+def _normal(units: Any) -> str:
+    if units is None:
+        return ""
+    if isinstance(units, bytes):
+        units = units.decode(errors="replace")
+    text = re.sub(r"[\s_.\-()]+(?![0-9])", "", str(units).strip().lower())
+    return text
+
+
+def _size(text: str, table: Mapping[str, float]) -> float | None:
+    """In metres or radians; "0.3048 metre" is how pyproj and UDUNITS write units without a name."""
+    if directed := _DIRECTED.fullmatch(text):
+        text = directed[1]
+    for spelling in (text, text.removesuffix("s"), text.removesuffix("es")):
+        if spelling in table:
+            return table[spelling]
+    if multiple := _FACTOR.fullmatch(text):
+        size = _size(multiple[2], table)
+        return None if size is None else float(multiple[1]) * size
+    return None
+
+
+def _is_lon_lat(text: str, attrs: Mapping[str, Any]) -> bool:
+    return bool(_DIRECTED.fullmatch(text)) or attrs.get("standard_name") in _LON_LAT
+
+
+def _satellite_height(crs: pyproj.CRS) -> float | None:
+    """Metres above the ellipsoid, of a geostationary projection."""
+    plain = crs.source_crs if crs.is_bound and crs.source_crs else crs
+    operation = plain.coordinate_operation
+    if operation is None or not operation.method_name.startswith("Geostationary"):
+        return None
+    return next((float(p.value) for p in operation.params if "height" in p.name.lower()), None)

@@ -1,0 +1,177 @@
+"""Chunked arrays warped from one grid to another, chunk by chunk.
+
+odc-geo warps Dask arrays too, but finds the chunks that belong together in longitudes of -180..180: for
+rasters of 0..360, and across 180 degrees, it finds none, and the result is empty.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, cast
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import pyproj
+from affine import Affine
+from dask.array.core import normalize_chunks
+
+from xee_tf.geometry import Size, Window
+from xee_tf.georef import GeoRef
+from xee_tf.georef.longitudes import full_turn
+
+__all__ = ["warp"]
+
+# rasterio changes the filters of warnings while it works, which threads share.
+_WARPING = Lock()
+# GDAL does not know half floats. It holds nodata as a float64: -1 has the bits of the largest uint64.
+_WARPED = {"float16": "float32", "int8": "int16", "uint64": "int64"}
+_POINTS = 17  # along each side of a chunk, and in between, that are looked up in the source
+_SLACK = 3  # pixels more of the source, and as many again for each pixel of it that one of the target spans
+
+
+def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: float) -> Any:
+    """A chunked array (..., y, x) on another grid; nothing is computed.
+
+    Parameters
+    ----------
+    array : dask array
+        Its last dimensions are those of `source`.
+    source, target : GeoRef
+        From which grid, and to which.
+    resampling : {"nearest", "bilinear"}
+    fill : number
+        What marks masked pixels of `array`, and pixels of the result that lie outside of it.
+
+    Returns
+    -------
+    dask array
+        Of the same dtype, in chunks as large as those of `array`.
+    """
+    chunks = normalize_chunks(array.chunksize[-2:], shape=target.shape.shape)
+    to_source = _to_source(source, target)
+    rows = []
+    for y, height in zip(np.cumsum((0, *chunks[0])).tolist(), chunks[0], strict=False):
+        row = []
+        for x, width in zip(np.cumsum((0, *chunks[1])).tolist(), chunks[1], strict=False):
+            block = Window(y, y + height, x, x + width)
+            row.append(_block(array, source, target, block, to_source(block), resampling, fill))
+        rows.append(row)
+    return da.block(rows)
+
+
+def _block(
+    array: Any,
+    source: GeoRef,
+    target: GeoRef,
+    block: Window,
+    needed: Window | None,
+    resampling: str,
+    fill: float,
+) -> Any:
+    if needed is None:
+        shape = (*array.shape[:-2], *block.shape)
+        return da.full(shape, fill, dtype=array.dtype, chunks=(*array.chunks[:-2], *block.shape))
+    piece = array[(..., *needed.slices)].rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
+    warping = _Warp(
+        _moved(source.affine, needed, source, target, block),
+        source.crs.to_wkt(),
+        target.affine @ Affine.translation(block.left, block.top),
+        target.crs.to_wkt(),
+        block.size,
+        resampling,
+        fill,
+    )
+    return piece.map_blocks(
+        warping,
+        dtype=array.dtype,
+        chunks=(*piece.chunks[:-2], (block.size.y,), (block.size.x,)),
+        meta=np.empty((0,) * array.ndim, array.dtype),
+    )
+
+
+def _to_source(source: GeoRef, target: GeoRef) -> Any:
+    """A function from a block of the target to the pixels of the source that it may show."""
+    transformer = pyproj.Transformer.from_crs(target.crs, source.crs, always_xy=True)
+    turn = full_turn(source.crs)
+    image, inverse = cast(Any, target.affine), cast(Any, ~source.affine)
+    middle = (source.bounds[0] + source.bounds[2]) / 2
+
+    def to_source(block: Window) -> Window | None:
+        columns, rows = np.meshgrid(
+            np.linspace(block.left, block.right, _POINTS), np.linspace(block.top, block.bottom, _POINTS)
+        )
+        x, y = transformer.transform(*image @ (columns.ravel(), rows.ravel()))
+        found = np.isfinite(x) & np.isfinite(y)
+        if not found.any():
+            return None
+        if turn is not None:
+            x = middle + (x - middle + turn / 2) % turn - turn / 2
+        columns, rows = inverse @ (x[found], y[found])
+        edges = []
+        for along, side, length in (
+            (rows, block.size.y, source.shape.y),
+            (columns, block.size.x, source.shape.x),
+        ):
+            span = float(along.max() - along.min())
+            # Edges bend between the points, and end between them where some lie nowhere.
+            slack = _SLACK * (1 + span / side) + span / _POINTS
+            edges += [
+                max(math.floor(along.min() - slack), 0),
+                min(math.ceil(along.max() + slack), length),
+            ]
+        window = Window(*edges)
+        return window if window.bottom > window.top and window.right > window.left else None
+
+    return to_source
+
+
+def _moved(affine: Affine, needed: Window, source: GeoRef, target: GeoRef, block: Window) -> Affine:
+    """The affine of a part of the source, at the turn of the globe where GDAL looks for it."""
+    affine = affine @ Affine.translation(needed.left, needed.top)
+    turn = full_turn(source.crs)
+    if turn is None:
+        return affine
+    x, _ = affine @ (needed.size.x / 2, needed.size.y / 2)
+    # Between geographic CRSs longitudes stay as they are; from others they come in -180..180.
+    wanted, _ = target.affine @ (block.left + block.size.x / 2, block.top + block.size.y / 2)
+    times = round(((wanted if full_turn(target.crs) is not None else 0.0) - x) / turn)
+    return Affine.translation(turn * times, 0) @ affine
+
+
+@dataclass(frozen=True)
+class _Warp:
+    """The work of one chunk; small and picklable."""
+
+    source: Affine
+    source_crs: str
+    target: Affine
+    target_crs: str
+    size: Size
+    resampling: str
+    fill: float
+
+    def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        from rasterio.crs import CRS
+        from rasterio.enums import Resampling
+        from rasterio.warp import reproject
+
+        dtype = np.dtype(_WARPED.get(values.dtype.name, values.dtype))
+        fill = np.asarray(self.fill, values.dtype).astype(dtype).item()
+        result = np.full((*values.shape[:-2], *self.size.shape), fill, dtype)
+        for step in np.ndindex(*values.shape[:-2]):
+            with _WARPING:
+                reproject(
+                    np.ascontiguousarray(values[step], dtype),
+                    result[step],
+                    src_transform=self.source,
+                    src_crs=CRS.from_wkt(self.source_crs),
+                    src_nodata=fill,
+                    dst_transform=self.target,
+                    dst_crs=CRS.from_wkt(self.target_crs),
+                    dst_nodata=fill,
+                    resampling=Resampling[self.resampling],
+                )
+        return result.astype(values.dtype, copy=False)
