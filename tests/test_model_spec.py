@@ -127,8 +127,6 @@ def test_none_is_a_default() -> None:
         ({"inputTileSize": 4, "input_tile_size": 4}, "twice"),
         ({"input_tile_size": 0}, "at least 1"),
         ({"input_tile_size": "256"}, "pair"),
-        ({"input_tile_size": (8, 8), "input_overlap_size": (2, 8)}, r"\(2, 8\).*smaller.*\(8, 8\)"),
-        ({"input_tile_size": 8, "input_overlap_size": 16, "overlap_is_total": True}, "smaller"),
         ({"input_overlap_size": 3, "overlap_is_total": True}, "even"),
         ({"input_overlap_size": -1}, "negative"),
         ({"output_multiplier": 0.5}, "less than 1; got 0.5"),

@@ -286,7 +286,7 @@ def _predict(
     place = replace(georef, shape=shape, affine=affine)
     if not steps:  # as everything in xarray: no steps in, no steps out
         sizes = tuple(mapped.values())
-        empty = [da.zeros((*sizes, *out.shape, *shape.shape), out.dtype, chunks=-1) for out in outputs]
+        empty = [da.zeros((*sizes, *out.shape, *shape.shape), dtype=out.dtype, chunks=-1) for out in outputs]
         return _result(outputs, empty, mapped, dataset, place)
     arrays = [_step_array(band, georef, tiles.core, mapped, step) for step in steps for band in bands]
     rules, planes = [], 0
