@@ -89,7 +89,7 @@ def images(draw: st.DrawFn) -> tuple[xr.Dataset, tuple[str, ...]]:
     return ds, tuple(draw(st.permutations(there))[:count])
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(images())
 def test_the_order_of_dimensions_has_no_meaning(case: tuple[xr.Dataset, tuple[str, ...]]) -> None:
     ds, array_dims = case
@@ -163,6 +163,12 @@ def test_models_that_tell_their_shape(bands: str, shape: Any, sent: Any, dims: A
         model.sent.clear()
 
 
+def test_a_declared_shape_of_one_step() -> None:
+    """The steps of a band that is declared go to the model, also where there is one."""
+    assert predict(scene({"a": ("time",)}, sizes={"time": 1}), input_shapes={"a": [1]}).dims == ("y", "x")
+    assert predict(scene({"a": ("time",)}), input_shapes={"a": [1]}).dims == ("time", "y", "x")
+
+
 def test_inputs_of_their_own() -> None:
     """A series and a scalar band, by name; both in a function and where the model tells shapes."""
     ds = scene({"series": ("time",), "slope": ()}).transpose("y", "time", "x")
@@ -229,6 +235,13 @@ def test_dimensions_that_are_refused(bands: str, sizes: Any, shape: Any, options
         predict(ds, model, **options)
 
 
+def test_models_with_steps_in_front_are_refused() -> None:
+    ds = scene({"a": ("time",), "b": ("time",)})
+    for shape in ((None, 3, None, None, 2), (None, 3, 4, 4, 2), (None, 3, None, None, None)):
+        with pytest.raises(OptionError, match=r"steps in front of height and width.*moveaxis.*array_dims"):
+            predict(ds, told(tensors(x=shape), tensors(p=FREE)))
+
+
 @pytest.mark.parametrize("shape", [(None, 3, 2), (None, None, 2), (None, 2), (None, 6)])
 def test_models_of_single_pixels_are_refused(shape: Any) -> None:
     model = told(tensors(x=shape), tensors(p=(None, 1)))
@@ -237,6 +250,17 @@ def test_models_of_single_pixels_are_refused(shape: Any) -> None:
             predict(scene({"a": ("time",), "b": ("time",)}), model, **options)
     with pytest.raises(ModelError, match="no room for the height and width"):
         predict(scene({"a": ("time",)}), told(tensors(x=(None, 3, 1)), tensors(p=(None, 1))))
+
+
+def test_errors_name_the_dimensions_that_are_mapped_over() -> None:
+    def series(tiles: Any) -> Any:
+        return tiles[:, :, :, 2, 1]
+
+    ds = scene({"a": ("time",), "b": ("time",)})
+    with pytest.raises(xee_tf.PredictionError, match=r"step of 'time' is.*needs array_dims=\('time',\)"):
+        Model.from_function(series, input_tile_size=4, output_bands=["p"]).predict_image(ds).p.compute()
+    model = Model.from_function(series, input_tile_size=4, output_bands=["p"], array_dims="time")
+    np.testing.assert_array_equal(model.predict_image(ds).p, ds.b[2])
 
 
 def test_a_keras_model_of_series() -> None:
@@ -288,6 +312,20 @@ def test_masks_of_array_dimensions() -> None:
     assert np.argwhere(np.isnan(mapped.values)).tolist() == [[1, 2, 3]]
 
 
+@pytest.mark.parametrize("array_dims", [(), ("time",)])
+def test_other_projections(array_dims: tuple[str, ...]) -> None:
+    ds = scene({"a": ("time",)})
+    found = [
+        predict(
+            ds.transpose(*dims), array_dims=array_dims, proj=("EPSG:3035", 30), fix_input_proj=True
+        ).transpose(*(("time", "y", "x") if not array_dims else ("y", "x")))
+        for dims in permutations(("time", "y", "x"))
+    ]
+    assert np.isfinite(found[0]).any()
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 @pytest.mark.parametrize("dims", [("time", "y", "x"), ("y", "x", "time")])
 @pytest.mark.parametrize("array_dims", [(), ("time",)])
 def test_stores_of_predictions(tmp_path: Path, dims: Any, array_dims: Any) -> None:
@@ -324,10 +362,10 @@ def test_no_steps_of_a_mapped_dimension(tmp_path: Path, dims: Any) -> None:
 
 
 def test_images_without_bands_or_pixels() -> None:
-    with pytest.raises(xee_tf.XeeTFError, match=r"no bands|No x and y"):
+    with pytest.raises(OptionError, match="no bands: it is a Dataset without variables"):
         predict(scene({}))
     with pytest.raises(OptionError, match="no bands: no variable has the dimensions y and x"):
-        predict(scene({}).rio.write_crs(32633))
+        predict(scene({}).rio.write_crs(32633).assign(count=3))
     for part in ({"y": slice(0, 0)}, {"x": slice(0, 0)}):
         with pytest.raises(xee_tf.XeeTFError, match=r"no pixels|empty|0 "):
             predict(scene({"a": ()}).isel(part))

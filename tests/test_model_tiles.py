@@ -148,6 +148,12 @@ def test_symmetries_of_small_tiles() -> None:
     np.testing.assert_allclose(result.p, np.mean([left, right, up, down], 0), rtol=1e-6)
 
 
+def test_a_spread_has_a_name_of_its_own() -> None:
+    model = Model.from_function(lambda tiles: tiles, input_tile_size=2, output_bands=["p", "p_spread"])
+    with pytest.raises(OptionError, match=r"adds the bands \['p_spread'\].*output_bands"):
+        model.predict_image(raster({"a": random_band((4, 4))}), augment="d4")
+
+
 def test_the_model_tells_its_tile() -> None:
     band = random_band((7, 9))
     for outputs, answer in (

@@ -97,8 +97,8 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     Raises
     ------
     OptionError
-        If `image` is no xarray object, has a ``band`` dimension without steps, or two bands have the same
-        name.
+        If `image` is not an xarray object, has no variables or a ``band`` dimension without steps, or two
+        bands have the same name.
     GeoreferenceError
         If it has no x and y dimensions.
 
@@ -113,6 +113,8 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     ['red', 'nir']
     """
     if isinstance(image, xr.Dataset):
+        if not image.data_vars:
+            raise OptionError("The image has no bands: it is a Dataset without variables.")
         if not split or not any(_BAND in variable.dims for variable in image.data_vars.values()):
             return image
         x_dim, y_dim = spatial_dims(image)

@@ -67,6 +67,8 @@ class Size:
         >>> Size.from_xy(64, "kernel_size")
         Size(x=64, y=64)
         """
+        if isinstance(value, cls):
+            return value
         try:
             if isinstance(value, SupportsIndex) and not isinstance(value, Sequence):
                 side = operator.index(value)

@@ -27,25 +27,26 @@ def find_array_dims(
     The order of dimensions in the image has no meaning. What decides, the first one that is there:
 
     1. ``array_dims`` of the model. ``()`` maps over every dimension.
-    2. ``input_shapes`` and the shapes of the model's inputs: the dimensions whose sizes give these shapes.
-    3. Nothing: every dimension is mapped over. A function tells no shape.
+    2. ``input_shapes`` and the shapes of the model's own inputs: the dimensions whose sizes give them.
+    3. Neither: every dimension is mapped over. So it is with functions, whose inputs have no known shape.
 
-    For bands of 7 steps of time (a, b: ``time=7``; s: without it), *h* and *w* being the sides of a tile:
+    Bands a and b have 7 steps of time, s has none; h and w are the sides of a tile:
 
-    ===============  ===========================  =======================  ==============
-    bands            model                        sent                     mapped over
-    ===============  ===========================  =======================  ==============
-    a, b, s          function                     ``(n, h, w, 3)``         time
-    a, b, s          function, array_dims=time    ``(n, h, w, 7, 3)``      none; s repeats
-    a                function, array_dims=time    ``(n, h, w, 7, 1)``      none
-    a                input_shapes={"a": [7]}      ``(n, h, w, 7)``         none
-    a, b             ``(?, ?, ?, 2)``             ``(n, h, w, 2)``         time
-    a, b             ``(?, ?, ?, 7, 2)``          ``(n, h, w, 7, 2)``      none
-    a                ``(?, ?, ?, 7)``             ``(n, h, w, 7)``         none
-    a                ``(?, ?, ?, 1)``             ``(n, h, w, 1)``         time
-    a                ``(?, ?, ?, ?)``             refused: could mean both
-    a, b             ``(?, 7, 2)``, ``(?, 2)``    refused: single pixels
-    ===============  ===========================  =======================  ==============
+    =======  =============================  ==============================  ======  ==========
+    bands    model                          sent                            mapped  to model
+    =======  =============================  ==============================  ======  ==========
+    a, b, s  function                       ``(n, h, w, 3)``                time
+    a, b, s  function, array_dims="time"    ``(n, h, w, 7, 3)``                     time
+    a        function, array_dims="time"    ``(n, h, w, 7, 1)``                     time
+    a        input_shapes={"a": [7]}        ``(n, h, w, 7)``                        time
+    a, b     ``(?, ?, ?, 2)``               ``(n, h, w, 2)``                time
+    a, b     ``(?, ?, ?, 7, 2)``            ``(n, h, w, 7, 2)``                     time
+    a        ``(?, ?, ?, 7)``               ``(n, h, w, 7)``                        time
+    a        ``(?, ?, ?, 1)``               ``(n, h, w, 1)``                time
+    a        ``(?, ?, ?, ?)``               error: it could mean both
+    a, b     ``(?, 7, 2)``, ``(?, 2)``      error: single pixels
+    a, b     ``(?, 7, ?, ?, 2)``            error: steps in front of tiles
+    =======  =============================  ==============================  ======  ==========
 
     Parameters
     ----------
@@ -86,15 +87,13 @@ def find_array_dims(
         return ()
     choices = _permutations(sizes)
     for name, shape in declared.items():
-        choices = [
-            dims
-            for dims in choices
-            if shape in (own := _shape(dims, seen[name]), own or (1,))  # a scalar band is sent as [1]
-        ]
+        exact = [dims for dims in choices if _shape(dims, seen[name]) == shape]
+        # Each step of a scalar band may be declared as [1], which is how it is sent.
+        choices = exact or [dims for dims in choices if (*_shape(dims, seen[name]), 1) == shape == (1,)]
         if not choices:
             raise OptionError(
-                f"input_shapes says {list(shape)} for {name!r}, and in the image it has "
-                f"{_steps(seen[name]) or 'no dimensions beside y and x'}."
+                f"input_shapes has {list(shape)} for {name!r}, and the image has "
+                f"{_steps(seen[name]) or 'no dimensions beside y and x'} for it."
             )
     for target, info in inputs.items():
         members = groups[target]
@@ -103,9 +102,15 @@ def find_array_dims(
             raise no_room(model, target, info)
         explicit = all(name in declared for name in members if seen.get(name))
         fitting = [dims for dims in choices if _takes(dims, members, seen, rank[_LEAD:], flat=explicit)]
+        if _steps_first(rank, len(members), sizes):
+            raise OptionError(
+                f"The input {target!r} of {model.connector} is {info}, with steps in front of height and "
+                "width. Tiles are sent as (n, height, width, steps, bands): give Model.from_function a "
+                "function that moves the axis, model(np.moveaxis(tiles, 3, 1)), and array_dims=[...]."
+            )
         if not fitting and any(seen.get(name) for name in members):
             raise _nothing_fits(model, target, info, members, seen)
-        choices = fitting or choices  # bands without further dimensions: the error about them is another's
+        choices = fitting or choices  # plan_feeds refuses bands without further dimensions
     return _only(choices, sizes, model, inputs)
 
 
@@ -169,7 +174,7 @@ def _only(
     )
     raise OptionError(
         f"The bands have {_steps(sizes)}, and {model.connector} could take them in several ways ({what}). "
-        f"Say which is meant: {' or '.join(shown)}. {shown[0].split('=')[0]}{meaning}."
+        f"Choose one: {' or '.join(shown)}. {shown[0].split('=')[0]}{meaning}."
     )
 
 
@@ -179,6 +184,15 @@ def _of_single_pixels(shape: Sequence[int | None], bands: int, sizes: Mapping[Ha
         return False
     _, steps, last = shape
     return bands > 1 or (last == 1 and (steps is None or steps in sizes.values()))
+
+
+def _steps_first(shape: Sequence[int | None], bands: int, sizes: Mapping[Hashable, int]) -> bool:
+    """Whether ``(n, steps, height, width, bands)`` is the only reading, as of ConvLSTM models."""
+    if len(shape) != _LEAD + 2:
+        return False
+    _, first, second, behind, last = shape
+    first_only = first in sizes.values() and first not in (second, behind)
+    return first_only and last in (None, bands)
 
 
 def _nothing_fits(

@@ -18,6 +18,7 @@ from xee_tf.bands import image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockLayout
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
+from xee_tf.connectors.protocol import Signature
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
@@ -143,9 +144,14 @@ def predict_image(
     place, source = georef, dataset
     if model.fix_input_proj and model.proj is not None:
         source, place = to_projection(dataset, georef, model.proj, resampling)
-    bands = _bands(model, source, place, values)
+    signature = model.connector.signature()
+    bands = _bands(model, signature, source, place, values)
     caller = tile_caller(
-        model, {band.name: (band.dtype, band.shape) for band in bands}, values, batch_size=batch_size
+        model,
+        {band.name: (band.dtype, band.shape) for band in bands},
+        values,
+        batch_size=batch_size,
+        signature=signature,
     )
     bands = [band for band in bands if band.name in caller.bands]
     outputs = _outputs(caller, blend, augment)
@@ -195,7 +201,7 @@ class _ImageBand:
 
 
 def _bands(
-    model: Model, dataset: xr.Dataset, georef: GeoRef, properties: Mapping[str, Any]
+    model: Model, signature: Signature, dataset: xr.Dataset, georef: GeoRef, properties: Mapping[str, Any]
 ) -> list[_ImageBand]:
     """The bands, and which of their dimensions are mapped over."""
     spatial = (georef.y_dim, georef.x_dim)
@@ -208,7 +214,6 @@ def _bands(
         name: {dim: size for dim, size in band.sizes.items() if dim not in spatial}
         for name, band in variables.items()
     }
-    signature = model.connector.signature()
     items = {name: Item(np.dtype(object)) for name in model.input_properties if name in properties}
     items |= {name: Item(band.dtype, tiled=True) for name, band in variables.items()}
     groups = group_inputs(model, signature, items)
@@ -255,7 +260,13 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None) -> tuple[Out
         raise OptionError(
             f"augment='d4' turns tiles, which must be square then; these are {tile.x} x {tile.y} pixels."
         )
-    return (*outputs, *(replace(output, name=output.name + SPREAD) for output in outputs))
+    spreads = [replace(output, name=output.name + SPREAD) for output in outputs]
+    if taken := [spread.name for spread in spreads if spread.name in {output.name for output in outputs}]:
+        raise OptionError(
+            f"augment='d4' adds the bands {taken}, and outputs of the model have these names: give them "
+            "other names with output_bands."
+        )
+    return (*outputs, *spreads)
 
 
 def _predict(
@@ -303,6 +314,7 @@ def _predict(
         blend=blend,
         skip_masked=skip_masked,
         augment=augment,
+        mapped=tuple(map(str, mapped)),
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
     token = tokenize([array.name for array in arrays], work, layout, caller.connector.version())

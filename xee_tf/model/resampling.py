@@ -52,7 +52,7 @@ def to_projection(
         if variable.dtype.kind in "iub" and variable.rio.nodata is None:
             wide = variable.dtype.kind in "iu" and variable.dtype.itemsize > 2
             variable = variable.astype(np.float64 if wide else np.float32)
-        variables[name] = variable
+        variables[name] = variable.transpose(..., georef.y_dim, georef.x_dim)  # as it is resampled
     resampled = _reproject(xr.Dataset(variables, placed.coords), target, resampling)
     return resampled, target
 

@@ -76,6 +76,8 @@ class TileWork:
         Do not send tiles that are masked everywhere.
     augment : bool
         Average over the eight symmetries of a square.
+    mapped : tuple of str
+        Dimensions of the image of which each step is predicted by itself.
     """
 
     caller: TileCaller
@@ -86,6 +88,7 @@ class TileWork:
     blend: Blend
     skip_masked: bool
     augment: bool
+    mapped: tuple[str, ...] = ()
 
     @property
     def overlap(self) -> Size:
@@ -153,9 +156,15 @@ class TileWork:
         corners = self.grid.corners(row * self.grid.columns + column)
         (left, right), (bottom, top) = ((min(side), max(side)) for side in zip(*corners, strict=True))
         which = "tile" if len(about) == 1 else f"first of {len(about)} tiles"
+        hint = (
+            f" Each step of {' and '.join(map(repr, self.mapped))} is predicted by itself; a model that "
+            f"takes all of them together needs array_dims={self.mapped!r}."
+            if self.mapped
+            else ""
+        )
         return PredictionError(
             f"{error} -- the {which} is that of row {row} and column {column}, bounds (left, bottom, right, "
-            f"top) {left:.10g}, {bottom:.10g}, {right:.10g}, {top:.10g}.",
+            f"top) {left:.10g}, {bottom:.10g}, {right:.10g}, {top:.10g}.{hint}",
             instances=error.instances,
         )
 
