@@ -10,6 +10,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import rioxarray
 import xarray as xr
@@ -208,20 +209,38 @@ def test_two_dimensions_are_told_apart_by_their_sizes() -> None:
     ("bands", "sizes", "shape", "options", "words"),
     [
         # What could mean both, with both remedies.
-        ("a", {}, (*FREE, None), {}, r"'time' \(3 steps\).*array_dims=\(\) or array_dims=\('time',\)"),
-        ("t", {"run": 3}, (*FREE, 3), {}, r"array_dims=\('time',\) or array_dims=\('run',\)"),
-        ("tu", {}, (*FREE, None, 2), {}, r"array_dims=\('time',\) or array_dims=\('run',\)"),
-        ("tu", {}, (*FREE, None, None, 2), {}, r"\('time', 'run'\) or array_dims=\('run', 'time'\)"),
-        ("t", {"run": 3}, None, {"input_shapes": {"t": [3]}}, r"\('time',\) or array_dims=\('run',\)"),
+        (
+            "a",
+            {},
+            (*FREE, None),
+            {},
+            r"'time' \(3 steps\).*array_dims=\(\) predicts each.*; array_dims=\('time',\) sends",
+        ),
+        ("t", {"run": 3}, (*FREE, 3), {}, r"array_dims=\('time',\) sends.*; array_dims=\('run',\) sends"),
+        ("tu", {}, (*FREE, None, 2), {}, r"array_dims=\('time',\) sends.*; array_dims=\('run',\) sends"),
+        (
+            "tu",
+            {},
+            (*FREE, None, None, 2),
+            {},
+            r"\('time', 'run'\) sends.*array_dims=\('run', 'time'\) sends",
+        ),
+        (
+            "t",
+            {"run": 3},
+            None,
+            {"input_shapes": {"t": [3]}},
+            r"\('time',\) sends.*array_dims=\('run',\) sends",
+        ),
         # What fits nothing.
         ("ab", {"time": 5}, (*FREE, 7, 2), {}, r"\[7, 2\] in each pixel.*'a', 'b'.*'time' \(5 steps\)"),
         ("ab", {}, (*FREE, 6), {}, r"\[6\] in each pixel.*neither \[2\].*array_dims"),
         ("a", {}, None, {"input_shapes": {"a": [4]}}, r"\[4\] for 'a'.*'time' \(3 steps\)"),
         ("s", {}, None, {"input_shapes": {"s": [4]}}, r"\[4\] for 's'"),
-        ("a", {}, None, {"array_dims": "month"}, r"'month'.*no dimension.*'time' \(3 steps\)"),
-        ("s", {}, None, {"array_dims": "time"}, "'time'.*no dimension.*'s'.*none"),
-        ("as", {}, None, {"array_dims": "time", "bands": ["s"]}, "'time'.*no dimension.*'s'.*none"),
-        ("a", {}, None, {"array_dims": ("y", "time")}, "'y'.*no dimension beside y and x"),
+        ("a", {}, None, {"array_dims": "month"}, r"'month', but.*'a'.*'time' \(3 steps\)"),
+        ("s", {}, None, {"array_dims": "time"}, "'time', but.*'s', have no dimensions"),
+        ("as", {}, None, {"array_dims": "time", "bands": ["s"]}, "'time', but.*'s', have no dimensions"),
+        ("a", {}, None, {"array_dims": ("y", "time")}, "'y', but.*beside y and x"),
         ("a", {"time": 0}, None, {"array_dims": "time"}, "'time' has no steps"),
         ("ab", {"time": 0}, (*FREE, 7, 2), {}, r"'time' \(0 steps\)"),
         ("ab", {}, (*FREE, 4, 2), {"array_dims": "time"}, r"\(3, 2\) in each pixel"),
@@ -310,6 +329,43 @@ def test_masks_of_array_dimensions() -> None:
     assert np.argwhere(np.isnan(found.values)).tolist() == [[2, 3]]
     mapped = predict(ds)
     assert np.argwhere(np.isnan(mapped.values)).tolist() == [[1, 2, 3]]
+
+
+def test_series_in_tables() -> None:
+    """Columns of series are stacked as bands are, where the model takes steps and columns."""
+    frame = pd.DataFrame(
+        {"a": [np.arange(3.0), np.ones(3)], "b": [np.zeros(3), np.arange(3.0)], "s": [5.0, 6]}
+    )
+    model = Model(
+        told(tensors(x=(None, 3, 3)), tensors(p=(None, 3, 3)), lambda batch: {"p": batch["x"]}),
+        input_properties=["a", "b", "s"],
+    )
+    found = model.predict_properties(frame).p[1]
+    np.testing.assert_array_equal(found, [[1, 0, 6], [1, 1, 6], [1, 2, 6]])
+    flat = Model.from_function(
+        lambda rows: rows, input_properties=["a", "s"], output_properties={"p": {"shape": [4]}}
+    )
+    np.testing.assert_array_equal(flat.predict_properties(frame).p[0], [0, 1, 2, 5])
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    import keras
+
+    from xee_tf.cli import main
+
+    tile = keras.Input((None, None, None))
+    keras.Model(tile, keras.ops.max(tile, -1, keepdims=True), name="largest").save(tmp_path / "m.keras")
+    ds = scene({"a": ("time",)})
+    ds.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    options = ["predict", f"{tmp_path}/m.keras", f"{tmp_path}/a.nc"]
+    sizes = ["--input-tile-size", "4", "4", "--output-bands", "p"]
+    assert main([*options, f"{tmp_path}/no.zarr", *sizes]) != 0
+    for array_dims, wanted in ((["time"], ds.a.max("time")), ([], ds.a)):
+        assert (
+            main([*options, f"{tmp_path}/{len(array_dims)}.zarr", *sizes, "--array-dims", *array_dims]) == 0
+        )
+        found = xr.open_zarr(tmp_path / f"{len(array_dims)}.zarr", consolidated=False).p
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("array_dims", [(), ("time",)])

@@ -50,7 +50,7 @@ class Size:
 
         Parameters
         ----------
-        value : int or sequence of int
+        value : int, sequence of int or Size
             ``(width, height)``; one number stands for a square, as in Earth Engine.
         name : str
             The option's name, for the error.

@@ -123,8 +123,8 @@ def _checked(dims: Dims, seen: Mapping[str, Mapping[Hashable, int]]) -> Dims:
     sizes = {dim: size for own in seen.values() for dim, size in own.items()}
     if unknown := [dim for dim in dims if dim not in sizes]:
         raise OptionError(
-            f"array_dims names {listed(unknown)}, which is no dimension beside y and x of the bands "
-            f"{listed(list(seen))}. They have {_steps(sizes) or 'none'}."
+            f"array_dims has {listed(unknown)}, but the bands that the model takes, {listed(list(seen))}, "
+            f"have {_steps(sizes) or 'no dimensions'} beside y and x."
         )
     if empty := [dim for dim in dims if not sizes[dim]]:
         raise OptionError(
@@ -164,17 +164,17 @@ def _only(
     kinds = {tuple(dim for dim in dims if sizes[dim] != 1) for dims in choices}
     if len(fewest) == len(kinds) == 1:
         return choices[0]
-    shown = [f"array_dims={dims!r}" for dims in sorted({*fewest, *choices[:3]}, key=list(choices).index)]
     what = "; ".join(f"{target!r}: {info}" for target, info in inputs.items()) or "input_shapes"
-    meaning = (
-        " maps over every dimension: each step is predicted by itself. A dimension that is named there goes "
-        "to the model as a whole"
-        if () in choices
-        else " names the dimensions in the model's order"
-    )
+    shown = sorted({*fewest, *choices[:3]}, key=list(choices).index)
+    remedies = [
+        f"array_dims={dims!r} sends all steps of {' and '.join(map(repr, dims))} to the model, in this order"
+        if dims
+        else "array_dims=() predicts each step by itself"
+        for dims in shown
+    ]
     raise OptionError(
         f"The bands have {_steps(sizes)}, and {model.connector} could take them in several ways ({what}). "
-        f"Choose one: {' or '.join(shown)}. {shown[0].split('=')[0]}{meaning}."
+        f"Choose one with the option array_dims of the model: {'; '.join(remedies)}."
     )
 
 
