@@ -90,7 +90,7 @@ def images(draw: st.DrawFn) -> tuple[xr.Dataset, tuple[str, ...]]:
     return ds, tuple(draw(st.permutations(there))[:count])
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(images())
 def test_the_order_of_dimensions_has_no_meaning(case: tuple[xr.Dataset, tuple[str, ...]]) -> None:
     ds, array_dims = case

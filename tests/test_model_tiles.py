@@ -93,18 +93,24 @@ def test_tiles_equal_the_whole_whatever_the_overlap(
     side=st.integers(1, 4),
     overlap=st.integers(1, 9),
     batch_size=st.sampled_from([None, 2]),
+    vector=st.booleans(),
     data=st.data(),
 )
 def test_blending_of_tiles_that_overlap_several_others(
-    shape: Any, side: int, overlap: int, batch_size: Any, data: st.DataObject
+    shape: Any, side: int, overlap: int, batch_size: Any, vector: bool, data: st.DataObject
 ) -> None:
     """Each tile gives its mean everywhere; each pixel is the weighted mean of all tiles that hold it."""
     band = random_band(shape.shape)
+
+    def mean(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        found = np.broadcast_to(tiles.mean((1, 2, 3))[:, None, None], tiles.shape[:3])
+        return np.stack([found, -found], -1) if vector else found
+
     model = Model.from_function(
-        lambda tiles: np.broadcast_to(tiles.mean((1, 2, 3))[:, None, None], tiles.shape[:3]),
+        mean,
         input_tile_size=side,
         input_overlap_size=overlap,
-        output_bands={"p": "float64"},
+        output_bands={"p": {"type": "float64", "shape": [2]} if vector else "float64"},
     )
     ds = raster({"a": band}).chunk(y=data.draw(chunkings(shape.y)), x=data.draw(chunkings(shape.x)))
     found = model.predict_image(ds, merge=False, blend="hann", batch_size=batch_size).p
@@ -121,6 +127,7 @@ def test_blending_of_tiles_that_overlap_several_others(
         weight[at] += window
     inner = np.s_[overlap : overlap + shape.y, overlap : overlap + shape.x]
     wanted = total[inner] / weight[inner]
+    wanted = np.stack([wanted, -wanted]) if vector else wanted
     np.testing.assert_allclose(found.compute(scheduler="sync"), wanted, rtol=1e-4)
 
 

@@ -79,13 +79,13 @@ def add_bands(
 def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     """An image as a Dataset with one variable for each band.
 
-    A ``band`` dimension, as `rioxarray.open_rasterio` and ``xr.open_dataset(engine="rasterio")`` give it, is
-    no dimension of the data: each of its steps is a band. Bands are named by the coordinate of ``band`` if
-    it holds texts, else by the attribute ``long_name`` if it has one name for each band (as rioxarray reads
-    GeoTIFF descriptions), else "B" and the number. A single band has the name of its variable, or "B1".
-    Where several variables of a Dataset have a ``band`` dimension, the name of the variable and "_" stand
-    in front. Other names (variable, channel, wavelength, ...) may be those of real axes, such as the steps of
-    a spectrum, and are dimensions like any other.
+    Each step of a ``band`` dimension, which `rioxarray.open_rasterio` and
+    ``xr.open_dataset(engine="rasterio")`` give, is a band. Bands are named by the coordinate of ``band``
+    if it holds texts, else by the attribute ``long_name`` if it has one name for each band (as rioxarray
+    reads GeoTIFF descriptions), else "B" and the number. A single band has the name of its variable, or
+    "B1". Where several variables of a Dataset have a ``band`` dimension, their names and "_" come first
+    ("reflectance_red"). Only the name ``band`` is safe: variable, channel or wavelength may be a real axis,
+    such as that of a spectrum, and are dimensions like any other.
 
     Parameters
     ----------

@@ -357,7 +357,7 @@ def _shape(
             return (1,) * len(wanted)
     if rank is not None and (rank < lead or (rank == lead and items[0].tiled)):
         raise no_room(words.model, target, info)
-    if len(wanted) == 1 and len(shape) == 1:
+    if len(wanted) == 1 and len(shape) <= 1:
         raise OptionError(
             f"The input {target!r} of {words.model.connector} takes {wanted[0]} channels, and "
             f"{listed(members)} have {total}. {words.there} Say which the model wants, in its order: "
