@@ -297,7 +297,7 @@ def test_sizes(inputs: Any, outputs: Any, options: Any, sent: int, core: int, ou
             "256 x 256.*160 x 160.*144",
         ),
         ((16, 8), (16, 8), {"input_tile_size": (16, 8)}, "8 x 16.*16 x 8"),
-        ((16, 16), (16, 16), {"input_overlap_size": 6}, "16 x 16.*smaller"),
+        ((16, 16), (16, 16), {"input_overlap_size": 8}, "16 x 16.*half a tile"),
         ((16, 16), (4, 4), {"input_overlap_size": 2}, "4 x 4.*output_tile_size"),
     ],
 )

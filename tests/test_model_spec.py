@@ -6,6 +6,7 @@ import inspect
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,53 @@ def test_none_is_a_default() -> None:
     assert model(**dict.fromkeys(EE_NAMES)) == model()
 
 
+def test_the_constructor_reads_options_as_the_others_do() -> None:
+    connector = model().connector
+    options: dict[str, Any] = {
+        "bands": ["B4", "B3"],
+        "input_tile_size": 64,
+        "input_overlap_size": 16,
+        "overlap_is_total": True,
+        "input_type_override": {"B4": "float"},
+        "input_shapes": {"B4": [12]},
+        "array_dims": "time",
+        "proj": ("EPSG:32633", 30),
+        "output_bands": {"p": {"type": "byte", "shape": [3]}},
+        "output_multiplier": 2,
+    }
+    made = xee_tf.Model(connector=connector, **options)
+    assert made == xee_tf.Model.from_connector(connector, **options) == model(**options)
+    assert (made.input_tile_size, made.input_overlap_size) == (Size(x=64, y=64), Size(x=8, y=8))
+    assert (made.bands, made.array_dims) == (("B4", "B3"), ("time",))
+    assert made.output_bands == (Declared("p", np.dtype("uint8"), 1, (3,)),)
+    assert xee_tf.Model(connector, inputTileSize=[64, 32], outputBands=["p"]) == xee_tf.Model(
+        connector, input_tile_size=(64, 32), output_bands="p"
+    )
+    assert "array dims   time" in repr(made)
+    assert "array bands  B4: 12" in repr(made)
+    assert "none, all are mapped over" in repr(xee_tf.Model(connector, array_dims=()))
+    assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_copies_with_other_options() -> None:
+    made = model(bands=["B4"], input_tile_size=64, input_overlap_size=8, output_bands={"p": "uint8"})
+    assert replace(made) == made
+    larger = replace(made, input_tile_size=128, output_bands=["q"])
+    assert (larger.input_tile_size, larger.input_overlap_size) == (Size(x=128, y=128), Size(x=8, y=8))
+    assert (larger.bands, larger.output_bands) == (("B4",), (Declared("q"),))
+    assert replace(made, bands=None).bands is None
+    with pytest.raises(OptionError, match="at least 1"):
+        replace(made, input_tile_size=0)
+    with pytest.raises(FrozenInstanceError):
+        made.bands = ("B3",)
+
+
+@pytest.mark.parametrize("wrong", [np.sum, "models/unet", None, 3])
+def test_what_is_no_connector(wrong: Any) -> None:
+    with pytest.raises(OptionError, match=r"must be a Connector.*from_function"):
+        xee_tf.Model(connector=wrong)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -127,8 +175,6 @@ def test_none_is_a_default() -> None:
         ({"inputTileSize": 4, "input_tile_size": 4}, "twice"),
         ({"input_tile_size": 0}, "at least 1"),
         ({"input_tile_size": "256"}, "pair"),
-        ({"input_tile_size": (8, 8), "input_overlap_size": (2, 8)}, r"\(2, 8\).*smaller.*\(8, 8\)"),
-        ({"input_tile_size": 8, "input_overlap_size": 16, "overlap_is_total": True}, "smaller"),
         ({"input_overlap_size": 3, "overlap_is_total": True}, "even"),
         ({"input_overlap_size": -1}, "negative"),
         ({"output_multiplier": 0.5}, "less than 1; got 0.5"),
@@ -148,6 +194,24 @@ def test_none_is_a_default() -> None:
         ({"input_type_override": {"B4": "complex64"}}, "B4.*complex64"),
         ({"input_type_override": {"B4": {"precision": "half"}}}, "precision"),
         ({"output_bands": {}}, "empty"),
+        ({"output_bands": []}, "empty"),
+        ({"output_bands": [""]}, "empty name"),
+        ({"output_bands": ""}, "empty name"),
+        ({"output_bands": {"": "float"}}, "empty name"),
+        ({"output_bands": ["p", "q", "p"]}, "twice"),
+        ({"output_bands": (Declared("p"), Declared("p"))}, "twice"),
+        ({"output_bands": ["p", 4]}, "list of names"),
+        ({"output_bands": {4: "float"}}, "mapping"),
+        ({"output_bands": {"p", "q"}}, "list of names"),
+        ({"output_bands": b"p"}, "list of names"),
+        ({"output_properties": []}, "empty"),
+        ({"bands": []}, "empty"),
+        ({"bands": ["B4", ""]}, "empty name"),
+        ({"input_properties": ["", "a"]}, "empty name"),
+        ({"array_dims": ["time", "time"]}, "twice"),
+        ({"array_dims": {"time": 12}}, "list of names"),
+        ({"array_dims": 12}, "list of names"),
+        ({"arrayDims": ["time"]}, "no option 'arrayDims'.*array_dims"),
         ({"output_bands": {"p": {"dimension": 1}}}, "dimension.*known"),
         ({"output_bands": {"p": {"dimensions": -1}}}, "whole number"),
         ({"output_bands": {"p": {"dimensions": 2, "shape": [3]}}}, "2 dimensions"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = ["add_bands", "image_dataset", "plane_array"]
 
 _BAND = "band"
 _STEP = "_step"
+_WHOLE = "_whole"  # an array with all its bands
 _CHUNK_BYTES = 4 << 20
 
 
@@ -36,8 +37,8 @@ def add_bands(
     Parameters
     ----------
     image : Dataset or DataArray
-        Its coordinates and CRS are those of the result. A DataArray with a ``band`` dimension becomes one
-        variable for each band (see `image_dataset`).
+        Its coordinates and CRS are those of the result. A ``band`` dimension becomes one variable for each
+        band (see `image_dataset`).
     *others : Dataset or DataArray
         Images on the same grid, the names of their dimensions and their chunks being free. Of their
         coordinates those of further dimensions (time, ...) are taken over.
@@ -86,17 +87,29 @@ def add_bands(
     return write_georef(result, georef, georef.x_dim, georef.y_dim)
 
 
-def image_dataset(image: Raster) -> xr.Dataset:
-    """An image as a Dataset with one variable for each band; a Dataset is returned as it is.
+def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
+    """An image as a Dataset with one variable for each band.
 
-    The bands of a DataArray with a ``band`` dimension are named by that coordinate if it holds texts, else by
-    the attribute ``long_name`` if it has one name for each band (as rioxarray reads GeoTIFF
-    descriptions), else "B" and the number. Without a ``band`` dimension it is the array's name, or "B1".
+    Each step of a ``band`` dimension, which `rioxarray.open_rasterio` and
+    ``xr.open_dataset(engine="rasterio")`` give, is a band. Bands are named by the coordinate of ``band``
+    if it holds texts, else by the attribute ``long_name`` if it has one name for each band (as rioxarray
+    reads GeoTIFF descriptions), else "B" and the number. A single band has the name of its variable, or
+    "B1". Where several variables of a Dataset have a ``band`` dimension, their names and "_" come first
+    ("reflectance_red"). Only the name ``band`` is safe: variable, channel or wavelength may be a real axis,
+    such as that of a spectrum, and are dimensions like any other.
+
+    Parameters
+    ----------
+    image : Dataset or DataArray
+        A Dataset without a ``band`` dimension is returned as it is.
+    split : bool
+        False: ``band`` is a dimension like any other.
 
     Raises
     ------
     OptionError
-        If `image` is no xarray object, or two bands have the same name.
+        If `image` is not an xarray object, has no variables or a ``band`` dimension without steps, or two
+        bands have the same name.
     GeoreferenceError
         If it has no x and y dimensions.
 
@@ -107,29 +120,59 @@ def image_dataset(image: Raster) -> xr.Dataset:
     ['red', 'nir']
     >>> list(image_dataset(scene.assign_attrs(long_name="reflectance")))
     ['B1', 'B2']
+    >>> list(image_dataset(scene.to_dataset(name="band_data")))
+    ['red', 'nir']
     """
     if isinstance(image, xr.Dataset):
-        return image
+        if not image.data_vars:
+            raise OptionError("The image has no bands: it is a Dataset without variables.")
+        if not split or not any(_BAND in variable.dims for variable in image.data_vars.values()):
+            return image
+        x_dim, y_dim = spatial_dims(image)
+        names = {
+            name: _band_names(variable)
+            for name, variable in raster_variables(image, x_dim, y_dim)
+            if _BAND in variable.dims
+        }
+        if len(names) > 1:
+            names = {
+                name: [f"{name}_{band}" for band in bands] if len(bands) > 1 else [str(name)]
+                for name, bands in names.items()
+            }
+        return _split_bands(image, names, x_dim, y_dim)
     if not isinstance(image, xr.DataArray):
         raise OptionError(f"An image is an xarray Dataset or DataArray; got {type(image).__name__}.")
     x_dim, y_dim = spatial_dims(image)
     image = with_set_nodata(image)
-    if _BAND not in image.dims:
+    if not split or _BAND not in image.dims:
         name = "B1" if image.name is None else str(image.name)
         _require_free(name, image.coords, ())
         return name_dims(image.to_dataset(name=name), x_dim, y_dim)
-    names = _band_names(image)
-    if not names:
-        raise OptionError("The image has no bands: its dimension 'band' is empty.")
-    for number, name in enumerate(names):
-        _require_free(name, image.coords, names[:number])
-    bands = [_band(image, number) for number in range(len(names))]
-    dataset = bands[0].to_dataset(name=names[0])
-    dataset = dataset.assign({name: band.variable for name, band in zip(names, bands, strict=True)})
-    for name, variable in zip(names, dataset.data_vars.values(), strict=True):
-        if "long_name" in variable.attrs:
-            variable.attrs["long_name"] = name
-    return name_dims(dataset, x_dim, y_dim)
+    return _split_bands(image.to_dataset(name=_WHOLE), {_WHOLE: _band_names(image)}, x_dim, y_dim)
+
+
+def _split_bands(
+    image: xr.Dataset, names: Mapping[Hashable, Sequence[str]], x_dim: str, y_dim: str
+) -> xr.Dataset:
+    """A variable for each step of the band dimension of some variables, in their places."""
+    bands: dict[Hashable, xr.Variable] = {}
+    others = [name for name in image.data_vars if name not in names]
+    for name, array in image.data_vars.items():
+        if name not in names:
+            bands[name] = array.variable
+            continue
+        if not names[name]:
+            which = "The image" if name == _WHOLE else f"The variable {name!r}"
+            raise OptionError(f"{which} has no bands: its dimension 'band' is empty.")
+        for number, band in enumerate(names[name]):
+            _require_free(band, image.coords, [*bands, *others])
+            bands[band] = variable = _band(array, number)
+            if "long_name" in variable.attrs:
+                variable.attrs["long_name"] = band
+    dataset = image.drop_vars(list(names)).assign(bands)
+    if not any(_BAND in variable.dims for variable in bands.values()):
+        dataset = dataset.drop_vars([name for name, coord in dataset.coords.items() if _BAND in coord.dims])
+    return name_dims(dataset[list(bands)], x_dim, y_dim)
 
 
 def plane_array(
@@ -179,10 +222,11 @@ def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Has
         )
 
 
-def _band(image: xr.DataArray, number: int) -> xr.DataArray:
-    band = image.isel({_BAND: number}, drop=True)
+def _band(image: xr.DataArray, number: int) -> xr.Variable:
+    band = image.variable.isel({_BAND: number})
     label = image.coords[_BAND].values[number] if _BAND in image.coords else None
-    return band.assign_attrs(nodata_of_band(image.attrs, number, image.sizes[_BAND], label))
+    band.attrs = nodata_of_band(image.attrs, number, image.sizes[_BAND], label)
+    return band
 
 
 def _band_names(image: xr.DataArray) -> list[str]:

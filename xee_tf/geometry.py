@@ -50,7 +50,7 @@ class Size:
 
         Parameters
         ----------
-        value : int or sequence of int
+        value : int, sequence of int or Size
             ``(width, height)``; one number stands for a square, as in Earth Engine.
         name : str
             The option's name, for the error.
@@ -67,6 +67,8 @@ class Size:
         >>> Size.from_xy(64, "kernel_size")
         Size(x=64, y=64)
         """
+        if isinstance(value, cls):
+            return value
         try:
             if isinstance(value, SupportsIndex) and not isinstance(value, Sequence):
                 side = operator.index(value)

@@ -24,7 +24,7 @@ from xee_tf.upload.cog import write_cog
 
 __all__ = ["add_predict"]
 
-_MODEL_OPTIONS = ("bands", "input_tile_size", "input_overlap_size", "output_tile_size")
+_MODEL_OPTIONS = ("bands", "array_dims", "input_tile_size", "input_overlap_size", "output_tile_size")
 _OPTIONS = ("batch_size", "blend", "augment", "crs")
 
 
@@ -43,6 +43,13 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
     parser.add_argument("--bands", nargs="+", metavar="BAND", help="those that the model sees, in its order")
+    parser.add_argument(
+        "--array-dims",
+        nargs="*",
+        metavar="DIM",
+        help="dimensions that the model takes as a whole, such as time; none: each step is predicted by "
+        "itself; default: what the model takes",
+    )
     size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
     size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
     size(parser, "--output-tile-size", None, "pixels that come back for a tile, if the scale changes")

@@ -48,6 +48,11 @@ def model_rows(model: Model) -> Rows:
     elif model.bands is not None:
         into = f" → {model.input_name}" if model.input_name else ""
         rows.append(("inputs", _names(list(model.bands)) + into))
+    if model.array_dims is not None:
+        rows.append(("array dims", _names(list(model.array_dims)) or "none, all are mapped over"))
+    if model.input_shapes:
+        shapes = [f"{name}: {', '.join(map(str, shape))}" for name, shape in model.input_shapes.items()]
+        rows.append(("array bands", _names(shapes)))
     if model.input_properties:
         rows.append(("properties", _names(list(model.input_properties))))
     if model.input_type_override:

@@ -224,7 +224,7 @@ def _jobs(
     **options: Any,
 ) -> list[ExportJob]:
     """The exports that are asked for: one, or one for each step of a dimension."""
-    dataset = _dataset(image, options.get("crs"), options.get("transform"))
+    dataset = _dataset(image, options.get("crs"), options.get("transform"), split=split_dim != "band")
     if split_dim is None:
         return [_job(dataset, prefix, mask=mask, **options)]
     if split_dim not in dataset.dims:
@@ -254,11 +254,13 @@ def _labels(dataset: xr.Dataset, dim: str) -> list[str]:
     return labels if len(set(labels)) == count else [f"{step:05d}" for step in range(count)]
 
 
-def _dataset(image: Image, crs: Any, transform: Any) -> xr.Dataset:
+def _dataset(image: Image, crs: Any, transform: Any, *, split: bool = True) -> xr.Dataset:
     images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
     if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
         raise OptionError("There is nothing to export: the image has no bands.")
-    return add_bands(*images, crs=crs, transform=transform) if images[1:] else image_dataset(images[0])
+    if images[1:]:
+        return add_bands(*images, crs=crs, transform=transform)
+    return image_dataset(images[0], split=split)
 
 
 def _job(

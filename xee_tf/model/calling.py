@@ -108,6 +108,7 @@ def tile_caller(
     properties: Mapping[str, Any],
     *,
     batch_size: int | None = None,
+    signature: Signature | None = None,
 ) -> TileCaller:
     """Check a model against an image, and make what calls it.
 
@@ -120,6 +121,8 @@ def tile_caller(
         Those of the image; of these, ``model.input_properties`` are sent.
     batch_size : int, optional
         Tiles in a call. Default: about 8 MiB of them.
+    signature : Signature, optional
+        That of the model, where it is known already.
 
     Raises
     ------
@@ -135,7 +138,7 @@ def tile_caller(
     >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
     {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
     """
-    signature = model.connector.signature()
+    signature = signature or model.connector.signature()
     values = {name: np.asarray(properties[name]) for name in model.input_properties if name in properties}
     items = {name: Item(np.dtype(dtype), tuple(shape), tiled=True) for name, (dtype, shape) in bands.items()}
     for name, value in values.items():

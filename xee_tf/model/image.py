@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from affine import Affine
@@ -17,6 +18,7 @@ from xee_tf.bands import image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockLayout
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
+from xee_tf.connectors.protocol import Signature
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
@@ -24,7 +26,9 @@ from xee_tf.georef.conventions import name_dims, raster_variables
 from xee_tf.georef.masks import Nodata, band_nodata, can_mask
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.model.augment import SPREAD
+from xee_tf.model.axes import find_array_dims
 from xee_tf.model.calling import TileCaller, tile_caller
+from xee_tf.model.inputs import Item, group_inputs
 from xee_tf.model.resampling import Resampling, from_projection, to_projection
 from xee_tf.model.spec import Model
 from xee_tf.model.types import fill_outside
@@ -60,9 +64,10 @@ def predict_image(
     ----------
     model : Model
     image : Dataset or DataArray
-        A variable for each band, or a DataArray with a ``band`` dimension. Dimensions in front of y and x,
-        such as time, are mapped over: each step is predicted by itself. A band with dimensions behind y
-        and x, or that the model's ``input_shapes`` names, is an array band.
+        A variable for each band, or variables with a ``band`` dimension. Further dimensions, such as time,
+        are mapped over, wherever they stand: each step is predicted by itself, and the result has that
+        dimension. Those that the model's ``array_dims`` or ``input_shapes`` name, or that the shapes of its
+        own inputs call for, go to the model as a whole, and the result lacks them (see Notes).
     merge : bool
         Give the bands of the image too, as Earth Engine's guide says. False: predictions alone.
     properties : mapping, optional
@@ -109,6 +114,14 @@ def predict_image(
     ModelError
         If the model cannot be opened. What only calling it can show is raised by computing.
 
+    Notes
+    -----
+    A model that takes steps gets ``(n, height, width, time, band)``; bands without the dimension are repeated
+    at every step. A Keras model or SavedModel tells the shape of its inputs, so that it is known which
+    dimensions it takes: ``(None, None, None, 7, 10)`` takes 7 steps of 10 bands. Where its shape allows
+    several readings, the call is refused; ``array_dims=("time",)`` or ``array_dims=()`` of the model
+    decides. A function tells no shape: without ``array_dims``, each step is predicted by itself.
+
     Examples
     --------
     >>> import xee_tf
@@ -134,15 +147,20 @@ def predict_image(
     ):
         if value not in allowed:
             raise OptionError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-    dataset = image_dataset(image)
+    dataset = image_dataset(image, split="band" not in (model.array_dims or ()))
     georef = read_georef(dataset, crs, transform)
     values = dict(image.attrs if properties is None else properties)
     place, source = georef, dataset
     if model.fix_input_proj and model.proj is not None:
         source, place = to_projection(dataset, georef, model.proj, resampling)
-    bands = _bands(model, source, place)
+    signature = model.connector.signature()
+    bands = _bands(model, signature, source, place, values)
     caller = tile_caller(
-        model, {band.name: (band.dtype, band.shape) for band in bands}, values, batch_size=batch_size
+        model,
+        {band.name: (band.dtype, band.shape) for band in bands},
+        values,
+        batch_size=batch_size,
+        signature=signature,
     )
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(band.dtype, band.nodata) for band in bands)
@@ -192,20 +210,37 @@ class _ImageBand:
         return tuple(self.variable.sizes[dim] for dim in self.inner)
 
 
-def _bands(model: Model, dataset: xr.Dataset, georef: GeoRef) -> list[_ImageBand]:
+def _bands(
+    model: Model, signature: Signature, dataset: xr.Dataset, georef: GeoRef, properties: Mapping[str, Any]
+) -> list[_ImageBand]:
     """The bands, and which of their dimensions are mapped over."""
+    spatial = (georef.y_dim, georef.x_dim)
+    variables = {str(key): band for key, band in raster_variables(dataset, georef.x_dim, georef.y_dim)}
+    if not variables:
+        raise OptionError(
+            f"The image has no bands: no variable has the dimensions {georef.y_dim} and {georef.x_dim}."
+        )
+    further = {
+        name: {dim: size for dim, size in band.sizes.items() if dim not in spatial}
+        for name, band in variables.items()
+    }
+    items = {name: Item(np.dtype(object)) for name in model.input_properties if name in properties}
+    items |= {name: Item(band.dtype, tiled=True) for name, band in variables.items()}
+    groups = group_inputs(model, signature, items)
+    array_dims = find_array_dims(model, signature, further, groups)
+    together = {
+        name: {dim for other in members for dim in further.get(other, ())}
+        for members in groups.values()
+        for name in members
+    }
     bands = []
-    y, x = georef.y_dim, georef.x_dim
-    for key, variable in raster_variables(dataset, x, y):
-        name = str(key)
-        dims = list(variable.dims)
-        further = [dim for dim in dims if dim not in (y, x)]
-        last = max(dims.index(y), dims.index(x))
-        inner = [dim for dim in further if dims.index(dim) > last]
-        if name in (model.input_shapes or {}):
-            inner = further
-        mapped = tuple(dim for dim in further if dim not in inner)
-        bands.append(_ImageBand(name, variable, mapped, tuple(inner), band_nodata(variable, name)))
+    for name, band in variables.items():
+        nodata = band_nodata(band, name)
+        inner = [dim for dim in array_dims if dim in together.get(name, further[name])]
+        mapped = tuple(dim for dim in further[name] if dim not in array_dims)
+        if own := [dim for dim in inner if dim in further[name]]:
+            band = band.expand_dims([dim for dim in inner if dim not in own])
+        bands.append(_ImageBand(name, band, mapped, tuple(inner if own else ()), nodata))
     return bands
 
 
@@ -237,7 +272,13 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
         raise OptionError(
             f"augment='d4' turns tiles, which must be square then; these are {tile.x} x {tile.y} pixels."
         )
-    return (*outputs, *(replace(output, name=output.name + SPREAD) for output in outputs))
+    spreads = [replace(output, name=output.name + SPREAD) for output in outputs]
+    if taken := [spread.name for spread in spreads if spread.name in {output.name for output in outputs}]:
+        raise OptionError(
+            f"augment='d4' adds the bands {taken}, and outputs of the model have these names: give them "
+            "other names with output_bands."
+        )
+    return (*outputs, *spreads)
 
 
 def _predict(
@@ -264,6 +305,12 @@ def _predict(
     grid = PatchGrid(georef.shape, tiles.core, tiles.overlap, georef.affine, georef.crs_text, edge="pad")
     mapped = {dim: dataset.sizes[dim] for band in bands for dim in band.mapped}
     steps = list(np.ndindex(*mapped.values()))
+    shape, affine = _output_grid(grid, tiles.core, tiles.output)
+    place = replace(georef, shape=shape, affine=affine)
+    if not steps:  # as everything in xarray: no steps in, no steps out
+        sizes = tuple(mapped.values())
+        empty = [da.zeros((*sizes, *out.shape, *shape.shape), dtype=out.dtype, chunks=-1) for out in outputs]
+        return _result(outputs, empty, mapped, dataset, place)
     arrays = [_step_array(band, georef, tiles.core, mapped, step) for step in steps for band in bands]
     rules, planes = [], 0
     for band, array in zip(bands, arrays[: len(bands)], strict=True):
@@ -277,6 +324,7 @@ def _predict(
         blend=blend,
         skip_masked=skip_masked,
         augment=augment,
+        mapped=tuple(map(str, mapped)),
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
     sources = Sources.of_planes(arrays)
@@ -292,13 +340,11 @@ def _predict(
         tasks |= added
         blocks.append(keys)
     windows = {block: work.window(layout, block) for block in layout.blocks()}
-    shape, affine = _output_grid(grid, tiles.core, tiles.output)
     chunks = _chunks(layout, tiles.output, shape)
-    empty, order = turns(f"{_NAME}-turn-{token}", len(steps) * math.prod(map(len, chunks)))
-    layers = {f"sources-{token}": sources.layer(), f"{_NAME}-{token}": tasks | empty}
-    variables = {}
-    for output in outputs:
-        array = stitched_array(
+    empty_tasks, order = turns(f"{_NAME}-turn-{token}", len(steps) * math.prod(map(len, chunks)))
+    layers = {f"sources-{token}": sources.layer(), f"{_NAME}-{token}": tasks | empty_tasks}
+    predicted = [
+        stitched_array(
             f"{output.name}-{token}",
             output.name,
             layers,
@@ -310,16 +356,30 @@ def _predict(
             chunks=chunks,
             dtype=output.dtype,
         )
+        for output in outputs
+    ]
+    return _result(outputs, predicted, mapped, dataset, place)
+
+
+def _result(
+    outputs: Sequence[OutputBand],
+    arrays: Sequence[da.Array],
+    mapped: Mapping[Hashable, int],
+    dataset: xr.Dataset,
+    place: GeoRef,
+) -> xr.Dataset:
+    """The bands of the result, with their dimensions, coordinates and place."""
+    variables = {}
+    for output, array in zip(outputs, arrays, strict=True):
         inner = inner_dims(output.name, len(output.shape))
-        variable = xr.Variable((*mapped, *inner, georef.y_dim, georef.x_dim), array)
+        variable = xr.Variable((*mapped, *inner, place.y_dim, place.x_dim), array)
         if output.fill is not None:
             # GDAL needs NaN noted, in a place from which no arithmetic hands it on to integers.
             notes = variable.encoding if math.isnan(output.fill) else variable.attrs
             notes["_FillValue"] = output.dtype.type(output.fill)
         variables[output.name] = variable
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
-    place = replace(georef, shape=shape, affine=affine)
-    return write_georef(xr.Dataset(variables, coords), place, georef.x_dim, georef.y_dim)
+    return write_georef(xr.Dataset(variables, coords), place, place.x_dim, place.y_dim)
 
 
 def inner_dims(name: str, count: int) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from xee_tf.errors import ModelError, OptionError
 from xee_tf.model.spec import Model
 from xee_tf.model.types import STRING, coerce, type_name
 
-__all__ = ["Feed", "Item", "plan_feeds"]
+__all__ = ["Feed", "Item", "arrangements", "fits", "group_inputs", "listed", "no_room", "plan_feeds"]
 
 Shape = tuple[int, ...]
 
@@ -52,7 +52,8 @@ class Feed:
     ----------
     input : str
     members : tuple of str
-        Bands, properties or columns; several are stacked along the last axis.
+        Bands, properties or columns; several are stacked along the last axis, scalars beside arrays being
+        repeated.
     items : tuple of Item
         What each of them is.
     overrides : tuple of (numpy.dtype or None)
@@ -96,11 +97,55 @@ class Feed:
         if len(arrays) == 1:
             return coerce(arrays[0], self.dtype).reshape(lead + self.shape)
         out = np.empty(lead + self.shape, self.dtype)
+        *steps, _ = self.shape
         start = 0
-        for array, item in zip(arrays, self.items, strict=True):
-            coerce(array.reshape(*lead, item.size), self.dtype, out[..., start : start + item.size])
-            start += item.size
+        for channel, (array, item) in enumerate(zip(arrays, self.items, strict=True)):
+            if steps:  # (*lead, *steps, band)
+                ones = (1,) * (len(steps) - len(item.shape))
+                every = np.broadcast_to(array.reshape(lead + ones + item.shape), out.shape[:-1])
+                coerce(every, self.dtype, out[..., channel])
+            else:
+                coerce(array.reshape(*lead, item.size), self.dtype, out[..., start : start + item.size])
+                start += item.size
         return out
+
+
+def arrangements(shapes: Sequence[Shape], *, tiled: bool, flat: bool = True) -> list[Shape]:
+    """The shapes that values can have together in a pixel or a row, the usual one first.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        Of each of the values.
+    tiled : bool
+        They are bands of an image; else properties, or columns of a table.
+    flat : bool
+        Whether arrays may become channels one behind the other.
+
+    Examples
+    --------
+    >>> arrangements([()], tiled=True), arrangements([(7,)], tiled=True)
+    ([(1,), ()], [(7,), (7, 1)])
+    >>> arrangements([(7,), (), (7,)], tiled=True)  # steps and bands, or channels
+    [(7, 3), (15,)]
+    """
+    if len(shapes) == 1:
+        (shape,) = shapes
+        found = [shape, (*shape, 1)]
+        return found[::-1] if tiled and not shape else found
+    try:
+        together = [(*np.broadcast_shapes(*shapes), len(shapes))]
+    except ValueError:
+        together = []
+    side_by_side = [(sum(map(math.prod, shapes)),)]
+    if not flat or together == side_by_side:
+        return together
+    return together + side_by_side if tiled else side_by_side + together
+
+
+def fits(wanted: Sequence[int | None], shape: Shape) -> bool:
+    """Whether a shape is what a model takes; None stands for any length."""
+    return len(wanted) == len(shape) and all(a in (None, b) for a, b in zip(wanted, shape, strict=True))
 
 
 def plan_feeds(
@@ -129,6 +174,19 @@ def plan_feeds(
     )
 
 
+def group_inputs(
+    model: Model, signature: Signature, items: Mapping[str, Item]
+) -> Mapping[str, tuple[str, ...]]:
+    """The bands and properties of an image that go to each input; shapes do not matter yet.
+
+    Raises
+    ------
+    OptionError
+        As `plan_feeds` does.
+    """
+    return _groups(model, signature.inputs, items, _Words(False, model, signature, items))
+
+
 @dataclass(frozen=True)
 class _Words:
     """The words of errors."""
@@ -150,8 +208,8 @@ class _Words:
     def there(self) -> str:
         bands = [name for name, item in self.items.items() if item.tiled or self.table]
         others = [name for name in self.items if name not in bands]
-        found = f"The {self.whole} has {'the columns' if self.table else 'the bands'} {_list(bands)}"
-        return found + (f" and the properties {_list(others)}." if others else ".")
+        found = f"The {self.whole} has {'the columns' if self.table else 'the bands'} {listed(bands)}"
+        return found + (f" and the properties {listed(others)}." if others else ".")
 
     @property
     def wanted(self) -> str:
@@ -160,7 +218,7 @@ class _Words:
 
     def lacking(self, names: Sequence[str]) -> OptionError:
         return OptionError(
-            f"{self.model.connector} wants {_list(names)}, which the {self.whole} lacks. {self.there}"
+            f"{self.model.connector} wants {listed(names)}, which the {self.whole} lacks. {self.there}"
         )
 
 
@@ -188,12 +246,12 @@ def _groups(
     left = [name for name in inputs or () if name not in own]
     if (target := model.input_name) is None:
         if not left:
-            raise OptionError(f"{model.connector} has no input for {_list(mains)}. {words.wanted}")
+            raise OptionError(f"{model.connector} has no input for {listed(mains)}. {words.wanted}")
         if set(left) <= set(items) and (not chosen or set(left) == set(chosen)):
             return _checked({**{name: (name,) for name in left}, **own}, inputs, words)
         if len(left) > 1 and chosen:
             raise OptionError(
-                f"{words.order}={list(chosen)} are not the inputs of {model.connector}, {_list(left)}, and "
+                f"{words.order}={list(chosen)} are not the inputs of {model.connector}, {listed(left)}, and "
                 f"could go to any of them. Say where: input_name={left[0]!r} stacks them all in it, "
                 f"inputs={{{chosen[0]!r}: {left[0]!r}, ...}} says it for each."
             )
@@ -208,7 +266,7 @@ def _checked(
 ) -> dict[str, tuple[str, ...]]:
     if inputs is not None:
         if unknown := [name for name in groups if name not in inputs]:
-            raise OptionError(f"{words.model.connector} has no input {_list(unknown)}. {words.wanted}")
+            raise OptionError(f"{words.model.connector} has no input {listed(unknown)}. {words.wanted}")
         if missing := [name for name in inputs if name not in groups]:
             raise words.lacking(missing)
     return groups
@@ -226,12 +284,12 @@ def _feed(
     info = (inputs or {}).get(target, TensorInfo())
     if len({item.tiled for item in found}) > 1:
         raise OptionError(
-            f"{_list(members)} cannot be stacked in the input {target!r}: some are bands with pixels, others "
-            "are properties with one value. Give them inputs of their own."
+            f"{listed(members)} cannot be stacked in the input {target!r}: some are bands with pixels, "
+            "others are properties with one value. Give them inputs of their own."
         )
     for name, item in zip(members, found, strict=True):
         declared = (model.input_shapes or {}).get(name)
-        if declared is not None and declared != item.shape:
+        if declared is not None and declared not in (item.shape, item.shape or (1,)):
             raise OptionError(
                 f"input_shapes says {list(declared)} for {name!r}, and in the {words.whole} it is "
                 f"{list(item.shape)}."
@@ -253,7 +311,7 @@ def _dtype(
     if info.dtype is None:
         texts = [dtype == STRING for dtype in own]
         if any(texts) and not all(texts):
-            raise OptionError(f"{_list(members)} cannot be stacked: some are strings, others are numbers.")
+            raise OptionError(f"{listed(members)} cannot be stacked: some are strings, others are numbers.")
         return np.result_type(*own)
     for name, dtype in zip(members, own, strict=True):
         text = dtype == STRING, info.dtype == STRING
@@ -273,41 +331,59 @@ def _shape(
     lead = 3 if items[0].tiled else 1
     rank = None if info.shape is None else len(info.shape)
     total = sum(item.size for item in items)
-    if len(items) > 1:
-        shape: Shape = (total,)
-    elif items[0].shape:
-        shape = items[0].shape
-    else:
-        # A scalar band is forwarded with a last axis of 1 (Earth Engine's guide), unless the model has no
-        # room for it. So is the only column of a table that is stacked; a property with an input of its own
-        # has no such axis.
-        stacked = items[0].tiled or (words.table and target not in members)
-        shape = (1,) if (stacked and rank != lead) or (rank or 0) > lead else ()
+    found = arrangements(
+        [item.shape for item in items],
+        tiled=items[0].tiled,
+        flat=not items[0].tiled or words.model.array_dims is None,
+    )
+    if not found:
+        raise OptionError(
+            f"{listed(members)} cannot be stacked in the input {target!r}: they have the shapes "
+            f"{', '.join(str(list(item.shape)) for item in items)} in each pixel. Give them inputs of their "
+            "own."
+        )
+    if words.model.array_dims and items[0].tiled and not set(members) & set(words.model.input_shapes or ()):
+        found.sort(key=len, reverse=True)  # steps and bands, also of a single band
+    if words.table and target not in members and found[0] == ():
+        found.reverse()  # the only column of those that are stacked
+    shape = found[0]
     if info.shape is None:
         return shape
     wanted = info.shape[lead:]
-    if len(wanted) == len(shape) and all(a in (None, b) for a, b in zip(wanted, shape, strict=True)):
-        return shape
-    if math.prod(shape) == 1 and all(side in (None, 1) for side in wanted) and len(info.shape) >= lead:
-        return (1,) * len(wanted)
-    if rank is not None and rank < lead:
-        raise ModelError(
-            f"The input {target!r} of {words.model.connector} is {info}: it has no room for the height and "
-            "width of a tile. A model of single pixels or rows predicts from tables; for images, let it "
-            "take and return (n, height, width, channels)."
-        )
-    if len(wanted) == 1 and len(shape) == 1:
+    if rank is not None and rank >= lead:
+        if fitting := [each for each in found if fits(wanted, each)]:
+            return fitting[0]
+        # A scalar band is forwarded with a last axis of 1 (Earth Engine's guide), unless the model has no
+        # room for it. A property has none of its own.
+        if math.prod(shape) == 1 and all(side in (None, 1) for side in wanted):
+            return (1,) * len(wanted)
+    if rank is not None and (rank < lead or (rank == lead and items[0].tiled)):
+        raise no_room(words.model, target, info)
+    if len(wanted) == 1 and len(shape) <= 1:
         raise OptionError(
             f"The input {target!r} of {words.model.connector} takes {wanted[0]} channels, and "
-            f"{_list(members)} have {total}. {words.there} Say which the model wants, in its order: "
+            f"{listed(members)} have {total}. {words.there} Say which the model wants, in its order: "
             f"{words.order}=[...]."
         )
     raise OptionError(
-        f"The input {target!r} of {words.model.connector} is {info}, and {_list(members)} would be sent with "
-        f"the shape {shape} in each {'pixel' if lead == 3 else 'row'}. {words.there}"
+        f"The input {target!r} of {words.model.connector} is {info}, and {listed(members)} would be sent "
+        f"with the shape {shape} in each {'pixel' if lead == 3 else 'row'}. {words.there}"
     )
 
 
-def _list(names: Sequence[str]) -> str:
+def no_room(model: Model, target: str, info: TensorInfo) -> ModelError:
+    """The error that a model takes single pixels or rows, and was given tiles."""
+    inner = ", ".join("?" if side is None else str(side) for side in (info.shape or ())[1:]) or "channels"
+    return ModelError(
+        f"The input {target!r} of {model.connector} is {info}: it has no room for the height and width of a "
+        "tile beside the values of its pixels. A model of single pixels or rows predicts from tables. For "
+        f"images, let it take and return (n, height, width, {inner}); or give Model.from_function a function "
+        f"that reshapes tiles to (-1, {inner}), calls the model and reshapes its answer to (n, height, "
+        "width, ...), with array_dims=[...] where it takes steps of a dimension."
+    )
+
+
+def listed(names: Sequence[Hashable]) -> str:
+    """Names for an error, the first twelve of many."""
     shown = [repr(name) for name in names[:12]]
     return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "") if shown else "none"

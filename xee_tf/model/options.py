@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -41,6 +41,7 @@ class ModelOptions(TypedDict, total=False):
     input_properties: Sequence[str] | None
     input_type_override: Mapping[str, Any] | None
     input_shapes: Mapping[str, Sequence[int]] | None
+    array_dims: Sequence[str] | str | None
     proj: Any
     fix_input_proj: bool | None
     input_tile_size: int | Sequence[int] | None
@@ -96,7 +97,8 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     options : mapping
-        In our spelling or in Earth Engine's; None stands for a default.
+        In our spelling or in Earth Engine's; None stands for a default. Values that were read already stay
+        as they are.
 
     Raises
     ------
@@ -153,11 +155,21 @@ def _overlap(value: Any, name: str) -> Size:
 def _names(value: Any, name: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
-    if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+    ordered = isinstance(value, Iterable) and not isinstance(value, Mapping | Set | bytes)
+    names = list(value) if ordered else []
+    if not ordered or not all(isinstance(item, str) for item in names):
         raise OptionError(f"{name} must be a list of names; got {value!r}.")
-    if len(set(value)) != len(value):
-        raise OptionError(f"{name} has a name twice: {list(value)}.")
-    return tuple(value)
+    if "" in names:
+        raise OptionError(f"{name} has an empty name: {names}.")
+    if len(set(names)) != len(names):
+        raise OptionError(f"{name} has a name twice: {names}.")
+    return tuple(map(str, names))
+
+
+def _some_names(value: Any, name: str) -> tuple[str, ...]:
+    if not (names := _names(value, name)):
+        raise OptionError(f"{name} is empty: give at least one name, or leave it out for the default.")
+    return names
 
 
 def _text(value: Any, name: str) -> str:
@@ -217,13 +229,17 @@ def _multiplier(value: Any, name: str) -> float:
 
 def _outputs(value: Any, name: str) -> tuple[Declared, ...]:
     """``["p"]``, ``{"p": "float32"}`` or ``{"p": {"type": ..., "dimensions": ...}}``."""
+    if isinstance(value, tuple) and value and all(isinstance(output, Declared) for output in value):
+        _names([output.name for output in value], name)
+        return value
     if not isinstance(value, Mapping):
-        return tuple(Declared(output) for output in _names(value, name))
+        return tuple(Declared(output) for output in _some_names(value, name))
     found = _mapping(value, name, "{'p': {'type': 'float', 'dimensions': 1}}")
     if not found:
         raise OptionError(
             f"{name} is empty: name what the model gives, or leave it out where the model tells."
         )
+    _names(list(found), name)
     return tuple(_output(key, info, f"{name}[{key!r}]") for key, info in found.items())
 
 
@@ -249,10 +265,11 @@ def _output(key: str, info: Any, name: str) -> Declared:
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "inputs": _inputs,
     "input_name": _text,
-    "bands": _names,
+    "bands": _some_names,
     "input_properties": _names,
     "input_type_override": _types,
     "input_shapes": _shapes,
+    "array_dims": _names,
     "proj": Projection.of,
     "fix_input_proj": _flag,
     "input_tile_size": _tile,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -29,14 +29,15 @@ __all__ = ["Model"]
 _NONE = Size(x=0, y=0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, init=False)
 class Model:
     """A model, and how rasters and tables become its inputs: what ``ee.Model`` is in Earth Engine.
 
     Made by `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`, `from_vertex_ai`,
-    `from_ai_platform_predictor` or, for a way to a model of your own, `from_connector`. All take the options
-    below by keyword, in this spelling or in Earth Engine's (``inputTileSize``). What a model tells of itself
-    need not be said: sizes, dtypes, names. Nothing is loaded until it is needed.
+    `from_ai_platform_predictor` or, for a way to a model of your own, ``Model(connector=...)``. All take the
+    options below by keyword, in this spelling or in Earth Engine's (``inputTileSize``). What a model tells of
+    itself need not be said: sizes, dtypes, names. Nothing is loaded until it is needed.
+    `dataclasses.replace` makes a copy with other options.
 
     Parameters
     ----------
@@ -58,7 +59,16 @@ class Model:
         Types that bands and properties are coerced to: numpy's, or Earth Engine's pixel types. Fractions
         are dropped and ranges clamped. Default: what the model takes, if that loses nothing.
     input_shapes : mapping, optional
-        Shapes of array bands. Default: as the image has them.
+        Shapes of array bands: ``{"ndvi": [12]}``. The dimensions of the band with these sizes go to the
+        model, as ``(n, height, width, *shape)`` where the band has an input of its own, and are not mapped
+        over.
+    array_dims : str or sequence of str, optional
+        Dimensions beside y and x, for example ``("time",)``, that go to the model as a whole, in this
+        order: ``(n, height, width, time, band)``, as `xee_tf.tf_dataset` gives ``[time, band]`` for training.
+        A band without such a dimension is repeated at every step. All other dimensions are mapped over:
+        each step is predicted by itself. ``()`` maps over every dimension. Default: those that
+        `input_shapes` or the shapes of the model's own inputs call for. The order of dimensions in the image
+        has no meaning.
     proj : Projection, tuple or mapping, optional
         The projection that the model wants, with its scale: ``("EPSG:32633", 30)``. See `Projection.of`.
     fix_input_proj : bool
@@ -67,7 +77,8 @@ class Model:
         Pixels of a tile without its overlap. Default: what the model takes, less the overlap.
     input_overlap_size : int or (width, height)
         Pixels added along each edge, so that a tile of ``input_tile_size + 2 * input_overlap_size`` is
-        sent (Earth Engine's reference, and the samples that run).
+        sent (Earth Engine's reference, and the samples that run). It may be larger than the tile: a
+        classifier of 3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
     overlap_is_total : bool
         `input_overlap_size` is the sum of both edges, as Earth Engine's guide to image predictions says.
     output_tile_size : int or (width, height), optional
@@ -112,6 +123,7 @@ class Model:
     input_properties: tuple[str, ...] = ()
     input_type_override: Mapping[str, np.dtype[Any]] | None = None
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    array_dims: tuple[str, ...] | None = None
     proj: Projection | None = None
     fix_input_proj: bool = False
     input_tile_size: Size | None = None
@@ -121,13 +133,17 @@ class Model:
     output_properties: tuple[Declared, ...] | None = None
     output_multiplier: float = 1.0
 
-    def __post_init__(self) -> None:
-        overlap, tile = self.input_overlap_size, self.input_tile_size
-        if tile is not None and (overlap.x >= tile.x or overlap.y >= tile.y):
+    def __init__(self, connector: Connector, **options: Unpack[ModelOptions]) -> None:
+        if not all(callable(getattr(connector, name, None)) for name in ("open", "signature")):
             raise OptionError(
-                f"input_overlap_size={overlap.xy} along each edge must be smaller than "
-                f"input_tile_size={tile.xy}."
+                f"connector must be a Connector, the way to a model; got {connector!r}. "
+                "Model.from_function takes a function, Model.from_keras a Keras model and "
+                "Model.from_saved_model the folder of a SavedModel."
             )
+        given = read_options(options)
+        for field in fields(self):  # frozen: no plain assignment
+            value = connector if field.name == "connector" else given.get(field.name, field.default)
+            object.__setattr__(self, field.name, value)
         if self.inputs is not None and (self.bands is not None or self.input_name is not None):
             raise OptionError(
                 "inputs says already which band goes to which input of the model, so that bands and "
@@ -138,7 +154,7 @@ class Model:
     @classmethod
     def from_connector(cls, connector: Connector, **options: Unpack[ModelOptions]) -> Model:
         """A model behind any connector; see `Model` for the options."""
-        return cls(connector=connector, **read_options(options))
+        return cls(connector=connector, **options)
 
     @classmethod
     def from_saved_model(
@@ -328,9 +344,11 @@ class Model:
         ----------
         function : callable
             Takes a batch of tiles, an array ``(n, height, width, channels)`` of all bands, and returns such
-            an array or ``{name: array}``. For a table, it takes ``(n, columns)``. It must be picklable by
-            cloudpickle and safe to call from several threads. What it makes for itself, lazily and
-            outside of its pickle, is kept: each process has one copy.
+            an array or ``{name: array}``. With ``array_dims=("time",)`` it takes
+            ``(n, height, width, time, channels)``; without it, each step of a dimension such as time is a
+            call of its own, since a function does not tell what it takes. For a table, it takes
+            ``(n, columns)``. It must be picklable by cloudpickle and safe to call from several threads.
+            What it makes for itself, lazily and outside of its pickle, is kept: each process has one copy.
         named : bool
             The function takes ``{name: array}`` of bands and properties instead.
         **options
@@ -346,7 +364,9 @@ class Model:
         Parameters
         ----------
         image : Dataset or DataArray
-            A variable for each band, or a DataArray with a ``band`` dimension.
+            A variable for each band, or variables with a ``band`` dimension. Other dimensions beside y and x
+            are mapped over, unless `array_dims`, `input_shapes` or the shapes of the model's inputs call for
+            them.
         merge : bool
             Give the bands of the image too.
         **options

@@ -79,12 +79,14 @@ def plan_tiles(model: Model, signature: Signature, feeds: Sequence[Feed]) -> Til
                 f"{model.connector} takes tiles of any size: say how large they shall be, for example "
                 "input_tile_size=(256, 256)."
             )
-        core = Size(x=wanted[1] - 2 * overlap.x, y=wanted[0] - 2 * overlap.y)
-        if overlap.x >= core.x or overlap.y >= core.y:
+        width, height = wanted[1] - 2 * overlap.x, wanted[0] - 2 * overlap.y
+        if min(width, height) < 1:
             raise OptionError(
-                f"{model.connector} takes tiles of {_say(wanted)} pixels, which leave {core.xy} without "
-                f"input_overlap_size={overlap.xy} along each edge: the overlap must be smaller than that."
+                f"{model.connector} takes tiles of {_say(wanted)} pixels, and input_overlap_size="
+                f"{overlap.xy} along each edge leaves no pixel of them. It must be smaller than half a tile. "
+                "Where the overlap is meant as the sum of both edges, say overlap_is_total=True."
             )
+        core = Size(x=width, y=height)
     tiles = Tiles(core, overlap, core)
     if any(side not in (None, found) for side, found in zip(wanted, tiles.sent.shape, strict=True)):
         raise OptionError(

@@ -78,6 +78,8 @@ class TileWork:
         Do not send tiles that are masked everywhere.
     augment : bool
         Average over the eight symmetries of a square.
+    mapped : tuple of str
+        Dimensions of the image of which each step is predicted by itself.
     """
 
     caller: TileCaller
@@ -87,6 +89,7 @@ class TileWork:
     blend: Blend
     skip_masked: bool
     augment: bool
+    mapped: tuple[str, ...] = ()
 
     @property
     def maskable(self) -> bool:
@@ -196,9 +199,15 @@ class TileWork:
         corners = self.grid.corners(row * self.grid.columns + column)
         (left, right), (bottom, top) = ((min(side), max(side)) for side in zip(*corners, strict=True))
         which = "tile" if len(about) == 1 else f"first of {len(about)} tiles"
+        hint = (
+            f" Each step of {' and '.join(map(repr, self.mapped))} is predicted by itself; a model that "
+            f"takes all of them together needs array_dims={self.mapped!r}."
+            if self.mapped
+            else ""
+        )
         return PredictionError(
             f"{error} -- the {which} is that of row {row} and column {column}, bounds (left, bottom, right, "
-            f"top) {left:.10g}, {bottom:.10g}, {right:.10g}, {top:.10g}.",
+            f"top) {left:.10g}, {bottom:.10g}, {right:.10g}, {top:.10g}.{hint}",
             instances=error.instances,
         )
 
@@ -277,8 +286,15 @@ class TileWork:
                 f"The model gives tiles of {width} x {height} pixels without their overlap: there "
                 "is nothing to blend, use blend='crop'."
             )
-        for tile, row, column in zip(np.moveaxis(values, (1, 2), (-2, -1)), *at, strict=True):
-            top, left = row * tiles.output.y, column * tiles.output.x
+        tops, lefts = at[0] * tiles.output.y, at[1] * tiles.output.x
+        if len(values) > height * width:  # of many small tiles, a pixel of all of them at a time
+            for y, x in np.ndindex(height, width):
+                weight = weights[0][at[0], y] * weights[1][at[1], x]
+                out[..., tops + y, lefts + x] += np.moveaxis(values[:, y, x], 0, -1) * weight
+            return
+        for tile, row, column, top, left in zip(
+            np.moveaxis(values, (1, 2), (-2, -1)), *at, tops, lefts, strict=True
+        ):
             part = out[..., top : top + height, left : left + width]
             part += tile * (weights[0][row][:, None] * weights[1][column])
 
@@ -333,14 +349,11 @@ def _weights(side: int, overlap: int, tiles: int, wanted: range) -> npt.NDArray[
     rise = np.minimum((np.arange(length) + 0.5) / (2 * overlap), 1)
     weight = np.sin(rise * np.pi / 2) ** 2
     weight = weight * weight[::-1]
-    reach = -(-length // side)  # tiles on either side that may share a pixel
-    found = []
-    for tile in wanted:
-        total = np.zeros(length)
-        for other in range(max(0, tile - reach), min(tiles, tile + reach + 1)):
-            shift = (other - tile) * side
-            begin, end = max(0, shift), min(length, length + shift)
-            if begin < end:
-                total[begin:end] += weight[begin - shift : end - shift]
-        found.append(weight / total)
-    return np.array(found, np.float32).reshape(len(wanted), length)
+    # Pixel p of a tile is pixel p - shift * side of the tile that many further on, if there is one.
+    numbers = np.array(wanted)
+    total = np.zeros((len(wanted), length))
+    for shift in range(-((length - 1) // side), (length - 1) // side + 1):
+        begin, end = max(0, shift * side), min(length, length + shift * side)
+        there = (numbers + shift >= 0) & (numbers + shift < tiles)
+        total[there, begin:end] += weight[begin - shift * side : end - shift * side]
+    return np.asarray(weight / total, np.float32).reshape(len(wanted), length)

@@ -1,0 +1,191 @@
+"""Tiles of any size with overlaps of any size: what they give is what the whole raster gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.rasters import random_band, raster
+from tests.strategies import chunkings, sizes
+from tests.test_model_calling import FREE, tensors, told
+from xee_tf import Model, OptionError
+
+CALLS: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+
+
+def neighbourhoods(band: npt.NDArray[Any], reach: tuple[int, int]) -> npt.NDArray[Any]:
+    """(y, x, height, width) around every pixel of a raster, zeros outside."""
+    x, y = reach
+    padded = np.pad(np.asarray(band, "f8"), ((y, y), (x, x)))
+    found: npt.NDArray[Any] = np.lib.stride_tricks.sliding_window_view(padded, (2 * y + 1, 2 * x + 1))
+    return found
+
+
+class Weighted:
+    """Weighs the neighbourhood of every pixel that has all of it in the tile; answers in several ways."""
+
+    def __init__(self, reach: tuple[int, int], form: str) -> None:
+        self.reach, self.form = reach, form
+
+    def __call__(self, tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        CALLS.append(len(tiles))
+        x, y = self.reach
+        tiles = np.asarray(tiles[..., 0], "f8")
+        around = np.lib.stride_tricks.sliding_window_view(tiles, (2 * y + 1, 2 * x + 1), (1, 2))
+        found = (around * weights(self.reach)).sum((-2, -1))
+        if self.form == "padded":
+            return np.pad(found, ((0, 0), (y, y), (x, x)), constant_values=-1e9)
+        if self.form == "rows":
+            return found[:, 0, 0]
+        if self.form == "classes":
+            return np.stack([found[:, 0, 0], -found[:, 0, 0]], -1)
+        if self.form == "tiles of classes":
+            return np.stack([found, -found], -1)
+        return found
+
+
+def weights(reach: tuple[int, int]) -> npt.NDArray[Any]:
+    x, y = reach
+    return np.arange(1.0, 1 + (2 * x + 1) * (2 * y + 1)).reshape(2 * y + 1, 2 * x + 1)
+
+
+@settings(max_examples=50)
+@given(
+    shape=sizes(2, 9),
+    tile=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    reach=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    form=st.sampled_from(["plain", "padded", "rows", "classes", "tiles of classes"]),
+    batch_size=st.sampled_from([None, 1, 3]),
+    seed=st.integers(0, 9),
+    data=st.data(),
+)
+def test_tiles_equal_the_whole_whatever_the_overlap(
+    shape: Any, tile: Any, reach: Any, form: str, batch_size: Any, seed: int, data: st.DataObject
+) -> None:
+    if form in ("rows", "classes"):
+        tile = (1, 1)
+    band = random_band(shape.shape, seed=seed)
+    band[np.random.default_rng(seed).random(shape.shape) < 0.1] = np.nan
+    ds = raster({"a": band}).chunk(y=data.draw(chunkings(shape.y)), x=data.draw(chunkings(shape.x)))
+    declared = {"type": "float64", "shape": [2]} if "classes" in form else "float64"
+    model = Model.from_function(
+        Weighted(reach, form), input_tile_size=tile, input_overlap_size=reach, output_bands={"p": declared}
+    )
+    found = model.predict_image(ds, merge=False, batch_size=batch_size).p.compute(scheduler="sync").values
+    wanted = (neighbourhoods(np.nan_to_num(band), reach) * weights(reach)).sum((-2, -1))
+    wanted = np.where(np.isnan(band), np.nan, wanted)
+    np.testing.assert_array_equal(found, np.stack([wanted, -wanted]) if "classes" in form else wanted)
+
+
+@settings(max_examples=30)
+@given(
+    shape=sizes(2, 9),
+    side=st.integers(1, 4),
+    overlap=st.integers(1, 9),
+    batch_size=st.sampled_from([None, 2]),
+    vector=st.booleans(),
+    data=st.data(),
+)
+def test_blending_of_tiles_that_overlap_several_others(
+    shape: Any, side: int, overlap: int, batch_size: Any, vector: bool, data: st.DataObject
+) -> None:
+    """Each tile gives its mean everywhere; each pixel is the weighted mean of all tiles that hold it."""
+    band = random_band(shape.shape)
+
+    def mean(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        found = np.broadcast_to(tiles.mean((1, 2, 3))[:, None, None], tiles.shape[:3])
+        return np.stack([found, -found], -1) if vector else found
+
+    model = Model.from_function(
+        mean,
+        input_tile_size=side,
+        input_overlap_size=overlap,
+        output_bands={"p": {"type": "float64", "shape": [2]} if vector else "float64"},
+    )
+    ds = raster({"a": band}).chunk(y=data.draw(chunkings(shape.y)), x=data.draw(chunkings(shape.x)))
+    found = model.predict_image(ds, merge=False, blend="hann", batch_size=batch_size).p
+    length = side + 2 * overlap
+    rise = np.sin(np.minimum((np.arange(length) + 0.5) / (2 * overlap), 1) * np.pi / 2) ** 2
+    window = np.outer(rise * rise[::-1], rise * rise[::-1])
+    rows, columns = -(-shape.y // side), -(-shape.x // side)
+    padded = np.zeros((rows * side + 2 * overlap, columns * side + 2 * overlap))
+    padded[overlap : overlap + shape.y, overlap : overlap + shape.x] = band
+    total, weight = np.zeros_like(padded), np.zeros_like(padded)
+    for row, column in np.ndindex(rows, columns):
+        at = np.s_[row * side : row * side + length, column * side : column * side + length]
+        total[at] += window * padded[at].mean()
+        weight[at] += window
+    inner = np.s_[overlap : overlap + shape.y, overlap : overlap + shape.x]
+    wanted = total[inner] / weight[inner]
+    wanted = np.stack([wanted, -wanted]) if vector else wanted
+    np.testing.assert_allclose(found.compute(scheduler="sync"), wanted, rtol=1e-4)
+
+
+def test_earth_engines_own_sizes() -> None:
+    """Tiles of 128 pixels with 125 more along each edge, and with more than a whole tile."""
+    band = random_band((300, 280))
+    for overlap in (125, 128, 200):
+        model = Model.from_function(
+            lambda tiles: tiles[..., 0], input_tile_size=128, input_overlap_size=overlap, output_bands=["p"]
+        )
+        for blend in ("crop", "hann"):
+            found = model.predict_image(raster({"a": band}).chunk(y=100), merge=False, blend=blend).p
+            np.testing.assert_allclose(found, band, rtol=1e-5)
+
+
+def test_symmetries_of_small_tiles() -> None:
+    band = random_band((6, 5))
+    model = Model.from_function(
+        lambda tiles: tiles[:, 1, 0, 0], input_tile_size=1, input_overlap_size=1, output_bands=["p"]
+    )
+    result = model.predict_image(raster({"a": band}), merge=False, augment="d4")
+    left, right, up, down = (
+        np.pad(band, 1)[at] for at in (np.s_[1:-1, :-2], np.s_[1:-1, 2:], np.s_[:-2, 1:-1], np.s_[2:, 1:-1])
+    )
+    np.testing.assert_allclose(result.p, np.mean([left, right, up, down], 0), rtol=1e-6)
+
+
+def test_a_spread_has_a_name_of_its_own() -> None:
+    model = Model.from_function(lambda tiles: tiles, input_tile_size=2, output_bands=["p", "p_spread"])
+    with pytest.raises(OptionError, match=r"adds the bands \['p_spread'\].*output_bands"):
+        model.predict_image(raster({"a": random_band((4, 4))}), augment="d4")
+
+
+def test_the_model_tells_its_tile() -> None:
+    band = random_band((7, 9))
+    for outputs, answer in (
+        ((None, 2), lambda x: x[:, 1, 1, [0, 0]]),
+        ((None, 1, 1, 2), lambda x: x[:, 1:2, 1:2, [0, 0]]),
+        ((None, 3, 3, 2), lambda x: x[..., [0, 0]]),
+        ((*FREE, 2), lambda x: x[:, 1:2, 1:2, [0, 0]]),
+    ):
+        connector = told(
+            tensors(x=(None, 3, 3, 1)), tensors(p=outputs), lambda batch, a=answer: {"p": a(batch["x"])}
+        )
+        result = Model(connector, input_overlap_size=1).predict_image(raster({"a": band}), merge=False)
+        np.testing.assert_array_equal(result.p, [band, band])
+    with pytest.raises(OptionError, match=r"3 x 3 pixels.*\(2, 2\).*leaves no pixel.*half a tile"):
+        Model(connector, input_overlap_size=2).predict_image(raster({"a": band}))
+
+
+@pytest.mark.parametrize("blend", ["crop", "hann"])
+def test_small_tiles_are_sent_in_large_batches(monkeypatch: pytest.MonkeyPatch, blend: Any) -> None:
+    monkeypatch.undo()  # blocks as they are
+    CALLS.clear()
+    band = random_band((256, 256))
+    model = Model.from_function(
+        Weighted((1, 1), "padded"), input_tile_size=1, input_overlap_size=1, output_bands=["p"]
+    )
+    model.predict_image(raster({"a": band}), merge=False, blend=blend).p.compute(scheduler="sync")
+    assert sum(CALLS) == band.size
+    assert len(CALLS) <= 10
