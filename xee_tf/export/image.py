@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -26,7 +25,9 @@ from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
 from xee_tf.graph import chunk_grids, run_graph
+from xee_tf.names import RASTER_NAMES, check_variables, file_labels
 from xee_tf.records.example import FeatureTypes
+from xee_tf.sidecars import distinct_dims
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Image", "export_image", "plan_export"]
@@ -224,12 +225,14 @@ def _jobs(
 ) -> list[ExportJob]:
     """The exports that are asked for: one, or one for each step of a dimension."""
     dataset = _dataset(image, options.get("crs"), options.get("transform"))
+    _require_steps(dataset)
     if split_dim is None:
         return [_job(dataset, prefix, mask=mask, **options)]
     if split_dim not in dataset.dims:
         raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
     jobs = []
-    for step, label in enumerate(_labels(dataset, split_dim)):
+    values = dataset.coords[split_dim].values if split_dim in dataset.coords else None
+    for step, label in enumerate(file_labels(values, dataset.sizes[split_dim])):
         varies = isinstance(mask, xr.DataArray) and split_dim in mask.dims
         own = mask.isel({split_dim: step}, drop=True) if varies else mask  # type: ignore[union-attr]
         one = dataset.isel({split_dim: step}, drop=True)
@@ -237,20 +240,14 @@ def _jobs(
     return jobs
 
 
-def _labels(dataset: xr.Dataset, dim: str) -> list[str]:
-    """What the steps of a dimension are called in file names: dates, with the hour where days repeat."""
-    count = dataset.sizes[dim]
-    if dim not in dataset.coords:
-        return [f"{step:05d}" for step in range(count)]
-    values = dataset.coords[dim].values
-    if values.dtype.kind == "M":
-        for resolution in ("datetime64[D]", "datetime64[s]"):
-            labels = [re.sub("[-:]", "", str(value)) for value in values.astype(resolution)]
-            if len(set(labels)) == count:
-                return labels
-        return [f"{label}_{step:05d}" for step, label in enumerate(labels)]
-    labels = [re.sub(r"[^\w.-]+", "-", str(value)) for value in values.tolist()]
-    return labels if len(set(labels)) == count else [f"{step:05d}" for step in range(count)]
+def _require_steps(dataset: xr.Dataset) -> None:
+    """Refuse dimensions of length 0: there is nothing in any patch."""
+    dims = {dim for band in dataset.data_vars.values() for dim in band.dims}
+    if empty := [str(dim) for dim, size in dataset.sizes.items() if dim in dims and not size]:
+        raise OptionError(
+            f"There is nothing to export: the dimension {empty[0]!r} has no steps. Was a selection, such as "
+            f"ds.sel({empty[0]}=slice(...)), outside of its coordinates?"
+        )
 
 
 def _dataset(image: Image, crs: Any, transform: Any) -> xr.Dataset:
@@ -296,6 +293,11 @@ def _job(
         origin=Size(x=window.left, y=window.top),
     )
     bands = read_bands(dataset, georef, options, mask)
+    check_variables(
+        {band.name: band.dims for band in distinct_dims(bands.bands)},
+        RASTER_NAMES,
+        "It could not be read again. Rename it, for example ds.rename({'x': 'x_1'}).",
+    )
     record = records_of(bands, grid.stored, options)
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),

@@ -27,6 +27,7 @@ from xee_tf.model.calling import TileCaller, tile_caller
 from xee_tf.model.resampling import Resampling, from_projection, to_projection
 from xee_tf.model.spec import Model
 from xee_tf.model.work import Band, Blend, OutputBand, TileWork
+from xee_tf.names import check_key, check_variables
 
 __all__ = ["inner_dims", "predict_image"]
 
@@ -137,6 +138,7 @@ def predict_image(
     )
     bands = [band for band in bands if band.name in caller.bands]
     outputs = _outputs(caller, blend, augment)
+    _check_names(outputs, dataset, place, merge)
     predicted = _predict(caller, bands, outputs, source, place, blend, skip_masked, augment is not None)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and output_grid == "image":
@@ -227,6 +229,25 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None) -> tuple[Out
             f"augment='d4' turns tiles, which must be square then; these are {tile.x} x {tile.y} pixels."
         )
     return (*outputs, *(replace(output, name=output.name + SPREAD) for output in outputs))
+
+
+def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
+    """Refuse outputs that would replace a coordinate or a dimension, or one another."""
+    names = [check_key(output.name, "output") for output in outputs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise OptionError(f"Two outputs would be named {twice[0]!r}. Name them differently in output_bands.")
+    mappings = grid_mappings(dataset, place.x_dim, place.y_dim)
+    taken = {*dataset.dims, *dataset.coords, *mappings, GRID_MAPPING, place.x_dim, place.y_dim}
+    remedy = "Give the output another name in output_bands, or rename what the image has: image.rename(...)."
+    own = {output.name: inner_dims(output.name, len(output.shape)) for output in outputs}
+    check_variables(own, taken, remedy, "output")
+    bands = set(dataset.data_vars) if merge else set()
+    for name, dims in own.items():
+        if clash := bands.intersection(dims):
+            raise OptionError(
+                f"The output {name!r} has a dimension {clash.pop()!r}, and the image has a band of that "
+                f"name. {remedy}"
+            )
 
 
 def _predict(

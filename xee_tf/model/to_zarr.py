@@ -17,6 +17,7 @@ from xee_tf.graph import each_chunk, run_graph
 from xee_tf.model.image import inner_dims, predict_image
 from xee_tf.model.options import PredictOptions
 from xee_tf.model.spec import Model
+from xee_tf.names import check_zarr
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["predict_to_zarr"]
@@ -85,6 +86,11 @@ def predict_to_zarr(
     """
     location = Location.of(store, storage_options)
     predicted = predict_image(model, image, merge=False, **options)
+    check_zarr(
+        predicted.variables,
+        location,
+        "Give the output another name in output_bands, or rename what the image has: image.rename(...).",
+    )
     notes = _notes(location)
     what = _describe(model, predicted, options)
     if location.exists():

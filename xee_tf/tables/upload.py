@@ -13,6 +13,7 @@ import numpy as np
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.options import IfExists
 from xee_tf.georef.crs import crs_text, describe_crs, read_crs
+from xee_tf.names import check_columns
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.read import open_table
 
@@ -104,6 +105,11 @@ def upload_table(
             f"The table has no column {missing[0]!r} for the coordinates; it has {list(frame.columns)}. Name "
             "them with x_column= and y_column=."
         )
+    check_columns(
+        list(frame.columns),
+        "GeoPackage" if suffix == ".gpkg" else "GeoParquet",
+        "Leave it out with columns=[...]" + (", or write .parquet." if suffix == ".gpkg" else "."),
+    )
     for name in (x_name, y_name):
         if not isinstance(frame[name].dtype, np.dtype) or frame[name].dtype.kind not in "fi":
             raise OptionError(f"Column {name!r} holds no single numbers: it cannot be a coordinate.")
