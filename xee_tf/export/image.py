@@ -18,7 +18,7 @@ from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import read_bands
 from xee_tf.export.clear import clear
 from xee_tf.export.graph import ExportJob, export_graph
-from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
+from xee_tf.export.options import IMAGE_SPELLING, ExportOptions, IfExists
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
@@ -26,6 +26,7 @@ from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
 from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.names import RASTER_NAMES, check_variables, file_labels
+from xee_tf.options import show_signature, spelled
 from xee_tf.records.example import FeatureTypes
 from xee_tf.sidecars import distinct_dims
 from xee_tf.storage import Location, PathLike
@@ -35,6 +36,7 @@ __all__ = ["Image", "export_image", "plan_export"]
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
 
+@spelled(IMAGE_SPELLING)
 def export_image(
     image: Image,
     path: PathLike,
@@ -163,12 +165,12 @@ def export_image(
     >>> result.records, [file.path.rsplit("/")[-1] for file in result.files]
     (4, ['scene-00000.tfrecord.gz'])
     """
-    options = {**locals(), **earth_engine}
-    for name in ("image", "path", "progress", "compute", "earth_engine"):
+    options = dict(locals())  # in our names: `spelled` has read format_options and earth_engine
+    for name in ("image", "path", "progress", "compute", "format_options", "earth_engine"):
         del options[name]
     jobs = _jobs(image, Location.of(path, storage_options), **options)
     for message in jobs[0].plan.warnings:
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warnings.warn(message, UserWarning, stacklevel=3)
     for job in jobs:
         existing = job.names.existing()
         if existing and if_exists == "error":
@@ -188,6 +190,7 @@ def export_image(
         raise
 
 
+@spelled(IMAGE_SPELLING, like=export_image)
 def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> ExportPlan:
     """What `export_image` would write, without reading a pixel.
 
@@ -212,6 +215,17 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> E
     location = None if path is None else Location.of(path, options.get("storage_options"))
     jobs = _jobs(image, location or Location(""), **options)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
+
+
+def _show_options() -> None:
+    """A notebook completes the options of a plan, which are those of an export."""
+    image, _, *options = inspect.signature(export_image).parameters.values()
+    signature = inspect.signature(plan_export)
+    path = signature.parameters["path"]
+    show_signature(plan_export, signature.replace(parameters=[image, path, *options]))
+
+
+_show_options()
 
 
 def _jobs(
@@ -317,19 +331,9 @@ def _job(
     return ExportJob(plan, bands, plan.names, label)
 
 
-def _options(*, format_options: Mapping[str, Any] | None = None, **given: Any) -> ExportOptions:
-    """Our spelling, Earth Engine's and the defaults of `export_image` made one."""
+def _options(**given: Any) -> ExportOptions:
+    """What was given, and the defaults of `export_image`."""
     parameters = inspect.signature(export_image).parameters
-    known = {field.name for field in fields(ExportOptions)} | set(EE_NAMES.values())
-    defaults = {name: parameters[name].default for name in parameters if name in known}
-    flat = {name: value for name, value in given.items() if name not in defaults}
-    unknown = {name: value for name, value in flat.items() if not name.startswith("tfrecord")}
-    if unknown:
-        raise OptionError(
-            f"Unknown export options: {unknown}. Known are {', '.join(list(parameters)[2:-1])}."
-        )
-    pasted = from_earth_engine(format_options or {}, flat)
-    for ee_name, name in EE_NAMES.items():
-        if name in pasted and given.get(name, defaults[name]) != defaults[name]:
-            raise OptionError(f"Both {name!r} and {ee_name!r} are specified.")
-    return ExportOptions.read(**{**defaults, **{n: given[n] for n in defaults if n in given}, **pasted})
+    names = [field.name for field in fields(ExportOptions) if field.name in parameters]
+    names += ["patch_dimensions", "kernel_size"]
+    return ExportOptions.read(**{name: given.get(name, parameters[name].default) for name in names})

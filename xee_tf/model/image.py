@@ -24,16 +24,19 @@ from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, raster_variab
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.model.augment import SPREAD
 from xee_tf.model.calling import TileCaller, tile_caller
+from xee_tf.model.options import PREDICT_SPELLING
 from xee_tf.model.resampling import Resampling, from_projection, to_projection
 from xee_tf.model.spec import Model
 from xee_tf.model.work import Band, Blend, OutputBand, TileWork
 from xee_tf.names import check_key, check_variables
+from xee_tf.options import spelled
 
 __all__ = ["inner_dims", "predict_image"]
 
 _NAME = "xee-tf-predict"
 
 
+@spelled(PREDICT_SPELLING)
 def predict_image(
     model: Model,
     image: xr.Dataset | xr.DataArray,

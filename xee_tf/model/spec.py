@@ -11,8 +11,9 @@ import numpy as np
 from xee_tf.connectors.protocol import Connector
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.model.options import Declared, ModelOptions, PredictOptions, read_options
+from xee_tf.model.options import PREDICT_SPELLING, Declared, ModelOptions, PredictOptions, read_options
 from xee_tf.model.projection import Projection
+from xee_tf.options import spelled
 from xee_tf.storage import PathLike
 
 if TYPE_CHECKING:
@@ -361,6 +362,7 @@ class Model:
         found: xr.Dataset = predict_image(self, image, merge=merge, **options)
         return found
 
+    @spelled(PREDICT_SPELLING)
     def predict_properties(self, table: Table, *, batch_size: int | None = None) -> Any:
         """Predict from the rows of a table; see `xee_tf.model.properties.predict_properties`."""
         from xee_tf.model.properties import predict_properties

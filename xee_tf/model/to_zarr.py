@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -15,17 +15,24 @@ from xee_tf.errors import DestinationExistsError
 from xee_tf.georef import read_georef
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.model.image import inner_dims, predict_image
-from xee_tf.model.options import PredictOptions
+from xee_tf.model.options import PREDICT_SPELLING, PredictOptions
 from xee_tf.model.spec import Model
 from xee_tf.names import check_zarr
+from xee_tf.options import spelled
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["predict_to_zarr"]
+
+_SPELLING = replace(
+    PREDICT_SPELLING,
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store holds predictions alone; leave it out"},
+)
 
 _WHAT = "xee_tf_prediction"  # the attribute of a store that says what it is
 _BEGUN, _PREPARED, _CHUNK = "begun", "prepared", "chunk-"  # notes beside it, while it is written
 
 
+@spelled(_SPELLING, further=PredictOptions.__annotations__)
 def predict_to_zarr(
     model: Model,
     image: xr.Dataset | xr.DataArray,

@@ -21,11 +21,12 @@ from xee_tf.bands import add_bands, image_dataset, plane_array
 from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
-from xee_tf.export.options import IfExists
+from xee_tf.export.options import REPLACED, TABLE_FORMATS, IfExists
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.conventions import raster_variables
 from xee_tf.graph import Sources, block_tasks, chunk_grids
+from xee_tf.options import Spelling, spelled
 from xee_tf.storage import PathLike
 from xee_tf.tables.choice import Choice, Sample, first_plane
 from xee_tf.tables.export import TableResult, check_target, write_table
@@ -34,11 +35,33 @@ from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
 from xee_tf.tables.values import column_values
 
-__all__ = ["sample_table"]
+__all__ = ["SAMPLE_SPELLING", "sample_table"]
 
 _CHUNK_SIDE = 1024
 
+SAMPLE_SPELLING = Spelling(
+    "options of a sample",
+    aliases={
+        "fileNamePrefix": "path",
+        "collection": "where",
+        "region": "where",
+        "numPoints": "n",
+        "numPixels": "n",
+    },
+    replaced=REPLACED
+    | {
+        "classValues": "n={class: pixels} names the classes and how many pixels of each",
+        "classPoints": "n={class: pixels} names the classes and how many pixels of each",
+        "factor": "n=1000 takes so many pixels",
+        "geometries": "geometry='lonlat' writes longitude and latitude, geometry=None leaves them out",
+        "maxVertices": "geometries are not written; leave it out",
+    },
+    formats=TABLE_FORMATS,
+)
+"""How the options of a sample are written: ``sampleRegions``, ``stratifiedSample`` and ours."""
 
+
+@spelled(SAMPLE_SPELLING)
 def sample_table(
     image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
     where: Any,
