@@ -295,6 +295,7 @@ def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> file_labels(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"), 2)
     ['20200501', '20200601']
     >>> file_labels(np.array(["VV", "a/b"]), 2), file_labels(np.array(["VV", "vv"]), 2)

@@ -85,46 +85,55 @@ class Spelling:
         found: dict[str, Any] = {}
         spelling = dict.fromkeys(taken, "")
         unknown: dict[str, Any] = {}
+        unknown_nested: dict[str, Any] = {}
         replaced: dict[str, str] = {}
-        for key, value in self._flat(given, known):
-            name = self._name(key, known)
+        for key, value, nested in self._flat(given, known):
+            name = self.nested.get(_without_prefix(key)) if nested else self._name(key, known)
             if name is None:
                 if (instead := self._instead(key)) is None:
-                    unknown[key] = value
+                    (unknown_nested if nested or self._is_flat(key) else unknown)[key] = value
                 elif value is not None:
                     replaced[key] = instead
             elif value is not None or key == name:
                 if name in spelling:
                     self._refuse_twice(name, spelling[name], key)
                 spelling[name], found[name] = key, value
-        if unknown or replaced:
-            replaced |= {name: note for name, note in self.notes.items() if replaced and name in found}
-            raise OptionError("\n".join(self._refusal(unknown, replaced, known)))
+        lines: list[str] = []
+        if unknown:
+            lines.append(_unknown(self.what, unknown, known))
+        if unknown_nested:
+            lines.append(_unknown("file format options", unknown_nested, self.nested))
+        if replaced:
+            replaced |= {name: note for name, note in self.notes.items() if name in found}
+            lines.append("These options of Earth Engine do not exist here, or mean something else:")
+            lines += [f"- {name}: {instead}." for name, instead in replaced.items()]
+        if lines:
+            raise OptionError("\n".join(lines))
         return found
 
-    def _flat(self, given: Mapping[str, Any], known: Collection[str]) -> Iterator[tuple[str, Any]]:
-        """The options, those in ``format_options`` among them, without a ``fileFormat``."""
+    def _flat(self, given: Mapping[str, Any], known: Collection[str]) -> Iterator[tuple[str, Any, bool]]:
+        """The options without ``fileFormat``, and then those in ``format_options``."""
+        inside: Mapping[str, Any] = {}
         for key, value in given.items():
             if self.formats and _snake(key) == "file_format":
                 self._check_format(value)
             elif self.nested and self._name(key, known) == "format_options":
-                yield from self._format_options(value)
+                if not (value is None or isinstance(value, Mapping)):
+                    raise OptionError(
+                        "format_options must be a mapping such as {'patchDimensions': [256, 256]}; got "
+                        f"{value!r}."
+                    )
+                if value and inside:
+                    self._refuse_twice("format_options", "format_options", "formatOptions")
+                inside = value or inside
             else:
-                yield key, value
+                yield key, value, False
+        for key, value in inside.items():
+            yield str(key), value, True
 
-    def _format_options(self, value: Any) -> Iterator[tuple[str, Any]]:
-        if value is None:
-            return
-        if not isinstance(value, Mapping):
-            raise OptionError(
-                f"format_options must be a mapping such as {{'patchDimensions': [256, 256]}}; got {value!r}."
-            )
-        names = {key: _without_prefix(key) for key in value}
-        if unknown := {key: value[key] for key, name in names.items() if name not in self.nested}:
-            instead = {key: text for key in unknown if (text := self._instead(key)) is not None}
-            unknown = {key: value for key, value in unknown.items() if key not in instead}
-            raise OptionError("\n".join(self._refusal(unknown, instead, self.nested, "file format options")))
-        yield from value.items()
+    def _is_flat(self, key: str) -> bool:
+        """Whether it is ``tfrecordKernelSize``, or was meant to be like that."""
+        return bool(self.nested) and _without_prefix(key) != key
 
     def _check_format(self, value: Any) -> None:
         instead = "" if value is None else self.formats.get(str(value).lower())
@@ -139,9 +148,8 @@ class Spelling:
             return key
         if key in self.aliases:
             return self.aliases[key]
-        plain = _without_prefix(key) if self.nested else key
-        if plain != key:
-            return self.nested.get(plain)
+        if self._is_flat(key):
+            return self.nested.get(_without_prefix(key))
         snake = _snake(key)
         return snake if snake in known else self.aliases.get(_camel(key))
 
@@ -154,26 +162,6 @@ class Spelling:
         raise OptionError(
             f"Both {first!r} and {second!r} are specified: one option is given twice. Leave one out."
         )
-
-    def _refusal(
-        self,
-        unknown: Mapping[str, Any],
-        replaced: Mapping[str, str],
-        known: Iterable[str],
-        what: str | None = None,
-    ) -> Iterator[str]:
-        what = what or self.what
-        if unknown:
-            known = list(known)
-            # As Earth Engine's own client names a flat option that it does not know.
-            if all(key.startswith("tfrecord") for key in unknown) and self.nested:
-                what, known = "file format options", list(self.nested)
-            shown = ", ".join(f"{key!r}: {_shown(value)}" for key, value in unknown.items())
-            hints = "".join(did_you_mean(key, known) for key in unknown)
-            yield f"Unknown {what}: {{{shown}}}. Known are {', '.join(known)}.{hints}"
-        if replaced:
-            yield "These options of Earth Engine do not exist here, or mean something else:"
-            yield from (f"- {name}: {instead}." for name, instead in replaced.items())
 
 
 def spelled(
@@ -237,6 +225,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     spellings = {spelling: option for option in known for spelling in (option.lower(), _snake(option))}
     near = get_close_matches(_snake(name), spellings, n=1) or get_close_matches(name.lower(), spellings, n=1)
     return f" Did you mean {spellings[near[0]]!r}?" if near else ""
+
+
+def _unknown(what: str, options: Mapping[str, Any], known: Collection[str]) -> str:
+    shown = ", ".join(f"{key!r}: {_shown(value)}" for key, value in options.items())
+    hints = "".join(did_you_mean(key, known) for key in options)
+    return f"Unknown {what}: {{{shown}}}. Known are {', '.join(known)}.{hints}"
 
 
 def _shown(value: Any) -> str:
