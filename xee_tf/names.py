@@ -74,7 +74,7 @@ def check_key(name: object, what: str = "band") -> str:
             f"for example to {str(name)!r}."
         )
     if not name:
-        raise OptionError(f"A {what} has an empty name (''): rename it, a feature needs a key.")
+        raise OptionError(f"A name is empty (''): rename the {what}.")
     if not _is_utf8(name):
         raise OptionError(f"The {what} name {name!r} cannot be encoded as UTF-8: rename the {what}.")
     return name
@@ -325,7 +325,9 @@ def _texts(values: npt.NDArray[Any]) -> Iterable[list[str]]:
         yield [str(pd.Timedelta(value)) for value in values.astype("timedelta64[ns]")]
         return
     plain = values.tolist()
-    if all(hasattr(value, "strftime") for value in plain):  # cftime, dates, periods
+    if all(
+        hasattr(value, "strftime") and not isinstance(value, pd.Period) for value in plain
+    ):  # cftime, dates
         for form in ("%Y%m%d", "%Y%m%dT%H%M%S"):
             yield [str(value.strftime(form)).strip() for value in plain]
     yield [str(value) for value in plain]

@@ -196,7 +196,7 @@ def spelled(
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         positions = [p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD]
         # The options first: they are listed in errors.
-        named.sort(key=lambda parameter: parameter.default is parameter.empty)
+        named.sort(key=lambda parameter: parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
         known = [*(p.name for p in named), *further]
 
         @functools.wraps(function)

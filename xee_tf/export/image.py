@@ -12,7 +12,7 @@ import xarray as xr
 from affine import Affine
 from dask.delayed import Delayed
 
-from xee_tf.bands import add_bands, image_dataset
+from xee_tf.bands import add_bands, image_dataset, require_steps
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import read_bands
@@ -239,7 +239,7 @@ def _jobs(
 ) -> list[ExportJob]:
     """The exports that are asked for: one, or one for each step of a dimension."""
     dataset = _dataset(image, options.get("crs"), options.get("transform"))
-    _require_steps(dataset)
+    require_steps(dataset, "export")
     if split_dim is None:
         return [_job(dataset, prefix, mask=mask, **options)]
     if split_dim not in dataset.dims:
@@ -252,16 +252,6 @@ def _jobs(
         one = dataset.isel({split_dim: step}, drop=True)
         jobs.append(_job(one, prefix.with_suffix(f"_{label}"), label=label, mask=own, **options))
     return jobs
-
-
-def _require_steps(dataset: xr.Dataset) -> None:
-    """Refuse dimensions of length 0: there is nothing in any patch."""
-    dims = {dim for band in dataset.data_vars.values() for dim in band.dims}
-    if empty := [str(dim) for dim, size in dataset.sizes.items() if dim in dims and not size]:
-        raise OptionError(
-            f"There is nothing to export: the dimension {empty[0]!r} has no steps. Was a selection, such as "
-            f"ds.sel({empty[0]}=slice(...)), outside of its coordinates?"
-        )
 
 
 def _dataset(image: Image, crs: Any, transform: Any) -> xr.Dataset:

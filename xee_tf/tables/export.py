@@ -43,6 +43,7 @@ _SPELLING = Spelling(
     replaced=REPLACED
     | {
         "maxVertices": "geometries are written as points; leave it out",
+        "ingestionTimeParameters": "it is an option of feature views; leave it out",
         "image": "a raster is exported with export_image, and sampled with sample_table",
     },
     formats=TABLE_FORMATS,
