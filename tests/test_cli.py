@@ -372,11 +372,11 @@ def test_bands_may_have_commas_in_their_names(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    ["run=, date=", "crs=", "if_exists='overwrite'", "bands=[...]", "kernel_size=, crs=", "verify=False"],
+    ["run=, date=", "crs=", "bands=[...]", "kernel_size=, crs=", "verify=False"],
 )
 def test_paths_in_messages_stay_as_they_were_typed(name, two_bands, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for prefix in (name, f"{tmp_path}/{name}"):
+    for prefix in (name, f"{tmp_path}/a/{name}", f"b/{name}"):
         export = ["export", two_bands, prefix, "--patch-dimensions", "20"]
         assert main(export) == 0
         assert main(export) == 1

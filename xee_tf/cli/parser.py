@@ -101,7 +101,8 @@ class Parser(argparse.ArgumentParser):
                 runs.append(_Run(len(options) - 1, words, *self._limits[meant[0]]))
             else:
                 options[-1] += [value for _, value in words]
-        for run in reversed(runs):
+        # Those whose values look like nothing else first; of names, the last ones give back first.
+        for run in sorted(runs, key=lambda run: (run.fits is None, -run.place)):
             lacking = max(0, self._needed - len(positional))
             kept = _kept(run, lacking)
             options[run.place] += [value for _, value in run.words[:kept]]
@@ -120,6 +121,8 @@ def _kept(run: _Run, lacking: int) -> int:
     while kept < len(words) and (run.fits(words[kept]) if run.fits else not is_path(words[kept])):
         kept += 1
     if lacking and run.fits is None:
+        if "," in words[0]:
+            return 1
         here = next((i for i, word in enumerate(words[1:kept], 1) if os.path.exists(word)), kept)
         kept = max(1, min(here, len(run.words) - lacking))
     return min(kept, run.most) if lacking else kept
