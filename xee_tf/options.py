@@ -197,7 +197,7 @@ def spelled(
         positions = [p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD]
         # The options first: they are listed in errors.
         named.sort(key=lambda parameter: parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
-        known = [*(p.name for p in named), *further]
+        known = [*(p.name for p in named if p.name not in ("self", "cls")), *further]
 
         @functools.wraps(function)
         def call(*args: P.args, **options: P.kwargs) -> R:

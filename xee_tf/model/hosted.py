@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EE_HOSTED_NAMES",
+    "HOSTED_SPELLING",
     "HostedOptions",
     "ai_platform_connector",
     "split_options",
@@ -38,7 +39,7 @@ EE_HOSTED_NAMES = {
     "payloadFormat": "payload_format",
 }
 
-_SPELLING = replace(MODEL_SPELLING, aliases=EE_NAMES | EE_HOSTED_NAMES)
+HOSTED_SPELLING = replace(MODEL_SPELLING, aliases=EE_NAMES | EE_HOSTED_NAMES)
 
 _FLOW = ("max_payload_bytes", "max_concurrency", "timeout", "deadline", "max_response_bytes")
 _HOSTED = (
@@ -103,7 +104,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     >>> split_options({"maxPayloadBytes": 5242880, "inputTileSize": [1, 1]})
     ({'max_payload_bytes': 5242880}, {'input_tile_size': [1, 1]})
     """
-    given = _SPELLING.read(options, {**HostedOptions.__annotations__, **dict.fromkeys(_HOSTED)})
+    given = HOSTED_SPELLING.read(options, {**HostedOptions.__annotations__, **dict.fromkeys(_HOSTED)})
     model = {name: value for name, value in given.items() if name not in _HOSTED}
     hosted = {name: value for name, value in given.items() if name in _HOSTED}
     return {n: v for n, v in hosted.items() if v is not None or n == "credentials"}, model

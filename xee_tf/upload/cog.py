@@ -20,6 +20,7 @@ from rasterio.windows import Window
 
 from xee_tf.errors import OptionError
 from xee_tf.georef.reference import GridLike
+from xee_tf.names import check_geotiff
 from xee_tf.storage import Location
 
 __all__ = ["write_cog"]
@@ -54,7 +55,7 @@ def write_cog(
     Raises
     ------
     OptionError
-        If there are more bands than a GeoTIFF holds.
+        If there are more bands than a GeoTIFF holds, or a name cannot describe one.
     """
     count = sum(map(len, names.values()))
     if count > _MAX_BANDS:
@@ -62,6 +63,9 @@ def write_cog(
             f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
             "write a .zarr."
         )
+    check_geotiff(
+        chain.from_iterable(names.values()), "Rename it, choose others with bands=[...], or write a .zarr."
+    )
     local = location.is_local
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal
 
 import dask.array as da
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.names import check_geotiff, check_zarr
+from xee_tf.names import check_zarr
 from xee_tf.reading.image import lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
@@ -121,25 +120,13 @@ def upload_image(
         storage_options=storage_options,
     )
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
-    _check_names(reader, location, write is _write_cog)
+    if write is _write_zarr:
+        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None, None).coords]
+        check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
     location.require_writable()
     with ProgressBar() if progress else nullcontext():
         write(reader, arrays, location, nodata)
     return location
-
-
-def _check_names(reader: ImageReader, location: Location, cog: bool) -> None:
-    """Refuse bands that the file cannot name."""
-    other = "write a .zarr" if cog else "write a .tif"
-    remedy = f"Choose other bands with bands=[...], or {other}."
-    if cog:
-        check_geotiff(chain.from_iterable(_step_names(reader).values()), remedy)
-    else:
-        check_zarr([*reader.dtypes, *lazy_dataset(reader, "trim", None, None).coords], location, remedy)
-
-
-def _step_names(reader: ImageReader) -> dict[str, list[str]]:
-    return {band.name: step_names(band, reader.coords) for band in reader.bands}
 
 
 def _format_of(location: Location) -> Any:
@@ -232,7 +219,8 @@ def _write_cog(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """A cloud-optimised GeoTIFF; steps of array bands are bands of their own."""
-    write_cog(location, arrays, _step_names(reader), reader.grid, nodata)
+    names = {band.name: step_names(band, reader.coords) for band in reader.bands}
+    write_cog(location, arrays, names, reader.grid, nodata)
 
 
 def _write_zarr(
