@@ -169,6 +169,31 @@ def test_outputs_are_columns_beside_what_a_table_has(name: str, lazy: bool) -> N
 # -- One by one -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "xc",
+        "yc",
+        "open-tfrecord",
+        "read-tfrecord",
+        "turn",
+        "sources",
+        "xee-tf-predict",
+        "xee-tf-predict-turn",
+    ],
+)
+def test_names_that_xee_tf_itself_uses(name: str, tmp_path: Any) -> None:
+    """Of coordinates of rotated rasters, and of layers of graphs."""
+    image = scene().rename(B1=name).assign(other=scene()["B1"] + 1)
+    result = image.tfexport(tmp_path / "scene", patch_dimensions=2)
+    xr.testing.assert_equal(
+        xee_tf.open_image(result.mixer)[[name, "other"]].drop_vars("spatial_ref").load(),
+        image.drop_vars("spatial_ref").astype("f4"),
+    )
+    found = model(name).predict_image(image, merge=False)
+    np.testing.assert_array_equal(found[name], BAND)
+
+
 @pytest.mark.parametrize("merge", [True, False])
 @pytest.mark.parametrize("name", ["x", "y", "spatial_ref", "time", "season"])
 def test_an_output_never_replaces_a_coordinate(name: str, merge: bool) -> None:
@@ -299,7 +324,7 @@ def test_a_frame_keeps_its_geometry() -> None:
         (np.array(["x" * 300, "b"]), ["00000", "00001"]),
         (np.array([0.45, -1.5]), ["0.45", "-1.5"]),
         (np.array([np.nan, np.nan]), ["00000", "00001"]),
-        (np.array([("a", 1), ("a", 2), None], object)[:2], ["-a-1-", "-a-2-"]),
+        (np.array([("a", 1), ("a", 2), None], object)[:2], ["a_1", "a_2"]),
         (None, ["00000", "00001"]),
     ],
 )  # fmt: skip
@@ -324,6 +349,11 @@ def test_each_step_is_an_export(tmp_path: Any) -> None:
         "s_20010228-mixer.json",
         "s_20010301-mixer.json",
     ]
+
+
+def test_a_grid_is_not_split(tmp_path: Any) -> None:
+    with pytest.raises(xee_tf.OptionError, match="split_dim='y' is a dimension of the raster's grid"):
+        scene().tfexport(tmp_path / "s", split_dim="y", patch_dimensions=2)
 
 
 # -- Dimensions without a step ------------------------------------------------------------------------------

@@ -330,7 +330,7 @@ def _texts(values: npt.NDArray[Any]) -> Iterable[list[str]]:
     ):  # cftime, dates
         for form in ("%Y%m%d", "%Y%m%dT%H%M%S"):
             yield [str(value.strftime(form)).strip() for value in plain]
-    yield [str(value) for value in plain]
+    yield ["_".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in plain]
 
 
 def _are_distinct(labels: Sequence[str]) -> bool:

@@ -24,6 +24,7 @@ from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
+from xee_tf.georef.conventions import spatial_dims
 from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.names import RASTER_NAMES, check_variables, file_labels
 from xee_tf.options import show_signature, spelled
@@ -244,6 +245,10 @@ def _jobs(
         return [_job(dataset, prefix, mask=mask, **options)]
     if split_dim not in dataset.dims:
         raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
+    if split_dim in spatial_dims(dataset):
+        raise OptionError(
+            f"split_dim={split_dim!r} is a dimension of the raster's grid: an export needs both of these."
+        )
     jobs = []
     values = dataset.coords[split_dim].values if split_dim in dataset.coords else None
     for step, label in enumerate(file_labels(values, dataset.sizes[split_dim])):

@@ -182,8 +182,10 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     if found != sizes:
         raise GridMismatchError(f"The grid has the sizes {sizes}, but the raster has {found}.")
 
-    stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim, "xc", "yc"]
-    result = obj.copy(deep=False).drop_vars([name for name in stale if name in variables(obj)])
+    stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim]
+    stale = [name for name in stale if name in variables(obj)]
+    stale += [name for name in ("xc", "yc") if name in obj.coords]  # bands may have these names
+    result = obj.copy(deep=False).drop_vars(stale)
     attrs = {**crs.to_cf(), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
     coords: dict[str, xr.Variable] = {GRID_MAPPING: xr.Variable((), 0, attrs)}
     if not (affine.b or affine.d):

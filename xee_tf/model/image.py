@@ -314,7 +314,7 @@ def _predict(
     variables = {}
     for output in outputs:
         array = stitched_array(
-            f"{output.name}-{token}",
+            f"{_NAME}-band-{output.name}-{token}",  # no layer is called like a band
             output.name,
             layers,
             windows,
