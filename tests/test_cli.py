@@ -12,6 +12,8 @@ import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
@@ -358,6 +360,32 @@ def test_arguments_of_predictions(words, expected):
     found = _parser().parse_args(words.split())
     assert (found.sources, found.bands, found.output_bands) == expected
     assert (found.model, found.destination[:2]) == ("m", "o.")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.permutations(
+        [
+            ["--bands", "a", "b"],
+            ["--patch-dimensions", "4"],
+            ["--kernel-size", "3", "2"],
+            ["--tensor-depths", "a=1", "b=2"],
+            ["--region", "-1", "-2.5", "3", "4"],
+            ["--overwrite"],
+            ["s.tif"],
+            ["out/x"],
+        ]
+    )
+)
+def test_options_may_stand_anywhere(groups):
+    from xee_tf.cli import _parser
+
+    found = _parser().parse_args(["export", *(word for group in groups for word in group)])
+    first, last = [group[0] for group in groups if not group[0].startswith("-")]
+    assert (found.sources, found.prefix) == ([first], last)
+    assert (found.bands, found.patch_dimensions, found.kernel_size) == (["a", "b"], (4, 4), (3, 2))
+    assert (found.tensor_depths, found.region) == ([("a", 1), ("b", 2)], [-1, -2.5, 3, 4])
+    assert found.overwrite
 
 
 def test_bands_may_have_commas_in_their_names(tmp_path, capsys):

@@ -74,7 +74,7 @@ def check_key(name: object, what: str = "band") -> str:
             f"for example to {str(name)!r}."
         )
     if not name:
-        raise OptionError(f"A name is empty (''): rename the {what}.")
+        raise OptionError(f"There is an empty name (''): rename the {what}.")
     if not _is_utf8(name):
         raise OptionError(f"The {what} name {name!r} cannot be encoded as UTF-8: rename the {what}.")
     return name

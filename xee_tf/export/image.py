@@ -113,8 +113,7 @@ def export_image(
         Patches with a larger proportion of masked pixels (masked in any band, margins included) are
         left out. Below 1 no mixer is written, as in Earth Engine; `index` keeps the georeference.
     format_options : mapping
-        The same options in Earth Engine's spelling, ``{"patchDimensions": [256, 256]}``. The flat
-        form works too: ``tfrecordPatchDimensions=[256, 256]``.
+        The same options in Earth Engine's spelling, ``{"patchDimensions": [256, 256]}``.
     region : optional
         Export a part: ``(left, bottom, right, top)``, a GeoJSON-like geometry (its bounding box is
         exported), or ``(slice_y, slice_x)`` in pixels. Margins show the real pixels around it.
@@ -142,6 +141,11 @@ def export_image(
         If false, return a Delayed and touch nothing.
     storage_options : mapping
         Handed to fsspec.
+    **earth_engine
+        Options of ``ee.batch.Export.image`` in Earth Engine's spelling: ``patchDimensions=[256, 256]``,
+        ``tfrecordPatchDimensions=[256, 256]``, ``formatOptions``, ``fileFormat="TFRecord"``, and
+        ``fileNamePrefix`` for `path`. Those that do not exist here, such as ``scale``, are refused with what
+        takes their place.
 
     Returns
     -------
@@ -151,7 +155,8 @@ def export_image(
     Raises
     ------
     OptionError, GeoreferenceError, GridMismatchError
-        Before anything is written.
+        Before anything is written. Among others if a dimension has no steps, or if a band or a further
+        dimension is named ``x``, ``y`` or ``spatial_ref``, so that `xee_tf.open_image` could not read it.
     DestinationExistsError
         If there is an export of this name and `if_exists` is "error".
 
