@@ -70,8 +70,8 @@ def check_key(name: object, what: str = "band") -> str:
     """
     if not isinstance(name, str):
         raise OptionError(
-            f"A {what} must be named by a text, which becomes the key of a feature; got {name!r}. Rename it, "
-            f"for example to {str(name)!r}."
+            f"A {what} must be named by a text, which becomes the key of a feature; got {name!r}, which is "
+            f"not a string. Rename it, for example to {str(name)!r}."
         )
     if not name:
         raise OptionError(f"There is an empty name (''): rename the {what}.")
