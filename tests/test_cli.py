@@ -13,6 +13,8 @@ import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
@@ -281,3 +283,141 @@ def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "nothing"), *files, str(tmp_path / "x.tif"), *flags]) == 1
     assert "nothing" in capsys.readouterr().err
+
+
+# -- Options of several values, and what messages do to paths ------------------------------------------------
+
+
+@pytest.fixture
+def two_bands(scene, tmp_path):
+    path = tmp_path / "scene.tif"
+    both = scene.astype("float32").to_array("band").rio.write_crs(scene.attrs["crs"])
+    both.attrs["long_name"] = ("red", "nir")
+    both.rio.to_raster(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "--bands nir red SCENE OUT",
+        "--bands nir,red SCENE OUT",
+        "--bands=nir,red SCENE OUT",
+        "--bands nir --bands red SCENE OUT",
+        "SCENE --bands nir red OUT",
+        "SCENE OUT --bands nir red",
+        "--bands nir red --overwrite -- SCENE OUT",
+        "SCENE OUT --bands nir --overwrite --bands red",
+    ],
+)
+def test_bands_leave_the_destination_alone(order, two_bands, tmp_path, capsys):
+    words = order.replace("SCENE", two_bands).replace("OUT", str(tmp_path / "out")).split()
+    assert main(["export", "--patch-dimensions", "20", *words]) == 0
+    opened = xee_tf.open_image(tmp_path / "out-mixer.json")
+    assert list(opened) == ["nir", "red"]
+    assert "20 × 20 px" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "pair"),
+    [
+        (["--patch-dimensions", "20"], (20, 20)),
+        (["--patch-dimensions=20"], (20, 20)),
+        (["--patch-dim", "20"], (20, 20)),
+        (["--patch-dimensions", "20", "10"], (20, 10)),
+        (["--patch-dimensions", "20", "10", "--kernel-size", "3"], (20, 10)),
+    ],
+)
+def test_one_number_is_a_square(flags, pair, two_bands, tmp_path, capsys):
+    for words in (
+        [*flags, two_bands, str(tmp_path / "a")],
+        [two_bands, *flags, str(tmp_path / "a")],
+        [two_bands, str(tmp_path / "a"), *flags],
+    ):
+        assert main(["export", "--plan", *words]) == 0
+        assert f"of {pair[0]} × {pair[1]} px" in capsys.readouterr().out
+
+
+def test_more_than_two_numbers_are_no_size(two_bands, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", two_bands, str(tmp_path / "a"), "--patch-dimensions", "1", "2", "3"])
+    assert "expected one number or two, and not 3" in capsys.readouterr().err
+    assert not (tmp_path / "3-mixer.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "predict m --bands a b --output-bands p q=uint8 s.tif o.tif",
+            (["s.tif"], ["a", "b"], ["p", "q=uint8"]),
+        ),
+        ("predict --output-bands p --bands a,b m s.tif t.tif o.zarr", (["s.tif", "t.tif"], ["a,b"], ["p"])),
+        ("predict m s.tif t.tif --bands a o.tif", (["s.tif", "t.tif"], ["a"], None)),
+        ("predict m s.tif o.tif --bands a/b c", (["s.tif"], ["a/b", "c"], None)),
+    ],
+)
+def test_arguments_of_predictions(words, expected):
+    from xee_tf.cli import _parser
+
+    found = _parser().parse_args(words.split())
+    assert (found.sources, found.bands, found.output_bands) == expected
+    assert (found.model, found.destination[:2]) == ("m", "o.")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.permutations(
+        [
+            ["--bands", "a", "b"],
+            ["--patch-dimensions", "4"],
+            ["--kernel-size", "3", "2"],
+            ["--tensor-depths", "a=1", "b=2"],
+            ["--region", "-1", "-2.5", "3", "4"],
+            ["--overwrite"],
+            ["s.tif"],
+            ["out/x"],
+        ]
+    )
+)
+def test_options_may_stand_anywhere(groups):
+    from xee_tf.cli import _parser
+
+    found = _parser().parse_args(["export", *(word for group in groups for word in group)])
+    first, last = [group[0] for group in groups if not group[0].startswith("-")]
+    assert (found.sources, found.prefix) == ([first], last)
+    assert (found.bands, found.patch_dimensions, found.kernel_size) == (["a", "b"], (4, 4), (3, 2))
+    assert (found.tensor_depths, found.region) == ([("a", 1), ("b", 2)], [-1, -2.5, 3, 4])
+    assert found.overwrite
+
+
+def test_bands_may_have_commas_in_their_names(tmp_path, capsys):
+    ds = raster({"a,b": random_band(SHAPE), "c": random_band(SHAPE, seed=1)})
+    ds.rio.write_crs(ds.attrs["crs"]).to_zarr(tmp_path / "s.zarr", zarr_format=2)
+    store, prefix = str(tmp_path / "s.zarr"), str(tmp_path / "out")
+    assert main(["export", store, prefix, "--patch-dimensions", "8", "--bands", "a,b", "c"]) == 0
+    assert list(xee_tf.open_image(f"{prefix}-mixer.json")) == ["a,b", "c"]
+    assert main(["export", store, prefix, "--patch-dimensions", "8", "--bands", "c,,"]) == 1
+    assert "empty name in 'c,,'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run=, date=", "crs=", "bands=[...]", "kernel_size=, crs=", "verify=False"],
+)
+def test_paths_in_messages_stay_as_they_were_typed(name, two_bands, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for prefix in (name, f"{tmp_path}/a/{name}", f"b/{name}"):
+        export = ["export", two_bands, prefix, "--patch-dimensions", "20"]
+        assert main(export) == 0
+        assert main(export) == 1
+        message = capsys.readouterr().err
+        assert f"{prefix}-" in message
+        assert "replace it with --overwrite." in message
+
+
+def test_only_options_of_the_command_are_flags(two_bands, tmp_path, capsys):
+    assert main(["export", two_bands, str(tmp_path / "x"), "--patch-dimensions", "999"]) == 1
+    assert "keep incomplete patches with edge='pad'" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "no-mixer.json"), "--kernel-size", "3"]) == 1
+    assert "xee-tf inspect: " in capsys.readouterr().err

@@ -21,7 +21,7 @@ from xee_tf.georef.conventions import (
 )
 from xee_tf.georef.masks import nodata_of_band, with_set_nodata
 
-__all__ = ["add_bands", "image_dataset", "plane_array"]
+__all__ = ["add_bands", "image_dataset", "plane_array", "require_steps"]
 
 _BAND = "band"
 _STEP = "_step"
@@ -76,7 +76,7 @@ def add_bands(
         place = read_georef(dataset, crs, transform)
         same_grid(georef, place, ("image", "other" if len(others) == 1 else f"other {number}"))
         for name, band in _bands(dataset, place):
-            _require_free(name, result.coords, {*result.data_vars, *added})
+            _require_free(name, {*result.coords, *result.dims}, {*result.data_vars, *added})
             added[name] = _fit_in(band, place, georef, next(iter(_mapping_names(result, georef)), None))
             for dim in added[name].dims:
                 if dim in band.coords and str(dim) not in (georef.x_dim, georef.y_dim):
@@ -146,7 +146,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     image = with_set_nodata(image)
     if not split or _BAND not in image.dims:
         name = "B1" if image.name is None else str(image.name)
-        _require_free(name, image.coords, ())
+        _require_free(name, {*image.coords, *image.dims}, ())
         return name_dims(image.to_dataset(name=name), x_dim, y_dim)
     return _split_bands(image.to_dataset(name=_WHOLE), {_WHOLE: _band_names(image)}, x_dim, y_dim)
 
@@ -165,7 +165,7 @@ def _split_bands(
             which = "The image" if name == _WHOLE else f"The variable {name!r}"
             raise OptionError(f"{which} has no bands: its dimension 'band' is empty.")
         for number, band in enumerate(names[name]):
-            _require_free(band, image.coords, [*bands, *others])
+            _require_free(band, {*image.coords, *image.dims}, [*bands, *others])
             bands[band] = variable = _band(array, number)
             if "long_name" in variable.attrs:
                 variable.attrs["long_name"] = band
@@ -213,9 +213,37 @@ def plane_array(
     return plane.data
 
 
+def require_steps(dataset: xr.Dataset, verb: str) -> None:
+    """Refuse an image with a dimension of length 0.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    verb : str
+        What is not done, for the error: ``"export"``.
+
+    Raises
+    ------
+    OptionError
+        That names the dimension.
+
+    Examples
+    --------
+    >>> require_steps(xr.Dataset({"B4": (("time", "y", "x"), np.zeros((0, 2, 2)))}), "export")
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: There is nothing to export: the dimension 'time' has no steps. ...
+    """
+    dims = {dim for band in dataset.data_vars.values() for dim in band.dims}
+    if empty := [str(dim) for dim, size in dataset.sizes.items() if dim in dims and not size]:
+        raise OptionError(
+            f"There is nothing to {verb}: the dimension {empty[0]!r} has no steps. Was a selection, such as "
+            f"ds.sel({empty[0]}=slice(...)), outside of its coordinates?"
+        )
+
+
 def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Hashable]) -> None:
     if name in coords or name in bands:
-        owner = "another band" if name in bands else "a coordinate"
+        owner = "another band" if name in bands else "a coordinate or dimension"
         raise OptionError(
             f"The name {name!r} is taken by {owner}. Rename one, for example "
             f"ds.rename({{{name!r}: {name + '_2'!r}}}) or da.assign_coords(band=['red', 'nir'])."

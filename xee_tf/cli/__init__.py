@@ -13,6 +13,7 @@ from xee_tf.cli.demo import add_demo
 from xee_tf.cli.export import add_export
 from xee_tf.cli.inspect import add_inspect
 from xee_tf.cli.model import add_model
+from xee_tf.cli.parser import Parser
 from xee_tf.cli.predict import add_predict
 from xee_tf.cli.upload import add_upload
 from xee_tf.errors import XeeTFError
@@ -38,29 +39,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "no-such-mixer.json"])
     1
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(argv)
     # TensorFlow, where it is needed at all, is not to talk in between.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         arguments.run(arguments)
     except (XeeTFError, OSError, ModuleNotFoundError) as error:
-        print(f"xee-tf {arguments.command}: {_with_flags(str(error))}", file=sys.stderr)
+        print(f"xee-tf {arguments.command}: {_with_flags(str(error), arguments, argv)}", file=sys.stderr)
         return 1
     return 0
 
 
-def _with_flags(message: str) -> str:
-    """The options that a message names, as they are spelled here."""
-    message = message.replace("if_exists='overwrite'", "--overwrite").replace("verify=False", "--no-verify")
-    return re.sub(
-        r"\b([a-z]+(?:_[a-z]+)*)=(?:True|\[\.\.\.\]|\{[^}]*\})?(?=[ .,:;)]|$)",
-        lambda found: f"--{found[1].replace('_', '-')}",
-        message,
-    )
+_POSITIONAL = ("sources", "prefix", "model", "records", "mixer", "destination", "path", "folder")
+_OPTION = re.compile(
+    r"(?<![\w'\"/\\.-])([a-z]+(?:_[a-z]+)*)=('overwrite'|True|False|\[\.\.\.\]|\{[^}]*\})?(?=[ .,:;)]|$)"
+)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _with_flags(message: str, arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+    """The options of this command that a message names, as they are spelled here.
+
+    What was typed, and what is quoted, stays as it is: paths may look like options.
+    """
+    options = set(vars(arguments)).difference(_POSITIONAL)
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if (name, value) == ("if_exists", "'overwrite'") and "overwrite" in options:
+            return "--overwrite"
+        if name not in options or value == "'overwrite'":
+            return found[0]
+        return f"--{'no-' if value == 'False' else ''}{name.replace('_', '-')}"
+
+    typed = {part for word in argv for part in (word, os.path.expanduser(word), *word.split("/"))}
+    kept = sorted((re.escape(part) for part in typed if "=" in part), key=len, reverse=True)
+    parts = re.split(f"({'|'.join(kept)})", message) if kept else [message]
+    return "".join(part if number % 2 else _OPTION.sub(flag, part) for number, part in enumerate(parts))
+
+
+def _parser() -> Parser:
+    parser = Parser(
         prog="xee-tf",
         description="Earth Engine's TensorFlow bridge for any raster: TFRecord out, predictions back.",
     )

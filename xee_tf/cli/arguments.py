@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import rioxarray
 import xarray as xr
 
-__all__ = ["assignment", "depths", "label", "open_raster", "size"]
+from xee_tf.cli.parser import Parser
+from xee_tf.errors import OptionError
+
+__all__ = ["Size", "assignment", "depths", "is_assignment", "label", "names", "open_raster", "size"]
 
 
-def size(parser: argparse.ArgumentParser, name: str, default: tuple[int, int] | None, help_text: str) -> None:
-    """An option of a width and a height."""
+class Size(argparse.Action):
+    """A width and a height, or one number for both."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Put the pair where the command finds it."""
+        if len(values) > 2:
+            raise argparse.ArgumentError(self, f"expected one number or two, and not {len(values)}")
+        setattr(namespace, self.dest, tuple(values * 2)[:2])
+
+
+def size(parser: Parser, name: str, default: tuple[int, int] | None, help_text: str) -> None:
+    """An option of a width and a height, or of one number for both."""
     shown = f"; default: {default[0]} {default[1]}" if default else ""
     parser.add_argument(
-        name, nargs=2, type=int, default=default, metavar=("WIDTH", "HEIGHT"), help=help_text + shown
+        name,
+        nargs="+",
+        type=int,
+        action=Size,
+        default=default,
+        metavar=("WIDTH", "HEIGHT"),
+        help=help_text + shown,
+        fits=_is_integer,
+        most=2,
     )
 
 
-def depths(parser: argparse.ArgumentParser, help_text: str) -> None:
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def depths(parser: Parser, help_text: str) -> None:
     """The option of depths of array bands."""
     parser.add_argument(
         "--tensor-depths",
@@ -30,7 +56,13 @@ def depths(parser: argparse.ArgumentParser, help_text: str) -> None:
         default=[],
         metavar="BAND=DEPTH",
         help=f"steps {help_text}",
+        fits=is_assignment,
     )
+
+
+def is_assignment(text: str) -> bool:
+    """Whether an argument is a name and a number, such as ndvi=12."""
+    return text.rpartition("=")[2].isdecimal() and "=" in text
 
 
 def _depth(text: str) -> tuple[str, int]:
@@ -48,6 +80,33 @@ def assignment(text: str, form: str) -> tuple[str, int]:
     if not name or not number.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form {form}")
     return name, int(number)
+
+
+def names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> list[str] | None:
+    """Names given one by one, or with commas between them.
+
+    Parameters
+    ----------
+    texts : sequence of str or None
+    known : collection
+        Names that may have commas in them.
+
+    Raises
+    ------
+    OptionError
+        If a name is empty.
+
+    Examples
+    --------
+    >>> names(["B4,B3", "a,b", "B2"], known=["a,b"])
+    ['B4', 'B3', 'a,b', 'B2']
+    """
+    if texts is None:
+        return None
+    found = [name for text in texts for name in ([text] if text in known else text.split(","))]
+    if "" in found:
+        raise OptionError(f"There is an empty name in {' '.join(texts)!r}: separate names by one comma.")
+    return found
 
 
 def open_raster(source: str, chunk: int, *, alone: bool) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from xee_tf.cli.parser import Parser
+
 __all__ = ["add_demo"]
 
 
-def add_demo(parser: argparse.ArgumentParser) -> None:
+def add_demo(parser: Parser) -> None:
     """The command for the whole round."""
     parser.description = (
         "Export a Landsat scene and a land-cover map as TFRecord, train a small U-Net, predict, rebuild "

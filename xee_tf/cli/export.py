@@ -6,7 +6,8 @@ import argparse
 import sys
 
 import xee_tf
-from xee_tf.cli.arguments import depths, open_raster, size
+from xee_tf.cli.arguments import depths, names, open_raster, size
+from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
 
 __all__ = ["add_export"]
@@ -32,7 +33,7 @@ _EXPORT_OPTIONS = (
 )
 
 
-def add_export(parser: argparse.ArgumentParser) -> None:
+def add_export(parser: Parser) -> None:
     """The command that exports."""
     parser.description = (
         "Export rasters on one grid as overlapping patches, row by row, as Earth Engine's "
@@ -48,7 +49,13 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     size(parser, "--patch-dimensions", (256, 256), "pixels of a patch without its margin")
     size(parser, "--kernel-size", (1, 1), "half of it is the margin on every side")
     parser.add_argument("--plan", action="store_true", help="only show what would be written")
-    parser.add_argument("--bands", nargs="+", metavar="BAND", help="bands to export, in this order")
+    parser.add_argument(
+        "--bands",
+        nargs="+",
+        action="extend",
+        metavar="BAND",
+        help="bands to export, in this order: B4 B3, or B4,B3",
+    )
     parser.add_argument(
         "--region",
         nargs=4,
@@ -95,11 +102,11 @@ def _export(arguments: argparse.Namespace) -> None:
     alone = len(arguments.sources) == 1
     images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
     image = xee_tf.add_bands(*images, crs=arguments.crs)
-    if arguments.bands:
-        unknown = [band for band in arguments.bands if band not in image]
+    if bands := names(arguments.bands, image.data_vars):
+        unknown = [band for band in bands if band not in image]
         if unknown:
             raise OptionError(f"There is no band {unknown[0]!r}; there are {', '.join(map(repr, image))}.")
-        image = image[arguments.bands]
+        image = image[bands]
     options = {name: getattr(arguments, name) for name in _EXPORT_OPTIONS}
     options["tensor_depths"] = dict(arguments.tensor_depths) or None
     options["if_exists"] = "overwrite" if arguments.overwrite else "error"

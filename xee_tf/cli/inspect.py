@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from xee_tf.cli.arguments import depths, size
+from xee_tf.cli.parser import Parser
 from xee_tf.display.text import image_text, record_text
 from xee_tf.errors import RecordError
 from xee_tf.reading.content import read_order
@@ -16,7 +17,7 @@ from xee_tf.reading.verify import verify
 __all__ = ["add_inspect"]
 
 
-def add_inspect(parser: argparse.ArgumentParser) -> None:
+def add_inspect(parser: Parser) -> None:
     """The command that shows what there is."""
     parser.description = "Show patches, place, bands and shards of an export, and check that it is whole."
     parser.add_argument("path", help="a mixer, a manifest, a prefix or folder, or a single TFRecord file")

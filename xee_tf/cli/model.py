@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 import xee_tf
-from xee_tf.cli.arguments import label
+from xee_tf.cli.arguments import is_assignment, label
+from xee_tf.cli.parser import Parser
 from xee_tf.serving.server import told_to_end
 
 __all__ = ["add_model"]
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: Parser) -> None:
     """The commands for models."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     prepare = actions.add_parser(
@@ -52,7 +53,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     print(f"Wrote {prepared}")
 
 
-def _add_serve(parser: argparse.ArgumentParser) -> None:
+def _add_serve(parser: Parser) -> None:
     parser.description = (
         "Serve SavedModels at the addresses of TensorFlow Serving (REST and gRPC), Vertex AI and AI "
         "Platform, until Ctrl-C or SIGTERM; requests under way are answered first. It asks nobody who "
@@ -71,6 +72,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         type=label,
         action="extend",
         default=[],
+        fits=is_assignment,
         metavar="LABEL=VERSION",
         help="names of versions, such as stable=1",
     )

@@ -15,7 +15,8 @@ import xarray as xr
 from dask.diagnostics.progress import ProgressBar
 
 import xee_tf
-from xee_tf.cli.arguments import open_raster, size
+from xee_tf.cli.arguments import names, open_raster, size
+from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
 from xee_tf.georef import read_georef
 from xee_tf.sidecars import BandDimensions, step_names
@@ -24,11 +25,11 @@ from xee_tf.upload.cog import write_cog
 
 __all__ = ["add_predict"]
 
-_MODEL_OPTIONS = ("bands", "array_dims", "input_tile_size", "input_overlap_size", "output_tile_size")
+_MODEL_OPTIONS = ("array_dims", "input_tile_size", "input_overlap_size", "output_tile_size")
 _OPTIONS = ("batch_size", "blend", "augment", "crs")
 
 
-def add_predict(parser: argparse.ArgumentParser) -> None:
+def add_predict(parser: Parser) -> None:
     """The command that predicts."""
     parser.description = (
         "Predict every pixel of rasters on one grid with a model on disk. A Zarr goes on where an "
@@ -42,7 +43,13 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         help="what GDAL, Zarr or NetCDF open; several are put together",
     )
     parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
-    parser.add_argument("--bands", nargs="+", metavar="BAND", help="those that the model sees, in its order")
+    parser.add_argument(
+        "--bands",
+        nargs="+",
+        action="extend",
+        metavar="BAND",
+        help="those that the model sees, in its order: B4 B3, or B4,B3",
+    )
     parser.add_argument(
         "--array-dims",
         nargs="*",
@@ -56,9 +63,9 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-bands",
         nargs="+",
-        type=_output,
+        action="extend",
         metavar="BAND[=TYPE]",
-        help="such as forest=uint8; default: as the model tells",
+        help="such as forest=uint8, or water,forest=uint8; default: as the model has them",
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="tiles in a call of the model")
     parser.add_argument("--blend", choices=("crop", "hann"), default="crop", help="of overlapping answers")
@@ -89,13 +96,15 @@ def _predict(arguments: argparse.Namespace) -> None:
     location.require_writable()
     chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
     if arguments.output_bands:
-        chosen["output_bands"] = {name: {"type": kind} for name, kind in arguments.output_bands}
-    is_file = PurePath(arguments.model).suffix in (".keras", ".h5")
-    make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
-    model = make(arguments.model, **chosen)
+        outputs = map(_output, names(arguments.output_bands) or [])
+        chosen["output_bands"] = {name: {"type": kind} for name, kind in outputs}
     alone = len(arguments.sources) == 1
     images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
     image = xee_tf.add_bands(*images, crs=arguments.crs)
+    chosen["bands"] = names(arguments.bands, image.data_vars)
+    is_file = PurePath(arguments.model).suffix in (".keras", ".h5")
+    make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
+    model = make(arguments.model, **chosen)
     options = {name: getattr(arguments, name) for name in _OPTIONS}
     progress = sys.stderr.isatty()
     if suffix == ".zarr":

@@ -6,12 +6,13 @@ import argparse
 import sys
 
 import xee_tf
-from xee_tf.cli.arguments import depths, size
+from xee_tf.cli.arguments import depths, names, size
+from xee_tf.cli.parser import Parser
 
 __all__ = ["add_upload"]
 
 
-def add_upload(parser: argparse.ArgumentParser) -> None:
+def add_upload(parser: Parser) -> None:
     """The commands that make files of records."""
     parser.description = "Make files that a GIS opens of TFRecords, as `earthengine upload` makes assets."
     kinds = parser.add_subparsers(required=True, metavar="KIND")
@@ -19,7 +20,7 @@ def add_upload(parser: argparse.ArgumentParser) -> None:
     _add_upload_table(kinds.add_parser("table", help="a TFRecord of rows to a GeoParquet or GeoPackage"))
 
 
-def _add_upload_image(parser: argparse.ArgumentParser) -> None:
+def _add_upload_image(parser: Parser) -> None:
     parser.description = (
         "Put predictions in their place on the ground, as `earthengine upload image` does. Records are "
         "Examples of patches, or Examples or SequenceExamples of pixels."
@@ -27,7 +28,9 @@ def _add_upload_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", nargs="+", metavar="TFRECORD", help="predictions, in the mixer's order")
     parser.add_argument("mixer", help="the mixer of the export that was predicted from")
     parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
-    parser.add_argument("--bands", nargs="+", metavar="BAND", help="default: all")
+    parser.add_argument(
+        "--bands", nargs="+", action="extend", metavar="BAND", help="B4 B3, or B4,B3; default: all"
+    )
     parser.add_argument("--nodata", type=float, metavar="VALUE", help="marks missing pixels")
     parser.add_argument("--dtype", help="of the raster, such as uint8. Default: that of the records")
     size(parser, "--kernel-size", None, "if it cannot be told from the records")
@@ -41,7 +44,7 @@ def _upload_image(arguments: argparse.Namespace) -> None:
         arguments.records,
         arguments.mixer,
         arguments.destination,
-        bands=arguments.bands,
+        bands=names(arguments.bands),
         nodata=arguments.nodata,
         dtype=arguments.dtype,
         kernel_size=arguments.kernel_size,
@@ -52,7 +55,7 @@ def _upload_image(arguments: argparse.Namespace) -> None:
     print(f"Wrote {written}")
 
 
-def _add_upload_table(parser: argparse.ArgumentParser) -> None:
+def _add_upload_table(parser: Parser) -> None:
     parser.description = (
         "Make points of the rows of a table, as `earthengine upload table` does; its spelling of the options "
         "(--x_column) is taken too."
@@ -67,7 +70,9 @@ def _add_upload_table(parser: argparse.ArgumentParser) -> None:
             metavar="COLUMN",
             help=f"holds the {axis} coordinate. Default: {default}, unless the CRS is projected",
         )
-    parser.add_argument("--columns", nargs="+", metavar="COLUMN", help="default: all")
+    parser.add_argument(
+        "--columns", nargs="+", action="extend", metavar="COLUMN", help="a b, or a,b; default: all"
+    )
     parser.add_argument("--charset", default="utf-8", help="of the texts. Default: utf-8")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.set_defaults(run=_upload_table, command="upload table")
@@ -80,7 +85,7 @@ def _upload_table(arguments: argparse.Namespace) -> None:
         crs=arguments.crs,
         x_column=arguments.x_column,
         y_column=arguments.y_column,
-        columns=arguments.columns,
+        columns=names(arguments.columns),
         encoding=arguments.charset,
         if_exists="overwrite" if arguments.overwrite else "error",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -13,20 +12,24 @@ import xarray as xr
 from affine import Affine
 from dask.delayed import Delayed
 
-from xee_tf.bands import add_bands, image_dataset
+from xee_tf.bands import add_bands, image_dataset, require_steps
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.export.bands import read_bands
 from xee_tf.export.clear import clear
 from xee_tf.export.graph import ExportJob, export_graph
-from xee_tf.export.options import EE_NAMES, ExportOptions, IfExists, from_earth_engine
+from xee_tf.export.options import IMAGE_SPELLING, ExportOptions, IfExists
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
+from xee_tf.georef.conventions import spatial_dims
 from xee_tf.graph import chunk_grids, run_graph
+from xee_tf.names import RASTER_NAMES, check_variables, file_labels
+from xee_tf.options import show_signature, spelled
 from xee_tf.records.example import FeatureTypes
+from xee_tf.sidecars import distinct_dims
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Image", "export_image", "plan_export"]
@@ -34,6 +37,7 @@ __all__ = ["Image", "export_image", "plan_export"]
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
 
+@spelled(IMAGE_SPELLING)
 def export_image(
     image: Image,
     path: PathLike,
@@ -110,8 +114,7 @@ def export_image(
         Patches with a larger proportion of masked pixels (masked in any band, margins included) are
         left out. Below 1 no mixer is written, as in Earth Engine; `index` keeps the georeference.
     format_options : mapping
-        The same options in Earth Engine's spelling, ``{"patchDimensions": [256, 256]}``. The flat
-        form works too: ``tfrecordPatchDimensions=[256, 256]``.
+        The same options in Earth Engine's spelling, ``{"patchDimensions": [256, 256]}``.
     region : optional
         Export a part: ``(left, bottom, right, top)``, a GeoJSON-like geometry (its bounding box is
         exported), or ``(slice_y, slice_x)`` in pixels. Margins show the real pixels around it.
@@ -139,6 +142,11 @@ def export_image(
         If false, return a Delayed and touch nothing. It checks `if_exists` again when it is computed.
     storage_options : mapping
         Handed to fsspec.
+    **earth_engine
+        Options of ``ee.batch.Export.image`` in Earth Engine's spelling: ``patchDimensions=[256, 256]``,
+        ``tfrecordPatchDimensions=[256, 256]``, ``formatOptions``, ``fileFormat="TFRecord"``, and
+        ``fileNamePrefix`` for `path`. Those that do not exist here, such as ``scale``, are refused with what
+        takes their place.
 
     Returns
     -------
@@ -148,7 +156,8 @@ def export_image(
     Raises
     ------
     OptionError, GeoreferenceError, GridMismatchError
-        Before anything is written.
+        Before anything is written. Among others if a dimension has no steps, or if a band or a further
+        dimension is named ``x``, ``y`` or ``spatial_ref``, so that `xee_tf.open_image` could not read it.
     DestinationExistsError
         If there is an export of this name and `if_exists` is "error".
 
@@ -163,12 +172,12 @@ def export_image(
     >>> result.records, [file.path.rsplit("/")[-1] for file in result.files]
     (4, ['scene-00000.tfrecord.gz'])
     """
-    options = {**locals(), **earth_engine}
-    for name in ("image", "path", "progress", "compute", "earth_engine"):
+    options = dict(locals())  # in our names: `spelled` has read format_options and earth_engine
+    for name in ("image", "path", "progress", "compute", "format_options", "earth_engine"):
         del options[name]
     jobs = _jobs(image, Location.of_prefix(path, storage_options), **options)
     for message in jobs[0].plan.warnings:
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warnings.warn(message, UserWarning, stacklevel=3)
     for job in jobs:
         existing = job.names.existing()
         if existing and if_exists == "error":
@@ -188,6 +197,7 @@ def export_image(
         raise
 
 
+@spelled(IMAGE_SPELLING, like=export_image)
 def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> ExportPlan:
     """What `export_image` would write, without reading a pixel.
 
@@ -214,6 +224,17 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> E
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 
 
+def _show_options() -> None:
+    """A notebook completes the options of a plan, which are those of an export."""
+    image, _, *options = inspect.signature(export_image).parameters.values()
+    signature = inspect.signature(plan_export)
+    path = signature.parameters["path"]
+    show_signature(plan_export, signature.replace(parameters=[image, path, *options]))
+
+
+_show_options()
+
+
 def _jobs(
     image: Image,
     prefix: Location,
@@ -225,33 +246,23 @@ def _jobs(
 ) -> list[ExportJob]:
     """The exports that are asked for: one, or one for each step of a dimension."""
     dataset = _dataset(image, options.get("crs"), options.get("transform"), split=split_dim != "band")
+    require_steps(dataset, "export")
     if split_dim is None:
         return [_job(dataset, prefix, mask=mask, **options)]
     if split_dim not in dataset.dims:
         raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
+    if split_dim in spatial_dims(dataset):
+        raise OptionError(
+            f"split_dim={split_dim!r} is a dimension of the raster's grid: an export needs both of these."
+        )
     jobs = []
-    for step, label in enumerate(_labels(dataset, split_dim)):
+    values = dataset.coords[split_dim].values if split_dim in dataset.coords else None
+    for step, label in enumerate(file_labels(values, dataset.sizes[split_dim])):
         varies = isinstance(mask, xr.DataArray) and split_dim in mask.dims
         own = mask.isel({split_dim: step}, drop=True) if varies else mask  # type: ignore[union-attr]
         one = dataset.isel({split_dim: step}, drop=True)
         jobs.append(_job(one, prefix.with_suffix(f"_{label}"), label=label, mask=own, **options))
     return jobs
-
-
-def _labels(dataset: xr.Dataset, dim: str) -> list[str]:
-    """What the steps of a dimension are called in file names: dates, with the hour where days repeat."""
-    count = dataset.sizes[dim]
-    if dim not in dataset.coords:
-        return [f"{step:05d}" for step in range(count)]
-    values = dataset.coords[dim].values
-    if values.dtype.kind == "M":
-        for resolution in ("datetime64[D]", "datetime64[s]"):
-            labels = [re.sub("[-:]", "", str(value)) for value in values.astype(resolution)]
-            if len(set(labels)) == count:
-                return labels
-        return [f"{label}_{step:05d}" for step, label in enumerate(labels)]
-    labels = [re.sub(r"[^\w.-]+", "-", str(value)) for value in values.tolist()]
-    return labels if len(set(labels)) == count else [f"{step:05d}" for step in range(count)]
 
 
 def _dataset(image: Image, crs: Any, transform: Any, *, split: bool = True) -> xr.Dataset:
@@ -299,6 +310,11 @@ def _job(
         origin=Size(x=window.left, y=window.top),
     )
     bands = read_bands(dataset, georef, options, mask)
+    check_variables(
+        {band.name: band.dims for band in distinct_dims(bands.bands)},
+        RASTER_NAMES,
+        "It could not be read again. Rename it, for example ds.rename({'x': 'x_1'}).",
+    )
     record = records_of(bands, grid.stored, options)
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),
@@ -319,19 +335,9 @@ def _job(
     return ExportJob(plan, bands, plan.names, label)
 
 
-def _options(*, format_options: Mapping[str, Any] | None = None, **given: Any) -> ExportOptions:
-    """Our spelling, Earth Engine's and the defaults of `export_image` made one."""
+def _options(**given: Any) -> ExportOptions:
+    """What was given, and the defaults of `export_image`."""
     parameters = inspect.signature(export_image).parameters
-    known = {field.name for field in fields(ExportOptions)} | set(EE_NAMES.values())
-    defaults = {name: parameters[name].default for name in parameters if name in known}
-    flat = {name: value for name, value in given.items() if name not in defaults}
-    unknown = {name: value for name, value in flat.items() if not name.startswith("tfrecord")}
-    if unknown:
-        raise OptionError(
-            f"Unknown export options: {unknown}. Known are {', '.join(list(parameters)[2:-1])}."
-        )
-    pasted = from_earth_engine(format_options or {}, flat)
-    for ee_name, name in EE_NAMES.items():
-        if name in pasted and given.get(name, defaults[name]) != defaults[name]:
-            raise OptionError(f"Both {name!r} and {ee_name!r} are specified.")
-    return ExportOptions.read(**{**defaults, **{n: given[n] for n in defaults if n in given}, **pasted})
+    names = [field.name for field in fields(ExportOptions) if field.name in parameters]
+    names += ["patch_dimensions", "kernel_size"]
+    return ExportOptions.read(**{name: given.get(name, parameters[name].default) for name in names})

@@ -9,9 +9,17 @@ from typing import Any, Literal, get_args
 
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge, Size
+from xee_tf.options import Spelling
 from xee_tf.records.example import FeatureTypes
 
-__all__ = ["EE_NAMES", "ExportOptions", "IfExists", "from_earth_engine"]
+__all__ = [
+    "EE_NAMES",
+    "IMAGE_SPELLING",
+    "REPLACED",
+    "TABLE_FORMATS",
+    "ExportOptions",
+    "IfExists",
+]
 
 IfExists = Literal["error", "overwrite"]
 
@@ -29,44 +37,73 @@ EE_NAMES = {
 }
 
 
-def from_earth_engine(format_options: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate Earth Engine's spelling into ours.
+_RESAMPLED = "the raster keeps its own pixels; resample it first, for example with ds.rio.reproject({})"
 
-    Parameters
-    ----------
-    format_options : mapping
-        As passed to ``ee.batch.Export.image``: ``{"patchDimensions": [256, 256]}``.
-    flat : mapping
-        The other form that Earth Engine takes: ``tfrecordPatchDimensions=[256, 256]``.
+#: Options of ``ee.batch.Export`` that mean nothing here, and what takes their place.
+REPLACED = {
+    "scale": _RESAMPLED.format("ds.rio.crs, resolution=30"),
+    "crsTransform": _RESAMPLED.format("'EPSG:32633', transform=..., shape=(height, width)"),
+    "dimensions": _RESAMPLED.format("ds.rio.crs, shape=(height, width)"),
+    "projection": _RESAMPLED.format("'EPSG:32633', resolution=30"),
+    "maxPixels": "there is no limit; leave it out",
+    "bestEffort": "there is no limit; leave it out",
+    "tileScale": "the chunks of the raster set the memory of a task; leave it out",
+    "shardSize": "the chunks of the raster set the size of a task; leave it out",
+    "priority": "Dask schedules the work; leave it out",
+    "maxWorkers": "Dask schedules the work; leave it out",
+    "description": "the path names the export; leave it out",
+    "folder": "it is part of the path, as in 'folder/scene'",
+    "driveFolder": "it is part of the path, as in 'folder/scene'",
+    "bucket": "it is part of the path, as in 'gs://bucket/scene' or 's3://bucket/scene'",
+    "outputBucket": "it is part of the path, as in 'gs://bucket/scene' or 's3://bucket/scene'",
+    "outputPrefix": "it is the path, as in 'gs://bucket/scene' or 'out/scene'",
+    "driveFileNamePrefix": "it is the path, as in 'out/scene'",
+    "assetId": "give a path, such as 'out/scene'",
+    "overwrite": "if_exists='overwrite' replaces what is there",
+    "append": "files are never added to; choose another path",
+}
 
-    Raises
-    ------
-    OptionError
-        Where Earth Engine's own client raises: an unknown option, or one given in both forms.
+_IMAGE_REPLACED = REPLACED | {
+    "fileDimensions": "patch_dimensions is the size of a patch, max_file_size that of a file",
+    "skipEmptyTiles": "masked_threshold=0.999 leaves out patches without a valid pixel",
+    "pyramidingPolicy": "TFRecords have no overviews; leave it out",
+    "selectors": "select the bands, as in ds[['B4', 'B3']]",
+    "collection": "rows of a table are exported with xee_tf.export_table",
+    "maxVertices": "it is an option of tables; leave it out",
+    "noData": "default_value is written where a band is masked",
+    "cloudOptimized": "it is an option of GeoTIFFs; leave it out",
+    "metadataKeys": "it is an option of GeoTIFFs; leave it out",
+}
 
-    Examples
-    --------
-    >>> from_earth_engine({"kernelSize": [32, 32]}, {"tfrecordPatchDimensions": [256, 256]})
-    {'kernel_size': [32, 32], 'patch_dimensions': [256, 256]}
-    """
-    given: dict[str, Any] = {}
-    for source, prefixed in ((format_options, False), (flat, True)):
-        for key, value in source.items():
-            name = key
-            if key.startswith("tfrecord"):
-                name = key[8:9].lower() + key[9:]
-            elif prefixed:
-                _unknown({key: value}, "export options", [f"tfrecord{n[0].upper()}{n[1:]}" for n in EE_NAMES])
-            if name not in EE_NAMES:
-                _unknown({key: value}, "file format options", list(EE_NAMES))
-            if EE_NAMES[name] in given:
-                raise OptionError(f"Both 'tfrecord{name[0].upper()}{name[1:]}' and {name!r} are specified.")
-            given[EE_NAMES[name]] = value
-    return given
+_FORMATS = {"tfrecord": "", "tf_record": ""}
+_IMAGE_FORMATS = _FORMATS | {
+    "tf_record_image": "",
+    "geotiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",
+    "geo_tiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",
+    "npy": "Write an array with np.save('scene.npy', ds['B4'].values)",
+    "zarr": "Write a Zarr with ds.to_zarr('scene.zarr')",
+}
+_FRAME = "Write the table itself with {}"
+TABLE_FORMATS = _FORMATS | {
+    "tf_record_table": "",
+    "csv": _FRAME.format("table.to_csv('sites.csv')"),
+    "geojson": _FRAME.format("table.to_file('sites.geojson')"),
+    "geo_json": _FRAME.format("table.to_file('sites.geojson')"),
+    "kml": _FRAME.format("table.to_file('sites.kml')"),
+    "kmz": _FRAME.format("table.to_file('sites.kml')"),
+    "shp": _FRAME.format("table.to_file('sites.shp')"),
+    "parquet": _FRAME.format("table.to_parquet('sites.parquet')"),
+}
 
-
-def _unknown(options: Mapping[str, Any], what: str, known: Sequence[str]) -> None:
-    raise OptionError(f"Unknown {what}: {dict(options)}. Known are {', '.join(known)}.")
+IMAGE_SPELLING = Spelling(
+    "export options",
+    aliases={"fileNamePrefix": "path"},
+    replaced=_IMAGE_REPLACED,
+    notes={"crs": "here it replaces the CRS that the raster has, and nothing is reprojected"},
+    formats=_IMAGE_FORMATS,
+    nested=EE_NAMES,
+)
+"""How the options of an image export are written: ``ee.batch.Export.image`` and ours."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -197,8 +197,10 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
             kept = there is not None and _lies_on(there, name, values, crs)
             numbers = there.values if there is not None and kept else values
             centres[name] = xr.Variable(name, numbers, _axis_attrs(crs, axis))
-    stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim, "xc", "yc"]
-    result = obj.copy(deep=False).drop_vars([name for name in stale if name in variables(obj)])
+    stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim]
+    stale = [name for name in stale if name in variables(obj)]
+    stale += [name for name in ("xc", "yc") if name in obj.coords]  # bands may have these names
+    result = obj.copy(deep=False).drop_vars(stale)
     attrs = {**crs.to_cf(), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
     result = result.assign_coords({GRID_MAPPING: xr.Variable((), 0, attrs), **centres})
     result.attrs = {key: value for key, value in result.attrs.items() if key not in STALE_ATTRS}

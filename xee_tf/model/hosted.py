@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xee_tf.connectors.credentials import Credentials, check_credentials
 from xee_tf.errors import OptionError
-from xee_tf.model.options import ModelOptions, read_options
+from xee_tf.model.options import EE_NAMES, MODEL_SPELLING, ModelOptions, read_options
 
 if TYPE_CHECKING:
     from xee_tf.connectors.remote import Flow, RemoteConnector
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EE_HOSTED_NAMES",
+    "HOSTED_SPELLING",
     "HostedOptions",
     "ai_platform_connector",
     "split_options",
@@ -36,6 +38,8 @@ EE_HOSTED_NAMES = {
     "maxPayloadBytes": "max_payload_bytes",
     "payloadFormat": "payload_format",
 }
+
+HOSTED_SPELLING = replace(MODEL_SPELLING, aliases=EE_NAMES | EE_HOSTED_NAMES)
 
 _FLOW = ("max_payload_bytes", "max_concurrency", "timeout", "deadline", "max_response_bytes")
 _HOSTED = (
@@ -88,29 +92,22 @@ class HostedOptions(ModelOptions, total=False):
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is of the way to a server, in our spelling; and what is of the model, as it was given.
+    """The options of the way to a server, and those of the model, in our spelling.
 
     Raises
     ------
     OptionError
-        If an option is given in both spellings.
+        If an option is unknown, or given in both spellings.
 
     Examples
     --------
     >>> split_options({"maxPayloadBytes": 5242880, "inputTileSize": [1, 1]})
-    ({'max_payload_bytes': 5242880}, {'inputTileSize': [1, 1]})
+    ({'max_payload_bytes': 5242880}, {'input_tile_size': [1, 1]})
     """
-    hosted: dict[str, Any] = {}
-    model: dict[str, Any] = {}
-    for key, value in options.items():
-        name = EE_HOSTED_NAMES.get(key, key)
-        if name not in _HOSTED:
-            model[key] = value  # an unknown one is refused with those
-        elif name in hosted:
-            raise OptionError(f"{name} is given twice, in Earth Engine's spelling and in ours.")
-        elif value is not None or name == "credentials":
-            hosted[name] = value
-    return hosted, model
+    given = HOSTED_SPELLING.read(options, {**HostedOptions.__annotations__, **dict.fromkeys(_HOSTED)})
+    model = {name: value for name, value in given.items() if name not in _HOSTED}
+    hosted = {name: value for name, value in given.items() if name in _HOSTED}
+    return {n: v for n, v in hosted.items() if v is not None or n == "credentials"}, model
 
 
 def tf_serving_connector(

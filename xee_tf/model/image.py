@@ -22,23 +22,27 @@ from xee_tf.connectors.protocol import Signature
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
-from xee_tf.georef.conventions import name_dims, raster_variables
+from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, name_dims, raster_variables
 from xee_tf.georef.masks import Nodata, band_nodata, can_mask
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
 from xee_tf.model.augment import SPREAD
 from xee_tf.model.axes import find_array_dims
 from xee_tf.model.calling import TileCaller, tile_caller
 from xee_tf.model.inputs import Item, group_inputs
+from xee_tf.model.options import PREDICT_SPELLING
 from xee_tf.model.resampling import Resampling, from_projection, to_projection
 from xee_tf.model.spec import Model
 from xee_tf.model.types import fill_outside
 from xee_tf.model.work import Band, Blend, OutputBand, TileWork
+from xee_tf.names import check_key, check_variables
+from xee_tf.options import spelled
 
 __all__ = ["inner_dims", "predict_image"]
 
 _NAME = "xee-tf-predict"
 
 
+@spelled(PREDICT_SPELLING)
 def predict_image(
     model: Model,
     image: xr.Dataset | xr.DataArray,
@@ -165,6 +169,7 @@ def predict_image(
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(band.dtype, band.nodata) for band in bands)
     outputs = _outputs(caller, blend, augment, maskable)
+    _check_names(outputs, dataset, place, merge)
     predicted = _predict(caller, bands, outputs, source, place, blend, skip_masked, augment is not None)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and output_grid == "image":
@@ -273,12 +278,26 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
             f"augment='d4' turns tiles, which must be square then; these are {tile.x} x {tile.y} pixels."
         )
     spreads = [replace(output, name=output.name + SPREAD) for output in outputs]
-    if taken := [spread.name for spread in spreads if spread.name in {output.name for output in outputs}]:
-        raise OptionError(
-            f"augment='d4' adds the bands {taken}, and outputs of the model have these names: give them "
-            "other names with output_bands."
-        )
     return (*outputs, *spreads)
+
+
+def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
+    """Refuse outputs that would replace a coordinate or a dimension, or one another."""
+    names = [check_key(output.name, "output") for output in outputs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise OptionError(f"Two outputs would be named {twice[0]!r}. Name them differently in output_bands.")
+    mappings = grid_mappings(dataset, place.x_dim, place.y_dim)
+    taken = {*dataset.dims, *dataset.coords, *mappings, GRID_MAPPING, place.x_dim, place.y_dim}
+    remedy = "Give the output another name in output_bands, or rename what the image has: image.rename(...)."
+    own = {output.name: inner_dims(output.name, len(output.shape)) for output in outputs}
+    check_variables(own, taken, remedy, "output")
+    bands = set(dataset.data_vars) if merge else set()
+    for name, dims in own.items():
+        if clash := bands.intersection(dims):
+            raise OptionError(
+                f"The output {name!r} has a dimension {clash.pop()!r}, and the image has a band of that "
+                f"name. {remedy}"
+            )
 
 
 def _predict(
@@ -345,7 +364,7 @@ def _predict(
     layers = {f"sources-{token}": sources.layer(), f"{_NAME}-{token}": tasks | empty_tasks}
     predicted = [
         stitched_array(
-            f"{output.name}-{token}",
+            f"{_NAME}-band-{output.name}-{token}",  # no layer is called like a band
             output.name,
             layers,
             windows,

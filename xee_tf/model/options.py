@@ -13,8 +13,17 @@ from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
 from xee_tf.model.projection import Projection
 from xee_tf.model.types import Range, pixel_range, pixel_type
+from xee_tf.options import Spelling
 
-__all__ = ["EE_NAMES", "Declared", "ModelOptions", "PredictOptions", "read_options"]
+__all__ = [
+    "EE_NAMES",
+    "MODEL_SPELLING",
+    "PREDICT_SPELLING",
+    "Declared",
+    "ModelOptions",
+    "PredictOptions",
+    "read_options",
+]
 
 #: Earth Engine's names of the parameters of ``ee.Model``'s constructors, and ours.
 EE_NAMES = {
@@ -30,6 +39,26 @@ EE_NAMES = {
     "outputProperties": "output_properties",
     "outputMultiplier": "output_multiplier",
 }
+
+
+_REPLACED = {
+    "scale": "predictions have the pixels of the image; proj=('EPSG:32633', 30) with fix_input_proj=True "
+    "resamples it for the model",
+    "crs": "predictions have the CRS of the image, which predict_image(crs=...) names where it has none",
+    "crsTransform": "predictions have the grid of the image; see proj and fix_input_proj",
+    "maxPixels": "there is no limit; leave it out",
+    "tileScale": "the chunks of the raster set the memory of a task; leave it out",
+}
+
+MODEL_SPELLING = Spelling("model options", aliases=EE_NAMES, replaced=_REPLACED)
+"""How the options of a model are written: ``ee.Model`` and ours."""
+
+PREDICT_SPELLING = Spelling(
+    "prediction options",
+    replaced={key: value for key, value in _REPLACED.items() if key != "crs"}
+    | dict.fromkeys(EE_NAMES, "it is an option of the model, as in Model.from_keras(model, ...)"),
+)
+"""How the options of a prediction are written."""
 
 
 class ModelOptions(TypedDict, total=False):
@@ -110,17 +139,7 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     >>> read_options({"inputTileSize": [144, 144], "inputOverlapSize": [8, 8]})
     {'input_tile_size': Size(x=144, y=144), 'input_overlap_size': Size(x=8, y=8)}
     """
-    given: dict[str, Any] = {}
-    for key, value in options.items():
-        name = EE_NAMES.get(key, key)
-        if name not in ModelOptions.__annotations__:
-            known = ", ".join(ModelOptions.__annotations__)
-            raise OptionError(
-                f"A model has no option {key!r}. Known are {known}, and Earth Engine's spellings."
-            )
-        if name in given:
-            raise OptionError(f"{name} is given twice, in Earth Engine's spelling and in ours.")
-        given[name] = value
+    given = MODEL_SPELLING.read(options, ModelOptions.__annotations__)
     given = {name: value for name, value in given.items() if value is not None}
     total = given.pop("overlap_is_total", False)
     found = {name: _READERS[name](value, name) for name, value in given.items()}

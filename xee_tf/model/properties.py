@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ import xarray as xr
 from xee_tf.connectors.protocol import connected
 from xee_tf.errors import OptionError
 from xee_tf.model.calling import batch_of, predict_batches
+from xee_tf.model.image import inner_dims
 from xee_tf.model.inputs import Item, plan_feeds
 from xee_tf.model.outputs import Output, plan_outputs
 from xee_tf.model.spec import Model
 from xee_tf.model.types import STRING
+from xee_tf.names import check_key, check_variables
 from xee_tf.tables.sources import Table, row_dimension
 from xee_tf.tables.values import column_values
 
@@ -64,13 +66,10 @@ def predict_properties(model: Model, table: Table, *, batch_size: int | None = N
     if isinstance(table, xr.Dataset):
         return _predict_dataset(model, table, batch_size)
     if isinstance(table, pd.DataFrame):
-        caller = row_caller(model, _columns(table), batch_size)
-        _require_free(caller.outputs, table.columns)
-        return _predict_frame(table, caller)
+        return _predict_frame(table, row_caller(model, _columns(table), batch_size, list(table.columns)))
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
-        caller = row_caller(model, _columns(meta), batch_size)
-        _require_free(caller.outputs, meta.columns)
+        caller = row_caller(model, _columns(meta), batch_size, list(meta.columns))
         empty = _with_columns(
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
@@ -129,8 +128,19 @@ class RowCaller:
         return found
 
 
-def row_caller(model: Model, columns: Sequence[str], batch_size: int | None = None) -> RowCaller:
+def row_caller(
+    model: Model, columns: Sequence[str], batch_size: int | None = None, taken: Sequence[Hashable] = ()
+) -> RowCaller:
     """Check a model against the columns of a table, and make what calls it.
+
+    Parameters
+    ----------
+    model : Model
+    columns : sequence of str
+        Those that the model may see.
+    batch_size : int, optional
+    taken : sequence
+        Other names that the table has: of its geometry, or of dimensions and coordinates.
 
     Raises
     ------
@@ -153,16 +163,13 @@ def row_caller(model: Model, columns: Sequence[str], batch_size: int | None = No
     outputs = plan_outputs(
         model.output_properties, signature.outputs, "output_properties", model.connector, lead=1
     )
-    _require_free(outputs, columns)
-    return RowCaller(model, chosen, outputs, batch_size)
-
-
-def _require_free(outputs: Sequence[Output], names: Collection[Any]) -> None:
-    """Refuse outputs whose names the table has already."""
-    if taken := [out.name for out in outputs if out.name in names]:
+    names = [check_key(out.name, "output") for out in outputs]
+    if there := [name for name in names if name in columns or name in taken or names.count(name) > 1]:
         raise OptionError(
-            f"The table has {taken} already, and output_properties would add them: drop or rename them first."
+            f"The table has the columns {there} already, and output_properties would add them: drop or "
+            "rename them first."
         )
+    return RowCaller(model, chosen, outputs, batch_size)
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
@@ -213,8 +220,14 @@ def _predict_dataset(model: Model, table: xr.Dataset, batch_size: int | None) ->
         # The labels of rows are properties only where the model names them.
         if rows in table[name].dims and (name not in table.indexes or name in asked)
     ]
-    caller = row_caller(model, names, batch_size)
-    _require_free(caller.outputs, {*table.variables, *table.dims})
+    taken = [*table.variables, *table.dims]
+    caller = row_caller(model, names, batch_size, taken)
+    check_variables(
+        {out.name: inner_dims(out.name, len(out.shape)) for out in caller.outputs},
+        taken,
+        "Give the output another name in output_properties, or rename what the table has: table.rename(...).",
+        "output",
+    )
     variables = [_whole(table[name].transpose(rows, ...), rows) for name in caller.columns]
 
     def call(*arrays: npt.NDArray[Any]) -> Any:
@@ -225,12 +238,7 @@ def _predict_dataset(model: Model, table: xr.Dataset, batch_size: int | None) ->
     sizes: dict[Hashable, int] = {}
     dims: list[list[Hashable]] = []
     for out in caller.outputs:
-        own = [f"{out.name}_{axis}" for axis in range(len(out.shape))]
-        if taken := [dim for dim in own if dim in {*table.variables, *table.dims}]:
-            raise OptionError(
-                f"The table has {taken} already, which would be dimensions of the output {out.name!r}: "
-                "rename them first."
-            )
+        own = inner_dims(out.name, len(out.shape))
         sizes |= dict(zip(own, out.shape, strict=True))
         dims.append(list(own))
     found = xr.apply_ufunc(

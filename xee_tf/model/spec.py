@@ -11,8 +11,17 @@ import numpy as np
 from xee_tf.connectors.protocol import Connector
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.model.options import Declared, ModelOptions, PredictOptions, read_options
+from xee_tf.model.hosted import HOSTED_SPELLING, HostedOptions
+from xee_tf.model.options import (
+    MODEL_SPELLING,
+    PREDICT_SPELLING,
+    Declared,
+    ModelOptions,
+    PredictOptions,
+    read_options,
+)
 from xee_tf.model.projection import Projection
+from xee_tf.options import spelled
 from xee_tf.storage import PathLike
 
 if TYPE_CHECKING:
@@ -21,7 +30,6 @@ if TYPE_CHECKING:
     from xee_tf.connectors.statistics import PredictionStats
     from xee_tf.connectors.tf_serving import Transport
     from xee_tf.connectors.vertex_ai import Route
-    from xee_tf.model.hosted import HostedOptions
     from xee_tf.tables.sources import Table
 
 __all__ = ["Model"]
@@ -152,11 +160,13 @@ class Model:
             )
 
     @classmethod
+    @spelled(MODEL_SPELLING, further=ModelOptions.__annotations__)
     def from_connector(cls, connector: Connector, **options: Unpack[ModelOptions]) -> Model:
         """A model behind any connector; see `Model` for the options."""
         return cls(connector=connector, **options)
 
     @classmethod
+    @spelled(MODEL_SPELLING, further=ModelOptions.__annotations__)
     def from_saved_model(
         cls,
         path: PathLike,
@@ -188,6 +198,7 @@ class Model:
         return cls.from_connector(SavedModelConnector.of(path, signature, tag), **options)
 
     @classmethod
+    @spelled(MODEL_SPELLING, further=ModelOptions.__annotations__)
     def from_keras(cls, path_or_model: Any, **options: Unpack[ModelOptions]) -> Model:
         """A Keras model: a file (``.keras``, ``.h5``) or a live one, which is exported once.
 
@@ -201,6 +212,7 @@ class Model:
         return cls.from_connector(keras_connector(path_or_model), **options)
 
     @classmethod
+    @spelled(HOSTED_SPELLING, further=HostedOptions.__annotations__)
     def from_tf_serving(
         cls,
         url: str,
@@ -248,6 +260,7 @@ class Model:
         return cls.from_connector(connector, **rest)
 
     @classmethod
+    @spelled(HOSTED_SPELLING, further=HostedOptions.__annotations__)
     def from_vertex_ai(
         cls,
         endpoint: str,
@@ -300,6 +313,7 @@ class Model:
         return cls.from_connector(connector, **rest)
 
     @classmethod
+    @spelled(HOSTED_SPELLING, further=HostedOptions.__annotations__)
     def from_ai_platform_predictor(
         cls,
         project_id: str | None = None,
@@ -335,6 +349,7 @@ class Model:
         return cls.from_connector(connector, **rest)
 
     @classmethod
+    @spelled(MODEL_SPELLING, further=ModelOptions.__annotations__)
     def from_function(
         cls, function: Callable[..., Any], *, named: bool = False, **options: Unpack[ModelOptions]
     ) -> Model:
@@ -383,6 +398,7 @@ class Model:
         found: xr.Dataset = predict_image(self, image, merge=merge, **options)
         return found
 
+    @spelled(PREDICT_SPELLING)
     def predict_properties(self, table: Table, *, batch_size: int | None = None) -> Any:
         """Predict from the rows of a table; see `xee_tf.model.properties.predict_properties`."""
         from xee_tf.model.properties import predict_properties

@@ -8,19 +8,21 @@ import socket
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
+from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.model.image import inner_dims, predict_image
-from xee_tf.model.options import PredictOptions
+from xee_tf.model.options import PREDICT_SPELLING, PredictOptions
 from xee_tf.model.resuming import Description, describe_run, difference
 from xee_tf.model.spec import Model
+from xee_tf.names import check_zarr
+from xee_tf.options import spelled
 from xee_tf.storage import Location, PathLike, check_if_exists
 from xee_tf.stores import (
     PREDICTION,
@@ -33,10 +35,16 @@ from xee_tf.stores import (
 
 __all__ = ["predict_to_zarr"]
 
+_SPELLING = replace(
+    PREDICT_SPELLING,
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store holds predictions alone; leave it out"},
+)
+
 _BEGUN, _PREPARED, _CHUNK = "begun", "prepared", "chunk-"  # notes beside a store, while it is written
 _NOTE = re.compile(rf"{_BEGUN}|{_PREPARED}|{_CHUNK}[\d-]+|.*\.tmp")
 
 
+@spelled(_SPELLING, further=PredictOptions.__annotations__)
 def predict_to_zarr(
     model: Model,
     image: xr.Dataset | xr.DataArray,
@@ -105,11 +113,14 @@ def predict_to_zarr(
     (30.0, 'EPSG:32633')
     """
     check_if_exists(if_exists)
-    if "merge" in options:
-        raise OptionError("merge is not an option here: the store holds the predictions alone.")
     location = Location.of(store, storage_options)
     location.require_key()
     predicted = predict_image(model, image, merge=False, **options)
+    check_zarr(
+        predicted.variables,
+        location,
+        "Give the output another name in output_bands, or rename what the image has: image.rename(...).",
+    )
     description = describe_run(model, image, predicted, options)
     target, replacement = location, _replacement(location)
     if location.exists():

@@ -12,6 +12,7 @@ from xarray.core import indexing
 from xee_tf.errors import OptionError
 from xee_tf.georef import write_georef
 from xee_tf.georef.crs import read_crs
+from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.reading.find import Exported, find_export
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
@@ -21,7 +22,7 @@ __all__ = ["Margins", "check_crs", "check_margins", "lazy_dataset", "open_image"
 
 Margins = Literal["trim", "keep"]
 
-_TAKEN = frozenset({"x", "y", "patch", "row", "column", "left", "top", "spatial_ref"})
+_PATCH_NAMES = frozenset({"patch", "row", "column", "left", "top"})  # what margins="keep" adds
 
 
 def open_image(
@@ -170,19 +171,17 @@ def lazy_dataset(
     Raises
     ------
     OptionError
-        If a band has the name of a coordinate.
+        If a band or a dimension of one has the name of a coordinate.
     GeoreferenceError
         If the CRS cannot be understood.
     """
     check_crs(reader, source)
     keep = margins == "keep"
-    taken = _TAKEN.union(*(band.dims for band in reader.bands))
-    for name in reader.dtypes:
-        if name in taken:
-            raise OptionError(
-                f"The band {name!r} cannot be a variable: that is the name of a coordinate. "
-                "Choose other bands with bands=[...]."
-            )
+    check_variables(
+        {band.name: band.dims for band in reader.bands},
+        RASTER_NAMES | _PATCH_NAMES if keep else RASTER_NAMES,
+        "Choose other bands with bands=[...]" + (", or read with margins='trim'." if keep else "."),
+    )
     arrays: Mapping[str, Any]
     if chunks is None:
         arrays = {name: indexing.LazilyIndexedArray(BandArray(reader, name, keep)) for name in reader.dtypes}

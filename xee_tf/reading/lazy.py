@@ -147,7 +147,7 @@ def dask_arrays(
     arrays = {}
     front = int(keep)
     for i, band in enumerate(reader.bands):
-        name = f"{band.name}-{token}"
+        name = f"band-{band.name}-{token}"  # no layer is called like a band
         whole, zeros = (slice(None),) * (len(sizes) + len(band.shape)), (0,) * len(band.shape)
         layer = {}
         for number in boxes:

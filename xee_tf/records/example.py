@@ -18,6 +18,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.names import check_key
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, HEADER, frame_header, mask_crc, mask_crcs
 from xee_tf.records.varint import encode_varint, encode_varints, varint_bound, varint_size
@@ -91,15 +92,7 @@ def check_name(name: object) -> str:
     >>> check_name("B4")
     'B4'
     """
-    if not isinstance(name, str):
-        raise OptionError(f"A band name must be a string; got {name!r}. Rename the band to {str(name)!r}.")
-    if not name:
-        raise OptionError("A band has an empty name: rename it, a feature needs a key.")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise OptionError(f"The band name {name!r} cannot be encoded as UTF-8: rename the band.") from None
-    return name
+    return check_key(name)
 
 
 @dataclass(frozen=True, slots=True)

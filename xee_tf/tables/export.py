@@ -18,10 +18,11 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
 from xee_tf.export.clear import clear
 from xee_tf.export.encode import Part, Run
-from xee_tf.export.options import IfExists
+from xee_tf.export.options import REPLACED, TABLE_FORMATS, IfExists
 from xee_tf.export.result import ShardInfo
 from xee_tf.export.shards import write_shard
 from xee_tf.graph import run_graph
+from xee_tf.options import Spelling, spelled
 from xee_tf.records.example import Encoded
 from xee_tf.records.framing import footers_crc
 from xee_tf.records.members import compress_member
@@ -45,6 +46,19 @@ __all__ = [
 ]
 
 SUFFIX = ".tfrecord.gz"
+
+_SPELLING = Spelling(
+    "options of a table",
+    aliases={"fileNamePrefix": "path", "collection": "table"},
+    replaced=REPLACED
+    | {
+        "maxVertices": "geometries are written as points; leave it out",
+        "ingestionTimeParameters": "it is an option of feature views; leave it out",
+        "image": "a raster is exported with export_image, and sampled with sample_table",
+    },
+    formats=TABLE_FORMATS,
+)
+"""How the options of a table export are written: ``ee.batch.Export.table`` and ours."""
 
 _TASK_BYTES = 16 << 20  # of records encoded at a time
 _MEMBER_BYTES = 1 << 20  # of records in a gzip member: what must be inflated to read one of them
@@ -115,6 +129,7 @@ class TableResult:
         }
 
 
+@spelled(_SPELLING)
 def export_table(
     table: Table,
     path: PathLike,
@@ -223,7 +238,7 @@ def write_table(
             f"Only those up to {2**24:,} are exact. Were they meant as names, write strings: "
             f"table[{result.rounded[0]!r}].astype(str).",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return result
 

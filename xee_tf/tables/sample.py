@@ -17,17 +17,18 @@ from affine import Affine
 from dask.delayed import Delayed
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.bands import add_bands, image_dataset, plane_array
+from xee_tf.bands import add_bands, image_dataset, plane_array, require_steps
 from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
-from xee_tf.export.options import IfExists
+from xee_tf.export.options import REPLACED, TABLE_FORMATS, IfExists
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.conventions import raster_variables
 from xee_tf.georef.longitudes import full_turn, wrap_longitude
 from xee_tf.georef.masks import band_nodata
 from xee_tf.graph import Sources, block_tasks, chunk_grids
+from xee_tf.options import Spelling, spelled
 from xee_tf.storage import PathLike
 from xee_tf.tables.choice import Choice, Sample, first_plane
 from xee_tf.tables.export import TableResult, check_target, write_table
@@ -36,11 +37,33 @@ from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
 from xee_tf.tables.values import column_values
 
-__all__ = ["sample_table"]
+__all__ = ["SAMPLE_SPELLING", "sample_table"]
 
 _CHUNK_SIDE = 1024
 
+SAMPLE_SPELLING = Spelling(
+    "options of a sample",
+    aliases={
+        "fileNamePrefix": "path",
+        "collection": "where",
+        "region": "where",
+        "numPoints": "n",
+        "numPixels": "n",
+    },
+    replaced=REPLACED
+    | {
+        "classValues": "n={class: pixels} names the classes and how many pixels of each",
+        "classPoints": "n={class: pixels} names the classes and how many pixels of each",
+        "factor": "n=1000 takes so many pixels",
+        "geometries": "geometry='lonlat' writes longitude and latitude, geometry=None leaves them out",
+        "maxVertices": "geometries are not written; leave it out",
+    },
+    formats=TABLE_FORMATS,
+)
+"""How the options of a sample are written: ``sampleRegions``, ``stratifiedSample`` and ours."""
 
+
+@spelled(SAMPLE_SPELLING)
 def sample_table(
     image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
     where: Any,
@@ -144,6 +167,7 @@ def sample_table(
     if not images:
         raise OptionError("There is nothing to sample: the image has no bands.")
     dataset = add_bands(*images, crs=crs, transform=transform) if images[1:] else image_dataset(images[0])
+    require_steps(dataset, "sample")
     georef = read_georef(dataset, crs=crs, transform=transform)
     columns, rules, arrays = _read_bands(dataset, georef)
     features, table = _features(where, georef, properties)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from xee_tf.errors import OptionError
+from xee_tf.names import check_key
 from xee_tf.records.example import Feature
 
 __all__ = ["Column", "Rows", "Strings", "Values", "select_columns"]
@@ -189,15 +190,7 @@ def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | No
                 f"The selectors {unknown} are no columns of the table. Selectors: {chosen}. Columns: {known}."
             )
     for name in chosen:
-        if not isinstance(name, str) or not name:
-            raise OptionError(
-                f"A column must be named by a text, which becomes the key of a feature; got {name!r}. "
-                "Rename it, for example table.rename(columns=str)."
-            )
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise OptionError(f"The column name {name!r} cannot be encoded as UTF-8: rename it.") from None
+        check_key(name, "column")
         if chosen.count(name) > 1 or known.count(name) > 1:
             raise OptionError(f"There are two columns named {name!r}: rename one, or leave it out.")
     if not chosen:

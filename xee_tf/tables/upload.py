@@ -14,6 +14,7 @@ import pandas as pd
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.options import IfExists
 from xee_tf.georef.crs import describe_crs, read_crs
+from xee_tf.names import check_columns
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
 from xee_tf.tables.read import open_table
@@ -107,6 +108,11 @@ def upload_table(
             f"The table has no column {missing[0]!r} for the coordinates; it has {list(frame.columns)}. Name "
             "them with x_column= and y_column=."
         )
+    check_columns(
+        list(frame.columns),
+        "GeoPackage" if suffix == ".gpkg" else "GeoParquet",
+        "Leave it out with columns=[...]" + (", or write .parquet." if suffix == ".gpkg" else "."),
+    )
     for name in (x_name, y_name):
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):
             raise OptionError(f"Column {name!r} holds no single numbers: it cannot be a coordinate.")

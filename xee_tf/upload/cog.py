@@ -25,6 +25,7 @@ from rasterio.windows import Window
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef.crs import read_crs
 from xee_tf.georef.reference import GridLike
+from xee_tf.names import check_geotiff
 from xee_tf.storage import Location
 
 __all__ = ["write_cog"]
@@ -60,7 +61,7 @@ def write_cog(
     Raises
     ------
     OptionError
-        If there are more bands than a GeoTIFF holds.
+        If there are more bands than a GeoTIFF holds, or a name cannot describe one.
     DestinationError
         If the file cannot be written, for example because the disk is full.
     """
@@ -70,6 +71,9 @@ def write_cog(
             f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
             "write a .zarr."
         )
+    check_geotiff(
+        chain.from_iterable(names.values()), "Rename it, choose others with bands=[...], or write a .zarr."
+    )
     crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     local = location.is_local
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())

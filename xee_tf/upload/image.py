@@ -16,6 +16,7 @@ from dask.diagnostics.progress import ProgressBar
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.clear import clear
+from xee_tf.names import check_zarr
 from xee_tf.reading.find import Exported, find_export
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
@@ -127,6 +128,9 @@ def upload_image(
     )
     check_crs(reader, None if isinstance(mixer, Mixer) else str(find_export(mixer, storage_options)))
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
+    if write is _write_zarr:
+        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None, None).coords]
+        check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
     location.require_writable()
     with ProgressBar() if progress else nullcontext():
         write(reader, arrays, location, nodata)

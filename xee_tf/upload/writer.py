@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import DestinationError, RecordError
+from xee_tf.errors import DestinationError, OptionError, RecordError
+from xee_tf.names import check_key
 from xee_tf.reading.find import Exported
 from xee_tf.reading.reader import open_mixer
 from xee_tf.records.example import FeatureTypes
@@ -111,7 +112,7 @@ class PredictionWriter:
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
         self.feature_types: FeatureTypes = feature_types
         self.written = 0
-        self._bands = None if bands is None else [bands] if isinstance(bands, str) else list(bands)
+        self._bands = None if bands is None else _band_names(bands)
         self._format: PredictionFormat | None = None
         self._pixels: list[list[npt.NDArray[Any]]] = []  # that make no whole patch yet, batch by batch
         self._patches = 0
@@ -291,3 +292,11 @@ class PredictionWriter:
         else:
             self._file.write(data.data)
         self._waiting, self._waiting_records = [], 0
+
+
+def _band_names(bands: Sequence[str]) -> list[str]:
+    """The names of the output bands, if records can hold them."""
+    names = [check_key(name) for name in ([bands] if isinstance(bands, str) else bands)]
+    if len(set(names)) != len(names):
+        raise OptionError(f"bands has a name twice: {names}.")
+    return names

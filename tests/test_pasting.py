@@ -1,0 +1,317 @@
+"""Code pasted from Earth Engine: what means something here works, the rest is named with what replaces it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import xee_tf
+from tests.rasters import random_band, raster
+from xee_tf.export.options import EE_NAMES
+
+SHAPE = (40, 60)
+
+
+def scene() -> xr.Dataset:
+    return raster({"B4": random_band(SHAPE), "B3": random_band(SHAPE, seed=1)})
+
+
+# -- What is taken ---------------------------------------------------------------------------------
+
+OURS = {"patch_dimensions": (20, 10), "kernel_size": 4, "default_value": -1, "masked_threshold": 1}
+SPELLINGS = {
+    "camel case": {"patchDimensions": [20, 10], "kernelSize": 4, "defaultValue": -1, "maskedThreshold": 1},
+    "flat": {
+        "tfrecordPatchDimensions": [20, 10],
+        "tfrecordKernelSize": 4,
+        "tfrecordDefaultValue": -1,
+        "tfrecordMaskedThreshold": 1,
+    },
+    "nested": {"formatOptions": {"patchDimensions": [20, 10], "kernelSize": 4, "defaultValue": -1}},
+    "our name": {"format_options": {"patchDimensions": [20, 10], "kernelSize": 4, "defaultValue": -1}},
+    "mixed": {"patchDimensions": [20, 10], "kernel_size": 4, "formatOptions": {"tfrecordDefaultValue": -1}},
+    "defaults of a task": {**OURS, "scale": None, "folder": None, "region": None, "formatOptions": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("file_format", ["TFRecord", "TFRECORD", "TF_RECORD", "TF_RECORD_IMAGE", None])
+def test_every_spelling_is_the_same_plan(spelling: str, file_format: str | None) -> None:
+    expected = scene().tfexport.plan("out/scene", **OURS)
+    found = scene().tfexport.plan("out/scene", fileFormat=file_format, **SPELLINGS[spelling])
+    assert (found.grid, found.options, found.prefix) == (expected.grid, expected.options, expected.prefix)
+    assert xee_tf.plan_export(scene(), "out/scene", **SPELLINGS[spelling]).options == expected.options
+
+
+def test_every_option_of_earth_engine_is_known_in_every_spelling() -> None:
+    values: dict[str, Any] = {
+        **{"patchDimensions": 20, "kernelSize": 1, "compressed": False, "maxFileSize": 10**6},
+        **{"defaultValue": 1, "tensorDepths": {"B4": 2}, "sequenceData": True, "collapseBands": True},
+        **{"maskedThreshold": 0.5},
+    }
+    assert set(values) == set(EE_NAMES)
+    cube = scene()[["B4"]].expand_dims(time=3)
+    options = {
+        cube.tfexport.plan(**given).options.masked_threshold: cube.tfexport.plan(**given).options
+        for given in (
+            values,
+            {EE_NAMES[name]: value for name, value in values.items()},
+            {f"tfrecord{name[0].upper()}{name[1:]}": value for name, value in values.items()},
+            {"format_options": values},
+        )
+    }
+    assert len(options) == 1
+    assert options[0.5].sequence_data
+    assert options[0.5].collapse_bands
+
+
+def test_the_prefix_is_the_path(tmp_path: Any) -> None:
+    for number, export in enumerate(
+        (scene().tfexport, lambda **given: xee_tf.export_image(scene(), **given))
+    ):
+        result = export(fileNamePrefix=str(tmp_path / f"scene{number}"), patchDimensions=20)
+        assert str(result.mixer) == str(tmp_path / f"scene{number}-mixer.json")
+
+
+def test_options_of_ours_in_earth_engines_way_to_write(tmp_path: Any) -> None:
+    dated = scene().expand_dims(time=np.array(["2021-03-01"], "M8[ns]"))
+    result = dated.tfexport(tmp_path / "s", splitDim="time", patchDimensions=20, ifExists="overwrite")
+    assert list(result) == ["20210301"]
+
+
+def test_tables() -> None:
+    sites = pd.DataFrame({"B4": [1.0, 2.0], "B3": [3.0, 4.0]})
+    xee_tf.export_table(collection=sites, fileNamePrefix="memory://pasting/sites", fileFormat="TFRecord")
+    assert list(xee_tf.open_table("memory://pasting/sites")) == ["B4", "B3"]
+    xee_tf.export_table(
+        sites, fileNamePrefix="memory://pasting/one", fileFormat="TF_RECORD_TABLE", selectors="B3"
+    )
+    assert list(xee_tf.open_table("memory://pasting/one")) == ["B3"]
+    result = scene().tfexport.table(
+        None, "memory://pasting/samples", numPixels=7, dropNulls=False, seed=3, fileFormat="TFRecord"
+    )
+    assert result.records == 7
+
+
+def test_models_and_predictions() -> None:
+    theirs = xee_tf.Model.from_function(np.sum, inputTileSize=[16, 16], outputBands=["p"], fixInputProj=None)
+    ours = xee_tf.Model.from_function(np.sum, input_tile_size=16, output_bands=["p"])
+    assert theirs == ours
+    model = xee_tf.Model.from_function(lambda tile: tile[..., 0], inputTileSize=16, outputBands=["p"])
+    found = model.predictImage(scene(), merge=False, batchSize=2, skipMasked=False)
+    np.testing.assert_array_equal(found["p"], scene()["B4"])
+
+
+# -- What is refused -------------------------------------------------------------------------------
+
+PASTED = {
+    "description": "scene",
+    "folder": "exports",
+    "fileNamePrefix": "scene",
+    "scale": 30,
+    "crsTransform": [30, 0, 0, 0, -30, 0],
+    "maxPixels": 1e13,
+    "shardSize": 256,
+    "fileDimensions": 1024,
+    "skipEmptyTiles": True,
+    "fileFormat": "TFRecord",
+    "formatOptions": {"patchDimensions": [20, 20]},
+    "priority": 100,
+}
+
+
+def test_one_message_names_all_that_means_nothing_here(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for export in (scene().tfexport, scene().tfexport.plan):
+        with pytest.raises(xee_tf.OptionError) as caught:
+            export(image="image", crs="EPSG:4326", **PASTED)
+        lines = str(caught.value).splitlines()
+        taken = {"fileNamePrefix", "fileFormat", "formatOptions"}
+        assert {line.split(":")[0] for line in lines[1:]} == {
+            f"- {name}" for name in {*PASTED, "image", "crs"} - taken
+        }
+        assert "ds.rio.reproject" in str(caught.value)
+        assert "nothing is reprojected" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> None:
+    from ee import batch
+
+    sites = pd.DataFrame({"a": [1.0]})
+    for kind, export in (
+        (batch.Export.image, lambda **given: xee_tf.export_image(scene(), tmp_path / "s", **given)),
+        (batch.Export.table, lambda **given: xee_tf.export_table(sites, tmp_path / "s", **given)),
+    ):
+        destinations = [getattr(kind, name) for name in dir(kind) if name.startswith("to")]
+        names = {name for task in destinations for name in inspect.signature(task).parameters}
+        # A task of maps or of BigQuery has some more.
+        for name in names - {"kwargs", "image", "collection", "table", "selectors"}:
+            if name in ("fileFormat", "formatOptions", "region", "crs"):
+                continue
+            with pytest.raises(xee_tf.OptionError, match=rf"(- {name}: |'path' is given twice)"):
+                export(**{name: 3})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("scale", "keeps its own pixels"),
+        ("max_pixels", "no limit"),
+        ("maxPixels", "no limit"),
+        ("bucket", "'s3://bucket/scene'"),
+        ("outputBucket", "'s3://bucket/scene'"),
+        ("crs_transform", "reproject"),
+        ("skip_empty_tiles", "masked_threshold=0.999"),
+        ("selectors", r"ds\[\['B4', 'B3'\]\]"),
+        ("overwrite", "if_exists='overwrite'"),
+        ("tfrecordScale", "Unknown file format options"),
+    ],
+)
+def test_what_takes_the_place_of_an_option(name: str, instead: str) -> None:
+    with pytest.raises(xee_tf.OptionError, match=f"(?s){name}.*{instead}|{instead}.*{name}"):
+        scene().tfexport.plan(**{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("file_format", "instead"),
+    [
+        ("GeoTIFF", r"rio\.to_raster"),
+        ("GEO_TIFF", r"rio\.to_raster"),
+        ("NPY", "np.save"),
+        ("PNG", "TFRecord is"),
+    ],
+)
+def test_another_format(file_format: str, instead: str) -> None:
+    with pytest.raises(xee_tf.OptionError, match=f"fileFormat='{file_format}' cannot.*{instead}"):
+        scene().tfexport.plan(fileFormat=file_format)
+    with pytest.raises(xee_tf.OptionError, match=f"file_?[fF]ormat='{file_format}' cannot"):
+        xee_tf.export_image(scene(), "out/scene", file_format=file_format)
+
+
+def test_another_format_of_a_table() -> None:
+    with pytest.raises(xee_tf.OptionError, match=r"fileFormat='CSV' cannot.*to_csv"):
+        xee_tf.export_table(pd.DataFrame({"a": [1.0]}), "out/t", fileFormat="CSV")
+
+
+TWICE: list[tuple[dict[str, Any], str, str]] = [
+    ({"patch_dimensions": (256, 256), "patchDimensions": 20}, "patch_dimensions", "patchDimensions"),
+    ({"kernel_size": 1, "format_options": {"kernelSize": 1}}, "kernel_size", "kernelSize"),
+    ({"kernelSize": 1, "formatOptions": {"kernelSize": 1}}, "kernelSize", "kernelSize"),
+    ({"tfrecordKernelSize": 1, "kernelSize": 1}, "tfrecordKernelSize", "kernelSize"),
+    ({"formatOptions": {"kernelSize": 1, "tfrecordKernelSize": 1}}, "kernelSize", "tfrecordKernelSize"),
+    (
+        {"formatOptions": {"kernelSize": 1}, "format_options": {"compressed": True}},
+        "format_options",
+        "formatO",
+    ),
+    ({"path": "a", "fileNamePrefix": "b"}, "path", "fileNamePrefix"),
+]
+
+
+@pytest.mark.parametrize(("options", "first", "second"), TWICE)
+def test_an_option_in_two_spellings(options: dict[str, Any], first: str, second: str) -> None:
+    with pytest.raises(xee_tf.OptionError, match=f"Both '{first}' and '{second}.*specified"):
+        scene().tfexport.plan(**options)
+    with pytest.raises(
+        xee_tf.OptionError, match="'path' is given twice: by its position, and as 'fileNamePrefix"
+    ):
+        scene().tfexport("a", fileNamePrefix="b")
+
+
+def test_models_refuse_an_option_in_two_spellings() -> None:
+    for options in (
+        {"inputTileSize": 8, "input_tile_size": 8},
+        {"output_bands": ["p"], "outputBands": ["p"]},
+    ):
+        first, second = options
+        with pytest.raises(xee_tf.OptionError, match=f"Both '{first}' and '{second}'.*twice"):
+            xee_tf.Model.from_function(np.sum, **options)  # type: ignore[arg-type]
+    with pytest.raises(xee_tf.OptionError, match="Both 'maxPayloadBytes' and 'max_payload_bytes'"):
+        xee_tf.Model.from_tf_serving("http://m:8501", "m", maxPayloadBytes=9, max_payload_bytes=9)  # type: ignore[call-arg]
+
+
+# -- Near misses -----------------------------------------------------------------------------------
+
+
+def near_misses() -> Any:
+    image, sites = scene(), pd.DataFrame({"a": [1.0]})
+    function = xee_tf.Model.from_function(lambda tile: tile[..., 0], input_tile_size=16, output_bands=["p"])
+    serving = xee_tf.Model.from_tf_serving
+    yield "patch_dimension", "patch_dimensions", image.tfexport.plan
+    yield "patchDimension", "patch_dimensions", image.tfexport.plan
+    yield "patchdimensions", "patch_dimensions", image.tfexport.plan
+    yield "kernelsize", "kernel_size", lambda **given: image.tfexport("out/s", **given)
+    yield "format_option", "format_options", lambda **given: xee_tf.export_image(image, "out/s", **given)
+    yield "ifexist", "if_exists", lambda **given: xee_tf.export_table(sites, "out/s", **given)
+    yield "class_bands", "class_band", lambda **given: image.tfexport.table(None, "out/s", **given)
+    yield "input_tilesize", "input_tile_size", lambda **given: xee_tf.Model.from_function(np.sum, **given)
+    yield "outputBand", "output_bands", lambda **given: xee_tf.Model.from_function(np.sum, **given)
+    yield "max_concurency", "max_concurrency", lambda **given: serving("http://m:8501", "m", **given)
+    yield "payloadformat", "payload_format", lambda **given: serving("http://m:8501", "m", **given)
+    yield "batchsize", "batch_size", lambda **given: function.predict_image(image, **given)
+    yield "augmentation", "augment", lambda **given: function.predict_image(image, **given)
+    yield "batch_sizes", "batch_size", lambda **given: function.predict_properties(sites, **given)
+    yield "if_exist", "if_exists", lambda **given: xee_tf.predict_to_zarr(function, image, "out/z", **given)
+    yield (
+        "outputgrid",
+        "output_grid",
+        lambda **given: xee_tf.predict_to_zarr(function, image, "out/z", **given),
+    )
+
+
+@pytest.mark.parametrize("number", range(len(list(near_misses()))))
+def test_did_you_mean(number: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong, right, call = list(near_misses())[number]
+    with pytest.raises(xee_tf.OptionError, match=f"'{wrong}'.*Did you mean '{right}'\\?"):
+        call(**{wrong: 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_nothing_like_an_option_is_listed_with_those_that_are() -> None:
+    with pytest.raises(xee_tf.OptionError) as caught:
+        scene().tfexport.plan(zzz=1, storage_option={"secret": "hunter2"}, scale=30)
+    message = str(caught.value)
+    assert (
+        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Known are patch_dimensions," in message
+    )
+    assert "- scale: " in message
+    assert "hunter2" not in message
+    with pytest.raises(xee_tf.OptionError, match="must be a mapping such as"):
+        scene().tfexport.plan(format_options=[256, 256])
+    with pytest.raises(xee_tf.OptionError, match=r"Unknown file format options: \{'3': 4\}"):
+        scene().tfexport.plan(format_options={3: 4})
+
+
+def test_options_of_models_and_of_predictions_are_told_apart() -> None:
+    model = xee_tf.Model.from_function(lambda tile: tile[..., 0], input_tile_size=16, output_bands=["p"])
+    with pytest.raises(xee_tf.OptionError, match="- inputTileSize: it is an option of the model"):
+        model.predict_image(scene(), inputTileSize=8)  # type: ignore[call-arg]
+    with pytest.raises(xee_tf.OptionError, match="- merge: the store holds predictions alone"):
+        xee_tf.predict_to_zarr(model, scene(), "out/z.zarr", merge=True)  # type: ignore[call-arg]
+    with pytest.raises(xee_tf.OptionError, match="- scale: predictions have the pixels of the image"):
+        xee_tf.Model.from_function(np.sum, scale=30)  # type: ignore[call-arg]
+
+
+# -- Signatures are what editors show --------------------------------------------------------------
+
+
+def test_signatures_stay_real() -> None:
+    export = inspect.signature(xee_tf.export_image).parameters
+    for function in (xee_tf.plan_export, scene().tfexport, scene().tfexport.plan):
+        shown = inspect.signature(function).parameters
+        assert list(shown)[-len(export) + 2 :] == list(export)[2:]
+    assert next(iter(inspect.signature(scene().tfexport.table).parameters)) == "where"
+    assert "properties" in inspect.signature(scene().tfexport.table).parameters
+    assert re.match("Export a raster", inspect.getdoc(xee_tf.TFExportAccessor.__call__) or "")
+    assert scene().tfexport.plan(edge="pad").prefix == ""

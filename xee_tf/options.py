@@ -1,0 +1,251 @@
+"""Options by name: ours, Earth Engine's, and what takes the place of those that mean nothing here.
+
+One mechanism for exports, tables, models and predictions. A `Spelling` is the table of names of one kind of
+call; `spelled` reads the keywords of a function with it, so that the function sees our names only.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, ParamSpec, TypeVar, cast
+
+from xee_tf.errors import OptionError, shorten
+
+__all__ = ["Spelling", "did_you_mean", "show_signature", "spelled"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """The names of the options of one kind of call.
+
+    Every option of ours is also known in Earth Engine's way to write names: ``patchDimensions`` for
+    ``patch_dimensions``.
+
+    Parameters
+    ----------
+    what : str
+        What the options are called in errors: ``"export options"``.
+    aliases : mapping from str to str
+        Names of Earth Engine that ours differ from in more than the way they are written.
+    replaced : mapping from str to str
+        Names of Earth Engine that are no options here, and what takes their place.
+    notes : mapping from str to str
+        Options of ours that mean something else in Earth Engine, named beside those of `replaced`.
+    formats : mapping from str to str
+        Values of ``fileFormat``, in lower case: empty if it is what is written, else what to do instead.
+    nested : mapping from str to str
+        Names that the option ``format_options`` may hold, and ours.
+    """
+
+    what: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
+    nested: Mapping[str, str] = field(default_factory=dict)
+
+    def read(
+        self, given: Mapping[str, Any], known: Collection[str], taken: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Options in our names.
+
+        Parameters
+        ----------
+        given : mapping
+            As a user wrote them. None stands for a default where a name is Earth Engine's.
+        known : collection of str
+            Our names.
+        taken : collection of str
+            Those that were given by position.
+
+        Raises
+        ------
+        OptionError
+            One message for all names that are unknown, or that something takes the place of; or if an option
+            is given in two spellings.
+
+        Examples
+        --------
+        >>> exports = Spelling("export options", replaced={"maxPixels": "there is no limit"})
+        >>> exports.read({"kernelSize": 32}, ["patch_dimensions", "kernel_size"])
+        {'kernel_size': 32}
+        >>> exports.read({"max_pixels": 1e9}, ["patch_dimensions", "kernel_size"])
+        Traceback (most recent call last):
+        xee_tf.errors.OptionError: These options of Earth Engine do not exist here, or mean something else:
+        - max_pixels: there is no limit.
+        """
+        found: dict[str, Any] = {}
+        spelling = dict.fromkeys(taken, "")
+        unknown: dict[str, Any] = {}
+        unknown_nested: dict[str, Any] = {}
+        replaced: dict[str, str] = {}
+        for key, value, nested in self._flat(given, known):
+            name = self.nested.get(_without_prefix(key)) if nested else self._name(key, known)
+            if name is None:
+                if (instead := self._instead(key)) is None:
+                    (unknown_nested if nested or self._is_flat(key) else unknown)[key] = value
+                elif value is not None:
+                    replaced[key] = instead
+            elif value is not None or key == name:
+                if name in spelling:
+                    self._refuse_twice(name, spelling[name], key)
+                spelling[name], found[name] = key, value
+        lines: list[str] = []
+        if unknown:
+            lines.append(_unknown(self.what, unknown, known))
+        if unknown_nested:
+            lines.append(_unknown("file format options", unknown_nested, self.nested))
+        if replaced:
+            replaced |= {name: note for name, note in self.notes.items() if name in found}
+            lines.append("These options of Earth Engine do not exist here, or mean something else:")
+            lines += [f"- {name}: {instead}." for name, instead in replaced.items()]
+        if lines:
+            raise OptionError("\n".join(lines))
+        return found
+
+    def _flat(self, given: Mapping[str, Any], known: Collection[str]) -> Iterator[tuple[str, Any, bool]]:
+        """The options without ``fileFormat``, and then those in ``format_options``."""
+        inside: Mapping[str, Any] = {}
+        for key, value in given.items():
+            if self.formats and _snake(key) == "file_format":
+                self._check_format(value)
+            elif self.nested and self._name(key, known) == "format_options":
+                if not (value is None or isinstance(value, Mapping)):
+                    raise OptionError(
+                        "format_options must be a mapping such as {'patchDimensions': [256, 256]}; got "
+                        f"{value!r}."
+                    )
+                if value and inside:
+                    self._refuse_twice("format_options", "format_options", "formatOptions")
+                inside = value or inside
+            else:
+                yield key, value, False
+        for key, value in inside.items():
+            yield str(key), value, True
+
+    def _is_flat(self, key: str) -> bool:
+        """Whether it is ``tfrecordKernelSize``, or was meant to be like that."""
+        return bool(self.nested) and _without_prefix(key) != key
+
+    def _check_format(self, value: Any) -> None:
+        instead = "" if value is None else self.formats.get(str(value).lower())
+        if instead is None:
+            instead = "Leave it out: TFRecord is what is written"
+        if instead:
+            raise OptionError(f"fileFormat={value!r} cannot be written here. {instead}.")
+
+    def _name(self, key: str, known: Collection[str]) -> str | None:
+        """Our name of an option, if it is one."""
+        if key in known:
+            return key
+        if key in self.aliases:
+            return self.aliases[key]
+        if self._is_flat(key):
+            return self.nested.get(_without_prefix(key))
+        snake = _snake(key)
+        return snake if snake in known else self.aliases.get(_camel(key))
+
+    def _instead(self, key: str) -> str | None:
+        return self.replaced.get(key, self.replaced.get(_camel(key)))
+
+    def _refuse_twice(self, name: str, first: str, second: str) -> None:
+        if not first:
+            raise OptionError(f"{name!r} is given twice: by its position, and as {second!r}. Leave one out.")
+        raise OptionError(
+            f"Both {first!r} and {second!r} are specified: one option is given twice. Leave one out."
+        )
+
+
+def spelled(
+    spelling: Spelling, *, like: Callable[..., Any] | None = None, further: Iterable[str] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take its keywords in every spelling.
+
+    Parameters
+    ----------
+    spelling : Spelling
+    like : callable, optional
+        The function whose options these are, if it is another one.
+    further : iterable of str
+        Options that the function hands on.
+
+    Returns
+    -------
+    callable
+        A decorator; the signature stays what it is.
+
+    Examples
+    --------
+    >>> @spelled(Spelling("export options"))
+    ... def export(path, *, kernel_size=1):
+    ...     return path, kernel_size
+    >>> export("out/scene", kernelSize=3)
+    ('out/scene', 3)
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(like or function).parameters.values()
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        positions = [p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD]
+        # The options first: they are listed in errors.
+        named.sort(key=lambda parameter: parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+        known = [*(p.name for p in named if p.name not in ("self", "cls")), *further]
+
+        @functools.wraps(function)
+        def call(*args: P.args, **options: P.kwargs) -> R:
+            ours = spelling.read(options, known, positions[: len(args)]) if options else {}
+            return function(*args, **cast(Any, ours))
+
+        return call
+
+    return decorate
+
+
+def show_signature(function: Callable[..., Any], signature: inspect.Signature) -> None:
+    """Give a function the signature that notebooks show and complete."""
+    cast(Any, function).__signature__ = signature
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for an error, with a blank in front; empty if nothing is near.
+
+    Examples
+    --------
+    >>> did_you_mean("patch_dimension", ["patch_dimensions", "kernel_size"])
+    " Did you mean 'patch_dimensions'?"
+    """
+    spellings = {spelling: option for option in known for spelling in (option.lower(), _snake(option))}
+    near = get_close_matches(_snake(name), spellings, n=1) or get_close_matches(name.lower(), spellings, n=1)
+    return f" Did you mean {spellings[near[0]]!r}?" if near else ""
+
+
+def _unknown(what: str, options: Mapping[str, Any], known: Collection[str]) -> str:
+    shown = ", ".join(f"{key!r}: {_shown(value)}" for key, value in options.items())
+    hints = "".join(did_you_mean(key, known) for key in options)
+    return f"Unknown {what}: {{{shown}}}. Known are {', '.join(known)}.{hints}"
+
+
+def _shown(value: Any) -> str:
+    # A mapping may hold credentials.
+    return "{...}" if isinstance(value, Mapping) else shorten(repr(value))
+
+
+def _snake(name: str) -> str:
+    return re.sub("(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+
+
+def _camel(name: str) -> str:
+    return re.sub("_([a-z])", lambda found: found[1].upper(), name)
+
+
+def _without_prefix(name: str) -> str:
+    """``tfrecordKernelSize`` as ``kernelSize``."""
+    return name[8:9].lower() + name[9:] if name.startswith("tfrecord") and len(name) > 8 else name
