@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import ManifestError, MissingShardError, MixerError, OptionError, RecordError
+from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_text, read_crs
 from xee_tf.reading.access import Shard, read_records
@@ -24,36 +24,20 @@ from xee_tf.reading.content import (
     infer_content,
     read_order,
 )
-from xee_tf.reading.find import (
-    MANIFEST,
-    Exported,
-    check_order,
-    find_export,
-    find_records,
-    is_export,
-    prefix_of,
-)
+from xee_tf.reading.described import describe_export, manifest_name, match_shards
+from xee_tf.reading.find import Exported, check_order, find_records
 from xee_tf.reading.masking import masked_values
 from xee_tf.reading.shards import first_record, number_shards, open_shards
 from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
-from xee_tf.sidecars import (
-    BandDimensions,
-    ImageManifest,
-    Mixer,
-    TableManifest,
-    parse_dimensions,
-    read_manifest,
-)
+from xee_tf.sidecars import BandDimensions, ImageManifest, Mixer
 from xee_tf.storage import Location, PathLike
 
-__all__ = ["ImageReader", "Records", "differing_keys", "open_mixer", "open_reader"]
+__all__ = ["ImageReader", "Records", "open_reader"]
 
 Records = PathLike | Location | Sequence[PathLike | Location]
-
-_MIXER = "mixer.json"
 
 _DTYPES: dict[Kind, np.dtype[Any]] = {
     "float": np.dtype(np.float32),
@@ -157,7 +141,7 @@ def open_reader(
         As `xee_tf.open_image` says.
     """
     kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
-    name, described, manifest, location = _describe(mixer, records, storage_options)
+    name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
     if crs is not None:
         described = replace(described, crs=crs_text(read_crs(crs)))
     if records is not None:
@@ -186,7 +170,7 @@ def open_reader(
         if content is None:
             if manifest is not None and tensor_depths is None and records is None:
                 raise RecordError(
-                    f"it holds {names}, which does not go with {_manifest_name(location)}. The shards may be "
+                    f"it holds {names}, which does not go with {manifest_name(location)}. The shards may be "
                     "of another export; if not, remove that file, or give the depths of bands with "
                     "tensor_depths={band: depth}."
                 )
@@ -215,7 +199,7 @@ def open_reader(
     named = records is None and patches is None
     _check_counts(counted, total * content.per_patch, announced, record_size is not None, named)
     if manifest is not None and records is None:
-        counted = _described(counted, manifest)
+        counted = match_shards(counted, manifest)
     if isinstance(order, SequenceLayout) and 0 in steps.values():
         order = read_sequence_layout(_records(counted))  # a series says of what kind it is when it has a step
     known = {band.name: band for band in content.bands}
@@ -240,75 +224,6 @@ def open_reader(
     return replace(reader, masked=masked_values(reader.bands, reader.dtypes, default_value, written))
 
 
-def open_mixer(source: Exported | Mixer, storage_options: Mapping[str, Any] | None = None) -> Mixer:
-    """The mixer of an export, whatever a user names it by; see `find_export`."""
-    return _describe(source, None, storage_options)[1]
-
-
-def _describe(
-    source: Exported | Mixer, records: Records | None, storage_options: Mapping[str, Any] | None
-) -> tuple[str, Mixer, ImageManifest | None, Location | None]:
-    """What a user named: its name for errors, its mixer, its manifest if there is one, and where it is."""
-    if isinstance(source, Mixer):
-        return "the mixer", source, None, None
-    location = find_export(source, storage_options)
-    manifest = None
-    if is_export(location):
-        prefix = prefix_of(location)
-        manifest = read_manifest(prefix.with_suffix(MANIFEST))
-        if manifest is None and location.name.endswith(_MIXER):
-            old = prefix.with_suffix("dimensions.json")
-            if old.exists():
-                manifest = parse_dimensions(old.read_bytes().decode("utf-8", "replace"), str(old))
-    if isinstance(manifest, TableManifest):
-        raise ManifestError(f"{_manifest_name(location)} is the manifest of a table, not of an image.")
-    if location.name.endswith(MANIFEST):
-        if manifest is None or manifest.grid is None:
-            raise ManifestError(f"{location} does not exist, or does not describe the grid of an image.")
-        return str(location), Mixer.from_grid(manifest.grid), manifest, location
-    try:
-        mixer = Mixer.read(location)
-    except FileNotFoundError:
-        raise MissingShardError(f"There is no mixer {location}.") from None
-    if manifest is not None and manifest.grid is not None:
-        wrong = differing_keys(mixer, manifest.grid)[:1]
-        if wrong and records is None:
-            raise MixerError(
-                f"{location} does not describe the export beside it: {wrong[0]} in "
-                f"{_manifest_name(location)}. Restore the mixer; if it is right, remove the manifest."
-            )
-        if wrong:
-            manifest = None
-    return str(location), mixer, manifest, location
-
-
-def _manifest_name(location: Location | None) -> str:
-    return "the manifest" if location is None else prefix_of(location).with_suffix(MANIFEST).name
-
-
-def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
-    """Where the patches of a mixer are not those of a grid: key, value and what is expected.
-
-    The CRS is not compared: that of a mixer may be edited.
-
-    Examples
-    --------
-    >>> grid = PatchGrid(Size(x=64, y=64), Size(x=16, y=16), crs="EPSG:4326")
-    >>> differing_keys(replace(Mixer.from_grid(grid), patches_per_row=2), grid)
-    ['patchesPerRow is 2, but 4']
-    """
-    pairs = {
-        "patchDimensions": (list(mixer.patch.xy), list(grid.patch.xy)),
-        "patchesPerRow": (mixer.patches_per_row, grid.columns),
-        "totalPatches": (mixer.total_patches, len(grid)),
-    }
-    wrong = [f"{key} is {found}, but {right}" for key, (found, right) in pairs.items() if found != right]
-    matrix, expected = ([float(value) for value in tuple(each.affine)[:6]] for each in (mixer, grid))
-    if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
-        wrong.append(f"doubleMatrix is {matrix}, but {expected}")
-    return wrong
-
-
 def _infer(
     infer: Callable[..., Content], kernel: Size | None, manifest: ImageManifest | None
 ) -> tuple[Content, Size | None]:
@@ -323,33 +238,6 @@ def _infer(
         with suppress(RecordError, OptionError):  # predictions of the patches alone, without their margins
             return infer(kernel=Size(x=1, y=1)), Size(x=1, y=1)
         raise
-
-
-def _described(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:
-    """The shards with what the manifest holds of them, if it fits.
-
-    A shard that was compressed or inflated since has other bytes but the same records.
-    """
-    if not manifest.shards:
-        return list(shards)
-    if len(shards) != len(manifest.shards):
-        raise RecordError(
-            f"The manifest lists {len(manifest.shards)} shards, but {shards[0]} to {shards[-1]} are "
-            f"{len(shards)}: they are of another export. If they are right, remove the manifest."
-        )
-    found = []
-    for shard, known in zip(shards, manifest.shards, strict=True):
-        same_kind = shard.location.name.endswith(".gz") == known.name.endswith(".gz")
-        if shard.records != known.records or (same_kind and shard.size != known.bytes):
-            raise RecordError(
-                f"{shard} holds {shard.records} records in {shard.size} bytes, but the manifest describes "
-                f"{known.records} in {known.bytes}: it is of another export, or was changed. If it is right, "
-                "remove the manifest."
-            )
-        starts = np.concatenate([[0], np.cumsum(known.run_records, dtype=np.int64)])
-        described = len(known.run_crcs) > 0
-        found.append(replace(shard, run_starts=starts, run_crcs=known.run_crcs) if described else shard)
-    return found
 
 
 def _first_record(shards: Sequence[Shard], mixer: str, described: Mixer) -> tuple[Shard, bytes]:

@@ -17,6 +17,7 @@ from isal import igzip_lib
 
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
+from xee_tf.reading.described import differing_keys
 from xee_tf.reading.find import (
     MANIFEST,
     TABLE_MANIFEST,
@@ -28,7 +29,7 @@ from xee_tf.reading.find import (
     is_export,
     prefix_of,
 )
-from xee_tf.reading.reader import differing_keys, open_reader
+from xee_tf.reading.reader import open_reader
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, mask_crcs, read_length
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, read_manifest

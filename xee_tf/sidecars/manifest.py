@@ -386,11 +386,10 @@ def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
 def _read(location: Location) -> str | None:
     try:
         data = location.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-    except (
-        Exception
-    ) as error:  # stores that may not be listed do not tell a missing file from a forbidden one
+    except Exception as error:
+        # Where a store may not be listed, a missing file looks like a forbidden one.
         forbidden = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403, 410)
         if location.is_local or not forbidden:
             raise

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
+from xee_tf.reading.described import open_mixer
 from xee_tf.reading.find import Exported
-from xee_tf.reading.reader import open_mixer
 from xee_tf.records.example import FeatureTypes
 from xee_tf.records.members import (
     MEMBER_HEADER,
