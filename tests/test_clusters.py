@@ -16,7 +16,7 @@ from dask.delayed import delayed
 from distributed import Client, LocalCluster
 
 import xee_tf
-from tests.rasters import CRS, random_band, raster
+from tests.rasters import CRS, contents, random_band, raster
 from xee_tf import DestinationExistsError, Model, OptionError
 
 BANDS = {"red": random_band((60, 80), seed=1), "nir": random_band((60, 80), "int16", seed=2)}
@@ -121,10 +121,6 @@ FORMS = [
 def image(form, client, bands=BANDS):
     ds = raster(bands)
     return ds.assign({name: (("y", "x"), form(values, client)) for name, values in bands.items()})
-
-
-def contents(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def difference(width=16):

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
-from tests.rasters import random_band, raster
+from tests.rasters import contents, random_band, raster, without_keys
 from tests.strategies import chunkings
 from xee_tf import DestinationExistsError, Model
 from xee_tf.graph import Sources
@@ -118,10 +118,6 @@ FORMS = [
 def image(form, bands=BANDS):
     ds = raster(bands)
     return ds.assign({name: (("y", "x"), form(values)) for name, values in bands.items()})
-
-
-def contents(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def difference(**options):
@@ -390,7 +386,7 @@ def test_a_delayed_checks_again_what_exists(tmp_path, kind):
         with pytest.raises(DestinationExistsError, match=r"planned.*left as it is.*if_exists='overwrite'"):
             again.compute()
         visible = [file for file in sorted(tmp_path.iterdir()) if file.name[0] != "."]
-        assert {file.name: file.read_bytes() for file in visible} == before
+        assert without_keys({file.name: file.read_bytes() for file in visible}) == before
         assert kind == "steps" or len(list(tmp_path.iterdir())) == len(visible)
 
 

@@ -75,7 +75,8 @@ def test_bands_are_described_as_they_were(tmp_path):
     ds = scene()
     ds["B4"].attrs["units"] = "K"
     ds["dem"].attrs["_FillValue"] = np.int16(-32768)
-    result = ds.tfexport(tmp_path / "s", patch_dimensions=16, default_value=-300.5, feature_types="band")
+    with pytest.warns(UserWarning, match=r"default_value=-300.5 .* 0 in 'class' \(uint8\), -300 in 'dem'"):
+        result = ds.tfexport(tmp_path / "s", patch_dimensions=16, default_value=-300.5, feature_types="band")
     bands = {band.name: band for band in manifest_of(result).bands}
     assert [(b.dtype, b.kind, b.default, b.nodata, b.units) for b in bands.values()] == [
         ("float32", "float", -300.5, (), "K"),
@@ -506,9 +507,10 @@ def test_masks_survive_reading(tmp_path, feature_types, options):
 def test_bands_that_cannot_hold_the_default_are_named_and_not_masked(tmp_path, feature_types):
     ds = masked_scene()
     ds["class"].attrs["_FillValue"] = np.uint8(7)
-    result = ds.tfexport(
-        tmp_path / "s", patch_dimensions=16, default_value=-9999, feature_types=feature_types
-    )
+    with pytest.warns(UserWarning, match=r"default_value=-9999 cannot .* 0 in 'class' \(uint8\)"):
+        result = ds.tfexport(
+            tmp_path / "s", patch_dimensions=16, default_value=-9999, feature_types=feature_types
+        )
     with pytest.warns(UserWarning, match=r"masks nothing in 'class' \(uint8, 0 instead\)"):
         opened = xee_tf.open_image(result, default_value=-9999)
     values = ds["class"].values

@@ -211,7 +211,6 @@ def test_what_is_no_connector(wrong: Any) -> None:
         ({"array_dims": ["time", "time"]}, "twice"),
         ({"array_dims": {"time": 12}}, "list of names"),
         ({"array_dims": 12}, "list of names"),
-        ({"arrayDims": ["time"]}, "no option 'arrayDims'.*array_dims"),
         ({"output_bands": {"p": {"dimension": 1}}}, "dimension.*known"),
         ({"output_bands": {"p": {"dimensions": -1}}}, "whole number"),
         ({"output_bands": {"p": {"dimensions": 2, "shape": [3]}}}, "2 dimensions"),

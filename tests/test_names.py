@@ -155,13 +155,17 @@ def test_outputs_are_variables_beside_what_the_image_has(name: str, merge: bool)
 @given(name=NAMES, lazy=st.booleans())
 def test_outputs_are_columns_beside_what_a_table_has(name: str, lazy: bool) -> None:
     table = xr.Dataset({"a": ("row", [1.0, 2.0])}, {"row": [7, 8], "site": ("row", ["p", "q"]), "k": 5})
-    rows = xee_tf.Model.from_function(
-        lambda columns: {name: columns["a"], "zz": columns["a"]},
-        named=True,
-        input_properties=["a"],
-        output_properties=[name, "zz"] if name != "zz" else ["zz"],
-    )
-    found = unless_refused(name, lambda: rows.predict_properties(table.chunk(row=1) if lazy else table))
+
+    def predict() -> Any:
+        rows = xee_tf.Model.from_function(
+            lambda columns: {name: columns["a"], "zz": columns["a"]},
+            named=True,
+            input_properties=["a"],
+            output_properties=[name, "zz"] if name != "zz" else ["zz"],
+        )
+        return rows.predict_properties(table.chunk(row=1) if lazy else table)
+
+    found = unless_refused(name, predict)
     if found is None:
         return
     assert set(found.coords) == set(table.coords)
@@ -236,19 +240,20 @@ def test_the_spread_of_an_output_is_an_output() -> None:
 def test_an_old_store_is_not_touched(tmp_path: Any) -> None:
     result = scene().rename(B1="a/b").tfexport(tmp_path / "scene", patch_dimensions=2)
     store = tmp_path / "old.zarr"
-    xr.Dataset({"kept": ("i", [1])}).to_zarr(store, consolidated=False)
+    xee_tf.predict_to_zarr(model("kept"), scene(), store)
+    before = xr.open_zarr(store, consolidated=False).kept.values
     with pytest.raises(xee_tf.OptionError, match=r"'a/b' cannot be stored in Zarr.*bands=.*write a .tif"):
         xee_tf.upload_image(None, result.mixer, store, if_exists="overwrite")
     with pytest.raises(xee_tf.OptionError, match=r"'a/b' cannot be stored in Zarr.*output_bands"):
         xee_tf.predict_to_zarr(model("a/b"), scene(), store, if_exists="overwrite")
-    assert xr.open_zarr(store, consolidated=False).kept.values.tolist() == [1]
+    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).kept, before)
     assert not list(tmp_path.glob("*.progress"))
     tif = xee_tf.upload_image(None, result.mixer, tmp_path / "map.tif")
     with rasterio.open(tif.path) as file:
         assert file.descriptions == ("a/b",)
 
 
-@pytest.mark.parametrize("dim", ["patch", "row", "column", "band", "left", "step", "a/b", "é"])
+@pytest.mark.parametrize("dim", ["patch", "row", "column", "left", "step", "a/b", "é"])
 def test_dimensions_of_array_bands_come_back(dim: str, tmp_path: Any) -> None:
     cube = scene().expand_dims({dim: [3, 5]})
     result = cube.tfexport(tmp_path / "cube", patch_dimensions=2)

@@ -154,7 +154,11 @@ def test_a_graph_holds_no_secret(server: Server, issuer: Issuer) -> None:
         {"a": (("y", "x"), rasters["a"][0, ..., 0]), "b": (("y", "x", "c"), rasters["b"][0])}, grid
     ).rio.write_crs("EPSG:32633")
     model = vertex(
-        server.url, route="rawPredict", input_tile_size=8, output_bands={"box": "float32", "count": "int32"}
+        server.url,
+        route="rawPredict",
+        input_shapes={"b": [2]},
+        input_tile_size=8,
+        output_bands={"box": "float32", "count": "int32"},
     )
     lazy = model.predict_image(image.chunk(y=8))
     assert issuer.asked == 0  # building asks nobody

@@ -39,7 +39,7 @@ def server():
     server.start()
     host, port = server.get_host_and_port()
     options = {"key": "id", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir("bucket")
+    s3fs.S3FileSystem(**options).makedirs("bucket", exist_ok=True)
     yield options
     server.stop()
     del os.environ["AWS_DEFAULT_REGION"]
@@ -361,7 +361,7 @@ def test_stores_in_a_bucket_are_continued_and_replaced(server):
         found = xr.open_zarr("s3://bucket/z/u.zarr", consolidated=False, storage_options=server)
         np.testing.assert_array_equal(found["B4"], image(4)["B4"])
     names = {path.split("/")[2] for path in another(server).find("bucket/z")}
-    assert names == {"p.zarr", "docs", "s-00000.tfrecord.gz", "s-mixer.json", "u.zarr"}
+    assert names == {"p.zarr", "docs", "s-00000.tfrecord.gz", "s-mixer.json", "s-image.tfexport", "u.zarr"}
 
 
 def test_if_exists_is_checked_before_the_model(tmp_path):
