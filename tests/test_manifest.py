@@ -186,6 +186,13 @@ def test_coordinates_come_back(tmp_path, kind):
         assert found.dtype.kind == ("U" if expected.kind in "OT" else expected.kind)
 
 
+def test_damaged_dates_are_refused():
+    document = coordinate_document(COORDINATES["noleap"])
+    for damage in ({"values": ["tomorrow"]}, {"calendar": "lunar"}):
+        with pytest.raises(ValueError, match="calendar"):
+            read_coordinate({**document, **damage})
+
+
 def test_texts_of_a_zarr_store_come_back(tmp_path):
     cube(["VV", "VH"]).assign_coords(pol=np.array(["VV", "VH"], object)).to_zarr(
         tmp_path / "a.zarr", consolidated=False

@@ -65,7 +65,7 @@ def test_every_supported_python_is_named(pyproject: dict[str, Any]) -> None:
 def test_changelog_speaks_of_this_version_or_of_what_comes() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
-    assert xee_tf.__version__ in headings or len(headings) == 1
+    assert xee_tf.__version__ in headings or ".dev" in xee_tf.__version__
 
 
 def test_data_packages_are_pinned_by_hash() -> None:
