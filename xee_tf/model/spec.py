@@ -42,7 +42,7 @@ class Model:
     """A model, and how rasters and tables become its inputs: what ``ee.Model`` is in Earth Engine.
 
     Made by `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`, `from_vertex_ai`,
-    `from_ai_platform_predictor` or, for a way to a model of your own, ``Model(connector=...)``. All take the
+    `from_ai_platform_predictor` or, for a way to a model of your own, `from_connector`. All take the
     options below by keyword, in this spelling or in Earth Engine's (``inputTileSize``). What a model tells of
     itself need not be said: sizes, dtypes, names. Nothing is loaded until it is needed.
     `dataclasses.replace` makes a copy with other options.
