@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, OptionError
+from xee_tf.reading.find import find_export, find_table, folder_exports
 from xee_tf.storage import Location
 from xee_tf.stores import IMAGE, PREDICTION, replace_store, require_our_store
 
@@ -337,6 +338,28 @@ def test_what_another_process_wrote_is_seen(server):
     other.rm("bucket/seen", recursive=True)
     assert not ours.with_suffix("-mixer.json").exists()
     assert ours.siblings() == []
+
+
+def test_folders_and_patterns_are_looked_up_anew(server):
+    ours, other = Location.of("s3://bucket/late/run", server), another(server)
+    other.pipe("bucket/late/other", b"x")
+    other.pipe("bucket/more/a-00000.tfrecord", b"x")
+    for folder in ("late", "more"):  # our process remembers both listings
+        ours.fs.ls(f"bucket/{folder}")
+    for name in ("a-00001.tfrecord", "b-00000.tfrecord"):
+        other.pipe(f"bucket/more/{name}", b"x")
+    found = Location.of("s3://bucket/more/a-*.tfrecord", server).matching()
+    assert [file.url for file in found] == [f"s3://bucket/more/a-0000{number}.tfrecord" for number in range(2)]
+    assert found[0].storage_options == server
+
+    for name in ("sites.tfrecord.gz", "sites-table.tfexport", "scene-mixer.json"):
+        other.pipe(f"bucket/late/run/{name}", b"")
+    assert [each.name for each in folder_exports(ours)] == ["scene-mixer.json", "sites.tfrecord.gz"]
+    for find, name in ((find_export, "scene-mixer.json"), (find_table, "sites.tfrecord.gz")):
+        ours.fs.ls("bucket/late/run")
+        assert find(ours).url == f"s3://bucket/late/run/{name}"
+    other.rm("bucket/late/run", recursive=True)
+    assert folder_exports(ours) == []
 
 
 def test_stores_in_a_bucket_are_continued_and_replaced(server):

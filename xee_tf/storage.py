@@ -236,6 +236,18 @@ adding an ending to it. Use 'out/scene'.
             if not is_folder and name.startswith(self.name)
         ]
 
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it may stand for several files, as ``out/scene-*.tfrecord.gz`` does."""
+        return any(sign in self.url for sign in "*?[")
+
+    def matching(self) -> list[Location]:
+        """The files that this pattern stands for, sorted by name."""
+        fs = self._fresh
+        return [
+            Location(fs.unstrip_protocol(path), self.storage_options) for path in sorted(fs.glob(self.path))
+        ]
+
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:
         """The bytes ``start..end`` of the file; all of it by default.
 

@@ -107,7 +107,7 @@ def find_table(source: PathLike | Location | TableResult, storage_options: Any =
     folder = False
     for found in (location, exported):
         if found.exists():
-            if not found.fs.isdir(found.path):
+            if not found.is_folder():
                 return found
             folder = True
     if folder:
@@ -134,11 +134,11 @@ def find_source(source: Exported | TableResult, storage_options: Mapping[str, An
         return find_export(location)
     if location.name.endswith(TABLE_MANIFEST):
         return find_table(location)
-    if location.name.endswith(_RECORDS) or any(sign in location.url for sign in "*?["):
+    if location.name.endswith(_RECORDS) or location.is_pattern:
         return location
     if (found := _beside(location)) is not None:
         return found
-    if location.exists() and not location.fs.isdir(location.path):
+    if location.exists() and not location.is_folder():
         return location
     table = location.with_suffix(SUFFIX)
     return table if table.exists() else _in_folder(location) or location
@@ -175,7 +175,7 @@ def folder_exports(folder: Location) -> list[Location]:
 
     Images are given by their mixers, or by their manifests where they have no mixer; tables by their files.
     """
-    if not folder.fs.isdir(folder.path):
+    if not folder.is_folder():
         return []
     files = _files(folder)
     mixers = [file for file in files if file.name.endswith(_MIXER)]
@@ -187,7 +187,7 @@ def folder_exports(folder: Location) -> list[Location]:
 
 def _in_folder(folder: Location) -> Location | None:
     """The one image of a folder; None if it is not a folder."""
-    if not folder.fs.isdir(folder.path):
+    if not folder.is_folder():
         return None
     exports = [found for found in folder_exports(folder) if is_export(found)]
     if not exports:
@@ -211,7 +211,7 @@ def _existing(location: Location) -> Location:
 
 
 def _files(folder: Location) -> list[Location]:
-    return Location(f"{folder.url.rstrip('/')}/", folder.storage_options).siblings()
+    return [folder.child(name) for name, is_folder in folder.entries().items() if not is_folder]
 
 
 def _listed(files: Sequence[Location]) -> str:

@@ -208,13 +208,12 @@ def open_sources(
 
 
 def _matching(location: Location) -> list[Location]:
-    if not any(sign in location.url for sign in "*?[") or location.exists():
+    if not location.is_pattern or location.exists():
         return [location]
-    fs = location.fs
-    paths = sorted(fs.glob(location.path))
-    if not paths:
+    found = location.matching()
+    if not found:
         raise MissingShardError(f"No file matches {location}.")
-    return [Location(fs.unstrip_protocol(path), location.storage_options) for path in paths]
+    return found
 
 
 def _open_files(
