@@ -349,7 +349,9 @@ def test_folders_and_patterns_are_looked_up_anew(server):
     for name in ("a-00001.tfrecord", "b-00000.tfrecord"):
         other.pipe(f"bucket/more/{name}", b"x")
     found = Location.of("s3://bucket/more/a-*.tfrecord", server).matching()
-    assert [file.url for file in found] == [f"s3://bucket/more/a-0000{number}.tfrecord" for number in range(2)]
+    assert [file.url for file in found] == [
+        f"s3://bucket/more/a-0000{number}.tfrecord" for number in range(2)
+    ]
     assert found[0].storage_options == server
 
     for name in ("sites.tfrecord.gz", "sites-table.tfexport", "scene-mixer.json"):

@@ -119,7 +119,7 @@ def match_shards(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard
         )
     found = []
     for shard, known in zip(shards, manifest.shards, strict=True):
-        same_kind = shard.location.name.endswith(".gz") == known.name.endswith(".gz")
+        same_kind = known.same_kind(shard.location)
         if shard.records != known.records or (same_kind and shard.size != known.bytes):
             raise RecordError(
                 f"{shard} holds {shard.records} records in {shard.size} bytes, but the manifest describes "

@@ -69,6 +69,10 @@ class ManifestShard:
     run_crcs: npt.NDArray[np.uint32]
     patches: npt.NDArray[np.int64] | None = None
 
+    def same_kind(self, location: Location) -> bool:
+        """Whether a file is compressed if this one was, by its name: then it has the same bytes, too."""
+        return location.name.endswith(".gz") == self.name.endswith(".gz")
+
     def _document(self) -> dict[str, Any]:
         document = {
             "name": self.name,
@@ -141,7 +145,7 @@ class ImageManifest:
     >>> bands = (BandDimensions("ndvi", "ndvi", 0, ("orbit",), (2,)),)
     >>> coords = {"orbit": np.array(["asc", "desc"])}
     >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
-    >>> again = ImageManifest.parse(manifest.text())
+    >>> again = parse_manifest(manifest.text())
     >>> again.bands[0].dims, again.coords["orbit"], again.kernel
     (('orbit',), array(['asc', 'desc'], dtype='<U4'), Size(x=3, y=3))
     """
@@ -157,11 +161,6 @@ class ImageManifest:
     options: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     version: str = ""
-
-    @property
-    def per_patch(self) -> int:
-        """Records for a patch: 1, or as many as it has pixels."""
-        return self.grid.patch.pixels if self.record == "SequenceExample" and self.grid is not None else 1
 
     @property
     def patches(self) -> npt.NDArray[np.int64] | None:
@@ -191,20 +190,6 @@ class ImageManifest:
         return _render(document)
 
     @classmethod
-    def parse(cls, text: str, source: str = "the manifest") -> ImageManifest:
-        """Read the JSON of the file; keys of later versions are ignored.
-
-        Raises
-        ------
-        ManifestError
-            If it is not the manifest of an image, or of a version that cannot be read.
-        """
-        found = parse_manifest(text, source)
-        if not isinstance(found, cls):
-            raise ManifestError(f"{source} is the manifest of a table, not of an image.")
-        return found
-
-    @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
         bands = tuple(_band_of(band) for band in document["bands"])
         lengths = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
@@ -213,8 +198,8 @@ class ImageManifest:
             if len(coordinate["values"]) != lengths.get(dim):
                 raise ValueError(f"the coordinate {dim!r} does not have the length of its dimension")
             coords[dim] = read_coordinate(coordinate)
-        kernel = document.get("kernel")
-        grid = document.get("grid")
+        kernel, grid = document.get("kernel"), document.get("grid")
+        size = None if kernel is None else _size(kernel, "kernel")
         record = document["record"]
         if record not in get_args(Record):
             raise ValueError(f"the record is {record!r}")
@@ -224,10 +209,8 @@ class ImageManifest:
             coords=coords,
             default_value=read_number(document.get("defaultValue", 0)),
             ragged=bool(document.get("ragged", False)),
-            kernel=None if kernel is None else _size(kernel, "kernel"),
-            grid=None
-            if grid is None
-            else _grid_of(grid, None if kernel is None else _size(kernel, "kernel")),
+            kernel=size,
+            grid=None if grid is None else _grid_of(grid, size),
             shards=tuple(ManifestShard._of(shard) for shard in document.get("shards", ())),
             options=dict(document.get("options", {})),
             key=str(document.get("key", "")),

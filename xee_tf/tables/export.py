@@ -24,7 +24,7 @@ from xee_tf.export.shards import write_shard
 from xee_tf.graph import run_graph
 from xee_tf.options import Spelling, spelled
 from xee_tf.records.example import Encoded
-from xee_tf.records.framing import footers_crc
+from xee_tf.records.framing import footers, run_crc
 from xee_tf.records.members import compress_member
 from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.storage import Location, PathLike
@@ -293,12 +293,13 @@ class _PartWriter:
         with location.open("wb") as file:
             for start, stop in _spans(rows):
                 encoded = encode_rows(rows[start:stop])
+                ends = footers(encoded.buffer, encoded.offsets[1:])
                 for first, last in _members(encoded):
                     member = compress_member(encoded.buffer[encoded.offsets[first] : encoded.offsets[last]])
                     file.write(member)
                     records.append(last - first)
                     sizes.append(len(member))
-                    crcs.append(footers_crc(encoded.buffer, encoded.offsets[first + 1 : last + 1]))
+                    crcs.append(run_crc(ends[first:last]))
         part = Part(0, location, (Run(number, tuple(records), tuple(sizes), tuple(crcs), (), ()),))
         return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
