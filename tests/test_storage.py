@@ -16,6 +16,7 @@ import xee_tf
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.reading.find import find_export, find_table, folder_exports
+from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
 from xee_tf.stores import IMAGE, PREDICTION, replace_store, require_our_store
 
@@ -155,7 +156,7 @@ def test_a_prefix_that_is_none_is_refused_with_the_one_that_was_meant(prefix, me
 @given(st.from_regex(r"[a-z0-9_.-]{1,12}[a-z0-9_]", fullmatch=True))
 def test_other_names_are_prefixes(name):
     if not name.endswith((".json", ".tif", ".tiff", ".tfrecord", ".tfrecords", ".tfexport")):
-        assert Location.of_prefix(f"/data/{name}").url == f"/data/{name}"
+        assert export_prefix(f"/data/{name}").url == f"/data/{name}"
 
 
 def test_prefixes_of_tables(tmp_path):
@@ -421,3 +422,15 @@ def test_workers_that_start_elsewhere_write_where_the_caller_is(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert (tmp_path / "here" / "out" / "s-mixer.json").exists()
     assert not list((tmp_path / "start").iterdir())
+
+
+def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
+    result = image().tfexport(tmp_path / "s", **PATCHES)
+    renamed = tmp_path / "georeference.json"
+    os.rename(result.mixer.path, renamed)
+    for read in (xee_tf.open_image, lambda path: xee_tf.tf_dataset(path, inputs=["B4"])):
+        with pytest.raises(OptionError, match="cannot be found by its name"):
+            read(renamed)
+    shards = [file.path for file in result.files]
+    dataset = xee_tf.tf_dataset(renamed, inputs=["B4"], records=shards)
+    assert len(list(dataset.unbatch())) == 4

@@ -19,7 +19,7 @@ from xee_tf.reading.content import (
     read_order,
 )
 from xee_tf.reading.features import find_features, find_margin, is_patch
-from xee_tf.reading.find import Exported, find_export, find_source, is_export
+from xee_tf.reading.find import Exported, find_export, find_source
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
@@ -27,6 +27,7 @@ from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example
 from xee_tf.sidecars import BandDimensions, distinct_dims
+from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
 
@@ -169,7 +170,7 @@ def open_sources(
     opened: list[Source] = []
     files: list[Location] = []
     for location in locations:
-        if records is None and not is_export(location):
+        if records is None and not is_image(location):
             files += _matching(location)
             continue
         if files:

@@ -17,24 +17,23 @@ from dask.utils import format_bytes
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys
-from xee_tf.reading.find import (
-    MANIFEST,
-    TABLE_MANIFEST,
-    Exported,
-    find_export,
-    find_records,
-    find_table,
-    folder_exports,
-    is_export,
-    prefix_of,
-)
+from xee_tf.reading.find import Exported, find_export, find_records, find_table, folder_exports
 from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
 from xee_tf.records.decoding import count_right, verify_block
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, read_manifest
+from xee_tf.sidecars.names import (
+    IMAGE_MANIFEST,
+    RECORDS,
+    TABLE_MANIFEST,
+    is_image,
+    manifest_location,
+    prefix_of,
+    shard_name,
+)
 from xee_tf.storage import Location
-from xee_tf.tables.export import TableResult, manifest_location
+from xee_tf.tables.export import TableResult
 
 __all__ = ["Verification", "verify"]
 
@@ -159,9 +158,9 @@ def _locations(source: Exported | TableResult, storage_options: Mapping[str, Any
     if isinstance(source, ExportResult):
         return [find_export(source)]
     location = Location.of(source, storage_options)
-    if is_export(location) or location.name.endswith(".json"):
+    if is_image(location):
         return [find_export(location)]
-    if location.name.endswith((TABLE_MANIFEST, ".tfrecord", ".tfrecord.gz")):
+    if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
         return [find_table(location)]
     found = folder_exports(location)
     for find in (find_export, find_table):  # the images and tables of one prefix
@@ -173,8 +172,8 @@ def _locations(source: Exported | TableResult, storage_options: Mapping[str, Any
 
 def _check(location: Location) -> Verification:
     """Check one export."""
-    table = not (is_export(location) or location.name.endswith(".json"))
-    side = manifest_location(location) if table else prefix_of(location).with_suffix(MANIFEST)
+    table = not is_image(location)
+    side = manifest_location(location) if table else prefix_of(location).with_suffix(IMAGE_MANIFEST)
     problems: list[str] = []
     manifest = None
     try:
@@ -222,13 +221,13 @@ def _check(location: Location) -> Verification:
 def _listed_files(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
     """Where the shards of a manifest are, or would be."""
     prefix = prefix_of(location)
-    suffix = ".tfrecord.gz" if known[0].name.endswith(".gz") else ".tfrecord"
-    return [prefix.with_suffix(f"{number:05d}{suffix}") for number in range(len(known))]
+    compressed = known[0].name.endswith(".gz")
+    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
 
 
 def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
     """What is wrong with a mixer, and where it is not that of the export."""
-    if location.name.endswith(MANIFEST):
+    if location.name.endswith(IMAGE_MANIFEST):
         return []
     try:
         mixer = Mixer.read(location)

@@ -15,9 +15,10 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.reading.find import find_table
 from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
 from xee_tf.sidecars import TableManifest, read_manifest
+from xee_tf.sidecars.names import TABLE, manifest_location
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.decode import Piece, Structure, decode_rows
-from xee_tf.tables.export import SUFFIX, TableResult, manifest_location
+from xee_tf.tables.export import TableResult
 from xee_tf.tables.union import TableColumn, Tally, assemble, tally, unite
 
 __all__ = ["open_table"]
@@ -134,7 +135,7 @@ def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
     manifests = []
     for shard in shards:
         location = manifest_location(shard.location)
-        found = read_manifest(location) if shard.location.name.endswith(SUFFIX) else None
+        found = read_manifest(location) if shard.location.name.endswith(TABLE) else None
         if not isinstance(found, TableManifest):
             continue
         manifests.append(found)
