@@ -504,9 +504,9 @@ def test_reading_is_refused_clearly(tmp_path):
     path = export_table(table(5), tmp_path / "t").path
     with pytest.raises(OptionError, match=r"no columns \['B9'\]; the table has \['B2'"):
         open_table(path, ["B9"])
-    with pytest.raises(OptionError, match=r"6 values a row: no array of shape \(2, 2\)"):
+    with pytest.raises(OptionError, match=r"6 values per row, which are not an array of shape \(2, 2\)"):
         open_table(path, shapes={"patch": (2, 2)})
-    with pytest.raises(OptionError, match="'name', which is no column of numbers"):
+    with pytest.raises(OptionError, match="'name', which is not a column of numbers"):
         open_table(path, shapes={"name": (2, 2)})
     with pytest.raises(OptionError, match="chunks"):
         open_table(path, chunks=0)

@@ -11,7 +11,6 @@ from xarray.backends import BackendEntrypoint
 
 from xee_tf.errors import OptionError
 from xee_tf.export.result import ExportResult
-from xee_tf.reading.find import find_export
 from xee_tf.reading.image import Margins, check_margins, lazy_dataset
 from xee_tf.reading.reader import Records, open_reader
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER
@@ -118,8 +117,7 @@ class TFRecordBackend(BackendEntrypoint):
             verify=verify,
             storage_options=storage_options,
         )
-        source = find_export(filename_or_obj, storage_options)
-        dataset = lazy_dataset(reader, margins, str(source), None)
+        dataset = lazy_dataset(reader, margins, None)
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(dropped, errors="ignore")
 

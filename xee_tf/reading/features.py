@@ -92,7 +92,7 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
     for name in names or ():
         if name in strings:
             raise OptionError(
-                f"{name!r} holds several byte strings a record: it is neither a band nor a number."
+                f"{name!r} holds several byte strings per record: it is neither a band nor a number."
             )
         kinds = sorted({field.kind for field in fields.get(name, ())})
         if len(kinds) > 1:
@@ -167,7 +167,7 @@ def is_patch(feature: Feature, stored: Size, depths: Mapping[str, int]) -> bool:
     stored : Size
         Pixels of a patch, margins included.
     depths : mapping of str to int
-        Values a pixel, as the user gives them. As many as the feature has values: it is not a patch.
+        Values per pixel, as the user gives them. As many as the feature has values: it is not a patch.
     """
     depth = depths.get(feature.name)
     if depth is not None:
@@ -197,7 +197,7 @@ def find_margin(
         Pixels of a patch without its margin.
     kernel : Size, optional
     depths : mapping of str to int
-        Values a pixel, as the user gives them.
+        Values per pixel, as the user gives them.
 
     Raises
     ------
@@ -222,9 +222,9 @@ def find_margin(
         largest = max(wanted, key=lambda feature: feature.size)
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
         raise RecordError(
-            f"Band {largest.name!r} has {largest.size} values a record, but patches of {patch.x} x {patch.y} "
-            f"pixels{margins} have {stored.pixels}, or a multiple of it. Correct patch_dimensions and "
-            "kernel_size, or leave them out if each record is a pixel or the row of a table."
+            f"Band {largest.name!r} has {largest.size} values per record, but patches of {patch.x} x "
+            f"{patch.y} pixels{margins} have {stored.pixels}, or a multiple of it. Correct patch_dimensions "
+            "and kernel_size, or leave them out if each record is a pixel or the row of a table."
         )
     for feature in wanted:
         depth = depths.get(feature.name)
@@ -232,14 +232,14 @@ def find_margin(
             continue
         if depth is not None:
             raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values a record, which are not {depth} values a "
-                f"pixel in patches of {stored.x} x {stored.y} pixels, as tensor_depths gives them."
+                f"Band {feature.name!r} has {feature.size} values per record, which are not {depth} values "
+                f"per pixel in patches of {stored.x} x {stored.y} pixels, as tensor_depths gives them."
             )
         if feature.size % patch.pixels == 0:
             raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values a record, patches of {patch.x} x {patch.y} "
-                f"pixels without the margin of others, which are stored as {stored.x} x {stored.y} pixels. "
-                "Export all with one kernel_size. If they are values of the whole record, use "
+                f"Band {feature.name!r} has {feature.size} values per record, patches of {patch.x} x "
+                f"{patch.y} pixels without the margin of others, which are stored as {stored.x} x {stored.y} "
+                "pixels. Export all with one kernel_size. If they are values of the whole record, use "
                 f"tensor_depths={{{feature.name!r}: {feature.size}}}."
             )
     return margin

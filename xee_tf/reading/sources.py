@@ -52,7 +52,7 @@ class Source:
     bands : tuple of BandDimensions
         Those bands.
     depths : mapping from feature to int
-        Values a pixel.
+        Values per pixel.
     stored : Size
         Pixels of a record, a patch's margins included; where nothing tells, one long row of them.
     margin : Size
@@ -114,7 +114,7 @@ class Source:
         bands = []
         for band in self.bands:
             if band.feature in self.labels:
-                bands.append(f"{band.name} ({kinds[band.feature]}, {self.labels[band.feature]} a record)")
+                bands.append(f"{band.name} ({kinds[band.feature]}, {self.labels[band.feature]} per record)")
                 continue
             depth = f", {band.depth} steps" if band.dims else ""
             whole = self.depths[band.feature]
@@ -323,8 +323,8 @@ def _row(order: RecordOrder, wanted: RecordOrder, depths: Mapping[str, int], any
     for name, depth in depths.items():
         if sizes.get(name, depth) != depth:
             raise OptionError(
-                f"tensor_depths says {depth} of {name!r}, which has {sizes[name]} values a record: are they "
-                "patches, give the mixer instead of its files, or patch_dimensions=(width, height) too."
+                f"tensor_depths says {depth} of {name!r}, which has {sizes[name]} values per record: are "
+                "they patches, give the mixer instead of its files, or patch_dimensions=(width, height) too."
             )
     if depths or any(feature.size == 1 and feature.kind != "bytes" for feature in order.features):
         return _PIXEL
@@ -334,6 +334,6 @@ def _row(order: RecordOrder, wanted: RecordOrder, depths: Mapping[str, int], any
         return _PIXEL
     listed = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
     raise OptionError(
-        f"The bands differ in values a record, {listed}: are they array bands, give the mixer instead of its "
-        "files, or patch_dimensions=(width, height)."
+        f"The bands differ in values per record, {listed}: are they array bands, give the mixer instead of "
+        "its files, or patch_dimensions=(width, height)."
     )

@@ -104,7 +104,7 @@ class Verification:
 def verify(
     export: Exported | TableResult, *, storage_options: Mapping[str, Any] | None = None
 ) -> Verification:
-    """Check that the files of an export are whole, and those that it wrote.
+    """Check that the files of an export are complete and unchanged since the export.
 
     Every byte is read once, in pieces: of each file the size and CRC-32C, of each record both checksums, the
     number of records and the content of each run are compared with the manifest; the mixer is compared with

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from affine import Affine
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.records.example import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
 from xee_tf.storage import Location
@@ -223,7 +224,7 @@ class TableColumn:
     """One column of a table: its name, the kind of its list, and the shape of its values."""
 
     name: str
-    kind: Literal["float", "int64", "bytes"]
+    kind: Kind
     shape: tuple[int, ...] = ()
 
 
@@ -273,7 +274,7 @@ class TableManifest:
         columns = []
         for column in document["columns"]:
             kind = column["kind"]
-            if kind not in ("float", "int64", "bytes"):
+            if kind not in get_args(Kind):
                 raise ValueError(f"a column is of the kind {kind!r}")
             shape = tuple(_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(_text(column["name"], "the name of a column"), kind, shape))
@@ -436,7 +437,7 @@ def _band_of(document: Mapping[str, Any]) -> BandDimensions:
         if key in document:
             facts[key] = _text(document[key], f"{key} of {name!r}")
     kind = document.get("kind")
-    if kind not in (None, "bytes", "float", "int64"):
+    if kind not in (None, *get_args(Kind)):
         raise ValueError(f"the band {name!r} is of the kind {kind!r}")
     return BandDimensions(
         name,

@@ -303,11 +303,7 @@ def _cut(rows: Rows) -> LazyTable:
         key = (f"{name}-rows", number)
         graph[key] = Task(key, Rows.__getitem__, TaskRef(name), slice(start, stop))
         keys.append(key)
-    return LazyTable(graph, keys, _as_they_are)
-
-
-def _as_they_are(rows: Rows, number: int) -> Rows:
-    return rows
+    return LazyTable(graph, keys)
 
 
 def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delayed, Location]:
