@@ -25,7 +25,7 @@ from xee_tf.upload.cog import write_cog
 
 __all__ = ["add_predict"]
 
-_MODEL_OPTIONS = ("array_dims", "input_tile_size", "input_overlap_size", "output_tile_size")
+_MODEL_OPTIONS = ("input_tile_size", "input_overlap_size", "output_tile_size")
 _OPTIONS = ("batch_size", "blend", "augment", "crs")
 
 
@@ -53,9 +53,10 @@ def add_predict(parser: Parser) -> None:
     parser.add_argument(
         "--array-dims",
         nargs="*",
+        action="extend",
         metavar="DIM",
-        help="dimensions that the model takes as a whole, such as time; none: each step is predicted by "
-        "itself; default: what the model takes",
+        help="dimensions that the model takes as a whole, in its order: time run, or time,run; none: each "
+        "step is predicted by itself; default: what the model takes",
     )
     size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
     size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
@@ -102,6 +103,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
     image = xee_tf.add_bands(*images, crs=arguments.crs)
     chosen["bands"] = names(arguments.bands, image.data_vars)
+    chosen["array_dims"] = names(arguments.array_dims, image.dims)
     is_file = PurePath(arguments.model).suffix in (".keras", ".h5")
     make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     model = make(arguments.model, **chosen)
