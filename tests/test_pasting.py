@@ -283,7 +283,8 @@ def test_what_is_nothing_like_an_option_is_listed_with_those_that_are() -> None:
         scene().tfexport.plan(zzz=1, storage_option={"secret": "hunter2"}, scale=30)
     message = str(caught.value)
     assert (
-        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Known are patch_dimensions," in message
+        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Known options: patch_dimensions,"
+        in message
     )
     assert "- scale: " in message
     assert "hunter2" not in message

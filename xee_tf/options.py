@@ -230,7 +230,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _unknown(what: str, options: Mapping[str, Any], known: Collection[str]) -> str:
     shown = ", ".join(f"{key!r}: {_shown(value)}" for key, value in options.items())
     hints = "".join(did_you_mean(key, known) for key in options)
-    return f"Unknown {what}: {{{shown}}}. Known are {', '.join(known)}.{hints}"
+    return f"Unknown {what}: {{{shown}}}. Known options: {', '.join(known)}.{hints}"
 
 
 def _shown(value: Any) -> str:

@@ -106,7 +106,9 @@ class PredictionWriter:
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if str(path).endswith("/"):
-            raise DestinationError(f"{str(path)!r} is a folder: name a file, such as '{path}p.tfrecord.gz'.")
+            raise DestinationError(
+                f"{str(path)!r} is a folder: name a file, such as '{path}prediction.tfrecord.gz'."
+            )
         self.location = Location.of(path, storage_options)
         self.mixer = open_mixer(mixer, storage_options)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
