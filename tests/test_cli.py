@@ -285,6 +285,40 @@ def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
     assert "nothing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (-3, 7, ""),
+        (5, 2**63 + 1, "9223372036854775809, which float64 cannot"),
+        (2**53 + 1, 1, "9007199254740993"),
+    ],
+)
+def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, files, tmp_path, capsys):
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, len(files)), tf.float32, "pixels")])
+    def predict(pixels):
+        like = pixels[..., 0]
+        return {
+            "signed": tf.fill(tf.shape(like), tf.constant(low, tf.int64)),
+            "unsigned": tf.fill(tf.shape(like), tf.constant(high, tf.uint64)),
+        }
+
+    tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
+    path = tmp_path / "o.tif"
+    words = ["--input-tile-size", "16", "--output-bands", "signed=int64", "unsigned=uint64"]
+    code = main(["predict", str(tmp_path / "model"), *files, str(path), *words])
+    error = capsys.readouterr().err
+    assert code == bool(message)
+    if message:
+        assert message in error
+        assert "--output-bands signed=int32, or write a .zarr" in error
+        assert not path.exists()
+    else:
+        with rasterio.open(path) as file:
+            assert (set(file.read(1).ravel()), set(file.read(2).ravel())) == ({low}, {high})
+
+
 # -- Options of several values, and what messages do to paths ------------------------------------------------
 
 

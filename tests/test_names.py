@@ -375,9 +375,13 @@ def test_texts_of_steps(values: Any, expected: list[str]) -> None:
     [
         ([NO_LEAP(2001, 2, 28), NO_LEAP(2001, 3, 1)], ["2001-02-28", "2001-03-01"], ["20010228", "20010301"]),
         ([b"asc", b"desc/2"], ["asc", "desc/2"], ["asc", "desc-2"]),
-        (np.array([1, 2], "m8[D]"), [f"{n} days 00:00:00" for n in (1, 2)], [f"{n}-days-00-00-00" for n in (1, 2)]),
+        (
+            np.array([1, 2], "m8[D]"),
+            [f"{n} days 00:00:00" for n in (1, 2)],
+            [f"{n}-days-00-00-00" for n in (1, 2)],
+        ),
     ],
-)  # fmt: skip
+)
 def test_steps_are_called_alike_in_bands_and_files(
     steps: Any, names: list[str], files: list[str], tmp_path: Any
 ) -> None:
