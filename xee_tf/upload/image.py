@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -16,6 +16,7 @@ from dask.diagnostics.progress import ProgressBar
 from xee_tf.errors import OptionError
 from xee_tf.export.clear import clear
 from xee_tf.names import check_zarr
+from xee_tf.options import IfExists
 from xee_tf.reading.find import Exported, find_export
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
@@ -40,7 +41,7 @@ def upload_image(
     crs: Any = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
-    if_exists: Literal["error", "overwrite"] = "error",
+    if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
