@@ -17,7 +17,7 @@ import xarray as xr
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
-from xee_tf.model.image import inner_dims, predict_image
+from xee_tf.model.image import inner_dims, predict_seen
 from xee_tf.model.options import PREDICT_SPELLING, PredictOptions
 from xee_tf.model.resuming import Description, describe_run, difference
 from xee_tf.model.spec import Model
@@ -115,13 +115,13 @@ def predict_to_zarr(
     check_if_exists(if_exists)
     location = Location.of(store, storage_options)
     location.require_key()
-    predicted = predict_image(model, image, merge=False, **options)
+    predicted, seen = predict_seen(model, image, merge=False, **options)
     check_zarr(
         predicted.variables,
         location,
         "Give the output another name in output_bands, or rename what the image has: image.rename(...).",
     )
-    description = describe_run(model, image, predicted, options)
+    description = describe_run(seen, model, predicted)
     target, replacement = location, _replacement(location)
     if location.exists():
         found = _difference(location, description) if resume else "resume is False"
