@@ -128,9 +128,11 @@ def test_every_entry_point_names_the_band(tmp_path):
         ("uint64", {"_FillValue": "18446744073709551615"}, {}, (2**64 - 1,)),
         ("uint64", {"_FillValue": 1.8446744073709552e19}, {}, (2**64 - 1,)),
         ("uint64", {"_FillValue": 10**400}, {}, ()),
-        ("float16", {"_FillValue": -99999}, {}, ()),
-        ("float32", {"_FillValue": 1e300}, {}, ()),
-        ("float32", {"_FillValue": 10**400}, {}, ()),
+        ("float16", {"_FillValue": -99999}, {}, (-np.inf,)),
+        ("float16", {"_FillValue": np.finfo("f4").min}, {}, (-np.inf,)),
+        ("float32", {"_FillValue": 1e300}, {}, (np.inf,)),
+        ("float32", {"_FillValue": "-1.7976931348623157e+308"}, {}, (-np.inf,)),
+        ("float32", {"_FillValue": 10**400}, {}, (np.inf,)),
         ("float32", {"_FillValue": "-3.4028234663852886e+38"}, {}, (float(np.finfo("f4").min),)),
         ("float32", {"_FillValue": -9999.9}, {}, (float(np.float32(-9999.9)),)),
         ("float32", {"_FillValue": "-inf"}, {}, (-np.inf,)),
@@ -180,6 +182,50 @@ def test_values_of_several_bands():
         band_nodata(noted.isel(band=1, drop=True), "b")
 
 
+def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
+    values = np.arange(128, dtype="int16").reshape(2, 8, 8) % 50
+    whole = xr.DataArray(values, dims=("band", "y", "x"), coords=raster({"b": values[0]}).coords)
+    whole.rio.write_crs(32633).rio.write_nodata(7).rio.to_raster(tmp_path / "b.tif")
+    scene = rioxarray.open_rasterio(tmp_path / "b.tif").to_dataset("band").rename({1: "red", 2: "nir"})
+    assert not scene.red.attrs
+    scene["own"] = scene.red.assign_attrs(nodata=9)
+    scene["coded"] = scene.red.astype("float32")
+    scene["coded"].encoding = {"_FillValue": 7, "dtype": "int16"}
+    found = xee_tf.bands.image_dataset(scene)
+    masks = {name: band_nodata(found[name], name) for name in found}
+    assert masks == {"red": (7,), "nir": (7,), "own": (9,), "coded": ()}
+    assert "_FillValue" in scene.attrs and not scene.red.attrs  # the user's own object stays as it is
+    result = scene[["nir"]].tfexport(tmp_path / "e", patch_dimensions=8, default_value=-1)
+    np.testing.assert_array_equal(xee_tf.open_image(result).nir == -1, values[1] == 7)
+    predicted = classes("float32").predict_image(scene[["red"]]).load()
+    np.testing.assert_array_equal(predicted.c.isnull(), values[0] == 7)
+    assert "_FillValue" not in predicted.attrs and predicted.red.attrs["_FillValue"] == 7
+    table = scene[["red"]].tfexport.table(None, tmp_path / "t")
+    assert len(xee_tf.open_table(tmp_path / "t.tfrecord.gz")) == (values[0] != 7).sum(), table
+
+
+def test_attributes_of_a_dataset_for_each_band_and_of_no_number():
+    bands = {name: np.zeros((2, 2), "uint8") for name in "ab"}
+    scene = raster(bands).assign_attrs(nodatavals=(1, 5), no_data="see the manual", missing_value=None)
+    found = xee_tf.bands.image_dataset(scene)
+    assert [band_nodata(found[name], name) for name in "ab"] == [(1,), (5,)]
+    assert found.attrs == {"crs": "EPSG:32633", "no_data": "see the manual", "missing_value": None}
+    numbered = scene.rename(a=1, b=2)[[2]]
+    assert band_nodata(xee_tf.bands.image_dataset(numbered)[2], "2") == (5,)
+    with pytest.raises(OptionError, match=r"Band 'b' has attrs\['nodatavals'\].* unclear"):
+        scene[["b"]].tfexport.plan(patch_dimensions=2)
+
+
+def test_pixels_beyond_float32_stay_masked_where_nodata_is(tmp_path):
+    values = np.array([[1, 2, -1.797e308], [4, -1.797e308, 6]])
+    scene = raster({"b": values}).rio.write_crs(32633)
+    scene.b.rio.write_nodata(-1.797e308, inplace=True)
+    with np.errstate(over="ignore"):
+        scene["b"] = scene.b.astype("float32").assign_attrs(scene.b.attrs)
+    predicted = classes("float32").predict_image(scene, merge=False).load()
+    np.testing.assert_array_equal(predicted.c.isnull(), values < -1e300)
+
+
 def test_nodata_that_is_only_set():
     band = band_of("uint8")
     band.rio.set_nodata(3)
@@ -213,7 +259,7 @@ def test_any_values_mask_their_equals(dtype, noted, data):
             return whole and int(value) == (int(limits.max) if high else int(number))
         with np.errstate(over="ignore"):
             held = kind.type(float(number))
-        return bool(value == held) and not (np.isinf(held) and math.isfinite(number))
+        return bool(value == held)  # infinite where the type does not have it, as the pixels are
 
     expected = [value != value or any(masks(value, number) for number in noted) for value in values]
     np.testing.assert_array_equal(np.zeros(len(values), bool) if found is None else found, expected)
