@@ -396,3 +396,22 @@ def test_workers_that_start_elsewhere_write_where_the_caller_is(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     assert (tmp_path / "here" / "out" / "s-mixer.json").exists()
     assert not list((tmp_path / "start").iterdir())
+
+
+@pytest.mark.parametrize("side_file", [False, True])
+def test_files_are_put_by_the_storage_and_refused_in_its_words(server, tmp_path, side_file):
+    for name in ("map.tif", "again.tif"):
+        (tmp_path / name).write_bytes(b"a map")
+    file = tmp_path / "map.tif"
+    there = Location.of("s3://bucket/maps/of-2024/map.tif", server)
+    there = there.with_suffix(".aux.xml") if side_file else there
+    there.put_file(file)
+    assert there.read_bytes() == b"a map"
+    assert file.exists()
+    with pytest.raises(DestinationError, match=r"Cannot write s3://no-such-bucket/map\.tif"):
+        Location.of("s3://no-such-bucket/map.tif", server).put_file(file)
+    Location.of(tmp_path / "deep" / "map.tif").put_file(file)
+    assert (tmp_path / "deep" / "map.tif").read_bytes() == b"a map"
+    (tmp_path / "file").touch()
+    with pytest.raises(DestinationError, match=r"Cannot write .*file/map\.tif"):
+        Location.of(tmp_path / "file" / "map.tif").put_file(tmp_path / "again.tif")
