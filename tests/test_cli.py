@@ -155,6 +155,19 @@ def test_an_export_for_each_date(cube, tmp_path, capsys):
     assert mixers == [f"date_{day}-mixer.json" for day in ("20200501", "20200601", "20210101")]
 
 
+def test_upload_with_another_crs_and_a_nodata_of_64_bits(scene, tmp_path):
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=8)
+    mixer = tmp_path / "scene-mixer.json"
+    files = [file.path for file in result.files]
+    mixer.write_text(mixer.read_text().replace("EPSG:32633", "LOCAL:1"))
+    path = tmp_path / "map.zarr"
+    words = ["upload", "image", *files, str(mixer), str(path), "--dtype", "int64", "--crs", "EPSG:32755"]
+    assert main([*words, "--nodata", "9007199254740993"]) == 0
+    found = xr.open_zarr(path, consolidated=False, mask_and_scale=False, decode_coords="all")
+    assert found.rio.crs.to_epsg() == 32755
+    assert {int(band.attrs["_FillValue"]) for band in found.data_vars.values()} == {9007199254740993}
+
+
 def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
     store, ds = cube
     patch = ["--patch-dimensions", "30", "20"]

@@ -29,7 +29,20 @@ import xarray as xr
 
 from xee_tf.errors import OptionError, shorten
 
-__all__ = ["Nodata", "band_nodata", "can_mask", "held_as", "nodata_of_band", "with_own_nodata", "with_set_nodata"]
+__all__ = [
+    "MAX_EXACT",
+    "Nodata",
+    "band_nodata",
+    "can_mask",
+    "held_as",
+    "nodata_of_band",
+    "spare_values",
+    "with_own_nodata",
+    "with_set_nodata",
+]
+
+MAX_EXACT = 2**53 - 1
+"""The largest integer that float64 tells from all others. GDAL's and rasterio's nodata is a float64."""
 
 Nodata = tuple[int | float, ...]
 """Values that mean "masked", as the dtype of their band holds them."""
@@ -125,6 +138,24 @@ def held_as(number: float, dtype: np.dtype[Any], *, wraps: bool = False) -> int 
     if wraps and not low <= number <= high:
         number += -(1 << limits.bits) if number > high else 1 << limits.bits
     return number if low <= number <= high else None
+
+
+def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Values for nodata in a type of integers, the usual ones first.
+
+    Those are the largest of unsigned types and the smallest of signed ones, then the other end; of 64 bits,
+    ends that float64 holds exactly come first.
+
+    Examples
+    --------
+    >>> spare_values(np.dtype("int8")), spare_values(np.dtype("uint64"))
+    ((-128, 127), (9007199254740991, 0, 18446744073709551615))
+    """
+    limits = np.iinfo(dtype)
+    low, high = int(limits.min), int(limits.max)
+    pairs = [(max(low, -MAX_EXACT), min(high, MAX_EXACT)), (low, high)]
+    ends = [end for pair in pairs for end in (pair if dtype.kind == "i" else pair[::-1])]
+    return tuple(dict.fromkeys(ends))
 
 
 def can_mask(dtype: np.dtype[Any], nodata: Nodata) -> bool:

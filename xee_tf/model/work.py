@@ -189,9 +189,7 @@ class TileWork:
             error = output.refuse_nan(self.caller.connector, where)
             raise self._located(error, self._tiles_of(nan, rows, columns))
 
-    def _tiles_of(
-        self, found: npt.NDArray[np.bool_], rows: range, columns: range
-    ) -> list[tuple[int, int]]:
+    def _tiles_of(self, found: npt.NDArray[np.bool_], rows: range, columns: range) -> list[tuple[int, int]]:
         """Rows and columns of the tiles in which a pixel is true."""
         height, width = self.caller.tiles.output.shape
         tiles = found.reshape(-1, len(rows), height, len(columns), width).any(axis=(0, 2, 4))
