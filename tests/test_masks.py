@@ -194,14 +194,16 @@ def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
     found = xee_tf.bands.image_dataset(scene)
     masks = {name: band_nodata(found[name], name) for name in found}
     assert masks == {"red": (7,), "nir": (7,), "own": (9,), "coded": ()}
-    assert "_FillValue" in scene.attrs and not scene.red.attrs  # the user's own object stays as it is
+    assert "_FillValue" in scene.attrs  # the user's own object stays as it is
+    assert not scene.red.attrs
     result = scene[["nir"]].tfexport(tmp_path / "e", patch_dimensions=8, default_value=-1)
     np.testing.assert_array_equal(xee_tf.open_image(result).nir == -1, values[1] == 7)
     predicted = classes("float32").predict_image(scene[["red"]]).load()
     np.testing.assert_array_equal(predicted.c.isnull(), values[0] == 7)
-    assert "_FillValue" not in predicted.attrs and predicted.red.attrs["_FillValue"] == 7
-    table = scene[["red"]].tfexport.table(None, tmp_path / "t")
-    assert len(xee_tf.open_table(tmp_path / "t.tfrecord.gz")) == (values[0] != 7).sum(), table
+    assert "_FillValue" not in predicted.attrs
+    assert predicted.red.attrs["_FillValue"] == 7
+    scene[["red"]].tfexport.table(None, tmp_path / "t")
+    assert len(xee_tf.open_table(tmp_path / "t.tfrecord.gz")) == (values[0] != 7).sum()
 
 
 def test_attributes_of_a_dataset_for_each_band_and_of_no_number():
@@ -689,7 +691,8 @@ def test_bilinear_integers_leave_masked_pixels_out():
     found = model.predict_image(scene, merge=False, resampling="bilinear", output_grid="model").c
     found = found.load(scheduler="sync").values
     assert set(np.unique(found[:, :3])) <= {3, 4, 5, -(2**15)}
-    assert 4 in found and 2 not in found
+    assert 4 in found
+    assert 2 not in found
 
 
 # -- GeoTIFFs of several bands -------------------------------------------------------------------------
@@ -725,7 +728,7 @@ def test_one_nodata_where_there_is_none():
     wide = dict.fromkeys("ab", np.dtype("uint64"))
     for fills in ({"a": 2**53 - 1, "b": 0}, {"a": 2**64 - 1, "b": 2**64 - 1}):
         with pytest.raises(
-            OptionError, match="every value of both uint64 and float64 can be valid .*: widen"
+            OptionError, match=r"every value of both uint64 and float64 can be valid .*: widen"
         ):
             common_nodata(wide, fills, "widen")
     assert common_nodata(wide, dict.fromkeys("ab", 2**53 - 1), "")[1] == 2**53 - 1

@@ -259,7 +259,9 @@ def check_cog(path, bands, mixer, *, dtype, nodata=None):
         assert file.dtypes == (dtype,) * len(bands)
         assert file.crs == rasterio.CRS.from_user_input(mixer.crs)
         assert file.transform == mixer.affine
-        assert file.nodata == nodata or (np.isnan(nodata) and np.isnan(file.nodata))
+        if nodata is None and dtype.startswith("float"):
+            nodata = np.nan
+        np.testing.assert_equal(file.nodata, nodata)
         assert not {c.name for c in file.colorinterp} & {"red", "green", "blue", "alpha"}
         for i, band in enumerate(bands.values()):
             np.testing.assert_array_equal(file.read(i + 1), band)
@@ -420,7 +422,7 @@ def test_half_floats_keep_their_range_and_geotiffs_have_none(tmp_path):
         assert file.dtypes == ("float32",)
         assert file.read(1, masked=True).tolist() == [[1.5, 65504, None]]
     write_all(tmp_path / "q", mixer, [np.array([[[1.5, 65520, np.inf]]])])
-    with pytest.raises(RecordError, match="holds 65520.0, which float16 cannot"):
+    with pytest.raises(RecordError, match=r"holds 65520\.0, which float16 cannot"):
         upload_image(tmp_path / "q", mixer, tmp_path / "q.zarr", dtype="float16")
 
 

@@ -69,8 +69,8 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
     -------
     tuple of int or float
         As the band holds them: -9999.9 is -9999.900390625 in float32, and -1.797e308 is -inf. Empty where
-        nothing but NaN masks: also where an integer type does not have the value (-99999 or NaN in uint8), and
-        for booleans, which have no value to spare; a comparison of bands keeps their attributes.
+        nothing but NaN masks: also where an integer type does not have the value (-99999 or NaN in uint8),
+        and for booleans, which have no value to spare; a comparison of bands keeps their attributes.
 
     Raises
     ------

@@ -127,8 +127,8 @@ class Output:
     def refuse_nan(self, connector: Connector, where: str = "") -> PredictionError:
         """The error for NaN where the type is an integer."""
         return PredictionError(
-            f"{connector} answered NaN for {self.name!r}, which is declared as {self.dtype}{where}: no integer "
-            "is NaN. Declare a float type, or look for what makes the model give NaN."
+            f"{connector} answered NaN for {self.name!r}, which is declared as {self.dtype}{where}: no "
+            "integer is NaN. Declare a float type, or look for what makes the model give NaN."
         )
 
 

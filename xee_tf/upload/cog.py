@@ -81,10 +81,10 @@ def write_cog(
     [dtype] = {array.dtype for array in arrays.values()}
     if nodata is None and dtype.kind == "f":
         nodata = math.nan
-    elif nodata is not None and dtype.kind != "f" and abs(nodata) > MAX_EXACT:
+    elif nodata is not None and dtype.kind != "f" and abs(int(nodata)) > MAX_EXACT:
         raise OptionError(
-            f"A GeoTIFF cannot note nodata={nodata}, because its readers take nodata as a float64, which does "
-            f"not tell integers beyond {MAX_EXACT} apart. Choose another one, or write a .zarr."
+            f"A GeoTIFF cannot note nodata={nodata}, because its readers take nodata as a float64, which "
+            f"does not tell integers beyond {MAX_EXACT} apart. Choose another one, or write a .zarr."
         )
     crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     local = location.is_local

@@ -71,8 +71,9 @@ def upload_image(
         in bands of floats.
     dtype : dtype, optional
         Of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
-        dtype for all bands, takes the smallest that holds them all, and float32 in place of float16. Fractions are rounded where it is an
-        integer type; a value out of its range, or one that is rounded to `nodata`, is an error.
+        dtype for all bands, takes the smallest that holds them all, and float32 in place of float16.
+        Fractions are rounded where it is an integer type; a value out of its range, or one that is rounded
+        to `nodata`, is an error.
     crs : optional
         The CRS, in place of that of the mixer; anything that pyproj understands.
     kernel_size : int or (width, height), optional
