@@ -185,6 +185,13 @@ def test_points_at_any_turn_are_on_a_globe_at_any_turn(x, left, step):
     assert not np.isfinite(nowhere)
 
 
+@pytest.mark.parametrize("crs", [LONLAT, pyproj.CRS(32633)])
+def test_a_point_on_the_edge_is_in_the_first_pixel_however_it_is_rounded(crs):
+    raster = GeoRef(crs, Affine(0.1, 0, 10.3, 0, -0.1, 20.7), Size(x=30, y=20))
+    for x, y in [(10.3, 20.7), (10.3 - 1e-9, 20.7 + 1e-9)]:
+        assert region_window(shapely.Point(x, y), raster, crs) == Window(0, 1, 0, 1)
+
+
 def test_an_outline_keeps_its_turn_where_a_raster_is_wider_than_the_globe():
     wide = GeoRef(LONLAT, Affine(1, 0, -360, 0, -1, 90), Size(x=1080, y=180))
     for left in (-300, 60, 420):
