@@ -332,6 +332,20 @@ def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, 
             assert (set(file.read(1).ravel()), set(file.read(2).ravel())) == ({low}, {high})
 
 
+def test_half_floats_of_a_model_become_float32_in_a_geotiff(files, tmp_path):
+    import keras
+
+    pixels = keras.Input((None, None, len(files)))
+    halves = keras.layers.Lambda(lambda values: keras.ops.cast(values[..., :1], "float16"))(pixels)
+    keras.Model(pixels, halves).export(tmp_path / "model", verbose=False)
+    path = tmp_path / "o.tif"
+    words = ["--input-tile-size", "16", "--output-bands", "half=float16"]
+    assert main(["predict", str(tmp_path / "model"), *files, str(path), *words]) == 0
+    with rasterio.open(files[0]) as given, rasterio.open(path) as file:
+        assert file.dtypes == ("float32",)
+        np.testing.assert_array_equal(file.read(1), given.read(1))
+
+
 # -- Options of several values, and what messages do to paths ------------------------------------------------
 
 

@@ -97,7 +97,8 @@ def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]
         raise PredictionError(
             f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "
             f"integers of {values.dtype}: without nodata, pixels outside the image could not be masked. Fix: "
-            f"name a value that does not occur, ds[{name!r}].attrs['_FillValue'] = {spare_values(values.dtype)[0]}."
+            f"name a value that does not occur, ds[{name!r}].attrs['_FillValue'] = "
+            f"{spare_values(values.dtype)[0]}."
         )
     return values.astype(np.float64)
 

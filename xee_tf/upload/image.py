@@ -6,6 +6,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from numbers import Integral
 from typing import Any
 
 import dask.array as da
@@ -118,8 +119,10 @@ def upload_image(
     ...     file.read(1)[::3, ::3].tolist(), file.crs.to_string(), file.descriptions
     ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
     """
-    if nodata is not None and not is_number(nodata):
-        raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
+    if nodata is not None:
+        if not is_number(nodata):
+            raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
+        nodata = int(nodata) if isinstance(nodata, Integral) else float(nodata)
     location = Location.of(destination, storage_options)
     write = _format_of(location)
     _require_free(location, if_exists, folder=write is _write_zarr)
