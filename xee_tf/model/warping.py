@@ -174,16 +174,23 @@ class _Warp:
 
         fill = values.dtype.type(self.fill)
         lead, shape = values.shape[:-2], values.shape[-2:]
-        if (
-            self.resampling == "nearest"
-        ):  # the pixels' numbers are warped, so that values of any type stay exact
+        result = np.empty((*lead, *self.size.shape), values.dtype)
+        if self.resampling == "nearest":
+            # The pixels' numbers are warped, so that values of any type stay exact.
             count = math.prod(shape)
             numbers = np.arange(count, dtype=np.float32 if count <= _EXACT else np.float64).reshape(shape)
-            found = warped(numbers, -1).astype(np.intp)
-            flat = values.reshape(*lead, count)
-            return np.where(found < 0, fill, flat[..., found])
+            everywhere = None
+            for step in np.ndindex(*lead):
+                plane = values[step]
+                masked = (plane == fill) | (plane != plane)
+                if masked.any():  # GDAL must know, because it prefers a pixel that is not masked by a hair
+                    found = warped(np.where(masked, -1, numbers), -1).astype(np.intp)
+                else:
+                    everywhere = warped(numbers, -1).astype(np.intp) if everywhere is None else everywhere
+                    found = everywhere
+                result[step] = np.where(found < 0, fill, plane.reshape(-1)[found])
+            return result
         dtype = np.dtype(_FLOATS.get(values.dtype.str[1:], "f8"))
-        result = np.empty((*lead, *self.size.shape), values.dtype)
         for step in np.ndindex(*lead):
             # GDAL takes what differs from nodata by the rounding of a float32 for nodata, but not for NaN.
             plain = np.where(values[step] == fill, math.nan, values[step].astype(dtype))
