@@ -119,10 +119,7 @@ def upload_image(
     ...     file.read(1)[::3, ::3].tolist(), file.crs.to_string(), file.descriptions
     ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
     """
-    if nodata is not None:
-        if not is_number(nodata):
-            raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
-        nodata = int(nodata) if isinstance(nodata, Integral) else float(nodata)
+    nodata = None if nodata is None else _number(nodata)
     location = Location.of(destination, storage_options)
     write = _format_of(location)
     _require_free(location, if_exists, folder=write is _write_zarr)
@@ -181,6 +178,13 @@ def _convert(
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
     arrays = dask_arrays(reader, False, {})
     return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
+
+
+def _number(nodata: Any) -> int | float:
+    """Nodata as a number of Python."""
+    if not is_number(nodata):
+        raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
+    return int(nodata) if isinstance(nodata, Integral) else float(nodata)
 
 
 def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
