@@ -6,10 +6,11 @@ lengths of the lists in the first record, as far as that goes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
@@ -31,6 +32,7 @@ __all__ = [
     "fitting_fill",
     "infer_content",
     "read_order",
+    "with_depths",
 ]
 
 _LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
@@ -84,7 +86,7 @@ def content_of(
     """
     features = {feature.name: feature for feature in order.features}
     depths = _depths(manifest.bands)
-    if not depths.keys() <= features.keys():
+    if depths.keys() != features.keys():  # one that the manifest lacks would be left out without a word
         return None
     margin = Size(x=0, y=0)
     series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
@@ -163,8 +165,7 @@ def infer_content(
             return infer_content(order, patch, steps=steps, kernel=kernel, depths=depths, pixels=pixels)
         except (OptionError, RecordError):
             order = choose_features(order, names)
-    given = dict(depths or {})
-    check_depths(given, order)
+    given = check_depths(depths, [feature.name for feature in order.features])
     features = order.features
     if isinstance(order, SequenceLayout):
         found = {feature.name: feature.size for feature in order.context}
@@ -267,16 +268,59 @@ def _depths(bands: Sequence[BandDimensions]) -> dict[str, int]:
     return depths
 
 
-def check_depths(given: Mapping[str, int], order: RecordOrder) -> None:
-    """Refuse depths of bands that are not read, and those that are not whole numbers above 0."""
-    names = [feature.name for feature in order.features]
+def check_depths(given: Any, names: Collection[str]) -> dict[str, int]:
+    """The depths of bands that a user gives.
+
+    Raises
+    ------
+    OptionError
+        If they are not a mapping, of a band that is not read, or not whole numbers above 0.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise OptionError(f"tensor_depths must be a mapping such as {{'ndvi': 3}}; got {given!r}.")
     for name, depth in given.items():
         if name not in names:
             raise OptionError(
-                f"tensor_depths has {name!r}, which is not a band that is read; those are {names}."
+                f"tensor_depths has {name!r}, which is not a band that is read; those are {list(names)}."
             )
-        if depth != int(depth) or depth < 1:
+        number = not isinstance(depth, bool | np.bool_) and isinstance(depth, int | float | np.number)
+        if not number or not 1 <= depth < 2**62 or depth != int(depth):
             raise OptionError(f"The tensor depth of {name!r} must be a whole number above 0; got {depth!r}.")
+    return {name: int(depth) for name, depth in given.items()}
+
+
+def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManifest:
+    """A manifest in which the depths that a user gives replace those of their bands.
+
+    A band whose depth is that of the manifest keeps its dimensions; so do all other bands.
+
+    Raises
+    ------
+    OptionError
+        If a band of a collapsed export gets another depth: the bands behind it would be elsewhere.
+    """
+    features = [band.feature for band in manifest.bands]
+    bands = []
+    for band in manifest.bands:
+        depth = given.get(band.name)
+        if depth is None or (depth == band.depth and band.dims):
+            bands.append(band)
+            continue
+        if features.count(band.feature) > 1:
+            if depth != band.depth:
+                raise OptionError(
+                    f"Band {band.name!r} has {band.depth} values per pixel, not {depth} as tensor_depths says: "
+                    "it is one of several bands that were collapsed. Leave it out."
+                )
+            bands.append(band)
+            continue
+        bands.append(replace(band, dims=("depth",), shape=(depth,)))
+    bands = list(distinct_dims(bands))
+    dims = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
+    coords = {dim: values for dim, values in manifest.coords.items() if dims.get(dim) == len(values)}
+    return replace(manifest, bands=tuple(bands), coords=coords)
 
 
 def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:

@@ -18,11 +18,13 @@ from xee_tf.reading.access import Shard, read_records
 from xee_tf.reading.content import (
     Content,
     RecordOrder,
+    check_depths,
     choose_bands,
     choose_features,
     content_of,
     infer_content,
     read_order,
+    with_depths,
 )
 from xee_tf.reading.described import describe_export, manifest_name, match_shards
 from xee_tf.reading.find import Exported, check_order, find_records
@@ -252,11 +254,20 @@ def _content(
         the manifest tells.
     """
     names = [feature.name for feature in order.features]
-    if manifest is not None and depths is None:
+    if manifest is not None:
         content = content_of(order, manifest, patch, kernel)
+        if depths and content is not None:
+            given = check_depths(depths, [band.name for band in manifest.bands])
+            content = content_of(order, with_depths(manifest, given), patch, kernel)
+            if content is None:
+                known = {band.name: band.depth for band in manifest.bands if band.name in given}
+                raise RecordError(
+                    f"tensor_depths={given} does not go with the records, which have the depths {known} of "
+                    f"{beside or 'the manifest'}. Leave it out."
+                )
         if content is not None:
             return content, None
-        if beside is not None:
+        if beside is not None and not depths:
             raise RecordError(
                 f"it holds {names}, which does not go with {beside}. The shards may be of another export; "
                 "if not, remove that file, or give the depths of bands with tensor_depths={band: depth}."

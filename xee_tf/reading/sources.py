@@ -241,8 +241,7 @@ def _open_files(
     layout = features.layout
     names = choose_bands([feature.name for feature in layout.features], bands)
     wanted = choose_features(layout, names)
-    depths = dict(depths or {})
-    check_depths(depths, layout)
+    depths = check_depths(depths, [feature.name for feature in layout.features])
     try:
         if patch_dimensions is not None:
             patch = _size(patch_dimensions, "patch_dimensions")
