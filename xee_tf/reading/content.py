@@ -35,6 +35,7 @@ __all__ = [
     "with_depths",
 ]
 
+_PIXEL = Size(x=1, y=1)
 _LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
 
 RecordOrder = RecordLayout | SequenceLayout
@@ -70,7 +71,11 @@ class Content:
 
 
 def content_of(
-    order: RecordOrder, manifest: ImageManifest, patch: Size, kernel: Size | None = None
+    order: RecordOrder,
+    manifest: ImageManifest,
+    patch: Size,
+    kernel: Size | None = None,
+    steps: Mapping[str, int] | None = None,
 ) -> Content | None:
     """What records hold by their manifest; None where they cannot be those that it describes.
 
@@ -83,20 +88,28 @@ def content_of(
         Pixels of a patch without its margin.
     kernel : Size, optional
         What the user says.
+    steps : mapping from feature to int, optional
+        Steps of the series in the first record.
     """
     features = {feature.name: feature for feature in order.features}
     depths = _depths(manifest.bands)
     if depths.keys() != features.keys():  # one that the manifest lacks would be left out without a word
         return None
     margin = Size(x=0, y=0)
+    found = steps or {}
     series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
     for band in manifest.bands:  # a series without a step does not tell its kind
-        if band.kind and band.feature not in series and band.kind != features[band.feature].kind:
+        silent = band.feature in series and not found.get(band.feature)
+        if band.kind and not silent and band.kind != features[band.feature].kind:
             return None
     if manifest.record == "SequenceExample":
         per_patch = patch.pixels
-        if any(features[name].size != (1 if name in series else depths[name]) for name in depths):
+        if series != _series(manifest.bands) or manifest.kernel not in (None, _PIXEL):
             return None
+        for name, depth in depths.items():
+            count = found.get(name, depth) if name in series else depth
+            if features[name].size != 1 or count > depth or (count < depth and not manifest.ragged):
+                return None
     else:
         per_patch = 1
         if isinstance(order, SequenceLayout):
@@ -266,6 +279,12 @@ def _depths(bands: Sequence[BandDimensions]) -> dict[str, int]:
     for band in bands:
         depths[band.feature] = max(depths.get(band.feature, 0), band.first + band.depth)
     return depths
+
+
+def _series(bands: Sequence[BandDimensions]) -> set[str]:
+    """The features that are series of steps in SequenceExamples; others are single values."""
+    depths = _depths(bands)
+    return {band.feature for band in bands if band.dims or depths[band.feature] > 1}
 
 
 def check_depths(given: Any, names: Collection[str]) -> dict[str, int]:

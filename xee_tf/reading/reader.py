@@ -255,10 +255,10 @@ def _content(
     """
     names = [feature.name for feature in order.features]
     if manifest is not None:
-        content = content_of(order, manifest, patch, kernel)
+        content = content_of(order, manifest, patch, kernel, steps)
         if depths and content is not None:
             given = check_depths(depths, [band.name for band in manifest.bands])
-            content = content_of(order, with_depths(manifest, given), patch, kernel)
+            content = content_of(order, with_depths(manifest, given), patch, kernel, steps)
             if content is None:
                 known = {band.name: band.depth for band in manifest.bands if band.name in given}
                 raise RecordError(

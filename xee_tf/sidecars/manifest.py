@@ -16,13 +16,14 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from crc32c import crc32c
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records.example import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
-from xee_tf.storage import Location
+from xee_tf.storage import Location, is_refused
 
 __all__ = [
     "ImageManifest",
@@ -30,6 +31,7 @@ __all__ = [
     "ManifestShard",
     "TableColumn",
     "TableManifest",
+    "is_unchanged",
     "parse_dimensions",
     "parse_manifest",
     "read_manifest",
@@ -38,6 +40,8 @@ __all__ = [
 _VERSION = "1.0"  # readers refuse a larger first number and ignore keys that they do not know
 _LARGEST = 1 << 30  # bytes of a manifest
 _MOST = 1 << 62  # of any count
+_CHECKSUM = "crc32c"
+"""The key of a manifest with the CRC-32C of all others, whatever blanks are between them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,11 +192,12 @@ class ImageManifest:
             "options": dict(self.options),
             "shards": [shard._document() for shard in self.shards],
         }
-        return _render(document)
+        return _signed(document)
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
         bands = tuple(_band_of(band) for band in document["bands"])
+        _check_places(bands)
         lengths = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
         coords = {}
         for dim, coordinate in document.get("coords", {}).items():
@@ -267,7 +272,7 @@ class TableManifest:
             ],
             "shards": [shard._document() for shard in self.shards],
         }
-        return _render(document)
+        return _signed(document)
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> TableManifest:
@@ -340,6 +345,16 @@ def read_manifest(location: Location) -> Manifest | None:
     return None if text is None else parse_manifest(text, str(location))
 
 
+def is_unchanged(location: Location) -> bool:
+    """Whether a manifest is as it was written; True where it has no checksum."""
+    try:
+        document = json.loads(_read(location) or "{}")
+        checksum = document.pop(_CHECKSUM, None)
+        return checksum is None or bool(checksum == _checksum(document))
+    except (ManifestError, ValueError, AttributeError, RecursionError):
+        return False
+
+
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
     """Read ``<prefix>-dimensions.json``, which version 0.1.0 wrote beside array bands.
 
@@ -373,9 +388,7 @@ def _read(location: Location) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except Exception as error:
-        # Where a store may not be listed, a missing file looks like a forbidden one.
-        forbidden = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403, 410)
-        if location.is_local or not forbidden:
+        if location.is_local or not is_refused(error):
             raise
         return None
     if len(data) > _LARGEST:
@@ -388,6 +401,15 @@ def _read(location: Location) -> str | None:
 
 def _head(kind: str, version: str) -> dict[str, Any]:
     return {"format": f"xee_tf {kind}", "formatVersion": _VERSION, "version": version}
+
+
+def _signed(document: dict[str, Any]) -> str:
+    """The JSON of a manifest, with a checksum of its content as the last key."""
+    return _render({**document, _CHECKSUM: _checksum(document)})
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    return f"{crc32c(_json(document).encode()):08x}"
 
 
 def _render(document: Mapping[str, Any]) -> str:
@@ -450,6 +472,22 @@ def _band_of(document: Mapping[str, Any]) -> BandDimensions:
     )
 
 
+def _check_places(bands: Sequence[BandDimensions]) -> None:
+    """Refuse bands that do not fill their features, one after the other."""
+    if not bands:
+        raise ValueError("there is no band")
+    if len({band.name for band in bands}) < len(bands):
+        raise ValueError(f"two bands of {[band.name for band in bands]} have one name")
+    ends: dict[str, int] = {}
+    for band in sorted(bands, key=lambda band: band.first):
+        if band.first != ends.get(band.feature, 0):
+            raise ValueError(
+                f"the band {band.name!r} begins at {band.first} of {band.feature!r}, but "
+                f"{ends.get(band.feature, 0)} is free"
+            )
+        ends[band.feature] = band.first + band.depth
+
+
 def _grid_document(grid: PatchGrid) -> dict[str, Any]:
     return {
         "crs": grid.crs,
@@ -468,7 +506,7 @@ def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
     if len(affine) != 6 or not all(map(math.isfinite, affine)):
         raise ValueError("the affine of the grid must be six finite numbers")
     crs = document["crs"]
-    return PatchGrid(
+    grid = PatchGrid(
         shape=_size(document["shape"], "the shape of the grid"),
         patch=_size(document["patch"], "the patch of the grid"),
         margin=PatchGrid.margin_of(kernel or Size(x=1, y=1)),
@@ -477,6 +515,10 @@ def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
         edge=document.get("edge", "drop"),
         origin=_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
     )
+    for name, right in (("columns", grid.columns), ("rows", grid.rows)):
+        if document.get(name, right) != right:
+            raise ValueError(f"the grid has {right} {name}, not {document[name]}")
+    return grid
 
 
 def _size(value: Any, what: str, least: int = 1) -> Size:
