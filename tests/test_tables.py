@@ -513,7 +513,7 @@ def test_reading_is_refused_clearly(tmp_path):
     with pytest.raises(MissingShardError, match=r"nowhere or .*nowhere.tfrecord.gz"):
         open_table(tmp_path / "nowhere")
     write_plainly(tmp_path / "latin.tfrecord.gz", [{"n": b"abc"}, {"n": b"\xe9t\xe9"}])
-    with pytest.raises(RecordError, match=r"latin.tfrecord.gz: record 1: feature 'n' .*no utf-8"):
+    with pytest.raises(RecordError, match=r"latin.tfrecord.gz: record 1: feature 'n' .*not utf-8"):
         open_table(tmp_path / "latin")
     assert open_table(tmp_path / "latin", encoding="latin-1")["n"].tolist() == ["abc", "été"]
     write_plainly(tmp_path / "empty.tfrecord.gz", [])

@@ -150,7 +150,7 @@ class Location:
     def parent(self) -> Location:
         """The folder that holds it."""
         head, slash, _ = self._link[0].rpartition("/")
-        return self._with_path(f"{head}//" if head.endswith(":/") else head or slash or ".")
+        return self._with_path(f"{head}/" if head.endswith(":/") else head or slash or ".")
 
     @property
     def is_root(self) -> bool:
@@ -408,10 +408,12 @@ class Location:
 def is_refused(error: Exception) -> bool:
     """Whether a server says that a file is not there, or not for everybody, in one of the usual ways.
 
-    Where a store may not be listed, a missing file looks like a forbidden one; web servers answer with any
-    status.
+    Where a store may not be listed, a missing file looks like a forbidden one; simple web servers fail. What
+    may pass (too many requests, a gateway) is no such answer.
     """
-    return isinstance(error, PermissionError | FileNotFoundError) or getattr(error, "status", 0) >= 400
+    status = getattr(error, "status", None)
+    refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)
+    return refused or isinstance(error, PermissionError | FileNotFoundError)
 
 
 def check_if_exists(if_exists: str) -> None:

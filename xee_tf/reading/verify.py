@@ -22,7 +22,7 @@ from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
 from xee_tf.records.decoding import count_right, verify_block
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
-from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_unchanged, read_manifest
+from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_edited, read_manifest
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
     RECORDS,
@@ -178,7 +178,7 @@ def _check(location: Location) -> Verification:
     manifest = None
     try:
         manifest = read_manifest(side)
-        if not is_unchanged(side):
+        if is_edited(side):
             problems.append(f"{side} was changed since the export: its own checksum does not match.")
     except MixerError as error:
         problems.append(str(error))

@@ -6,23 +6,22 @@ infer nothing, and `xee_tf.verify` checks every byte. Other programs can ignore 
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
-from crc32c import crc32c
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records.example import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
+from xee_tf.sidecars.packing import MOST, is_unchanged, pack, read_count, read_size, read_text, render, unpack
 from xee_tf.storage import Location, is_refused
 
 __all__ = [
@@ -31,7 +30,7 @@ __all__ = [
     "ManifestShard",
     "TableColumn",
     "TableManifest",
-    "is_unchanged",
+    "is_edited",
     "parse_dimensions",
     "parse_manifest",
     "read_manifest",
@@ -39,9 +38,6 @@ __all__ = [
 
 _VERSION = "1.0"  # readers refuse a larger first number and ignore keys that they do not know
 _LARGEST = 1 << 30  # bytes of a manifest
-_MOST = 1 << 62  # of any count
-_CHECKSUM = "crc32c"
-"""The key of a manifest with the CRC-32C of all others, whatever blanks are between them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,27 +80,27 @@ class ManifestShard:
             "records": self.records,
             "bytes": self.bytes,
             "crc32c": f"{self.crc32c:08x}",
-            "runRecords": _pack(self.run_records, "<u4"),
-            "runCrcs": _pack(self.run_crcs, "<u4"),
+            "runRecords": pack(self.run_records, "<u4"),
+            "runCrcs": pack(self.run_crcs, "<u4"),
         }
         if self.patches is not None:
-            document["patches"] = _pack(self.patches, "<i8")
+            document["patches"] = pack(self.patches, "<i8")
         return document
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ManifestShard:
-        name = _text(document["name"], "the name of a shard")
+        name = read_text(document["name"], "the name of a shard")
         if "/" in name or "\\" in name:
             raise ValueError(f"the name of a shard is {name!r}, which has a folder")
         crc = document["crc32c"]
         shard = cls(
             name,
-            _count(document["records"], f"records of {name}"),
-            _count(document["bytes"], f"bytes of {name}"),
-            int(_text(crc, f"crc32c of {name}"), 16),
-            _unpack(document.get("runRecords", ""), "<u4"),
-            _unpack(document.get("runCrcs", ""), "<u4"),
-            _unpack(document["patches"], "<i8") if "patches" in document else None,
+            read_count(document["records"], f"records of {name}"),
+            read_count(document["bytes"], f"bytes of {name}"),
+            int(read_text(crc, f"crc32c of {name}"), 16),
+            unpack(document.get("runRecords", ""), "<u4"),
+            unpack(document.get("runCrcs", ""), "<u4"),
+            unpack(document["patches"], "<i8") if "patches" in document else None,
         )
         if len(shard.run_records) != len(shard.run_crcs):
             raise ValueError(f"{name} has {len(shard.run_records)} runs but {len(shard.run_crcs)} checksums")
@@ -192,7 +188,7 @@ class ImageManifest:
             "options": dict(self.options),
             "shards": [shard._document() for shard in self.shards],
         }
-        return _signed(document)
+        return render(document)
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
@@ -205,7 +201,7 @@ class ImageManifest:
                 raise ValueError(f"the coordinate {dim!r} does not have the length of its dimension")
             coords[dim] = read_coordinate(coordinate)
         kernel, grid = document.get("kernel"), document.get("grid")
-        size = None if kernel is None else _size(kernel, "kernel")
+        size = None if kernel is None else read_size(kernel, "kernel")
         record = document["record"]
         if record not in get_args(Record):
             raise ValueError(f"the record is {record!r}")
@@ -272,7 +268,7 @@ class TableManifest:
             ],
             "shards": [shard._document() for shard in self.shards],
         }
-        return _signed(document)
+        return render(document)
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> TableManifest:
@@ -281,8 +277,8 @@ class TableManifest:
             kind = column["kind"]
             if kind not in get_args(Kind):
                 raise ValueError(f"a column is of the kind {kind!r}")
-            shape = tuple(_count(length, "the shape of a column") for length in column.get("shape", ()))
-            columns.append(TableColumn(_text(column["name"], "the name of a column"), kind, shape))
+            shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
+            columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
         shards = tuple(ManifestShard._of(shard) for shard in document.get("shards", ()))
         return cls(tuple(columns), shards, str(document.get("version", "")))
 
@@ -345,14 +341,12 @@ def read_manifest(location: Location) -> Manifest | None:
     return None if text is None else parse_manifest(text, str(location))
 
 
-def is_unchanged(location: Location) -> bool:
-    """Whether a manifest is as it was written; True where it has no checksum."""
+def is_edited(location: Location) -> bool:
+    """Whether a manifest is not as it was written, by its checksum; False where it has none."""
     try:
-        document = json.loads(_read(location) or "{}")
-        checksum = document.pop(_CHECKSUM, None)
-        return checksum is None or bool(checksum == _checksum(document))
-    except (ManifestError, ValueError, AttributeError, RecursionError):
-        return False
+        return not is_unchanged(json.loads(_read(location) or "{}"))
+    except (ManifestError, ValueError, TypeError, AttributeError, RecursionError):
+        return True
 
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
@@ -403,31 +397,6 @@ def _head(kind: str, version: str) -> dict[str, Any]:
     return {"format": f"xee_tf {kind}", "formatVersion": _VERSION, "version": version}
 
 
-def _signed(document: dict[str, Any]) -> str:
-    """The JSON of a manifest, with a checksum of its content as the last key."""
-    return _render({**document, _CHECKSUM: _checksum(document)})
-
-
-def _checksum(document: Mapping[str, Any]) -> str:
-    return f"{crc32c(_json(document).encode()):08x}"
-
-
-def _render(document: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a list of objects."""
-    lines = []
-    for key, value in document.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            items = ",\n".join(f"    {_json(item)}" for item in value)
-            lines.append(f"  {_json(key)}: [\n{items}\n  ]")
-        else:
-            lines.append(f"  {_json(key)}: {_json(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 def _band_document(band: BandDimensions) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": band.name,
@@ -447,24 +416,24 @@ def _band_document(band: BandDimensions) -> dict[str, Any]:
 
 
 def _band_of(document: Mapping[str, Any]) -> BandDimensions:
-    name = _text(document["name"], "the name of a band")
-    dims = tuple(_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
-    shape = tuple(_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
-    if len(dims) != len(shape) or math.prod(shape) > _MOST:
+    name = read_text(document["name"], "the name of a band")
+    dims = tuple(read_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
+    shape = tuple(read_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
+    if len(dims) != len(shape) or math.prod(shape) > MOST:
         raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
     facts: dict[str, Any] = {"nodata": tuple(read_number(number) for number in document.get("nodata", ()))}
     if "default" in document:
         facts["default"] = read_number(document["default"])
     for key in ("dtype", "units"):
         if key in document:
-            facts[key] = _text(document[key], f"{key} of {name!r}")
+            facts[key] = read_text(document[key], f"{key} of {name!r}")
     kind = document.get("kind")
     if kind not in (None, *get_args(Kind)):
         raise ValueError(f"the band {name!r} is of the kind {kind!r}")
     return BandDimensions(
         name,
-        _text(document["feature"], f"the feature of {name!r}"),
-        _count(document["first"], f"the first step of {name!r}"),
+        read_text(document["feature"], f"the feature of {name!r}"),
+        read_count(document["first"], f"the first step of {name!r}"),
         dims,
         shape,
         kind=kind,
@@ -507,45 +476,15 @@ def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
         raise ValueError("the affine of the grid must be six finite numbers")
     crs = document["crs"]
     grid = PatchGrid(
-        shape=_size(document["shape"], "the shape of the grid"),
-        patch=_size(document["patch"], "the patch of the grid"),
+        shape=read_size(document["shape"], "the shape of the grid"),
+        patch=read_size(document["patch"], "the patch of the grid"),
         margin=PatchGrid.margin_of(kernel or Size(x=1, y=1)),
         affine=Affine(*affine),
-        crs=None if crs is None else _text(crs, "the CRS of the grid"),
+        crs=None if crs is None else read_text(crs, "the CRS of the grid"),
         edge=document.get("edge", "drop"),
-        origin=_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
+        origin=read_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
     )
     for name, right in (("columns", grid.columns), ("rows", grid.rows)):
         if document.get(name, right) != right:
             raise ValueError(f"the grid has {right} {name}, not {document[name]}")
     return grid
-
-
-def _size(value: Any, what: str, least: int = 1) -> Size:
-    x, y = value
-    return Size(x=_count(x, what, least), y=_count(y, what, least))
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"{what} must be a text; got {shorten(repr(value))}")
-    return value
-
-
-def _count(value: Any, what: str, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
-        raise TypeError(f"{what} must be a whole number of at least {least}; got {shorten(repr(value))}")
-    return value
-
-
-def _pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
-    return base64.b64encode(np.asarray(values, dtype).tobytes()).decode()
-
-
-def _unpack(text: Any, dtype: str) -> npt.NDArray[Any]:
-    if not isinstance(text, str):
-        raise TypeError(f"a list of numbers must be base64; got {shorten(repr(text))}")
-    try:
-        return np.frombuffer(base64.b64decode(text, validate=True), dtype)
-    except ValueError as error:  # base64's errors are ValueErrors, too
-        raise ValueError(f"a list of numbers is not base64: {error}") from None

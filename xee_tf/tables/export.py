@@ -26,7 +26,7 @@ from xee_tf.options import Spelling, spelled
 from xee_tf.records.example import Encoded
 from xee_tf.records.framing import footers, run_crc
 from xee_tf.records.members import compress_member
-from xee_tf.sidecars import TableColumn, TableManifest
+from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.encode import encode_rows
@@ -345,11 +345,7 @@ def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence
         source.move(target)
     elif not (target.exists() and target.size() == written.bytes):
         raise DestinationError(f"The records have gone from {folder}; export again.")
-    described = TableManifest(
-        tuple(TableColumn(column.name, column.kind, column.shape) for column in columns),
-        (written.in_manifest(target.name, patches=False),),
-        __version__,
-    )
+    described = TableManifest(columns, (written.in_manifest(target.name, patches=False),), __version__)
     manifest.write_bytes(described.text().encode())
     with suppress(FileNotFoundError):
         folder.remove(recursive=True)
