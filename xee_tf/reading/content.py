@@ -31,6 +31,7 @@ __all__ = [
     "content_of",
     "fitting_fill",
     "infer_content",
+    "order_of",
     "read_order",
     "with_depths",
 ]
@@ -125,6 +126,27 @@ def content_of(
         else:
             margin = infer_margin(patch, stored, kernel=kernel, band=manifest.bands[0].name)
     return Content(manifest.bands, margin, per_patch, manifest.coords, manifest.default_value)
+
+
+def order_of(manifest: ImageManifest) -> RecordOrder | None:
+    """The features that records of an export would have, if there were any; None if its manifest lacks them."""
+    depths, kinds = _depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
+    if manifest.grid is None:
+        return None
+    pixels = 1 if manifest.record == "SequenceExample" else manifest.grid.stored.pixels
+    series = _series(manifest.bands) if manifest.record == "SequenceExample" else set()
+    features = []
+    for name, kind in kinds.items():
+        if kind is None:
+            return None
+        size = 1 if name in series else depths[name] * pixels
+        features.append(Feature(name, kind, size, {"float": "<f4", "bytes": "|u1", "int64": "<i8"}[kind]))
+    if not series:
+        return RecordLayout(tuple(features))
+    return SequenceLayout(
+        tuple(feature for feature in features if feature.name not in series),
+        tuple(feature for feature in features if feature.name in series),
+    )
 
 
 def infer_content(

@@ -63,9 +63,11 @@ class Side:
             If they differ in depth, or one holds strings or several values beside patches.
         """
         side = cls(tuple(source.band(name) for name in names), trim, dtype)
-        if not source.described and isinstance(source.layout, RecordLayout):
+        if not source.described:
             for feature in source.layout.features:
                 text = source.pixelwise or feature.name in source.labels
+                if isinstance(source.layout, SequenceLayout):
+                    text = feature in source.layout.context
                 if feature.name in names and feature.kind == "bytes" and text:
                     raise OptionError(
                         f"{feature.name!r} holds strings, which cannot be stacked with numbers: read it with "

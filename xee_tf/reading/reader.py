@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_text, read_crs
 from xee_tf.reading.access import Shard, read_records
@@ -23,6 +24,7 @@ from xee_tf.reading.content import (
     choose_features,
     content_of,
     infer_content,
+    order_of,
     read_order,
     with_depths,
 )
@@ -39,7 +41,7 @@ from xee_tf.storage import Location, PathLike
 
 __all__ = ["ImageReader", "Records", "open_reader"]
 
-Records = PathLike | Location | Sequence[PathLike | Location]
+Records = PathLike | Location | ExportResult | Sequence[PathLike | Location | ShardInfo]
 
 _DTYPES: dict[Kind, np.dtype[Any]] = {
     "float": np.dtype(np.float32),
@@ -150,16 +152,20 @@ def open_reader(
     if crs is not None:
         described = replace(described, crs=crs_text(read_crs(crs)))
     shards = open_shards(_locations(records, location, storage_options))
-    source, data = _first_record(shards, name, described)
     patch, total = described.patch, described.total_patches
     patches = manifest.patches if manifest is not None and records is None else None
     if patches is not None:
         total = len(patches)
     beside = manifest_name(location) if records is None else None
+    source, data = _first_record(shards)
+    planned = order_of(manifest) if manifest is not None and not total else None  # all patches were dropped
+    if data is None and planned is None:
+        raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
     with _in_first_record(source):
-        order, steps = read_order(data)
+        order, steps = (planned, {}) if data is None and planned is not None else read_order(data or b"")
         content, infer = _content(order, steps, patch, kernel, manifest, beside, tensor_depths, bands)
-    record_size = len(data) + FRAMING if order.exact else None
+    record_bytes = len(data or b"") + FRAMING
+    record_size = record_bytes if order.exact and data is not None else None
     if isinstance(order, SequenceLayout) and (infer is not None or manifest is None or manifest.ragged):
         record_size = None  # others may have fewer steps
     if patches is not None:  # the index counts the patches that were dropped, too
@@ -188,7 +194,7 @@ def open_reader(
         bands=chosen,
         layout=choose_features(order, list(dict.fromkeys(band.feature for band in chosen))),
         order=order,
-        record_bytes=len(data) + FRAMING,
+        record_bytes=record_bytes,
         verify=verify,
         per_patch=content.per_patch,
         coords={dim: content.coords[dim] for band in chosen for dim in band.dims if dim in content.coords},
@@ -208,9 +214,15 @@ def _locations(
 ) -> list[Location]:
     """The shards: those that the user names, or those beside the mixer."""
     if records is not None:
-        single = isinstance(records, (str, Location)) or hasattr(records, "__fspath__")
-        listed: Any = [records] if single else records
-        locations = [Location.of(record, storage_options) for record in listed]
+        listed: Any = records
+        if isinstance(records, ExportResult):
+            listed, storage_options = records.files, records.manifest.storage_options
+        elif isinstance(records, str) or not isinstance(records, Iterable):
+            listed = [records]
+        paths = [record.path if isinstance(record, ShardInfo) else record for record in listed]
+        locations = [Location.of(path, storage_options) for path in paths]
+        if not locations:
+            raise OptionError("records is empty: name the shards in order, or leave it out.")
         check_order(locations)
         return locations
     if mixer is None:
@@ -294,12 +306,13 @@ def _infer(
         raise
 
 
-def _first_record(shards: Sequence[Shard], mixer: str, described: Mixer) -> tuple[Shard, bytes]:
+def _first_record(shards: Sequence[Shard]) -> tuple[Shard, bytes | None]:
+    """The first shard that holds a record, and that record; None if none does."""
     for shard in shards:
         data = first_record(shard)
         if data is not None:
             return shard, data
-    raise MissingShardError(f"{mixer} announces {described.total_patches} patches; the shards hold none.")
+    return shards[0], None
 
 
 def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import (
@@ -19,7 +19,7 @@ from xee_tf.reading.content import (
     read_order,
 )
 from xee_tf.reading.features import find_features, find_margin, is_patch
-from xee_tf.reading.find import Exported, find_export, find_source
+from xee_tf.reading.find import Exported, find_export, find_sources
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
@@ -165,13 +165,15 @@ def open_sources(
         items = list(sources.values() if isinstance(sources, Mapping) else sources)
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
-    find = find_source if records is None else find_export
-    locations = [find(item, storage_options) for item in items]
+    if records is None:
+        locations = [found for item in items for found in find_sources(item, storage_options)]
+    else:
+        locations = [find_export(item, storage_options) for item in items]
     opened: list[Source] = []
     files: list[Location] = []
     for location in locations:
         if records is None and not is_image(location):
-            files += _matching(location)
+            files.append(location)
             continue
         if files:
             opened.append(_open_files(files, bands, patch_dimensions, kernel_size, tensor_depths))
@@ -206,15 +208,6 @@ def open_sources(
     if not opened:
         raise OptionError("There is nothing to read: name a mixer, TFRecord files, or a pattern of files.")
     return opened
-
-
-def _matching(location: Location) -> list[Location]:
-    if not location.is_pattern or location.exists():
-        return [location]
-    found = location.matching()
-    if not found:
-        raise MissingShardError(f"No file matches {location}.")
-    return found
 
 
 def _open_files(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from dask.utils import format_bytes
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys
-from xee_tf.reading.find import Exported, find_export, find_records, find_table, folder_exports
+from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
 from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
 from xee_tf.records.decoding import count_right, verify_block
@@ -102,7 +102,9 @@ class Verification:
 
 
 def verify(
-    export: Exported | TableResult, *, storage_options: Mapping[str, Any] | None = None
+    export: Exported | TableResult | Collection[Exported | TableResult],
+    *,
+    storage_options: Mapping[str, Any] | None = None
 ) -> Verification:
     """Check that the files of an export are complete and unchanged since the export.
 
@@ -113,8 +115,8 @@ def verify(
     Parameters
     ----------
     export : str, path-like, ExportResult or TableResult
-        A mixer, manifest or table; the prefix of an export; a folder with any number of exports; or
-        what an export returned. Local, or any URL that fsspec knows.
+        A mixer, manifest or table; the prefix of an export; a folder with any number of exports; what an
+        export returned; or several of them, as `split_dim` returns them. Local, or any URL that fsspec knows.
     storage_options : mapping, optional
         Handed to fsspec.
 
@@ -151,23 +153,24 @@ def verify(
     )
 
 
-def _locations(source: Exported | TableResult, storage_options: Mapping[str, Any] | None) -> list[Location]:
+def _locations(source: Any, storage_options: Mapping[str, Any] | None) -> list[Location]:
     """The mixers, image manifests and tables that are named."""
     if isinstance(source, TableResult):
         return [find_table(source, storage_options)]
     if isinstance(source, ExportResult):
         return [find_export(source)]
+    if isinstance(source, Collection) and not isinstance(source, str):
+        many = source.values() if isinstance(source, Mapping) else source
+        return [location for each in many for location in _locations(each, storage_options)]
     location = Location.of(source, storage_options)
     if is_image(location):
         return [find_export(location)]
     if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
         return [find_table(location)]
-    found = folder_exports(location)
-    for find in (find_export, find_table):  # the images and tables of one prefix
-        with suppress(MissingShardError, OptionError):
-            found.append(find(location))
-    unique = {each.url: each for each in found}
-    return list(unique.values()) or [find_export(location)]
+    found = [*folder_exports(location), *beside(location)]
+    if not found and location.is_folder():
+        found = [find_table(location)]
+    return found or [find_export(location)]
 
 
 def _check(location: Location) -> Verification:
