@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.reading.access import check_first_runs
 from xee_tf.reading.content import (
     RecordOrder,
     check_depths,
@@ -26,7 +26,7 @@ from xee_tf.records.example import RecordLayout
 from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example
-from xee_tf.sidecars import BandDimensions, distinct_dims
+from xee_tf.sidecars import BandDimensions, Mixer, distinct_dims
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
@@ -159,20 +159,26 @@ def open_sources(
         If the files are not whole.
     """
     items: list[Any]
-    if isinstance(sources, (str, os.PathLike, Location, ExportResult, TableResult)):
-        items = [sources]
+    if isinstance(sources, Mapping):
+        items = list(sources.values())
+    elif isinstance(sources, Collection) and not isinstance(sources, str):
+        items = list(sources)
     else:
-        items = list(sources.values() if isinstance(sources, Mapping) else sources)
+        items = [sources]
+    if records is None and any(isinstance(item, Mixer) for item in items):
+        raise OptionError("A Mixer does not know where its shards are: name its file, or give records=[...].")
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
     if records is None:
         locations = [found for item in items for found in find_sources(item, storage_options)]
     else:
-        locations = [find_export(item, storage_options) for item in items]
+        locations = [
+            item if isinstance(item, Mixer) else find_export(item, storage_options) for item in items
+        ]
     opened: list[Source] = []
     files: list[Location] = []
     for location in locations:
-        if records is None and not is_image(location):
+        if records is None and not isinstance(location, Mixer) and not is_image(location):
             files.append(location)
             continue
         if files:
@@ -188,6 +194,8 @@ def open_sources(
             bands=bands,
             storage_options=storage_options,
         )
+        if records is None:
+            check_first_runs(reader.shards)
         patches = reader.per_patch == 1 and isinstance(reader.layout, RecordLayout)
         opened.append(
             Source(

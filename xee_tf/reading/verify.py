@@ -22,6 +22,7 @@ from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
 from xee_tf.records.decoding import count_right, verify_block
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
+from xee_tf.records.members import HEAD_BYTES, read_index
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_edited, read_manifest
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
@@ -160,6 +161,8 @@ def _locations(source: Any, storage_options: Mapping[str, Any] | None) -> list[L
     if isinstance(source, ExportResult):
         return [find_export(source)]
     if isinstance(source, Collection) and not isinstance(source, str):
+        if not source:
+            raise OptionError("There is nothing to check: name an export.")
         many = source.values() if isinstance(source, Mapping) else source
         return [location for each in many for location in _locations(each, storage_options)]
     location = Location.of(source, storage_options)
@@ -275,6 +278,8 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
     if known is None:
         return _File(records, raw.size, tuple(problems))
     same_kind = known.same_kind(location)
+    if same_kind and raw.size != known.bytes and not problems and _compressed_anew(location):
+        same_kind = False
     if same_kind and raw.size != known.bytes:
         problems.insert(0, f"{location} has {raw.size} bytes, but the manifest describes {known.bytes}.")
     elif same_kind and raw.crc != known.crc32c:
@@ -288,6 +293,12 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
             "of another export, or was changed."
         )
     return _File(records, raw.size, tuple(problems))
+
+
+def _compressed_anew(location: Location) -> bool:
+    """Whether another program compressed a file: then its bytes tell nothing, but its records do."""
+    head = location.read_bytes(0, HEAD_BYTES)
+    return head.startswith(GZIP) and read_index(head) is None
 
 
 def _wrong_run(found: Sequence[npt.NDArray[np.uint8]], known: ManifestShard) -> tuple[int, int] | None:
