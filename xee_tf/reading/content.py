@@ -6,7 +6,7 @@ lengths of the lists in the first record, as far as that goes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -284,6 +284,8 @@ def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> li
     """
     if wanted is None:
         return list(known)
+    if not isinstance(wanted, Iterable):
+        raise OptionError(f"bands must be names of bands, such as ['B4', 'B3']; got {wanted!r}.")
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     listed = ", ".join(map(repr, known))
     for name in names:

@@ -6,8 +6,10 @@ threads. Python only says what to do. TensorFlow itself is imported when a funct
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.reading.parsing import SequenceSpec, Side, batch_parser, record_spec
@@ -168,8 +170,11 @@ def tf_dataset(
         ("shuffle", shuffle, 0),
         ("repeat", repeat, 0),
     ):
-        if number < least:
-            raise OptionError(f"{name} must be at least {least}; got {number!r}.")
+        _check_number(name, number, least)
+    _check_choice("drop_remainder", drop_remainder, (False, True))
+    if seed is not None:
+        _check_number("seed", seed, -(2**63))
+    target_dtype = _number_type(target_dtype)
 
     sources = open_sources(
         files_or_mixer,
@@ -338,7 +343,30 @@ def _mix(tensors: Any, seed: Any) -> Any:
     return tuple(tf.gather(tensor, order) for tensor in tensors)
 
 
+def _check_number(name: str, number: Any, least: int) -> None:
+    if isinstance(number, bool | np.bool_) and least == 0:  # shuffle and repeat are switches, too
+        return
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    if not whole or number < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}; got {number!r}.")
+
+
+def _number_type(dtype: Any) -> Any:
+    """A dtype of numbers, as TensorFlow has it."""
+    import tensorflow as tf
+
+    try:
+        found = tf.as_dtype(dtype)
+    except (TypeError, ValueError):
+        found = tf.string
+    if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
+        raise OptionError(f"target_dtype must be a type of numbers, such as 'float32'; got {dtype!r}.")
+    return found
+
+
 def _names(option: str, names: str | Sequence[str] | None) -> list[str]:
+    if not (names is None or isinstance(names, Iterable)):
+        raise OptionError(f"{option} must be names of bands, such as ['B4', 'B3']; got {names!r}.")
     listed = [] if names is None else [names] if isinstance(names, str) else list(names)
     if option == "inputs" and not listed:
         raise OptionError("inputs is empty: name at least one band.")

@@ -22,13 +22,7 @@ __all__ = [
     "differing_keys",
     "manifest_name",
     "match_shards",
-    "open_mixer",
 ]
-
-
-def open_mixer(source: Exported | Mixer, storage_options: Mapping[str, Any] | None = None) -> Mixer:
-    """The mixer of an export, whatever a user names it by; see `find_export`."""
-    return describe_export(source, False, storage_options)[1]
 
 
 def describe_export(

@@ -387,4 +387,4 @@ def _missing(numbers: Sequence[int], of: str = "") -> str:
     shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
     if len(numbers) == 1:
         return f"Shard {shown}{of} is missing"
-    return f"Shards {shown}{of} ({len(numbers)} in all) are missing"
+    return f"Shards {shown} ({len(numbers)} in all){of} are missing"

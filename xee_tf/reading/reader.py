@@ -171,6 +171,10 @@ def open_reader(
     if patches is not None:  # the index counts the patches that were dropped, too
         shards = [replace(shard, announced=None) for shard in shards]
     counted = number_shards(shards, record_size, total * content.per_patch)
+    if manifest is not None and manifest.patches is not None and patches is None:
+        held, kept = sum(shard.records for shard in counted), len(manifest.patches)
+        if held in (kept, kept * patch.pixels) and held not in (total, total * patch.pixels):
+            patches, total = manifest.patches, kept  # predictions of the patches that were written
     if infer is not None and isinstance(order, RecordLayout) and patch.pixels > 1:
         # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
         pixels = content.per_patch == 1
