@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import fsspec
 from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, RecordError, shorten
+from xee_tf.options import IfExists, one_of
 
-__all__ = ["Location", "PathLike", "check_if_exists", "is_refused"]
+__all__ = ["Location", "PathLike", "is_refused"]
 
 PathLike = str | os.PathLike[str]
 
@@ -323,7 +324,7 @@ class Location:
         OptionError
             If `if_exists` is neither "error" nor "overwrite".
         """
-        check_if_exists(if_exists)
+        one_of("if_exists", if_exists, get_args(IfExists))
         self.require_key()
         if not folder and self.is_folder():
             raise DestinationExistsError(
@@ -414,9 +415,3 @@ def is_refused(error: Exception) -> bool:
     status = getattr(error, "status", None)
     refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)
     return refused or isinstance(error, PermissionError | FileNotFoundError)
-
-
-def check_if_exists(if_exists: str) -> None:
-    """Raise `OptionError` if the value is neither "error" nor "overwrite"."""
-    if if_exists not in ("error", "overwrite"):
-        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")

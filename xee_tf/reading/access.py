@@ -168,7 +168,6 @@ def check_first_runs(shards: Sequence[Shard]) -> None:
         If the records are not those that the manifest describes.
     """
 
-
     def check(shard: Shard) -> None:
         if shard.run_starts is not None and len(shard.run_starts) > 1 and shard.access != "members":
             for _ in check_runs(shard, read_records(shard, 0, int(shard.run_starts[1]), share=False)):

@@ -12,7 +12,14 @@ from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordEr
 from xee_tf.geometry import PatchGrid
 from xee_tf.reading.access import Shard
 from xee_tf.reading.find import Exported, find_export
-from xee_tf.sidecars import ImageManifest, ManifestShard, Mixer, TableManifest, parse_dimensions, read_manifest
+from xee_tf.sidecars import (
+    ImageManifest,
+    ManifestShard,
+    Mixer,
+    TableManifest,
+    parse_dimensions,
+    read_manifest,
+)
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
 from xee_tf.storage import Location
 

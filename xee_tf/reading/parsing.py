@@ -11,7 +11,7 @@ import numpy as np
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
 from xee_tf.reading.sources import Source
-from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records.example import Feature
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.sidecars import BandDimensions
 

@@ -76,7 +76,6 @@ class Target:
         steps[masked] = np.nan
         return steps
 
-
     def _refuse_inexact(self, values: npt.NDArray[Any]) -> None:
         """Refuse integers that would become others as floats."""
         largest = 2.0**63  # is no int64, though the largest ones become it

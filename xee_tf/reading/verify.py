@@ -14,7 +14,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from dask.utils import format_bytes
 
-from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys
 from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
@@ -105,7 +105,7 @@ class Verification:
 def verify(
     export: Exported | TableResult | Collection[Exported | TableResult],
     *,
-    storage_options: Mapping[str, Any] | None = None
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
     """Check that the files of an export are complete and unchanged since the export.
 

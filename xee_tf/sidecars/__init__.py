@@ -4,7 +4,6 @@ from xee_tf.sidecars.dimensions import (
     BandDimensions,
     Record,
     distinct_dims,
-    label_steps,
     step_names,
 )
 from xee_tf.sidecars.manifest import (
@@ -32,7 +31,6 @@ __all__ = [
     "distinct_dims",
     "is_edited",
     "java_double",
-    "label_steps",
     "parse_dimensions",
     "parse_manifest",
     "read_manifest",
