@@ -424,6 +424,25 @@ def test_workers_that_start_elsewhere_write_where_the_caller_is(tmp_path):
     assert not list((tmp_path / "start").iterdir())
 
 
+@pytest.mark.parametrize("side_file", [False, True])
+def test_files_are_put_by_the_storage_and_refused_in_its_words(server, tmp_path, side_file):
+    for name in ("map.tif", "again.tif"):
+        (tmp_path / name).write_bytes(b"a map")
+    file = tmp_path / "map.tif"
+    there = Location.of("s3://bucket/maps/of-2024/map.tif", server)
+    there = there.with_suffix(".aux.xml") if side_file else there
+    there.put_file(file)
+    assert there.read_bytes() == b"a map"
+    assert file.exists()
+    with pytest.raises(DestinationError, match=r"Cannot write s3://no-such-bucket/map\.tif"):
+        Location.of("s3://no-such-bucket/map.tif", server).put_file(file)
+    Location.of(tmp_path / "deep" / "map.tif").put_file(file)
+    assert (tmp_path / "deep" / "map.tif").read_bytes() == b"a map"
+    (tmp_path / "file").touch()
+    with pytest.raises(DestinationError, match=r"Cannot write .*file/map\.tif"):
+        Location.of(tmp_path / "file" / "map.tif").put_file(tmp_path / "again.tif")
+
+
 def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
     result = image().tfexport(tmp_path / "s", **PATCHES)
     renamed = tmp_path / "georeference.json"

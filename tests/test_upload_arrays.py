@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.foreign import example, write_records
-from tests.rasters import raster
+from tests.rasters import random_band, raster
 from tests.strategies import sizes
 from xee_tf import Mixer, OptionError, RecordError, Size
 from xee_tf.upload.image import upload_image
@@ -486,3 +487,17 @@ def test_a_geotiff_has_room_for_so_many_bands(tmp_path):
     with pytest.raises(OptionError, match="holds 65535 bands, and these are 65536"):
         upload_image(tmp_path / "p", mixer, tmp_path / "folder" / "map.tif", **depths)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize("steps", [np.array([b"dry", b"r\xc3\xa9d"]), np.array(["dry", "réd"])])
+def test_coordinates_of_texts_and_bytes_in_zarr(tmp_path, steps):
+    values = random_band((2, 8, 8))
+    ds = raster({"template": values[0]}).drop_vars("template")
+    ds = ds.assign(a=(("season", "y", "x"), values)).assign_coords(season=steps)
+    result = ds.tfexport(tmp_path / "scene", patch_dimensions=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = upload_image(None, result.mixer, tmp_path / "map.zarr")
+    with xr.open_zarr(store.path, consolidated=False) as found:
+        assert found.season.values.tolist() == ["dry", "réd"]
+        np.testing.assert_array_equal(found.a, values)

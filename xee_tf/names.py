@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RASTER_NAMES",
+    "ZARR_METADATA",
     "check_columns",
     "check_geotiff",
     "check_key",
@@ -43,6 +44,9 @@ __all__ = [
 
 RASTER_NAMES = frozenset({"x", "y", "spatial_ref"})
 """Dimensions and coordinates of every raster that xee_tf reads back."""
+
+ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+"""Files that Zarr, of formats 3 and 2, keeps its metadata in."""
 
 _NAME_BYTES = 255  # of a file or folder, on every file system in use
 _LABEL_BYTES = 120  # of it for a label; the prefix and the endings of an export need the rest
@@ -176,7 +180,7 @@ def _not_in_zarr(name: Hashable) -> str:
             return f"{separator!r} separates groups"
     if name.startswith("__"):
         return "names that begin with '__' are reserved"
-    if name in ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"):
+    if name in ZARR_METADATA:
         return "Zarr keeps its metadata under that name"
     if not _is_utf8(name):
         return "it cannot be encoded as UTF-8"

@@ -297,6 +297,29 @@ class Location:
                 temporary.remove()
             raise
 
+    def put_file(self, file: PathLike) -> None:
+        """Put a file of this machine here: on a local disk it is moved, to an object store it is copied.
+
+        Raises
+        ------
+        DestinationError
+            If it cannot be written here.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     Location.of("memory://maps/a.tif").put_file(file.name)
+        >>> Location.of("memory://maps/a.tif").size()
+        0
+        """
+        if self.is_local:
+            Location(os.fspath(file)).move(self)
+            return
+        with self._writing():
+            self._make_parent()
+            self.fs.put_file(os.fspath(file), self.path)
+
     def move(self, target: Location) -> None:
         """Put this file in the place of `target`: a rename where the filesystem has one."""
         with target._writing():
@@ -349,7 +372,7 @@ class Location:
             self._require_bucket(self.bucket)
 
     def require_key(self) -> None:
-        """Raise `DestinationError` if this is a bucket as a whole: what is written has a name in it."""
+        """Raise `DestinationError` if this is a whole bucket: a name inside the bucket is needed."""
         if self.bucket is not None and self.is_root:
             scheme = self.url.partition("://")[0]
             raise DestinationError(

@@ -144,7 +144,7 @@ class TileWork:
                 answers = call(tiles)
             except PredictionError as error:
                 places = [(rows[row], columns[column]) for row, column in zip(*at, strict=True)]
-                raise self._located(error, places) from error
+                raise self._located(error, places, self._hint) from error
             for name, values in answers.items():
                 put(out[name], at, values)
         absent = None if masked is None else self._rescaled(masked, len(rows), len(columns))
@@ -190,8 +190,20 @@ class TileWork:
         )
         raise self._located(error, places)
 
-    def _located(self, error: PredictionError, tiles: Sequence[tuple[int, int]]) -> PredictionError:
-        """An error that also says which tiles it is about: their rows, columns and bounds."""
+    @property
+    def _hint(self) -> str:
+        """What may be the reason why a model refuses tiles."""
+        if not self.mapped:
+            return ""
+        return (
+            f" Each step of {' and '.join(map(repr, self.mapped))} is predicted by itself; a model that "
+            f"takes all of them together needs array_dims={self.mapped!r}."
+        )
+
+    def _located(
+        self, error: PredictionError, tiles: Sequence[tuple[int, int]], hint: str = ""
+    ) -> PredictionError:
+        """An error that also says which tiles it is about (their rows, columns and bounds), and a hint."""
         about = tiles if error.instances is None else tiles[error.instances.start : error.instances.stop]
         if not about:
             return error
@@ -199,12 +211,6 @@ class TileWork:
         corners = self.grid.corners(row * self.grid.columns + column)
         (left, right), (bottom, top) = ((min(side), max(side)) for side in zip(*corners, strict=True))
         which = "tile" if len(about) == 1 else f"first of {len(about)} tiles"
-        hint = (
-            f" Each step of {' and '.join(map(repr, self.mapped))} is predicted by itself; a model that "
-            f"takes all of them together needs array_dims={self.mapped!r}."
-            if self.mapped
-            else ""
-        )
         return PredictionError(
             f"{error} -- the {which} is that of row {row} and column {column}, bounds (left, bottom, right, "
             f"top) {left:.10g}, {bottom:.10g}, {right:.10g}, {top:.10g}.{hint}",

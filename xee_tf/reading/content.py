@@ -129,7 +129,7 @@ def content_of(
 
 
 def order_of(manifest: ImageManifest) -> RecordOrder | None:
-    """The features that records of an export would have, if there were any; None if its manifest lacks them."""
+    """The features of the records of an export without any; None where its manifest does not tell."""
     depths, kinds = _depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
     if manifest.grid is None:
         return None
@@ -354,8 +354,8 @@ def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManif
         if features.count(band.feature) > 1:
             if depth != band.depth:
                 raise OptionError(
-                    f"Band {band.name!r} has {band.depth} values per pixel, not {depth} as tensor_depths says: "
-                    "it is one of several bands that were collapsed. Leave it out."
+                    f"Band {band.name!r} has {band.depth} values per pixel, not {depth} as tensor_depths says, "
+                    "and is one of several bands that were collapsed. Leave it out."
                 )
             bands.append(band)
             continue

@@ -172,7 +172,7 @@ def tf_dataset(
         ("repeat", repeat, 0),
     ):
         _check_number(name, number, least)
-    _check_choice("drop_remainder", drop_remainder, (False, True))
+    one_of("drop_remainder", drop_remainder, (False, True))
     if seed is not None:
         _check_number("seed", seed, -(2**63))
     target_dtype = _number_type(target_dtype)

@@ -84,8 +84,8 @@ class Target:
         wrong |= np.where(wrong, 0, floats).astype(values.dtype) != values
         if wrong.any():
             raise RecordError(
-                f"Band {self.feature!r} holds {values[wrong][0]}, which {self.array.dtype} cannot hold exactly, "
-                "and default_value= makes floats of integers: leave it out, and mask the values that are "
+                f"Band {self.feature!r} holds {values[wrong][0]}, which {self.array.dtype} cannot hold: "
+                "default_value= makes floats of integers. Leave it out, and mask the values that are "
                 f"{self.masked:g} by other means."
             )
 

@@ -63,7 +63,7 @@ def export_prefix(
     path : str or path-like
     storage_options : mapping, optional
     suffix : str
-        An ending that is allowed nevertheless.
+        An ending that is also allowed.
     example : str
         A name for error messages.
 

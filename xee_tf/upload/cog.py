@@ -126,7 +126,7 @@ def write_cog(
                 )
                 _require_whole(cog)
         _put_side_file(cog, location)
-        _put(cog, location)
+        location.put_file(cog)
     finally:
         for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
             leftover.unlink(missing_ok=True)
@@ -191,13 +191,6 @@ def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> 
         raster.close()
 
 
-def _put(file: Path, location: Location) -> None:
-    if location.is_local:
-        Location(str(file)).move(location)
-    else:
-        location.fs.put_file(str(file), location.path)
-
-
 def _put_side_file(cog: Path, location: Location) -> None:
     """Put GDAL's ``.aux.xml`` beside the destination: a CRS for which GeoTIFF has no keys is only there.
 
@@ -206,7 +199,7 @@ def _put_side_file(cog: Path, location: Location) -> None:
     side = cog.with_name(f"{cog.name}.aux.xml")
     beside = location.with_suffix(".aux.xml")
     if side.exists():
-        _put(side, beside)
+        beside.put_file(side)
     elif beside.exists():
         beside.remove()
 

@@ -23,7 +23,7 @@ from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
-from xee_tf.stores import IMAGE, beside, replace_store, require_our_store
+from xee_tf.stores import IMAGE, beside, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
 
@@ -193,13 +193,10 @@ def _write_zarr(
     dataset = lazy_dataset(reader, "trim", {})
     for name, array in arrays.items():
         dataset[name].data = array
-    # Zarr's own specification has texts of any length, but none of a fixed one.
-    texts = [dim for dim, values in reader.coords.items() if values.dtype.kind == "U"]
-    dataset = dataset.assign_coords({dim: dataset[dim].astype(object) for dim in texts})
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    dataset.attrs[IMAGE] = 1  # the version of this layout
+    dataset = storable(dataset).assign_attrs({IMAGE: 1})  # the version of this layout
     target = beside(location, f".{uuid.uuid4().hex[:8]}.tmp")
     if not location.is_local and not location.exists():
         target = location  # nothing to keep, and objects are not renamed but copied
