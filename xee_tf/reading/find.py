@@ -270,9 +270,10 @@ def _in_folder(folder: Location) -> Location | None:
 
 def _existing(location: Location) -> Location:
     if not location.exists():
+        example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
         raise MissingShardError(
-            f"There is no export {location}: expected a mixer ({location}-{MIXER}), a folder with one, or "
-            "what an export returned."
+            f"There is no export {location}: expected a mixer{example}, a folder with one, or what an export "
+            "returned."
         )
     return location
 

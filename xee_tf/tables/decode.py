@@ -217,7 +217,7 @@ def _refuse_series(data: memoryview, source: str, record: int) -> None:
     if series:
         raise RecordError(
             f"{source}: record {record} is a SequenceExample with the series {list(series)}, and a table has "
-            "only Examples. Open the mixer or manifest of the export with xee_tf.open_image, or the file with "
+            "only Examples. Open the export's mixer or manifest with xee_tf.open_image, or the file with "
             "xee_tf.tf_dataset."
         )
 
