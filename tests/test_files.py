@@ -208,7 +208,7 @@ def test_an_export_without_a_patch_is_a_masked_raster(tmp_path, options):
     for keep in ("B", "D"):
         dataset = tf_dataset(result, inputs=keep, shuffle=True)
         assert list(dataset) == []
-    assert set(xee_tf.feature_spec(result, bands=["B"])) or True
+    assert xee_tf.feature_spec(result, bands=["B"])
 
 
 def test_one_cloudy_date_of_many(tmp_path):
@@ -289,9 +289,9 @@ def test_integers_that_floats_cannot_hold_are_never_changed(tmp_path):
     with pytest.raises(RecordError, match="'i' holds -9007199254740993, which float64 cannot hold"):
         opened.i.compute()
     with pytest.raises(RecordError, match="'k' holds"):
-        opened.k.compute()
-    assert opened.i[8:].isnull().all()
-    assert (opened.j == 2.0**62).all()
+        open_image(result, default_value=7, bands=["k"]).compute()
+    assert open_image(result, default_value=7, bands=["i"]).i[8:].isnull().all()
+    assert (open_image(result, default_value=7, bands=["j"]).j == 2.0**62).all()
     np.testing.assert_array_equal(open_image(result).i, values)
 
 
@@ -301,7 +301,7 @@ def test_integers_that_floats_cannot_hold_are_never_changed(tmp_path):
 def test_files_in_an_archive(tmp_path):
     image().tfexport(tmp_path / "s", **PATCHES)
     xee_tf.export_table(table(), tmp_path / "t")
-    names = [path for path in tmp_path.iterdir()]
+    names = list(tmp_path.iterdir())
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for path in names:
             archive.write(path, path.name)

@@ -58,6 +58,8 @@ class Location:
         ------
         DestinationError
             If the path is empty.
+        OptionError
+            If it is no path.
 
         Examples
         --------
@@ -66,9 +68,10 @@ class Location:
         """
         if isinstance(path, Location):
             return cls.of(path.url, path.storage_options)
-        options = dict(getattr(path, "storage_options", None) or {})
+        given: Any = path  # a UPath need not be an os.PathLike
+        options = dict(getattr(given, "storage_options", None) or {})
         options.update(storage_options or {})
-        if not isinstance(path, str | os.PathLike) and not hasattr(path, "storage_options"):
+        if not isinstance(given, str | os.PathLike) and not hasattr(given, "storage_options"):
             raise OptionError(f"Expected a path or URL, such as 'out/scene'; got {shorten(repr(path))}.")
         # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
         text = str(path)

@@ -166,12 +166,13 @@ def find_sources(
             raise _nothing_in(location)
         return [found]
     files = _matching(location)
-    images = {export.url: export for export in (find_export(file) for file in files if is_image(file))}
-    if images and any(file.name.endswith(RECORDS) for file in files):
+    exports = [find_export(file) for file in files if is_image(file)]
+    unique = list({export.url: export for export in exports}.values())
+    if unique and any(file.name.endswith(RECORDS) for file in files):
         raise OptionError(
-            f"{location} stands for {len(images)} exports and for files of records: name mixers, or files."
+            f"{location} stands for {len(unique)} exports and for files of records: name mixers, or files."
         )
-    return list(images.values()) or files
+    return unique or files
 
 
 def _matching(location: Location) -> list[Location]:

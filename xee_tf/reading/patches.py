@@ -85,8 +85,7 @@ class Target:
         if wrong.any():
             raise RecordError(
                 f"Band {self.feature!r} holds {values[wrong][0]}, which {self.array.dtype} cannot hold: "
-                "default_value= makes floats of integers. Leave it out, and mask the values that are "
-                f"{self.masked:g} by other means."
+                "default_value= makes floats of integers. Leave it out, or the band with bands=[...]."
             )
 
 

@@ -168,6 +168,7 @@ def open_sources(
         raise OptionError("A Mixer does not know where its shards are: name its file, or give records=[...].")
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
+    locations: list[Any]
     if records is None:
         locations = [found for item in items for found in find_sources(item, storage_options)]
     else:

@@ -105,7 +105,8 @@ def open_table(
     1  0.50  fir
     """
     several = isinstance(path, Collection) and not isinstance(path, str | Mapping)
-    paths: list[Any] = list(path) if several else [path]
+    named: Any = path
+    paths: list[Any] = list(named) if several else [named]
     if not paths:
         raise OptionError("There is nothing to read: name a TFRecord file.")
     whole = isinstance(chunks, int | np.integer) and not isinstance(chunks, bool)
