@@ -354,7 +354,7 @@ def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManif
         if features.count(band.feature) > 1:
             if depth != band.depth:
                 raise OptionError(
-                    f"Band {band.name!r} has {band.depth} values per pixel, not the {depth} of tensor_depths, "
+                    f"Band {band.name!r} has {band.depth} values per pixel, not {depth} (tensor_depths), "
                     "and is one of several bands that were collapsed. Leave it out."
                 )
             bands.append(band)
