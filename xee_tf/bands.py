@@ -21,7 +21,7 @@ from xee_tf.georef.conventions import (
 )
 from xee_tf.georef.masks import nodata_of_band, with_set_nodata
 
-__all__ = ["add_bands", "image_dataset", "plane_array", "require_steps"]
+__all__ = ["add_bands", "image_dataset", "plane_array", "whole_image"]
 
 _BAND = "band"
 _STEP = "_step"
@@ -213,32 +213,52 @@ def plane_array(
     return plane.data
 
 
-def require_steps(dataset: xr.Dataset, verb: str) -> None:
-    """Refuse an image with a dimension of length 0.
+def whole_image(
+    image: Raster | Sequence[Raster], verb: str, *, crs: Any = None, transform: Any = None, split: bool = True
+) -> xr.Dataset:
+    """One image, or several on one grid, as a Dataset with a variable for each band and no empty dimension.
 
     Parameters
     ----------
-    dataset : Dataset
+    image : Dataset, DataArray or sequence of them
     verb : str
-        What is not done, for the error: ``"export"``.
+        What is not done where there is nothing, for errors: ``"export"``.
+    crs, transform
+        As for `add_bands`.
+    split : bool
+        As for `image_dataset`.
 
     Raises
     ------
     OptionError
-        That names the dimension.
+        If there is no band, or a dimension has no steps; the message names it.
 
     Examples
     --------
-    >>> require_steps(xr.Dataset({"B4": (("time", "y", "x"), np.zeros((0, 2, 2)))}), "export")
+    >>> whole_image(xr.Dataset({"B4": (("time", "y", "x"), np.zeros((0, 2, 2)))}), "export")
     Traceback (most recent call last):
     xee_tf.errors.OptionError: There is nothing to export: the dimension 'time' has no steps. ...
     """
+    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
+    if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
+        raise OptionError(f"There is nothing to {verb}: the image has no bands.")
+    if len(images) > 1 and not split:
+        raise OptionError(
+            "The bands of several images cannot be split by their dimension 'band'. Leave split_dim='band' "
+            "out, or pass one image."
+        )
+    dataset = (
+        image_dataset(images[0], split=split)
+        if len(images) == 1
+        else add_bands(*images, crs=crs, transform=transform)
+    )
     dims = {dim for band in dataset.data_vars.values() for dim in band.dims}
     if empty := [str(dim) for dim, size in dataset.sizes.items() if dim in dims and not size]:
         raise OptionError(
             f"There is nothing to {verb}: the dimension {empty[0]!r} has no steps. Was a selection, such as "
             f"ds.sel({empty[0]}=slice(...)), outside of its coordinates?"
         )
+    return dataset
 
 
 def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Hashable]) -> None:

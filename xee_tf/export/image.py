@@ -11,7 +11,7 @@ import xarray as xr
 from affine import Affine
 from dask.delayed import Delayed
 
-from xee_tf.bands import add_bands, image_dataset, require_steps
+from xee_tf.bands import whole_image
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError, warn
 from xee_tf.export.bands import read_bands
@@ -245,8 +245,8 @@ def _jobs(
     **options: Any,
 ) -> list[ExportJob]:
     """The exports that are asked for: one, or one for each step of a dimension."""
-    dataset = _dataset(image, options.get("crs"), options.get("transform"), split=split_dim != "band")
-    require_steps(dataset, "export")
+    crs, transform = options.get("crs"), options.get("transform")
+    dataset = whole_image(image, "export", crs=crs, transform=transform, split=split_dim != "band")
     if split_dim is None:
         return [_job(dataset, prefix, mask=mask, **options)]
     if split_dim not in dataset.dims:
@@ -263,15 +263,6 @@ def _jobs(
         one = dataset.isel({split_dim: step}, drop=True)
         jobs.append(_job(one, prefix.with_suffix(f"_{label}"), label=label, mask=own, **options))
     return jobs
-
-
-def _dataset(image: Image, crs: Any, transform: Any, *, split: bool = True) -> xr.Dataset:
-    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
-    if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
-        raise OptionError("There is nothing to export: the image has no bands.")
-    if images[1:]:
-        return add_bands(*images, crs=crs, transform=transform)
-    return image_dataset(images[0], split=split)
 
 
 def _job(

@@ -17,7 +17,7 @@ from affine import Affine
 from dask.delayed import Delayed
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.bands import add_bands, image_dataset, plane_array, require_steps
+from xee_tf.bands import plane_array, whole_image
 from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
@@ -162,11 +162,7 @@ def sample_table(
     """
     target = check_target(path, if_exists, storage_options)
     one_of("geometry", geometry, ("lonlat", None))
-    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
-    if not images:
-        raise OptionError("There is nothing to sample: the image has no bands.")
-    dataset = add_bands(*images, crs=crs, transform=transform) if images[1:] else image_dataset(images[0])
-    require_steps(dataset, "sample")
+    dataset = whole_image(image, "sample", crs=crs, transform=transform)
     georef = read_georef(dataset, crs=crs, transform=transform)
     columns, rules, arrays = _read_bands(dataset, georef)
     features, table = _features(where, georef, properties)
