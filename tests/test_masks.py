@@ -24,13 +24,13 @@ import xee_tf
 from tests.rasters import raster
 from xee_tf.blocks.assemble import PlaneRule
 from xee_tf.cli import main
-from xee_tf.cli.predict import _common_nodata
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.masks import band_nodata, held_as
 from xee_tf.model.resampling import from_projection
 from xee_tf.model.types import fill_outside, pixel_range, pixel_type
+from xee_tf.upload.casting import common_nodata
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 FLOATS = ("float16", "float32", "float64")
@@ -625,6 +625,13 @@ def with_fill(kind, end):
     return xr.DataArray(np.zeros((1, 1), kind), dims=("y", "x"), attrs={"_FillValue": fill}, name="c")
 
 
+def one_nodata(bands):
+    """The dtype and nodata value of several bands, as a GeoTIFF needs them."""
+    numbered = {str(number): band for number, band in enumerate(bands)}
+    fills = {name: band.attrs.get("_FillValue") for name, band in numbered.items()}
+    return common_nodata({name: band.dtype for name, band in numbered.items()}, fills, "leave one out")
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(INTEGERS[:6]), st.sampled_from(["max", "min"])), min_size=1, max_size=4
@@ -635,7 +642,7 @@ def with_fill(kind, end):
 @example([("uint64", "max"), ("uint8", "min")])
 def test_one_nodata_for_bands_of_several_types(bands):
     made = [with_fill(*band) for band in bands]
-    dtype, nodata = _common_nodata(made)
+    dtype, nodata = one_nodata(made)
     assert nodata.dtype == dtype
     for band in made:
         limits = np.iinfo(band.dtype)
@@ -644,12 +651,12 @@ def test_one_nodata_for_bands_of_several_types(bands):
 
 
 def test_one_nodata_where_there_is_none():
-    assert _common_nodata([xr.DataArray(np.zeros(1, "uint8")), xr.DataArray(np.zeros(1, "int8"))]) == (
+    assert one_nodata([xr.DataArray(np.zeros(1, "uint8")), xr.DataArray(np.zeros(1, "int8"))]) == (
         "int16",
         None,
     )
-    with pytest.raises(OptionError, match=r"every value of uint64 can be valid .* --output-bands c=int32"):
-        _common_nodata([with_fill("uint64", "max"), with_fill("uint64", "min")])
+    with pytest.raises(OptionError, match=r"every value of uint64 can be valid .* leave one out"):
+        one_nodata([with_fill("uint64", "max"), with_fill("uint64", "min")])
 
 
 def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):
