@@ -451,6 +451,10 @@ def test_servers_that_list_nothing(tmp_path, status):
         assert len(open_table(f"{url}/t")) == 20
         shards = [f"{url}/{Path(file.path).name}" for file in result.files]
         assert open_image(f"{url}/s-mixer.json", shards).B.shape == (16, 16)
+        for source in (f"{url}/s", f"{url}/s-image.tfexport"):
+            np.testing.assert_array_equal(open_image(source).B, image().B)  # the manifest knows the shards
+            assert verify(source).records == 4
+        Path(result.manifest.path).unlink()
         for source in (f"{url}/", url, f"{url}/none", f"{url}/s"):
             with pytest.raises(xee_tf.MissingShardError):
                 open_image(source)

@@ -61,8 +61,9 @@ def tf_dataset(
     ----------
     files_or_mixer : str, path-like or sequence of them
         A mixer (``scene-mixer.json``): its shards are found beside it, and a missing record is an
-        error. Or TFRecord files, tables too, or a pattern such as ``"out/scene-*.tfrecord.gz"``. Several
-        exports are read one after the other (mixed, where shuffled) if their records are alike.
+        error. Or its prefix or folder, or what an export returned. Or TFRecord files, tables too, or a
+        pattern such as ``"out/scene-*.tfrecord.gz"``. Several exports are read one after the other (mixed,
+        where shuffled) if their records are alike.
     inputs : str or sequence of str
         Bands that the model sees, in the order of the last axis; of a table, columns. Array bands must
         have one depth; a scalar band beside them is repeated at every step. Bands of a collapsed export

@@ -20,13 +20,14 @@ from xee_tf.sidecars import (
     parse_dimensions,
     read_manifest,
 )
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of, shard_name
 from xee_tf.storage import Location
 
 __all__ = [
     "check_shard",
     "describe_export",
     "differing_keys",
+    "listed_shards",
     "manifest_name",
     "match_shards",
 ]
@@ -110,6 +111,12 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
         wrong.append(f"doubleMatrix is {matrix}, but {expected}")
     return wrong
+
+
+def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
+    """Where the shards that a manifest lists are, or would be, beside the mixer or manifest of an image."""
+    prefix, compressed = prefix_of(location), known[0].name.endswith(".gz")
+    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
 
 
 def match_shards(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:

@@ -28,7 +28,7 @@ from xee_tf.reading.content import (
     read_order,
     with_depths,
 )
-from xee_tf.reading.described import describe_export, manifest_name, match_shards
+from xee_tf.reading.described import describe_export, listed_shards, manifest_name, match_shards
 from xee_tf.reading.find import Exported, check_order, find_records
 from xee_tf.reading.masking import masked_values
 from xee_tf.reading.shards import first_record, number_shards, open_shards
@@ -37,6 +37,7 @@ from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
 from xee_tf.sidecars import BandDimensions, ImageManifest, Mixer
+from xee_tf.sidecars.names import prefix_of
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["ImageReader", "Records", "open_reader"]
@@ -151,7 +152,7 @@ def open_reader(
     name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
     if crs is not None:
         described = replace(described, crs=crs_text(read_crs(crs)))
-    shards = open_shards(_locations(records, location, storage_options))
+    shards = open_shards(_locations(records, location, manifest, storage_options))
     patch, total = described.patch, described.total_patches
     patches = manifest.patches if manifest is not None and records is None else None
     if patches is not None:
@@ -214,7 +215,10 @@ def open_reader(
 
 
 def _locations(
-    records: Records | None, mixer: Location | None, storage_options: Mapping[str, Any] | None
+    records: Records | None,
+    mixer: Location | None,
+    manifest: ImageManifest | None,
+    storage_options: Mapping[str, Any] | None,
 ) -> list[Location]:
     """The shards: those that the user names, or those beside the mixer."""
     if records is not None:
@@ -231,7 +235,12 @@ def _locations(
         return locations
     if mixer is None:
         raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
-    return find_records(mixer)
+    try:
+        return find_records(mixer)
+    except MissingShardError:
+        if manifest is None or not manifest.shards or prefix_of(mixer).siblings():
+            raise
+        return listed_shards(mixer, manifest.shards)  # a server that lists nothing, not even the mixer
 
 
 @contextmanager

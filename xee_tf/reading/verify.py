@@ -16,7 +16,7 @@ from dask.utils import format_bytes
 
 from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
-from xee_tf.reading.described import differing_keys
+from xee_tf.reading.described import differing_keys, listed_shards
 from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
 from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
@@ -31,7 +31,6 @@ from xee_tf.sidecars.names import (
     is_image,
     manifest_location,
     prefix_of,
-    shard_name,
 )
 from xee_tf.storage import Location
 from xee_tf.tables.export import TableResult
@@ -205,7 +204,7 @@ def _check(location: Location) -> Verification:
                 f"{file} is not a shard of this export: {side.name} lists {len(known)}."
                 for file in files[len(known) :]
             ]
-            files = files if len(files) >= len(known) else _listed_files(location, known)
+            files = files if len(files) >= len(known) else listed_shards(location, known)
     pairs = [(file, known[i] if i < len(known) else None) for i, file in enumerate(files)]
     pairs = pairs[: len(known) or None]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -224,13 +223,6 @@ def _check(location: Location) -> Verification:
         bool(known),
         tuple(problems),
     )
-
-
-def _listed_files(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
-    """Where the shards of a manifest are, or would be."""
-    prefix = prefix_of(location)
-    compressed = known[0].name.endswith(".gz")
-    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
 
 
 def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
