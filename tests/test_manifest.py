@@ -433,11 +433,12 @@ def test_the_mixer_of_another_place_is_refused(tmp_path):
 
 def test_a_table_that_was_changed_is_refused(tmp_path):
     result = xee_tf.export_table(pd.DataFrame({"a": np.arange(9.0)}), tmp_path / "t")
-    Path(result.path).write_bytes(gzip.compress(gzip.decompress(Path(result.path).read_bytes())))
+    other = xee_tf.export_table(pd.DataFrame({"a": np.arange(8.0)}), tmp_path / "other")
+    Path(result.path).write_bytes(gzip.compress(gzip.decompress(Path(other.path).read_bytes())))
     with pytest.raises(xee_tf.RecordError, match=r"t-table.tfexport describes .* remove the manifest"):
         xee_tf.open_table(result)
     Path(result.manifest.path).unlink()
-    assert len(xee_tf.open_table(tmp_path / "t")) == 9
+    assert len(xee_tf.open_table(tmp_path / "t")) == 8
 
 
 def test_an_overwritten_table_never_has_the_manifest_of_the_old_one(tmp_path):

@@ -350,7 +350,8 @@ def _check_number(name: str, number: Any, least: int) -> None:
         return
     whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
     if not whole or number < least:
-        raise OptionError(f"{name} must be a whole number of at least {least}; got {number!r}.")
+        kind = "" if whole else "a whole number of "
+        raise OptionError(f"{name} must be {kind}at least {least}; got {number!r}.")
 
 
 def _number_type(dtype: Any) -> Any:
