@@ -29,7 +29,7 @@ from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
 from xee_tf.reading.find import find_export
 from xee_tf.records.framing import footers, frame, run_crc
-from xee_tf.sidecars import ImageManifest, TableManifest, parse_manifest, read_manifest
+from xee_tf.sidecars import TableManifest, parse_manifest, read_manifest
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.storage import Location
 
@@ -319,7 +319,7 @@ def test_what_names_no_export_is_refused(tmp_path):
         with pytest.raises(error, match=message):
             xee_tf.open_image(source)
     xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "empty" / "u")
-    with pytest.raises(xee_tf.OptionError, match=r"several tables .*t.tfrecord.gz, u.tfrecord.gz"):
+    with pytest.raises(xee_tf.OptionError, match=r"2 tables .*t.tfrecord.gz, u.tfrecord.gz"):
         xee_tf.open_table(tmp_path / "empty")
 
 
@@ -398,7 +398,6 @@ def test_more_and_fewer_shards_are_refused(tmp_path):
     shutil.copy(last, extra)
     with pytest.raises(xee_tf.RecordError, match=r"another export|only the last shard may hold fewer"):
         xee_tf.open_image(result)
-    assert parse_manifest(ImageManifest("Example", ()).text()).bands == ()
     extra.unlink()
     last.unlink()
     with pytest.raises(xee_tf.MissingShardError, match="missing"):
@@ -434,11 +433,12 @@ def test_the_mixer_of_another_place_is_refused(tmp_path):
 
 def test_a_table_that_was_changed_is_refused(tmp_path):
     result = xee_tf.export_table(pd.DataFrame({"a": np.arange(9.0)}), tmp_path / "t")
-    Path(result.path).write_bytes(gzip.compress(gzip.decompress(Path(result.path).read_bytes())))
+    other = xee_tf.export_table(pd.DataFrame({"a": np.arange(8.0)}), tmp_path / "other")
+    Path(result.path).write_bytes(gzip.compress(gzip.decompress(Path(other.path).read_bytes())))
     with pytest.raises(xee_tf.RecordError, match=r"t-table.tfexport describes .* remove the manifest"):
         xee_tf.open_table(result)
     Path(result.manifest.path).unlink()
-    assert len(xee_tf.open_table(tmp_path / "t")) == 9
+    assert len(xee_tf.open_table(tmp_path / "t")) == 8
 
 
 def test_an_overwritten_table_never_has_the_manifest_of_the_old_one(tmp_path):

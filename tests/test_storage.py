@@ -268,7 +268,7 @@ def test_an_upload_replaces_only_stores_of_ours(tmp_path):
 
 
 def test_an_unknown_filesystem():
-    with pytest.raises(DestinationError, match="nosuch://bucket cannot be opened: Protocol not known"):
+    with pytest.raises(DestinationError, match="nosuch://bucket/scene cannot be opened: Protocol not known"):
         image().tfexport("nosuch://bucket/scene", **PATCHES)
 
 

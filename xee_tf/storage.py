@@ -14,10 +14,10 @@ from typing import Any, get_args
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, DestinationExistsError, RecordError
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, RecordError, shorten
 from xee_tf.options import IfExists, one_of
 
-__all__ = ["Location", "PathLike"]
+__all__ = ["Location", "PathLike", "is_refused"]
 
 PathLike = str | os.PathLike[str]
 
@@ -58,6 +58,8 @@ class Location:
         ------
         DestinationError
             If the path is empty.
+        OptionError
+            If it is no path.
 
         Examples
         --------
@@ -66,8 +68,11 @@ class Location:
         """
         if isinstance(path, Location):
             return cls.of(path.url, path.storage_options)
-        options = dict(getattr(path, "storage_options", None) or {})
+        given: Any = path  # a UPath need not be an os.PathLike
+        options = dict(getattr(given, "storage_options", None) or {})
         options.update(storage_options or {})
+        if not isinstance(given, str | os.PathLike) and not hasattr(given, "storage_options"):
+            raise OptionError(f"Expected a path or URL, such as 'out/scene'; got {shorten(repr(path))}.")
         # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
         text = str(path)
         if not text:
@@ -128,27 +133,52 @@ class Location:
         """The storage options as Zarr takes them: none for local folders."""
         return None if self.is_local else dict(self.storage_options) or None
 
+    @cached_property
+    def _link(self) -> tuple[str, str]:
+        """The URL up to the end of the path, and the archive that holds it: ``zip://scene::/maps.zip``."""
+        links = self.url.split("::")
+        # A name alone is a cache, which has the path of what follows it.
+        number = next((i for i, link in enumerate(links[:-1]) if "://" in link), len(links) - 1)
+        path, archive = "::".join(links[: number + 1]), "::".join(links[number + 1 :])
+        return path.replace(os.sep, "/"), archive and f"::{archive}"
+
+    def _with_path(self, path: str) -> Location:
+        return Location(path + self._link[1], self.storage_options)
+
     @property
     def name(self) -> str:
-        """What follows the last slash."""
-        return self.url.replace(os.sep, "/").rsplit("/", 1)[-1]
+        """What follows the last slash of the path."""
+        return self._link[0].rsplit("/", 1)[-1]
 
     @property
     def parent(self) -> Location:
         """The folder that holds it."""
-        head, slash, _ = self.url.replace(os.sep, "/").rpartition("/")
-        return Location(head or slash or ".", self.storage_options)
+        head, slash, _ = self._link[0].rpartition("/")
+        return self._with_path(f"{head}/" if head.endswith(":/") else head or slash or ".")
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is a whole bucket, or a web server: nothing can be appended to its name."""
+        host = self.url.startswith(("http://", "https://")) and self.url.count("/") == 2
+        return host or (self.bucket is not None and self.path.strip("/") == self.bucket)
 
     def __str__(self) -> str:
         return self.url
 
     def child(self, name: str) -> Location:
         """A name inside this folder."""
-        return Location(f"{self.url.rstrip('/')}/{name}", self.storage_options)
+        path = self._link[0]
+        return self._with_path(path + name if path.endswith("://") else f"{path.rstrip('/')}/{name}")
 
     def with_suffix(self, suffix: str) -> Location:
         """The same path with `suffix` appended."""
-        return Location(self.url + suffix, self.storage_options)
+        return self._with_path(self._link[0] + suffix)
+
+    def without_suffix(self, *suffixes: str) -> Location:
+        """The same path without the first of those endings that it has."""
+        path = self._link[0]
+        suffix = next((suffix for suffix in suffixes if path.endswith(suffix)), "")
+        return self._with_path(path.removesuffix(suffix))
 
     def exists(self) -> bool:
         """Whether a file or folder is there."""
@@ -156,7 +186,12 @@ class Location:
 
     def is_folder(self) -> bool:
         """Whether a folder is there."""
-        return bool(self._fresh.isdir(self.path))
+        try:
+            return bool(self._fresh.isdir(self.path))
+        except Exception as error:
+            if not is_refused(error):
+                raise
+            return False
 
     def entries(self) -> dict[str, bool]:
         """The names in this folder, sorted, each with whether it is a folder."""
@@ -173,12 +208,16 @@ class Location:
 
     def siblings(self) -> list[Location]:
         """Files in the same folder whose names start with this one's, sorted by name."""
-        folder = self.parent
-        if not folder.exists():
-            return []
+        folder, path = self.parent, self._link[0]
+        try:
+            entries = folder.entries() if folder.exists() else {}
+        except Exception as error:
+            if self.is_local or not is_refused(error):
+                raise
+            entries = {}
         return [
-            Location(self.url[: len(self.url) - len(self.name)] + name, self.storage_options)
-            for name, is_folder in folder.entries().items()
+            self._with_path(path[: len(path) - len(self.name)] + name)
+            for name, is_folder in entries.items()
             if not is_folder and name.startswith(self.name)
         ]
 
@@ -190,9 +229,14 @@ class Location:
     def matching(self) -> list[Location]:
         """The files that this pattern stands for, sorted by name."""
         fs = self._fresh
-        return [
-            Location(fs.unstrip_protocol(path), self.storage_options) for path in sorted(fs.glob(self.path))
-        ]
+        try:
+            paths = sorted(fs.glob(self.path))
+        except FileNotFoundError:  # no such bucket
+            return []
+        if self._link[1]:
+            scheme = self._link[0].partition("://")[0]
+            return [self._with_path(f"{scheme}://{path.lstrip('/')}") for path in paths]
+        return [Location(fs.unstrip_protocol(path), self.storage_options) for path in paths]
 
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:
         """The bytes ``start..end`` of the file; all of it by default.
@@ -332,7 +376,7 @@ class Location:
 
     def require_key(self) -> None:
         """Raise `DestinationError` if this is a whole bucket: a name inside the bucket is needed."""
-        if self.bucket is not None and self.path.strip("/") == self.bucket:
+        if self.bucket is not None and self.is_root:
             scheme = self.url.partition("://")[0]
             raise DestinationError(
                 f"{self.url} is a bucket without a name in it: add one, such as "
@@ -386,3 +430,14 @@ class Location:
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store that has no folders may refuse
                 self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether a server says that a file is not there, or not for everybody, in one of the usual ways.
+
+    Where a store may not be listed, a missing file looks like a forbidden one; simple web servers fail. What
+    may pass (too many requests, a gateway) is no such answer.
+    """
+    status = getattr(error, "status", None)
+    refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)
+    return refused or isinstance(error, PermissionError | FileNotFoundError)

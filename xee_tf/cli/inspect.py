@@ -9,7 +9,7 @@ from xee_tf.cli.parser import Parser
 from xee_tf.display.text import image_text, record_text
 from xee_tf.errors import RecordError
 from xee_tf.reading.content import read_order
-from xee_tf.reading.find import find_source
+from xee_tf.reading.find import find_sources
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import first_record, open_shards
 from xee_tf.reading.verify import verify
@@ -38,7 +38,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
         print(report)
         report.raise_for_problems()
         return
-    location = find_source(arguments.path)
+    location, *_ = find_sources(arguments.path)
     if is_image(location):
         depths = dict(arguments.tensor_depths) or None
         print(image_text(open_reader(location, kernel_size=arguments.kernel_size, tensor_depths=depths)))

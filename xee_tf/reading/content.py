@@ -6,10 +6,11 @@ lengths of the lists in the first record, as far as that goes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
@@ -30,9 +31,12 @@ __all__ = [
     "content_of",
     "fitting_fill",
     "infer_content",
+    "order_of",
     "read_order",
+    "with_depths",
 ]
 
+_PIXEL = Size(x=1, y=1)
 _LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
 
 RecordOrder = RecordLayout | SequenceLayout
@@ -68,7 +72,11 @@ class Content:
 
 
 def content_of(
-    order: RecordOrder, manifest: ImageManifest, patch: Size, kernel: Size | None = None
+    order: RecordOrder,
+    manifest: ImageManifest,
+    patch: Size,
+    kernel: Size | None = None,
+    steps: Mapping[str, int] | None = None,
 ) -> Content | None:
     """What records hold by their manifest; None where they cannot be those that it describes.
 
@@ -81,20 +89,28 @@ def content_of(
         Pixels of a patch without its margin.
     kernel : Size, optional
         What the user says.
+    steps : mapping from feature to int, optional
+        Steps of the series in the first record.
     """
     features = {feature.name: feature for feature in order.features}
     depths = _depths(manifest.bands)
-    if not depths.keys() <= features.keys():
+    if depths.keys() != features.keys():  # one that the manifest lacks would be left out without a word
         return None
     margin = Size(x=0, y=0)
+    found = steps or {}
     series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
     for band in manifest.bands:  # a series without a step does not tell its kind
-        if band.kind and band.feature not in series and band.kind != features[band.feature].kind:
+        silent = band.feature in series and not found.get(band.feature)
+        if band.kind and not silent and band.kind != features[band.feature].kind:
             return None
     if manifest.record == "SequenceExample":
         per_patch = patch.pixels
-        if any(features[name].size != (1 if name in series else depths[name]) for name in depths):
+        if series != _series(manifest.bands) or manifest.kernel not in (None, _PIXEL):
             return None
+        for name, depth in depths.items():
+            count = found.get(name, depth) if name in series else depth
+            if features[name].size != 1 or count > depth or (count < depth and not manifest.ragged):
+                return None
     else:
         per_patch = 1
         if isinstance(order, SequenceLayout):
@@ -110,6 +126,27 @@ def content_of(
         else:
             margin = infer_margin(patch, stored, kernel=kernel, band=manifest.bands[0].name)
     return Content(manifest.bands, margin, per_patch, manifest.coords, manifest.default_value)
+
+
+def order_of(manifest: ImageManifest) -> RecordOrder | None:
+    """The features of the records of an export without any; None where its manifest does not tell."""
+    depths, kinds = _depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
+    if manifest.grid is None:
+        return None
+    pixels = 1 if manifest.record == "SequenceExample" else manifest.grid.stored.pixels
+    series = _series(manifest.bands) if manifest.record == "SequenceExample" else set()
+    features = []
+    for name, kind in kinds.items():
+        if kind is None:
+            return None
+        size = 1 if name in series else depths[name] * pixels
+        features.append(Feature(name, kind, size, {"float": "<f4", "bytes": "|u1", "int64": "<i8"}[kind]))
+    if not series:
+        return RecordLayout(tuple(features))
+    return SequenceLayout(
+        tuple(feature for feature in features if feature.name not in series),
+        tuple(feature for feature in features if feature.name in series),
+    )
 
 
 def infer_content(
@@ -163,8 +200,7 @@ def infer_content(
             return infer_content(order, patch, steps=steps, kernel=kernel, depths=depths, pixels=pixels)
         except (OptionError, RecordError):
             order = choose_features(order, names)
-    given = dict(depths or {})
-    check_depths(given, order)
+    given = check_depths(depths, [feature.name for feature in order.features])
     features = order.features
     if isinstance(order, SequenceLayout):
         found = {feature.name: feature.size for feature in order.context}
@@ -248,6 +284,8 @@ def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> li
     """
     if wanted is None:
         return list(known)
+    if not isinstance(wanted, Iterable):
+        raise OptionError(f"bands must be names of bands, such as ['B4', 'B3']; got {wanted!r}.")
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     listed = ", ".join(map(repr, known))
     for name in names:
@@ -267,16 +305,65 @@ def _depths(bands: Sequence[BandDimensions]) -> dict[str, int]:
     return depths
 
 
-def check_depths(given: Mapping[str, int], order: RecordOrder) -> None:
-    """Refuse depths of bands that are not read, and those that are not whole numbers above 0."""
-    names = [feature.name for feature in order.features]
+def _series(bands: Sequence[BandDimensions]) -> set[str]:
+    """The features that are series of steps in SequenceExamples; others are single values."""
+    depths = _depths(bands)
+    return {band.feature for band in bands if band.dims or depths[band.feature] > 1}
+
+
+def check_depths(given: Any, names: Collection[str]) -> dict[str, int]:
+    """The depths of bands that a user gives.
+
+    Raises
+    ------
+    OptionError
+        If they are not a mapping, of a band that is not read, or not whole numbers above 0.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise OptionError(f"tensor_depths must be a mapping such as {{'ndvi': 3}}; got {given!r}.")
     for name, depth in given.items():
         if name not in names:
             raise OptionError(
-                f"tensor_depths has {name!r}, which is not a band that is read; those are {names}."
+                f"tensor_depths has {name!r}, which is not a band that is read; those are {list(names)}."
             )
-        if depth != int(depth) or depth < 1:
+        number = not isinstance(depth, bool | np.bool_) and isinstance(depth, int | float | np.number)
+        if not number or not 1 <= depth < 2**62 or depth != int(depth):
             raise OptionError(f"The tensor depth of {name!r} must be a whole number above 0; got {depth!r}.")
+    return {name: int(depth) for name, depth in given.items()}
+
+
+def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManifest:
+    """A manifest in which the depths that a user gives replace those of their bands.
+
+    A band whose depth is that of the manifest keeps its dimensions; so do all other bands.
+
+    Raises
+    ------
+    OptionError
+        If a band of a collapsed export gets another depth: the bands behind it would be elsewhere.
+    """
+    features = [band.feature for band in manifest.bands]
+    bands = []
+    for band in manifest.bands:
+        depth = given.get(band.name)
+        if depth is None or (depth == band.depth and band.dims):
+            bands.append(band)
+            continue
+        if features.count(band.feature) > 1:
+            if depth != band.depth:
+                raise OptionError(
+                    f"Band {band.name!r} has {band.depth} values per pixel, not {depth} (tensor_depths), "
+                    "and is one of several bands that were collapsed. Leave it out."
+                )
+            bands.append(band)
+            continue
+        bands.append(replace(band, dims=("depth",), shape=(depth,)))
+    bands = list(distinct_dims(bands))
+    dims = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
+    coords = {dim: values for dim, values in manifest.coords.items() if dims.get(dim) == len(values)}
+    return replace(manifest, bands=tuple(bands), coords=coords)
 
 
 def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:

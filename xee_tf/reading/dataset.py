@@ -6,8 +6,10 @@ threads. Python only says what to do. TensorFlow itself is imported when a funct
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.options import one_of
@@ -59,8 +61,9 @@ def tf_dataset(
     ----------
     files_or_mixer : str, path-like or sequence of them
         A mixer (``scene-mixer.json``): its shards are found beside it, and a missing record is an
-        error. Or TFRecord files, tables too, or a pattern such as ``"out/scene-*.tfrecord.gz"``. Several
-        exports are read one after the other (mixed, where shuffled) if their records are alike.
+        error. Or its prefix or folder, or what an export returned. Or TFRecord files, tables too, or a
+        pattern such as ``"out/scene-*.tfrecord.gz"``. Several exports are read one after the other (mixed,
+        where shuffled) if their records are alike.
     inputs : str or sequence of str
         Bands that the model sees, in the order of the last axis; of a table, columns. Array bands must
         have one depth; a scalar band beside them is repeated at every step. Bands of a collapsed export
@@ -169,8 +172,11 @@ def tf_dataset(
         ("shuffle", shuffle, 0),
         ("repeat", repeat, 0),
     ):
-        if number < least:
-            raise OptionError(f"{name} must be at least {least}; got {number!r}.")
+        _check_number(name, number, least)
+    one_of("drop_remainder", drop_remainder, (False, True))
+    if seed is not None:
+        _check_number("seed", seed, -(2**63))
+    target_dtype = _number_type(target_dtype)
 
     sources = open_sources(
         files_or_mixer,
@@ -339,7 +345,31 @@ def _mix(tensors: Any, seed: Any) -> Any:
     return tuple(tf.gather(tensor, order) for tensor in tensors)
 
 
+def _check_number(name: str, number: Any, least: int) -> None:
+    if isinstance(number, bool | np.bool_) and least == 0:  # shuffle and repeat are switches, too
+        return
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    if not whole or number < least:
+        kind = "" if whole else "a whole number of "
+        raise OptionError(f"{name} must be {kind}at least {least}; got {number!r}.")
+
+
+def _number_type(dtype: Any) -> Any:
+    """A dtype of numbers, as TensorFlow has it."""
+    import tensorflow as tf
+
+    try:
+        found = tf.as_dtype(dtype)
+    except (TypeError, ValueError):
+        found = tf.string
+    if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
+        raise OptionError(f"target_dtype must be a type of numbers, such as 'float32'; got {dtype!r}.")
+    return found
+
+
 def _names(option: str, names: str | Sequence[str] | None) -> list[str]:
+    if not (names is None or isinstance(names, Iterable)):
+        raise OptionError(f"{option} must be names of bands, such as ['B4', 'B3']; got {names!r}.")
     listed = [] if names is None else [names] if isinstance(names, str) else list(names)
     if option == "inputs" and not listed:
         raise OptionError("inputs is empty: name at least one band.")

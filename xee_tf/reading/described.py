@@ -12,16 +12,25 @@ from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordEr
 from xee_tf.geometry import PatchGrid
 from xee_tf.reading.access import Shard
 from xee_tf.reading.find import Exported, find_export
-from xee_tf.sidecars import ImageManifest, Mixer, TableManifest, parse_dimensions, read_manifest
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
+from xee_tf.sidecars import (
+    ImageManifest,
+    ManifestShard,
+    Mixer,
+    TableManifest,
+    parse_dimensions,
+    read_manifest,
+)
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of, shard_name
 from xee_tf.storage import Location
 
-__all__ = ["describe_export", "differing_keys", "manifest_name", "match_shards", "open_mixer"]
-
-
-def open_mixer(source: Exported | Mixer, storage_options: Mapping[str, Any] | None = None) -> Mixer:
-    """The mixer of an export, whatever a user names it by; see `find_export`."""
-    return describe_export(source, False, storage_options)[1]
+__all__ = [
+    "check_shard",
+    "describe_export",
+    "differing_keys",
+    "listed_shards",
+    "manifest_name",
+    "match_shards",
+]
 
 
 def describe_export(
@@ -104,6 +113,12 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     return wrong
 
 
+def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
+    """Where the shards that a manifest lists are, or would be, beside the mixer or manifest of an image."""
+    prefix, compressed = prefix_of(location), known[0].name.endswith(".gz")
+    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
+
+
 def match_shards(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:
     """The shards with what the manifest holds of them, if it fits.
 
@@ -118,14 +133,27 @@ def match_shards(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard
         )
     found = []
     for shard, known in zip(shards, manifest.shards, strict=True):
-        same_kind = known.same_kind(shard.location)
-        if shard.records != known.records or (same_kind and shard.size != known.bytes):
-            raise RecordError(
-                f"{shard} holds {shard.records} records in {shard.size} bytes, but the manifest describes "
-                f"{known.records} in {known.bytes}: it is of another export, or was changed. If it is right, "
-                "remove the manifest."
-            )
+        check_shard(shard, known, "the manifest")
         starts = np.concatenate([[0], np.cumsum(known.run_records, dtype=np.int64)])
         described = len(known.run_crcs) > 0
         found.append(replace(shard, run_starts=starts, run_crcs=known.run_crcs) if described else shard)
     return found
+
+
+def check_shard(shard: Shard, known: ManifestShard, manifest: str) -> None:
+    """Refuse a file with other records than a manifest describes, or of another size.
+
+    A file that another program compressed, or inflated, has a size of its own: its records are counted.
+
+    Raises
+    ------
+    RecordError
+        That names the file.
+    """
+    ours = known.same_kind(shard.location) and shard.access != "stream"
+    if shard.records != known.records or (ours and shard.size != known.bytes):
+        raise RecordError(
+            f"{shard} holds {shard.records} records in {shard.size} bytes, but {manifest} describes "
+            f"{known.records} in {known.bytes}: it is of another export, or was changed. If it is right, "
+            "remove the manifest."
+        )

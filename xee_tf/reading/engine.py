@@ -125,4 +125,4 @@ class TFRecordBackend(BackendEntrypoint):
         """Whether the name is that of a mixer or manifest."""
         if not isinstance(filename_or_obj, (str, os.PathLike, Location)):
             return isinstance(filename_or_obj, ExportResult)
-        return str(filename_or_obj).endswith((MIXER, IMAGE_MANIFEST))
+        return Location(str(filename_or_obj)).name.endswith((MIXER, IMAGE_MANIFEST))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -28,11 +28,13 @@ from xee_tf.tables.export import TableResult
 
 __all__ = [
     "Exported",
+    "beside",
     "check_order",
     "find_export",
     "find_records",
-    "find_source",
+    "find_sources",
     "find_table",
+    "find_tables",
     "folder_exports",
 ]
 
@@ -74,6 +76,8 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         raise OptionError(f"{source.path} is a table: open it with xee_tf.open_table.")
     if isinstance(source, Mapping):
         raise OptionError(f"These are {len(source)} exports: choose one of {list(source)}.")
+    if isinstance(source, Collection) and not isinstance(source, str):
+        raise OptionError(f"Expected one export; got {len(source)} in a {type(source).__name__}: name one.")
     location = Location.of(source, storage_options)
     name = location.name
     if name.endswith(RECORDS):
@@ -94,62 +98,118 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
 def find_table(source: PathLike | Location | TableResult, storage_options: Any = None) -> Location:
     """The file of a table that a user names: it, its prefix, manifest or folder, or what an export returned.
 
+    A file whose manifest alone is there is given as if it were there.
+
     Raises
     ------
     MissingShardError
         If there is no such file.
     OptionError
-        If there are several tables in the folder.
+        If there are several tables in the folder, or it is an image.
     """
     if isinstance(source, TableResult):
         return Location.of(source.path, storage_options or source.manifest.storage_options)
+    if isinstance(source, ExportResult):
+        raise OptionError(f"{source.manifest} is the manifest of an image: open it with xee_tf.open_image.")
     location = Location.of(source, storage_options)
+    if is_image(location):
+        raise OptionError(f"{location} names an image, not a table: open it with xee_tf.open_image.")
+    if (found := _table_file(location)) is not None:
+        return found
     exported = table_location(location)
-    if location.name.endswith(TABLE_MANIFEST):
-        location = exported
-    folder = False
-    for found in (location, exported):
-        if found.exists():
-            if not found.is_folder():
-                return found
-            folder = True
-    if folder:
-        files = _files(location)
-        tables = [found for found in folder_exports(location) if not is_image(found)]
-        tables = tables or [file for file in files if file.name.endswith(RECORDS)]
-        if len(tables) == 1:
-            return tables[0]
-        if tables:
-            raise OptionError(f"There are several tables in {location}, {_listed(tables)}: name one of them.")
+    if location.is_folder():
+        found = _one_of(_tables_in(location), location, "tables")
+        if found is not None:
+            return found
+        if images := [found for found in folder_exports(location) if is_image(found)]:
+            raise OptionError(f"{location} holds an image, {images[0].name}: open it with xee_tf.open_image.")
     raise MissingShardError(
         f"There is no table {location}" + ("." if location == exported else f" or {exported}.")
     )
 
 
-def find_source(source: Exported | TableResult, storage_options: Mapping[str, Any] | None = None) -> Location:
-    """What is read for training: a mixer, a manifest, a TFRecord file, or a pattern of such files."""
+def find_tables(
+    source: PathLike | Location | TableResult, storage_options: Mapping[str, Any] | None = None
+) -> list[Location]:
+    """The files of a table that a user names, as `find_table` does, or by a pattern."""
+    if not isinstance(source, TableResult | ExportResult):
+        location = Location.of(source, storage_options)
+        if location.is_pattern and _table_file(location) is None and not location.is_folder():
+            return _matching(location)
+    return [find_table(source, storage_options)]
+
+
+def find_sources(
+    source: Exported | TableResult, storage_options: Mapping[str, Any] | None = None
+) -> list[Location]:
+    """What is read for training: a mixer, a manifest, or TFRecord files, by a pattern too.
+
+    What a name stands for is looked for first; only then is it a pattern.
+    """
     if isinstance(source, ExportResult):
-        return find_export(source)
+        return [find_export(source)]
     if isinstance(source, TableResult):
-        return find_table(source, storage_options)
+        return [find_table(source, storage_options)]
     location = Location.of(source, storage_options)
-    if is_image(location):
-        return find_export(location)
+    if is_image(location) and not location.is_pattern:
+        return [find_export(location)]
     if location.name.endswith(TABLE_MANIFEST):
-        return find_table(location)
-    if location.name.endswith(RECORDS) or location.is_pattern:
+        return [find_table(location)]
+    if location.name.endswith(RECORDS):
+        return _matching(location)
+    if (found := _beside(location) or _table_file(location)) is not None:
+        return [found]
+    if location.is_folder():
+        images = [found for found in folder_exports(location) if is_image(found)]
+        found = _one_of(images, location, "exports") or _one_of(_tables_in(location), location, "tables")
+        if found is None:
+            raise _nothing_in(location)
+        return [found]
+    files = _matching(location)
+    exports = [find_export(file) for file in files if is_image(file)]
+    unique = list({export.url: export for export in exports}.values())
+    if unique and any(file.name.endswith(RECORDS) for file in files):
+        raise OptionError(
+            f"{location} stands for {len(unique)} exports and for files of records: name mixers, or files."
+        )
+    return unique or files
+
+
+def _matching(location: Location) -> list[Location]:
+    """The files of a pattern, unless a file has that name."""
+    if not location.is_pattern or location.exists():
+        return [location]
+    found = location.matching()
+    if not found:
+        raise MissingShardError(f"No file matches {location}.")
+    return found
+
+
+def _table_file(location: Location) -> Location | None:
+    """The file of the table that a file, a manifest or a prefix stands for; None if there is none."""
+    manifest = manifest_location(location)
+    if location.name.endswith(TABLE_MANIFEST):
+        location, manifest = location.without_suffix(f"-{TABLE_MANIFEST}"), location
+    elif location.exists() and not location.is_folder():
         return location
-    if (found := _beside(location)) is not None:
-        return found
-    if location.exists() and not location.is_folder():
-        return location
-    table = table_location(location)
-    return table if table.exists() else _in_folder(location) or location
+    if location.is_root or not location.name:
+        return None
+    named = location.name.endswith(RECORDS)
+    files = [location] if named else [location.with_suffix(suffix) for suffix in (TABLE, *RECORDS)]
+    for file in files:
+        if file.exists() and not file.is_folder():
+            return file
+    return files[0] if manifest.exists() else None
+
+
+def beside(prefix: Location) -> list[Location]:
+    """The image and the table of a prefix."""
+    return [found for found in (_beside(prefix), _table_file(prefix)) if found is not None]
 
 
 def _beside(prefix: Location) -> Location | None:
     """The mixer of an export with that prefix, in either of Earth Engine's namings, or its manifest."""
-    if not prefix.name:
+    if not prefix.name or prefix.is_root:
         return None
     suffixes = ("" if prefix.name.endswith("-") else "-") + MIXER, MIXER, f"-{IMAGE_MANIFEST}"
     found = (prefix.with_suffix(suffix) for suffix in suffixes)
@@ -167,31 +227,54 @@ def folder_exports(folder: Location) -> list[Location]:
     mixers = [file for file in files if file.name.endswith(MIXER)]
     prefixes = [prefix_of(mixer) for mixer in mixers]
     alone = [file for file in files if file.name.endswith(IMAGE_MANIFEST) and prefix_of(file) not in prefixes]
-    tables = [file for file in files if file.name.endswith(TABLE) and manifest_location(file) in files]
-    return [*mixers, *alone, *tables]
+    tables = [_table_file(file) for file in files if file.name.endswith(TABLE_MANIFEST)]
+    return [*mixers, *alone, *(table for table in tables if table is not None)]
+
+
+def _tables_in(folder: Location) -> list[Location]:
+    """The tables in a folder; without any manifest, the files of records that are no shards of an image."""
+    exports = folder_exports(folder)
+    tables = [found for found in exports if not is_image(found)]
+    if tables:
+        return tables
+    shards = [re.compile(re.escape(prefix_of(image).name) + SHARD) for image in exports if has_prefix(image)]
+    return [
+        file
+        for file in _files(folder)
+        if file.name.endswith(RECORDS) and not any(shard.fullmatch(file.name) for shard in shards)
+    ]
+
+
+def _one_of(found: Sequence[Location], folder: Location, what: str) -> Location | None:
+    """The one thing that was found in a folder, if any was."""
+    if len(found) > 1:
+        raise OptionError(f"There are {len(found)} {what} in {folder}, {_listed(found)}: name one of them.")
+    return found[0] if found else None
+
+
+def _nothing_in(folder: Location) -> MissingShardError:
+    return MissingShardError(
+        f"There is no export in the folder {folder}: expected a file that ends with {MIXER}."
+    )
 
 
 def _in_folder(folder: Location) -> Location | None:
     """The one image of a folder; None if it is not a folder."""
     if not folder.is_folder():
         return None
-    exports = [found for found in folder_exports(folder) if is_image(found)]
-    if not exports:
-        raise MissingShardError(
-            f"There is no export in the folder {folder}: expected a file that ends with {MIXER}."
-        )
-    if len(exports) > 1:
-        raise OptionError(
-            f"There are {len(exports)} exports in {folder}, {_listed(exports)}: name one of them."
-        )
-    return exports[0]
+    images = [found for found in folder_exports(folder) if is_image(found)]
+    found = _one_of(images, folder, "exports")
+    if found is None:
+        raise _nothing_in(folder)
+    return found
 
 
 def _existing(location: Location) -> Location:
     if not location.exists():
+        example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
         raise MissingShardError(
-            f"There is no export {location}: expected a mixer ({location}-{MIXER}), a folder with one, or "
-            "what an export returned."
+            f"There is no export {location}: expected a mixer{example}, a folder with one, or what an export "
+            "returned."
         )
     return location
 
@@ -260,8 +343,8 @@ def find_records(mixer: Location) -> list[Location]:
     missing = sorted(set(range(max(found))) - set(found))
     if missing:
         raise MissingShardError(
-            f"{_numbers(missing)} of {mixer} missing: {prefix.name}{max(found):05d} is there. Every later "
-            "patch would be out of place; fetch the missing files again."
+            f"{_missing(missing, f' of {mixer}')}, but {found[max(found)].name} exists. Every later patch "
+            "would be out of place; fetch the missing files again."
         )
     return [found[number] for number in sorted(found)]
 
@@ -297,11 +380,13 @@ Give them in the order of their numbers.
         if step > 1:
             missing = list(range(int(before[2]) + 1, int(after[2])))
             raise MissingShardError(
-                f"{_numbers(missing)} missing between {first.name} and {second.name}. Every later patch "
-                "would be out of place."
+                f"{_missing(missing)} between {first.name} and {second.name}. Every later patch would be out "
+                "of place."
             )
 
 
-def _numbers(missing: Sequence[int]) -> str:
-    shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-    return f"Shard {shown} is" if len(missing) == 1 else f"Shards {shown} ({len(missing)} in all) are"
+def _missing(numbers: Sequence[int], of: str = "") -> str:
+    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    if len(numbers) == 1:
+        return f"Shard {shown}{of} is missing"
+    return f"Shards {shown} ({len(numbers)} in all){of} are missing"

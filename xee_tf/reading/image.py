@@ -54,14 +54,16 @@ def open_image(
         The mixer (``scene-mixer.json``): a local path or any URL that fsspec knows. Or the prefix of an
         export (``out/scene``), a folder with one export, its manifest (``scene-image.tfexport``), or what
         `xee_tf.export_image` returned.
-    records : str, path-like or sequence of them, optional
-        The shards in order. Default: those beside the mixer, in either of Earth Engine's namings.
+    records : str, path-like, ExportResult or sequence of them, optional
+        The shards in order, or the export that wrote them. Default: those beside the mixer, in either of
+        Earth Engine's namings.
     crs : optional
         The CRS, in place of that of the mixer; anything that pyproj understands.
     default_value : number, optional
         The default value of the export: pixels that are equal to it become NaN, and bands of integers
-        become float32 or float64. Bands whose type cannot hold it are left as they are, with a warning: their
-        masked pixels look like valid ones. Default: values stay as they are stored.
+        become float32 or float64 (integers that float64 cannot hold are an error). Bands whose type cannot
+        hold it are left as they are, with a warning: their masked pixels look like valid ones. Default:
+        values stay as they are stored.
     kernel_size : int or (width, height), optional
         The kernel of the export, which the mixer does not hold. Default: that of the manifest beside the
         mixer; without one, inferred from the length of the records, a square one where several fit.

@@ -11,7 +11,7 @@ import numpy as np
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
 from xee_tf.reading.sources import Source
-from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records.example import Feature
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.sidecars import BandDimensions
 
@@ -63,9 +63,11 @@ class Side:
             If they differ in depth, or one holds strings or several values beside patches.
         """
         side = cls(tuple(source.band(name) for name in names), trim, dtype)
-        if not source.described and isinstance(source.layout, RecordLayout):
+        if not source.described:
             for feature in source.layout.features:
                 text = source.pixelwise or feature.name in source.labels
+                if isinstance(source.layout, SequenceLayout):
+                    text = feature in source.layout.context
                 if feature.name in names and feature.kind == "bytes" and text:
                     raise OptionError(
                         f"{feature.name!r} holds strings, which cannot be stacked with numbers: read it with "

@@ -22,6 +22,8 @@ from xee_tf.sidecars import BandDimensions
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]
 
+_EXACT = 2**53  # the largest integer up to which float64 has all of them
+
 
 @dataclass(frozen=True)
 class Target:
@@ -68,9 +70,23 @@ class Target:
         if self.masked is None:
             return steps
         masked = steps == steps.dtype.type(self.masked)
+        if steps.dtype.kind == "i" and ((steps > _EXACT) | (steps < -_EXACT)).any():
+            self._refuse_inexact(steps[~masked])
         steps = steps.astype(self.array.dtype)
         steps[masked] = np.nan
         return steps
+
+    def _refuse_inexact(self, values: npt.NDArray[Any]) -> None:
+        """Refuse integers that would become others as floats."""
+        largest = 2.0**63  # is no int64, though the largest ones become it
+        floats = values.astype(self.array.dtype)
+        wrong = floats == largest
+        wrong |= np.where(wrong, 0, floats).astype(values.dtype) != values
+        if wrong.any():
+            raise RecordError(
+                f"Band {self.feature!r} holds {values[wrong][0]}, which {self.array.dtype} cannot hold: "
+                "default_value= makes floats of integers. Leave it out, or the band with bands=[...]."
+            )
 
 
 def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:

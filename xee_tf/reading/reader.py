@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,19 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_text, read_crs
 from xee_tf.reading.access import Shard, read_records
 from xee_tf.reading.content import (
     Content,
     RecordOrder,
+    check_depths,
     choose_bands,
     choose_features,
     content_of,
     infer_content,
+    order_of,
     read_order,
+    with_depths,
 )
-from xee_tf.reading.described import describe_export, manifest_name, match_shards
+from xee_tf.reading.described import describe_export, listed_shards, manifest_name, match_shards
 from xee_tf.reading.find import Exported, check_order, find_records
 from xee_tf.reading.masking import masked_values
 from xee_tf.reading.shards import first_record, number_shards, open_shards
@@ -33,11 +37,12 @@ from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
 from xee_tf.sidecars import BandDimensions, ImageManifest, Mixer
+from xee_tf.sidecars.names import prefix_of
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["ImageReader", "Records", "open_reader"]
 
-Records = PathLike | Location | Sequence[PathLike | Location]
+Records = PathLike | Location | ExportResult | Sequence[PathLike | Location | ShardInfo]
 
 _DTYPES: dict[Kind, np.dtype[Any]] = {
     "float": np.dtype(np.float32),
@@ -147,22 +152,30 @@ def open_reader(
     name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
     if crs is not None:
         described = replace(described, crs=crs_text(read_crs(crs)))
-    shards = open_shards(_locations(records, location, storage_options))
-    source, data = _first_record(shards, name, described)
+    shards = open_shards(_locations(records, location, manifest, storage_options))
     patch, total = described.patch, described.total_patches
     patches = manifest.patches if manifest is not None and records is None else None
     if patches is not None:
         total = len(patches)
     beside = manifest_name(location) if records is None else None
+    source, data = _first_record(shards)
+    planned = order_of(manifest) if manifest is not None and not total else None  # all patches were dropped
+    if data is None and planned is None:
+        raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
     with _in_first_record(source):
-        order, steps = read_order(data)
+        order, steps = (planned, {}) if data is None and planned is not None else read_order(data or b"")
         content, infer = _content(order, steps, patch, kernel, manifest, beside, tensor_depths, bands)
-    record_size = len(data) + FRAMING if order.exact else None
+    record_bytes = len(data or b"") + FRAMING
+    record_size = record_bytes if order.exact and data is not None else None
     if isinstance(order, SequenceLayout) and (infer is not None or manifest is None or manifest.ragged):
         record_size = None  # others may have fewer steps
     if patches is not None:  # the index counts the patches that were dropped, too
         shards = [replace(shard, announced=None) for shard in shards]
     counted = number_shards(shards, record_size, total * content.per_patch)
+    if manifest is not None and manifest.patches is not None and patches is None:
+        held, kept = sum(shard.records for shard in counted), len(manifest.patches)
+        if held in (kept, kept * patch.pixels) and held not in (total, total * patch.pixels):
+            patches, total = manifest.patches, kept  # predictions of the patches that were written
     if infer is not None and isinstance(order, RecordLayout) and patch.pixels > 1:
         # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
         pixels = content.per_patch == 1
@@ -186,7 +199,7 @@ def open_reader(
         bands=chosen,
         layout=choose_features(order, list(dict.fromkeys(band.feature for band in chosen))),
         order=order,
-        record_bytes=len(data) + FRAMING,
+        record_bytes=record_bytes,
         verify=verify,
         per_patch=content.per_patch,
         coords={dim: content.coords[dim] for band in chosen for dim in band.dims if dim in content.coords},
@@ -202,18 +215,32 @@ def open_reader(
 
 
 def _locations(
-    records: Records | None, mixer: Location | None, storage_options: Mapping[str, Any] | None
+    records: Records | None,
+    mixer: Location | None,
+    manifest: ImageManifest | None,
+    storage_options: Mapping[str, Any] | None,
 ) -> list[Location]:
     """The shards: those that the user names, or those beside the mixer."""
     if records is not None:
-        single = isinstance(records, (str, Location)) or hasattr(records, "__fspath__")
-        listed: Any = [records] if single else records
-        locations = [Location.of(record, storage_options) for record in listed]
+        listed: Any = records
+        if isinstance(records, ExportResult):
+            listed, storage_options = records.files, records.manifest.storage_options
+        elif isinstance(records, str) or not isinstance(records, Iterable):
+            listed = [records]
+        paths = [record.path if isinstance(record, ShardInfo) else record for record in listed]
+        locations = [Location.of(path, storage_options) for path in paths]
+        if not locations:
+            raise OptionError("records is empty: name the shards in order, or leave it out.")
         check_order(locations)
         return locations
     if mixer is None:
         raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
-    return find_records(mixer)
+    try:
+        return find_records(mixer)
+    except MissingShardError:
+        if manifest is None or not manifest.shards or prefix_of(mixer).siblings():
+            raise
+        return listed_shards(mixer, manifest.shards)  # a server that lists nothing, not even the mixer
 
 
 @contextmanager
@@ -252,11 +279,20 @@ def _content(
         the manifest tells.
     """
     names = [feature.name for feature in order.features]
-    if manifest is not None and depths is None:
-        content = content_of(order, manifest, patch, kernel)
+    if manifest is not None:
+        content = content_of(order, manifest, patch, kernel, steps)
+        if depths and content is not None:
+            given = check_depths(depths, [band.name for band in manifest.bands])
+            content = content_of(order, with_depths(manifest, given), patch, kernel, steps)
+            if content is None:
+                known = {band.name: band.depth for band in manifest.bands if band.name in given}
+                raise RecordError(
+                    f"tensor_depths={given} does not go with the records, which have the depths {known} of "
+                    f"{beside or 'the manifest'}. Leave it out."
+                )
         if content is not None:
             return content, None
-        if beside is not None:
+        if beside is not None and not depths:
             raise RecordError(
                 f"it holds {names}, which does not go with {beside}. The shards may be of another export; "
                 "if not, remove that file, or give the depths of bands with tensor_depths={band: depth}."
@@ -283,12 +319,13 @@ def _infer(
         raise
 
 
-def _first_record(shards: Sequence[Shard], mixer: str, described: Mixer) -> tuple[Shard, bytes]:
+def _first_record(shards: Sequence[Shard]) -> tuple[Shard, bytes | None]:
+    """The first shard that holds a record, and that record; None if none does."""
     for shard in shards:
         data = first_record(shard)
         if data is not None:
             return shard, data
-    raise MissingShardError(f"{mixer} announces {described.total_patches} patches; the shards hold none.")
+    return shards[0], None
 
 
 def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:

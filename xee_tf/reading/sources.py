@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.export.result import ExportResult
+from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.reading.access import check_first_runs
 from xee_tf.reading.content import (
     RecordOrder,
     check_depths,
@@ -19,14 +18,14 @@ from xee_tf.reading.content import (
     read_order,
 )
 from xee_tf.reading.features import find_features, find_margin, is_patch
-from xee_tf.reading.find import Exported, find_export, find_source
+from xee_tf.reading.find import Exported, find_export, find_sources
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example
-from xee_tf.sidecars import BandDimensions, distinct_dims
+from xee_tf.sidecars import BandDimensions, Mixer, distinct_dims
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
@@ -159,19 +158,28 @@ def open_sources(
         If the files are not whole.
     """
     items: list[Any]
-    if isinstance(sources, (str, os.PathLike, Location, ExportResult, TableResult)):
-        items = [sources]
+    if isinstance(sources, Mapping):
+        items = list(sources.values())
+    elif isinstance(sources, Collection) and not isinstance(sources, str):
+        items = list(sources)
     else:
-        items = list(sources.values() if isinstance(sources, Mapping) else sources)
+        items = [sources]
+    if records is None and any(isinstance(item, Mixer) for item in items):
+        raise OptionError("A Mixer does not know where its shards are: name its file, or give records=[...].")
     if records is not None and len(items) != 1:
         raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
-    find = find_source if records is None else find_export
-    locations = [find(item, storage_options) for item in items]
+    locations: list[Any]
+    if records is None:
+        locations = [found for item in items for found in find_sources(item, storage_options)]
+    else:
+        locations = [
+            item if isinstance(item, Mixer) else find_export(item, storage_options) for item in items
+        ]
     opened: list[Source] = []
     files: list[Location] = []
     for location in locations:
-        if records is None and not is_image(location):
-            files += _matching(location)
+        if records is None and not isinstance(location, Mixer) and not is_image(location):
+            files.append(location)
             continue
         if files:
             opened.append(_open_files(files, bands, patch_dimensions, kernel_size, tensor_depths))
@@ -186,6 +194,8 @@ def open_sources(
             bands=bands,
             storage_options=storage_options,
         )
+        if records is None:
+            check_first_runs(reader.shards)
         patches = reader.per_patch == 1 and isinstance(reader.layout, RecordLayout)
         opened.append(
             Source(
@@ -206,15 +216,6 @@ def open_sources(
     if not opened:
         raise OptionError("There is nothing to read: name a mixer, TFRecord files, or a pattern of files.")
     return opened
-
-
-def _matching(location: Location) -> list[Location]:
-    if not location.is_pattern or location.exists():
-        return [location]
-    found = location.matching()
-    if not found:
-        raise MissingShardError(f"No file matches {location}.")
-    return found
 
 
 def _open_files(
@@ -241,8 +242,7 @@ def _open_files(
     layout = features.layout
     names = choose_bands([feature.name for feature in layout.features], bands)
     wanted = choose_features(layout, names)
-    depths = dict(depths or {})
-    check_depths(depths, layout)
+    depths = check_depths(depths, [feature.name for feature in layout.features])
     try:
         if patch_dimensions is not None:
             patch = Size.from_xy(patch_dimensions, "patch_dimensions")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ import numpy.typing as npt
 from crc32c import crc32c
 from dask.utils import format_bytes
 
-from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
-from xee_tf.reading.described import differing_keys
-from xee_tf.reading.find import Exported, find_export, find_records, find_table, folder_exports
+from xee_tf.reading.described import differing_keys, listed_shards
+from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
 from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
 from xee_tf.records.decoding import count_right, verify_block
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
-from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, read_manifest
+from xee_tf.records.members import HEAD_BYTES, read_index
+from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_edited, read_manifest
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
     RECORDS,
@@ -30,7 +31,6 @@ from xee_tf.sidecars.names import (
     is_image,
     manifest_location,
     prefix_of,
-    shard_name,
 )
 from xee_tf.storage import Location
 from xee_tf.tables.export import TableResult
@@ -102,7 +102,9 @@ class Verification:
 
 
 def verify(
-    export: Exported | TableResult, *, storage_options: Mapping[str, Any] | None = None
+    export: Exported | TableResult | Collection[Exported | TableResult],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
     """Check that the files of an export are complete and unchanged since the export.
 
@@ -113,8 +115,8 @@ def verify(
     Parameters
     ----------
     export : str, path-like, ExportResult or TableResult
-        A mixer, manifest or table; the prefix of an export; a folder with any number of exports; or
-        what an export returned. Local, or any URL that fsspec knows.
+        A mixer, manifest or table; the prefix of an export; a folder with any number of exports; what an
+        export returned; or several of them, as `split_dim` returns them. Local, or any URL that fsspec knows.
     storage_options : mapping, optional
         Handed to fsspec.
 
@@ -151,23 +153,26 @@ def verify(
     )
 
 
-def _locations(source: Exported | TableResult, storage_options: Mapping[str, Any] | None) -> list[Location]:
+def _locations(source: Any, storage_options: Mapping[str, Any] | None) -> list[Location]:
     """The mixers, image manifests and tables that are named."""
     if isinstance(source, TableResult):
         return [find_table(source, storage_options)]
     if isinstance(source, ExportResult):
         return [find_export(source)]
+    if isinstance(source, Collection) and not isinstance(source, str):
+        if not source:
+            raise OptionError("There is nothing to check: name an export.")
+        many = source.values() if isinstance(source, Mapping) else source
+        return [location for each in many for location in _locations(each, storage_options)]
     location = Location.of(source, storage_options)
     if is_image(location):
         return [find_export(location)]
     if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
         return [find_table(location)]
-    found = folder_exports(location)
-    for find in (find_export, find_table):  # the images and tables of one prefix
-        with suppress(MissingShardError, OptionError):
-            found.append(find(location))
-    unique = {each.url: each for each in found}
-    return list(unique.values()) or [find_export(location)]
+    found = [*folder_exports(location), *beside(location)]
+    if not found and location.is_folder():
+        found = [find_table(location)]
+    return found or [find_export(location)]
 
 
 def _check(location: Location) -> Verification:
@@ -178,6 +183,8 @@ def _check(location: Location) -> Verification:
     manifest = None
     try:
         manifest = read_manifest(side)
+        if is_edited(side):
+            problems.append(f"{side} was changed since the export: its own checksum does not match.")
     except MixerError as error:
         problems.append(str(error))
     if table:
@@ -197,7 +204,7 @@ def _check(location: Location) -> Verification:
                 f"{file} is not a shard of this export: {side.name} lists {len(known)}."
                 for file in files[len(known) :]
             ]
-            files = files if len(files) >= len(known) else _listed_files(location, known)
+            files = files if len(files) >= len(known) else listed_shards(location, known)
     pairs = [(file, known[i] if i < len(known) else None) for i, file in enumerate(files)]
     pairs = pairs[: len(known) or None]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -216,13 +223,6 @@ def _check(location: Location) -> Verification:
         bool(known),
         tuple(problems),
     )
-
-
-def _listed_files(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
-    """Where the shards of a manifest are, or would be."""
-    prefix = prefix_of(location)
-    compressed = known[0].name.endswith(".gz")
-    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
 
 
 def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
@@ -270,6 +270,8 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
     if known is None:
         return _File(records, raw.size, tuple(problems))
     same_kind = known.same_kind(location)
+    if same_kind and raw.size != known.bytes and not problems and _compressed_anew(location):
+        same_kind = False
     if same_kind and raw.size != known.bytes:
         problems.insert(0, f"{location} has {raw.size} bytes, but the manifest describes {known.bytes}.")
     elif same_kind and raw.crc != known.crc32c:
@@ -283,6 +285,12 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
             "of another export, or was changed."
         )
     return _File(records, raw.size, tuple(problems))
+
+
+def _compressed_anew(location: Location) -> bool:
+    """Whether another program compressed a file: then its bytes tell nothing, but its records do."""
+    head = location.read_bytes(0, HEAD_BYTES)
+    return head.startswith(GZIP) and read_index(head) is None
 
 
 def _wrong_run(found: Sequence[npt.NDArray[np.uint8]], known: ManifestShard) -> tuple[int, int] | None:

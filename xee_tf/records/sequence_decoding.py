@@ -134,7 +134,8 @@ def _room(
         if limit is not None and most > limit:
             raise RecordError(
                 f"{source}: record {first + int((counts > limit).argmax())}: feature {name!r} has more than "
-                f"the {limit} steps expected."
+                f"the {limit} steps expected: say how many there are at most, with "
+                f"tensor_depths={{{name!r}: steps}}."
             )
         room[name] = most if limit is None else limit
     return room

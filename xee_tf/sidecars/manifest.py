@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -21,8 +21,8 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records.example import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
-from xee_tf.sidecars.packing import MOST, pack, read_count, read_size, read_text, render, unpack
-from xee_tf.storage import Location
+from xee_tf.sidecars.packing import MOST, is_unchanged, pack, read_count, read_size, read_text, render, unpack
+from xee_tf.storage import Location, is_refused
 
 __all__ = [
     "ImageManifest",
@@ -30,6 +30,7 @@ __all__ = [
     "ManifestShard",
     "TableColumn",
     "TableManifest",
+    "is_edited",
     "parse_dimensions",
     "parse_manifest",
     "read_manifest",
@@ -192,6 +193,7 @@ class ImageManifest:
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
         bands = tuple(_band_of(band) for band in document["bands"])
+        _check_places(bands)
         lengths = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
         coords = {}
         for dim, coordinate in document.get("coords", {}).items():
@@ -339,6 +341,14 @@ def read_manifest(location: Location) -> Manifest | None:
     return None if text is None else parse_manifest(text, str(location))
 
 
+def is_edited(location: Location) -> bool:
+    """Whether a manifest is not as it was written, by its checksum; False where it has none."""
+    try:
+        return not is_unchanged(json.loads(_read(location) or "{}"))
+    except (ManifestError, ValueError, TypeError, AttributeError, RecursionError):
+        return True
+
+
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
     """Read ``<prefix>-dimensions.json``, which version 0.1.0 wrote beside array bands.
 
@@ -372,9 +382,7 @@ def _read(location: Location) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except Exception as error:
-        # Where a store may not be listed, a missing file looks like a forbidden one.
-        forbidden = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403, 410)
-        if location.is_local or not forbidden:
+        if location.is_local or not is_refused(error):
             raise
         return None
     if len(data) > _LARGEST:
@@ -433,6 +441,22 @@ def _band_of(document: Mapping[str, Any]) -> BandDimensions:
     )
 
 
+def _check_places(bands: Sequence[BandDimensions]) -> None:
+    """Refuse bands that do not fill their features, one after the other."""
+    if not bands:
+        raise ValueError("there is no band")
+    if len({band.name for band in bands}) < len(bands):
+        raise ValueError(f"two bands of {[band.name for band in bands]} have one name")
+    ends: dict[str, int] = {}
+    for band in sorted(bands, key=lambda band: band.first):
+        if band.first != ends.get(band.feature, 0):
+            raise ValueError(
+                f"the band {band.name!r} begins at {band.first} of {band.feature!r}, but "
+                f"{ends.get(band.feature, 0)} is free"
+            )
+        ends[band.feature] = band.first + band.depth
+
+
 def _grid_document(grid: PatchGrid) -> dict[str, Any]:
     return {
         "crs": grid.crs,
@@ -451,7 +475,7 @@ def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
     if len(affine) != 6 or not all(map(math.isfinite, affine)):
         raise ValueError("the affine of the grid must be six finite numbers")
     crs = document["crs"]
-    return PatchGrid(
+    grid = PatchGrid(
         shape=read_size(document["shape"], "the shape of the grid"),
         patch=read_size(document["patch"], "the patch of the grid"),
         margin=PatchGrid.margin_of(kernel or Size(x=1, y=1)),
@@ -460,3 +484,7 @@ def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
         edge=document.get("edge", "drop"),
         origin=read_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
     )
+    for name, right in (("columns", grid.columns), ("rows", grid.rows)):
+        if document.get(name, right) != right:
+            raise ValueError(f"the grid has {right} {name}, not {document[name]}")
+    return grid

@@ -63,7 +63,7 @@ def export_prefix(
     path : str or path-like
     storage_options : mapping, optional
     suffix : str
-        An ending that is allowed nevertheless.
+        An ending that is also allowed.
     example : str
         A name for error messages.
 
@@ -132,7 +132,7 @@ def prefix_of(location: Location) -> Location:
     >>> [prefix_of(Location(f"out/{name}")).url for name in ("scene-mixer.json", "scene-image.tfexport")]
     ['out/scene-', 'out/scene-']
     """
-    return Location(location.url.removesuffix(MIXER).removesuffix(IMAGE_MANIFEST), location.storage_options)
+    return location.without_suffix(MIXER, IMAGE_MANIFEST)
 
 
 def table_location(location: Location) -> Location:
@@ -143,16 +143,15 @@ def table_location(location: Location) -> Location:
     >>> [table_location(Location(f"out/sites{end}")).url for end in ("", "-table.tfexport", ".tfrecord.gz")]
     ['out/sites.tfrecord.gz', 'out/sites.tfrecord.gz', 'out/sites.tfrecord.gz']
     """
-    prefix = location.url.removesuffix(f"-{TABLE_MANIFEST}").removesuffix(TABLE)
-    return Location(prefix + TABLE, location.storage_options)
+    return location.without_suffix(f"-{TABLE_MANIFEST}", TABLE).with_suffix(TABLE)
 
 
 def manifest_location(file: Location) -> Location:
-    """The manifest beside the file of a table.
+    """The manifest beside the file of a table, which may have been inflated since.
 
     Examples
     --------
-    >>> manifest_location(Location("out/sites.tfrecord.gz")).url
-    'out/sites-table.tfexport'
+    >>> [manifest_location(Location(f"out/sites{end}")).url for end in (".tfrecord.gz", ".tfrecord")]
+    ['out/sites-table.tfexport', 'out/sites-table.tfexport']
     """
-    return Location(f"{file.url.removesuffix(TABLE)}-{TABLE_MANIFEST}", file.storage_options)
+    return file.without_suffix(TABLE, *RECORDS).with_suffix(f"-{TABLE_MANIFEST}")

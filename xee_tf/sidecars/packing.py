@@ -12,26 +12,48 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from crc32c import crc32c
 
 from xee_tf.errors import shorten
 from xee_tf.geometry import Size
 
-__all__ = ["MOST", "pack", "read_count", "read_size", "read_text", "render", "unpack"]
+__all__ = ["MOST", "is_unchanged", "pack", "read_count", "read_size", "read_text", "render", "unpack"]
 
 MOST = 1 << 62
 """The most of any count."""
 
+_CHECKSUM = "crc32c"
+"""The key with the CRC-32C of all others, whatever blanks are between them."""
+_UNCHECKED = (_CHECKSUM, "key")  # the latter differs where inputs have other chunks but the same pixels
+
 
 def render(document: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a list of objects."""
+    """JSON with a line for each key, and for each item of a list of objects; the last is a checksum."""
     lines = []
-    for key, value in document.items():
+    for key, value in {**document, _CHECKSUM: _checksum(document)}.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             items = ",\n".join(f"    {_json(item)}" for item in value)
             lines.append(f"  {_json(key)}: [\n{items}\n  ]")
         else:
             lines.append(f"  {_json(key)}: {_json(value)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def is_unchanged(document: dict[str, Any]) -> bool:
+    """Whether a document has the content that was rendered; True where it has no checksum.
+
+    Examples
+    --------
+    >>> document = json.loads(render({"rows": 4}))
+    >>> is_unchanged(document), is_unchanged({**document, "rows": 5})
+    (True, False)
+    """
+    return _CHECKSUM not in document or bool(document[_CHECKSUM] == _checksum(document))
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in document.items() if key not in _UNCHECKED}
+    return f"{crc32c(_json(content).encode()):08x}"
 
 
 def _json(value: Any) -> str:

@@ -21,6 +21,7 @@ from xee_tf.records.decoding import decode_example, longest_run, verify_block
 from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.framing import FOOTER, HEADER, check_data, frame_offsets, read_length
 from xee_tf.records.ragged import gather
+from xee_tf.records.sequence_wire import decode_sequence_example
 from xee_tf.records.varint import MAX_VARINT, encode_varint
 from xee_tf.tables.schema import Strings, Values
 
@@ -127,6 +128,7 @@ def decode_rows(
         return []
     data = check_data(view, 0, read_length(view, 0, first, source), first, source, verify=verify)
     usual = _structure(_parse(data, source, first))
+    _refuse_series(data, source, first)
     pieces: list[Piece] = []
     count = position = 0
     if layout := _layout(usual):
@@ -204,6 +206,20 @@ def _parse(data: memoryview, source: str, record: int) -> dict[str, Any]:
         return decode_example(data)
     except RecordError as error:
         raise RecordError(f"{source}: record {record}: {error}") from None
+
+
+def _refuse_series(data: memoryview, source: str, record: int) -> None:
+    """Refuse a record whose series would be left out without a word."""
+    try:
+        series = decode_sequence_example(data)[1]
+    except RecordError:
+        return
+    if series:
+        raise RecordError(
+            f"{source}: record {record} is a SequenceExample with the series {list(series)}, and a table has "
+            "only Examples. Open the export's mixer or manifest with xee_tf.open_image, or the file with "
+            "xee_tf.tf_dataset."
+        )
 
 
 def _structure(features: dict[str, Any]) -> Structure:

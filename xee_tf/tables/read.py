@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
+import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.reading.find import find_table
+from xee_tf.reading.described import check_shard
+from xee_tf.reading.find import find_tables
 from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
 from xee_tf.sidecars import TableManifest, read_manifest
-from xee_tf.sidecars.names import TABLE, manifest_location
+from xee_tf.sidecars.names import RECORDS, manifest_location
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.decode import Piece, Structure, decode_rows
 from xee_tf.tables.export import TableResult
@@ -43,9 +45,9 @@ def open_table(
     Parameters
     ----------
     path : str, path-like, TableResult or sequence of them
-        The file; ``.tfrecord.gz`` may be left out. Or a folder with one table, its manifest
-        (``sites-table.tfexport``), or what `xee_tf.export_table` returned. Several are read one after
-        the other.
+        The file; ``.tfrecord.gz`` or ``.tfrecord`` may be left out. Or a pattern of files
+        (``out/sites-*.tfrecord.gz``), a folder with one table, its manifest (``sites-table.tfexport``), or
+        what `xee_tf.export_table` returned. Several are read one after the other.
     columns : sequence of str, optional
         Those to read. Default: all.
     shapes : mapping of str to shape, optional
@@ -102,20 +104,24 @@ def open_table(
     0  0.25  oak
     1  0.50  fir
     """
-    single = isinstance(path, str | os.PathLike | Location | TableResult)
-    paths: list[Any] = [path] if single else list(path)  # type: ignore[arg-type]
+    several = isinstance(path, Collection) and not isinstance(path, str | Mapping)
+    named: Any = path
+    paths: list[Any] = list(named) if several else [named]
     if not paths:
         raise OptionError("There is nothing to read: name a TFRecord file.")
-    if chunks is not None and (isinstance(chunks, bool) or int(chunks) != chunks or chunks < 1):
-        raise OptionError(f"chunks must be a positive number of records; got {chunks!r}.")
-    probed = open_shards([find_table(each, storage_options) for each in paths])
-    shards = tuple(shard for shard in number_shards(probed, None, -1) if shard.records)
+    whole = isinstance(chunks, int | np.integer) and not isinstance(chunks, bool)
+    if chunks is not None and not (whole and chunks > 0):
+        raise OptionError(f"chunks must be a number of records above 0, such as 10_000; got {chunks!r}.")
+    given = _read_shapes(shapes)
+    files = [file for each in paths for file in find_tables(each, storage_options)]
+    numbered = number_shards(open_shards(files), None, -1)
+    shards = tuple(shard for shard in numbered if shard.records)
     if not shards:
-        raise RecordError(f"{probed[0]} holds no records.")
+        raise RecordError(f"{numbered[0]} holds no records.")
     names = None if columns is None else (columns,) if isinstance(columns, str) else tuple(columns)
-    manifest = _manifest(probed)
+    manifest = _manifest(numbered)
     noted = {} if manifest is None else manifest.shapes
-    reader = _Reader(shards, names, dict(shapes or {}), noted, encoding, verify)
+    reader = _Reader(shards, names, given, noted, encoding, verify)
     if chunks is None:
         return reader.read_all()
     import dask
@@ -130,21 +136,32 @@ def open_table(
         return dd.from_map(partitions, ranges, meta=partitions((0, 1)).iloc[:0], divisions=divisions)
 
 
+def _read_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes as a user gives them: one whole number, or several, for each column."""
+    if shapes is None:
+        return {}
+    if not isinstance(shapes, Mapping):
+        raise OptionError(f"shapes must be a mapping such as {{'patch': (16, 16)}}; got {shapes!r}.")
+    found = {}
+    for name, shape in shapes.items():
+        lengths = shape if isinstance(shape, Iterable) else [shape]
+        try:
+            found[name] = tuple(operator.index(length) for length in lengths)
+        except TypeError:
+            raise OptionError(f"The shape of {name!r} must be whole numbers; got {shape!r}.") from None
+    return found
+
+
 def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
     """The first manifest beside the files of a table; each must describe its file."""
     manifests = []
     for shard in shards:
         location = manifest_location(shard.location)
-        found = read_manifest(location) if shard.location.name.endswith(TABLE) else None
-        if not isinstance(found, TableManifest):
-            continue
-        manifests.append(found)
-        [expected] = [known.bytes for known in found.shards] or [shard.size]
-        if shard.size != expected:
-            raise RecordError(
-                f"{shard} has {shard.size} bytes, but {location.name} describes {expected}: the file was "
-                "changed or is of another export. If it is right, remove the manifest."
-            )
+        found = read_manifest(location) if shard.location.name.endswith(RECORDS) else None
+        if isinstance(found, TableManifest):
+            manifests.append(found)
+            for known in found.shards:
+                check_shard(shard, known, location.name)
     return manifests[0] if manifests else None
 
 
@@ -154,7 +171,7 @@ class _Reader:
 
     shards: tuple[Shard, ...]
     names: tuple[str, ...] | None
-    shapes: dict[str, Sequence[int]]
+    shapes: dict[str, tuple[int, ...]]
     noted_shapes: dict[str, tuple[int, ...]]
     encoding: str | None
     verify: bool

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.options import IfExists
-from xee_tf.reading.described import open_mixer
+from xee_tf.reading.described import describe_export
 from xee_tf.reading.find import Exported
 from xee_tf.records.example import FeatureTypes
 from xee_tf.records.members import (
@@ -111,7 +111,9 @@ class PredictionWriter:
                 f"{str(path)!r} is a folder: name a file, such as '{path}prediction.tfrecord.gz'."
             )
         self.location = Location.of(path, storage_options)
-        self.mixer = open_mixer(mixer, storage_options)
+        _, self.mixer, manifest, _ = describe_export(mixer, False, storage_options)
+        kept = None if manifest is None else manifest.patches
+        self._expected = self.mixer.total_patches if kept is None else len(kept)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
         self.feature_types: FeatureTypes = feature_types
         self.written = 0
@@ -146,8 +148,8 @@ class PredictionWriter:
 
     @property
     def total(self) -> int:
-        """Patches that the mixer announces; their pixels, once pixels were written."""
-        return self.mixer.total_patches * (self.mixer.patch.pixels if self._unit == "pixels" else 1)
+        """Patches that the export holds; their pixels, once pixels were written."""
+        return self._expected * (self.mixer.patch.pixels if self._unit == "pixels" else 1)
 
     @property
     def _unit(self) -> Unit:
@@ -236,11 +238,12 @@ class PredictionWriter:
                 self._temporary.unlink()
 
     def _announced(self) -> str:
-        patches = f"{self.mixer.total_patches} patches"
+        patches = f"{self._expected} patches"
+        source = "mixer" if self._expected == self.mixer.total_patches else "manifest"
         if self._unit == "patches":
-            return f"The mixer announces {patches}"
+            return f"The {source} announces {patches}"
         width, height = self.mixer.patch.xy
-        return f"The mixer announces {self.total} pixels ({patches} of {width} x {height})"
+        return f"The {source} announces {self.total} pixels ({patches} of {width} x {height})"
 
     def _settle(self, settled: PredictionFormat, bands: list[str]) -> None:
         """Take over what the first predictions settle, and make room for the index."""
