@@ -16,7 +16,7 @@ import xee_tf
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.storage import Location
-from xee_tf.stores import IMAGE, PREDICTION, replace_store, require_our_store
+from xee_tf.stores import RECORD, create_store, replace_store, require_our_store, storable
 
 PATCHES = {"patch_dimensions": 16}
 
@@ -204,20 +204,26 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
         assert (tmp_path / name / "notes.txt").read_text() == "kept"
 
 
-def our_store(folder, mark=PREDICTION):
-    return Location.of(image().assign_attrs({mark: "x"}).to_zarr(folder, consolidated=False) and folder)
+def our_store(folder):
+    store = Location.of(folder)
+    create_store(storable(image()), store, compute=True)
+    return store
 
 
-def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path):
-    for mark in (PREDICTION, IMAGE):
-        require_our_store(our_store(tmp_path / mark, mark))
-    old = tmp_path / "v2.zarr"
-    image().assign_attrs({IMAGE: 1}).to_zarr(old, zarr_format=2, consolidated=True)
-    require_our_store(Location.of(old))
+@pytest.mark.parametrize("zarr_format", [3, 2])
+def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path, zarr_format):
+    import zarr
+
+    with zarr.config.set(default_zarr_format=zarr_format):
+        _check_stores_of_ours(tmp_path)
+
+
+def _check_stores_of_ours(tmp_path):
+    require_our_store(our_store(tmp_path / "ours"))
     (tmp_path / "empty").mkdir()
     require_our_store(Location.of(tmp_path / "empty"))
     image().to_zarr(tmp_path / "foreign.zarr", consolidated=False)
-    with pytest.raises(DestinationExistsError, match="without the attribute"):
+    with pytest.raises(DestinationExistsError, match=f"without '{RECORD}'"):
         require_our_store(Location.of(tmp_path / "foreign.zarr"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(DestinationExistsError, match="it is a file"):

@@ -221,6 +221,10 @@ adding an ending to it. Use 'out/scene'.
         }
         return dict(sorted(found.items()))
 
+    def count_files(self) -> int:
+        """How many files are in this folder and those in it."""
+        return len(self._fresh.find(self.path))
+
     def size(self) -> int:
         """Bytes of the file."""
         return int(self._fresh.size(self.path))
