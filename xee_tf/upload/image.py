@@ -17,7 +17,7 @@ from dask.diagnostics.progress import ProgressBar
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.export.clear import clear
 from xee_tf.names import check_zarr
-from xee_tf.reading.find import Exported, find_export
+from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
@@ -126,10 +126,10 @@ def upload_image(
         bands=bands,
         storage_options=storage_options,
     )
-    check_crs(reader, None if isinstance(mixer, Mixer) else str(find_export(mixer, storage_options)))
+    check_crs(reader)
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
     if write is _write_zarr:
-        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None, None).coords]
+        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
     location.require_writable()
     with ProgressBar() if progress else nullcontext():
@@ -247,7 +247,7 @@ def _write_zarr(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """Zarr with CF coordinates, chunked as the bands are."""
-    dataset = lazy_dataset(reader, "trim", None, {})
+    dataset = lazy_dataset(reader, "trim", {})
     for name, array in arrays.items():
         dataset[name].data = array
     if nodata is not None:
