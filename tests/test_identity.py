@@ -275,7 +275,8 @@ REACHED = {
     "import of a submodule": "def f(b):\n    from own import sub\n    return sub.scale(b)",
     "import of a deep name": "def f(b):\n    from own.sub import scale\n    return scale(b)",
     "import of a deep module": "def f(b):\n    import own.sub as s\n    return s.scale(b)",
-    "import in a function in it": "def f(b):\n    def g():\n        import own.sub\n        return own.sub.K\n    return g()",
+    "import in a function in it": "def f(b):\n"
+    "    def g():\n        import own.sub\n        return own.sub.K\n    return g()",
     "the globals": "import own.sub\ndef f(b): return own.sub.scale(b)",
     "a closure": "def make():\n    import own.sub\n    return lambda b: own.sub.scale(b)\nf = make()",
     "a default": "import own.sub\ndef f(b, *, m=own): return m.sub.scale(b)",

@@ -158,7 +158,9 @@ def _foreign(store: Location) -> str:
     ours = record.get("arrays") or {}
     members = {name for name, is_folder in entries.items() if is_folder}
     known = members | _METADATA
-    if stray := next((each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)), ""):
+    if stray := next(
+        (each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)), ""
+    ):
         return f"it holds {stray!r}"
     if not record:
         strange = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
@@ -166,9 +168,8 @@ def _foreign(store: Location) -> str:
     for name in sorted(members - {RECORD}):
         if name not in ours:
             return f"it holds {name!r}"
-        stray = next((each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)), "")
-        if stray:
-            return f"it holds {f'{name}/{stray}'!r}"
+        if stray := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
+            return f"it holds {f'{name}/{stray[0]}'!r}"
     # Of a store that was begun, arrays may be missing; of others, none is another one.
     if record.get("state") != BEGUN and (changed := missing_array(store)):
         return f"its array {changed!r} is not the one that was written"
