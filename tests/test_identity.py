@@ -280,7 +280,8 @@ REACHED = {
     "the globals": "import own.sub\ndef f(b): return own.sub.scale(b)",
     "a closure": "def make():\n    import own.sub\n    return lambda b: own.sub.scale(b)\nf = make()",
     "a default": "import own.sub\ndef f(b, *, m=own): return m.sub.scale(b)",
-    "a method": "class C:\n    def __call__(self, b):\n        import own.sub\n        return own.sub.K\nf = C()",
+    "a method": "class C:\n"
+    "    def __call__(self, b):\n        import own.sub\n        return own.sub.K\nf = C()",
     "a relative import": "def f(b):\n    import own\n    return own.related(b)",
 }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
@@ -23,6 +26,8 @@ PathLike = str | os.PathLike[str]
 
 # Stores whose first name is a bucket or container, which only its owner creates.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
+
+_WEB = frozenset({"http", "https"})
 
 _WHOLE_FILE = 64 << 20  # bytes of a file that is read whole where a server does not send parts of it
 
@@ -52,12 +57,12 @@ class Location:
         """From a string, a `pathlib.Path`, or a `upath.UPath` with options of its own.
 
         A local path becomes absolute: it means the folder of the caller, whatever the folder of the
-        process that uses it. A slash at its end is dropped.
+        process that uses it. A slash at its end is dropped, and so are slashes beside others in a URL.
 
         Raises
         ------
         DestinationError
-            If the path is empty.
+            If it is no path, or an empty one.
 
         Examples
         --------
@@ -66,6 +71,8 @@ class Location:
         """
         if isinstance(path, Location):
             return cls.of(path.url, path.storage_options)
+        if not isinstance(path, str | os.PathLike) and not hasattr(path, "storage_options"):
+            raise DestinationError(f"A path is a string or path-like, such as 'out/scene'; got {path!r}.")
         options = dict(getattr(path, "storage_options", None) or {})
         options.update(storage_options or {})
         # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
@@ -76,7 +83,9 @@ class Location:
             return cls(text, options)
         scheme, separator, rest = text.partition("://")
         if separator and scheme not in ("file", "local"):
-            return cls(text.rstrip("/") if rest.strip("/") else text, options)
+            if scheme not in _WEB:  # whose servers say what two slashes mean
+                rest = re.sub("//+", "/", rest)
+            return cls(f"{scheme}://{rest.rstrip('/') if rest.strip('/') else rest}", options)
         return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
 
     @cached_property
@@ -175,15 +184,15 @@ class Location:
         """Bytes of the file."""
         return int(self._fresh.size(self.path))
 
-    def siblings(self) -> list[Location]:
-        """Files in the same folder whose names start with this one's, sorted by name."""
+    def siblings(self, *, folders: bool = False) -> list[Location]:
+        """Files, or folders, in the same folder whose names start with this one's, sorted by name."""
         folder = self.parent
         if not folder.exists():
             return []
         return [
             Location(self.url[: len(self.url) - len(self.name)] + name, self.storage_options)
             for name, is_folder in folder.entries().items()
-            if not is_folder and name.startswith(self.name)
+            if is_folder == folders and name.startswith(self.name)
         ]
 
     @property
@@ -284,13 +293,26 @@ class Location:
             self.fs.put_file(os.fspath(file), self.path)
 
     def move(self, target: Location) -> None:
-        """Put this file in the place of `target`: a rename where the filesystem has one."""
+        """Put this file in the place of `target`: a rename where the filesystem has one.
+
+        Where `target` is a link, what it leads to is replaced.
+        """
         with target._writing():
             target._make_parent()
         if not self.is_local:
             self.fs.mv(self.path, target.path)
-        else:
-            os.replace(self.path, target.path)
+            return
+        path = os.path.realpath(target.path)
+        try:
+            os.replace(self.path, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # The link leads to another disk: copied there first, so that the file appears whole.
+            copy = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+            shutil.copyfile(self.path, copy)
+            os.replace(copy, path)
+            os.remove(self.path)
 
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder and all in it."""
@@ -311,7 +333,7 @@ class Location:
             If `if_exists` is neither "error" nor "overwrite".
         """
         one_of("if_exists", if_exists, get_args(IfExists))
-        self.require_key()
+        self.require_reachable()
         if not folder and self.is_folder():
             raise DestinationExistsError(
                 f"{self} is a folder, and a file cannot replace it: choose another name, or name a file in "
@@ -328,11 +350,34 @@ class Location:
         In an object store the bucket must exist: none is ever made. Whether its objects can be written is
         known only at the first one.
         """
+        self.require_reachable()
+        if self.is_local:
+            if os.path.islink(self.path) and not os.path.exists(self.path):
+                raise DestinationError(
+                    f"Cannot write {self.url}: it is a link to {os.path.realpath(self.path)}, which does not "
+                    "exist. Remove the link, or choose another name."
+                )
+            self._require_writable_folder()
+
+    def require_reachable(self) -> None:
+        """Raise `DestinationError` if this is in a store that does not answer, or where nobody can write."""
         self.require_key()
         if self.is_local:
-            self._require_writable_folder()
-        elif self.bucket is not None:
-            self._require_bucket(self.bucket)
+            return
+        if self._protocols & _WEB:
+            raise DestinationError(
+                f"Cannot write {self.url}: web servers are only read. Choose a path on a disk, or an object "
+                "store, such as s3://bucket/scene."
+            )
+        try:
+            if self.bucket is not None:
+                self._require_bucket(self.bucket)
+            else:
+                self._fresh.exists(self.parent.path)
+        except DestinationError:
+            raise
+        except Exception as error:  # of clients for object stores, each of which has its own
+            raise DestinationError(f"Cannot write {self.url}: {error}") from error
 
     def require_key(self) -> None:
         """Raise `DestinationError` if this is a whole bucket: a name inside the bucket is needed."""

@@ -66,9 +66,11 @@ def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts
     """
     names = [str(name) for name in dataset.variables]
     write_record(store, {**facts, "state": BEGUN, "arrays": dict.fromkeys(names)})
-    dataset.to_zarr(
-        store.url, mode="a", compute=compute, consolidated=False, storage_options=store.zarr_options
+    written = dataset.to_zarr(
+        store.url, mode="a", compute=False, consolidated=False, storage_options=store.zarr_options
     )
+    if compute:
+        written.compute()
     state = COMPLETE if compute else PREPARED
     write_record(store, {**facts, "state": state, "arrays": stored_arrays(store, names)})
 
@@ -158,10 +160,8 @@ def _foreign(store: Location) -> str:
     ours = record.get("arrays") or {}
     members = {name for name, is_folder in entries.items() if is_folder}
     known = members | _METADATA
-    if stray := next(
-        (each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)), ""
-    ):
-        return f"it holds {stray!r}"
+    if odd := [each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)]:
+        return f"it holds {odd[0]!r}"
     if not record:
         strange = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
         return f"it holds {strange!r}" if strange else f"it is a Zarr store without {RECORD!r}"

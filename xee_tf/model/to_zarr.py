@@ -121,7 +121,7 @@ def predict_to_zarr(
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     location = Location.of(store, storage_options)
-    location.require_key()
+    location.require_reachable()
     predicted, seen = predict_seen(model, image, merge=False, **options)
     check_zarr(
         predicted.variables,
