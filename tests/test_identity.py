@@ -282,6 +282,10 @@ REACHED = {
     "a default": "import own.sub\ndef f(b, *, m=own): return m.sub.scale(b)",
     "a method": "class C:\n"
     "    def __call__(self, b):\n        import own.sub\n        return own.sub.K\nf = C()",
+    "an attribute": "import own.sub\n"
+    "class C:\n    m = own.sub\n    def __call__(self, b): return self.m.scale(b)\nf = C()",
+    "an instance": "import own.sub\nfrom types import SimpleNamespace\n"
+    "def make(m):\n    return lambda b: m.m.scale(b)\nf = make(SimpleNamespace(m=own.sub))",
     "a relative import": "def f(b):\n    import own\n    return own.related(b)",
 }
 

@@ -14,6 +14,7 @@ import sysconfig
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -138,7 +139,9 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
 def _parts(walk: _Walk, value: Any) -> Iterator[Part]:
     """What an object consists of."""
     if isinstance(value, types.ModuleType):
-        yield from (b"module", value.__name__.encode())  # what functions use of it is hashed with these
+        yield from (b"module", value.__name__.encode())
+        if not _is_library(value.__name__) and (file := getattr(value, "__file__", None)):
+            yield Path(file).read_bytes()  # what is used of it is not known
     elif isinstance(value, _BY_NAME):
         yield from (b"builtin", _name(value).encode())
         if not isinstance(owner := getattr(value, "__self__", None), types.ModuleType | None):
@@ -199,7 +202,8 @@ def _function_parts(function: types.FunctionType) -> Iterator[Part]:
     read, assigned = _globals_of(code)
     found = {name: function.__globals__[name] for name in read - assigned if name in function.__globals__}
     for name in sorted(found):
-        yield from (name.encode(), (found[name],))
+        module = isinstance(found[name], types.ModuleType)
+        yield from (name.encode(), found[name].__name__.encode() if module else (found[name],))
     # Of modules of one's own, what the function may use.
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
     reached = [*found.values(), *cells, *(function.__defaults__ or ())]

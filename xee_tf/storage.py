@@ -71,9 +71,10 @@ class Location:
         """
         if isinstance(path, Location):
             return cls.of(path.url, path.storage_options)
-        if not isinstance(path, str | os.PathLike) and not hasattr(path, "storage_options"):
-            raise DestinationError(f"A path is a string or path-like, such as 'out/scene'; got {path!r}.")
-        options = dict(getattr(path, "storage_options", None) or {})
+        given: Any = path
+        if not isinstance(given, str | os.PathLike) and not hasattr(given, "storage_options"):
+            raise DestinationError(f"A path is a string or path-like, such as 'out/scene'; got {given!r}.")
+        options = dict(getattr(given, "storage_options", None) or {})
         options.update(storage_options or {})
         # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
         text = str(path)
