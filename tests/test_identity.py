@@ -265,3 +265,64 @@ def test_hosted_models_are_where_they_are_and_how_they_are_called():
         hosted("models:8501", transport="grpc"),
     ]
     assert len({same, *others}) == 1 + len(others)
+
+
+# -- Modules of one's own ----------------------------------------------------------------------------
+
+REACHED = {
+    "import in the function": "def f(b):\n    import own\n    return own.direct(b)",
+    "import of a name": "def f(b):\n    from own import direct as d\n    return d(b)",
+    "import of a submodule": "def f(b):\n    from own import sub\n    return sub.scale(b)",
+    "import of a deep name": "def f(b):\n    from own.sub import scale\n    return scale(b)",
+    "import of a deep module": "def f(b):\n    import own.sub as s\n    return s.scale(b)",
+    "import in a function in it": "def f(b):\n"
+    "    def g():\n        import own.sub\n        return own.sub.K\n    return g()",
+    "the globals": "import own.sub\ndef f(b): return own.sub.scale(b)",
+    "a closure": "def make():\n    import own.sub\n    return lambda b: own.sub.scale(b)\nf = make()",
+    "a default": "import own.sub\ndef f(b, *, m=own): return m.sub.scale(b)",
+    "a method": "class C:\n"
+    "    def __call__(self, b):\n        import own.sub\n        return own.sub.K\nf = C()",
+    "an attribute": "import own.sub\n"
+    "class C:\n    m = own.sub\n    def __call__(self, b): return self.m.scale(b)\nf = C()",
+    "an instance": "import own.sub\nfrom types import SimpleNamespace\n"
+    "def make(m):\n    return lambda b: m.m.scale(b)\nf = make(SimpleNamespace(m=own.sub))",
+    "a relative import": "def f(b):\n    import own\n    return own.related(b)",
+}
+
+
+def test_what_is_reached_in_modules_of_ones_own(tmp_path):
+    """Every time in a new process, as a script is run again; once where all is imported already."""
+    found = []
+    for number, factor in enumerate((2, 2, 3)):
+        folder = tmp_path / str(number)
+        (folder / "own").mkdir(parents=True)
+        # The modules reach each other.
+        (folder / "own" / "__init__.py").write_text(
+            f"K = {factor}\ndef direct(b): return K * b\n"
+            "def related(b):\n    from .sub import scale\n    return scale(b)\n"
+        )
+        (folder / "own" / "sub.py").write_text(
+            f"import own\nK = {factor}\ndef scale(b): return b * K if b is None else own.sub.K\n"
+        )
+        script = folder / "script.py"
+        script.write_text(
+            ("import own.sub\n" if number == 1 else "")
+            + "from xee_tf.connectors.function import FunctionConnector\n"
+            f"for source in {list(REACHED.values())!r}:\n"
+            "    names = {'__name__': '__main__'}\n"
+            "    exec(source, names)\n"
+            "    print(FunctionConnector.of(names['f']).content())\n"
+        )
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=100)
+        assert not done.returncode, done.stderr
+        found.append(dict(zip(REACHED, done.stdout.split(), strict=True)))
+    assert found[0] == found[1]
+    assert not [how for how in REACHED if found[0][how] == found[2][how]]
+    assert "None" not in found[0].values()
+
+
+def test_what_a_function_imports_of_libraries_is_their_name():
+    one, two = (function_of(f"def f(b):\n    import {name}\n    return b") for name in ("json", "nosuch_x"))
+    assert content(one) == content(one)
+    assert content(two) == content(two) != content(one)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -518,3 +520,42 @@ def test_real_models(tmp_path: Any) -> None:
     for found in answers[1:]:
         for name, values in answers[0].items():
             np.testing.assert_array_equal(found[name], values)
+
+
+SCRIPT = """
+import enum
+K = 3
+class Kind(enum.Enum):
+    FACTOR = 10
+class Net:
+    def __call__(self, b):
+        return K * b[..., 0] + Kind.FACTOR.value + isinstance(self, Net)
+    def changed(self):
+        return K
+"""
+
+
+def test_a_class_of_the_script_stays_as_it_is(monkeypatch):
+    """Also where two models of one class were made, before and after a global changed."""
+    script = types.ModuleType("script_of_the_user")
+    exec(SCRIPT, script.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", script)  # cloudpickle sends what it defines by value
+    script.Net.__module__ = script.Kind.__module__ = "__main__"
+    call = script.Net.__call__
+    pixels = {"pixels": np.full((1, 1, 1, 1), 7.0)}
+
+    def connector():
+        return Model.from_function(script.Net(), input_tile_size=8).connector
+
+    before = connector()
+    assert before.open().predict(pixels)["output"].item() == 3 * 7 + 11
+    content = before.content()
+    script.K = 5
+    assert script.Net.__call__ is call
+    assert script.Net()(pixels["pixels"]).item() == 5 * 7 + 11
+    after = connector()
+    assert after.open().predict(pixels)["output"].item() == 5 * 7 + 11
+    assert before.open().predict(pixels)["output"].item() == 3 * 7 + 11
+    assert before.content() == content != after.content()
+    script.K = 3
+    assert connector().content() == content

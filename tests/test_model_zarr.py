@@ -1,6 +1,7 @@
 """Predictions in stores: written by the usual calls, and continued after an interruption."""
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -98,7 +99,7 @@ def test_an_interrupted_run_is_continued_and_nothing_predicted_twice(tmp_path):
     predict_to_zarr(model_of(calls), scene(), store)
     assert len(list(calls.iterdir())) == CALLS
     check(store)
-    assert not Path(f"{store}.progress").exists()
+    assert {path.name for path in (store / ".xee_tf").iterdir()} == {"zarr.json"}
     predict_to_zarr(model_of(calls), scene(), store)
     assert len(list(calls.iterdir())) == CALLS
 
@@ -120,7 +121,7 @@ def test_a_killed_process_is_followed_by_another(tmp_path):
     store = tmp_path / "out.zarr"
     done = subprocess.run([sys.executable, "-c", code, root, calls, store], capture_output=True, cwd=tmp_path)
     assert done.returncode == 9, done.stderr.decode()
-    noted = len({path.name for path in Path(f"{store}.progress").iterdir()} - {"begun", "prepared"})
+    noted = len(list((store / ".xee_tf" / "finished").iterdir()))
     assert noted
     before = len(list(calls.iterdir()))
     predict_to_zarr(model_of(calls), scene(), store)
@@ -419,28 +420,35 @@ def test_options_are_checked_before_anything_is_touched(tmp_path):
         assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["folder", "zarr", "file", "mixed", "progress"])
+@pytest.mark.parametrize("kind", ["folder", "zarr", "file", "mixed", "array", "inside", "group"])
 def test_what_is_no_store_of_ours_is_not_replaced(kind, tmp_path):
     store = tmp_path / "p.zarr"
     if kind == "file":
         store.write_text("kept")
     elif kind == "zarr":
         image().to_zarr(store, consolidated=False)
-    elif kind == "progress":
-        (tmp_path / "p.zarr.progress").mkdir()
-        (tmp_path / "p.zarr.progress" / "thesis.txt").write_text("kept")
-    else:
-        if kind == "mixed":
-            predict_to_zarr(index(), image(), store)
+    elif kind == "folder":
         (store / "docs").mkdir(parents=True)
         (store / "docs" / "thesis.txt").write_text("kept")
+    else:
+        predict_to_zarr(index(), image(), store)
+        if kind == "array":
+            image()[["A"]].drop_attrs().to_zarr(store, mode="a", consolidated=False)
+        elif kind == "group":
+            image().to_zarr(store, group="years", mode="a", consolidated=False)
+        else:
+            folder = store / ("docs" if kind == "mixed" else "p")
+            folder.mkdir(exist_ok=True)
+            (folder / "thesis.txt").write_text("kept")
     before = tree(tmp_path)
     words = {
         "folder": "'docs'",
         "mixed": "'docs'",
-        "zarr": "attribute",
+        "array": "it holds 'A'",
+        "group": "it holds 'years'",
+        "inside": "it holds 'p/thesis.txt'",
+        "zarr": "without '.xee_tf'",
         "file": "a file",
-        "progress": "thesis",
     }
     for resume in (True, False):
         with pytest.raises(DestinationExistsError, match=words[kind]):
@@ -491,14 +499,85 @@ def test_a_replacement_that_was_complete_is_put_in_place(tmp_path, monkeypatch):
     np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, expected)
 
 
-def test_a_run_that_ended_before_its_store_had_metadata(tmp_path):
-    store = tmp_path / "p.zarr"
-    store.mkdir()
-    (tmp_path / "p.zarr.progress").mkdir()
-    (tmp_path / "p.zarr.progress" / "begun").touch()
+@pytest.mark.parametrize("written", [(), ("zarr.json",), ("zarr.json", "p/zarr.json")])
+def test_a_run_that_ended_before_its_store_had_metadata(written, tmp_path, monkeypatch):
+    store, whole = tmp_path / "p.zarr", tmp_path / "whole.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(xr.Dataset, "to_zarr", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict_to_zarr(index(), image(), store)
+    predict_to_zarr(index(), image(), whole)
+    for name in written:
+        (store / name).parent.mkdir(exist_ok=True)
+        shutil.copy(whole / name, store / name)
     predict_to_zarr(index(), image(), store)
-    assert {path.name for path in tmp_path.iterdir()} == {"p.zarr"}
+    assert {path.name for path in tmp_path.iterdir()} == {"p.zarr", "whole.zarr"}
     np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, image().B - image().A)
+
+
+@pytest.mark.parametrize("copy", [shutil.move, shutil.copytree])
+def test_an_interrupted_store_is_continued_where_it_is_moved_to(copy, tmp_path):
+    calls, first, store = tmp_path / "calls", tmp_path / "first.zarr", tmp_path / "out.zarr"
+    calls.mkdir()
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="the plug was pulled"):
+        predict_to_zarr(model_of(calls, limit=6), scene(), first)
+    copy(first, store)
+    predict_to_zarr(model_of(calls), scene(), store)
+    check(store)
+    assert len(list(calls.iterdir())) == CALLS
+
+
+@pytest.mark.parametrize("lost", ["c/0/1", "c", "."])
+def test_what_has_gone_from_a_complete_store_is_predicted_again(lost, tmp_path):
+    store = tmp_path / "p.zarr"
+    predict_to_zarr(index(), image().chunk(x=16, y=16), store)
+    gone = store / "p" / lost
+    if lost == ".":
+        shutil.rmtree(gone)
+        with pytest.raises(DestinationExistsError, match="its array 'p' is not the one that was written"):
+            predict_to_zarr(index(), image().chunk(x=16, y=16), store)
+        return
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    predict_to_zarr(index(), image().chunk(x=16, y=16), store)
+    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, image().B - image().A)
+    before = tree(tmp_path)
+    predict_to_zarr(index(), image().chunk(x=16, y=16), store)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda ours: xr.where(ours > 1, ours * 3, ours, keep_attrs=True),
+        lambda ours: ours.isel(x=slice(16)),
+        lambda ours: ours,
+    ],
+    ids=["values", "crop", "copy"],
+)
+def test_a_store_that_is_derived_from_ours_is_not_ours(derive, tmp_path):
+    ours = predict_to_zarr(index(), image(), tmp_path / "p.zarr")
+    opened = xr.open_zarr(ours.path, consolidated=False)
+    derived = derive(opened).assign_attrs(opened.attrs)
+    derived.to_zarr(tmp_path / "derived.zarr", consolidated=False)
+    before = tree(tmp_path)
+    for options, words in (({}, "holds no prediction"), ({"if_exists": "overwrite"}, "without '.xee_tf'")):
+        with pytest.raises(DestinationExistsError, match=words):
+            predict_to_zarr(index(), image(), tmp_path / "derived.zarr", **options)
+    assert tree(tmp_path) == before
+
+
+def test_files_of_the_user_beside_a_store_are_kept(tmp_path):
+    kept = tmp_path / "p.zarr.progress"
+    kept.mkdir()
+    for name in ("begun", "chunk-0-0", "notes.tmp"):
+        (kept / name).write_text("mine")
+    before = tree(tmp_path)
+    for seed in (0, 0, 1):
+        predict_to_zarr(index(), image(seed), tmp_path / "p.zarr", if_exists="overwrite")
+    assert before.items() <= tree(tmp_path).items()
+    np.testing.assert_array_equal(
+        xr.open_zarr(tmp_path / "p.zarr", consolidated=False).p, image(1).B - image(1).A
+    )
 
 
 def test_a_store_that_a_worker_cannot_reach(tmp_path):
@@ -546,7 +625,7 @@ def test_the_attributes_of_an_image_and_coordinates_that_zarr_cannot_hold_are_le
     found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
     np.testing.assert_array_equal(found.p, ds.B - ds.A)
     assert found.rio.crs == "EPSG:32633"
-    assert set(found.attrs) == {"xee_tf_prediction"}
+    assert not found.attrs
     assert not {"lon", "object"} & set(found.coords)
     assert found.sensor.item() == "S2"
     np.testing.assert_array_equal(found.row, np.arange(32))

@@ -248,7 +248,7 @@ def test_an_old_store_is_not_touched(tmp_path: Any) -> None:
     with pytest.raises(xee_tf.OptionError, match=r"'a/b' cannot be stored in Zarr.*output_bands"):
         xee_tf.predict_to_zarr(model("a/b"), scene(), store, if_exists="overwrite")
     np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).kept, before)
-    assert not list(tmp_path.glob("*.progress"))
+    assert not list(tmp_path.glob("*.replacement"))
     tif = xee_tf.upload_image(None, result.mixer, tmp_path / "map.tif")
     with rasterio.open(tif.path) as file:
         assert file.descriptions == ("a/b",)

@@ -1,5 +1,6 @@
 """Paths, prefixes, folders and buckets: what a name means, and what is refused before anything is written."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.reading.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
-from xee_tf.stores import IMAGE, PREDICTION, replace_store, require_our_store
+from xee_tf.stores import RECORD, create_store, replace_store, require_our_store, storable
 
 PATCHES = {"patch_dimensions": 16}
 
@@ -206,20 +207,26 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
         assert (tmp_path / name / "notes.txt").read_text() == "kept"
 
 
-def our_store(folder, mark=PREDICTION):
-    return Location.of(image().assign_attrs({mark: "x"}).to_zarr(folder, consolidated=False) and folder)
+def our_store(folder):
+    store = Location.of(folder)
+    create_store(storable(image()), store, compute=True)
+    return store
 
 
-def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path):
-    for mark in (PREDICTION, IMAGE):
-        require_our_store(our_store(tmp_path / mark, mark))
-    old = tmp_path / "v2.zarr"
-    image().assign_attrs({IMAGE: 1}).to_zarr(old, zarr_format=2, consolidated=True)
-    require_our_store(Location.of(old))
+@pytest.mark.parametrize("zarr_format", [3, 2])
+def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path, zarr_format):
+    import zarr
+
+    with zarr.config.set(default_zarr_format=zarr_format):
+        _check_stores_of_ours(tmp_path)
+
+
+def _check_stores_of_ours(tmp_path):
+    require_our_store(our_store(tmp_path / "ours"))
     (tmp_path / "empty").mkdir()
     require_our_store(Location.of(tmp_path / "empty"))
     image().to_zarr(tmp_path / "foreign.zarr", consolidated=False)
-    with pytest.raises(DestinationExistsError, match="without the attribute"):
+    with pytest.raises(DestinationExistsError, match=f"without '{RECORD}'"):
         require_our_store(Location.of(tmp_path / "foreign.zarr"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(DestinationExistsError, match="it is a file"):
@@ -453,3 +460,145 @@ def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
     shards = [file.path for file in result.files]
     dataset = xee_tf.tf_dataset(renamed, inputs=["B4"], records=shards)
     assert len(list(dataset.unbatch())) == 4
+
+
+# -- Where nothing can be written --------------------------------------------------------------------
+
+
+def writers(tmp_path, path, **options):
+    """Everything that writes to a path of the user."""
+    import pandas as pd
+
+    shards, mixer = [tmp_path / "s-00000.tfrecord.gz"], tmp_path / "s-mixer.json"
+    if not mixer.exists():
+        image().tfexport(tmp_path / "s", **PATCHES)
+    table = pd.DataFrame({"longitude": [1.0], "latitude": [2.0]})
+
+    def end(suffix):
+        return f"{path}{suffix}" if isinstance(path, str) else path
+
+    return {
+        "tfexport": lambda: image().tfexport(path, **PATCHES, **options),
+        "table": lambda: xee_tf.export_table(table, path, **options),
+        "prediction": lambda: xee_tf.predict_to_zarr(model(), image(), path, **options),
+        "geotiff": lambda: xee_tf.upload_image(shards, xee_tf.Mixer.read(mixer), end(".tif"), **options),
+        "zarr": lambda: xee_tf.upload_image(shards, xee_tf.Mixer.read(mixer), end(".zarr"), **options),
+        "records": lambda: xee_tf.PredictionWriter(end(".tfrecord"), xee_tf.Mixer.read(mixer), **options),
+    }
+
+
+@pytest.mark.parametrize("path", [None, b"s", 7, ["s"]])
+def test_what_is_no_path_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for write in writers(tmp_path, path).values():
+        before = sorted(os.listdir(tmp_path))
+        with pytest.raises(OptionError, match="A path is a string or path-like"):
+            write()
+        assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("server_of", ["web", "dead"])
+def test_servers_that_take_nothing(server_of, tmp_path, monkeypatch):
+    url, options, words = "http://127.0.0.1:9/e/s", {}, "web servers are only read"
+    if server_of == "dead":
+        url, words = "s3://bucket/e/s", "Could not connect|Cannot write s3://bucket"
+        client = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1}}
+        endpoint = {"key": "id", "secret": "secret", "endpoint_url": "http://127.0.0.1:9", **client}
+        options = {"storage_options": endpoint}
+        monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    for name, write in writers(tmp_path, url, **options).items():
+        if server_of == "dead" and name in ("geotiff", "zarr"):
+            continue  # their storage options are those of the records too
+        with pytest.raises(DestinationError, match=words):
+            write()
+
+
+def test_slashes_beside_others_in_a_url(server):
+    import xarray as xr
+
+    options = {"storage_options": server}
+    image().tfexport("s3://bucket//two///s", **PATCHES, **options)
+    found = xee_tf.open_image("s3://bucket//two/s", **options)
+    np.testing.assert_array_equal(found["B4"], image()["B4"])
+    store = xee_tf.predict_to_zarr(model(), image(), "s3://bucket//two//p.zarr", **options)
+    assert store.url == "s3://bucket/two/p.zarr"
+    found = xr.open_zarr(store.url, consolidated=False, storage_options=server)
+    np.testing.assert_array_equal(found["p"], image()["B4"] + 1)
+    assert Location.of("https://host/a//b/").url == "https://host/a//b"
+    assert Location.of("memory:///a//b").url == "memory:///a/b"
+
+
+def test_links_lead_to_what_is_replaced(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "map.tif").write_text("old")
+    (tmp_path / "deep" / "t.tfrecord").write_text("old")
+    (tmp_path / "link.tif").symlink_to("deep/map.tif")
+    (tmp_path / "link.tfrecord").symlink_to("deep/t.tfrecord")
+    write = writers(tmp_path, str(tmp_path / "link"), if_exists="overwrite")
+    write["geotiff"]()
+    with write["records"]() as writer:
+        writer.write(np.ones((4, 16, 16)))
+    for name in ("link.tif", "link.tfrecord"):
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / name).stat().st_size > 100
+    assert sorted(os.listdir(tmp_path / "deep")) == ["map.tif", "t.tfrecord"]
+
+
+def test_a_link_to_another_disk_is_followed_by_a_copy(tmp_path, monkeypatch):
+    replace, target = os.replace, tmp_path / "other" / "a"
+    target.parent.mkdir()
+    target.write_text("old")
+    (tmp_path / "link").symlink_to(target)
+
+    def of_one_disk(source, path):
+        if os.path.dirname(source) != os.path.dirname(path):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, path)
+
+    monkeypatch.setattr(os, "replace", of_one_disk)
+    Location.of(tmp_path / "link").write_bytes(b"new")
+    assert target.read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["link", "other"]
+    assert os.listdir(target.parent) == ["a"]
+
+
+@pytest.mark.parametrize("if_exists", ["error", "overwrite"])
+def test_a_link_that_leads_nowhere_is_named(if_exists, tmp_path):
+    for suffix in ("", ".tif", ".zarr", ".tfrecord"):
+        (tmp_path / f"link{suffix}").symlink_to(tmp_path / "nowhere")
+    write = writers(tmp_path, str(tmp_path / "link"), if_exists=if_exists)
+    for name in ("prediction", "geotiff", "zarr", "records"):
+        with pytest.raises(DestinationError, match=r"it is a link to .*nowhere, which does not exist"):
+            write[name]()
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    "ending", ["-mixer.json", "-00000.tfrecord.gz", "-00007.tfrecord", "-image.tfexport"]
+)
+def test_folders_in_the_place_of_an_exports_files(ending, tmp_path):
+    (tmp_path / f"s{ending}").mkdir()
+    with pytest.raises(DestinationExistsError, match=f"s{ending} is a folder"):
+        image().tfexport(tmp_path / "s", **PATCHES, if_exists="overwrite")
+    assert os.listdir(tmp_path) == [f"s{ending}"]
+
+
+def test_a_folder_in_the_place_of_a_tables_manifest(tmp_path):
+    (tmp_path / "t-table.tfexport").mkdir()
+    with pytest.raises(DestinationExistsError, match=r"t-table\.tfexport is a folder"):
+        xee_tf.export_table({"a": np.ones(3)}, tmp_path / "t", if_exists="overwrite")
+    assert os.listdir(tmp_path) == ["t-table.tfexport"]
+
+
+@pytest.mark.skipif(os.sep != "/", reason="a backslash separates folders here")
+def test_names_with_backslashes(tmp_path):
+    for write in (writers(tmp_path, f"{tmp_path}/out\\s")[name] for name in ("tfexport", "table")):
+        with pytest.raises(DestinationError, match="has a backslash"):
+            write()
+
+
+def test_a_dimension_without_a_name(tmp_path):
+    ds = image().assign(B5=(("", "y", "x"), np.ones((2, 32, 32))))
+    with pytest.raises(OptionError, match="rename the dimension"):
+        ds.tfexport(tmp_path / "s", **PATCHES)
+    assert not os.listdir(tmp_path)

@@ -7,10 +7,14 @@ import dis
 import enum
 import functools
 import hashlib
+import importlib
+import importlib.util
 import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -136,6 +140,8 @@ def _parts(walk: _Walk, value: Any) -> Iterator[Part]:
     """What an object consists of."""
     if isinstance(value, types.ModuleType):
         yield from (b"module", value.__name__.encode())
+        if not _is_library(value.__name__) and (file := getattr(value, "__file__", None)):
+            yield Path(file).read_bytes()  # what is used of it is not known
     elif isinstance(value, _BY_NAME):
         yield from (b"builtin", _name(value).encode())
         if not isinstance(owner := getattr(value, "__self__", None), types.ModuleType | None):
@@ -194,14 +200,66 @@ def _function_parts(function: types.FunctionType) -> Iterator[Part]:
     wrapped = {name: each for name, each in vars(function).items() if name != "__wrapped__"}
     yield (dict(sorted(wrapped.items())),)
     read, assigned = _globals_of(code)
-    for name in sorted(read - assigned):
-        if name in function.__globals__:
-            found = function.__globals__[name]
-            yield from (name.encode(), (found,))
-            if isinstance(found, types.ModuleType) and not _is_library(found.__name__):
-                # Of a module of one's own, what the function may use.
-                used = sorted(set(_names_of(code)) & set(vars(found)))
-                yield from ((getattr(found, each),) for each in used)
+    found = {name: function.__globals__[name] for name in read - assigned if name in function.__globals__}
+    for name in sorted(found):
+        module = isinstance(found[name], types.ModuleType)
+        yield from (name.encode(), found[name].__name__.encode() if module else (found[name],))
+    # Of modules of one's own, what the function may use.
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    reached = [*found.values(), *cells, *(function.__defaults__ or ())]
+    reached += (function.__kwdefaults__ or {}).values()
+    modules = [each for each in reached if isinstance(each, types.ModuleType)]
+    yield from _used_parts([*modules, *_imports_of(function)], set(_names_of(code)))
+
+
+def _used_parts(modules: list[types.ModuleType], names: set[str]) -> Iterator[Part]:
+    """What code with such names may use of modules of one's own, and of the modules in these."""
+    seen, waiting = set[str](), sorted(modules, key=lambda module: module.__name__)
+    while waiting:
+        module = waiting.pop(0)
+        if module.__name__ in seen or _is_library(module.__name__):
+            continue
+        seen.add(module.__name__)
+        yield module.__name__.encode()
+        for name in sorted(names & set(vars(module))):
+            found = getattr(module, name)
+            if isinstance(found, types.ModuleType):
+                waiting.append(found)
+            else:
+                yield from (name.encode(), (found,))
+
+
+def _imports_of(function: types.FunctionType) -> Iterator[types.ModuleType]:
+    """The modules of one's own that a function imports when it is called, imported now."""
+    package = function.__globals__.get("__package__") or ""
+    for name, level, members in sorted(_imported(function.__code__), key=repr):
+        absolute = f"{'.' * level}{name}"
+        with suppress(Exception):  # what cannot be imported here fails in the call, or is optional there
+            if level:
+                absolute = importlib.util.resolve_name(absolute, package)
+            if _is_library(absolute):
+                continue
+            module = importlib.import_module(absolute)
+            # Without members the name that is bound is that of the outermost package.
+            yield from {sys.modules[absolute.partition(".")[0]], module} if not members else {module}
+            for member in members:
+                if not hasattr(module, member):
+                    with suppress(ImportError):
+                        importlib.import_module(f"{absolute}.{member}")
+
+
+def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
+    """The import statements in a function and those in it: module, dots before it, and members."""
+    found = set()
+    steps = [each for each in dis.get_instructions(code) if each.opname not in ("EXTENDED_ARG", "CACHE")]
+    for number, each in enumerate(steps):
+        if each.opname == "IMPORT_NAME":
+            level, members = (step.argval for step in steps[number - 2 : number])
+            found.add((str(each.argval), int(level), tuple(members or ())))
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _imported(constant)
+    return found
 
 
 def _code_parts(code: types.CodeType) -> Iterator[Part]:
@@ -284,10 +342,17 @@ def _is_library(name: str | None) -> bool:
     root = name.partition(".")[0]
     if root == "xee_tf":
         return True
-    module = sys.modules.get(root)
-    if module is None:
-        return False
-    file = getattr(module, "__file__", None)
+    if root in sys.modules:
+        module: Any = sys.modules[root]
+        file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
+    else:  # not imported yet, and it may never be
+        try:
+            spec = importlib.util.find_spec(root)
+        except (ImportError, ValueError):
+            spec = None
+        file = spec.origin if spec is not None and spec.has_location else None
+        folders = (spec.submodule_search_locations if spec is not None else None) or ()
+    file = file or next(iter(folders), None)
     if file is None:
         return root in sys.builtin_module_names or root in sys.stdlib_module_names
     parts = file.replace("\\", "/").split("/")

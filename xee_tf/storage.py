@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
@@ -23,6 +26,8 @@ PathLike = str | os.PathLike[str]
 
 # Stores whose first name is a bucket or container, which only its owner creates.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
+
+_WEB = frozenset({"http", "https"})
 
 _WHOLE_FILE = 64 << 20  # bytes of a file that is read whole where a server does not send parts of it
 
@@ -52,7 +57,7 @@ class Location:
         """From a string, a `pathlib.Path`, or a `upath.UPath` with options of its own.
 
         A local path becomes absolute: it means the folder of the caller, whatever the folder of the
-        process that uses it. A slash at its end is dropped.
+        process that uses it. A slash at its end is dropped, and so are slashes beside others in a URL.
 
         Raises
         ------
@@ -72,7 +77,9 @@ class Location:
         options = dict(getattr(given, "storage_options", None) or {})
         options.update(storage_options or {})
         if not isinstance(given, str | os.PathLike) and not hasattr(given, "storage_options"):
-            raise OptionError(f"Expected a path or URL, such as 'out/scene'; got {shorten(repr(path))}.")
+            raise OptionError(
+                f"A path is a string or path-like, such as 'out/scene'; got {shorten(repr(path))}."
+            )
         # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
         text = str(path)
         if not text:
@@ -81,7 +88,9 @@ class Location:
             return cls(text, options)
         scheme, separator, rest = text.partition("://")
         if separator and scheme not in ("file", "local"):
-            return cls(text.rstrip("/") if rest.strip("/") else text, options)
+            if scheme not in _WEB:  # whose servers say what two slashes mean
+                rest = re.sub("//+", "/", rest)
+            return cls(f"{scheme}://{rest.rstrip('/') if rest.strip('/') else rest}", options)
         return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
 
     @cached_property
@@ -202,12 +211,16 @@ class Location:
         }
         return dict(sorted(found.items()))
 
+    def count_files(self) -> int:
+        """How many files are in this folder and those in it."""
+        return len(self._fresh.find(self.path))
+
     def size(self) -> int:
         """Bytes of the file."""
         return int(self._fresh.size(self.path))
 
-    def siblings(self) -> list[Location]:
-        """Files in the same folder whose names start with this one's, sorted by name."""
+    def siblings(self, *, folders: bool = False) -> list[Location]:
+        """Files, or folders, in the same folder whose names start with this one's, sorted by name."""
         folder, path = self.parent, self._link[0]
         try:
             entries = folder.entries() if folder.exists() else {}
@@ -218,7 +231,7 @@ class Location:
         return [
             self._with_path(path[: len(path) - len(self.name)] + name)
             for name, is_folder in entries.items()
-            if not is_folder and name.startswith(self.name)
+            if is_folder == folders and name.startswith(self.name)
         ]
 
     @property
@@ -324,13 +337,26 @@ class Location:
             self.fs.put_file(os.fspath(file), self.path)
 
     def move(self, target: Location) -> None:
-        """Put this file in the place of `target`: a rename where the filesystem has one."""
+        """Put this file in the place of `target`: a rename where the filesystem has one.
+
+        Where `target` is a link, what it leads to is replaced.
+        """
         with target._writing():
             target._make_parent()
         if not self.is_local:
             self.fs.mv(self.path, target.path)
-        else:
-            os.replace(self.path, target.path)
+            return
+        path = os.path.realpath(target.path)
+        try:
+            os.replace(self.path, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # The link leads to another disk: copied there first, so that the file appears whole.
+            copy = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+            shutil.copyfile(self.path, copy)
+            os.replace(copy, path)
+            os.remove(self.path)
 
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder and all in it."""
@@ -351,7 +377,7 @@ class Location:
             If `if_exists` is neither "error" nor "overwrite".
         """
         one_of("if_exists", if_exists, get_args(IfExists))
-        self.require_key()
+        self.require_reachable()
         if not folder and self.is_folder():
             raise DestinationExistsError(
                 f"{self} is a folder, and a file cannot replace it: choose another name, or name a file in "
@@ -368,11 +394,34 @@ class Location:
         In an object store the bucket must exist: none is ever made. Whether its objects can be written is
         known only at the first one.
         """
+        self.require_reachable()
+        if self.is_local:
+            if os.path.islink(self.path) and not os.path.exists(self.path):
+                raise DestinationError(
+                    f"Cannot write {self.url}: it is a link to {os.path.realpath(self.path)}, which does not "
+                    "exist. Remove the link, or choose another name."
+                )
+            self._require_writable_folder()
+
+    def require_reachable(self) -> None:
+        """Raise `DestinationError` if this is in a store that does not answer, or where nobody can write."""
         self.require_key()
         if self.is_local:
-            self._require_writable_folder()
-        elif self.bucket is not None:
-            self._require_bucket(self.bucket)
+            return
+        if self._protocols & _WEB:
+            raise DestinationError(
+                f"Cannot write {self.url}: web servers are only read. Choose a path on a disk, or an object "
+                "store, such as s3://bucket/scene."
+            )
+        try:
+            if self.bucket is not None:
+                self._require_bucket(self.bucket)
+            else:
+                self._fresh.exists(self.parent.path)
+        except DestinationError:
+            raise
+        except Exception as error:  # of clients for object stores, each of which has its own
+            raise DestinationError(f"Cannot write {self.url}: {error}") from error
 
     def require_key(self) -> None:
         """Raise `DestinationError` if this is a whole bucket: a name inside the bucket is needed."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,35 +20,108 @@ from xee_tf.names import ZARR_METADATA
 from xee_tf.storage import Location
 
 __all__ = [
-    "IMAGE",
-    "PREDICTION",
+    "BEGUN",
+    "COMPLETE",
+    "PREPARED",
+    "RECORD",
     "beside",
-    "foreign_entry",
+    "create_store",
+    "missing_array",
+    "read_record",
     "replace_store",
     "require_our_store",
     "storable",
-    "store_attributes",
+    "write_record",
 ]
 
-PREDICTION = "xee_tf_prediction"
-IMAGE = "xee_tf_image"
-"""Attributes that mark the stores of `predict_to_zarr` and of `upload_image`."""
+RECORD = ".xee_tf"
+"""The Zarr group, inside each store of this package, that says what the store is.
+
+It is no attribute: xarray hands attributes on, so that stores which others derive would have them too.
+"""
 
 # Files of a Zarr group, and of the systems that people look into folders with.
 _METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
-_MEMBER_METADATA = ("zarr.json", ".zarray", ".zgroup")
+_PARTIAL = r"(zarr|\.z\w+)\.[0-9a-f]{32}\.partial"  # what zarr leaves of a file where its process is killed
+# What the folder of an array holds: metadata, and chunks of format 3 or 2.
+_OF_ARRAY = re.compile(rf"zarr\.json|\.zarray|\.zattrs|\.DS_Store|c|\d+(\.\d+)*|{_PARTIAL}")
 
 
-def store_attributes(store: Location) -> dict[str, Any] | None:
-    """The attributes of a Zarr group of format 3 or 2; None where there is none."""
+BEGUN, PREPARED, COMPLETE = "begun", "prepared", "complete"
+"""States of a store: metadata are written, all metadata are there, all pixels are there."""
+
+
+def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts: Any) -> None:
+    """Write a Dataset where nothing is yet, with a record of what the store is.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        As `storable` gives it.
+    store : Location
+    compute : bool
+        False: without the pixels of its lazy bands.
+    **facts
+        For the record, as JSON holds them.
+    """
+    names = [str(name) for name in dataset.variables]
+    write_record(store, {**facts, "state": BEGUN, "arrays": dict.fromkeys(names)})
+    written = dataset.to_zarr(
+        store.url, mode="a", compute=False, consolidated=False, storage_options=store.zarr_options
+    )
+    if compute:
+        written.compute()
+    state = COMPLETE if compute else PREPARED
+    write_record(store, {**facts, "state": state, "arrays": stored_arrays(store, names)})
+
+
+def read_record(store: Location) -> dict[str, Any]:
+    """What `write_record` has written; empty where that is nothing."""
     for name in ("zarr.json", ".zattrs"):
         try:
-            found = json.loads(store.child(name).read_bytes())
+            found = json.loads(store.child(RECORD).child(name).read_bytes())
             attributes = found["attributes"] if name == "zarr.json" else found
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        return attributes if isinstance(attributes, dict) else None
-    return None
+        return attributes if isinstance(attributes, dict) else {}
+    return {}
+
+
+def write_record(store: Location, record: Mapping[str, Any]) -> None:
+    """Note in a store that this package writes it, and what it is."""
+    import zarr
+
+    try:
+        group = zarr.open_group(
+            store.child(RECORD).url,
+            mode="a",
+            attributes=dict(record),  # if there is none yet
+            storage_options=store.zarr_options,
+            use_consolidated=False,
+        )
+        if dict(group.attrs) != dict(record):
+            group.attrs.put(dict(record))
+    except OSError as error:
+        raise DestinationError(f"{store} cannot be written: {error}") from error
+
+
+def stored_arrays(store: Location, names: Iterable[Hashable]) -> dict[str, list[Any]]:
+    """Shape and dtype of the arrays of a store, as their metadata say; without those that are not there."""
+    found = {}
+    for name in sorted(map(str, names)):
+        for file, dtype in (("zarr.json", "data_type"), (".zarray", "dtype")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                metadata = json.loads(store.child(name).child(file).read_bytes())
+                found[name] = [metadata["shape"], metadata[dtype]]
+                break
+    return found
+
+
+def missing_array(store: Location) -> str:
+    """The first array of a store of ours that is not there as it was written; empty if all are."""
+    wanted = read_record(store).get("arrays") or {}
+    there = stored_arrays(store, wanted)
+    return next((name for name in wanted if there.get(name) != wanted[name]), "")
 
 
 def require_our_store(store: Location) -> None:
@@ -75,29 +149,35 @@ store that xee_tf wrote: it holds 'thesis.txt'. Choose another name, or delete i
         )
 
 
-def foreign_entry(store: Location) -> str:
-    """The first entry of a folder that belongs to no Zarr store; empty if there is none."""
-    for name, is_folder in store.entries().items():
-        child = store.child(name)
-        if not is_folder and name not in _METADATA:
-            return name
-        if is_folder and not any(child.child(each).exists() for each in _MEMBER_METADATA):
-            return name
-    return ""
-
-
 def _foreign(store: Location) -> str:
     """Why a path may not be deleted, as part of a sentence; empty if it may."""
     if not store.is_folder():
         return "it is a file"
-    if entry := foreign_entry(store):
-        return f"it holds {entry!r}"
-    if not store.entries():
+    entries = store.entries()
+    if not entries:
         return ""
-    attributes = store_attributes(store) or {}
-    if not {PREDICTION, IMAGE} & set(attributes):
-        return f"it is a Zarr store without the attribute {PREDICTION!r} or {IMAGE!r}"
+    record = read_record(store)
+    ours = record.get("arrays") or {}
+    members = {name for name, is_folder in entries.items() if is_folder}
+    known = members | _METADATA
+    if odd := [each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)]:
+        return f"it holds {odd[0]!r}"
+    if not record:
+        strange = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
+        return f"it holds {strange!r}" if strange else f"it is a Zarr store without {RECORD!r}"
+    for name in sorted(members - {RECORD}):
+        if name not in ours:
+            return f"it holds {name!r}"
+        if stray := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
+            return f"it holds {f'{name}/{stray[0]}'!r}"
+    # Of a store that was begun, arrays may be missing; of others, none is another one.
+    if record.get("state") != BEGUN and (changed := missing_array(store)):
+        return f"its array {changed!r} is not the one that was written"
     return ""
+
+
+def _is_node(folder: Location) -> bool:
+    return any(folder.child(name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def beside(store: Location, suffix: str) -> Location:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import cloudpickle
@@ -57,26 +60,26 @@ class FunctionConnector(Connector):
         if not callable(function):
             raise ModelError(f"A function is called with arrays and returns arrays; got {function!r}.")
         try:
-            pickle = cloudpickle.dumps(function)
+            pickled = cloudpickle.dumps(function)
         except Exception as error:
             raise ModelError(
                 f"The function {name} cannot be pickled ({type(error).__name__}: {error}), and it travels to "
                 "the processes that predict. Make what cannot travel (locks, open files, interpreters) "
                 "lazily, on the first call, and leave it out in __getstate__."
             ) from error
-        return cls(pickle, name, named)
+        return cls(pickled, name, named)
 
     def __str__(self) -> str:
         return f"function {self.name}"
 
     def open(self) -> _FunctionConnection:
         """Unpickle the function: its own copy for this process."""
-        return _FunctionConnection(cloudpickle.loads(self.pickle), self.name, self.signature())
+        return _FunctionConnection(_Copying(io.BytesIO(self.pickle)).load(), self.name, self.signature())
 
     def content(self) -> str | None:
         """The function's code and data; equal for functions that are made by the same script."""
         try:
-            function = cloudpickle.loads(self.pickle)
+            function = _Copying(io.BytesIO(self.pickle)).load()
         except Exception:  # of other people's __setstate__; opening the model reports it
             return None
         return content_hash((function, self.named))
@@ -84,6 +87,30 @@ class FunctionConnector(Connector):
     def signature(self) -> Signature:
         """One input of any kind, or nothing that is known."""
         return Signature() if self.named else Signature({ONE_INPUT: TensorInfo()})
+
+
+class _Copying(pickle.Unpickler):
+    """Unpickles classes of scripts and notebooks as copies of their own.
+
+    cloudpickle itself looks for the class that it pickled, in the process that made it, and writes its
+    content there: the user's own class would be called with the globals of the pickle from then on, and of
+    two models of one class the later would replace the code of the earlier.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if module.startswith("cloudpickle") and name in _SKELETONS:
+            return partial(_untracked, found)
+        return found
+
+
+_SKELETONS = ("_make_skeleton_class", "_make_skeleton_enum")
+
+
+def _untracked(make: Callable[..., type], *arguments: Any) -> type:
+    """A class without the number by which cloudpickle finds one that is there."""
+    *rest, _number, extra = arguments
+    return make(*rest, None, extra)
 
 
 class _FunctionConnection:

@@ -142,7 +142,11 @@ def _further_dims(name: str, variable: xr.DataArray, georef: GeoRef) -> dict[str
             f"{name!r} has the dimensions {variable.dims}, without {sorted(map(str, missing))}. "
             "Leave it out by selecting the bands, for example ds[['B4', 'B3', 'B2']]."
         )
-    return {str(dim): size for dim, size in variable.sizes.items() if dim not in (georef.y_dim, georef.x_dim)}
+    return {
+        check_key(str(dim), "dimension"): size
+        for dim, size in variable.sizes.items()
+        if dim not in (georef.y_dim, georef.x_dim)
+    }
 
 
 def _depths(

@@ -29,7 +29,7 @@ from xee_tf.names import RASTER_NAMES, check_variables, file_labels
 from xee_tf.options import IfExists, show_signature, spelled
 from xee_tf.records.example import FeatureTypes
 from xee_tf.sidecars import distinct_dims
-from xee_tf.sidecars.names import export_prefix
+from xee_tf.sidecars.names import export_prefix, image_files
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Image", "export_image", "plan_export"]
@@ -175,7 +175,9 @@ def export_image(
     options = dict(locals())  # in our names: `spelled` has read format_options and earth_engine
     for name in ("image", "path", "progress", "compute", "format_options", "earth_engine"):
         del options[name]
-    jobs = _jobs(image, export_prefix(path, storage_options), **options)
+    prefix = export_prefix(path, storage_options)
+    prefix.require_reachable()
+    jobs = _jobs(image, prefix, **options)
     for message in jobs[0].plan.warnings:
         warn(message)
     for job in jobs:
@@ -185,6 +187,8 @@ def export_image(
                 f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or "
                 "replace it with if_exists='overwrite'."
             )
+        for folder in image_files(job.names.prefix, folders=True):
+            folder.require_free("overwrite")
     jobs[0].names.prefix.require_writable()
     delayed = export_graph(jobs)
     if not compute:

@@ -364,6 +364,7 @@ class Model:
             call of its own, since a function does not tell what it takes. For a table, it takes
             ``(n, columns)``. It must be picklable by cloudpickle and safe to call from several threads.
             What it makes for itself, lazily and outside of its pickle, is kept: each process has one copy.
+            It is taken as it is now; what globals and classes of the script become later does not count.
         named : bool
             The function takes ``{name: array}`` of bands and properties instead.
         **options

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack, get_args
 
@@ -23,13 +21,18 @@ from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, one_of, spelled
 from xee_tf.storage import Location, PathLike
 from xee_tf.stores import (
-    PREDICTION,
+    BEGUN,
+    COMPLETE,
+    PREPARED,
+    RECORD,
     beside,
-    foreign_entry,
+    create_store,
+    missing_array,
+    read_record,
     replace_store,
     require_our_store,
     storable,
-    store_attributes,
+    write_record,
 )
 
 __all__ = ["predict_to_zarr"]
@@ -39,8 +42,9 @@ _SPELLING = replace(
     replaced={**PREDICT_SPELLING.replaced, "merge": "the store holds predictions alone; leave it out"},
 )
 
-_BEGUN, _PREPARED, _CHUNK = "begun", "prepared", "chunk-"  # notes beside a store, while it is written
-_NOTE = re.compile(rf"{_BEGUN}|{_PREPARED}|{_CHUNK}[\d-]+|.*\.tmp")
+# In the record of a store: what was predicted; and a folder beside it, while the store is written, that has
+# an empty file for each chunk that is there.
+_DESCRIPTION, _FINISHED = "prediction", "finished"
 
 
 @spelled(_SPELLING, further=PredictOptions.__annotations__)
@@ -57,12 +61,16 @@ def predict_to_zarr(
 ) -> Location:
     """Predict a raster into a Zarr store; call it again and it continues where it was interrupted.
 
-    Each chunk is noted, in a folder ``<store>.progress`` beside the store, when all its bands are written.
-    Chunks that are noted are never predicted again; half-written ones are. The folder is removed when the
-    store is complete; a complete store is left alone.
+    Each chunk is noted, in a folder ``.xee_tf`` inside the store, when all its bands are written. Chunks
+    that are noted are never predicted again; half-written ones are. When all are there, the store is noted
+    to be complete, and left alone from then on. The notes move with the store. A complete store of which
+    files have gone is predicted again.
 
     A run is continued only if it is the same work: the same function or model, by code and weights, the
-    same options, bands, pixels, nodata and place. ``batch_size`` and ``skip_masked`` may change.
+    same options, bands, nodata and place, and the same image. Images in Dask arrays are recognised by the
+    names of these, which say from which files they are read, and how: a Zarr store whose pixels are
+    rewritten in place looks the same, and needs ``resume=False``. ``batch_size`` and ``skip_masked`` may
+    change.
 
     Parameters
     ----------
@@ -113,7 +121,7 @@ def predict_to_zarr(
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     location = Location.of(store, storage_options)
-    location.require_key()
+    location.require_reachable()
     predicted, seen = predict_seen(model, image, merge=False, **options)
     check_zarr(
         predicted.variables,
@@ -132,30 +140,37 @@ def predict_to_zarr(
         if found:
             require_our_store(location)
             target = replacement
-        elif not _notes(location).child(_BEGUN).exists():
-            return location  # it is complete
     elif replacement.exists() and not _difference(replacement, description):
         target = replacement  # it was to be put in place
     target.require_writable()
-    if not (resume and target.exists() and not _difference(target, description)):
-        _remove(target)
-    notes = _notes(target)
-    if not notes.child(_PREPARED).exists():
-        notes.child(_BEGUN).write_bytes(b"")
-        _prepare(predicted, target, description)
-        notes.child(_PREPARED).write_bytes(b"")
-    chunks = _outer_chunks(predicted)
-    finished = {file.name for file in notes.child(_CHUNK).siblings()}
-    indices = [index for index in np.ndindex(*map(len, chunks)) if _marker(index) not in finished]
-    if indices:
-        bands = {str(name): band.data for name, band in predicted.data_vars.items()}
-        edges = tuple(tuple(np.cumsum([0, *sizes]).tolist()) for sizes in chunks)
-        writer = _ChunkWriter(target, tuple(bands), edges)
-        run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+    if target.exists() and not (resume and not _difference(target, description)):
+        require_our_store(target)
+        target.remove(recursive=True)
+    bands = {str(name): band.data for name, band in predicted.data_vars.items()}
+    if read_record(target).get("state", BEGUN) == BEGUN:
+        if target.exists():  # an interruption left some metadata, or an empty folder
+            require_our_store(target)
+            target.remove(recursive=True)
+        create_store(storable(predicted), target, compute=False, **{_DESCRIPTION: description})
+    if not _is_complete(target, bands):
+        record, notes = read_record(target), target.child(RECORD).child(_FINISHED)
+        if record["state"] == COMPLETE:  # files of it have gone, and notes do not say which
+            record["state"] = PREPARED
+            if notes.exists():
+                notes.remove(recursive=True)
+            write_record(target, record)
+        chunks = _outer_chunks(predicted)
+        finished = set(notes.entries()) if notes.exists() else set()
+        indices = [index for index in np.ndindex(*map(len, chunks)) if _marker(index) not in finished]
+        if indices:
+            edges = tuple(tuple(np.cumsum([0, *sizes]).tolist()) for sizes in chunks)
+            writer = _ChunkWriter(target, tuple(bands), edges)
+            run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+        write_record(target, {**record, "state": COMPLETE, "files": _count_files(target, bands)})
+        if notes.exists():
+            notes.remove(recursive=True)
     if target != location:
         replace_store(target, location)
-        _forget(_notes(location))
-    _forget(notes)
     return location
 
 
@@ -194,60 +209,34 @@ class _ChunkWriter:
                 f"A chunk of {self.location} cannot be written on {socket.gethostname()}: {error}. All "
                 "processes that predict need access to the store."
             ) from error
-        _notes(self.location).child(_marker(index)).write_bytes(b"")
+        self.location.child(RECORD).child(_FINISHED).child(_marker(index)).write_bytes(b"")
 
 
-def _prepare(predicted: xr.Dataset, location: Location, description: Description) -> None:
-    """The store with its coordinates and what it is, and no pixel in it."""
-    stored = storable(predicted).assign_attrs({PREDICTION: json.dumps(description)})
-    stored.to_zarr(
-        location.url,
-        mode="w",
-        compute=False,
-        consolidated=False,
-        storage_options=location.zarr_options,
-    )
-
-
-def _difference(location: Location, description: Description) -> str:
+def _difference(store: Location, description: Description) -> str:
     """Why a store is not the one that would be written; empty if it is, as far as it was written."""
-    attributes = store_attributes(location) or {}
-    if _is_unprepared(location):
-        return ""
-    if PREDICTION not in attributes:
+    record = read_record(store)
+    if _DESCRIPTION not in record:
         return "it holds no prediction that was begun by this function"
-    try:
-        there = json.loads(str(attributes[PREDICTION]))
-    except ValueError:
-        there = None
-    return difference(there, description)
+    if found := difference(record[_DESCRIPTION], description):
+        return found
+    if record.get("state") != BEGUN and (name := missing_array(store)):
+        return f"its array {name!r} is not the one that was written"
+    return ""
 
 
-def _is_unprepared(store: Location) -> bool:
-    """Whether a run was interrupted before its store had metadata; nobody else's files are in it."""
-    notes = _notes(store)
-    begun = notes.child(_BEGUN).exists() and not notes.child(_PREPARED).exists()
-    return begun and store.is_folder() and not foreign_entry(store)
+def _is_complete(store: Location, bands: Iterable[str]) -> bool:
+    """Whether all pixels were written, and no file of them has gone since."""
+    record = read_record(store)
+    return record.get("state") == COMPLETE and _count_files(store, bands) >= record.get("files", 0)
+
+
+def _count_files(store: Location, bands: Iterable[str]) -> int:
+    return sum(store.child(band).count_files() for band in bands)
 
 
 def _replacement(location: Location) -> Location:
     """Where the store is written that takes the place of another one."""
     return beside(location, ".replacement") if location.is_local else location
-
-
-def _remove(store: Location) -> None:
-    """Delete a store that is not continued, and the notes about it."""
-    notes = _notes(store)
-    if notes.exists() and (strange := [name for name in notes.entries() if not _NOTE.fullmatch(name)]):
-        raise DestinationExistsError(
-            f"{notes}, where progress is noted, holds {strange[0]!r}: choose another name for the store, or "
-            "move that folder."
-        )
-    if store.exists():
-        if not _is_unprepared(store):
-            require_our_store(store)
-        store.remove(recursive=True)
-    _forget(notes)
 
 
 def _outer_chunks(predicted: xr.Dataset) -> tuple[tuple[int, ...], ...]:
@@ -262,15 +251,5 @@ def _outer_chunks(predicted: xr.Dataset) -> tuple[tuple[int, ...], ...]:
     return (*chunks[: band.ndim - 2 - inner], *chunks[-2:])
 
 
-def _notes(location: Location) -> Location:
-    """The folder beside a store in which it is noted what is finished."""
-    return Location(f"{location.url.rstrip('/')}.progress", location.storage_options)
-
-
-def _forget(notes: Location) -> None:
-    if notes.exists():
-        notes.remove(recursive=True)
-
-
 def _marker(index: tuple[int, ...]) -> str:
-    return _CHUNK + "-".join(map(str, index))
+    return "-".join(map(str, index))

@@ -82,6 +82,10 @@ def export_prefix(
 adding an ending to it. Use 'out/scene'.
     """
     text = path.url if isinstance(path, Location) else str(path)
+    if os.sep == "/" and "\\" in text.rpartition("/")[2]:
+        raise DestinationError(
+            f"{text!r} has a backslash, which is no separator here and cannot be part of a name: use '/'."
+        )
     folder, slash, name = text.replace(os.sep, "/").rpartition("/")
     meant = name
     if name in ("", ".", "..", "~") and text:
@@ -107,11 +111,14 @@ def shard_name(number: int, compressed: bool) -> str:
     return f"{number:05d}{RECORDS[compressed]}"
 
 
-def image_files(prefix: Location) -> list[Location]:
-    """The files of an image export under a prefix (``out/scene``), whatever version wrote them."""
+def image_files(prefix: Location, *, folders: bool = False) -> list[Location]:
+    """The files of an image export under a prefix (``out/scene``), whatever version wrote them.
+
+    Or the folders that are in their place.
+    """
     endings = "|".join(map(re.escape, (MIXER, IMAGE_MANIFEST, OLD_MANIFEST, PATCH_INDEX)))
     pattern = re.compile(rf"{re.escape(prefix.name)}-({SHARD}|{endings})")
-    return [file for file in prefix.siblings() if pattern.fullmatch(file.name)]
+    return [file for file in prefix.siblings(folders=folders) if pattern.fullmatch(file.name)]
 
 
 def is_image(location: Location) -> bool:

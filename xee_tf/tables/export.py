@@ -210,6 +210,7 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
     """
     target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
     target.require_free(if_exists)
+    manifest_location(target).require_free("overwrite")  # no folder is in its place
     target.require_writable()
     return target
 

@@ -25,7 +25,7 @@ from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
-from xee_tf.stores import IMAGE, beside, replace_store, require_our_store, storable
+from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
 
@@ -214,12 +214,11 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    dataset = storable(dataset).assign_attrs({IMAGE: 1})  # the version of this layout
     target = beside(location, f".{uuid.uuid4().hex[:8]}.tmp")
     if not location.is_local and not location.exists():
         target = location  # nothing to keep, and objects are not renamed but copied
     try:
-        dataset.to_zarr(target.url, mode="w", consolidated=False, storage_options=location.zarr_options)
+        create_store(storable(dataset), target, compute=True)
     except BaseException:
         clear(target)
         raise
