@@ -13,7 +13,7 @@ import xarray as xr
 from affine import Affine
 from rioxarray.exceptions import MissingSpatialDimensionError
 
-from xee_tf.errors import GeoreferenceError, GridMismatchError
+from xee_tf.errors import GeoreferenceError, GridMismatchError, shorten
 from xee_tf.geometry import Size
 from xee_tf.georef.coordinates import TOLERANCE, affine_of_centres, fit_axis, gap
 from xee_tf.georef.crs import MEND_CRS, describe_crs, read_crs, same_crs
@@ -240,8 +240,9 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
         If there is none, or coordinates are not evenly spaced, contradict a sheared GeoTransform, or have
         units that do not fit the CRS.
     """
-    noted = _noted_affine(obj, x_dim, y_dim)
     x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
+    needed = any(axis is None or axis.size < 2 for axis in (x, y))
+    noted = _noted_affine(obj, x_dim, y_dim, needed)
     if x is None and y is None:
         return _affine_without_axes(obj, noted, x_dim, y_dim, shape, crs)
     if noted is None and (x is None or y is None):
@@ -286,9 +287,11 @@ def _affine_without_axes(
 ) -> Affine:
     # rioxarray gives a sheared raster two-dimensional xc and yc; after a crop only they are right.
     centres = [obj.coords[name] for name in ("xc", "yc") if name in obj.coords]
-    if len(centres) == 2 and min(shape.xy) > 1 and all(set(c.dims) == {x_dim, y_dim} for c in centres):
-        affine = affine_of_centres(*(c.transpose(y_dim, x_dim) for c in centres))
-        affine = Affine.scale(*(axis_units(str(c.name), c.attrs, crs) for c in centres)) @ affine
+    known = min(shape.xy) > 1 or noted is not None
+    if len(centres) == 2 and known and all(set(c.dims) == {x_dim, y_dim} for c in centres):
+        x, y = (c.transpose(y_dim, x_dim) for c in centres)
+        units = (axis_units(str(x.name), x.attrs, crs), axis_units(str(y.name), y.attrs, crs))
+        affine = affine_of_centres(x, y, units, noted)
         return affine if noted is None or gap(affine, noted, shape) > TOLERANCE else noted
     if noted is None:
         curvilinear = _curvilinear(obj, x_dim, y_dim)
@@ -300,20 +303,48 @@ def _affine_without_axes(
     return noted
 
 
-def _noted_affine(obj: Raster, x_dim: str, y_dim: str) -> Affine | None:
-    for name in grid_mappings(obj, x_dim, y_dim):
-        value = variables(obj)[name].attrs.get("GeoTransform")
-        if value is not None:
-            numbers = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+def _noted_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
+    """The affine in a GeoTransform or an attribute.
+
+    Where coordinates tell the place (`needed` is false), an attribute that is no affine means something else.
+    """
+    problem = None
+    for attrs, key in _affine_notes(obj, x_dim, y_dim):
+        numbers = _numbers(attrs[key])
+        try:
+            if key != "GeoTransform":
+                return read_affine(numbers or attrs[key], f"The attribute {key!r}")
             if len(numbers) != 6:
-                raise GeoreferenceError(f"GeoTransform must be six numbers; got {value!r}.")
+                raise GeoreferenceError(f"{key} must be six numbers; got {shorten(repr(attrs[key]))}.")
             c, a, b, f, d, e = numbers
-            return read_affine((a, b, c, d, e, f), "GeoTransform")
-    for attrs in (obj.attrs, *(array.attrs for _, array in raster_variables(obj, x_dim, y_dim))):
-        for key in _AFFINE_ATTRS:
-            if key in attrs:
-                return read_affine(attrs[key], f"The attribute {key!r}")
+            return read_affine((a, b, c, d, e, f), key)
+        except GeoreferenceError as error:
+            if needed or key == "GeoTransform":
+                problem = problem or error
+    if problem is not None:
+        raise problem
     return None
+
+
+def _affine_notes(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:
+    for name in grid_mappings(obj, x_dim, y_dim):
+        attrs = variables(obj)[name].attrs
+        if attrs.get("GeoTransform") not in (None, "", b""):
+            yield attrs, "GeoTransform"
+    for attrs in (obj.attrs, *(array.attrs for _, array in raster_variables(obj, x_dim, y_dim))):
+        yield from ((attrs, key) for key in _AFFINE_ATTRS if key in attrs)
+
+
+def _numbers(value: Any) -> list[float]:
+    """Numbers in a list, or in a text such as that of an Affine; none where there are others than numbers."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, str):
+        value = re.sub(r"[][(),;|]|^\s*Affine", " ", value).split()
+    try:
+        return [float(number) for number in value]
+    except (TypeError, ValueError):
+        return []
 
 
 def read_affine(value: Any, source: str = "transform") -> Affine:
