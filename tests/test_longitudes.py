@@ -213,6 +213,7 @@ def test_wrapped_longitudes_mean_the_same(degrees):
         assert found == degrees
 
 
+EIGHTHS = st.integers(-9000, 9000).map(lambda number: number / 8)
 # Beyond two turns as well: what a region finds, points and polygons find too.
 TURNS = [360, -540, -180.5, 720, 1060]
 
@@ -232,13 +233,20 @@ def test_regions_points_and_polygons_are_at_the_same_turn(tmp_path, left, given)
         assert set(frame.longitude) == {(left + first + 0.5 + 180) % 360 - 180}
 
 
-@given(st.floats(-900, 900), st.floats(-900, 900), st.sampled_from([0.25, 1.0, 30.0]))
+@given(EIGHTHS, EIGHTHS, st.sampled_from([0.25, 1.0, 30.0]))
 def test_points_at_any_turn_are_on_a_globe_at_any_turn(x, left, step):
     raster = globe(left, step)
     (column, _), (nowhere, _) = pixels_of_points(np.array([[x, 10.0], [np.inf, np.inf]]), raster)
     assert 0 <= column < raster.shape.x
     assert abs((left + column * step - x + 180) % 360 - 180) < 1e-9
     assert not np.isfinite(nowhere)
+
+
+@pytest.mark.parametrize("crs", [LONLAT, pyproj.CRS(32633)])
+def test_a_point_on_the_edge_is_in_the_first_pixel_however_it_is_rounded(crs):
+    raster = GeoRef(crs, Affine(0.1, 0, 10.3, 0, -0.1, 20.7), Size(x=30, y=20))
+    for x, y in [(10.3, 20.7), (10.3 - 1e-9, 20.7 + 1e-9)]:
+        assert region_window(shapely.Point(x, y), raster, crs) == Window(0, 1, 0, 1)
 
 
 def test_an_outline_keeps_its_turn_where_a_raster_is_wider_than_the_globe():

@@ -11,10 +11,12 @@ import dask
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
 import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from affine import Affine
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +26,10 @@ from xee_tf.blocks.assemble import PlaneRule
 from xee_tf.cli import main
 from xee_tf.cli.predict import _common_nodata
 from xee_tf.errors import OptionError, PredictionError, RecordError
+from xee_tf.geometry import Size
+from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.masks import band_nodata, held_as
+from xee_tf.model.resampling import from_projection
 from xee_tf.model.types import fill_outside, pixel_range, pixel_type
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -384,7 +389,23 @@ def test_a_default_beyond_float32_masks_nothing_when_it_is_read(tmp_path):
         found = xee_tf.open_image(result, default_value=-4e38)
     np.testing.assert_array_equal(found.b, scene.b)
     with pytest.raises(OptionError, match="is no value of float32"):
-        xee_tf.upload_image(result, None, tmp_path / "b.tif", nodata=-4e38)
+        xee_tf.upload_image(None, result, tmp_path / "b.tif", nodata=-4e38)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+@pytest.mark.parametrize("spelling", ["nodata", "_FillValue", "missing_value", "fill_value", "encoding"])
+def test_what_masks_a_band_fills_where_a_projection_has_no_pixel(dtype, spelling):
+    place = GeoRef(pyproj.CRS(4326), Affine(0.5, 0, 10, 0, -0.5, 20), Size(x=6, y=4))
+    wider = GeoRef(pyproj.CRS(4326), Affine(0.5, 0, 9, 0, -0.5, 20), Size(x=10, y=4))
+    image = write_georef(xr.Dataset({"b": (("y", "x"), np.full((4, 6), 7, dtype))}), place)
+    if spelling == "encoding":
+        image.b.encoding["_FillValue"] = 111  # of floats it says how they are written
+    else:
+        image.b.attrs[spelling] = 111
+    found = from_projection(image, place, wider, "nearest").b
+    assert found.dtype == dtype
+    outside = math.nan if spelling == "encoding" and dtype == "float32" else 111
+    np.testing.assert_array_equal(found[0], [outside] * 2 + [7] * 6 + [outside] * 2)
 
 
 # -- Predictions ---------------------------------------------------------------------------------------

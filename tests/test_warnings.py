@@ -16,6 +16,7 @@ from xee_tf.errors import warn
 SCENE = raster({"b": np.arange(64).reshape(8, 8).astype("uint8")})
 X, Y = float(SCENE.x[2]), float(SCENE.y[3])
 TALL = raster({"b": np.ones((8, 8), "int32")})
+PATCH = {"patch_dimensions": 4}
 
 
 def places(*geometries):
@@ -32,39 +33,50 @@ def table_with_rounded_numbers():
 
 def model(pixels):
     return xee_tf.Model.from_function(
-        lambda tiles: tiles, input_tile_size=4, proj=("EPSG:3857", pixels), fix_input_proj=True
+        lambda tiles: tiles,
+        input_tile_size=4,
+        output_bands=["c"],
+        proj=("EPSG:3857", pixels),
+        fix_input_proj=True,
     )
 
 
 WARNED = {
-    "default": lambda path: xee_tf.export_image(SCENE, path, default_value=-1),
-    "default, accessor": lambda path: SCENE.tfexport(path, default_value=-1),
-    "default, Earth Engine's names": lambda path: SCENE.tfexport(path, formatOptions={"defaultValue": -1}),
-    "default, DataArray": lambda path: SCENE.b.tfexport(path, default_value=-1),
-    "float32": lambda path: xee_tf.export_image(TALL, path, feature_types="float"),
-    "float32, plan": lambda path: xee_tf.plan_export(TALL, feature_types="float"),
-    "float32, accessor": lambda path: TALL.tfexport.plan(feature_types="float"),
-    "no series": lambda path: SCENE.tfexport(path, sequence_data=True),
-    "points": lambda path: xee_tf.sample_table(SCENE, TWO_POINTS, path),
-    "points, accessor": lambda path: SCENE.tfexport.table(TWO_POINTS, path),
-    "polygons": lambda path: SCENE.tfexport.table(TWO_POLYGONS, path),
-    "rounded": lambda path: xee_tf.export_table(table_with_rounded_numbers(), path),
-    "many pixels": lambda path: model(0.5).predict_image(SCENE, bands=["b"]),
+    "default": ("default_value", lambda path: xee_tf.export_image(SCENE, path, **PATCH, default_value=-1)),
+    "default, accessor": ("default_value", lambda path: SCENE.tfexport(path, **PATCH, default_value=-1)),
+    "default, Earth Engine's names": (
+        "default_value",
+        lambda path: SCENE.tfexport(path, formatOptions={"defaultValue": -1, "patchDimensions": 4}),
+    ),
+    "default, DataArray": (
+        "default_value",
+        lambda path: SCENE.b.assign_attrs(crs=CRS).tfexport(path, **PATCH, default_value=-1),
+    ),
+    "float32": ("float32", lambda path: xee_tf.export_image(TALL, path, **PATCH, feature_types="float")),
+    "float32, plan": ("float32", lambda path: xee_tf.plan_export(TALL, **PATCH, feature_types="float")),
+    "float32, accessor": ("float32", lambda path: TALL.tfexport.plan(**PATCH, feature_types="float")),
+    "no series": ("no series", lambda path: SCENE.tfexport(path, **PATCH, sequence_data=True)),
+    "points": ("1 of 2 points", lambda path: xee_tf.sample_table(SCENE, TWO_POINTS, path)),
+    "points, accessor": ("1 of 2 points", lambda path: SCENE.tfexport.table(TWO_POINTS, path)),
+    "polygons": ("1 of 2 polygons", lambda path: SCENE.tfexport.table(TWO_POLYGONS, path)),
+    "rounded": ("whole numbers", lambda path: xee_tf.export_table(table_with_rounded_numbers(), path)),
+    "many pixels": ("as many are predicted", lambda path: model(0.5).predict_image(SCENE)),
 }
 
 
 @pytest.mark.parametrize("name", WARNED)
 def test_a_warning_names_the_line_of_the_user(tmp_path, name):
-    with pytest.warns(UserWarning) as caught:
-        WARNED[name](tmp_path / "out")
+    text, call = WARNED[name]
+    with pytest.warns(UserWarning, match=text) as caught:
+        call(tmp_path / "out")
     assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_a_warning_while_a_file_is_opened_names_the_line_of_the_user(tmp_path):
-    result = SCENE.tfexport(tmp_path / "scene", feature_types="band")
+    result = SCENE.tfexport(tmp_path / "scene", **PATCH, feature_types="band")
     for opened in (
         lambda: xee_tf.open_image(result, default_value=-1),
-        lambda: xr.open_dataset(f"{tmp_path}/scene-mixer.json", engine="xee_tf", default_value=-1),
+        lambda: xr.open_dataset(f"{tmp_path}/scene-mixer.json", engine="tfrecord", default_value=-1),
     ):
         with pytest.warns(UserWarning, match="masks nothing") as caught:
             opened()

@@ -32,7 +32,7 @@ __all__ = [
 BESIDE = 1e-9
 """How many degrees beside the edge of a projection a geometry is cut: on it, a point has two places."""
 
-_SLACK = 1e-6  # pixels: an outline that ends on a side of the raster lies within it
+_SLACK = 1e-6  # pixels: an outline that ends on an edge of the raster lies within it
 
 Points = NDArray[np.float64]
 
@@ -152,7 +152,7 @@ def turns_on_raster(points: Points, georef: GeoRef) -> list[float]:
     for shift in dict.fromkeys(map(float, turns(middle, _middle(georef), turn_along_x(georef.crs)))):
         columns, rows = inverse @ (points[:, 0] + shift, points[:, 1])
         left, right = columns.min(), columns.max()
-        if left < width and right >= 0 and rows.min() < height and rows.max() >= 0:
+        if left < width and right >= -_SLACK and rows.min() < height and rows.max() >= -_SLACK:
             if left >= -_SLACK and right <= width + _SLACK:
                 return [shift]
             meeting.append(shift)

@@ -80,13 +80,13 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
     return tuple(dict.fromkeys(number for number in held if number is not None and not math.isnan(number)))
 
 
-def held_as(number: float, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
+def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
     """A number as a dtype of integers or floats holds it; None if it cannot.
 
     Parameters
     ----------
     number : int or float
-        Floats round it; integers must have it exactly.
+        Of Python or numpy. Floats round it; integers must have it exactly.
     dtype : dtype
     wraps : bool, default False
         Whether the number may stand for the integer with the same bits, read with or without a sign.

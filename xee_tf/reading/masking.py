@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.errors import OptionError, warn
+from xee_tf.errors import warn
 from xee_tf.georef.masks import held_as
+from xee_tf.options import check_default_value
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["masked_values"]
@@ -44,8 +45,7 @@ def masked_values(
     >>> masked_values(bands, {"B4": np.dtype("float32")}, -9999)
     {'B4': -9999.0}
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise OptionError(f"default_value must be a number, such as -9999; got {value!r}.")
+    check_default_value(value, finite=False)
     found, unclear = {}, []
     for band in bands:
         held = held_as(value, dtypes[band.name])
