@@ -7,6 +7,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import pyproj
 import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are ours
 import xarray as xr
@@ -43,6 +44,10 @@ GRID_MAPPING = "spatial_ref"
 _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
 # Attributes with a CRS or an affine: Xee's, those of xarray's former rasterio reader, the Zarr convention's.
 _CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
+# What data centres write into grid mappings beside or instead of CF's words, without case and underscores.
+_OTHER_CRS_ATTRS = frozenset(
+    ["epsg", "epsgcode", "spatialepsg", "proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt", "esripestring"]
+)
 _AFFINE_ATTRS = ("transform", "spatial:transform")
 
 STALE_ATTRS = frozenset({*_CRS_ATTRS, *_AFFINE_ATTRS, "crs_transform", "grid_mapping"})
@@ -181,6 +186,10 @@ def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
         )
     if curvilinear := _curvilinear(obj, x_dim, y_dim):
         return f": {curvilinear}. If {x_dim} and {y_dim} are coordinates of a projection, name it"
+    for name in grid_mappings(obj, x_dim, y_dim):
+        held = sorted(str(key) for key in variables(obj)[name].attrs if key != "GeoTransform")
+        if held:
+            return f": its grid mapping {name!r} holds {shorten(repr(held))}, and none of these is known to name one"
     if any(named):
         return ": its file has none"
     return " (its dimensions look like degrees: EPSG:4326?)" if x_dim.startswith("lon") else ""
@@ -209,24 +218,36 @@ def _names_lon_lat(name: str, attrs: Mapping[str, Any]) -> bool:
 
 def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
     for key in ("crs_wkt", "spatial_ref"):
-        if attrs.get(key):
+        if _is_given(attrs.get(key)):
             return read_crs(attrs[key], f"{name}.attrs[{key!r}]")
-    if "grid_mapping_name" not in attrs:
+    others = (key for key in attrs if str(key).lower().replace("_", "") in _OTHER_CRS_ATTRS)
+    other = next((key for key in others if _is_given(attrs[key])), None)
+    if "grid_mapping_name" in attrs:
+        try:
+            return pyproj.CRS.from_cf(dict(attrs))
+        except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
+            if other is None:
+                raise GeoreferenceError(
+                    f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: {error}. "
+                    f"{MEND_CRS}"
+                ) from None
+    if other is None:
         return None
-    try:
-        return pyproj.CRS.from_cf(dict(attrs))
-    except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
-        raise GeoreferenceError(
-            f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: {error}. "
-            f"{MEND_CRS}"
-        ) from None
+    value = attrs[other]
+    if "epsg" in other.lower() and isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    return read_crs(value, f"{name}.attrs[{other!r}]")
 
 
 def _crs_of_attrs(attrs: Mapping[str, Any], source: str) -> pyproj.CRS | None:
     for key in _CRS_ATTRS:
-        if attrs.get(key):
+        if _is_given(attrs.get(key)):
             return read_crs(attrs[key], f"{source} (attribute {key!r})")
     return None
+
+
+def _is_given(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or bool(value)
 
 
 def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS) -> Affine:
@@ -260,11 +281,11 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
     if numbered:
         a, e = 1.0, 1.0
     if x is not None:
-        factor = 1.0 if numbered else axis_units(x_dim, x.attrs, crs)
+        factor = 1.0 if numbered else axis_units(x_dim, x.attrs, crs, x.values)
         axis = fit_axis(x.values, x_dim, None if a is None else a / factor).scaled(factor)
         a, c, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     if y is not None:
-        factor = 1.0 if numbered else axis_units(y_dim, y.attrs, crs)
+        factor = 1.0 if numbered else axis_units(y_dim, y.attrs, crs, y.values)
         axis = fit_axis(y.values, y_dim, None if e is None else e / factor).scaled(factor)
         e, f, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")

@@ -162,11 +162,12 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     Returns
     -------
     Dataset or DataArray
-        A copy with pixel-centre coordinates in units of the CRS (if the affine is sheared, in pixels, as odc-geo
-        has it, so that a part of the raster keeps its place), the scalar coordinate ``spatial_ref`` (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and
-        ``encoding["grid_mapping"]`` on each raster variable. Coordinates that are there and lie on the grid
-        keep their numbers, so that the result aligns with what it was made from; what contradicts the grid
-        is removed. ``.rio`` knows the names of the dimensions.
+        A copy with pixel-centre coordinates in units of the CRS (if the affine is sheared, in pixels, as
+        odc-geo has it, so that a part of the raster keeps its place), the scalar coordinate ``spatial_ref``
+        (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and ``encoding["grid_mapping"]`` on each raster
+        variable. Coordinates that are there and lie on the grid keep their numbers, so that the result
+        aligns with what it was made from; what contradicts the grid is removed. ``.rio`` knows the names of
+        the dimensions.
 
     Raises
     ------
@@ -219,7 +220,7 @@ def _lies_on(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: p
     if coord.dims != (name,) or coord.size != centres.size or coord.dtype.kind not in "iuf":
         return False
     try:
-        if axis_units(name, coord.attrs, crs) != 1:
+        if axis_units(name, coord.attrs, crs, coord.values) != 1:
             return False
     except GeoreferenceError:
         return False
