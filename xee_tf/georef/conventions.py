@@ -46,7 +46,8 @@ _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
 _CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
 # What data centres write into grid mappings beside or instead of CF's words, without case and underscores.
 _OTHER_CRS_ATTRS = frozenset(
-    ["epsg", "epsgcode", "spatialepsg", "proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt", "esripestring"]
+    ["epsg", "epsgcode", "spatialepsg"]
+    + ["proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt", "esripestring"]
 )
 _AFFINE_ATTRS = ("transform", "spatial:transform")
 
@@ -189,7 +190,9 @@ def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
     for name in grid_mappings(obj, x_dim, y_dim):
         held = sorted(str(key) for key in variables(obj)[name].attrs if key != "GeoTransform")
         if held:
-            return f": its grid mapping {name!r} holds {shorten(repr(held))}, and none of these is known to name one"
+            return (
+                f": its grid mapping {name!r} holds {shorten(repr(held))}, and no name of a CRS is among them"
+            )
     if any(named):
         return ": its file has none"
     return " (its dimensions look like degrees: EPSG:4326?)" if x_dim.startswith("lon") else ""
@@ -228,8 +231,8 @@ def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
         except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
             if other is None:
                 raise GeoreferenceError(
-                    f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: {error}. "
-                    f"{MEND_CRS}"
+                    f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: "
+                    f"{error}. {MEND_CRS}"
                 ) from None
     if other is None:
         return None
