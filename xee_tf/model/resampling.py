@@ -18,7 +18,7 @@ from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
 from xee_tf.georef.crs import describe_crs, read_crs
-from xee_tf.georef.longitudes import full_turn
+from xee_tf.georef.longitudes import edges_of_projection, full_turn
 from xee_tf.georef.masks import MAX_EXACT, band_nodata, spare_values
 from xee_tf.model.projection import Projection
 from xee_tf.model.warping import warp
@@ -29,6 +29,7 @@ Resampling = Literal["nearest", "bilinear"]
 
 _MANY = 4  # times as many pixels as the image has: worth a warning
 _CHUNK = 1024  # pixels, of what is not chunked
+_INSIDE = 33  # along each side of the image, and in between
 _EDGE = 101  # points along each edge of the image that are projected
 
 
@@ -164,6 +165,8 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     torn = _torn_ends(outline, project) if turn is None else None
     if torn is not None:  # its ends lie on the edge of the projection, between two points of the outline
         x, y = np.concatenate([(x, y), project(torn)], axis=1)
+    if turn is None:
+        x, y = np.concatenate([(x, y), _inside(georef, crs, transformer)], axis=1)
     columns, rows = inverse @ (x, y)
     left, top = math.floor(columns.min() + 1e-6), math.floor(rows.min() + 1e-6)
     right, bottom = math.ceil(columns.max() - 1e-6), math.ceil(rows.max() - 1e-6)
@@ -183,6 +186,25 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
         )
     affine = projection.affine @ Affine.translation(left, top)
     return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
+
+
+def _inside(georef: GeoRef, crs: pyproj.CRS, transformer: pyproj.Transformer) -> Any:
+    """Points inside an image, and on both sides of where a projection cuts it open, of shape (2, points).
+
+    The outline of an image of the globe may lie on the edges of the projection, or far from them.
+    """
+    image, (width, height) = cast(Any, georef.affine), georef.shape.xy
+    columns, rows = np.meshgrid(np.linspace(0, width, _INSIDE), np.linspace(0, height, _INSIDE))
+    x, y = (along.ravel() for along in image @ (columns, rows))
+    left, bottom, right, top = georef.bounds
+    turn = full_turn(georef.crs) or 0.0
+    edges = [edge for edge in edges_of_projection(georef.crs, crs) if left <= edge <= right]
+    down = np.linspace(bottom, top, _EDGE)
+    for at in (edge + side for edge in edges for side in (-1e-9 * turn, 1e-9 * turn)):
+        if left <= at <= right:
+            x, y = np.concatenate([x, np.full(_EDGE, at)]), np.concatenate([y, down])
+    found = np.stack(transformer.transform(x, y))
+    return found[:, np.isfinite(found).all(axis=0)]
 
 
 def _torn_ends(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> Any:

@@ -105,9 +105,10 @@ def _to_source(source: GeoRef, target: GeoRef) -> Any:
         found = np.isfinite(x) & np.isfinite(y)
         if not found.any():
             return None
+        x, y = x[found], y[found]
         if turn is not None:
             x = x + nearest_turn(x, middle, turn)
-        columns, rows = inverse @ (x[found], y[found])
+        columns, rows = inverse @ (x, y)
         edges = []
         for along, side, length in (
             (rows, block.size.y, source.shape.y),
@@ -133,9 +134,13 @@ def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window) -> Aff
     if turn is None:
         return affine
     x, _ = affine @ (needed.size.x / 2, needed.size.y / 2)
-    # Between geographic CRSs longitudes stay as they are; from others they come in -180..180.
-    wanted, _ = target.affine @ (block.left + block.size.x / 2, block.top + block.size.y / 2)
-    shift = nearest_turn(x, 0.0 if full_turn(target.crs) is None else wanted, turn)
+    # From a projection longitudes come in -180..180; between geographic CRSs they may stay as they are.
+    wanted = 0.0
+    if target.crs.is_geographic:
+        transformer = pyproj.Transformer.from_crs(target.crs, source.crs, always_xy=True)
+        middle = target.affine @ (block.left + block.size.x / 2, block.top + block.size.y / 2)
+        wanted = float(transformer.transform(*middle)[0])
+    shift = nearest_turn(x, wanted, turn)
     return Affine.translation(shift, 0) @ affine
 
 
@@ -169,6 +174,9 @@ class _Warp:
                     dst_crs=CRS.from_wkt(self.target_crs),
                     dst_nodata=fill,
                     resampling=Resampling[self.resampling],
+                    # GDAL would look along the edges of the chunk for what it needs: where a projection is
+                    # cut open inside of it, it finds too little. It is all needed.
+                    SOURCE_EXTRA=max(values.shape[-2:]),
                 )
             return result
 
