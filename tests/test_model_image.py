@@ -345,8 +345,8 @@ def test_a_fixed_projection_is_sampled_and_left_again():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blend": "gauss"}, "blend must be one of 'crop', 'hann'; got 'gauss'"),
-        ({"augment": "d8"}, "augment must be one of None, 'd4'"),
+        ({"blend": "gauss"}, "blend must be 'crop' or 'hann'; got 'gauss'"),
+        ({"augment": "d8"}, "augment must be None or 'd4'; got 'd8'"),
         ({"blend": "hann"}, r"blend='hann' averages predictions, and 'k' is uint8"),
         ({"batch_size": 0}, "batch_size must be a positive whole number"),
     ],

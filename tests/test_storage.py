@@ -196,7 +196,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
             path, tmp_path / "s-mixer.json", if_exists="overwrite"
         ),
     }
-    with pytest.raises(DestinationError, match=r"out/p\.tfrecord\.gz"):
+    with pytest.raises(DestinationError, match=r"out/prediction\.tfrecord\.gz"):
         xee_tf.PredictionWriter("out/", tmp_path / "s-mixer.json")
     for name, call in calls.items():
         with pytest.raises(DestinationExistsError, match=f"{name} is a folder"):

@@ -361,7 +361,7 @@ REFUSED = {
     "duplicate columns": (
         pd.DataFrame([[1, 2]], columns=["B2", "B2"]), {}, "two columns named 'B2'"
     ),
-    "a number for a name": (pd.DataFrame([[1, 2]]), {}, "named by a text.*got 0"),
+    "a number for a name": (pd.DataFrame([[1, 2]]), {}, "name must be a string; got 0"),
     "dates": (pd.DataFrame({"day": pd.date_range("2020", periods=3)}), {}, "'day' holds datetime64"),
     "complex numbers": (pd.DataFrame({"z": [1j]}), {}, "'z' holds complex128"),
     "objects": (pd.DataFrame({"o": [object()]}), {}, "'o' holds object"),

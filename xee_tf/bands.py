@@ -278,7 +278,7 @@ def _bands(dataset: xr.Dataset, georef: GeoRef) -> list[tuple[str, xr.DataArray]
     )
     if left:
         raise GeoreferenceError(
-            f"{sorted(left)} have not both dimensions {georef.x_dim} and {georef.y_dim}. Leave them out, "
+            f"{sorted(left)} do not have both dimensions {georef.x_dim} and {georef.y_dim}. Leave them out, "
             f"for example ds.drop_vars({sorted(left)})."
         )
     return bands

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, RecordError
+from xee_tf.errors import DestinationError, DestinationExistsError, RecordError
+from xee_tf.options import IfExists, one_of
 
-__all__ = ["Location", "PathLike", "check_if_exists"]
+__all__ = ["Location", "PathLike"]
 
 PathLike = str | os.PathLike[str]
 
@@ -348,7 +349,7 @@ adding an ending to it. Use 'out/scene'.
         OptionError
             If `if_exists` is neither "error" nor "overwrite".
         """
-        check_if_exists(if_exists)
+        one_of("if_exists", if_exists, get_args(IfExists))
         self.require_key()
         if not folder and self.is_folder():
             raise DestinationExistsError(
@@ -428,9 +429,3 @@ adding an ending to it. Use 'out/scene'.
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store that has no folders may refuse
                 self.fs.makedirs(self.parent.path, exist_ok=True)
-
-
-def check_if_exists(if_exists: str) -> None:
-    """Raise `OptionError` if the value is neither "error" nor "overwrite"."""
-    if if_exists not in ("error", "overwrite"):
-        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")

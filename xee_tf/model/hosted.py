@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xee_tf.connectors.credentials import Credentials, check_credentials
 from xee_tf.errors import OptionError
 from xee_tf.model.options import EE_NAMES, MODEL_SPELLING, ModelOptions, read_options
+from xee_tf.options import one_of
 
 if TYPE_CHECKING:
     from xee_tf.connectors.remote import Flow, RemoteConnector
@@ -119,8 +120,7 @@ def tf_serving_connector(
     from xee_tf.payloads.predict_messages import ModelSpec
 
     hosted, rest = split_options(options)
-    if transport not in ("rest", "grpc"):
-        raise OptionError(f"transport must be 'rest' or 'grpc'; got {transport!r}.")
+    one_of("transport", transport, ("rest", "grpc"))
     if not model or not isinstance(model, str):
         raise OptionError(f"model must be the name that the server knows it by; got {model!r}.")
     if version is not None and label is not None:
@@ -159,8 +159,7 @@ def vertex_ai_connector(
     payload = _payload(hosted, "SERIALIZED_TF_TENSORS", spec, as_strings=True)
     if route is None:
         route = "grpc" if payload.is_grpc else "rawPredict" if signature_name else "predict"
-    if route not in ("predict", "rawPredict", "grpc"):
-        raise OptionError(f"route must be 'predict', 'rawPredict' or 'grpc'; got {route!r}.")
+    one_of("route", route, ("predict", "rawPredict", "grpc"))
     if (route == "predict" and payload.is_grpc) or (route == "grpc" and not payload.is_grpc):
         raise OptionError(f"payload_format={payload.format!r} does not go by route={route!r}.")
     if route == "predict" and signature_name:

@@ -35,7 +35,7 @@ from xee_tf.model.spec import Model
 from xee_tf.model.types import fill_outside
 from xee_tf.model.work import Band, Blend, OutputBand, TileWork
 from xee_tf.names import check_key, check_variables
-from xee_tf.options import spelled
+from xee_tf.options import one_of, spelled
 
 __all__ = ["Seen", "inner_dims", "predict_image", "predict_seen"]
 
@@ -207,8 +207,7 @@ def predict_seen(
         ("resampling", resampling, ("nearest", "bilinear")),
         ("output_grid", output_grid, ("image", "model")),
     ):
-        if value not in allowed:
-            raise OptionError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+        one_of(name, value, allowed)
     dataset = image_dataset(image, split="band" not in (model.array_dims or ()))
     georef = read_georef(dataset, crs, transform)
     values = dict(image.attrs if properties is None else properties)

@@ -7,7 +7,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ from xee_tf.model.options import PREDICT_SPELLING, PredictOptions
 from xee_tf.model.resuming import Description, describe_run, difference
 from xee_tf.model.spec import Model
 from xee_tf.names import check_zarr
-from xee_tf.options import spelled
-from xee_tf.storage import Location, PathLike, check_if_exists
+from xee_tf.options import IfExists, one_of, spelled
+from xee_tf.storage import Location, PathLike
 from xee_tf.stores import (
     PREDICTION,
     beside,
@@ -50,7 +50,7 @@ def predict_to_zarr(
     store: PathLike | Location,
     *,
     resume: bool = True,
-    if_exists: Literal["error", "overwrite"] = "error",
+    if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictOptions],
@@ -111,7 +111,7 @@ def predict_to_zarr(
     >>> float(found.twice[3, 3]), found.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """
-    check_if_exists(if_exists)
+    one_of("if_exists", if_exists, get_args(IfExists))
     location = Location.of(store, storage_options)
     location.require_key()
     predicted, seen = predict_seen(model, image, merge=False, **options)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from xee_tf.errors import OptionError
+from xee_tf.options import one_of
 from xee_tf.reading.parsing import SequenceSpec, Side, batch_parser, record_spec
 from xee_tf.reading.sources import Source, Sources, open_sources
 from xee_tf.reading.stream import serialised_records
@@ -159,9 +160,9 @@ def tf_dataset(
     import tensorflow as tf
 
     input_names, target_names = _names("inputs", inputs), _names("targets", targets)
-    _check_choice("unit", unit, ("patch", "pixel", None))
-    _check_choice("margins", margins, ("keep", "trim", None))
-    _check_choice("target_margins", target_margins, ("keep", "trim", None))
+    one_of("unit", unit, ("patch", "pixel", None))
+    one_of("margins", margins, ("keep", "trim", None))
+    one_of("target_margins", target_margins, ("keep", "trim", None))
     for name, number, least in (
         ("batch_size", batch_size, 1),
         ("num_parallel_reads", 1 if num_parallel_reads is None else num_parallel_reads, 1),
@@ -346,8 +347,3 @@ def _names(option: str, names: str | Sequence[str] | None) -> list[str]:
         if listed.count(name) > 1:
             raise OptionError(f"{option} names the band {name!r} twice.")
     return listed
-
-
-def _check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from xee_tf.errors import OptionError
 from xee_tf.georef import write_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.names import RASTER_NAMES, check_variables
+from xee_tf.options import one_of
 from xee_tf.reading.find import Exported, find_export
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
@@ -143,8 +143,7 @@ def check_margins(margins: str) -> None:
     OptionError
         If it is not "trim" or "keep".
     """
-    if margins not in ("trim", "keep"):
-        raise OptionError(f"margins must be 'trim' or 'keep'; got {margins!r}.")
+    one_of("margins", margins, ("trim", "keep"))
 
 
 def check_crs(reader: ImageReader, source: str | None) -> None:

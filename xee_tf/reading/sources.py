@@ -245,8 +245,8 @@ def _open_files(
     check_depths(depths, layout)
     try:
         if patch_dimensions is not None:
-            patch = _size(patch_dimensions, "patch_dimensions")
-            kernel = None if kernel_size is None else _size(kernel_size, "kernel_size")
+            patch = Size.from_xy(patch_dimensions, "patch_dimensions")
+            kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
             margin = find_margin(layout, names, patch, kernel, depths)
         else:
             patch, margin = _row(layout, wanted, depths, bands is None), Size(x=0, y=0)
@@ -280,13 +280,6 @@ def _open_files(
         absent=features.absent,
         ragged=features.ragged,
     )
-
-
-def _size(value: int | Sequence[int], name: str) -> Size:
-    size = Size.from_xy(value, name)
-    if min(size.xy) < 1:
-        raise OptionError(f"{name} must be at least 1 x 1 pixels; got {value!r}.")
-    return size
 
 
 def _open_series(

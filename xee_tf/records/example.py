@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from crc32c import crc32c
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.names import check_key
+from xee_tf.options import one_of
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, HEADER, frame_header, mask_crc, mask_crcs
 from xee_tf.records.varint import encode_varint, encode_varints, varint_bound, varint_size
@@ -67,8 +68,7 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
     >>> kind_of("uint8"), kind_of("uint8", "band"), kind_of("int16", "band")
     ('float', 'bytes', 'int64')
     """
-    if feature_types not in ("float", "band"):
-        raise OptionError(f"feature_types must be 'float' or 'band'; got {feature_types!r}.")
+    one_of("feature_types", feature_types, get_args(FeatureTypes))
     dtype = np.dtype(dtype)
     if dtype.kind not in "biuf":
         raise OptionError(

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from xee_tf.names import label_steps
 from xee_tf.records.example import Kind
 
-__all__ = ["BandDimensions", "Record", "distinct_dims", "label_steps", "step_names"]
+__all__ = ["BandDimensions", "Record", "distinct_dims", "step_names"]
 
 Record = Literal["Example", "SequenceExample"]
 
@@ -85,25 +86,6 @@ def distinct_dims(bands: Sequence[BandDimensions]) -> tuple[BandDimensions, ...]
         )
         for band in bands
     )
-
-
-def label_steps(values: NDArray[Any]) -> list[str]:
-    """A short text for each step of a dimension: days where they tell them apart, else the time too.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> label_steps(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
-    ['2020-05-01', '2020-06-01']
-    >>> label_steps(np.array([0.45, 0.9], "f4")), label_steps(np.array(["VV", "VH"]))
-    (['0.45', '0.9'], ['VV', 'VH'])
-    """
-    if values.dtype.kind == "M":
-        for unit in ("D", "s"):
-            labels = [str(value) for value in values.astype(f"datetime64[{unit}]")]
-            if len(set(labels)) == len(labels):
-                return labels
-    return [str(value) for value in values]
 
 
 def step_names(band: BandDimensions, coords: Mapping[str, NDArray[Any]]) -> list[str]:

@@ -18,11 +18,11 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
 from xee_tf.export.clear import clear
 from xee_tf.export.encode import Part, Run
-from xee_tf.export.options import REPLACED, TABLE_FORMATS, IfExists
+from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.export.result import ShardInfo
 from xee_tf.export.shards import write_shard
 from xee_tf.graph import run_graph
-from xee_tf.options import Spelling, spelled
+from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records.example import Encoded
 from xee_tf.records.framing import footers_crc
 from xee_tf.records.members import compress_member

@@ -6,17 +6,17 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
-from xee_tf.errors import OptionError, RecordError
+from xee_tf.errors import OptionError
 from xee_tf.export.clear import clear
 from xee_tf.names import check_zarr
+from xee_tf.options import IfExists
 from xee_tf.reading.find import Exported, find_export
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
@@ -24,6 +24,7 @@ from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
 from xee_tf.stores import IMAGE, beside, replace_store, require_our_store, storable
+from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
 
 __all__ = ["upload_image"]
@@ -40,7 +41,7 @@ def upload_image(
     crs: Any = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
-    if_exists: Literal["error", "overwrite"] = "error",
+    if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
@@ -164,72 +165,20 @@ def _convert(
     if dtype is not None:
         dtypes = dict.fromkeys(dtypes, dtype)
     elif one:
-        dtypes = dict.fromkeys(dtypes, np.result_type(*dtypes.values()))
+        dtypes = dict.fromkeys(dtypes, common_dtype(dtypes.values()))
     for name, target in dtypes.items():
         if target.kind not in "iuf":
             raise OptionError(f"dtype must be an integer or float type; got {target}.")
         if nodata is not None and not _holds(target, nodata):
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
     arrays = dask_arrays(reader, False, {})
-    return {
-        name: array
-        if array.dtype == dtypes[name] and (nodata is None or array.dtype.kind != "f")
-        else array.map_blocks(
-            _Cast(name, dtypes[name], nodata),
-            dtype=dtypes[name],
-            meta=np.empty((0,) * array.ndim, dtypes[name]),
-        )
-        for name, array in arrays.items()
-    }
+    return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
 
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
     if dtype.kind == "f":
         return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
     return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-
-
-@dataclass(frozen=True)
-class _Cast:
-    """Changes a dtype without ever changing a value, but for the rounding of fractions."""
-
-    name: str
-    dtype: np.dtype[Any]
-    nodata: float | None
-
-    def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        missing = np.isnan(block) if block.dtype.kind == "f" else np.zeros(block.shape, bool)
-        if missing.any() and (self.nodata is not None or self.dtype.kind != "f"):
-            if self.nodata is None:
-                raise RecordError(f"Band {self.name!r} holds NaN, which {self.dtype} cannot: name a nodata=.")
-            block = np.where(missing, 0, block)
-        if self.dtype.kind == "f":
-            out = block.astype(self.dtype)
-            if block.dtype.kind in "iu" and (wrong := out.astype(block.dtype) != block).any():
-                raise self._refuse(block[wrong][0])
-        else:
-            whole = np.rint(block.astype(np.float64)) if block.dtype.kind == "f" else block
-            info = np.iinfo(self.dtype)
-            # Compared as floats, the largest int64 and uint64 would be rounded up: hence one beyond.
-            wrong = (whole < info.min) | (
-                whole >= float(info.max) + 1 if whole.dtype.kind == "f" else whole > info.max
-            )
-            if wrong.any():
-                raise self._refuse(whole[wrong][0])
-            out = whole.astype(self.dtype)
-        if self.nodata is not None and (wrong := (out == self.nodata) & (block != self.nodata)).any():
-            raise RecordError(
-                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} rounds to {self.nodata}, "
-                "the value that marks missing pixels. Choose another nodata= or dtype=."
-            )
-        if self.nodata is not None:
-            out[missing] = self.nodata
-        return out
-
-    def _refuse(self, value: Any) -> RecordError:
-        return RecordError(
-            f"Band {self.name!r} holds {value}, which {self.dtype} cannot: choose another dtype."
-        )
 
 
 # -- Files -------------------------------------------------------------------------------------------
