@@ -18,7 +18,7 @@ from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, region_window, write_georef
 from xee_tf.georef.crs import read_crs
-from xee_tf.georef.longitudes import unwrap_rings, wrap_longitude
+from xee_tf.georef.longitudes import pixels_of_points, unwrap_rings, wrap_longitude
 from xee_tf.model.projection import Projection
 from xee_tf.model.resampling import to_projection
 
@@ -79,7 +79,7 @@ def test_a_region_across_180_on_a_raster_that_ends_there(name, crs):
     if crs != "EPSG:4326":
         georef = GeoRef(read_crs(crs), Affine(1e5, 0, -20_037_508, 0, -1e5, 10_000_000), Size(x=401, y=200))
     with pytest.raises(
-        OptionError, match=r"region .* crosses the edge of the raster.*either side.*region=\("
+        OptionError, match=r"region .* crosses the edge of the raster.*each side.*region=\("
     ) as caught:
         region_window(FIJI[name], georef, LONLAT)
     if crs == "EPSG:4326":
@@ -154,6 +154,48 @@ def test_wrapped_longitudes_mean_the_same(degrees):
     assert np.isclose((found - degrees + 180) % 360 - 180, 0, atol=1e-9)
     if -180 <= degrees <= 180:
         assert found == degrees
+
+
+EIGHTHS = st.integers(-9000, 9000).map(lambda number: number / 8)
+# Beyond two turns as well: what a region finds, points and polygons find too.
+TURNS = [360, -540, -180.5, 720, 1060]
+
+
+@pytest.mark.parametrize("left", TURNS)
+@pytest.mark.parametrize("given", [-170, 190, 550, -530, 10])
+def test_regions_points_and_polygons_are_at_the_same_turn(tmp_path, left, given):
+    raster = globe(left)
+    first = int((given - left) % 360)
+    box = (given + 0.1, 10.1, given + 0.2, 10.4)
+    window = Window(79, 80, first, first + 1)
+    assert region_window(box, raster) == window
+    assert region_window(shapely.box(*box), raster, LONLAT) == window
+    assert pixels_of_points(np.array([box[:2]]), raster).astype(int).tolist() == [[first, 79]]
+    for geometry, options in [(shapely.Point(box[:2]), {}), (shapely.box(*box), {"all_touched": True})]:
+        frame = sampled(tmp_path, image_of(raster), [geometry], **options)
+        assert set(frame.longitude) == {(left + first + 0.5 + 180) % 360 - 180}
+
+
+@given(EIGHTHS, EIGHTHS, st.sampled_from([0.25, 1.0, 30.0]))
+def test_points_at_any_turn_are_on_a_globe_at_any_turn(x, left, step):
+    raster = globe(left, step)
+    (column, _), (nowhere, _) = pixels_of_points(np.array([[x, 10.0], [np.inf, np.inf]]), raster)
+    assert 0 <= column < raster.shape.x
+    assert abs((left + column * step - x + 180) % 360 - 180) < 1e-9
+    assert not np.isfinite(nowhere)
+
+
+@pytest.mark.parametrize("crs", [LONLAT, pyproj.CRS(32633)])
+def test_a_point_on_the_edge_is_in_the_first_pixel_however_it_is_rounded(crs):
+    raster = GeoRef(crs, Affine(0.1, 0, 10.3, 0, -0.1, 20.7), Size(x=30, y=20))
+    for x, y in [(10.3, 20.7), (10.3 - 1e-9, 20.7 + 1e-9)]:
+        assert region_window(shapely.Point(x, y), raster, crs) == Window(0, 1, 0, 1)
+
+
+def test_an_outline_keeps_its_turn_where_a_raster_is_wider_than_the_globe():
+    wide = GeoRef(LONLAT, Affine(1, 0, -360, 0, -1, 90), Size(x=1080, y=180))
+    for left in (-300, 60, 420):
+        assert region_window((left, 0, left + 5, 5), wide).left == left + 360
 
 
 # -- Tables ------------------------------------------------------------------------------------------

@@ -513,7 +513,7 @@ def test_other_values_than_the_default_of_the_export_are_taken_literally(tmp_pat
     for name, band in scene().items():
         assert opened[name].dtype == ("float64" if name == "dem" else "float32")
         np.testing.assert_array_equal(np.isnan(opened[name].values), band.values == 5)
-    for wrong in ("5", True, [5]):
+    for wrong in ("5", True, [5], b"5"):
         with pytest.raises(xee_tf.OptionError, match="default_value must be a number"):
             xee_tf.open_image(result, default_value=wrong)
 

@@ -11,10 +11,12 @@ import dask
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
 import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from affine import Affine
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +26,10 @@ from xee_tf.blocks.assemble import PlaneRule
 from xee_tf.cli import main
 from xee_tf.cli.predict import _common_nodata
 from xee_tf.errors import OptionError, PredictionError, RecordError
-from xee_tf.georef.masks import band_nodata
+from xee_tf.geometry import Size
+from xee_tf.georef import GeoRef, write_georef
+from xee_tf.georef.masks import band_nodata, held_as
+from xee_tf.model.resampling import from_projection
 from xee_tf.model.types import fill_outside, pixel_range, pixel_type
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -352,6 +357,55 @@ def test_a_default_that_bands_hold_is_silent():
     assert scene[["f"]].tfexport.plan(patch_dimensions=4, default_value=-9999.9).warnings == ()
     with pytest.raises(OptionError, match="default_value must be a finite number"):
         scene.tfexport.plan(patch_dimensions=4, default_value=10**400)
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "held"),
+    [
+        (1e39, "float32", None),
+        (-7e4, "float16", None),
+        (65504.0, "float16", 65504.0),
+        (math.inf, "float32", math.inf),
+        (10**400, "float64", None),
+        (2.5, "uint8", None),
+        (np.float32(2.5), "int16", None),
+        (np.float32(3), "int16", 3),
+        (math.inf, "int32", None),
+        (math.nan, "int32", None),
+        (float(2**64), "uint64", 2**64 - 1),  # the nearest float64 of both
+        (2**64 - 1, "uint64", 2**64 - 1),
+        (-129, "int8", None),
+    ],
+)
+def test_which_numbers_a_dtype_holds(number, dtype, held):
+    assert held_as(number, np.dtype(dtype)) == held
+    assert math.isnan(held_as(math.nan, np.dtype("float32")))
+
+
+def test_a_default_beyond_float32_masks_nothing_when_it_is_read(tmp_path):
+    scene = raster({"b": np.array([[1.0, np.inf], [-np.inf, 3.0]], "float32")})
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=2)
+    with pytest.warns(UserWarning, match=r"masks nothing in 'b' \(float32\)"):
+        found = xee_tf.open_image(result, default_value=-4e38)
+    np.testing.assert_array_equal(found.b, scene.b)
+    with pytest.raises(OptionError, match="is no value of float32"):
+        xee_tf.upload_image(None, result, tmp_path / "b.tif", nodata=-4e38)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+@pytest.mark.parametrize("spelling", ["nodata", "_FillValue", "missing_value", "fill_value", "encoding"])
+def test_what_masks_a_band_fills_where_a_projection_has_no_pixel(dtype, spelling):
+    place = GeoRef(pyproj.CRS(4326), Affine(0.5, 0, 10, 0, -0.5, 20), Size(x=6, y=4))
+    wider = GeoRef(pyproj.CRS(4326), Affine(0.5, 0, 9, 0, -0.5, 20), Size(x=10, y=4))
+    image = write_georef(xr.Dataset({"b": (("y", "x"), np.full((4, 6), 7, dtype))}), place)
+    if spelling == "encoding":
+        image.b.encoding["_FillValue"] = 111  # of floats it says how they are written
+    else:
+        image.b.attrs[spelling] = 111
+    found = from_projection(image, place, wider, "nearest").b
+    assert found.dtype == dtype
+    outside = math.nan if spelling == "encoding" and dtype == "float32" else 111
+    np.testing.assert_array_equal(found[0], [outside] * 2 + [7] * 6 + [outside] * 2)
 
 
 # -- Predictions ---------------------------------------------------------------------------------------

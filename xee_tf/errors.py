@@ -4,6 +4,10 @@ Each one is ours *and* the builtin that a caller would expect, so ``except Value
 ``except xee_tf.XeeTFError`` both work.
 """
 
+import sys
+import warnings
+from itertools import count
+
 __all__ = [
     "DestinationError",
     "DestinationExistsError",
@@ -19,7 +23,10 @@ __all__ = [
     "RecordError",
     "XeeTFError",
     "shorten",
+    "warn",
 ]
+
+_PASSED_THROUGH = ("xee_tf", "xarray")  # xarray opens files with our engine, and its accessors are ours
 
 
 class XeeTFError(Exception):
@@ -94,3 +101,18 @@ def shorten(text: str, length: int = 80) -> str:
     'abc...'
     """
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def warn(message: str) -> None:
+    """Warn about the line of the user that led here, however many of our functions lie between.
+
+    ``warnings.warn(skip_file_prefixes=...)`` does this from Python 3.12 on.
+    """
+    for level in count(1):
+        try:
+            frame = sys._getframe(level)
+        except ValueError:  # a thread of ours: there is no line of the user
+            break
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _PASSED_THROUGH:
+            break
+    warnings.warn(message, UserWarning, stacklevel=level + 1)

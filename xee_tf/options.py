@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
+import numpy as np
+
 from xee_tf.errors import OptionError, shorten
 
-__all__ = ["IfExists", "Spelling", "did_you_mean", "one_of", "show_signature", "spelled"]
+__all__ = [
+    "IfExists",
+    "Spelling",
+    "check_default_value",
+    "did_you_mean",
+    "is_number",
+    "one_of",
+    "show_signature",
+    "spelled",
+]
 
 IfExists = Literal["error", "overwrite"]
 
@@ -280,3 +292,21 @@ def _camel(name: str) -> str:
 def _without_prefix(name: str) -> str:
     """``tfrecordKernelSize`` as ``kernelSize``."""
     return name[8:9].lower() + name[9:] if name.startswith("tfrecord") and len(name) > 8 else name
+
+
+def is_number(value: Any) -> bool:
+    """Whether an option is a number that float64 holds, of any type; texts and truth values are none."""
+    if isinstance(value, str | bytes | bool | np.bool_):
+        return False
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def check_default_value(value: Any, *, finite: bool) -> None:
+    """Refuse a ``default_value`` that is not a number, or not a finite one where a record is to hold it."""
+    if not is_number(value) or (finite and not math.isfinite(value)):
+        kind = "a finite number" if finite else "a number"
+        raise OptionError(f"default_value must be {kind}, such as -9999; got {shorten(repr(value))}.")

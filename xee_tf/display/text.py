@@ -11,7 +11,7 @@ from dask.utils import format_bytes
 
 from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.georef.crs import read_crs
+from xee_tf.georef.crs import read_crs, unbound
 from xee_tf.names import label_steps
 from xee_tf.records.example import Feature, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
@@ -293,8 +293,8 @@ def crs_name(text: str) -> str:
         return textwrap.shorten(text, 40, placeholder="...")
     if crs.name.lower() not in ("unnamed", "unknown", "undefined"):
         return str(crs.name)
-    plain = crs.source_crs or crs
-    method = plain.coordinate_operation.method_name if plain.coordinate_operation else "geographic"
+    operation = unbound(crs).coordinate_operation
+    method = operation.method_name if operation else "geographic"
     return f"an unnamed CRS, {method}"
 
 

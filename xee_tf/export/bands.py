@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 
 from xee_tf.bands import plane_array
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
+from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, warn
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
+from xee_tf.georef.conventions import is_grid_mapping
 from xee_tf.georef.masks import band_nodata
 from xee_tf.records.example import FeatureTypes, Kind, check_name, kind_of
 from xee_tf.sidecars import BandDimensions, distinct_dims
@@ -92,7 +92,7 @@ def read_bands(
     variables = {
         check_name(name): variable
         for name, variable in dataset.data_vars.items()
-        if variable.ndim or not _is_grid_mapping(variable)
+        if variable.ndim or not is_grid_mapping(variable)
     }
     if not variables:
         raise OptionError("The image has no bands to export.")
@@ -268,12 +268,10 @@ def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -
             f"Convert it, for example ds[{name!r}].astype('float32')."
         )
     if feature_types == "float" and dtype.kind in "iu" and dtype.itemsize >= 4:
-        warnings.warn(
+        warn(
             f"Band {name!r} is {dtype} and is written as float32, which holds whole numbers exactly only up "
             f"to {_FLOAT32_EXACT:,}. Should it have larger ones, use feature_types='band'; should it not, "
-            f"astype('int16') or astype('float32') says so.",
-            UserWarning,
-            stacklevel=5,
+            f"astype('int16') or astype('float32') says so."
         )
 
 
@@ -322,7 +320,3 @@ def _default_notes(
         f"{', '.join(others)}. Choose a value that the bands can hold, or convert them, for example "
         "ds.astype('float32').",
     )
-
-
-def _is_grid_mapping(variable: xr.DataArray) -> bool:
-    return bool({"crs_wkt", "spatial_ref", "grid_mapping_name"} & set(variable.attrs))

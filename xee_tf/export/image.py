@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -14,7 +13,7 @@ from dask.delayed import Delayed
 
 from xee_tf.bands import add_bands, image_dataset, require_steps
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
-from xee_tf.errors import DestinationExistsError, OptionError
+from xee_tf.errors import DestinationExistsError, OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.clear import clear
 from xee_tf.export.graph import ExportJob, export_graph
@@ -177,7 +176,7 @@ def export_image(
         del options[name]
     jobs = _jobs(image, Location.of_prefix(path, storage_options), **options)
     for message in jobs[0].plan.warnings:
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)
     for job in jobs:
         existing = job.names.existing()
         if existing and if_exists == "error":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge, Size
-from xee_tf.options import IfExists, Spelling, one_of
+from xee_tf.options import IfExists, Spelling, check_default_value, is_number, one_of
 from xee_tf.records.example import FeatureTypes
 
 __all__ = [
@@ -150,11 +149,10 @@ class ExportOptions:
         """
         patch = Size.from_xy(patch_dimensions, "patch_dimensions")
         kernel = Size.from_xy(kernel_size, "kernel_size")
-        if isinstance(max_file_size, bool) or not _number(max_file_size) or int(max_file_size) < 1:
+        if not is_number(max_file_size) or int(max_file_size) < 1:
             raise OptionError(f"max_file_size must be a positive number of bytes; got {max_file_size!r}.")
-        if not _number(default_value) or not math.isfinite(default_value):
-            raise OptionError(f"default_value must be a finite number; got {default_value!r}.")
-        if not _number(masked_threshold) or not 0 <= masked_threshold <= 1:
+        check_default_value(default_value, finite=True)
+        if not is_number(masked_threshold) or not 0 <= masked_threshold <= 1:
             raise OptionError(
                 f"masked_threshold must be a proportion between 0 and 1; got {masked_threshold!r}."
             )
@@ -185,11 +183,3 @@ class ExportOptions:
             index=bool(index),
             if_exists=if_exists,
         )
-
-
-def _number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return not isinstance(value, str)

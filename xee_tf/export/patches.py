@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import Bands
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
@@ -150,11 +149,7 @@ def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecor
             f"kernel_size={options.kernel.xy} out."
         )
     if all(scalar):
-        warnings.warn(
-            "sequence_data=True, but there is no array band: the records have a context and no series.",
-            UserWarning,
-            stacklevel=5,
-        )
+        warn("sequence_data=True, but there is no array band: the records have a context and no series.")
     features = [
         Feature(name, kind, 1, rule.dtype) for name, kind, rule in zip(names, kinds, rules, strict=True)
     ]

@@ -17,7 +17,7 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError
 from xee_tf.geometry import Size
 from xee_tf.georef.coordinates import TOLERANCE, affine_of_centres, fit_axis, gap
 from xee_tf.georef.crs import MEND_CRS, describe_crs, read_crs, same_crs
-from xee_tf.georef.units import axis_units
+from xee_tf.georef.units import axis_units, is_lon_lat
 
 __all__ = [
     "GRID_MAPPING",
@@ -26,6 +26,7 @@ __all__ = [
     "find_affine",
     "find_crs",
     "grid_mappings",
+    "is_grid_mapping",
     "name_dims",
     "raster_variables",
     "read_affine",
@@ -125,11 +126,13 @@ def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
     there = {name: user for name, user in names.items() if name in variables(obj)}
     if there:
         return there
-    marks = {"crs_wkt", "spatial_ref", "grid_mapping_name"}
-    found = (
-        str(name) for name, value in variables(obj).items() if not value.dims and marks & set(value.attrs)
-    )
-    return dict.fromkeys(found)
+    found = (name for name, value in variables(obj).items() if not value.dims and is_grid_mapping(value))
+    return dict.fromkeys(map(str, found))
+
+
+def is_grid_mapping(variable: Any) -> bool:
+    """Whether a variable describes a CRS, as CF, rioxarray and GDAL write it."""
+    return bool({"crs_wkt", "spatial_ref", "grid_mapping_name"} & set(variable.attrs))
 
 
 def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
@@ -188,7 +191,7 @@ def _curvilinear(obj: Raster, *dims: str) -> str:
     found = [
         str(name)
         for name, coord in variables(obj).items()
-        if coord.ndim == 2 and set(coord.dims) >= set(dims) and _is_lon_lat(str(name), coord.attrs)
+        if coord.ndim == 2 and set(coord.dims) >= set(dims) and _names_lon_lat(str(name), coord.attrs)
     ]
     if len(found) < 2:
         return ""
@@ -199,12 +202,9 @@ def _curvilinear(obj: Raster, *dims: str) -> str:
     )
 
 
-def _is_lon_lat(name: str, attrs: Mapping[str, Any]) -> bool:
-    if attrs.get("standard_name") in ("longitude", "latitude"):
-        return True
-    if str(attrs.get("units", "")).lower().startswith(("degrees_", "degree_")):
-        return True
-    return re.fullmatch(r"(nav_|x|geo)?(lon|lat|longitude|latitude|long)", name.lower()) is not None
+def _names_lon_lat(name: str, attrs: Mapping[str, Any]) -> bool:
+    usual = re.fullmatch(r"(nav_|x|geo)?(lon|lat|longitude|latitude|long)", name.lower())
+    return usual is not None or is_lon_lat(attrs)
 
 
 def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyproj
 
-from xee_tf.errors import GeoreferenceError
+from xee_tf.errors import GeoreferenceError, shorten
 
-__all__ = ["MEND_CRS", "crs_text", "describe_crs", "read_crs", "same_crs"]
+__all__ = ["MEND_CRS", "crs_text", "describe_crs", "read_crs", "same_crs", "unbound"]
 
 MEND_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
 
@@ -20,14 +20,11 @@ MEND_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=.
 _MODIS_RADIUS = 6371007.181
 _MODIS = f"+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={_MODIS_RADIUS} +units=m +no_defs +type=crs"
 _KNOWN = {
-    "SR-ORG:6974": ("MODIS Sinusoidal", _MODIS),  # certain: crs of Earth Engine's MODIS assets
-    "SR-ORG:6842": ("MODIS Sinusoidal", _MODIS),  # certain: earlier entry of spatialreference.org
-    "SR-ORG:6965": (
-        "MODIS Sinusoidal",
-        _MODIS,
-    ),  # certain: the same; Earth Engine has not been seen to use it
-    "SR-ORG:6627": ("Google Maps Mercator", "EPSG:3857"),  # certain: Earth Engine's guide to video exports
-    "SR-ORG:6864": ("Web Mercator", "EPSG:3857"),  # certain as a name, rarely seen with Earth Engine
+    "SR-ORG:6974": ("MODIS Sinusoidal", _MODIS),  # Earth Engine's MODIS assets
+    "SR-ORG:6842": ("MODIS Sinusoidal", _MODIS),  # an earlier entry of spatialreference.org
+    "SR-ORG:6965": ("MODIS Sinusoidal", _MODIS),  # another entry of spatialreference.org
+    "SR-ORG:6627": ("Google Maps Mercator", "EPSG:3857"),  # Earth Engine's guide to video exports
+    "SR-ORG:6864": ("Web Mercator", "EPSG:3857"),  # an entry of spatialreference.org
     "CRS84": ("", "OGC:CRS84"),  # as WMS and GeoJSON name it
     "CRS:84": ("", "OGC:CRS84"),
 }
@@ -97,10 +94,9 @@ def read_crs(value: Any, source: str = "crs", mend: str = MEND_CRS) -> pyproj.CR
     try:
         return _known_crs(value)
     except (pyproj.exceptions.CRSError, TypeError, ValueError, UnicodeError) as error:
-        shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
         reason = (str(error).splitlines() or [""])[0][:200]
         raise GeoreferenceError(
-            f"The CRS {shown} of {source} cannot be understood ({reason}). {mend}"
+            f"The CRS {shorten(repr(value))} of {source} cannot be understood ({reason}). {mend}"
         ) from None
 
 
@@ -172,6 +168,18 @@ def same_crs(first: pyproj.CRS, second: pyproj.CRS) -> bool:
     return bool(first.equals(second, ignore_axis_order=True))
 
 
+def unbound(crs: pyproj.CRS) -> pyproj.CRS:
+    """A CRS without the transformation to WGS 84 that it may be bound to (PROJ's ``+towgs84``).
+
+    Examples
+    --------
+    >>> bound = pyproj.CRS("+proj=utm +zone=32 +ellps=intl +towgs84=-87,-98,-121 +type=crs")
+    >>> bound.type_name, unbound(bound).type_name
+    ('Bound CRS', 'Projected CRS')
+    """
+    return crs.source_crs if crs.is_bound and crs.source_crs else crs
+
+
 def describe_crs(crs: pyproj.CRS) -> str:
     """A few words on a CRS for an error; for one without an exact code also what it resembles.
 
@@ -183,7 +191,7 @@ def describe_crs(crs: pyproj.CRS) -> str:
     code = _exact_code(crs)
     if code:
         return f"{code} ({crs.name})"
-    plain = crs.source_crs if crs.is_bound and crs.source_crs else crs
+    plain = unbound(crs)
     like = plain.to_authority(min_confidence=25)
     datum = plain.datum.name if plain.datum else "unknown"
     resembles = f"; it resembles {':'.join(like)}" if like else ""

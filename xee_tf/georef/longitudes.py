@@ -11,10 +11,26 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-__all__ = ["BESIDE", "cut_apart", "edges_of_projection", "full_turn", "unwrap_rings", "wrap_longitude"]
+from xee_tf.georef.crs import unbound
+from xee_tf.georef.reference import GeoRef
+
+__all__ = [
+    "BESIDE",
+    "cut_apart",
+    "edges_of_projection",
+    "full_turn",
+    "nearest_turn",
+    "pixels_of_points",
+    "turns",
+    "turns_on_raster",
+    "unwrap_rings",
+    "wrap_longitude",
+]
 
 BESIDE = 1e-9
 """How many degrees beside the edge of a projection a geometry is cut: on it, a point has two places."""
+
+_SLACK = 1e-6  # pixels: an outline that ends on an edge of the raster lies within it
 
 Points = NDArray[np.float64]
 
@@ -45,6 +61,97 @@ def wrap_longitude(degrees: Any) -> NDArray[np.float64]:
     outside = (degrees < -180) | (degrees > 180)
     wrapped: NDArray[np.float64] = np.where(outside, (degrees + 180) % 360 - 180, degrees)
     return wrapped
+
+
+def nearest_turn(x: Any, middle: float, turn: float) -> Any:
+    """By how much longitudes are moved, in whole turns of the globe, to lie nearest to `middle`.
+
+    Examples
+    --------
+    >>> nearest_turn(np.array([-170.0, 190.0, 5000.0]), 540.0, 360.0)
+    array([  720.,   360., -4320.])
+    """
+    return -turn * np.floor((x - middle) / turn + 0.5)
+
+
+def turns(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
+    """By how much longitudes may be moved to be those of a raster or a geometry around `middle`.
+
+    First not at all; then to the nearest turn of the globe, and to its neighbours. `turn` is None where x is
+    not a longitude.
+
+    Examples
+    --------
+    >>> [float(shift) for shift in turns(-170.0, 540.0, 360.0)]
+    [0.0, 720.0, 1080.0, 360.0]
+    """
+    if turn is None:
+        return (0.0,)
+    nearest = nearest_turn(x, middle, turn)
+    return 0.0, nearest, nearest + turn, nearest - turn
+
+
+def turns_on_raster(points: Points, georef: GeoRef) -> list[float]:
+    """By how much an outline is moved, in whole turns of the globe, to lie on a raster.
+
+    Parameters
+    ----------
+    points : array of shape (points, 2)
+        In the CRS of the raster.
+    georef : GeoRef
+
+    Returns
+    -------
+    list of float
+        One, where the outline then lies wholly between the sides of the raster; otherwise all that take a
+        part of it there. Empty where there are none.
+    """
+    inverse: Any = ~georef.affine
+    width, height = georef.shape.xy
+    middle = (float(points[:, 0].min()) + float(points[:, 0].max())) / 2
+    meeting = []
+    for shift in dict.fromkeys(map(float, turns(middle, _middle(georef), full_turn(georef.crs)))):
+        columns, rows = inverse @ (points[:, 0] + shift, points[:, 1])
+        left, right = columns.min(), columns.max()
+        if left < width and right >= -_SLACK and rows.min() < height and rows.max() >= -_SLACK:
+            if left >= -_SLACK and right <= width + _SLACK:
+                return [shift]
+            meeting.append(shift)
+    return meeting
+
+
+def pixels_of_points(points: Points, georef: GeoRef) -> Points:
+    """The pixels of points, each by itself at the turn of the globe at which it lies on a raster.
+
+    Parameters
+    ----------
+    points : array of shape (points, 2)
+        In the CRS of the raster.
+    georef : GeoRef
+
+    Returns
+    -------
+    array of shape (points, 2)
+        Columns and rows; beside the raster for points that do not lie on it.
+    """
+    inverse: Any = ~georef.affine
+    shape = georef.shape.xy
+    with np.errstate(invalid="ignore"):  # of points that lie nowhere
+        at: Points = np.column_stack(inverse @ (points[:, 0], points[:, 1]))
+        beside = np.flatnonzero(~((at >= 0) & (at < shape)).all(axis=1))
+    if beside.size:
+        x, y = points[beside].T
+        for shift in turns(x, _middle(georef), full_turn(georef.crs))[1:]:
+            with np.errstate(invalid="ignore"):
+                moved = np.column_stack(inverse @ (x + shift, y))
+                inside = ((moved >= 0) & (moved < shape)).all(axis=1)
+            at[beside[inside]] = moved[inside]
+    return at
+
+
+def _middle(georef: GeoRef) -> float:
+    left, _, right, _ = georef.bounds
+    return (left + right) / 2
 
 
 def unwrap_rings(geometry: Any, turn: float) -> Any:
@@ -118,8 +225,8 @@ def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[f
     turn = full_turn(geographic)
     if turn is None or projected.is_geographic:
         return []
-    plain = projected.source_crs if projected.is_bound and projected.source_crs else projected
-    parameters = plain.coordinate_operation.params if plain.coordinate_operation else []
+    operation = unbound(projected).coordinate_operation
+    parameters = operation.params if operation else []
     origins = {float(p.value) for p in parameters if p.name.lower().startswith("longitude")}
     opposite = {(origin + turn / 2) % turn for origin in {0.0, *origins}}
     return sorted(edge + turn * times for edge in opposite for times in (-2, -1, 0, 1))

@@ -29,7 +29,7 @@ import xarray as xr
 
 from xee_tf.errors import OptionError, shorten
 
-__all__ = ["Nodata", "band_nodata", "can_mask", "nodata_of_band", "with_set_nodata"]
+__all__ = ["Nodata", "band_nodata", "can_mask", "held_as", "nodata_of_band", "with_set_nodata"]
 
 Nodata = tuple[int | float, ...]
 """Values that mean "masked", as the dtype of their band holds them."""
@@ -76,8 +76,48 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
         return ()
     unsigned = variable.attrs.get("_Unsigned", variable.encoding.get("_Unsigned"))
     wraps = dtype.kind in "iu" and str(unsigned).lower() in ("true", "false")
-    held = (_held(number, dtype, wraps) for number in _written(variable, name))
-    return tuple(dict.fromkeys(number for number in held if number is not None))
+    held = (held_as(number, dtype, wraps=wraps) for number in _written(variable, name))
+    return tuple(dict.fromkeys(number for number in held if number is not None and not math.isnan(number)))
+
+
+def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
+    """A number as a dtype of integers or floats holds it; None if it cannot.
+
+    Parameters
+    ----------
+    number : int or float
+        Of Python or numpy. Floats round it; integers must have it exactly.
+    dtype : dtype
+    wraps : bool, default False
+        Whether the number may stand for the integer with the same bits, read with or without a sign.
+
+    Examples
+    --------
+    >>> held_as(-9999.9, np.dtype("float32")), held_as(1e39, np.dtype("float32"))
+    (-9999.900390625, None)
+    >>> held_as(255.0, np.dtype("uint8")), held_as(-1, np.dtype("uint8"))
+    (255, None)
+    """
+    if dtype.kind == "f":
+        try:
+            exact = float(number)
+        except OverflowError:
+            return None
+        with np.errstate(over="ignore"):
+            held = float(dtype.type(exact))
+        return None if math.isinf(held) and not math.isinf(exact) else held
+    limits = np.iinfo(dtype)
+    low, high = int(limits.min), int(limits.max)
+    if not isinstance(number, Integral):
+        number = float(number)
+        if not number.is_integer():
+            return None
+        # float64 has neither the largest int64 nor the largest uint64, and rounds them up.
+        number = high if limits.bits == 64 and number == float(high) else number
+    number = int(number)
+    if wraps and not low <= number <= high:
+        number += -(1 << limits.bits) if number > high else 1 << limits.bits
+    return number if low <= number <= high else None
 
 
 def can_mask(dtype: np.dtype[Any], nodata: Nodata) -> bool:
@@ -210,28 +250,6 @@ def _number(value: Any) -> int | float | None:
     if isinstance(value, Real | Decimal):
         return float(value)
     raise TypeError
-
-
-def _held(number: int | float, dtype: np.dtype[Any], wraps: bool) -> int | float | None:
-    """A number as a dtype holds it; None if it does not, and for NaN, which masks anyway."""
-    if dtype.kind == "f":
-        try:
-            exact = float(number)
-        except OverflowError:
-            return None
-        with np.errstate(over="ignore"):
-            held = float(dtype.type(exact))
-        return None if math.isnan(exact) or (math.isinf(held) and not math.isinf(exact)) else held
-    limits = np.iinfo(dtype)
-    low, high = int(limits.min), int(limits.max)
-    if isinstance(number, float):
-        if not number.is_integer():
-            return None
-        # float64 has neither the largest int64 nor the largest uint64, and rounds them up.
-        number = high if limits.bits == 64 and number == float(high) else int(number)
-    if wraps and not low <= number <= high:  # the same bits, read with or without a sign
-        number += -(1 << limits.bits) if number > high else 1 << limits.bits
-    return number if low <= number <= high else None
 
 
 def _own(value: Any, variable: xr.DataArray) -> Any:

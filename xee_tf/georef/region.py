@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Size, Window
 from xee_tf.georef.crs import describe_crs, read_crs, same_crs
-from xee_tf.georef.longitudes import BESIDE, cut_apart, edges_of_projection, full_turn, unwrap_rings
+from xee_tf.georef.longitudes import (
+    BESIDE,
+    cut_apart,
+    edges_of_projection,
+    full_turn,
+    turns,
+    turns_on_raster,
+    unwrap_rings,
+)
 from xee_tf.georef.reference import GeoRef
 
 __all__ = ["region_window"]
@@ -221,23 +229,15 @@ class _Span:
     def meets(self, shape: Size) -> bool:
         return self.right > 0 and self.left < shape.x and self.bottom > 0 and self.top < shape.y
 
-    def is_across(self, shape: Size) -> bool:
-        """Whether it reaches over neither side."""
-        return self.left >= 0 and self.right <= shape.x
-
 
 def _spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> tuple[list[_Span], list[Points]]:
     """Where the parts of a region lie in the raster, and their outlines in the CRS of the raster."""
     spans, outlines = [], []
     inverse: Any = ~georef.affine
-    turn = full_turn(georef.crs)
     for points in _outlines(shape, crs, georef):
         outlines.append(points)
-        turns = (0.0,) if turn is None else (0.0, turn, -turn, 2 * turn, -2 * turn)
-        found = [_Span.of(*inverse @ (points[:, 0] + shift, points[:, 1])) for shift in turns]
-        found = [span for span in found if span.meets(georef.shape)]
-        whole = [span for span in found if span.is_across(georef.shape)]
-        spans += whole[:1] or found
+        for shift in turns_on_raster(points, georef):
+            spans.append(_Span.of(*inverse @ (points[:, 0] + shift, points[:, 1])))
     return spans, outlines
 
 
@@ -312,12 +312,12 @@ def _border_spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[_Span
     from shapely import contains_xy
 
     transformer = pyproj.Transformer.from_crs(georef.crs, crs, always_xy=True)
-    turn = full_turn(crs)
-    turns = (0.0,) if turn is None else (-turn, 0.0, turn)
+    left, _, right, _ = shape.bounds
     for columns, rows in _border(georef.shape):
         image: Any = georef.affine
         x, y = transformer.transform(*image @ (columns, rows))
-        inside = np.any([contains_xy(shape, x + shift, y) for shift in turns], axis=0)
+        shifts = turns(x, (left + right) / 2, full_turn(crs))
+        inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
         runs = np.split(np.arange(inside.size), np.flatnonzero(np.diff(inside)) + 1)
         yield from (_Span.of(columns[run], rows[run]) for run in runs if inside[run[0]])
 
@@ -361,7 +361,7 @@ def _window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
 def _require_one_part(
     spans: Sequence[_Span], window: Window, shape: Any, crosses: bool, georef: GeoRef
 ) -> None:
-    """Refuse a region that crosses the edge of a raster of the whole globe: it has a part at either side."""
+    """Refuse a region that crosses the edge of a raster of the whole globe: it has a part on each side."""
     sides = window.left, window.right
     if not (crosses or sides == (0, georef.shape.x)) or not _closes(georef):
         return
@@ -380,7 +380,7 @@ def _require_one_part(
         boxes.append(_numbers((min(xs), min(ys), max(xs), max(ys))))
     raise OptionError(
         f"The region {_numbers(shape.bounds)} crosses the edge of the raster, which covers "
-        f"{_numbers(georef.bounds)} (left, bottom, right, top): it has a part at either side. Use each part "
+        f"{_numbers(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
         f"by itself, in the raster's CRS region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
     )
 

@@ -10,9 +10,9 @@ from typing import Any
 import pyproj
 
 from xee_tf.errors import GeoreferenceError
-from xee_tf.georef.crs import describe_crs
+from xee_tf.georef.crs import describe_crs, unbound
 
-__all__ = ["axis_units", "crs_units"]
+__all__ = ["axis_units", "crs_units", "is_lon_lat"]
 
 _FOOT, _US_FOOT = 0.3048, 1200 / 3937
 _DEGREE = math.pi / 180
@@ -103,7 +103,7 @@ def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS) -> float:
         if math.isclose(length, _FOOT) and math.isclose(own, _FOOT, rel_tol=1e-5):
             return 1.0
         return 1.0 if math.isclose(length, own, rel_tol=1e-9) else length / own
-    height = None if angle is None or _is_lon_lat(text, attrs) else _satellite_height(crs)
+    height = None if angle is None or is_lon_lat(attrs) else _satellite_height(crs)
     if angle is not None and height is not None:
         return angle * height / own
     if length is None and angle is None:
@@ -128,6 +128,12 @@ def crs_units(crs: pyproj.CRS) -> str:
     return str(crs.axis_info[0].unit_name).replace(" ", "_") if crs.axis_info else ""
 
 
+def is_lon_lat(attrs: Mapping[str, Any]) -> bool:
+    """Whether the attributes of a coordinate say that it is a longitude or a latitude."""
+    directed = _DIRECTED.fullmatch(_normal(attrs.get("units")))
+    return bool(directed) or attrs.get("standard_name") in _LON_LAT
+
+
 def _normal(units: Any) -> str:
     if units is None:
         return ""
@@ -150,14 +156,9 @@ def _size(text: str, table: Mapping[str, float]) -> float | None:
     return None
 
 
-def _is_lon_lat(text: str, attrs: Mapping[str, Any]) -> bool:
-    return bool(_DIRECTED.fullmatch(text)) or attrs.get("standard_name") in _LON_LAT
-
-
 def _satellite_height(crs: pyproj.CRS) -> float | None:
     """Metres above the ellipsoid, of a geostationary projection."""
-    plain = crs.source_crs if crs.is_bound and crs.source_crs else crs
-    operation = plain.coordinate_operation
+    operation = unbound(crs).coordinate_operation
     if operation is None or not operation.method_name.startswith("Geostationary"):
         return None
     return next((float(p.value) for p in operation.params if "height" in p.name.lower()), None)

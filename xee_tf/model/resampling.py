@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, Literal, cast
 
@@ -12,7 +11,7 @@ import pyproj
 import xarray as xr
 from affine import Affine
 
-from xee_tf.errors import GeoreferenceError
+from xee_tf.errors import GeoreferenceError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
@@ -47,12 +46,10 @@ def to_projection(
     target = _grid(georef, projection)
     ratio = target.shape.pixels / georef.shape.pixels
     if ratio > _MANY:
-        warnings.warn(
+        warn(
             f"The image has {georef.shape.x} x {georef.shape.y} pixels, and in the model's projection they "
             f"become {target.shape.x} x {target.shape.y}: {ratio:.0f} times as many are predicted as the "
-            "result shows. Predict a part of the image, or take a model of a coarser scale.",
-            UserWarning,
-            stacklevel=4,
+            "result shows. Predict a part of the image, or take a model of a coarser scale."
         )
     placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}
@@ -98,8 +95,7 @@ def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: st
     for name, band in image.data_vars.items():
         plane = band.variable.transpose(..., *spatial)
         array = (plane if plane.chunks is not None else plane.chunk(dict.fromkeys(spatial, _CHUNK))).data
-        nodata = band.rio.nodata
-        fill = (math.nan if band.dtype.kind == "f" else 0) if nodata is None else nodata
+        fill = next(iter(band_nodata(band, str(name))), math.nan if band.dtype.kind == "f" else 0)
         warped = warp(array, source, target, resampling=resampling, fill=fill)
         encoding = {key: band.encoding[key] for key in ("_FillValue",) if key in band.encoding}
         variable = xr.Variable((*plane.dims[:-2], target.y_dim, target.x_dim), warped, band.attrs, encoding)

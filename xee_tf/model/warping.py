@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, cast
 
 import dask.array as da
@@ -20,12 +19,11 @@ from dask.array.core import normalize_chunks
 
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef
-from xee_tf.georef.longitudes import full_turn
+from xee_tf.georef.locks import WARNING_FILTERS
+from xee_tf.georef.longitudes import full_turn, nearest_turn
 
 __all__ = ["warp"]
 
-# rasterio changes the filters of warnings while it works, which threads share.
-_WARPING = Lock()
 # GDAL does not know half floats. It holds nodata as a float64: -1 has the bits of the largest uint64.
 _WARPED = {"float16": "float32", "int8": "int16", "uint64": "int64"}
 _POINTS = 17  # along each side of a chunk, and in between, that are looked up in the source
@@ -76,7 +74,7 @@ def _block(
         return da.full(shape, fill, dtype=array.dtype, chunks=(*array.chunks[:-2], *block.shape))
     piece = array[(..., *needed.slices)].rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
     warping = _Warp(
-        _moved(source.affine, needed, source, target, block),
+        _moved(needed, source, target, block),
         source.crs.to_wkt(),
         target.affine @ Affine.translation(block.left, block.top),
         target.crs.to_wkt(),
@@ -108,7 +106,7 @@ def _to_source(source: GeoRef, target: GeoRef) -> Any:
         if not found.any():
             return None
         if turn is not None:
-            x = middle + (x - middle + turn / 2) % turn - turn / 2
+            x = x + nearest_turn(x, middle, turn)
         columns, rows = inverse @ (x[found], y[found])
         edges = []
         for along, side, length in (
@@ -128,17 +126,17 @@ def _to_source(source: GeoRef, target: GeoRef) -> Any:
     return to_source
 
 
-def _moved(affine: Affine, needed: Window, source: GeoRef, target: GeoRef, block: Window) -> Affine:
+def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window) -> Affine:
     """The affine of a part of the source, at the turn of the globe where GDAL looks for it."""
-    affine = affine @ Affine.translation(needed.left, needed.top)
+    affine = source.affine @ Affine.translation(needed.left, needed.top)
     turn = full_turn(source.crs)
     if turn is None:
         return affine
     x, _ = affine @ (needed.size.x / 2, needed.size.y / 2)
     # Between geographic CRSs longitudes stay as they are; from others they come in -180..180.
     wanted, _ = target.affine @ (block.left + block.size.x / 2, block.top + block.size.y / 2)
-    times = round(((wanted if full_turn(target.crs) is not None else 0.0) - x) / turn)
-    return Affine.translation(turn * times, 0) @ affine
+    shift = nearest_turn(x, 0.0 if full_turn(target.crs) is None else wanted, turn)
+    return Affine.translation(shift, 0) @ affine
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class _Warp:
         fill = np.asarray(self.fill, values.dtype).astype(dtype).item()
         result = np.full((*values.shape[:-2], *self.size.shape), fill, dtype)
         for step in np.ndindex(*values.shape[:-2]):
-            with _WARPING:
+            with WARNING_FILTERS:
                 reproject(
                     np.ascontiguousarray(values[step], dtype),
                     result[step],

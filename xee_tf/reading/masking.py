@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import warn
+from xee_tf.georef.masks import held_as
+from xee_tf.options import check_default_value
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["masked_values"]
@@ -44,11 +45,10 @@ def masked_values(
     >>> masked_values(bands, {"B4": np.dtype("float32")}, -9999)
     {'B4': -9999.0}
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise OptionError(f"default_value must be a number, such as -9999; got {value!r}.")
+    check_default_value(value, finite=False)
     found, unclear = {}, []
     for band in bands:
-        held = _held(value, dtypes[band.name])
+        held = held_as(value, dtypes[band.name])
         # A band whose type in the source could not hold the default value has another one in its place.
         replaced = written == value and band.default is not None and band.default != held
         if held is None or (replaced and not math.isnan(value)):
@@ -61,21 +61,8 @@ def masked_values(
             + (f", {band.default:g} instead)" if written == value and band.default is not None else ")")
             for band in unclear
         )
-        warnings.warn(
+        warn(
             f"default_value={value!r} masks nothing in {each}: the type cannot hold it, so masked pixels "
-            "look like valid ones there. Export with a default_value that is in the range of every band.",
-            UserWarning,
-            stacklevel=4,
+            "look like valid ones there. Export with a default_value that is in the range of every band."
         )
     return found
-
-
-def _held(value: float, dtype: np.dtype[Any]) -> float | None:
-    """A value as a dtype holds it; None if it cannot."""
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return float(dtype.type(value))
-    if not math.isfinite(value) or value != int(value):
-        return None
-    limits = np.iinfo(dtype)
-    return int(value) if limits.min <= value <= limits.max else None

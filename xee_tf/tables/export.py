@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
 from xee_tf.export.clear import clear
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
@@ -233,12 +232,10 @@ def write_table(
         clear(folder)
         raise
     if result.rounded:
-        warnings.warn(
+        warn(
             f"The columns {list(result.rounded)} hold whole numbers that float32 cannot: they were rounded. "
             f"Only those up to {2**24:,} are exact. Were they meant as names, write strings: "
-            f"table[{result.rounded[0]!r}].astype(str).",
-            UserWarning,
-            stacklevel=4,
+            f"table[{result.rounded[0]!r}].astype(str)."
         )
     return result
 

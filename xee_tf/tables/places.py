@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,19 +13,24 @@ import pyproj
 from affine import Affine
 
 from xee_tf.blocks.layout import BlockLayout
-from xee_tf.errors import GeoreferenceError, OptionError
+from xee_tf.errors import GeoreferenceError, OptionError, warn
 from xee_tf.geometry import Window
 from xee_tf.georef import GeoRef
 from xee_tf.georef.crs import describe_crs, read_crs, same_crs
-from xee_tf.georef.longitudes import cut_apart, edges_of_projection, full_turn, unwrap_rings
+from xee_tf.georef.locks import WARNING_FILTERS
+from xee_tf.georef.longitudes import (
+    cut_apart,
+    edges_of_projection,
+    full_turn,
+    pixels_of_points,
+    turns_on_raster,
+    unwrap_rings,
+)
 
 __all__ = ["Places", "PointPlaces", "PolygonPlaces", "find_places"]
 
 Indices = npt.NDArray[np.int64]
 Block = tuple[int, int]
-
-# rasterio changes the filters of warnings while it works, which threads share.
-_RASTERIZING = Lock()
 
 
 class Places(Protocol):
@@ -98,7 +101,7 @@ class PolygonPlaces:
             bottom, right = min(window.bottom, int(np.ceil(bottom))), min(window.right, int(np.ceil(right)))
             if bottom <= top or right <= left:
                 continue
-            with _RASTERIZING:
+            with WARNING_FILTERS:
                 burnt = rasterize(
                     [(shape, 1)],
                     out_shape=(bottom - top, right - left),
@@ -170,7 +173,7 @@ def find_places(
     geometries = features.to_numpy()
     if points:
         at = _move(shapely.get_coordinates(geometries), own, georef.crs)
-        return _points(_turned(at, georef), georef, layout, place)
+        return _points(pixels_of_points(at, georef), georef, layout, place)
     shapes = _in_pixels(geometries, own, georef)
     return _polygons(shapes, geometries, georef, layout, labels, place, all_touched)
 
@@ -181,21 +184,6 @@ def _move(points: Any, own: pyproj.CRS, crs: pyproj.CRS) -> Any:
         return points
     transformer = pyproj.Transformer.from_crs(own, crs, always_xy=True)
     return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
-
-
-def _turned(points: Any, georef: GeoRef) -> Any:
-    """Pixels of points, whichever range of longitudes they are given in."""
-    inverse: Any = ~georef.affine
-    turn = full_turn(georef.crs)
-    at = np.column_stack(inverse @ (points[:, 0], points[:, 1]))
-    for shift in () if turn is None else (turn, -turn):
-        with np.errstate(invalid="ignore"):
-            outside = ~((at >= 0) & (at < georef.shape.xy)).all(axis=1)
-            moved = np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
-            inside = ((moved >= 0) & (moved < georef.shape.xy)).all(axis=1)
-        better = np.asarray(outside & inside)
-        at[better] = moved[better]
-    return at
 
 
 def _in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
@@ -221,7 +209,7 @@ def _in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
     if turn is not None:
         left, _, right, _ = shapely.bounds(pixels).T
         for number in np.flatnonzero((left < 0) | (right > georef.shape.x)):
-            pixels[number] = _on_raster(moved[number], turn, to_pixels, georef)
+            pixels[number] = _on_raster(moved[number], to_pixels, georef)
     return pixels
 
 
@@ -236,29 +224,18 @@ def _unwrapped(geometries: Any, turn: float) -> Any:
     return found
 
 
-def _on_raster(geometry: Any, turn: float, to_pixels: Callable[..., Any], georef: GeoRef) -> Any:
+def _on_raster(geometry: Any, to_pixels: Callable[..., Any], georef: GeoRef) -> Any:
     """A polygon in pixels; parts of it that a raster has at another turn of the globe are there."""
     import shapely
 
-    width, height = georef.shape.xy
-    own = shapely.transform(geometry, to_pixels)
-    parts = []
-    for part in getattr(geometry, "geoms", [geometry]):
-        turned = [
-            shapely.transform(part, lambda points, shift=shift: to_pixels(points, shift))
-            for shift in (0.0, turn, -turn)
-        ]
-        meeting = [shape for shape in turned if _meets(shape.bounds, width, height)]
-        whole = [shape for shape in meeting if shape.bounds[0] >= 0 and shape.bounds[2] <= width]
-        parts += whole[:1] or meeting
+    parts = [
+        shapely.transform(part, lambda points, shift=shift: to_pixels(points, shift))
+        for part in getattr(geometry, "geoms", [geometry])
+        for shift in turns_on_raster(shapely.get_coordinates(part), georef)
+    ]
     if not parts:
-        return own
+        return shapely.transform(geometry, to_pixels)
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-
-
-def _meets(bounds: Any, width: int, height: int) -> bool:
-    left, top, right, bottom = bounds
-    return bool(left < width and top < height and right > 0 and bottom > 0)
 
 
 def _row(labels: pd.Index[Any], row: int) -> str:
@@ -274,11 +251,7 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> PointPl
     if outside == len(at):
         raise OptionError(f"All {outside} points are outside the raster: {place}.")
     if outside:
-        warnings.warn(
-            f"{outside} of {len(at)} points are outside the raster and left out: {place}.",
-            UserWarning,
-            stacklevel=4,
-        )
+        warn(f"{outside} of {len(at)} points are outside the raster and left out: {place}.")
     numbers = np.flatnonzero(inside)
     columns, rows = np.floor(at[inside]).astype(np.int64).T
     down, across = (
@@ -318,7 +291,7 @@ def _polygons(
             f"{_row(labels, first)} is a polygon outside the raster ({outside.size} such rows): it covers "
             f"{covers}, {place}."
         )
-    # Of a block only the centres of its pixels count: a polygon that just touches its edge needs it not.
+    # Of a block only the centres of its pixels count: a polygon that just touches its edge does not need it.
     inner = 1e-6 if all_touched else 0.499
     y, x = np.array(layout.y.edges), np.array(layout.x.edges)
     left, top = np.meshgrid(x[:-1] + inner, y[:-1] + inner)
@@ -341,11 +314,9 @@ def _polygons(
             f"There is no pixel to sample: {who} {lack}. Pixels are {size} in "
             f"{describe_crs(georef.crs)}.{hint}"
         )
-    warnings.warn(
+    warn(
         f"{len(empty)} of {len(shapes)} polygons cover {lack} and give no row; the first one is "
-        f"{_row(labels, min(empty))}.{hint}",
-        UserWarning,
-        stacklevel=4,
+        f"{_row(labels, min(empty))}.{hint}"
     )
     kept = {block: [n for n in numbers if n not in empty] for block, numbers in by_block.items()}
     return PolygonPlaces(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from dask.diagnostics.progress import ProgressBar
 
 from xee_tf.errors import OptionError
 from xee_tf.export.clear import clear
+from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists
 from xee_tf.reading.find import Exported, find_export
@@ -169,16 +169,10 @@ def _convert(
     for name, target in dtypes.items():
         if target.kind not in "iuf":
             raise OptionError(f"dtype must be an integer or float type; got {target}.")
-        if nodata is not None and not _holds(target, nodata):
+        if nodata is not None and held_as(nodata, target) is None:
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
     arrays = dask_arrays(reader, False, {})
     return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
-
-
-def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    if dtype.kind == "f":
-        return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
-    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
 # -- Files -------------------------------------------------------------------------------------------
