@@ -1,6 +1,7 @@
 """Longitudes in -180..180 and in 0..360, across 180 degrees: regions, tables, other projections."""
 
 import warnings
+from contextlib import suppress
 
 import geopandas as gpd
 import numpy as np
@@ -18,7 +19,7 @@ from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, region_window, write_georef
 from xee_tf.georef.crs import read_crs
-from xee_tf.georef.longitudes import pixels_of_points, unwrap_rings, wrap_longitude
+from xee_tf.georef.longitudes import pixels_of_points, turn_along_x, unwrap_rings, wrap_longitude
 from xee_tf.model.projection import Projection
 from xee_tf.model.resampling import to_projection
 
@@ -51,7 +52,6 @@ FIJI = {
         "type": "Polygon",
         "coordinates": [[[176, -20], [-178, -20], [-178, -15], [176, -15], [176, -20]]],
     },
-    "clockwise": shapely.Polygon([(176, -20), (176, -15), (-178, -15), (-178, -20)]),
     "line": shapely.LineString([(176, -20), (-178, -15)]),
     "split": shapely.MultiPolygon([shapely.box(176, -20, 180, -15), shapely.box(-180, -20, -178, -15)]),
     "features": {
@@ -128,6 +128,63 @@ def test_boxes_that_are_still_refused():
     europe = GeoRef(LONLAT, Affine(1, 0, 0, 0, -1, 60), Size(x=30, y=30))
     with pytest.raises(OptionError, match="outside the raster"):
         region_window((170, 40, -170, 50), europe)
+
+
+# Ordinary polygons of more than 180 degrees, their pixels of one degree, and how they are written.
+WIDE = {
+    "a continent and more": (shapely.box(-120, -2, 150, 2), 1080),
+    "clockwise": (shapely.box(-80, -3, 130, 2, ccw=False), 1050),
+    "almost all of the globe": (shapely.box(-170, -80, 170, 84), 340 * 164),
+    "to the last centres of pixels": (shapely.box(-179.9, -89.9, 179.9, 89.9), 360 * 180),
+    "0..360": (shapely.box(10, -2, 350, 2), 340 * 4),
+    "its whole width": (shapely.box(-180, -1, 180, 1, ccw=False), 720),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("left", [-180, 0, -360, 90])
+def test_polygons_of_more_than_180_degrees_are_as_wide_as_they_look(tmp_path, name, left):
+    polygon, count = WIDE[name]
+    assert len(sampled(tmp_path, image_of(globe(left)), [polygon])) == count
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_regions_of_more_than_180_degrees_are_as_wide_as_they_look(name):
+    polygon, count = WIDE[name]
+    mapping = shapely.geometry.mapping(polygon)
+    for region in (polygon, mapping, {"type": "Feature", "geometry": mapping, "properties": {}}):
+        left = 0 if name == "0..360" else -180
+        assert region_window(region, globe(left)).size.pixels == count
+    # Of a raster in metres it covers what lies in it.
+    for georef in (
+        GeoRef(pyproj.CRS(32633), Affine(30, 0, 5e5, 0, -30, 5e4), Size(x=32, y=32)),
+        GeoRef(pyproj.CRS(3857), Affine(1e3, 0, 2e6, 0, -1e3, 16e3), Size(x=32, y=32)),
+    ):
+        assert region_window(mapping, georef) == Window(0, 32, 0, 32)
+
+
+def test_a_wide_region_is_refused_where_it_has_parts_on_both_sides():
+    with pytest.raises(OptionError, match=r"crosses the edge.*\(0, -2, 100, 2\).*\(260, -2, 360, 2\)"):
+        region_window(shapely.geometry.mapping(shapely.box(-100, -2, 100, 2)), globe(0))
+
+
+def test_what_is_written_across_180():
+    across = [(170, 0), (-170, 0), (-170, 5), (170, 5)]  # counterclockwise from 170 to -170
+    assert unwrap_rings(shapely.Polygon(across), 360.0).bounds == (170, 0, 190, 5)
+    assert unwrap_rings(shapely.box(170, 0, -170, 5), 360.0).bounds == (170, 0, 190, 5)
+    with_seam = [(165, 0), (180, 0), (-180, 0), (-170, 0), (-170, 5), (-180, 5), (180, 5), (165, 5)]
+    assert unwrap_rings(shapely.Polygon(with_seam), 360.0).bounds == (165, 0, 190, 5)
+    for planar in (
+        shapely.Polygon(across[::-1]),
+        shapely.box(-170, 0, 170, 5),
+        shapely.Polygon([(170, 0), (-80, 0), (-80, 5), (170, 5)]),
+        shapely.box(170, 0, 190, 5),
+        shapely.box(-180, 0, 180, 5, ccw=False),
+    ):
+        assert unwrap_rings(planar, 360.0).equals(planar)
+    plain = {**shapely.geometry.mapping(shapely.Polygon(across)), "geodesic": False}
+    assert region_window(plain, globe(-180)) == Window(85, 90, 10, 350)
+    assert region_window({**plain, "geodesic": True}, globe(0)) == Window(85, 90, 170, 190)
 
 
 def test_an_export_of_a_region_across_180(tmp_path):
@@ -208,7 +265,7 @@ def sampled(tmp_path, image, geometries, crs=4326, **options):
         image.tfexport.table(where, tmp_path / "t", if_exists="overwrite", **options).path
     )
     assert frame.longitude.between(-180, 180).all()
-    np.testing.assert_allclose(frame.longitude, frame.lon, atol=1e-4)
+    np.testing.assert_allclose((frame.longitude - frame.lon + 180) % 360, 180, atol=1e-4)
     np.testing.assert_allclose(frame.latitude, frame.lat, atol=1e-4)
     return frame
 
@@ -226,12 +283,11 @@ def test_points_in_any_range_of_longitudes(tmp_path, left):
 
 @pytest.mark.parametrize("left", [-180, 0, -90])
 @pytest.mark.parametrize("all_touched", [False, True])
-@pytest.mark.parametrize("name", ["jumping polygon", "clockwise", "split", "beyond", "far", "in UTM"])
+@pytest.mark.parametrize("name", ["jumping polygon", "split", "beyond", "far", "in UTM"])
 def test_polygons_across_180(tmp_path, left, all_touched, name):
     crs = 4326
     polygon = {
         "jumping polygon": shapely.Polygon([(176, -20), (-178, -20), (-178, -15), (176, -15)]),
-        "clockwise": FIJI["clockwise"],
         "split": FIJI["split"],
         "beyond": shapely.box(176, -20, 182, -15),
         "far": shapely.box(-184, -20, -178, -15),
@@ -266,6 +322,119 @@ def test_a_polygon_across_the_edge_of_a_projection(tmp_path):
             for turn in (-360, 0, 360)
         ]
         assert len(frame) == sum(inside)
+
+
+CYLINDRICAL = [3857, 3395, 6933, "+proj=eqc +lon_0=150 +R=6371000", "+proj=cea +lat_ts=40 +lon_0=-60"]
+WEST_EAST = [(178.4, -1.2), (-179.3, -1.2), (-179.3, 1.3), (178.4, 1.3)]
+
+
+@pytest.mark.parametrize("crs", CYLINDRICAL)
+def test_cylindrical_rasters_that_run_beyond_180(tmp_path, crs):
+    crs = pyproj.CRS(crs)
+    turn = turn_along_x(crs)
+    x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(179.9, 0)
+    for turns in (-1, 0, 1):
+        step = turn / 3600
+        georef = GeoRef(
+            crs, Affine(step, 0, x - 30 * step + turns * turn, 0, -step, y + 30 * step), Size(x=60, y=60)
+        )
+        image = image_of(georef)
+        lon = image.lon.values % 360
+        for polygon in (shapely.Polygon(WEST_EAST), shapely.box(178.4, -1.2, 180.7, 1.3)):
+            frame = sampled(tmp_path, image, [polygon])
+            assert len(frame) == ((lon > 178.4) & (lon < 180.7) & (abs(image.lat.values - 0.05) < 1.25)).sum()
+            window = region_window(polygon, georef, LONLAT)
+            assert abs(window.size.x - 23) <= 1
+            assert window.left > 5
+        frame = sampled(tmp_path, image, shapely.points([(-179.8, 0.5), (179.2, 0.5), (180.4, -1)]))
+        assert len(frame) == 3
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [32633, 3413, 3031, "SR-ORG:6974", "+proj=moll", "+proj=tmerc +lon_0=10", 2056, 5070, "+proj=geocent"],
+)
+def test_elsewhere_x_is_no_longitude(crs):
+    assert turn_along_x(read_crs(crs)) is None
+
+
+POLAR = [
+    shapely.box(-180, 85, 180, 90),
+    shapely.box(-180, 82, 180, 86),
+    shapely.box(-60, 80, 60, 90),
+    shapely.box(170, 80, 190, 88),
+    shapely.box(125.5, 80, 144.5, 88),
+    shapely.Polygon([(0, 80), (350, 80), (350, 85), (0, 85)]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(POLAR)))
+@pytest.mark.parametrize("odd", [0, 1])
+def test_polygons_in_degrees_in_polar_rasters(tmp_path, number, odd):
+    polygon = POLAR[number]
+    step = 1e5 + 1 - odd
+    side = (40 + odd) * step / 2
+    for code, sign in ((3413, 1), (3031, -1)):
+        image = image_of(
+            GeoRef(pyproj.CRS(code), Affine(step, 0, -side, 0, -step, side), Size(x=40 + odd, y=40 + odd))
+        )
+        there = shapely.transform(polygon, lambda at, sign=sign: at * (1, sign))
+        lon, lat = image.lon.values, image.lat.values
+        near = shapely.buffer(there, 1e-3)
+        inside, around = (
+            np.any([shapely.contains_xy(shape, lon + turn, lat) for turn in (-360, 0, 360)], axis=0)
+            for shape in (shapely.buffer(there, -1e-3), near)
+        )
+        assert inside.sum() <= len(sampled(tmp_path, image, [there])) <= around.sum()
+
+
+@pytest.mark.parametrize("left", [-180, 0, 37])
+def test_polygons_around_a_pole_in_rasters_in_degrees(tmp_path, left):
+    image = image_of(globe(left))
+    for code, sign in ((3413, 1), (3031, -1)):
+        x, y = pyproj.Transformer.from_crs(4326, code, always_xy=True).transform(image.lon, image.lat)
+        outer = shapely.Point(3e4, 0).buffer(1.23e6)
+        for polygon in (outer, outer.difference(shapely.Point(2e4, 1e4).buffer(5.4e5))):
+            inside = shapely.contains_xy(polygon, x, y) & (sign * image.lat.values > 0)
+            assert abs(len(sampled(tmp_path, image, [polygon], code)) - inside.sum()) <= 2
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(150, 10), (185, 10), (190, 10)],
+        [(100, 10), (200, 20), (300, 30)],
+        [(-120, 60), (0, 60), (120, 60)],
+        [(175, 10), (185, 10), (175, 10)],
+        [(150, 10), (190, -10), (190, 10), (150, -10)],
+    ],
+)
+@pytest.mark.parametrize("code", [4326, 3857, 54009, 3413])
+def test_flat_and_crossed_polygons_give_our_errors_or_a_result(tmp_path, ring, code):
+    crs = pyproj.CRS("+proj=moll" if code == 54009 else code)
+    georef = (
+        globe(-180) if code == 4326 else GeoRef(crs, Affine(4e5, 0, -2e7, 0, -4e5, 1e7), Size(x=100, y=50))
+    )
+    polygon = shapely.Polygon(ring)
+    with suppress(OptionError):
+        region_window(polygon, georef)
+    image = write_georef(xr.Dataset({"b": (("y", "x"), np.zeros(georef.shape.shape))}), georef)
+    where = gpd.GeoDataFrame({"i": [0]}, geometry=[polygon], crs=4326)
+    for all_touched in (False, True):
+        with suppress(OptionError):
+            image.tfexport.table(where, tmp_path / "t", if_exists="overwrite", all_touched=all_touched)
+
+
+def test_a_vertex_that_is_no_number_is_named(tmp_path):
+    polygons = shapely.from_wkt(["POLYGON ((0 0, 5 0, 5 5, 0 0))", "POLYGON ((10 10, NaN 10, 20 20, 10 10))"])
+    with pytest.raises(OptionError, match=r"Row 1 has a coordinate that is no finite number"):
+        sampled(tmp_path, image_of(globe(-180)), polygons)
+
+
+@pytest.mark.parametrize("left", [-360, 180, 540])
+def test_polygons_two_turns_away(tmp_path, left):
+    frame = sampled(tmp_path, image_of(globe(left)), [shapely.box(350, -2, 370, 2)])
+    assert len(frame) == 80
 
 
 def test_a_raster_of_three_quarters_of_the_globe_is_sampled_whole(tmp_path):

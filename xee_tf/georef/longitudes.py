@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "full_turn",
     "nearest_turn",
     "pixels_of_points",
+    "turn_along_x",
     "turns",
     "turns_on_raster",
     "unwrap_rings",
@@ -47,6 +49,43 @@ def full_turn(crs: pyproj.CRS) -> float | None:
         return None
     # Rounded, because the size of a degree in radians is.
     return round(2 * math.pi / float(crs.axis_info[0].unit_conversion_factor), 9)
+
+
+@lru_cache(maxsize=64)
+def turn_along_x(crs: pyproj.CRS) -> float | None:
+    """How far one turn around the globe is along x, in geographic CRSs and in cylindrical projections.
+
+    None for other projections: there x is no longitude.
+
+    Examples
+    --------
+    >>> turn_along_x(pyproj.CRS("EPSG:4326")), turn_along_x(pyproj.CRS("EPSG:32633"))
+    (360.0, None)
+    >>> round(turn_along_x(pyproj.CRS("EPSG:3857")))
+    40075017
+    """
+    geographic = unbound(crs).geodetic_crs
+    own = None if geographic is None else full_turn(geographic)
+    if crs.is_geographic or own is None or not crs.is_projected:
+        return full_turn(crs)
+    transformer = pyproj.Transformer.from_crs(geographic, unbound(crs), always_xy=True)
+    # An eighth and a quarter of a turn to either side of its middle.
+    steps, latitudes = np.meshgrid(np.array([-2, -1, 0, 1, 2]) * own / 8, np.linspace(-2, 2, 9) * own / 9)
+    for origin in _origins(crs):
+        x, y = transformer.transform(origin + steps, latitudes)
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            continue
+        turn = 2 * float(x[0, -1] - x[0, 0])
+        even = np.abs(np.diff(x) - turn / 8).max() <= 1e-6 * abs(turn)
+        if turn and even and np.ptp(y, axis=1).max() <= 1e-6 * abs(turn) and np.ptp(y) > 0:
+            return abs(turn)
+    return None
+
+
+def _origins(projected: pyproj.CRS) -> set[float]:
+    operation = unbound(projected).coordinate_operation
+    parameters = operation.params if operation else []
+    return {0.0, *(float(p.value) for p in parameters if p.name.lower().startswith("longitude"))}
 
 
 def wrap_longitude(degrees: Any) -> NDArray[np.float64]:
@@ -110,7 +149,7 @@ def turns_on_raster(points: Points, georef: GeoRef) -> list[float]:
     width, height = georef.shape.xy
     middle = (float(points[:, 0].min()) + float(points[:, 0].max())) / 2
     meeting = []
-    for shift in dict.fromkeys(map(float, turns(middle, _middle(georef), full_turn(georef.crs)))):
+    for shift in dict.fromkeys(map(float, turns(middle, _middle(georef), turn_along_x(georef.crs)))):
         columns, rows = inverse @ (points[:, 0] + shift, points[:, 1])
         left, right = columns.min(), columns.max()
         if left < width and right >= -_SLACK and rows.min() < height and rows.max() >= -_SLACK:
@@ -141,7 +180,7 @@ def pixels_of_points(points: Points, georef: GeoRef) -> Points:
         beside = np.flatnonzero(~((at >= 0) & (at < shape)).all(axis=1))
     if beside.size:
         x, y = points[beside].T
-        for shift in turns(x, _middle(georef), full_turn(georef.crs))[1:]:
+        for shift in turns(x, _middle(georef), turn_along_x(georef.crs))[1:]:
             with np.errstate(invalid="ignore"):
                 moved = np.column_stack(inverse @ (x + shift, y))
                 inside = ((moved >= 0) & (moved < shape)).all(axis=1)
@@ -155,10 +194,13 @@ def _middle(georef: GeoRef) -> float:
 
 
 def unwrap_rings(geometry: Any, turn: float) -> Any:
-    """Lines and polygons whose edges go the short way around the globe.
+    """Lines and polygons in which 180 degrees is no edge, where they are written as if it were one.
 
-    An edge that spans more than half a turn crosses 180 degrees, as spherical geometry and STAC have
-    it [1]_. One of a full turn, from -180 to 180, is a side of the whole globe and stays.
+    Geometries are planar, as they are given: a polygon from -170 to 170 is 340 degrees wide. Written across
+    180 degrees is one whose longitudes are all within 90 degrees of it, on both sides, and whose outline then
+    runs counterclockwise, as GeoJSON has it [1]_: from 170 to -170 along its lower edge. (Read as planar it
+    runs clockwise.) Of lines only the first of these is asked for. Everything else that crosses 180 degrees
+    is split there or has longitudes beyond.
 
     Parameters
     ----------
@@ -170,17 +212,19 @@ def unwrap_rings(geometry: Any, turn: float) -> Any:
     Returns
     -------
     shapely geometry
-        With longitudes beyond 180 where an edge crosses it. Rings around a pole stay as they are.
+        With longitudes beyond 180 where it is written across it.
 
     References
     ----------
-    .. [1] https://datatracker.ietf.org/doc/html/rfc7946#section-3.1.9
+    .. [1] https://datatracker.ietf.org/doc/html/rfc7946#section-3.1.6
 
     Examples
     --------
     >>> import shapely
     >>> unwrap_rings(shapely.Polygon([(170, 0), (-170, 0), (-170, 5), (170, 5)]), 360.0).bounds
     (170.0, 0.0, 190.0, 5.0)
+    >>> unwrap_rings(shapely.box(-170, 0, 170, 5), 360.0).bounds
+    (-170.0, 0.0, 170.0, 5.0)
     """
     import shapely
 
@@ -189,31 +233,28 @@ def unwrap_rings(geometry: Any, turn: float) -> Any:
         return geometry
     if hasattr(geometry, "geoms"):
         return type(geometry)([unwrap_rings(part, turn) for part in geometry.geoms])
-    if geometry.geom_type == "Polygon":
-        shell = _unwrap(shapely.get_coordinates(geometry.exterior), turn)
-        holes = [_unwrap(shapely.get_coordinates(ring), turn) for ring in geometry.interiors]
-        # Holes lie in the shell.
-        middle = (shell[:, 0].min() + shell[:, 0].max()) / 2
-        for hole in holes:
-            hole[:, 0] += turn * round((middle - hole[:, 0].mean()) / turn)
-        return shapely.Polygon(shell, holes)
-    if geometry.geom_type in ("LineString", "LinearRing"):
-        return type(geometry)(_unwrap(shapely.get_coordinates(geometry), turn))
-    return geometry
+    is_polygon = geometry.geom_type == "Polygon"
+    points = shapely.get_coordinates(geometry.exterior if is_polygon else geometry)
+    if not _is_beside_180(points, turn) or (is_polygon and not _is_clockwise(points)):
+        return geometry
+    return shapely.transform(geometry, lambda at: at + np.where(at < 0, turn, 0.0) * (1, 0))
 
 
-def _unwrap(points: Points, turn: float) -> Points:
-    steps = np.diff(points[:, 0])
-    crossing = (np.abs(steps) > turn / 2) & (np.abs(steps) < turn * (1 - 1e-9))
-    shifts = np.cumsum(np.where(crossing, -np.sign(steps) * turn, 0.0))
-    if (points[0] == points[-1]).all() and abs(shifts[-1]) > turn / 2:
-        return points
-    unwrapped: Points = points + np.column_stack([[0.0, *shifts], np.zeros(len(points))])
-    return unwrapped
+def _is_beside_180(points: Points, turn: float) -> bool:
+    """Whether all longitudes are nearer to 180 than to 0, on both sides of it, and some are not on it."""
+    x = points[:, 0]
+    size = np.abs(x)
+    near = (size > turn / 4).all() and (size <= turn / 2).all() and (size < turn / 2).any()
+    return bool(near and x.min() < 0 < x.max())
+
+
+def _is_clockwise(ring: Points) -> bool:
+    x, y = (ring - ring[0]).T
+    return bool(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) < 0)
 
 
 def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[float]:
-    """Longitudes in a geographic CRS along which a projection may cut the globe open.
+    """Longitudes in a geographic CRS along which a projection cuts the globe open.
 
     Empty if `geographic` is not geographic, or if `projected` is.
 
@@ -225,11 +266,23 @@ def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[f
     turn = full_turn(geographic)
     if turn is None or projected.is_geographic:
         return []
-    operation = unbound(projected).coordinate_operation
-    parameters = operation.params if operation else []
-    origins = {float(p.value) for p in parameters if p.name.lower().startswith("longitude")}
-    opposite = {(origin + turn / 2) % turn for origin in {0.0, *origins}}
+    opposite = sorted({(origin + turn / 2) % turn for origin in _origins(projected)})
+    transformer = pyproj.Transformer.from_crs(geographic, projected, always_xy=True)
+    latitudes = np.linspace(-0.24, 0.24, 9) * turn
+    with np.errstate(invalid="ignore"):  # of places that the projection does not have
+        near, far = (_gaps(transformer, opposite, latitudes, turn * times) for times in (1e-9, 1e-6))
+        torn = ~(near <= far / 10).all(axis=1)  # elsewhere they become as small as the steps
+    opposite = [edge for edge, is_torn in zip(opposite, torn, strict=True) if is_torn]
     return sorted(edge + turn * times for edge in opposite for times in (-2, -1, 0, 1))
+
+
+def _gaps(transformer: Any, longitudes: Sequence[float], latitudes: Points, step: float) -> Points:
+    """How far places on both sides of each longitude lie apart, of shape (longitudes, latitudes)."""
+    west, east = (
+        np.stack(transformer.transform(*np.broadcast_arrays(np.array(longitudes)[:, None] + side, latitudes)))
+        for side in (-step, step)
+    )
+    return np.asarray(np.hypot(*(east - west)))
 
 
 def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
@@ -241,18 +294,29 @@ def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
     >>> [part.bounds for part in cut_apart(shapely.box(170, 0, 190, 5), [180.0]).geoms]
     [(170.0, 0.0, 179.999999999, 5.0), (180.000000001, 0.0, 190.0, 5.0)]
     """
-    from shapely import GeometryCollection, MultiPolygon, clip_by_rect
+    from shapely import GeometryCollection, MultiPolygon, box, make_valid
 
     left, bottom, right, top = geometry.bounds
     inner = [edge for edge in edges if left < edge < right]
     if not inner:
         return geometry
+    whole = geometry if geometry.is_valid else make_valid(geometry)
     parts = [
-        clip_by_rect(geometry, first + BESIDE, bottom - 1, last - BESIDE, top + 1)
+        whole.intersection(box(first + BESIDE, bottom - 1, last - BESIDE, top + 1))
         for first, last in pairwise([left - 1, *inner, right + 1])
     ]
     if geometry.geom_type in ("Polygon", "MultiPolygon"):
-        return MultiPolygon(
-            [part for cut in parts for part in getattr(cut, "geoms", [cut]) if part.geom_type == "Polygon"]
-        )
+        polygons = [part for cut in parts for part in _parts(cut) if part.geom_type == "Polygon"]
+        if polygons:  # none, if it is flat
+            return MultiPolygon(polygons)
     return GeometryCollection(parts)
+
+
+def _parts(geometry: Any) -> list[Any]:
+    """The single geometries of a collection."""
+    found = [
+        part
+        for whole in getattr(geometry, "geoms", [geometry])
+        for part in (_parts(whole) if hasattr(whole, "geoms") else [whole])
+    ]
+    return [part for part in found if not part.is_empty]

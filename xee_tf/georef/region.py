@@ -21,6 +21,7 @@ from xee_tf.georef.longitudes import (
     cut_apart,
     edges_of_projection,
     full_turn,
+    turn_along_x,
     turns,
     turns_on_raster,
     unwrap_rings,
@@ -54,8 +55,10 @@ def region_window(region: Any, georef: GeoRef, region_crs: Any = None) -> Window
           be greater than right: such a box crosses 180 degrees.
         * A box, geometry or geobox of odc.geo, or whatever else carries a ``crs`` of its own.
         * A GeoJSON-like mapping (geometry, Feature, FeatureCollection, any with ``__geo_interface__``): in
-          EPSG:4326, in `region_crs`, or in the CRS of a "crs" member. In degrees, an edge that spans more
-          than 180 crosses the antimeridian; parts that are split there belong together.
+          EPSG:4326, in `region_crs`, or in the CRS of a "crs" member. Geometries are planar, as they are
+          given. Across 180 degrees they have longitudes beyond it, or are split there, or have all
+          longitudes within 90 degrees of it and run counterclockwise if read across it, from 170 to
+          -170 along the lower edge; with ``"geodesic": False``, as Earth Engine has it, they never are.
         * Pixels of the raster: ``(slice_y, slice_x)`` or ``{"y": slice, "x": slice}``, counted from the
           end if negative.
     georef : GeoRef
@@ -109,10 +112,7 @@ def region_window(region: Any, georef: GeoRef, region_crs: Any = None) -> Window
             )
         crs = given
     turn = full_turn(crs)
-    shape = _shape(interface, region, turn)
-    if turn is not None and isinstance(interface, Mapping) and not exact:
-        shape = unwrap_rings(shape, turn)
-    return _window(shape, crs, georef)
+    return _window(_shape(interface, region, turn, exact), crs, georef)
 
 
 def _slices(region: Any, georef: GeoRef) -> tuple[slice, slice] | None:
@@ -154,12 +154,12 @@ def _sliced(slices: tuple[slice, slice], georef: GeoRef) -> Window:
     return Window(*edges)
 
 
-def _shape(interface: Any, region: Any, turn: float | None) -> Any:
+def _shape(interface: Any, region: Any, turn: float | None, exact: bool) -> Any:
     """A shapely geometry; `turn` is 360 degrees, where the region is in degrees."""
     from shapely import GeometryCollection, box, get_coordinates
 
     if isinstance(interface, Mapping):
-        shape = GeometryCollection(list(_geojson_parts(interface)))
+        shape = GeometryCollection(list(_geojson_parts(interface, None if exact else turn)))
         if shape.is_empty:
             raise OptionError(f"The region is empty: {shorten(repr(interface))}.")
         if not np.isfinite(get_coordinates(shape)).all():
@@ -179,23 +179,25 @@ def _shape(interface: Any, region: Any, turn: float | None) -> Any:
     return GeometryCollection([box(left, bottom, right, top)])
 
 
-def _geojson_parts(region: Mapping[str, Any]) -> Iterator[Any]:
+def _geojson_parts(region: Mapping[str, Any], turn: float | None) -> Iterator[Any]:
+    """The geometries in GeoJSON; across 180 degrees where they are written so, unless `turn` is None."""
     from shapely.geometry import shape
 
     kind = region.get("type")
     if kind == "FeatureCollection":
         for feature in region.get("features") or ():
-            yield from _geojson_parts(feature)
+            yield from _geojson_parts(feature, turn)
     elif kind == "Feature":
         if region.get("geometry"):
-            yield from _geojson_parts(region["geometry"])
+            yield from _geojson_parts(region["geometry"], turn)
     elif kind is None:
         raise OptionError(f"region must be {_KINDS}; got {shorten(repr(region))}.")
     else:
         try:
-            yield shape(region)
+            geometry = shape(region)
         except Exception as error:  # shapely lets all kinds of them through
             raise OptionError(f"The {kind} cannot be read ({error}): {shorten(repr(region))}.") from None
+        yield geometry if turn is None or region.get("geodesic") is False else unwrap_rings(geometry, turn)
 
 
 def _geojson_crs(region: Mapping[str, Any]) -> Any:
@@ -257,8 +259,8 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
         )
     longest = max(right - left, top - bottom) / _PIECES
     transformer = pyproj.Transformer.from_crs(crs, georef.crs, always_xy=True)
-    turn = full_turn(georef.crs)
-    for part in _simple_parts(cut_apart(shape, edges_of_projection(crs, georef.crs))):
+    turn = turn_along_x(georef.crs)
+    for part in _simple_parts(shape if turn else cut_apart(shape, edges_of_projection(crs, georef.crs))):
         outline = get_coordinates(segmentize(part, longest) if longest else part)
         moved = np.column_stack(transformer.transform(outline[:, 0], outline[:, 1]))
         moved = moved[np.isfinite(moved).all(axis=1)]  # what lies nowhere is left out
@@ -268,7 +270,8 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
             yield from _torn_apart(moved, georef)
             continue
         moved[:, 0] = np.unwrap(moved[:, 0], period=turn)
-        if abs(moved[-1, 0] - moved[0, 0]) > turn / 2:  # around a pole
+        around = abs(moved[-1, 0] - moved[0, 0]) > turn / 2
+        if around and part.is_closed:  # a pole
             moved = np.concatenate([moved, [[moved[0, 0] + turn, moved[0, 1]]]])
         yield moved
 

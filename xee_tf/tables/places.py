@@ -23,6 +23,8 @@ from xee_tf.georef.longitudes import (
     edges_of_projection,
     full_turn,
     pixels_of_points,
+    turn_along_x,
+    turns,
     turns_on_raster,
     unwrap_rings,
 )
@@ -31,6 +33,9 @@ __all__ = ["Places", "PointPlaces", "PolygonPlaces", "find_places"]
 
 Indices = npt.NDArray[np.int64]
 Block = tuple[int, int]
+
+_BEND = 0.01  # pixels that an edge may lie beside its course
+_PIECES = 1024  # of the longest edge of a polygon, at most
 
 
 class Places(Protocol):
@@ -123,8 +128,8 @@ def find_places(
 ) -> PointPlaces | PolygonPlaces:
     """The pixels of points or polygons, by blocks of the raster.
 
-    Longitudes may be in any range, whichever the raster has. An edge of a polygon that spans more than 180
-    degrees crosses the antimeridian.
+    Longitudes may be in any range, whichever the raster has. Polygons are planar in their own CRS, as they
+    are given; `unwrap_rings` tells which of them are written across 180 degrees.
 
     Parameters
     ----------
@@ -163,6 +168,10 @@ def find_places(
             f"A raster is sampled at points or in polygons: {_row(labels, odd[0])} is a {kinds[odd[0]]}"
             + (" among polygons." if odd.size < len(kinds) else ".")
         )
+    points_of, row_of = shapely.get_coordinates(features.to_numpy(), return_index=True)
+    odd = row_of[~np.isfinite(points_of).all(axis=1)]
+    if odd.size:
+        raise OptionError(f"{_row(labels, odd[0])} has a coordinate that is no finite number.")
     if features.crs is None:
         raise GeoreferenceError(
             "The points or polygons have no CRS: say what their coordinates are, for example "
@@ -190,21 +199,35 @@ def _in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
     """Polygons in pixels of the raster; what crosses 180 degrees in parts, if the raster has it so."""
     import shapely
 
-    own_turn, turn = full_turn(own), full_turn(georef.crs)
+    own_turn, turn = full_turn(own), turn_along_x(georef.crs)
     inverse: Any = ~georef.affine
 
     def to_pixels(points: Any, shift: float = 0.0) -> Any:
         return np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
 
-    if own_turn is not None:
-        geometries = _unwrapped(geometries, own_turn)
-        for edge in edges_of_projection(own, georef.crs):
-            left, _, right, _ = shapely.bounds(geometries).T
+    moved = geometries if own_turn is None else _unwrapped(geometries, own_turn)
+    if not same_crs(own, georef.crs):
+        for edge in edges_of_projection(own, georef.crs) if turn is None else ():
+            left, _, right, _ = shapely.bounds(moved).T
             for number in np.flatnonzero((left < edge) & (edge < right)):
-                geometries[number] = cut_apart(geometries[number], [edge])
-    moved = shapely.transform(geometries, lambda points: _move(points, own, georef.crs))
-    if turn is not None and own_turn is None:
-        moved = _unwrapped(moved, turn)
+                moved[number] = cut_apart(moved[number], [edge])
+        transformer = pyproj.Transformer.from_crs(own, georef.crs, always_xy=True)
+
+        def move(points: Any) -> Any:
+            return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+        dense = _with_bends(moved, lambda points: to_pixels(move(points)), turn is not None)
+        moved = shapely.transform(dense, move)
+        # What has a point nowhere, or edges that are long: broken apart between one turn and the next.
+        left, bottom, right, top = shapely.bounds(moved).T
+        with np.errstate(invalid="ignore"):
+            odd = ~(np.isfinite(left + bottom + right + top))
+            odd |= False if turn is None else right - left > turn / 2
+        for number in np.flatnonzero(odd):
+            moved[number] = _connected(moved[number], turn)
+        bent = np.flatnonzero((shapely.get_num_coordinates(moved) > shapely.get_num_coordinates(geometries)))
+        for number in bent[~shapely.is_valid(moved[bent])]:  # edges that meet, at a pole for example
+            moved[number] = _polygons_of(shapely.make_valid(moved[number]))
     pixels = shapely.transform(moved, to_pixels)
     if turn is not None:
         left, _, right, _ = shapely.bounds(pixels).T
@@ -214,7 +237,7 @@ def _in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
 
 
 def _unwrapped(geometries: Any, turn: float) -> Any:
-    """Polygons of which no edge goes the long way around the globe."""
+    """Polygons in which 180 degrees is no edge, in an array of their own."""
     import shapely
 
     found = geometries.copy()
@@ -222,6 +245,81 @@ def _unwrapped(geometries: Any, turn: float) -> Any:
     for number in np.flatnonzero(right - left > turn / 2):
         found[number] = unwrap_rings(geometries[number], turn)
     return found
+
+
+def _with_bends(geometries: Any, to_pixels: Callable[..., Any], keeps_turns: bool) -> Any:
+    """Polygons with as many points as their edges need, which may bend in the raster."""
+    import shapely
+
+    rings, numbers = shapely.get_rings(geometries, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    edges = np.flatnonzero(ring[:-1] == ring[1:])
+    first, last = points[edges], points[edges + 1]
+    ends = to_pixels(points)
+    pieces = np.ones(len(edges))
+    with np.errstate(invalid="ignore"):
+        for part in (0.5, 0.25):
+            straight = ends[edges] * (1 - part) + ends[edges + 1] * part
+            off = np.hypot(*(to_pixels(first * (1 - part) + last * part) - straight).T)
+            off = np.where(np.isfinite(off), off, np.inf)
+            pieces = np.fmax(pieces, np.ceil(np.sqrt(off / _BEND)))
+    lengths = np.hypot(*(last - first).T)
+    needed = np.ones(len(geometries))
+    longest = np.zeros(len(geometries))
+    of_edge = numbers[ring[edges]]
+    np.fmax.at(needed, of_edge, np.minimum(pieces, _PIECES))
+    np.fmax.at(longest, of_edge, lengths)
+    dense = geometries.copy()
+    bends = np.flatnonzero((needed > 1) & (longest > 0))
+    dense[bends] = shapely.segmentize(geometries[bends], longest[bends] / needed[bends])
+    return dense
+
+
+def _connected(geometry: Any, turn: float | None) -> Any:
+    """A moved polygon without the points that lie nowhere, and with rings unbroken around the globe."""
+    import shapely
+
+    parts = []
+    for part in getattr(geometry, "geoms", [geometry]):
+        if part.geom_type != "Polygon":
+            continue
+        shell, *holes = (_ring(ring, turn) for ring in (part.exterior, *part.interiors))
+        if shell is None:
+            continue
+        left, _, right, _ = shell.bounds
+        for hole in holes:
+            if hole is not None:
+                shifts = turns(hole.centroid.x, (left + right) / 2, turn)[-3:]
+                for shift in shifts:
+                    shell = shell.difference(shapely.transform(hole, lambda at, by=shift: at + (by, 0)))
+        parts += getattr(shell, "geoms", [shell])
+    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+
+
+def _ring(ring: Any, turn: float | None) -> Any:
+    """What a ring encloses; around a pole, all up to the pole. None if it encloses nothing."""
+    import shapely
+
+    points = shapely.get_coordinates(ring)
+    points = points[np.isfinite(points).all(axis=1)]
+    if len(points) < 3:
+        return None
+    if turn is not None:
+        if (points[0] != points[-1]).any():
+            points = np.concatenate([points, points[:1]])
+        points[:, 0] = np.unwrap(points[:, 0], period=turn)
+        if abs(points[-1, 0] - points[0, 0]) > turn / 2:
+            pole = np.copysign(turn / 4, points[:, 1].mean())
+            points = np.concatenate([points, [[points[-1, 0], pole], [points[0, 0], pole]]])
+    return _polygons_of(shapely.make_valid(shapely.Polygon(points)))
+
+
+def _polygons_of(geometry: Any) -> Any:
+    """Of what `shapely.make_valid` found, the polygons."""
+    import shapely
+
+    parts = [part for part in shapely.get_parts(geometry) if part.geom_type in ("Polygon", "MultiPolygon")]
+    return shapely.union_all(parts) if len(parts) > 1 else parts[0] if parts else geometry
 
 
 def _on_raster(geometry: Any, to_pixels: Callable[..., Any], georef: GeoRef) -> Any:
