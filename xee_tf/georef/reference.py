@@ -124,7 +124,7 @@ def read_georef(
     ------
     GeoreferenceError
         If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced, have
-        units that do not fit the CRS, or cannot be degrees where the CRS has them.
+        units that do not fit the CRS, or cannot be degrees as `crs` says.
     GridMismatchError
         If variables of the dataset have different CRSs.
 
@@ -148,14 +148,14 @@ def read_georef(
     found = find_crs(obj, x_dim, y_dim) if crs is None else read_crs(crs)
     affine = find_affine(obj, x_dim, y_dim, shape, found) if transform is None else read_affine(transform)
     georef = GeoRef(found, affine, shape, x_dim, y_dim)
-    _require_degrees(georef)
     if crs is not None:
+        _require_degrees(georef)
         _compare_crs(obj, georef)
     return georef
 
 
 def _require_degrees(georef: GeoRef) -> None:
-    """Raise an error if a raster is said to lie in degrees where no degrees are."""
+    """Raise an error if coordinates cannot be in degrees, as a user says that they are."""
     crs, affine = georef.crs, georef.affine
     if not crs.is_geographic or not crs.axis_info:
         return
@@ -167,8 +167,8 @@ def _require_degrees(georef: GeoRef) -> None:
         x, y = (f"{one:.10g} to {other:.10g}" for one, other in ((left, right), (bottom, top)))
         raise GeoreferenceError(
             f"The raster covers {georef.x_dim} {x} and {georef.y_dim} {y}, which cannot be the degrees of "
-            f"{describe_crs(crs)}. Name the CRS that the coordinates are in; for another one reproject the "
-            f"raster first, for example with ds.rio.reproject({georef.crs_text[:40]!r})."
+            f"{describe_crs(crs)}: crs= says what the coordinates are in, and reprojects nothing. Leave it "
+            f"out where the raster has a CRS, and reproject with ds.rio.reproject({crs_text(crs)[:40]!r})."
         )
 
 
@@ -178,8 +178,8 @@ def _compare_crs(obj: Raster, georef: GeoRef) -> None:
         own = find_crs(obj, georef.x_dim, georef.y_dim)
         if not same_crs(own, georef.crs):
             warn(
-                f"The raster says that it lies in {describe_crs(own)}, and crs= that it lies in "
-                f"{describe_crs(georef.crs)}: the latter is used, and nothing is reprojected. To reproject it, "
+                f"The raster says that its CRS is {describe_crs(own)}, and crs= that it is "
+                f"{describe_crs(georef.crs)}. The latter is taken, and nothing is reprojected; to reproject it, "
                 "use ds.rio.reproject(...)."
             )
 

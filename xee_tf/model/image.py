@@ -411,7 +411,7 @@ def _predict(
         mapped=tuple(map(str, mapped)),
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
-    sources = Sources.of_planes(arrays)
+    sources = Sources.of_planes(arrays, fused=False)  # Dask fuses what is lazy when it is computed
     # Of the keys, and not of the arrays' names: a persisted array has the name that it had before.
     token = tokenize(repr(sources.keys), work, layout, caller.connector.version())
     blocks: list[dict[tuple[int, int], Any]] = []
