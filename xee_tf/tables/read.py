@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading.find import find_table
 from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
 from xee_tf.sidecars import TableManifest, read_manifest
@@ -23,6 +24,7 @@ from xee_tf.tables.union import TableColumn, Tally, assemble, tally, unite
 __all__ = ["open_table"]
 
 
+@spelled(READ_SPELLING)
 def open_table(
     path: PathLike | Location | TableResult | Sequence[PathLike | Location | TableResult],
     columns: Sequence[str] | None = None,

@@ -52,6 +52,7 @@ SAMPLE_SPELLING = Spelling(
     },
     replaced=REPLACED
     | {
+        "formatOptions": "they are of images; leave it out",
         "classValues": "n={class: pixels} names the classes and how many pixels of each",
         "classPoints": "n={class: pixels} names the classes and how many pixels of each",
         "factor": "n=1000 takes so many pixels",

@@ -16,7 +16,7 @@ from xee_tf.errors import OptionError
 from xee_tf.export.clear import clear
 from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
-from xee_tf.options import IfExists
+from xee_tf.options import READ_SPELLING, IfExists, spelled
 from xee_tf.reading.find import Exported, find_export
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
@@ -30,6 +30,7 @@ from xee_tf.upload.cog import write_cog
 __all__ = ["upload_image"]
 
 
+@spelled(READ_SPELLING)
 def upload_image(
     records: Records | None,
     mixer: Exported | Mixer,
