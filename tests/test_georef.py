@@ -65,7 +65,7 @@ def test_dimensions_by_cf_attributes_and_by_the_user():
     for obj in (image, image.to_dataset()):
         named = obj.rio.set_spatial_dims(x_dim="easting", y_dim="northing")
         assert spatial_dims(named) == ("easting", "northing")
-        assert read_georef(named, crs=4326).affine == NORTH_UP
+        assert read_georef(named, crs=32633).affine == NORTH_UP
 
 
 def test_an_empty_raster_is_refused():
@@ -92,9 +92,39 @@ def test_crs_of_rioxarray_odc_and_plain_cf():
 
 def test_an_explicit_crs_wins():
     image = raster().rio.write_crs("EPSG:32633")
-    assert read_georef(image, crs="EPSG:32119").crs_text == "EPSG:32119"
-    assert read_georef(image, crs=rasterio.crs.CRS.from_epsg(3035)).crs_text == "EPSG:3035"
-    assert read_georef(image, crs=odc.geo.CRS("EPSG:3857")).crs_text == "EPSG:3857"
+    for crs in ("EPSG:32119", rasterio.crs.CRS.from_epsg(3035), odc.geo.CRS("EPSG:3857")):
+        assert read_georef(raster(), crs=crs).crs == pyproj.CRS(crs)
+        with pytest.warns(UserWarning, match=r"its CRS is EPSG:32633 .*, and crs= that it is EPSG:3"):
+            assert read_georef(image, crs=crs).crs == pyproj.CRS(crs)
+    assert read_georef(image, crs=32633) == read_georef(image)  # no contradiction
+    assert read_georef(image.assign_coords(spatial_ref=0), crs=32633) == read_georef(image)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "OGC:CRS84", 4807])
+def test_degrees_are_refused_where_none_can_be(crs):
+    for image in (raster(), raster().rio.write_crs("EPSG:32633"), raster().rio.write_crs("EPSG:3857")):
+        with pytest.raises(GeoreferenceError, match=r"covers x .* and y .*, which cannot be the degrees of"):
+            read_georef(image, crs=crs)
+
+
+@pytest.mark.parametrize(
+    ("affine", "fits"),
+    [
+        (Affine(1, 0, -180, 0, -1, 90), True),
+        (Affine(2, 0, 179, 0, -1, 90.5), True),  # rows of which the centres are the poles
+        (Affine(1, 0, -540, 0, 1, -90), True),
+        (Affine(1, 0, -541, 0, 1, -90), False),
+        (Affine(1, 0, 0, 0, -1, 92), False),
+        (Affine(2, 0, 181, 0, -1, 90), False),
+    ],
+)
+def test_what_can_be_degrees(affine, fits):
+    image = raster(affine, (181, int(360 / affine.a)))
+    if fits:
+        assert read_georef(image, crs=4326).affine == affine
+    else:
+        with pytest.raises(GeoreferenceError, match="cannot be the degrees"):
+            read_georef(image, crs=4326)
 
 
 @pytest.mark.parametrize("dims", [("time", "y", "x"), ("time", "x", "y"), ("time", "lon", "lat")])
@@ -208,7 +238,7 @@ def test_coordinates_give_back_the_affine(affine, size):
     image = raster(affine, size.shape)
     assume(len(set(image.x.values)) == size.x and len(set(image.y.values)) == size.y)
     try:
-        found = read_georef(image, crs=4326).affine
+        found = read_georef(image, crs=32633).affine
     except GeoreferenceError:
         # Only where doubles are too coarse for the pixels: an origin of 1e7 and pixels of 1e-6 or so.
         assert min(abs(affine.a), abs(affine.e)) < 1e-4 * max(abs(affine.c), abs(affine.f))

@@ -73,10 +73,9 @@ def test_points_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
 def test_polygons_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
     bands, transform, crs = plain_bands(landsat_dir)
     fields = gpd.read_file(landsat_dir / "landsat96_polygons.shp")
-    with pytest.raises(OptionError, match="Row 26 is a polygon outside the raster"):
-        sample_table(landsat, fields, tmp_path / "none")
+    with pytest.warns(UserWarning, match="1 of .* polygons are outside the raster.*first one is Row 26"):
+        found = sampled(tmp_path / "fields", landsat, fields, geometry=None)
     fields = fields.drop(index=26)
-    found = sampled(tmp_path / "fields", landsat, fields, geometry=None)
 
     expected = []
     for field in fields.to_crs(crs).itertuples():
@@ -225,9 +224,19 @@ REFUSED = {
         "Row 1 is a Point among polygons",
     ),
     "a polygon outside": (
-        FIELD.set_geometry([FIELD.geometry[0], shapely.box(0, 0, 1, 1)], crs=CRS),
+        FIELD[:1].set_geometry([shapely.box(0, 0, 1, 1)], crs=CRS),
         {},
-        r"Row 1 is a polygon outside the raster.*\(0.0, 0.0, 1.0, 1.0\).*covers \(700000",
+        r"The polygon is outside the raster: it covers \(0.0, 0.0, 1.0, 1.0\).*covers \(700000",
+    ),
+    "all polygons outside": (
+        FIELD.set_geometry([shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)], crs=CRS),
+        {},
+        "All 2 polygons are outside the raster: Row 0 covers",
+    ),
+    "polygons outside and without a pixel": (
+        FIELD.set_geometry([SITE.geometry[0].buffer(1e-3), shapely.box(2, 2, 3, 3)], crs=CRS).translate(7),
+        {},
+        "the 1 of 2 polygons that meet the raster cover no centre of a pixel",
     ),
     "all points outside": (points([[0, 0]]), {}, "All 1 points are outside"),
     "a frame": (pd.DataFrame({"x": [1]}), {}, "GeoDataFrame or GeoSeries; got DataFrame"),

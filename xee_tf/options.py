@@ -20,6 +20,7 @@ import numpy as np
 from xee_tf.errors import OptionError, shorten
 
 __all__ = [
+    "READ_SPELLING",
     "IfExists",
     "Spelling",
     "check_default_value",
@@ -93,7 +94,7 @@ class Spelling:
         {'kernel_size': 32}
         >>> exports.read({"max_pixels": 1e9}, ["patch_dimensions", "kernel_size"])
         Traceback (most recent call last):
-        xee_tf.errors.OptionError: These options of Earth Engine do not exist here, or mean something else:
+        xee_tf.errors.OptionError: These options do not exist here, or mean something else:
         - max_pixels: there is no limit.
         """
         found: dict[str, Any] = {}
@@ -114,12 +115,12 @@ class Spelling:
                 spelling[name], found[name] = key, value
         lines: list[str] = []
         if unknown:
-            lines.append(_unknown(self.what, unknown, known))
+            lines.append(_unknown(self.what, unknown, known, ["fileFormat"] if self.formats else ()))
         if unknown_nested:
             lines.append(_unknown("file format options", unknown_nested, self.nested))
         if replaced:
             replaced |= {name: note for name, note in self.notes.items() if name in found}
-            lines.append("These options of Earth Engine do not exist here, or mean something else:")
+            lines.append("These options do not exist here, or mean something else:")
             lines += [f"- {name}: {instead}." for name, instead in replaced.items()]
         if lines:
             raise OptionError("\n".join(lines))
@@ -168,7 +169,8 @@ class Spelling:
         return snake if snake in known else self.aliases.get(_camel(key))
 
     def _instead(self, key: str) -> str | None:
-        return self.replaced.get(key, self.replaced.get(_camel(key)))
+        spellings = (key, _camel(key), _snake(key))
+        return next((self.replaced[name] for name in spellings if name in self.replaced), None)
 
     def _refuse_twice(self, name: str, first: str, second: str) -> None:
         if not first:
@@ -176,6 +178,19 @@ class Spelling:
         raise OptionError(
             f"Both {first!r} and {second!r} are specified: one option is given twice. Leave one out."
         )
+
+
+READ_SPELLING = Spelling(
+    "reading options",
+    aliases={"noData": "nodata", "missingData": "nodata"},
+    replaced={
+        "patchDimensions": "the mixer says it; leave it out",
+        "compressed": "the files tell it; leave it out",
+        "formatOptions": "give the options by themselves, as in kernel_size=32",
+        "assetId": "the destination is a file, such as 'out/scene.tif'",
+    },
+)
+"""How the options of functions that read or convert exports are written."""
 
 
 def spelled(
@@ -270,9 +285,11 @@ def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
         raise OptionError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
 
 
-def _unknown(what: str, options: Mapping[str, Any], known: Collection[str]) -> str:
+def _unknown(
+    what: str, options: Mapping[str, Any], known: Collection[str], further: Collection[str] = ()
+) -> str:
     shown = ", ".join(f"{key!r}: {_shown(value)}" for key, value in options.items())
-    hints = "".join(did_you_mean(key, known) for key in options)
+    hints = "".join(did_you_mean(key, [*known, *further]) for key in options)
     return f"Unknown {what}: {{{shown}}}. Known options: {', '.join(known)}.{hints}"
 
 

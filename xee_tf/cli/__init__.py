@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 _POSITIONAL = ("sources", "prefix", "model", "records", "mixer", "destination", "path", "folder")
 _OPTION = re.compile(
-    r"(?<![\w'\"/\\.-])([a-z]+(?:_[a-z]+)*)=('overwrite'|True|False|\[\.\.\.\]|\{[^}]*\})?(?=[ .,:;)]|$)"
+    r"(?<![\w'\"/\\.-])([a-z]+(?:_[a-z]+)*)=('overwrite'|True|False|\[\.\.\.\]|\{[^}]*\}|\(\d+(?:, \d+)*\)|\d+)?(?=[ .,:;)]|$)"
 )
 
 
@@ -70,7 +70,8 @@ def _with_flags(message: str, arguments: argparse.Namespace, argv: Sequence[str]
             return "--overwrite"
         if name not in options or value == "'overwrite'":
             return found[0]
-        return f"--{'no-' if value == 'False' else ''}{name.replace('_', '-')}"
+        numbers = " ".join(re.findall(r"\d+", value or "")) if value and value[0] in "(0123456789" else ""
+        return f"--{'no-' if value == 'False' else ''}{name.replace('_', '-')} {numbers}".rstrip()
 
     typed = {part for word in argv for part in (word, os.path.expanduser(word), *word.split("/"))}
     kept = sorted((re.escape(part) for part in typed if "=" in part), key=len, reverse=True)

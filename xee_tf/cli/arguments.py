@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +14,20 @@ import xarray as xr
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
 
-__all__ = ["Size", "assignment", "depths", "is_assignment", "label", "names", "open_raster", "size"]
+__all__ = [
+    "NO_IF_EXISTS",
+    "Size",
+    "assignment",
+    "depths",
+    "is_assignment",
+    "label",
+    "names",
+    "open_raster",
+    "size",
+]
+
+NO_IF_EXISTS = {"if_exists": "--overwrite replaces what is there, and without it that is an error"}
+"""What takes the place of the option of our functions on the command line."""
 
 
 class Size(argparse.Action):
@@ -21,9 +35,10 @@ class Size(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Put the pair where the command finds it."""
-        if len(values) > 2:
-            raise argparse.ArgumentError(self, f"expected one number or two, and not {len(values)}")
-        setattr(namespace, self.dest, tuple(values * 2)[:2])
+        sides = [side for given in values for side in given]
+        if len(sides) > 2:
+            raise argparse.ArgumentError(self, f"expected one number or two, and not {len(sides)}")
+        setattr(namespace, self.dest, tuple(sides * 2)[:2])
 
 
 def size(parser: Parser, name: str, default: tuple[int, int] | None, help_text: str) -> None:
@@ -32,18 +47,23 @@ def size(parser: Parser, name: str, default: tuple[int, int] | None, help_text: 
     parser.add_argument(
         name,
         nargs="+",
-        type=int,
+        type=_sides,
         action=Size,
         default=default,
         metavar=("WIDTH", "HEIGHT"),
         help=help_text + shown,
-        fits=_is_integer,
+        fits=lambda text: _SIDES.fullmatch(text) is not None,
         most=2,
     )
 
 
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
+_SIDES = re.compile(r"-?\d+(,-?\d+)?")
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    if _SIDES.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"expected one number or two, such as 256 or 256,128; got {text!r}")
+    return tuple(map(int, text.split(",")))
 
 
 def depths(parser: Parser, help_text: str) -> None:

@@ -6,9 +6,10 @@ import argparse
 import sys
 
 import xee_tf
-from xee_tf.cli.arguments import depths, names, open_raster, size
+from xee_tf.cli.arguments import NO_IF_EXISTS, depths, names, open_raster, size
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
+from xee_tf.export.options import IMAGE_SPELLING
 
 __all__ = ["add_export"]
 
@@ -35,6 +36,7 @@ _EXPORT_OPTIONS = (
 
 def add_export(parser: Parser) -> None:
     """The command that exports."""
+    parser.instead = {**IMAGE_SPELLING.replaced, **NO_IF_EXISTS}
     parser.description = (
         "Export rasters on one grid as overlapping patches, row by row, as Earth Engine's "
         "Export.image(fileFormat='TFRecord') does."

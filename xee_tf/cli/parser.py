@@ -9,15 +9,29 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Parser", "is_path"]
+from xee_tf.options import did_you_mean
+
+__all__ = ["Parser", "is_path", "kebab"]
 
 _FILES = re.compile(
     r"(?i).*\.(tiff?|vrt|zarr|nc4?|h5|jp2|img|json|gz|tfrecord|gpkg|(geo)?parquet|keras|tfexport)"
 )
+
+
+def kebab(name: str) -> str:
+    """A name in the way flags are written.
+
+    Examples
+    --------
+    >>> kebab("patchDimensions"), kebab("kernel_size")
+    ('patch-dimensions', 'kernel-size')
+    """
+    return re.sub("(?<=[a-z0-9])([A-Z])", r"-\1", name).replace("_", "-").lower()
 
 
 def is_path(text: str) -> bool:
@@ -47,8 +61,11 @@ class Parser(argparse.ArgumentParser):
 
     `add_argument` takes two keywords more for options with ``nargs="+"`` or ``"*"``: ``fits``, which words
     can be values of it (default: those that are not paths; the first one of "+" always is), and ``most``,
-    how many.
+    how many. Options are also known as Earth Engine writes them (``--patchDimensions``); `instead` says for
+    options that are none here what takes their place.
     """
+
+    instead: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._flags: dict[str, argparse.Action] = {}
@@ -73,7 +90,23 @@ class Parser(argparse.ArgumentParser):
             args = self._ordered(list(args))
         return super().parse_known_args(args, namespace)
 
+    def _known(self, word: str) -> str:
+        """A flag as it is spelled here; what is no flag as it is."""
+        flag, equals, value = word.partition("=")
+        ours = "--" + kebab(flag[2:])
+        if not flag.startswith("--") or flag in self._flags or not ours.strip("-"):
+            return word
+        if any(known.startswith(ours) for known in self._flags):
+            return ours + equals + value
+        if (
+            why := next((why for name, why in self.instead.items() if kebab(name) == ours[2:]), None)
+        ) is None:
+            near = did_you_mean(ours, [known for known in self._flags if known.startswith("--")])
+            self.error(f"unrecognized argument: {flag}.{near}")
+        self.error(f"there is no {flag} here: {why}")
+
     def _ordered(self, args: Sequence[str]) -> list[str]:
+        args = [self._known(word) for word in args]
         options: list[list[str]] = []
         positional: list[tuple[int, str]] = []
         runs: list[_Run] = []

@@ -12,10 +12,11 @@ import xarray as xr
 from dask.diagnostics.progress import ProgressBar
 
 import xee_tf
-from xee_tf.cli.arguments import names, open_raster, size
+from xee_tf.cli.arguments import NO_IF_EXISTS, names, open_raster, size
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
 from xee_tf.georef import read_georef
+from xee_tf.model.options import MODEL_SPELLING
 from xee_tf.sidecars import BandDimensions, step_names
 from xee_tf.storage import Location
 from xee_tf.upload.casting import cast, common_nodata
@@ -29,6 +30,7 @@ _OPTIONS = ("batch_size", "blend", "augment", "crs")
 
 def add_predict(parser: Parser) -> None:
     """The command that predicts."""
+    parser.instead = {**MODEL_SPELLING.replaced, **NO_IF_EXISTS}
     parser.description = (
         "Predict every pixel of rasters on one grid with a model on disk. A Zarr goes on where an "
         "interrupted run has left it."

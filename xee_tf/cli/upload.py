@@ -6,8 +6,9 @@ import argparse
 import sys
 
 import xee_tf
-from xee_tf.cli.arguments import depths, names, size
+from xee_tf.cli.arguments import NO_IF_EXISTS, depths, names, size
 from xee_tf.cli.parser import Parser
+from xee_tf.options import READ_SPELLING
 
 __all__ = ["add_upload"]
 
@@ -21,6 +22,7 @@ def add_upload(parser: Parser) -> None:
 
 
 def _add_upload_image(parser: Parser) -> None:
+    parser.instead = {**READ_SPELLING.replaced, **NO_IF_EXISTS}
     parser.description = (
         "Put predictions in their place on the ground, as `earthengine upload image` does. Records are "
         "Examples of patches, or Examples or SequenceExamples of pixels."
@@ -66,6 +68,7 @@ def _upload_image(arguments: argparse.Namespace) -> None:
 
 
 def _add_upload_table(parser: Parser) -> None:
+    parser.instead = {**READ_SPELLING.replaced, **NO_IF_EXISTS}
     parser.description = (
         "Make points of the rows of a table, as `earthengine upload table` does; its spelling of the options "
         "(--x_column) is taken too."

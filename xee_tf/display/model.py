@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xee_tf.connectors.function import FunctionConnector
 from xee_tf.display.html import heading, rows_html
 from xee_tf.display.text import Rows, aligned, crs_name, head_of
 from xee_tf.geometry import Size
@@ -50,19 +51,26 @@ def model_rows(model: Model) -> Rows:
         rows.append(("inputs", _names(list(model.bands)) + into))
     if model.array_dims is not None:
         rows.append(("array dims", _names(list(model.array_dims)) or "none, all are mapped over"))
+    elif not model.input_shapes:
+        rows.append(("array dims", _default_dims(model)))
     if model.input_shapes:
         shapes = [f"{name}: {', '.join(map(str, shape))}" for name, shape in model.input_shapes.items()]
         rows.append(("array bands", _names(shapes)))
     if model.input_properties:
         rows.append(("properties", _names(list(model.input_properties))))
     if model.input_type_override:
-        rows.append(
-            ("types", _names([f"{name}: {type_name(d)}" for name, d in model.input_type_override.items()]))
-        )
+        rows.append(("types", _names([_output(item) for item in model.input_type_override.values()])))
     for title, outputs in (("outputs", model.output_bands), ("properties out", model.output_properties)):
         if outputs is not None:
             rows.append((title, _names([_output(item) for item in outputs])))
     return rows
+
+
+def _default_dims(model: Model) -> str:
+    """What becomes of dimensions beside y and x of which nothing was said; see `find_array_dims`."""
+    if isinstance(model.connector, FunctionConnector):
+        return "none, all are mapped over"
+    return "those in the shapes of its inputs; others are mapped over"
 
 
 def _output(item: Declared) -> str:

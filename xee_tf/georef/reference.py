@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -12,7 +14,7 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from xee_tf.errors import GeoreferenceError, GridMismatchError
+from xee_tf.errors import GeoreferenceError, GridMismatchError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
@@ -34,6 +36,7 @@ from xee_tf.georef.units import axis_units, crs_units
 __all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "spatial_dims", "write_georef"]
 
 _SAME_PLACE = 0.01
+_FARTHEST = 540.0  # degrees of longitude: half a turn beyond 0..360
 
 ImageT = TypeVar("ImageT", xr.Dataset, xr.DataArray)
 
@@ -120,8 +123,8 @@ def read_georef(
     Raises
     ------
     GeoreferenceError
-        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced or have
-        units that do not fit the CRS.
+        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced, have
+        units that do not fit the CRS, or cannot be degrees as `crs` says.
     GridMismatchError
         If variables of the dataset have different CRSs.
 
@@ -144,7 +147,41 @@ def read_georef(
         raise GeoreferenceError(f"The raster has no pixels: {x_dim} is {shape.x} long and {y_dim} {shape.y}.")
     found = find_crs(obj, x_dim, y_dim) if crs is None else read_crs(crs)
     affine = find_affine(obj, x_dim, y_dim, shape, found) if transform is None else read_affine(transform)
-    return GeoRef(found, affine, shape, x_dim, y_dim)
+    georef = GeoRef(found, affine, shape, x_dim, y_dim)
+    if crs is not None:
+        _require_degrees(georef)
+        _compare_crs(obj, georef)
+    return georef
+
+
+def _require_degrees(georef: GeoRef) -> None:
+    """Raise an error if coordinates cannot be in degrees, as a user says that they are."""
+    crs, affine = georef.crs, georef.affine
+    if not crs.is_geographic or not crs.axis_info:
+        return
+    degrees = math.degrees(crs.axis_info[0].unit_conversion_factor)
+    left, bottom, right, top = (number * degrees for number in georef.bounds)
+    beyond = max(abs(left), abs(right)) > _FARTHEST
+    beyond |= max(abs(bottom), abs(top)) > 90 + (abs(affine.d) + abs(affine.e)) * degrees * (1 + TOLERANCE)
+    if beyond:
+        x, y = (f"{one:.10g} to {other:.10g}" for one, other in ((left, right), (bottom, top)))
+        raise GeoreferenceError(
+            f"The raster covers {georef.x_dim} {x} and {georef.y_dim} {y}, which cannot be the degrees of "
+            f"{describe_crs(crs)}: crs= says what the coordinates are in, and reprojects nothing. Leave it "
+            f"out where the raster has a CRS, and reproject with ds.rio.reproject({crs_text(crs)[:40]!r})."
+        )
+
+
+def _compare_crs(obj: Raster, georef: GeoRef) -> None:
+    """Warn if the raster itself says another CRS than its user does."""
+    with suppress(GeoreferenceError):  # it has none, or a wrong one
+        own = find_crs(obj, georef.x_dim, georef.y_dim)
+        if not same_crs(own, georef.crs):
+            warn(
+                f"The raster says that its CRS is {describe_crs(own)}, and crs= that it is "
+                f"{describe_crs(georef.crs)}. The latter is taken, and nothing is reprojected; to reproject it, "
+                "use ds.rio.reproject(...)."
+            )
 
 
 def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y") -> ImageT:

@@ -54,11 +54,19 @@ class Sources:
     annotations: Mapping[str, Mapping[Key, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, collections: Sequence[Any]) -> Sources:
+    def of(cls, collections: Sequence[Any], *, fused: bool = True) -> Sources:
         """Simplify the graphs of collections together; what they share stays shared.
 
         `dask.optimize` would treat each one apart from the others: a chunk that holds several
         bands would then be loaded once for each of them.
+
+        Parameters
+        ----------
+        collections : sequence
+        fused : bool
+            Whether tasks that only wait for each other become one. False where the graph will be that of a
+            Dask collection, which Dask fuses when it computes it: a key that is fused twice stands for
+            another task than one that is fused once.
 
         Raises
         ------
@@ -77,8 +85,8 @@ class Sources:
             if optimize is not None:
                 # Dask drops annotations where it fuses task by task.
                 annotated = any(layer.annotations for layer in graph.layers.values())
-                fuse = dask.config.set({"optimization.fuse.active": False}) if annotated else nullcontext()
-                with fuse:
+                apart = annotated or not fused
+                with dask.config.set({"optimization.fuse.active": False}) if apart else nullcontext():
                     graph = optimize(graph, list(flatten([each.__dask_keys__() for each in members])))
             for layer in graph.layers.values() if isinstance(graph, HighLevelGraph) else ():
                 for name, value in (layer.annotations or {}).items():
@@ -91,7 +99,7 @@ class Sources:
         return cls(kept | held, keys, annotations=annotations)
 
     @classmethod
-    def of_planes(cls, arrays: Sequence[Any], *, chained: bool = False) -> Sources:
+    def of_planes(cls, arrays: Sequence[Any], *, chained: bool = False, fused: bool = True) -> Sources:
         """The planes of arrays (y, x) and (step, y, x), in order.
 
         Parameters
@@ -103,6 +111,8 @@ class Sources:
             chunks of many rows alive; the chain makes it take blocks in order and holds none of them up.
             On a cluster it would tie the whole export to the life of every worker: there, priorities do
             the same, which only the distributed scheduler knows.
+        fused : bool
+            As for `of`.
 
         Notes
         -----
@@ -110,7 +120,7 @@ class Sources:
         would grow with the square of the chunks, were it not one and the same for all: with `chained`,
         all tasks go back to one empty task, and have keys of their own for that.
         """
-        sources = cls.of(arrays)
+        sources = cls.of(arrays, fused=fused)
         keys = [
             plane
             for array, found in zip(arrays, sources.keys, strict=True)

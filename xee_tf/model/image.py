@@ -28,7 +28,7 @@ from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_arra
 from xee_tf.model.augment import SPREAD
 from xee_tf.model.axes import find_array_dims
 from xee_tf.model.calling import TileCaller, tile_caller
-from xee_tf.model.inputs import Item, group_inputs
+from xee_tf.model.inputs import Item, check_overrides, group_inputs
 from xee_tf.model.options import PREDICT_SPELLING
 from xee_tf.model.resampling import Resampling, from_projection, to_projection
 from xee_tf.model.spec import Model
@@ -292,6 +292,7 @@ def _bands(
     }
     items = {name: Item(np.dtype(object)) for name in model.input_properties if name in properties}
     items |= {name: Item(band.dtype, tiled=True) for name, band in variables.items()}
+    check_overrides(model, {**items, **properties}, "image")
     groups = group_inputs(model, signature, items)
     array_dims = find_array_dims(model, signature, further, groups)
     together = {
@@ -412,7 +413,7 @@ def _predict(
         mapped=tuple(map(str, mapped)),
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
-    sources = Sources.of_planes(arrays)
+    sources = Sources.of_planes(arrays, fused=False)  # Dask fuses what is lazy when it is computed
     # Of the keys, and not of the arrays' names: a persisted array has the name that it had before.
     token = tokenize(repr(sources.keys), work, layout, caller.connector.version())
     blocks: list[dict[tuple[int, int], Any]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,22 @@ import numpy.typing as npt
 
 from xee_tf.connectors.protocol import Arrays, Signature, TensorInfo
 from xee_tf.errors import ModelError, OptionError
+from xee_tf.model.options import Declared
 from xee_tf.model.spec import Model
 from xee_tf.model.types import STRING, coerce, type_name
+from xee_tf.options import did_you_mean
 
-__all__ = ["Feed", "Item", "arrangements", "fits", "group_inputs", "listed", "no_room", "plan_feeds"]
+__all__ = [
+    "Feed",
+    "Item",
+    "arrangements",
+    "check_overrides",
+    "fits",
+    "group_inputs",
+    "listed",
+    "no_room",
+    "plan_feeds",
+]
 
 Shape = tuple[int, ...]
 
@@ -56,8 +68,8 @@ class Feed:
         repeated.
     items : tuple of Item
         What each of them is.
-    overrides : tuple of (numpy.dtype or None)
-        What each of them is coerced to first.
+    overrides : tuple of (Declared or None)
+        The type that each of them is coerced to first.
     dtype : numpy.dtype
         Of the tensor.
     shape : tuple of int
@@ -67,7 +79,7 @@ class Feed:
     input: str
     members: tuple[str, ...]
     items: tuple[Item, ...]
-    overrides: tuple[np.dtype[Any] | None, ...]
+    overrides: tuple[Declared | None, ...]
     dtype: np.dtype[Any]
     shape: Shape
 
@@ -90,7 +102,7 @@ class Feed:
             Of the members: ``(n, height, width, *shape)`` for bands, ``(n, *shape)`` for others.
         """
         arrays = [
-            values[name] if override is None else coerce(values[name], override)
+            values[name] if override is None else _overridden(values[name], override)
             for name, override in zip(self.members, self.overrides, strict=True)
         ]
         lead = arrays[0].shape[: 3 if self.tiled else 1]
@@ -146,6 +158,31 @@ def arrangements(shapes: Sequence[Shape], *, tiled: bool, flat: bool = True) -> 
 def fits(wanted: Sequence[int | None], shape: Shape) -> bool:
     """Whether a shape is what a model takes; None stands for any length."""
     return len(wanted) == len(shape) and all(a in (None, b) for a, b in zip(wanted, shape, strict=True))
+
+
+def _overridden(values: npt.NDArray[Any], override: Declared) -> npt.NDArray[Any]:
+    if override.dtype is not None:
+        values = coerce(values, override.dtype)
+    return values if override.limits is None else np.clip(values, *override.limits)
+
+
+def check_overrides(model: Model, names: Collection[str], whole: str) -> None:
+    """Raise an error if `input_type_override` names what an image or a table does not have.
+
+    Parameters
+    ----------
+    model : Model
+    names : collection of str
+        Of all bands, or columns, and properties.
+    whole : str
+        "image" or "table".
+    """
+    for name in model.input_type_override or ():
+        if name not in names:
+            raise OptionError(
+                f"input_type_override has a type for {name!r}, which the {whole} lacks. It has "
+                f"{listed(list(names))}.{did_you_mean(name, names)}"
+            )
 
 
 def plan_feeds(
@@ -303,11 +340,12 @@ def _feed(
 def _dtype(
     members: tuple[str, ...],
     items: tuple[Item, ...],
-    overrides: tuple[np.dtype[Any] | None, ...],
+    overrides: tuple[Declared | None, ...],
     info: TensorInfo,
     words: _Words,
 ) -> np.dtype[Any]:
-    own = [override or item.dtype for override, item in zip(overrides, items, strict=True)]
+    declared = [None if override is None else override.dtype for override in overrides]
+    own = [dtype or item.dtype for dtype, item in zip(declared, items, strict=True)]
     if info.dtype is None:
         texts = [dtype == STRING for dtype in own]
         if any(texts) and not all(texts):

@@ -54,13 +54,6 @@ _REPLACED = {
 MODEL_SPELLING = Spelling("model options", aliases=EE_NAMES, replaced=_REPLACED)
 """How the options of a model are written: ``ee.Model`` and ours."""
 
-PREDICT_SPELLING = Spelling(
-    "prediction options",
-    replaced={key: value for key, value in _REPLACED.items() if key != "crs"}
-    | dict.fromkeys(EE_NAMES, "it is an option of the model, as in Model.from_keras(model, ...)"),
-)
-"""How the options of a prediction are written."""
-
 
 class ModelOptions(TypedDict, total=False):
     """The options that every constructor of `Model` takes; `Model` says what each one does."""
@@ -83,6 +76,16 @@ class ModelOptions(TypedDict, total=False):
     output_multiplier: float | None
 
 
+_OF_THE_MODEL = "it is an option of the model, as in Model.from_keras(model, {}=...)"
+
+PREDICT_SPELLING = Spelling(
+    "prediction options",
+    replaced={key: value for key, value in _REPLACED.items() if key != "crs"}
+    | {name: _OF_THE_MODEL.format(name) for name in ModelOptions.__annotations__},
+)
+"""How the options of a prediction are written."""
+
+
 class PredictOptions(TypedDict, total=False):
     """The options of a prediction from an image; see `xee_tf.model.image.predict_image`."""
 
@@ -99,7 +102,7 @@ class PredictOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Declared:
-    """What a user said of one output.
+    """What a user said of one output, or of the type of an input.
 
     Parameters
     ----------
@@ -111,7 +114,7 @@ class Declared:
     shape : tuple of int or None
         Of an array in each pixel.
     limits : (int, int) or None
-        The declared range of an integer; values of bands are clamped to it.
+        The declared range of an integer; values of bands and of inputs are clamped to it.
     """
 
     name: str
@@ -201,9 +204,15 @@ def _inputs(value: Any, name: str) -> dict[str, str]:
     return {band: _text(tensor, f"{name}[{band!r}]") for band, tensor in found.items()}
 
 
-def _types(value: Any, name: str) -> dict[str, np.dtype[Any]]:
+def _types(value: Any, name: str) -> dict[str, Declared]:
     found = _mapping(value, name, "{'B4': 'float32'}")
-    return {key: pixel_type(kind, f"{name}[{key!r}]")[0] for key, kind in found.items()}
+    return {key: _type(key, kind, f"{name}[{key!r}]") for key, kind in found.items()}
+
+
+def _type(key: str, kind: Any, name: str) -> Declared:
+    if isinstance(kind, Declared):
+        return kind
+    return Declared(key, pixel_type(kind, name)[0], limits=pixel_range(kind, name))
 
 
 def _shapes(value: Any, name: str) -> dict[str, tuple[int, ...]]:

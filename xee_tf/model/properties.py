@@ -15,7 +15,7 @@ from xee_tf.connectors.protocol import connected
 from xee_tf.errors import OptionError
 from xee_tf.model.calling import batch_of, predict_batches
 from xee_tf.model.image import inner_dims
-from xee_tf.model.inputs import Item, plan_feeds
+from xee_tf.model.inputs import Item, check_overrides, plan_feeds
 from xee_tf.model.outputs import Output, plan_outputs
 from xee_tf.model.spec import Model
 from xee_tf.model.types import STRING
@@ -159,6 +159,12 @@ def row_caller(
         )
     if not chosen:
         raise OptionError(f"{model.connector} wants {sorted(wanted)}, and the table has {list(columns)}.")
+    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise OptionError(
+            f"The table has the columns {twice} twice: drop or rename one of each, for example with "
+            "table.loc[:, ~table.columns.duplicated()]."
+        )
+    check_overrides(model, columns, "table")
     batch_of(model.connector, signature, batch_size, 1)
     outputs = plan_outputs(
         model.output_properties, signature.outputs, "output_properties", model.connector, lead=1

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-
 from xee_tf.connectors.protocol import Connector
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
@@ -119,9 +117,10 @@ class Model:
     ... )
     >>> index
     <xee_tf.Model function <lambda>>
-      tiles      256 × 256 px
-      inputs     B4, B3
-      outputs    ndvi: float32
+      tiles       256 × 256 px
+      inputs      B4, B3
+      array dims  none, all are mapped over
+      outputs     ndvi: float32
     """
 
     connector: Connector
@@ -129,7 +128,7 @@ class Model:
     input_name: str | None = None
     bands: tuple[str, ...] | None = None
     input_properties: tuple[str, ...] = ()
-    input_type_override: Mapping[str, np.dtype[Any]] | None = None
+    input_type_override: Mapping[str, Declared] | None = None
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
     array_dims: tuple[str, ...] | None = None
     proj: Projection | None = None
@@ -252,7 +251,8 @@ class Model:
         --------
         >>> Model.from_tf_serving("models:8500", "landcover", transport="grpc", input_tile_size=256)
         <xee_tf.Model TensorFlow Serving grpc://models:8500, model 'landcover'>
-          tiles      256 × 256 px
+          tiles       256 × 256 px
+          array dims  those in the shapes of its inputs; others are mapped over
         """
         from xee_tf.model.hosted import tf_serving_connector
 

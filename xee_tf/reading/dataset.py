@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xee_tf.errors import OptionError
-from xee_tf.options import one_of
+from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.parsing import SequenceSpec, Side, batch_parser, record_spec
 from xee_tf.reading.sources import Source, Sources, open_sources
 from xee_tf.reading.stream import serialised_records
@@ -31,6 +31,7 @@ _POOL_PIXELS = 1 << 20  # pixels parsed together, and mixed with one another, wh
 _POOL_BYTES = 128 << 20  # what they may take as tensors
 
 
+@spelled(READ_SPELLING)
 def tf_dataset(
     files_or_mixer: Sources,
     *,
@@ -238,6 +239,7 @@ def tf_dataset(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
+@spelled(READ_SPELLING)
 def feature_spec(
     files_or_mixer: Sources,
     *,

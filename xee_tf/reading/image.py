@@ -13,7 +13,7 @@ from xarray.core import indexing
 from xee_tf.georef import write_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.names import RASTER_NAMES, check_variables
-from xee_tf.options import one_of
+from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.find import Exported
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
@@ -26,6 +26,7 @@ Margins = Literal["trim", "keep"]
 _PATCH_NAMES = frozenset({"patch", "row", "column", "left", "top"})  # what margins="keep" adds
 
 
+@spelled(READ_SPELLING)
 def open_image(
     mixer: Exported | Mixer,
     records: Records | None = None,

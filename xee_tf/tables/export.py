@@ -47,6 +47,7 @@ _SPELLING = Spelling(
     aliases={"fileNamePrefix": "path", "collection": "table"},
     replaced=REPLACED
     | {
+        "formatOptions": "they are of images; leave it out",
         "maxVertices": "geometries are written as points; leave it out",
         "ingestionTimeParameters": "it is an option of feature views; leave it out",
         "image": "a raster is exported with export_image, and sampled with sample_table",

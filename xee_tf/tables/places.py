@@ -144,8 +144,8 @@ def find_places(
     Raises
     ------
     OptionError
-        If a feature has no geometry, or is neither a point nor a polygon; if a polygon or all points are
-        outside the raster.
+        If a feature has no geometry, or is neither a point nor a polygon; if no point is on the raster, or no
+        pixel in a polygon.
     GeoreferenceError
         If the features have no CRS.
     """
@@ -387,9 +387,13 @@ def _polygons(
     if outside.size:
         first = int(outside[0])
         covers = tuple(float(f"{number:.10g}") for number in geometries[first].bounds)
-        raise OptionError(
-            f"{_row(labels, first)} is a polygon outside the raster ({outside.size} such rows): it covers "
-            f"{covers}, {place}."
+        if outside.size == len(shapes):
+            who = "The polygon is" if len(shapes) == 1 else f"All {len(shapes)} polygons are"
+            which = "it" if len(shapes) == 1 else _row(labels, first)
+            raise OptionError(f"{who} outside the raster: {which} covers {covers}, {place}.")
+        warn(
+            f"{outside.size} of {len(shapes)} polygons are outside the raster and left out; the first one is "
+            f"{_row(labels, first)}, which covers {covers}: {place}."
         )
     # Of a block only the centres of its pixels count: a polygon that just touches its edge does not need it.
     inner = 1e-6 if all_touched else 0.499
@@ -398,17 +402,20 @@ def _polygons(
     right, bottom = np.meshgrid(x[1:] - inner, y[1:] - inner)
     boxes = shapely.box(left, top, right, bottom).ravel()
     by_block: dict[Block, list[int]] = {}
-    pairs = shapely.STRtree(shapes).query(boxes, predicate="intersects")
+    inside = np.flatnonzero(meets)
+    pairs = shapely.STRtree(shapes[inside]).query(boxes, predicate="intersects")
     for flat, number in pairs[:, np.lexsort(pairs[::-1])].T.tolist():
-        by_block.setdefault(divmod(flat, len(layout.x)), []).append(number)
-    places = PolygonPlaces(by_block, dict(enumerate(shapes)), all_touched)
-    empty = _without_pixels(places, shapes, georef, layout)
+        by_block.setdefault(divmod(flat, len(layout.x)), []).append(int(inside[number]))
+    places = PolygonPlaces(by_block, {int(number): shapes[number] for number in inside}, all_touched)
+    empty = _without_pixels(places, georef, layout)
     if not empty:
         return places
     lack = "no pixel" if all_touched else "no centre of a pixel"
     hint = "" if all_touched else " Pixels that a polygon just touches are taken with all_touched=True."
-    if len(empty) == len(shapes):
+    if len(empty) == inside.size:
         who = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
+        if outside.size:
+            who = f"the {inside.size} of {len(shapes)} polygons that meet the raster cover"
         size = f"{abs(georef.affine.a):.10g} x {abs(georef.affine.e):.10g}"
         raise OptionError(
             f"There is no pixel to sample: {who} {lack}. Pixels are {size} in "
@@ -424,18 +431,19 @@ def _polygons(
     )
 
 
-def _without_pixels(places: PolygonPlaces, shapes: Any, georef: GeoRef, layout: BlockLayout) -> set[int]:
+def _without_pixels(places: PolygonPlaces, georef: GeoRef, layout: BlockLayout) -> set[int]:
     """The polygons in which no pixel lies."""
     import shapely
 
     # Most polygons cover the centre of the pixel that one of their inner points is in.
     width, height = georef.shape.xy
+    numbers, shapes = np.array(list(places.shapes)), np.array(list(places.shapes.values()))
     inner = np.floor(shapely.get_coordinates(shapely.point_on_surface(shapes))) + 0.5
     inside = (inner > 0).all(axis=1) & (inner[:, 0] < width) & (inner[:, 1] < height)
     inside &= shapely.contains_xy(shapes, inner[:, 0], inner[:, 1])
-    left = set(np.flatnonzero(~inside).tolist())
-    for block, numbers in places.by_block.items():
-        if touching := [number for number in numbers if number in left]:
+    left = set(numbers[~inside].tolist())
+    for block, members in places.by_block.items():
+        if touching := [number for number in members if number in left]:
             few = PolygonPlaces({block: touching}, places.shapes, places.all_touched)
             left -= set(few.pixels(block, layout.window(*block))[0].tolist())
     return left

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading.described import check_shard
 from xee_tf.reading.find import find_tables
 from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
@@ -26,6 +27,7 @@ from xee_tf.tables.union import FoundColumn, Tally, assemble, tally, unite
 __all__ = ["open_table"]
 
 
+@spelled(READ_SPELLING)
 def open_table(
     path: PathLike | Location | TableResult | Sequence[PathLike | Location | TableResult],
     columns: Sequence[str] | None = None,

@@ -52,6 +52,7 @@ SAMPLE_SPELLING = Spelling(
     },
     replaced=REPLACED
     | {
+        "formatOptions": "they are of images; leave it out",
         "classValues": "n={class: pixels} names the classes and how many pixels of each",
         "classPoints": "n={class: pixels} names the classes and how many pixels of each",
         "factor": "n=1000 takes so many pixels",
@@ -131,9 +132,9 @@ def sample_table(
     Raises
     ------
     OptionError
-        If a feature has no geometry; a polygon, or every point, is outside the raster (some points outside
-        give a warning); no polygon covers the centre of a pixel (if some do not, there is a warning); names
-        are unknown or not unique; no pixel is left.
+        If a feature has no geometry; every point or polygon is outside the raster, or no polygon covers the
+        centre of a pixel (if that is so of some, there is a warning); names are unknown or not unique; no
+        pixel is left.
     GeoreferenceError
         If the raster or `where` has no CRS.
     DestinationExistsError

@@ -14,7 +14,7 @@ import pandas as pd
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.georef.crs import describe_crs, read_crs
 from xee_tf.names import check_columns
-from xee_tf.options import IfExists
+from xee_tf.options import READ_SPELLING, IfExists, spelled
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
 from xee_tf.tables.read import open_table
@@ -24,6 +24,7 @@ __all__ = ["upload_table"]
 _FORMATS = {".parquet": "GeoParquet", ".geoparquet": "GeoParquet", ".gpkg": "GeoPackage"}
 
 
+@spelled(READ_SPELLING)
 def upload_table(
     path: PathLike | TableResult | Sequence[PathLike | TableResult],
     destination: PathLike,

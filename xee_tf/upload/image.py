@@ -18,7 +18,7 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.export.clear import clear
 from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
-from xee_tf.options import IfExists, is_number
+from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
 from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
@@ -32,6 +32,7 @@ from xee_tf.upload.cog import write_cog
 __all__ = ["upload_image"]
 
 
+@spelled(READ_SPELLING)
 def upload_image(
     records: Records | None,
     mixer: Exported | Mixer,
