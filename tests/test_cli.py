@@ -541,3 +541,9 @@ def test_only_options_of_the_command_are_flags(two_bands, tmp_path, capsys):
     assert "keep incomplete patches with edge='pad'" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "no-mixer.json"), "--kernel-size", "3"]) == 1
     assert "xee-tf inspect: " in capsys.readouterr().err
+
+
+def test_a_file_that_no_reader_opens_is_named(tmp_path, capsys):
+    (tmp_path / "cube.nc").write_text("not NetCDF")
+    assert main(["export", str(tmp_path / "cube.nc"), str(tmp_path / "s")]) == 1
+    assert re.search(r"cube\.nc cannot be opened: .*pip install h5netcdf", capsys.readouterr().err)

@@ -134,7 +134,13 @@ def open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     path = PurePosixPath(source.rstrip("/"))
     if path.suffix in (".zarr", ".nc", ".nc4", ".h5"):
         engine = {"engine": "zarr"} if path.suffix == ".zarr" else {}
-        return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
+        try:
+            return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
+        except ValueError as error:  # xarray has no reader for it, or it is not such a file
+            raise OptionError(
+                f"{source} cannot be opened: {str(error).splitlines()[0]} NetCDF files need h5netcdf or netCDF4: "
+                "pip install h5netcdf."
+            ) from error
     raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
     if alone:
         return raster
