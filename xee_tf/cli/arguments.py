@@ -138,8 +138,8 @@ def open_raster(source: str, chunk: int, *, alone: bool) -> Any:
             return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
         except ValueError as error:  # xarray has no reader for it, or it is not such a file
             raise OptionError(
-                f"{source} cannot be opened: {str(error).splitlines()[0]} NetCDF files need h5netcdf or netCDF4: "
-                "pip install h5netcdf."
+                f"{source} cannot be opened: {str(error).splitlines()[0]} NetCDF files need h5netcdf or "
+                "netCDF4: pip install h5netcdf."
             ) from error
     raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
     if alone:
