@@ -242,7 +242,9 @@ def check_tif(path, planes, *, dtype="float32", nodata=None):
         assert file.descriptions == tuple(planes)
         assert set(file.dtypes) == {dtype}
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-        assert file.nodata == nodata
+        if nodata is None and dtype.startswith("float"):
+            nodata = np.nan
+        np.testing.assert_equal(file.nodata, nodata)
         np.testing.assert_array_equal(file.read(), np.stack(list(planes.values())))
 
 
