@@ -56,7 +56,8 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
         row = []
         for x, width in zip(np.cumsum((0, *chunks[1])).tolist(), chunks[1], strict=False):
             block = Window(y, y + height, x, x + width)
-            row.append(_block(array, source, target, block, *to_source(block), resampling, fill))
+            needed, whole = to_source(block)
+            row.append(_block(array, source, target, block, needed, whole, resampling, fill))
         rows.append(row)
     return da.block(rows)
 
