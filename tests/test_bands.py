@@ -221,7 +221,7 @@ def test_grids_must_be_the_same():
 def test_variables_that_are_no_rasters():
     other = plane("label").to_dataset().assign(row_mean=("y", np.zeros(4)))
     with pytest.raises(
-        GeoreferenceError, match=r"\['row_mean'\] have not both dimensions x and y.*drop_vars"
+        GeoreferenceError, match=r"\['row_mean'\] do not have both dimensions x and y.*drop_vars"
     ):
         add_bands(plane("B4").to_dataset(), other)
     # But a grid mapping that was not decoded is none of them.

@@ -155,6 +155,19 @@ def test_an_export_for_each_date(cube, tmp_path, capsys):
     assert mixers == [f"date_{day}-mixer.json" for day in ("20200501", "20200601", "20210101")]
 
 
+def test_upload_with_another_crs_and_a_nodata_of_64_bits(scene, tmp_path):
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=8)
+    mixer = tmp_path / "scene-mixer.json"
+    files = [file.path for file in result.files]
+    mixer.write_text(mixer.read_text().replace("EPSG:32633", "LOCAL:1"))
+    path = tmp_path / "map.zarr"
+    words = ["upload", "image", *files, str(mixer), str(path), "--dtype", "int64", "--crs", "EPSG:32755"]
+    assert main([*words, "--nodata", "9007199254740993"]) == 0
+    found = xr.open_zarr(path, consolidated=False, mask_and_scale=False, decode_coords="all")
+    assert found.rio.crs.to_epsg() == 32755
+    assert {int(band.attrs["_FillValue"]) for band in found.data_vars.values()} == {9007199254740993}
+
+
 def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
     store, ds = cube
     patch = ["--patch-dimensions", "30", "20"]
@@ -285,6 +298,54 @@ def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
     assert "nothing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (-3, 7, ""),
+        (5, 2**63 + 1, "9223372036854775809, which float64 cannot"),
+        (2**53 + 1, 1, "9007199254740993"),
+    ],
+)
+def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, files, tmp_path, capsys):
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, len(files)), tf.float32, "pixels")])
+    def predict(pixels):
+        like = pixels[..., 0]
+        return {
+            "signed": tf.fill(tf.shape(like), tf.constant(low, tf.int64)),
+            "unsigned": tf.fill(tf.shape(like), tf.constant(high, tf.uint64)),
+        }
+
+    tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
+    path = tmp_path / "o.tif"
+    words = ["--input-tile-size", "16", "--output-bands", "signed=int64", "unsigned=uint64"]
+    code = main(["predict", str(tmp_path / "model"), *files, str(path), *words])
+    error = capsys.readouterr().err
+    assert code == bool(message)
+    if message:
+        assert message in error
+        assert "--output-bands signed=int32, or write a .zarr" in error
+        assert not path.exists()
+    else:
+        with rasterio.open(path) as file:
+            assert (set(file.read(1).ravel()), set(file.read(2).ravel())) == ({low}, {high})
+
+
+def test_half_floats_of_a_model_become_float32_in_a_geotiff(files, tmp_path):
+    import keras
+
+    pixels = keras.Input((None, None, len(files)))
+    halves = keras.layers.Lambda(lambda values: keras.ops.cast(values[..., :1], "float16"))(pixels)
+    keras.Model(pixels, halves).export(tmp_path / "model", verbose=False)
+    path = tmp_path / "o.tif"
+    words = ["--input-tile-size", "16", "--output-bands", "half=float16"]
+    assert main(["predict", str(tmp_path / "model"), *files, str(path), *words]) == 0
+    with rasterio.open(files[0]) as given, rasterio.open(path) as file:
+        assert file.dtypes == ("float32",)
+        np.testing.assert_array_equal(file.read(1), given.read(1))
+
+
 # -- Options of several values, and what messages do to paths ------------------------------------------------
 
 
@@ -363,6 +424,65 @@ def test_arguments_of_predictions(words, expected):
     found = _parser().parse_args(words.split())
     assert (found.sources, found.bands, found.output_bands) == expected
     assert (found.model, found.destination[:2]) == ("m", "o.")
+
+
+@pytest.mark.parametrize(
+    ("words", "dims"),
+    [
+        ("predict m s.tif o.tif --array-dims time run", ["time", "run"]),
+        ("predict m s.tif o.tif --array-dims month", ["month"]),
+        ("predict m s.tif o.tif --array-dims", []),
+        ("predict --array-dims m s.tif o.tif", []),
+        ("predict --array-dims level run m s.tif o.zarr", ["level", "run"]),
+        ("predict m --array-dims level,run s.tif o.zarr", ["level,run"]),
+        ("predict m --array-dims s.tif --bands a o.tif", []),
+        ("predict m --array-dims --bands a b s.tif o.tif", []),
+        ("predict m s.tif --array-dims run --array-dims time o.tif", ["run", "time"]),
+        ("predict m s.tif o.tif", None),
+    ],
+)
+def test_dimensions_leave_the_arguments_of_predictions_alone(words, dims):
+    from xee_tf.cli import _parser
+
+    found = _parser().parse_args(words.split())
+    assert (found.model, found.sources, found.destination[:2]) == ("m", ["s.tif"], "o.")
+    assert found.array_dims == dims
+
+
+@pytest.mark.parametrize("flag", ["--bands", "--array-dims", "--output-bands", "--input-tile-size"])
+def test_what_a_command_lacks_is_said(flag, capsys):
+    from xee_tf.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["predict", "m.keras", flag])
+    assert "usage: xee-tf predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dims", [["time", "run"], ["time,run"], ["run,time"]])
+def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
+    import tensorflow as tf
+
+    sizes = {"time": 3, "run": 2}
+    order = ",".join(dims).split(",")
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, *map(sizes.get, order), 1), tf.float32, "pixels")]
+    )
+    def predict(pixels):
+        return {"last": pixels[..., -1, 0, 0]}
+
+    tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
+    values = random_band(SHAPE).astype("f4") + np.arange(6, dtype="f4").reshape(3, 2, 1, 1)
+    ds = raster({"B": values[0, 0]})
+    ds["B"] = (("time", "run", "y", "x"), values)
+    ds.rio.write_crs(ds.attrs["crs"]).to_netcdf(tmp_path / "s.nc")
+    words = ["--array-dims", *dims, "--input-tile-size", "8", "--output-bands", "last"]
+    assert (
+        main(["predict", str(tmp_path / "model"), str(tmp_path / "s.nc"), str(tmp_path / "o.tif"), *words])
+        == 0
+    )
+    with rasterio.open(tmp_path / "o.tif") as file:
+        np.testing.assert_array_equal(file.read(1), values[(-1, 0) if order[0] == "time" else (0, -1)])
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
-from xee_tf import DestinationError, Model, PredictionError, RecordError
+from xee_tf import DestinationError, Model, OptionError, PredictionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.storage import Location
+from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import _open_raster, write_cog
 
 ROOT = Path(__file__).parents[1]
@@ -162,3 +165,66 @@ def test_a_crs_is_never_fetched_or_read_from_a_file(crs, tmp_path, monkeypatch):
     with pytest.raises(xee_tf.GeoreferenceError, match="cannot be understood"):
         write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, grid, None)
     assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]
+
+
+# -- Bands as one dtype -------------------------------------------------------------------------------------
+
+DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_bands_of_several_dtypes_keep_their_values(data):
+    """Every value and every missing pixel comes back, or the band that holds the value is named."""
+    dtypes, fills, values = {}, {}, {}
+    for name in data.draw(st.sampled_from(["a", "ab", "abc"])):
+        dtypes[name] = dtype = np.dtype(data.draw(st.sampled_from(DTYPES)))
+        ends = [] if dtype.kind == "f" else [np.iinfo(dtype).min, np.iinfo(dtype).max]
+        some = st.sampled_from([*ends, 0, 1, 100]) | st.integers(0, 127)
+        values[name] = np.array(data.draw(st.lists(some, min_size=1, max_size=6)), dtype)
+        fills[name] = data.draw(st.sampled_from([None, *ends, 7])) if ends else None
+    try:
+        dtype, nodata = common_nodata(dtypes, fills, "widen it")
+    except OptionError:
+        widest = max(dtype.itemsize for dtype in dtypes.values())
+        if widest < 8:
+            raise
+        return
+    for name, own in values.items():
+        missing = np.full(own.shape, False) if fills[name] is None else own == fills[name]
+        lazy = cast(name, da.from_array(own), dtype, nodata, fill=fills[name], remedy="widen it")
+        exact = [int(dtype.type(value)) == int(value) for value in own[~missing]]
+        if not all(exact):
+            with pytest.raises(RecordError, match=f"Band '{name}' holds .*: widen it"):
+                lazy.compute()
+            continue
+        found = lazy.compute()
+        assert found.dtype == dtype
+        assert [int(value) for value in found[~missing]] == [int(value) for value in own[~missing]]
+        is_nodata = np.isnan(found) if dtype.kind == "f" else found == nodata
+        np.testing.assert_array_equal(is_nodata, missing)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (np.float64(1e39), "float32"),
+        (np.int64(2**63 - 1), "float64"),
+        (np.uint64(2**64 - 1), "float32"),
+        (np.int64(-(2**24) - 1), "float32"),
+        (np.float32(2**31), "int32"),
+        (np.uint16(300), "uint8"),
+        (np.int32(70_000), "float16"),
+    ],
+)
+def test_a_value_that_a_dtype_does_not_hold_is_refused(value, dtype):
+    with pytest.raises(RecordError, match=f"Band 'B' holds .*, which {dtype} cannot: choose another dtype"):
+        cast("B", da.full(2, value), np.dtype(dtype), None).compute()
+
+
+def test_a_truth_is_a_byte():
+    bands = {"wet": np.dtype("bool"), "class": np.dtype("int8")}
+    dtype, nodata = common_nodata(bands, {"wet": None, "class": -128}, "")
+    assert (dtype, nodata) == (np.int16, -128)
+    wet = cast("wet", da.from_array(np.array([True, False])), dtype, nodata)
+    assert wet.compute().tolist() == [1, 0]

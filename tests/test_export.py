@@ -542,7 +542,7 @@ BAD = [
         {"patch_size": 16},
         None,
         xee_tf.OptionError,
-        "Unknown export options: {'patch_size': 16}. Known are patch_dim",
+        "Unknown export options: {'patch_size': 16}. Known options: patch_dim",
     ),
     (
         {"kernel_size": 3, "format_options": {"kernelSize": 5}},

@@ -95,6 +95,19 @@ def test_bad_sizes(value):
         Size.from_xy(value, "patch_dimensions")
 
 
+@pytest.mark.parametrize("value", [0, (5, 0), (-2, 7), Size(x=3, y=0), [np.int8(-1)]])
+def test_sizes_without_a_pixel(value):
+    with pytest.raises(OptionError, match=r"kernel_size must be at least 1 pixel on each side; got \("):
+        Size.from_xy(value, "kernel_size")
+
+
+def test_margins_may_have_no_pixel():
+    assert Size.from_xy((0, 3), "input_overlap_size", least=0) == Size(x=0, y=3)
+    for value in (-1, (4, -3), Size(x=-2, y=0)):
+        with pytest.raises(OptionError, match=r"input_overlap_size cannot be negative; got \("):
+            Size.from_xy(value, "input_overlap_size", least=0)
+
+
 def test_there_is_no_patch_beyond_the_last():
     with pytest.raises(IndexError, match="Patch 4 is not among the 4"):
         PatchGrid(Size(x=4, y=4), Size(x=2, y=2)).core(4)

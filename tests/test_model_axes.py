@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band, raster
 from tests.test_model_calling import FREE, tensors, told
-from xee_tf import Model, ModelError, OptionError, predict_to_zarr
+from xee_tf import Model, ModelError, OptionError, PredictionError, predict_to_zarr
 from xee_tf.bands import image_dataset
 
 STEPS = {"time": 3, "run": 2}
@@ -530,3 +530,21 @@ def test_lazy_bands_stay_lazy() -> None:
         "B2",
         "p",
     ]
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_array_dims_are_hinted_at_only_where_the_model_refuses_its_input(refused: bool) -> None:
+    ds = scene({"a": ("run",)}).astype("int16")
+    ds["a"].attrs["nodata"] = -1
+
+    def least(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if refused:
+            raise ValueError("I want another rank")
+        return np.full(tiles.shape[:3], 255)
+
+    with pytest.raises(PredictionError, match="another rank" if refused else "marks masked") as raised:
+        Model.from_function(least, input_tile_size=4, output_bands={"p": "uint8"}).predict_image(ds).compute(
+            scheduler="sync"
+        )
+    assert ("array_dims=" in str(raised.value)) == refused
+    assert "row 0 and column 0" in str(raised.value)

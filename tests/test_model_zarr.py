@@ -26,6 +26,7 @@ from xee_tf import (
     PredictionError,
     predict_to_zarr,
 )
+from xee_tf.connectors.protocol import Signature, TensorInfo
 
 TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
@@ -199,7 +200,11 @@ DIFFERENT = {
     "chunks": ({"image": image().chunk(x=16)}, "band 'p' is|is not the same array"),
     "nodata": (
         {"image": image().assign(B=image().B.assign_attrs(_FillValue=0.0))},
-        "nodata, scale or offset",
+        r"nodata of the image's band 'B' was \(\), and is now \(0.0,\)",
+    ),
+    "nodata by another name": (
+        {"image": image().assign(A=image().A.assign_attrs(noDataValue="17"))},
+        r"nodata of the image's band 'A' was \(\), and is now \(17.0,\)",
     ),
 }
 
@@ -225,14 +230,71 @@ def test_other_work_is_refused_in_words(what, tmp_path):
         {"model": index(lambda b: b[..., 0] - b[..., 1])},
         {"image": image(seed=0, transform=Affine.identity(), title="another")},
         {"image": image().assign_coords(area=(("y", "x"), da.ones((32, 32))))},
+        {"image": image().map(lambda band: band.assign_attrs(valid_max=40, valid_range=[0, 40]))},
+        {"image": image().assign(unseen=("z", [1.0]))},
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_what_is_the_same_work_is_not_done_again(changed, tmp_path, monkeypatch):
     given = {"model": index(), "image": image(), **changed}
     predict_to_zarr(index(), image(), tmp_path / "p.zarr")
     monkeypatch.setattr("xee_tf.model.to_zarr.run_graph", None)
     predict_to_zarr(given.pop("model"), given.pop("image"), tmp_path / "p.zarr", **given)
+
+
+@pytest.mark.parametrize("key", ["fill_value", "nodata", "FillValue", "nodata_value", "missing_value"])
+def test_another_value_that_masks_is_other_work(key, tmp_path):
+    def filled(value):
+        ds = image().astype("int16")
+        return ds.assign(A=ds.A.assign_attrs({key: value}))
+
+    model = index(output_bands={"p": "int32"})
+    predict_to_zarr(model, filled(11), tmp_path / "p.zarr")
+    predict_to_zarr(model, filled([11.0]), tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match=r"'A' was \(11,\), and is now \(12,\)"):
+        predict_to_zarr(model, filled(12), tmp_path / "p.zarr")
+
+
+@pytest.mark.parametrize("array_dims", [["band"], ["band", "time"], ["time", "band"]])
+def test_a_band_dimension_that_the_model_takes_is_recognised(array_dims, tmp_path):
+    def spectrum(seed):
+        values = random_band((3, 2, 32, 32), seed=seed)
+        return image().assign(spectrum=(("band", "time", "y", "x"), values))[["spectrum"]]
+
+    model = index(lambda b: b.sum(tuple(range(3, b.ndim))), bands=["spectrum"], array_dims=array_dims)
+    predict_to_zarr(model, spectrum(3), tmp_path / "p.zarr")
+    predict_to_zarr(model, spectrum(3), tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match="the image's band 'spectrum' is not the same array"):
+        predict_to_zarr(model, spectrum(4), tmp_path / "p.zarr")
+
+
+@pytest.mark.parametrize("output_grid", ["model", "image"])
+def test_the_place_of_the_image_counts_and_not_only_that_of_the_result(output_grid, tmp_path):
+    model = index(proj=("EPSG:32633", 60), fix_input_proj=True)
+    place = {"transform": [30, 0, 600015, 0, -30, 5000025], "crs": "EPSG:32633", "output_grid": output_grid}
+    bare = image().drop_vars(["x", "y", "spatial_ref"], errors="ignore").drop_attrs()
+    predict_to_zarr(model, bare, tmp_path / "p.zarr", **place)
+    predict_to_zarr(model, bare, tmp_path / "p.zarr", **place)
+    moved = {**place, "transform": [30, 0, 600020, 0, -30, 5000020]}
+    what = "the image was at" if output_grid == "model" else "its grid is"
+    with pytest.raises(DestinationExistsError, match=what):
+        predict_to_zarr(model, bare, tmp_path / "p.zarr", **moved)
+
+
+def test_what_a_model_tells_of_itself_counts(tmp_path, monkeypatch):
+    """The content of a model on a server is its address: its inputs may be others the next time."""
+    model = index(lambda b: {"p": b[..., :1]}, output_bands=None)
+    told = {"dtype": "float32"}
+
+    def signature(self):
+        pixels = TensorInfo(np.dtype(told["dtype"]), (None, 16, 16, 2))
+        return Signature({"pixels": pixels}, {"p": TensorInfo(np.dtype("float32"), (None, 16, 16, 1))})
+
+    monkeypatch.setattr(type(model.connector), "signature", signature)
+    predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
+    told["dtype"] = "float64"
+    with pytest.raises(DestinationExistsError, match="is called with other inputs than before"):
+        predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
 
 
 def test_properties_that_are_sent_count_and_others_do_not(tmp_path):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import cftime
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
-from xee_tf.names import check_zarr, file_labels
+from xee_tf.names import check_zarr, file_labels, label_steps
 from xee_tf.storage import Location
 
 SHAPE = (6, 8)
@@ -228,7 +229,7 @@ def test_dimensions_of_outputs_do_not_collide() -> None:
         twins.predict_image(scene(), merge=False)
     with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', and the image has a band"):
         vectors(p=VECTOR).predict_image(scene(p_0=BAND))
-    with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', and so has the raster"):
+    with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', a name that the raster's own"):
         vectors(p=VECTOR).predict_image(scene().expand_dims(p_0=2), merge=False)
 
 
@@ -332,11 +333,66 @@ def test_a_frame_keeps_its_geometry() -> None:
         (np.array([0.45, -1.5]), ["0.45", "-1.5"]),
         (np.array([np.nan, np.nan]), ["00000", "00001"]),
         (np.array([("a", 1), ("a", 2), None], object)[:2], ["a_1", "a_2"]),
+        (np.array([b"VV", b"VH"]), ["VV", "VH"]),
+        (np.array([b"a b", "straße".encode()], object), ["a-b", "straße"]),
+        (np.array([0.45, 0.9], "float32"), ["0.45", "0.9"]),
+        (np.array([datetime.time(6), datetime.time(18)]), ["06-00-00", "18-00-00"]),
+        (np.array([datetime.date(2000, 2, 28)] * 2), ["20000228_00000", "20000228_00001"]),
         (None, ["00000", "00001"]),
     ],
 )  # fmt: skip
 def test_labels_of_steps(values: Any, expected: list[str]) -> None:
     assert file_labels(values, len(expected)) == expected
+
+
+NO_LEAP = cftime.DatetimeNoLeap
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array(["2021-03-01", "2021-04-01"], "datetime64[ns]"), ["2021-03-01", "2021-04-01"]),
+        (np.array(["2021-03-01T06", "2021-03-01T18"], "M8"), [f"2021-03-01T{h}:00:00" for h in ("06", 18)]),
+        (np.array(["2021-03-01", "2021-03-01"], "datetime64[ns]"), ["2021-03-01", "2021-03-01"]),
+        (np.array([NO_LEAP(1999, 12, 30), NO_LEAP(2000, 1, 2)]), ["1999-12-30", "2000-01-02"]),
+        (np.array([NO_LEAP(2001, 2, 28, h) for h in (0, 3)]), [f"2001-02-28T0{h}:00:00" for h in (0, 3)]),
+        (np.array([cftime.Datetime360Day(2001, 2, day) for day in (29, 30)]), ["2001-02-29", "2001-02-30"]),
+        (np.array([b"VV", "Größe".encode(), b"\xff"], object), ["VV", "Größe", r"\xff"]),
+        (np.array([b"asc", b"desc"]), ["asc", "desc"]),
+        (np.array([("a", 1), (b"b", 2), None], object)[:2], ["a_1", "b_2"]),
+        (np.array([6, 12], "timedelta64[h]"), ["0 days 06:00:00", "0 days 12:00:00"]),
+        (np.array([pd.Timestamp(2000, 2, 3), pd.NaT], object), ["2000-02-03 00:00:00", "NaT"]),
+        (np.array([], object), []),
+        (np.array([1, 7]), ["1", "7"]),
+    ],
+)  # fmt: skip
+def test_texts_of_steps(values: Any, expected: list[str]) -> None:
+    assert label_steps(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "names", "files"),
+    [
+        ([NO_LEAP(2001, 2, 28), NO_LEAP(2001, 3, 1)], ["2001-02-28", "2001-03-01"], ["20010228", "20010301"]),
+        ([b"asc", b"desc/2"], ["asc", "desc/2"], ["asc", "desc-2"]),
+        (
+            np.array([1, 2], "m8[D]"),
+            [f"{n} days 00:00:00" for n in (1, 2)],
+            [f"{n}-days-00-00-00" for n in (1, 2)],
+        ),
+    ],
+)
+def test_steps_are_called_alike_in_bands_and_files(
+    steps: Any, names: list[str], files: list[str], tmp_path: Any
+) -> None:
+    image = scene().expand_dims(lead=np.array(steps))
+    [band] = image.data_vars
+    result = image.tfexport(tmp_path / "s", patch_dimensions=2)
+    raster = xee_tf.upload_image(None, result, tmp_path / "s.tif")
+    with rasterio.open(raster.path) as file:
+        assert file.descriptions == tuple(f"{band}_{name}" for name in names)
+    results = image.tfexport(tmp_path / "e", split_dim="lead", patch_dimensions=2)
+    assert list(results) == files
 
 
 @given(st.lists(st.text(max_size=6) | st.floats() | st.integers(), max_size=6))

@@ -14,12 +14,32 @@ import xarray as xr
 import xee_tf
 from tests.rasters import random_band, raster
 from xee_tf.export.options import EE_NAMES
+from xee_tf.options import one_of
 
 SHAPE = (40, 60)
 
 
 def scene() -> xr.Dataset:
     return raster({"B4": random_band(SHAPE), "B3": random_band(SHAPE, seed=1)})
+
+
+def test_options_of_a_few_values() -> None:
+    for value in ("near", None, np.str_("near")):
+        one_of("resampling", value, ("far", "near", None))
+    for value in ("Near", "", 0, False, ["near"], np.array(["near", "far"])):
+        with pytest.raises(xee_tf.OptionError, match="resampling must be 'far', 'near' or None; got "):
+            one_of("resampling", value, ("far", "near", None))
+
+
+@pytest.mark.parametrize("kernel", [0, (3, -2)])
+def test_no_reader_takes_an_impossible_kernel(kernel: Any, tmp_path: Any) -> None:
+    result = scene().tfexport(tmp_path / "s", patch_dimensions=20)
+    for call in (
+        lambda: xee_tf.open_image(result, kernel_size=kernel),
+        lambda: xee_tf.upload_image(None, result, tmp_path / "s.tif", kernel_size=kernel),
+    ):
+        with pytest.raises(xee_tf.OptionError, match="kernel_size must be at least 1 pixel"):
+            call()
 
 
 # -- What is taken ---------------------------------------------------------------------------------
@@ -283,7 +303,8 @@ def test_what_is_nothing_like_an_option_is_listed_with_those_that_are() -> None:
         scene().tfexport.plan(zzz=1, storage_option={"secret": "hunter2"}, scale=30)
     message = str(caught.value)
     assert (
-        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Known are patch_dimensions," in message
+        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Known options: patch_dimensions,"
+        in message
     )
     assert "- scale: " in message
     assert "hunter2" not in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.foreign import example, write_records
-from tests.rasters import raster
+from tests.rasters import random_band, raster
 from tests.strategies import sizes
 from xee_tf import Mixer, OptionError, RecordError, Size
 from xee_tf.upload.image import upload_image
@@ -195,7 +196,7 @@ def test_later_predictions_are_counted_like_the_first(tmp_path):
         writer.write({"a": np.zeros((10, 2))})
         with pytest.raises(OptionError, match="were pixels before, now patches"):
             writer.write({"a": np.zeros((2, 4, 6, 2))})
-        with pytest.raises(OptionError, match="'a' had 2 values a pixel before, now 1"):
+        with pytest.raises(OptionError, match="'a' had 2 values per pixel before, now 1"):
             writer.write({"a": np.zeros(10)})
         with pytest.raises(RecordError, match="in order: pixel 10 comes next, got 0"):
             writer.write({"a": np.zeros((10, 2))}, first=0)
@@ -211,7 +212,7 @@ def test_later_predictions_are_counted_like_the_first(tmp_path):
         writer.write({"a": np.zeros((2, 4, 6, 2))})
         with pytest.raises(OptionError, match="were patches before, now pixels"):
             writer.write({"a": np.zeros((10, 2))})
-        with pytest.raises(OptionError, match="'a' had 2 values a pixel before, now 3"):
+        with pytest.raises(OptionError, match="'a' had 2 values per pixel before, now 3"):
             writer.write({"a": np.zeros((2, 4, 6, 3))})
         writer.abort()
     with (
@@ -451,7 +452,7 @@ def test_a_record_of_another_shape_is_named(tmp_path, name, kind):
     [
         (47, "announces 4 patches of 12 pixels, a record each; .*/p holds 47\\."),
         (49, "announces 4 patches of 12 pixels, a record each; .*/p holds 49\\."),
-        (4, "'a' has 1 values a record, which patches of 4 x 3 pixels have with no kernel"),
+        (4, "'a' has 1 values per record, which patches of 4 x 3 pixels have with no kernel"),
     ],
 )
 def test_pixels_must_be_as_many_as_announced(tmp_path, held, why):
@@ -467,7 +468,7 @@ def test_pixels_must_be_as_many_as_announced(tmp_path, held, why):
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number above 0; got 0"),
-        ({"a": 5}, "no 5 steps of patches of 6 x 4 pixels"),
+        ({"a": 5}, "not 5 steps of patches of 6 x 4 pixels"),
     ],
 )
 def test_depths_that_cannot_be(tmp_path, depths, why):
@@ -486,3 +487,17 @@ def test_a_geotiff_has_room_for_so_many_bands(tmp_path):
     with pytest.raises(OptionError, match="holds 65535 bands, and these are 65536"):
         upload_image(tmp_path / "p", mixer, tmp_path / "folder" / "map.tif", **depths)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize("steps", [np.array([b"dry", b"r\xc3\xa9d"]), np.array(["dry", "réd"])])
+def test_coordinates_of_texts_and_bytes_in_zarr(tmp_path, steps):
+    values = random_band((2, 8, 8))
+    ds = raster({"template": values[0]}).drop_vars("template")
+    ds = ds.assign(a=(("season", "y", "x"), values)).assign_coords(season=steps)
+    result = ds.tfexport(tmp_path / "scene", patch_dimensions=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = upload_image(None, result.mixer, tmp_path / "map.zarr")
+    with xr.open_zarr(store.path, consolidated=False) as found:
+        assert found.season.values.tolist() == ["dry", "réd"]
+        np.testing.assert_array_equal(found.a, values)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsIndex, get_args
 
 from affine import Affine
 
 from xee_tf.errors import OptionError
+from xee_tf.options import one_of
 
 __all__ = ["Edge", "PatchAxis", "PatchGrid", "Size", "Window"]
 
@@ -45,7 +46,9 @@ class Size:
     y: int
 
     @classmethod
-    def from_xy(cls, value: SupportsIndex | Sequence[SupportsIndex], name: str) -> Size:
+    def from_xy(
+        cls, value: SupportsIndex | Sequence[SupportsIndex] | Size, name: str, *, least: Literal[0, 1] = 1
+    ) -> Size:
         """Read a user's option in Earth Engine's order.
 
         Parameters
@@ -54,11 +57,13 @@ class Size:
             ``(width, height)``; one number stands for a square, as in Earth Engine.
         name : str
             The option's name, for the error.
+        least : {0, 1}
+            Pixels that each side must have.
 
         Raises
         ------
         OptionError
-            If `value` is not one or two whole numbers.
+            If `value` is not one or two whole numbers, or too small.
 
         Examples
         --------
@@ -67,13 +72,13 @@ class Size:
         >>> Size.from_xy(64, "kernel_size")
         Size(x=64, y=64)
         """
-        if isinstance(value, cls):
-            return value
         try:
-            if isinstance(value, SupportsIndex) and not isinstance(value, Sequence):
-                side = operator.index(value)
-                return cls(x=side, y=side)
-            sides = [operator.index(side) for side in value]
+            if isinstance(value, Size):
+                sides = [*value.xy]
+            elif isinstance(value, SupportsIndex) and not isinstance(value, Sequence):
+                sides = [operator.index(value)]
+            else:
+                sides = [operator.index(side) for side in value]
             if len(sides) not in (1, 2):
                 raise TypeError
         except TypeError:
@@ -81,7 +86,11 @@ class Size:
                 f"{name} must be one whole number or a pair (width, height), for example (256, 256); "
                 f"got {value!r}."
             ) from None
-        return cls(x=sides[0], y=sides[-1])
+        size = cls(x=sides[0], y=sides[-1])
+        if min(sides) < least:
+            wanted = "must be at least 1 pixel on each side" if least else "cannot be negative"
+            raise OptionError(f"{name} {wanted}; got {size.xy}.")
+        return size
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -241,8 +250,7 @@ class PatchGrid:
                     f"A patch of {patch} pixels does not fit: the raster is only {length} {side}. "
                     f"Make the patch smaller, or keep incomplete patches with edge='pad'."
                 )
-        if self.edge not in ("drop", "pad"):
-            raise OptionError(f"edge must be 'drop' or 'pad'; got {self.edge!r}.")
+        one_of("edge", self.edge, get_args(Edge))
 
     @staticmethod
     def margin_of(kernel: Size) -> Size:

@@ -143,7 +143,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[Part]:
     elif isinstance(value, functools._lru_cache_wrapper):
         yield from (b"cache", (value.__wrapped__,))
     elif isinstance(value, types.FunctionType):
-        yield from _function_parts(walk, value)
+        yield from _function_parts(value)
     elif isinstance(value, types.CodeType):
         yield from _code_parts(value)
     elif isinstance(value, types.MethodType):
@@ -184,7 +184,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[Part]:
         yield from _reduced_parts(value)
 
 
-def _function_parts(walk: _Walk, function: types.FunctionType) -> Iterator[Part]:
+def _function_parts(function: types.FunctionType) -> Iterator[Part]:
     if _is_library(function.__module__) and _found_by_name(function):
         yield from (b"function", _name(function).encode())
         return

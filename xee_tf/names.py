@@ -19,7 +19,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
@@ -32,16 +32,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RASTER_NAMES",
+    "ZARR_METADATA",
     "check_columns",
     "check_geotiff",
     "check_key",
     "check_variables",
     "check_zarr",
     "file_labels",
+    "label_steps",
 ]
 
 RASTER_NAMES = frozenset({"x", "y", "spatial_ref"})
-"""Dimensions and coordinates that every raster has which xee_tf reads back."""
+"""Dimensions and coordinates of every raster that xee_tf reads back."""
+
+ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+"""Files that Zarr, of formats 3 and 2, keeps its metadata in."""
 
 _NAME_BYTES = 255  # of a file or folder, on every file system in use
 _LABEL_BYTES = 120  # of it for a label; the prefix and the endings of an export need the rest
@@ -69,9 +74,9 @@ def check_key(name: object, what: str = "band") -> str:
     'B4'
     """
     if not isinstance(name, str):
+        article = "An" if what[0] in "aeiou" else "A"
         raise OptionError(
-            f"A {what} must be named by a text, which becomes the key of a feature; got {name!r}, which is "
-            f"not a string. Rename it, for example to {str(name)!r}."
+            f"{article} {what} name must be a string; got {name!r}. Rename it, for example to {str(name)!r}."
         )
     if not name:
         raise OptionError(f"There is an empty name (''): rename the {what}.")
@@ -122,19 +127,19 @@ def check_variables(
         for dim, count in Counter(dims).items():
             if dim in taken or count > 1:
                 raise OptionError(
-                    f"The {what} {name!r} has a dimension {dim!r}, and so has the raster: both cannot be "
-                    f"told apart. {remedy}"
+                    f"The {what} {name!r} has a dimension {dim!r}, a name that the raster's own dimensions "
+                    f"already use. {remedy}"
                 )
 
 
-def check_zarr(names: Iterable[Hashable], destination: Location | None, remedy: str) -> None:
+def check_zarr(names: Iterable[Hashable], destination: Location, remedy: str) -> None:
     """Check that the variables of a Dataset can be arrays of one Zarr group.
 
     Parameters
     ----------
     names : iterable
         Of bands and coordinates.
-    destination : Location or None
+    destination : Location
         Where the store will be. Local file systems limit names further.
     remedy : str
         What to do about it: the end of the error.
@@ -146,12 +151,13 @@ def check_zarr(names: Iterable[Hashable], destination: Location | None, remedy: 
 
     Examples
     --------
-    >>> check_zarr(["a b", "ndvi.mean"], None, "")
-    >>> check_zarr(["a/b"], None, "Rename it.")
+    >>> from xee_tf.storage import Location
+    >>> check_zarr(["a b", "ndvi.mean"], Location("out.zarr"), "")
+    >>> check_zarr(["a/b"], Location("out.zarr"), "Rename it.")
     Traceback (most recent call last):
     xee_tf.errors.OptionError: The name 'a/b' cannot be stored in Zarr: '/' separates groups. Rename it.
     """
-    local = destination is not None and destination.is_local
+    local = destination.is_local
     seen: dict[str, Hashable] = {}
     for name in names:
         why = _not_in_zarr(name) or (_not_in_files(str(name)) if local else "")
@@ -174,7 +180,7 @@ def _not_in_zarr(name: Hashable) -> str:
             return f"{separator!r} separates groups"
     if name.startswith("__"):
         return "names that begin with '__' are reserved"
-    if name in ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"):
+    if name in ZARR_METADATA:
         return "Zarr keeps its metadata under that name"
     if not _is_utf8(name):
         return "it cannot be encoded as UTF-8"
@@ -279,12 +285,66 @@ def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet
             raise OptionError(f"The column {name!r} cannot be stored in a {store}: {why}. {remedy}")
 
 
+def label_steps(values: npt.NDArray[Any]) -> list[str]:
+    """A short text for each step of a dimension.
+
+    Dates of every calendar are days where these tell the steps apart, else they have the time too. Bytes are
+    decoded.
+
+    Parameters
+    ----------
+    values : ndarray
+        The coordinate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> label_steps(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
+    ['2020-05-01', '2020-06-01']
+    >>> label_steps(np.array([0.45, 0.9], "f4")), label_steps(np.array([b"VV", b"VH"]))
+    (['0.45', '0.9'], ['VV', 'VH'])
+    """
+    forms = list(_forms(values))
+    return next((labels for labels in forms if len(set(labels)) == len(labels)), forms[0])
+
+
+def _forms(values: npt.NDArray[Any]) -> Iterator[list[str]]:
+    """Texts for the values of a coordinate, the shortest first."""
+    if values.dtype.kind == "M":
+        for unit in ("D", "s"):
+            yield [str(value) for value in values.astype(f"datetime64[{unit}]")]
+    elif values.dtype.kind == "m":
+        yield [str(value) for value in pd.to_timedelta(values.astype("timedelta64[ns]"))]
+    elif _are_dates(values):
+        for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"):
+            yield [value.strftime(form).strip() for value in values]
+    yield [_text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return "_".join(map(_text, value)) if isinstance(value, tuple) else str(value)
+
+
+def _are_dates(values: npt.NDArray[Any]) -> bool:
+    """Whether steps are points in time: of numpy, pandas, the standard library or cftime."""
+    return values.dtype.kind == "M" or (
+        values.dtype.kind == "O"
+        and all(
+            hasattr(value, "strftime") and hasattr(value, "year") and not isinstance(value, pd.Period)
+            for value in values
+        )
+        and not pd.isna(values).any()
+    )
+
+
 def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
     """What the steps of a dimension are called in the names of files.
 
-    Dates are written ``20200501``, with the hour where days repeat; other coordinates as text, with "-" for
-    what is not a letter, a digit, "_", "." or "-". Steps are numbered where that does not tell them apart on
-    every file system (twins in case included).
+    The labels of `label_steps`, with "-" for what is not a letter, a digit, "_", "." or "-"; dates are
+    written ``20200501``. Steps are numbered where that does not tell them apart on every file system (twins
+    in case included).
 
     Parameters
     ----------
@@ -304,33 +364,13 @@ def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
     numbers = [f"{step:05d}" for step in range(count)]
     if values is None or len(values) != count:
         return numbers
-    days: list[str] = []
-    for labels in _texts(values):
-        labels = [re.sub(r"[^\w.-]+", "-", label) for label in labels]
-        if _are_distinct(labels):
-            return labels
-        days = days or labels
-    if values.dtype.kind == "M":
-        return [f"{label}_{number}" for label, number in zip(days, numbers, strict=True)]
-    return numbers
-
-
-def _texts(values: npt.NDArray[Any]) -> Iterable[list[str]]:
-    """Texts for the values of a coordinate, the shortest first."""
-    if values.dtype.kind == "M":
-        for unit in ("D", "s"):
-            yield [re.sub("[-:]", "", str(value)) for value in values.astype(f"datetime64[{unit}]")]
-        return
-    if values.dtype.kind == "m":
-        yield [str(pd.Timedelta(value)) for value in values.astype("timedelta64[ns]")]
-        return
-    plain = values.tolist()
-    if all(
-        hasattr(value, "strftime") and not isinstance(value, pd.Period) for value in plain
-    ):  # cftime, dates
-        for form in ("%Y%m%d", "%Y%m%dT%H%M%S"):
-            yield [str(value.strftime(form)).strip() for value in plain]
-    yield ["_".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in plain]
+    labels, dates = label_steps(values), _are_dates(values)
+    if dates:
+        labels = [re.sub("[-:]", "", label) for label in labels]
+    labels = [re.sub(r"[^\w.-]+", "-", label) for label in labels]
+    if _are_distinct(labels):
+        return labels
+    return [f"{label}_{number}" for label, number in zip(labels, numbers, strict=True)] if dates else numbers
 
 
 def _are_distinct(labels: Sequence[str]) -> bool:

@@ -10,16 +10,27 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from xee_tf.errors import OptionError, shorten
 
-__all__ = ["Spelling", "check_default_value", "did_you_mean", "is_number", "show_signature", "spelled"]
+__all__ = [
+    "IfExists",
+    "Spelling",
+    "check_default_value",
+    "did_you_mean",
+    "is_number",
+    "one_of",
+    "show_signature",
+    "spelled",
+]
+
+IfExists = Literal["error", "overwrite"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -230,10 +241,39 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {spellings[near[0]]!r}?" if near else ""
 
 
+def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Check an option that has a few values.
+
+    Parameters
+    ----------
+    name : str
+    value : object
+        What a user gave.
+    allowed : sequence
+        What it may be.
+
+    Raises
+    ------
+    OptionError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> one_of("blend", "crop", ("crop", "hann"))
+    >>> one_of("blend", "gauss", ("crop", "hann", None))
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: blend must be 'crop', 'hann' or None; got 'gauss'.
+    """
+    # "value in allowed" would ask an array for one truth.
+    if not any(isinstance(value, type(one)) and value == one for one in allowed):
+        *first, last = map(repr, allowed)
+        raise OptionError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
+
+
 def _unknown(what: str, options: Mapping[str, Any], known: Collection[str]) -> str:
     shown = ", ".join(f"{key!r}: {_shown(value)}" for key, value in options.items())
     hints = "".join(did_you_mean(key, known) for key in options)
-    return f"Unknown {what}: {{{shown}}}. Known are {', '.join(known)}.{hints}"
+    return f"Unknown {what}: {{{shown}}}. Known options: {', '.join(known)}.{hints}"
 
 
 def _shown(value: Any) -> str:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, RecordError
+from xee_tf.errors import DestinationError, DestinationExistsError, RecordError
+from xee_tf.options import IfExists, one_of
 
-__all__ = ["Location", "PathLike", "check_if_exists"]
+__all__ = ["Location", "PathLike"]
 
 PathLike = str | os.PathLike[str]
 
 # Stores whose first name is a bucket or container, which only its owner creates.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
-
-# What follows a prefix in the names of an export's files, and names of rasters given by mistake.
-_NO_PREFIX = re.compile(
-    r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
-    re.IGNORECASE,
-)
 
 _WHOLE_FILE = 64 << 20  # bytes of a file that is read whole where a server does not send parts of it
 
@@ -84,54 +78,6 @@ class Location:
         if separator and scheme not in ("file", "local"):
             return cls(text.rstrip("/") if rest.strip("/") else text, options)
         return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
-
-    @classmethod
-    def of_prefix(
-        cls,
-        path: PathLike | Location,
-        storage_options: Mapping[str, Any] | None = None,
-        *,
-        suffix: str = "",
-        example: str = "scene",
-    ) -> Location:
-        """From the first part of file names, such as ``out/scene`` of ``out/scene-00000.tfrecord.gz``.
-
-        Parameters
-        ----------
-        path : str or path-like
-        storage_options : mapping, optional
-        suffix : str
-            An ending that is allowed nevertheless.
-        example : str
-            A name for error messages.
-
-        Raises
-        ------
-        DestinationError
-            If the path names a folder, or ends like one of the files themselves; the message has the name
-            that was probably meant.
-
-        Examples
-        --------
-        >>> Location.of_prefix("out/scene.tfrecord.gz")
-        Traceback (most recent call last):
-        ...
-        xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: file names are made by \
-adding an ending to it. Use 'out/scene'.
-        """
-        text = path.url if isinstance(path, Location) else str(path)
-        folder, slash, name = text.replace(os.sep, "/").rpartition("/")
-        meant = name
-        if name in ("", ".", "..", "~") and text:
-            folder, slash, meant = text.rstrip("/"), "/", ""
-        elif not (suffix and name.endswith(suffix) and name != suffix):
-            meant = _NO_PREFIX.sub("", name)
-        if text and (not meant or meant != name):
-            raise DestinationError(
-                f"{text!r} is not a prefix: file names are made by adding an ending to it. "
-                f"Use {folder + slash + (meant or example)!r}."
-            )
-        return cls.of(path, storage_options)
 
     @cached_property
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -236,6 +182,18 @@ adding an ending to it. Use 'out/scene'.
             if not is_folder and name.startswith(self.name)
         ]
 
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it may stand for several files, as ``out/scene-*.tfrecord.gz`` does."""
+        return any(sign in self.url for sign in "*?[")
+
+    def matching(self) -> list[Location]:
+        """The files that this pattern stands for, sorted by name."""
+        fs = self._fresh
+        return [
+            Location(fs.unstrip_protocol(path), self.storage_options) for path in sorted(fs.glob(self.path))
+        ]
+
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:
         """The bytes ``start..end`` of the file; all of it by default.
 
@@ -298,6 +256,29 @@ adding an ending to it. Use 'out/scene'.
                 temporary.remove()
             raise
 
+    def put_file(self, file: PathLike) -> None:
+        """Put a file of this machine here: on a local disk it is moved, to an object store it is copied.
+
+        Raises
+        ------
+        DestinationError
+            If it cannot be written here.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     Location.of("memory://maps/a.tif").put_file(file.name)
+        >>> Location.of("memory://maps/a.tif").size()
+        0
+        """
+        if self.is_local:
+            Location(os.fspath(file)).move(self)
+            return
+        with self._writing():
+            self._make_parent()
+            self.fs.put_file(os.fspath(file), self.path)
+
     def move(self, target: Location) -> None:
         """Put this file in the place of `target`: a rename where the filesystem has one."""
         with target._writing():
@@ -325,7 +306,7 @@ adding an ending to it. Use 'out/scene'.
         OptionError
             If `if_exists` is neither "error" nor "overwrite".
         """
-        check_if_exists(if_exists)
+        one_of("if_exists", if_exists, get_args(IfExists))
         self.require_key()
         if not folder and self.is_folder():
             raise DestinationExistsError(
@@ -350,7 +331,7 @@ adding an ending to it. Use 'out/scene'.
             self._require_bucket(self.bucket)
 
     def require_key(self) -> None:
-        """Raise `DestinationError` if this is a bucket as a whole: what is written has a name in it."""
+        """Raise `DestinationError` if this is a whole bucket: a name inside the bucket is needed."""
         if self.bucket is not None and self.path.strip("/") == self.bucket:
             scheme = self.url.partition("://")[0]
             raise DestinationError(
@@ -405,9 +386,3 @@ adding an ending to it. Use 'out/scene'.
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store that has no folders may refuse
                 self.fs.makedirs(self.parent.path, exist_ok=True)
-
-
-def check_if_exists(if_exists: str) -> None:
-    """Raise `OptionError` if the value is neither "error" nor "overwrite"."""
-    if if_exists not in ("error", "overwrite"):
-        raise OptionError(f"if_exists must be 'error' or 'overwrite'; got {if_exists!r}.")

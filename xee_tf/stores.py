@@ -1,4 +1,4 @@
-"""Zarr stores as folders: whether one is ours, what else is in it, and putting a new one in its place."""
+"""Zarr stores: what they can hold, whether a folder is one of ours, and putting a new one in its place."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import json
 import os
 import shutil
 import uuid
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
+import xarray as xr
+
 from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.names import ZARR_METADATA
 from xee_tf.storage import Location
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "foreign_entry",
     "replace_store",
     "require_our_store",
+    "storable",
     "store_attributes",
 ]
 
@@ -25,8 +33,8 @@ PREDICTION = "xee_tf_prediction"
 IMAGE = "xee_tf_image"
 """Attributes that mark the stores of `predict_to_zarr` and of `upload_image`."""
 
-# Files of a Zarr group, of formats 3 and 2, and of the systems that people look into folders with.
-_METADATA = frozenset({"zarr.json", ".zgroup", ".zattrs", ".zmetadata", ".DS_Store"})
+# Files of a Zarr group, and of the systems that people look into folders with.
+_METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
 _MEMBER_METADATA = ("zarr.json", ".zarray", ".zgroup")
 
 
@@ -122,6 +130,59 @@ def replace_store(new: Location, store: Location) -> None:
         new.remove(recursive=True)
     except OSError as error:
         raise DestinationError(f"{store} cannot be replaced by {new}, which is complete: {error}") from error
+
+
+def storable(dataset: xr.Dataset) -> xr.Dataset:
+    """A Dataset without the attributes and coordinates that Zarr cannot hold, and without lazy coordinates.
+
+    Examples
+    --------
+    >>> steps = xr.Dataset(coords={"step": [b"dry", b"wet"], "owner": object()}, attrs={"title": "a", 7: "b"})
+    >>> storable(steps).step.values.tolist(), list(storable(steps).coords), storable(steps).attrs
+    (['dry', 'wet'], ['step'], {'title': 'a'})
+    """
+    coords = {name: _as_stored(coord) for name, coord in dataset.coords.items()}
+    bands = {
+        name: xr.Variable(band.dims, band.data, _storable_attrs(band.attrs), band.encoding)
+        for name, band in dataset.data_vars.items()
+    }
+    stored = {name: coord for name, coord in coords.items() if coord is not None}
+    return xr.Dataset(bands, stored, _storable_attrs(dataset.attrs))
+
+
+def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
+    """A coordinate as it is stored; None if that is not possible."""
+    import zarr
+
+    if coord.chunks is not None:
+        return None
+    values = coord.values
+    with suppress(UnicodeDecodeError):
+        if values.dtype.kind not in "biufcmM":
+            # Zarr's own specification has texts of any length, but none of a fixed one.
+            values = np.asarray(np.char.decode(values) if values.dtype.kind == "S" else values, dtype=object)
+    calendar = {key: coord.encoding[key] for key in ("units", "calendar") if key in coord.encoding}
+    for encoding in (calendar, {}):
+        stored = xr.Variable(coord.dims, values, _storable_attrs(coord.attrs), encoding)
+        with suppress(Exception), warnings.catch_warnings():  # of xarray's and Zarr's encoders
+            warnings.simplefilter("error")
+            xr.Dataset(coords={coord.name: stored}).to_zarr(zarr.storage.MemoryStore(), consolidated=False)
+            return stored
+    return None
+
+
+def _storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes that JSON has: texts, numbers, truths, and lists and mappings of these."""
+    found = {}
+    for name, value in attrs.items():
+        plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        try:
+            json.dumps(plain, allow_nan=False)
+        except (TypeError, ValueError):
+            continue
+        if isinstance(name, str) and type(plain) in (str, int, float, bool, list, tuple, dict, type(None)):
+            found[name] = value
+    return found
 
 
 def _swap(new: str, path: str) -> None:

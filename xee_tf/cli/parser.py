@@ -39,13 +39,15 @@ class _Run:
     words: list[tuple[int, str]]
     fits: Callable[[str], bool] | None
     most: int
+    least: int
 
 
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` that puts options first and positional arguments last.
 
-    `add_argument` takes two keywords more for options with ``nargs="+"``: ``fits``, which of the words behind
-    the first one can be values of it (default: those that are not paths), and ``most``, how many.
+    `add_argument` takes two keywords more for options with ``nargs="+"`` or ``"*"``: ``fits``, which words
+    can be values of it (default: those that are not paths; the first one of "+" always is), and ``most``,
+    how many.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -94,11 +96,12 @@ class Parser(argparse.ArgumentParser):
                 continue
             nargs = self._flags[meant[0]].nargs
             behind = next((i for i in range(at, len(args)) if _is_flag(args[i])), len(args))
-            count = nargs if isinstance(nargs, int) else behind - at if nargs == "+" else 1
+            several = nargs in ("+", "*")
+            count = nargs if isinstance(nargs, int) else behind - at if several else 1
             words = list(enumerate(args[at : at + count], at))
             at += count
-            if nargs == "+":
-                runs.append(_Run(len(options) - 1, words, *self._limits[meant[0]]))
+            if several:
+                runs.append(_Run(len(options) - 1, words, *self._limits[meant[0]], least=int(nargs == "+")))
             else:
                 options[-1] += [value for _, value in words]
         # Those whose values look like nothing else first; of names, the last ones give back first.
@@ -115,16 +118,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def _kept(run: _Run, lacking: int) -> int:
-    """How many words an option keeps, at least one if there is one."""
+    """How many words an option keeps, at least as many as it needs."""
     words = [value for _, value in run.words]
-    kept = 1
+    kept = min(run.least, len(words))
     while kept < len(words) and (run.fits(words[kept]) if run.fits else not is_path(words[kept])):
         kept += 1
-    if lacking and run.fits is None:
+    if lacking and kept and run.fits is None:
         if "," in words[0]:
             return 1
-        here = next((i for i, word in enumerate(words[1:kept], 1) if os.path.exists(word)), kept)
-        kept = max(1, min(here, len(run.words) - lacking))
+        here = next((i for i in range(run.least, kept) if os.path.exists(words[i])), kept)
+        kept = max(run.least, min(here, len(words) - lacking))
     return min(kept, run.most) if lacking else kept
 
 

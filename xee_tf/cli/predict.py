@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import PurePath
 from typing import Any
 
-import dask.array as da
-import numpy as np
 import xarray as xr
 from dask.diagnostics.progress import ProgressBar
 
@@ -21,11 +18,12 @@ from xee_tf.errors import OptionError
 from xee_tf.georef import read_georef
 from xee_tf.sidecars import BandDimensions, step_names
 from xee_tf.storage import Location
+from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import write_cog
 
 __all__ = ["add_predict"]
 
-_MODEL_OPTIONS = ("array_dims", "input_tile_size", "input_overlap_size", "output_tile_size")
+_MODEL_OPTIONS = ("input_tile_size", "input_overlap_size", "output_tile_size")
 _OPTIONS = ("batch_size", "blend", "augment", "crs")
 
 
@@ -53,9 +51,10 @@ def add_predict(parser: Parser) -> None:
     parser.add_argument(
         "--array-dims",
         nargs="*",
+        action="extend",
         metavar="DIM",
-        help="dimensions that the model takes as a whole, such as time; none: each step is predicted by "
-        "itself; default: what the model takes",
+        help="dimensions that the model takes as a whole, in its order: time run, or time,run; none: each "
+        "step is predicted by itself; default: what the model takes",
     )
     size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
     size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
@@ -102,6 +101,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
     image = xee_tf.add_bands(*images, crs=arguments.crs)
     chosen["bands"] = names(arguments.bands, image.data_vars)
+    chosen["array_dims"] = names(arguments.array_dims, image.dims)
     is_file = PurePath(arguments.model).suffix in (".keras", ".h5")
     make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     model = make(arguments.model, **chosen)
@@ -117,40 +117,15 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 def _write_tif(predicted: xr.Dataset, location: Location) -> None:
     """All bands as one dtype, and one value for what is masked."""
-    dtype, nodata = _common_nodata(list(predicted.data_vars.values()))
+    bands = {str(name): band for name, band in predicted.data_vars.items()}
+    fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
+    remedy = f"declare smaller types, for example --output-bands {next(iter(bands))}=int32, or write a .zarr"
+    dtype, nodata = common_nodata({name: band.dtype for name, band in bands.items()}, fills, remedy)
     arrays, names = {}, {}
-    for key, band in predicted.data_vars.items():
-        name, fill = str(key), band.attrs.get("_FillValue")
-        data = band.data.astype(dtype)
-        arrays[name] = data if fill is None or fill == nodata else da.where(band.data == fill, nodata, data)
+    for name, band in bands.items():
+        data = cast(name, band.data, dtype, nodata, fill=fills[name], remedy=remedy)
+        arrays[name] = data.rechunk(dict.fromkeys(range(data.ndim - 2), -1))
         dims = tuple(map(str, band.dims[:-2]))
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
         names[name] = step_names(BandDimensions(name, name, 0, dims, band.shape[:-2]), coords)
-    whole = {name: array.rechunk(dict.fromkeys(range(array.ndim - 2), -1)) for name, array in arrays.items()}
-    write_cog(location, whole, names, read_georef(predicted), nodata)
-
-
-def _common_nodata(bands: Sequence[xr.DataArray]) -> tuple[np.dtype[Any], Any]:
-    """A dtype that holds all bands, and a value in it that is valid in none of them."""
-    dtype = np.result_type(*(band.dtype for band in bands))
-    if dtype.kind == "f":
-        return dtype, dtype.type(np.nan)
-    fills = [band.attrs.get("_FillValue") for band in bands]
-    if all(fill is None for fill in fills):
-        return dtype, None
-    while True:
-        limits = np.iinfo(dtype)
-        candidates = [int(fill) for fill in fills if fill is not None] + [int(limits.max), int(limits.min)]
-        for value in candidates:
-            if all(
-                value == fill or not np.iinfo(band.dtype).min <= value <= np.iinfo(band.dtype).max
-                for band, fill in zip(bands, fills, strict=True)
-            ):
-                return dtype, dtype.type(value)
-        if dtype.itemsize == 8:
-            raise OptionError(
-                f"A GeoTIFF has one nodata value for all bands, and every value of {dtype} can be valid in "
-                f"one of {[str(band.name) for band in bands]}. Fix: declare smaller types, for example "
-                f"--output-bands {bands[0].name}=int32, or write a .zarr."
-            )
-        dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
+    write_cog(location, arrays, names, read_georef(predicted), nodata)

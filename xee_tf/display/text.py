@@ -12,9 +12,9 @@ from dask.utils import format_bytes
 from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import read_crs, unbound
+from xee_tf.names import label_steps
 from xee_tf.records.example import Feature, RecordLayout
 from xee_tf.records.sequence import SequenceLayout
-from xee_tf.sidecars import label_steps
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge, Size
-from xee_tf.options import Spelling, check_default_value, is_number
+from xee_tf.options import IfExists, Spelling, check_default_value, is_number, one_of
 from xee_tf.records.example import FeatureTypes
 
 __all__ = [
@@ -17,10 +17,7 @@ __all__ = [
     "REPLACED",
     "TABLE_FORMATS",
     "ExportOptions",
-    "IfExists",
 ]
-
-IfExists = Literal["error", "overwrite"]
 
 #: Earth Engine's names of the options that a ``formatOptions`` dictionary may hold, and ours.
 EE_NAMES = {
@@ -150,8 +147,8 @@ class ExportOptions:
         OptionError
             That names the option, the value and what was expected.
         """
-        patch = _positive(Size.from_xy(patch_dimensions, "patch_dimensions"), "patch_dimensions")
-        kernel = _positive(Size.from_xy(kernel_size, "kernel_size"), "kernel_size")
+        patch = Size.from_xy(patch_dimensions, "patch_dimensions")
+        kernel = Size.from_xy(kernel_size, "kernel_size")
         if not is_number(max_file_size) or int(max_file_size) < 1:
             raise OptionError(f"max_file_size must be a positive number of bytes; got {max_file_size!r}.")
         check_default_value(default_value, finite=True)
@@ -167,9 +164,9 @@ class ExportOptions:
             raise OptionError(
                 "drop_masked_steps=True needs sequence_data=True: a patch has the same steps at every pixel."
             )
-        _one_of("feature_types", feature_types, get_args(FeatureTypes))
-        _one_of("edge", edge, get_args(Edge))
-        _one_of("if_exists", if_exists, get_args(IfExists))
+        one_of("feature_types", feature_types, get_args(FeatureTypes))
+        one_of("edge", edge, get_args(Edge))
+        one_of("if_exists", if_exists, get_args(IfExists))
         return cls(
             patch=patch,
             kernel=kernel,
@@ -186,14 +183,3 @@ class ExportOptions:
             index=bool(index),
             if_exists=if_exists,
         )
-
-
-def _positive(size: Size, name: str) -> Size:
-    if min(size.xy) < 1:
-        raise OptionError(f"{name} must be at least 1 pixel on either side; got {size.xy}.")
-    return size
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}.")

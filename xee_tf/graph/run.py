@@ -36,11 +36,9 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
 
         future = get_client().compute(delayed)
         show_progress(future)
-        found = future.result()
-    else:
-        with ProgressBar() if progress else nullcontext():
-            found = delayed.compute()
-    return found
+        return future.result()
+    with ProgressBar() if progress else nullcontext():
+        return delayed.compute()
 
 
 def _client() -> Any:

@@ -24,11 +24,12 @@ def find_array_dims(
 ) -> Dims:
     """The dimensions that the model takes as a whole, in its order; all others are mapped over.
 
-    The order of dimensions in the image has no meaning. What decides, the first one that is there:
+    The order of dimensions in the image has no meaning. The first of these that is given decides:
 
     1. ``array_dims`` of the model. ``()`` maps over every dimension.
     2. ``input_shapes`` and the shapes of the model's own inputs: the dimensions whose sizes give them.
-    3. Neither: every dimension is mapped over. So it is with functions, whose inputs have no known shape.
+    3. Neither: every dimension is mapped over. This is the case for functions, whose inputs
+       have no known shape.
 
     Bands a and b have 7 steps of time, s has none; h and w are the sides of a tile:
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xee_tf.connectors.credentials import Credentials, check_credentials
 from xee_tf.errors import OptionError
 from xee_tf.model.options import EE_NAMES, MODEL_SPELLING, ModelOptions, read_options
+from xee_tf.options import one_of
 
 if TYPE_CHECKING:
     from xee_tf.connectors.remote import Flow, RemoteConnector
@@ -92,21 +93,15 @@ class HostedOptions(ModelOptions, total=False):
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of the way to a server, and those of the model, in our spelling.
-
-    Raises
-    ------
-    OptionError
-        If an option is unknown, or given in both spellings.
+    """The options of the way to a server, and those of the model.
 
     Examples
     --------
-    >>> split_options({"maxPayloadBytes": 5242880, "inputTileSize": [1, 1]})
+    >>> split_options({"max_payload_bytes": 5242880, "input_tile_size": [1, 1]})
     ({'max_payload_bytes': 5242880}, {'input_tile_size': [1, 1]})
     """
-    given = HOSTED_SPELLING.read(options, {**HostedOptions.__annotations__, **dict.fromkeys(_HOSTED)})
-    model = {name: value for name, value in given.items() if name not in _HOSTED}
-    hosted = {name: value for name, value in given.items() if name in _HOSTED}
+    model = {name: value for name, value in options.items() if name not in _HOSTED}
+    hosted = {name: value for name, value in options.items() if name in _HOSTED}
     return {n: v for n, v in hosted.items() if v is not None or n == "credentials"}, model
 
 
@@ -125,8 +120,7 @@ def tf_serving_connector(
     from xee_tf.payloads.predict_messages import ModelSpec
 
     hosted, rest = split_options(options)
-    if transport not in ("rest", "grpc"):
-        raise OptionError(f"transport must be 'rest' or 'grpc'; got {transport!r}.")
+    one_of("transport", transport, ("rest", "grpc"))
     if not model or not isinstance(model, str):
         raise OptionError(f"model must be the name that the server knows it by; got {model!r}.")
     if version is not None and label is not None:
@@ -165,8 +159,7 @@ def vertex_ai_connector(
     payload = _payload(hosted, "SERIALIZED_TF_TENSORS", spec, as_strings=True)
     if route is None:
         route = "grpc" if payload.is_grpc else "rawPredict" if signature_name else "predict"
-    if route not in ("predict", "rawPredict", "grpc"):
-        raise OptionError(f"route must be 'predict', 'rawPredict' or 'grpc'; got {route!r}.")
+    one_of("route", route, ("predict", "rawPredict", "grpc"))
     if (route == "predict" and payload.is_grpc) or (route == "grpc" and not payload.is_grpc):
         raise OptionError(f"payload_format={payload.format!r} does not go by route={route!r}.")
     if route == "predict" and signature_name:
@@ -196,12 +189,7 @@ def ai_platform_connector(
     from xee_tf.payloads.predict_messages import ANY_MODEL
 
     hosted, rest = split_options(options)
-    names = {"project_id": project_id, "model_name": model_name}
-    for name, value in names.items():
-        other = hosted.pop(name, None)
-        if other is not None and value is not None:
-            raise OptionError(f"{name} is given twice, in Earth Engine's spelling and in ours.")
-        names[name] = check_part(value if other is None else other, name)
+    project, model = check_part(project_id, "project_id"), check_part(model_name, "model_name")
     if version is not None:
         check_part(version, "version")
     check_region(region)
@@ -218,8 +206,8 @@ def ai_platform_connector(
         flow=flow,
         credentials=credentials,
         base_url=where,
-        project=str(names["project_id"]),
-        model=str(names["model_name"]),
+        project=project,
+        model=model,
         model_version=version,
     )
     return connector, rest
@@ -249,8 +237,8 @@ def _flow(hosted: dict[str, Any], rest: Mapping[str, Any]) -> Flow:
     given = {name: hosted.pop(name) for name in _FLOW if name in hosted}
     if hosted:
         raise OptionError(f"This model on a server has no option {', '.join(map(repr, hosted))}.")
-    multiplier = read_options(rest).get("output_multiplier", 1.0)
-    return Flow(output_multiplier=multiplier, **given)
+    own = read_options({"output_multiplier": rest.get("output_multiplier")})
+    return Flow(**own, **given)
 
 
 def _version(value: Any) -> int | None:

@@ -35,9 +35,9 @@ from xee_tf.model.spec import Model
 from xee_tf.model.types import fill_outside
 from xee_tf.model.work import Band, Blend, OutputBand, TileWork
 from xee_tf.names import check_key, check_variables
-from xee_tf.options import spelled
+from xee_tf.options import one_of, spelled
 
-__all__ = ["inner_dims", "predict_image"]
+__all__ = ["Seen", "inner_dims", "predict_image", "predict_seen"]
 
 _NAME = "xee-tf-predict"
 
@@ -99,7 +99,8 @@ def predict_image(
         A lazy variable for each output band, ``(*mapped, *array, y, x)``. Where a pixel of any band that
         the model sees is masked (NaN, ``_FillValue``, nodata), the model gets 0 and the result is masked:
         NaN in float bands, ``_FillValue`` in integer bands. That is the largest value of unsigned types and
-        the smallest of signed ones (our choice), or another one where it is in the range that the output is
+        the smallest of signed ones (our choice; of 64 bits, 2**53 - 1 and its negative, because the nodata
+        of GeoTIFFs is a float64), or another one where it is in the range that the output is
         declared with; the type is a larger one where the range leaves no value. Without a declared range,
         a tile that holds the value where it is not masked fails when it is computed. Where no band of the
         image can be masked, there is no ``_FillValue``. Where ``output_tile_size`` changes the scale, the
@@ -143,14 +144,71 @@ def predict_image(
     array([[0.5, 0.6],
            [nan, 0.5]], dtype=float32)
     """
+    predicted, _ = predict_seen(
+        model,
+        image,
+        merge=merge,
+        properties=properties,
+        batch_size=batch_size,
+        blend=blend,
+        skip_masked=skip_masked,
+        augment=augment,
+        resampling=resampling,
+        output_grid=output_grid,
+        crs=crs,
+        transform=transform,
+    )
+    return predicted
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the model sees of an image, and how: all that the values of a prediction depend on.
+
+    Parameters
+    ----------
+    caller : TileCaller
+        The model with its inputs, outputs, properties and sizes of tiles.
+    bands : mapping from str to DataArray
+        The bands of the image that the model gets, in its order, before they are resampled.
+    inner : mapping from str to tuple
+        For each of these the dimensions that the model takes as a whole.
+    georef : GeoRef
+        Where the image lies.
+    options : mapping
+        Those of `predict_image` that change values.
+    """
+
+    caller: TileCaller
+    bands: Mapping[str, xr.DataArray]
+    inner: Mapping[str, tuple[Hashable, ...]]
+    georef: GeoRef
+    options: Mapping[str, Any]
+
+
+def predict_seen(
+    model: Model,
+    image: xr.Dataset | xr.DataArray,
+    *,
+    merge: bool = True,
+    properties: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    blend: Blend = "crop",
+    skip_masked: bool = True,
+    augment: Literal["d4"] | None = None,
+    resampling: Resampling = "nearest",
+    output_grid: Literal["image", "model"] = "image",
+    crs: Any = None,
+    transform: Affine | Sequence[float] | None = None,
+) -> tuple[xr.Dataset, Seen]:
+    """As `predict_image`; gives also what the model sees of the image."""
     for name, value, allowed in (
         ("blend", blend, ("crop", "hann")),
         ("augment", augment, (None, "d4")),
         ("resampling", resampling, ("nearest", "bilinear")),
         ("output_grid", output_grid, ("image", "model")),
     ):
-        if value not in allowed:
-            raise OptionError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+        one_of(name, value, allowed)
     dataset = image_dataset(image, split="band" not in (model.array_dims or ()))
     georef = read_georef(dataset, crs, transform)
     values = dict(image.attrs if properties is None else properties)
@@ -167,6 +225,14 @@ def predict_image(
         signature=signature,
     )
     bands = [band for band in bands if band.name in caller.bands]
+    variables = {str(key): band for key, band in raster_variables(dataset, georef.x_dim, georef.y_dim)}
+    seen = Seen(
+        caller=caller,
+        bands={name: variables[name] for name in caller.bands},
+        inner={band.name: band.inner for band in bands},
+        georef=georef,
+        options={"blend": blend, "augment": augment, "resampling": resampling, "output_grid": output_grid},
+    )
     maskable = any(can_mask(band.dtype, band.nodata) for band in bands)
     outputs = _outputs(caller, blend, augment, maskable)
     _check_names(outputs, dataset, place, merge)
@@ -181,19 +247,14 @@ def predict_image(
                 "The predictions have a grid of their own (another scale or projection) and cannot be bands "
                 "of the same Dataset: say merge=False."
             )
-        return predicted
-    if taken := [name for name in predicted.data_vars if merge and name in dataset.variables]:
-        raise OptionError(
-            f"The image has bands or coordinates of the names {taken} already. Give the outputs other names "
-            "with output_bands, or say merge=False."
-        )
-    variables = {name: predicted[name].variable for name in predicted.data_vars}
+        return predicted, seen
+    added = {name: predicted[name].variable for name in predicted.data_vars}
     # The image may lie elsewhere than its own coordinates and attributes say: crs=, transform=, units.
-    merged = write_georef(dataset.assign(variables), georef, georef.x_dim, georef.y_dim)
+    merged = write_georef(dataset.assign(added), georef, georef.x_dim, georef.y_dim)
     if merge:
-        return merged
-    alone = merged[list(variables)].drop_attrs(deep=False)
-    return name_dims(alone, georef.x_dim, georef.y_dim)
+        return merged, seen
+    alone = merged[list(added)].drop_attrs(deep=False)
+    return name_dims(alone, georef.x_dim, georef.y_dim), seen
 
 
 @dataclass(frozen=True)
@@ -292,6 +353,11 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
     own = {output.name: inner_dims(output.name, len(output.shape)) for output in outputs}
     check_variables(own, taken, remedy, "output")
     bands = set(dataset.data_vars) if merge else set()
+    if there := [name for name in names if name in bands]:
+        raise OptionError(
+            f"The image has bands of the names {there} already. Give the outputs other names with "
+            "output_bands, or say merge=False."
+        )
     for name, dims in own.items():
         if clash := bands.intersection(dims):
             raise OptionError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -157,20 +158,6 @@ def _half(total: Size) -> Size:
     return Size(x=total.x // 2, y=total.y // 2)
 
 
-def _tile(value: Any, name: str) -> Size:
-    size = Size.from_xy(value, name)
-    if min(size.xy) < 1:
-        raise OptionError(f"{name} must be at least 1 pixel on either side; got {size.xy}.")
-    return size
-
-
-def _overlap(value: Any, name: str) -> Size:
-    size = Size.from_xy(value, name)
-    if min(size.xy) < 0:
-        raise OptionError(f"{name} cannot be negative; got {size.xy}.")
-    return size
-
-
 def _names(value: Any, name: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
@@ -291,9 +278,9 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "array_dims": _names,
     "proj": Projection.of,
     "fix_input_proj": _flag,
-    "input_tile_size": _tile,
-    "input_overlap_size": _overlap,
-    "output_tile_size": _tile,
+    "input_tile_size": Size.from_xy,
+    "input_overlap_size": partial(Size.from_xy, least=0),
+    "output_tile_size": Size.from_xy,
     "output_bands": _outputs,
     "output_properties": _outputs,
     "output_multiplier": _multiplier,

@@ -164,7 +164,7 @@ def row_caller(
         model.output_properties, signature.outputs, "output_properties", model.connector, lead=1
     )
     names = [check_key(out.name, "output") for out in outputs]
-    if there := [name for name in names if name in columns or name in taken or names.count(name) > 1]:
+    if there := [name for name in names if name in columns or name in taken]:
         raise OptionError(
             f"The table has the columns {there} already, and output_properties would add them: drop or "
             "rename them first."

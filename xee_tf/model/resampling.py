@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyproj
 import xarray as xr
 from affine import Affine
 
-from xee_tf.errors import GeoreferenceError, warn
+from xee_tf.errors import GeoreferenceError, PredictionError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
 from xee_tf.georef.crs import describe_crs, read_crs
 from xee_tf.georef.longitudes import edges_of_projection, full_turn
-from xee_tf.georef.masks import Nodata, band_nodata
+from xee_tf.georef.masks import MAX_EXACT, band_nodata, spare_values
 from xee_tf.model.projection import Projection
 from xee_tf.model.warping import warp
 
@@ -37,7 +39,7 @@ def to_projection(
     """An image in another projection, on that projection's grid; just so much of it as the image covers.
 
     Masked pixels of float bands become NaN. Integer bands without nodata become floats, so that pixels
-    outside the image can be masked; so do those of 64 bits, which GDAL's nodata does not hold exactly.
+    outside the image can be masked; integers that float64 does not hold are an error when they are computed.
 
     Returns
     -------
@@ -55,25 +57,51 @@ def to_projection(
     placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}
     for name, variable in raster_variables(placed, georef.x_dim, georef.y_dim):
-        variables[name] = _with_one_nodata(variable, band_nodata(variable, str(name)))
+        variables[name] = _with_one_nodata(variable, str(name))
     resampled = _reproject(xr.Dataset(variables, placed.coords), georef, target, resampling)
     return resampled, target
 
 
-def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
+def _with_one_nodata(variable: xr.DataArray, name: str) -> xr.DataArray:
     """A band in which one value, in its attributes, or NaN is all that masks."""
+    nodata = band_nodata(variable, name)
     plain = variable.drop_attrs(deep=False)
     plain.encoding = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
     dtype = variable.dtype
-    if dtype.kind in "iu" and dtype.itemsize < 8 and nodata:
+    if dtype.kind in "iu" and nodata:
         for number in nodata[1:]:
             plain = plain.where(plain != number, dtype.type(nodata[0]))
         return plain.assign_attrs(_FillValue=nodata[0])
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        return plain.copy(data=_map(plain.data, partial(_as_float, name=name)))
     if dtype.kind != "f":
-        plain = plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
+        return plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
     for number in nodata:
         plain = plain.where(variable != number)
     return plain
+
+
+def _map(array: Any, function: Callable[[Any], Any]) -> Any:
+    return array.map_blocks(function, dtype=np.float64) if hasattr(array, "map_blocks") else function(array)
+
+
+def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]:
+    """Integers of 64 bits as float64.
+
+    Raises
+    ------
+    PredictionError
+        If float64 does not hold one of them.
+    """
+    beyond = (values > MAX_EXACT + 1) | (values < -MAX_EXACT - 1)
+    if beyond.any():
+        raise PredictionError(
+            f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "
+            f"integers of {values.dtype}: without nodata, pixels outside the image could not be masked. Fix: "
+            f"name a value that does not occur, ds[{name!r}].attrs['_FillValue'] = "
+            f"{spare_values(values.dtype)[0]}."
+        )
+    return values.astype(np.float64)
 
 
 def from_projection(

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xee_tf.bands import image_dataset
 from xee_tf.errors import shorten
-from xee_tf.georef import GeoRef, read_georef, spatial_dims
-from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef import GeoRef, read_georef
+from xee_tf.georef.masks import band_nodata
 from xee_tf.identity import content_hash
+from xee_tf.model.image import Seen
 from xee_tf.model.spec import Model
 
 __all__ = ["Description", "describe_run", "difference"]
@@ -26,43 +26,24 @@ Description = Mapping[str, Any]
 
 _PART_BYTES = 64 << 20  # of an array that is read to be recognised
 _UNKNOWN = "unknown"
-_FORMAT = 2  # 1 was that of version 0.1.0, which compared display texts
-_DEFAULTS = {"blend": "crop", "augment": None, "resampling": "nearest", "output_grid": "image"}
+_FORMAT = 3  # 1 was that of version 0.1.0, which compared display texts; 2 overlooked masks and places
 # Fields of a model that change no value of an image.
 _WITHOUT_EFFECT = frozenset({"connector", "output_multiplier", "output_properties"})
-_DECODING = (
-    "_FillValue",
-    "missing_value",
-    "nodata",
-    "nodatavals",
-    "valid_min",
-    "valid_max",
-    "valid_range",
-    "scale_factor",
-    "add_offset",
-    "_Unsigned",
-)
 
 
-def describe_run(
-    model: Model, image: xr.Dataset | xr.DataArray, predicted: xr.Dataset, options: Mapping[str, Any]
-) -> Description:
+def describe_run(seen: Seen, model: Model, predicted: xr.Dataset) -> Description:
     """The identity of a prediction: everything that its values depend on, by content.
 
     Parameters
     ----------
+    seen : Seen
+        What the model sees of the image. Of its bands, Dask arrays are compared by their names, which are
+        hashes of how they are made, others by their values.
     model : Model
-    image : Dataset or DataArray
-        Dask arrays are compared by their names, which are hashes of how they are made, others by their
-        values.
     predicted : Dataset
         The lazy result.
-    options : mapping
-        Those of `predict_image`.
     """
-    properties = options.get("properties")
-    properties = image.attrs if properties is None else properties
-    place = _place(predicted)
+    caller, place = seen.caller, _place(predicted)
     described = {
         "format": _FORMAT,
         "model": {"name": str(model.connector), "content": _content_of(model.connector.content())},
@@ -71,19 +52,34 @@ def describe_run(
             for each in fields(model)
             if each.name not in _WITHOUT_EFFECT
         },
-        "options": {name: str(options.get(name, default)) for name, default in _DEFAULTS.items()},
+        "options": {name: str(value) for name, value in seen.options.items()},
         "properties": {
-            name: _content_of(content_hash(np.asarray(properties[name])))
-            for name in model.input_properties
-            if name in properties
+            name: _content_of(content_hash(value)) for name, value in sorted(caller.properties.items())
         },
-        "image": _bands(model, image_dataset(image)),
-        "grid": {"crs": place.crs_text, "transform": list(place.affine)[:6]},
+        "image": {
+            name: {
+                "dtype": str(band.dtype),
+                "sizes": list(band.sizes.items()),
+                "inner": list(map(str, seen.inner[name])),
+                "array": _array_name(band),
+                "nodata": repr(band_nodata(band, name)),
+            }
+            for name, band in seen.bands.items()
+        },
+        "source": _grid(seen.georef),
+        "grid": _grid(place),
+        # What follows from the model itself where no option says it.
+        "calls": {
+            "tiles": repr(caller.tiles),
+            "inputs": {feed.input: repr(feed) for feed in caller.feeds},
+            "outputs": {output.name: repr(output) for output in caller.outputs},
+        },
         "outputs": {
             str(name): [
                 str(band.dtype),
                 list(band.sizes.items()),
                 [list(sizes) for sizes in band.chunks or ()],
+                repr(band.attrs.get("_FillValue")),
             ]
             for name, band in predicted.data_vars.items()
         },
@@ -127,6 +123,8 @@ def difference(there: Any, here: Description) -> str:
         return f"the image had the bands {list(there['image'])}, and has now {list(here['image'])}"
     if there["grid"] != here["grid"]:
         return f"its grid is {there['grid']}, and would be {here['grid']}"
+    if there["source"] != here["source"]:
+        return f"the image was at {there['source']}, and is now at {here['source']}"
     if there["outputs"] != here["outputs"]:
         name = _first_difference(there["outputs"], here["outputs"])
         was, now = (part["outputs"].get(name, "absent") for part in (there, here))
@@ -134,13 +132,16 @@ def difference(there: Any, here: Description) -> str:
     if name := _first_difference(there["coordinates"], here["coordinates"]):
         return f"the coordinate {name!r} has other values"
     if name := _first_difference(there["image"], here["image"]):
-        if there["image"][name]["decoding"] != here["image"][name]["decoding"]:
-            return f"nodata, scale or offset of the image's band {name!r} differ"
+        was, now = there["image"][name], here["image"][name]
+        if was["nodata"] != now["nodata"]:
+            return f"nodata of the image's band {name!r} was {was['nodata']}, and is now {now['nodata']}"
         return (
             f"the image's band {name!r} is not the same array. Arrays that come from files or from numpy are "
             "recognised in every session; those of random numbers or of dask.delayed only where they have a "
             "name of their own, such as dask.array.from_delayed(..., name='scene-7')"
         )
+    if part := _first_difference(there["calls"], here["calls"]):
+        return f"the {here['model']['name']} is called with other {part} than before"
     return ""
 
 
@@ -152,23 +153,8 @@ def _place(predicted: xr.Dataset) -> GeoRef:
     return read_georef(named)
 
 
-def _bands(model: Model, dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """The bands that the model sees."""
-    wanted = model.bands if model.inputs is None else list(model.inputs)
-    found = {
-        str(name): {
-            "dtype": str(band.dtype),
-            "sizes": list(band.sizes.items()),
-            "array": _array_name(band),
-            "decoding": {
-                key: str(value) for key, value in {**band.encoding, **band.attrs}.items() if key in _DECODING
-            },
-        }
-        for name, band in raster_variables(dataset, *spatial_dims(dataset))
-        if wanted is None or str(name) in wanted
-    }
-    # Only where all bands are taken does their order in the image count.
-    return found if wanted is None else dict(sorted(found.items()))
+def _grid(georef: GeoRef) -> dict[str, Any]:
+    return {"crs": georef.crs_text, "transform": list(georef.affine)[:6]}
 
 
 def _array_name(band: xr.DataArray) -> str:

@@ -42,7 +42,7 @@ class Model:
     """A model, and how rasters and tables become its inputs: what ``ee.Model`` is in Earth Engine.
 
     Made by `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`, `from_vertex_ai`,
-    `from_ai_platform_predictor` or, for a way to a model of your own, ``Model(connector=...)``. All take the
+    `from_ai_platform_predictor` or, for a way to a model of your own, `from_connector`. All take the
     options below by keyword, in this spelling or in Earth Engine's (``inputTileSize``). What a model tells of
     itself need not be said: sizes, dtypes, names. Nothing is loaded until it is needed.
     `dataclasses.replace` makes a copy with other options.
@@ -195,7 +195,7 @@ class Model:
         """
         from xee_tf.connectors.saved_model import SavedModelConnector
 
-        return cls.from_connector(SavedModelConnector.of(path, signature, tag), **options)
+        return cls(SavedModelConnector.of(path, signature, tag), **options)
 
     @classmethod
     @spelled(MODEL_SPELLING, further=ModelOptions.__annotations__)
@@ -209,7 +209,7 @@ class Model:
         """
         from xee_tf.connectors.keras import keras_connector
 
-        return cls.from_connector(keras_connector(path_or_model), **options)
+        return cls(keras_connector(path_or_model), **options)
 
     @classmethod
     @spelled(HOSTED_SPELLING, further=HostedOptions.__annotations__)
@@ -257,7 +257,7 @@ class Model:
         from xee_tf.model.hosted import tf_serving_connector
 
         connector, rest = tf_serving_connector(url, model, version, label, signature_name, transport, options)
-        return cls.from_connector(connector, **rest)
+        return cls(connector, **rest)
 
     @classmethod
     @spelled(HOSTED_SPELLING, further=HostedOptions.__annotations__)
@@ -310,7 +310,7 @@ class Model:
         from xee_tf.model.hosted import vertex_ai_connector
 
         connector, rest = vertex_ai_connector(endpoint, base_url, route, signature_name, model_name, options)
-        return cls.from_connector(connector, **rest)
+        return cls(connector, **rest)
 
     @classmethod
     @spelled(HOSTED_SPELLING, further=HostedOptions.__annotations__)
@@ -346,7 +346,7 @@ class Model:
         from xee_tf.model.hosted import ai_platform_connector
 
         connector, rest = ai_platform_connector(project_id, model_name, version, region, base_url, options)
-        return cls.from_connector(connector, **rest)
+        return cls(connector, **rest)
 
     @classmethod
     @spelled(MODEL_SPELLING, further=ModelOptions.__annotations__)
@@ -371,7 +371,7 @@ class Model:
         """
         from xee_tf.connectors.function import FunctionConnector
 
-        return cls.from_connector(FunctionConnector.of(function, named=named), **options)
+        return cls(FunctionConnector.of(function, named=named), **options)
 
     def predict_image(self, image: Any, merge: bool = True, **options: Unpack[PredictOptions]) -> xr.Dataset:
         """Predict every pixel of a raster, tile by tile and lazily; see `xee_tf.model.image.predict_image`.

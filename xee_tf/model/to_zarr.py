@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +15,20 @@ import xarray as xr
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
-from xee_tf.model.image import inner_dims, predict_image
+from xee_tf.model.image import inner_dims, predict_seen
 from xee_tf.model.options import PREDICT_SPELLING, PredictOptions
 from xee_tf.model.resuming import Description, describe_run, difference
 from xee_tf.model.spec import Model
 from xee_tf.names import check_zarr
-from xee_tf.options import spelled
-from xee_tf.storage import Location, PathLike, check_if_exists
+from xee_tf.options import IfExists, one_of, spelled
+from xee_tf.storage import Location, PathLike
 from xee_tf.stores import (
     PREDICTION,
     beside,
     foreign_entry,
     replace_store,
     require_our_store,
+    storable,
     store_attributes,
 )
 
@@ -51,19 +50,19 @@ def predict_to_zarr(
     store: PathLike | Location,
     *,
     resume: bool = True,
-    if_exists: Literal["error", "overwrite"] = "error",
+    if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictOptions],
 ) -> Location:
     """Predict a raster into a Zarr store; call it again and it continues where it was interrupted.
 
-    Each chunk is noted, in a folder ``<store>.progress`` beside the store, when all its bands are written:
-    what is noted is never predicted again, and what an interruption left half-written is. The folder goes
-    when all is there; a store that is complete is left alone.
+    Each chunk is noted, in a folder ``<store>.progress`` beside the store, when all its bands are written.
+    Chunks that are noted are never predicted again; half-written ones are. The folder is removed when the
+    store is complete; a complete store is left alone.
 
     A run is continued only if it is the same work: the same function or model, by code and weights, the
-    same options, bands, pixels and grid. ``batch_size`` and ``skip_masked`` may change.
+    same options, bands, pixels, nodata and place. ``batch_size`` and ``skip_masked`` may change.
 
     Parameters
     ----------
@@ -76,10 +75,10 @@ def predict_to_zarr(
     resume : bool
         Continue what is there. False: begin anew.
     if_exists : {"error", "overwrite"}, optional
-        What to do with a store that cannot be continued, or shall not be. "overwrite" replaces stores that
-        this package wrote and empty folders, and nothing else. On a local disk the old store stays until
-        the new one, ``<store>.replacement`` until then, is complete. In an object store the old one is
-        deleted before the first chunk is predicted.
+        What to do with a store that cannot be continued, or that you do not want to continue. "overwrite"
+        replaces stores that this package wrote and empty folders, and nothing else. On a local disk the old
+        store stays until the new one, ``<store>.replacement`` until then, is complete. In an object store
+        the old one is deleted before the first chunk is predicted.
     progress : bool
         Show a bar.
     storage_options : mapping, optional
@@ -112,16 +111,16 @@ def predict_to_zarr(
     >>> float(found.twice[3, 3]), found.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """
-    check_if_exists(if_exists)
+    one_of("if_exists", if_exists, get_args(IfExists))
     location = Location.of(store, storage_options)
     location.require_key()
-    predicted = predict_image(model, image, merge=False, **options)
+    predicted, seen = predict_seen(model, image, merge=False, **options)
     check_zarr(
         predicted.variables,
         location,
         "Give the output another name in output_bands, or rename what the image has: image.rename(...).",
     )
-    description = describe_run(model, image, predicted, options)
+    description = describe_run(seen, model, predicted)
     target, replacement = location, _replacement(location)
     if location.exists():
         found = _difference(location, description) if resume else "resume is False"
@@ -200,60 +199,14 @@ class _ChunkWriter:
 
 def _prepare(predicted: xr.Dataset, location: Location, description: Description) -> None:
     """The store with its coordinates and what it is, and no pixel in it."""
-    storable = _storable(predicted)
-    storable.assign_attrs({**storable.attrs, PREDICTION: json.dumps(description)}).to_zarr(
+    stored = storable(predicted).assign_attrs({PREDICTION: json.dumps(description)})
+    stored.to_zarr(
         location.url,
         mode="w",
         compute=False,
         consolidated=False,
         storage_options=location.zarr_options,
     )
-
-
-def _storable(predicted: xr.Dataset) -> xr.Dataset:
-    """The result without attributes and coordinates that Zarr cannot hold, and without lazy coordinates."""
-    coords = {name: _as_stored(coord) for name, coord in predicted.coords.items()}
-    bands = {
-        name: xr.Variable(band.dims, band.data, _storable_attrs(band.attrs), band.encoding)
-        for name, band in predicted.data_vars.items()
-    }
-    stored = {name: coord for name, coord in coords.items() if coord is not None}
-    return xr.Dataset(bands, stored, _storable_attrs(predicted.attrs))
-
-
-def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
-    """A coordinate as it is stored; None if that is not possible."""
-    import zarr
-
-    if coord.chunks is not None:
-        return None
-    values = coord.values
-    with suppress(UnicodeDecodeError):
-        if values.dtype.kind not in "biufcmM":
-            # Zarr's own specification has texts of any length, but none of a fixed one.
-            values = np.asarray(np.char.decode(values) if values.dtype.kind == "S" else values, dtype=object)
-    calendar = {key: coord.encoding[key] for key in ("units", "calendar") if key in coord.encoding}
-    for encoding in (calendar, {}):
-        stored = xr.Variable(coord.dims, values, _storable_attrs(coord.attrs), encoding)
-        with suppress(Exception), warnings.catch_warnings():  # of xarray's and Zarr's encoders
-            warnings.simplefilter("error")
-            xr.Dataset(coords={coord.name: stored}).to_zarr(zarr.storage.MemoryStore(), consolidated=False)
-            return stored
-    return None
-
-
-def _storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes that JSON has: texts, numbers, truths, and lists and mappings of these."""
-    found = {}
-    for name, value in attrs.items():
-        plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-        try:
-            json.dumps(plain, allow_nan=False)
-        except (TypeError, ValueError):
-            continue
-        if isinstance(name, str) and type(plain) in (str, int, float, bool, list, tuple, dict, type(None)):
-            found[name] = value
-    return found
 
 
 def _difference(location: Location, description: Description) -> str:

@@ -24,8 +24,8 @@ from xee_tf.georef.longitudes import full_turn, nearest_turn
 
 __all__ = ["warp"]
 
-# GDAL does not know half floats. It holds nodata as a float64: -1 has the bits of the largest uint64.
-_WARPED = {"float16": "float32", "int8": "int16", "uint64": "int64"}
+_FLOATS = {"f2": "f4", "f4": "f4"}  # what others than float64 are interpolated as
+_EXACT = 2**24  # numbers of pixels that float32 holds
 _POINTS = 17  # along each side of a chunk, and in between, that are looked up in the source
 _SIDES = np.pad(np.zeros((_POINTS - 2, _POINTS - 2), bool), 1, constant_values=True).ravel()
 _SLACK = 3  # pixels more of the source, and as many again for each pixel of it that one of the target spans
@@ -176,14 +176,12 @@ class _Warp:
         from rasterio.enums import Resampling
         from rasterio.warp import reproject
 
-        dtype = np.dtype(_WARPED.get(values.dtype.name, values.dtype))
-        fill = np.asarray(self.fill, values.dtype).astype(dtype).item()
-        result = np.full((*values.shape[:-2], *self.size.shape), fill, dtype)
-        for step in np.ndindex(*values.shape[:-2]):
+        def warped(values: npt.NDArray[Any], fill: float) -> npt.NDArray[Any]:
+            result = np.full(self.size.shape, fill, values.dtype)
             with WARNING_FILTERS:
                 reproject(
-                    np.ascontiguousarray(values[step], dtype),
-                    result[step],
+                    np.ascontiguousarray(values),
+                    result,
                     src_transform=self.source,
                     src_crs=CRS.from_wkt(self.source_crs),
                     src_nodata=fill,
@@ -193,4 +191,32 @@ class _Warp:
                     resampling=Resampling[self.resampling],
                     **({"SOURCE_EXTRA": max(values.shape[-2:])} if self.whole else {}),
                 )
-        return result.astype(values.dtype, copy=False)
+            return result
+
+        fill = values.dtype.type(self.fill)
+        lead, shape = values.shape[:-2], values.shape[-2:]
+        result = np.empty((*lead, *self.size.shape), values.dtype)
+        if self.resampling == "nearest":
+            # The pixels' numbers are warped, so that values of any type stay exact.
+            count = math.prod(shape)
+            numbers = np.arange(count, dtype=np.float32 if count <= _EXACT else np.float64).reshape(shape)
+            everywhere = None
+            for step in np.ndindex(*lead):
+                plane = values[step]
+                masked = (plane == fill) | (plane != plane)
+                if masked.any():  # GDAL must know, because it prefers a pixel that is not masked by a hair
+                    found = warped(np.where(masked, -1, numbers), -1).astype(np.intp)
+                else:
+                    everywhere = warped(numbers, -1).astype(np.intp) if everywhere is None else everywhere
+                    found = everywhere
+                result[step] = np.where(found < 0, fill, plane.reshape(-1)[found])
+            return result
+        dtype = np.dtype(_FLOATS.get(values.dtype.str[1:], "f8"))
+        for step in np.ndindex(*lead):
+            # GDAL takes what differs from nodata by the rounding of a float32 for nodata, but not for NaN.
+            plain = np.where(values[step] == fill, math.nan, values[step].astype(dtype))
+            mixed = warped(plain.astype(dtype, copy=False), math.nan)
+            if values.dtype.kind != "f":
+                mixed = np.rint(mixed)
+            result[step] = np.where(np.isnan(mixed), fill, mixed)
+        return result

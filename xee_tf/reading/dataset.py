@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from xee_tf.errors import OptionError
+from xee_tf.options import one_of
 from xee_tf.reading.parsing import SequenceSpec, Side, batch_parser, record_spec
 from xee_tf.reading.sources import Source, Sources, open_sources
 from xee_tf.reading.stream import serialised_records
@@ -95,13 +96,13 @@ def tf_dataset(
     patch_dimensions : int or (width, height), optional
         Needed for patches from files without a mixer. Never with a mixer. Features that do not hold whole
         patches are values of the record: labels, coordinates. As targets they have the shape
-        ``(batch, values)``; a single value among patches is repeated at every pixel. Texts are left aside.
+        ``(batch, values)``; a single value among patches is repeated at every pixel. Texts are ignored.
     kernel_size : int or (width, height), optional
         Where it cannot be told from the length of the records.
     tensor_depths : mapping from band to int, optional
         Depths of array bands, where no sidecar tells them and the first record does not: several depths
-        fit, or its series is not the longest. Beside patches a feature with just so many values a record
-        is a label.
+        fit, or its series is not the longest. Beside patches a feature with exactly that many values per
+        record is a label.
     num_parallel_reads : int, optional
         Shards read at a time when shuffled. Default: TensorFlow decides. In order, they are
         read one by one.
@@ -159,9 +160,9 @@ def tf_dataset(
     import tensorflow as tf
 
     input_names, target_names = _names("inputs", inputs), _names("targets", targets)
-    _check_choice("unit", unit, ("patch", "pixel", None))
-    _check_choice("margins", margins, ("keep", "trim", None))
-    _check_choice("target_margins", target_margins, ("keep", "trim", None))
+    one_of("unit", unit, ("patch", "pixel", None))
+    one_of("margins", margins, ("keep", "trim", None))
+    one_of("target_margins", target_margins, ("keep", "trim", None))
     for name, number, least in (
         ("batch_size", batch_size, 1),
         ("num_parallel_reads", 1 if num_parallel_reads is None else num_parallel_reads, 1),
@@ -259,7 +260,7 @@ def feature_spec(
     dict or SequenceSpec
         Of Examples: name to `tf.io.FixedLenFeature`, for `tf.io.parse_example`. The shape of a float or
         int64 list is [height, width], margins included, or [depth, height, width] of an array band. A
-        byte band is one string a record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
+        byte band is one string per record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
         Without a mixer and `patch_dimensions` all lists are flat: [values], of strings [1], as
         `xee_tf.TableResult.feature_spec` has them of a table; so are labels beside patches. Of a feature
         that some records lack, absent numbers are NaN and absent strings empty. int64 has no value for
@@ -346,8 +347,3 @@ def _names(option: str, names: str | Sequence[str] | None) -> list[str]:
         if listed.count(name) > 1:
             raise OptionError(f"{option} names the band {name!r} twice.")
     return listed
-
-
-def _check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise OptionError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")

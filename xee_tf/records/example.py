@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from crc32c import crc32c
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.names import check_key
+from xee_tf.options import one_of
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, HEADER, frame_header, mask_crc, mask_crcs
 from xee_tf.records.varint import encode_varint, encode_varints, varint_bound, varint_size
@@ -30,7 +31,6 @@ __all__ = [
     "Kind",
     "RecordLayout",
     "Segment",
-    "check_name",
     "kind_of",
 ]
 
@@ -67,8 +67,7 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
     >>> kind_of("uint8"), kind_of("uint8", "band"), kind_of("int16", "band")
     ('float', 'bytes', 'int64')
     """
-    if feature_types not in ("float", "band"):
-        raise OptionError(f"feature_types must be 'float' or 'band'; got {feature_types!r}.")
+    one_of("feature_types", feature_types, get_args(FeatureTypes))
     dtype = np.dtype(dtype)
     if dtype.kind not in "biuf":
         raise OptionError(
@@ -77,22 +76,6 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
     if feature_types == "float" or dtype.kind == "f":
         return "float"
     return "bytes" if dtype in (np.dtype(bool), np.dtype(np.uint8)) else "int64"
-
-
-def check_name(name: object) -> str:
-    """A band name that can be the key of a feature.
-
-    Raises
-    ------
-    OptionError
-        If it is no string, empty, or cannot be encoded as UTF-8.
-
-    Examples
-    --------
-    >>> check_name("B4")
-    'B4'
-    """
-    return check_key(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +111,7 @@ class Feature:
         """
         kind = kind_of(dtype, feature_types)
         stored = {"float": "<f4", "bytes": "|u1", "int64": np.dtype(dtype).str}[kind]
-        return cls(check_name(name), kind, size, stored)
+        return cls(check_key(name), kind, size, stored)
 
     @property
     def max_bytes(self) -> int:
@@ -221,7 +204,7 @@ class RecordLayout:
         Parameters
         ----------
         arrays : sequence of ndarray
-            One for each feature, of shape ``(records, ...)`` with ``size`` values a record, of the
+            One for each feature, of shape ``(records, ...)`` with ``size`` values per record, of the
             feature's dtype; any strides, overlapping views too.
         keep : ndarray of bool, shape (records,), optional
             False leaves a record out.

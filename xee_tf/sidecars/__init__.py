@@ -4,7 +4,6 @@ from xee_tf.sidecars.dimensions import (
     BandDimensions,
     Record,
     distinct_dims,
-    label_steps,
     step_names,
 )
 from xee_tf.sidecars.manifest import (
@@ -30,7 +29,6 @@ __all__ = [
     "TableManifest",
     "distinct_dims",
     "java_double",
-    "label_steps",
     "parse_dimensions",
     "parse_manifest",
     "read_manifest",

@@ -201,7 +201,7 @@ def _calendar_dates(values: Sequence[str], calendar: str) -> NDArray[Any]:
     if None in parts or calendar not in _CFTIME:
         raise ValueError(f"these are not dates of the calendar {calendar!r}")
     try:
-        import cftime  # type: ignore[import-not-found, unused-ignore]
+        import cftime  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ModuleNotFoundError:
         return _texts(values)
     make = getattr(cftime, _CFTIME[calendar])

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from xee_tf.names import label_steps
 from xee_tf.records.example import Kind
 
-__all__ = ["BandDimensions", "Record", "distinct_dims", "label_steps", "step_names"]
+__all__ = ["BandDimensions", "Record", "distinct_dims", "step_names"]
 
 Record = Literal["Example", "SequenceExample"]
 
@@ -34,7 +35,7 @@ class BandDimensions:
         Their lengths.
     dtype : str, optional
         The numpy dtype that the band has in the source of the export ("int16"). None where it is not known,
-        as in files of Earth Engine; so are the following.
+        as in files of Earth Engine; the same holds for the following.
     kind : {"bytes", "float", "int64"}, optional
         The list that holds it.
     default : number, optional
@@ -58,7 +59,7 @@ class BandDimensions:
 
     @property
     def depth(self) -> int:
-        """Values a pixel."""
+        """Values per pixel."""
         return math.prod(self.shape)
 
 
@@ -85,25 +86,6 @@ def distinct_dims(bands: Sequence[BandDimensions]) -> tuple[BandDimensions, ...]
         )
         for band in bands
     )
-
-
-def label_steps(values: NDArray[Any]) -> list[str]:
-    """A short text for each step of a dimension: days where they tell them apart, else the time too.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> label_steps(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
-    ['2020-05-01', '2020-06-01']
-    >>> label_steps(np.array([0.45, 0.9], "f4")), label_steps(np.array(["VV", "VH"]))
-    (['0.45', '0.9'], ['VV', 'VH'])
-    """
-    if values.dtype.kind == "M":
-        for unit in ("D", "s"):
-            labels = [str(value) for value in values.astype(f"datetime64[{unit}]")]
-            if len(set(labels)) == len(labels):
-                return labels
-    return [str(value) for value in values]
 
 
 def step_names(band: BandDimensions, coords: Mapping[str, NDArray[Any]]) -> list[str]:

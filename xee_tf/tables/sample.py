@@ -21,14 +21,14 @@ from xee_tf.bands import add_bands, image_dataset, plane_array, require_steps
 from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
-from xee_tf.export.options import REPLACED, TABLE_FORMATS, IfExists
+from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.conventions import raster_variables
 from xee_tf.georef.longitudes import full_turn, wrap_longitude
 from xee_tf.georef.masks import band_nodata
 from xee_tf.graph import Sources, block_tasks, chunk_grids
-from xee_tf.options import Spelling, spelled
+from xee_tf.options import IfExists, Spelling, one_of, spelled
 from xee_tf.storage import PathLike
 from xee_tf.tables.choice import Choice, Sample, first_plane
 from xee_tf.tables.export import TableResult, check_target, write_table
@@ -161,8 +161,7 @@ def sample_table(
     1  1.0  fir
     """
     target = check_target(path, if_exists, storage_options)
-    if geometry not in ("lonlat", None):
-        raise OptionError(f"geometry must be 'lonlat' or None; got {geometry!r}.")
+    one_of("geometry", geometry, ("lonlat", None))
     images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
     if not images:
         raise OptionError("There is nothing to sample: the image has no bands.")
@@ -363,8 +362,4 @@ def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Seq
     tasks[name] = DataNode(name, sampler)
     needed = [TaskRef(blocks[block]) for block in sorted(sampler.places.blocks)]
     tasks[key] = Task(key, gather, List(*needed))
-    return LazyTable(sources.layer(tasks), [key], _as_they_are)
-
-
-def _as_they_are(rows: Rows, number: int) -> Rows:
-    return rows
+    return LazyTable(sources.layer(tasks), [key])

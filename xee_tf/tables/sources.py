@@ -21,6 +21,7 @@ from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef.crs import read_crs, same_crs
 from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.graph import Sources
+from xee_tf.options import one_of
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
@@ -34,6 +35,10 @@ Geometry = Literal["lonlat"]
 LONLAT = ("longitude", "latitude")
 
 
+def _as_it_is(rows: Rows, number: int) -> Rows:
+    return rows
+
+
 @dataclass(frozen=True)
 class LazyTable:
     """A table that is computed row group by row group.
@@ -45,12 +50,12 @@ class LazyTable:
     keys : list
         Of the tasks that give the row groups, in the order of the rows.
     read : callable
-        ``read(row group, number)`` gives its `Rows`.
+        ``read(row group, number)`` gives its `Rows`. Default: the row group itself.
     """
 
     graph: Mapping[Hashable, Any]
     keys: list[Any]
-    read: Callable[[Any, int], Rows]
+    read: Callable[[Any, int], Rows] = _as_it_is
 
 
 def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
@@ -61,8 +66,7 @@ def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry
     OptionError, GeoreferenceError
         As `xee_tf.export_table` says; for a lazy table only what its metadata tell.
     """
-    if geometry not in ("lonlat", None):
-        raise OptionError(f"geometry must be 'lonlat' or None; got {geometry!r}.")
+    one_of("geometry", geometry, ("lonlat", None))
     if isinstance(table, xr.Dataset):
         return _read_dataset(table, selectors)
     if isinstance(table, pd.DataFrame):

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.export.options import IfExists
 from xee_tf.georef.crs import describe_crs, read_crs
 from xee_tf.names import check_columns
+from xee_tf.options import IfExists
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
 from xee_tf.tables.read import open_table

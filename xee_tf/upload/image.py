@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Integral
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
-from xee_tf.errors import OptionError, RecordError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.export.clear import clear
 from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
-from xee_tf.reading.find import Exported, find_export
+from xee_tf.options import IfExists, is_number
+from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
-from xee_tf.stores import IMAGE, beside, replace_store, require_our_store
+from xee_tf.stores import IMAGE, beside, replace_store, require_our_store, storable
+from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
 
 __all__ = ["upload_image"]
@@ -40,7 +43,7 @@ def upload_image(
     crs: Any = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
-    if_exists: Literal["error", "overwrite"] = "error",
+    if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
@@ -65,11 +68,13 @@ def upload_image(
     bands : sequence of str, optional
         Which bands, in which order. Default: all, in the order of the first record.
     nodata : number, optional
-        The value that marks missing pixels; it is noted in the file. NaN is replaced by it.
+        The value that marks missing pixels; it is noted in the file. NaN is replaced by it. Default: NaN,
+        in bands of floats.
     dtype : dtype, optional
         Of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
-        dtype for all bands, takes the smallest that holds them all. Fractions are rounded where it is an
-        integer type; a value out of its range, or one that is rounded to `nodata`, is an error.
+        dtype for all bands, takes the smallest that holds them all, and float32 in place of float16.
+        Fractions are rounded where it is an integer type; a value out of its range, or one that is rounded
+        to `nodata`, is an error.
     crs : optional
         The CRS, in place of that of the mixer; anything that pyproj understands.
     kernel_size : int or (width, height), optional
@@ -114,6 +119,7 @@ def upload_image(
     ...     file.read(1)[::3, ::3].tolist(), file.crs.to_string(), file.descriptions
     ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
     """
+    nodata = None if nodata is None else _number(nodata)
     location = Location.of(destination, storage_options)
     write = _format_of(location)
     _require_free(location, if_exists, folder=write is _write_zarr)
@@ -126,10 +132,10 @@ def upload_image(
         bands=bands,
         storage_options=storage_options,
     )
-    check_crs(reader, None if isinstance(mixer, Mixer) else str(find_export(mixer, storage_options)))
+    check_crs(reader)
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
     if write is _write_zarr:
-        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None, None).coords]
+        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
     location.require_writable()
     with ProgressBar() if progress else nullcontext():
@@ -162,68 +168,29 @@ def _convert(
     """The lazy bands, in their final dtype."""
     dtypes = reader.dtypes
     if dtype is not None:
+        if dtype.kind not in "iuf":
+            raise OptionError(f"dtype must be an integer or float type; got {dtype}.")
         dtypes = dict.fromkeys(dtypes, dtype)
-    elif one:
-        dtypes = dict.fromkeys(dtypes, np.result_type(*dtypes.values()))
+    if one:
+        dtypes = dict.fromkeys(dtypes, common_dtype(dtypes.values()))
     for name, target in dtypes.items():
-        if target.kind not in "iuf":
-            raise OptionError(f"dtype must be an integer or float type; got {target}.")
-        if nodata is not None and held_as(nodata, target) is None:
+        if nodata is not None and not _is_held(nodata, target):
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
     arrays = dask_arrays(reader, False, {})
-    return {
-        name: array
-        if array.dtype == dtypes[name] and (nodata is None or array.dtype.kind != "f")
-        else array.map_blocks(
-            _Cast(name, dtypes[name], nodata),
-            dtype=dtypes[name],
-            meta=np.empty((0,) * array.ndim, dtypes[name]),
-        )
-        for name, array in arrays.items()
-    }
+    return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
 
 
-@dataclass(frozen=True)
-class _Cast:
-    """Changes a dtype without ever changing a value, but for the rounding of fractions."""
+def _number(nodata: Any) -> int | float:
+    """Nodata as a number of Python."""
+    if not is_number(nodata):
+        raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
+    return int(nodata) if isinstance(nodata, Integral) else float(nodata)
 
-    name: str
-    dtype: np.dtype[Any]
-    nodata: float | None
 
-    def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        missing = np.isnan(block) if block.dtype.kind == "f" else np.zeros(block.shape, bool)
-        if missing.any() and (self.nodata is not None or self.dtype.kind != "f"):
-            if self.nodata is None:
-                raise RecordError(f"Band {self.name!r} holds NaN, which {self.dtype} cannot: name a nodata=.")
-            block = np.where(missing, 0, block)
-        if self.dtype.kind == "f":
-            out = block.astype(self.dtype)
-            if block.dtype.kind in "iu" and (wrong := out.astype(block.dtype) != block).any():
-                raise self._refuse(block[wrong][0])
-        else:
-            whole = np.rint(block.astype(np.float64)) if block.dtype.kind == "f" else block
-            info = np.iinfo(self.dtype)
-            # Compared as floats, the largest int64 and uint64 would be rounded up: hence one beyond.
-            wrong = (whole < info.min) | (
-                whole >= float(info.max) + 1 if whole.dtype.kind == "f" else whole > info.max
-            )
-            if wrong.any():
-                raise self._refuse(whole[wrong][0])
-            out = whole.astype(self.dtype)
-        if self.nodata is not None and (wrong := (out == self.nodata) & (block != self.nodata)).any():
-            raise RecordError(
-                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} rounds to {self.nodata}, "
-                "the value that marks missing pixels. Choose another nodata= or dtype=."
-            )
-        if self.nodata is not None:
-            out[missing] = self.nodata
-        return out
-
-    def _refuse(self, value: Any) -> RecordError:
-        return RecordError(
-            f"Band {self.name!r} holds {value}, which {self.dtype} cannot: choose another dtype."
-        )
+def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype has a value, or one that differs by no more than the rounding of float32."""
+    held = held_as(nodata, dtype)
+    return held is not None and (math.isnan(held) or math.isclose(held, nodata, rel_tol=1e-7))
 
 
 # -- Files -------------------------------------------------------------------------------------------
@@ -241,16 +208,13 @@ def _write_zarr(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """Zarr with CF coordinates, chunked as the bands are."""
-    dataset = lazy_dataset(reader, "trim", None, {})
+    dataset = lazy_dataset(reader, "trim", {})
     for name, array in arrays.items():
         dataset[name].data = array
-    # Zarr's own specification has texts of any length, but none of a fixed one.
-    texts = [dim for dim, values in reader.coords.items() if values.dtype.kind == "U"]
-    dataset = dataset.assign_coords({dim: dataset[dim].astype(object) for dim in texts})
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    dataset.attrs[IMAGE] = 1  # the version of this layout
+    dataset = storable(dataset).assign_attrs({IMAGE: 1})  # the version of this layout
     target = beside(location, f".{uuid.uuid4().hex[:8]}.tmp")
     if not location.is_local and not location.exists():
         target = location  # nothing to keep, and objects are not renamed but copied

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
+from xee_tf.options import IfExists
 from xee_tf.reading.described import open_mixer
 from xee_tf.reading.find import Exported
 from xee_tf.records.example import FeatureTypes
@@ -102,11 +103,13 @@ class PredictionWriter:
         bands: Sequence[str] | None = None,
         compressed: bool | None = None,
         feature_types: FeatureTypes = "float",
-        if_exists: Literal["error", "overwrite"] = "error",
+        if_exists: IfExists = "error",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if str(path).endswith("/"):
-            raise DestinationError(f"{str(path)!r} is a folder: name a file, such as '{path}p.tfrecord.gz'.")
+            raise DestinationError(
+                f"{str(path)!r} is a folder: name a file, such as '{path}prediction.tfrecord.gz'."
+            )
         self.location = Location.of(path, storage_options)
         self.mixer = open_mixer(mixer, storage_options)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
