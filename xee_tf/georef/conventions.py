@@ -46,8 +46,8 @@ _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
 _CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
 # What data centres write into grid mappings beside or instead of CF's words, without case and underscores.
 _OTHER_CRS_ATTRS = frozenset(
-    ["epsg", "epsgcode", "spatialepsg"]
-    + ["proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt", "esripestring"]
+    {"epsg", "epsgcode", "spatialepsg", "proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt"}
+    | {"esripestring"}
 )
 _AFFINE_ATTRS = ("transform", "spatial:transform")
 
