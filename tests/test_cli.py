@@ -156,6 +156,19 @@ def test_an_export_for_each_date(cube, tmp_path, capsys):
     assert mixers == [f"date_{day}-mixer.json" for day in ("20200501", "20200601", "20210101")]
 
 
+def test_upload_with_another_crs_and_a_nodata_of_64_bits(scene, tmp_path):
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=8)
+    mixer = tmp_path / "scene-mixer.json"
+    files = [file.path for file in result.files]
+    mixer.write_text(mixer.read_text().replace("EPSG:32633", "LOCAL:1"))
+    path = tmp_path / "map.zarr"
+    words = ["upload", "image", *files, str(mixer), str(path), "--dtype", "int64", "--crs", "EPSG:32755"]
+    assert main([*words, "--nodata", "9007199254740993"]) == 0
+    found = xr.open_zarr(path, consolidated=False, mask_and_scale=False, decode_coords="all")
+    assert found.rio.crs.to_epsg() == 32755
+    assert {int(band.attrs["_FillValue"]) for band in found.data_vars.values()} == {9007199254740993}
+
+
 def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
     store, ds = cube
     patch = ["--patch-dimensions", "30", "20"]
@@ -318,6 +331,20 @@ def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, 
     else:
         with rasterio.open(path) as file:
             assert (set(file.read(1).ravel()), set(file.read(2).ravel())) == ({low}, {high})
+
+
+def test_half_floats_of_a_model_become_float32_in_a_geotiff(files, tmp_path):
+    import keras
+
+    pixels = keras.Input((None, None, len(files)))
+    halves = keras.layers.Lambda(lambda values: keras.ops.cast(values[..., :1], "float16"))(pixels)
+    keras.Model(pixels, halves).export(tmp_path / "model", verbose=False)
+    path = tmp_path / "o.tif"
+    words = ["--input-tile-size", "16", "--output-bands", "half=float16"]
+    assert main(["predict", str(tmp_path / "model"), *files, str(path), *words]) == 0
+    with rasterio.open(files[0]) as given, rasterio.open(path) as file:
+        assert file.dtypes == ("float32",)
+        np.testing.assert_array_equal(file.read(1), given.read(1))
 
 
 # -- Options of several values, and what messages do to paths ------------------------------------------------

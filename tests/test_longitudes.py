@@ -426,7 +426,9 @@ def test_flat_and_crossed_polygons_give_our_errors_or_a_result(tmp_path, ring, c
 
 
 def test_a_vertex_that_is_no_number_is_named(tmp_path):
-    polygons = shapely.from_wkt(["POLYGON ((0 0, 5 0, 5 5, 0 0))", "POLYGON ((10 10, NaN 10, 20 20, 10 10))"])
+    corners = np.array([[10.0, 10.0], [20.0, np.nan], [20.0, 20.0]])
+    with np.errstate(invalid="ignore"):
+        polygons = [shapely.box(0, 0, 5, 5), shapely.Polygon(corners)]
     with pytest.raises(OptionError, match=r"Row 1 has a coordinate that is no finite number"):
         sampled(tmp_path, image_of(globe(-180)), polygons)
 
@@ -507,6 +509,25 @@ def test_a_projection_across_180_and_back(name, chunk):
     geod = pyproj.Geod(ellps="WGS84")
     _, _, off = geod.inv(found.lon, found.lat, found.lon_2, found.lat_2)
     assert off.max() < 1.6 * metres
+
+
+@pytest.mark.parametrize("crs", ["SR-ORG:6974", "+proj=moll", "+proj=eqearth +lon_0=30", "+proj=robin"])
+@pytest.mark.parametrize(("left", "width"), [(0, 360), (-180, 360), (100, 160), (-260, 170)])
+@pytest.mark.parametrize("chunk", [None, 40])
+def test_images_through_the_edge_of_a_projection_keep_their_pixels(crs, left, width, chunk):
+    georef = GeoRef(LONLAT, Affine(2, 0, left, 0, -2, 60), Size(x=width // 2, y=60))
+    found = predicted(georef, (crs, 1e5), chunk)
+    known = np.isfinite(found.lon_2.values)
+    assert known[1:-1, 1:-1].mean() > 0.995
+    _, _, off = pyproj.Geod(ellps="WGS84").inv(found.lon, found.lat, found.lon_2, found.lat_2)
+    assert off[known].max() < 1.6 * 222_000
+
+
+@pytest.mark.parametrize("left", [0.5, 180, 195, 250, 300, -199])
+@pytest.mark.parametrize("code", [4326, 3857, 4258])
+def test_grads_to_other_units_and_back(left, code):
+    georef = GeoRef(pyproj.CRS(4807), Affine(0.05, 0, left, 0, -0.05, 50), Size(x=30, y=20))
+    assert np.isfinite(predicted(georef, (f"EPSG:{code}", 3000)).lon_2.values).all()
 
 
 def test_an_image_that_would_be_torn_apart_is_refused():

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ import xee_tf
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
 from xee_tf.reading.find import find_export
-from xee_tf.records.framing import footers_crc, frame
+from xee_tf.records.framing import footers, frame, run_crc
 from xee_tf.sidecars import ImageManifest, TableManifest, parse_manifest, read_manifest
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.storage import Location
@@ -397,6 +398,7 @@ def test_more_and_fewer_shards_are_refused(tmp_path):
     shutil.copy(last, extra)
     with pytest.raises(xee_tf.RecordError, match=r"another export|only the last shard may hold fewer"):
         xee_tf.open_image(result)
+    assert parse_manifest(ImageManifest("Example", ()).text()).bands == ()
     extra.unlink()
     last.unlink()
     with pytest.raises(xee_tf.MissingShardError, match="missing"):
@@ -759,13 +761,18 @@ def test_the_key_follows_inputs_and_options(tmp_path):
     assert len({key(scene()), *others}) == 4
 
 
-def test_texts_and_footers():
-    one, two = frame(b"one"), frame(b"three")
-    ends = np.cumsum([len(one), len(two)])
-    plain = np.frombuffer(one + two, np.uint8)
-    assert footers_crc(plain, ends) == footers_crc(memoryview(one + two), ends)
-    assert footers_crc(plain, ends) != footers_crc(np.frombuffer(two + one, np.uint8), np.cumsum([21, 19]))
-    manifest = ImageManifest("Example", ())
-    assert ImageManifest.parse(manifest.text()).bands == ()
-    with pytest.raises(xee_tf.ManifestError, match="of a table"):
-        ImageManifest.parse(TableManifest(()).text())
+def test_the_checksum_of_a_run():
+    data = [b"one", b"three", b"", b"four", b"fives"]
+    frames = [frame(each) for each in data]
+    plain = np.frombuffer(b"".join(frames), np.uint8)
+    ends = footers(plain, np.cumsum([len(each) for each in frames]))
+    assert run_crc(ends) == crc32c(b"".join(each[-4:] for each in frames))
+    assert run_crc(ends[2:], run_crc(ends[:2])) == run_crc(ends) != run_crc(ends[::-1].copy())
+    assert run_crc(ends[:0], 7) == 7
+
+
+def test_the_manifest_of_a_table_is_not_that_of_an_image(tmp_path):
+    result = scene().tfexport(tmp_path / "s", patch_dimensions=16)
+    result.manifest.write_bytes(TableManifest(()).text().encode())
+    with pytest.raises(xee_tf.ManifestError, match=r"s-image\.tfexport is the manifest of a table"):
+        xee_tf.open_image(result)

@@ -24,13 +24,13 @@ import xee_tf
 from tests.rasters import raster
 from xee_tf.blocks.assemble import PlaneRule
 from xee_tf.cli import main
-from xee_tf.cli.predict import _common_nodata
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.masks import band_nodata, held_as
 from xee_tf.model.resampling import from_projection
 from xee_tf.model.types import fill_outside, pixel_range, pixel_type
+from xee_tf.upload.casting import common_nodata
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 FLOATS = ("float16", "float32", "float64")
@@ -133,9 +133,11 @@ def test_every_entry_point_names_the_band(tmp_path):
         ("uint64", {"_FillValue": "18446744073709551615"}, {}, (2**64 - 1,)),
         ("uint64", {"_FillValue": 1.8446744073709552e19}, {}, (2**64 - 1,)),
         ("uint64", {"_FillValue": 10**400}, {}, ()),
-        ("float16", {"_FillValue": -99999}, {}, ()),
-        ("float32", {"_FillValue": 1e300}, {}, ()),
-        ("float32", {"_FillValue": 10**400}, {}, ()),
+        ("float16", {"_FillValue": -99999}, {}, (-np.inf,)),
+        ("float16", {"_FillValue": float(np.finfo("f4").min)}, {}, (-np.inf,)),
+        ("float32", {"_FillValue": 1e300}, {}, (np.inf,)),
+        ("float32", {"_FillValue": "-1.7976931348623157e+308"}, {}, (-np.inf,)),
+        ("float32", {"_FillValue": 10**400}, {}, (np.inf,)),
         ("float32", {"_FillValue": "-3.4028234663852886e+38"}, {}, (float(np.finfo("f4").min),)),
         ("float32", {"_FillValue": -9999.9}, {}, (float(np.float32(-9999.9)),)),
         ("float32", {"_FillValue": "-inf"}, {}, (-np.inf,)),
@@ -185,6 +187,52 @@ def test_values_of_several_bands():
         band_nodata(noted.isel(band=1, drop=True), "b")
 
 
+def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
+    values = np.arange(128, dtype="int16").reshape(2, 8, 8) % 50
+    whole = xr.DataArray(values, dims=("band", "y", "x"), coords=raster({"b": values[0]}).coords)
+    whole.rio.write_crs(32633).rio.write_nodata(7).rio.to_raster(tmp_path / "b.tif")
+    scene = rioxarray.open_rasterio(tmp_path / "b.tif").to_dataset("band").rename({1: "red", 2: "nir"})
+    assert not scene.red.attrs
+    scene["own"] = scene.red.assign_attrs(nodata=9)
+    scene["coded"] = scene.red.astype("float32")
+    scene["coded"].encoding = {"_FillValue": 7, "dtype": "int16"}
+    found = xee_tf.bands.image_dataset(scene)
+    masks = {name: band_nodata(found[name], name) for name in found}
+    assert masks == {"red": (7,), "nir": (7,), "own": (9,), "coded": ()}
+    assert "_FillValue" in scene.attrs  # the user's own object stays as it is
+    assert not scene.red.attrs
+    result = scene[["nir"]].tfexport(tmp_path / "e", patch_dimensions=8, default_value=-1)
+    np.testing.assert_array_equal(xee_tf.open_image(result).nir == -1, values[1] == 7)
+    predicted = classes("float32").predict_image(scene[["red"]]).load()
+    np.testing.assert_array_equal(predicted.c.isnull(), values[0] == 7)
+    assert "_FillValue" not in predicted.attrs
+    assert predicted.red.attrs["_FillValue"] == 7
+    scene[["red"]].tfexport.table(None, tmp_path / "t")
+    assert len(xee_tf.open_table(tmp_path / "t.tfrecord.gz")) == (values[0] != 7).sum()
+
+
+def test_attributes_of_a_dataset_for_each_band_and_of_no_number():
+    bands = {name: np.zeros((2, 2), "uint8") for name in "ab"}
+    scene = raster(bands).assign_attrs(nodatavals=(1, 5), no_data="see the manual", missing_value=None)
+    found = xee_tf.bands.image_dataset(scene)
+    assert [band_nodata(found[name], name) for name in "ab"] == [(1,), (5,)]
+    assert found.attrs == {"crs": "EPSG:32633", "no_data": "see the manual", "missing_value": None}
+    numbered = scene.rename(a=1, b=2)[[2]]
+    assert band_nodata(xee_tf.bands.image_dataset(numbered)[2], "2") == (5,)
+    with pytest.raises(OptionError, match=r"Band 'b' has attrs\['nodatavals'\].* unclear"):
+        scene[["b"]].tfexport.plan(patch_dimensions=2)
+
+
+def test_pixels_beyond_float32_stay_masked_where_nodata_is(tmp_path):
+    values = np.array([[1, 2, -1.797e308], [4, -1.797e308, 6]])
+    scene = raster({"b": values}).rio.write_crs(32633)
+    scene.b.rio.write_nodata(-1.797e308, inplace=True)
+    with np.errstate(over="ignore"):
+        scene["b"] = scene.b.astype("float32").assign_attrs(scene.b.attrs)
+    predicted = classes("float32").predict_image(scene, merge=False).load()
+    np.testing.assert_array_equal(predicted.c.isnull(), values < -1e300)
+
+
 def test_nodata_that_is_only_set():
     band = band_of("uint8")
     band.rio.set_nodata(3)
@@ -218,7 +266,7 @@ def test_any_values_mask_their_equals(dtype, noted, data):
             return whole and int(value) == (int(limits.max) if high else int(number))
         with np.errstate(over="ignore"):
             held = kind.type(float(number))
-        return bool(value == held) and not (np.isinf(held) and math.isfinite(number))
+        return bool(value == held)  # infinite where the type does not have it, as the pixels are
 
     expected = [value != value or any(masks(value, number) for number in noted) for value in values]
     np.testing.assert_array_equal(np.zeros(len(values), bool) if found is None else found, expected)
@@ -437,10 +485,11 @@ def test_fills_are_outside_declared_ranges(dtype, data):
     whole = (low, high) == (limits.min, limits.max)
     assert (not low <= fill <= high) or (whole and kind.itemsize == 8)
     assert (kind == np.dtype(dtype)) or whole
-    assert fill_outside(np.dtype(dtype), None) == (
-        np.dtype(dtype),
-        limits.max if dtype[0] == "u" else limits.min,
-    )
+    usual = limits.max if dtype[0] == "u" else limits.min
+    if limits.bits == 64:
+        usual = 2**53 - 1 if dtype[0] == "u" else 1 - 2**53
+        assert abs(fill) < 2**53 or (low <= 1 - 2**53 * (limits.min < 0) and high >= 2**53 - 1)
+    assert fill_outside(np.dtype(dtype), None) == (np.dtype(dtype), usual)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +531,7 @@ def test_every_value_of_a_declared_range_stays_valid(tmp_path, low, high, dtype,
 def test_a_valid_fill_is_refused_whether_or_not_its_block_is_masked(tmp_path, monkeypatch, dtype, masked):
     monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
     limits = np.iinfo(dtype)
-    fill = int(limits.max if dtype[0] == "u" else limits.min)
+    fill = max(int(limits.min), 1 - 2**53) if dtype[0] == "i" else min(int(limits.max), 2**53 - 1)
     values = np.ones((8, 8))
     values[0, 0] = np.nan if masked else 1
     values[6, 5] = fill  # of the last tile, alone
@@ -617,11 +666,61 @@ def test_masks_survive_reprojection(dtype):
         np.testing.assert_array_equal(found[name].values[~masked], values[~masked] > 50)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("nodata", [True, False])
+def test_large_integers_survive_reprojection(dtype, nodata):
+    """GDAL compares them with nodata as float32, and takes those of 64 bits as float64."""
+    limits = np.iinfo(dtype)
+    values = np.random.default_rng(0).integers(limits.max - 70, limits.max, (8, 8), dtype)
+    if dtype[0] == "i":
+        values[::2] = limits.min + np.arange(8)
+    scene = raster({"b": values}).rio.write_crs(32633)
+    if nodata:
+        scene["b"].attrs["_FillValue"] = limits.max
+    model = xee_tf.Model.from_function(
+        lambda tile: (tile[..., 0] % 1009).astype("int16"),
+        input_tile_size=4,
+        output_bands={"c": "int16"},
+        proj=("EPSG:32633", (30, 0, 700_000, 0, -30, 5_000_000)),
+        fix_input_proj=True,
+    )
+    if limits.bits == 64 and not nodata:
+        for image in (scene, scene.chunk()):
+            with pytest.raises(
+                PredictionError, match=r"'b' holds -?\d+, .*.attrs\['_FillValue'\] = -?9007199"
+            ):
+                model.predict_image(image, merge=False).load(scheduler="sync")
+        return
+    predicted = model.predict_image(scene, merge=False)
+    expected = (values.astype(object) % 1009).astype("int16")
+    np.testing.assert_array_equal(predicted.c.load(scheduler="sync"), expected)
+
+
+def test_bilinear_integers_leave_masked_pixels_out():
+    values = np.full((8, 8), 2**24 + 5, "int32")
+    values[::2] = 2**24 + 3
+    values[3, 4] = 2**24 + 2
+    scene = raster({"b": values}).rio.write_crs(32633)
+    scene["b"].attrs["_FillValue"] = 2**24 + 2
+    model = xee_tf.Model.from_function(
+        lambda tile: tile[..., 0] - 2**24,
+        input_tile_size=4,
+        output_bands={"c": "int16"},
+        proj=("EPSG:32633", (30, 0, 700_000, 0, -30, 5_000_000 - 15)),
+        fix_input_proj=True,
+    )
+    found = model.predict_image(scene, merge=False, resampling="bilinear", output_grid="model").c
+    found = found.load(scheduler="sync").values
+    assert set(np.unique(found[:, :3])) <= {3, 4, 5, -(2**15)}
+    assert 4 in found
+    assert 2 not in found
+
+
 # -- GeoTIFFs of several bands -------------------------------------------------------------------------
 
 
 def with_fill(kind, end):
-    fill = np.dtype(kind).type(getattr(np.iinfo(kind), end))
+    fill = np.dtype(kind).type(min(getattr(np.iinfo(kind), end), 2**53 - 1))
     return xr.DataArray(np.zeros((1, 1), kind), dims=("y", "x"), attrs={"_FillValue": fill}, name="c")
 
 
@@ -634,22 +733,41 @@ def with_fill(kind, end):
 @example([("uint16", "min"), ("int16", "max"), ("int8", "min")])
 @example([("uint64", "max"), ("uint8", "min")])
 def test_one_nodata_for_bands_of_several_types(bands):
-    made = [with_fill(*band) for band in bands]
-    dtype, nodata = _common_nodata(made)
+    made = {str(number): with_fill(*band) for number, band in enumerate(bands)}
+    dtypes = {name: band.dtype for name, band in made.items()}
+    dtype, nodata = common_nodata(dtypes, {name: band.attrs["_FillValue"] for name, band in made.items()}, "")
     assert nodata.dtype == dtype
-    for band in made:
+    for band in made.values():
         limits = np.iinfo(band.dtype)
         assert np.can_cast(band.dtype, dtype, "safe")
         assert nodata == band.attrs["_FillValue"] or not limits.min <= int(nodata) <= limits.max
 
 
 def test_one_nodata_where_there_is_none():
-    assert _common_nodata([xr.DataArray(np.zeros(1, "uint8")), xr.DataArray(np.zeros(1, "int8"))]) == (
-        "int16",
-        None,
-    )
-    with pytest.raises(OptionError, match=r"every value of uint64 can be valid .* --output-bands c=int32"):
-        _common_nodata([with_fill("uint64", "max"), with_fill("uint64", "min")])
+    bands = {"a": np.dtype("uint8"), "b": np.dtype("int8")}
+    assert common_nodata(bands, dict.fromkeys(bands), "") == ("int16", None)
+    wide = dict.fromkeys("ab", np.dtype("uint64"))
+    for fills in ({"a": 2**53 - 1, "b": 0}, {"a": 2**64 - 1, "b": 2**64 - 1}):
+        with pytest.raises(
+            OptionError, match=r"every value of both uint64 and float64 can be valid .*: widen"
+        ):
+            common_nodata(wide, fills, "widen")
+    assert common_nodata(wide, dict.fromkeys("ab", 2**53 - 1), "")[1] == 2**53 - 1
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_masks_of_64_bits_survive_geotiffs(tmp_path, dtype):
+    values = np.arange(64, dtype="float32").reshape(8, 8)
+    values[2, 5] = values[7, 0] = np.nan
+    scene = raster({"b": values}).rio.write_crs(32633)
+    predicted = classes(dtype).predict_image(scene, merge=False).c
+    predicted.rio.to_raster(tmp_path / "c.tif")
+    with rasterio.open(tmp_path / "c.tif") as file:
+        found = file.read(1, masked=True)
+        np.testing.assert_array_equal(np.ma.getmaskarray(found), np.isnan(values))
+    again = rioxarray.open_rasterio(tmp_path / "c.tif").squeeze("band", drop=True)
+    assert band_nodata(again, "c") == (int(predicted.attrs["_FillValue"]),)
+    assert again.dtype == dtype
 
 
 def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):

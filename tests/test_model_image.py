@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band, raster
 from tests.strategies import chunkings, sizes
-from xee_tf import Model, OptionError
+from xee_tf import Model, OptionError, PredictionError
 
 
 @pytest.fixture(autouse=True)
@@ -249,6 +249,45 @@ def test_masked_pixels_of_integer_outputs_are_marked():
     )
     with pytest.raises(xee_tf.PredictionError, match="255 for 'k' in 255 pixels that are not masked"):
         bad.predict_image(raster({"a": band}), merge=False).compute()
+
+
+@pytest.mark.parametrize("declared", ["int16", "uint64", "bool"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("small", [False, True])
+def test_nan_counts_only_in_pixels_that_count(declared, dtype, small):
+    """0 / 0 in the padding and in masked pixels is the library's own doing."""
+    values = np.random.default_rng(0).integers(1, 90, (30, 21)).astype(dtype)
+    scene = raster({"b": values})
+    masked = np.zeros(values.shape, bool)
+    if dtype == "float32":
+        masked[[3, 17, 29], [4, 16, 20]] = True  # not those that `small` looks at
+        scene["b"].values[masked] = np.nan
+
+    def ratio(tile):
+        pixels = tile[:, ::2, ::2, 0] if small else tile[..., 0]
+        with np.errstate(invalid="ignore"):
+            return (pixels - pixels * 0.5) / pixels * 100
+
+    model = Model.from_function(
+        ratio, input_tile_size=16, output_tile_size=8 if small else 16, output_bands={"p": declared}
+    )
+    found = model.predict_image(scene, merge=False, batch_size=1).p.load(scheduler="sync")
+    expected = np.full((15, 11) if small else values.shape, 1 if declared == "bool" else 50, found.dtype)
+    if dtype == "float32" and not small:
+        np.testing.assert_array_equal(found == found.attrs["_FillValue"], masked)
+        expected[masked] = found.attrs["_FillValue"]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_nan_in_a_pixel_that_counts_is_refused_with_its_tile():
+    values = np.ones((30, 30), "float32")
+    values[18, 2] = 0
+    model = Model.from_function(
+        lambda tile: np.where(tile[..., 0] > 0, 7, np.nan), input_tile_size=16, output_bands={"p": "int16"}
+    )
+    message = r"NaN for 'p', .* int16, in 1 pixels that are not masked.* row 1 and column 0"
+    with pytest.raises(PredictionError, match=message):
+        model.predict_image(raster({"b": values}), merge=False).p.load()
 
 
 def test_array_bands_go_with_their_dimensions(tmp_path):

@@ -17,13 +17,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tests.strategies import layouts, layouts_and_values, names
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.names import check_key
 from xee_tf.records import (
     FRAMING,
     MEMBER_HEADER,
     Feature,
     MemberIndex,
     RecordLayout,
-    check_name,
     compress_member,
     decode_example,
     decode_frames,
@@ -149,7 +149,7 @@ def test_unknown_feature_types_are_refused():
 @pytest.mark.parametrize(("name", "why"), [(3, "string"), ("", "empty"), ("\ud800", "UTF-8")])
 def test_names_that_cannot_be_keys_are_refused(name, why):
     with pytest.raises(OptionError, match=why):
-        check_name(name)
+        check_key(name)
 
 
 def test_layouts_refuse_twins_and_nothing():

@@ -156,7 +156,9 @@ def test_shapes_of_arrays_that_may_be_absent(tmp_path):
     found = open_table(path, shapes={"p": (2, 2)})["p"]
     assert found[0] is None
     assert found[1].tolist() == [[1.5, 2.5], [3.5, 4.5]]
-    with pytest.raises(OptionError, match=r"'r' has 1 or 2 values a row: no array of shape \(2,\)"):
+    with pytest.raises(
+        OptionError, match=r"'r' has 1 or 2 values per row, which are not an array of shape \(2,\)"
+    ):
         open_table(path, shapes={"r": (2,)}, chunks=2)
 
 
@@ -428,7 +430,7 @@ def test_array_bands_with_labels(tmp_path):
         np.testing.assert_array_equal(series[..., 0], [row["ndvi"] for row in rows])
         np.testing.assert_array_equal(series[..., 1], [np.stack([row["dem"]] * 3) for row in rows])
         np.testing.assert_array_equal(labels, [[0], [1], [2]])
-    with pytest.raises(RecordError, match=r"'ndvi' has 60 values a record.*not 4 values a pixel"):
+    with pytest.raises(RecordError, match=r"'ndvi' has 60 values per record.*not 4 values per pixel"):
         tf_dataset(path, inputs=["ndvi", "dem"], tensor_depths={"ndvi": 4}, **options)
 
 
@@ -453,9 +455,9 @@ def test_a_number_among_patches_is_that_of_every_pixel(tmp_path):
     [
         ({"inputs": ["B2", "system:index"]}, OptionError, "'system:index' holds strings"),
         ({"inputs": "B2", "targets": "system:index"}, OptionError, "'system:index' holds strings"),
-        ({"inputs": ["B2", "cover"]}, OptionError, "'cover' holds 3 values a record.*zip"),
+        ({"inputs": ["B2", "cover"]}, OptionError, "'cover' holds 3 values per record.*zip"),
         ({"inputs": "B2", "kernel_size": 5}, RecordError, r"kernel_size=\(5, 5\) have 64"),
-        ({"inputs": "label"}, RecordError, "'label' has 1 values a record.*leave them out"),
+        ({"inputs": "label"}, RecordError, "'label' has 1 values per record.*leave them out"),
         ({"inputs": "B2", "patch_dimensions": 5}, RecordError, "'B2' has 16 values .*5 x 5 pixels have 25"),
         ({"inputs": "B9"}, OptionError, "no band 'B9'; there are 'B2'"),
         ({"inputs": "B2", "patch_dimensions": 0}, OptionError, "patch_dimensions must be at least 1"),

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, OptionError
+from xee_tf.reading.find import find_export, find_table, folder_exports
+from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
 from xee_tf.stores import IMAGE, PREDICTION, replace_store, require_our_store
 
@@ -154,7 +156,7 @@ def test_a_prefix_that_is_none_is_refused_with_the_one_that_was_meant(prefix, me
 @given(st.from_regex(r"[a-z0-9_.-]{1,12}[a-z0-9_]", fullmatch=True))
 def test_other_names_are_prefixes(name):
     if not name.endswith((".json", ".tif", ".tiff", ".tfrecord", ".tfrecords", ".tfexport")):
-        assert Location.of_prefix(f"/data/{name}").url == f"/data/{name}"
+        assert export_prefix(f"/data/{name}").url == f"/data/{name}"
 
 
 def test_prefixes_of_tables(tmp_path):
@@ -339,6 +341,30 @@ def test_what_another_process_wrote_is_seen(server):
     assert ours.siblings() == []
 
 
+def test_folders_and_patterns_are_looked_up_anew(server):
+    ours, other = Location.of("s3://bucket/late/run", server), another(server)
+    other.pipe("bucket/late/other", b"x")
+    other.pipe("bucket/more/a-00000.tfrecord", b"x")
+    for folder in ("late", "more"):  # our process remembers both listings
+        ours.fs.ls(f"bucket/{folder}")
+    for name in ("a-00001.tfrecord", "b-00000.tfrecord"):
+        other.pipe(f"bucket/more/{name}", b"x")
+    found = Location.of("s3://bucket/more/a-*.tfrecord", server).matching()
+    assert [file.url for file in found] == [
+        f"s3://bucket/more/a-0000{number}.tfrecord" for number in range(2)
+    ]
+    assert found[0].storage_options == server
+
+    for name in ("sites.tfrecord.gz", "sites-table.tfexport", "scene-mixer.json"):
+        other.pipe(f"bucket/late/run/{name}", b"")
+    assert [each.name for each in folder_exports(ours)] == ["scene-mixer.json", "sites.tfrecord.gz"]
+    for find, name in ((find_export, "scene-mixer.json"), (find_table, "sites.tfrecord.gz")):
+        ours.fs.ls("bucket/late/run")
+        assert find(ours).url == f"s3://bucket/late/run/{name}"
+    other.rm("bucket/late/run", recursive=True)
+    assert folder_exports(ours) == []
+
+
 def test_stores_in_a_bucket_are_continued_and_replaced(server):
     import xarray as xr
 
@@ -415,3 +441,15 @@ def test_files_are_put_by_the_storage_and_refused_in_its_words(server, tmp_path,
     (tmp_path / "file").touch()
     with pytest.raises(DestinationError, match=r"Cannot write .*file/map\.tif"):
         Location.of(tmp_path / "file" / "map.tif").put_file(tmp_path / "again.tif")
+
+
+def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
+    result = image().tfexport(tmp_path / "s", **PATCHES)
+    renamed = tmp_path / "georeference.json"
+    os.rename(result.mixer.path, renamed)
+    for read in (xee_tf.open_image, lambda path: xee_tf.tf_dataset(path, inputs=["B4"])):
+        with pytest.raises(OptionError, match="cannot be found by its name"):
+            read(renamed)
+    shards = [file.path for file in result.files]
+    dataset = xee_tf.tf_dataset(renamed, inputs=["B4"], records=shards)
+    assert len(list(dataset.unbatch())) == 4

@@ -504,16 +504,16 @@ def test_reading_is_refused_clearly(tmp_path):
     path = export_table(table(5), tmp_path / "t").path
     with pytest.raises(OptionError, match=r"no columns \['B9'\]; the table has \['B2'"):
         open_table(path, ["B9"])
-    with pytest.raises(OptionError, match=r"6 values a row: no array of shape \(2, 2\)"):
+    with pytest.raises(OptionError, match=r"6 values per row, which are not an array of shape \(2, 2\)"):
         open_table(path, shapes={"patch": (2, 2)})
-    with pytest.raises(OptionError, match="'name', which is no column of numbers"):
+    with pytest.raises(OptionError, match="'name', which is not a column of numbers"):
         open_table(path, shapes={"name": (2, 2)})
     with pytest.raises(OptionError, match="chunks"):
         open_table(path, chunks=0)
     with pytest.raises(MissingShardError, match=r"nowhere or .*nowhere.tfrecord.gz"):
         open_table(tmp_path / "nowhere")
     write_plainly(tmp_path / "latin.tfrecord.gz", [{"n": b"abc"}, {"n": b"\xe9t\xe9"}])
-    with pytest.raises(RecordError, match=r"latin.tfrecord.gz: record 1: feature 'n' .*no utf-8"):
+    with pytest.raises(RecordError, match=r"latin.tfrecord.gz: record 1: feature 'n' .*not utf-8"):
         open_table(tmp_path / "latin")
     assert open_table(tmp_path / "latin", encoding="latin-1")["n"].tolist() == ["abc", "été"]
     write_plainly(tmp_path / "empty.tfrecord.gz", [])

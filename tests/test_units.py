@@ -122,6 +122,64 @@ def test_whole_numbers_of_metres_stay_whole():
     assert read_georef(image).affine == Affine(12_500, 0, -3_850_000, 0, -12_500, -3_850_000)
 
 
+@pytest.mark.parametrize("units", [None, "", "1", "none"])
+def test_scan_angles_without_units_are_radians(units):
+    image = raster(GEOS, units, step=2004.0, origin=-150_000.0, factor=1 / 35785831.0)
+    for part, column in ((image, 0), (image.isel(x=slice(2, None)), 2)):
+        found = read_georef(part).affine
+        expected = (2004, 0, -150_000 + column * 2004, 0, -2004, -150_000)
+        assert np.allclose(tuple(found)[:6], expected, rtol=2e-6)
+    written = write_georef(image, read_georef(image))
+    assert abs(float(written.x[0])) > 1000
+    in_metres = raster(GEOS, units, step=2004.0, origin=-150_000.0)
+    assert read_georef(in_metres).affine == Affine(2004, 0, -150_000, 0, -2004, -150_000)
+    small = raster("EPSG:3857", units, step=0.01, origin=0.0)
+    assert read_georef(small).affine.a == 0.01
+
+
+@pytest.mark.parametrize("units", ["1.2.3 m", "1.5.2e3 km", "e5 m", "1e m"])
+def test_units_with_a_factor_that_is_no_number(units):
+    with pytest.raises(GeoreferenceError, match="not a known unit"):
+        read_georef(raster("EPSG:32633", units))
+
+
+@pytest.mark.parametrize(
+    ("attrs", "code"),
+    [
+        ({"epsg_code": "EPSG:32633"}, 32633),
+        ({"epsg_code": "epsg:3031", "name": "x"}, 3031),
+        ({"spatial_epsg": 3413}, 3413),
+        ({"spatial_epsg": np.int32(3413)}, 3413),
+        ({"EPSG": "32607"}, 32607),
+        ({"proj4": "+proj=utm +zone=33 +datum=WGS84"}, 32633),
+        ({"proj4text": "+init=epsg:3413"}, 3413),
+        ({"grid_mapping_name": "no such", "proj4_string": "EPSG:3031"}, 3031),
+        ({"esri_pe_string": pyproj.CRS(32633).to_wkt("WKT1_ESRI")}, 32633),
+    ],
+)
+def test_grid_mappings_of_data_centres(attrs, code):
+    image = raster(4326, None).drop_vars("spatial_ref").assign_coords(polar=((), 0, attrs))
+    image.b.attrs["grid_mapping"] = "polar"
+    image.b.encoding.clear()
+    assert same_crs(read_georef(image).crs, pyproj.CRS(code))
+
+
+def test_a_grid_mapping_that_names_no_crs_is_named():
+    image = raster(4326, None).drop_vars("spatial_ref").assign_coords(polar=((), 0, {"srs_of_ours": "32633"}))
+    image.b.attrs["grid_mapping"] = "polar"
+    image.b.encoding.clear()
+    with pytest.raises(GeoreferenceError, match=r"grid mapping 'polar' holds \['srs_of_ours'\]"):
+        read_georef(image)
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), np.array([]), np.nan, object()])
+def test_attributes_that_name_no_crs(value):
+    image = raster(4326, None).drop_vars("spatial_ref")
+    image.attrs["crs"] = value
+    with pytest.raises(GeoreferenceError):
+        read_georef(image)
+
+
 def test_a_geostationary_file_as_goes_has_it():
     mapping = {
         "grid_mapping_name": "geostationary",

@@ -259,7 +259,9 @@ def check_cog(path, bands, mixer, *, dtype, nodata=None):
         assert file.dtypes == (dtype,) * len(bands)
         assert file.crs == rasterio.CRS.from_user_input(mixer.crs)
         assert file.transform == mixer.affine
-        assert file.nodata == nodata or (np.isnan(nodata) and np.isnan(file.nodata))
+        if nodata is None and dtype.startswith("float"):
+            nodata = np.nan
+        np.testing.assert_equal(file.nodata, nodata)
         assert not {c.name for c in file.colorinterp} & {"red", "green", "blue", "alpha"}
         for i, band in enumerate(bands.values()):
             np.testing.assert_array_equal(file.read(i + 1), band)
@@ -409,6 +411,43 @@ def test_values_that_a_dtype_cannot_hold(tmp_path, name, value, options, why):
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
+def test_half_floats_keep_their_range_and_geotiffs_have_none(tmp_path):
+    mixer = a_mixer((3, 1), 1, 1)
+    write_all(tmp_path / "p", mixer, [np.array([[[1.5, 65504, np.nan]]])])
+    zarr = upload_image(tmp_path / "p", mixer, tmp_path / "map.zarr", dtype="float16", nodata=-999)
+    found = xr.open_zarr(zarr.path, consolidated=False, mask_and_scale=False).prediction
+    assert (found.dtype, found.values.tolist()) == ("float16", [[1.5, 65504, -999]])
+    tif = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", dtype="float16")
+    with rasterio.open(tif.path) as file:
+        assert file.dtypes == ("float32",)
+        assert file.read(1, masked=True).tolist() == [[1.5, 65504, None]]
+    write_all(tmp_path / "q", mixer, [np.array([[[1.5, 65520, np.inf]]])])
+    with pytest.raises(RecordError, match=r"holds 65520\.0, which float16 cannot"):
+        upload_image(tmp_path / "q", mixer, tmp_path / "q.zarr", dtype="float16")
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_floats_note_nan(tmp_path, kind):
+    mixer = a_mixer((3, 1), 1, 1)
+    write_all(tmp_path / "p", mixer, [np.array([[[1, np.nan, 3]]])])
+    result = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", dtype=kind)
+    with rasterio.open(result.path) as file:
+        assert np.isnan(file.nodata)
+        assert file.read(1, masked=True).mask.tolist() == [[False, True, False]]
+
+
+def test_nodata_of_64_bits(tmp_path):
+    mixer = a_mixer((3, 1), 1, 1)
+    write_all(tmp_path / "p", mixer, [np.array([[[1, np.nan, 3]]])])
+    for nodata in (2**53 - 1, 1 - 2**53):
+        result = upload_image(tmp_path / "p", mixer, tmp_path / f"{nodata}.tif", dtype="int64", nodata=nodata)
+        with rasterio.open(result.path) as file:
+            assert file.read(1, masked=True).tolist() == [[1, None, 3]]
+    result = upload_image(tmp_path / "p", mixer, tmp_path / "m.zarr", dtype="int64", nodata=-(2**63))
+    found = xr.open_zarr(result.path, consolidated=False, mask_and_scale=False).prediction
+    assert found.values.tolist() == [[1, -(2**63), 3]]
+
+
 def test_values_that_a_dtype_can_hold_after_all(tmp_path):
     mixer = a_mixer((3, 1), 2, 1)
     write_all(tmp_path / "p", mixer, [np.array([[[0.4, 254.6, np.nan]], [[-0.4, 1.5, 2.5]]])])
@@ -437,6 +476,14 @@ def test_integers_that_floats_cannot_hold(tmp_path):
         ("map.tif", {"dtype": "uint8", "nodata": 0.5}, "nodata=0.5 is no value of uint8"),
         ("map.tif", {"dtype": "int16", "nodata": np.nan}, "nodata=nan is no value of int16"),
         ("map.zarr", {"nodata": 1e300}, r"nodata=1e\+300 is no value of float32"),
+        ("map.zarr", {"nodata": -9999, "dtype": "float16"}, "nodata=-9999 is no value of float16"),
+        ("map.tif", {"nodata": "0"}, "nodata must be a number, such as -9999; got '0'"),
+        ("map.zarr", {"nodata": [0]}, r"nodata must be a number, such as -9999; got \[0\]"),
+        ("map.tif", {"nodata": True, "dtype": "uint8"}, "nodata must be a number"),
+        ("map.tif", {"nodata": np.False_}, "nodata must be a number"),
+        ("map.tif", {"nodata": -(2**63), "dtype": "int64"}, "note nodata=-9223372036854775808, .*zarr"),
+        ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot note nodata=9007199254740992"),
+        ("map.tif", {"dtype": "bool"}, "dtype must be an integer or float type; got bool"),
         ("map.tif", {"if_exists": "append"}, "'error' or 'overwrite'; got 'append'"),
         ("map.tif", {"bands": ["x"]}, "no band 'x'; there are 'prediction'"),
     ],

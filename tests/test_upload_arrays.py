@@ -196,7 +196,7 @@ def test_later_predictions_are_counted_like_the_first(tmp_path):
         writer.write({"a": np.zeros((10, 2))})
         with pytest.raises(OptionError, match="were pixels before, now patches"):
             writer.write({"a": np.zeros((2, 4, 6, 2))})
-        with pytest.raises(OptionError, match="'a' had 2 values a pixel before, now 1"):
+        with pytest.raises(OptionError, match="'a' had 2 values per pixel before, now 1"):
             writer.write({"a": np.zeros(10)})
         with pytest.raises(RecordError, match="in order: pixel 10 comes next, got 0"):
             writer.write({"a": np.zeros((10, 2))}, first=0)
@@ -212,7 +212,7 @@ def test_later_predictions_are_counted_like_the_first(tmp_path):
         writer.write({"a": np.zeros((2, 4, 6, 2))})
         with pytest.raises(OptionError, match="were patches before, now pixels"):
             writer.write({"a": np.zeros((10, 2))})
-        with pytest.raises(OptionError, match="'a' had 2 values a pixel before, now 3"):
+        with pytest.raises(OptionError, match="'a' had 2 values per pixel before, now 3"):
             writer.write({"a": np.zeros((2, 4, 6, 3))})
         writer.abort()
     with (
@@ -452,7 +452,7 @@ def test_a_record_of_another_shape_is_named(tmp_path, name, kind):
     [
         (47, "announces 4 patches of 12 pixels, a record each; .*/p holds 47\\."),
         (49, "announces 4 patches of 12 pixels, a record each; .*/p holds 49\\."),
-        (4, "'a' has 1 values a record, which patches of 4 x 3 pixels have with no kernel"),
+        (4, "'a' has 1 values per record, which patches of 4 x 3 pixels have with no kernel"),
     ],
 )
 def test_pixels_must_be_as_many_as_announced(tmp_path, held, why):
@@ -468,7 +468,7 @@ def test_pixels_must_be_as_many_as_announced(tmp_path, held, why):
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number above 0; got 0"),
-        ({"a": 5}, "no 5 steps of patches of 6 x 4 pixels"),
+        ({"a": 5}, "not 5 steps of patches of 6 x 4 pixels"),
     ],
 )
 def test_depths_that_cannot_be(tmp_path, depths, why):

@@ -16,7 +16,10 @@ import xee_tf
 from tests.foreign import write_export
 from tests.rasters import random_band, raster
 from xee_tf.cli import main
+from xee_tf.errors import RecordError
 from xee_tf.reading import verify as module
+from xee_tf.reading.inflate import inflate_stream
+from xee_tf.records.framing import frame
 
 OPTIONS = {"patch_dimensions": 8, "kernel_size": (3, 1), "max_file_size": 6000}
 
@@ -191,3 +194,33 @@ def test_the_command_prints_and_exits(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "s-00001.tfrecord.gz does not exist" in captured.out
     assert "s-00001.tfrecord.gz does not exist" in captured.err
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("step", [5, 1000])
+def test_a_stream_inflates_alike_however_it_comes(size, step):
+    parts = [b"a" * 1234, b"", bytes(range(256)) * 3]
+    data = b"".join(gzip.compress(part) for part in parts)
+
+    def pieces(data):
+        return (data[begin : begin + size] for begin in range(0, len(data), size))
+
+    for padding in (b"", bytes(512)):
+        found = list(inflate_stream(pieces(data + padding), "s", step))
+        assert b"".join(found) == b"".join(parts)
+        assert {len(piece) for piece in found[:-1]} <= {step}
+    assert list(inflate_stream(pieces(b""), "s", step)) == []
+    with pytest.raises(RecordError, match=r"^s is truncated"):
+        list(inflate_stream(pieces(data[:-3]), "s", step))
+    with pytest.raises(RecordError, match=r"^s is corrupt"):
+        list(inflate_stream(pieces(data[:40] + bytes(9) + data[49:]), "s", step))
+
+
+def test_records_in_front_of_a_corrupt_one_are_counted(tmp_path):
+    records = [bytes([number]) * 20 for number in range(9)]
+    data = bytearray(b"".join(map(frame, records)))
+    data[5 * 36 + 15] ^= 1
+    (tmp_path / "t.tfrecord").write_bytes(data)
+    found = xee_tf.verify(tmp_path / "t.tfrecord")
+    assert found.records == 5
+    assert "record 5 is corrupt" in found.problems[0]

@@ -19,7 +19,7 @@ from xee_tf.georef.conventions import (
     raster_variables,
     spatial_dims,
 )
-from xee_tf.georef.masks import nodata_of_band, with_set_nodata
+from xee_tf.georef.masks import nodata_of_band, with_own_nodata, with_set_nodata
 
 __all__ = ["add_bands", "image_dataset", "plane_array", "require_steps"]
 
@@ -101,7 +101,8 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     Parameters
     ----------
     image : Dataset or DataArray
-        A Dataset without a ``band`` dimension is returned as it is.
+        One without a ``band`` dimension is returned as it is, but nodata in its attributes goes to its
+        bands.
     split : bool
         False: ``band`` is a dimension like any other.
 
@@ -126,6 +127,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     if isinstance(image, xr.Dataset):
         if not image.data_vars:
             raise OptionError("The image has no bands: it is a Dataset without variables.")
+        image = with_own_nodata(image)
         if not split or not any(_BAND in variable.dims for variable in image.data_vars.values()):
             return image
         x_dim, y_dim = spatial_dims(image)

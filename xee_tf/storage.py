@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,12 +23,6 @@ PathLike = str | os.PathLike[str]
 
 # Stores whose first name is a bucket or container, which only its owner creates.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
-
-# What follows a prefix in the names of an export's files, and names of rasters given by mistake.
-_NO_PREFIX = re.compile(
-    r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
-    re.IGNORECASE,
-)
 
 _WHOLE_FILE = 64 << 20  # bytes of a file that is read whole where a server does not send parts of it
 
@@ -85,54 +78,6 @@ class Location:
         if separator and scheme not in ("file", "local"):
             return cls(text.rstrip("/") if rest.strip("/") else text, options)
         return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
-
-    @classmethod
-    def of_prefix(
-        cls,
-        path: PathLike | Location,
-        storage_options: Mapping[str, Any] | None = None,
-        *,
-        suffix: str = "",
-        example: str = "scene",
-    ) -> Location:
-        """From the first part of file names, such as ``out/scene`` of ``out/scene-00000.tfrecord.gz``.
-
-        Parameters
-        ----------
-        path : str or path-like
-        storage_options : mapping, optional
-        suffix : str
-            An ending that is also allowed.
-        example : str
-            A name for error messages.
-
-        Raises
-        ------
-        DestinationError
-            If the path names a folder, or ends like one of the files themselves; the message has the name
-            that was probably meant.
-
-        Examples
-        --------
-        >>> Location.of_prefix("out/scene.tfrecord.gz")
-        Traceback (most recent call last):
-        ...
-        xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: file names are made by \
-adding an ending to it. Use 'out/scene'.
-        """
-        text = path.url if isinstance(path, Location) else str(path)
-        folder, slash, name = text.replace(os.sep, "/").rpartition("/")
-        meant = name
-        if name in ("", ".", "..", "~") and text:
-            folder, slash, meant = text.rstrip("/"), "/", ""
-        elif not (suffix and name.endswith(suffix) and name != suffix):
-            meant = _NO_PREFIX.sub("", name)
-        if text and (not meant or meant != name):
-            raise DestinationError(
-                f"{text!r} is not a prefix: file names are made by adding an ending to it. "
-                f"Use {folder + slash + (meant or example)!r}."
-            )
-        return cls.of(path, storage_options)
 
     @cached_property
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -235,6 +180,18 @@ adding an ending to it. Use 'out/scene'.
             Location(self.url[: len(self.url) - len(self.name)] + name, self.storage_options)
             for name, is_folder in folder.entries().items()
             if not is_folder and name.startswith(self.name)
+        ]
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it may stand for several files, as ``out/scene-*.tfrecord.gz`` does."""
+        return any(sign in self.url for sign in "*?[")
+
+    def matching(self) -> list[Location]:
+        """The files that this pattern stands for, sorted by name."""
+        fs = self._fresh
+        return [
+            Location(fs.unstrip_protocol(path), self.storage_options) for path in sorted(fs.glob(self.path))
         ]
 
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:

@@ -9,10 +9,11 @@ from xee_tf.cli.parser import Parser
 from xee_tf.display.text import image_text, record_text
 from xee_tf.errors import RecordError
 from xee_tf.reading.content import read_order
-from xee_tf.reading.find import find_source, is_export
+from xee_tf.reading.find import find_source
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import first_record, open_shards
 from xee_tf.reading.verify import verify
+from xee_tf.sidecars.names import is_image
 
 __all__ = ["add_inspect"]
 
@@ -38,7 +39,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
         report.raise_for_problems()
         return
     location = find_source(arguments.path)
-    if is_export(location) or location.name.endswith(".json"):
+    if is_image(location):
         depths = dict(arguments.tensor_depths) or None
         print(image_text(open_reader(location, kernel_size=arguments.kernel_size, tensor_depths=depths)))
         return

@@ -33,12 +33,21 @@ def _add_upload_image(parser: Parser) -> None:
     parser.add_argument(
         "--bands", nargs="+", action="extend", metavar="BAND", help="B4 B3, or B4,B3; default: all"
     )
-    parser.add_argument("--nodata", type=float, metavar="VALUE", help="marks missing pixels")
+    parser.add_argument("--nodata", type=_number, metavar="VALUE", help="marks missing pixels")
     parser.add_argument("--dtype", help="of the raster, such as uint8. Default: that of the records")
+    parser.add_argument("--crs", help="in place of that of the mixer, such as EPSG:32633")
     size(parser, "--kernel-size", None, "if it cannot be told from the records")
     depths(parser, "of array bands, if they cannot be told from the records")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.set_defaults(run=_upload_image, command="upload image")
+
+
+def _number(text: str) -> int | float:
+    """An integer as it is: a float does not hold all of 64 bits."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _upload_image(arguments: argparse.Namespace) -> None:
@@ -49,6 +58,7 @@ def _upload_image(arguments: argparse.Namespace) -> None:
         bands=names(arguments.bands),
         nodata=arguments.nodata,
         dtype=arguments.dtype,
+        crs=arguments.crs,
         kernel_size=arguments.kernel_size,
         tensor_depths=dict(arguments.tensor_depths) or None,
         progress=sys.stderr.isatty(),

@@ -20,7 +20,8 @@ from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
 from xee_tf.georef.conventions import is_grid_mapping
 from xee_tf.georef.masks import band_nodata
-from xee_tf.records.example import FeatureTypes, Kind, check_name, kind_of
+from xee_tf.names import check_key
+from xee_tf.records.example import FeatureTypes, Kind, kind_of
 from xee_tf.sidecars import BandDimensions, distinct_dims
 
 __all__ = ["Bands", "read_bands"]
@@ -90,7 +91,7 @@ def read_bands(
             raise OptionError(f"mask={mask!r} is not a variable of the image; it has {list(dataset)}.")
         dataset, mask = dataset.drop_vars(mask), dataset[mask]
     variables = {
-        check_name(name): variable
+        check_key(name): variable
         for name, variable in dataset.data_vars.items()
         if variable.ndim or not is_grid_mapping(variable)
     }
@@ -170,7 +171,7 @@ def _depths(
     if lacking:
         raise OptionError(
             f"tensor_depths has no depth for the array band {lacking[0]!r}, which has {own[lacking[0]]} "
-            "values a pixel. Add it, or leave tensor_depths out to write every band as it is."
+            "values per pixel. Add it, or leave tensor_depths out to write every band as it is."
         )
     depths = {}
     for name, depth in given.items():

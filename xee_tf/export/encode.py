@@ -12,14 +12,13 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
-from crc32c import crc32c
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.export.patches import PatchRecords
 from xee_tf.geometry import PatchGrid
-from xee_tf.records.framing import FOOTER, footers
+from xee_tf.records.framing import footers, run_crc
 from xee_tf.records.members import compress_member
 from xee_tf.storage import Location
 
@@ -39,7 +38,7 @@ class Run:
     sizes : tuple of int
         Bytes of each gzip member; uncompressed, of the whole run.
     crcs : tuple of int
-        For each item of `records` the CRC-32C over the footers of its records; see `footers_crc`.
+        For each item of `records` the CRC-32C over the footers of its records; see `run_crc`.
     patches, masked : tuple
         Numbers of the patches that were kept and their proportions of masked pixels; empty unless
         masked pixels were counted.
@@ -144,7 +143,7 @@ class BlockEncoder:
             encoded = self.record.encode(cut(bands), None if masks is None else cut(masks), keep)
             per_patch = self.record.per_patch
             offsets = encoded.offsets[::per_patch]
-            ends = memoryview(footers(encoded.buffer, encoded.offsets[1:]).tobytes())
+            ends = footers(encoded.buffer, encoded.offsets[1:])
             kept = np.ones(len(columns), bool) if keep is None else keep
             before = np.concatenate([[0], np.cumsum(kept)])
             for begin, end in self._shard_spans(first, first + len(columns)):
@@ -161,9 +160,7 @@ class BlockEncoder:
                     first=begin,
                     records=tuple((b - a) * per_patch for a, b in spans),
                     sizes=tuple(len(member) for member in members),
-                    crcs=tuple(
-                        crc32c(ends[a * per_patch * FOOTER : b * per_patch * FOOTER]) for a, b in spans
-                    ),
+                    crcs=tuple(run_crc(ends[a * per_patch : b * per_patch]) for a, b in spans),
                     patches=() if share is None else tuple((numbers + begin).tolist()),
                     masked=() if share is None else tuple(share[numbers + begin - first].tolist()),
                 )

@@ -29,6 +29,7 @@ from xee_tf.names import RASTER_NAMES, check_variables, file_labels
 from xee_tf.options import IfExists, show_signature, spelled
 from xee_tf.records.example import FeatureTypes
 from xee_tf.sidecars import distinct_dims
+from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Image", "export_image", "plan_export"]
@@ -174,7 +175,7 @@ def export_image(
     options = dict(locals())  # in our names: `spelled` has read format_options and earth_engine
     for name in ("image", "path", "progress", "compute", "format_options", "earth_engine"):
         del options[name]
-    jobs = _jobs(image, Location.of_prefix(path, storage_options), **options)
+    jobs = _jobs(image, export_prefix(path, storage_options), **options)
     for message in jobs[0].plan.warnings:
         warn(message)
     for job in jobs:
@@ -218,7 +219,7 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> E
     """
     for name in ("progress", "compute"):
         options.pop(name, None)
-    location = None if path is None else Location.of_prefix(path, options.get("storage_options"))
+    location = None if path is None else export_prefix(path, options.get("storage_options"))
     jobs = _jobs(image, location or Location(""), **options)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from xee_tf.geometry import PatchGrid
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, PATCH_INDEX, image_files, shard_name
 from xee_tf.storage import Location
 
 __all__ = ["ExportNames", "ExportResult", "ShardInfo"]
@@ -102,27 +102,26 @@ class ExportNames:
 
     def shard(self, number: int) -> Location:
         """Shard `number`."""
-        return self.prefix.with_suffix(f"-{number:05d}.tfrecord{'.gz' if self.compressed else ''}")
+        return self._file(shard_name(number, self.compressed))
 
     @property
     def mixer(self) -> Location:
         """The sidecar."""
-        return self.prefix.with_suffix("-mixer.json")
+        return self._file(MIXER)
 
     @property
     def index(self) -> Location:
         """The patch index (our addition)."""
-        return self.prefix.with_suffix("-index.parquet")
+        return self._file(PATCH_INDEX)
 
     @property
     def manifest(self) -> Location:
         """What the mixer does not hold (our addition)."""
-        return self.prefix.with_suffix("-image.tfexport")
+        return self._file(IMAGE_MANIFEST)
+
+    def _file(self, name: str) -> Location:
+        return self.prefix.with_suffix(f"-{name}")
 
     def existing(self) -> list[Location]:
-        """Files of an earlier export under the same prefix; version 0.1.0 wrote ``-dimensions.json``."""
-        pattern = re.compile(
-            re.escape(self.prefix.name)
-            + r"-(\d{5,}\.tfrecord(\.gz)?|mixer\.json|index\.parquet|image\.tfexport|dimensions\.json)"
-        )
-        return [file for file in self.prefix.siblings() if pattern.fullmatch(file.name)]
+        """Files of an earlier export under the same prefix."""
+        return image_files(self.prefix)

@@ -7,13 +7,14 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import pyproj
 import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are ours
 import xarray as xr
 from affine import Affine
 from rioxarray.exceptions import MissingSpatialDimensionError
 
-from xee_tf.errors import GeoreferenceError, GridMismatchError
+from xee_tf.errors import GeoreferenceError, GridMismatchError, shorten
 from xee_tf.geometry import Size
 from xee_tf.georef.coordinates import TOLERANCE, affine_of_centres, fit_axis, gap
 from xee_tf.georef.crs import MEND_CRS, describe_crs, read_crs, same_crs
@@ -43,6 +44,11 @@ GRID_MAPPING = "spatial_ref"
 _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
 # Attributes with a CRS or an affine: Xee's, those of xarray's former rasterio reader, the Zarr convention's.
 _CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
+# What data centres write into grid mappings beside or instead of CF's words, without case and underscores.
+_OTHER_CRS_ATTRS = frozenset(
+    {"epsg", "epsgcode", "spatialepsg", "proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt"}
+    | {"esripestring"}
+)
 _AFFINE_ATTRS = ("transform", "spatial:transform")
 
 STALE_ATTRS = frozenset({*_CRS_ATTRS, *_AFFINE_ATTRS, "crs_transform", "grid_mapping"})
@@ -181,6 +187,12 @@ def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
         )
     if curvilinear := _curvilinear(obj, x_dim, y_dim):
         return f": {curvilinear}. If {x_dim} and {y_dim} are coordinates of a projection, name it"
+    for name in grid_mappings(obj, x_dim, y_dim):
+        held = sorted(str(key) for key in variables(obj)[name].attrs if key != "GeoTransform")
+        if held:
+            return (
+                f": its grid mapping {name!r} holds {shorten(repr(held))}, and no name of a CRS is among them"
+            )
     if any(named):
         return ": its file has none"
     return " (its dimensions look like degrees: EPSG:4326?)" if x_dim.startswith("lon") else ""
@@ -209,24 +221,36 @@ def _names_lon_lat(name: str, attrs: Mapping[str, Any]) -> bool:
 
 def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
     for key in ("crs_wkt", "spatial_ref"):
-        if attrs.get(key):
+        if _is_given(attrs.get(key)):
             return read_crs(attrs[key], f"{name}.attrs[{key!r}]")
-    if "grid_mapping_name" not in attrs:
+    others = (key for key in attrs if str(key).lower().replace("_", "") in _OTHER_CRS_ATTRS)
+    other = next((key for key in others if _is_given(attrs[key])), None)
+    if "grid_mapping_name" in attrs:
+        try:
+            return pyproj.CRS.from_cf(dict(attrs))
+        except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
+            if other is None:
+                raise GeoreferenceError(
+                    f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: "
+                    f"{error}. {MEND_CRS}"
+                ) from None
+    if other is None:
         return None
-    try:
-        return pyproj.CRS.from_cf(dict(attrs))
-    except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
-        raise GeoreferenceError(
-            f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: {error}. "
-            f"{MEND_CRS}"
-        ) from None
+    value = attrs[other]
+    if "epsg" in other.lower() and isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    return read_crs(value, f"{name}.attrs[{other!r}]")
 
 
 def _crs_of_attrs(attrs: Mapping[str, Any], source: str) -> pyproj.CRS | None:
     for key in _CRS_ATTRS:
-        if attrs.get(key):
+        if _is_given(attrs.get(key)):
             return read_crs(attrs[key], f"{source} (attribute {key!r})")
     return None
+
+
+def _is_given(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or bool(value)
 
 
 def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS) -> Affine:
@@ -240,8 +264,9 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
         If there is none, or coordinates are not evenly spaced, contradict a sheared GeoTransform, or have
         units that do not fit the CRS.
     """
-    noted = _noted_affine(obj, x_dim, y_dim)
     x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
+    needed = any(axis is None or axis.size < 2 for axis in (x, y))
+    noted = _noted_affine(obj, x_dim, y_dim, needed)
     if x is None and y is None:
         return _affine_without_axes(obj, noted, x_dim, y_dim, shape, crs)
     if noted is None and (x is None or y is None):
@@ -259,11 +284,11 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
     if numbered:
         a, e = 1.0, 1.0
     if x is not None:
-        factor = 1.0 if numbered else axis_units(x_dim, x.attrs, crs)
+        factor = 1.0 if numbered else axis_units(x_dim, x.attrs, crs, x.values)
         axis = fit_axis(x.values, x_dim, None if a is None else a / factor).scaled(factor)
         a, c, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     if y is not None:
-        factor = 1.0 if numbered else axis_units(y_dim, y.attrs, crs)
+        factor = 1.0 if numbered else axis_units(y_dim, y.attrs, crs, y.values)
         axis = fit_axis(y.values, y_dim, None if e is None else e / factor).scaled(factor)
         e, f, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")
@@ -286,9 +311,11 @@ def _affine_without_axes(
 ) -> Affine:
     # rioxarray gives a sheared raster two-dimensional xc and yc; after a crop only they are right.
     centres = [obj.coords[name] for name in ("xc", "yc") if name in obj.coords]
-    if len(centres) == 2 and min(shape.xy) > 1 and all(set(c.dims) == {x_dim, y_dim} for c in centres):
-        affine = affine_of_centres(*(c.transpose(y_dim, x_dim) for c in centres))
-        affine = Affine.scale(*(axis_units(str(c.name), c.attrs, crs) for c in centres)) @ affine
+    known = min(shape.xy) > 1 or noted is not None
+    if len(centres) == 2 and known and all(set(c.dims) == {x_dim, y_dim} for c in centres):
+        x, y = (c.transpose(y_dim, x_dim) for c in centres)
+        units = (axis_units(str(x.name), x.attrs, crs), axis_units(str(y.name), y.attrs, crs))
+        affine = affine_of_centres(x, y, units, noted)
         return affine if noted is None or gap(affine, noted, shape) > TOLERANCE else noted
     if noted is None:
         curvilinear = _curvilinear(obj, x_dim, y_dim)
@@ -300,20 +327,48 @@ def _affine_without_axes(
     return noted
 
 
-def _noted_affine(obj: Raster, x_dim: str, y_dim: str) -> Affine | None:
-    for name in grid_mappings(obj, x_dim, y_dim):
-        value = variables(obj)[name].attrs.get("GeoTransform")
-        if value is not None:
-            numbers = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+def _noted_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
+    """The affine in a GeoTransform or an attribute.
+
+    Where coordinates tell the place (`needed` is false), an attribute that is no affine means something else.
+    """
+    problem = None
+    for attrs, key in _affine_notes(obj, x_dim, y_dim):
+        numbers = _numbers(attrs[key])
+        try:
+            if key != "GeoTransform":
+                return read_affine(numbers or attrs[key], f"The attribute {key!r}")
             if len(numbers) != 6:
-                raise GeoreferenceError(f"GeoTransform must be six numbers; got {value!r}.")
+                raise GeoreferenceError(f"{key} must be six numbers; got {shorten(repr(attrs[key]))}.")
             c, a, b, f, d, e = numbers
-            return read_affine((a, b, c, d, e, f), "GeoTransform")
-    for attrs in (obj.attrs, *(array.attrs for _, array in raster_variables(obj, x_dim, y_dim))):
-        for key in _AFFINE_ATTRS:
-            if key in attrs:
-                return read_affine(attrs[key], f"The attribute {key!r}")
+            return read_affine((a, b, c, d, e, f), key)
+        except GeoreferenceError as error:
+            if needed or key == "GeoTransform":
+                problem = problem or error
+    if problem is not None:
+        raise problem
     return None
+
+
+def _affine_notes(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:
+    for name in grid_mappings(obj, x_dim, y_dim):
+        attrs = variables(obj)[name].attrs
+        if attrs.get("GeoTransform") not in (None, "", b""):
+            yield attrs, "GeoTransform"
+    for attrs in (obj.attrs, *(array.attrs for _, array in raster_variables(obj, x_dim, y_dim))):
+        yield from ((attrs, key) for key in _AFFINE_ATTRS if key in attrs)
+
+
+def _numbers(value: Any) -> list[float]:
+    """Numbers in a list, or in a text such as that of an Affine; none where there are others than numbers."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, str):
+        value = re.sub(r"[][(),;|]|^\s*Affine", " ", value).split()
+    try:
+        return [float(number) for number in value]
+    except (TypeError, ValueError):
+        return []
 
 
 def read_affine(value: Any, source: str = "transform") -> Affine:

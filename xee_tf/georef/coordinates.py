@@ -170,13 +170,19 @@ def pixel_centres(affine: Affine, shape: Size) -> tuple[NDArray[np.float64], NDA
     return affine.c + affine.a * columns, affine.f + affine.e * rows
 
 
-def affine_of_centres(x: Any, y: Any) -> Affine:
+def affine_of_centres(
+    x: Any, y: Any, units: tuple[float, float] = (1.0, 1.0), noted: Affine | None = None
+) -> Affine:
     """The affine, sheared perhaps, whose pixel centres are the two-dimensional `x` and `y`.
 
     Parameters
     ----------
     x, y : indexable, shape (height, width)
-        Only the corners are looked at. Both sides must be at least 2.
+        Only the corners are looked at.
+    units : (float, float)
+        By what they are multiplied.
+    noted : Affine, optional
+        Tells the steps along a side of one pixel; without it both sides must be at least 2.
 
     Raises
     ------
@@ -191,9 +197,11 @@ def affine_of_centres(x: Any, y: Any) -> Affine:
     """
     height, width = x.shape
     corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
-    points = np.array([[float(x[at]), float(y[at])] for at in corners])
+    points = np.array([[float(x[at]) * units[0], float(y[at]) * units[1]] for at in corners])
     origin = points[0]
-    right, down = (points[1] - origin) / (width - 1), (points[2] - origin) / (height - 1)
+    steps = [np.array(step) for step in ((noted.a, noted.d), (noted.b, noted.e))] if noted else []
+    right = (points[1] - origin) / (width - 1) if width > 1 else steps[0]
+    down = (points[2] - origin) / (height - 1) if height > 1 else steps[1]
     first = origin - (right + down) / 2
     affine = Affine(*map(float, (right[0], down[0], first[0], right[1], down[1], first[1])))
     if not affine.is_degenerate:

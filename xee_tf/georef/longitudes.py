@@ -271,8 +271,8 @@ def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[f
     latitudes = np.linspace(-0.24, 0.24, 9) * turn
     with np.errstate(invalid="ignore"):  # of places that the projection does not have
         near, far = (_gaps(transformer, opposite, latitudes, turn * times) for times in (1e-9, 1e-6))
-        torn = ~(near <= far / 10).all(axis=1)  # elsewhere they become as small as the steps
-    opposite = [edge for edge, is_torn in zip(opposite, torn, strict=True) if is_torn]
+        whole = np.all(near <= far / 10, axis=1)  # elsewhere they become as small as the steps
+    opposite = np.array(opposite)[~whole].tolist()
     return sorted(edge + turn * times for edge in opposite for times in (-2, -1, 0, 1))
 
 

@@ -29,13 +29,27 @@ import xarray as xr
 
 from xee_tf.errors import OptionError, shorten
 
-__all__ = ["Nodata", "band_nodata", "can_mask", "held_as", "nodata_of_band", "with_set_nodata"]
+__all__ = [
+    "MAX_EXACT",
+    "Nodata",
+    "band_nodata",
+    "can_mask",
+    "held_as",
+    "nodata_of_band",
+    "spare_values",
+    "with_own_nodata",
+    "with_set_nodata",
+]
+
+MAX_EXACT = 2**53 - 1
+"""The largest integer that float64 tells from all others. GDAL's and rasterio's nodata is a float64."""
 
 Nodata = tuple[int | float, ...]
 """Values that mean "masked", as the dtype of their band holds them."""
 
 _CF = ("_fillvalue", "missingvalue")
 _OTHERS = ("fillvalue", "nodata", "nodatavals")  # "_FillValue" is not "fill_value"
+_NAMES = (*_CF, *_OTHERS)
 _SPELLINGS = {"nodatavalue": "nodata", "nodatavalues": "nodatavals", "nodataval": "nodata"}
 _ONE_A_BAND = ("_fillvalue", "fillvalue", "nodata", "nodatavals")
 _NO_VALUE = ("", "none", "null", "na", "n/a", "<na>")
@@ -54,9 +68,9 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
     Returns
     -------
     tuple of int or float
-        As the band holds them: -9999.9 is -9999.900390625 in float32. Empty where nothing but NaN masks: also
-        where the dtype does not have the value (-99999 or NaN in uint8), and for booleans, which have no
-        value to spare; a comparison of bands keeps their attributes.
+        As the band holds them: -9999.9 is -9999.900390625 in float32, and -1.797e308 is -inf. Empty where
+        nothing but NaN masks: also where an integer type does not have the value (-99999 or NaN in uint8),
+        and for booleans, which have no value to spare; a comparison of bands keeps their attributes.
 
     Raises
     ------
@@ -76,7 +90,13 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
         return ()
     unsigned = variable.attrs.get("_Unsigned", variable.encoding.get("_Unsigned"))
     wraps = dtype.kind in "iu" and str(unsigned).lower() in ("true", "false")
-    held = (held_as(number, dtype, wraps=wraps) for number in _written(variable, name))
+    written = _written(variable, name)
+    held = [held_as(number, dtype, wraps=wraps) for number in written]
+    if dtype.kind == "f":  # pixels with a value beyond the range became infinite, as in a cast to float32
+        held = [
+            (math.inf if number > 0 else -math.inf) if value is None else value
+            for number, value in zip(written, held, strict=True)
+        ]
     return tuple(dict.fromkeys(number for number in held if number is not None and not math.isnan(number)))
 
 
@@ -120,6 +140,24 @@ def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | 
     return number if low <= number <= high else None
 
 
+def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Values for nodata in a type of integers, the usual ones first.
+
+    Those are the largest of unsigned types and the smallest of signed ones, then the other end; of 64 bits,
+    ends that float64 holds exactly come first.
+
+    Examples
+    --------
+    >>> spare_values(np.dtype("int8")), spare_values(np.dtype("uint64"))
+    ((-128, 127), (9007199254740991, 0, 18446744073709551615))
+    """
+    limits = np.iinfo(dtype)
+    low, high = int(limits.min), int(limits.max)
+    pairs = [(max(low, -MAX_EXACT), min(high, MAX_EXACT)), (low, high)]
+    ends = [end for pair in pairs for end in (pair if dtype.kind == "i" else pair[::-1])]
+    return tuple(dict.fromkeys(ends))
+
+
 def can_mask(dtype: np.dtype[Any], nodata: Nodata) -> bool:
     """Whether a pixel of a band can be masked at all."""
     return dtype.kind == "f" or bool(nodata)
@@ -154,9 +192,52 @@ def nodata_of_band(attrs: Mapping[Any, Any], number: int, count: int, label: Any
     return found
 
 
+def with_own_nodata(image: xr.Dataset) -> xr.Dataset:
+    """A Dataset whose own nodata is in its bands, but for those that have nodata or scales already.
+
+    Parameters
+    ----------
+    image : Dataset
+        Its attributes may describe anything: what is not a number stays where it is.
+
+    Examples
+    --------
+    >>> raster = xr.DataArray(np.zeros((2, 1, 1), "int16"), dims=("band", "y", "x"), attrs={"_FillValue": -1})
+    >>> with_own_nodata(raster.assign_coords(band=["B4", "B3"]).to_dataset("band")).B3.attrs
+    {'_FillValue': -1}
+    """
+    shared = {key: value for key, value in image.attrs.items() if _key(key) in _NAMES and _is_nodata(value)}
+    if not shared:
+        return image
+    names = [name for name, variable in image.data_vars.items() if variable.ndim > 1]
+    bands = {}
+    for number, name in enumerate(names):
+        band = image[name].variable
+        if not _has_own(band):
+            bands[name] = band.copy(deep=False)
+            own = shared if "band" in band.dims else nodata_of_band(shared, number, len(names), name)
+            bands[name].attrs = {**band.attrs, **own}
+    found = image.assign(bands)
+    found.attrs = {key: value for key, value in image.attrs.items() if key not in shared}
+    return found
+
+
+def _is_nodata(value: Any) -> bool:
+    try:
+        return bool(list(_numbers(value, "", "", "")))
+    except OptionError:
+        return False
+
+
+def _has_own(band: xr.Variable) -> bool:
+    """Whether a band says what masks, or was decoded."""
+    notes = [value for key, value in (*band.attrs.items(), *band.encoding.items()) if _key(key) in _NAMES]
+    return any(value is not None for value in (*notes, *map(band.encoding.get, _SCALES)))
+
+
 def with_set_nodata(variable: xr.DataArray) -> xr.DataArray:
     """A DataArray with the value of ``rio.set_nodata``, which is in no attribute, in one."""
-    if any(_key(key) in (*_CF, *_OTHERS) for key in (*variable.attrs, *variable.encoding)):
+    if any(_key(key) in _NAMES for key in (*variable.attrs, *variable.encoding)):
         return variable
     nodata = getattr(variable.rio, "_nodata", None)  # rio.nodata opens the file of a lazy raster for it
     return variable if nodata in (None, False) else variable.assign_attrs(_FillValue=nodata)

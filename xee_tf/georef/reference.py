@@ -199,11 +199,12 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     Returns
     -------
     Dataset or DataArray
-        A copy with pixel-centre coordinates in units of the CRS (none if the affine is sheared), the scalar
-        coordinate ``spatial_ref`` (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and
-        ``encoding["grid_mapping"]`` on each raster variable. Coordinates that are there and lie on the grid
-        keep their numbers, so that the result aligns with what it was made from; what contradicts the grid
-        is removed. ``.rio`` knows the names of the dimensions.
+        A copy with pixel-centre coordinates in units of the CRS (if the affine is sheared, in pixels, as
+        odc-geo has it, so that a part of the raster keeps its place), the scalar coordinate ``spatial_ref``
+        (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and ``encoding["grid_mapping"]`` on each raster
+        variable. Coordinates that are there and lie on the grid keep their numbers, so that the result
+        aligns with what it was made from; what contradicts the grid is removed. ``.rio`` knows the names of
+        the dimensions.
 
     Raises
     ------
@@ -234,11 +235,14 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
             kept = there is not None and _lies_on(there, name, values, crs)
             numbers = there.values if there is not None and kept else values
             centres[name] = xr.Variable(name, numbers, _axis_attrs(crs, axis))
+    else:
+        for name, axis, length in zip((x_dim, y_dim), "XY", grid.shape.xy, strict=True):
+            centres[name] = xr.Variable(name, np.arange(length) + 0.5, {"axis": axis, "units": "pixel"})
     stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim]
     stale = [name for name in stale if name in variables(obj)]
     stale += [name for name in ("xc", "yc") if name in obj.coords]  # bands may have these names
     result = obj.copy(deep=False).drop_vars(stale)
-    attrs = {**crs.to_cf(), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
+    attrs = {**_cf_attrs(crs), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
     result = result.assign_coords({GRID_MAPPING: xr.Variable((), 0, attrs), **centres})
     result.attrs = {key: value for key, value in result.attrs.items() if key not in STALE_ATTRS}
     result.encoding = {key: value for key, value in result.encoding.items() if key != "grid_mapping"}
@@ -253,13 +257,21 @@ def _lies_on(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: p
     if coord.dims != (name,) or coord.size != centres.size or coord.dtype.kind not in "iuf":
         return False
     try:
-        if axis_units(name, coord.attrs, crs) != 1:
+        if axis_units(name, coord.attrs, crs, coord.values) != 1:
             return False
     except GeoreferenceError:
         return False
     off = np.abs(coord.values.astype(np.float64) - centres).max()
     step = abs(centres[-1] - centres[0]) / (centres.size - 1) if centres.size > 1 else 0.0
     return bool(off <= max(TOLERANCE * step, 4 * float(np.spacing(np.abs(coord.values).max()))))
+
+
+def _cf_attrs(crs: pyproj.CRS) -> dict[str, Any]:
+    """The parameters of a CRS in CF's words; empty where pyproj has none for it."""
+    try:
+        return dict(crs.to_cf())
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return {"crs_wkt": crs.to_wkt()}
 
 
 def _axis_attrs(crs: pyproj.CRS, axis: str) -> dict[str, Any]:

@@ -319,8 +319,9 @@ def _border_spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[_Span
     for columns, rows in _border(georef.shape):
         image: Any = georef.affine
         x, y = transformer.transform(*image @ (columns, rows))
-        shifts = turns(x, (left + right) / 2, full_turn(crs))
-        inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
+        with np.errstate(invalid="ignore"):  # of places that the other CRS does not have
+            shifts = turns(x, (left + right) / 2, full_turn(crs))
+            inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
         runs = np.split(np.arange(inside.size), np.flatnonzero(np.diff(inside)) + 1)
         yield from (_Span.of(columns[run], rows[run]) for run in runs if inside[run[0]])
 

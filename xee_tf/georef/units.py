@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyproj
 
 from xee_tf.errors import GeoreferenceError
@@ -46,12 +47,12 @@ _RADIANS = {name: size for size, names in _ANGLES.items() for name in names.spli
 _NO_UNITS = frozenset({"", "1", "none", "unknown", "unitless", "dimensionless", "nan"})
 # CF's "degrees_east" and its kin.
 _DIRECTED = re.compile(r"(degrees?|deg)(east|north|true|[ent])")
-_FACTOR = re.compile(r"([0-9.]+(?:e[+-]?\d+)?)\*?(.+)")
+_FACTOR = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?\d+)?)\*?([^0-9.].*)")
 # What tells degrees on the ground from scan angles in degrees.
 _LON_LAT = frozenset({"longitude", "latitude"})
 
 
-def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS) -> float:
+def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS, values: Any = None) -> float:
     """How many units of the CRS one unit of a coordinate is, by the coordinate's attribute ``units``.
 
     Parameters
@@ -62,6 +63,9 @@ def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS) -> float:
         Its attributes. Where ``units`` is missing the coordinate is in units of the CRS.
     crs : pyproj.CRS
         Of the raster.
+    values : array, optional
+        The coordinate. Without units, those of a geostationary satellite that are all smaller than 1 are
+        scan angles in radians: in metres they would be a part of one pixel.
 
     Returns
     -------
@@ -93,9 +97,12 @@ def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS) -> float:
     """
     units = attrs.get("units")
     text = _normal(units)
-    if text in _NO_UNITS or not crs.axis_info:
+    if not crs.axis_info:
         return 1.0
     own, angular = float(crs.axis_info[0].unit_conversion_factor), crs.is_geographic
+    if text in _NO_UNITS:
+        height = None if values is None or angular else _satellite_height(crs)
+        return 1.0 if height is None or not _are_scan_angles(values) else height / own
     length, angle = _size(text, _METRES), _size(text, _RADIANS)
     if angle is not None and angular:
         return 1.0 if math.isclose(angle, _DEGREE) or math.isclose(angle, own) else angle / own
@@ -154,6 +161,11 @@ def _size(text: str, table: Mapping[str, float]) -> float | None:
         size = _size(multiple[2], table)
         return None if size is None else float(multiple[1]) * size
     return None
+
+
+def _are_scan_angles(values: Any) -> bool:
+    numbers = np.asarray(values)
+    return bool(numbers.dtype.kind == "f" and numbers.size and np.abs(numbers).max() < 1)
 
 
 def _satellite_height(crs: pyproj.CRS) -> float | None:

@@ -79,7 +79,8 @@ class TileCaller:
         -------
         dict from str to ndarray
             For each output band ``(n, h, w, *shape)``, where ``(h, w)`` is ``tiles.output`` or, with the
-            overlap, ``tiles.padded``.
+            overlap, ``tiles.padded``. Integers among which are NaN come as float64: whether they count
+            only those know who made the tiles.
 
         Raises
         ------
@@ -97,7 +98,7 @@ class TileCaller:
             self.connector, self.feeds, values, self.properties, count, self.batch_size, fixed=self.fixed
         ):
             lead = [(sent, *size) for size in sizes]
-            part = {out.name: out.take(answer, lead, self.connector) for out in self.outputs}
+            part = {out.name: out.take(answer, lead, self.connector, keep_nan=True) for out in self.outputs}
             parts.append({name: found[: min(sent, count - start)] for name, found in part.items()})
         return _joined(parts)
 

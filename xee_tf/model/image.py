@@ -99,7 +99,8 @@ def predict_image(
         A lazy variable for each output band, ``(*mapped, *array, y, x)``. Where a pixel of any band that
         the model sees is masked (NaN, ``_FillValue``, nodata), the model gets 0 and the result is masked:
         NaN in float bands, ``_FillValue`` in integer bands. That is the largest value of unsigned types and
-        the smallest of signed ones (our choice), or another one where it is in the range that the output is
+        the smallest of signed ones (our choice; of 64 bits, 2**53 - 1 and its negative, because the nodata
+        of GeoTIFFs is a float64), or another one where it is in the range that the output is
         declared with; the type is a larger one where the range leaves no value. Without a declared range,
         a tile that holds the value where it is not masked fails when it is computed. Where no band of the
         image can be masked, there is no ``_FillValue``. Where ``output_tile_size`` changes the scale, the

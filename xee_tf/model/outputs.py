@@ -49,7 +49,9 @@ class Output:
     channels: int = 1
     limits: Range | None = None
 
-    def take(self, answer: Arrays, lead: Sequence[Shape], connector: Connector) -> npt.NDArray[Any]:
+    def take(
+        self, answer: Arrays, lead: Sequence[Shape], connector: Connector, *, keep_nan: bool = False
+    ) -> npt.NDArray[Any]:
         """Find, check and convert this output in an answer.
 
         Parameters
@@ -59,6 +61,8 @@ class Output:
             What may stand before `shape`: ``(n, height, width)`` with and without overlap, or ``(n,)``.
         connector : Connector
             Who answered, for errors.
+        keep_nan : bool, default False
+            NaN where `dtype` is an integer is no error; the whole numbers come as float64 then.
 
         Returns
         -------
@@ -89,7 +93,7 @@ class Output:
             )
         if channel is not None:
             values = values[..., channel]
-        return self._typed(values, connector)
+        return self._typed(values, connector, keep_nan)
 
     def _found(self, answer: Arrays, connector: Connector) -> tuple[str, npt.NDArray[Any], int | None]:
         for name in (self.source, self.name):
@@ -105,7 +109,7 @@ class Output:
             "output."
         )
 
-    def _typed(self, values: npt.NDArray[Any], connector: Connector) -> npt.NDArray[Any]:
+    def _typed(self, values: npt.NDArray[Any], connector: Connector, keep_nan: bool) -> npt.NDArray[Any]:
         if (self.dtype == STRING) != (values.dtype.kind in "OSU"):
             raise PredictionError(
                 f"{connector} answered {values.dtype} for {self.name!r}, which is declared as "
@@ -113,12 +117,19 @@ class Output:
             )
         if self.dtype == STRING:
             return values.astype(STRING, copy=False)
-        if self.dtype.kind in "iub" and values.dtype.kind == "f" and np.isnan(values).any():
-            raise PredictionError(
-                f"{connector} answered NaN for {self.name!r}, which is declared as {self.dtype}: no integer "
-                "is NaN. Declare a float type, or look for what makes the model give NaN."
-            )
+        if self.dtype.kind in "iub" and values.dtype.kind == "f" and (nan := np.isnan(values)).any():
+            if not keep_nan:
+                raise self.refuse_nan(connector)
+            # What is made of floats is exact in float64, and the limits are found again.
+            return np.where(nan, np.nan, coerce(np.where(nan, 0, values), self.dtype).astype(np.float64))
         return coerce(values, self.dtype)
+
+    def refuse_nan(self, connector: Connector, where: str = "") -> PredictionError:
+        """The error for NaN where the type is an integer."""
+        return PredictionError(
+            f"{connector} answered NaN for {self.name!r}, which is declared as {self.dtype}{where}: no "
+            "integer is NaN. Declare a float type, or look for what makes the model give NaN."
+        )
 
 
 def plan_outputs(

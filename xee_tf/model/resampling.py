@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyproj
 import xarray as xr
 from affine import Affine
 
-from xee_tf.errors import GeoreferenceError, warn
+from xee_tf.errors import GeoreferenceError, PredictionError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
 from xee_tf.georef.crs import describe_crs, read_crs
-from xee_tf.georef.longitudes import full_turn
-from xee_tf.georef.masks import Nodata, band_nodata
+from xee_tf.georef.longitudes import edges_of_projection, full_turn
+from xee_tf.georef.masks import MAX_EXACT, band_nodata, spare_values
 from xee_tf.model.projection import Projection
 from xee_tf.model.warping import warp
 
@@ -27,6 +29,7 @@ Resampling = Literal["nearest", "bilinear"]
 
 _MANY = 4  # times as many pixels as the image has: worth a warning
 _CHUNK = 1024  # pixels, of what is not chunked
+_INSIDE = 33  # along each side of the image, and in between
 _EDGE = 101  # points along each edge of the image that are projected
 
 
@@ -36,7 +39,7 @@ def to_projection(
     """An image in another projection, on that projection's grid; just so much of it as the image covers.
 
     Masked pixels of float bands become NaN. Integer bands without nodata become floats, so that pixels
-    outside the image can be masked; so do those of 64 bits, which GDAL's nodata does not hold exactly.
+    outside the image can be masked; integers that float64 does not hold are an error when they are computed.
 
     Returns
     -------
@@ -54,25 +57,51 @@ def to_projection(
     placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}
     for name, variable in raster_variables(placed, georef.x_dim, georef.y_dim):
-        variables[name] = _with_one_nodata(variable, band_nodata(variable, str(name)))
+        variables[name] = _with_one_nodata(variable, str(name))
     resampled = _reproject(xr.Dataset(variables, placed.coords), georef, target, resampling)
     return resampled, target
 
 
-def _with_one_nodata(variable: xr.DataArray, nodata: Nodata) -> xr.DataArray:
+def _with_one_nodata(variable: xr.DataArray, name: str) -> xr.DataArray:
     """A band in which one value, in its attributes, or NaN is all that masks."""
+    nodata = band_nodata(variable, name)
     plain = variable.drop_attrs(deep=False)
     plain.encoding = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
     dtype = variable.dtype
-    if dtype.kind in "iu" and dtype.itemsize < 8 and nodata:
+    if dtype.kind in "iu" and nodata:
         for number in nodata[1:]:
             plain = plain.where(plain != number, dtype.type(nodata[0]))
         return plain.assign_attrs(_FillValue=nodata[0])
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        return plain.copy(data=_map(plain.data, partial(_as_float, name=name)))
     if dtype.kind != "f":
-        plain = plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
+        return plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
     for number in nodata:
         plain = plain.where(variable != number)
     return plain
+
+
+def _map(array: Any, function: Callable[[Any], Any]) -> Any:
+    return array.map_blocks(function, dtype=np.float64) if hasattr(array, "map_blocks") else function(array)
+
+
+def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]:
+    """Integers of 64 bits as float64.
+
+    Raises
+    ------
+    PredictionError
+        If float64 does not hold one of them.
+    """
+    beyond = (values > MAX_EXACT + 1) | (values < -MAX_EXACT - 1)
+    if beyond.any():
+        raise PredictionError(
+            f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "
+            f"integers of {values.dtype}: without nodata, pixels outside the image could not be masked. Fix: "
+            f"name a value that does not occur, ds[{name!r}].attrs['_FillValue'] = "
+            f"{spare_values(values.dtype)[0]}."
+        )
+    return values.astype(np.float64)
 
 
 def from_projection(
@@ -136,6 +165,8 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     torn = _torn_ends(outline, project) if turn is None else None
     if torn is not None:  # its ends lie on the edge of the projection, between two points of the outline
         x, y = np.concatenate([(x, y), project(torn)], axis=1)
+    if turn is None:
+        x, y = np.concatenate([(x, y), _inside(georef, crs, transformer)], axis=1)
     columns, rows = inverse @ (x, y)
     left, top = math.floor(columns.min() + 1e-6), math.floor(rows.min() + 1e-6)
     right, bottom = math.ceil(columns.max() - 1e-6), math.ceil(rows.max() - 1e-6)
@@ -155,6 +186,25 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
         )
     affine = projection.affine @ Affine.translation(left, top)
     return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
+
+
+def _inside(georef: GeoRef, crs: pyproj.CRS, transformer: pyproj.Transformer) -> Any:
+    """Points inside an image, and on both sides of where a projection cuts it open, of shape (2, points).
+
+    The outline of an image of the globe may lie on the edges of the projection, or far from them.
+    """
+    image, (width, height) = cast(Any, georef.affine), georef.shape.xy
+    columns, rows = np.meshgrid(np.linspace(0, width, _INSIDE), np.linspace(0, height, _INSIDE))
+    x, y = (along.ravel() for along in image @ (columns, rows))
+    left, bottom, right, top = georef.bounds
+    turn = full_turn(georef.crs) or 0.0
+    edges = [edge for edge in edges_of_projection(georef.crs, crs) if left <= edge <= right]
+    down = np.linspace(bottom, top, _EDGE)
+    for at in (edge + side for edge in edges for side in (-1e-9 * turn, 1e-9 * turn)):
+        if left <= at <= right:
+            x, y = np.concatenate([x, np.full(_EDGE, at)]), np.concatenate([y, down])
+    found = np.stack(transformer.transform(x, y))
+    return found[:, np.isfinite(found).all(axis=0)]
 
 
 def _torn_ends(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> Any:

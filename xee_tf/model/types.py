@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError
+from xee_tf.georef.masks import spare_values
 from xee_tf.model.earth_engine import made_of
 
 __all__ = ["STRING", "Range", "coerce", "fill_outside", "pixel_range", "pixel_type", "type_name"]
@@ -112,8 +113,8 @@ def pixel_range(value: Any, name: str) -> Range | None:
 def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[Any], int]:
     """A value that marks masked pixels of an integer type, and the type that has it.
 
-    It is the largest value of unsigned types and the smallest of signed ones, or else the other extreme,
-    whichever is outside the declared range. A type without a value outside becomes the next larger one.
+    It is the first of `spare_values` that is outside the declared range. A type without a value outside
+    becomes the next larger one.
 
     Parameters
     ----------
@@ -130,16 +131,10 @@ def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[An
     if valid is not None:
         for size in (1, 2, 4, 8):
             candidate = np.dtype(f"{dtype.kind}{max(size, dtype.itemsize)}")
-            for value in _extremes(candidate):
+            for value in spare_values(candidate):
                 if not valid[0] <= value <= valid[1]:
                     return candidate, value
-    return dtype, _extremes(dtype)[0]
-
-
-def _extremes(dtype: np.dtype[Any]) -> tuple[int, int]:
-    limits = np.iinfo(dtype)
-    ends = int(limits.max), int(limits.min)
-    return ends if dtype.kind == "u" else ends[::-1]
+    return dtype, spare_values(dtype)[0]
 
 
 def _bounds(value: Mapping[str, Any], name: str) -> tuple[Any, Any]:

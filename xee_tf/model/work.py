@@ -17,7 +17,7 @@ from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.model.augment import augmented
 from xee_tf.model.calling import TileCaller
-from xee_tf.model.types import Range
+from xee_tf.model.types import Range, coerce
 
 __all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
 
@@ -139,6 +139,7 @@ class TileWork:
         if self.blend == "hann":
             weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
             put = partial(self._add, weights)
+        nowhere: dict[str, npt.NDArray[np.bool_]] = {}
         for at, tiles in self._batches(views, sent):
             try:
                 answers = call(tiles)
@@ -146,8 +147,14 @@ class TileWork:
                 places = [(rows[row], columns[column]) for row, column in zip(*at, strict=True)]
                 raise self._located(error, places, self._hint) from error
             for name, values in answers.items():
+                if values.dtype.kind == "f" and out[name].dtype.kind != "f":  # some are NaN
+                    nan = np.isnan(values)
+                    put(nowhere.setdefault(name, np.zeros(out[name].shape, bool)), at, nan)
+                    values = coerce(np.where(nan, 0, values), out[name].dtype)
                 put(out[name], at, values)
         absent = None if masked is None else self._rescaled(masked, len(rows), len(columns))
+        for name, nan in nowhere.items():
+            self._refuse_nan(name, nan, absent, rows, columns, window)
         for band in self.outputs:
             if band.limits is not None:
                 np.clip(out[band.name], *band.limits, out=out[band.name])
@@ -155,6 +162,38 @@ class TileWork:
             if absent is not None:
                 out[band.name][..., absent] = band.fill
         return out
+
+    def _refuse_nan(
+        self,
+        name: str,
+        nan: npt.NDArray[np.bool_],
+        absent: npt.NDArray[np.bool_] | None,
+        rows: range,
+        columns: range,
+        window: Window,
+    ) -> None:
+        """Refuse NaN in an integer output, but for pixels that are masked or outside the raster.
+
+        Models get 0 there, of which a ratio of bands is NaN.
+        """
+        if absent is not None:
+            nan &= ~absent
+        tiles = self.caller.tiles
+        bottom = -(-self.grid.shape.y * tiles.output.y // tiles.core.y)
+        right = -(-self.grid.shape.x * tiles.output.x // tiles.core.x)
+        nan[..., max(bottom - window.top, 0) :, :] = False
+        nan[..., max(right - window.left, 0) :] = False
+        if count := int(nan.sum()):
+            [output] = [output for output in self.caller.outputs if output.name == name]
+            where = f", in {count} pixels that are not masked"
+            error = output.refuse_nan(self.caller.connector, where)
+            raise self._located(error, self._tiles_of(nan, rows, columns))
+
+    def _tiles_of(self, found: npt.NDArray[np.bool_], rows: range, columns: range) -> list[tuple[int, int]]:
+        """Rows and columns of the tiles in which a pixel is true."""
+        height, width = self.caller.tiles.output.shape
+        tiles = found.reshape(-1, len(rows), height, len(columns), width).any(axis=(0, 2, 4))
+        return [(rows[row], columns[column]) for row, column in np.argwhere(tiles)]
 
     def _require_free_fill(
         self,
@@ -175,9 +214,6 @@ class TileWork:
             found &= ~absent
         if not found.any():
             return
-        height, width = self.caller.tiles.output.shape
-        tiles = found.reshape(-1, len(rows), height, len(columns), width).any(axis=(0, 2, 4))
-        places = [(rows[row], columns[column]) for row, column in np.argwhere(tiles)]
         limits, bits = np.iinfo(values.dtype), 8 * values.dtype.itemsize
         wider = "int32" if bits < 32 else "int64" if bits < 64 else "float64"
         ranged = f"{{'type': {{'precision': 'int', 'min': {limits.min}, 'max': {limits.max}}}}}"
@@ -188,7 +224,7 @@ class TileWork:
             f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not "
             f"masked, and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
         )
-        raise self._located(error, places)
+        raise self._located(error, self._tiles_of(found, rows, columns))
 
     @property
     def _hint(self) -> str:

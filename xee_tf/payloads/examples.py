@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
+from xee_tf.names import check_key
 from xee_tf.payloads.arrays import Arrays
 from xee_tf.payloads.strings import as_bytes
 from xee_tf.records.decoding import decode_example
-from xee_tf.records.example import Feature, FeatureTypes, RecordLayout, check_name
+from xee_tf.records.example import Feature, FeatureTypes, RecordLayout
 from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.tensor_types import STRING, tensor_type
 from xee_tf.records.varint import encode_varint, read_varint, varint_size
@@ -145,7 +146,7 @@ def _field_size(size: int) -> int:
 def _string_entry(name: str, strings: Sequence[bytes]) -> bytes:
     """An entry of the map of features, its values byte strings."""
     values = b"".join(_field(0x0A, string) for string in strings)
-    return _field(0x0A, _field(0x0A, check_name(name).encode()) + _field(0x12, _field(0x0A, values)))
+    return _field(0x0A, _field(0x0A, check_key(name).encode()) + _field(0x12, _field(0x0A, values)))
 
 
 def _field(tag: int, body: bytes) -> bytes:

@@ -9,11 +9,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from crc32c import crc32c
 
 from xee_tf.errors import RecordError
 from xee_tf.reading.inflate import CACHE, SEGMENT, read_segment
-from xee_tf.records.framing import FOOTER, footers, frame_offsets
+from xee_tf.records.framing import FOOTER, footers, frame_offsets, run_crc
 from xee_tf.records.members import inflate_member
 from xee_tf.storage import Location
 
@@ -51,7 +50,7 @@ class Shard:
     run_starts : ndarray of int64, optional
         First record of each run of the manifest, and the end.
     run_crcs : ndarray of uint32, optional
-        What stands for the content of each run; see `footers_crc`.
+        What stands for the content of each run; see `run_crc`.
     """
 
     location: Location
@@ -136,7 +135,7 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
     for first, buffer in buffers:
         yield first, buffer
         found = _footers(shard, first, buffer)
-        last = first + len(found) // FOOTER
+        last = first + len(found)
         run = int(np.searchsorted(starts, first, "right")) - 1
         edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
         for begin, end, expected in zip(
@@ -147,7 +146,7 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
                 crc, reached = 0, begin
             if reached != start:
                 continue
-            crc, reached = crc32c(found[(start - first) * FOOTER : (stop - first) * FOOTER], crc), stop
+            crc, reached = run_crc(found[start - first : stop - first], crc), stop
             if stop == end and crc != expected:
                 raise RecordError(
                     f"{shard}: records {begin} to {end - 1} are not those that the manifest describes: the "
@@ -156,13 +155,13 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
                 )
 
 
-def _footers(shard: Shard, first: int, buffer: memoryview) -> memoryview:
-    """The footers of the records of a buffer, one behind the other."""
+def _footers(shard: Shard, first: int, buffer: memoryview) -> npt.NDArray[np.uint8]:
+    """The footers of the records of a buffer, shape (records, 4)."""
     size = shard.record_size
     if size:
         data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, len(buffer) // size * size)
-        return memoryview(data.reshape(-1, size)[:, -FOOTER:].tobytes())
-    return memoryview(footers(buffer, frame_offsets(buffer, source=str(shard), first=first)[1:]).tobytes())
+        return np.ascontiguousarray(data.reshape(-1, size)[:, -FOOTER:])
+    return footers(buffer, frame_offsets(buffer, source=str(shard), first=first)[1:])
 
 
 def _byte_of(shard: Shard, record: int) -> int:

@@ -63,7 +63,7 @@ class Content:
 
     @property
     def depths(self) -> dict[str, int]:
-        """Values a pixel of each feature."""
+        """Values per pixel of each feature."""
         return _depths(self.bands)
 
 
@@ -184,13 +184,13 @@ def infer_content(
                 if feature.size % stored:
                     raise RecordError(
                         f"The bands {features[0].name!r} and {feature.name!r} have {features[0].size} and "
-                        f"{feature.size} values a record, which are not whole numbers of patches: choose "
+                        f"{feature.size} values per record, which are not whole numbers of patches: choose "
                         "some with bands=[...], or say how deep they are with tensor_depths={band: depth}."
                     )
     for name, depth in given.items():
         if found[name] != depth:
             raise RecordError(
-                f"Band {name!r} has {found[name]} values a pixel, not {depth} as tensor_depths says. Leave "
+                f"Band {name!r} has {found[name]} values per pixel, not {depth} as tensor_depths says. Leave "
                 "it out to have it inferred."
             )
     series = {feature.name: feature.size for feature in getattr(order, "sequences", ())}
@@ -300,8 +300,8 @@ def _margin(features: Sequence[Feature], patch: Size, kernel: Size | None, given
     told = next((feature for feature in features if feature.name in given), None)
     if told is not None:
         wrong = RecordError(
-            f"Band {told.name!r} has {told.size} values a record, which are no {given[told.name]} steps of "
-            f"patches of {patch.x} x {patch.y} pixels, as tensor_depths says, with any margin."
+            f"Band {told.name!r} has {told.size} values per record, which are not {given[told.name]} steps "
+            f"of patches of {patch.x} x {patch.y} pixels, as tensor_depths says, with any margin."
         )
         values, rest = divmod(told.size, given[told.name])
         if rest:

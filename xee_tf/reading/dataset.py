@@ -97,13 +97,13 @@ def tf_dataset(
     patch_dimensions : int or (width, height), optional
         Needed for patches from files without a mixer. Never with a mixer. Features that do not hold whole
         patches are values of the record: labels, coordinates. As targets they have the shape
-        ``(batch, values)``; a single value among patches is repeated at every pixel. Texts are left aside.
+        ``(batch, values)``; a single value among patches is repeated at every pixel. Texts are ignored.
     kernel_size : int or (width, height), optional
         Where it cannot be told from the length of the records.
     tensor_depths : mapping from band to int, optional
         Depths of array bands, where no sidecar tells them and the first record does not: several depths
-        fit, or its series is not the longest. Beside patches a feature with just so many values a record
-        is a label.
+        fit, or its series is not the longest. Beside patches a feature with exactly that many values per
+        record is a label.
     num_parallel_reads : int, optional
         Shards read at a time when shuffled. Default: TensorFlow decides. In order, they are
         read one by one.
@@ -262,7 +262,7 @@ def feature_spec(
     dict or SequenceSpec
         Of Examples: name to `tf.io.FixedLenFeature`, for `tf.io.parse_example`. The shape of a float or
         int64 list is [height, width], margins included, or [depth, height, width] of an array band. A
-        byte band is one string a record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
+        byte band is one string per record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
         Without a mixer and `patch_dimensions` all lists are flat: [values], of strings [1], as
         `xee_tf.TableResult.feature_spec` has them of a table; so are labels beside patches. Of a feature
         that some records lack, absent numbers are NaN and absent strings empty. int64 has no value for

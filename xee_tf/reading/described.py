@@ -11,13 +11,12 @@ import numpy as np
 from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordError
 from xee_tf.geometry import PatchGrid
 from xee_tf.reading.access import Shard
-from xee_tf.reading.find import MANIFEST, Exported, find_export, is_export, prefix_of
+from xee_tf.reading.find import Exported, find_export
 from xee_tf.sidecars import ImageManifest, Mixer, TableManifest, parse_dimensions, read_manifest
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
 from xee_tf.storage import Location
 
 __all__ = ["describe_export", "differing_keys", "manifest_name", "match_shards", "open_mixer"]
-
-_MIXER = "mixer.json"
 
 
 def open_mixer(source: Exported | Mixer, storage_options: Mapping[str, Any] | None = None) -> Mixer:
@@ -47,16 +46,16 @@ def describe_export(
         return "the mixer", source, None, None
     location = find_export(source, storage_options)
     manifest = None
-    if is_export(location):
+    if has_prefix(location):
         prefix = prefix_of(location)
-        manifest = read_manifest(prefix.with_suffix(MANIFEST))
-        if manifest is None and location.name.endswith(_MIXER):
-            old = prefix.with_suffix("dimensions.json")
+        manifest = read_manifest(prefix.with_suffix(IMAGE_MANIFEST))
+        if manifest is None and location.name.endswith(MIXER):
+            old = prefix.with_suffix(OLD_MANIFEST)
             if old.exists():
                 manifest = parse_dimensions(old.read_bytes().decode("utf-8", "replace"), str(old))
     if isinstance(manifest, TableManifest):
         raise ManifestError(f"{manifest_name(location)} is the manifest of a table, not of an image.")
-    if location.name.endswith(MANIFEST):
+    if location.name.endswith(IMAGE_MANIFEST):
         if manifest is None or manifest.grid is None:
             raise ManifestError(f"{location} does not exist, or does not describe the grid of an image.")
         return str(location), Mixer.from_grid(manifest.grid), manifest, location
@@ -78,7 +77,7 @@ def describe_export(
 
 def manifest_name(location: Location | None) -> str:
     """What the manifest of a mixer is called."""
-    return "the manifest" if location is None else prefix_of(location).with_suffix(MANIFEST).name
+    return "the manifest" if location is None else prefix_of(location).with_suffix(IMAGE_MANIFEST).name
 
 
 def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
@@ -119,7 +118,7 @@ def match_shards(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard
         )
     found = []
     for shard, known in zip(shards, manifest.shards, strict=True):
-        same_kind = shard.location.name.endswith(".gz") == known.name.endswith(".gz")
+        same_kind = known.same_kind(shard.location)
         if shard.records != known.records or (same_kind and shard.size != known.bytes):
             raise RecordError(
                 f"{shard} holds {shard.records} records in {shard.size} bytes, but the manifest describes "

@@ -11,9 +11,9 @@ from xarray.backends import BackendEntrypoint
 
 from xee_tf.errors import OptionError
 from xee_tf.export.result import ExportResult
-from xee_tf.reading.find import MANIFEST, find_export
 from xee_tf.reading.image import Margins, check_margins, lazy_dataset
 from xee_tf.reading.reader import Records, open_reader
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER
 from xee_tf.storage import Location
 
 __all__ = ["TFRecordBackend"]
@@ -117,8 +117,7 @@ class TFRecordBackend(BackendEntrypoint):
             verify=verify,
             storage_options=storage_options,
         )
-        source = find_export(filename_or_obj, storage_options)
-        dataset = lazy_dataset(reader, margins, str(source), None)
+        dataset = lazy_dataset(reader, margins, None)
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(dropped, errors="ignore")
 
@@ -126,4 +125,4 @@ class TFRecordBackend(BackendEntrypoint):
         """Whether the name is that of a mixer or manifest."""
         if not isinstance(filename_or_obj, (str, os.PathLike, Location)):
             return isinstance(filename_or_obj, ExportResult)
-        return str(filename_or_obj).endswith(("mixer.json", MANIFEST))
+        return str(filename_or_obj).endswith((MIXER, IMAGE_MANIFEST))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.reading.inflate import inflate_stream
+from xee_tf.reading.inflate import inflate_file
 from xee_tf.reading.margins import infer_margin
 from xee_tf.reading.shards import Shard, read_records
 from xee_tf.records.example import Feature, RecordLayout
-from xee_tf.records.framing import FRAMING, HEADER, read_length
+from xee_tf.records.framing import FRAMING, HEADER, frame_offsets, read_length
 from xee_tf.tables.decode import Field, Piece, decode_rows
 from xee_tf.tables.schema import Strings
 
@@ -82,7 +82,7 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
             if field.kind == "bytes" and field.size > 1:
                 strings.add(field.name)
             found.setdefault(field.name, _feature(piece))
-        total += _count(buffer)
+        total += len(frame_offsets(buffer, source=str(shard), first=first)) - 1
         seen += max(len(buffer), _PIECE)
         missing = set(names or ()) - found.keys()
         if seen >= (_MOST if missing else 0 if names is not None else _ENOUGH):
@@ -92,7 +92,7 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
     for name in names or ():
         if name in strings:
             raise OptionError(
-                f"{name!r} holds several byte strings a record: it is neither a band nor a number."
+                f"{name!r} holds several byte strings per record: it is neither a band nor a number."
             )
         kinds = sorted({field.kind for field in fields.get(name, ())})
         if len(kinds) > 1:
@@ -118,15 +118,6 @@ def _feature(piece: Piece) -> Feature:
     return Feature(field.name, "bytes", size, "|u1")
 
 
-def _count(buffer: memoryview) -> int:
-    """Frames in a buffer."""
-    position = count = 0
-    while position < len(buffer):
-        position += read_length(buffer, position, count, "") + FRAMING
-        count += 1
-    return count
-
-
 def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, int, memoryview]]:
     """Whole frames from the start of each shard on, without counting the records first.
 
@@ -142,8 +133,9 @@ def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, int, memoryview]]
             data += piece
             # The first record by itself: it is often enough.
             while end := _whole_frames(memoryview(data), first, str(shard), 1 if first == 0 else None):
-                yield shard, first, memoryview(data)[:end]
-                first += _count(memoryview(data)[:end])
+                whole = memoryview(data)[:end]
+                yield shard, first, whole
+                first += len(frame_offsets(whole, source=str(shard), first=first)) - 1
                 data = data[end:]
 
 
@@ -160,7 +152,7 @@ def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -
 
 def _pieces(shard: Shard) -> Iterator[bytes]:
     if shard.access == "stream":
-        yield from inflate_stream(shard.location, shard.size, _PIECE)
+        yield from inflate_file(shard.location, shard.size, _PIECE)
         return
     for begin in range(0, shard.size, _PIECE):
         yield shard.location.read_bytes(begin, min(begin + _PIECE, shard.size))
@@ -175,7 +167,7 @@ def is_patch(feature: Feature, stored: Size, depths: Mapping[str, int]) -> bool:
     stored : Size
         Pixels of a patch, margins included.
     depths : mapping of str to int
-        Values a pixel, as the user gives them. As many as the feature has values: it is not a patch.
+        Values per pixel, as the user gives them. As many as the feature has values: it is not a patch.
     """
     depth = depths.get(feature.name)
     if depth is not None:
@@ -205,7 +197,7 @@ def find_margin(
         Pixels of a patch without its margin.
     kernel : Size, optional
     depths : mapping of str to int
-        Values a pixel, as the user gives them.
+        Values per pixel, as the user gives them.
 
     Raises
     ------
@@ -230,9 +222,9 @@ def find_margin(
         largest = max(wanted, key=lambda feature: feature.size)
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
         raise RecordError(
-            f"Band {largest.name!r} has {largest.size} values a record, but patches of {patch.x} x {patch.y} "
-            f"pixels{margins} have {stored.pixels}, or a multiple of it. Correct patch_dimensions and "
-            "kernel_size, or leave them out if each record is a pixel or the row of a table."
+            f"Band {largest.name!r} has {largest.size} values per record, but patches of {patch.x} x "
+            f"{patch.y} pixels{margins} have {stored.pixels}, or a multiple of it. Correct patch_dimensions "
+            "and kernel_size, or leave them out if each record is a pixel or the row of a table."
         )
     for feature in wanted:
         depth = depths.get(feature.name)
@@ -240,14 +232,14 @@ def find_margin(
             continue
         if depth is not None:
             raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values a record, which are not {depth} values a "
-                f"pixel in patches of {stored.x} x {stored.y} pixels, as tensor_depths gives them."
+                f"Band {feature.name!r} has {feature.size} values per record, which are not {depth} values "
+                f"per pixel in patches of {stored.x} x {stored.y} pixels, as tensor_depths gives them."
             )
         if feature.size % patch.pixels == 0:
             raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values a record, patches of {patch.x} x {patch.y} "
-                f"pixels without the margin of others, which are stored as {stored.x} x {stored.y} pixels. "
-                "Export all with one kernel_size. If they are values of the whole record, use "
+                f"Band {feature.name!r} has {feature.size} values per record, patches of {patch.x} x "
+                f"{patch.y} pixels without the margin of others, which are stored as {stored.x} x {stored.y} "
+                "pixels. Export all with one kernel_size. If they are values of the whole record, use "
                 f"tensor_depths={{{feature.name!r}: {feature.size}}}."
             )
     return margin

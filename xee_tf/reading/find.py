@@ -9,12 +9,24 @@ from typing import Any
 
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
 from xee_tf.export.result import ExportResult
+from xee_tf.sidecars.names import (
+    IMAGE_MANIFEST,
+    MIXER,
+    RECORDS,
+    SHARD,
+    TABLE,
+    TABLE_MANIFEST,
+    has_prefix,
+    is_image,
+    manifest_location,
+    prefix_of,
+    shard_name,
+    table_location,
+)
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.export import SUFFIX, TableResult, manifest_location
+from xee_tf.tables.export import TableResult
 
 __all__ = [
-    "MANIFEST",
-    "TABLE_MANIFEST",
     "Exported",
     "check_order",
     "find_export",
@@ -22,19 +34,10 @@ __all__ = [
     "find_source",
     "find_table",
     "folder_exports",
-    "is_export",
-    "prefix_of",
 ]
 
 Exported = PathLike | Location | ExportResult
 """What names an image export: its mixer, manifest, folder, prefix or result."""
-
-MANIFEST = "image.tfexport"
-TABLE_MANIFEST = "table.tfexport"
-
-_MIXER = "mixer.json"
-_SHARD = r"(\d{5}|[1-9]\d{5,})\.tfrecord(\.gz)?"
-_RECORDS = (".tfrecord", ".tfrecord.gz")
 
 
 def find_export(source: Exported, storage_options: Mapping[str, Any] | None = None) -> Location:
@@ -73,17 +76,17 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         raise OptionError(f"These are {len(source)} exports: choose one of {list(source)}.")
     location = Location.of(source, storage_options)
     name = location.name
-    if name.endswith(_RECORDS):
+    if name.endswith(RECORDS):
         raise MixerError(
-            f"{location} is a shard, not a mixer: give the path of the file that ends with {_MIXER}, "
+            f"{location} is a shard, not a mixer: give the path of the file that ends with {MIXER}, "
             "and the shards as records= if they are elsewhere."
         )
     if name.endswith(TABLE_MANIFEST):
         raise OptionError(f"{location} is the manifest of a table: open it with xee_tf.open_table.")
-    if name.endswith(MANIFEST):
-        mixer = prefix_of(location).with_suffix(_MIXER)
+    if name.endswith(IMAGE_MANIFEST):
+        mixer = prefix_of(location).with_suffix(MIXER)
         return mixer if mixer.exists() else location
-    if name.endswith(".json"):
+    if is_image(location):
         return location
     return _beside(location) or _in_folder(location) or _existing(location)
 
@@ -101,19 +104,19 @@ def find_table(source: PathLike | Location | TableResult, storage_options: Any =
     if isinstance(source, TableResult):
         return Location.of(source.path, storage_options or source.manifest.storage_options)
     location = Location.of(source, storage_options)
-    if location.name.endswith(f"-{TABLE_MANIFEST}"):
-        location = Location(location.url.removesuffix(f"-{TABLE_MANIFEST}"), location.storage_options)
-    exported = location if location.name.endswith(SUFFIX) else location.with_suffix(SUFFIX)
+    exported = table_location(location)
+    if location.name.endswith(TABLE_MANIFEST):
+        location = exported
     folder = False
     for found in (location, exported):
         if found.exists():
-            if not found.fs.isdir(found.path):
+            if not found.is_folder():
                 return found
             folder = True
     if folder:
         files = _files(location)
-        tables = [found for found in folder_exports(location) if not is_export(found)]
-        tables = tables or [file for file in files if file.name.endswith(_RECORDS)]
+        tables = [found for found in folder_exports(location) if not is_image(found)]
+        tables = tables or [file for file in files if file.name.endswith(RECORDS)]
         if len(tables) == 1:
             return tables[0]
         if tables:
@@ -130,42 +133,25 @@ def find_source(source: Exported | TableResult, storage_options: Mapping[str, An
     if isinstance(source, TableResult):
         return find_table(source, storage_options)
     location = Location.of(source, storage_options)
-    if is_export(location):
+    if is_image(location):
         return find_export(location)
     if location.name.endswith(TABLE_MANIFEST):
         return find_table(location)
-    if location.name.endswith(_RECORDS) or any(sign in location.url for sign in "*?["):
+    if location.name.endswith(RECORDS) or location.is_pattern:
         return location
     if (found := _beside(location)) is not None:
         return found
-    if location.exists() and not location.fs.isdir(location.path):
+    if location.exists() and not location.is_folder():
         return location
-    table = location.with_suffix(SUFFIX)
+    table = table_location(location)
     return table if table.exists() else _in_folder(location) or location
-
-
-def is_export(location: Location) -> bool:
-    """Whether a file is the mixer or the manifest of an image, by its name."""
-    return location.name.endswith((_MIXER, MANIFEST))
-
-
-def prefix_of(location: Location) -> Location:
-    """What the names of all files of an export start with, from its mixer or manifest.
-
-    Examples
-    --------
-    >>> [prefix_of(Location(f"out/{name}")).url for name in ("scene-mixer.json", "scene-image.tfexport")]
-    ['out/scene-', 'out/scene-']
-    """
-    url = location.url.removesuffix(_MIXER).removesuffix(MANIFEST)
-    return Location(url, location.storage_options)
 
 
 def _beside(prefix: Location) -> Location | None:
     """The mixer of an export with that prefix, in either of Earth Engine's namings, or its manifest."""
     if not prefix.name:
         return None
-    suffixes = ("" if prefix.name.endswith("-") else "-") + _MIXER, _MIXER, f"-{MANIFEST}"
+    suffixes = ("" if prefix.name.endswith("-") else "-") + MIXER, MIXER, f"-{IMAGE_MANIFEST}"
     found = (prefix.with_suffix(suffix) for suffix in suffixes)
     return next((location for location in found if location.exists()), None)
 
@@ -175,24 +161,24 @@ def folder_exports(folder: Location) -> list[Location]:
 
     Images are given by their mixers, or by their manifests where they have no mixer; tables by their files.
     """
-    if not folder.fs.isdir(folder.path):
+    if not folder.is_folder():
         return []
     files = _files(folder)
-    mixers = [file for file in files if file.name.endswith(_MIXER)]
+    mixers = [file for file in files if file.name.endswith(MIXER)]
     prefixes = [prefix_of(mixer) for mixer in mixers]
-    alone = [file for file in files if file.name.endswith(MANIFEST) and prefix_of(file) not in prefixes]
-    tables = [file for file in files if file.name.endswith(SUFFIX) and manifest_location(file) in files]
+    alone = [file for file in files if file.name.endswith(IMAGE_MANIFEST) and prefix_of(file) not in prefixes]
+    tables = [file for file in files if file.name.endswith(TABLE) and manifest_location(file) in files]
     return [*mixers, *alone, *tables]
 
 
 def _in_folder(folder: Location) -> Location | None:
     """The one image of a folder; None if it is not a folder."""
-    if not folder.fs.isdir(folder.path):
+    if not folder.is_folder():
         return None
-    exports = [found for found in folder_exports(folder) if is_export(found)]
+    exports = [found for found in folder_exports(folder) if is_image(found)]
     if not exports:
         raise MissingShardError(
-            f"There is no export in the folder {folder}: expected a file that ends with {_MIXER}."
+            f"There is no export in the folder {folder}: expected a file that ends with {MIXER}."
         )
     if len(exports) > 1:
         raise OptionError(
@@ -204,14 +190,14 @@ def _in_folder(folder: Location) -> Location | None:
 def _existing(location: Location) -> Location:
     if not location.exists():
         raise MissingShardError(
-            f"There is no export {location}: expected a mixer ({location}-{_MIXER}), a folder with one, or "
+            f"There is no export {location}: expected a mixer ({location}-{MIXER}), a folder with one, or "
             "what an export returned."
         )
     return location
 
 
 def _files(folder: Location) -> list[Location]:
-    return Location(f"{folder.url.rstrip('/')}/", folder.storage_options).siblings()
+    return [folder.child(name) for name, is_folder in folder.entries().items() if not is_folder]
 
 
 def _listed(files: Sequence[Location]) -> str:
@@ -247,15 +233,15 @@ def find_records(mixer: Location) -> list[Location]:
     >>> [shard.name for shard in find_records(folder.child("scene-mixer.json"))]
     ['scene-00000.tfrecord', 'scene-00001.tfrecord']
     """
-    if not is_export(mixer):
+    if not has_prefix(mixer):
         raise OptionError(
-            f"The shards of {mixer} cannot be found by its name, which does not end with {_MIXER!r}: "
+            f"The shards of {mixer} cannot be found by its name, which does not end with {MIXER!r}: "
             "give them as records=[...], in order."
         )
     prefix = prefix_of(mixer)
     found: dict[int, Location] = {}
     for file in prefix.siblings():
-        match = re.fullmatch(re.escape(prefix.name) + _SHARD, file.name)
+        match = re.fullmatch(re.escape(prefix.name) + SHARD, file.name)
         if not match:
             continue
         number = int(match[1])
@@ -267,8 +253,8 @@ def find_records(mixer: Location) -> list[Location]:
         found[number] = file
     if not found:
         raise MissingShardError(
-            f"No shards are beside {mixer}: expected {prefix.name}00000.tfrecord or "
-            f"{prefix.name}00000.tfrecord.gz and so on. Where they have other names, give them as "
+            f"No shards are beside {mixer}: expected {prefix.name}{shard_name(0, False)} or "
+            f"{prefix.name}{shard_name(0, True)} and so on. Where they have other names, give them as "
             "records=[...], in order."
         )
     missing = sorted(set(range(max(found))) - set(found))
@@ -298,7 +284,7 @@ def check_order(records: Sequence[Location]) -> None:
     xee_tf.errors.RecordError: The shards are out of order: s-00001.tfrecord comes before s-00000.tfrecord. \
 Give them in the order of their numbers.
     """
-    matches = [re.fullmatch(rf"(.*?){_SHARD}", record.name) for record in records]
+    matches = [re.fullmatch(rf"(.*?){SHARD}", record.name) for record in records]
     for (first, before), (second, after) in pairwise(zip(records, matches, strict=True)):
         if not before or not after or before[1] != after[1]:
             continue

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import pyproj
 import xarray as xr
 from xarray.core import indexing
 
@@ -13,7 +14,7 @@ from xee_tf.georef import write_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
-from xee_tf.reading.find import Exported, find_export
+from xee_tf.reading.find import Exported
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer
@@ -132,8 +133,7 @@ def open_image(
         verify=verify,
         storage_options=storage_options,
     )
-    source = None if isinstance(mixer, Mixer) else str(find_export(mixer, storage_options))
-    return lazy_dataset(reader, margins, source, chunks)
+    return lazy_dataset(reader, margins, chunks)
 
 
 def check_margins(margins: str) -> None:
@@ -147,23 +147,21 @@ def check_margins(margins: str) -> None:
     one_of("margins", margins, ("trim", "keep"))
 
 
-def check_crs(reader: ImageReader, source: str | None) -> None:
-    """Refuse a CRS that cannot be understood.
+def check_crs(reader: ImageReader) -> pyproj.CRS:
+    """The CRS of a reader, if it can be understood.
 
     Raises
     ------
     GeoreferenceError
         That says how to give another one.
     """
-    read_crs(
-        reader.grid.crs, source or "the mixer", "Give the right one with crs=, for example crs='EPSG:32633'."
-    )
+    mend = "Give the right one with crs=, for example crs='EPSG:32633'."
+    return read_crs(reader.grid.crs, reader.source or "the mixer", mend)
 
 
 def lazy_dataset(
     reader: ImageReader,
     margins: Margins,
-    source: str | None,
     chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...] | None,
 ) -> xr.Dataset:
     """The Dataset of a reader, with its place; reads nothing.
@@ -175,7 +173,7 @@ def lazy_dataset(
     GeoreferenceError
         If the CRS cannot be understood.
     """
-    check_crs(reader, source)
+    crs = check_crs(reader)
     keep = margins == "keep"
     check_variables(
         {band.name: band.dims for band in reader.bands},
@@ -194,19 +192,18 @@ def lazy_dataset(
         attrs = {} if band.units is None else {"units": band.units}
         variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], attrs, encoding)
     dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in reader.coords.items()})
-    dataset = _locate_patches(dataset, reader) if keep else write_georef(dataset, reader.grid)
-    if source is not None:
-        dataset.encoding["source"] = source
+    dataset = _locate_patches(dataset, reader, crs) if keep else write_georef(dataset, reader.grid)
+    if reader.source is not None:
+        dataset.encoding["source"] = reader.source
     return dataset
 
 
-def _locate_patches(dataset: xr.Dataset, reader: ImageReader) -> xr.Dataset:
+def _locate_patches(dataset: xr.Dataset, reader: ImageReader, crs: pyproj.CRS) -> xr.Dataset:
     """Say where each stored patch lies."""
     grid = reader.grid
     rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
     a, b, c, d, e, f = tuple(grid.affine)[:6]
-    crs = read_crs(grid.crs, "the mixer")
     corner = "of the outer corner of the first stored pixel"
     coords = {
         "row": ("patch", rows, {"long_name": "row of patches"}),

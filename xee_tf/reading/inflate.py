@@ -21,10 +21,13 @@ from isal import igzip_lib
 from xee_tf.errors import RecordError
 from xee_tf.storage import Location
 
-__all__ = ["CACHE", "SEGMENT", "InflateCache", "inflate_stream", "read_segment"]
+__all__ = ["CACHE", "GZIP", "SEGMENT", "InflateCache", "inflate_file", "inflate_stream", "read_segment"]
 
 SEGMENT = 4 << 20
 """Inflated bytes of a stream between two restart points."""
+
+GZIP = b"\x1f\x8b"
+"""What a gzip file starts with."""
 
 _CACHE_BYTES = 128 << 20
 _READ = 2 << 20  # compressed bytes asked for at a time
@@ -186,7 +189,7 @@ def _go_to(location: Location, size: int, identity: Hashable, number: int) -> It
     """Inflate up to a segment; gives those passed on the way too, as other threads may want them."""
     reached, segments = _running.pop(identity, (0, None))
     if number == 0:
-        reached, segments = 0, inflate_stream(location, size, SEGMENT)
+        reached, segments = 0, inflate_file(location, size, SEGMENT)
     if segments is not None and reached <= number:
         # igzip is twice as fast as zlib, but cannot go back: for who reads from the start on.
         for i in range(reached, number + 1):
@@ -212,8 +215,23 @@ def _advance_from(location: Location, size: int, identity: Hashable, number: int
     return data
 
 
-def inflate_stream(location: Location, size: int, step: int) -> Iterator[bytes]:
+def inflate_file(location: Location, size: int, step: int) -> Iterator[bytes]:
+    """All of a gzip file of `size` bytes; see `inflate_stream`."""
+    edges = range(0, size, min(_READ, step))
+    pieces = (location.read_bytes(begin, min(begin + edges.step, size)) for begin in edges)
+    return inflate_stream(pieces, str(location), step)
+
+
+def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]:
     """All of a gzip file from its start, `step` bytes at a time; nothing is cached.
+
+    Parameters
+    ----------
+    pieces : iterator of bytes
+        The file; what lies behind the last member is not asked for.
+    source : str
+        Its name, for errors.
+    step : int
 
     Raises
     ------
@@ -222,14 +240,12 @@ def inflate_stream(location: Location, size: int, step: int) -> Iterator[bytes]:
     """
     inflater = None
     parts: list[bytes] = []
-    data, offset, want = b"", 0, step
+    data, want = b"", step
     while True:
         if not data and (inflater is None or inflater.needs_input):
-            end = min(offset + min(_READ, step), size)
-            data = location.read_bytes(offset, end) if offset < size else b""
-            offset = end
+            data = next(pieces, b"")
             if not data and inflater is not None:
-                raise RecordError(f"{location} is truncated: its gzip stream has no end.")
+                raise RecordError(f"{source} is truncated: its gzip stream has no end.")
         if inflater is None:
             if not any(data[:2]):  # the end, perhaps padded with zeros, as tapes do
                 break
@@ -237,7 +253,7 @@ def inflate_stream(location: Location, size: int, step: int) -> Iterator[bytes]:
         try:
             out = inflater.decompress(data, want)
         except _ISAL_ERROR as error:
-            raise RecordError(f"{location} is corrupt: {error}.") from None
+            raise RecordError(f"{source} is corrupt: {error}.") from None
         data = b""
         if inflater.eof:
             data, inflater = inflater.unused_data, None

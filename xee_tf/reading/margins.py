@@ -1,4 +1,4 @@
-"""The margin around patches, which no file holds: inferred from how many values a record has."""
+"""The margin around patches, which no file holds: inferred from how many values per record has."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: 
     >>> infer_margin(Size(x=256, y=128), 256 * 128)
     Size(x=0, y=0)
     """
-    about = f"Band {band!r} has {values} values a record, "
+    about = f"Band {band!r} has {values} values per record, "
     if kernel is not None:
         margin = PatchGrid.margin_of(kernel)
         stored = (patch.x + 2 * margin.x) * (patch.y + 2 * margin.y)

@@ -74,7 +74,7 @@ class Side:
         wide = [name for name in names if source.labels.get(name, 1) > 1]
         if wide and not side.is_flat(source):
             raise OptionError(
-                f"{wide[0]!r} holds {source.labels[wide[0]]} values a record and cannot be stacked with "
+                f"{wide[0]!r} holds {source.labels[wide[0]]} values per record and cannot be stacked with "
                 "patches. Make a dataset of each and join them with tf.data.Dataset.zip."
             )
         depths = {band.name: band.depth for band in side.bands if band.dims}

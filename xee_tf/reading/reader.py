@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -72,13 +72,15 @@ class ImageReader:
     fill : float
         What stands for the steps that a SequenceExample lacks.
     depths : mapping from feature to int
-        Values a pixel.
+        Values per pixel.
     share : bool
         Whether bands are read one by one, so that inflated bytes are worth keeping.
     masked : mapping from band to number
         The value in the records that is read as NaN.
     patches : ndarray of int64, optional
         The number of the patch in every record, or group of `per_patch` records, where patches were dropped.
+    source : str, optional
+        The file that names the export: its mixer, or its manifest.
     """
 
     grid: PatchGrid
@@ -95,6 +97,7 @@ class ImageReader:
     share: bool = True
     masked: Mapping[str, float] = field(default_factory=dict)
     patches: npt.NDArray[np.int64] | None = None
+    source: str | None = None
 
     @property
     def dtypes(self) -> dict[str, np.dtype[Any]]:
@@ -144,55 +147,28 @@ def open_reader(
     name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
     if crs is not None:
         described = replace(described, crs=crs_text(read_crs(crs)))
-    if records is not None:
-        listed = (
-            [records] if isinstance(records, (str, Location)) or hasattr(records, "__fspath__") else records
-        )
-        locations = [Location.of(record, storage_options) for record in listed]
-        check_order(locations)
-    elif location is None:
-        raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
-    else:
-        locations = find_records(location)
-    shards = open_shards(locations)
+    shards = open_shards(_locations(records, location, storage_options))
     source, data = _first_record(shards, name, described)
     patch, total = described.patch, described.total_patches
     patches = manifest.patches if manifest is not None and records is None else None
     if patches is not None:
         total = len(patches)
-    try:
+    beside = manifest_name(location) if records is None else None
+    with _in_first_record(source):
         order, steps = read_order(data)
-        known_content = None
-        if manifest is not None and tensor_depths is None:
-            known_content = content_of(order, manifest, patch, kernel)
-        content = known_content
-        names = [feature.name for feature in order.features]
-        if content is None:
-            if manifest is not None and tensor_depths is None and records is None:
-                raise RecordError(
-                    f"it holds {names}, which does not go with {manifest_name(location)}. The shards may be "
-                    "of another export; if not, remove that file, or give the depths of bands with "
-                    "tensor_depths={band: depth}."
-                )
-            names = choose_bands(names, bands)
-            infer = partial(infer_content, order, patch, names=names, depths=tensor_depths, steps=steps)
-            content, kernel = _infer(infer, kernel, manifest)
-    except RecordError as error:
-        raise RecordError(f"{source}: record 0: {error}") from None
+        content, infer = _content(order, steps, patch, kernel, manifest, beside, tensor_depths, bands)
     record_size = len(data) + FRAMING if order.exact else None
-    if isinstance(order, SequenceLayout) and (known_content is None or manifest is None or manifest.ragged):
+    if isinstance(order, SequenceLayout) and (infer is not None or manifest is None or manifest.ragged):
         record_size = None  # others may have fewer steps
     if patches is not None:  # the index counts the patches that were dropped, too
         shards = [replace(shard, announced=None) for shard in shards]
     counted = number_shards(shards, record_size, total * content.per_patch)
-    if known_content is None and isinstance(order, RecordLayout) and patch.pixels > 1:
+    if infer is not None and isinstance(order, RecordLayout) and patch.pixels > 1:
         # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
         pixels = content.per_patch == 1
         if sum(shard.records for shard in counted) == total * (patch.pixels if pixels else 1):
-            try:
-                content = infer(kernel=kernel, pixels=pixels)
-            except RecordError as error:
-                raise RecordError(f"{source}: record 0: {error}") from None
+            with _in_first_record(source):
+                content = infer(pixels=pixels)
     announced = f"{name} announces {total} records"
     if content.per_patch > 1:
         announced = f"{name} announces {total} patches of {patch.pixels} pixels, a record each"
@@ -217,11 +193,78 @@ def open_reader(
         fill=content.fill,
         depths=content.depths,
         patches=patches,
+        source=None if location is None else str(location),
     )
     if default_value is None:
         return reader
-    written = None if manifest is None or known_content is None else manifest.default_value
+    written = None if manifest is None or infer is not None else manifest.default_value
     return replace(reader, masked=masked_values(reader.bands, reader.dtypes, default_value, written))
+
+
+def _locations(
+    records: Records | None, mixer: Location | None, storage_options: Mapping[str, Any] | None
+) -> list[Location]:
+    """The shards: those that the user names, or those beside the mixer."""
+    if records is not None:
+        single = isinstance(records, (str, Location)) or hasattr(records, "__fspath__")
+        listed: Any = [records] if single else records
+        locations = [Location.of(record, storage_options) for record in listed]
+        check_order(locations)
+        return locations
+    if mixer is None:
+        raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
+    return find_records(mixer)
+
+
+@contextmanager
+def _in_first_record(shard: Shard) -> Iterator[None]:
+    """Errors about the first record name it."""
+    try:
+        yield
+    except RecordError as error:
+        raise RecordError(f"{shard}: record 0: {error}") from None
+
+
+def _content(
+    order: RecordOrder,
+    steps: Mapping[str, int],
+    patch: Size,
+    kernel: Size | None,
+    manifest: ImageManifest | None,
+    beside: str | None,
+    depths: Mapping[str, int] | None,
+    bands: Sequence[str] | None,
+) -> tuple[Content, Callable[..., Content] | None]:
+    """What records hold: by the manifest if it goes with them, or else by the lists of the first record.
+
+    Parameters
+    ----------
+    beside : str or None
+        The manifest's name if the records lie beside it, and so must go with it.
+
+    Others are those of `content_of` and `infer_content`.
+
+    Returns
+    -------
+    content : Content
+    infer : callable or None
+        ``infer(pixels=...)`` gives it anew once it is known whether records are pixels or patches; None where
+        the manifest tells.
+    """
+    names = [feature.name for feature in order.features]
+    if manifest is not None and depths is None:
+        content = content_of(order, manifest, patch, kernel)
+        if content is not None:
+            return content, None
+        if beside is not None:
+            raise RecordError(
+                f"it holds {names}, which does not go with {beside}. The shards may be of another export; "
+                "if not, remove that file, or give the depths of bands with tensor_depths={band: depth}."
+            )
+    names = choose_bands(names, bands)
+    infer = partial(infer_content, order, patch, names=names, depths=depths, steps=steps)
+    content, kernel = _infer(infer, kernel, manifest)
+    return content, partial(infer, kernel=kernel)
 
 
 def _infer(

@@ -17,7 +17,7 @@ from dask.tokenize import tokenize
 
 from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.reading.access import Shard, read_records
-from xee_tf.reading.inflate import SEGMENT, inflate_stream
+from xee_tf.reading.inflate import GZIP, SEGMENT, inflate_file
 from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
 from xee_tf.records.members import HEAD_BYTES, read_index
 from xee_tf.storage import Location
@@ -25,7 +25,6 @@ from xee_tf.storage import Location
 __all__ = ["Shard", "first_record", "number_shards", "open_shards", "read_records"]
 
 _THREADS = 16  # shards looked at at a time: mostly waiting for an object store
-_GZIP = b"\x1f\x8b"
 
 
 def open_shards(locations: Sequence[Location]) -> list[Shard]:
@@ -53,7 +52,7 @@ def _probe(location: Location) -> Shard:
     shard = Shard(location, size, tokenize(location.url, sorted(info.items(), key=str)), "plain")
     # One request for a file that is called compressed: the index is usually needed.
     head = location.read_bytes(0, min(size, HEAD_BYTES if location.name.endswith(".gz") else 2))
-    if not head.startswith(_GZIP):
+    if not head.startswith(GZIP):
         return shard
     if len(head) < min(size, HEAD_BYTES):
         head = location.read_bytes(0, min(size, HEAD_BYTES))
@@ -94,7 +93,7 @@ def first_record(shard: Shard) -> bytes | None:
         data = shard.location.read_bytes(0, read_length(memoryview(head), 0, 0, source) + FRAMING)
     elif shard.access == "stream":
         needed = HEADER
-        for piece in inflate_stream(shard.location, shard.size, 1 << 16):
+        for piece in inflate_file(shard.location, shard.size, 1 << 16):
             data = bytes(data) + piece
             if len(data) >= HEADER == needed:
                 needed = read_length(memoryview(data), 0, 0, source) + FRAMING
@@ -181,7 +180,7 @@ def _hop_stream(shard: Shard) -> Iterator[int]:
     seen = 0  # how much of the stream has gone by
     buffer = b""  # what is left of a header that lies on the edge of two pieces
     yield 0
-    for piece in inflate_stream(shard.location, shard.size, SEGMENT):
+    for piece in inflate_file(shard.location, shard.size, SEGMENT):
         buffer += piece
         seen += len(piece)
         base = seen - len(buffer)

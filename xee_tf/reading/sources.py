@@ -19,7 +19,7 @@ from xee_tf.reading.content import (
     read_order,
 )
 from xee_tf.reading.features import find_features, find_margin, is_patch
-from xee_tf.reading.find import Exported, find_export, find_source, is_export
+from xee_tf.reading.find import Exported, find_export, find_source
 from xee_tf.reading.reader import open_reader
 from xee_tf.reading.shards import Shard, first_record, open_shards
 from xee_tf.records.example import RecordLayout
@@ -27,6 +27,7 @@ from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example
 from xee_tf.sidecars import BandDimensions, distinct_dims
+from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.export import TableResult
 
@@ -51,7 +52,7 @@ class Source:
     bands : tuple of BandDimensions
         Those bands.
     depths : mapping from feature to int
-        Values a pixel.
+        Values per pixel.
     stored : Size
         Pixels of a record, a patch's margins included; where nothing tells, one long row of them.
     margin : Size
@@ -113,7 +114,7 @@ class Source:
         bands = []
         for band in self.bands:
             if band.feature in self.labels:
-                bands.append(f"{band.name} ({kinds[band.feature]}, {self.labels[band.feature]} a record)")
+                bands.append(f"{band.name} ({kinds[band.feature]}, {self.labels[band.feature]} per record)")
                 continue
             depth = f", {band.depth} steps" if band.dims else ""
             whole = self.depths[band.feature]
@@ -169,7 +170,7 @@ def open_sources(
     opened: list[Source] = []
     files: list[Location] = []
     for location in locations:
-        if records is None and not is_export(location):
+        if records is None and not is_image(location):
             files += _matching(location)
             continue
         if files:
@@ -208,13 +209,12 @@ def open_sources(
 
 
 def _matching(location: Location) -> list[Location]:
-    if not any(sign in location.url for sign in "*?[") or location.exists():
+    if not location.is_pattern or location.exists():
         return [location]
-    fs = location.fs
-    paths = sorted(fs.glob(location.path))
-    if not paths:
+    found = location.matching()
+    if not found:
         raise MissingShardError(f"No file matches {location}.")
-    return [Location(fs.unstrip_protocol(path), location.storage_options) for path in paths]
+    return found
 
 
 def _open_files(
@@ -316,8 +316,8 @@ def _row(order: RecordOrder, wanted: RecordOrder, depths: Mapping[str, int], any
     for name, depth in depths.items():
         if sizes.get(name, depth) != depth:
             raise OptionError(
-                f"tensor_depths says {depth} of {name!r}, which has {sizes[name]} values a record: are they "
-                "patches, give the mixer instead of its files, or patch_dimensions=(width, height) too."
+                f"tensor_depths says {depth} of {name!r}, which has {sizes[name]} values per record: are "
+                "they patches, give the mixer instead of its files, or patch_dimensions=(width, height) too."
             )
     if depths or any(feature.size == 1 and feature.kind != "bytes" for feature in order.features):
         return _PIXEL
@@ -327,6 +327,6 @@ def _row(order: RecordOrder, wanted: RecordOrder, depths: Mapping[str, int], any
         return _PIXEL
     listed = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
     raise OptionError(
-        f"The bands differ in values a record, {listed}: are they array bands, give the mixer instead of its "
-        "files, or patch_dimensions=(width, height)."
+        f"The bands differ in values per record, {listed}: are they array bands, give the mixer instead of "
+        "its files, or patch_dimensions=(width, height)."
     )

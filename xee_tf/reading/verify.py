@@ -13,35 +13,33 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 from dask.utils import format_bytes
-from isal import igzip_lib
 
 from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys
-from xee_tf.reading.find import (
-    MANIFEST,
-    TABLE_MANIFEST,
-    Exported,
-    find_export,
-    find_records,
-    find_table,
-    folder_exports,
-    is_export,
-    prefix_of,
-)
+from xee_tf.reading.find import Exported, find_export, find_records, find_table, folder_exports
+from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
-from xee_tf.records.crc import record_crcs
-from xee_tf.records.framing import FOOTER, FRAMING, HEADER, mask_crcs, read_length
+from xee_tf.records.decoding import count_right, verify_block
+from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, read_manifest
+from xee_tf.sidecars.names import (
+    IMAGE_MANIFEST,
+    RECORDS,
+    TABLE_MANIFEST,
+    is_image,
+    manifest_location,
+    prefix_of,
+    shard_name,
+)
 from xee_tf.storage import Location
-from xee_tf.tables.export import TableResult, manifest_location
+from xee_tf.tables.export import TableResult
 
 __all__ = ["Verification", "verify"]
 
 _PIECE = 4 << 20  # bytes read, and inflated, at a time
 _THREADS = 4  # shards checked at a time
 _LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
-_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Verification:
 def verify(
     export: Exported | TableResult, *, storage_options: Mapping[str, Any] | None = None
 ) -> Verification:
-    """Check that the files of an export are whole, and those that it wrote.
+    """Check that the files of an export are complete and unchanged since the export.
 
     Every byte is read once, in pieces: of each file the size and CRC-32C, of each record both checksums, the
     number of records and the content of each run are compared with the manifest; the mixer is compared with
@@ -160,9 +158,9 @@ def _locations(source: Exported | TableResult, storage_options: Mapping[str, Any
     if isinstance(source, ExportResult):
         return [find_export(source)]
     location = Location.of(source, storage_options)
-    if is_export(location) or location.name.endswith(".json"):
+    if is_image(location):
         return [find_export(location)]
-    if location.name.endswith((TABLE_MANIFEST, ".tfrecord", ".tfrecord.gz")):
+    if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
         return [find_table(location)]
     found = folder_exports(location)
     for find in (find_export, find_table):  # the images and tables of one prefix
@@ -174,8 +172,8 @@ def _locations(source: Exported | TableResult, storage_options: Mapping[str, Any
 
 def _check(location: Location) -> Verification:
     """Check one export."""
-    table = not (is_export(location) or location.name.endswith(".json"))
-    side = manifest_location(location) if table else prefix_of(location).with_suffix(MANIFEST)
+    table = not is_image(location)
+    side = manifest_location(location) if table else prefix_of(location).with_suffix(IMAGE_MANIFEST)
     problems: list[str] = []
     manifest = None
     try:
@@ -223,13 +221,13 @@ def _check(location: Location) -> Verification:
 def _listed_files(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
     """Where the shards of a manifest are, or would be."""
     prefix = prefix_of(location)
-    suffix = ".tfrecord.gz" if known[0].name.endswith(".gz") else ".tfrecord"
-    return [prefix.with_suffix(f"{number:05d}{suffix}") for number in range(len(known))]
+    compressed = known[0].name.endswith(".gz")
+    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
 
 
 def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
     """What is wrong with a mixer, and where it is not that of the export."""
-    if location.name.endswith(MANIFEST):
+    if location.name.endswith(IMAGE_MANIFEST):
         return []
     try:
         mixer = Mixer.read(location)
@@ -257,12 +255,12 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
     """Go through one file once."""
     raw = _Raw(location)
     problems: list[str] = []
-    records, crcs = 0, []
+    records, held = 0, []
     try:
         for footers in _record_footers(_inflated(raw), str(location)):
             records += len(footers)
             if known is not None:
-                crcs.append(footers)
+                held.append(footers)
         raw.finish()
     except FileNotFoundError:
         return _File(0, 0, (f"{location} does not exist.",))
@@ -271,7 +269,7 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
         raw.finish()
     if known is None:
         return _File(records, raw.size, tuple(problems))
-    same_kind = location.name.endswith(".gz") == known.name.endswith(".gz")
+    same_kind = known.same_kind(location)
     if same_kind and raw.size != known.bytes:
         problems.insert(0, f"{location} has {raw.size} bytes, but the manifest describes {known.bytes}.")
     elif same_kind and raw.crc != known.crc32c:
@@ -279,7 +277,7 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
         problems.insert(0, f"{location} has the CRC-32C {found}, but the manifest {known.crc32c:08x}.")
     if records != known.records:
         problems.append(f"{location} has {records} records, but the manifest describes {known.records}.")
-    elif (wrong := _wrong_run(crcs, known)) is not None:
+    elif (wrong := _wrong_run(held, known)) is not None:
         problems.append(
             f"{location}: records {wrong[0]} to {wrong[1]} are not those that the manifest describes: it is "
             "of another export, or was changed."
@@ -287,12 +285,12 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
     return _File(records, raw.size, tuple(problems))
 
 
-def _wrong_run(crcs: Sequence[npt.NDArray[np.uint32]], known: ManifestShard) -> tuple[int, int] | None:
+def _wrong_run(found: Sequence[npt.NDArray[np.uint8]], known: ManifestShard) -> tuple[int, int] | None:
     """First and last record of the first run that is not that of the manifest."""
-    footers = np.concatenate([np.empty(0, "<u4"), *crcs]).astype("<u4")
+    footers = np.concatenate([np.empty((0, FOOTER), np.uint8), *found])
     start = 0
     for count, expected in zip(known.run_records.tolist(), known.run_crcs.tolist(), strict=True):
-        if crc32c(footers[start : start + count].data) != expected:
+        if run_crc(footers[start : start + count]) != expected:
             return start, start + count - 1
         start += count
     return None
@@ -327,35 +325,12 @@ def _inflated(raw: _Raw) -> Iterator[bytes]:
     """The bytes of the records, inflated if the file is compressed."""
     pieces = iter(raw)
     first = next(pieces, b"")
-    if not first.startswith(b"\x1f\x8b"):
-        yield first
-        yield from pieces
-        return
-    inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
-    started = False
-    for piece in chain([first], pieces):
-        data = piece
-        while data or not inflater.needs_input:
-            if inflater.eof:
-                if not any(data[:2]):  # padding with zeros, as tapes have it
-                    return
-                inflater, started = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP), False
-            try:
-                out = inflater.decompress(data, _PIECE)
-            except _ISAL_ERROR as error:
-                raise RecordError(f"{raw.location} is corrupt: {error}.") from None
-            started = True
-            data = inflater.unused_data if inflater.eof else b""
-            if out:
-                yield out
-            if inflater.eof and not data:
-                break
-    if started and not inflater.eof:
-        raise RecordError(f"{raw.location} is truncated: its gzip stream has no end.")
+    pieces = chain([first], pieces)
+    return inflate_stream(pieces, str(raw.location), _PIECE) if first.startswith(GZIP) else pieces
 
 
-def _record_footers(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint32]]:
-    """The footers of records, run by run; both checksums of each record are checked.
+def _record_footers(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint8]]:
+    """The footers of records, shape (records, 4); both checksums of each record are checked.
 
     Raises
     ------
@@ -381,17 +356,11 @@ def _record_footers(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArra
             if len(buffer) - position < size:
                 break
             rows = _alike(buffer, position, size)
-            found = mask_crcs(record_crcs(rows[:, HEADER:-FOOTER]))
-            footers = np.ascontiguousarray(rows[:, -FOOTER:]).view("<u4")[:, 0]
-            wrong = np.flatnonzero(found != footers)
-            if wrong.size:
-                if wrong[0]:
-                    yield footers[: wrong[0]]
-                raise RecordError(
-                    f"{source}: record {record + int(wrong[0])} is corrupt: the checksum of its data does "
-                    "not match."
-                )
-            yield footers
+            right = count_right(rows)
+            if right:
+                yield np.ascontiguousarray(rows[:right, -FOOTER:])
+            if right < len(rows):
+                verify_block(rows[right:], record + right, source)
             record += len(rows)
             position += len(rows) * size
         left = len(buffer) - position

@@ -7,7 +7,6 @@ from xee_tf.records.example import (
     FeatureTypes,
     Kind,
     RecordLayout,
-    check_name,
     kind_of,
 )
 from xee_tf.records.framing import FRAMING, frame, iter_frames, mask_crc
@@ -45,7 +44,6 @@ __all__ = [
     "SequenceLayout",
     "Sequences",
     "Values",
-    "check_name",
     "compress_member",
     "decode_example",
     "decode_frames",

@@ -20,7 +20,15 @@ from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, check_data, mask_crcs, read_length
 from xee_tf.records.wire import Values, conform, list_values, parse_features
 
-__all__ = ["Batch", "decode_example", "decode_frames", "longest_run", "read_layout", "verify_block"]
+__all__ = [
+    "Batch",
+    "count_right",
+    "decode_example",
+    "decode_frames",
+    "longest_run",
+    "read_layout",
+    "verify_block",
+]
 
 _MAX_ORDERS = 8  # orders of features that are remembered: protobuf maps have none of their own
 
@@ -198,14 +206,20 @@ def longest_run(
 
 def verify_block(block: npt.NDArray[np.uint8], first: int, source: str) -> None:
     """Check the CRCs of the data of records that are the rows of a matrix."""
+    right = count_right(block)
+    if right < len(block):
+        raise RecordError(
+            f"{source}: record {first + right} is corrupt: the checksum of its data does not match."
+        )
+
+
+def count_right(block: npt.NDArray[np.uint8]) -> int:
+    """How many records, the rows of a matrix, come before the first one whose data have another CRC."""
     size = block.shape[1]
     crcs = mask_crcs(record_crcs(block[:, HEADER : size - FOOTER]))
     stored = np.ascontiguousarray(block[:, size - FOOTER :]).view("<u4")[:, 0]
     wrong = np.flatnonzero(crcs != stored)
-    if wrong.size:
-        raise RecordError(
-            f"{source}: record {first + int(wrong[0])} is corrupt: the checksum of its data does not match."
-        )
+    return int(wrong[0]) if wrong.size else len(block)
 
 
 def _columns(

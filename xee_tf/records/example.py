@@ -31,7 +31,6 @@ __all__ = [
     "Kind",
     "RecordLayout",
     "Segment",
-    "check_name",
     "kind_of",
 ]
 
@@ -79,22 +78,6 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
     return "bytes" if dtype in (np.dtype(bool), np.dtype(np.uint8)) else "int64"
 
 
-def check_name(name: object) -> str:
-    """A band name that can be the key of a feature.
-
-    Raises
-    ------
-    OptionError
-        If it is no string, empty, or cannot be encoded as UTF-8.
-
-    Examples
-    --------
-    >>> check_name("B4")
-    'B4'
-    """
-    return check_key(name)
-
-
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One feature of a record.
@@ -128,7 +111,7 @@ class Feature:
         """
         kind = kind_of(dtype, feature_types)
         stored = {"float": "<f4", "bytes": "|u1", "int64": np.dtype(dtype).str}[kind]
-        return cls(check_name(name), kind, size, stored)
+        return cls(check_key(name), kind, size, stored)
 
     @property
     def max_bytes(self) -> int:
@@ -221,7 +204,7 @@ class RecordLayout:
         Parameters
         ----------
         arrays : sequence of ndarray
-            One for each feature, of shape ``(records, ...)`` with ``size`` values a record, of the
+            One for each feature, of shape ``(records, ...)`` with ``size`` values per record, of the
             feature's dtype; any strides, overlapping views too.
         keep : ndarray of bool, shape (records,), optional
             False leaves a record out.

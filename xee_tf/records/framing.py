@@ -21,7 +21,6 @@ __all__ = [
     "HEADER",
     "check_data",
     "footers",
-    "footers_crc",
     "frame",
     "frame_header",
     "frame_offsets",
@@ -29,6 +28,7 @@ __all__ = [
     "mask_crc",
     "mask_crcs",
     "read_length",
+    "run_crc",
 ]
 
 HEADER = 12
@@ -144,29 +144,30 @@ def check_data(
     return data
 
 
-def footers_crc(buffer: memoryview | npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], crc: int = 0) -> int:
-    """The CRC-32C over the footers of records: it stands for their content, and costs next to nothing.
+def run_crc(footers: npt.NDArray[np.uint8], crc: int = 0) -> int:
+    """What stands for the content of a run of records: the CRC-32C over their footers.
+
+    It costs next to nothing, and does not depend on compression.
 
     Parameters
     ----------
-    buffer : memoryview or ndarray of uint8
-        Whole frames.
-    ends : ndarray of int64
-        Where each frame ends.
+    footers : ndarray of uint8, shape (records, 4)
+        As `footers` gives them.
     crc : int
         That of the records in front of them.
 
     Examples
     --------
-    >>> one, two = frame(b"one"), frame(b"two")
-    >>> whole = footers_crc(memoryview(one + two), np.array([19, 38]))
-    >>> whole == footers_crc(memoryview(two), np.array([19]), footers_crc(memoryview(one), np.array([19])))
+    >>> ends = footers(frame(b"one") + frame(b"two"), np.array([19, 38]))
+    >>> run_crc(ends) == run_crc(ends[1:], run_crc(ends[:1]))
     True
     """
-    return int(crc32c(footers(buffer, ends).data, crc))
+    return int(crc32c(footers.data, crc))
 
 
-def footers(buffer: memoryview | npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def footers(
+    buffer: bytes | memoryview | npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint8]:
     """The footers of records, by where their frames end; shape (records, 4)."""
     data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8)
     count, size = len(ends), int(ends[0]) if len(ends) else 0

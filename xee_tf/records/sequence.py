@@ -131,7 +131,7 @@ class SequenceLayout:
         Parameters
         ----------
         context : sequence of ndarray, shape (records, ...)
-            One for each feature, with ``size`` values a record; any strides.
+            One for each feature, with ``size`` values per record; any strides.
         sequences : sequence of ndarray, shape (records, steps, ...)
             One for each feature, with ``size`` values a step; any strides.
         keep_steps : ndarray of bool or sequence of (ndarray of bool or None), optional

@@ -35,7 +35,7 @@ class BandDimensions:
         Their lengths.
     dtype : str, optional
         The numpy dtype that the band has in the source of the export ("int16"). None where it is not known,
-        as in files of Earth Engine; so are the following.
+        as in files of Earth Engine; the same holds for the following.
     kind : {"bytes", "float", "int64"}, optional
         The list that holds it.
     default : number, optional
@@ -59,7 +59,7 @@ class BandDimensions:
 
     @property
     def depth(self) -> int:
-        """Values a pixel."""
+        """Values per pixel."""
         return math.prod(self.shape)
 
 

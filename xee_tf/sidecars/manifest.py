@@ -6,12 +6,11 @@ infer nothing, and `xee_tf.verify` checks every byte. Other programs can ignore 
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,10 @@ from affine import Affine
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.records.example import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
+from xee_tf.sidecars.packing import MOST, pack, read_count, read_size, read_text, render, unpack
 from xee_tf.storage import Location
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
 
 _VERSION = "1.0"  # readers refuse a larger first number and ignore keys that they do not know
 _LARGEST = 1 << 30  # bytes of a manifest
-_MOST = 1 << 62  # of any count
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,33 +69,37 @@ class ManifestShard:
     run_crcs: npt.NDArray[np.uint32]
     patches: npt.NDArray[np.int64] | None = None
 
+    def same_kind(self, location: Location) -> bool:
+        """Whether a file is compressed if this one was, by its name: then it has the same bytes, too."""
+        return location.name.endswith(".gz") == self.name.endswith(".gz")
+
     def _document(self) -> dict[str, Any]:
         document = {
             "name": self.name,
             "records": self.records,
             "bytes": self.bytes,
             "crc32c": f"{self.crc32c:08x}",
-            "runRecords": _pack(self.run_records, "<u4"),
-            "runCrcs": _pack(self.run_crcs, "<u4"),
+            "runRecords": pack(self.run_records, "<u4"),
+            "runCrcs": pack(self.run_crcs, "<u4"),
         }
         if self.patches is not None:
-            document["patches"] = _pack(self.patches, "<i8")
+            document["patches"] = pack(self.patches, "<i8")
         return document
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ManifestShard:
-        name = _text(document["name"], "the name of a shard")
+        name = read_text(document["name"], "the name of a shard")
         if "/" in name or "\\" in name:
             raise ValueError(f"the name of a shard is {name!r}, which has a folder")
         crc = document["crc32c"]
         shard = cls(
             name,
-            _count(document["records"], f"records of {name}"),
-            _count(document["bytes"], f"bytes of {name}"),
-            int(_text(crc, f"crc32c of {name}"), 16),
-            _unpack(document.get("runRecords", ""), "<u4"),
-            _unpack(document.get("runCrcs", ""), "<u4"),
-            _unpack(document["patches"], "<i8") if "patches" in document else None,
+            read_count(document["records"], f"records of {name}"),
+            read_count(document["bytes"], f"bytes of {name}"),
+            int(read_text(crc, f"crc32c of {name}"), 16),
+            unpack(document.get("runRecords", ""), "<u4"),
+            unpack(document.get("runCrcs", ""), "<u4"),
+            unpack(document["patches"], "<i8") if "patches" in document else None,
         )
         if len(shard.run_records) != len(shard.run_crcs):
             raise ValueError(f"{name} has {len(shard.run_records)} runs but {len(shard.run_crcs)} checksums")
@@ -141,7 +145,7 @@ class ImageManifest:
     >>> bands = (BandDimensions("ndvi", "ndvi", 0, ("orbit",), (2,)),)
     >>> coords = {"orbit": np.array(["asc", "desc"])}
     >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
-    >>> again = ImageManifest.parse(manifest.text())
+    >>> again = parse_manifest(manifest.text())
     >>> again.bands[0].dims, again.coords["orbit"], again.kernel
     (('orbit',), array(['asc', 'desc'], dtype='<U4'), Size(x=3, y=3))
     """
@@ -157,11 +161,6 @@ class ImageManifest:
     options: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     version: str = ""
-
-    @property
-    def per_patch(self) -> int:
-        """Records for a patch: 1, or as many as it has pixels."""
-        return self.grid.patch.pixels if self.record == "SequenceExample" and self.grid is not None else 1
 
     @property
     def patches(self) -> npt.NDArray[np.int64] | None:
@@ -188,21 +187,7 @@ class ImageManifest:
             "options": dict(self.options),
             "shards": [shard._document() for shard in self.shards],
         }
-        return _render(document)
-
-    @classmethod
-    def parse(cls, text: str, source: str = "the manifest") -> ImageManifest:
-        """Read the JSON of the file; keys of later versions are ignored.
-
-        Raises
-        ------
-        ManifestError
-            If it is not the manifest of an image, or of a version that cannot be read.
-        """
-        found = parse_manifest(text, source)
-        if not isinstance(found, cls):
-            raise ManifestError(f"{source} is the manifest of a table, not of an image.")
-        return found
+        return render(document)
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
@@ -213,8 +198,8 @@ class ImageManifest:
             if len(coordinate["values"]) != lengths.get(dim):
                 raise ValueError(f"the coordinate {dim!r} does not have the length of its dimension")
             coords[dim] = read_coordinate(coordinate)
-        kernel = document.get("kernel")
-        grid = document.get("grid")
+        kernel, grid = document.get("kernel"), document.get("grid")
+        size = None if kernel is None else read_size(kernel, "kernel")
         record = document["record"]
         if record not in get_args(Record):
             raise ValueError(f"the record is {record!r}")
@@ -224,10 +209,8 @@ class ImageManifest:
             coords=coords,
             default_value=read_number(document.get("defaultValue", 0)),
             ragged=bool(document.get("ragged", False)),
-            kernel=None if kernel is None else _size(kernel, "kernel"),
-            grid=None
-            if grid is None
-            else _grid_of(grid, None if kernel is None else _size(kernel, "kernel")),
+            kernel=size,
+            grid=None if grid is None else _grid_of(grid, size),
             shards=tuple(ManifestShard._of(shard) for shard in document.get("shards", ())),
             options=dict(document.get("options", {})),
             key=str(document.get("key", "")),
@@ -240,7 +223,7 @@ class TableColumn:
     """One column of a table: its name, the kind of its list, and the shape of its values."""
 
     name: str
-    kind: Literal["float", "int64", "bytes"]
+    kind: Kind
     shape: tuple[int, ...] = ()
 
 
@@ -283,17 +266,17 @@ class TableManifest:
             ],
             "shards": [shard._document() for shard in self.shards],
         }
-        return _render(document)
+        return render(document)
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> TableManifest:
         columns = []
         for column in document["columns"]:
             kind = column["kind"]
-            if kind not in ("float", "int64", "bytes"):
+            if kind not in get_args(Kind):
                 raise ValueError(f"a column is of the kind {kind!r}")
-            shape = tuple(_count(length, "the shape of a column") for length in column.get("shape", ()))
-            columns.append(TableColumn(_text(column["name"], "the name of a column"), kind, shape))
+            shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
+            columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
         shards = tuple(ManifestShard._of(shard) for shard in document.get("shards", ()))
         return cls(tuple(columns), shards, str(document.get("version", "")))
 
@@ -406,22 +389,6 @@ def _head(kind: str, version: str) -> dict[str, Any]:
     return {"format": f"xee_tf {kind}", "formatVersion": _VERSION, "version": version}
 
 
-def _render(document: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a list of objects."""
-    lines = []
-    for key, value in document.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            items = ",\n".join(f"    {_json(item)}" for item in value)
-            lines.append(f"  {_json(key)}: [\n{items}\n  ]")
-        else:
-            lines.append(f"  {_json(key)}: {_json(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 def _band_document(band: BandDimensions) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": band.name,
@@ -441,24 +408,24 @@ def _band_document(band: BandDimensions) -> dict[str, Any]:
 
 
 def _band_of(document: Mapping[str, Any]) -> BandDimensions:
-    name = _text(document["name"], "the name of a band")
-    dims = tuple(_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
-    shape = tuple(_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
-    if len(dims) != len(shape) or math.prod(shape) > _MOST:
+    name = read_text(document["name"], "the name of a band")
+    dims = tuple(read_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
+    shape = tuple(read_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
+    if len(dims) != len(shape) or math.prod(shape) > MOST:
         raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
     facts: dict[str, Any] = {"nodata": tuple(read_number(number) for number in document.get("nodata", ()))}
     if "default" in document:
         facts["default"] = read_number(document["default"])
     for key in ("dtype", "units"):
         if key in document:
-            facts[key] = _text(document[key], f"{key} of {name!r}")
+            facts[key] = read_text(document[key], f"{key} of {name!r}")
     kind = document.get("kind")
-    if kind not in (None, "bytes", "float", "int64"):
+    if kind not in (None, *get_args(Kind)):
         raise ValueError(f"the band {name!r} is of the kind {kind!r}")
     return BandDimensions(
         name,
-        _text(document["feature"], f"the feature of {name!r}"),
-        _count(document["first"], f"the first step of {name!r}"),
+        read_text(document["feature"], f"the feature of {name!r}"),
+        read_count(document["first"], f"the first step of {name!r}"),
         dims,
         shape,
         kind=kind,
@@ -485,41 +452,11 @@ def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
         raise ValueError("the affine of the grid must be six finite numbers")
     crs = document["crs"]
     return PatchGrid(
-        shape=_size(document["shape"], "the shape of the grid"),
-        patch=_size(document["patch"], "the patch of the grid"),
+        shape=read_size(document["shape"], "the shape of the grid"),
+        patch=read_size(document["patch"], "the patch of the grid"),
         margin=PatchGrid.margin_of(kernel or Size(x=1, y=1)),
         affine=Affine(*affine),
-        crs=None if crs is None else _text(crs, "the CRS of the grid"),
+        crs=None if crs is None else read_text(crs, "the CRS of the grid"),
         edge=document.get("edge", "drop"),
-        origin=_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
+        origin=read_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
     )
-
-
-def _size(value: Any, what: str, least: int = 1) -> Size:
-    x, y = value
-    return Size(x=_count(x, what, least), y=_count(y, what, least))
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"{what} must be a text; got {shorten(repr(value))}")
-    return value
-
-
-def _count(value: Any, what: str, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
-        raise TypeError(f"{what} must be a whole number of at least {least}; got {shorten(repr(value))}")
-    return value
-
-
-def _pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
-    return base64.b64encode(np.asarray(values, dtype).tobytes()).decode()
-
-
-def _unpack(text: Any, dtype: str) -> npt.NDArray[Any]:
-    if not isinstance(text, str):
-        raise TypeError(f"a list of numbers must be base64; got {shorten(repr(text))}")
-    try:
-        return np.frombuffer(base64.b64decode(text, validate=True), dtype)
-    except ValueError as error:  # base64's errors are ValueErrors, too
-        raise ValueError(f"a list of numbers is not base64: {error}") from None

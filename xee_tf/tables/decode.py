@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.decoding import decode_example, longest_run, verify_block
-from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records.example import Feature, Kind, RecordLayout
 from xee_tf.records.framing import FOOTER, HEADER, check_data, frame_offsets, read_length
 from xee_tf.records.ragged import gather
 from xee_tf.records.varint import MAX_VARINT, encode_varint
@@ -47,7 +47,7 @@ class Field:
     """
 
     name: str
-    kind: Literal["bytes", "float", "int64"]
+    kind: Kind
     size: int
 
     def __str__(self) -> str:

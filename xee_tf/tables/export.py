@@ -23,9 +23,10 @@ from xee_tf.export.shards import write_shard
 from xee_tf.graph import run_graph
 from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records.example import Encoded
-from xee_tf.records.framing import footers_crc
+from xee_tf.records.framing import footers, run_crc
 from xee_tf.records.members import compress_member
-from xee_tf.sidecars import TableColumn, TableManifest
+from xee_tf.sidecars import TableManifest
+from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.encode import encode_rows
 from xee_tf.tables.schema import Column, Rows
@@ -35,16 +36,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = [
-    "SUFFIX",
     "TableResult",
     "check_target",
     "export_table",
-    "manifest_location",
-    "table_location",
     "write_table",
 ]
-
-SUFFIX = ".tfrecord.gz"
 
 _SPELLING = Spelling(
     "options of a table",
@@ -213,8 +209,7 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
     OptionError, DestinationError
         If `if_exists` is unknown, the file exists, or there is no permission to write it.
     """
-    prefix = Location.of_prefix(path, storage_options, suffix=SUFFIX, example="table")
-    target = table_location(prefix)
+    target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
     target.require_free(if_exists)
     target.require_writable()
     return target
@@ -239,29 +234,6 @@ def write_table(
             f"table[{result.rounded[0]!r}].astype(str)."
         )
     return result
-
-
-def table_location(path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
-    """The file of a table export: its prefix, or its full name.
-
-    Examples
-    --------
-    >>> table_location("memory://sites").url, table_location("memory://sites.tfrecord.gz").url
-    ('memory://sites.tfrecord.gz', 'memory://sites.tfrecord.gz')
-    """
-    location = Location.of(path, storage_options)
-    return location if location.name.endswith(SUFFIX) else location.with_suffix(SUFFIX)
-
-
-def manifest_location(file: Location) -> Location:
-    """The manifest beside the file of a table.
-
-    Examples
-    --------
-    >>> manifest_location(Location("out/sites.tfrecord.gz")).url
-    'out/sites-table.tfexport'
-    """
-    return Location(file.url.removesuffix(SUFFIX) + "-table.tfexport", file.storage_options)
 
 
 @dataclass(frozen=True)
@@ -291,12 +263,13 @@ class _PartWriter:
         with location.open("wb") as file:
             for start, stop in _spans(rows):
                 encoded = encode_rows(rows[start:stop])
+                ends = footers(encoded.buffer, encoded.offsets[1:])
                 for first, last in _members(encoded):
                     member = compress_member(encoded.buffer[encoded.offsets[first] : encoded.offsets[last]])
                     file.write(member)
                     records.append(last - first)
                     sizes.append(len(member))
-                    crcs.append(footers_crc(encoded.buffer, encoded.offsets[first + 1 : last + 1]))
+                    crcs.append(run_crc(ends[first:last]))
         part = Part(0, location, (Run(number, tuple(records), tuple(sizes), tuple(crcs), (), ()),))
         return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
@@ -328,17 +301,13 @@ def _cut(rows: Rows) -> LazyTable:
         key = (f"{name}-rows", number)
         graph[key] = Task(key, Rows.__getitem__, TaskRef(name), slice(start, stop))
         keys.append(key)
-    return LazyTable(graph, keys, _as_they_are)
-
-
-def _as_they_are(rows: Rows, number: int) -> Rows:
-    return rows
+    return LazyTable(graph, keys)
 
 
 def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delayed, Location]:
     """The Delayed that writes a table, and the folder in which it works."""
     run = uuid.uuid4().hex[:12]
-    prefix = target.name.removesuffix(SUFFIX)
+    prefix = target.name.removesuffix(TABLE)
     folder = target.parent.child(f".{prefix}-{run}.parts")
     writer = _PartWriter(source.read, folder)
     tasks: dict[Any, Any] = {}
@@ -374,11 +343,7 @@ def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence
         source.move(target)
     elif not (target.exists() and target.size() == written.bytes):
         raise DestinationError(f"The records have gone from {folder}; export again.")
-    described = TableManifest(
-        tuple(TableColumn(column.name, column.kind, column.shape) for column in columns),
-        (written.in_manifest(target.name, patches=False),),
-        __version__,
-    )
+    described = TableManifest(columns, (written.in_manifest(target.name, patches=False),), __version__)
     manifest.write_bytes(described.text().encode())
     with suppress(FileNotFoundError):
         folder.remove(recursive=True)

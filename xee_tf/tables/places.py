@@ -225,7 +225,7 @@ def _in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
             odd |= False if turn is None else right - left > turn / 2
         for number in np.flatnonzero(odd):
             moved[number] = _connected(moved[number], turn)
-        bent = np.flatnonzero((shapely.get_num_coordinates(moved) > shapely.get_num_coordinates(geometries)))
+        bent = np.flatnonzero(shapely.get_num_coordinates(moved) > shapely.get_num_coordinates(geometries))
         for number in bent[~shapely.is_valid(moved[bent])]:  # edges that meet, at a pole for example
             moved[number] = _polygons_of(shapely.make_valid(moved[number]))
     pixels = shapely.transform(moved, to_pixels)
@@ -279,7 +279,7 @@ def _connected(geometry: Any, turn: float | None) -> Any:
     """A moved polygon without the points that lie nowhere, and with rings unbroken around the globe."""
     import shapely
 
-    parts = []
+    parts: list[Any] = []
     for part in getattr(geometry, "geoms", [geometry]):
         if part.geom_type != "Polygon":
             continue
@@ -291,7 +291,9 @@ def _connected(geometry: Any, turn: float | None) -> Any:
             if hole is not None:
                 shifts = turns(hole.centroid.x, (left + right) / 2, turn)[-3:]
                 for shift in shifts:
-                    shell = shell.difference(shapely.transform(hole, lambda at, by=shift: at + (by, 0)))
+                    shell = shell.difference(
+                        shapely.transform(hole, lambda at, by=shift: at + np.array([by, 0]))
+                    )
         parts += getattr(shell, "geoms", [shell])
     return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
 

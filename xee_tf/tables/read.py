@@ -16,10 +16,11 @@ from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading.find import find_table
 from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
 from xee_tf.sidecars import TableManifest, read_manifest
+from xee_tf.sidecars.names import TABLE, manifest_location
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.decode import Piece, Structure, decode_rows
-from xee_tf.tables.export import SUFFIX, TableResult, manifest_location
-from xee_tf.tables.union import TableColumn, Tally, assemble, tally, unite
+from xee_tf.tables.export import TableResult
+from xee_tf.tables.union import FoundColumn, Tally, assemble, tally, unite
 
 __all__ = ["open_table"]
 
@@ -136,7 +137,7 @@ def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
     manifests = []
     for shard in shards:
         location = manifest_location(shard.location)
-        found = read_manifest(location) if shard.location.name.endswith(SUFFIX) else None
+        found = read_manifest(location) if shard.location.name.endswith(TABLE) else None
         if not isinstance(found, TableManifest):
             continue
         manifests.append(found)
@@ -171,7 +172,7 @@ class _Reader:
         columns = unite(tally(pieces), self.total, self.describe, self.names)
         return self.frame(self.choose(columns), pieces, 0, self.total)
 
-    def look(self) -> tuple[TableColumn, ...]:
+    def look(self) -> tuple[FoundColumn, ...]:
         """The columns of all records, without their values; checksums are checked when those are read.
 
         All records of a file with our index are alike: only the first one is looked at.
@@ -185,7 +186,7 @@ class _Reader:
                 found += tally(self.pieces(shard.first, shard.first + shard.records, ()))
         return unite(found, self.total, self.describe, self.names)
 
-    def choose(self, columns: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+    def choose(self, columns: Sequence[FoundColumn]) -> tuple[FoundColumn, ...]:
         """The columns that are wanted, once it is known which there are."""
         known = {column.name: column for column in columns}
         names = list(known) if self.names is None else list(dict.fromkeys(self.names))
@@ -196,7 +197,7 @@ class _Reader:
         for name, shape in self.shapes.items():
             if name not in numbers:
                 raise OptionError(
-                    f"shapes names {name!r}, which is no column of numbers; those are {numbers}."
+                    f"shapes names {name!r}, which is not a column of numbers; those are {numbers}."
                 )
             known[name].check_shape(shape)
         return tuple(known[name] for name in names)
@@ -214,7 +215,7 @@ class _Reader:
                     yield from (replace(piece, records=piece.records + shard.first) for piece in found)
 
     def frame(
-        self, columns: Sequence[TableColumn], pieces: Iterable[Piece], start: int, stop: int
+        self, columns: Sequence[FoundColumn], pieces: Iterable[Piece], start: int, stop: int
     ) -> pd.DataFrame:
         """A frame of records whose columns are known."""
         held: dict[str, list[Piece]] = {column.name: [] for column in columns}
@@ -236,7 +237,7 @@ class _Reader:
             found[column.name] = pd.Series(values, index, getattr(values, "dtype", None), copy=False)
         return pd.DataFrame(found, index, copy=False)
 
-    def shape(self, column: TableColumn) -> Sequence[int] | None:
+    def shape(self, column: FoundColumn) -> Sequence[int] | None:
         """The shape of the arrays of a column: the user's, or the manifest's where the column fits it."""
         if column.name in self.shapes:
             return self.shapes[column.name]
@@ -254,7 +255,7 @@ class _Partitions:
     """Reads the partitions of a table, which all have the same columns; picklable."""
 
     reader: _Reader
-    columns: tuple[TableColumn, ...]
+    columns: tuple[FoundColumn, ...]
 
     def __call__(self, records: tuple[int, int]) -> pd.DataFrame:
         start, stop = records

@@ -363,8 +363,4 @@ def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Seq
     tasks[name] = DataNode(name, sampler)
     needed = [TaskRef(blocks[block]) for block in sorted(sampler.places.blocks)]
     tasks[key] = Task(key, gather, List(*needed))
-    return LazyTable(sources.layer(tasks), [key], _as_they_are)
-
-
-def _as_they_are(rows: Rows, number: int) -> Rows:
-    return rows
+    return LazyTable(sources.layer(tasks), [key])

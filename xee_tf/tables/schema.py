@@ -14,6 +14,7 @@ import pyarrow as pa
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
 from xee_tf.records.example import Feature
+from xee_tf.sidecars import TableColumn
 
 __all__ = ["Column", "Rows", "Strings", "Values", "select_columns"]
 
@@ -21,8 +22,8 @@ _EXACT = 2**24
 
 
 @dataclass(frozen=True)
-class Column:
-    """What one column is in a record.
+class Column(TableColumn):
+    """What one column is in a record that we write.
 
     Parameters
     ----------
@@ -32,9 +33,7 @@ class Column:
         Of an array-valued column; records hold it flattened. Empty for single values.
     """
 
-    name: str
     kind: Literal["float", "bytes"] = "float"
-    shape: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:

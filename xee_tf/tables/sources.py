@@ -35,6 +35,10 @@ Geometry = Literal["lonlat"]
 LONLAT = ("longitude", "latitude")
 
 
+def _as_it_is(rows: Rows, number: int) -> Rows:
+    return rows
+
+
 @dataclass(frozen=True)
 class LazyTable:
     """A table that is computed row group by row group.
@@ -46,12 +50,12 @@ class LazyTable:
     keys : list
         Of the tasks that give the row groups, in the order of the rows.
     read : callable
-        ``read(row group, number)`` gives its `Rows`.
+        ``read(row group, number)`` gives its `Rows`. Default: the row group itself.
     """
 
     graph: Mapping[Hashable, Any]
     keys: list[Any]
-    read: Callable[[Any, int], Rows]
+    read: Callable[[Any, int], Rows] = _as_it_is
 
 
 def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:

@@ -31,10 +31,11 @@ import pandas as pd
 import pyarrow as pa
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.records.example import Kind
 from xee_tf.tables.decode import Field, Piece
 from xee_tf.tables.schema import Strings
 
-__all__ = ["TableColumn", "Tally", "assemble", "tally", "unite"]
+__all__ = ["FoundColumn", "Tally", "assemble", "tally", "unite"]
 
 _EXACT = 2**53
 
@@ -43,7 +44,7 @@ Describe = Callable[[int], str]
 
 
 @dataclass(frozen=True)
-class TableColumn:
+class FoundColumn:
     """What all records of a table hold in one column.
 
     Parameters
@@ -58,7 +59,7 @@ class TableColumn:
     """
 
     name: str
-    kind: Literal["bytes", "float", "int64", "mixed"]
+    kind: Kind | Literal["mixed"]
     sizes: tuple[int, ...]
     gaps: bool
 
@@ -73,7 +74,8 @@ class TableColumn:
         if self.sizes != (math.prod(shape),):
             sizes = " or ".join(map(str, self.sizes))
             raise OptionError(
-                f"Column {self.name!r} has {sizes} values a row: no array of shape {tuple(shape)}."
+                f"Column {self.name!r} has {sizes} values per row, which are not an array of shape "
+                f"{tuple(shape)}."
             )
 
     def accepts(self, field: Field) -> bool:
@@ -107,7 +109,7 @@ def tally(pieces: Iterable[Piece]) -> list[Tally]:
 
 def unite(
     found: Iterable[Tally], total: int, describe: Describe, wanted: Collection[str] | None = None
-) -> tuple[TableColumn, ...]:
+) -> tuple[FoundColumn, ...]:
     """The columns of a table, in the order in which they first appear.
 
     Parameters
@@ -156,16 +158,16 @@ def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> 
             )
 
 
-def _unite(name: str, items: Sequence[Tally], total: int) -> TableColumn:
+def _unite(name: str, items: Sequence[Tally], total: int) -> FoundColumn:
     items = [item for item in items if item.field.size] or items
     mixed = len({item.field.kind for item in items}) > 1
     sizes = tuple(sorted({item.field.size for item in items}))
     gaps = sum(item.count for item in items) < total
-    return TableColumn(name, "mixed" if mixed else items[0].field.kind, sizes, gaps)
+    return FoundColumn(name, "mixed" if mixed else items[0].field.kind, sizes, gaps)
 
 
 def assemble(
-    column: TableColumn,
+    column: FoundColumn,
     pieces: Sequence[Piece],
     total: int,
     describe: Describe,
@@ -177,7 +179,7 @@ def assemble(
 
     Parameters
     ----------
-    column : TableColumn
+    column : FoundColumn
     pieces : sequence of Piece
         Its features; their records are numbered as the rows of the frame.
     total : int
@@ -223,7 +225,7 @@ def _as_float64(piece: Piece, describe: Describe) -> npt.NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def _numbers(column: TableColumn, pieces: Sequence[Piece], total: int) -> Any:
+def _numbers(column: FoundColumn, pieces: Sequence[Piece], total: int) -> Any:
     """One number in each row."""
     dtype = {"float": np.float32, "int64": np.int64}.get(column.kind, np.float64)
     fill = 0 if column.kind == "int64" else np.nan
@@ -294,7 +296,7 @@ def _texts(name: str, strings: Any, gaps: bool, describe: Describe, encoding: st
             decoded.append(None if value is None else value.decode(encoding))
         except UnicodeDecodeError:
             raise RecordError(
-                f"{describe(len(decoded))}: feature {name!r} holds bytes that are no {encoding} text: "
+                f"{describe(len(decoded))}: feature {name!r} holds bytes that are not {encoding} text: "
                 f"{value[:40]!r}. Read it with another encoding, or encoding=None."
             ) from None
     return np.array(decoded, object) if gaps else pd.Series(decoded, dtype="str")._values

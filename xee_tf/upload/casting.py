@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.georef.masks import MAX_EXACT, spare_values
 
 __all__ = ["cast", "common_dtype", "common_nodata"]
 
@@ -18,7 +19,7 @@ _DTYPE = "choose another dtype"
 
 
 def common_dtype(dtypes: Iterable[npt.DTypeLike]) -> np.dtype[Any]:
-    """The smallest dtype for several; truths are bytes.
+    """The smallest dtype for several in a GeoTIFF; truths are bytes, and half floats become float32.
 
     Of int64 and uint64 it is float64, which does not hold all their values: `cast` refuses those.
 
@@ -27,7 +28,8 @@ def common_dtype(dtypes: Iterable[npt.DTypeLike]) -> np.dtype[Any]:
     >>> common_dtype(["uint8", "int8"]), common_dtype(["float32", "int32"]), common_dtype(["bool"])
     (dtype('int16'), dtype('float64'), dtype('uint8'))
     """
-    return np.result_type(*("uint8" if np.dtype(dtype).kind == "b" else dtype for dtype in dtypes))
+    found = np.result_type(*("uint8" if np.dtype(dtype).kind == "b" else dtype for dtype in dtypes))
+    return np.dtype(np.float32) if found == np.float16 else found
 
 
 def common_nodata(
@@ -68,16 +70,15 @@ def common_nodata(
         return dtype, None
     valid = {name: np.iinfo(common_dtype([own])) for name, own in dtypes.items()}
     while True:
-        limits = np.iinfo(dtype)
-        for value in (*marked, limits.max, limits.min):
-            if all(
+        for value in (*marked, *spare_values(dtype)):
+            if abs(value) <= MAX_EXACT and all(
                 value == fills.get(name) or not own.min <= value <= own.max for name, own in valid.items()
             ):
                 return dtype, dtype.type(value)
         if dtype.itemsize == 8:
             raise OptionError(
-                f"A GeoTIFF has one nodata value for all bands, and every value of {dtype} can be valid in "
-                f"one of {list(dtypes)}: {remedy}."
+                "A GeoTIFF has one nodata value for all bands, which is a float64, and every value of both "
+                f"{dtype} and float64 can be valid in one of {list(dtypes)}: {remedy}."
             )
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
 

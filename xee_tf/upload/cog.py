@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from rasterio.windows import Window
 
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef.crs import read_crs
+from xee_tf.georef.masks import MAX_EXACT
 from xee_tf.georef.reference import GridLike
 from xee_tf.names import check_geotiff
 from xee_tf.storage import Location
@@ -57,11 +59,13 @@ def write_cog(
     grid : GridLike
         Where they lie.
     nodata : number or None
+        None: NaN of floats.
 
     Raises
     ------
     OptionError
-        If there are more bands than a GeoTIFF holds, or a name cannot describe one.
+        If there are more bands than a GeoTIFF holds, a name cannot describe one, or the file cannot note
+        `nodata`.
     DestinationError
         If the file cannot be written, for example because the disk is full.
     """
@@ -74,13 +78,20 @@ def write_cog(
     check_geotiff(
         chain.from_iterable(names.values()), "Rename it, choose others with bands=[...], or write a .zarr."
     )
+    [dtype] = {array.dtype for array in arrays.values()}
+    if nodata is None and dtype.kind == "f":
+        nodata = math.nan
+    elif nodata is not None and dtype.kind != "f" and abs(int(nodata)) > MAX_EXACT:
+        raise OptionError(
+            f"A GeoTIFF cannot note nodata={nodata}, because its readers take nodata as a float64, which "
+            f"does not tell integers beyond {MAX_EXACT} apart. Choose another one, or write a .zarr."
+        )
     crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     local = location.is_local
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     stem = f".{location.name}.{uuid.uuid4().hex[:8]}"
     plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
-    [dtype] = {array.dtype for array in arrays.values()}
     height, width = next(iter(arrays.values())).shape[-2:]
     block = _BLOCK
     while block > 128 and block * block * count * dtype.itemsize > _BLOCK_BYTES:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from numbers import Integral
 from typing import Any
 
 import dask.array as da
@@ -12,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.export.clear import clear
 from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
-from xee_tf.options import READ_SPELLING, IfExists, spelled
-from xee_tf.reading.find import Exported, find_export
+from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
+from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
@@ -67,11 +69,13 @@ def upload_image(
     bands : sequence of str, optional
         Which bands, in which order. Default: all, in the order of the first record.
     nodata : number, optional
-        The value that marks missing pixels; it is noted in the file. NaN is replaced by it.
+        The value that marks missing pixels; it is noted in the file. NaN is replaced by it. Default: NaN,
+        in bands of floats.
     dtype : dtype, optional
         Of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
-        dtype for all bands, takes the smallest that holds them all. Fractions are rounded where it is an
-        integer type; a value out of its range, or one that is rounded to `nodata`, is an error.
+        dtype for all bands, takes the smallest that holds them all, and float32 in place of float16.
+        Fractions are rounded where it is an integer type; a value out of its range, or one that is rounded
+        to `nodata`, is an error.
     crs : optional
         The CRS, in place of that of the mixer; anything that pyproj understands.
     kernel_size : int or (width, height), optional
@@ -116,6 +120,7 @@ def upload_image(
     ...     file.read(1)[::3, ::3].tolist(), file.crs.to_string(), file.descriptions
     ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
     """
+    nodata = None if nodata is None else _number(nodata)
     location = Location.of(destination, storage_options)
     write = _format_of(location)
     _require_free(location, if_exists, folder=write is _write_zarr)
@@ -128,10 +133,10 @@ def upload_image(
         bands=bands,
         storage_options=storage_options,
     )
-    check_crs(reader, None if isinstance(mixer, Mixer) else str(find_export(mixer, storage_options)))
+    check_crs(reader)
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
     if write is _write_zarr:
-        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None, None).coords]
+        names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
     location.require_writable()
     with ProgressBar() if progress else nullcontext():
@@ -164,16 +169,29 @@ def _convert(
     """The lazy bands, in their final dtype."""
     dtypes = reader.dtypes
     if dtype is not None:
+        if dtype.kind not in "iuf":
+            raise OptionError(f"dtype must be an integer or float type; got {dtype}.")
         dtypes = dict.fromkeys(dtypes, dtype)
-    elif one:
+    if one:
         dtypes = dict.fromkeys(dtypes, common_dtype(dtypes.values()))
     for name, target in dtypes.items():
-        if target.kind not in "iuf":
-            raise OptionError(f"dtype must be an integer or float type; got {target}.")
-        if nodata is not None and held_as(nodata, target) is None:
+        if nodata is not None and not _is_held(nodata, target):
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
     arrays = dask_arrays(reader, False, {})
     return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
+
+
+def _number(nodata: Any) -> int | float:
+    """Nodata as a number of Python."""
+    if not is_number(nodata):
+        raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
+    return int(nodata) if isinstance(nodata, Integral) else float(nodata)
+
+
+def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype has a value, or one that differs by no more than the rounding of float32."""
+    held = held_as(nodata, dtype)
+    return held is not None and (math.isnan(held) or math.isclose(held, nodata, rel_tol=1e-7))
 
 
 # -- Files -------------------------------------------------------------------------------------------
@@ -191,7 +209,7 @@ def _write_zarr(
     reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """Zarr with CF coordinates, chunked as the bands are."""
-    dataset = lazy_dataset(reader, "trim", None, {})
+    dataset = lazy_dataset(reader, "trim", {})
     for name, array in arrays.items():
         dataset[name].data = array
     if nodata is not None:

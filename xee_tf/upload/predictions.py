@@ -171,7 +171,7 @@ class PredictionFormat:
         for feature in self.layout.features:
             depth, found = feature.size // self.stored.pixels, arrays[feature.name].shape[-1]
             if depth != found:
-                raise OptionError(f"Band {feature.name!r} had {depth} values a pixel before, now {found}.")
+                raise OptionError(f"Band {feature.name!r} had {depth} values per pixel before, now {found}.")
         return [_fit(feature, arrays[feature.name]) for feature in self.layout.features]
 
 

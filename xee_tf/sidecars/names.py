@@ -1,0 +1,158 @@
+"""The names of an export's files: what follows a prefix, and what a file is by its name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from xee_tf.errors import DestinationError
+from xee_tf.storage import Location, PathLike
+
+__all__ = [
+    "IMAGE_MANIFEST",
+    "MIXER",
+    "OLD_MANIFEST",
+    "PATCH_INDEX",
+    "RECORDS",
+    "SHARD",
+    "TABLE",
+    "TABLE_MANIFEST",
+    "export_prefix",
+    "has_prefix",
+    "image_files",
+    "is_image",
+    "manifest_location",
+    "prefix_of",
+    "shard_name",
+    "table_location",
+]
+
+MIXER = "mixer.json"
+IMAGE_MANIFEST = "image.tfexport"
+TABLE_MANIFEST = "table.tfexport"
+OLD_MANIFEST = "dimensions.json"
+"""What version 0.1.0 wrote in place of a manifest."""
+PATCH_INDEX = "index.parquet"
+TABLE = ".tfrecord.gz"
+"""The end of the one file of a table."""
+RECORDS = (".tfrecord", ".tfrecord.gz")
+"""The ends of all files of records."""
+SHARD = r"(\d{5}|[1-9]\d{5,})\.tfrecord(\.gz)?"
+"""A regular expression for what follows the prefix of an image in the name of a shard."""
+
+# What follows a prefix, and names of rasters given by mistake.
+_NO_PREFIX = re.compile(
+    r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
+    re.IGNORECASE,
+)
+
+
+def export_prefix(
+    path: PathLike | Location,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    suffix: str = "",
+    example: str = "scene",
+) -> Location:
+    """The first part of file names, such as ``out/scene`` of ``out/scene-00000.tfrecord.gz``.
+
+    Parameters
+    ----------
+    path : str or path-like
+    storage_options : mapping, optional
+    suffix : str
+        An ending that is allowed nevertheless.
+    example : str
+        A name for error messages.
+
+    Raises
+    ------
+    DestinationError
+        If the path names a folder, or ends like one of the files themselves; the message has the name
+        that was probably meant.
+
+    Examples
+    --------
+    >>> export_prefix("out/scene.tfrecord.gz")
+    Traceback (most recent call last):
+    ...
+    xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: file names are made by \
+adding an ending to it. Use 'out/scene'.
+    """
+    text = path.url if isinstance(path, Location) else str(path)
+    folder, slash, name = text.replace(os.sep, "/").rpartition("/")
+    meant = name
+    if name in ("", ".", "..", "~") and text:
+        folder, slash, meant = text.rstrip("/"), "/", ""
+    elif not (suffix and name.endswith(suffix) and name != suffix):
+        meant = _NO_PREFIX.sub("", name)
+    if text and (not meant or meant != name):
+        raise DestinationError(
+            f"{text!r} is not a prefix: file names are made by adding an ending to it. "
+            f"Use {folder + slash + (meant or example)!r}."
+        )
+    return Location.of(path, storage_options)
+
+
+def shard_name(number: int, compressed: bool) -> str:
+    """What follows the prefix of an image, and its hyphen, in the name of a shard.
+
+    Examples
+    --------
+    >>> shard_name(3, compressed=True)
+    '00003.tfrecord.gz'
+    """
+    return f"{number:05d}{RECORDS[compressed]}"
+
+
+def image_files(prefix: Location) -> list[Location]:
+    """The files of an image export under a prefix (``out/scene``), whatever version wrote them."""
+    endings = "|".join(map(re.escape, (MIXER, IMAGE_MANIFEST, OLD_MANIFEST, PATCH_INDEX)))
+    pattern = re.compile(rf"{re.escape(prefix.name)}-({SHARD}|{endings})")
+    return [file for file in prefix.siblings() if pattern.fullmatch(file.name)]
+
+
+def is_image(location: Location) -> bool:
+    """Whether a file stands for an image, by its name: a mixer, whatever it is called, or a manifest."""
+    return location.name.endswith((".json", IMAGE_MANIFEST))
+
+
+def has_prefix(location: Location) -> bool:
+    """Whether the mixer or manifest of an image is called as they are, so that its shards can be found."""
+    return location.name.endswith((MIXER, IMAGE_MANIFEST))
+
+
+def prefix_of(location: Location) -> Location:
+    """What the names of all files of an image start with, from its mixer or manifest.
+
+    Examples
+    --------
+    >>> [prefix_of(Location(f"out/{name}")).url for name in ("scene-mixer.json", "scene-image.tfexport")]
+    ['out/scene-', 'out/scene-']
+    """
+    return Location(location.url.removesuffix(MIXER).removesuffix(IMAGE_MANIFEST), location.storage_options)
+
+
+def table_location(location: Location) -> Location:
+    """The file of a table, from its prefix, its manifest or its full name.
+
+    Examples
+    --------
+    >>> [table_location(Location(f"out/sites{end}")).url for end in ("", "-table.tfexport", ".tfrecord.gz")]
+    ['out/sites.tfrecord.gz', 'out/sites.tfrecord.gz', 'out/sites.tfrecord.gz']
+    """
+    prefix = location.url.removesuffix(f"-{TABLE_MANIFEST}").removesuffix(TABLE)
+    return Location(prefix + TABLE, location.storage_options)
+
+
+def manifest_location(file: Location) -> Location:
+    """The manifest beside the file of a table.
+
+    Examples
+    --------
+    >>> manifest_location(Location("out/sites.tfrecord.gz")).url
+    'out/sites-table.tfexport'
+    """
+    return Location(f"{file.url.removesuffix(TABLE)}-{TABLE_MANIFEST}", file.storage_options)

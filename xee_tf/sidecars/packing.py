@@ -1,0 +1,79 @@
+"""Values in the JSON of a manifest: written, and read with checks.
+
+What is wrong is a TypeError or ValueError; who reads the document says which file it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.errors import shorten
+from xee_tf.geometry import Size
+
+__all__ = ["MOST", "pack", "read_count", "read_size", "read_text", "render", "unpack"]
+
+MOST = 1 << 62
+"""The most of any count."""
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a list of objects."""
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            items = ",\n".join(f"    {_json(item)}" for item in value)
+            lines.append(f"  {_json(key)}: [\n{items}\n  ]")
+        else:
+            lines.append(f"  {_json(key)}: {_json(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def read_size(value: Any, what: str, least: int = 1) -> Size:
+    """The two numbers (x, y) of a document as a size; `what` names them in the error."""
+    x, y = value
+    return Size(x=read_count(x, what, least), y=read_count(y, what, least))
+
+
+def read_text(value: Any, what: str) -> str:
+    """A text of a document that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{what} must be a text; got {shorten(repr(value))}")
+    return value
+
+
+def read_count(value: Any, what: str, least: int = 0) -> int:
+    """A whole number of a document."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+        raise TypeError(f"{what} must be a whole number of at least {least}; got {shorten(repr(value))}")
+    return value
+
+
+def pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
+    """Many numbers as base64.
+
+    Examples
+    --------
+    >>> unpack(pack([1, 2**31], "<u4"), "<u4").tolist()
+    [1, 2147483648]
+    """
+    return base64.b64encode(np.asarray(values, dtype).tobytes()).decode()
+
+
+def unpack(text: Any, dtype: str) -> npt.NDArray[Any]:
+    """The numbers of `pack`."""
+    if not isinstance(text, str):
+        raise TypeError(f"a list of numbers must be base64; got {shorten(repr(text))}")
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), dtype)
+    except ValueError as error:  # base64's errors are ValueErrors, too
+        raise ValueError(f"a list of numbers is not base64: {error}") from None
