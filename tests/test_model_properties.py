@@ -248,5 +248,5 @@ def test_types_of_columns_that_a_table_lacks() -> None:
     model = Model.from_function(
         lambda rows: rows[:, 0], output_properties=["p"], input_type_override={"swir1": "float"}
     )
-    with pytest.raises(OptionError, match="'swir1', which the table lacks.*Did you mean 'swir'"):
+    with pytest.raises(OptionError, match=r"'swir1', which the table lacks.*Did you mean 'swir'"):
         model.predict_properties(pd.DataFrame({"swir": [1.0], "red": [2.0]}))

@@ -350,7 +350,7 @@ def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
     with xr.open_dataset(written.path, engine="rasterio", mask_and_scale=False) as found:
         assert found.band_data.attrs["_FillValue"] == -3
     for function in (xee_tf.open_image, xee_tf.open_table, xee_tf.feature_spec):
-        with pytest.raises(xee_tf.OptionError, match="Unknown reading options: {'kernal': 3}"):
+        with pytest.raises(xee_tf.OptionError, match=r"Unknown reading options: {'kernal': 3}"):
             function(result, kernal=3)
     with pytest.raises(xee_tf.OptionError, match="patchDimensions: the mixer says it"):
         xee_tf.open_image(result, patchDimensions=20)
@@ -384,5 +384,5 @@ def test_types_of_bands_that_an_image_lacks() -> None:
     model = xee_tf.Model.from_function(
         lambda t: t[..., 0], input_tile_size=20, output_bands=["p"], input_type_override={"b3": "uint8"}
     )
-    with pytest.raises(xee_tf.OptionError, match="'b3', which the image lacks.*'B4', 'B3'.*mean 'B3'"):
+    with pytest.raises(xee_tf.OptionError, match=r"'b3', which the image lacks.*'B4', 'B3'.*mean 'B3'"):
         model.predict_image(scene())
