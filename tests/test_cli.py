@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
-from xee_tf.cli import main
+from xee_tf.cli import _parser, _with_flags, main
 
 SHAPE = (60, 90)
 
@@ -420,7 +421,6 @@ def test_more_than_two_numbers_are_no_size(two_bands, tmp_path, capsys):
     ],
 )
 def test_arguments_of_predictions(words, expected):
-    from xee_tf.cli import _parser
 
     found = _parser().parse_args(words.split())
     assert (found.sources, found.bands, found.output_bands) == expected
@@ -443,7 +443,6 @@ def test_arguments_of_predictions(words, expected):
     ],
 )
 def test_dimensions_leave_the_arguments_of_predictions_alone(words, dims):
-    from xee_tf.cli import _parser
 
     found = _parser().parse_args(words.split())
     assert (found.model, found.sources, found.destination[:2]) == ("m", ["s.tif"], "o.")
@@ -502,7 +501,6 @@ def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
     )
 )
 def test_options_may_stand_anywhere(groups):
-    from xee_tf.cli import _parser
 
     found = _parser().parse_args(["export", *(word for group in groups for word in group)])
     first, last = [group[0] for group in groups if not group[0].startswith("-")]
@@ -548,3 +546,43 @@ def test_a_file_that_no_reader_opens_is_named(tmp_path, capsys):
     (tmp_path / "cube.nc").write_text("not NetCDF")
     assert main(["export", str(tmp_path / "cube.nc"), str(tmp_path / "s")]) == 1
     assert re.search(r"cube\.nc cannot be opened: .*pip install h5netcdf", capsys.readouterr().err)
+
+
+# -- Earth Engine's spelling -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["export", "--scale", "30"], "there is no --scale here: the raster keeps its own pixels"),
+        (["export", "--max-pixels=1e9"], "there is no --max-pixels here: there is no limit"),
+        (["export", "--if-exists", "overwrite"], "--overwrite replaces"),
+        (
+            ["export", "--kernal-size", "3"],
+            "unrecognized argument: --kernal-size. Did you mean '--kernel-size'",
+        ),
+        (["export", "--patch-dimensions", "16,x"], "expected one number or two, such as 256"),
+        (["export", "--patch-dimensions", "16,8,4"], "expected one number or two"),
+        (["predict", "model", "--crs-transform", "1"], "there is no --crs-transform here"),
+        (["predict", "model", "--ifExists", "overwrite"], "--overwrite replaces"),
+    ],
+)
+def test_what_the_shell_does_not_take_is_explained(typed, words, capsys):
+    with pytest.raises(SystemExit):
+        main([*typed, "a.tif", "out.zarr"])
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typed", [["--patchDimensions", "16", "8"], ["--patch_dimensions=16,8"], ["--patch-dimensions", "16,8"]]
+)
+def test_spellings_of_a_size_in_the_shell(typed):
+    parsed = _parser().parse_args(["export", "a.tif", *typed, "--kernelSize", "3", "out/s"])
+    assert (parsed.patch_dimensions, parsed.kernel_size) == ((16, 8), (3, 3))
+    assert (parsed.sources, parsed.prefix) == (["a.tif"], "out/s")
+
+
+def test_numbers_of_options_in_errors_are_flags():
+    arguments = argparse.Namespace(input_tile_size=None, kernel_size=None)
+    text = _with_flags("Say input_tile_size=(256, 256), or kernel_size=3.", arguments, [])
+    assert text == "Say --input-tile-size 256 256, or --kernel-size 3."

@@ -186,6 +186,13 @@ def test_types_are_what_the_model_takes_or_what_is_asked_for() -> None:
     caller = caller_of(connector, bands, input_type_override={"B4": "uint8", "B3": "int16"})
     assert caller.call(tiles)["p"][0, 0, 0].tolist() == [255, -2]
     assert connector.sent[0]["x"].dtype == np.float32
+    ranges = {
+        "B4": {"precision": "int", "min": 5, "max": 90},
+        "B3": {"precision": "int", "min": -1, "max": 9},
+    }
+    caller = caller_of(connector, bands, input_type_override=ranges)
+    assert caller.call(tiles)["p"][0, 0, 0].tolist() == [90, -1]
+    assert caller.call({name: 0 * tile for name, tile in tiles.items()})["p"][0, 0, 0].tolist() == [5, 0]
     named = told(None, None, lambda batch: {"p": batch["B4"] + batch["B3"]})
     caller_of(named, bands, input_type_override={"B3": "float"}, output_bands=["p"]).call(tiles)
     assert {name: values.dtype.name for name, values in named.sent[0].items()} == {

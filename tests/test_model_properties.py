@@ -232,3 +232,21 @@ def test_what_is_no_table(cover_model: Model, sites: pd.DataFrame) -> None:
         cover_model.predict_properties(sites, batch_size=0)
     with pytest.raises(OptionError, match=r"takes 5 channels.*input_properties"):
         Model.from_connector(cover_model.connector).predict_properties(sites)
+
+
+def test_a_column_that_is_there_twice_is_named() -> None:
+    model = Model.from_function(lambda rows: rows[:, 0], output_properties=["p"])
+    table = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["nir", "red", "nir"])
+    for given in (table, dd.from_pandas(table, npartitions=1)):
+        with pytest.raises(OptionError, match=r"has the columns \['nir'\] twice.*duplicated"):
+            model.predict_properties(given)
+    kept = Model.from_function(lambda rows: rows[:, 0], input_properties=["red"], output_properties=["p"])
+    assert kept.predict_properties(table)["p"].tolist() == [2.0]
+
+
+def test_types_of_columns_that_a_table_lacks() -> None:
+    model = Model.from_function(
+        lambda rows: rows[:, 0], output_properties=["p"], input_type_override={"swir1": "float"}
+    )
+    with pytest.raises(OptionError, match=r"'swir1', which the table lacks.*Did you mean 'swir'"):
+        model.predict_properties(pd.DataFrame({"swir": [1.0], "red": [2.0]}))

@@ -252,6 +252,19 @@ def test_displays_show_what_was_said_and_load_nothing() -> None:
     assert len(repr(model(bands=[f"B{number}" for number in range(500)]))) < 400
 
 
+def test_displays_say_what_becomes_of_further_dimensions() -> None:
+    def row(described: xee_tf.Model) -> str:
+        lines = [line for line in repr(described).splitlines() if line.startswith("  array")]
+        (line,) = lines
+        return " ".join(line.split())
+
+    assert row(xee_tf.Model.from_function(len)) == "array dims none, all are mapped over"
+    assert row(xee_tf.Model.from_function(len, array_dims=())) == "array dims none, all are mapped over"
+    assert row(xee_tf.Model.from_function(len, array_dims=["time", "run"])) == "array dims time, run"
+    assert row(xee_tf.Model.from_function(len, input_shapes={"a": [7]})) == "array bands a: 7"
+    assert "in the shapes of its inputs; others are mapped" in row(xee_tf.Model.from_saved_model("no/model"))
+
+
 # -- Types -----------------------------------------------------------------------------------------
 
 

@@ -336,3 +336,53 @@ def test_signatures_stay_real() -> None:
     assert "properties" in inspect.signature(scene().tfexport.table).parameters
     assert re.match("Export a raster", inspect.getdoc(xee_tf.TFExportAccessor.__call__) or "")
     assert scene().tfexport.plan(edge="pad").prefix == ""
+
+
+# -- Functions that read, and predictions ------------------------------------------------------------
+
+
+def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
+    result = scene().tfexport(tmp_path / "s", patch_dimensions=20, kernel_size=4)
+    xr.testing.assert_identical(xee_tf.open_image(result, kernelSize=4), xee_tf.open_image(result))
+    batches = xee_tf.tf_dataset(result, inputs=["B4", "B3"], batchSize=3)
+    assert next(iter(batches)).shape == (3, 24, 24, 2)
+    written = xee_tf.upload_image(None, result, tmp_path / "s.tif", noData=-3, ifExists="overwrite")
+    with xr.open_dataset(written.path, engine="rasterio", mask_and_scale=False) as found:
+        assert found.band_data.attrs["_FillValue"] == -3
+    for function in (xee_tf.open_image, xee_tf.open_table, xee_tf.feature_spec):
+        with pytest.raises(xee_tf.OptionError, match=r"Unknown reading options: {'kernal': 3}"):
+            function(result, kernal=3)
+    with pytest.raises(xee_tf.OptionError, match="patchDimensions: the mixer says it"):
+        xee_tf.open_image(result, patchDimensions=20)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["array_dims", "arrayDims", "input_tile_size", "inputTileSize", "bands", "overlap_is_total", "inputs"],
+)
+def test_options_of_the_model_are_none_of_a_prediction(name: str) -> None:
+    model = xee_tf.Model.from_function(lambda t: t[..., 0], input_tile_size=20, output_bands=["p"])
+    for call in (
+        lambda: model.predict_image(scene(), **{name: ("time",)}),
+        lambda: model.predict_properties(pd.DataFrame({"a": [1.0]}), **{name: ("time",)}),
+    ):
+        with pytest.raises(xee_tf.OptionError, match=f"{name}: it is an option of the model"):
+            call()
+
+
+def test_hints_of_formats(tmp_path: Any) -> None:
+    table = pd.DataFrame({"a": [1.0]})
+    for name in ("formatOptions", "format_options"):
+        with pytest.raises(xee_tf.OptionError, match=f"{name}: they are of images") as caught:
+            xee_tf.export_table(table, tmp_path / "t", **{name: {"compressed": True}})
+        assert "Did you mean" not in str(caught.value)
+    with pytest.raises(xee_tf.OptionError, match="Did you mean 'fileFormat'"):
+        scene().tfexport(tmp_path / "s", fileformat="TFRecord")
+
+
+def test_types_of_bands_that_an_image_lacks() -> None:
+    model = xee_tf.Model.from_function(
+        lambda t: t[..., 0], input_tile_size=20, output_bands=["p"], input_type_override={"b3": "uint8"}
+    )
+    with pytest.raises(xee_tf.OptionError, match=r"'b3', which the image lacks.*'B4', 'B3'.*mean 'B3'"):
+        model.predict_image(scene())

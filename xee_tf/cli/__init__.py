@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 _POSITIONAL = ("sources", "prefix", "model", "records", "mixer", "destination", "path", "folder")
 _OPTION = re.compile(
-    r"(?<![\w'\"/\\.-])([a-z]+(?:_[a-z]+)*)=('overwrite'|True|False|\[\.\.\.\]|\{[^}]*\}|\(\d+(?:, \d+)*\)|\d+)?(?=[ .,:;)]|$)"
+    r"(?<![\w'\"/\\.-])([a-z]+(?:_[a-z]+)*)="
+    r"('overwrite'|True|False|\[\.\.\.\]|\{[^}]*\}|\(\d+(?:, \d+)*\)|\d+)?(?=[ .,:;)]|$)"
 )
 
 

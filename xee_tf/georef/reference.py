@@ -179,7 +179,7 @@ def _compare_crs(obj: Raster, georef: GeoRef) -> None:
         if not same_crs(own, georef.crs):
             warn(
                 f"The raster says that its CRS is {describe_crs(own)}, and crs= that it is "
-                f"{describe_crs(georef.crs)}. The latter is taken, and nothing is reprojected; to reproject it, "
+                f"{describe_crs(georef.crs)}. The latter is taken, and nothing is reprojected; for that "
                 "use ds.rio.reproject(...)."
             )
 
