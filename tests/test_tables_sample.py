@@ -233,11 +233,6 @@ REFUSED = {
         {},
         "All 2 polygons are outside the raster: Row 0 covers",
     ),
-    "polygons outside and without a pixel": (
-        FIELD.set_geometry([SITE.geometry[0].buffer(1e-3), shapely.box(2, 2, 3, 3)], crs=CRS).translate(7),
-        {},
-        "the 1 of 2 polygons that meet the raster cover no centre of a pixel",
-    ),
     "all points outside": (points([[0, 0]]), {}, "All 1 points are outside"),
     "a frame": (pd.DataFrame({"x": [1]}), {}, "GeoDataFrame or GeoSeries; got DataFrame"),
     "unknown property": (SITE, {"properties": ["id"]}, r"\['id'\] are no columns .*\['label'\]"),
@@ -272,3 +267,13 @@ def test_a_band_of_times_is_refused(tmp_path):
     times = xr.full_like(SCENE[["a"]], 0).astype("datetime64[ns]")
     with pytest.raises(OptionError, match="Band 'a' has dtype datetime64"):
         sample_table(times, SITE, tmp_path / "t")
+
+
+def test_polygons_of_which_those_on_the_raster_have_no_pixel(tmp_path):
+    tiny = SITE.geometry[0].buffer(1e-3)
+    fields = FIELD.set_geometry([tiny, shapely.box(2, 2, 3, 3)], crs=CRS).translate(7)
+    with (
+        pytest.warns(UserWarning, match="1 of 2 polygons are outside the raster.*first one is Row 1"),
+        pytest.raises(OptionError, match="the 1 of 2 polygons that meet the raster cover no centre"),
+    ):
+        sample_table(SCENE, fields, tmp_path / "t")
