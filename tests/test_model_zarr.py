@@ -211,6 +211,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("what", DIFFERENT)
+@pytest.mark.filterwarnings("ignore:crs= is :UserWarning")
 def test_other_work_is_refused_in_words(what, tmp_path):
     changed, message = DIFFERENT[what]
     given = {"model": index(), "image": image(), **changed}

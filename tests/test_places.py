@@ -21,7 +21,7 @@ from xee_tf.georef.coordinates import gap
 from xee_tf.georef.crs import read_crs, same_crs
 
 # "crs= that overrules" contradicts what the image says, on purpose.
-pytestmark = pytest.mark.filterwarnings("ignore:The raster says that its CRS is:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:crs= is :UserWarning")
 
 SHAPE = (12, 18)
 AFFINE = Affine(250, 0, 400_000, 0, -250, 5_200_000)

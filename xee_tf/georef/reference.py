@@ -167,20 +167,19 @@ def _require_degrees(georef: GeoRef) -> None:
         x, y = (f"{one:.10g} to {other:.10g}" for one, other in ((left, right), (bottom, top)))
         raise GeoreferenceError(
             f"The raster covers {georef.x_dim} {x} and {georef.y_dim} {y}, which cannot be the degrees of "
-            f"{describe_crs(crs)}: crs= says what the coordinates are in, and reprojects nothing. Leave it "
+            f"{describe_crs(crs)}. crs= names the CRS of the coordinates and reprojects nothing. Leave it "
             f"out where the raster has a CRS, and reproject with ds.rio.reproject({crs_text(crs)[:40]!r})."
         )
 
 
 def _compare_crs(obj: Raster, georef: GeoRef) -> None:
-    """Warn if the raster itself says another CRS than its user does."""
+    """Warn if the raster has another CRS than the one that is given."""
     with suppress(GeoreferenceError):  # it has none, or a wrong one
         own = find_crs(obj, georef.x_dim, georef.y_dim)
         if not same_crs(own, georef.crs):
             warn(
-                f"The raster says that its CRS is {describe_crs(own)}, and crs= that it is "
-                f"{describe_crs(georef.crs)}. The latter is taken, and nothing is reprojected; for that "
-                "use ds.rio.reproject(...)."
+                f"crs= is {describe_crs(georef.crs)}, but the raster's own CRS is {describe_crs(own)}. crs= "
+                "is used, and nothing is reprojected. To reproject, use ds.rio.reproject(...)."
             )
 
 
