@@ -104,12 +104,17 @@ class BlockAxis:
         begin, end = self.window(block)
         return max(0, begin), min(self.length, end)
 
+    @cached_property
+    def _tails(self) -> list[int]:
+        following = self._first_patches[1:]
+        return [
+            self.length if patch >= self.patches.count else max(0, self.patches.halo(patch)[0])
+            for patch in following
+        ]
+
     def tail(self, block: int) -> int:
         """First pixel that a later block will ask for; the end of the raster if none will."""
-        following = self.owned(block).stop
-        if following >= self.patches.count:
-            return self.length
-        return max(0, self.patches.halo(following)[0])
+        return self._tails[block]
 
     def home(self, pixel: int) -> int:
         """The block that holds a pixel, the first or last block if it lies before or after all."""
@@ -187,15 +192,17 @@ class BlockLayout:
         grid = self.planes[plane]
         window = grid.window(iy, ix)
         row, column = self.home(plane, iy, ix)
-        top, left = self.y.tail(row), self.x.tail(column)
+        top, left = max(self.y.tail(row), window.top), max(self.x.tail(column), window.left)
+        height, width = window.bottom - window.top, window.right - window.left
         strips: dict[str, Window] = {}
+        pixels = 0
         if top < window.bottom:
-            strips["bottom"] = Window(max(top, window.top), window.bottom, window.left, window.right)
+            strips["bottom"] = Window(top, window.bottom, window.left, window.right)
+            pixels += (window.bottom - top) * width
         if left < window.right:
-            strips["right"] = Window(window.top, window.bottom, max(left, window.left), window.right)
-        if sum(strip.size.pixels for strip in strips.values()) > 0.75 * window.size.pixels:
-            return {"chunk": window}
-        return strips
+            strips["right"] = Window(window.top, window.bottom, left, window.right)
+            pixels += (window.right - left) * height
+        return strips if pixels <= 0.75 * height * width else {"chunk": window}
 
     def pieces(self, row: int, column: int) -> list[Piece]:
         """All that one block is assembled from, in a fixed order."""
