@@ -225,7 +225,7 @@ def predict_seen(
         signature=signature,
     )
     bands = [band for band in bands if band.name in caller.bands]
-    variables = {str(key): band for key, band in raster_variables(dataset, georef.x_dim, georef.y_dim)}
+    variables = _variables(dataset, georef)
     seen = Seen(
         caller=caller,
         bands={name: variables[name] for name in caller.bands},
@@ -276,12 +276,17 @@ class _ImageBand:
         return tuple(self.variable.sizes[dim] for dim in self.inner)
 
 
+def _variables(dataset: xr.Dataset, georef: GeoRef) -> dict[str, xr.DataArray]:
+    """The variables of an image that are rasters, by their names as text."""
+    return {str(key): band for key, band in raster_variables(dataset, georef.x_dim, georef.y_dim)}
+
+
 def _bands(
     model: Model, signature: Signature, dataset: xr.Dataset, georef: GeoRef, properties: Mapping[str, Any]
 ) -> list[_ImageBand]:
     """The bands, and which of their dimensions are mapped over."""
     spatial = (georef.y_dim, georef.x_dim)
-    variables = {str(key): band for key, band in raster_variables(dataset, georef.x_dim, georef.y_dim)}
+    variables = _variables(dataset, georef)
     if not variables:
         raise OptionError(
             f"The image has no bands: no variable has the dimensions {georef.y_dim} and {georef.x_dim}."

@@ -143,7 +143,7 @@ def predict_to_zarr(
     elif replacement.exists() and not _difference(replacement, description):
         target = replacement  # it was to be put in place
     target.require_writable()
-    if target.exists() and not (resume and not _difference(target, description)):
+    if target != location and target.exists() and not (resume and not _difference(target, description)):
         require_our_store(target)
         target.remove(recursive=True)
     bands = {str(name): band.data for name, band in predicted.data_vars.items()}
