@@ -130,6 +130,7 @@ def predict_to_zarr(
     )
     description = describe_run(seen, model, predicted)
     target, replacement = location, _replacement(location)
+    found = ""
     if location.exists():
         found = _difference(location, description) if resume else "resume is False"
         if found and if_exists == "error":
@@ -143,7 +144,9 @@ def predict_to_zarr(
     elif replacement.exists() and not _difference(replacement, description):
         target = replacement  # it was to be put in place
     target.require_writable()
-    if target != location and target.exists() and not (resume and not _difference(target, description)):
+    if target != location and target.exists():
+        found = _difference(target, description) if resume else "resume is False"
+    if found and target.exists():
         require_our_store(target)
         target.remove(recursive=True)
     bands = {str(name): band.data for name, band in predicted.data_vars.items()}
