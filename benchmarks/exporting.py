@@ -20,7 +20,7 @@ from benchmarks.measure import Measurement, best_times
 from benchmarks.pixels import raster, tiled
 from xee_tf import plan_export
 from xee_tf.records.example import RecordLayout
-from xee_tf.records.members import compress_member
+from xee_tf.shards.members import compress_member
 
 PATCH = 256
 

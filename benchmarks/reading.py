@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.measure import Measurement, best_times
 from benchmarks.pixels import raster, tiled
 from xee_tf import export_image, open_image
-from xee_tf.records.members import inflate_member
+from xee_tf.shards.members import inflate_member
 
 PATCH = 256
 
@@ -60,7 +60,7 @@ def run(small: bool) -> Iterator[Measurement]:
         inflated.append(len(found[0]))
         return found
 
-    with mock.patch("xee_tf.reading.access.inflate_member", counted):
+    with mock.patch("xee_tf.shards.access.inflate_member", counted):
         part = open_image(mixer).isel(window).load()
     for name, band in bands.items():
         np.testing.assert_array_equal(part[name], band[window["y"], window["x"]])

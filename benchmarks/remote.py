@@ -21,7 +21,7 @@ from benchmarks.measure import Measurement, best_times
 from benchmarks.pixels import raster, tiled
 from benchmarks.predicting import CHANNELS, CLASSES, TILE, make_model, tiles_of
 from xee_tf import Model, prepare_model
-from xee_tf.connectors.protocol import connected
+from xee_tf.connector import connected
 
 BATCH = 5
 ENDPOINT = "projects/p/locations/us-central1/endpoints/"

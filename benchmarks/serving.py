@@ -19,8 +19,8 @@ import requests
 from benchmarks.measure import Measurement, best_times
 from benchmarks.predicting import CHANNELS, TILE, make_model
 from xee_tf import prepare_model
-from xee_tf.payloads.formats import Payload
-from xee_tf.payloads.predict_messages import ModelSpec
+from xee_tf.remote.payloads.formats import Payload
+from xee_tf.remote.payloads.predict_messages import ModelSpec
 
 BATCH = 4
 THREADS = 2

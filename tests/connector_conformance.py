@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xee_tf.connectors.protocol import Connection, Connector, connected, times_opened
+from xee_tf.connector import Connection, Connector, connected, times_opened
 from xee_tf.errors import ModelError, PredictionError
 
 

@@ -7,9 +7,9 @@ import rioxarray
 import xarray as xr
 from affine import Affine
 
-from xee_tf.bands import add_bands, image_dataset
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef import read_georef, spatial_dims
+from xee_tf.georef.bands import add_bands, image_dataset
 
 Y = 4_500_000 - 30 * (np.arange(4) + 0.5)
 X = 500_000 + 30 * (np.arange(5) + 0.5)

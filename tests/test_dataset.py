@@ -17,7 +17,7 @@ from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
 from tests.strategies import sizes
 from xee_tf import MissingShardError, MixerError, OptionError, export_table
-from xee_tf.reading.dataset import feature_spec, tf_dataset
+from xee_tf.training.dataset import feature_spec, tf_dataset
 
 SHAPE = (70, 90)
 BANDS = {

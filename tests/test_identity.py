@@ -307,7 +307,7 @@ def test_what_is_reached_in_modules_of_ones_own(tmp_path):
         script = folder / "script.py"
         script.write_text(
             ("import own.sub\n" if number == 1 else "")
-            + "from xee_tf.connectors.function import FunctionConnector\n"
+            + "from xee_tf.models.function import FunctionConnector\n"
             f"for source in {list(REACHED.values())!r}:\n"
             "    names = {'__name__': '__main__'}\n"
             "    exec(source, names)\n"

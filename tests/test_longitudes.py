@@ -20,8 +20,8 @@ from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, region_window, write_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.georef.longitudes import pixels_of_points, turn_along_x, unwrap_rings, wrap_longitude
-from xee_tf.model.projection import Projection
-from xee_tf.model.resampling import to_projection
+from xee_tf.models.projection import Projection
+from xee_tf.predict.resampling import to_projection
 
 LONLAT = pyproj.CRS("EPSG:4326")
 

@@ -28,8 +28,8 @@ from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.masks import band_nodata, held_as
-from xee_tf.model.resampling import from_projection
-from xee_tf.model.types import fill_outside, pixel_range, pixel_type
+from xee_tf.models.types import fill_outside, pixel_range, pixel_type
+from xee_tf.predict.resampling import from_projection
 from xee_tf.upload.casting import common_nodata
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -173,10 +173,10 @@ def test_values_of_several_bands():
     image = raster({"b": np.zeros((2, 2), "uint8")}).b.expand_dims(band=3).copy(data=values)
     for name in ("nodatavals", "nodata", "_FillValue"):
         noted = image.assign_attrs({name: (1, 5, None)})
-        dataset = xee_tf.bands.image_dataset(noted)
+        dataset = xee_tf.georef.bands.image_dataset(noted)
         assert [band_nodata(dataset[band], band) for band in dataset] == [(1,), (5,), ()]
     noted = image.assign_coords(band=[1, 2, 3]).assign_attrs(nodatavals=[1, 5, 9])
-    two = xee_tf.bands.image_dataset(noted.isel(band=slice(1, 3)))
+    two = xee_tf.georef.bands.image_dataset(noted.isel(band=slice(1, 3)))
     assert [band_nodata(band, str(name)) for name, band in two.items()] == [(5,), (9,)]
     assert band_nodata(noted.sel(band=2), "b") == (5,)
     assert band_nodata(image.assign_attrs(missing_value=[1, 5, 9]), "b") == (1, 5, 9)
@@ -196,7 +196,7 @@ def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
     scene["own"] = scene.red.assign_attrs(nodata=9)
     scene["coded"] = scene.red.astype("float32")
     scene["coded"].encoding = {"_FillValue": 7, "dtype": "int16"}
-    found = xee_tf.bands.image_dataset(scene)
+    found = xee_tf.georef.bands.image_dataset(scene)
     masks = {name: band_nodata(found[name], name) for name in found}
     assert masks == {"red": (7,), "nir": (7,), "own": (9,), "coded": ()}
     assert "_FillValue" in scene.attrs  # the user's own object stays as it is
@@ -214,11 +214,11 @@ def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
 def test_attributes_of_a_dataset_for_each_band_and_of_no_number():
     bands = {name: np.zeros((2, 2), "uint8") for name in "ab"}
     scene = raster(bands).assign_attrs(nodatavals=(1, 5), no_data="see the manual", missing_value=None)
-    found = xee_tf.bands.image_dataset(scene)
+    found = xee_tf.georef.bands.image_dataset(scene)
     assert [band_nodata(found[name], name) for name in "ab"] == [(1,), (5,)]
     assert found.attrs == {"crs": "EPSG:32633", "no_data": "see the manual", "missing_value": None}
     numbered = scene.rename(a=1, b=2)[[2]]
-    assert band_nodata(xee_tf.bands.image_dataset(numbered)[2], "2") == (5,)
+    assert band_nodata(xee_tf.georef.bands.image_dataset(numbered)[2], "2") == (5,)
     with pytest.raises(OptionError, match=r"Band 'b' has attrs\['nodatavals'\].* unclear"):
         scene[["b"]].tfexport.plan(patch_dimensions=2)
 
@@ -236,7 +236,7 @@ def test_pixels_beyond_float32_stay_masked_where_nodata_is(tmp_path):
 def test_nodata_that_is_only_set():
     band = band_of("uint8")
     band.rio.set_nodata(3)
-    assert band_nodata(xee_tf.bands.image_dataset(band)["b"], "b") == (3,)
+    assert band_nodata(xee_tf.georef.bands.image_dataset(band)["b"], "b") == (3,)
 
 
 @given(

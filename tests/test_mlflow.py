@@ -34,12 +34,12 @@ from tests.connector_conformance import (
     in_numpy,
     in_tensorflow,
 )
-from xee_tf.connectors.http_client import HttpClient
-from xee_tf.connectors.protocol import Connector, Signature, TensorInfo, connected
-from xee_tf.connectors.remote import Ask, Client, Flow, RemoteConnector
+from xee_tf.connector import Connector, Signature, TensorInfo, connected
 from xee_tf.errors import PredictionError
-from xee_tf.payloads.formats import Payload
-from xee_tf.payloads.json_text import json_texts
+from xee_tf.remote.connector import Ask, Client, Flow, RemoteConnector
+from xee_tf.remote.http_client import HttpClient
+from xee_tf.remote.payloads.formats import Payload
+from xee_tf.remote.payloads.json_text import json_texts
 from xee_tf.serving.server import serve
 
 pytestmark = [

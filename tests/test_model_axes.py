@@ -21,7 +21,7 @@ import xee_tf
 from tests.rasters import random_band, raster
 from tests.test_model_calling import FREE, tensors, told
 from xee_tf import Model, ModelError, OptionError, PredictionError, predict_to_zarr
-from xee_tf.bands import image_dataset
+from xee_tf.georef.bands import image_dataset
 
 STEPS = {"time": 3, "run": 2}
 SEEN: list[tuple[int, ...]] = []

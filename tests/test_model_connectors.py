@@ -23,11 +23,11 @@ from tests.connector_conformance import (
     in_numpy,
     in_tensorflow,
 )
-from xee_tf.connectors.function import FunctionConnector
-from xee_tf.connectors.keras import ExportedKerasConnector, KerasConnector, keras_connector
-from xee_tf.connectors.protocol import Connector, connected, times_opened
-from xee_tf.connectors.saved_model import SavedModelConnector
+from xee_tf.connector import Connector, connected, times_opened
 from xee_tf.errors import MissingModelError, ModelError, PredictionError
+from xee_tf.models.function import FunctionConnector
+from xee_tf.models.keras import ExportedKerasConnector, KerasConnector, keras_connector
+from xee_tf.models.saved_model import SavedModelConnector
 
 # Keras makes numpy arrays of its variables in a way that numpy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -21,9 +21,9 @@ from odc.geo.geobox import GeoBox
 import xee_tf
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size
-from xee_tf.model.options import EE_NAMES, Declared, ModelOptions
-from xee_tf.model.projection import Projection
-from xee_tf.model.types import coerce, pixel_type
+from xee_tf.models.options import EE_NAMES, Declared, ModelOptions
+from xee_tf.models.projection import Projection
+from xee_tf.models.types import coerce, pixel_type
 
 # What says where a model is, or how bytes go there: not of the model itself.
 OF_ENDPOINTS = {

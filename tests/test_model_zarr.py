@@ -27,7 +27,7 @@ from xee_tf import (
     PredictionError,
     predict_to_zarr,
 )
-from xee_tf.connectors.protocol import Signature, TensorInfo
+from xee_tf.connector import Signature, TensorInfo
 
 TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
@@ -240,7 +240,7 @@ def test_other_work_is_refused_in_words(what, tmp_path):
 def test_what_is_the_same_work_is_not_done_again(changed, tmp_path, monkeypatch):
     given = {"model": index(), "image": image(), **changed}
     predict_to_zarr(index(), image(), tmp_path / "p.zarr")
-    monkeypatch.setattr("xee_tf.model.to_zarr.run_graph", None)
+    monkeypatch.setattr("xee_tf.predict.to_zarr.run_graph", None)
     predict_to_zarr(given.pop("model"), given.pop("image"), tmp_path / "p.zarr", **given)
 
 
@@ -490,11 +490,11 @@ def test_a_replacement_that_was_complete_is_put_in_place(tmp_path, monkeypatch):
     store = tmp_path / "p.zarr"
     predict_to_zarr(index(), image(), store)
     with monkeypatch.context() as patch:
-        patch.setattr("xee_tf.model.to_zarr.replace_store", lambda new, old: os._exit if 1 / 0 else None)
+        patch.setattr("xee_tf.predict.to_zarr.replace_store", lambda new, old: os._exit if 1 / 0 else None)
         with pytest.raises(ZeroDivisionError):
             predict_to_zarr(index(), image(1), store, if_exists="overwrite")
     (tmp_path / "p.zarr").rename(tmp_path / "p.zarr.old")  # as far as the swap came
-    monkeypatch.setattr("xee_tf.model.to_zarr.run_graph", None)
+    monkeypatch.setattr("xee_tf.predict.to_zarr.run_graph", None)
     predict_to_zarr(index(), image(1), store)
     expected = image(1).B - image(1).A
     np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, expected)
@@ -582,7 +582,7 @@ def test_files_of_the_user_beside_a_store_are_kept(tmp_path):
 
 
 def test_a_store_that_a_worker_cannot_reach(tmp_path):
-    from xee_tf.model.to_zarr import _ChunkWriter
+    from xee_tf.predict.to_zarr import _ChunkWriter
     from xee_tf.storage import Location
 
     writer = _ChunkWriter(Location.of(tmp_path / "absent.zarr"), ("p",), ((0, 1), (0, 1)))

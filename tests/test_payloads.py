@@ -19,9 +19,9 @@ from hypothesis.extra.numpy import arrays
 import xee_tf
 from tests.strategies import TENSOR_DTYPES, tensor_arrays
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.payloads.formats import Payload, payload_format
-from xee_tf.payloads.json_messages import decode_json_request, encode_json_response
-from xee_tf.payloads.predict_messages import (
+from xee_tf.remote.payloads.formats import Payload, payload_format
+from xee_tf.remote.payloads.json_messages import decode_json_request, encode_json_response
+from xee_tf.remote.payloads.predict_messages import (
     ModelSpec,
     decode_predict_request,
     decode_predict_response,

@@ -14,9 +14,9 @@ from odc.geo.geobox import GeoBox
 import xee_tf
 from tests.strategies import places
 from xee_tf import Model
-from xee_tf.bands import image_dataset
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
+from xee_tf.georef.bands import image_dataset
 from xee_tf.georef.coordinates import gap
 from xee_tf.georef.crs import read_crs, same_crs
 

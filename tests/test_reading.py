@@ -28,15 +28,15 @@ from tests.foreign import Export, write_export
 from tests.rasters import random_band, raster
 from tests.strategies import affines, chunkings, indices, sizes
 from xee_tf import MissingShardError, Mixer, MixerError, OptionError, RecordError, Size
-from xee_tf.reading import access, inflate, shards
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.engine import TFRecordBackend
 from xee_tf.reading.find import find_records
 from xee_tf.reading.image import open_image
-from xee_tf.reading.inflate import InflateCache
 from xee_tf.reading.margins import infer_margin
 from xee_tf.reading.reader import open_reader
-from xee_tf.records import read_index
+from xee_tf.shards import access, inflate, opening
+from xee_tf.shards.inflate import InflateCache
+from xee_tf.shards.members import read_index
 from xee_tf.storage import Location
 
 COMPRESSIONS = ["plain", "gzip", "members", "written"]
@@ -452,7 +452,7 @@ def test_failures_reach_all_who_wait_and_are_tried_again():
 def small_segments(monkeypatch):
     """Restart points every 1000 bytes, so that small files have many."""
     monkeypatch.setattr(inflate, "SEGMENT", 1000)
-    monkeypatch.setattr(shards, "SEGMENT", 1000)
+    monkeypatch.setattr(opening, "SEGMENT", 1000)
     monkeypatch.setattr(access, "SEGMENT", 1000)
     monkeypatch.setattr(access, "_READ", 2500)
     inflate.CACHE.clear()

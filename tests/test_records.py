@@ -20,24 +20,27 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.records import (
     FRAMING,
-    MEMBER_HEADER,
     Feature,
-    MemberIndex,
     RecordLayout,
-    compress_member,
     decode_example,
     decode_frames,
     frame,
-    index_room,
-    indexed_header,
     iter_frames,
     kind_of,
-    read_index,
     read_layout,
 )
 from xee_tf.records.framing import frame_offsets
-from xee_tf.records.members import inflate_member, inflate_members
 from xee_tf.records.varint import decode_varints, encode_varint, encode_varints, varint_bound, varint_size
+from xee_tf.shards.members import (
+    MEMBER_HEADER,
+    MemberIndex,
+    compress_member,
+    index_room,
+    indexed_header,
+    inflate_member,
+    inflate_members,
+    read_index,
+)
 
 Example = tf.train.Example
 

@@ -18,10 +18,10 @@ import xarray as xr
 
 import xee_tf
 from tests.connector_conformance import ConnectorConformance, assert_same, batch_of, in_numpy, in_tensorflow
-from xee_tf.connectors.protocol import Connector, connected
+from xee_tf.connector import Connector, connected
 from xee_tf.errors import MissingModelError, ModelError, OptionError, PredictionError
-from xee_tf.model.hosted import EE_HOSTED_NAMES, HostedOptions
-from xee_tf.model.options import EE_NAMES
+from xee_tf.models.hosted import EE_HOSTED_NAMES, HostedOptions
+from xee_tf.models.options import EE_NAMES
 from xee_tf.serving.server import Server, serve
 
 ENDPOINT = "projects/forest/locations/europe-west4/endpoints/"
@@ -334,7 +334,7 @@ def test_a_model_that_is_not_prepared(server: Server) -> None:
 
 
 def test_a_server_that_is_not_there_says_so_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xee_tf.connectors.remote._SIGNATURE_SECONDS", 0.5)
+    monkeypatch.setattr("xee_tf.remote.connector._SIGNATURE_SECONDS", 0.5)
     for url, transport in (("http://127.0.0.1:1", "rest"), ("127.0.0.1:1", "grpc")):
         model = xee_tf.Model.from_tf_serving(url, "known", transport=transport)
         with pytest.raises(ModelError, match=r"127\.0\.0\.1:1.*refused"):

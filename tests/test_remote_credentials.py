@@ -28,7 +28,7 @@ from distributed import Client, LocalCluster
 import xee_tf
 from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tensorflow
 from tests.faults import FaultProxy, Status, grpc_faults
-from xee_tf.connectors.protocol import Connector, connected
+from xee_tf.connector import Connector, connected
 from xee_tf.errors import ModelError, PredictionError
 from xee_tf.serving.server import Server, serve
 

@@ -33,9 +33,9 @@ from tests.faults import (
     tcp_cuts,
     until,
 )
-from xee_tf.connectors.protocol import Connection, connected
-from xee_tf.connectors.retrying import ask_until
+from xee_tf.connector import Connection, connected
 from xee_tf.errors import PredictionError
+from xee_tf.remote.retrying import ask_until
 from xee_tf.serving.server import Server, serve
 
 
@@ -53,7 +53,7 @@ def server(known: Path) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same pauses, a hundred times shorter."""
-    monkeypatch.setattr("xee_tf.connectors.retrying._FIRST_PAUSE", 0.0025)
+    monkeypatch.setattr("xee_tf.remote.retrying._FIRST_PAUSE", 0.0025)
 
 
 def rest(url: str, **options: Any) -> xee_tf.Model:
@@ -292,7 +292,7 @@ def test_what_the_server_asks_to_wait_is_waited(server: Server) -> None:
 
 
 def test_pauses_grow_and_vary() -> None:
-    from xee_tf.connectors.answers import Answer
+    from xee_tf.remote.answers import Answer
 
     pauses: list[list[float]] = []
     for _ in range(200):

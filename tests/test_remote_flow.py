@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tensorflow
 from tests.faults import Delay, FaultProxy, Status, grpc_faults, until
-from xee_tf.connectors.answers import Answer
-from xee_tf.connectors.limits import AdaptiveLimit
-from xee_tf.connectors.protocol import Connector, connected
-from xee_tf.connectors.statistics import PredictionStats, Recorder
+from xee_tf.connector import Connector, connected
 from xee_tf.errors import OptionError, PredictionError
+from xee_tf.remote.answers import Answer
+from xee_tf.remote.limits import AdaptiveLimit
+from xee_tf.remote.statistics import PredictionStats, Recorder
 from xee_tf.serving.server import Server, serve
 
 ENDPOINT = "projects/p/locations/us-central1/endpoints/"

@@ -21,9 +21,9 @@ import requests
 import xee_tf
 from tests.serving_models import address, save_models
 from xee_tf.cli import main
-from xee_tf.connectors.protocol import Signature, TensorInfo
+from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import PredictionError
-from xee_tf.payloads.predict_messages import ModelSpec, decode_predict_response, encode_predict_request
+from xee_tf.remote.payloads.predict_messages import ModelSpec, decode_predict_response, encode_predict_request
 from xee_tf.serving import bodies
 from xee_tf.serving.batching import Batcher
 from xee_tf.serving.server import told_to_end

@@ -1,8 +1,6 @@
 """Earth Engine's TensorFlow bridge for any raster that xarray opens, on your own Dask cluster."""
 
 from xee_tf.accessor import TFExportAccessor
-from xee_tf.bands import add_bands
-from xee_tf.connectors.statistics import PredictionStats
 from xee_tf.errors import (
     DestinationError,
     DestinationExistsError,
@@ -22,18 +20,20 @@ from xee_tf.export.image import export_image, plan_export
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.model.prepare import PreparedModel, prepare_model
-from xee_tf.model.spec import Model
-from xee_tf.model.to_zarr import predict_to_zarr
-from xee_tf.reading.dataset import feature_spec, tf_dataset
+from xee_tf.georef.bands import add_bands
+from xee_tf.models.spec import Model
+from xee_tf.predict.to_zarr import predict_to_zarr
+from xee_tf.prepare.model import PreparedModel, prepare_model
 from xee_tf.reading.image import open_image
 from xee_tf.reading.verify import Verification, verify
+from xee_tf.remote.statistics import PredictionStats
 from xee_tf.serving.server import Server, serve
 from xee_tf.sidecars import Mixer
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
 from xee_tf.tables.upload import upload_table
+from xee_tf.training.dataset import feature_spec, tf_dataset
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.writer import PredictionWriter
 

@@ -16,7 +16,7 @@ from xee_tf.cli.arguments import NO_IF_EXISTS, names, open_raster, size
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
 from xee_tf.georef import read_georef
-from xee_tf.model.options import MODEL_SPELLING
+from xee_tf.models.options import MODEL_SPELLING
 from xee_tf.sidecars import BandDimensions, step_names
 from xee_tf.storage import Location
 from xee_tf.upload.casting import cast, common_nodata

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xee_tf.connectors.function import FunctionConnector
 from xee_tf.display.html import heading, rows_html
 from xee_tf.display.text import Rows, aligned, crs_name, head_of
 from xee_tf.geometry import Size
-from xee_tf.model.types import type_name
+from xee_tf.models.function import FunctionConnector
+from xee_tf.models.types import type_name
 
 if TYPE_CHECKING:
-    from xee_tf.model.options import Declared
-    from xee_tf.model.spec import Model
+    from xee_tf.models.options import Declared
+    from xee_tf.models.spec import Model
 
 __all__ = ["model_html", "model_rows", "model_text"]
 

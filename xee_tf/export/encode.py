@@ -19,7 +19,7 @@ from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.export.patches import PatchRecords
 from xee_tf.geometry import PatchGrid
 from xee_tf.records.framing import footers, run_crc
-from xee_tf.records.members import compress_member
+from xee_tf.shards.members import compress_member
 from xee_tf.storage import Location
 
 __all__ = ["BlockEncoder", "Part", "Run"]

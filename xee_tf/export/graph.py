@@ -16,9 +16,9 @@ from xee_tf.export.bands import Bands
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
-from xee_tf.export.shards import Commit, write_shard
 from xee_tf.geometry import Size
 from xee_tf.graph import Sources, Tasks, block_tasks, gather, in_order, on_cluster, to_delayed
+from xee_tf.shards.write import Commit, write_shard
 from xee_tf.sidecars import ImageManifest
 from xee_tf.storage import Location
 

@@ -11,11 +11,9 @@ import xarray as xr
 from affine import Affine
 from dask.delayed import Delayed
 
-from xee_tf.bands import whole_image
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError, warn
 from xee_tf.export.bands import read_bands
-from xee_tf.export.clear import clear
 from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import IMAGE_SPELLING, ExportOptions
 from xee_tf.export.patches import records_of
@@ -23,11 +21,13 @@ from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Edge, PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
+from xee_tf.georef.bands import whole_image
 from xee_tf.georef.conventions import spatial_dims
 from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.names import RASTER_NAMES, check_variables, file_labels
 from xee_tf.options import IfExists, show_signature, spelled
 from xee_tf.records.example import FeatureTypes
+from xee_tf.shards.clear import clear
 from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
 from xee_tf.storage import Location, PathLike

@@ -10,8 +10,8 @@ import numpy as np
 
 from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordError
 from xee_tf.geometry import PatchGrid
-from xee_tf.reading.access import Shard
 from xee_tf.reading.find import Exported, find_export
+from xee_tf.shards.access import Shard
 from xee_tf.sidecars import (
     ImageManifest,
     ManifestShard,

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
-from xee_tf.reading.access import Shard, check_runs, read_records
 from xee_tf.reading.content import RecordOrder, choose_features, fitting_fill
 from xee_tf.reading.reader import ImageReader
 from xee_tf.records.decoding import decode_frames
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.sequence_decoding import decode_sequences
+from xee_tf.shards.access import Shard, check_runs, read_records
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]

@@ -15,7 +15,6 @@ from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_text, read_crs
-from xee_tf.reading.access import Shard, read_records
 from xee_tf.reading.content import (
     Content,
     RecordOrder,
@@ -31,11 +30,12 @@ from xee_tf.reading.content import (
 from xee_tf.reading.described import describe_export, listed_shards, manifest_name, match_shards
 from xee_tf.reading.find import Exported, check_order, find_records
 from xee_tf.reading.masking import masked_values
-from xee_tf.reading.shards import first_record, number_shards, open_shards
 from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
+from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.opening import first_record, number_shards, open_shards
 from xee_tf.sidecars import BandDimensions, ImageManifest, Mixer
 from xee_tf.sidecars.names import prefix_of
 from xee_tf.storage import Location, PathLike

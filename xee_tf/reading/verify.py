@@ -18,11 +18,11 @@ from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shor
 from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys, listed_shards
 from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
-from xee_tf.reading.inflate import GZIP, inflate_stream
 from xee_tf.reading.reader import open_reader
 from xee_tf.records.decoding import count_right, verify_block
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
-from xee_tf.records.members import HEAD_BYTES, read_index
+from xee_tf.shards.inflate import GZIP, inflate_stream
+from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_edited, read_manifest
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,

@@ -10,14 +10,6 @@ from xee_tf.records.example import (
     kind_of,
 )
 from xee_tf.records.framing import FRAMING, frame, iter_frames, mask_crc
-from xee_tf.records.members import (
-    MEMBER_HEADER,
-    MemberIndex,
-    compress_member,
-    index_room,
-    indexed_header,
-    read_index,
-)
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_decoding import Sequences, decode_sequences
 from xee_tf.records.tensors import (
@@ -33,18 +25,15 @@ from xee_tf.records.wire import Values
 
 __all__ = [
     "FRAMING",
-    "MEMBER_HEADER",
     "Batch",
     "Encoded",
     "Feature",
     "FeatureTypes",
     "Kind",
-    "MemberIndex",
     "RecordLayout",
     "SequenceLayout",
     "Sequences",
     "Values",
-    "compress_member",
     "decode_example",
     "decode_frames",
     "decode_sequences",
@@ -52,12 +41,9 @@ __all__ = [
     "encode_tensor",
     "encode_tensors",
     "frame",
-    "index_room",
-    "indexed_header",
     "iter_frames",
     "kind_of",
     "mask_crc",
-    "read_index",
     "read_layout",
     "tensor_bound",
     "tensor_pieces",

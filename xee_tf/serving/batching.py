@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connectors.protocol import Arrays, Connection, TensorInfo
+from xee_tf.connector import Arrays, Connection, TensorInfo
 
 __all__ = ["Batcher"]
 

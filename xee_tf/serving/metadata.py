@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from xee_tf.errors import RecordError
-from xee_tf.payloads.predict_messages import ModelSpec
 from xee_tf.records.varint import encode_varint
 from xee_tf.records.wire import read_fields
+from xee_tf.remote.payloads.predict_messages import ModelSpec
 from xee_tf.serving.models import ModelVersion
 
 __all__ = [

@@ -6,14 +6,14 @@ import json
 
 import numpy.typing as npt
 
-from xee_tf.connectors.protocol import Arrays
-from xee_tf.connectors.serving_metadata import DEFAULT_SIGNATURE
-from xee_tf.payloads.json_messages import decode_json_request, encode_json_response
-from xee_tf.payloads.predict_messages import (
+from xee_tf.connector import Arrays
+from xee_tf.remote.payloads.json_messages import decode_json_request, encode_json_response
+from xee_tf.remote.payloads.predict_messages import (
     ModelSpec,
     PredictRequest,
     encode_predict_response,
 )
+from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
 from xee_tf.serving.failures import Code, RequestError
 from xee_tf.serving.models import ModelVersion, ServedSignature
 

@@ -15,16 +15,16 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
-from xee_tf.export.clear import clear
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.export.result import ShardInfo
-from xee_tf.export.shards import write_shard
 from xee_tf.graph import run_graph
 from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records.example import Encoded
 from xee_tf.records.framing import footers, run_crc
-from xee_tf.records.members import compress_member
+from xee_tf.shards.clear import clear
+from xee_tf.shards.members import compress_member
+from xee_tf.shards.write import write_shard
 from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike

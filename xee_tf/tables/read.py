@@ -16,7 +16,7 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading.described import check_shard
 from xee_tf.reading.find import find_tables
-from xee_tf.reading.shards import Shard, number_shards, open_shards, read_records
+from xee_tf.shards.opening import Shard, number_shards, open_shards, read_records
 from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.sidecars.names import RECORDS, manifest_location
 from xee_tf.storage import Location, PathLike

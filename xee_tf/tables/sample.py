@@ -17,22 +17,22 @@ from affine import Affine
 from dask.delayed import Delayed
 from dask.task_spec import DataNode, List, Task, TaskRef
 
-from xee_tf.bands import plane_array, whole_image
 from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
+from xee_tf.georef.bands import plane_array, whole_image
 from xee_tf.georef.conventions import raster_variables
 from xee_tf.georef.longitudes import full_turn, wrap_longitude
 from xee_tf.georef.masks import band_nodata
 from xee_tf.graph import Sources, block_tasks, chunk_grids
 from xee_tf.options import IfExists, Spelling, one_of, spelled
+from xee_tf.sampling.choice import Choice, Sample, first_plane
+from xee_tf.sampling.places import Places, find_places
 from xee_tf.storage import PathLike
-from xee_tf.tables.choice import Choice, Sample, first_plane
 from xee_tf.tables.export import TableResult, check_target, write_table
-from xee_tf.tables.places import Places, find_places
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
 from xee_tf.tables.values import column_values

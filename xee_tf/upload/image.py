@@ -15,7 +15,6 @@ import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
 from xee_tf.errors import OptionError, shorten
-from xee_tf.export.clear import clear
 from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
@@ -23,6 +22,7 @@ from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.reader import ImageReader, Records, open_reader
+from xee_tf.shards.clear import clear
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
 from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable

@@ -19,7 +19,7 @@ from xee_tf.options import IfExists
 from xee_tf.reading.described import describe_export
 from xee_tf.reading.find import Exported
 from xee_tf.records.example import FeatureTypes
-from xee_tf.records.members import (
+from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,
     compress_member,

@@ -1,0 +1,197 @@
+"""The seam between predictions and models: named arrays in, named arrays out.
+
+A `Connector` says where a model is; it is small and picklable and travels in task graphs. A
+`Connection` is the loaded model, or the client of a remote one; it stays in its process, and
+`connected` makes one for each connector and process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.identity import content_hash
+from xee_tf.remote.payloads.arrays import Arrays
+
+__all__ = ["Arrays", "Connection", "Connector", "Signature", "TensorInfo", "connected", "times_opened"]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a model says of one of its inputs or outputs.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype or None
+        Object for strings. None: it does not say.
+    shape : tuple of (int or None), or None
+        The batch axis in front; None for an axis of any length. None as a whole: any shape.
+    """
+
+    dtype: np.dtype[Any] | None = None
+    shape: tuple[int | None, ...] | None = None
+
+    def __str__(self) -> str:
+        dtype = "any dtype" if self.dtype is None else "string" if self.dtype == object else str(self.dtype)
+        if self.shape is None:
+            return dtype
+        return f"{dtype} ({', '.join('?' if side is None else str(side) for side in self.shape)})"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a model, as far as it tells.
+
+    Parameters
+    ----------
+    inputs, outputs : mapping from str to TensorInfo, or None
+        None: the model does not tell.
+    """
+
+    inputs: Mapping[str, TensorInfo] | None = None
+    outputs: Mapping[str, TensorInfo] | None = None
+
+
+class Connection(Protocol):
+    """A model that is ready in this process. All methods may be called by several threads at once."""
+
+    @property
+    def signature(self) -> Signature:
+        """What the model says of itself."""
+
+    def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Run the model.
+
+        Parameters
+        ----------
+        batch : mapping from str to ndarray
+            An array ``(n, ...)`` for each input of the model, in the dtype that it wants.
+
+        Returns
+        -------
+        dict from str to ndarray
+            An array ``(n, ...)`` for each output; they may be read-only.
+
+        Raises
+        ------
+        ModelError
+            If inputs are missing or unknown; it names them.
+        PredictionError
+            If the model refuses the batch; it says in which words. The connection stays usable.
+        """
+
+    def close(self) -> None:
+        """Let go of what the connection holds."""
+
+
+class Connector(Protocol):
+    """Where a model is: frozen, hashable, picklable, without credentials or anything alive in it.
+
+    Implementations inherit from this class for its defaults.
+    """
+
+    def open(self) -> Connection:
+        """Load the model, or make the client.
+
+        Raises
+        ------
+        ModelError, MissingModelError
+            If there is no such model.
+        """
+
+    def signature(self) -> Signature:
+        """What the model says of itself, by the cheapest way. Default: of the open connection."""
+        return connected(self).signature
+
+    def version(self) -> Hashable:
+        """Changes when the model behind an unchanged description was replaced. Default: never."""
+        return None
+
+    def content(self) -> str | None:
+        """A hash of the model, the same in every process; None if it cannot be determined.
+
+        Interrupted predictions are continued only with a model of the same content. Default: of the
+        connector's fields and its `version`.
+        """
+        return content_hash((self, self.version()))
+
+    def refusal(self, items: Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]], count: int = 1) -> str:
+        """Why so many instances can never be sent at a time, told without their values.
+
+        Parameters
+        ----------
+        items : mapping
+            Dtype and shape of what one instance has for each input of the model.
+        count : int, optional
+
+        Returns
+        -------
+        str
+            A part of a sentence, with the figures. Empty, which is the default: they can be sent.
+        """
+        return ""
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+
+_lock = Lock()
+_locks: dict[Connector, Lock] = {}
+_connections: dict[Connector, tuple[Hashable, Connection]] = {}
+_opened: Counter[Connector] = Counter()
+
+
+def connected(connector: Connector) -> Connection:
+    """The connection of this process: made on the first call, and again when the model was replaced.
+
+    Raises
+    ------
+    ModelError, MissingModelError
+        As the connector's ``open``; the next call tries again.
+
+    Examples
+    --------
+    >>> from xee_tf.models.function import FunctionConnector
+    >>> double = FunctionConnector.of(lambda pixels: 2 * pixels)
+    >>> connected(double) is connected(double), times_opened(double)
+    (True, 1)
+    """
+    version = connector.version()
+    found = _connections.get(connector)
+    if found is not None and found[0] == version:
+        return found[1]
+    with _lock:
+        lock = _locks.setdefault(connector, Lock())
+    # One thread opens, those that want the same model wait; other models are not held up.
+    with lock:
+        found = _connections.get(connector)
+        if found is None or found[0] != version:
+            # The replaced one is not closed: other threads may be using it. It goes with the last of them.
+            found = (version, connector.open())
+            _connections[connector] = found
+            _opened[connector] += 1
+        return found[1]
+
+
+def times_opened(connector: Connector) -> int:
+    """How often this process has opened a connection of `connector`."""
+    return _opened[connector]
+
+
+def _forget() -> None:
+    """Start afresh in a forked process: neither sockets nor TensorFlow survive there."""
+    global _lock
+    _lock = Lock()
+    for cache in (_locks, _connections, _opened):
+        cache.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

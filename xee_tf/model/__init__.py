@@ -1,1 +1,0 @@
-"""Predictions with a model: its description in Earth Engine's terms, and how rasters and tables reach it."""

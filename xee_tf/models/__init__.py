@@ -1,0 +1,1 @@
+"""Models: what they take and give, and the local ways to call them."""

@@ -1,0 +1,251 @@
+"""Types of pixels and properties: numpy's, and Earth Engine's pixel types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.errors import OptionError
+from xee_tf.georef.masks import spare_values
+from xee_tf.models.earth_engine import made_of
+
+__all__ = ["STRING", "Range", "coerce", "fill_outside", "pixel_range", "pixel_type", "type_name"]
+
+STRING = np.dtype(object)
+Range = tuple[int, int]
+"""The least and the largest value."""
+
+# Earth Engine's names come first: its byte has no sign, its float has 32 bits, its long 64 everywhere.
+_EE_TYPES = {
+    "float": "float32",
+    "double": "float64",
+    "byte": "uint8",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+}
+_INT: Range = (-(2**31), 2**31 - 1)
+_BOUNDS = ("min", "minValue", "max", "maxValue")
+_STRINGS = ("string", "str")
+_FORMS = "'float32', a numpy dtype, or {'type': 'PixelType', 'precision': 'int', 'min': 0, 'max': 255}"
+
+
+def pixel_type(value: Any, name: str) -> tuple[np.dtype[Any], int | None]:
+    """Read a type, as a user or Earth Engine writes it.
+
+    Parameters
+    ----------
+    value : dtype-like, mapping or ee.PixelType
+        A numpy dtype or its name; Earth Engine's name (``"float"`` has 32 bits, ``"byte"`` no sign);
+        a pixel type as ``getInfo`` gives it: ``precision`` ("int", "float" or "double"), ``min``, ``max``,
+        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range;
+        `pixel_range` gives the range itself.
+    name : str
+        What has this type, for errors.
+
+    Returns
+    -------
+    dtype : numpy.dtype
+        Of kind bool, integer or float; object for strings.
+    dimensions : int or None
+        Of a pixel type that says them; 0 stands for a scalar.
+
+    Raises
+    ------
+    OptionError
+        If it is no type of real numbers or strings.
+
+    Examples
+    --------
+    >>> pixel_type("float", "B4"), pixel_type({"precision": "int", "min": -1, "max": 90}, "B4")
+    ((dtype('float32'), None), (dtype('int8'), None))
+    """
+    if type(value).__module__ == "ee.pixeltype":
+        value = _of_earth_engine(value, name)
+    if isinstance(value, Mapping):
+        return _of_mapping(value, name)
+    if isinstance(value, str) and value.lower() in _STRINGS:
+        return STRING, None
+    try:
+        dtype = np.dtype(_EE_TYPES.get(value, value) if isinstance(value, str) else value)
+    except TypeError:
+        raise OptionError(f"{name}: {value!r} is no type. Say {_FORMS}.") from None
+    if dtype.kind in "SUO":
+        return STRING, None
+    if dtype.kind not in "biuf" or value is None:
+        raise OptionError(f"{name}: {value!r} is no type of real numbers. Say {_FORMS}.")
+    return dtype.newbyteorder("="), None
+
+
+def pixel_range(value: Any, name: str) -> Range | None:
+    """The range that a type declares: of Earth Engine's pixel types, integers with ``min`` or ``max``.
+
+    Parameters
+    ----------
+    value, name
+        As for `pixel_type`, which has read it without an error.
+
+    Returns
+    -------
+    (int, int) or None
+        None without a declared range: a dtype says what fits in memory, not what occurs.
+
+    Examples
+    --------
+    >>> pixel_range({"precision": "int", "min": 0, "max": 9}, "class"), pixel_range("uint8", "class")
+    ((0, 9), None)
+    """
+    if type(value).__module__ == "ee.pixeltype":
+        value = _of_earth_engine(value, name)
+    if not isinstance(value, Mapping) or value.get("precision") != "int":
+        return None
+    if all(value.get(key) is None for key in _BOUNDS):
+        return None
+    low, high = _bounds(value, name)
+    return math.ceil(low), math.floor(high)
+
+
+def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[Any], int]:
+    """A value that marks masked pixels of an integer type, and the type that has it.
+
+    It is the first of `spare_values` that is outside the declared range. A type without a value outside
+    becomes the next larger one.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    valid : (int, int) or None
+        The declared range. None, or one that even 64 bits do not exceed: the usual value of `dtype`, which
+        may be a valid one.
+
+    Examples
+    --------
+    >>> fill_outside(np.dtype("uint8"), (0, 9)), fill_outside(np.dtype("uint8"), (0, 255))
+    ((dtype('uint8'), 255), (dtype('uint16'), 65535))
+    """
+    if valid is not None:
+        for size in (1, 2, 4, 8):
+            candidate = np.dtype(f"{dtype.kind}{max(size, dtype.itemsize)}")
+            for value in spare_values(candidate):
+                if not valid[0] <= value <= valid[1]:
+                    return candidate, value
+    return dtype, spare_values(dtype)[0]
+
+
+def _bounds(value: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """The range of an integer pixel type; that of 32 bits where it has no bound."""
+    low, high = value.get("min", value.get("minValue")), value.get("max", value.get("maxValue"))
+    low, high = _INT[0] if low is None else low, _INT[1] if high is None else high
+    for bound in (low, high):
+        if isinstance(bound, bool) or not isinstance(bound, Real):
+            raise OptionError(f"{name}: min and max must be numbers; got {bound!r}.")
+    if not low <= high:
+        raise OptionError(f"{name}: min must not be above max; got {low} and {high}.")
+    return low, high
+
+
+def _of_mapping(value: Mapping[str, Any], name: str) -> tuple[np.dtype[Any], int | None]:
+    known = {"type", "precision", "min", "max", "dimensions", "minValue", "maxValue"}
+    if set(value) - known or value.get("type", "PixelType") != "PixelType":
+        raise OptionError(
+            f"{name}: {dict(value)!r} is no pixel type; its fields are {sorted(known)[:4]} and 'type'."
+        )
+    precision = value.get("precision")
+    if precision in ("float", "double"):
+        return np.dtype(_EE_TYPES[precision]), _dimensions(value.get("dimensions"), name)
+    if precision != "int":
+        raise OptionError(f"{name}: precision must be 'int', 'float' or 'double'; got {precision!r}.")
+    low, high = _bounds(value, name)
+    for bits in (8, 16, 32, 64):
+        for kind in ("uint", "int"):
+            limits = np.iinfo(f"{kind}{bits}")
+            if limits.min <= low and high <= limits.max:
+                return np.dtype(f"{kind}{bits}"), _dimensions(value.get("dimensions"), name)
+    raise OptionError(f"{name}: no integer type holds {low} to {high}.")
+
+
+def _dimensions(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise OptionError(f"{name}: dimensions must be a whole number, 0 for a scalar; got {value!r}.")
+    return int(value)
+
+
+def _of_earth_engine(value: Any, name: str) -> Any:
+    """The pixel type that an ``ee.PixelType`` was made of."""
+    found = made_of(value)
+    while found is not None:
+        function, arguments = found
+        if function.startswith("PixelType."):
+            return function.removeprefix("PixelType.")
+        if function != "PixelType":
+            break
+        precision = arguments.get("precision")
+        if isinstance(precision, str) and not any(isinstance(part, tuple) for part in arguments.values()):
+            return arguments
+        found = precision if isinstance(precision, tuple) else None  # a cast of a cast
+    raise OptionError(f"{name}: only Earth Engine can evaluate this ee.PixelType: pass pixel_type.getInfo().")
+
+
+def type_name(dtype: np.dtype[Any]) -> str:
+    """A type as users write it."""
+    return "string" if dtype == STRING else str(dtype)
+
+
+def coerce(
+    values: npt.NDArray[Any], dtype: np.dtype[Any], out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
+    """Values in another type: fractions dropped, the range clamped (Earth Engine's guide, of integers).
+
+    Parameters
+    ----------
+    values : ndarray
+        Without NaN where `dtype` is an integer.
+    dtype : numpy.dtype
+    out : ndarray, optional
+        Where to put them; of type `dtype`.
+
+    Returns
+    -------
+    ndarray
+        `out`, or a new array; `values` themselves where nothing is to be done.
+
+    Examples
+    --------
+    >>> coerce(np.array([-3.7, 1.9, 300.0]), np.dtype("uint8")).tolist()
+    [0, 1, 255]
+    """
+    if out is None and values.dtype == dtype:
+        return values
+    above = None
+    if dtype.kind in "iu" and not np.can_cast(values.dtype, dtype, "safe") and values.dtype.kind != "b":
+        low, high = _limits(values.dtype, dtype)
+        if int(high) < np.iinfo(dtype).max and values.dtype.kind == "f":
+            above = values > high
+        values = np.clip(values, low, high)
+    if out is None:
+        out = np.empty(values.shape, dtype)
+    with np.errstate(over="ignore"):  # what a float cannot hold is infinite
+        np.copyto(out, values, casting="unsafe")
+    if above is not None:  # a float holds no number between its largest one in range and the limit
+        out[above] = np.iinfo(dtype).max
+    return out
+
+
+def _limits(source: np.dtype[Any], target: np.dtype[Any]) -> tuple[Any, Any]:
+    """The range of `target`, in numbers that `source` holds exactly."""
+    limits = np.iinfo(target)
+    if source.kind in "iu":
+        there = np.iinfo(source)
+        return source.type(max(limits.min, there.min)), source.type(min(limits.max, there.max))
+    source = np.promote_types(source, "float32")  # a half float holds hardly any range
+    high = source.type(limits.max)
+    if int(high) > limits.max:
+        high = np.nextafter(high, source.type(0))
+    return source.type(limits.min), high

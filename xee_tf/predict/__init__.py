@@ -1,0 +1,1 @@
+"""Predictions: from rasters and tables to the output bands and columns of a model."""

@@ -1,0 +1,251 @@
+"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.connector import Arrays, Connector, Signature, connected
+from xee_tf.errors import OptionError, PredictionError
+from xee_tf.geometry import Size
+from xee_tf.models.inputs import Feed, Item, plan_feeds
+from xee_tf.models.outputs import Output, plan_outputs
+from xee_tf.models.spec import Model
+from xee_tf.predict.fitting import refuse_too_large
+from xee_tf.predict.tiles import Tiles, plan_tiles
+
+__all__ = ["TileCaller", "batch_of", "predict_batches", "tile_caller"]
+
+# What a batch holds where its size is left to us: beyond it a call is hardly cheaper, and what a model has
+# in its layers at one time grows with it.
+_BATCH_BYTES = 8 << 20
+_BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class TileCaller:
+    """Calls a model with tiles; small and picklable, the model itself is made in each process.
+
+    Parameters
+    ----------
+    connector : Connector
+    tiles : Tiles
+        The sizes of tiles.
+    feeds : tuple of Feed
+        What goes into the inputs of the model.
+    outputs : tuple of Output
+        The bands that come back.
+    properties : mapping
+        Values that go with each tile.
+    batch_size : int
+        Tiles in a call.
+    fixed : bool
+        The model takes no other number of them.
+    """
+
+    connector: Connector
+    tiles: Tiles
+    feeds: tuple[Feed, ...]
+    outputs: tuple[Output, ...]
+    properties: Mapping[str, npt.NDArray[Any]]
+    batch_size: int
+    fixed: bool
+
+    @property
+    def tile(self) -> Size:
+        """Pixels of a tile as it is sent, its overlap included."""
+        return self.tiles.sent
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands that the model sees."""
+        return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
+
+    def call(self, tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Predict.
+
+        Parameters
+        ----------
+        tiles : mapping from str to ndarray
+            For each of `bands` an array ``(n, height, width, *shape)`` of tiles of size `tile`, masked pixels
+            filled; other bands are ignored.
+
+        Returns
+        -------
+        dict from str to ndarray
+            For each output band ``(n, h, w, *shape)``, where ``(h, w)`` is ``tiles.output`` or, with the
+            overlap, ``tiles.padded``. Integers among which are NaN come as float64: whether they count
+            only those know who made the tiles.
+
+        Raises
+        ------
+        PredictionError
+            If the model refuses the tiles, or answers with something other than declared.
+        """
+        count = len(tiles[self.bands[0]])
+        if not count:
+            height, width = self.tiles.output.shape
+            return {out.name: np.empty((0, height, width, *out.shape), out.dtype) for out in self.outputs}
+        sizes = {size.shape for size in (self.tiles.padded, self.tiles.output) if size is not None}
+        parts = []
+        values = {name: tiles[name] for name in self.bands}
+        for start, sent, answer in predict_batches(
+            self.connector, self.feeds, values, self.properties, count, self.batch_size, fixed=self.fixed
+        ):
+            lead = [(sent, *size) for size in sizes]
+            part = {out.name: out.take(answer, lead, self.connector, keep_nan=True) for out in self.outputs}
+            parts.append({name: found[: min(sent, count - start)] for name, found in part.items()})
+        return _joined(parts)
+
+
+def tile_caller(
+    model: Model,
+    bands: Mapping[str, tuple[Any, tuple[int, ...]]],
+    properties: Mapping[str, Any],
+    *,
+    batch_size: int | None = None,
+    signature: Signature | None = None,
+) -> TileCaller:
+    """Check a model against an image, and make what calls it.
+
+    Parameters
+    ----------
+    model : Model
+    bands : mapping from str to (dtype, shape)
+        The bands of the image; `shape` is that of an array band in each pixel, empty for a scalar band.
+    properties : mapping
+        Those of the image; of these, ``model.input_properties`` are sent.
+    batch_size : int, optional
+        Tiles in a call. Default: about 8 MiB of them.
+    signature : Signature, optional
+        That of the model, where it is known already.
+
+    Raises
+    ------
+    OptionError
+        If bands or properties are missing or do not fit, or sizes contradict the model.
+    ModelError
+        If the model cannot be opened.
+
+    Examples
+    --------
+    >>> total = Model.from_function(lambda pixels: pixels.sum(-1), input_tile_size=2, output_bands=["sum"])
+    >>> caller = tile_caller(total, {"B4": ("uint8", ()), "B3": ("uint8", ())}, {})
+    >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
+    {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
+    """
+    signature = signature or model.connector.signature()
+    values = {name: np.asarray(properties[name]) for name in model.input_properties if name in properties}
+    items = {name: Item(np.dtype(dtype), tuple(shape), tiled=True) for name, (dtype, shape) in bands.items()}
+    for name, value in values.items():
+        if name in items:
+            raise OptionError(
+                f"{name!r} is a band of the image and also one of input_properties: rename one."
+            )
+        if value.dtype.kind in "US":
+            values[name] = value = value.astype(object)
+        if value.dtype.kind not in "biufO":
+            raise OptionError(
+                f"The property {name!r} is {value.dtype}: a model takes numbers, booleans and strings."
+            )
+        items[name] = Item(value.dtype, value.shape)
+    feeds = plan_feeds(model, signature, items, table=False)
+    if not any(feed.tiled for feed in feeds):
+        raise OptionError(
+            f"No band of the image goes to {model.connector}, only {list(model.input_properties)}."
+        )
+    tiles = plan_tiles(model, signature, feeds)
+    outputs = plan_outputs(model.output_bands, signature.outputs, "output_bands", model.connector, lead=3)
+    size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
+    batch, fixed = batch_of(model.connector, signature, batch_size, size)
+    refuse_too_large(model.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
+    used = {name for feed in feeds for name in feed.members}
+    kept = {name: value for name, value in values.items() if name in used}
+    return TileCaller(model.connector, tiles, feeds, outputs, kept, batch, fixed)
+
+
+def batch_of(
+    connector: Connector, signature: Signature, batch_size: int | None, instance_bytes: int
+) -> tuple[int, bool]:
+    """Instances in a call, and whether the model takes no other number of them.
+
+    Raises
+    ------
+    OptionError
+        If it is no positive whole number, or another than the model takes.
+    """
+    told = [info.shape[0] for info in (signature.inputs or {}).values() if info.shape]
+    fixed = next((size for size in told if size is not None), None)
+    if batch_size is None:
+        automatic = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(instance_bytes, 1)))
+        return (automatic, False) if fixed is None else (fixed, True)
+    try:
+        size = operator.index(batch_size)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise OptionError(f"batch_size must be a positive whole number; got {batch_size!r}.")
+    if fixed not in (None, size):
+        raise OptionError(
+            f"batch_size={batch_size}, and {connector} takes {fixed} at a time, no other number."
+        )
+    return size, fixed is not None
+
+
+def predict_batches(
+    connector: Connector,
+    feeds: tuple[Feed, ...],
+    values: Arrays,
+    properties: Mapping[str, npt.NDArray[Any]],
+    count: int,
+    batch_size: int,
+    *,
+    fixed: bool,
+) -> Iterator[tuple[int, int, dict[str, npt.NDArray[Any]]]]:
+    """Send `count` instances in batches; gives (first instance, instances sent, answer) of each.
+
+    Where `fixed`, the last batch is filled up with its last instance.
+    """
+    connection = connected(connector)
+    for start in range(0, count, batch_size):
+        part = {name: array[start : start + batch_size] for name, array in values.items()}
+        sent = min(batch_size, count - start)
+        if fixed and sent < batch_size:
+            fill = batch_size - sent
+            part = {name: np.concatenate([array, array[-1:].repeat(fill, 0)]) for name, array in part.items()}
+            sent = batch_size
+        for name, value in properties.items():
+            part[name] = np.broadcast_to(value, (sent, *value.shape))
+        batch = {feed.input: feed.tensor(part) for feed in feeds}
+        try:
+            answer = connection.predict(batch)
+        except PredictionError as error:
+            said = "; ".join(
+                f"{name}: {'string' if array.dtype == object else array.dtype} {array.shape}"
+                for name, array in batch.items()
+            )
+            if error.instances is None:
+                raise PredictionError(
+                    f"{connector} refused what it was sent ({said}). It said: {error}",
+                    instances=range(start, min(start + sent, count)),
+                ) from error
+            # It says itself who refused, and which part of the batch.
+            about = range(start + error.instances.start, min(start + error.instances.stop, count))
+            raise PredictionError(f"{error} It was sent {said}.", instances=about) from error
+        yield start, sent, answer
+
+
+def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except ValueError:
+        raise PredictionError(
+            "The model answered with tiles of one size, and with another in the next batch."
+        ) from None

@@ -1,0 +1,265 @@
+"""Predictions for the rows of a table: columns in, columns added."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from xee_tf.connector import connected
+from xee_tf.errors import OptionError
+from xee_tf.models.inputs import Item, check_overrides, plan_feeds
+from xee_tf.models.outputs import Output, plan_outputs
+from xee_tf.models.spec import Model
+from xee_tf.models.types import STRING
+from xee_tf.names import check_key, check_variables
+from xee_tf.predict.calling import batch_of, predict_batches
+from xee_tf.predict.image import inner_dims
+from xee_tf.tables.sources import Table, row_dimension
+from xee_tf.tables.values import column_values
+
+__all__ = ["RowCaller", "predict_properties", "row_caller"]
+
+
+def predict_properties(model: Model, table: Table, *, batch_size: int | None = None) -> Any:
+    """Add a model's predictions to a table.
+
+    Parameters
+    ----------
+    model : Model
+        Its ``input_properties`` (or ``inputs``) say which columns it sees, its ``output_properties`` what it
+        gives; of either, what the model tells need not be said.
+    table : DataFrame, GeoDataFrame, Dask DataFrame or Dataset with one dimension of rows
+        Columns of numbers, booleans, strings, or arrays of one shape. Missing numbers are NaN, missing
+        strings empty. A geometry is never sent.
+    batch_size : int, optional
+        Rows in a call. Default: about 8 MiB of them.
+
+    Returns
+    -------
+    of the kind of `table`
+        With a column for each output; those of arrays hold an array in each row (of a Dataset: have further
+        dimensions). Lazy where `table` is.
+
+    Raises
+    ------
+    OptionError
+        If columns are missing or do not fit the model, or a column of an output's name is there already.
+    PredictionError
+        If the model refuses the rows, or answers with something other than declared.
+
+    Examples
+    --------
+    >>> ratio = Model.from_function(
+    ...     lambda rows: rows[:, 0] / rows[:, 1], input_properties=["nir", "red"], output_properties=["ratio"]
+    ... )
+    >>> ratio.predict_properties(pd.DataFrame({"red": [0.1, 0.2], "nir": [0.4, 0.4]}))
+       red  nir  ratio
+    0  0.1  0.4    4.0
+    1  0.2  0.4    2.0
+    """
+    if isinstance(table, xr.Dataset):
+        return _predict_dataset(model, table, batch_size)
+    if isinstance(table, pd.DataFrame):
+        return _predict_frame(table, row_caller(model, _columns(table), batch_size, list(table.columns)))
+    meta = getattr(table, "_meta", None)
+    if isinstance(meta, pd.DataFrame):
+        caller = row_caller(model, _columns(meta), batch_size, list(meta.columns))
+        empty = _with_columns(
+            meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
+        )
+        return table.map_partitions(_predict_frame, caller, meta=empty)
+    raise OptionError(
+        "A table is a pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows; got "
+        f"{type(table).__name__}."
+    )
+
+
+@dataclass(frozen=True)
+class RowCaller:
+    """Calls a model with rows; small and picklable.
+
+    Parameters
+    ----------
+    model : Model
+    columns : tuple of str
+        Those that the model may want.
+    outputs : tuple of Output
+    batch_size : int or None
+    """
+
+    model: Model
+    columns: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    batch_size: int | None
+
+    def call(self, columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Predict.
+
+        Parameters
+        ----------
+        columns : mapping from str to ndarray
+            For each of `columns` an array ``(rows, *shape)``; of dtype object for strings.
+
+        Returns
+        -------
+        dict from str to ndarray
+            ``(rows, *shape)`` for each output.
+        """
+        count = len(next(iter(columns.values())))
+        connector = self.model.connector
+        found = {out.name: np.empty((count, *out.shape), out.dtype) for out in self.outputs}
+        if not count:
+            return found
+        signature = connected(connector).signature
+        items = {name: Item(values.dtype, values.shape[1:]) for name, values in columns.items()}
+        feeds = plan_feeds(self.model, signature, items, table=True)
+        size = sum(feed.itemsize for feed in feeds)
+        batch, fixed = batch_of(connector, signature, self.batch_size, size)
+        for start, sent, answer in predict_batches(connector, feeds, columns, {}, count, batch, fixed=fixed):
+            stop = min(start + sent, count)
+            for out in self.outputs:
+                found[out.name][start:stop] = out.take(answer, [(sent,)], connector)[: stop - start]
+        return found
+
+
+def row_caller(
+    model: Model, columns: Sequence[str], batch_size: int | None = None, taken: Sequence[Hashable] = ()
+) -> RowCaller:
+    """Check a model against the columns of a table, and make what calls it.
+
+    Parameters
+    ----------
+    model : Model
+    columns : sequence of str
+        Those that the model may see.
+    batch_size : int, optional
+    taken : sequence
+        Other names that the table has: of its geometry, or of dimensions and coordinates.
+
+    Raises
+    ------
+    OptionError, ModelError
+        If columns are missing, or the model does not tell what it gives and nobody said it.
+    """
+    signature = model.connector.signature()
+    inputs = set(signature.inputs or ())
+    wanted = {*model.input_properties, *(model.inputs or ()), *inputs}
+    # Where columns are named, by the user or by the model, no other is looked at.
+    named = bool(model.input_properties or model.inputs or (inputs and inputs <= set(columns)))
+    chosen = tuple(name for name in columns if name in wanted or not named)
+    if missing := [name for name in (*model.input_properties, *(model.inputs or ())) if name not in columns]:
+        raise OptionError(
+            f"{model.connector} wants {missing}, which the table lacks. It has {list(columns)}."
+        )
+    if not chosen:
+        raise OptionError(f"{model.connector} wants {sorted(wanted)}, and the table has {list(columns)}.")
+    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise OptionError(
+            f"The table has the columns {twice} twice: drop or rename one of each, for example with "
+            "table.loc[:, ~table.columns.duplicated()]."
+        )
+    check_overrides(model, columns, "table")
+    batch_of(model.connector, signature, batch_size, 1)
+    outputs = plan_outputs(
+        model.output_properties, signature.outputs, "output_properties", model.connector, lead=1
+    )
+    names = [check_key(out.name, "output") for out in outputs]
+    if there := [name for name in names if name in columns or name in taken]:
+        raise OptionError(
+            f"The table has the columns {there} already, and output_properties would add them: drop or "
+            "rename them first."
+        )
+    return RowCaller(model, chosen, outputs, batch_size)
+
+
+def _columns(frame: pd.DataFrame) -> list[str]:
+    geometry = getattr(frame, "_geometry_column_name", None)
+    return [name for name in frame.columns if name != geometry]
+
+
+def _predict_frame(frame: pd.DataFrame, caller: RowCaller) -> pd.DataFrame:
+    columns = {name: _values(frame[name], name) for name in caller.columns}
+    return _with_columns(frame, caller.call(columns))
+
+
+def _values(series: Any, name: str) -> npt.NDArray[Any]:
+    """A column as an array; strings as Python objects, empty where they are missing."""
+    column, values = column_values(series, name)
+    if column.kind == "float":
+        assert isinstance(values, np.ndarray)
+        return values
+    if isinstance(series, np.ndarray):
+        series = pd.Series(series)
+    return np.asarray(series.astype(object).where(series.notna(), ""), STRING)
+
+
+def _with_columns(frame: pd.DataFrame, columns: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
+    added: dict[str, Any] = {}
+    for name, values in columns.items():
+        if values.dtype == STRING and values.ndim == 1:
+            added[name] = pd.Series(_texts(values), frame.index, dtype="str")
+        elif values.ndim > 1:
+            series = pd.Series(index=frame.index, dtype=object)
+            series[:] = list(values)
+            added[name] = series
+        else:
+            added[name] = pd.Series(values, frame.index)
+    return frame.assign(**added)
+
+
+def _texts(values: npt.NDArray[Any]) -> list[Any]:
+    return [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
+
+
+def _predict_dataset(model: Model, table: xr.Dataset, batch_size: int | None) -> xr.Dataset:
+    rows = row_dimension(table)
+    asked = {*model.input_properties, *(model.inputs or ())}
+    names = [
+        str(name)
+        for name in (*table.data_vars, *table.coords)
+        # The labels of rows are properties only where the model names them.
+        if rows in table[name].dims and (name not in table.indexes or name in asked)
+    ]
+    taken = [*table.variables, *table.dims]
+    caller = row_caller(model, names, batch_size, taken)
+    check_variables(
+        {out.name: inner_dims(out.name, len(out.shape)) for out in caller.outputs},
+        taken,
+        "Give the output another name in output_properties, or rename what the table has: table.rename(...).",
+        "output",
+    )
+    variables = [_whole(table[name].transpose(rows, ...), rows) for name in caller.columns]
+
+    def call(*arrays: npt.NDArray[Any]) -> Any:
+        columns = {name: _values(values, name) for name, values in zip(caller.columns, arrays, strict=True)}
+        found = tuple(caller.call(columns).values())
+        return found if len(found) > 1 else found[0]
+
+    sizes: dict[Hashable, int] = {}
+    dims: list[list[Hashable]] = []
+    for out in caller.outputs:
+        own = inner_dims(out.name, len(out.shape))
+        sizes |= dict(zip(own, out.shape, strict=True))
+        dims.append(list(own))
+    found = xr.apply_ufunc(
+        call,
+        *variables,
+        input_core_dims=[variable.dims[1:] for variable in variables],
+        output_core_dims=dims,
+        dask="parallelized",
+        output_dtypes=[out.dtype for out in caller.outputs],
+        dask_gufunc_kwargs={"output_sizes": sizes},
+    )
+    arrays = found if isinstance(found, tuple) else (found,)
+    return table.assign({out.name: array for out, array in zip(caller.outputs, arrays, strict=True)})
+
+
+def _whole(variable: xr.DataArray, rows: Hashable) -> xr.DataArray:
+    """A variable whose chunks hold whole rows."""
+    return variable.chunk({dim: -1 for dim in variable.dims if dim != rows}) if variable.chunks else variable

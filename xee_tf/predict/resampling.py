@@ -1,0 +1,256 @@
+"""Rasters taken to the projection of a model, and predictions taken back; lazily."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import xarray as xr
+from affine import Affine
+
+from xee_tf.errors import GeoreferenceError, PredictionError, warn
+from xee_tf.geometry import Size
+from xee_tf.georef import GeoRef, write_georef
+from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
+from xee_tf.georef.crs import describe_crs, read_crs
+from xee_tf.georef.longitudes import edges_of_projection, full_turn
+from xee_tf.georef.masks import MAX_EXACT, band_nodata, spare_values
+from xee_tf.models.projection import Projection
+from xee_tf.predict.warping import warp
+
+__all__ = ["Resampling", "from_projection", "to_projection"]
+
+Resampling = Literal["nearest", "bilinear"]
+
+_MANY = 4  # times as many pixels as the image has: worth a warning
+_CHUNK = 1024  # pixels, of what is not chunked
+_INSIDE = 33  # along each side of the image, and in between
+_EDGE = 101  # points along each edge of the image that are projected
+
+
+def to_projection(
+    image: xr.Dataset, georef: GeoRef, projection: Projection, resampling: Resampling
+) -> tuple[xr.Dataset, GeoRef]:
+    """An image in another projection, on that projection's grid; just so much of it as the image covers.
+
+    Masked pixels of float bands become NaN. Integer bands without nodata become floats, so that pixels
+    outside the image can be masked; integers that float64 does not hold are an error when they are computed.
+
+    Returns
+    -------
+    image : Dataset
+    georef : GeoRef
+    """
+    target = _grid(georef, projection)
+    ratio = target.shape.pixels / georef.shape.pixels
+    if ratio > _MANY:
+        warn(
+            f"The image has {georef.shape.x} x {georef.shape.y} pixels, and in the model's projection they "
+            f"become {target.shape.x} x {target.shape.y}: {ratio:.0f} times as many are predicted as the "
+            "result shows. Predict a part of the image, or take a model of a coarser scale."
+        )
+    placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
+    variables = {}
+    for name, variable in raster_variables(placed, georef.x_dim, georef.y_dim):
+        variables[name] = _with_one_nodata(variable, str(name))
+    resampled = _reproject(xr.Dataset(variables, placed.coords), georef, target, resampling)
+    return resampled, target
+
+
+def _with_one_nodata(variable: xr.DataArray, name: str) -> xr.DataArray:
+    """A band in which one value, in its attributes, or NaN is all that masks."""
+    nodata = band_nodata(variable, name)
+    plain = variable.drop_attrs(deep=False)
+    plain.encoding = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
+    dtype = variable.dtype
+    if dtype.kind in "iu" and nodata:
+        for number in nodata[1:]:
+            plain = plain.where(plain != number, dtype.type(nodata[0]))
+        return plain.assign_attrs(_FillValue=nodata[0])
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        return plain.copy(data=_map(plain.data, partial(_as_float, name=name)))
+    if dtype.kind != "f":
+        return plain.astype(np.float64 if dtype.itemsize > 2 else np.float32)
+    for number in nodata:
+        plain = plain.where(variable != number)
+    return plain
+
+
+def _map(array: Any, function: Callable[[Any], Any]) -> Any:
+    return array.map_blocks(function, dtype=np.float64) if hasattr(array, "map_blocks") else function(array)
+
+
+def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]:
+    """Integers of 64 bits as float64.
+
+    Raises
+    ------
+    PredictionError
+        If float64 does not hold one of them.
+    """
+    beyond = (values > MAX_EXACT + 1) | (values < -MAX_EXACT - 1)
+    if beyond.any():
+        raise PredictionError(
+            f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "
+            f"integers of {values.dtype}: without nodata, pixels outside the image could not be masked. Fix: "
+            f"name a value that does not occur, ds[{name!r}].attrs['_FillValue'] = "
+            f"{spare_values(values.dtype)[0]}."
+        )
+    return values.astype(np.float64)
+
+
+def from_projection(
+    predicted: xr.Dataset, place: GeoRef, georef: GeoRef, resampling: Resampling
+) -> xr.Dataset:
+    """Predictions at `place` on the grid of an image; integer bands always by the nearest pixel."""
+    floats = [name for name, band in predicted.data_vars.items() if band.dtype.kind == "f"]
+    others = [name for name in predicted.data_vars if name not in floats]
+    bands: dict[Hashable, xr.DataArray] = {}
+    for names, method in ((floats, resampling), (others, "nearest")):
+        if names:
+            bands |= _reproject(predicted[names], place, georef, method).data_vars
+    return xr.Dataset({name: bands[name] for name in predicted.data_vars})
+
+
+def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: str) -> xr.Dataset:
+    """Bands at `source` resampled to `target`, with the names and the order of their dimensions."""
+    spatial = (source.y_dim, source.x_dim)
+    variables = {}
+    for name, band in image.data_vars.items():
+        plane = band.variable.transpose(..., *spatial)
+        array = (plane if plane.chunks is not None else plane.chunk(dict.fromkeys(spatial, _CHUNK))).data
+        fill = next(iter(band_nodata(band, str(name))), math.nan if band.dtype.kind == "f" else 0)
+        warped = warp(array, source, target, resampling=resampling, fill=fill)
+        encoding = {key: band.encoding[key] for key in ("_FillValue",) if key in band.encoding}
+        variable = xr.Variable((*plane.dims[:-2], target.y_dim, target.x_dim), warped, band.attrs, encoding)
+        names = dict(zip(spatial, (target.y_dim, target.x_dim), strict=True))
+        variables[name] = variable.transpose(*(names.get(str(dim), dim) for dim in band.dims))
+    coords = {
+        name: coord.variable
+        for name, coord in image.coords.items()
+        if name != GRID_MAPPING and not {*spatial} & {*map(str, coord.dims)}
+    }
+    return write_georef(xr.Dataset(variables, coords), target, target.x_dim, target.y_dim)
+
+
+def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
+    """The pixels of a projection's grid that an image meets.
+
+    Raises
+    ------
+    GeoreferenceError
+        If part of the image lies outside the projection, or the image crosses the projection's edge.
+    """
+    crs = read_crs(projection.crs)
+    transformer = pyproj.Transformer.from_crs(georef.crs, crs, always_xy=True)
+    image, inverse = cast(Any, georef.affine), cast(Any, ~projection.affine)
+    width, height = georef.shape.xy
+    outline = _outline(width, height)
+    x, y = transformer.transform(*image @ outline)
+    _require_finite(georef, crs, outline, np.isfinite(x) & np.isfinite(y))
+    if (turn := full_turn(crs)) is not None:
+        x = np.unwrap(x, period=turn)  # across 180 degrees on the short side
+        if abs(x[-1] - x[0]) > turn / 2:  # around a pole
+            y = np.append(y, math.copysign(turn / 4, y.mean()))
+            x = np.linspace(-turn / 2, turn / 2, y.size)
+
+    def project(at: Any) -> Any:
+        return transformer.transform(*image @ at)
+
+    torn = _torn_ends(outline, project) if turn is None else None
+    if torn is not None:  # its ends lie on the edge of the projection, between two points of the outline
+        x, y = np.concatenate([(x, y), project(torn)], axis=1)
+    if turn is None:
+        x, y = np.concatenate([(x, y), _inside(georef, crs, transformer)], axis=1)
+    columns, rows = inverse @ (x, y)
+    left, top = math.floor(columns.min() + 1e-6), math.floor(rows.min() + 1e-6)
+    right, bottom = math.ceil(columns.max() - 1e-6), math.ceil(rows.max() - 1e-6)
+    shape = Size(x=max(1, right - left), y=max(1, bottom - top))
+    ratio = shape.pixels / georef.shape.pixels
+    # A raster of the whole globe is torn as well, but covers what lies between.
+    if (
+        torn is not None
+        and ratio > _MANY
+        and ratio > 3 * _pixels_of_a_pixel(georef.shape, lambda at: inverse @ project(at))
+    ):
+        raise GeoreferenceError(
+            f"The image has {width:,} x {height:,} pixels, and in the model's projection, "
+            f"{describe_crs(crs)}, it spans {shape.x:,} x {shape.y:,} pixels, {ratio:,.0f} times as many: it "
+            "crosses the edge of that projection, usually at 180 degrees. Predict the parts on either side "
+            "of it separately, or use a projection that has no edge there."
+        )
+    affine = projection.affine @ Affine.translation(left, top)
+    return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
+
+
+def _inside(georef: GeoRef, crs: pyproj.CRS, transformer: pyproj.Transformer) -> Any:
+    """Points inside an image, and on both sides of where a projection cuts it open, of shape (2, points).
+
+    The outline of an image of the globe may lie on the edges of the projection, or far from them.
+    """
+    image, (width, height) = cast(Any, georef.affine), georef.shape.xy
+    columns, rows = np.meshgrid(np.linspace(0, width, _INSIDE), np.linspace(0, height, _INSIDE))
+    x, y = (along.ravel() for along in image @ (columns, rows))
+    left, bottom, right, top = georef.bounds
+    turn = full_turn(georef.crs) or 0.0
+    edges = [edge for edge in edges_of_projection(georef.crs, crs) if left <= edge <= right]
+    down = np.linspace(bottom, top, _EDGE)
+    for at in (edge + side for edge in edges for side in (-1e-9 * turn, 1e-9 * turn)):
+        if left <= at <= right:
+            x, y = np.concatenate([x, np.full(_EDGE, at)]), np.concatenate([y, down])
+    found = np.stack(transformer.transform(x, y))
+    return found[:, np.isfinite(found).all(axis=0)]
+
+
+def _torn_ends(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> Any:
+    """Points of an outline that lie far apart in a projection, however close together they are.
+
+    Of shape (2, points); None if there are none.
+    """
+    first, last = (np.stack(outline)[:, part] for part in (slice(None, -1), slice(1, None)))
+    lengths = np.hypot(*(np.stack(project(last)) - project(first)))
+    for _ in range(30):
+        middle = (first + last) / 2
+        there = np.stack(project(middle))
+        is_first = np.hypot(*(there - project(first))) >= np.hypot(*(there - project(last)))
+        first, last = np.where(is_first, first, middle), np.where(is_first, middle, last)
+    torn = np.hypot(*(np.stack(project(last)) - project(first))) > lengths / 2
+    torn &= lengths > 0
+    return np.concatenate([first[:, torn], last[:, torn]], axis=1) if torn.any() else None
+
+
+def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Any], Any]) -> float:
+    """How many pixels of the projection's grid a pixel of the image covers, as a median."""
+    columns, rows = np.meshgrid((np.arange(9) + 0.5) * shape.x / 9, (np.arange(9) + 0.5) * shape.y / 9)
+    steps = ((0, 0), (1, 0), (0, 1))
+    placed = (to_pixels((columns.ravel() + across, rows.ravel() + down)) for across, down in steps)
+    (x, y), (x_right, y_right), (x_below, y_below) = placed
+    with np.errstate(invalid="ignore"):
+        areas = (x_right - x) * (y_below - y) - (x_below - x) * (y_right - y)
+    return float(np.nanmedian(np.abs(areas)))
+
+
+def _outline(width: int, height: int) -> tuple[Any, Any]:
+    """Columns and rows of points around an image, from its first corner to the same again."""
+    across, down = np.linspace(0, width, _EDGE), np.linspace(0, height, _EDGE)
+    columns = np.concatenate([across, np.full(_EDGE, width), across[::-1], np.zeros(_EDGE)])
+    rows = np.concatenate([np.zeros(_EDGE), down, np.full(_EDGE, height), down[::-1]])
+    return columns, rows
+
+
+def _require_finite(georef: GeoRef, crs: pyproj.CRS, outline: tuple[Any, Any], finite: Any) -> None:
+    if finite.all():
+        return
+    first = int(np.argmin(finite))
+    x, y = georef.affine @ (float(outline[0][first]), float(outline[1][first]))
+    raise GeoreferenceError(
+        f"{int((~finite).sum())} of {finite.size} points along the edges of the image have no coordinates in "
+        f"the model's projection, {describe_crs(crs)}: the first is ({x:.10g}, {y:.10g}) in "
+        f"{describe_crs(georef.crs)}. Predict the part of the image that lies inside the projection, or use "
+        "another projection."
+    )

@@ -1,0 +1,133 @@
+"""The sizes of tiles: what is sent, what comes back, and how much of either is overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from xee_tf.connector import Signature, TensorInfo
+from xee_tf.errors import OptionError
+from xee_tf.geometry import Size
+from xee_tf.models.inputs import Feed
+from xee_tf.models.spec import Model
+
+__all__ = ["Tiles", "plan_tiles"]
+
+Sides = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sizes of tiles in pixels.
+
+    Parameters
+    ----------
+    core, overlap : Size
+        Pixels of the input that a tile owns, and those added along each edge.
+    output : Size
+        Pixels that come back for the core.
+
+    Examples
+    --------
+    >>> tiles = Tiles(Size(x=128, y=128), Size(x=64, y=64), Size(x=32, y=32))
+    >>> tiles.sent, tiles.padded
+    (Size(x=256, y=256), Size(x=64, y=64))
+    """
+
+    core: Size
+    overlap: Size
+    output: Size
+
+    @property
+    def sent(self) -> Size:
+        """What the model sees."""
+        return Size(x=self.core.x + 2 * self.overlap.x, y=self.core.y + 2 * self.overlap.y)
+
+    @property
+    def output_overlap(self) -> Size | None:
+        """The overlap at the scale of the output; None where that is no whole number of pixels."""
+        x, y = self.overlap.x * self.output.x, self.overlap.y * self.output.y
+        if x % self.core.x or y % self.core.y:
+            return None
+        return Size(x=x // self.core.x, y=y // self.core.y)
+
+    @property
+    def padded(self) -> Size | None:
+        """What comes back from a model that keeps the overlap, if that is a whole number of pixels."""
+        margin = self.output_overlap
+        if margin is None:
+            return None
+        return Size(x=self.output.x + 2 * margin.x, y=self.output.y + 2 * margin.y)
+
+
+def plan_tiles(model: Model, signature: Signature, feeds: Sequence[Feed]) -> Tiles:
+    """The sizes that the user gave or the model tells.
+
+    Raises
+    ------
+    OptionError
+        If neither says it, or they contradict each other.
+    """
+    tiled = {feed.input for feed in feeds if feed.tiled}
+    inputs = {name: info for name, info in (signature.inputs or {}).items() if name in tiled}
+    wanted = _sides(inputs)
+    overlap = model.input_overlap_size
+    core = model.input_tile_size
+    if core is None:
+        if wanted[0] is None or wanted[1] is None:
+            raise OptionError(
+                f"{model.connector} takes tiles of any size: say how large they shall be, for example "
+                "input_tile_size=(256, 256)."
+            )
+        width, height = wanted[1] - 2 * overlap.x, wanted[0] - 2 * overlap.y
+        if min(width, height) < 1:
+            raise OptionError(
+                f"{model.connector} takes tiles of {_say(wanted)} pixels, and input_overlap_size="
+                f"{overlap.xy} along each edge leaves no pixel of them. It must be smaller than half a tile. "
+                "Where the overlap is meant as the sum of both edges, say overlap_is_total=True."
+            )
+        core = Size(x=width, y=height)
+    tiles = Tiles(core, overlap, core)
+    if any(side not in (None, found) for side, found in zip(wanted, tiles.sent.shape, strict=True)):
+        raise OptionError(
+            f"{model.connector} takes tiles of {_say(wanted)} pixels, and would be sent "
+            f"{_say(tiles.sent.shape)}: input_tile_size={core.xy} and input_overlap_size={overlap.xy} along "
+            "each edge. Where the overlap is meant as the sum of both edges, say overlap_is_total=True."
+        )
+    if model.output_tile_size is not None:
+        return Tiles(core, overlap, model.output_tile_size)
+    return Tiles(core, overlap, _output(model, signature, tiles))
+
+
+def _output(model: Model, signature: Signature, tiles: Tiles) -> Size:
+    """The output tile as the model tells it; the input tile where it does not."""
+    names = None if model.output_bands is None else {item.name for item in model.output_bands}
+    outputs = signature.outputs or {}
+    chosen = {name: info for name, info in outputs.items() if names is None or name in names} or outputs
+    if chosen and all(info.shape is not None and len(info.shape) < 3 for info in chosen.values()):
+        return Size(x=1, y=1)
+    height, width = _sides(chosen)
+    if height is None or width is None:
+        return tiles.core
+    told = Size(x=width, y=height)
+    if told in (tiles.sent, tiles.core):
+        return tiles.core
+    if tiles.sent == tiles.core:
+        return told
+    raise OptionError(
+        f"{model.connector} gives tiles of {_say(told.shape)} pixels for the {_say(tiles.sent.shape)} that "
+        f"it is sent. Say how many of them belong to input_tile_size={tiles.core.xy}: "
+        "output_tile_size=(width, height)."
+    )
+
+
+def _sides(tensors: Mapping[str, TensorInfo]) -> Sides:
+    """Height and width, as far as a model fixes them."""
+    sides = [info.shape[1:3] for info in tensors.values() if info.shape is not None and len(info.shape) >= 3]
+    found = [{side[axis] for side in sides} - {None} for axis in (0, 1)]
+    return tuple(axis.pop() if len(axis) == 1 else None for axis in found)  # type: ignore[return-value]
+
+
+def _say(sides: Sequence[int | None]) -> str:
+    height, width = ("any" if side is None else side for side in sides)
+    return f"{width} x {height}"

@@ -1,0 +1,401 @@
+"""The work of one block of a prediction, in numpy: its tiles through the model, and side by side again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from xee_tf.blocks.assemble import BandRule, assemble
+from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.errors import PredictionError
+from xee_tf.geometry import PatchGrid, Size, Window
+from xee_tf.models.types import Range, coerce
+from xee_tf.predict.augment import augmented
+from xee_tf.predict.calling import TileCaller
+
+__all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
+
+Blend = Literal["crop", "hann"]
+Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+"""Rows and columns of tiles in a block."""
+
+_SMALL = 64 * 64  # pixels of a tile; smaller ones of several rows are sent together
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band that the model sees: its name, its shape in each pixel, how it is put together."""
+
+    name: str
+    shape: tuple[int, ...]
+    rule: BandRule
+
+
+@dataclass(frozen=True)
+class OutputBand:
+    """A band of the result.
+
+    Parameters
+    ----------
+    name : str
+    dtype : numpy.dtype
+    shape : tuple of int
+        In each pixel.
+    fill : int, float or None
+        What stands for masked pixels: NaN where the dtype has it. None where nothing can be masked.
+    limits : (int, int) or None
+        The declared range of an integer, which values are clamped to.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fill: float | None
+    limits: Range | None = None
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """Predicts one block; small and picklable.
+
+    Parameters
+    ----------
+    caller : TileCaller
+    grid : PatchGrid
+        The tiles as patches: the overlap is their margin, all pixels are covered.
+    bands : tuple of Band
+        In the order of the block layout's planes.
+    outputs : tuple of OutputBand
+    blend : {"crop", "hann"}
+        What becomes of overlapping outputs: cut off, or averaged by weights that fade out.
+    skip_masked : bool
+        Do not send tiles that are masked everywhere.
+    augment : bool
+        Average over the eight symmetries of a square.
+    mapped : tuple of str
+        Dimensions of the image of which each step is predicted by itself.
+    """
+
+    caller: TileCaller
+    grid: PatchGrid
+    bands: tuple[Band, ...]
+    outputs: tuple[OutputBand, ...]
+    blend: Blend
+    skip_masked: bool
+    augment: bool
+    mapped: tuple[str, ...] = ()
+
+    @property
+    def maskable(self) -> bool:
+        """Whether a pixel can be masked at all."""
+        return any(band.fill is not None for band in self.outputs)
+
+    @property
+    def overlap(self) -> Size:
+        """Pixels of a tile's output that are averaged with its neighbours' along each edge."""
+        overlap = self.caller.tiles.output_overlap
+        return overlap if self.blend == "hann" and overlap is not None else Size(x=0, y=0)
+
+    def window(self, layout: BlockLayout, block: tuple[int, int]) -> Window:
+        """The pixels of the result that a block contributes to; they may lie outside."""
+        height, width = self.caller.tiles.output.shape
+        rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
+        return Window(
+            rows.start * height - self.overlap.y,
+            rows.stop * height + self.overlap.y,
+            columns.start * width - self.overlap.x,
+            columns.stop * width + self.overlap.x,
+        )
+
+    def __call__(
+        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, npt.NDArray[Any]]]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What `window` says of each output, (*shape, y, x); contributions to be added where blended."""
+        rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
+        arrays, masks = assemble(
+            layout.window(*block), pieces, [band.rule for band in self.bands], want_masks=self.maskable
+        )
+        # A view of a single False says that nothing is masked.
+        found = [mask[0] if len(mask) == 1 else mask.any(axis=0) for mask in masks or () if any(mask.strides)]
+        masked = np.logical_or.reduce(found) if found else None
+        views = {
+            band.name: self._tiles(array, len(rows), len(columns), band.shape)
+            for band, array in zip(self.bands, arrays, strict=True)
+        }
+        window = self.window(layout, block)
+        out = {band.name: np.zeros((*band.shape, *window.shape), band.dtype) for band in self.outputs}
+        if masked is None or not self.skip_masked:
+            sent = np.ones((len(rows), len(columns)), bool)
+        else:
+            sent = self._wanted(masked, len(rows), len(columns))
+        call = augmented(self.caller.call) if self.augment else self.caller.call
+        put: Callable[..., None] = self._put
+        if self.blend == "hann":
+            weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
+            put = partial(self._add, weights)
+        nowhere: dict[str, npt.NDArray[np.bool_]] = {}
+        for at, tiles in self._batches(views, sent):
+            try:
+                answers = call(tiles)
+            except PredictionError as error:
+                places = [(rows[row], columns[column]) for row, column in zip(*at, strict=True)]
+                raise self._located(error, places, self._hint) from error
+            for name, values in answers.items():
+                if values.dtype.kind == "f" and out[name].dtype.kind != "f":  # some are NaN
+                    nan = np.isnan(values)
+                    put(nowhere.setdefault(name, np.zeros(out[name].shape, bool)), at, nan)
+                    values = coerce(np.where(nan, 0, values), out[name].dtype)
+                put(out[name], at, values)
+        absent = None if masked is None else self._rescaled(masked, len(rows), len(columns))
+        for name, nan in nowhere.items():
+            self._refuse_nan(name, nan, absent, rows, columns, window)
+        for band in self.outputs:
+            if band.limits is not None:
+                np.clip(out[band.name], *band.limits, out=out[band.name])
+            self._require_free_fill(out[band.name], absent, band, rows, columns)
+            if absent is not None:
+                out[band.name][..., absent] = band.fill
+        return out
+
+    def _refuse_nan(
+        self,
+        name: str,
+        nan: npt.NDArray[np.bool_],
+        absent: npt.NDArray[np.bool_] | None,
+        rows: range,
+        columns: range,
+        window: Window,
+    ) -> None:
+        """Refuse NaN in an integer output, but for pixels that are masked or outside the raster.
+
+        Models get 0 there, of which a ratio of bands is NaN.
+        """
+        if absent is not None:
+            nan &= ~absent
+        tiles = self.caller.tiles
+        bottom = -(-self.grid.shape.y * tiles.output.y // tiles.core.y)
+        right = -(-self.grid.shape.x * tiles.output.x // tiles.core.x)
+        nan[..., max(bottom - window.top, 0) :, :] = False
+        nan[..., max(right - window.left, 0) :] = False
+        if count := int(nan.sum()):
+            [output] = [output for output in self.caller.outputs if output.name == name]
+            where = f", in {count} pixels that are not masked"
+            error = output.refuse_nan(self.caller.connector, where)
+            raise self._located(error, self._tiles_of(nan, rows, columns))
+
+    def _tiles_of(self, found: npt.NDArray[np.bool_], rows: range, columns: range) -> list[tuple[int, int]]:
+        """Rows and columns of the tiles in which a pixel is true."""
+        height, width = self.caller.tiles.output.shape
+        tiles = found.reshape(-1, len(rows), height, len(columns), width).any(axis=(0, 2, 4))
+        return [(rows[row], columns[column]) for row, column in np.argwhere(tiles)]
+
+    def _require_free_fill(
+        self,
+        values: npt.NDArray[Any],
+        absent: npt.NDArray[np.bool_] | None,
+        band: OutputBand,
+        rows: range,
+        columns: range,
+    ) -> None:
+        """Refuse pixels that are not masked and have the value that marks masked ones.
+
+        Whether the block has a masked pixel makes no difference: ``_FillValue`` is that of the whole band.
+        """
+        if band.fill is None or values.dtype.kind == "f":
+            return
+        found = values == band.fill
+        if absent is not None:
+            found &= ~absent
+        if not found.any():
+            return
+        limits, bits = np.iinfo(values.dtype), 8 * values.dtype.itemsize
+        wider = "int32" if bits < 32 else "int64" if bits < 64 else "float64"
+        ranged = f"{{'type': {{'precision': 'int', 'min': {limits.min}, 'max': {limits.max}}}}}"
+        fixes = [f"declare a wider type, output_bands={{{band.name!r}: {wider!r}}}"]
+        if bits < 64:
+            fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
+        error = PredictionError(
+            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not "
+            f"masked, and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
+        )
+        raise self._located(error, self._tiles_of(found, rows, columns))
+
+    @property
+    def _hint(self) -> str:
+        """What may be the reason why a model refuses tiles."""
+        if not self.mapped:
+            return ""
+        return (
+            f" Each step of {' and '.join(map(repr, self.mapped))} is predicted by itself; a model that "
+            f"takes all of them together needs array_dims={self.mapped!r}."
+        )
+
+    def _located(
+        self, error: PredictionError, tiles: Sequence[tuple[int, int]], hint: str = ""
+    ) -> PredictionError:
+        """An error that also says which tiles it is about (their rows, columns and bounds), and a hint."""
+        about = tiles if error.instances is None else tiles[error.instances.start : error.instances.stop]
+        if not about:
+            return error
+        row, column = about[0]
+        corners = self.grid.corners(row * self.grid.columns + column)
+        (left, right), (bottom, top) = ((min(side), max(side)) for side in zip(*corners, strict=True))
+        which = "tile" if len(about) == 1 else f"first of {len(about)} tiles"
+        return PredictionError(
+            f"{error} -- the {which} is that of row {row} and column {column}, bounds (left, bottom, right, "
+            f"top) {left:.10g}, {bottom:.10g}, {right:.10g}, {top:.10g}.{hint}",
+            instances=error.instances,
+        )
+
+    def _tiles(
+        self, array: npt.NDArray[Any], rows: int, columns: int, shape: tuple[int, ...]
+    ) -> npt.NDArray[Any]:
+        """A view (row, column, height, width, *shape) of an assembled band (depth, y, x)."""
+        (height, width), (depth, y, x) = self.grid.stored.shape, array.strides
+        view = as_strided(
+            array,
+            shape=(rows, columns, height, width, len(array)),
+            strides=(self.grid.patch.y * y, self.grid.patch.x * x, y, x, depth),
+            writeable=False,
+        )
+        return view.reshape(*view.shape[:4], *shape) if len(shape) != 1 else view
+
+    def _wanted(self, masked: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+        """Tiles with a pixel that is not masked where their output counts."""
+        if self.blend == "hann":
+            return np.logical_not(self._tiles(masked[None], rows, columns, ()).all(axis=(2, 3)))
+        core = self._core(masked)
+        height, width = self.grid.patch.shape
+        return np.logical_not(core.reshape(rows, height, columns, width).all(axis=(1, 3)))
+
+    def _core(self, masked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        y, x = self.grid.margin.shape
+        return masked[y : masked.shape[0] - y, x : masked.shape[1] - x]
+
+    def _batches(
+        self, views: Mapping[str, npt.NDArray[Any]], sent: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[Places, dict[str, npt.NDArray[Any]]]]:
+        """Tiles to be sent together, and their rows and columns."""
+        rows, columns = sent.shape
+        together = 1
+        if self.grid.stored.pixels < _SMALL:
+            together = max(1, min(rows, self.caller.batch_size // columns))
+        for first in range(0, rows, together):
+            chosen = sent[first : first + together]
+            at = np.nonzero(chosen)
+            if not len(at[0]):
+                continue
+            at = (at[0] + first, at[1])
+            if together == 1 and chosen.all():  # no copy
+                yield at, {name: view[first] for name, view in views.items()}
+            else:
+                yield at, {name: view[at] for name, view in views.items()}
+
+    def _put(self, out: npt.NDArray[Any], at: Places, values: npt.NDArray[Any]) -> None:
+        """Put tiles (n, height, width, *shape) where they belong, without their overlap."""
+        tiles = self.caller.tiles
+        height, width = tiles.output.shape
+        given = values.shape[1:3]
+        values = np.moveaxis(values, (1, 2), (-2, -1))
+        if given != (height, width):
+            margin = tiles.output_overlap
+            assert margin is not None  # sizes with half pixels are not accepted as answers
+            values = values[..., margin.y : margin.y + height, margin.x : margin.x + width]
+        lead = out.shape[:-2]
+        places = out.reshape(*lead, out.shape[-2] // height, height, out.shape[-1] // width, width)
+        # Rows and columns of tiles in front, then shape, height and width: as the values are.
+        places = np.moveaxis(places, (-4, -2), (0, 1))
+        places[at] = values
+
+    def _add(
+        self,
+        weights: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        out: npt.NDArray[Any],
+        at: Places,
+        values: npt.NDArray[Any],
+    ) -> None:
+        """Add tiles (n, height, width, *shape) with their overlap, weighted."""
+        tiles = self.caller.tiles
+        height, width = values.shape[1:3]
+        if tiles.padded is None or (height, width) != tiles.padded.shape:
+            raise PredictionError(
+                f"The model gives tiles of {width} x {height} pixels without their overlap: there "
+                "is nothing to blend, use blend='crop'."
+            )
+        tops, lefts = at[0] * tiles.output.y, at[1] * tiles.output.x
+        if len(values) > height * width:  # of many small tiles, a pixel of all of them at a time
+            for y, x in np.ndindex(height, width):
+                weight = weights[0][at[0], y] * weights[1][at[1], x]
+                out[..., tops + y, lefts + x] += np.moveaxis(values[:, y, x], 0, -1) * weight
+            return
+        for tile, row, column, top, left in zip(
+            np.moveaxis(values, (1, 2), (-2, -1)), *at, tops, lefts, strict=True
+        ):
+            part = out[..., top : top + height, left : left + width]
+            part += tile * (weights[0][row][:, None] * weights[1][column])
+
+    def _rescaled(self, masked: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+        """What is masked in a block's window; where pixels are larger, all that they cover."""
+        tiles = self.caller.tiles
+        absent = masked if self.blend == "hann" else self._core(masked)
+        window = tiles.padded if self.blend == "hann" else tiles.output
+        assert window is not None
+        for axis, count, output, core in (
+            (0, rows, tiles.output.y, tiles.core.y),
+            (1, columns, tiles.output.x, tiles.core.x),
+        ):
+            if output == core:
+                continue
+            extra = (window.y, window.x)[axis] - output
+            starts = np.arange(count * output + extra) * core // output
+            absent = np.logical_and.reduceat(absent, starts, axis=axis)
+        return absent
+
+
+def blend_weights(
+    grid: PatchGrid, output: Size, overlap: Size, rows: range, columns: range
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weights of the outputs of tiles along y and along x; those of all tiles add up to 1 in every pixel.
+
+    They rise as a squared sine over the pixels that neighbours share. (Our choice; where a tile overlaps
+    more than its neighbours, all of them are weighed against each other.)
+
+    Returns
+    -------
+    tuple of ndarray
+        For the rows and for the columns of tiles, (tiles, pixels of a tile with its overlap).
+
+    Examples
+    --------
+    >>> grid = PatchGrid(Size(x=8, y=4), Size(x=4, y=4), Size(x=1, y=1))
+    >>> blend_weights(grid, grid.patch, grid.margin, range(1), range(2))[1].round(2)
+    array([[1.  , 1.  , 1.  , 1.  , 0.85, 0.15],
+           [0.15, 0.85, 1.  , 1.  , 1.  , 1.  ]], dtype=float32)
+    """
+    return (
+        _weights(output.y, overlap.y, grid.rows, rows),
+        _weights(output.x, overlap.x, grid.columns, columns),
+    )
+
+
+def _weights(side: int, overlap: int, tiles: int, wanted: range) -> npt.NDArray[np.float32]:
+    if not overlap:
+        return np.ones((len(wanted), side), np.float32)
+    length = side + 2 * overlap
+    rise = np.minimum((np.arange(length) + 0.5) / (2 * overlap), 1)
+    weight = np.sin(rise * np.pi / 2) ** 2
+    weight = weight * weight[::-1]
+    # Pixel p of a tile is pixel p - shift * side of the tile that many further on, if there is one.
+    numbers = np.array(wanted)
+    total = np.zeros((len(wanted), length))
+    for shift in range(-((length - 1) // side), (length - 1) // side + 1):
+        begin, end = max(0, shift * side), min(length, length + shift * side)
+        there = (numbers + shift >= 0) & (numbers + shift < tiles)
+        total[there, begin:end] += weight[begin - shift * side : end - shift * side]
+    return np.asarray(weight / total, np.float32).reshape(len(wanted), length)

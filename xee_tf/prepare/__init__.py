@@ -1,0 +1,1 @@
+"""`prepare_model`: what ``earthengine model prepare`` does, in TensorFlow 2."""

@@ -1,0 +1,199 @@
+"""`prepare_model`: what ``earthengine model prepare`` does, in TensorFlow 2."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from xee_tf.errors import DestinationExistsError, ModelError
+from xee_tf.models.saved_model_files import is_prepared, read_meta_graph, require_saved_model
+from xee_tf.prepare.nodes import NodesLike, read_nodes, select
+from xee_tf.prepare.verifying import verify as verify_wrapped
+from xee_tf.prepare.wrapping import load, quiet, save_wrapped
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["PreparedModel", "prepare_model"]
+
+_VARIABLES = "/variables/variables"
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model that `prepare_model` wrote.
+
+    Parameters
+    ----------
+    path : str
+        Its folder.
+    inputs, outputs : tuple of str
+        Names, with dtype and shape of the tensors that are in the strings.
+    """
+
+    path: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path}\n  inputs   {', '.join(self.inputs)}\n  outputs  {', '.join(self.outputs)}"
+
+
+def prepare_model(
+    source_dir: PathLike,
+    dest_dir: PathLike,
+    *,
+    input: NodesLike = None,
+    output: NodesLike = None,
+    tag: str = "serve",
+    variables: str = _VARIABLES,
+    verify: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> PreparedModel:
+    """Wrap a SavedModel so that it takes and returns what Earth Engine sends and expects.
+
+    Every input and output becomes a vector of strings, one for each instance of the batch: the URL-safe
+    base64 of a serialised TensorProto. This is the payload format ``SERIALIZED_TF_TENSORS``. It does what
+    ``earthengine model prepare`` does, with its names for the result, but in TensorFlow 2: models whose
+    variables are only found there (a Keras 3 model saved by ``tf.saved_model.save``) are served too.
+
+    Parameters
+    ----------
+    source_dir : path-like
+        Folder of a SavedModel, local or on an object store.
+    dest_dir : path-like
+        Folder to make. It appears whole or not at all; on an object store ``saved_model.pb`` comes last.
+    input, output : str, sequence of str, or mapping, optional
+        Which inputs and outputs, and what they are to be called: the names of bands and properties.
+        Arguments of a signature (``"array"``), nodes of the graph (``"serving_default_array:0"``), a mapping
+        from them to new names, or JSON or a list with commas, as in Earth Engine's command. Default: all of
+        the signature ``serving_default``, or of the only one.
+    tag : str
+        Of the graph in the SavedModel.
+    variables : str
+        Prefix of the files of variables inside `source_dir`.
+    verify : bool
+        Whether the model and its copy are run on random input, and must answer alike, before
+        the destination appears.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Returns
+    -------
+    PreparedModel
+        Where it is, and what is in its strings.
+
+    Raises
+    ------
+    MissingModelError, ModelError
+        If there is no SavedModel, it cannot be loaded or wrapped, or the copy answers otherwise.
+    OptionError
+        If a name is not in the model; the message lists those that are.
+    DestinationExistsError
+        If `dest_dir` exists.
+    DestinationError
+        If it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, tensorflow as tf
+    >>> class Ndvi(tf.Module):
+    ...     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2], tf.float32, name="bands")])
+    ...     def __call__(self, bands):
+    ...         return {"ndvi": (bands[..., :1] - bands[..., 1:]) / (bands[..., :1] + bands[..., 1:])}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tf.saved_model.save(Ndvi(), f"{folder}/ndvi")
+    ...     prepared = prepare_model(f"{folder}/ndvi", f"{folder}/prepared", input={"bands": "array"})
+    >>> prepared.inputs, prepared.outputs
+    (('array (float32, ? × ? × ? × 2)',), ('ndvi (float32, ? × ? × ? × 1)',))
+    """
+    inputs, outputs = read_nodes(input, "input"), read_nodes(output, "output")
+    source, target = Location.of(source_dir, storage_options), Location.of(dest_dir, storage_options)
+    require_saved_model(source)
+    if target.exists():
+        raise DestinationExistsError(f"{target} exists: choose another folder, or remove it first.")
+    target.require_writable()
+    with quiet(), _local(source) as folder, _appearing(target) as made:
+        graph = read_meta_graph(folder, tag)
+        if is_prepared(graph):
+            raise ModelError(f"{source} is prepared already: it takes base64 of serialised tensors.")
+        selection = select(graph, inputs, outputs)
+        with _usual_variables(folder, variables) as usual:
+            model = load(usual, graph, selection, tag)
+        save_wrapped(model, made)
+        if verify:
+            verify_wrapped(model, made)
+    return PreparedModel(
+        str(target), tuple(map(str, model.inputs.values())), tuple(map(str, model.outputs.values()))
+    )
+
+
+@contextmanager
+def _local(source: Location) -> Iterator[str]:
+    """The folder of a SavedModel on a local disk."""
+    if source.is_local:
+        yield source.path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        source.fs.get(source.path.rstrip("/") + "/", folder + "/", recursive=True)
+        yield folder
+
+
+@contextmanager
+def _appearing(target: Location) -> Iterator[str]:
+    """A local folder to fill, which is put in its place if nothing goes wrong."""
+    if target.is_local:
+        path = target.path.rstrip("/")
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        made = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            yield made
+            os.rename(made, path)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield made
+        try:
+            for folder, _, files in os.walk(made):
+                for name in sorted(files):
+                    if name != "saved_model.pb":
+                        relative = os.path.relpath(os.path.join(folder, name), made).replace(os.sep, "/")
+                        target.fs.put_file(os.path.join(folder, name), f"{target.path}/{relative}")
+            target.fs.put_file(f"{made}/saved_model.pb", f"{target.path}/saved_model.pb")
+        except BaseException:
+            with suppress(OSError):
+                target.remove(recursive=True)
+            raise
+
+
+@contextmanager
+def _usual_variables(folder: str, variables: str) -> Iterator[str]:
+    """A folder that has the variables of the model where TensorFlow looks for them."""
+    if variables == _VARIABLES:
+        yield folder
+        return
+    directory, prefix = os.path.split(os.path.join(folder, variables.lstrip("/")))
+    found = (
+        [name for name in os.listdir(directory) if name.startswith(prefix + ".")]
+        if os.path.isdir(directory)
+        else []
+    )
+    if f"{prefix}.index" not in found:
+        raise ModelError(
+            f"There are no variables {variables!r} in {folder}: no file {prefix}.index in {directory}."
+        )
+    with tempfile.TemporaryDirectory() as usual:
+        os.mkdir(f"{usual}/variables")
+        for name in found:
+            os.symlink(
+                os.path.abspath(f"{directory}/{name}"), f"{usual}/variables/variables{name[len(prefix) :]}"
+            )
+        for name in os.listdir(folder):
+            if name != "variables":
+                os.symlink(os.path.abspath(f"{folder}/{name}"), f"{usual}/{name}")
+        yield usual

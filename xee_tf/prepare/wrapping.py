@@ -1,0 +1,286 @@
+"""A SavedModel in a wrapper whose inputs and outputs are URL-safe base64 of serialised tensors.
+
+Everything is TensorFlow 2: the model is loaded, called from a function that decodes and encodes, and
+saved with it. So its variables are found in whatever way they were saved, which is where the older way,
+to edit the graph of TensorFlow 1, makes models that do not run.
+"""
+
+from __future__ import annotations
+
+import keyword
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.prepare.nodes import Selection, signatures_text
+from xee_tf.records.tensor_types import TensorType, type_of_number
+
+__all__ = ["Loaded", "Node", "load", "quiet", "save_wrapped", "words"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """An input or output of a model.
+
+    Parameters
+    ----------
+    name : str
+        What it is called from now on.
+    kind : TensorType
+        Its element type.
+    shape : tuple of (int or None), or None
+        The batch dimension in front. None as a whole: any shape.
+    """
+
+    name: str
+    kind: TensorType
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        shape = (
+            "any shape"
+            if self.shape is None
+            else " × ".join("?" if n is None else str(n) for n in self.shape)
+        )
+        return f"{self.name} ({self.kind.name}, {shape})"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready to be called.
+
+    Parameters
+    ----------
+    root : Any
+        What TensorFlow loaded.
+    inputs, outputs : mapping from str to Node
+        Under the names that the model itself uses.
+    call : callable
+        Takes and returns tensors under those names.
+    """
+
+    root: Any
+    inputs: Mapping[str, Node]
+    outputs: Mapping[str, Node]
+    call: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep TensorFlow from telling what it saves and which of its functions are old."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
+    """Load a local SavedModel and find what was selected.
+
+    Parameters
+    ----------
+    folder : str
+        With its variables where TensorFlow looks for them.
+    graph : MetaGraphDef
+        Of this model.
+    selection : Selection
+        Its inputs and outputs that are wanted.
+    tag : str
+        Of the graph.
+
+    Raises
+    ------
+    ModelError
+        If TensorFlow cannot load it, or an input or output has no batch dimension or cannot be serialised.
+    OptionError
+        If a node is not in the graph.
+    """
+    import tensorflow as tf
+
+    find = _nodes_of_graph if selection.signature is None else _nodes_of_signature
+    try:
+        tensors, inputs, outputs = find(graph, selection)
+        if not graph.HasField("object_graph_def"):
+            return Loaded(None, inputs, outputs, _frozen(folder, tag, tensors, list(inputs), list(outputs)))
+        root = tf.saved_model.load(folder, tags=[tag])
+    except XeeTFError:
+        raise
+    except Exception as error:  # whatever TensorFlow raises for what it finds in the files
+        raise ModelError(f"TensorFlow cannot load the model: {words(error)}") from error
+    signature = root.signatures[selection.signature]
+    return Loaded(root, inputs, outputs, lambda tensors: dict(signature(**tensors)))
+
+
+def words(error: Exception) -> str:
+    """What TensorFlow says in an error, in one line."""
+    return shorten(" ".join(str(error).split()), 600)
+
+
+def save_wrapped(model: Loaded, folder: str) -> None:
+    """Save a model with the wrapper around it: one signature, ``serving_default``, of vectors of strings."""
+    import tensorflow as tf
+
+    arguments = {key: _argument(node.name, place) for place, (key, node) in enumerate(model.inputs.items())}
+
+    def wrapped(**encoded: Any) -> dict[str, Any]:
+        decoded = {key: _decoded(encoded[arguments[key]], node) for key, node in model.inputs.items()}
+        answers = model.call(decoded)
+        return {node.name: _encoded(answers[key]) for key, node in model.outputs.items()}
+
+    specs = {name: tf.TensorSpec([None], tf.string, name=name) for name in arguments.values()}
+    module = tf.Module()
+    module.model = model.root  # what is saved with it
+    signature = tf.function(wrapped, autograph=False).get_concrete_function(**specs)
+    tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+    renamed = {arguments[key]: node.name for key, node in model.inputs.items() if arguments[key] != node.name}
+    if renamed:
+        _rename_inputs(Path(folder, "saved_model.pb"), renamed)
+
+
+# -- The graph ---------------------------------------------------------------------------------------
+
+
+def _decoded(encoded: Any, node: Node) -> Any:
+    """Tensors of a batch from their strings."""
+    import tensorflow as tf
+
+    dtype = tf.as_dtype(node.kind.number)
+    inner = None if node.shape is None else node.shape[1:]
+    tensors = tf.map_fn(
+        lambda string: tf.ensure_shape(tf.io.parse_tensor(string, dtype), inner),
+        tf.io.decode_base64(encoded),
+        fn_output_signature=tf.TensorSpec(inner, dtype),
+    )
+    return tf.ensure_shape(tensors, node.shape)
+
+
+def _encoded(tensors: Any) -> Any:
+    """The string of each tensor of a batch."""
+    import tensorflow as tf
+
+    strings = tf.map_fn(tf.io.serialize_tensor, tensors, fn_output_signature=tf.TensorSpec([], tf.string))
+    return tf.io.encode_base64(strings)
+
+
+def _frozen(
+    folder: str, tag: str, tensors: Mapping[str, str], inputs: list[str], outputs: list[str]
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A TensorFlow 1 model as a function, its variables turned into constants.
+
+    TensorFlow 2 can load the variables of such a graph, but not save them again.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    fetched = [tensors[key] for key in outputs]
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        v1.saved_model.load(session, [tag], folder)
+        operations = [name.rpartition(":")[0] for name in fetched]
+        frozen = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), operations)
+    imported = v1.wrap_function(lambda: tf.graph_util.import_graph_def(frozen, name=""), [])
+    elements = imported.graph.as_graph_element
+    function = imported.prune([elements(tensors[key]) for key in inputs], list(map(elements, fetched)))
+    return lambda values: dict(zip(outputs, function(*(values[key] for key in inputs)), strict=True))
+
+
+# -- Names -------------------------------------------------------------------------------------------
+
+Found = tuple[dict[str, str], dict[str, Node], dict[str, Node]]
+"""The tensors behind names, the inputs and the outputs."""
+
+
+def _nodes_of_signature(graph: Any, selection: Selection) -> Found:
+    """What a signature says of its arguments and outputs."""
+    import tensorflow as tf
+
+    signature = graph.signature_def[selection.signature]
+    tensors: dict[str, str] = {}
+    sides: list[dict[str, Node]] = []
+    for infos, names in ((signature.inputs, selection.inputs), (signature.outputs, selection.outputs)):
+        sides.append({})
+        for key, new in names.items():
+            info = infos[key]
+            if info.WhichOneof("encoding") != "name":
+                raise ModelError(f"{key!r} is a sparse or ragged tensor: only dense ones can be serialised.")
+            tensors[key] = info.name
+            sides[-1][key] = _node(new, tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape))
+    return tensors, sides[0], sides[1]
+
+
+def _nodes_of_graph(graph: Any, selection: Selection) -> Found:
+    """Tensors of the graph itself, of a TensorFlow 1 model."""
+    import tensorflow as tf
+
+    tensors: dict[str, str] = {}
+    sides: list[dict[str, Node]] = []
+    with tf.Graph().as_default() as imported:
+        tf.graph_util.import_graph_def(graph.graph_def, name="")
+    for names in (selection.inputs, selection.outputs):
+        sides.append({})
+        for name, new in names.items():
+            tensors[name] = name if ":" in name else f"{name}:0"
+            try:
+                tensor = imported.as_graph_element(tensors[name])
+            except (KeyError, ValueError):
+                raise OptionError(
+                    f"There is no {name!r} in the graph of the model. Signatures: {signatures_text(graph)}."
+                ) from None
+            sides[-1][name] = _node(new, tensor.dtype, tensor.shape)
+    return tensors, sides[0], sides[1]
+
+
+def _node(name: str, dtype: Any, shape: Any) -> Node:
+    try:
+        kind = type_of_number(dtype.as_datatype_enum)
+    except RecordError as error:
+        raise ModelError(f"{name!r} cannot be serialised: {error}") from None
+    sizes = None if shape.rank is None else tuple(shape.as_list())
+    if sizes == ():
+        raise ModelError(
+            f"{name!r} is one value for the whole batch: a prepared model needs a batch dimension in front "
+            "of every input and output, to have a tensor for each instance."
+        )
+    return Node(name, kind, sizes)
+
+
+def _argument(name: str, place: int) -> str:
+    """A name that a Python function may have for its argument: TensorFlow takes no other."""
+    plain = name.isascii() and name.isidentifier() and name[0] != "_"
+    return name if plain and not keyword.iskeyword(name) and name != "self" else f"xee_tf_input_{place}"
+
+
+def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
+    """Give inputs of a saved signature names that no Python function may have, such as ``0_B4``."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    model = SavedModel.FromString(path.read_bytes())
+    [graph] = model.meta_graphs
+    inputs = graph.signature_def["serving_default"].inputs
+    [function] = (
+        node.bare_concrete_function
+        for node in graph.object_graph_def.nodes
+        if node.WhichOneof("kind") == "bare_concrete_function"
+        and set(names) <= set(node.bare_concrete_function.argument_keywords)
+    )
+    concrete = graph.object_graph_def.concrete_functions[function.concrete_function_name]
+    fields = concrete.canonicalized_input_signature.tuple_value.values[1].dict_value.fields
+    for old, new in names.items():
+        # TensorFlow 2 loads what is no Python name, but no word of Python; that it finds by its place.
+        for mapping in (inputs,) if keyword.iskeyword(new) else (inputs, fields):
+            mapping[new].CopyFrom(mapping[old])
+            del mapping[old]
+        if new in fields:
+            fields[new].tensor_spec_value.name = new
+    function.argument_keywords[:] = [names.get(word, word) for word in function.argument_keywords]
+    # It describes the Python function, whose arguments cannot have these names; it need not be there.
+    function.ClearField("function_spec")
+    path.write_bytes(model.SerializeToString())

@@ -1,0 +1,348 @@
+"""Models on a server: what all protocols share. Batches are packed, sent, asked for again, put together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import astuple, dataclass, field, fields
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.connector import Arrays, Connector, Signature, TensorInfo
+from xee_tf.errors import ModelError, OptionError, PredictionError, RecordError
+from xee_tf.identity import content_hash
+from xee_tf.remote.answers import Answer
+from xee_tf.remote.credentials import Credentials
+from xee_tf.remote.limits import AdaptiveLimit, ClusterLimit
+from xee_tf.remote.payloads.formats import Payload, Request
+from xee_tf.remote.payloads.sizes import Items
+from xee_tf.remote.retrying import Outcome, ask_until
+from xee_tf.remote.statistics import recorder_of
+
+__all__ = ["Ask", "Client", "Flow", "RemoteConnection", "RemoteConnector", "names_only"]
+
+_SIGNATURE_SECONDS = 10.0
+
+Ask = Callable[[str, bytes | None], Outcome]
+"""Asks an address, with a body or without one, and again if need be."""
+
+
+class Client(Protocol):
+    """Sends one request at a time for each thread that asks; raises nothing."""
+
+    def ask(
+        self, address: str, body: bytes | None, timeout: float, content_type: str = "application/json"
+    ) -> Answer:
+        """One attempt."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How much is sent at a time, and for how long it is tried.
+
+    Parameters
+    ----------
+    max_payload_bytes : int
+        Of a request, and about of an answer. Default: Earth Engine's, which shared endpoints of Vertex AI
+        take; dedicated ones take 10 MB.
+    output_multiplier : float
+        About how many times more data the model gives than it takes: requests are smaller by that.
+    max_concurrency : int
+        Requests on their way at one time, over all workers.
+    timeout : float
+        Seconds that one request may take.
+    deadline : float
+        Seconds that one request and its repetitions may take, pauses included.
+    max_response_bytes : int
+        Larger answers are refused before they are read.
+    """
+
+    max_payload_bytes: int = 1_500_000
+    output_multiplier: float = 1.0
+    max_concurrency: int = 8
+    timeout: float = 60.0
+    deadline: float = 300.0
+    max_response_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        for name in ("max_payload_bytes", "max_concurrency", "max_response_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name} must be a positive whole number; got {value!r}.")
+        for name in ("timeout", "deadline"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise OptionError(f"{name} must be a number of seconds; got {value!r}.")
+
+    @property
+    def request_bytes(self) -> int:
+        """What a request may have.
+
+        Examples
+        --------
+        >>> Flow(output_multiplier=2).request_bytes
+        750000
+        """
+        return int(self.max_payload_bytes / max(1.0, self.output_multiplier))
+
+    def __str__(self) -> str:
+        if self.output_multiplier <= 1:
+            return f"max_payload_bytes={self.max_payload_bytes:,}"
+        return (
+            f"max_payload_bytes={self.max_payload_bytes:,} divided by "
+            f"output_multiplier={self.output_multiplier:g}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RemoteConnector(Connector):
+    """A model on a server. Subclasses say where it is and how their server is spoken to.
+
+    Parameters
+    ----------
+    payload : Payload
+        How batches are written.
+    flow : Flow
+    credentials : {"google"} or None
+        Found in the process that predicts; never held here.
+    """
+
+    payload: Payload
+    flow: Flow = field(default_factory=Flow)
+    credentials: Credentials = None
+
+    def __repr__(self) -> str:
+        return f"<{self}, {self.payload.format}, {self.flow}>"
+
+    def client(self) -> Client:
+        """A client for this process."""
+        raise NotImplementedError
+
+    @property
+    def address(self) -> str:
+        """Where predictions are asked for: a URL, or a method of gRPC."""
+        raise NotImplementedError
+
+    @property
+    def content_type(self) -> str:
+        """Of requests."""
+        return "application/x-protobuf" if self.payload.is_grpc else "application/json"
+
+    def wrap(self, body: bytes) -> bytes:
+        """What the protocol puts around a request. Default: nothing."""
+        return body
+
+    def unwrap(self, body: bytes) -> bytes:
+        """Takes off what the protocol puts around an answer. Default: nothing."""
+        return body
+
+    def advice(self, answer: Answer) -> str:
+        """What may be done about a failure."""
+        if answer.code == 413:
+            return "The request is too large for it: lower max_payload_bytes."
+        if "response size" in answer.words.lower():
+            return "Raise output_multiplier, so that less is asked for at a time."
+        return ""
+
+    def ask_signature(self, ask: Ask) -> Signature:
+        """What the server says of the model. Default: nothing."""
+        return Signature()
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that the encoded instances may have."""
+        around = len(self.wrap(b""))
+        return self.flow.request_bytes - (around + 4 if around else 0)  # the length of a long body: 4 more
+
+    def open(self) -> RemoteConnection:
+        """Make the client. Nothing is sent yet."""
+        return RemoteConnection(self)
+
+    def content(self) -> str | None:
+        """Where the model is and how it is called; the limits of requests do not change predictions."""
+        names = {each.name for each in fields(self)} - {"flow", "credentials"}
+        return content_hash((str(self), {name: getattr(self, name) for name in sorted(names)}))
+
+    def refusal(self, items: Items, count: int = 1) -> str:
+        """See `Connector.refusal`: by the encoded size, which is known without the values."""
+        least, _ = self.payload.bounds(items, count)
+        if least <= self.body_limit:
+            return ""
+        number = "one instance" if count == 1 else f"{count} instances"
+        return (
+            f"a request of {number} takes {least:,} bytes as {self.payload.format}, and may have "
+            f"{self.body_limit:,} ({self.flow})"
+        )
+
+
+class RemoteConnection:
+    """The client of a model on a server, with its limits and counters; for any number of threads."""
+
+    def __init__(self, connector: RemoteConnector) -> None:
+        self._connector, self._client = connector, connector.client()
+        most = connector.flow.max_concurrency
+        self._limit = AdaptiveLimit(most)
+        self._cluster = ClusterLimit(_shared_name(connector), most)
+        self._recorder = recorder_of(connector)
+        # Requests of one batch are sent together: a server far away answers many in the time of one.
+        self._pool = ThreadPoolExecutor(most, "xee-tf-send")
+        self._signature: Signature | None = None
+        self._lock = Lock()
+
+    @property
+    def signature(self) -> Signature:
+        """What the server says of the model; asked once."""
+        return self._told(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
+
+    def _told(self, deadline: float) -> Signature:
+        with self._lock:
+            if self._signature is None:
+                self._signature = self._connector.ask_signature(
+                    lambda address, body: ask_until(
+                        lambda timeout, before: self._client.ask(address, body, timeout),
+                        self._connector.flow.timeout,
+                        deadline,
+                    )
+                )
+            return self._signature
+
+    def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See `xee_tf.connector.Connection`.
+
+        Raises
+        ------
+        ModelError
+            If inputs are missing or unknown, as far as the server told its signature.
+        PredictionError
+            If a request fails for good; its `instances` are those of the batch that were in it.
+        """
+        inputs = self._told(self._connector.flow.deadline).inputs
+        if inputs is not None and set(batch) != set(inputs):
+            raise ModelError(
+                f"{self._connector} has the inputs {sorted(inputs)}; it was sent {sorted(batch)}."
+            )
+        cluster = self._cluster.here()
+        parts = list(self._answers(batch, cluster))
+        if len(parts) == 1:
+            return parts[0]
+        names = list(parts[0])
+        if any(list(part) != names for part in parts):
+            raise PredictionError(f"{self._connector} answers with other outputs each time.")
+        try:
+            return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        except ValueError:
+            shapes = {name: sorted({part[name].shape[1:] for part in parts}) for name in names}
+            raise PredictionError(
+                f"{self._connector} answers to one batch with several shapes: {shapes}."
+            ) from None
+
+    def _answers(
+        self, batch: Arrays, cluster: AbstractContextManager[Any]
+    ) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """The answers to the requests of a batch, in order."""
+        total = len(next(iter(batch.values()))) if batch else 0
+        waiting: deque[Future[dict[str, npt.NDArray[Any]]]] = deque()
+        try:
+            for request in self._requests(batch):
+                if request.count == total:
+                    yield self._predict_one(request, cluster)
+                    return
+                if len(waiting) == self._connector.flow.max_concurrency:
+                    yield waiting.popleft().result()
+                waiting.append(self._pool.submit(self._predict_one, request, cluster))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _requests(self, batch: Arrays) -> Iterator[Request]:
+        payload, limit = self._connector.payload, self._connector.body_limit
+        fixed = {info.shape[0] for info in (self.signature.inputs or {}).values() if info.shape}
+        count = len(next(iter(batch.values()))) if batch else 0
+        try:
+            if fixed <= {None}:
+                yield from payload.requests(batch, limit)
+                return
+            body = payload.encode(batch)  # the model takes no other number
+        except OptionError as error:
+            raise PredictionError(f"{self._connector}: {error}", instances=range(count)) from None
+        if len(body) > limit:
+            raise PredictionError(
+                f"{self._connector}: a request of {count} instances takes {len(body):,} bytes, and may have "
+                f"{limit:,} ({self._connector.flow}).",
+                instances=range(count),
+            )
+        yield Request(0, count, body)
+
+    def _predict_one(
+        self, request: Request, cluster: AbstractContextManager[Any]
+    ) -> dict[str, npt.NDArray[Any]]:
+        connector = self._connector
+        instances = range(request.first, request.first + request.count)
+        outcome = self._ask(connector.wrap(request.body), cluster)
+        if not outcome.answer.ok:
+            self._recorder.finished(None)
+            advice = connector.advice(outcome.answer)
+            raise PredictionError(
+                f"{connector}: {outcome}" + (f" {advice}" if advice else ""), instances=instances
+            )
+        try:
+            found = connector.payload.decode_response(
+                connector.unwrap(outcome.answer.body),
+                count=request.count,
+                name=self._only_output,
+                dtypes=self._dtypes,
+            )
+        except RecordError as error:
+            self._recorder.finished(None)
+            raise PredictionError(
+                f"{connector} sent an answer that cannot be read: {error}", instances=instances
+            ) from None
+        self._recorder.finished(request.count)
+        return found
+
+    def _ask(self, body: bytes, cluster: AbstractContextManager[Any]) -> Outcome:
+        connector = self._connector
+
+        def attempt(timeout: float, before: int) -> Answer:
+            with self._limit.slot() as slot, cluster:
+                slot.answer = self._client.ask(connector.address, body, timeout, connector.content_type)
+            self._recorder.sent(len(body), slot.answer, again=before > 0)
+            return slot.answer
+
+        return ask_until(attempt, connector.flow.timeout, connector.flow.deadline)
+
+    @property
+    def _only_output(self) -> str:
+        outputs = list(self.signature.outputs or ())
+        return outputs[0] if len(outputs) == 1 else "output"
+
+    @property
+    def _dtypes(self) -> dict[str, np.dtype[Any]]:
+        outputs = self.signature.outputs or {}
+        return {name: info.dtype for name, info in outputs.items() if info.dtype is not None}
+
+    def close(self) -> None:
+        """Close connections; requests under way are answered first."""
+        self._pool.shutdown()
+        self._client.close()
+
+
+def names_only(tensors: Iterable[str] | None) -> dict[str, TensorInfo] | None:
+    """Inputs or outputs whose tensors travel inside of strings: neither dtype nor shape is told."""
+    return None if tensors is None else {name: TensorInfo() for name in tensors}
+
+
+def _shared_name(connector: RemoteConnector) -> str:
+    """The same in all processes for the same model, and nothing that is readable."""
+    return f"xee-tf-{hashlib.sha256(repr(astuple(connector)).encode()).hexdigest()[:16]}"

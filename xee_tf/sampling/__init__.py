@@ -1,0 +1,1 @@
+"""Which pixels and points of a raster are sampled."""

@@ -1,0 +1,287 @@
+"""A shard of an export, and reading some of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.errors import RecordError
+from xee_tf.records.framing import FOOTER, footers, frame_offsets, run_crc
+from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
+from xee_tf.shards.members import inflate_member
+from xee_tf.storage import Location
+
+__all__ = ["Access", "Shard", "check_first_runs", "check_runs", "read_records"]
+
+_READ = 4 << 20  # bytes of records handed on at a time, about
+_THREADS = 16  # shards looked at at a time
+_LONG = 1024  # bytes of a record, on average, beyond which looking at each of them costs little
+
+Access = Literal["plain", "members", "stream"]
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One TFRecord file; small and picklable.
+
+    Parameters
+    ----------
+    location : Location
+    size : int
+        Its bytes.
+    identity : str
+        Stands for its content: changes when the file is replaced.
+    access : {"plain", "members", "stream"}
+        Not compressed; compressed with our index; compressed by another program.
+    first : int
+        Number of its first record in the export.
+    records : int
+    record_size : int or None
+        Framed bytes of each record; None where they vary.
+    starts, offsets : ndarray of int64, optional
+        "members": first record and first byte of each group of members, and the ends. Otherwise, where
+        records vary, the first byte of each before compression, and the end.
+    announced : int or None
+        What our index says that `first` should be.
+    run_starts : ndarray of int64, optional
+        First record of each run of the manifest, and the end.
+    run_crcs : ndarray of uint32, optional
+        What stands for the content of each run; see `run_crc`.
+    """
+
+    location: Location
+    size: int
+    identity: str
+    access: Access
+    first: int = 0
+    records: int = 0
+    record_size: int | None = None
+    starts: npt.NDArray[np.int64] | None = None
+    offsets: npt.NDArray[np.int64] | None = None
+    announced: int | None = None
+    run_starts: npt.NDArray[np.int64] | None = None
+    run_crcs: npt.NDArray[np.uint32] | None = None
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return self.location.url, self.identity
+
+    def __str__(self) -> str:
+        return str(self.location)
+
+
+def read_records(
+    shard: Shard, start: int, stop: int, *, share: bool = True
+) -> Iterator[tuple[int, memoryview]]:
+    """Records ``start`` to ``stop - 1`` of a shard, as buffers of whole frames.
+
+    Parameters
+    ----------
+    shard : Shard
+    start, stop : int
+    share : bool
+        Whether others will want the same bytes: what is inflated is then kept for them.
+
+    Yields
+    ------
+    first : int
+        Number of the buffer's first record in the shard.
+    buffer : memoryview
+        Framed records.
+
+    Raises
+    ------
+    RecordError
+        If the file is corrupt or truncated.
+    """
+    if shard.access == "members":
+        yield from _read_members(shard, start, stop, share)
+        return
+    edge = _byte_of(shard, start)
+    while start < stop:
+        if shard.offsets is None:
+            end = min(stop, start + max(1, _READ // (shard.record_size or 1)))
+        else:
+            fitting = int(np.searchsorted(shard.offsets, shard.offsets[start] + _READ, "right")) - 1
+            end = min(stop, max(start + 1, fitting))
+        span = _byte_of(shard, start), _byte_of(shard, end)
+        if shard.access == "plain":
+            yield start, _read_plain(shard, *span)
+        else:
+            yield start, _read_stream(shard, *span, edge, share)
+        start = end
+
+
+def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    """The same buffers; of each run that they hold whole the content is compared with the manifest.
+
+    A buffer is compared after it was used, so that a corrupt record is named first. Short records of
+    different lengths are not compared: finding their ends would take longer than reading them.
+
+    Raises
+    ------
+    RecordError
+        If the records are not those that the manifest describes.
+    """
+    starts, crcs = shard.run_starts, shard.run_crcs
+    if starts is None or crcs is None or not (shard.record_size or shard.size > shard.records * _LONG):
+        yield from buffers
+        return
+    crc = 0
+    reached = -1  # up to where the current run was followed from its start
+    for first, buffer in buffers:
+        yield first, buffer
+        found = _footers(shard, first, buffer)
+        last = first + len(found)
+        run = int(np.searchsorted(starts, first, "right")) - 1
+        edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
+        for begin, end, expected in zip(
+            edges, edges[1:], crcs[run : run + len(edges)].tolist(), strict=False
+        ):
+            start, stop = max(begin, first), min(end, last)
+            if start == begin:
+                crc, reached = 0, begin
+            if reached != start:
+                continue
+            crc, reached = run_crc(found[start - first : stop - first], crc), stop
+            if stop == end and crc != expected:
+                raise RecordError(
+                    f"{shard}: records {begin} to {end - 1} are not those that the manifest describes: the "
+                    "shard is of another export, or shards were exchanged. If they are right all the same, "
+                    "remove the manifest."
+                )
+
+
+def check_first_runs(shards: Sequence[Shard]) -> None:
+    """Compare the first run of each shard with the manifest.
+
+    Those that we compressed are left out: their sizes tell them apart.
+
+    Raises
+    ------
+    RecordError
+        If the records are not those that the manifest describes.
+    """
+
+    def check(shard: Shard) -> None:
+        if shard.run_starts is not None and len(shard.run_starts) > 1 and shard.access != "members":
+            for _ in check_runs(shard, read_records(shard, 0, int(shard.run_starts[1]), share=False)):
+                pass
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(check, shards))
+
+
+def _footers(shard: Shard, first: int, buffer: memoryview) -> npt.NDArray[np.uint8]:
+    """The footers of the records of a buffer, shape (records, 4)."""
+    size = shard.record_size
+    if size:
+        data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, len(buffer) // size * size)
+        return np.ascontiguousarray(data.reshape(-1, size)[:, -FOOTER:])
+    return footers(buffer, frame_offsets(buffer, source=str(shard), first=first)[1:])
+
+
+def _byte_of(shard: Shard, record: int) -> int:
+    """Where a record starts, before compression."""
+    return int(shard.offsets[record]) if shard.offsets is not None else record * (shard.record_size or 0)
+
+
+def _read_plain(shard: Shard, begin: int, end: int) -> memoryview:
+    data = memoryview(shard.location.read_bytes(begin, end))
+    if len(data) < end - begin:
+        raise RecordError(f"{shard} has become shorter since it was opened.")
+    return data
+
+
+def _read_stream(shard: Shard, begin: int, end: int, edge: int, share: bool) -> memoryview:
+    parts = []
+    for number in range(begin // SEGMENT, -(-end // SEGMENT)):
+        base = number * SEGMENT
+        # Its end is wanted next, and what lies in front of the first record by somebody else.
+        keep = share or base + SEGMENT > end or base < edge
+        segment = read_segment(shard.location, shard.size, shard.identity, number, keep=keep)
+        parts.append(memoryview(segment)[max(0, begin - base) : end - base])
+    data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+    if len(data) < end - begin:
+        raise RecordError(f"{shard} is truncated: its stream ends {end - begin - len(data)} bytes early.")
+    return data
+
+
+def _read_members(shard: Shard, start: int, stop: int, share: bool) -> Iterator[tuple[int, memoryview]]:
+    starts, offsets = shard.starts, shard.offsets
+    assert starts is not None
+    assert offsets is not None
+    group = int(np.searchsorted(starts, start, "right")) - 1
+    last = int(np.searchsorted(starts, stop, "left"))
+
+    def kept(group: int) -> bool:
+        return share or starts[group] < start or starts[group + 1] > stop
+
+    while group < last:
+        until = group + 1
+        while until < last and kept(until) == kept(group) and offsets[until + 1] - offsets[group] < _READ:
+            until += 1
+        groups = range(group, until)
+        load = partial(_inflate_groups, shard, groups)
+        if kept(group):
+            loaded: Iterable[bytes] = CACHE.get([(shard.identity, i) for i in groups], load)
+        else:
+            loaded = load(list(range(len(groups))))  # one by one: each is gone before the next comes
+        for i, data in zip(groups, loaded, strict=True):
+            first, end = int(starts[i]), int(starts[i + 1])
+            begin, finish = max(start, first), min(stop, end)
+            view = memoryview(data)
+            if (begin, finish) != (first, end):
+                view = _part(shard, view, range(first, end), range(begin, finish))
+            yield begin, view
+        group = until
+
+
+def _part(shard: Shard, view: memoryview, held: range, wanted: range) -> memoryview:
+    """The frames of some of the records that a buffer holds."""
+    begin, end = wanted.start - held.start, wanted.stop - held.start
+    if shard.record_size:
+        return view[begin * shard.record_size : end * shard.record_size]
+    edges = frame_offsets(view, source=str(shard), first=held.start)
+    if len(edges) != len(held) + 1:
+        raise _miscounted(shard, held.start)
+    return view[edges[begin] : edges[end]]
+
+
+def _inflate_groups(shard: Shard, groups: range, wanted: list[int]) -> Iterator[bytes]:
+    """Read and inflate some of `groups`, those that follow one another in one request."""
+    starts, offsets = shard.starts, shard.offsets
+    assert starts is not None
+    assert offsets is not None
+    while wanted:
+        run = next((i for i in range(1, len(wanted)) if wanted[i] != wanted[i - 1] + 1), len(wanted))
+        chosen, wanted = [groups[i] for i in wanted[:run]], wanted[run:]
+        base = int(offsets[chosen[0]])
+        data = _read_plain(shard, base, int(offsets[chosen[-1] + 1]))
+        for group in chosen:
+            count = int(starts[group + 1] - starts[group])
+            expected = count * shard.record_size if shard.record_size else None
+            view = data[int(offsets[group]) - base : int(offsets[group + 1]) - base]
+            parts = []
+            try:
+                while view:
+                    part, used = inflate_member(view, expected)
+                    parts.append(part)
+                    view = view[used:]
+            except RecordError as error:
+                raise RecordError(f"{shard}: from record {int(starts[group])} on: {error}") from None
+            whole = parts[0] if len(parts) == 1 else b"".join(parts)
+            if expected is not None and len(whole) != expected:
+                raise _miscounted(shard, int(starts[group]))
+            yield whole
+
+
+def _miscounted(shard: Shard, record: int) -> RecordError:
+    return RecordError(
+        f"{shard} is corrupt: from record {record} on it holds other records than its index says."
+    )

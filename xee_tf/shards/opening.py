@@ -1,0 +1,203 @@
+"""Opening the shards of an export: how many records each one holds.
+
+Opening reads as little as it can: of a plain file its size, of one that we compressed the index in its
+header, of another gzip file the length in its last four bytes. Only where these do not add up to
+the records that the mixer announces, or records vary in length, is everything looked through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from dask.tokenize import tokenize
+
+from xee_tf.errors import MissingShardError, RecordError
+from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
+from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file
+from xee_tf.shards.members import HEAD_BYTES, read_index
+from xee_tf.storage import Location
+
+__all__ = ["Shard", "first_record", "number_shards", "open_shards", "read_records"]
+
+_THREADS = 16  # shards looked at at a time: mostly waiting for an object store
+
+
+def open_shards(locations: Sequence[Location]) -> list[Shard]:
+    """Look at each file: its size, whether it is compressed, and the index if it is ours.
+
+    Raises
+    ------
+    MissingShardError
+        If a file is not there.
+    RecordError
+        If it is shorter than its own index says.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(_probe, locations))
+
+
+def _probe(location: Location) -> Shard:
+    try:
+        info = location.fs.info(location.path)
+    except FileNotFoundError:
+        raise MissingShardError(f"{location} does not exist.") from None
+    if info["type"] != "file":
+        raise RecordError(f"{location} is a folder, not a TFRecord file.")
+    size = int(info["size"])
+    shard = Shard(location, size, tokenize(location.url, sorted(info.items(), key=str)), "plain")
+    # One request for a file that is called compressed: the index is usually needed.
+    head = location.read_bytes(0, min(size, HEAD_BYTES if location.name.endswith(".gz") else 2))
+    if not head.startswith(GZIP):
+        return shard
+    if len(head) < min(size, HEAD_BYTES):
+        head = location.read_bytes(0, min(size, HEAD_BYTES))
+    try:
+        index = read_index(head)
+    except RecordError as error:
+        raise RecordError(f"{location}: {error}") from None
+    if index is None or sum(index.sizes) < size:  # or something was appended that it does not know of
+        return replace(shard, access="stream")
+    if sum(index.sizes) > size:
+        raise RecordError(
+            f"{location} is truncated: its index announces {sum(index.sizes)} bytes, {size} are there."
+        )
+    return replace(
+        shard,
+        access="members",
+        records=index.total,
+        starts=np.cumsum([0, *index.records]),
+        offsets=np.cumsum([0, *index.sizes]),
+        announced=index.first_record,
+    )
+
+
+def first_record(shard: Shard) -> bytes | None:
+    """The data of a shard's first record, its CRCs checked; None if it holds no record.
+
+    Raises
+    ------
+    RecordError
+        If it is corrupt or truncated.
+    """
+    source = str(shard)
+    data: bytes | memoryview = b""
+    if shard.access == "members" and shard.records:
+        data = next(read_records(shard, 0, 1, share=False))[1]
+    elif shard.access == "plain" and shard.size:
+        head = shard.location.read_bytes(0, min(shard.size, HEADER))
+        data = shard.location.read_bytes(0, read_length(memoryview(head), 0, 0, source) + FRAMING)
+    elif shard.access == "stream":
+        needed = HEADER
+        for piece in inflate_file(shard.location, shard.size, 1 << 16):
+            data = bytes(data) + piece
+            if len(data) >= HEADER == needed:
+                needed = read_length(memoryview(data), 0, 0, source) + FRAMING
+            if len(data) >= needed:
+                data = data[:needed]
+                break
+    return bytes(next(iter_frames(data, source=source))) if data else None
+
+
+def number_shards(shards: Sequence[Shard], record_size: int | None, total: int) -> list[Shard]:
+    """Count the records of each shard, and number them through.
+
+    Parameters
+    ----------
+    shards : sequence of Shard
+        From `open_shards`.
+    record_size : int or None
+        Framed bytes of each record; None where they vary.
+    total : int
+        Records that the mixer announces: shortcuts are trusted only if they lead to it.
+
+    Raises
+    ------
+    RecordError
+        If a file is corrupt or truncated.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        quick = list(pool.map(partial(_count_quickly, record_size=record_size), shards))
+        if sum(shard.records if shard else total + 1 for shard in quick) == total:
+            counted = [shard for shard in quick if shard]
+        else:
+            # A wrong total may be a stream whose length says little: those are looked through.
+            again = [
+                shard if found is None or found.access == "stream" else None
+                for shard, found in zip(shards, quick, strict=True)
+            ]
+            slow = list(pool.map(lambda shard: _count(shard, record_size) if shard else None, again))
+            counted = [found for pair in zip(slow, quick, strict=True) if (found := pair[0] or pair[1])]
+    firsts = np.cumsum([0, *(shard.records for shard in counted)])
+    return [replace(shard, first=int(first)) for shard, first in zip(counted, firsts[:-1], strict=True)]
+
+
+def _count_quickly(shard: Shard, record_size: int | None) -> Shard | None:
+    """Count records without looking at them; None where that cannot be."""
+    if shard.access == "members":
+        return replace(shard, record_size=record_size)
+    if record_size is None:
+        return None
+    length = shard.size
+    if shard.access == "stream":
+        if length < 18:  # less than the header and trailer of an empty member
+            return None
+        length = int.from_bytes(shard.location.read_bytes(shard.size - 4, shard.size), "little")
+    if length % record_size:
+        return None
+    return replace(shard, records=length // record_size, record_size=record_size)
+
+
+def _count(shard: Shard, record_size: int | None) -> Shard:
+    """Count records from header to header."""
+    hop = _hop_file if shard.access == "plain" else _hop_stream
+    offsets = np.fromiter(hop(shard), np.int64)
+    if record_size is not None and (np.diff(offsets) == record_size).all():
+        return replace(shard, records=len(offsets) - 1, record_size=record_size)
+    return replace(shard, records=len(offsets) - 1, offsets=offsets)
+
+
+def _hop_file(shard: Shard) -> Iterator[int]:
+    begin = record = length = 0
+    yield 0
+    with shard.location.open("rb") as file:
+        while begin < shard.size:
+            file.seek(begin)
+            length = read_length(memoryview(file.read(HEADER)), 0, record, str(shard))
+            begin += length + FRAMING
+            yield begin
+            record += 1
+    if begin > shard.size:
+        raise _cut_off(shard, record - 1, length, begin - shard.size)
+
+
+def _hop_stream(shard: Shard) -> Iterator[int]:
+    begin = record = length = 0  # where the next record starts
+    seen = 0  # how much of the stream has gone by
+    buffer = b""  # what is left of a header that lies on the edge of two pieces
+    yield 0
+    for piece in inflate_file(shard.location, shard.size, SEGMENT):
+        buffer += piece
+        seen += len(piece)
+        base = seen - len(buffer)
+        while begin + HEADER <= seen:
+            length = read_length(memoryview(buffer)[begin - base :], 0, record, str(shard))
+            begin += length + FRAMING
+            yield begin
+            record += 1
+        buffer = buffer[max(0, begin - base) :]
+    if begin > seen:
+        raise _cut_off(shard, record - 1, length, begin - seen)
+    if begin < seen:
+        read_length(memoryview(buffer), 0, record, str(shard))  # says that the header is cut off
+
+
+def _cut_off(shard: Shard, record: int, length: int, missing: int) -> RecordError:
+    needed = length + FRAMING
+    return RecordError(
+        f"{shard}: record {record} is truncated: it needs {needed} bytes, {needed - missing} are there."
+    )

@@ -1,0 +1,1 @@
+"""Records as `tf.data` pipelines for training."""

@@ -1,0 +1,63 @@
+"""The serialised records of shards as a `tf.data.Dataset` of byte strings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from isal import igzip
+
+from xee_tf.records.framing import FOOTER, HEADER, check_data, read_length
+from xee_tf.shards.opening import Shard
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["serialised_records"]
+
+_OPEN_FILES = 16  # shards that a shuffled read draws from at a time
+_READ_BYTES = 8 << 20
+
+
+def serialised_records(
+    shards: Sequence[Shard], shuffle: bool | int, seed: int | None, parallel: int | None
+) -> tf.data.Dataset:
+    """Serialised records: in exact order, or from several files at a time if shuffled."""
+    import tensorflow as tf
+
+    numbers = tf.data.Dataset.range(len(shards))
+    if not shuffle:
+        return numbers.flat_map(_shard_reader(shards))
+    return numbers.shuffle(len(shards), seed=seed).interleave(
+        _shard_reader(shards),
+        cycle_length=min(len(shards), parallel or _OPEN_FILES),
+        num_parallel_calls=parallel or tf.data.AUTOTUNE,
+        deterministic=seed is not None,
+    )
+
+
+def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
+    """A function from the number of a shard to its records."""
+    import tensorflow as tf
+
+    if not all(shard.location.is_local for shard in shards):
+        return lambda number: tf.data.Dataset.from_generator(
+            lambda index: _stream(shards[index]),
+            args=(number,),
+            output_signature=tf.TensorSpec((), tf.string),
+        )
+    paths = tf.constant([shard.location.path for shard in shards])
+    kinds = tf.constant(["" if shard.access == "plain" else "GZIP" for shard in shards])
+    return lambda number: tf.data.TFRecordDataset(paths[number], kinds[number], buffer_size=_READ_BYTES)
+
+
+def _stream(shard: Shard) -> Iterator[bytes]:
+    """The records of one shard, one by one, their checksums compared."""
+    with shard.location.open() as file:
+        source = file if shard.access == "plain" else igzip.open(file)  # type: ignore[no-untyped-call]
+        number = 0
+        while head := source.read(HEADER):
+            length = read_length(memoryview(head), 0, number, str(shard))
+            frame = memoryview(head + source.read(length + FOOTER))
+            yield bytes(check_data(frame, 0, length, number, str(shard)))
+            number += 1
