@@ -16,18 +16,11 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band, raster
 from tests.strategies import sizes
-from xee_tf.display import (
-    grid_svg,
-    plan_html,
-    plan_text,
-    result_html,
-    result_text,
-    table_html,
-    table_text,
-)
+from xee_tf.display import Summary, grid_svg
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, patches_per_cell
 from xee_tf.display.text import head_of
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.georef.summary import grid_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -50,7 +43,7 @@ def rects(svg: str, colour: str) -> list[tuple[float, ...]]:
 
 
 def test_plan_text_answers_at_a_glance(scene):
-    text = plan_text(scene.tfexport.plan("out/scene", patch_dimensions=(128, 64), kernel_size=(32, 8)))
+    text = repr(scene.tfexport.plan("out/scene", patch_dimensions=(128, 64), kernel_size=(32, 8)))
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines()[1:]}
     assert text.splitlines()[0] == f"<xee_tf.ExportPlan {os.path.abspath('out/scene')}>"
     assert lines["patches"] == "18 = 6 rows × 3 columns of 128 × 64 px, stored with margins as 160 × 72"
@@ -77,7 +70,7 @@ def test_plan_text_of_the_other_choices(scene):
         edge="pad",
         feature_types="band",
     )
-    text = plan_text(plan)
+    text = repr(plan)
     assert "padded   11 columns at the right, 57 rows at the bottom" in text
     assert "records  at most 25 of 48" in text
     assert "bands    2 as float, bytes: B3, B4" in text
@@ -91,7 +84,7 @@ def test_plan_text_of_the_other_choices(scene):
 
 def test_plan_text_where_everything_fits_and_nothing_is_named(scene):
     plan = scene.tfexport.plan(patch_dimensions=(163, 443))
-    text = plan_text(plan)
+    text = repr(plan)
     assert text.splitlines()[0] == "<xee_tf.ExportPlan>"
     assert "patches  3 = 1 row × 3 columns of 163 × 443 px\n" in text
     assert "dropped  nothing: the patches fit exactly" in text
@@ -99,20 +92,12 @@ def test_plan_text_where_everything_fits_and_nothing_is_named(scene):
 
 def test_plan_text_of_a_region_says_where_it_starts(scene):
     plan = scene.tfexport.plan("out/scene", patch_dimensions=50, region=(slice(20, 120), slice(30, 180)))
-    assert "raster   150 × 100 px from pixel x 30, y 20; EPSG:32633" in plan_text(plan)
-
-
-def test_repr_is_the_text_and_the_html(scene):
-    plan = scene.tfexport.plan("out/scene", patch_dimensions=128)
-    assert repr(plan) == plan_text(plan)
-    assert plan._repr_html_() == plan_html(plan)
+    assert "raster   150 × 100 px from pixel x 30, y 20; EPSG:32633" in repr(plan)
 
 
 def test_result_text_lists_files_and_checksums(scene, tmp_path):
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=128, max_file_size=140_000)
-    text = result_text(result)
-    assert repr(result) == text
-    assert result._repr_html_() == result_html(result)
+    text = repr(result)
     assert "records  9\n" in text
     assert "in 9 shards" in text
     assert f"{tmp_path}/scene-mixer.json" in text
@@ -126,15 +111,15 @@ def test_result_text_counts_what_was_left_out(tmp_path):
     band = random_band((40, 40))
     band[:20] = math.nan
     result = raster({"B3": band}).tfexport(tmp_path / "scene", patch_dimensions=20, masked_threshold=0.5)
-    assert "records  2, 2 patches left out as masked" in result_text(result)
-    assert "mixer" not in result_text(result)
+    assert "records  2, 2 patches left out as masked" in repr(result)
+    assert "mixer" not in repr(result)
 
 
 def test_result_text_of_array_bands_and_pixels(tmp_path):
     ds = raster({"B3": random_band((40, 40))})
     ds["ndvi"] = (("time", "y", "x"), random_band((3, 40, 40)))
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=20, sequence_data=True)
-    text = result_text(result)
+    text = repr(result)
     assert "records  1,600, one for each pixel, 400 a patch\n" in text
     assert f"sidecar  {tmp_path}/scene-image.tfexport" in text
 
@@ -149,8 +134,7 @@ def table(tmp_path):
 
 
 def test_table_text_answers_at_a_glance(table, tmp_path):
-    text = table_text(table)
-    assert repr(table) == text
+    text = repr(table)
     lines = text.splitlines()
     assert lines[0] == f"<xee_tf.TableResult {tmp_path}/sites.tfrecord.gz>"
     assert lines[1] == "  rows     2 of 15 columns"
@@ -160,15 +144,14 @@ def test_table_text_answers_at_a_glance(table, tmp_path):
     assert lines[-1].split(maxsplit=1) == ["...", "and 3 more"]
     assert "profile" not in text
     few = replace(table, columns=table.columns[-2:], rounded=())
-    assert [line.split(maxsplit=1)[-1] for line in table_text(few).splitlines()[3:]] == [
+    assert [line.split(maxsplit=1)[-1] for line in repr(few).splitlines()[3:]] == [
         "B12      float",
         "float, 6 values as 2 × 3",
     ]
 
 
 def test_table_html_is_well_formed_and_bounded(table):
-    assert table._repr_html_() == table_html(table)
-    root = ElementTree.fromstring(table_html(table))
+    root = ElementTree.fromstring(table._repr_html_())
     cells = ["".join(cell.itertext()) for cell in root.iter("td")]
     assert "<b>oak" not in cells
     assert cells[cells.index("name") + 1] == "bytes"
@@ -181,12 +164,21 @@ def test_long_lists_are_cut_but_never_to_spare_one_line():
     assert head_of("abcdefg", 5) == ("abcde", 2)
 
 
+def test_verification_text_names_files_and_problems(scene, tmp_path):
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=128)
+    text = repr(xee_tf.verify(result)).splitlines()
+    assert text[0] == "<xee_tf.Verification: ok>"
+    assert text[1] == f"  checked  {tmp_path}/scene-mixer.json"
+    assert text[2].startswith("  read     9 records in 1 file, ")
+    assert text[3:] == ["  against  the manifest"]
+
+
 # -- HTML --------------------------------------------------------------------------------------------
 
 
 def test_html_is_well_formed_and_escapes(scene):
     plan = scene.rename(B3="<b>&3").tfexport.plan("out/<script>", patch_dimensions=128)
-    html = plan_html(plan)
+    html = plan._repr_html_()
     root = ElementTree.fromstring(html)
     assert root.find(".//script") is None
     cells = ["".join(cell.itertext()) for cell in root.iter("td")]
@@ -198,9 +190,18 @@ def test_html_is_well_formed_and_escapes(scene):
 def test_result_html_is_well_formed_and_bounded(scene, tmp_path):
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=32, max_file_size=10_000)
     assert len(result.files) == 195
-    root = ElementTree.fromstring(result_html(result))
+    root = ElementTree.fromstring(result._repr_html_())
     assert len(list(root.iter("tr"))) < 20
     assert "... and 187 more" in "".join(root.itertext())
+
+
+def test_warnings_and_an_object_without_facts():
+    summary = Summary("ExportPlan", "a&b", [("records", "1")], ["<b>large"])
+    assert summary.text() == "<xee_tf.ExportPlan a&b>\n  records  1\n  warning  <b>large"
+    assert (
+        "".join(ElementTree.fromstring(summary.html()).itertext()) == "xee_tf.ExportPlan a&brecords1<b>large"
+    )
+    assert Summary("Model", "f", []).text() == "<xee_tf.Model f>"
 
 
 # -- Picture -----------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def test_result_html_is_well_formed_and_bounded(scene, tmp_path):
 
 def test_picture_shows_margin_and_dropped_edges_in_proportion():
     grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=8))
-    svg = grid_svg(grid, size=489)  # one drawn pixel for each of the raster
+    svg = grid_svg(grid_picture(grid), size=489)  # one drawn pixel for each of the raster
     assert set(rects(svg, DROPPED)) == {(384.0, 0.0, 105.0, 443.0), (0.0, 384.0, 384.0, 59.0)}
     in_place, enlarged = rects(svg, MARGIN)
     assert in_place == (112.0, 120.0, 160.0, 144.0)  # the halo of patch 4
@@ -220,7 +221,7 @@ def test_picture_shows_margin_and_dropped_edges_in_proportion():
 
 def test_picture_shows_padding_beyond_the_raster():
     grid = PatchGrid(Size(x=100, y=60), Size(x=40, y=40), edge="pad")
-    svg = grid_svg(grid, size=120)
+    svg = grid_svg(grid_picture(grid), size=120)
     assert rects(svg, PATCH)[0] == (0.0, 0.0, 120.0, 80.0)
     assert rects(svg, "none") == [(0.0, 0.0, 100.0, 60.0)]
     assert not rects(svg, DROPPED)
@@ -229,7 +230,7 @@ def test_picture_shows_padding_beyond_the_raster():
 
 def test_picture_draws_blocks_where_they_are():
     grid = PatchGrid(Size(x=200, y=100), Size(x=50, y=50), origin=Size(x=30, y=40))
-    svg = grid_svg(grid, [0, 90, 200], [0, 60, 130, 300], size=200)
+    svg = grid_svg(grid_picture(grid, [0, 60, 130, 300], [0, 90, 200]), size=200)
     paths = [path for path in ElementTree.fromstring(svg).iter(f"{SVG}path") if "dash" in path.get("style")]
     assert [path.get("d") for path in paths] == ["M30 0V100M100 0V100M0 50H200"]
 
@@ -239,7 +240,8 @@ def test_picture_is_bounded_and_well_formed(shape, patch, margin, edge):
     patch = Size(x=min(patch.x, shape.x), y=min(patch.y, shape.y))
     grid = PatchGrid(shape, patch, margin, edge=edge)
     edges = range(0, max(shape.xy) + 1, 512)
-    svg = grid_svg(grid, edges, edges)
+    picture = grid_picture(grid, edges, edges)
+    svg = grid_svg(picture)
     elements = list(ElementTree.fromstring(svg).iter())
     assert len(elements) < 240
     assert len(svg) < 24_000
@@ -251,6 +253,7 @@ def test_picture_is_bounded_and_well_formed(shape, patch, margin, edge):
         if element.get(name)
     ]
     assert all(map(math.isfinite, numbers))
-    cell = patches_per_cell(grid)
-    assert cell.x >= 1
-    assert cell.y >= 1
+    assert min(patches_per_cell(picture)) >= 1
+    assert picture.stored == grid.stored.xy
+    assert picture.covered == grid.covered.xy
+    assert picture.dropped == grid.dropped.xy

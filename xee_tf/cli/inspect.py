@@ -6,14 +6,8 @@ import argparse
 
 from xee_tf.cli.arguments import depths, size
 from xee_tf.cli.parser import Parser
-from xee_tf.display.text import image_text, record_text
-from xee_tf.errors import RecordError
-from xee_tf.reading.content import read_order
-from xee_tf.reading.find import find_sources
-from xee_tf.reading.reader import open_reader
+from xee_tf.reading.inspect import inspect_path
 from xee_tf.reading.verify import verify
-from xee_tf.shards.opening import first_record, open_shards
-from xee_tf.sidecars.names import is_image
 
 __all__ = ["add_inspect"]
 
@@ -38,13 +32,5 @@ def _inspect(arguments: argparse.Namespace) -> None:
         print(report)
         report.raise_for_problems()
         return
-    location, *_ = find_sources(arguments.path)
-    if is_image(location):
-        depths = dict(arguments.tensor_depths) or None
-        print(image_text(open_reader(location, kernel_size=arguments.kernel_size, tensor_depths=depths)))
-        return
-    [shard] = open_shards([location])
-    data = first_record(shard)
-    if data is None:
-        raise RecordError(f"{shard} holds no record.")
-    print(record_text(str(shard), *read_order(data)))
+    depths = dict(arguments.tensor_depths) or None
+    print(inspect_path(arguments.path, kernel_size=arguments.kernel_size, tensor_depths=depths))

@@ -1,15 +1,21 @@
-"""How plans and results look: plain text, HTML, and a picture of the patch grid."""
+"""How objects look: rows of text, HTML, and a picture of a patch grid.
 
-from xee_tf.display.html import plan_html, result_html, table_html
-from xee_tf.display.svg import grid_svg
-from xee_tf.display.text import plan_text, result_text, table_text
+This room takes texts and numbers. What they are is decided beside the types that are shown.
+"""
+
+from xee_tf.display.summary import Listing, Summary
+from xee_tf.display.svg import GridPicture, grid_svg
+from xee_tf.display.text import Rows, aligned, by, counted, head_of, listed
 
 __all__ = [
+    "GridPicture",
+    "Listing",
+    "Rows",
+    "Summary",
+    "aligned",
+    "by",
+    "counted",
     "grid_svg",
-    "plan_html",
-    "plan_text",
-    "result_html",
-    "result_text",
-    "table_html",
-    "table_text",
+    "head_of",
+    "listed",
 ]

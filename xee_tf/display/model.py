@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xee_tf.display.html import heading, rows_html
-from xee_tf.display.text import Rows, aligned, crs_name, head_of
+from xee_tf.display.text import Rows, aligned, head_of
 from xee_tf.geometry import Size
+from xee_tf.georef.summary import crs_name
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.types import type_name
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from xee_tf.geometry import PatchGrid, Size
+from xee_tf.display.text import by
 
-__all__ = ["DROPPED", "MARGIN", "PATCH", "grid_svg", "patches_per_cell"]
+__all__ = ["DROPPED", "MARGIN", "PATCH", "GridPicture", "grid_svg", "patches_per_cell"]
 
 # Middle tones with transparency: legible on white and on black. Text and frames take the page's own colour.
 PATCH = "#2f81c7"
@@ -16,15 +17,54 @@ DROPPED = "#e08a1e"
 _STORED = f"fill:{MARGIN};fill-opacity:.3;stroke:{MARGIN};stroke-width:1.2"
 _GAP = 5.0  # closest distance, in drawn pixels, at which lines are still seen apart
 _PAD = 22.0  # room for margins and for the numbers along the sides
+_SIZE = 240  # CSS pixels of a picture's longer side
+
+Pair = tuple[int, int]
 
 
-def grid_svg(
-    grid: PatchGrid,
-    block_edges_y: Sequence[int] = (),
-    block_edges_x: Sequence[int] = (),
-    *,
-    size: int = 240,
-) -> str:
+@dataclass(frozen=True)
+class GridPicture:
+    """A raster and its patches, in pixels of the raster.
+
+    Parameters
+    ----------
+    raster, patch, margin : (x, y)
+        Sizes of the raster, of a patch, and of its margin on each side.
+    patches : (columns, rows)
+        How many there are.
+    block_columns, block_rows : sequence of int
+        Edges of the blocks that a task works on; drawn dashed.
+    """
+
+    raster: Pair
+    patch: Pair
+    margin: Pair
+    patches: Pair
+    block_columns: Sequence[int] = ()
+    block_rows: Sequence[int] = ()
+
+    @property
+    def stored(self) -> Pair:
+        """A patch with its margins."""
+        return self.patch[0] + 2 * self.margin[0], self.patch[1] + 2 * self.margin[1]
+
+    @property
+    def covered(self) -> Pair:
+        """What all patches cover together, padding included."""
+        return self.patch[0] * self.patches[0], self.patch[1] * self.patches[1]
+
+    @property
+    def dropped(self) -> Pair:
+        """Pixels at the right and at the bottom that no patch covers."""
+        return max(self.raster[0] - self.covered[0], 0), max(self.raster[1] - self.covered[1], 0)
+
+    @property
+    def extent(self) -> Pair:
+        """The raster, and the padding beyond it."""
+        return max(self.raster[0], self.covered[0]), max(self.raster[1], self.covered[1])
+
+
+def grid_svg(picture: GridPicture, *, size: int = _SIZE) -> str:
     """Draw a raster, its patches, its dropped edges, and one patch enlarged with its margin.
 
     The first row of the raster is at the top, whichever way its affine points. Where patches are too
@@ -33,10 +73,8 @@ def grid_svg(
 
     Parameters
     ----------
-    grid : PatchGrid
+    picture : GridPicture
         What to draw.
-    block_edges_y, block_edges_x : sequence of int, optional
-        Edges of the blocks that a task works on, in pixels of the source raster; drawn dashed.
     size : int, optional
         Length of the picture's longer side, in CSS pixels.
 
@@ -47,34 +85,33 @@ def grid_svg(
 
     Examples
     --------
-    >>> grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=16))
-    >>> grid_svg(grid).startswith("<svg ")
+    >>> grid_svg(GridPicture((489, 443), (128, 128), (16, 16), patches=(3, 3))).startswith("<svg ")
     True
     """
-    extent = _extent(grid)
-    scale_x, scale_y = _scales(extent, size)
-    width, height = extent.x * scale_x, extent.y * scale_y
-    covered = (grid.covered.x * scale_x, grid.covered.y * scale_y)
-    raster = (grid.shape.x * scale_x, grid.shape.y * scale_y)
+    scale_x, scale_y = _scales(picture.extent, size)
+    width, height = picture.extent[0] * scale_x, picture.extent[1] * scale_y
+    covered = (picture.covered[0] * scale_x, picture.covered[1] * scale_y)
+    raster = (picture.raster[0] * scale_x, picture.raster[1] * scale_y)
     parts = [
         _rect(0, 0, *raster, "fill:currentColor;fill-opacity:.06;stroke:none"),
         _rect(0, 0, *covered, f"fill:{PATCH};fill-opacity:.22;stroke:none"),
-        *_dropped(grid, covered, raster),
-        _lines(grid, patches_per_cell(grid, size=size), scale_x, scale_y),
-        _blocks(grid, block_edges_y, block_edges_x, scale_x, scale_y),
-        *_sample(grid, scale_x, scale_y),
+        *_dropped(picture, covered, raster),
+        _lines(picture, patches_per_cell(picture, size=size), scale_x, scale_y),
+        _blocks(picture, scale_x, scale_y),
+        *_sample(picture, scale_x, scale_y),
         _rect(0, 0, *raster, "fill:none;stroke:currentColor;stroke-width:1.2"),
-        _text(raster[0] / 2, height + 16, f"{grid.shape.x:,} px"),
-        _text(0, 0, f"{grid.shape.y:,} px", f"translate(-8 {_n(raster[1] / 2)}) rotate(-90)"),
+        _text(raster[0] / 2, height + 16, f"{picture.raster[0]:,} px"),
+        _text(0, 0, f"{picture.raster[1]:,} px", f"translate(-8 {_n(raster[1] / 2)}) rotate(-90)"),
     ]
-    inset, inset_width, inset_height = _inset(grid, size)
+    inset, inset_width, inset_height = _inset(picture, size)
     left = width + 2 * _PAD
     parts.append(f'<g transform="translate({_n(left)} 0)">{inset}</g>')
     full_width = left + inset_width + 2 * _PAD
     full_height = max(height, inset_height) + 1.5 * _PAD
+    columns, rows = picture.patches
     label = (
-        f"{len(grid):,} patches in {grid.rows:,} rows and {grid.columns:,} columns "
-        f"over a raster of {grid.shape.x:,} by {grid.shape.y:,} pixels"
+        f"{columns * rows:,} patches in {rows:,} rows and {columns:,} columns "
+        f"over a raster of {picture.raster[0]:,} by {picture.raster[1]:,} pixels"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" '
@@ -85,47 +122,43 @@ def grid_svg(
     )
 
 
-def patches_per_cell(grid: PatchGrid, *, size: int = 240) -> Size:
-    """How many patches one cell of the picture stands for, along either axis.
+def patches_per_cell(picture: GridPicture, *, size: int = _SIZE) -> Pair:
+    """How many patches one cell of the picture stands for, along x and along y.
 
     Examples
     --------
-    >>> patches_per_cell(PatchGrid(Size(x=256_000, y=256_000), Size(x=256, y=256)))
-    Size(x=50, y=50)
+    >>> patches_per_cell(GridPicture((256_000, 256_000), (256, 256), (0, 0), patches=(1000, 1000)))
+    (50, 50)
     """
-    scale_x, scale_y = _scales(_extent(grid), size)
-    return Size(x=_step(grid.patch.x * scale_x), y=_step(grid.patch.y * scale_y))
+    scale_x, scale_y = _scales(picture.extent, size)
+    return _step(picture.patch[0] * scale_x), _step(picture.patch[1] * scale_y)
 
 
-def _extent(grid: PatchGrid) -> Size:
-    """Pixels of the raster, and of the padding beyond it."""
-    return Size(x=max(grid.shape.x, grid.covered.x), y=max(grid.shape.y, grid.covered.y))
-
-
-def _scales(extent: Size, size: int) -> tuple[float, float]:
+def _scales(extent: Pair, size: int) -> tuple[float, float]:
     """Drawn pixels per raster pixel; a very narrow raster is drawn wider than it is."""
-    scale = size / max(extent.x, extent.y)
+    scale = size / max(extent)
     least = size / 6
-    return max(scale, least / extent.x), max(scale, least / extent.y)
+    return max(scale, least / extent[0]), max(scale, least / extent[1])
 
 
-def _dropped(grid: PatchGrid, covered: tuple[float, float], raster: tuple[float, float]) -> list[str]:
+def _dropped(picture: GridPicture, covered: tuple[float, float], raster: tuple[float, float]) -> list[str]:
     style = f"fill:{DROPPED};fill-opacity:.45;stroke:none"
+    columns, rows = picture.dropped
     parts = []
-    if grid.dropped.x:
-        title = f"{grid.dropped.x:,} columns dropped"
+    if columns:
+        title = f"{columns:,} columns dropped"
         parts.append(_rect(covered[0], 0, raster[0] - covered[0], raster[1], style, title))
-    if grid.dropped.y:
-        title = f"{grid.dropped.y:,} rows dropped"
+    if rows:
+        title = f"{rows:,} rows dropped"
         parts.append(_rect(0, covered[1], min(covered[0], raster[0]), raster[1] - covered[1], style, title))
     return parts
 
 
-def _lines(grid: PatchGrid, cell: Size, scale_x: float, scale_y: float) -> str:
+def _lines(picture: GridPicture, cell: Pair, scale_x: float, scale_y: float) -> str:
     """The edges of the patches, thinned to what the eye can tell apart."""
-    width, height = grid.covered.x * scale_x, grid.covered.y * scale_y
-    columns = [column * grid.patch.x * scale_x for column in range(0, grid.columns, cell.x)]
-    rows = [row * grid.patch.y * scale_y for row in range(0, grid.rows, cell.y)]
+    width, height = picture.covered[0] * scale_x, picture.covered[1] * scale_y
+    columns = [column * picture.patch[0] * scale_x for column in range(0, picture.patches[0], cell[0])]
+    rows = [row * picture.patch[1] * scale_y for row in range(0, picture.patches[1], cell[1])]
     style = f"stroke:{PATCH};stroke-width:.7"
     return _mesh([*columns, width], [*rows, height], width, height, style)
 
@@ -138,62 +171,59 @@ def _step(drawn: float) -> int:
     return step
 
 
-def _blocks(
-    grid: PatchGrid, edges_y: Sequence[int], edges_x: Sequence[int], scale_x: float, scale_y: float
-) -> str:
-    width, height = grid.shape.x * scale_x, grid.shape.y * scale_y
-    columns = _inner(edges_x, grid.origin.x, scale_x, width)
-    rows = _inner(edges_y, grid.origin.y, scale_y, height)
+def _blocks(picture: GridPicture, scale_x: float, scale_y: float) -> str:
+    width, height = picture.raster[0] * scale_x, picture.raster[1] * scale_y
+    columns = _inner(picture.block_columns, scale_x, width)
+    rows = _inner(picture.block_rows, scale_y, height)
     style = "stroke:currentColor;stroke-opacity:.65;stroke-width:1;stroke-dasharray:3 3"
     return _mesh(columns, rows, width, height, style)
 
 
-def _inner(edges: Sequence[int], origin: int, scale: float, length: float) -> list[float]:
+def _inner(edges: Sequence[int], scale: float, length: float) -> list[float]:
     """Drawn positions strictly inside the raster, none closer than `_GAP` to the one before."""
     drawn: list[float] = []
     for edge in edges:
-        position = (edge - origin) * scale
+        position = edge * scale
         if 0 < position < length and (not drawn or position - drawn[-1] >= _GAP):
             drawn.append(position)
     return drawn
 
 
-def _sample(grid: PatchGrid, scale_x: float, scale_y: float) -> list[str]:
+def _sample(picture: GridPicture, scale_x: float, scale_y: float) -> list[str]:
     """One patch in its place; it has neighbours on all sides if any patch has."""
-    row, column = min(1, grid.rows - 1), min(1, grid.columns - 1)
-    index = row * grid.columns + column
-    core, halo = grid.core(index), grid.halo(index)
-    return [
-        _rect(
-            window.left * scale_x,
-            window.top * scale_y,
-            window.size.x * scale_x,
-            window.size.y * scale_y,
-            style,
-            title,
-        )
-        for window, style, title in (
-            (halo, _STORED, f"patch {index} with its margin"),
-            (core, f"fill:{PATCH};stroke:none", f"patch {index}"),
-        )
-        if window is core or grid.stored != grid.patch
-    ]
+    column, row = (min(1, count - 1) for count in picture.patches)
+    index = row * picture.patches[0] + column
+    left, top = column * picture.patch[0], row * picture.patch[1]
+    (width, height), (margin_x, margin_y) = picture.patch, picture.margin
+    style = f"fill:{PATCH};stroke:none"
+    core = _rect(left * scale_x, top * scale_y, width * scale_x, height * scale_y, style, f"patch {index}")
+    if picture.stored == picture.patch:
+        return [core]
+    halo = _rect(
+        (left - margin_x) * scale_x,
+        (top - margin_y) * scale_y,
+        (width + 2 * margin_x) * scale_x,
+        (height + 2 * margin_y) * scale_y,
+        _STORED,
+        f"patch {index} with its margin",
+    )
+    return [halo, core]
 
 
-def _inset(grid: PatchGrid, size: int) -> tuple[str, float, float]:
+def _inset(picture: GridPicture, size: int) -> tuple[str, float, float]:
     """The sample patch enlarged, with its measures; returns the markup, its width and its height."""
-    scale_x, scale_y = _scales(grid.stored, size // 2)
-    width, height = grid.stored.x * scale_x, grid.stored.y * scale_y
-    margin_x, margin_y = grid.margin.x * scale_x, grid.margin.y * scale_y
-    core_width, core_height = grid.patch.x * scale_x, grid.patch.y * scale_y
+    scale_x, scale_y = _scales(picture.stored, size // 2)
+    width, height = picture.stored[0] * scale_x, picture.stored[1] * scale_y
+    margin_x, margin_y = picture.margin[0] * scale_x, picture.margin[1] * scale_y
+    core_width, core_height = picture.patch[0] * scale_x, picture.patch[1] * scale_y
     parts = []
-    if grid.stored != grid.patch:
+    if picture.stored != picture.patch:
         parts.append(_rect(0, 0, width, height, _STORED, "stored, margins included"))
     style = f"fill:{PATCH};fill-opacity:.75;stroke:{PATCH};stroke-width:1.2"
     parts.append(_rect(margin_x, margin_y, core_width, core_height, style, "patch"))
-    parts.append(_text(width / 2, height / 2 + 4, f"{grid.patch.x:,} × {grid.patch.y:,}"))
-    if grid.stored != grid.patch:
-        parts.append(_text(width / 2, height + 16, f"{grid.stored.x:,} × {grid.stored.y:,} stored"))
+    parts.append(_text(width / 2, height / 2 + 4, by(*picture.patch)))
+    if picture.stored != picture.patch:
+        parts.append(_text(width / 2, height + 16, f"{by(*picture.stored)} stored"))
     return "".join(parts), max(width, 90.0), height
 
 

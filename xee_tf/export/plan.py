@@ -15,10 +15,12 @@ from dask.utils import format_bytes
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import pixel_bytes
+from xee_tf.display import Summary, counted
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid
+from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["ExportPlan", "member_group"]
@@ -223,14 +225,46 @@ class ExportPlan:
         )
 
     def __repr__(self) -> str:
-        from xee_tf.display.text import plan_text
-
-        return plan_text(self)
+        return self._summary().text()
 
     def _repr_html_(self) -> str:
-        from xee_tf.display.html import plan_html
+        return self._summary().html()
 
-        return plan_html(self)
+    def _summary(self) -> Summary:
+        features = self.record.features
+        at_most = "at most " if self.masked_threshold < 1 else ""
+        room = "each" if self.shards > 1 else "would fit in one"
+        whole = format_bytes(self.peak_memory)
+        zipped = " before compression" if self.compressed else ""
+        blocks = f"{counted(self.blocks[0], 'row')} × {counted(self.blocks[1], 'column')} of blocks"
+        several = f"{self.exports:,}, one for each step; each of them as follows"
+        rows = [
+            *([("exports", several)] if self.exports > 1 else []),
+            *grid_rows(self.grid),
+            ("bands", bands_text([f.name for f in features], [f.kind for f in features])),
+            ("records", f"{at_most}{self.records:,} of {format_bytes(self.record_bytes)}"),
+            ("shards", f"{at_most}{self.shards:,}; {counted(self.records_per_shard, 'record')} {room}"),
+            ("files", self._files()),
+            ("bytes", f"{at_most}{format_bytes(self.total_bytes)}{zipped}"),
+            ("tasks", f"{self.tasks:,} for {counted(self.source_chunks, 'source chunk')}, in {blocks}"),
+            ("memory", f"{format_bytes(self.task_memory)} a task, {whole} for the whole process"),
+        ]
+        picture = grid_picture(self.grid, self.block_layout.x.edges, self.block_layout.y.edges)
+        return Summary("ExportPlan", self.prefix, rows, self.warnings, picture=picture)
+
+    def _files(self) -> str:
+        if not self.named:
+            return "not said where"
+        names = [self.names.shard(0).name]
+        if self.shards > 1:
+            names[0] += f" to {self.names.shard(self.shards - 1).name}"
+        if self.mixer:
+            names.append(self.names.mixer.name)
+        names.append(self.names.manifest.name)
+        if self.options.index:
+            names.append(self.names.index.name)
+        without = "" if self.mixer else "; no mixer, since masked_threshold may leave patches out"
+        return ", ".join(names) + without
 
 
 def _extent(axis: BlockAxis, edges: Sequence[int]) -> int:

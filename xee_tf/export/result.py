@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dask.utils import format_bytes
+
+from xee_tf.display import Listing, Summary, counted
 from xee_tf.geometry import PatchGrid
+from xee_tf.georef.summary import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, PATCH_INDEX, image_files, shard_name
 from xee_tf.storage import Location
 
@@ -76,14 +80,28 @@ class ExportResult:
         return sum(file.bytes for file in self.files)
 
     def __repr__(self) -> str:
-        from xee_tf.display.text import result_text
-
-        return result_text(self)
+        return self._summary().text()
 
     def _repr_html_(self) -> str:
-        from xee_tf.display.html import result_html
+        return self._summary().html()
 
-        return result_html(self)
+    def _summary(self) -> Summary:
+        left_out = f", {counted(self.dropped, 'patch', 'patches')} left out as masked" if self.dropped else ""
+        rows = [
+            *grid_rows(self.grid),
+            ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{left_out}"),
+            ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
+        ]
+        sidecars = (("mixer", self.mixer), ("sidecar", self.manifest), ("index", self.index))
+        rows += [(label, str(location)) for label, location in sidecars if location is not None]
+        files = Listing("files", [_cells(file) for file in self.files], most=5)
+        return Summary("ExportResult", "", rows, listing=files, picture=grid_picture(self.grid))
+
+
+def _cells(file: ShardInfo) -> tuple[str, str, str, str]:
+    """Name, records, bytes and checksum of a file."""
+    name = file.path.rsplit("/", 1)[-1]
+    return name, counted(file.records, "record"), format_bytes(file.bytes), f"crc32c {file.crc32c:08x}"
 
 
 @dataclass(frozen=True)

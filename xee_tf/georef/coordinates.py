@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import Size
 
-__all__ = ["TOLERANCE", "Axis", "affine_of_centres", "fit_axis", "gap", "pixel_centres"]
+__all__ = ["TOLERANCE", "Axis", "affine_of_centres", "bounds", "fit_axis", "gap", "pixel_centres"]
 
 TOLERANCE = 1e-3
 """How far coordinates may lie from an even grid, in pixels (our choice)."""
@@ -214,6 +214,22 @@ def affine_of_centres(
     )
 
 
+def bounds(affine: Affine, shape: Size) -> tuple[float, float, float, float]:
+    """(left, bottom, right, top) of the outer edges of a raster.
+
+    Examples
+    --------
+    >>> bounds(Affine(10, 0, 500, 0, -10, 800), Size(x=3, y=2))
+    (500.0, 780.0, 530.0, 800.0)
+    """
+    xs, ys = zip(*(affine @ corner for corner in _corners(shape)), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _corners(shape: Size) -> tuple[tuple[int, int], ...]:
+    return (0, 0), (shape.x, 0), (0, shape.y), shape.xy
+
+
 def gap(first: Affine, second: Affine, shape: Size) -> float:
     """How far two grids lie apart at the worst corner, in pixels of the first.
 
@@ -224,7 +240,7 @@ def gap(first: Affine, second: Affine, shape: Size) -> float:
     """
     inverse = ~first
     worst = 0.0
-    for corner in ((0, 0), (shape.x, 0), (0, shape.y), shape.xy):
+    for corner in _corners(shape):
         column, row = inverse @ (second @ corner)
         worst = max(worst, abs(column - corner[0]), abs(row - corner[1]))
     return worst

@@ -29,7 +29,7 @@ from xee_tf.georef.conventions import (
     spatial_dims,
     variables,
 )
-from xee_tf.georef.coordinates import TOLERANCE, gap, pixel_centres
+from xee_tf.georef.coordinates import TOLERANCE, bounds, gap, pixel_centres
 from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_crs
 from xee_tf.georef.units import axis_units, crs_units
 
@@ -93,9 +93,7 @@ class GeoRef:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of the outer edges, in units of the CRS."""
-        corners = [self.affine @ at for at in ((0, 0), (self.shape.x, 0), (0, self.shape.y), self.shape.xy)]
-        xs, ys = zip(*corners, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        return bounds(self.affine, self.shape)
 
 
 def read_georef(

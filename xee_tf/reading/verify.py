@@ -14,6 +14,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from dask.utils import format_bytes
 
+from xee_tf.display import aligned, counted
 from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys, listed_shards
@@ -88,17 +89,16 @@ class Verification:
             raise RecordError(self.problems[0] + more)
 
     def __repr__(self) -> str:
-        state = "ok" if self.ok else f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}"
-        files = f"{self.files} file{'' if self.files == 1 else 's'}"
+        held = f"{counted(self.records, 'record')} in {counted(self.files, 'file')}"
         against = "the manifest" if self.described else "the checksums of records, without a manifest"
-        lines = [
-            f"<xee_tf.Verification: {state}>",
-            *(f"  checked   {name}" for name in self.names),
-            f"  read      {self.records:,} records in {files}, {format_bytes(self.bytes)}",
-            f"  against   {against}",
-            *(f"  problem   {problem}" for problem in self.problems),
+        rows = [
+            *(("checked", name) for name in self.names),
+            ("read", f"{held}, {format_bytes(self.bytes)}"),
+            ("against", against),
+            *(("problem", problem) for problem in self.problems),
         ]
-        return "\n".join(lines)
+        state = "ok" if self.ok else counted(len(self.problems), "problem")
+        return f"<xee_tf.Verification: {state}>\n{aligned(rows, wrap=False)}"  # problems are searched for
 
 
 def verify(

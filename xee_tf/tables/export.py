@@ -13,7 +13,9 @@ import numpy as np
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
+from dask.utils import format_bytes
 
+from xee_tf.display import Listing, Summary, counted
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
@@ -85,14 +87,22 @@ class TableResult:
     dropped: int = 0
 
     def __repr__(self) -> str:
-        from xee_tf.display.text import table_text
-
-        return table_text(self)
+        return self._summary().text()
 
     def _repr_html_(self) -> str:
-        from xee_tf.display.html import table_html
+        return self._summary().html()
 
-        return table_html(self)
+    def _summary(self) -> Summary:
+        rows = [
+            ("rows", f"{self.records:,} of {counted(len(self.columns), 'column')}"),
+            ("bytes", f"{format_bytes(self.bytes)}, crc32c {self.file.crc32c:08x}"),
+        ]
+        if self.rounded:
+            rows.append(("rounded", f"{', '.join(self.rounded)}: whole numbers that float32 cannot hold"))
+        if self.dropped:
+            rows.append(("dropped", counted(self.dropped, "masked pixel")))
+        columns = Listing("columns", [_cells(column) for column in self.columns], most=12)
+        return Summary("TableResult", self.path, rows, listing=columns)
 
     @property
     def path(self) -> str:
@@ -123,6 +133,14 @@ class TableResult:
             column.name: tf.io.FixedLenFeature(list(column.shape) or [1], dtypes[column.kind])
             for column in self.columns
         }
+
+
+def _cells(column: Column) -> tuple[str, str]:
+    """Name of a column, and what a record holds of it."""
+    if not column.shape:
+        return column.name, column.kind
+    shape = f" as {' × '.join(map(str, column.shape))}" if len(column.shape) > 1 else ""
+    return column.name, f"{column.kind}, {counted(column.size, 'value')}{shape}"
 
 
 @spelled(_SPELLING)

@@ -1,0 +1,100 @@
+"""A patch grid in words and as a picture, for the reprs of plans, results and opened exports."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from xee_tf.display import GridPicture, Rows, by, counted, listed
+from xee_tf.errors import GeoreferenceError
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.georef.crs import read_crs, unbound
+
+__all__ = ["bands_text", "crs_name", "grid_picture", "grid_rows", "per_pixel"]
+
+
+def grid_rows(grid: PatchGrid) -> Rows:
+    """The patches, the raster, and what becomes of incomplete patches."""
+    rows, columns = counted(grid.rows, "row"), counted(grid.columns, "column")
+    patches = f"{len(grid):,} = {rows} × {columns} of {by(*grid.patch.xy)} px"
+    if grid.stored != grid.patch:
+        patches += f", stored with margins as {by(*grid.stored.xy)}"
+    raster = f"{by(*grid.shape.xy)} px"
+    if grid.origin != Size(x=0, y=0):
+        raster += f" from pixel x {grid.origin.x:,}, y {grid.origin.y:,}"
+    if grid.crs:
+        raster += f"; {crs_name(grid.crs)}"
+    return [("patches", patches), ("raster", raster), _edges(grid)]
+
+
+def grid_picture(
+    grid: PatchGrid, block_columns: Sequence[int] = (), block_rows: Sequence[int] = ()
+) -> GridPicture:
+    """The numbers to draw a grid from; edges of blocks are in pixels of the source raster."""
+    return GridPicture(
+        grid.shape.xy,
+        grid.patch.xy,
+        grid.margin.xy,
+        patches=(grid.columns, grid.rows),
+        block_columns=[edge - grid.origin.x for edge in block_columns],
+        block_rows=[edge - grid.origin.y for edge in block_rows],
+    )
+
+
+def bands_text(names: Sequence[str], kinds: Sequence[str]) -> str:
+    """The bands and the kinds of list that hold them.
+
+    Examples
+    --------
+    >>> bands_text(["B4", "B3"], ["float", "float"])
+    '2 as float: B4, B3'
+    """
+    return f"{len(names):,} as {', '.join(dict.fromkeys(kinds))}: {listed(names)}"
+
+
+def per_pixel(records: int) -> str:
+    """How many records a patch has, where that is not one."""
+    return f", one for each pixel, {records:,} a patch" if records > 1 else ""
+
+
+def crs_name(text: str) -> str:
+    """A code as it is; of a WKT its name, or that of its projection.
+
+    Examples
+    --------
+    >>> crs_name("EPSG:32633"), crs_name("+proj=utm +zone=32 +ellps=GRS80 +type=crs")
+    ('EPSG:32633', 'an unnamed CRS, Transverse Mercator')
+    """
+    if len(text) <= 20:
+        return text
+    try:
+        crs = read_crs(text)
+    except GeoreferenceError:
+        return textwrap.shorten(text, 40, placeholder="...")
+    if crs.name.lower() not in ("unnamed", "unknown", "undefined"):
+        return str(crs.name)
+    operation = unbound(crs).coordinate_operation
+    method = operation.method_name if operation else "geographic"
+    return f"an unnamed CRS, {method}"
+
+
+def _edges(grid: PatchGrid) -> tuple[str, str]:
+    """What becomes of the pixels at the right and bottom edges."""
+    if grid.edge == "pad":
+        padding = Size(x=grid.covered.x - grid.shape.x, y=grid.covered.y - grid.shape.y)
+        return "padded", _sides(padding) or "nothing: the patches fit exactly"
+    if not (sides := _sides(grid.dropped)):
+        return "dropped", "nothing: the patches fit exactly"
+    share = 1 - grid.covered.pixels / grid.shape.pixels
+    return "dropped", f"{sides}: {_percent(share)} of the pixels"
+
+
+def _sides(size: Size) -> str:
+    columns = [f"{counted(size.x, 'column')} at the right"] if size.x else []
+    rows = [f"{counted(size.y, 'row')} at the bottom"] if size.y else []
+    return ", ".join(columns + rows)
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{math.floor(share * 1000 + 0.5) / 10:.3g} %"

@@ -1,0 +1,116 @@
+"""What an export or a file of records holds, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dask.utils import format_bytes
+
+from xee_tf.display import Listing, Rows, aligned, counted
+from xee_tf.errors import RecordError
+from xee_tf.georef.coordinates import bounds
+from xee_tf.georef.summary import bands_text, grid_rows, per_pixel
+from xee_tf.names import label_steps
+from xee_tf.reading.content import read_order
+from xee_tf.reading.find import find_sources
+from xee_tf.reading.reader import ImageReader, open_reader
+from xee_tf.records.example import RecordLayout
+from xee_tf.shards.opening import first_record, open_shards
+from xee_tf.sidecars.names import is_image
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["inspect_path"]
+
+
+def inspect_path(
+    path: PathLike,
+    *,
+    kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
+) -> str:
+    """What a path holds: patches, place, bands and shards of an export, or the first record of a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A mixer, a manifest, a prefix or folder, or a TFRecord file.
+    kernel_size, tensor_depths : optional
+        As for `xee_tf.open_image`.
+
+    Raises
+    ------
+    RecordError
+        If there is no record, or it cannot be read.
+    """
+    location, *_ = find_sources(path)
+    if is_image(location):
+        return _image_text(open_reader(location, kernel_size=kernel_size, tensor_depths=tensor_depths))
+    return _record_text(location)
+
+
+def _image_text(reader: ImageReader) -> str:
+    grid = reader.grid
+    left, bottom, right, top = bounds(grid.affine, grid.shape)
+    patches, raster, _ = grid_rows(grid)
+    size = format_bytes(sum(shard.size for shard in reader.shards))
+    kind = "Example" if isinstance(reader.order, RecordLayout) else "SequenceExample"
+    records = counted(len(grid) * reader.per_patch, kind) + per_pixel(reader.per_patch)
+    shards = [
+        (f"{shard.location.name}  {counted(shard.records, 'record')}  {format_bytes(shard.size)}",)
+        for shard in reader.shards
+    ]
+    return aligned(
+        [
+            patches,
+            raster,
+            ("x", f"{left!r} to {right!r}, steps of {grid.affine.a!r}"),
+            ("y", f"{bottom!r} to {top!r}, steps of {grid.affine.e!r}"),
+            ("bands", _bands(reader)),
+            *_steps(reader),
+            ("records", f"{records}; {counted(len(reader.shards), 'shard')}, {size}"),
+            *Listing("shards", shards, most=5).text_rows(),
+        ]
+    )
+
+
+def _record_text(location: Location) -> str:
+    [shard] = open_shards([location])
+    data = first_record(shard)
+    if data is None:
+        raise RecordError(f"{shard} holds no record.")
+    layout, steps = read_order(data)
+    values: Rows = []
+    for feature in layout.features:
+        held = counted(feature.size, "value")
+        if feature.name in steps:
+            held = counted(steps[feature.name], "step") + (f" of {held}" if feature.size > 1 else "")
+        values.append((feature.name, f"{feature.kind}, {held}"))
+    kind = "an Example" if isinstance(layout, RecordLayout) else "a SequenceExample"
+    return f"The first record of {shard}, {kind}, holds\n{aligned(values)}"
+
+
+def _bands(reader: ImageReader) -> str:
+    """Names of the bands, with their further dimensions."""
+    names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in reader.bands]
+    collapsed = {band.feature for band in reader.bands if band.feature != band.name}
+    return "".join(
+        [
+            bands_text(names, [feature.kind for feature in reader.layout.features]),
+            *(f"; collapsed into the feature {feature}" for feature in collapsed),
+        ]
+    )
+
+
+def _steps(reader: ImageReader) -> Rows:
+    """The further dimensions: how many steps, and from where to where."""
+    lengths = {
+        dim: length for band in reader.bands for dim, length in zip(band.dims, band.shape, strict=True)
+    }
+    rows = []
+    for dim, length in lengths.items():
+        text = counted(length, "step")
+        if dim in reader.coords:
+            labels = label_steps(reader.coords[dim])
+            text += f", {labels[0]}" + (f" to {labels[-1]}" if length > 1 else "")
+        rows.append((dim, text))
+    return rows
