@@ -8,9 +8,10 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -26,11 +27,12 @@ __all__ = [
     "RECORD",
     "beside",
     "create_store",
-    "missing_array",
+    "open_arrays",
     "read_record",
     "replace_store",
     "require_our_store",
     "storable",
+    "why_changed",
     "write_record",
 ]
 
@@ -45,6 +47,14 @@ _METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
 _PARTIAL = r"(zarr|\.z\w+)\.[0-9a-f]{32}\.partial"  # what zarr leaves of a file where its process is killed
 # What the folder of an array holds: metadata, and chunks of format 3 or 2.
 _OF_ARRAY = re.compile(rf"zarr\.json|\.zarray|\.zattrs|\.DS_Store|c|\d+(\.\d+)*|{_PARTIAL}")
+
+# Where nodes of Zarr have their metadata, in format 3 or 2.
+_Take = Callable[[Any], Any]
+_ATTRIBUTES: Mapping[str, _Take] = {"zarr.json": lambda found: dict(found["attributes"]), ".zattrs": dict}
+_SHAPE_AND_DTYPE: Mapping[str, _Take] = {
+    "zarr.json": itemgetter("shape", "data_type"),
+    ".zarray": itemgetter("shape", "dtype"),
+}
 
 
 BEGUN, PREPARED, COMPLETE = "begun", "prepared", "complete"
@@ -75,53 +85,61 @@ def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts
     write_record(store, {**facts, "state": state, "arrays": stored_arrays(store, names)})
 
 
+def _metadata(node: Location, files: Mapping[str, _Take]) -> Any:
+    """What the first file has that a node of Zarr does have; None if there is none."""
+    for file, take in files.items():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return take(json.loads(node.child(file).read_bytes()))
+    return None
+
+
 def read_record(store: Location) -> dict[str, Any]:
     """What `write_record` has written; empty where that is nothing."""
-    for name in ("zarr.json", ".zattrs"):
-        try:
-            found = json.loads(store.child(RECORD).child(name).read_bytes())
-            attributes = found["attributes"] if name == "zarr.json" else found
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return attributes if isinstance(attributes, dict) else {}
-    return {}
+    found: dict[str, Any] | None = _metadata(store.child(RECORD), _ATTRIBUTES)
+    return found or {}
 
 
 def write_record(store: Location, record: Mapping[str, Any]) -> None:
     """Note in a store that this package writes it, and what it is."""
-    import zarr
-
     try:
-        group = zarr.open_group(
-            store.child(RECORD).url,
-            mode="a",
-            attributes=dict(record),  # if there is none yet
-            storage_options=store.zarr_options,
-            use_consolidated=False,
-        )
+        group = _open_group(store.child(RECORD), "a", attributes=dict(record))  # if there is none yet
         if dict(group.attrs) != dict(record):
             group.attrs.put(dict(record))
     except OSError as error:
         raise DestinationError(f"{store} cannot be written: {error}") from error
 
 
+def open_arrays(store: Location) -> Any:
+    """The group of a store that is there, to write into its arrays."""
+    return _open_group(store, "r+")
+
+
+def _open_group(store: Location, mode: Literal["a", "r+"], **options: Any) -> Any:
+    import zarr
+
+    return zarr.open_group(
+        store.url, mode=mode, storage_options=store.zarr_options, use_consolidated=False, **options
+    )
+
+
 def stored_arrays(store: Location, names: Iterable[Hashable]) -> dict[str, list[Any]]:
     """Shape and dtype of the arrays of a store, as their metadata say; without those that are not there."""
-    found = {}
-    for name in sorted(map(str, names)):
-        for file, dtype in (("zarr.json", "data_type"), (".zarray", "dtype")):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                metadata = json.loads(store.child(name).child(file).read_bytes())
-                found[name] = [metadata["shape"], metadata[dtype]]
-                break
-    return found
+    found = {name: _metadata(store.child(name), _SHAPE_AND_DTYPE) for name in sorted(map(str, names))}
+    return {name: list(array) for name, array in found.items() if array is not None}
 
 
-def missing_array(store: Location) -> str:
-    """The first array of a store of ours that is not there as it was written; empty if all are."""
-    wanted = read_record(store).get("arrays") or {}
-    there = stored_arrays(store, wanted)
-    return next((name for name in wanted if there.get(name) != wanted[name]), "")
+def why_changed(store: Location) -> str:
+    """Why the arrays of a store of ours are not those that were written; empty if they are.
+
+    Of a store that was begun, arrays may be missing.
+    """
+    record = read_record(store)
+    if record.get("state") == BEGUN:
+        return ""
+    written = record.get("arrays") or {}
+    there = stored_arrays(store, written)
+    changed = next((name for name in written if there.get(name) != written[name]), "")
+    return f"its array {changed!r} is not the one that was written" if changed else ""
 
 
 def require_our_store(store: Location) -> None:
@@ -170,14 +188,11 @@ def _foreign(store: Location) -> str:
             return f"it holds {name!r}"
         if stray := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
             return f"it holds {f'{name}/{stray[0]}'!r}"
-    # Of a store that was begun, arrays may be missing; of others, none is another one.
-    if record.get("state") != BEGUN and (changed := missing_array(store)):
-        return f"its array {changed!r} is not the one that was written"
-    return ""
+    return why_changed(store)
 
 
 def _is_node(folder: Location) -> bool:
-    return any(folder.child(name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
+    return any(folder.child(name).exists() for name in ZARR_METADATA - {".zattrs", ".zmetadata"})
 
 
 def beside(store: Location, suffix: str) -> Location:

@@ -27,11 +27,12 @@ from xee_tf.stores import (
     RECORD,
     beside,
     create_store,
-    missing_array,
+    open_arrays,
     read_record,
     replace_store,
     require_our_store,
     storable,
+    why_changed,
     write_record,
 )
 
@@ -194,19 +195,12 @@ class _ChunkWriter:
     edges: tuple[tuple[int, ...], ...]
 
     def __call__(self, index: tuple[int, ...], blocks: Sequence[npt.NDArray[Any]]) -> None:
-        import zarr
-
         spans = [slice(*edge[at : at + 2]) for edge, at in zip(self.edges, index, strict=True)]
         try:
-            group = zarr.open_group(
-                self.location.url,
-                mode="r+",
-                storage_options=self.location.zarr_options,
-                use_consolidated=False,
-            )
+            group = open_arrays(self.location)
             for name, block in zip(self.bands, blocks, strict=True):
                 inner = [slice(None)] * (block.ndim - len(spans))
-                group[name][(*spans[:-2], *inner, *spans[-2:])] = block  # type: ignore[index]
+                group[name][(*spans[:-2], *inner, *spans[-2:])] = block
         except OSError as error:
             raise DestinationError(
                 f"A chunk of {self.location} cannot be written on {socket.gethostname()}: {error}. All "
@@ -222,9 +216,7 @@ def _difference(store: Location, description: Description) -> str:
         return "it holds no prediction that was begun by this function"
     if found := difference(record[_DESCRIPTION], description):
         return found
-    if record.get("state") != BEGUN and (name := missing_array(store)):
-        return f"its array {name!r} is not the one that was written"
-    return ""
+    return why_changed(store)
 
 
 def _is_complete(store: Location, bands: Iterable[str]) -> bool:
