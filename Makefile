@@ -24,9 +24,10 @@ test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take lo
 bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON
 	$(BIN)/python -m benchmarks
 
-lint: $(VENV)/dev.stamp ## Linters and types only
+lint: $(VENV)/dev.stamp ## Linters, types and import contracts only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 format: $(VENV)/dev.stamp ## Mend what the linters can mend

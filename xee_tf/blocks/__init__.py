@@ -1,0 +1,1 @@
+"""Chunks of a raster and the blocks of patches that are made from them; numpy only."""

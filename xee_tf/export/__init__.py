@@ -1,0 +1,1 @@
+"""Exports of images: options, plan and run."""
