@@ -24,10 +24,11 @@ import xee_tf
 from tests.rasters import raster
 from xee_tf.blocks.assemble import PlaneRule
 from xee_tf.cli import main
+from xee_tf.dtypes import held_as
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
-from xee_tf.georef.masks import band_nodata, held_as
+from xee_tf.georef.masks import band_nodata
 from xee_tf.models.types import fill_outside, pixel_range, pixel_type
 from xee_tf.predict.resampling import from_projection
 from xee_tf.upload.casting import common_nodata

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule
+from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, warn
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
@@ -26,7 +27,6 @@ from xee_tf.sidecars import BandDimensions, distinct_dims
 
 __all__ = ["Bands", "read_bands"]
 
-_FLOAT32_EXACT = 2**24
 _KINDS: dict[str, Kind] = {"<f4": "float", "|u1": "bytes"}
 
 
@@ -275,7 +275,7 @@ def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -
     if feature_types == "float" and dtype.kind in "iu" and dtype.itemsize >= 4:
         warn(
             f"Band {name!r} is {dtype} and is written as float32, which holds whole numbers exactly only up "
-            f"to {_FLOAT32_EXACT:,}. Should it have larger ones, use feature_types='band'; should it not, "
+            f"to {FLOAT32_EXACT:,}. Should it have larger ones, use feature_types='band'; should it not, "
             f"astype('int16') or astype('float32') says so."
         )
 

@@ -10,7 +10,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from xee_tf.errors import GeoreferenceError
-from xee_tf.geometry import Size
+from xee_tf.geometry import Size, Window
 
 __all__ = ["TOLERANCE", "Axis", "affine_of_centres", "bounds", "fit_axis", "gap", "pixel_centres"]
 
@@ -214,20 +214,17 @@ def affine_of_centres(
     )
 
 
-def bounds(affine: Affine, shape: Size) -> tuple[float, float, float, float]:
-    """(left, bottom, right, top) of the outer edges of a raster.
+def bounds(affine: Affine, window: Window) -> tuple[float, float, float, float]:
+    """(left, bottom, right, top) of the outer edges of some pixels.
 
     Examples
     --------
-    >>> bounds(Affine(10, 0, 500, 0, -10, 800), Size(x=3, y=2))
+    >>> bounds(Affine(10, 0, 500, 0, -10, 800), Window(top=0, bottom=2, left=0, right=3))
     (500.0, 780.0, 530.0, 800.0)
     """
-    xs, ys = zip(*(affine @ corner for corner in _corners(shape)), strict=True)
+    corners = [affine @ (x, y) for y in (window.top, window.bottom) for x in (window.left, window.right)]
+    xs, ys = zip(*corners, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def _corners(shape: Size) -> tuple[tuple[int, int], ...]:
-    return (0, 0), (shape.x, 0), (0, shape.y), shape.xy
 
 
 def gap(first: Affine, second: Affine, shape: Size) -> float:
@@ -240,7 +237,7 @@ def gap(first: Affine, second: Affine, shape: Size) -> float:
     """
     inverse = ~first
     worst = 0.0
-    for corner in _corners(shape):
+    for corner in ((0, 0), (shape.x, 0), (0, shape.y), shape.xy):
         column, row = inverse @ (second @ corner)
         worst = max(worst, abs(column - corner[0]), abs(row - corner[1]))
     return worst

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -14,14 +13,15 @@ from numpy.typing import NDArray
 
 from xee_tf.georef.crs import unbound
 from xee_tf.georef.reference import GeoRef
+from xee_tf.georef.units import full_turn
 
 __all__ = [
     "BESIDE",
     "cut_apart",
     "edges_of_projection",
-    "full_turn",
     "nearest_turn",
     "pixels_of_points",
+    "single_parts",
     "turn_along_x",
     "turns",
     "turns_on_raster",
@@ -35,20 +35,6 @@ BESIDE = 1e-9
 _SLACK = 1e-6  # pixels: an outline that ends on an edge of the raster lies within it
 
 Points = NDArray[np.float64]
-
-
-def full_turn(crs: pyproj.CRS) -> float | None:
-    """360 degrees in the unit of a geographic CRS; None for other CRSs.
-
-    Examples
-    --------
-    >>> full_turn(pyproj.CRS("EPSG:4326")), full_turn(pyproj.CRS("EPSG:32633"))
-    (360.0, None)
-    """
-    if not crs.is_geographic or not crs.axis_info:
-        return None
-    # Rounded, because the size of a degree in radians is.
-    return round(2 * math.pi / float(crs.axis_info[0].unit_conversion_factor), 9)
 
 
 @lru_cache(maxsize=64)
@@ -306,17 +292,14 @@ def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
         for first, last in pairwise([left - 1, *inner, right + 1])
     ]
     if geometry.geom_type in ("Polygon", "MultiPolygon"):
-        polygons = [part for cut in parts for part in _parts(cut) if part.geom_type == "Polygon"]
+        polygons = [part for cut in parts for part in single_parts(cut) if part.geom_type == "Polygon"]
         if polygons:  # none, if it is flat
             return MultiPolygon(polygons)
     return GeometryCollection(parts)
 
 
-def _parts(geometry: Any) -> list[Any]:
-    """The single geometries of a collection."""
-    found = [
-        part
-        for whole in getattr(geometry, "geoms", [geometry])
-        for part in (_parts(whole) if hasattr(whole, "geoms") else [whole])
-    ]
-    return [part for part in found if not part.is_empty]
+def single_parts(geometry: Any) -> list[Any]:
+    """The points, lines and polygons that are in a geometry or a collection, without empty ones."""
+    if hasattr(geometry, "geoms"):
+        return [part for whole in geometry.geoms for part in single_parts(whole)]
+    return [] if geometry.is_empty else [geometry]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, warn
-from xee_tf.geometry import Size
+from xee_tf.geometry import Size, Window
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     STALE_ATTRS,
@@ -31,7 +30,7 @@ from xee_tf.georef.conventions import (
 )
 from xee_tf.georef.coordinates import TOLERANCE, bounds, gap, pixel_centres
 from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_crs
-from xee_tf.georef.units import axis_units, crs_units
+from xee_tf.georef.units import axis_units, crs_units, full_turn
 
 __all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "spatial_dims", "write_georef"]
 
@@ -93,7 +92,7 @@ class GeoRef:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of the outer edges, in units of the CRS."""
-        return bounds(self.affine, self.shape)
+        return bounds(self.affine, Window(0, self.shape.y, 0, self.shape.x))
 
 
 def read_georef(
@@ -155,9 +154,9 @@ def read_georef(
 def _require_degrees(georef: GeoRef) -> None:
     """Raise an error if coordinates cannot be in degrees, as a user says that they are."""
     crs, affine = georef.crs, georef.affine
-    if not crs.is_geographic or not crs.axis_info:
+    if (turn := full_turn(crs)) is None:
         return
-    degrees = math.degrees(crs.axis_info[0].unit_conversion_factor)
+    degrees = 360 / turn
     left, bottom, right, top = (number * degrees for number in georef.bounds)
     beyond = max(abs(left), abs(right)) > _FARTHEST
     beyond |= max(abs(bottom), abs(top)) > 90 + (abs(affine.d) + abs(affine.e)) * degrees * (1 + TOLERANCE)

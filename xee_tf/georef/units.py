@@ -13,7 +13,7 @@ import pyproj
 from xee_tf.errors import GeoreferenceError
 from xee_tf.georef.crs import describe_crs, unbound
 
-__all__ = ["axis_units", "crs_units", "is_lon_lat"]
+__all__ = ["axis_units", "crs_units", "full_turn", "is_lon_lat"]
 
 _FOOT, _US_FOOT = 0.3048, 1200 / 3937
 _DEGREE = math.pi / 180
@@ -133,6 +133,20 @@ def crs_units(crs: pyproj.CRS) -> str:
     ('US_survey_foot', 'degree')
     """
     return str(crs.axis_info[0].unit_name).replace(" ", "_") if crs.axis_info else ""
+
+
+def full_turn(crs: pyproj.CRS) -> float | None:
+    """360 degrees in the unit of a geographic CRS; None for other CRSs.
+
+    Examples
+    --------
+    >>> full_turn(pyproj.CRS("EPSG:4326")), full_turn(pyproj.CRS("EPSG:32633"))
+    (360.0, None)
+    """
+    if not crs.is_geographic or not crs.axis_info:
+        return None
+    # Rounded, because the size of a degree in radians is.
+    return round(2 * math.pi / float(crs.axis_info[0].unit_conversion_factor), 9)
 
 
 def is_lon_lat(attrs: Mapping[str, Any]) -> bool:

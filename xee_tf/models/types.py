@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import spare_values
 from xee_tf.errors import OptionError
-from xee_tf.georef.masks import spare_values
 from xee_tf.models.earth_engine import made_of
 
 __all__ = ["STRING", "Range", "coerce", "fill_outside", "pixel_range", "pixel_type", "type_name"]

@@ -13,13 +13,15 @@ import pyproj
 import xarray as xr
 from affine import Affine
 
+from xee_tf.dtypes import FLOAT64_EXACT, spare_values
 from xee_tf.errors import GeoreferenceError, PredictionError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
 from xee_tf.georef.crs import describe_crs, read_crs
-from xee_tf.georef.longitudes import edges_of_projection, full_turn
-from xee_tf.georef.masks import MAX_EXACT, band_nodata, spare_values
+from xee_tf.georef.longitudes import edges_of_projection
+from xee_tf.georef.masks import band_nodata
+from xee_tf.georef.units import full_turn
 from xee_tf.models.projection import Projection
 from xee_tf.predict.warping import warp
 
@@ -93,7 +95,7 @@ def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]
     PredictionError
         If float64 does not hold one of them.
     """
-    beyond = (values > MAX_EXACT + 1) | (values < -MAX_EXACT - 1)
+    beyond = (values > FLOAT64_EXACT + 1) | (values < -FLOAT64_EXACT - 1)
     if beyond.any():
         raise PredictionError(
             f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "

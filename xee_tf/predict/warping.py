@@ -17,15 +17,16 @@ import pyproj
 from affine import Affine
 from dask.array.core import normalize_chunks
 
+from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef
 from xee_tf.georef.locks import WARNING_FILTERS
-from xee_tf.georef.longitudes import full_turn, nearest_turn
+from xee_tf.georef.longitudes import nearest_turn
+from xee_tf.georef.units import full_turn
 
 __all__ = ["warp"]
 
 _FLOATS = {"f2": "f4", "f4": "f4"}  # what others than float64 are interpolated as
-_EXACT = 2**24  # numbers of pixels that float32 holds
 _POINTS = 17  # along each side of a chunk, and in between, that are looked up in the source
 _SIDES = np.pad(np.zeros((_POINTS - 2, _POINTS - 2), bool), 1, constant_values=True).ravel()
 _SLACK = 3  # pixels more of the source, and as many again for each pixel of it that one of the target spans
@@ -199,7 +200,8 @@ class _Warp:
         if self.resampling == "nearest":
             # The pixels' numbers are warped, so that values of any type stay exact.
             count = math.prod(shape)
-            numbers = np.arange(count, dtype=np.float32 if count <= _EXACT else np.float64).reshape(shape)
+            counter = np.float32 if count <= FLOAT32_EXACT else np.float64
+            numbers = np.arange(count, dtype=counter).reshape(shape)
             everywhere = None
             for step in np.ndindex(*lead):
                 plane = values[step]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from xee_tf.dtypes import held_as
 from xee_tf.errors import warn
-from xee_tf.georef.masks import held_as
 from xee_tf.options import check_default_value
 from xee_tf.sidecars import BandDimensions
 

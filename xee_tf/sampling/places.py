@@ -21,13 +21,13 @@ from xee_tf.georef.locks import WARNING_FILTERS
 from xee_tf.georef.longitudes import (
     cut_apart,
     edges_of_projection,
-    full_turn,
     pixels_of_points,
     turn_along_x,
     turns,
     turns_on_raster,
     unwrap_rings,
 )
+from xee_tf.georef.units import full_turn
 
 __all__ = ["Places", "PointPlaces", "PolygonPlaces", "find_places"]
 

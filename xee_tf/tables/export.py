@@ -16,6 +16,7 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summary, counted
+from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
@@ -249,7 +250,7 @@ def write_table(
     if result.rounded:
         warn(
             f"The columns {list(result.rounded)} hold whole numbers that float32 cannot: they were rounded. "
-            f"Only those up to {2**24:,} are exact. Were they meant as names, write strings: "
+            f"Only those up to {FLOAT32_EXACT:,} are exact. Were they meant as names, write strings: "
             f"table[{result.rounded[0]!r}].astype(str)."
         )
     return result

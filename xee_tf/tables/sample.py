@@ -25,8 +25,9 @@ from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.bands import plane_array, whole_image
 from xee_tf.georef.conventions import raster_variables
-from xee_tf.georef.longitudes import full_turn, wrap_longitude
+from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.georef.masks import band_nodata
+from xee_tf.georef.units import full_turn
 from xee_tf.graph import Sources, block_tasks, chunk_grids
 from xee_tf.options import IfExists, Spelling, one_of, spelled
 from xee_tf.sampling.choice import Choice, Sample, first_plane

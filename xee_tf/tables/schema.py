@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
 from xee_tf.records.example import Feature
 from xee_tf.sidecars import TableColumn
 
 __all__ = ["Column", "Rows", "Strings", "Values", "select_columns"]
-
-_EXACT = 2**24
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class Rows:
             column.name
             for column, values in zip(self.columns, self.values, strict=True)
             if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.dtype.itemsize >= 4
-            if values.size and (int(values.max()) > _EXACT or int(values.min()) < -_EXACT)
+            if values.size and (int(values.max()) > FLOAT32_EXACT or int(values.min()) < -FLOAT32_EXACT)
             if (values.astype(np.float32).astype(np.float64) != values).any()
         )
 

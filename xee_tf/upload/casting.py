@@ -10,8 +10,8 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import FLOAT64_EXACT, spare_values
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.georef.masks import MAX_EXACT, spare_values
 
 __all__ = ["cast", "common_dtype", "common_nodata"]
 
@@ -71,7 +71,7 @@ def common_nodata(
     valid = {name: np.iinfo(common_dtype([own])) for name, own in dtypes.items()}
     while True:
         for value in (*marked, *spare_values(dtype)):
-            if abs(value) <= MAX_EXACT and all(
+            if abs(value) <= FLOAT64_EXACT and all(
                 value == fills.get(name) or not own.min <= value <= own.max for name, own in valid.items()
             ):
                 return dtype, dtype.type(value)

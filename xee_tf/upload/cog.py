@@ -23,9 +23,9 @@ import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.windows import Window
 
+from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef.crs import read_crs
-from xee_tf.georef.masks import MAX_EXACT
 from xee_tf.georef.reference import GridLike
 from xee_tf.names import check_geotiff
 from xee_tf.storage import Location
@@ -81,10 +81,10 @@ def write_cog(
     [dtype] = {array.dtype for array in arrays.values()}
     if nodata is None and dtype.kind == "f":
         nodata = math.nan
-    elif nodata is not None and dtype.kind != "f" and abs(int(nodata)) > MAX_EXACT:
+    elif nodata is not None and dtype.kind != "f" and abs(int(nodata)) > FLOAT64_EXACT:
         raise OptionError(
             f"A GeoTIFF cannot note nodata={nodata}, because its readers take nodata as a float64, which "
-            f"does not tell integers beyond {MAX_EXACT} apart. Choose another one, or write a .zarr."
+            f"does not tell integers beyond {FLOAT64_EXACT} apart. Choose another one, or write a .zarr."
         )
     crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     local = location.is_local

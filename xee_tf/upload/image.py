@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from dask.diagnostics.progress import ProgressBar
 
+from xee_tf.dtypes import held_as
 from xee_tf.errors import OptionError, shorten
-from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
 from xee_tf.reading.find import Exported

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
 from xee_tf.records.example import Feature, FeatureTypes, RecordLayout
@@ -22,7 +23,6 @@ Unit = Literal["patches", "pixels"]
 Arrays = dict[str, npt.NDArray[Any]]
 """For each band an array (patches, height, width, depth), or (pixels, depth)."""
 
-_FLOAT_EXACT = 1 << 24  # float32 carries every whole number up to here
 _SHAPES = (
     "(patches, height, width) or (patches, height, width, channels), or of pixels (pixels,) or "
     "(pixels, channels)"
@@ -181,7 +181,7 @@ def _fit(feature: Feature, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if feature.kind == "float":
         if kind in "iu" and array.dtype.itemsize > 2 and array.size:
             largest = max(abs(int(array.min())), abs(int(array.max())))
-            if largest > _FLOAT_EXACT:
+            if largest > FLOAT32_EXACT:
                 raise OptionError(
                     f"Band {feature.name!r} holds {largest}, which float32 cannot carry exactly: write it as "
                     "integers with feature_types='band'."

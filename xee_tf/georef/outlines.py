@@ -1,0 +1,250 @@
+"""Geometries over a raster: their outlines in its CRS, and the window of pixels that they touch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyproj
+
+from xee_tf.errors import OptionError
+from xee_tf.geometry import Size, Window
+from xee_tf.georef.coordinates import bounds
+from xee_tf.georef.crs import describe_crs, same_crs
+from xee_tf.georef.longitudes import (
+    BESIDE,
+    Points,
+    cut_apart,
+    edges_of_projection,
+    single_parts,
+    turn_along_x,
+    turns,
+    turns_on_raster,
+)
+from xee_tf.georef.reference import GeoRef
+from xee_tf.georef.units import full_turn
+
+__all__ = ["covered_window"]
+
+_SLACK = 1e-6  # pixels: a box that ends on a pixel's edge does not reach into the next one
+_PIECES = 1024  # an outline is cut into pieces of this part of its extent: straight lines bend elsewhere
+_TORN = 20  # times the usual distance of two points of an outline: between them is the edge of a projection
+_BORDER = 8192  # points along a side of the raster, at most
+
+
+def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
+    """The pixels of a raster that a geometry touches, rounded outward.
+
+    Parameters
+    ----------
+    shape : shapely geometry
+    crs : pyproj.CRS
+        Of the geometry.
+    georef : GeoRef
+        The raster's place.
+
+    Raises
+    ------
+    OptionError
+        If the geometry lies outside the raster, or has parts at both of its sides.
+    """
+    spans, outlines = _spans(shape, crs, georef)
+    if not same_crs(crs, georef.crs):
+        spans += _border_spans(shape, crs, georef)
+    height, width = georef.shape.shape
+    spans = [span for span in spans if span.meets(georef.shape)]
+    if not spans:
+        covers = f"{_numbers(shape.bounds)} in {describe_crs(crs)}"
+        if outlines and not same_crs(crs, georef.crs):
+            points = np.concatenate(outlines)
+            covers += f", that is {_numbers((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS"
+        raise OptionError(
+            f"The region lies outside the raster. The region covers {covers}; the raster covers "
+            f"{_numbers(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top)."
+        )
+    window = Window(
+        max(min(span.top for span in spans), 0),
+        min(max(span.bottom for span in spans), height),
+        max(min(span.left for span in spans), 0),
+        min(max(span.right for span in spans), width),
+    )
+    _require_one_part(spans, window, shape, _crosses(shape, edges_of_projection(crs, georef.crs)), georef)
+    return window
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Columns and rows that a part of a region covers, rounded outward; perhaps outside the raster."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+    @classmethod
+    def of(cls, columns: Any, rows: Any) -> _Span:
+        edges = []
+        for along in (columns, rows):
+            start = math.floor(along.min() + _SLACK)
+            edges += [start, max(math.ceil(along.max() - _SLACK), start + 1)]  # a point is one pixel
+        return cls(*edges)
+
+    def meets(self, shape: Size) -> bool:
+        return self.right > 0 and self.left < shape.x and self.bottom > 0 and self.top < shape.y
+
+
+def _spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> tuple[list[_Span], list[Points]]:
+    """Where the parts of a region lie in the raster, and their outlines in the CRS of the raster."""
+    spans, outlines = [], []
+    inverse: Any = ~georef.affine
+    for points in _outlines(shape, crs, georef):
+        outlines.append(points)
+        for shift in turns_on_raster(points, georef):
+            spans.append(_Span.of(*inverse @ (points[:, 0] + shift, points[:, 1])))
+    return spans, outlines
+
+
+def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
+    """Unbroken outlines of a region's parts in the CRS of the raster, each of shape (points, 2)."""
+    from shapely import get_coordinates, segmentize
+
+    if same_crs(crs, georef.crs):
+        for part in _simple_parts(shape):
+            yield get_coordinates(part)
+        return
+    left, bottom, right, top = shape.bounds
+    if crs.is_geographic and (max(abs(bottom), abs(top)) > 90 or max(abs(left), abs(right)) > 540):
+        raise OptionError(
+            f"The region's coordinates {_numbers(shape.bounds)} cannot be degrees of {describe_crs(crs)}. "
+            "Say what they are with region_crs=, for example region_crs=ds.rio.crs."
+        )
+    longest = max(right - left, top - bottom) / _PIECES
+    transformer = pyproj.Transformer.from_crs(crs, georef.crs, always_xy=True)
+    turn = turn_along_x(georef.crs)
+    for part in _simple_parts(shape if turn else cut_apart(shape, edges_of_projection(crs, georef.crs))):
+        outline = get_coordinates(segmentize(part, longest) if longest else part)
+        moved = np.column_stack(transformer.transform(outline[:, 0], outline[:, 1]))
+        moved = moved[np.isfinite(moved).all(axis=1)]  # what lies nowhere is left out
+        if not len(moved):
+            continue
+        if turn is None:
+            yield from _torn_apart(moved, georef)
+            continue
+        moved[:, 0] = np.unwrap(moved[:, 0], period=turn)
+        around = abs(moved[-1, 0] - moved[0, 0]) > turn / 2
+        if around and part.is_closed:  # a pole
+            moved = np.concatenate([moved, [[moved[0, 0] + turn, moved[0, 1]]]])
+        yield moved
+
+
+def _crosses(shape: Any, cuts: Sequence[float]) -> bool:
+    """Whether a shape has parts that end at both sides of one of these longitudes."""
+    bounds = [part.bounds for part in _simple_parts(cut_apart(shape, cuts))]
+    west, east = ([box[side] for box in bounds] for side in (2, 0))
+    return any(
+        any(abs(a - cut) < 2 * BESIDE for a in west)
+        and any(abs((b - cut + 180) % 360 - 180) < 2 * BESIDE for b in east)
+        for cut in cuts
+    )
+
+
+def _simple_parts(shape: Any) -> list[Any]:
+    """Points, and the outer outlines of lines and polygons."""
+    return [part.exterior if part.geom_type == "Polygon" else part for part in single_parts(shape)]
+
+
+def _torn_apart(points: Points, georef: GeoRef) -> Iterator[Points]:
+    """An outline cut where it crosses the edge of a projection."""
+    steps = np.hypot(*np.diff(points, axis=0).T)
+    if not steps.size:
+        yield points
+        return
+    left, _, right, _ = georef.bounds
+    far = max(_TORN * float(np.median(steps)), (right - left) / 4)
+    yield from np.split(points, np.flatnonzero(steps > far) + 1)
+
+
+def _border_spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[_Span]:
+    """Runs of the raster's border that lie in the region.
+
+    Around a pole or the whole globe an outline does not enclose in one CRS what it encloses in the other.
+    """
+    from shapely import contains_xy
+
+    transformer = pyproj.Transformer.from_crs(georef.crs, crs, always_xy=True)
+    left, _, right, _ = shape.bounds
+    for columns, rows in _border(georef.shape):
+        image: Any = georef.affine
+        x, y = transformer.transform(*image @ (columns, rows))
+        with np.errstate(invalid="ignore"):  # of places that the other CRS does not have
+            shifts = turns(x, (left + right) / 2, full_turn(crs))
+            inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
+        runs = np.split(np.arange(inside.size), np.flatnonzero(np.diff(inside)) + 1)
+        yield from (_Span.of(columns[run], rows[run]) for run in runs if inside[run[0]])
+
+
+def _border(shape: Size) -> Iterator[tuple[Points, Points]]:
+    """Columns and rows of the corners of the pixels along each side of the raster."""
+    width, height = shape.xy
+    columns = np.linspace(0, width, min(width, _BORDER) + 1)
+    rows = np.linspace(0, height, min(height, _BORDER) + 1)
+    for side in (0.0, float(height)):
+        yield columns, np.full(columns.size, side)
+    for side in (0.0, float(width)):
+        yield np.full(rows.size, side), rows
+
+
+def _require_one_part(
+    spans: Sequence[_Span], window: Window, shape: Any, crosses: bool, georef: GeoRef
+) -> None:
+    """Refuse a region that crosses the edge of a raster of the whole globe: it has a part on each side."""
+    sides = window.left, window.right
+    if not (crosses or sides == (0, georef.shape.x)) or not _closes(georef):
+        return
+    covered = np.zeros(georef.shape.x, bool)
+    for span in spans:
+        covered[max(span.left, 0) : max(span.right, 0)] = True
+    between = np.flatnonzero(~covered[slice(*sides)]) + window.left
+    if not between.size:
+        return
+    columns = (window.left, int(between[0])), (int(between[-1]) + 1, window.right)
+    boxes = [_numbers(bounds(georef.affine, Window(window.top, window.bottom, *sides))) for sides in columns]
+    raise OptionError(
+        f"The region {_numbers(shape.bounds)} crosses the edge of the raster, which covers "
+        f"{_numbers(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
+        f"by itself, in the raster's CRS region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
+    )
+
+
+def _other_edge(georef: GeoRef) -> str:
+    turn, x = full_turn(georef.crs), georef.x_dim
+    if turn is None:
+        return ""
+    moved = f"ds.{x} % {turn:g}"
+    if georef.bounds[2] > 0.75 * turn:
+        moved = f"(ds.{x} + {turn / 2:g}) % {turn:g} - {turn / 2:g}"
+    return f", or move the edge, ds.assign_coords({x}={moved}).sortby({x!r})"
+
+
+def _closes(georef: GeoRef) -> bool:
+    """Whether the first column of a raster is the neighbour of the last one on the globe."""
+    width, image = georef.shape.x, cast(Any, georef.affine)
+    columns = np.linspace(0.5, width - 0.5, min(width, _BORDER))
+    middle = np.full(columns.size, georef.shape.y / 2)
+    if (turn := full_turn(georef.crs)) is None:
+        turn = 360.0
+        transformer = pyproj.Transformer.from_crs(georef.crs, "EPSG:4326", always_xy=True)
+        x, _ = transformer.transform(*image @ (columns, middle))
+        if not np.isfinite(x).all():
+            return False
+        x = np.unwrap(x, period=turn)
+    else:
+        x, _ = image @ (columns, middle)
+    return bool(width > 2 and abs(x[-1] - x[0]) >= turn * (1 - 2.5 / width))
+
+
+def _numbers(box: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{float(number):.10g}" for number in box) + ")"
