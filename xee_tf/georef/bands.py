@@ -12,8 +12,8 @@ from affine import Affine
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef import GeoRef, read_georef, same_grid, write_georef
 from xee_tf.georef.conventions import (
-    STALE_ATTRS,
     Raster,
+    forget_place,
     grid_mappings,
     name_dims,
     raster_variables,
@@ -316,8 +316,8 @@ def _fit_in(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str | No
     single = [dim for dim, size in band.sizes.items() if size == 1 and dim not in spatial]
     bare = band.drop_vars(list(band.coords)).isel(dict.fromkeys(single, 0))
     variable = bare.rename({old: new for old, new in spatial.items() if old != new}).variable.copy(deep=False)
-    variable.attrs = {key: value for key, value in variable.attrs.items() if key not in STALE_ATTRS}
-    variable.encoding = {key: value for key, value in band.encoding.items() if key != "grid_mapping"}
+    variable.encoding = band.encoding
+    forget_place(variable)
     if mapping is not None:
         variable.encoding["grid_mapping"] = mapping
     return variable

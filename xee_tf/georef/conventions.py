@@ -1,36 +1,30 @@
-"""What an xarray object says about its place, in the conventions of CF, rioxarray, odc-geo, Xee and Zarr."""
+"""Where xarray objects keep their place, by the conventions of CF, rioxarray, odc-geo, Xee and Zarr."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-import pyproj
 import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are ours
 import xarray as xr
-from affine import Affine
 from rioxarray.exceptions import MissingSpatialDimensionError
 
-from xee_tf.errors import GeoreferenceError, GridMismatchError, shorten
-from xee_tf.geometry import Size
-from xee_tf.georef.coordinates import TOLERANCE, affine_of_centres, fit_axis, gap
-from xee_tf.georef.crs import MEND_CRS, describe_crs, read_crs, same_crs
-from xee_tf.georef.units import axis_units, is_lon_lat
+from xee_tf.errors import GeoreferenceError
+from xee_tf.georef.units import is_lon_lat
 
 __all__ = [
+    "AFFINE_ATTRS",
+    "CRS_ATTRS",
     "GRID_MAPPING",
-    "STALE_ATTRS",
     "Raster",
-    "find_affine",
-    "find_crs",
+    "curvilinear",
+    "forget_place",
     "grid_mappings",
     "is_grid_mapping",
+    "mapping_name",
     "name_dims",
     "raster_variables",
-    "read_affine",
     "spatial_dims",
     "variables",
 ]
@@ -43,15 +37,10 @@ GRID_MAPPING = "spatial_ref"
 # Names beside those that rioxarray knows: Xee's before its version 0.1.
 _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
 # Attributes with a CRS or an affine: Xee's, those of xarray's former rasterio reader, the Zarr convention's.
-_CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
-# What data centres write into grid mappings beside or instead of CF's words, without case and underscores.
-_OTHER_CRS_ATTRS = frozenset(
-    {"epsg", "epsgcode", "spatialepsg", "proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt"}
-    | {"esripestring"}
-)
-_AFFINE_ATTRS = ("transform", "spatial:transform")
+CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
+AFFINE_ATTRS = ("transform", "spatial:transform")
 
-STALE_ATTRS = frozenset({*_CRS_ATTRS, *_AFFINE_ATTRS, "crs_transform", "grid_mapping"})
+_STALE_ATTRS = frozenset({*CRS_ATTRS, *AFFINE_ATTRS, "crs_transform", "grid_mapping"})
 """Attributes that may contradict a place written later."""
 
 
@@ -77,10 +66,10 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
         for names in _MORE_DIMS:
             if set(names) <= set(obj.dims):
                 return names
-    curvilinear = _curvilinear(obj)
+    why = curvilinear(obj)
     raise GeoreferenceError(
         f"No x and y dimensions among {tuple(obj.dims)}"
-        f"{f': {curvilinear}' if curvilinear else ''}. Rename them, for example "
+        f"{f': {why}' if why else ''}. Rename them, for example "
         "ds.rename(easting='x', northing='y'), or name them: "
         "ds.rio.set_spatial_dims(x_dim='easting', y_dim='northing')."
     )
@@ -115,7 +104,8 @@ def variables(obj: Raster) -> Mapping[Any, Any]:
     return obj.variables if isinstance(obj, xr.Dataset) else obj.coords
 
 
-def _mapping_name(obj: Any) -> str | None:
+def mapping_name(obj: Any) -> str | None:
+    """The name of the grid mapping that a variable refers to."""
     name = obj.encoding.get("grid_mapping") or obj.attrs.get("grid_mapping")
     # CF's extended form is "crs: x y"; the first one is that of the raster.
     return str(name).split()[0].rstrip(":") if name else None
@@ -125,10 +115,10 @@ def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
     """Names of the grid mappings that are there, each with the first variable that names it."""
     names: dict[str, Hashable] = {}
     for variable, array in raster_variables(obj, x_dim, y_dim):
-        name = _mapping_name(array)
+        name = mapping_name(array)
         if name:
             names.setdefault(name, variable)
-    names = names or {_mapping_name(obj) or GRID_MAPPING: None}
+    names = names or {mapping_name(obj) or GRID_MAPPING: None}
     there = {name: user for name, user in names.items() if name in variables(obj)}
     if there:
         return there
@@ -136,69 +126,18 @@ def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
     return dict.fromkeys(map(str, found))
 
 
+def forget_place(obj: xr.Dataset | xr.DataArray | xr.Variable) -> None:
+    """Remove the attributes and the encoding that may contradict a place written later, in place."""
+    obj.attrs = {key: value for key, value in obj.attrs.items() if key not in _STALE_ATTRS}
+    obj.encoding = {key: value for key, value in obj.encoding.items() if key != "grid_mapping"}
+
+
 def is_grid_mapping(variable: Any) -> bool:
     """Whether a variable describes a CRS, as CF, rioxarray and GDAL write it."""
-    return bool({"crs_wkt", "spatial_ref", "grid_mapping_name"} & set(variable.attrs))
+    return bool({"crs_wkt", "spatial_ref", "gridmapping_name"} & set(variable.attrs))
 
 
-def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
-    """The CRS of the raster variables.
-
-    Raises
-    ------
-    GeoreferenceError
-        If there is none, or it cannot be understood.
-    GridMismatchError
-        If variables have different ones.
-    """
-    found: list[tuple[Hashable, pyproj.CRS | None]] = [
-        (mapping if user is None else user, _crs_of_mapping(variables(obj)[mapping].attrs, mapping))
-        for mapping, user in grid_mappings(obj, x_dim, y_dim).items()
-    ]
-    if not any(crs for _, crs in found):
-        found = [("the attributes", _crs_of_attrs(obj.attrs, "the raster"))]
-    if not any(crs for _, crs in found):
-        # Xee 0.1 writes the CRS to each variable. Before, variables held that of their source and the dataset
-        # that of the grid: so the dataset came first.
-        found = [
-            (name, _crs_of_attrs(v.attrs, repr(name))) for name, v in raster_variables(obj, x_dim, y_dim)
-        ]
-    known = [(name, crs) for name, crs in found if crs]
-    if not known:
-        raise GeoreferenceError(f"The raster has no CRS{_why_no_crs(obj, x_dim, y_dim)}. {MEND_CRS}")
-    name, crs = known[0]
-    for other, another in known[1:]:
-        if not same_crs(crs, another):
-            raise GridMismatchError(
-                f"Variables of one image have different CRSs: {name} has {describe_crs(crs)}, {other} has "
-                f"{describe_crs(another)}. Reproject one to the grid of the other, or pass crs= if they mean "
-                "the same."
-            )
-    return crs
-
-
-def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
-    named = [_mapping_name(array) for _, array in raster_variables(obj, x_dim, y_dim)]
-    lost = [name for name in named if name and name not in variables(obj)]
-    if lost:
-        return (
-            f": its variables name the grid mapping {lost[0]!r}, which was not decoded. Open the file with "
-            "decode_coords='all', or keep that variable when you select bands"
-        )
-    if curvilinear := _curvilinear(obj, x_dim, y_dim):
-        return f": {curvilinear}. If {x_dim} and {y_dim} are coordinates of a projection, name it"
-    for name in grid_mappings(obj, x_dim, y_dim):
-        held = sorted(str(key) for key in variables(obj)[name].attrs if key != "GeoTransform")
-        if held:
-            return (
-                f": its grid mapping {name!r} holds {shorten(repr(held))}, and no name of a CRS is among them"
-            )
-    if any(named):
-        return ": its file has none"
-    return " (its dimensions look like degrees: EPSG:4326?)" if x_dim.startswith("lon") else ""
-
-
-def _curvilinear(obj: Raster, *dims: str) -> str:
+def curvilinear(obj: Raster, *dims: str) -> str:
     """What to do about two-dimensional longitudes and latitudes; empty if there are none."""
     found = [
         str(name)
@@ -217,180 +156,3 @@ def _curvilinear(obj: Raster, *dims: str) -> str:
 def _names_lon_lat(name: str, attrs: Mapping[str, Any]) -> bool:
     usual = re.fullmatch(r"(nav_|x|geo)?(lon|lat|longitude|latitude|long)", name.lower())
     return usual is not None or is_lon_lat(attrs)
-
-
-def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
-    for key in ("crs_wkt", "spatial_ref"):
-        if _is_given(attrs.get(key)):
-            return read_crs(attrs[key], f"{name}.attrs[{key!r}]")
-    others = (key for key in attrs if str(key).lower().replace("_", "") in _OTHER_CRS_ATTRS)
-    other = next((key for key in others if _is_given(attrs[key])), None)
-    if "grid_mapping_name" in attrs:
-        try:
-            return pyproj.CRS.from_cf(dict(attrs))
-        except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
-            if other is None:
-                raise GeoreferenceError(
-                    f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: "
-                    f"{error}. {MEND_CRS}"
-                ) from None
-    if other is None:
-        return None
-    value = attrs[other]
-    if "epsg" in other.lower() and isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    return read_crs(value, f"{name}.attrs[{other!r}]")
-
-
-def _crs_of_attrs(attrs: Mapping[str, Any], source: str) -> pyproj.CRS | None:
-    for key in _CRS_ATTRS:
-        if _is_given(attrs.get(key)):
-            return read_crs(attrs[key], f"{source} (attribute {key!r})")
-    return None
-
-
-def _is_given(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or bool(value)
-
-
-def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS) -> Affine:
-    """The affine of the raster in units of its CRS, from its coordinates and its GeoTransform.
-
-    Coordinates are in the units that their attribute ``units`` names; a GeoTransform is in those of the CRS.
-
-    Raises
-    ------
-    GeoreferenceError
-        If there is none, or coordinates are not evenly spaced, contradict a sheared GeoTransform, or have
-        units that do not fit the CRS.
-    """
-    x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
-    needed = any(axis is None or axis.size < 2 for axis in (x, y))
-    noted = _noted_affine(obj, x_dim, y_dim, needed)
-    if x is None and y is None:
-        return _affine_without_axes(obj, noted, x_dim, y_dim, shape, crs)
-    if noted is None and (x is None or y is None):
-        raise GeoreferenceError(
-            f"There are no coordinates along {y_dim if y is None else x_dim}. Add them, write "
-            "ds.rio.write_transform(...), or pass transform=."
-        )
-    tolerance = TOLERANCE
-    a, c, e, f = (noted.a, noted.c, noted.e, noted.f) if noted else (None, 0.0, None, 0.0)
-    sheared = noted is not None and bool(noted.b or noted.d)
-    # odc-geo numbers the pixels of a sheared raster; in a crop they keep their numbers.
-    numbered = noted is not None and all(
-        axis is not None and axis.attrs.get("units") in ("pixel", "pixels") for axis in (x, y)
-    )
-    if numbered:
-        a, e = 1.0, 1.0
-    if x is not None:
-        factor = 1.0 if numbered else axis_units(x_dim, x.attrs, crs, x.values)
-        axis = fit_axis(x.values, x_dim, None if a is None else a / factor).scaled(factor)
-        a, c, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
-    if y is not None:
-        factor = 1.0 if numbered else axis_units(y_dim, y.attrs, crs, y.values)
-        axis = fit_axis(y.values, y_dim, None if e is None else e / factor).scaled(factor)
-        e, f, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
-    affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")
-    if noted is None:
-        return affine
-    if numbered:
-        return noted @ affine
-    if gap(affine, noted, shape) <= tolerance:
-        return affine if sheared else noted  # one grid; the note has exact numbers
-    if sheared:
-        raise GeoreferenceError(
-            f"The GeoTransform is sheared (b = {noted.b}, d = {noted.d}), but the {x_dim} and {y_dim} "
-            "coordinates are those of a grid that is not. Drop the coordinates, or pass transform=."
-        )
-    return affine  # the raster was cropped or coarsened since the note was written
-
-
-def _affine_without_axes(
-    obj: Raster, noted: Affine | None, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS
-) -> Affine:
-    # rioxarray gives a sheared raster two-dimensional xc and yc; after a crop only they are right.
-    centres = [obj.coords[name] for name in ("xc", "yc") if name in obj.coords]
-    known = min(shape.xy) > 1 or noted is not None
-    if len(centres) == 2 and known and all(set(c.dims) == {x_dim, y_dim} for c in centres):
-        x, y = (c.transpose(y_dim, x_dim) for c in centres)
-        units = (axis_units(str(x.name), x.attrs, crs), axis_units(str(y.name), y.attrs, crs))
-        affine = affine_of_centres(x, y, units, noted)
-        return affine if noted is None or gap(affine, noted, shape) > TOLERANCE else noted
-    if noted is None:
-        curvilinear = _curvilinear(obj, x_dim, y_dim)
-        raise GeoreferenceError(
-            f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform"
-            f"{f': {curvilinear}' if curvilinear else ''}. Add coordinates "
-            "of the pixel centres, write ds.rio.write_transform(...), or pass transform=."
-        )
-    return noted
-
-
-def _noted_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
-    """The affine in a GeoTransform or an attribute.
-
-    Where coordinates tell the place (`needed` is false), an attribute that is no affine means something else.
-    """
-    problem = None
-    for attrs, key in _affine_notes(obj, x_dim, y_dim):
-        numbers = _numbers(attrs[key])
-        try:
-            if key != "GeoTransform":
-                return read_affine(numbers or attrs[key], f"The attribute {key!r}")
-            if len(numbers) != 6:
-                raise GeoreferenceError(f"{key} must be six numbers; got {shorten(repr(attrs[key]))}.")
-            c, a, b, f, d, e = numbers
-            return read_affine((a, b, c, d, e, f), key)
-        except GeoreferenceError as error:
-            if needed or key == "GeoTransform":
-                problem = problem or error
-    if problem is not None:
-        raise problem
-    return None
-
-
-def _affine_notes(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:
-    for name in grid_mappings(obj, x_dim, y_dim):
-        attrs = variables(obj)[name].attrs
-        if attrs.get("GeoTransform") not in (None, "", b""):
-            yield attrs, "GeoTransform"
-    for attrs in (obj.attrs, *(array.attrs for _, array in raster_variables(obj, x_dim, y_dim))):
-        yield from ((attrs, key) for key in _AFFINE_ATTRS if key in attrs)
-
-
-def _numbers(value: Any) -> list[float]:
-    """Numbers in a list, or in a text such as that of an Affine; none where there are others than numbers."""
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    if isinstance(value, str):
-        value = re.sub(r"[][(),;|]|^\s*Affine", " ", value).split()
-    try:
-        return [float(number) for number in value]
-    except (TypeError, ValueError):
-        return []
-
-
-def read_affine(value: Any, source: str = "transform") -> Affine:
-    """An affine from ``[a, b, c, d, e, f]``, the order of rasterio and Earth Engine.
-
-    Raises
-    ------
-    GeoreferenceError
-        If it is not six finite numbers, or not invertible; `source` says where they came from.
-
-    Examples
-    --------
-    >>> read_affine([30, 0, 500000, 0, -30, 60]) @ (1, 1)
-    (500030.0, 30.0)
-    """
-    try:
-        numbers = [float(number) for number in value]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) not in (6, 9) or not all(map(math.isfinite, numbers)):
-        raise GeoreferenceError(f"{source} must be six finite numbers [a, b, c, d, e, f]; got {value!r}.")
-    affine = Affine(*numbers[:6])
-    if affine.is_degenerate:
-        raise GeoreferenceError(f"{source} must be invertible, pixels with an area; got {numbers[:6]}.")
-    return affine

@@ -17,19 +17,17 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, warn
 from xee_tf.geometry import Size, Window
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
-    STALE_ATTRS,
     Raster,
-    find_affine,
-    find_crs,
+    forget_place,
     grid_mappings,
     name_dims,
     raster_variables,
-    read_affine,
     spatial_dims,
     variables,
 )
 from xee_tf.georef.coordinates import TOLERANCE, bounds, gap, pixel_centres
 from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_crs
+from xee_tf.georef.find import find_affine, find_crs, read_affine
 from xee_tf.georef.units import axis_units, crs_units, full_turn
 
 __all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "spatial_dims", "write_georef"]
@@ -240,11 +238,10 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     result = obj.copy(deep=False).drop_vars(stale)
     attrs = {**_cf_attrs(crs), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
     result = result.assign_coords({GRID_MAPPING: xr.Variable((), 0, attrs), **centres})
-    result.attrs = {key: value for key, value in result.attrs.items() if key not in STALE_ATTRS}
-    result.encoding = {key: value for key, value in result.encoding.items() if key != "grid_mapping"}
+    forget_place(result)
     for _, variable in raster_variables(result, x_dim, y_dim):
-        variable.attrs = {key: value for key, value in variable.attrs.items() if key not in STALE_ATTRS}
-        variable.encoding = {**variable.encoding, "grid_mapping": GRID_MAPPING}
+        forget_place(variable)
+        variable.encoding["grid_mapping"] = GRID_MAPPING
     return name_dims(result, x_dim, y_dim)
 
 
