@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
-from xee_tf.names import check_zarr, file_labels, label_steps
+from xee_tf.labels import file_labels, label_steps
+from xee_tf.names import check_zarr
 from xee_tf.storage import Location
 
 SHAPE = (6, 8)

@@ -19,11 +19,8 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy.typing as npt
-import pandas as pd
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from xee_tf.errors import OptionError
 
@@ -38,8 +35,8 @@ __all__ = [
     "check_key",
     "check_variables",
     "check_zarr",
-    "file_labels",
-    "label_steps",
+    "folded",
+    "is_utf8",
 ]
 
 RASTER_NAMES = frozenset({"x", "y", "spatial_ref"})
@@ -49,7 +46,6 @@ ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmeta
 """Files that Zarr, of formats 3 and 2, keeps its metadata in."""
 
 _NAME_BYTES = 255  # of a file or folder, on every file system in use
-_LABEL_BYTES = 120  # of it for a label; the prefix and the endings of an export need the rest
 _WINDOWS_CHARACTERS = re.compile(r'[<>:"|?*\x00-\x1f]')
 _WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?")
 
@@ -80,7 +76,7 @@ def check_key(name: object, what: str = "band") -> str:
         )
     if not name:
         raise OptionError(f"There is an empty name (''): rename the {what}.")
-    if not _is_utf8(name):
+    if not is_utf8(name):
         raise OptionError(f"The {what} name {name!r} cannot be encoded as UTF-8: rename the {what}.")
     return name
 
@@ -163,8 +159,7 @@ def check_zarr(names: Iterable[Hashable], destination: Location, remedy: str) ->
         why = _not_in_zarr(name) or (_not_in_files(str(name)) if local else "")
         if local and not why and (first := seen.setdefault(_file_key(str(name)), name)) != name:
             why = f"the file system here does not distinguish it from {first!r}"
-        if why:
-            raise OptionError(f"The name {name!r} cannot be stored in Zarr: {why}. {remedy}")
+        _refuse(f"The name {name!r} cannot be stored in Zarr", why, remedy)
 
 
 def _not_in_zarr(name: Hashable) -> str:
@@ -182,9 +177,7 @@ def _not_in_zarr(name: Hashable) -> str:
         return "names that begin with '__' are reserved"
     if name in ZARR_METADATA:
         return "Zarr keeps its metadata under that name"
-    if not _is_utf8(name):
-        return "it cannot be encoded as UTF-8"
-    return "it holds a null character" if "\0" in name else ""
+    return _not_utf8(name) or ("it holds a null character" if "\0" in name else "")
 
 
 def _not_in_files(name: str) -> str:
@@ -200,11 +193,7 @@ def _not_in_files(name: str) -> str:
 
 def _file_key(name: str) -> str:
     """What the file system of this machine compares names by."""
-    return _folded(name) if sys.platform in ("darwin", "win32") else name
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return folded(name) if sys.platform in ("darwin", "win32") else name
 
 
 def check_geotiff(names: Iterable[str], remedy: str) -> None:
@@ -229,17 +218,14 @@ def check_geotiff(names: Iterable[str], remedy: str) -> None:
     xee_tf.errors.OptionError: The name ' B4' cannot describe a band of a GeoTIFF: it begins with a blank, ...
     """
     for name in names:
-        why = ""
+        why = _not_utf8(name)
         if not name:
             why = "it is empty"
         elif name[0] in " \t\r\n":
             why = "it begins with a blank, which is lost"
         elif found := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", name):
             why = f"XML has no character {found[0]!r}"
-        elif not _is_utf8(name):
-            why = "it cannot be encoded as UTF-8"
-        if why:
-            raise OptionError(f"The name {name!r} cannot describe a band of a GeoTIFF: {why}. {remedy}")
+        _refuse(f"The name {name!r} cannot describe a band of a GeoTIFF", why, remedy)
 
 
 def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet"], remedy: str) -> None:
@@ -266,12 +252,10 @@ def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet
     """
     seen: dict[str, str] = {}
     for name in names:
-        why = ""
+        why = _not_utf8(name)
         if name == "geometry":
             why = "the points have that name"
-        elif not _is_utf8(name):
-            why = "it cannot be encoded as UTF-8"
-        elif store == "GeoPackage":
+        elif store == "GeoPackage" and not why:
             # SQLite folds the letters of ASCII only.
             key = re.sub("[A-Z]+", lambda letters: letters[0].lower(), name)
             first = seen.setdefault(key, name)
@@ -281,108 +265,29 @@ def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet
                 why = f"it differs from {first!r} in case only"
             elif "\0" in name:
                 why = "it holds a null character"
-        if why:
-            raise OptionError(f"The column {name!r} cannot be stored in a {store}: {why}. {remedy}")
+        _refuse(f"The column {name!r} cannot be stored in a {store}", why, remedy)
 
 
-def label_steps(values: npt.NDArray[Any]) -> list[str]:
-    """A short text for each step of a dimension.
-
-    Dates of every calendar are days where these tell the steps apart, else they have the time too. Bytes are
-    decoded.
-
-    Parameters
-    ----------
-    values : ndarray
-        The coordinate.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> label_steps(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
-    ['2020-05-01', '2020-06-01']
-    >>> label_steps(np.array([0.45, 0.9], "f4")), label_steps(np.array([b"VV", b"VH"]))
-    (['0.45', '0.9'], ['VV', 'VH'])
-    """
-    forms = list(_forms(values))
-    return next((labels for labels in forms if len(set(labels)) == len(labels)), forms[0])
-
-
-def _forms(values: npt.NDArray[Any]) -> Iterator[list[str]]:
-    """Texts for the values of a coordinate, the shortest first."""
-    if values.dtype.kind == "M":
-        for unit in ("D", "s"):
-            yield [str(value) for value in values.astype(f"datetime64[{unit}]")]
-    elif values.dtype.kind == "m":
-        yield [str(value) for value in pd.to_timedelta(values.astype("timedelta64[ns]"))]
-    elif _are_dates(values):
-        for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"):
-            yield [value.strftime(form).strip() for value in values]
-    yield [_text(value) for value in values]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return "_".join(map(_text, value)) if isinstance(value, tuple) else str(value)
-
-
-def _are_dates(values: npt.NDArray[Any]) -> bool:
-    """Whether steps are points in time: of numpy, pandas, the standard library or cftime."""
-    return values.dtype.kind == "M" or (
-        values.dtype.kind == "O"
-        and all(
-            hasattr(value, "strftime") and hasattr(value, "year") and not isinstance(value, pd.Period)
-            for value in values
-        )
-        and not pd.isna(values).any()
-    )
-
-
-def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
-    """What the steps of a dimension are called in the names of files.
-
-    The labels of `label_steps`, with "-" for what is not a letter, a digit, "_", "." or "-"; dates are
-    written ``20200501``. Steps are numbered where that does not tell them apart on every file system (twins
-    in case included).
-
-    Parameters
-    ----------
-    values : ndarray or None
-        The coordinate, if there is one.
-    count : int
-        The number of steps.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> file_labels(np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"), 2)
-    ['20200501', '20200601']
-    >>> file_labels(np.array(["VV", "a/b"]), 2), file_labels(np.array(["VV", "vv"]), 2)
-    (['VV', 'a-b'], ['00000', '00001'])
-    """
-    numbers = [f"{step:05d}" for step in range(count)]
-    if values is None or len(values) != count:
-        return numbers
-    labels, dates = label_steps(values), _are_dates(values)
-    if dates:
-        labels = [re.sub("[-:]", "", label) for label in labels]
-    labels = [re.sub(r"[^\w.-]+", "-", label) for label in labels]
-    if _are_distinct(labels):
-        return labels
-    return [f"{label}_{number}" for label, number in zip(labels, numbers, strict=True)] if dates else numbers
-
-
-def _are_distinct(labels: Sequence[str]) -> bool:
-    """Whether labels can tell files apart, wherever these are copied to."""
-    if len({_folded(label) for label in labels}) != len(labels):
-        return False
-    return all(label and _is_utf8(label) and len(label.encode()) <= _LABEL_BYTES for label in labels)
-
-
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a text can be encoded: strings of Python may hold halves of characters."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def folded(name: str) -> str:
+    """What file systems that do not distinguish case compare names by."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _not_utf8(name: str) -> str:
+    """Why a name is not text in a file; empty if it is."""
+    return "" if is_utf8(name) else "it cannot be encoded as UTF-8"
+
+
+def _refuse(what: str, why: str, remedy: str) -> None:
+    """Raise an error if there is a reason."""
+    if why:
+        raise OptionError(f"{what}: {why}. {remedy}")

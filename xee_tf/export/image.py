@@ -24,7 +24,8 @@ from xee_tf.georef import read_georef, region_window
 from xee_tf.georef.bands import whole_image
 from xee_tf.georef.conventions import spatial_dims
 from xee_tf.graph import chunk_grids, run_graph
-from xee_tf.names import RASTER_NAMES, check_variables, file_labels
+from xee_tf.labels import file_labels
+from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import IfExists, show_signature, spelled
 from xee_tf.records.example import FeatureTypes
 from xee_tf.shards.clear import clear

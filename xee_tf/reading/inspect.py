@@ -11,7 +11,7 @@ from xee_tf.errors import RecordError
 from xee_tf.geometry import Window
 from xee_tf.georef.coordinates import bounds
 from xee_tf.georef.summary import bands_text, grid_rows, per_pixel
-from xee_tf.names import label_steps
+from xee_tf.labels import label_steps
 from xee_tf.reading.content import read_order
 from xee_tf.reading.find import find_sources
 from xee_tf.reading.reader import ImageReader, open_reader
