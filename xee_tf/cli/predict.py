@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import nullcontext
 from pathlib import PurePath
 from typing import Any
-
-import xarray as xr
-from dask.diagnostics.progress import ProgressBar
 
 import xee_tf
 from xee_tf.cli.arguments import NO_IF_EXISTS, names, open_raster, size
 from xee_tf.cli.parser import Parser
-from xee_tf.errors import OptionError
-from xee_tf.georef import read_georef
 from xee_tf.models.options import MODEL_SPELLING
-from xee_tf.sidecars import BandDimensions, step_names
 from xee_tf.storage import Location
-from xee_tf.upload.casting import cast, common_nodata
-from xee_tf.upload.cog import write_cog
+from xee_tf.upload.raster import raster_format, to_cog
 
 __all__ = ["add_predict"]
 
@@ -88,11 +80,9 @@ def _output(text: str) -> tuple[str, str | None]:
 
 def _predict(arguments: argparse.Namespace) -> None:
     location = Location.of(arguments.destination)
-    suffix = PurePath(location.name).suffix.lower()
-    if suffix not in (".tif", ".tiff", ".zarr"):
-        raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
+    written = raster_format(location)
     if_exists: Any = "overwrite" if arguments.overwrite else "error"
-    if suffix != ".zarr":
+    if written == "tif":
         location.require_free(if_exists)
     location.require_writable()
     chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
@@ -108,26 +98,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     model = make(arguments.model, **chosen)
     options = {name: getattr(arguments, name) for name in _OPTIONS}
-    progress = sys.stderr.isatty()
-    if suffix == ".zarr":
-        xee_tf.predict_to_zarr(model, image, location, if_exists=if_exists, progress=progress, **options)
+    files: dict[str, Any] = {"if_exists": if_exists, "progress": sys.stderr.isatty()}
+    if written == "zarr":
+        xee_tf.predict_to_zarr(model, image, location, **files, **options)
     else:
-        with ProgressBar() if progress else nullcontext():
-            _write_tif(model.predict_image(image, merge=False, **options), location)
+        predicted = model.predict_image(image, merge=False, **options)
+        example = f"--output-bands {next(iter(predicted.data_vars))}=int32"
+        remedy = f"declare smaller types, for example {example}, or write a .zarr"
+        to_cog(predicted, location, remedy=remedy, **files)
     print(f"Wrote {location}")
-
-
-def _write_tif(predicted: xr.Dataset, location: Location) -> None:
-    """All bands as one dtype, and one value for what is masked."""
-    bands = {str(name): band for name, band in predicted.data_vars.items()}
-    fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
-    remedy = f"declare smaller types, for example --output-bands {next(iter(bands))}=int32, or write a .zarr"
-    dtype, nodata = common_nodata({name: band.dtype for name, band in bands.items()}, fills, remedy)
-    arrays, names = {}, {}
-    for name, band in bands.items():
-        data = cast(name, band.data, dtype, nodata, fill=fills[name], remedy=remedy)
-        arrays[name] = data.rechunk(dict.fromkeys(range(data.ndim - 2), -1))
-        dims = tuple(map(str, band.dims[:-2]))
-        coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
-        names[name] = step_names(BandDimensions(name, name, 0, dims, band.shape[:-2]), coords)
-    write_cog(location, arrays, names, read_georef(predicted), nodata)

@@ -1,6 +1,6 @@
 """Dask graphs: the only room that builds tasks, and where they are run."""
 
-from xee_tf.graph.run import on_cluster, run_graph
+from xee_tf.graph.run import on_cluster, progress_bar, run_graph
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
     Tasks,
@@ -23,6 +23,7 @@ __all__ = [
     "gather",
     "in_order",
     "on_cluster",
+    "progress_bar",
     "run_graph",
     "stitched_array",
     "to_delayed",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dask.base import get_scheduler
@@ -13,7 +13,7 @@ from dask.diagnostics import ProgressBar
 from xee_tf.errors import OptionError
 from xee_tf.graph.sources import futures_in
 
-__all__ = ["on_cluster", "run_graph"]
+__all__ = ["on_cluster", "progress_bar", "run_graph"]
 
 
 def on_cluster() -> bool:
@@ -37,8 +37,13 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
         future = get_client().compute(delayed)
         show_progress(future)
         return future.result()
-    with ProgressBar() if progress else nullcontext():
+    with progress_bar(progress):
         return delayed.compute()
+
+
+def progress_bar(progress: bool) -> AbstractContextManager[Any]:
+    """Dask's own bar, if one is wanted."""
+    return ProgressBar() if progress else nullcontext()
 
 
 def _client() -> Any:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from numbers import Integral
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from dask.diagnostics.progress import ProgressBar
 
 from xee_tf.dtypes import held_as
 from xee_tf.errors import OptionError, shorten
+from xee_tf.graph import progress_bar
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
 from xee_tf.reading.find import Exported
@@ -28,6 +27,7 @@ from xee_tf.storage import Location, PathLike
 from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
+from xee_tf.upload.raster import raster_format
 
 __all__ = ["upload_image"]
 
@@ -122,8 +122,8 @@ def upload_image(
     """
     nodata = None if nodata is None else _number(nodata)
     location = Location.of(destination, storage_options)
-    write = _format_of(location)
-    _require_free(location, if_exists, folder=write is _write_zarr)
+    written = raster_format(location)
+    _require_free(location, if_exists, folder=written == "zarr")
     reader = open_reader(
         mixer,
         records,
@@ -134,12 +134,13 @@ def upload_image(
         storage_options=storage_options,
     )
     check_crs(reader)
-    arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=write is _write_cog)
-    if write is _write_zarr:
+    arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=written == "tif")
+    if written == "zarr":
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
     location.require_writable()
-    with ProgressBar() if progress else nullcontext():
+    write = _write_zarr if written == "zarr" else _write_cog
+    with progress_bar(progress):
         write(reader, arrays, location, nodata)
     return location
 
@@ -149,15 +150,6 @@ def _require_free(location: Location, if_exists: str, *, folder: bool) -> None:
     location.require_free(if_exists, folder=folder)
     if folder and location.exists():
         require_our_store(location)
-
-
-def _format_of(location: Location) -> Any:
-    name = location.name.lower()
-    if name.endswith((".tif", ".tiff")):
-        return _write_cog
-    if name.endswith(".zarr"):
-        return _write_zarr
-    raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
 
 
 # -- Values ------------------------------------------------------------------------------------------
