@@ -11,19 +11,26 @@ from typing import Any
 import rioxarray
 import xarray as xr
 
+import xee_tf
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
+from xee_tf.options import IfExists
 
 __all__ = [
     "NO_IF_EXISTS",
     "Size",
     "assignment",
+    "crs_and_chunk",
     "depths",
+    "if_exists",
     "is_assignment",
     "label",
+    "listed",
     "names",
-    "open_raster",
+    "open_image",
+    "overwrite",
     "size",
+    "sources",
 ]
 
 NO_IF_EXISTS = {"if_exists": "--overwrite replaces what is there, and without it that is an error"}
@@ -129,7 +136,44 @@ def names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> list[str]
     return found
 
 
-def open_raster(source: str, chunk: int, *, alone: bool) -> Any:
+def listed(parser: Parser, name: str, metavar: str, help_text: str, *, nargs: str = "+") -> None:
+    """An option of several names, which may be given more than once; see `names`."""
+    parser.add_argument(name, nargs=nargs, action="extend", metavar=metavar, help=help_text)
+
+
+def overwrite(parser: Parser, what: str = "what is there") -> None:
+    """The option that stands for ``if_exists``; see `if_exists`."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
+
+
+def if_exists(arguments: argparse.Namespace) -> IfExists:
+    """What `overwrite` has put there, as functions take it."""
+    return "overwrite" if arguments.overwrite else "error"
+
+
+def sources(parser: Parser, several: str) -> None:
+    """The rasters to work on, as `open_image` opens them."""
+    parser.add_argument(
+        "sources", nargs="+", metavar="RASTER", help=f"what GDAL, Zarr or NetCDF open; {several}"
+    )
+
+
+def crs_and_chunk(parser: Parser) -> None:
+    """How `open_image` opens rasters."""
+    parser.add_argument("--crs", help="CRS of rasters that have none")
+    parser.add_argument(
+        "--chunk", type=int, default=1024, metavar="PIXELS", help="side of a chunk read from disk"
+    )
+
+
+def open_image(arguments: argparse.Namespace) -> xr.Dataset:
+    """The rasters that are named, as one image."""
+    alone = len(arguments.sources) == 1
+    images = [_open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
+    return xee_tf.add_bands(*images, crs=arguments.crs)
+
+
+def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     """A raster with its bands named; of several single-band files each after its file."""
     path = PurePosixPath(source.rstrip("/"))
     if path.suffix in (".zarr", ".nc", ".nc4", ".h5"):

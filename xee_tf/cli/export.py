@@ -5,8 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-import xee_tf
-from xee_tf.cli.arguments import NO_IF_EXISTS, depths, names, open_raster, size
+from xee_tf.cli.arguments import (
+    NO_IF_EXISTS,
+    crs_and_chunk,
+    depths,
+    if_exists,
+    listed,
+    names,
+    open_image,
+    overwrite,
+    size,
+    sources,
+)
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
 from xee_tf.export.options import IMAGE_SPELLING
@@ -41,23 +51,12 @@ def add_export(parser: Parser) -> None:
         "Export rasters on one grid as overlapping patches, row by row, as Earth Engine's "
         "Export.image(fileFormat='TFRecord') does."
     )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="RASTER",
-        help="what GDAL, Zarr or NetCDF open; of several files each band is named after its own",
-    )
+    sources(parser, "of several files each band is named after its own")
     parser.add_argument("prefix", help="where to write: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json")
     size(parser, "--patch-dimensions", (256, 256), "pixels of a patch without its margin")
     size(parser, "--kernel-size", (1, 1), "half of it is the margin on every side")
     parser.add_argument("--plan", action="store_true", help="only show what would be written")
-    parser.add_argument(
-        "--bands",
-        nargs="+",
-        action="extend",
-        metavar="BAND",
-        help="bands to export, in this order: B4 B3, or B4,B3",
-    )
+    listed(parser, "--bands", "BAND", "bands to export, in this order: B4 B3, or B4,B3")
     parser.add_argument(
         "--region",
         nargs=4,
@@ -66,7 +65,6 @@ def add_export(parser: Parser) -> None:
         help="export this part; margins show the real pixels around it",
     )
     parser.add_argument("--region-crs", metavar="CRS", help="CRS of --region, such as EPSG:4326")
-    parser.add_argument("--crs", help="CRS of rasters that have none")
     parser.add_argument("--no-compress", dest="compressed", action="store_false", help="do not gzip")
     parser.add_argument("--max-file-size", type=int, default=2**30, metavar="BYTES", help="default: 1 GiB")
     parser.add_argument("--default-value", type=float, default=0, metavar="VALUE", help="of masked pixels")
@@ -93,17 +91,13 @@ def add_export(parser: Parser) -> None:
     parser.add_argument("--index", action="store_true", help="also write a GeoParquet index of the patches")
     parser.add_argument("--edge", choices=("drop", "pad"), default="drop", help="incomplete patches")
     parser.add_argument("--feature-types", choices=("float", "band"), default="float")
-    parser.add_argument(
-        "--chunk", type=int, default=1024, metavar="PIXELS", help="side of a chunk read from disk"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    crs_and_chunk(parser)
+    overwrite(parser, "an earlier export")
     parser.set_defaults(run=_export)
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    alone = len(arguments.sources) == 1
-    images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
-    image = xee_tf.add_bands(*images, crs=arguments.crs)
+    image = open_image(arguments)
     if bands := names(arguments.bands, image.data_vars):
         unknown = [band for band in bands if band not in image]
         if unknown:
@@ -111,7 +105,7 @@ def _export(arguments: argparse.Namespace) -> None:
         image = image[bands]
     options = {name: getattr(arguments, name) for name in _EXPORT_OPTIONS}
     options["tensor_depths"] = dict(arguments.tensor_depths) or None
-    options["if_exists"] = "overwrite" if arguments.overwrite else "error"
+    options["if_exists"] = if_exists(arguments)
     if arguments.plan:
         print(image.tfexport.plan(arguments.prefix, **options))
         return

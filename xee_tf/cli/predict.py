@@ -8,7 +8,17 @@ from pathlib import PurePath
 from typing import Any
 
 import xee_tf
-from xee_tf.cli.arguments import NO_IF_EXISTS, names, open_raster, size
+from xee_tf.cli.arguments import (
+    NO_IF_EXISTS,
+    crs_and_chunk,
+    if_exists,
+    listed,
+    names,
+    open_image,
+    overwrite,
+    size,
+    sources,
+)
 from xee_tf.cli.parser import Parser
 from xee_tf.models.options import MODEL_SPELLING
 from xee_tf.storage import Location
@@ -28,48 +38,33 @@ def add_predict(parser: Parser) -> None:
         "interrupted run has left it."
     )
     parser.add_argument("model", help="a SavedModel's folder, or a .keras or .h5 file")
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="RASTER",
-        help="what GDAL, Zarr or NetCDF open; several are put together",
-    )
+    sources(parser, "several are put together")
     parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
-    parser.add_argument(
-        "--bands",
-        nargs="+",
-        action="extend",
-        metavar="BAND",
-        help="those that the model sees, in its order: B4 B3, or B4,B3",
-    )
-    parser.add_argument(
+    listed(parser, "--bands", "BAND", "those that the model sees, in its order: B4 B3, or B4,B3")
+    listed(
+        parser,
         "--array-dims",
-        nargs="*",
-        action="extend",
-        metavar="DIM",
-        help="dimensions that the model takes as a whole, in its order: time run, or time,run; none: each "
+        "DIM",
+        "dimensions that the model takes as a whole, in its order: time run, or time,run; none: each "
         "step is predicted by itself; default: what the model takes",
+        nargs="*",
     )
     size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
     size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
     size(parser, "--output-tile-size", None, "pixels that come back for a tile, if the scale changes")
-    parser.add_argument(
+    listed(
+        parser,
         "--output-bands",
-        nargs="+",
-        action="extend",
-        metavar="BAND[=TYPE]",
-        help="such as forest=uint8, or water,forest=uint8; default: as the model has them",
+        "BAND[=TYPE]",
+        "such as forest=uint8, or water,forest=uint8; default: as the model has them",
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="tiles in a call of the model")
     parser.add_argument("--blend", choices=("crop", "hann"), default="crop", help="of overlapping answers")
     parser.add_argument(
         "--augment", choices=("d4",), help="mean and spread over eight positions of each tile"
     )
-    parser.add_argument("--crs", help="CRS of rasters that have none")
-    parser.add_argument(
-        "--chunk", type=int, default=1024, metavar="PIXELS", help="side of a chunk read from disk"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    crs_and_chunk(parser)
+    overwrite(parser)
     parser.set_defaults(run=_predict)
 
 
@@ -81,24 +76,21 @@ def _output(text: str) -> tuple[str, str | None]:
 def _predict(arguments: argparse.Namespace) -> None:
     location = Location.of(arguments.destination)
     written = raster_format(location)
-    if_exists: Any = "overwrite" if arguments.overwrite else "error"
     if written == "tif":
-        location.require_free(if_exists)
+        location.require_free(if_exists(arguments))
     location.require_writable()
     chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
     if arguments.output_bands:
         outputs = map(_output, names(arguments.output_bands) or [])
         chosen["output_bands"] = {name: {"type": kind} for name, kind in outputs}
-    alone = len(arguments.sources) == 1
-    images = [open_raster(source, arguments.chunk, alone=alone) for source in arguments.sources]
-    image = xee_tf.add_bands(*images, crs=arguments.crs)
+    image = open_image(arguments)
     chosen["bands"] = names(arguments.bands, image.data_vars)
     chosen["array_dims"] = names(arguments.array_dims, image.dims)
     is_file = PurePath(arguments.model).suffix in (".keras", ".h5")
     make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     model = make(arguments.model, **chosen)
     options = {name: getattr(arguments, name) for name in _OPTIONS}
-    files: dict[str, Any] = {"if_exists": if_exists, "progress": sys.stderr.isatty()}
+    files: dict[str, Any] = {"if_exists": if_exists(arguments), "progress": sys.stderr.isatty()}
     if written == "zarr":
         xee_tf.predict_to_zarr(model, image, location, **files, **options)
     else:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 import xee_tf
-from xee_tf.cli.arguments import NO_IF_EXISTS, depths, names, size
+from xee_tf.cli.arguments import NO_IF_EXISTS, depths, if_exists, listed, names, overwrite, size
 from xee_tf.cli.parser import Parser
 from xee_tf.options import READ_SPELLING
 
@@ -30,15 +30,13 @@ def _add_upload_image(parser: Parser) -> None:
     parser.add_argument("records", nargs="+", metavar="TFRECORD", help="predictions, in the mixer's order")
     parser.add_argument("mixer", help="the mixer of the export that was predicted from")
     parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
-    parser.add_argument(
-        "--bands", nargs="+", action="extend", metavar="BAND", help="B4 B3, or B4,B3; default: all"
-    )
+    listed(parser, "--bands", "BAND", "B4 B3, or B4,B3; default: all")
     parser.add_argument("--nodata", type=_number, metavar="VALUE", help="marks missing pixels")
     parser.add_argument("--dtype", help="of the raster, such as uint8. Default: that of the records")
     parser.add_argument("--crs", help="in place of that of the mixer, such as EPSG:32633")
     size(parser, "--kernel-size", None, "if it cannot be told from the records")
     depths(parser, "of array bands, if they cannot be told from the records")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    overwrite(parser)
     parser.set_defaults(run=_upload_image, command="upload image")
 
 
@@ -62,7 +60,7 @@ def _upload_image(arguments: argparse.Namespace) -> None:
         kernel_size=arguments.kernel_size,
         tensor_depths=dict(arguments.tensor_depths) or None,
         progress=sys.stderr.isatty(),
-        if_exists="overwrite" if arguments.overwrite else "error",
+        if_exists=if_exists(arguments),
     )
     print(f"Wrote {written}")
 
@@ -83,11 +81,9 @@ def _add_upload_table(parser: Parser) -> None:
             metavar="COLUMN",
             help=f"holds the {axis} coordinate. Default: {default}, unless the CRS is projected",
         )
-    parser.add_argument(
-        "--columns", nargs="+", action="extend", metavar="COLUMN", help="a b, or a,b; default: all"
-    )
+    listed(parser, "--columns", "COLUMN", "a b, or a,b; default: all")
     parser.add_argument("--charset", default="utf-8", help="of the texts. Default: utf-8")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    overwrite(parser)
     parser.set_defaults(run=_upload_table, command="upload table")
 
 
@@ -100,6 +96,6 @@ def _upload_table(arguments: argparse.Namespace) -> None:
         y_column=arguments.y_column,
         columns=names(arguments.columns),
         encoding=arguments.charset,
-        if_exists="overwrite" if arguments.overwrite else "error",
+        if_exists=if_exists(arguments),
     )
     print(f"Wrote {written}")
