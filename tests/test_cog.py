@@ -21,6 +21,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.storage import Location
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import _open_raster, write_cog
+from xee_tf.upload.raster import to_cog
 
 ROOT = Path(__file__).parents[1]
 SIDE, CHUNK = 96, 32
@@ -229,3 +230,25 @@ def test_a_truth_is_a_byte():
     assert (dtype, nodata) == (np.int16, -128)
     wet = cast("wet", da.from_array(np.array([True, False])), dtype, nodata)
     assert wet.compute().tolist() == [1, 0]
+
+
+def test_a_lazy_raster_becomes_one_file(tmp_path):
+    """Bands of several dtypes, with dimensions in any order, and what is masked in one of them."""
+    scene = raster({"B4": random_band((40, 48)), "mask": np.zeros((40, 48), "uint8")}).chunk(y=16, x=16)
+    scene["mask"].attrs["_FillValue"] = 0
+    series = np.arange(2 * 40 * 48, dtype="int16").reshape(40, 48, 2)
+    scene["ndvi"] = (("y", "x", "time"), series)
+    scene = scene.assign_coords(time=np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]"))
+    found = to_cog(scene, tmp_path / "scene.tif")
+    with rasterio.open(found.path) as file:
+        assert file.descriptions == ("B4", "mask", "ndvi_2020-05-01", "ndvi_2020-06-01")
+        assert set(file.dtypes) == {"float32"}
+        assert file.crs.to_epsg() == 32633
+        np.testing.assert_array_equal(file.read(1), scene.B4)
+        assert np.isnan(file.read(2)).all()
+        np.testing.assert_array_equal(file.read([3, 4]), np.moveaxis(series, -1, 0))
+    with pytest.raises(xee_tf.DestinationExistsError):
+        to_cog(scene, tmp_path / "scene.tif")
+    assert to_cog(scene[["mask"]], tmp_path / "scene.tif", if_exists="overwrite") == found
+    with rasterio.open(found.path) as file:
+        assert (file.dtypes, file.nodata) == (("uint8",), 0)
