@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyproj
 
 from xee_tf.errors import GeoreferenceError, shorten
 
-__all__ = ["MEND_CRS", "crs_text", "describe_crs", "read_crs", "same_crs", "unbound"]
+__all__ = ["MEND_CRS", "crs_text", "describe_crs", "mover", "read_crs", "same_crs", "unbound"]
 
 MEND_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
 
@@ -166,6 +168,20 @@ def same_crs(first: pyproj.CRS, second: pyproj.CRS) -> bool:
     except pyproj.exceptions.CRSError:
         return False  # not every CRS can be said in WKT1
     return bool(first.equals(second, ignore_axis_order=True))
+
+
+def mover(source: pyproj.CRS, target: pyproj.CRS) -> Callable[[Any], Any]:
+    """What takes points of shape (n, 2) to another CRS; those that lie outside of it become infinite.
+
+    Examples
+    --------
+    >>> mover(pyproj.CRS("EPSG:4326"), pyproj.CRS("EPSG:32633"))(np.array([[15.0, 45.0]])).round()
+    array([[ 500000., 4982950.]])
+    """
+    if same_crs(source, target):
+        return lambda points: points
+    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    return lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
 
 
 def unbound(crs: pyproj.CRS) -> pyproj.CRS:

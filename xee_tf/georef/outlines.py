@@ -13,7 +13,7 @@ import pyproj
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef.coordinates import bounds
-from xee_tf.georef.crs import describe_crs, same_crs
+from xee_tf.georef.crs import describe_crs, mover, same_crs
 from xee_tf.georef.longitudes import (
     BESIDE,
     Points,
@@ -33,6 +33,7 @@ _SLACK = 1e-6  # pixels: a box that ends on a pixel's edge does not reach into t
 _PIECES = 1024  # an outline is cut into pieces of this part of its extent: straight lines bend elsewhere
 _TORN = 20  # times the usual distance of two points of an outline: between them is the edge of a projection
 _BORDER = 8192  # points along a side of the raster, at most
+_LON_LAT = pyproj.CRS("EPSG:4326")
 
 
 def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
@@ -122,11 +123,10 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
             "Say what they are with region_crs=, for example region_crs=ds.rio.crs."
         )
     longest = max(right - left, top - bottom) / _PIECES
-    transformer = pyproj.Transformer.from_crs(crs, georef.crs, always_xy=True)
-    turn = turn_along_x(georef.crs)
+    move, turn = mover(crs, georef.crs), turn_along_x(georef.crs)
     for part in _simple_parts(shape if turn else cut_apart(shape, edges_of_projection(crs, georef.crs))):
         outline = get_coordinates(segmentize(part, longest) if longest else part)
-        moved = np.column_stack(transformer.transform(outline[:, 0], outline[:, 1]))
+        moved = move(outline)
         moved = moved[np.isfinite(moved).all(axis=1)]  # what lies nowhere is left out
         if not len(moved):
             continue
@@ -174,11 +174,10 @@ def _border_spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[_Span
     """
     from shapely import contains_xy
 
-    transformer = pyproj.Transformer.from_crs(georef.crs, crs, always_xy=True)
+    move, image = mover(georef.crs, crs), cast(Any, georef.affine)
     left, _, right, _ = shape.bounds
     for columns, rows in _border(georef.shape):
-        image: Any = georef.affine
-        x, y = transformer.transform(*image @ (columns, rows))
+        x, y = move(np.column_stack(image @ (columns, rows))).T
         with np.errstate(invalid="ignore"):  # of places that the other CRS does not have
             shifts = turns(x, (left + right) / 2, full_turn(crs))
             inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
@@ -234,15 +233,14 @@ def _closes(georef: GeoRef) -> bool:
     width, image = georef.shape.x, cast(Any, georef.affine)
     columns = np.linspace(0.5, width - 0.5, min(width, _BORDER))
     middle = np.full(columns.size, georef.shape.y / 2)
+    points = np.column_stack(image @ (columns, middle))
+    x = points[:, 0]
     if (turn := full_turn(georef.crs)) is None:
         turn = 360.0
-        transformer = pyproj.Transformer.from_crs(georef.crs, "EPSG:4326", always_xy=True)
-        x, _ = transformer.transform(*image @ (columns, middle))
+        x = mover(georef.crs, _LON_LAT)(points)[:, 0]
         if not np.isfinite(x).all():
             return False
         x = np.unwrap(x, period=turn)
-    else:
-        x, _ = image @ (columns, middle)
     return bool(width > 2 and abs(x[-1] - x[0]) >= turn * (1 - 2.5 / width))
 
 

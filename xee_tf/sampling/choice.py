@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError
 from xee_tf.sampling.places import Indices
-from xee_tf.tables.schema import Column
+from xee_tf.sidecars import TableColumn
 
 __all__ = ["Choice", "Sample", "first_plane"]
 
@@ -92,7 +93,7 @@ class Choice:
         band = class_band if classes is None else None
         return cls(quota, band, classes, int(seed))
 
-    def __call__(self, sample: Sample, columns: Sequence[Column]) -> Sample:
+    def __call__(self, sample: Sample, columns: Sequence[TableColumn]) -> Sample:
         """The chosen pixels of a sample; choosing from what others chose comes to the same."""
         kinds: npt.NDArray[Any] = np.zeros(len(sample.numbers))
         if self.classes is not None:
@@ -118,7 +119,7 @@ class Choice:
         return state
 
 
-def first_plane(columns: Sequence[Column], name: str) -> int:
-    """The first plane of a band."""
+def first_plane(columns: Sequence[TableColumn], name: str) -> int:
+    """The first plane of a band: columns have a plane for each of their values."""
     names = [column.name for column in columns]
-    return sum(column.size for column in columns[: names.index(name)])
+    return sum(math.prod(column.shape) for column in columns[: names.index(name)])

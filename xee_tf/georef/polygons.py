@@ -1,0 +1,185 @@
+"""Polygons in the pixels of a raster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyproj
+
+from xee_tf.georef.crs import mover, same_crs
+from xee_tf.georef.longitudes import (
+    cut_apart,
+    edges_of_projection,
+    turn_along_x,
+    turns,
+    turns_on_raster,
+    unwrap_rings,
+)
+from xee_tf.georef.reference import GeoRef
+from xee_tf.georef.units import full_turn
+
+__all__ = ["polygons_in_pixels"]
+
+_BEND = 0.01  # pixels that an edge may lie beside its course
+_PIECES = 1024  # of the longest edge of a polygon, at most
+
+
+def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
+    """Polygons in pixels of a raster; what crosses 180 degrees in parts, if the raster has it so.
+
+    Parameters
+    ----------
+    geometries : array of shapely polygons
+        Planar in their own CRS, as they are given.
+    own : pyproj.CRS
+        Theirs.
+    georef : GeoRef
+        The raster's place.
+
+    Examples
+    --------
+    >>> import shapely
+    >>> from affine import Affine
+    >>> from xee_tf.geometry import Size
+    >>> georef = GeoRef(pyproj.CRS("EPSG:32633"), Affine(30, 0, 500000, 0, -30, 6000), Size(x=100, y=200))
+    >>> boxes = np.array([shapely.box(500300, 5400, 500600, 6000)])
+    >>> polygons_in_pixels(boxes, georef.crs, georef)[0].bounds
+    (10.0, 0.0, 20.0, 20.0)
+    """
+    import shapely
+
+    own_turn, turn = full_turn(own), turn_along_x(georef.crs)
+    inverse: Any = ~georef.affine
+
+    def to_pixels(points: Any, shift: float = 0.0) -> Any:
+        return np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
+
+    moved = geometries if own_turn is None else _unwrapped(geometries, own_turn)
+    if not same_crs(own, georef.crs):
+        for edge in edges_of_projection(own, georef.crs) if turn is None else ():
+            left, _, right, _ = shapely.bounds(moved).T
+            for number in np.flatnonzero((left < edge) & (edge < right)):
+                moved[number] = cut_apart(moved[number], [edge])
+        move = mover(own, georef.crs)
+        dense = _with_bends(moved, lambda points: to_pixels(move(points)), turn is not None)
+        moved = shapely.transform(dense, move)
+        # What has a point nowhere, or edges that are long: broken apart between one turn and the next.
+        left, bottom, right, top = shapely.bounds(moved).T
+        with np.errstate(invalid="ignore"):
+            odd = ~(np.isfinite(left + bottom + right + top))
+            odd |= False if turn is None else right - left > turn / 2
+        for number in np.flatnonzero(odd):
+            moved[number] = _connected(moved[number], turn)
+        bent = np.flatnonzero(shapely.get_num_coordinates(moved) > shapely.get_num_coordinates(geometries))
+        for number in bent[~shapely.is_valid(moved[bent])]:  # edges that meet, at a pole for example
+            moved[number] = _polygons_of(shapely.make_valid(moved[number]))
+    pixels = shapely.transform(moved, to_pixels)
+    if turn is not None:
+        left, _, right, _ = shapely.bounds(pixels).T
+        for number in np.flatnonzero((left < 0) | (right > georef.shape.x)):
+            pixels[number] = _on_raster(moved[number], to_pixels, georef)
+    return pixels
+
+
+def _unwrapped(geometries: Any, turn: float) -> Any:
+    """Polygons in which 180 degrees is no edge, in an array of their own."""
+    import shapely
+
+    found = geometries.copy()
+    left, _, right, _ = shapely.bounds(geometries).T
+    for number in np.flatnonzero(right - left > turn / 2):
+        found[number] = unwrap_rings(geometries[number], turn)
+    return found
+
+
+def _with_bends(geometries: Any, to_pixels: Callable[..., Any], keeps_turns: bool) -> Any:
+    """Polygons with as many points as their edges need, which may bend in the raster."""
+    import shapely
+
+    rings, numbers = shapely.get_rings(geometries, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    edges = np.flatnonzero(ring[:-1] == ring[1:])
+    first, last = points[edges], points[edges + 1]
+    ends = to_pixels(points)
+    pieces = np.ones(len(edges))
+    with np.errstate(invalid="ignore"):
+        for part in (0.5, 0.25):
+            straight = ends[edges] * (1 - part) + ends[edges + 1] * part
+            off = np.hypot(*(to_pixels(first * (1 - part) + last * part) - straight).T)
+            off = np.where(np.isfinite(off), off, np.inf)
+            pieces = np.fmax(pieces, np.ceil(np.sqrt(off / _BEND)))
+    lengths = np.hypot(*(last - first).T)
+    needed = np.ones(len(geometries))
+    longest = np.zeros(len(geometries))
+    of_edge = numbers[ring[edges]]
+    np.fmax.at(needed, of_edge, np.minimum(pieces, _PIECES))
+    np.fmax.at(longest, of_edge, lengths)
+    dense = geometries.copy()
+    bends = np.flatnonzero((needed > 1) & (longest > 0))
+    dense[bends] = shapely.segmentize(geometries[bends], longest[bends] / needed[bends])
+    return dense
+
+
+def _connected(geometry: Any, turn: float | None) -> Any:
+    """A moved polygon without the points that lie nowhere, and with rings unbroken around the globe."""
+    import shapely
+
+    parts: list[Any] = []
+    for part in getattr(geometry, "geoms", [geometry]):
+        if part.geom_type != "Polygon":
+            continue
+        shell, *holes = (_ring(ring, turn) for ring in (part.exterior, *part.interiors))
+        if shell is None:
+            continue
+        left, _, right, _ = shell.bounds
+        for hole in holes:
+            if hole is not None:
+                shifts = turns(hole.centroid.x, (left + right) / 2, turn)[-3:]
+                for shift in shifts:
+                    shell = shell.difference(
+                        shapely.transform(hole, lambda at, by=shift: at + np.array([by, 0]))
+                    )
+        parts += getattr(shell, "geoms", [shell])
+    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+
+
+def _ring(ring: Any, turn: float | None) -> Any:
+    """What a ring encloses; around a pole, all up to the pole. None if it encloses nothing."""
+    import shapely
+
+    points = shapely.get_coordinates(ring)
+    points = points[np.isfinite(points).all(axis=1)]
+    if len(points) < 3:
+        return None
+    if turn is not None:
+        if (points[0] != points[-1]).any():
+            points = np.concatenate([points, points[:1]])
+        points[:, 0] = np.unwrap(points[:, 0], period=turn)
+        if abs(points[-1, 0] - points[0, 0]) > turn / 2:
+            pole = np.copysign(turn / 4, points[:, 1].mean())
+            points = np.concatenate([points, [[points[-1, 0], pole], [points[0, 0], pole]]])
+    return _polygons_of(shapely.make_valid(shapely.Polygon(points)))
+
+
+def _polygons_of(geometry: Any) -> Any:
+    """Of what `shapely.make_valid` found, the polygons."""
+    import shapely
+
+    parts = [part for part in shapely.get_parts(geometry) if part.geom_type in ("Polygon", "MultiPolygon")]
+    return shapely.union_all(parts) if len(parts) > 1 else parts[0] if parts else geometry
+
+
+def _on_raster(geometry: Any, to_pixels: Callable[..., Any], georef: GeoRef) -> Any:
+    """A polygon in pixels; parts of it that a raster has at another turn of the globe are there."""
+    import shapely
+
+    parts = [
+        shapely.transform(part, lambda points, shift=shift: to_pixels(points, shift))
+        for part in getattr(geometry, "geoms", [geometry])
+        for shift in turns_on_raster(shapely.get_coordinates(part), georef)
+    ]
+    if not parts:
+        return shapely.transform(geometry, to_pixels)
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
