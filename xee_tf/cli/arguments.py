@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "listed",
     "names",
     "open_image",
+    "options_of",
     "overwrite",
     "size",
     "sources",
@@ -149,6 +151,12 @@ def overwrite(parser: Parser, what: str = "what is there") -> None:
 def if_exists(arguments: argparse.Namespace) -> IfExists:
     """What `overwrite` has put there, as functions take it."""
     return "overwrite" if arguments.overwrite else "error"
+
+
+def options_of(function: Callable[..., Any], arguments: argparse.Namespace, **others: Any) -> dict[str, Any]:
+    """The arguments that are parameters of a function under the same names; `others` come in their place."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in vars(arguments).items() if name in known} | others
 
 
 def sources(parser: Parser, several: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import xee_tf
 from xee_tf.cli.arguments import (
     NO_IF_EXISTS,
     crs_and_chunk,
@@ -13,6 +14,7 @@ from xee_tf.cli.arguments import (
     listed,
     names,
     open_image,
+    options_of,
     overwrite,
     size,
     sources,
@@ -22,26 +24,6 @@ from xee_tf.errors import OptionError
 from xee_tf.export.options import IMAGE_SPELLING
 
 __all__ = ["add_export"]
-
-# Arguments that are options of export_image under the same names.
-_EXPORT_OPTIONS = (
-    "patch_dimensions",
-    "kernel_size",
-    "compressed",
-    "max_file_size",
-    "default_value",
-    "sequence_data",
-    "collapse_bands",
-    "drop_masked_steps",
-    "split_dim",
-    "masked_threshold",
-    "index",
-    "edge",
-    "feature_types",
-    "region",
-    "region_crs",
-    "crs",
-)
 
 
 def add_export(parser: Parser) -> None:
@@ -103,9 +85,12 @@ def _export(arguments: argparse.Namespace) -> None:
         if unknown:
             raise OptionError(f"There is no band {unknown[0]!r}; there are {', '.join(map(repr, image))}.")
         image = image[bands]
-    options = {name: getattr(arguments, name) for name in _EXPORT_OPTIONS}
-    options["tensor_depths"] = dict(arguments.tensor_depths) or None
-    options["if_exists"] = if_exists(arguments)
+    options = options_of(
+        xee_tf.export_image,
+        arguments,
+        tensor_depths=dict(arguments.tensor_depths) or None,
+        if_exists=if_exists(arguments),
+    )
     if arguments.plan:
         print(image.tfexport.plan(arguments.prefix, **options))
         return

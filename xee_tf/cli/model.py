@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import xee_tf
-from xee_tf.cli.arguments import is_assignment, label
+from xee_tf.cli.arguments import is_assignment, label, options_of
 from xee_tf.cli.parser import Parser
 from xee_tf.serving.server import told_to_end
 
@@ -48,8 +48,7 @@ def add_model(parser: Parser) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    options = ("source_dir", "dest_dir", "input", "output", "tag", "variables", "verify")
-    prepared = xee_tf.prepare_model(**{name: getattr(arguments, name) for name in options})
+    prepared = xee_tf.prepare_model(**options_of(xee_tf.prepare_model, arguments))
     print(f"Wrote {prepared}")
 
 
@@ -93,17 +92,7 @@ def _add_serve(parser: Parser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    options = (
-        "port",
-        "grpc_port",
-        "host",
-        "name",
-        "max_request_bytes",
-        "max_concurrency",
-        "max_batch_size",
-    )
-    chosen = {name: getattr(arguments, name) for name in options}
-    labels = dict(arguments.labels)
-    with told_to_end() as told, xee_tf.serve(arguments.folder, labels=labels, **chosen) as server:
+    options = options_of(xee_tf.serve, arguments, labels=dict(arguments.labels))
+    with told_to_end() as told, xee_tf.serve(arguments.folder, **options) as server:
         print(f"{', '.join(server.models)} at {server.url} and, by gRPC, {server.grpc}", flush=True)
         told.wait()

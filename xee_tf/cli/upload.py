@@ -6,7 +6,7 @@ import argparse
 import sys
 
 import xee_tf
-from xee_tf.cli.arguments import NO_IF_EXISTS, depths, if_exists, listed, names, overwrite, size
+from xee_tf.cli.arguments import NO_IF_EXISTS, depths, if_exists, listed, names, options_of, overwrite, size
 from xee_tf.cli.parser import Parser
 from xee_tf.options import READ_SPELLING
 
@@ -49,19 +49,15 @@ def _number(text: str) -> int | float:
 
 
 def _upload_image(arguments: argparse.Namespace) -> None:
-    written = xee_tf.upload_image(
-        arguments.records,
-        arguments.mixer,
-        arguments.destination,
+    options = options_of(
+        xee_tf.upload_image,
+        arguments,
         bands=names(arguments.bands),
-        nodata=arguments.nodata,
-        dtype=arguments.dtype,
-        crs=arguments.crs,
-        kernel_size=arguments.kernel_size,
         tensor_depths=dict(arguments.tensor_depths) or None,
         progress=sys.stderr.isatty(),
         if_exists=if_exists(arguments),
     )
+    written = xee_tf.upload_image(**options)
     print(f"Wrote {written}")
 
 
@@ -88,14 +84,13 @@ def _add_upload_table(parser: Parser) -> None:
 
 
 def _upload_table(arguments: argparse.Namespace) -> None:
-    written = xee_tf.upload_table(
-        arguments.records,
-        arguments.destination,
-        crs=arguments.crs,
-        x_column=arguments.x_column,
-        y_column=arguments.y_column,
+    options = options_of(
+        xee_tf.upload_table,
+        arguments,
+        path=arguments.records,
         columns=names(arguments.columns),
         encoding=arguments.charset,
         if_exists=if_exists(arguments),
     )
+    written = xee_tf.upload_table(**options)
     print(f"Wrote {written}")
