@@ -24,7 +24,6 @@ import xee_tf
 from tests.rasters import raster
 from xee_tf.blocks.assemble import PlaneRule
 from xee_tf.cli import main
-from xee_tf.dtypes import held_as
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
@@ -406,29 +405,6 @@ def test_a_default_that_bands_hold_is_silent():
     assert scene[["f"]].tfexport.plan(patch_dimensions=4, default_value=-9999.9).warnings == ()
     with pytest.raises(OptionError, match="default_value must be a finite number"):
         scene.tfexport.plan(patch_dimensions=4, default_value=10**400)
-
-
-@pytest.mark.parametrize(
-    ("number", "dtype", "held"),
-    [
-        (1e39, "float32", None),
-        (-7e4, "float16", None),
-        (65504.0, "float16", 65504.0),
-        (math.inf, "float32", math.inf),
-        (10**400, "float64", None),
-        (2.5, "uint8", None),
-        (np.float32(2.5), "int16", None),
-        (np.float32(3), "int16", 3),
-        (math.inf, "int32", None),
-        (math.nan, "int32", None),
-        (float(2**64), "uint64", 2**64 - 1),  # the nearest float64 of both
-        (2**64 - 1, "uint64", 2**64 - 1),
-        (-129, "int8", None),
-    ],
-)
-def test_which_numbers_a_dtype_holds(number, dtype, held):
-    assert held_as(number, np.dtype(dtype)) == held
-    assert math.isnan(held_as(math.nan, np.dtype("float32")))
 
 
 def test_a_default_beyond_float32_masks_nothing_when_it_is_read(tmp_path):
