@@ -140,9 +140,7 @@ def test_a_full_disk_is_an_error(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_the_shell_leaves_nothing_when_a_model_fails(tmp_path):
-    from xee_tf.cli.predict import _write_tif
-
+def test_nothing_is_left_when_a_model_fails(tmp_path):
     def fails(pixels):
         if pixels.max() > 110:
             raise RuntimeError("too bright")
@@ -152,7 +150,7 @@ def test_the_shell_leaves_nothing_when_a_model_fails(tmp_path):
     model = Model.from_function(fails, input_tile_size=16, output_bands=["p"])
     for _ in range(5):
         with pytest.raises(PredictionError, match="too bright"):
-            _write_tif(model.predict_image(ds, merge=False), Location.of(tmp_path / "p.tif"))
+            to_cog(model.predict_image(ds, merge=False), tmp_path / "p.tif")
     assert not list(tmp_path.iterdir())
 
 

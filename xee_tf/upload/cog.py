@@ -78,6 +78,34 @@ def write_cog(
     check_geotiff(
         chain.from_iterable(names.values()), "Rename it, choose others with bands=[...], or write a .zarr."
     )
+    profile = _profile(arrays, count, grid, nodata)
+    local = location.is_local
+    folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f".{location.name}.{uuid.uuid4().hex[:8]}"
+    plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
+            with _open_raster(plain, profile, location) as raster:
+                raster.file.descriptions = tuple(chain.from_iterable(names.values()))
+                ends = accumulate(map(len, names.values()), initial=0)
+                targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
+                # Threads whatever the scheduler: an open file does not travel.
+                with dask.config.set(scheduler="threads"):
+                    da.store(list(arrays.values()), targets, lock=False)
+            with _writing(location):
+                _copy_as_cog(plain, cog, profile["blockxsize"])
+        _put_side_file(cog, location)
+        location.put_file(cog)
+    finally:
+        for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
+            leftover.unlink(missing_ok=True)
+
+
+def _profile(
+    arrays: Mapping[str, da.Array], count: int, grid: GridLike, nodata: float | None
+) -> dict[str, Any]:
+    """How rasterio creates the tiled GeoTIFF."""
     [dtype] = {array.dtype for array in arrays.values()}
     if nodata is None and dtype.kind == "f":
         nodata = math.nan
@@ -87,16 +115,11 @@ def write_cog(
             f"does not tell integers beyond {FLOAT64_EXACT} apart. Choose another one, or write a .zarr."
         )
     crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
-    local = location.is_local
-    folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f".{location.name}.{uuid.uuid4().hex[:8]}"
-    plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
     height, width = next(iter(arrays.values())).shape[-2:]
     block = _BLOCK
     while block > 128 and block * block * count * dtype.itemsize > _BLOCK_BYTES:
         block //= 2
-    profile = {
+    return {
         "driver": "GTiff",
         "width": width,
         "height": height,
@@ -114,33 +137,22 @@ def write_cog(
         "photometric": "minisblack",  # bands are no colours, and the fourth is no mask
         "alpha": "no",
     }
-    try:
-        with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
-            with _open_raster(plain, profile, location) as raster:
-                raster.file.descriptions = tuple(chain.from_iterable(names.values()))
-                ends = accumulate(map(len, names.values()), initial=0)
-                targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
-                # Threads whatever the scheduler: an open file does not travel.
-                with dask.config.set(scheduler="threads"):
-                    da.store(list(arrays.values()), targets, lock=False)
-            with _writing(location):
-                rasterio.shutil.copy(
-                    plain,
-                    cog,
-                    driver="COG",
-                    blocksize=block,
-                    compress="deflate",
-                    predictor="yes",
-                    bigtiff="if_safer",
-                    overview_resampling="nearest",
-                    num_threads="all_cpus",
-                )
-                _require_whole(cog)
-        _put_side_file(cog, location)
-        location.put_file(cog)
-    finally:
-        for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
-            leftover.unlink(missing_ok=True)
+
+
+def _copy_as_cog(plain: Path, cog: Path, block: int) -> None:
+    """Compress a GeoTIFF and add its overviews."""
+    rasterio.shutil.copy(
+        plain,
+        cog,
+        driver="COG",
+        blocksize=block,
+        compress="deflate",
+        predictor="yes",
+        bigtiff="if_safer",
+        overview_resampling="nearest",
+        num_threads="all_cpus",
+    )
+    _require_whole(cog)
 
 
 @contextmanager
