@@ -19,27 +19,26 @@ from xee_tf.options import IfExists
 
 __all__ = [
     "NO_IF_EXISTS",
-    "Size",
+    "add_crs_and_chunk",
+    "add_depths",
+    "add_names",
+    "add_overwrite",
+    "add_size",
+    "add_sources",
     "assignment",
-    "crs_and_chunk",
-    "depths",
     "if_exists",
     "is_assignment",
     "label",
-    "listed",
     "names",
     "open_image",
     "options_of",
-    "overwrite",
-    "size",
-    "sources",
 ]
 
 NO_IF_EXISTS = {"if_exists": "--overwrite replaces what is there, and without it that is an error"}
 """What takes the place of the option of our functions on the command line."""
 
 
-class Size(argparse.Action):
+class _Sides(argparse.Action):
     """A width and a height, or one number for both."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
@@ -50,14 +49,14 @@ class Size(argparse.Action):
         setattr(namespace, self.dest, tuple(sides * 2)[:2])
 
 
-def size(parser: Parser, name: str, default: tuple[int, int] | None, help_text: str) -> None:
+def add_size(parser: Parser, name: str, default: tuple[int, int] | None, help_text: str) -> None:
     """An option of a width and a height, or of one number for both."""
     shown = f"; default: {default[0]} {default[1]}" if default else ""
     parser.add_argument(
         name,
         nargs="+",
         type=_sides,
-        action=Size,
+        action=_Sides,
         default=default,
         metavar=("WIDTH", "HEIGHT"),
         help=help_text + shown,
@@ -75,7 +74,7 @@ def _sides(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
-def depths(parser: Parser, help_text: str) -> None:
+def add_depths(parser: Parser, help_text: str) -> None:
     """The option of depths of array bands."""
     parser.add_argument(
         "--tensor-depths",
@@ -138,12 +137,12 @@ def names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> list[str]
     return found
 
 
-def listed(parser: Parser, name: str, metavar: str, help_text: str, *, nargs: str = "+") -> None:
+def add_names(parser: Parser, name: str, metavar: str, help_text: str, *, nargs: str = "+") -> None:
     """An option of several names, which may be given more than once; see `names`."""
     parser.add_argument(name, nargs=nargs, action="extend", metavar=metavar, help=help_text)
 
 
-def overwrite(parser: Parser, what: str = "what is there") -> None:
+def add_overwrite(parser: Parser, what: str = "what is there") -> None:
     """The option that stands for ``if_exists``; see `if_exists`."""
     parser.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
@@ -159,14 +158,14 @@ def options_of(function: Callable[..., Any], arguments: argparse.Namespace, **ot
     return {name: value for name, value in vars(arguments).items() if name in known} | others
 
 
-def sources(parser: Parser, several: str) -> None:
+def add_sources(parser: Parser, several: str) -> None:
     """The rasters to work on, as `open_image` opens them."""
     parser.add_argument(
         "sources", nargs="+", metavar="RASTER", help=f"what GDAL, Zarr or NetCDF open; {several}"
     )
 
 
-def crs_and_chunk(parser: Parser) -> None:
+def add_crs_and_chunk(parser: Parser) -> None:
     """How `open_image` opens rasters."""
     parser.add_argument("--crs", help="CRS of rasters that have none")
     parser.add_argument(

@@ -8,16 +8,16 @@ import sys
 import xee_tf
 from xee_tf.cli.arguments import (
     NO_IF_EXISTS,
-    crs_and_chunk,
-    depths,
+    add_crs_and_chunk,
+    add_depths,
+    add_names,
+    add_overwrite,
+    add_size,
+    add_sources,
     if_exists,
-    listed,
     names,
     open_image,
     options_of,
-    overwrite,
-    size,
-    sources,
 )
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
@@ -33,12 +33,12 @@ def add_export(parser: Parser) -> None:
         "Export rasters on one grid as overlapping patches, row by row, as Earth Engine's "
         "Export.image(fileFormat='TFRecord') does."
     )
-    sources(parser, "of several files each band is named after its own")
+    add_sources(parser, "of several files each band is named after its own")
     parser.add_argument("prefix", help="where to write: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json")
-    size(parser, "--patch-dimensions", (256, 256), "pixels of a patch without its margin")
-    size(parser, "--kernel-size", (1, 1), "half of it is the margin on every side")
+    add_size(parser, "--patch-dimensions", (256, 256), "pixels of a patch without its margin")
+    add_size(parser, "--kernel-size", (1, 1), "half of it is the margin on every side")
     parser.add_argument("--plan", action="store_true", help="only show what would be written")
-    listed(parser, "--bands", "BAND", "bands to export, in this order: B4 B3, or B4,B3")
+    add_names(parser, "--bands", "BAND", "bands to export, in this order: B4 B3, or B4,B3")
     parser.add_argument(
         "--region",
         nargs=4,
@@ -50,7 +50,7 @@ def add_export(parser: Parser) -> None:
     parser.add_argument("--no-compress", dest="compressed", action="store_false", help="do not gzip")
     parser.add_argument("--max-file-size", type=int, default=2**30, metavar="BYTES", help="default: 1 GiB")
     parser.add_argument("--default-value", type=float, default=0, metavar="VALUE", help="of masked pixels")
-    depths(parser, "of array bands, which are cut or filled up to it; default: the length that each has")
+    add_depths(parser, "of array bands, which are cut or filled up to it; default: the length that each has")
     parser.add_argument(
         "--sequence-data", action="store_true", help="a SequenceExample for each pixel, of its series"
     )
@@ -73,8 +73,8 @@ def add_export(parser: Parser) -> None:
     parser.add_argument("--index", action="store_true", help="also write a GeoParquet index of the patches")
     parser.add_argument("--edge", choices=("drop", "pad"), default="drop", help="incomplete patches")
     parser.add_argument("--feature-types", choices=("float", "band"), default="float")
-    crs_and_chunk(parser)
-    overwrite(parser, "an earlier export")
+    add_crs_and_chunk(parser)
+    add_overwrite(parser, "an earlier export")
     parser.set_defaults(run=_export)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from xee_tf.cli.arguments import depths, size
+from xee_tf.cli.arguments import add_depths, add_size
 from xee_tf.cli.parser import Parser
 from xee_tf.reading.inspect import inspect_path
 from xee_tf.reading.verify import verify
@@ -16,8 +16,8 @@ def add_inspect(parser: Parser) -> None:
     """The command that shows what there is."""
     parser.description = "Show patches, place, bands and shards of an export, and check that it is whole."
     parser.add_argument("path", help="a mixer, a manifest, a prefix or folder, or a single TFRecord file")
-    size(parser, "--kernel-size", None, "if there is no manifest and records do not tell")
-    depths(parser, "of array bands, if there is no manifest and records do not tell")
+    add_size(parser, "--kernel-size", None, "if there is no manifest and records do not tell")
+    add_depths(parser, "of array bands, if there is no manifest and records do not tell")
     parser.add_argument(
         "--verify",
         action="store_true",

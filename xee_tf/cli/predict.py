@@ -10,14 +10,14 @@ from typing import Any
 import xee_tf
 from xee_tf.cli.arguments import (
     NO_IF_EXISTS,
-    crs_and_chunk,
+    add_crs_and_chunk,
+    add_names,
+    add_overwrite,
+    add_size,
+    add_sources,
     if_exists,
-    listed,
     names,
     open_image,
-    overwrite,
-    size,
-    sources,
 )
 from xee_tf.cli.parser import Parser
 from xee_tf.models.options import MODEL_SPELLING
@@ -38,10 +38,10 @@ def add_predict(parser: Parser) -> None:
         "interrupted run has left it."
     )
     parser.add_argument("model", help="a SavedModel's folder, or a .keras or .h5 file")
-    sources(parser, "several are put together")
+    add_sources(parser, "several are put together")
     parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
-    listed(parser, "--bands", "BAND", "those that the model sees, in its order: B4 B3, or B4,B3")
-    listed(
+    add_names(parser, "--bands", "BAND", "those that the model sees, in its order: B4 B3, or B4,B3")
+    add_names(
         parser,
         "--array-dims",
         "DIM",
@@ -49,10 +49,10 @@ def add_predict(parser: Parser) -> None:
         "step is predicted by itself; default: what the model takes",
         nargs="*",
     )
-    size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
-    size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
-    size(parser, "--output-tile-size", None, "pixels that come back for a tile, if the scale changes")
-    listed(
+    add_size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
+    add_size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
+    add_size(parser, "--output-tile-size", None, "pixels that come back for a tile, if the scale changes")
+    add_names(
         parser,
         "--output-bands",
         "BAND[=TYPE]",
@@ -63,8 +63,8 @@ def add_predict(parser: Parser) -> None:
     parser.add_argument(
         "--augment", choices=("d4",), help="mean and spread over eight positions of each tile"
     )
-    crs_and_chunk(parser)
-    overwrite(parser)
+    add_crs_and_chunk(parser)
+    add_overwrite(parser)
     parser.set_defaults(run=_predict)
 
 

@@ -6,7 +6,16 @@ import argparse
 import sys
 
 import xee_tf
-from xee_tf.cli.arguments import NO_IF_EXISTS, depths, if_exists, listed, names, options_of, overwrite, size
+from xee_tf.cli.arguments import (
+    NO_IF_EXISTS,
+    add_depths,
+    add_names,
+    add_overwrite,
+    add_size,
+    if_exists,
+    names,
+    options_of,
+)
 from xee_tf.cli.parser import Parser
 from xee_tf.options import READ_SPELLING
 
@@ -30,13 +39,13 @@ def _add_upload_image(parser: Parser) -> None:
     parser.add_argument("records", nargs="+", metavar="TFRECORD", help="predictions, in the mixer's order")
     parser.add_argument("mixer", help="the mixer of the export that was predicted from")
     parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
-    listed(parser, "--bands", "BAND", "B4 B3, or B4,B3; default: all")
+    add_names(parser, "--bands", "BAND", "B4 B3, or B4,B3; default: all")
     parser.add_argument("--nodata", type=_number, metavar="VALUE", help="marks missing pixels")
     parser.add_argument("--dtype", help="of the raster, such as uint8. Default: that of the records")
     parser.add_argument("--crs", help="in place of that of the mixer, such as EPSG:32633")
-    size(parser, "--kernel-size", None, "if it cannot be told from the records")
-    depths(parser, "of array bands, if they cannot be told from the records")
-    overwrite(parser)
+    add_size(parser, "--kernel-size", None, "if it cannot be told from the records")
+    add_depths(parser, "of array bands, if they cannot be told from the records")
+    add_overwrite(parser)
     parser.set_defaults(run=_upload_image, command="upload image")
 
 
@@ -77,9 +86,9 @@ def _add_upload_table(parser: Parser) -> None:
             metavar="COLUMN",
             help=f"holds the {axis} coordinate. Default: {default}, unless the CRS is projected",
         )
-    listed(parser, "--columns", "COLUMN", "a b, or a,b; default: all")
+    add_names(parser, "--columns", "COLUMN", "a b, or a,b; default: all")
     parser.add_argument("--charset", default="utf-8", help="of the texts. Default: utf-8")
-    overwrite(parser)
+    add_overwrite(parser)
     parser.set_defaults(run=_upload_table, command="upload table")
 
 

@@ -5,17 +5,17 @@ This room takes texts and numbers. What they are is decided beside the types tha
 
 from xee_tf.display.summary import Listing, Summary
 from xee_tf.display.svg import GridPicture, grid_svg
-from xee_tf.display.text import Rows, aligned, by, counted, head_of, listed
+from xee_tf.display.text import Facts, abbreviated, aligned, by, counted, head_of
 
 __all__ = [
+    "Facts",
     "GridPicture",
     "Listing",
-    "Rows",
     "Summary",
+    "abbreviated",
     "aligned",
     "by",
     "counted",
     "grid_svg",
     "head_of",
-    "listed",
 ]

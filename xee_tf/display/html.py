@@ -1,4 +1,4 @@
-"""Rows, lists and pictures as HTML for notebooks."""
+"""Facts, lists and pictures as HTML for notebooks."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xee_tf.display.html import heading, rows_html
-from xee_tf.display.text import Rows, aligned, head_of
+from xee_tf.display.text import Facts, aligned, head_of
 from xee_tf.geometry import Size
-from xee_tf.georef.summary import crs_name
+from xee_tf.georef.crs import crs_name
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.types import type_name
 
@@ -29,9 +29,9 @@ def model_html(model: Model) -> str:
     return f"<div>{heading('Model', str(model.connector))}{rows_html(model_rows(model))}</div>"
 
 
-def model_rows(model: Model) -> Rows:
+def model_rows(model: Model) -> Facts:
     """What was said of a model, as (name, value)."""
-    rows: Rows = []
+    rows: Facts = []
     overlap = model.input_overlap_size
     tiles = [] if model.input_tile_size is None else [f"{_size(model.input_tile_size)} px"]
     if overlap != Size(x=0, y=0):

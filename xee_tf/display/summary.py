@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from xee_tf.display.html import heading, list_html, page, picture_html, rows_html, warning_html
 from xee_tf.display.svg import GridPicture
-from xee_tf.display.text import Rows, aligned, head_of
+from xee_tf.display.text import Facts, aligned, head_of
 
 __all__ = ["Listing", "Summary"]
 
@@ -30,7 +30,7 @@ class Listing:
     rows: Sequence[Sequence[str]]
     most: int
 
-    def text_rows(self) -> Rows:
+    def text_rows(self) -> Facts:
         """The first ones as rows of text."""
         shown, more = head_of(self.rows, self.most)
         width = max((len(name) for name, *_ in shown), default=0)
@@ -68,7 +68,7 @@ class Summary:
 
     name: str
     detail: str
-    rows: Rows
+    rows: Facts
     warnings: Sequence[str] = ()
     listing: Listing | None = None
     picture: GridPicture | None = field(default=None, repr=False)

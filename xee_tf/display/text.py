@@ -1,4 +1,4 @@
-"""Rows of labels and values as plain text, and the phrases that they share."""
+"""Facts of labels and values as plain text, and the phrases that they share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["Rows", "aligned", "by", "counted", "head_of", "listed"]
+__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "head_of"]
 
-Rows = list[tuple[str, str]]
+Facts = list[tuple[str, str]]
 """Labels and values. An empty label continues the row above it."""
 
 T = TypeVar("T")
@@ -44,12 +44,12 @@ def head_of(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
     return (items, 0) if len(items) <= most + 1 else (items[:most], len(items) - most)
 
 
-def listed(names: Sequence[str], most: int = 12) -> str:
+def abbreviated(names: Sequence[str], most: int = 12) -> str:
     """Names with commas between them, the first ones of many.
 
     Examples
     --------
-    >>> listed(["B2", "B3", "B4"]), listed([f"B{number}" for number in range(1, 6)], most=2)
+    >>> abbreviated(["B2", "B3", "B4"]), abbreviated([f"B{number}" for number in range(1, 6)], most=2)
     ('B2, B3, B4', 'B1, B2, 3 more')
     """
     shown, more = head_of(names, most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -14,7 +15,7 @@ import pyproj
 
 from xee_tf.errors import GeoreferenceError, shorten
 
-__all__ = ["MEND_CRS", "crs_text", "describe_crs", "mover", "read_crs", "same_crs", "unbound"]
+__all__ = ["MEND_CRS", "crs_name", "crs_text", "describe_crs", "mover", "read_crs", "same_crs", "unbound"]
 
 MEND_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
 
@@ -212,3 +213,24 @@ def describe_crs(crs: pyproj.CRS) -> str:
     datum = plain.datum.name if plain.datum else "unknown"
     resembles = f"; it resembles {':'.join(like)}" if like else ""
     return f"{crs.name!r} (datum {datum!r}, no exact code{resembles})"
+
+
+def crs_name(text: str) -> str:
+    """A code as it is; of a WKT its name, or that of its projection.
+
+    Examples
+    --------
+    >>> crs_name("EPSG:32633"), crs_name("+proj=utm +zone=32 +ellps=GRS80 +type=crs")
+    ('EPSG:32633', 'an unnamed CRS, Transverse Mercator')
+    """
+    if len(text) <= 20:
+        return text
+    try:
+        crs = read_crs(text)
+    except GeoreferenceError:
+        return textwrap.shorten(text, 40, placeholder="...")
+    if crs.name.lower() not in ("unnamed", "unknown", "undefined"):
+        return str(crs.name)
+    operation = unbound(crs).coordinate_operation
+    method = operation.method_name if operation else "geographic"
+    return f"an unnamed CRS, {method}"

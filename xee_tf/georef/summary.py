@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
-from xee_tf.display import GridPicture, Rows, by, counted, listed
-from xee_tf.errors import GeoreferenceError
+from xee_tf.display import Facts, GridPicture, abbreviated, by, counted
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.georef.crs import read_crs, unbound
+from xee_tf.georef.crs import crs_name
 
-__all__ = ["bands_text", "crs_name", "grid_picture", "grid_rows", "per_pixel"]
+__all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel"]
 
 
-def grid_rows(grid: PatchGrid) -> Rows:
+def grid_rows(grid: PatchGrid) -> Facts:
     """The patches, the raster, and what becomes of incomplete patches."""
     rows, columns = counted(grid.rows, "row"), counted(grid.columns, "column")
     patches = f"{len(grid):,} = {rows} × {columns} of {by(*grid.patch.xy)} px"
@@ -50,33 +48,12 @@ def bands_text(names: Sequence[str], kinds: Sequence[str]) -> str:
     >>> bands_text(["B4", "B3"], ["float", "float"])
     '2 as float: B4, B3'
     """
-    return f"{len(names):,} as {', '.join(dict.fromkeys(kinds))}: {listed(names)}"
+    return f"{len(names):,} as {', '.join(dict.fromkeys(kinds))}: {abbreviated(names)}"
 
 
 def per_pixel(records: int) -> str:
     """How many records a patch has, where that is not one."""
     return f", one for each pixel, {records:,} a patch" if records > 1 else ""
-
-
-def crs_name(text: str) -> str:
-    """A code as it is; of a WKT its name, or that of its projection.
-
-    Examples
-    --------
-    >>> crs_name("EPSG:32633"), crs_name("+proj=utm +zone=32 +ellps=GRS80 +type=crs")
-    ('EPSG:32633', 'an unnamed CRS, Transverse Mercator')
-    """
-    if len(text) <= 20:
-        return text
-    try:
-        crs = read_crs(text)
-    except GeoreferenceError:
-        return textwrap.shorten(text, 40, placeholder="...")
-    if crs.name.lower() not in ("unnamed", "unknown", "undefined"):
-        return str(crs.name)
-    operation = unbound(crs).coordinate_operation
-    method = operation.method_name if operation else "geographic"
-    return f"an unnamed CRS, {method}"
 
 
 def _edges(grid: PatchGrid) -> tuple[str, str]:

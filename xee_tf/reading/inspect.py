@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Rows, aligned, counted
+from xee_tf.display import Facts, Listing, aligned, counted
 from xee_tf.errors import RecordError
 from xee_tf.geometry import Window
 from xee_tf.georef.coordinates import bounds
@@ -80,7 +80,7 @@ def _record_text(location: Location) -> str:
     if data is None:
         raise RecordError(f"{shard} holds no record.")
     layout, steps = read_order(data)
-    values: Rows = []
+    values: Facts = []
     for feature in layout.features:
         held = counted(feature.size, "value")
         if feature.name in steps:
@@ -102,7 +102,7 @@ def _bands(reader: ImageReader) -> str:
     )
 
 
-def _steps(reader: ImageReader) -> Rows:
+def _steps(reader: ImageReader) -> Facts:
     """The further dimensions: how many steps, and from where to where."""
     lengths = {
         dim: length for band in reader.bands for dim, length in zip(band.dims, band.shape, strict=True)

@@ -20,7 +20,7 @@ Predictions = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 
 Unit = Literal["patches", "pixels"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+BandArrays = dict[str, npt.NDArray[Any]]
 """For each band an array (patches, height, width, depth), or (pixels, depth)."""
 
 _SHAPES = (
@@ -29,7 +29,7 @@ _SHAPES = (
 )
 
 
-def by_band(predictions: Predictions, bands: Sequence[str] | None, patch: Size) -> Arrays:
+def by_band(predictions: Predictions, bands: Sequence[str] | None, patch: Size) -> BandArrays:
     """The arrays of each band, in the order of `bands`.
 
     Parameters
@@ -76,7 +76,7 @@ def by_band(predictions: Predictions, bands: Sequence[str] | None, patch: Size) 
     return arrays
 
 
-def _channels(whole: npt.NDArray[Any], bands: Sequence[str] | None, patch: Size) -> Arrays:
+def _channels(whole: npt.NDArray[Any], bands: Sequence[str] | None, patch: Size) -> BandArrays:
     """The channels of one array as bands."""
     if bands is None:
         _refuse_single_patch(whole, patch)
@@ -122,7 +122,7 @@ class PredictionFormat:
     layout: RecordLayout
 
     @classmethod
-    def of(cls, arrays: Arrays, patch: Size, feature_types: FeatureTypes) -> PredictionFormat:
+    def of(cls, arrays: BandArrays, patch: Size, feature_types: FeatureTypes) -> PredictionFormat:
         """From the first predictions.
 
         Raises
@@ -150,7 +150,7 @@ class PredictionFormat:
             features.append(Feature.of(name, array.dtype, size, feature_types))
         return cls("patches" if first.ndim == 4 else "pixels", stored, RecordLayout(tuple(features)))
 
-    def fit(self, arrays: Arrays) -> list[npt.NDArray[Any]]:
+    def fit(self, arrays: BandArrays) -> list[npt.NDArray[Any]]:
         """The values as they are encoded, if they are like the first ones.
 
         Raises
