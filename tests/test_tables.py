@@ -31,7 +31,7 @@ from xee_tf.errors import (
 from xee_tf.records.crc import record_crcs
 from xee_tf.tables.export import export_table
 from xee_tf.tables.read import open_table
-from xee_tf.tables.upload import upload_table
+from xee_tf.upload.table import upload_table
 
 # -- The oracle: plain protobuf objects ---------------------------------------------------------------
 

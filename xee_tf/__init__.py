@@ -32,9 +32,9 @@ from xee_tf.sidecars import Mixer
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
-from xee_tf.tables.upload import upload_table
 from xee_tf.training.dataset import feature_spec, tf_dataset
 from xee_tf.upload.image import upload_image
+from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter
 
 __all__ = [

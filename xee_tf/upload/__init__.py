@@ -1,1 +1,1 @@
-"""Predictions: writing them as TFRecord, and turning them into GeoTIFF or Zarr."""
+"""Predictions to TFRecord; records and rasters to files that a GIS opens."""

@@ -138,7 +138,7 @@ def upload_table(
             points.to_file(file, driver="GPKG", layer=os.path.splitext(target.name)[0])
         else:
             points.to_parquet(file, index=False)
-        target.write_bytes(file.read_bytes())
+        target.put_file(file)
     return target
 
 
