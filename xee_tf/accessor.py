@@ -51,9 +51,8 @@ class TFExportAccessor:
     def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
         self._obj = obj
 
-    # An image among the keywords is refused, which types cannot express.
-    __call__ = _of_image(export_image, IMAGE_SPELLING)  # type: ignore[arg-type]
-    plan = _of_image(plan_export, IMAGE_SPELLING)  # type: ignore[arg-type]
+    __call__ = _of_image(export_image, IMAGE_SPELLING)
+    plan = _of_image(plan_export, IMAGE_SPELLING)
     table = _of_image(sample_table, SAMPLE_SPELLING)
 
     def __repr__(self) -> str:

@@ -1,7 +1,9 @@
 """Options by name: ours, Earth Engine's, and what takes the place of those that mean nothing here.
 
-One mechanism for exports, tables, models and predictions. A `Spelling` is the table of names of one kind of
-call; `spelled` reads the keywords of a function with it, so that the function sees our names only.
+One mechanism for exports, tables, models and predictions. The options of a call are the fields of a frozen
+dataclass, made by `option`: each has its default and its check. A `Spelling` has the names of Earth Engine
+that differ from ours; `spelled` lets a function take its options in every spelling, and shows all of them in
+its signature.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, cast
 
 import numpy as np
 
@@ -22,19 +24,122 @@ from xee_tf.errors import OptionError, shorten
 __all__ = [
     "READ_SPELLING",
     "IfExists",
+    "Options",
     "Spelling",
     "check_default_value",
+    "choice",
     "did_you_mean",
+    "flag",
     "is_number",
+    "nested_names",
     "one_of",
+    "option",
     "show_signature",
     "spelled",
 ]
 
 IfExists = Literal["error", "overwrite"]
 
+Check = Callable[[Any, str], Any]
+"""Takes what a user gave and the name of the option; returns the value to use, or raises OptionError."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def option(default: Any = MISSING, check: Check | None = None, *, nested: bool = False) -> Any:
+    """A field of an `Options` class.
+
+    Parameters
+    ----------
+    default : object, optional
+        As a user would write it.
+    check : callable, optional
+        Checks and converts every value, the default too.
+    nested : bool
+        Earth Engine has it in ``formatOptions``.
+    """
+    return field(default=default, metadata={"check": check, "nested": nested})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one call, checked and converted when they are made.
+
+    Subclasses are frozen dataclasses whose fields are made by `option`.
+
+    Raises
+    ------
+    OptionError
+        That names the option, the value and what was expected.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Tiling(Options):
+    ...     edge: str = option("drop", choice("drop", "pad"))
+    >>> Tiling.of({"edge": "pad", "progress": True})
+    Tiling(edge='pad')
+    >>> Tiling(edge="wrap")
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: edge must be 'drop' or 'pad'; got 'wrap'.
+    """
+
+    keywords: ClassVar[type | None] = None
+    """A TypedDict of what users write, whose types the signatures show."""
+
+    none_is_default: ClassVar[bool] = False
+    """Whether None stands for the default in every field that `option` made."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if "check" not in each.metadata:
+                continue
+            value, check = getattr(self, each.name), each.metadata["check"]
+            if value is None and self.none_is_default:
+                value = each.default
+            if check is not None and (value is not None or each.default is not None):
+                value = check(value, each.name)
+            object.__setattr__(self, each.name, value)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], *arguments: Any) -> Self:
+        """From `arguments` and those of `options` that belong to this class."""
+        known = _keywords(cls)
+        return cls(*arguments, **{name: value for name, value in options.items() if name in known})
+
+
+def nested_names(options: type[Options]) -> dict[str, str]:
+    """Earth Engine's names of the options in ``formatOptions``, and ours."""
+    return {_camel(each.name): each.name for each in fields(options) if each.metadata.get("nested")}
+
+
+def choice(*allowed: Any) -> Check:
+    """The check of an option that has a few values."""
+
+    def check(value: Any, name: str) -> Any:
+        one_of(name, value, allowed)
+        return value
+
+    return check
+
+
+def flag(value: Any, name: str) -> bool:
+    """The check of an option that is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise OptionError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What can only be given by name; of an `Options` class with the types that users write."""
+    written = getattr(getattr(function, "keywords", None), "__annotations__", {})
+    found = {}
+    for name, each in inspect.signature(function).parameters.items():
+        if each.kind is each.KEYWORD_ONLY:
+            kind = written.get(name, each.annotation)
+            found[name] = each.replace(annotation=getattr(kind, "__forward_arg__", kind))
+    return found
 
 
 @dataclass(frozen=True)
@@ -193,23 +298,19 @@ READ_SPELLING = Spelling(
 """How the options of functions that read or convert exports are written."""
 
 
-def spelled(
-    spelling: Spelling, *, like: Callable[..., Any] | None = None, further: Iterable[str] = ()
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def spelled(spelling: Spelling, *options: type[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take its keywords in every spelling.
 
     Parameters
     ----------
     spelling : Spelling
-    like : callable, optional
-        The function whose options these are, if it is another one.
-    further : iterable of str
-        Options that the function hands on.
+    *options : type of Options
+        Classes whose fields are keywords of the function, which it takes by ``**``.
 
     Returns
     -------
     callable
-        A decorator; the signature stays what it is.
+        A decorator. The signature of what it returns has all keywords and their defaults.
 
     Examples
     --------
@@ -221,18 +322,25 @@ def spelled(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(like or function).parameters.values()
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        positions = [p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD]
-        # The options first: they are listed in errors.
-        named.sort(key=lambda parameter: parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
-        known = [*(p.name for p in named if p.name not in ("self", "cls")), *further]
+        signature = inspect.signature(function)
+        by_name = {name: each for kind in options for name, each in _keywords(kind).items()}
+        by_name |= _keywords(function)
+        by_position = {
+            name: each
+            for name, each in signature.parameters.items()
+            if each.kind is each.POSITIONAL_OR_KEYWORD
+        }
+        # Errors list the options first.
+        known = [name for name in {**by_name, **by_position} if name not in ("self", "cls")]
+        positions = list(by_position)
 
         @functools.wraps(function)
-        def call(*args: P.args, **options: P.kwargs) -> R:
-            ours = spelling.read(options, known, positions[: len(args)]) if options else {}
+        def call(*args: P.args, **given: P.kwargs) -> R:
+            ours = spelling.read(given, known, positions[: len(args)]) if given else {}
             return function(*args, **cast(Any, ours))
 
+        parameters = [*by_position.values(), *by_name.values()]
+        show_signature(call, signature.replace(parameters=parameters))
         return call
 
     return decorate

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Signature, TensorInfo
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.models.options import Declared
-from xee_tf.models.spec import Model
+from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, coerce, type_name
 from xee_tf.options import did_you_mean
 
@@ -166,18 +166,18 @@ def _overridden(values: npt.NDArray[Any], override: Declared) -> npt.NDArray[Any
     return values if override.limits is None else np.clip(values, *override.limits)
 
 
-def check_overrides(model: Model, names: Collection[str], whole: str) -> None:
+def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None:
     """Raise an error if `input_type_override` names what an image or a table does not have.
 
     Parameters
     ----------
-    model : Model
+    spec : ModelSpec
     names : collection of str
         Of all bands, or columns, and properties.
     whole : str
         "image" or "table".
     """
-    for name in model.input_type_override or ():
+    for name in spec.input_type_override or ():
         if name not in names:
             raise OptionError(
                 f"input_type_override has a type for {name!r}, which the {whole} lacks. It has "
@@ -186,13 +186,13 @@ def check_overrides(model: Model, names: Collection[str], whole: str) -> None:
 
 
 def plan_feeds(
-    model: Model, signature: Signature, items: Mapping[str, Item], *, table: bool
+    spec: ModelSpec, signature: Signature, items: Mapping[str, Item], *, table: bool
 ) -> tuple[Feed, ...]:
     """Which of `items` go where.
 
     Parameters
     ----------
-    model : Model
+    spec : ModelSpec
     signature : Signature
     items : mapping
         What there is: the bands and properties of an image, or the columns of a table.
@@ -204,15 +204,15 @@ def plan_feeds(
     OptionError
         If the model wants what is not there, or it is ambiguous what goes where; the choices are listed.
     """
-    words = _Words(table, model, signature, items)
-    groups = _groups(model, signature.inputs, items, words)
+    words = _Words(table, spec, signature, items)
+    groups = _groups(spec, signature.inputs, items, words)
     return tuple(
-        _feed(model, target, members, items, signature.inputs, words) for target, members in groups.items()
+        _feed(spec, target, members, items, signature.inputs, words) for target, members in groups.items()
     )
 
 
 def group_inputs(
-    model: Model, signature: Signature, items: Mapping[str, Item]
+    spec: ModelSpec, signature: Signature, items: Mapping[str, Item]
 ) -> Mapping[str, tuple[str, ...]]:
     """The bands and properties of an image that go to each input; shapes do not matter yet.
 
@@ -221,7 +221,7 @@ def group_inputs(
     OptionError
         As `plan_feeds` does.
     """
-    return _groups(model, signature.inputs, items, _Words(False, model, signature, items))
+    return _groups(spec, signature.inputs, items, _Words(False, spec, signature, items))
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class _Words:
     """The words of errors."""
 
     table: bool
-    model: Model
+    spec: ModelSpec
     signature: Signature
     items: Mapping[str, Item]
 
@@ -255,40 +255,40 @@ class _Words:
 
     def lacking(self, names: Sequence[str]) -> OptionError:
         return OptionError(
-            f"{self.model.connector} wants {listed(names)}, which the {self.whole} lacks. {self.there}"
+            f"{self.spec.connector} wants {listed(names)}, which the {self.whole} lacks. {self.there}"
         )
 
 
 def _groups(
-    model: Model, inputs: Mapping[str, TensorInfo] | None, items: Mapping[str, Item], words: _Words
+    spec: ModelSpec, inputs: Mapping[str, TensorInfo] | None, items: Mapping[str, Item], words: _Words
 ) -> dict[str, tuple[str, ...]]:
     """The members of each input."""
-    chosen = model.input_properties if words.table else model.bands
-    extra = () if words.table else model.input_properties
-    if missing := [name for name in (*(chosen or ()), *extra, *(model.inputs or ())) if name not in items]:
+    chosen = spec.input_properties if words.table else spec.bands
+    extra = () if words.table else spec.input_properties
+    if missing := [name for name in (*(chosen or ()), *extra, *(spec.inputs or ())) if name not in items]:
         raise words.lacking(missing)
-    if model.inputs is not None:
+    if spec.inputs is not None:
         groups: dict[str, tuple[str, ...]] = {}
-        for name, into in model.inputs.items():
+        for name, into in spec.inputs.items():
             groups[into] = (*groups.get(into, ()), name)
         # What goes to an input of its own name need not be said.
-        groups |= {name: (name,) for name in extra if name not in groups and name not in model.inputs}
+        groups |= {name: (name,) for name in extra if name not in groups and name not in spec.inputs}
         left = [name for name in inputs or () if name not in groups]
-        groups |= {name: (name,) for name in left if name in items and name not in model.inputs}
+        groups |= {name: (name,) for name in left if name in items and name not in spec.inputs}
         return _checked(groups, inputs, words)
     mains = tuple(chosen or (name for name, item in items.items() if item.tiled or words.table))
     own: dict[str, tuple[str, ...]] = {name: (name,) for name in extra}
-    if inputs is None and model.input_name is None:
+    if inputs is None and spec.input_name is None:
         return {**{name: (name,) for name in mains}, **own}
     left = [name for name in inputs or () if name not in own]
-    if (target := model.input_name) is None:
+    if (target := spec.input_name) is None:
         if not left:
-            raise OptionError(f"{model.connector} has no input for {listed(mains)}. {words.wanted}")
+            raise OptionError(f"{spec.connector} has no input for {listed(mains)}. {words.wanted}")
         if set(left) <= set(items) and (not chosen or set(left) == set(chosen)):
             return _checked({**{name: (name,) for name in left}, **own}, inputs, words)
         if len(left) > 1 and chosen:
             raise OptionError(
-                f"{words.order}={list(chosen)} are not the inputs of {model.connector}, {listed(left)}, and "
+                f"{words.order}={list(chosen)} are not the inputs of {spec.connector}, {listed(left)}, and "
                 f"could go to any of them. Say where: input_name={left[0]!r} stacks them all in it, "
                 f"inputs={{{chosen[0]!r}: {left[0]!r}, ...}} says it for each."
             )
@@ -303,14 +303,14 @@ def _checked(
 ) -> dict[str, tuple[str, ...]]:
     if inputs is not None:
         if unknown := [name for name in groups if name not in inputs]:
-            raise OptionError(f"{words.model.connector} has no input {listed(unknown)}. {words.wanted}")
+            raise OptionError(f"{words.spec.connector} has no input {listed(unknown)}. {words.wanted}")
         if missing := [name for name in inputs if name not in groups]:
             raise words.lacking(missing)
     return groups
 
 
 def _feed(
-    model: Model,
+    spec: ModelSpec,
     target: str,
     members: tuple[str, ...],
     items: Mapping[str, Item],
@@ -325,13 +325,13 @@ def _feed(
             "others are properties with one value. Give them inputs of their own."
         )
     for name, item in zip(members, found, strict=True):
-        declared = (model.input_shapes or {}).get(name)
+        declared = (spec.input_shapes or {}).get(name)
         if declared is not None and declared not in (item.shape, item.shape or (1,)):
             raise OptionError(
                 f"input_shapes says {list(declared)} for {name!r}, and in the {words.whole} it is "
                 f"{list(item.shape)}."
             )
-    overrides = tuple((model.input_type_override or {}).get(name) for name in members)
+    overrides = tuple((spec.input_type_override or {}).get(name) for name in members)
     dtype = _dtype(members, found, overrides, info, words)
     shape = _shape(target, members, found, info, words)
     return Feed(target, members, found, overrides, dtype, shape)
@@ -355,7 +355,7 @@ def _dtype(
         text = dtype == STRING, info.dtype == STRING
         if any(text) != all(text) or not np.can_cast(dtype, info.dtype, "same_kind"):
             raise OptionError(
-                f"{words.model.connector} takes {name!r} as {type_name(info.dtype)}, and it is "
+                f"{words.spec.connector} takes {name!r} as {type_name(info.dtype)}, and it is "
                 f"{type_name(dtype)} here. If dropping what does not fit is meant: "
                 f"input_type_override={{{name!r}: {type_name(info.dtype)!r}}}."
             )
@@ -372,7 +372,7 @@ def _shape(
     found = arrangements(
         [item.shape for item in items],
         tiled=items[0].tiled,
-        flat=not items[0].tiled or words.model.array_dims is None,
+        flat=not items[0].tiled or words.spec.array_dims is None,
     )
     if not found:
         raise OptionError(
@@ -380,7 +380,7 @@ def _shape(
             f"{', '.join(str(list(item.shape)) for item in items)} in each pixel. Give them inputs of their "
             "own."
         )
-    if words.model.array_dims and items[0].tiled and not set(members) & set(words.model.input_shapes or ()):
+    if words.spec.array_dims and items[0].tiled and not set(members) & set(words.spec.input_shapes or ()):
         found.sort(key=len, reverse=True)  # steps and bands, also of a single band
     if words.table and target not in members and found[0] == ():
         found.reverse()  # the only column of those that are stacked
@@ -396,24 +396,24 @@ def _shape(
         if math.prod(shape) == 1 and all(side in (None, 1) for side in wanted):
             return (1,) * len(wanted)
     if rank is not None and (rank < lead or (rank == lead and items[0].tiled)):
-        raise no_room(words.model, target, info)
+        raise no_room(words.spec, target, info)
     if len(wanted) == 1 and len(shape) <= 1:
         raise OptionError(
-            f"The input {target!r} of {words.model.connector} takes {wanted[0]} channels, and "
+            f"The input {target!r} of {words.spec.connector} takes {wanted[0]} channels, and "
             f"{listed(members)} have {total}. {words.there} Say which the model wants, in its order: "
             f"{words.order}=[...]."
         )
     raise OptionError(
-        f"The input {target!r} of {words.model.connector} is {info}, and {listed(members)} would be sent "
+        f"The input {target!r} of {words.spec.connector} is {info}, and {listed(members)} would be sent "
         f"with the shape {shape} in each {'pixel' if lead == 3 else 'row'}. {words.there}"
     )
 
 
-def no_room(model: Model, target: str, info: TensorInfo) -> ModelError:
+def no_room(spec: ModelSpec, target: str, info: TensorInfo) -> ModelError:
     """The error that a model takes single pixels or rows, and was given tiles."""
     inner = ", ".join("?" if side is None else str(side) for side in (info.shape or ())[1:]) or "channels"
     return ModelError(
-        f"The input {target!r} of {model.connector} is {info}: it has no room for the height and width of a "
+        f"The input {target!r} of {spec.connector} is {info}: it has no room for the height and width of a "
         "tile beside the values of its pixels. A model of single pixels or rows predicts from tables. For "
         f"images, let it take and return (n, height, width, {inner}); or give Model.from_function a function "
         f"that reshapes tiles to (-1, {inner}), calls the model and reshapes its answer to (n, height, "

@@ -15,9 +15,8 @@ from xee_tf.errors import OptionError, PredictionError
 from xee_tf.geometry import Size
 from xee_tf.models.inputs import Feed, Item, plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
-from xee_tf.models.spec import Model
-from xee_tf.predict.fitting import refuse_too_large
-from xee_tf.predict.tiles import Tiles, plan_tiles
+from xee_tf.models.spec import ModelSpec
+from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
 
 __all__ = ["TileCaller", "batch_of", "predict_batches", "tile_caller"]
 
@@ -104,7 +103,7 @@ class TileCaller:
 
 
 def tile_caller(
-    model: Model,
+    spec: ModelSpec,
     bands: Mapping[str, tuple[Any, tuple[int, ...]]],
     properties: Mapping[str, Any],
     *,
@@ -115,11 +114,11 @@ def tile_caller(
 
     Parameters
     ----------
-    model : Model
+    spec : ModelSpec
     bands : mapping from str to (dtype, shape)
         The bands of the image; `shape` is that of an array band in each pixel, empty for a scalar band.
     properties : mapping
-        Those of the image; of these, ``model.input_properties`` are sent.
+        Those of the image; of these, `input_properties` are sent.
     batch_size : int, optional
         Tiles in a call. Default: about 8 MiB of them.
     signature : Signature, optional
@@ -134,13 +133,15 @@ def tile_caller(
 
     Examples
     --------
-    >>> total = Model.from_function(lambda pixels: pixels.sum(-1), input_tile_size=2, output_bands=["sum"])
+    >>> from xee_tf.models.function import FunctionConnector
+    >>> connector = FunctionConnector.of(lambda pixels: pixels.sum(-1))
+    >>> total = ModelSpec(connector, input_tile_size=2, output_bands=["sum"])
     >>> caller = tile_caller(total, {"B4": ("uint8", ()), "B3": ("uint8", ())}, {})
     >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
     {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
     """
-    signature = signature or model.connector.signature()
-    values = {name: np.asarray(properties[name]) for name in model.input_properties if name in properties}
+    signature = signature or spec.connector.signature()
+    values = {name: np.asarray(properties[name]) for name in spec.input_properties if name in properties}
     items = {name: Item(np.dtype(dtype), tuple(shape), tiled=True) for name, (dtype, shape) in bands.items()}
     for name, value in values.items():
         if name in items:
@@ -154,19 +155,19 @@ def tile_caller(
                 f"The property {name!r} is {value.dtype}: a model takes numbers, booleans and strings."
             )
         items[name] = Item(value.dtype, value.shape)
-    feeds = plan_feeds(model, signature, items, table=False)
+    feeds = plan_feeds(spec, signature, items, table=False)
     if not any(feed.tiled for feed in feeds):
         raise OptionError(
-            f"No band of the image goes to {model.connector}, only {list(model.input_properties)}."
+            f"No band of the image goes to {spec.connector}, only {list(spec.input_properties)}."
         )
-    tiles = plan_tiles(model, signature, feeds)
-    outputs = plan_outputs(model.output_bands, signature.outputs, "output_bands", model.connector, lead=3)
+    tiles = plan_tiles(spec, signature, feeds)
+    outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)
     size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
-    batch, fixed = batch_of(model.connector, signature, batch_size, size)
-    refuse_too_large(model.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
+    batch, fixed = batch_of(spec.connector, signature, batch_size, size)
+    refuse_too_large(spec.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
     used = {name for feed in feeds for name in feed.members}
     kept = {name: value for name, value in values.items() if name in used}
-    return TileCaller(model.connector, tiles, feeds, outputs, kept, batch, fixed)
+    return TileCaller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
 
 
 def batch_of(
