@@ -7,7 +7,8 @@ from itertools import permutations
 
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import OptionError
-from xee_tf.models.inputs import arrangements, fits, listed, no_room
+from xee_tf.models.feeds import arrangements, fits
+from xee_tf.models.inputs import listed, no_room
 from xee_tf.models.spec import ModelSpec
 
 __all__ = ["find_array_dims"]

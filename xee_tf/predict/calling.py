@@ -13,9 +13,11 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Signature, connected
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.geometry import Size
-from xee_tf.models.inputs import Feed, Item, plan_feeds
+from xee_tf.models.feeds import Feed, Item
+from xee_tf.models.inputs import plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.spec import ModelSpec
+from xee_tf.models.types import type_name
 from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
 
 __all__ = ["TileCaller", "batch_of", "predict_batches", "tile_caller"]
@@ -227,8 +229,7 @@ def predict_batches(
             answer = connection.predict(batch)
         except PredictionError as error:
             said = "; ".join(
-                f"{name}: {'string' if array.dtype == object else array.dtype} {array.shape}"
-                for name, array in batch.items()
+                f"{name}: {type_name(array.dtype)} {array.shape}" for name, array in batch.items()
             )
             if error.instances is None:
                 raise PredictionError(

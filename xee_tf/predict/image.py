@@ -25,7 +25,8 @@ from xee_tf.georef.bands import image_dataset, plane_array
 from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, name_dims, raster_variables
 from xee_tf.georef.masks import Nodata, band_nodata, can_mask
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
-from xee_tf.models.inputs import Item, check_overrides, group_inputs
+from xee_tf.models.feeds import Item
+from xee_tf.models.inputs import check_overrides, group_inputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import fill_outside
 from xee_tf.names import check_key, check_variables

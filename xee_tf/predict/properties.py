@@ -13,7 +13,8 @@ import xarray as xr
 
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
-from xee_tf.models.inputs import Item, check_overrides, plan_feeds
+from xee_tf.models.feeds import Item
+from xee_tf.models.inputs import check_overrides, plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING
