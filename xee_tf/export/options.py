@@ -23,9 +23,9 @@ from xee_tf.options import (
 from xee_tf.records.example import FeatureTypes
 
 __all__ = [
+    "FORMATS",
     "IMAGE_SPELLING",
     "REPLACED",
-    "TABLE_FORMATS",
     "ExportKeywords",
     "ExportOptions",
     "ExportSource",
@@ -69,24 +69,14 @@ _IMAGE_REPLACED = REPLACED | {
     "metadataKeys": "it is an option of GeoTIFFs; leave it out",
 }
 
-_FORMATS = {"tfrecord": "", "tf_record": ""}
-_IMAGE_FORMATS = _FORMATS | {
+#: Values of ``fileFormat`` for what is written.
+FORMATS = {"tfrecord": "", "tf_record": ""}
+_IMAGE_FORMATS = FORMATS | {
     "tf_record_image": "",
     "geotiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",
     "geo_tiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",
     "npy": "Write an array with np.save('scene.npy', ds['B4'].values)",
     "zarr": "Write a Zarr with ds.to_zarr('scene.zarr')",
-}
-_FRAME = "Write the table itself with {}"
-TABLE_FORMATS = _FORMATS | {
-    "tf_record_table": "",
-    "csv": _FRAME.format("table.to_csv('sites.csv')"),
-    "geojson": _FRAME.format("table.to_file('sites.geojson')"),
-    "geo_json": _FRAME.format("table.to_file('sites.geojson')"),
-    "kml": _FRAME.format("table.to_file('sites.kml')"),
-    "kmz": _FRAME.format("table.to_file('sites.kml')"),
-    "shp": _FRAME.format("table.to_file('sites.shp')"),
-    "parquet": _FRAME.format("table.to_parquet('sites.parquet')"),
 }
 
 
