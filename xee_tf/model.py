@@ -25,7 +25,7 @@ from xee_tf.models.options import MODEL_SPELLING, ModelKeywords
 from xee_tf.models.rows import spec_rows
 from xee_tf.models.saved_model import SavedModelConnector
 from xee_tf.models.spec import ModelSpec
-from xee_tf.options import spelled
+from xee_tf.options import parse, spelled
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.properties import predict_properties
@@ -222,9 +222,9 @@ class Model(ModelSpec):
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
-        hosted = HostedOptions.of(options)
+        hosted = parse(HostedOptions, options)
         connector = tf_serving_connector(url, model, version, label, signature_name, transport, hosted)
-        return cls.of(options, connector)
+        return parse(cls, options, connector)
 
     @classmethod
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)
@@ -274,9 +274,9 @@ class Model(ModelSpec):
         >>> model.connector.address
         'https://us-central1-aiplatform.googleapis.com/v1/projects/forest/locations/us-central1/endpoints/123:predict'
         """
-        hosted = HostedOptions.of(options)
+        hosted = parse(HostedOptions, options)
         connector = vertex_ai_connector(endpoint, base_url, route, signature_name, model_name, hosted)
-        return cls.of(options, connector)
+        return parse(cls, options, connector)
 
     @classmethod
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)
@@ -309,9 +309,9 @@ class Model(ModelSpec):
         OptionError
             If an option cannot be used, or `base_url` is not said.
         """
-        hosted = HostedOptions.of(options)
+        hosted = parse(HostedOptions, options)
         connector = ai_platform_connector(project_id, model_name, version, region, base_url, hosted)
-        return cls.of(options, connector)
+        return parse(cls, options, connector)
 
     @classmethod
     @spelled(MODEL_SPELLING, ModelSpec)
@@ -430,7 +430,7 @@ class Model(ModelSpec):
         array([[0.5, 0.6],
                [nan, 0.5]], dtype=float32)
         """
-        return predict_image(self, image, PredictOptions.of(options), merge=merge).dataset
+        return predict_image(self, image, parse(PredictOptions, options), merge=merge).dataset
 
     @spelled(PREDICT_SPELLING)
     def predict_properties(self, table: Table, *, batch_size: int | None = None) -> Any:

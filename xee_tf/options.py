@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, cast
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -34,6 +34,7 @@ __all__ = [
     "nested_names",
     "one_of",
     "option",
+    "parse",
     "show_signature",
     "spelled",
 ]
@@ -45,6 +46,7 @@ Check = Callable[[Any, str], Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Kind = TypeVar("Kind", bound="Options")
 
 
 def option(default: Any = MISSING, check: Check | None = None, *, nested: bool = False) -> Any:
@@ -78,35 +80,34 @@ class Options:
     >>> @dataclass(frozen=True, kw_only=True)
     ... class Tiling(Options):
     ...     edge: str = option("drop", choice("drop", "pad"))
-    >>> Tiling.of({"edge": "pad", "progress": True})
+    >>> parse(Tiling, {"edge": "pad", "progress": True})
     Tiling(edge='pad')
     >>> Tiling(edge="wrap")
     Traceback (most recent call last):
     xee_tf.errors.OptionError: edge must be 'drop' or 'pad'; got 'wrap'.
     """
 
-    keywords: ClassVar[type | None] = None
-    """A TypedDict of what users write, whose types the signatures show."""
-
-    none_is_default: ClassVar[bool] = False
-    """Whether None stands for the default in every field that `option` made."""
+    # A TypedDict of what users write, whose types the signatures show.
+    _keywords: ClassVar[type | None] = None
+    # Whether None stands for the default in every field that `option` made.
+    _none_is_default: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for each in fields(self):
             if "check" not in each.metadata:
                 continue
             value, check = getattr(self, each.name), each.metadata["check"]
-            if value is None and self.none_is_default:
+            if value is None and self._none_is_default:
                 value = each.default
             if check is not None and (value is not None or each.default is not None):
                 value = check(value, each.name)
             object.__setattr__(self, each.name, value)
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any], *arguments: Any) -> Self:
-        """From `arguments` and those of `options` that belong to this class."""
-        known = _keywords(cls)
-        return cls(*arguments, **{name: value for name, value in options.items() if name in known})
+
+def parse(kind: type[Kind], options: Mapping[str, Any], *arguments: Any) -> Kind:
+    """An `Options` class from `arguments` and those of `options` that it has."""
+    known = _by_name(kind)
+    return kind(*arguments, **{name: value for name, value in options.items() if name in known})
 
 
 def nested_names(options: type[Options]) -> dict[str, str]:
@@ -131,9 +132,9 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def _by_name(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """What can only be given by name; of an `Options` class with the types that users write."""
-    written = getattr(getattr(function, "keywords", None), "__annotations__", {})
+    written = getattr(getattr(function, "_keywords", None), "__annotations__", {})
     found = {}
     for name, each in inspect.signature(function).parameters.items():
         if each.kind is each.KEYWORD_ONLY:
@@ -323,8 +324,8 @@ def spelled(spelling: Spelling, *options: type[Options]) -> Callable[[Callable[P
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        by_name = {name: each for kind in options for name, each in _keywords(kind).items()}
-        by_name |= _keywords(function)
+        by_name = {name: each for kind in options for name, each in _by_name(kind).items()}
+        by_name |= _by_name(function)
         by_position = {
             name: each
             for name, each in signature.parameters.items()

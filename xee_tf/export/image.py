@@ -24,7 +24,7 @@ from xee_tf.georef.bands import whole_image
 from xee_tf.georef.conventions import spatial_dims
 from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.names import RASTER_NAMES, check_variables, file_labels
-from xee_tf.options import spelled
+from xee_tf.options import parse, spelled
 from xee_tf.shards.clear import clear
 from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
@@ -143,10 +143,10 @@ def export_image(
     >>> result.records, [file.path.rsplit("/")[-1] for file in result.files]
     (4, ['scene-00000.tfrecord.gz'])
     """
-    source = ExportSource.of(options)
+    source = parse(ExportSource, options)
     prefix = export_prefix(path, source.storage_options)
     prefix.require_reachable()
-    jobs = _jobs(image, prefix, ExportOptions.of(options), source)
+    jobs = _jobs(image, prefix, parse(ExportOptions, options), source)
     for message in jobs[0].plan.warnings:
         warn(message)
     for job in jobs:
@@ -190,9 +190,9 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Unpack[Ex
     OptionError, GeoreferenceError, GridMismatchError
         As `export_image` does.
     """
-    source = ExportSource.of(options)
+    source = parse(ExportSource, options)
     location = None if path is None else export_prefix(path, source.storage_options)
-    jobs = _jobs(image, location or Location(""), ExportOptions.of(options), source)
+    jobs = _jobs(image, location or Location(""), parse(ExportOptions, options), source)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 
 

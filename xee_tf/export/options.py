@@ -140,7 +140,7 @@ def _truth(value: Any, name: str) -> bool:
 class ExportOptions(Options):
     """Checked options of an image export that its plan holds; `xee_tf.export_image` describes each one."""
 
-    keywords: ClassVar[type] = ExportKeywords
+    _keywords: ClassVar[type] = ExportKeywords
 
     patch_dimensions: Size = option((256, 256), Size.from_xy, nested=True)
     kernel_size: Size = option((1, 1), Size.from_xy, nested=True)
@@ -169,7 +169,7 @@ class ExportOptions(Options):
 class ExportSource(Options):
     """Options of an image export about the raster and the run, which its plan does not hold."""
 
-    keywords: ClassVar[type] = ExportKeywords
+    _keywords: ClassVar[type] = ExportKeywords
 
     split_dim: str | None = None
     region: Any = None

@@ -78,8 +78,8 @@ class HostedOptions(Options):
         for Vertex AI, else None.
     """
 
-    keywords: ClassVar[type] = HostedKeywords
-    none_is_default: ClassVar[bool] = True
+    _keywords: ClassVar[type] = HostedKeywords
+    _none_is_default: ClassVar[bool] = True
 
     payload_format: PayloadFormat | None = option(None, lambda value, name: payload_format(value))
     b64: bool = option(False, flag)

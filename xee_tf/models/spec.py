@@ -43,8 +43,8 @@ class ModelSpec(Options):
     (Size(x=144, y=128), 'p')
     """
 
-    keywords: ClassVar[type] = ModelKeywords
-    none_is_default: ClassVar[bool] = True
+    _keywords: ClassVar[type] = ModelKeywords
+    _none_is_default: ClassVar[bool] = True
 
     connector: Connector
     _: KW_ONLY

@@ -45,7 +45,7 @@ class PredictKeywords(TypedDict, total=False):
 class PredictOptions(Options):
     """Checked options of a prediction; `xee_tf.Model.predict_image` describes each one."""
 
-    keywords: ClassVar[type] = PredictKeywords
+    _keywords: ClassVar[type] = PredictKeywords
 
     properties: Mapping[str, Any] | None = None
     batch_size: int | None = None

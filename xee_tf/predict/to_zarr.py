@@ -15,7 +15,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.models.spec import ModelSpec
 from xee_tf.names import check_zarr
-from xee_tf.options import IfExists, one_of, spelled
+from xee_tf.options import IfExists, one_of, parse, spelled
 from xee_tf.predict.image import inner_dims, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
@@ -122,7 +122,7 @@ def predict_to_zarr(
     one_of("if_exists", if_exists, get_args(IfExists))
     location = Location.of(store, storage_options)
     location.require_reachable()
-    prediction = predict_image(model, image, PredictOptions.of(options), merge=False)
+    prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset
     check_zarr(
         predicted.variables,
