@@ -1,146 +1,22 @@
-"""Options by name: ours, Earth Engine's, and what takes the place of those that mean nothing here.
-
-One mechanism for exports, tables, models and predictions. The options of a call are the fields of a frozen
-dataclass, made by `option`: each has its default and its check. A `Spelling` has the names of Earth Engine
-that differ from ours; `spelled` lets a function take its options in every spelling, and shows all of them in
-its signature.
-"""
+"""The names of options: ours, Earth Engine's, and what takes the place of those that mean nothing here."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast
-
-import numpy as np
+from typing import Any, ParamSpec, TypeVar, cast
 
 from xee_tf.errors import OptionError, shorten
+from xee_tf.options.classes import Options, by_name
 
-__all__ = [
-    "READ_SPELLING",
-    "IfExists",
-    "Options",
-    "Spelling",
-    "check_default_value",
-    "choice",
-    "did_you_mean",
-    "flag",
-    "is_number",
-    "nested_names",
-    "one_of",
-    "option",
-    "parse",
-    "show_signature",
-    "spelled",
-]
-
-IfExists = Literal["error", "overwrite"]
-
-Check = Callable[[Any, str], Any]
-"""Takes what a user gave and the name of the option; returns the value to use, or raises OptionError."""
+__all__ = ["READ_SPELLING", "Spelling", "did_you_mean", "nested_names", "show_signature", "spelled"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Kind = TypeVar("Kind", bound="Options")
-
-
-def option(default: Any = MISSING, check: Check | None = None, *, nested: bool = False) -> Any:
-    """A field of an `Options` class.
-
-    Parameters
-    ----------
-    default : object, optional
-        As a user would write it.
-    check : callable, optional
-        Checks and converts every value, the default too.
-    nested : bool
-        Earth Engine has it in ``formatOptions``.
-    """
-    return field(default=default, metadata={"check": check, "nested": nested})
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of one call, checked and converted when they are made.
-
-    Subclasses are frozen dataclasses whose fields are made by `option`.
-
-    Raises
-    ------
-    OptionError
-        That names the option, the value and what was expected.
-
-    Examples
-    --------
-    >>> @dataclass(frozen=True, kw_only=True)
-    ... class Tiling(Options):
-    ...     edge: str = option("drop", choice("drop", "pad"))
-    >>> parse(Tiling, {"edge": "pad", "progress": True})
-    Tiling(edge='pad')
-    >>> Tiling(edge="wrap")
-    Traceback (most recent call last):
-    xee_tf.errors.OptionError: edge must be 'drop' or 'pad'; got 'wrap'.
-    """
-
-    # A TypedDict of what users write, whose types the signatures show.
-    _keywords: ClassVar[type | None] = None
-    # Whether None stands for the default in every field that `option` made.
-    _none_is_default: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            if "check" not in each.metadata:
-                continue
-            value, check = getattr(self, each.name), each.metadata["check"]
-            if value is None and self._none_is_default:
-                value = each.default
-            if check is not None and (value is not None or each.default is not None):
-                value = check(value, each.name)
-            object.__setattr__(self, each.name, value)
-
-
-def parse(kind: type[Kind], options: Mapping[str, Any], *arguments: Any) -> Kind:
-    """An `Options` class from `arguments` and those of `options` that it has."""
-    known = _by_name(kind)
-    return kind(*arguments, **{name: value for name, value in options.items() if name in known})
-
-
-def nested_names(options: type[Options]) -> dict[str, str]:
-    """Earth Engine's names of the options in ``formatOptions``, and ours."""
-    return {_camel(each.name): each.name for each in fields(options) if each.metadata.get("nested")}
-
-
-def choice(*allowed: Any) -> Check:
-    """The check of an option that has a few values."""
-
-    def check(value: Any, name: str) -> Any:
-        one_of(name, value, allowed)
-        return value
-
-    return check
-
-
-def flag(value: Any, name: str) -> bool:
-    """The check of an option that is True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise OptionError(f"{name} must be True or False; got {value!r}.")
-    return bool(value)
-
-
-def _by_name(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What can only be given by name; of an `Options` class with the types that users write."""
-    written = getattr(getattr(function, "_keywords", None), "__annotations__", {})
-    found = {}
-    for name, each in inspect.signature(function).parameters.items():
-        if each.kind is each.KEYWORD_ONLY:
-            kind = written.get(name, each.annotation)
-            found[name] = each.replace(annotation=getattr(kind, "__forward_arg__", kind))
-    return found
 
 
 @dataclass(frozen=True)
@@ -324,15 +200,15 @@ def spelled(spelling: Spelling, *options: type[Options]) -> Callable[[Callable[P
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        by_name = {name: each for kind in options for name, each in _by_name(kind).items()}
-        by_name |= _by_name(function)
+        keywords = {name: each for kind in options for name, each in by_name(kind).items()}
+        keywords |= by_name(function)
         by_position = {
             name: each
             for name, each in signature.parameters.items()
             if each.kind is each.POSITIONAL_OR_KEYWORD
         }
         # Errors list the options first.
-        known = [name for name in {**by_name, **by_position} if name not in ("self", "cls")]
+        known = [name for name in {**keywords, **by_position} if name not in ("self", "cls")]
         positions = list(by_position)
 
         @functools.wraps(function)
@@ -340,11 +216,16 @@ def spelled(spelling: Spelling, *options: type[Options]) -> Callable[[Callable[P
             ours = spelling.read(given, known, positions[: len(args)]) if given else {}
             return function(*args, **cast(Any, ours))
 
-        parameters = [*by_position.values(), *by_name.values()]
+        parameters = [*by_position.values(), *keywords.values()]
         show_signature(call, signature.replace(parameters=parameters))
         return call
 
     return decorate
+
+
+def nested_names(options: type[Options]) -> dict[str, str]:
+    """Earth Engine's names of the options in ``formatOptions``, and ours."""
+    return {_camel(each.name): each.name for each in fields(options) if each.metadata.get("nested")}
 
 
 def show_signature(function: Callable[..., Any], signature: inspect.Signature) -> None:
@@ -363,35 +244,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     spellings = {spelling: option for option in known for spelling in (option.lower(), _snake(option))}
     near = get_close_matches(_snake(name), spellings, n=1) or get_close_matches(name.lower(), spellings, n=1)
     return f" Did you mean {spellings[near[0]]!r}?" if near else ""
-
-
-def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Check an option that has a few values.
-
-    Parameters
-    ----------
-    name : str
-    value : object
-        What a user gave.
-    allowed : sequence
-        What it may be.
-
-    Raises
-    ------
-    OptionError
-        If it is none of these.
-
-    Examples
-    --------
-    >>> one_of("blend", "crop", ("crop", "hann"))
-    >>> one_of("blend", "gauss", ("crop", "hann", None))
-    Traceback (most recent call last):
-    xee_tf.errors.OptionError: blend must be 'crop', 'hann' or None; got 'gauss'.
-    """
-    # "value in allowed" would ask an array for one truth.
-    if not any(isinstance(value, type(one)) and value == one for one in allowed):
-        *first, last = map(repr, allowed)
-        raise OptionError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
 
 
 def _unknown(
@@ -418,21 +270,3 @@ def _camel(name: str) -> str:
 def _without_prefix(name: str) -> str:
     """``tfrecordKernelSize`` as ``kernelSize``."""
     return name[8:9].lower() + name[9:] if name.startswith("tfrecord") and len(name) > 8 else name
-
-
-def is_number(value: Any) -> bool:
-    """Whether an option is a number that float64 holds, of any type; texts and truth values are none."""
-    if isinstance(value, str | bytes | bool | np.bool_):
-        return False
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def check_default_value(value: Any, *, finite: bool) -> None:
-    """Refuse a ``default_value`` that is not a number, or not a finite one where a record is to hold it."""
-    if not is_number(value) or (finite and not math.isfinite(value)):
-        kind = "a finite number" if finite else "a number"
-        raise OptionError(f"default_value must be {kind}, such as -9999; got {shorten(repr(value))}.")
