@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from xee_tf.errors import OptionError
-from xee_tf.models.types import Range, pixel_range, pixel_type
+from xee_tf.models.types import Range, pixel_type
 from xee_tf.options import Spelling
 
 __all__ = [
@@ -137,7 +137,8 @@ def read_types(value: Any, name: str) -> dict[str, Declared]:
 def _type(key: str, kind: Any, name: str) -> Declared:
     if isinstance(kind, Declared):
         return kind
-    return Declared(key, pixel_type(kind, name)[0], limits=pixel_range(kind, name))
+    found = pixel_type(kind, name)
+    return Declared(key, found.dtype, limits=found.limits)
 
 
 def read_shapes(value: Any, name: str) -> dict[str, tuple[int, ...]]:
@@ -192,13 +193,13 @@ def _output(key: str, info: Any, name: str) -> Declared:
         raise OptionError(
             f"{name} has no field {sorted(unknown)}; known are 'type', 'dimensions' and 'shape'."
         )
-    dtype, dimensions = (None, None) if info.get("type") is None else pixel_type(info["type"], name)
+    found = None if info.get("type") is None else pixel_type(info["type"], name)
+    dtype, dimensions, limits = found or (None, None, None)
     if info.get("dimensions") is not None:
-        (_, dimensions) = pixel_type({"precision": "float", "dimensions": info["dimensions"]}, name)
+        dimensions = pixel_type({"precision": "float", "dimensions": info["dimensions"]}, name).dimensions
     shape = None if info.get("shape") is None else _shape(info["shape"], f"{name}['shape']")
     if shape is not None and dimensions is not None and len(shape) != dimensions:
         raise OptionError(
             f"{name}: shape {list(shape)} has not the {dimensions} dimensions that are said beside it."
         )
-    limits = None if info.get("type") is None else pixel_range(info["type"], name)
     return Declared(key, dtype, len(shape) if shape is not None else dimensions, shape, limits)
