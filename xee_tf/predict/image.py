@@ -25,14 +25,13 @@ from xee_tf.georef.bands import image_dataset, plane_array
 from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, name_dims, raster_variables
 from xee_tf.georef.masks import Nodata, band_nodata, can_mask
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
+from xee_tf.models.axes import find_array_dims
 from xee_tf.models.feeds import Item
 from xee_tf.models.inputs import check_overrides, group_inputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import fill_outside
 from xee_tf.names import check_key, check_variables
-from xee_tf.predict.augment import SPREAD
-from xee_tf.predict.axes import find_array_dims
-from xee_tf.predict.calling import TileCaller, tile_caller
+from xee_tf.predict.calling import SPREAD, TileCaller, tile_caller
 from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.predict.work import Band, Blend, OutputBand, TileWork
