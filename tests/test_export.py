@@ -496,7 +496,10 @@ def test_what_earth_engines_client_takes_is_taken():
     theirs = earth_engine(PASTED)["tfRecordOptions"]
     plan = scene(64, 64).tfexport.plan(format_options=PASTED)
     assert theirs["tileDimensions"] == {"width": plan.grid.patch.x, "height": plan.grid.patch.y}
-    assert theirs["marginDimensions"] == {"width": plan.options.kernel.x, "height": plan.options.kernel.y}
+    assert theirs["marginDimensions"] == {
+        "width": plan.options.kernel_size.x,
+        "height": plan.options.kernel_size.y,
+    }
     assert theirs["maxSizeBytes"]["value"] == str(plan.options.max_file_size)
     assert theirs["compress"] is plan.options.compressed
     assert theirs["maxMaskedRatio"]["value"] == plan.masked_threshold

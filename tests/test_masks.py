@@ -28,7 +28,7 @@ from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.masks import band_nodata
-from xee_tf.models.types import fill_outside, pixel_range, pixel_type
+from xee_tf.models.types import fill_outside, pixel_type
 from xee_tf.predict.resampling import from_projection
 from xee_tf.upload.casting import common_nodata
 
@@ -597,8 +597,7 @@ def test_predictions_are_images_with_the_same_masks(tmp_path):
     ],
 )
 def test_ranges_of_pixel_types(kind, expected):
-    pixel_type(kind, "c")
-    assert pixel_range(kind, "c") == expected
+    assert pixel_type(kind, "c").limits == expected
 
 
 @pytest.mark.parametrize(

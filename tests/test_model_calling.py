@@ -18,7 +18,7 @@ from tests.connector_conformance import in_keras, in_tensorflow
 from xee_tf.connector import Arrays, Connector, Signature, TensorInfo
 from xee_tf.errors import ModelError, OptionError, PredictionError, XeeTFError
 from xee_tf.geometry import Size
-from xee_tf.models.spec import Model
+from xee_tf.model import Model
 from xee_tf.predict.calling import TileCaller, tile_caller
 
 FLOAT = np.dtype("float32")

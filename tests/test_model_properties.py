@@ -24,7 +24,7 @@ from tests.fractional_cover import (
     sites_path,
 )
 from xee_tf.errors import OptionError, PredictionError
-from xee_tf.models.spec import Model
+from xee_tf.model import Model
 
 COVERS = ("bare_cover", "green_cover", "other_cover")  # the table has a column "bare"
 

@@ -6,7 +6,7 @@ import inspect
 import pickle
 import re
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from odc.geo.geobox import GeoBox
 import xee_tf
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size
-from xee_tf.models.options import EE_NAMES, Declared, ModelOptions
+from xee_tf.models.options import Declared, ModelKeywords
 from xee_tf.models.projection import Projection
 from xee_tf.models.types import coerce, pixel_type
 
@@ -36,6 +36,26 @@ OF_ENDPOINTS = {
     "maxPayloadBytes",
     "payloadFormat",
 }
+
+
+# Those of a model itself.
+EE_NAMES = {
+    "inputProperties",
+    "inputTypeOverride",
+    "inputShapes",
+    "proj",
+    "fixInputProj",
+    "inputTileSize",
+    "inputOverlapSize",
+    "outputTileSize",
+    "outputBands",
+    "outputProperties",
+    "outputMultiplier",
+}
+
+
+def snake(name: str) -> str:
+    return re.sub("([A-Z])", lambda found: "_" + found[1].lower(), name)
 
 
 def model(**options: Any) -> xee_tf.Model:
@@ -64,12 +84,11 @@ def test_names_are_earth_engines() -> None:
     for constructor in (ee.Model.fromAiPlatformPredictor, ee.Model.fromVertexAi):
         parameters |= set(inspect.signature(constructor).parameters)
     assert parameters - OF_ENDPOINTS == set(EE_NAMES)
-    for theirs, ours in EE_NAMES.items():
-        assert ours == re.sub("([A-Z])", lambda found: "_" + found[1].lower(), theirs)
     methods = {name for name in ("predictImage", "predictProperties") if hasattr(ee.Model, name)}
     assert all(hasattr(xee_tf.Model, name) for name in methods)
-    fields = {field for field in xee_tf.Model.__dataclass_fields__ if field != "connector"}
-    assert fields | {"overlap_is_total"} == set(ModelOptions.__annotations__)
+    names = {field.name for field in fields(xee_tf.Model)} - {"connector"}
+    assert names | {"overlap_is_total"} == set(ModelKeywords.__annotations__)
+    assert {snake(name) for name in EE_NAMES} <= names
 
 
 def test_names_of_the_servers_algorithms() -> None:
@@ -294,17 +313,17 @@ def test_displays_say_what_becomes_of_further_dimensions() -> None:
     ],
 )
 def test_types(given: Any, dtype: str) -> None:
-    assert pixel_type(given, "B4") == (np.dtype(dtype), None)
+    assert pixel_type(given, "B4")[:2] == (np.dtype(dtype), None)
 
 
 def test_pixel_types_of_earthengine_api(earth_engine: Any) -> None:
     types = earth_engine.PixelType
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"):
-        assert pixel_type(getattr(types, name)(), "B4") == (np.dtype(name), None)
+        assert pixel_type(getattr(types, name)(), "B4")[:2] == (np.dtype(name), None)
     assert pixel_type(types.float(), "B4")[0] == np.float32
     assert pixel_type(types.double(), "B4")[0] == np.float64
-    assert pixel_type(types("int", 0, 1000), "B4") == (np.dtype("uint16"), None)
-    assert pixel_type(types("double", None, None, 2), "B4") == (np.dtype("float64"), 2)
+    assert pixel_type(types("int", 0, 1000), "B4") == (np.dtype("uint16"), None, (0, 1000))
+    assert pixel_type(types("double", None, None, 2), "B4") == (np.dtype("float64"), 2, None)
     with pytest.raises(OptionError, match="getInfo"):
         pixel_type(types(earth_engine.String("int").cat("")), "B4")
     pasted = model(outputBands={"p": {"type": types.int8(), "dimensions": 1}})

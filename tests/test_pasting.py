@@ -13,8 +13,8 @@ import xarray as xr
 
 import xee_tf
 from tests.rasters import random_band, raster
-from xee_tf.export.options import EE_NAMES
-from xee_tf.options import one_of
+from xee_tf.export.options import ExportOptions
+from xee_tf.options import nested_names, one_of
 
 SHAPE = (40, 60)
 
@@ -75,13 +75,14 @@ def test_every_option_of_earth_engine_is_known_in_every_spelling() -> None:
         **{"defaultValue": 1, "tensorDepths": {"B4": 2}, "sequenceData": True, "collapseBands": True},
         **{"maskedThreshold": 0.5},
     }
-    assert set(values) == set(EE_NAMES)
+    names = nested_names(ExportOptions)
+    assert set(values) == set(names)
     cube = scene()[["B4"]].expand_dims(time=3)
     options = {
         cube.tfexport.plan(**given).options.masked_threshold: cube.tfexport.plan(**given).options
         for given in (
             values,
-            {EE_NAMES[name]: value for name, value in values.items()},
+            {names[name]: value for name, value in values.items()},
             {f"tfrecord{name[0].upper()}{name[1:]}": value for name, value in values.items()},
             {"format_options": values},
         )

@@ -21,7 +21,7 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef.bands import add_bands
-from xee_tf.models.spec import Model
+from xee_tf.model import Model
 from xee_tf.predict.to_zarr import predict_to_zarr
 from xee_tf.prepare.model import PreparedModel, prepare_model
 from xee_tf.reading.image import open_image

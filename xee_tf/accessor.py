@@ -13,7 +13,8 @@ import xarray as xr
 from xee_tf.export.image import export_image, plan_export
 from xee_tf.export.options import IMAGE_SPELLING
 from xee_tf.options import Spelling, show_signature, spelled
-from xee_tf.tables.sample import SAMPLE_SPELLING, sample_table
+from xee_tf.tables.options import SAMPLE_SPELLING
+from xee_tf.tables.sample import sample_table
 
 __all__ = ["TFExportAccessor"]
 
@@ -51,9 +52,8 @@ class TFExportAccessor:
     def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
         self._obj = obj
 
-    # An image among the keywords is refused, which types cannot express.
-    __call__ = _of_image(export_image, IMAGE_SPELLING)  # type: ignore[arg-type]
-    plan = _of_image(plan_export, IMAGE_SPELLING)  # type: ignore[arg-type]
+    __call__ = _of_image(export_image, IMAGE_SPELLING)
+    plan = _of_image(plan_export, IMAGE_SPELLING)
     table = _of_image(sample_table, SAMPLE_SPELLING)
 
     def __repr__(self) -> str:

@@ -103,7 +103,7 @@ def read_bands(
     planes = 0
     for name, variable in variables.items():
         _check_dtype(name, variable.dtype, options.feature_types)
-        array = _array(variable, georef, options.patch, depths.get(name))
+        array = _array(variable, georef, options.patch_dimensions, depths.get(name))
         stored = _stored_dtype(variable.dtype, options.feature_types)
         rule = BandRule.of(
             array.chunks,
@@ -123,7 +123,7 @@ def read_bands(
         rules = [_collapsed(rules, [variable.dtype for variable in variables.values()], options)]
         bands = [replace(band, kind=_KINDS.get(rules[0].dtype, "int64")) for band in bands]
     if mask is not None:
-        arrays.append(_array(_check_mask(mask, dataset), georef, options.patch, None))
+        arrays.append(_array(_check_mask(mask, dataset), georef, options.patch_dimensions, None))
     return Bands(
         tuple(bands),
         arrays,

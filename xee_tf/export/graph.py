@@ -165,7 +165,7 @@ def _manifest(job: ExportJob) -> ImageManifest:
         coords=bands.coords,
         default_value=float(plan.options.default_value),
         ragged=plan.options.drop_masked_steps,
-        kernel=plan.options.kernel,
+        kernel=plan.options.kernel_size,
         grid=plan.grid,
         options=options,
         key=tokenize(names, plan.grid, plan.rules, bands.mask_plane, options),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Unpack
 
 import xarray as xr
 from affine import Affine
@@ -15,19 +14,18 @@ from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
-from xee_tf.export.options import IMAGE_SPELLING, ExportOptions
+from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
-from xee_tf.geometry import Edge, PatchGrid, Size, Window
+from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
 from xee_tf.georef.bands import whole_image
 from xee_tf.georef.conventions import spatial_dims
 from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
-from xee_tf.options import IfExists, show_signature, spelled
-from xee_tf.records.example import FeatureTypes
+from xee_tf.options import parse, spelled
 from xee_tf.shards.clear import clear
 from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
@@ -38,42 +36,20 @@ __all__ = ["Image", "export_image", "plan_export"]
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
 
-@spelled(IMAGE_SPELLING)
+@spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
 def export_image(
-    image: Image,
-    path: PathLike,
-    *,
-    patch_dimensions: int | Sequence[int] = (256, 256),
-    kernel_size: int | Sequence[int] = (1, 1),
-    compressed: bool = True,
-    max_file_size: int = 2**30,
-    default_value: float = 0,
-    tensor_depths: Mapping[str, int] | Sequence[int] | None = None,
-    sequence_data: bool = False,
-    collapse_bands: bool = False,
-    drop_masked_steps: bool = False,
-    split_dim: str | None = None,
-    masked_threshold: float = 1.0,
-    format_options: Mapping[str, Any] | None = None,
-    region: Any = None,
-    region_crs: Any = None,
-    mask: str | xr.DataArray | None = None,
-    edge: Edge = "drop",
-    feature_types: FeatureTypes = "float",
-    index: bool = False,
-    if_exists: IfExists = "error",
-    crs: Any = None,
-    transform: Any = None,
-    progress: bool = False,
-    compute: bool = True,
-    storage_options: Mapping[str, Any] | None = None,
-    **earth_engine: Any,
+    image: Image, path: PathLike, **options: Unpack[ExportKeywords]
 ) -> ExportResult | dict[str, ExportResult] | Delayed:
     """Export a raster as overlapping patches in TFRecord with a mixer, as Earth Engine does.
 
     Writes ``<path>-00000.tfrecord.gz`` ... and ``<path>-mixer.json``. One ``tf.train.Example`` for
     each patch, patches row-major from the top left across all shards, one feature for each band,
     pixels row-major. The bytes do not depend on how the raster is chunked or which scheduler runs.
+
+    All options are known in Earth Engine's spelling too, as in ``ee.batch.Export.image``:
+    ``patchDimensions=[256, 256]``, ``tfrecordPatchDimensions=[256, 256]``, ``formatOptions``,
+    ``fileFormat="TFRecord"``, and ``fileNamePrefix`` for `path`. Those that do not exist here, such as
+    ``scale``, are refused with what takes their place.
 
     Parameters
     ----------
@@ -143,11 +119,6 @@ def export_image(
         If false, return a Delayed and touch nothing. It checks `if_exists` again when it is computed.
     storage_options : mapping
         Handed to fsspec.
-    **earth_engine
-        Options of ``ee.batch.Export.image`` in Earth Engine's spelling: ``patchDimensions=[256, 256]``,
-        ``tfrecordPatchDimensions=[256, 256]``, ``formatOptions``, ``fileFormat="TFRecord"``, and
-        ``fileNamePrefix`` for `path`. Those that do not exist here, such as ``scale``, are refused with what
-        takes their place.
 
     Returns
     -------
@@ -173,17 +144,15 @@ def export_image(
     >>> result.records, [file.path.rsplit("/")[-1] for file in result.files]
     (4, ['scene-00000.tfrecord.gz'])
     """
-    options = dict(locals())  # in our names: `spelled` has read format_options and earth_engine
-    for name in ("image", "path", "progress", "compute", "format_options", "earth_engine"):
-        del options[name]
-    prefix = export_prefix(path, storage_options)
+    source = parse(ExportSource, options)
+    prefix = export_prefix(path, source.storage_options)
     prefix.require_reachable()
-    jobs = _jobs(image, prefix, **options)
+    jobs = _jobs(image, prefix, parse(ExportOptions, options), source)
     for message in jobs[0].plan.warnings:
         warn(message)
     for job in jobs:
         existing = job.names.existing()
-        if existing and if_exists == "error":
+        if existing and job.plan.options.if_exists == "error":
             raise DestinationExistsError(
                 f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or "
                 "replace it with if_exists='overwrite'."
@@ -192,18 +161,18 @@ def export_image(
             folder.require_free("overwrite")
     jobs[0].names.prefix.require_writable()
     delayed = export_graph(jobs)
-    if not compute:
+    if not source.compute:
         return delayed
     try:
-        return run_graph(delayed, progress)
+        return run_graph(delayed, source.progress)
     except BaseException:
         for job in jobs:
             clear(job.folder)
         raise
 
 
-@spelled(IMAGE_SPELLING, like=export_image)
-def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> ExportPlan:
+@spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
+def plan_export(image: Image, path: PathLike | None = None, **options: Unpack[ExportKeywords]) -> ExportPlan:
     """What `export_image` would write, without reading a pixel.
 
     Parameters
@@ -222,38 +191,20 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Any) -> E
     OptionError, GeoreferenceError, GridMismatchError
         As `export_image` does.
     """
-    for name in ("progress", "compute"):
-        options.pop(name, None)
-    location = None if path is None else export_prefix(path, options.get("storage_options"))
-    jobs = _jobs(image, location or Location(""), **options)
+    source = parse(ExportSource, options)
+    location = None if path is None else export_prefix(path, source.storage_options)
+    jobs = _jobs(image, location or Location(""), parse(ExportOptions, options), source)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 
 
-def _show_options() -> None:
-    """A notebook completes the options of a plan, which are those of an export."""
-    image, _, *options = inspect.signature(export_image).parameters.values()
-    signature = inspect.signature(plan_export)
-    path = signature.parameters["path"]
-    show_signature(plan_export, signature.replace(parameters=[image, path, *options]))
-
-
-_show_options()
-
-
-def _jobs(
-    image: Image,
-    prefix: Location,
-    *,
-    split_dim: str | None = None,
-    mask: str | xr.DataArray | None = None,
-    storage_options: Mapping[str, Any] | None = None,  # the prefix has them
-    **options: Any,
-) -> list[ExportJob]:
+def _jobs(image: Image, prefix: Location, options: ExportOptions, source: ExportSource) -> list[ExportJob]:
     """The exports that are asked for: one, or one for each step of a dimension."""
-    crs, transform = options.get("crs"), options.get("transform")
-    dataset = whole_image(image, "export", crs=crs, transform=transform, split=split_dim != "band")
+    split_dim, mask = source.split_dim, source.mask
+    dataset = whole_image(
+        image, "export", crs=source.crs, transform=source.transform, split=split_dim != "band"
+    )
     if split_dim is None:
-        return [_job(dataset, prefix, mask=mask, **options)]
+        return [_job(dataset, prefix, options, source, mask)]
     if split_dim not in dataset.dims:
         raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
     if split_dim in spatial_dims(dataset):
@@ -266,40 +217,35 @@ def _jobs(
         varies = isinstance(mask, xr.DataArray) and split_dim in mask.dims
         own = mask.isel({split_dim: step}, drop=True) if varies else mask  # type: ignore[union-attr]
         one = dataset.isel({split_dim: step}, drop=True)
-        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), label=label, mask=own, **options))
+        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), options, source, own, label))
     return jobs
 
 
 def _job(
     dataset: xr.Dataset,
     prefix: Location,
-    *,
+    options: ExportOptions,
+    source: ExportSource,
+    mask: str | xr.DataArray | None,
     label: str = "",
-    region: Any = None,
-    region_crs: Any = None,
-    mask: str | xr.DataArray | None = None,
-    crs: Any = None,
-    transform: Any = None,
-    **given: Any,
 ) -> ExportJob:
     """Everything about one export that can be known without reading a pixel."""
-    options = _options(**given)
-    georef = read_georef(dataset, crs=crs, transform=transform)
+    georef = read_georef(dataset, crs=source.crs, transform=source.transform)
     for axis in ("x", "y"):
-        length, kernel = getattr(georef.shape, axis), getattr(options.kernel, axis)
+        length, kernel = getattr(georef.shape, axis), getattr(options.kernel_size, axis)
         if kernel > length:
             raise OptionError(
                 f"A kernel of {kernel} pixels is larger than the raster: {length} along {axis}."
             )
     window = (
         Window(0, georef.shape.y, 0, georef.shape.x)
-        if region is None
-        else region_window(region, georef, region_crs)
+        if source.region is None
+        else region_window(source.region, georef, source.region_crs)
     )
     grid = PatchGrid(
         shape=window.size,
-        patch=options.patch,
-        margin=PatchGrid.margin_of(options.kernel),
+        patch=options.patch_dimensions,
+        margin=PatchGrid.margin_of(options.kernel_size),
         affine=georef.affine @ Affine.translation(window.left, window.top),
         crs=georef.crs_text,
         edge=options.edge,
@@ -329,11 +275,3 @@ def _job(
         notes=bands.notes,
     )
     return ExportJob(plan, bands, plan.names, label)
-
-
-def _options(**given: Any) -> ExportOptions:
-    """What was given, and the defaults of `export_image`."""
-    parameters = inspect.signature(export_image).parameters
-    names = [field.name for field in fields(ExportOptions) if field.name in parameters]
-    names += ["patch_dimensions", "kernel_size"]
-    return ExportOptions.read(**{name: given.get(name, parameters[name].default) for name in names})

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, TypedDict, get_args
+
+import xarray as xr
 
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge, Size
-from xee_tf.options import IfExists, Spelling, check_default_value, is_number, one_of
+from xee_tf.options import (
+    IfExists,
+    Options,
+    Spelling,
+    check_default_value,
+    choice,
+    is_number,
+    nested_names,
+    option,
+)
 from xee_tf.records.example import FeatureTypes
 
 __all__ = [
-    "EE_NAMES",
+    "FORMATS",
     "IMAGE_SPELLING",
     "REPLACED",
-    "TABLE_FORMATS",
+    "ExportKeywords",
     "ExportOptions",
+    "ExportSource",
 ]
-
-#: Earth Engine's names of the options that a ``formatOptions`` dictionary may hold, and ours.
-EE_NAMES = {
-    "patchDimensions": "patch_dimensions",
-    "kernelSize": "kernel_size",
-    "compressed": "compressed",
-    "maxFileSize": "max_file_size",
-    "defaultValue": "default_value",
-    "tensorDepths": "tensor_depths",
-    "sequenceData": "sequence_data",
-    "collapseBands": "collapse_bands",
-    "maskedThreshold": "masked_threshold",
-}
-
 
 _RESAMPLED = "the raster keeps its own pixels; resample it first, for example with ds.rio.reproject({})"
 
@@ -71,43 +69,22 @@ _IMAGE_REPLACED = REPLACED | {
     "metadataKeys": "it is an option of GeoTIFFs; leave it out",
 }
 
-_FORMATS = {"tfrecord": "", "tf_record": ""}
-_IMAGE_FORMATS = _FORMATS | {
+#: Values of ``fileFormat`` for what is written.
+FORMATS = {"tfrecord": "", "tf_record": ""}
+_IMAGE_FORMATS = FORMATS | {
     "tf_record_image": "",
     "geotiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",
     "geo_tiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",
     "npy": "Write an array with np.save('scene.npy', ds['B4'].values)",
     "zarr": "Write a Zarr with ds.to_zarr('scene.zarr')",
 }
-_FRAME = "Write the table itself with {}"
-TABLE_FORMATS = _FORMATS | {
-    "tf_record_table": "",
-    "csv": _FRAME.format("table.to_csv('sites.csv')"),
-    "geojson": _FRAME.format("table.to_file('sites.geojson')"),
-    "geo_json": _FRAME.format("table.to_file('sites.geojson')"),
-    "kml": _FRAME.format("table.to_file('sites.kml')"),
-    "kmz": _FRAME.format("table.to_file('sites.kml')"),
-    "shp": _FRAME.format("table.to_file('sites.shp')"),
-    "parquet": _FRAME.format("table.to_parquet('sites.parquet')"),
-}
-
-IMAGE_SPELLING = Spelling(
-    "export options",
-    aliases={"fileNamePrefix": "path"},
-    replaced=_IMAGE_REPLACED,
-    notes={"crs": "here it replaces the CRS that the raster has, and nothing is reprojected"},
-    formats=_IMAGE_FORMATS,
-    nested=EE_NAMES,
-)
-"""How the options of an image export are written: ``ee.batch.Export.image`` and ours."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Checked options of an image export. See `xee_tf.export_image` for what each one does."""
+class ExportKeywords(TypedDict, total=False):
+    """What users write for the options of an image export; `xee_tf.export_image` describes each one."""
 
-    patch: Size
-    kernel: Size
+    patch_dimensions: int | Sequence[int]
+    kernel_size: int | Sequence[int]
     compressed: bool
     max_file_size: int
     default_value: float
@@ -120,66 +97,98 @@ class ExportOptions:
     edge: Edge
     index: bool
     if_exists: IfExists
+    split_dim: str | None
+    region: Any
+    region_crs: Any
+    mask: str | xr.DataArray | None
+    crs: Any
+    transform: Any
+    progress: bool
+    compute: bool
+    storage_options: Mapping[str, Any] | None
+    format_options: Mapping[str, Any] | None
 
-    @classmethod
-    def read(
-        cls,
-        *,
-        patch_dimensions: Any,
-        kernel_size: Any,
-        compressed: Any,
-        max_file_size: Any,
-        default_value: Any,
-        tensor_depths: Any,
-        sequence_data: Any,
-        collapse_bands: Any,
-        drop_masked_steps: Any,
-        masked_threshold: Any,
-        feature_types: Any,
-        edge: Any,
-        index: Any,
-        if_exists: Any,
-    ) -> ExportOptions:
-        """Check what a user gave.
 
-        Raises
-        ------
-        OptionError
-            That names the option, the value and what was expected.
-        """
-        patch = Size.from_xy(patch_dimensions, "patch_dimensions")
-        kernel = Size.from_xy(kernel_size, "kernel_size")
-        if not is_number(max_file_size) or int(max_file_size) < 1:
-            raise OptionError(f"max_file_size must be a positive number of bytes; got {max_file_size!r}.")
-        check_default_value(default_value, finite=True)
-        if not is_number(masked_threshold) or not 0 <= masked_threshold <= 1:
-            raise OptionError(
-                f"masked_threshold must be a proportion between 0 and 1; got {masked_threshold!r}."
-            )
-        if tensor_depths is not None and not isinstance(tensor_depths, Mapping | Sequence):
-            raise OptionError(
-                f"tensor_depths must be a mapping from array bands to depths; got {tensor_depths!r}."
-            )
-        if drop_masked_steps and not sequence_data:
+def _bytes(value: Any, name: str) -> int:
+    if not is_number(value) or int(value) < 1:
+        raise OptionError(f"{name} must be a positive number of bytes; got {value!r}.")
+    return int(value)
+
+
+def _finite(value: Any, name: str) -> Any:
+    check_default_value(value, finite=True)
+    return value
+
+
+def _depths(value: Any, name: str) -> Any:
+    if not isinstance(value, Mapping | Sequence):
+        raise OptionError(f"{name} must be a mapping from array bands to depths; got {value!r}.")
+    return value
+
+
+def _proportion(value: Any, name: str) -> float:
+    if not is_number(value) or not 0 <= value <= 1:
+        raise OptionError(f"{name} must be a proportion between 0 and 1; got {value!r}.")
+    return float(value)
+
+
+def _truth(value: Any, name: str) -> bool:
+    return bool(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Options):
+    """Checked options of an image export that its plan holds; `xee_tf.export_image` describes each one."""
+
+    _keywords: ClassVar[type] = ExportKeywords
+
+    patch_dimensions: Size = option((256, 256), Size.from_xy, nested=True)
+    kernel_size: Size = option((1, 1), Size.from_xy, nested=True)
+    compressed: bool = option(True, _truth, nested=True)
+    max_file_size: int = option(2**30, _bytes, nested=True)
+    default_value: float = option(0, _finite, nested=True)
+    tensor_depths: Mapping[str, int] | Sequence[int] | None = option(None, _depths, nested=True)
+    sequence_data: bool = option(False, _truth, nested=True)
+    collapse_bands: bool = option(False, _truth, nested=True)
+    drop_masked_steps: bool = option(False, _truth)
+    masked_threshold: float = option(1.0, _proportion, nested=True)
+    feature_types: FeatureTypes = option("float", choice(*get_args(FeatureTypes)))
+    edge: Edge = option("drop", choice(*get_args(Edge)))
+    index: bool = option(False, _truth)
+    if_exists: IfExists = option("error", choice(*get_args(IfExists)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.drop_masked_steps and not self.sequence_data:
             raise OptionError(
                 "drop_masked_steps=True needs sequence_data=True: a patch has the same steps at every pixel."
             )
-        one_of("feature_types", feature_types, get_args(FeatureTypes))
-        one_of("edge", edge, get_args(Edge))
-        one_of("if_exists", if_exists, get_args(IfExists))
-        return cls(
-            patch=patch,
-            kernel=kernel,
-            compressed=bool(compressed),
-            max_file_size=int(max_file_size),
-            default_value=default_value,
-            tensor_depths=tensor_depths,
-            sequence_data=bool(sequence_data),
-            collapse_bands=bool(collapse_bands),
-            drop_masked_steps=bool(drop_masked_steps),
-            masked_threshold=float(masked_threshold),
-            feature_types=feature_types,
-            edge=edge,
-            index=bool(index),
-            if_exists=if_exists,
-        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExportSource(Options):
+    """Options of an image export about the raster and the run, which its plan does not hold."""
+
+    _keywords: ClassVar[type] = ExportKeywords
+
+    split_dim: str | None = None
+    region: Any = None
+    region_crs: Any = None
+    mask: str | xr.DataArray | None = None
+    crs: Any = None
+    transform: Any = None
+    progress: bool = False
+    compute: bool = True
+    storage_options: Mapping[str, Any] | None = None
+    format_options: Mapping[str, Any] | None = None
+
+
+IMAGE_SPELLING = Spelling(
+    "export options",
+    aliases={"fileNamePrefix": "path"},
+    replaced=_IMAGE_REPLACED,
+    notes={"crs": "here it replaces the CRS that the raster has, and nothing is reprojected"},
+    formats=_IMAGE_FORMATS,
+    nested=nested_names(ExportOptions),
+)
+"""How the options of an image export are written: ``ee.batch.Export.image`` and ours."""

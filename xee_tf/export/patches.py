@@ -143,10 +143,10 @@ def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecor
                 )
             )
         )
-    if options.kernel.xy != (1, 1):
+    if options.kernel_size.xy != (1, 1):
         raise OptionError(
             "sequence_data=True writes pixels, which have no margins: leave "
-            f"kernel_size={options.kernel.xy} out."
+            f"kernel_size={options.kernel_size.xy} out."
         )
     if all(scalar):
         warn("sequence_data=True, but there is no array band: the records have a context and no series.")

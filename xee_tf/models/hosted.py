@@ -1,85 +1,39 @@
-"""Models on servers: the options that say how bytes go there, and the connectors made of them."""
+"""Models on servers: the options of how batches are sent there, and the connectors made from them."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from types import EllipsisType
+from typing import Any, ClassVar, get_args
 
 from xee_tf.errors import OptionError
-from xee_tf.models.options import EE_NAMES, MODEL_SPELLING, ModelOptions, read_options
-from xee_tf.options import one_of
+from xee_tf.models.options import MODEL_SPELLING, ModelKeywords, read_multiplier
+from xee_tf.options import Options, flag, one_of, option
+from xee_tf.remote.addresses import check_grpc_target, check_url
+from xee_tf.remote.ai_platform import AIPlatformConnector, check_live_use, check_part, check_region
+from xee_tf.remote.connector import Flow
 from xee_tf.remote.credentials import Credentials, check_credentials
-
-if TYPE_CHECKING:
-    from xee_tf.remote.connector import Flow, RemoteConnector
-    from xee_tf.remote.payloads.formats import Payload
-    from xee_tf.remote.tf_serving import Transport
-    from xee_tf.remote.vertex_ai import Route
+from xee_tf.remote.payloads.formats import Payload, PayloadFormat, payload_format
+from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ModelSpec
+from xee_tf.remote.tf_serving import TFServingConnector, Transport
+from xee_tf.remote.vertex_ai import Route, VertexAIConnector, check_endpoint, shared_url
 
 __all__ = [
-    "EE_HOSTED_NAMES",
     "HOSTED_SPELLING",
+    "HostedKeywords",
     "HostedOptions",
     "ai_platform_connector",
-    "split_options",
     "tf_serving_connector",
     "vertex_ai_connector",
 ]
 
-#: Earth Engine's names of what says where a hosted model is and how bytes go there, and ours.
-EE_HOSTED_NAMES = {
-    "endpoint": "endpoint",
-    "projectName": "project_id",
-    "projectId": "project_id",
-    "modelName": "model_name",
-    "version": "version",
-    "region": "region",
-    "maxPayloadBytes": "max_payload_bytes",
-    "payloadFormat": "payload_format",
-}
-
-HOSTED_SPELLING = replace(MODEL_SPELLING, aliases=EE_NAMES | EE_HOSTED_NAMES)
-
-_FLOW = ("max_payload_bytes", "max_concurrency", "timeout", "deadline", "max_response_bytes")
-_HOSTED = (
-    *_FLOW,
-    "payload_format",
-    "b64",
-    "numbers_as_strings",
-    "credentials",
-    "project_id",
-    "model_name",
-)
+HOSTED_SPELLING = replace(MODEL_SPELLING, aliases={"projectName": "project_id"})
+"""How the options of models on servers are written: ``ee.Model`` and ours."""
 
 
-class HostedOptions(ModelOptions, total=False):
-    """The options of models on servers beside those of `Model`.
-
-    Attributes
-    ----------
-    payload_format : str
-        One of Earth Engine's: SERIALIZED_TF_TENSORS, RAW_JSON, ND_ARRAYS, GRPC_TF_TENSORS,
-        GRPC_SERIALIZED_TF_TENSORS, GRPC_TF_EXAMPLES.
-    b64 : bool
-        Of serialised tensors: the model takes TensorProtos, and ``{"b64": ...}`` is sent, which the server
-        decodes. Default: the model decodes URL-safe base64 itself, as `prepare_model` makes it.
-    numbers_as_strings : bool
-        Of RAW_JSON: as Earth Engine writes numbers. TensorFlow Serving does not take them so.
-    max_payload_bytes : int
-        Of a request, encoded. Default: 1,500,000, as in Earth Engine.
-    max_concurrency : int
-        Requests on their way at one time, over all workers of a cluster together. Default: 8. There are fewer
-        for a while when the server says that it is busy (429).
-    timeout, deadline : float
-        Seconds that one request may take (60), and with all its repetitions (300). Repeated are those that
-        were not answered, and those answered by 408, 429, 502, 503 or 504.
-    max_response_bytes : int
-        Larger answers are refused. Default: 256 MiB.
-    credentials : {"google"} or None
-        "google": application default credentials, looked for in each process that predicts.
-    """
+class HostedKeywords(ModelKeywords, total=False):
+    """What users write for the options of a model on a server; `HostedOptions` describes each one."""
 
     payload_format: str | None
     b64: bool | None
@@ -92,17 +46,68 @@ class HostedOptions(ModelOptions, total=False):
     credentials: Credentials
 
 
-def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of the way to a server, and those of the model.
+@dataclass(frozen=True, kw_only=True)
+class HostedOptions(Options):
+    """The options of models on servers beside those of `xee_tf.Model`.
 
-    Examples
-    --------
-    >>> split_options({"max_payload_bytes": 5242880, "input_tile_size": [1, 1]})
-    ({'max_payload_bytes': 5242880}, {'input_tile_size': [1, 1]})
+    Parameters
+    ----------
+    payload_format : str
+        One of Earth Engine's: SERIALIZED_TF_TENSORS, RAW_JSON, ND_ARRAYS, GRPC_TF_TENSORS,
+        GRPC_SERIALIZED_TF_TENSORS, GRPC_TF_EXAMPLES. Default: depends on the server.
+    b64 : bool
+        Of serialised tensors: the model takes TensorProtos, and ``{"b64": ...}`` is sent, which the server
+        decodes. Default: the model decodes URL-safe base64 itself, as `prepare_model` makes it.
+    numbers_as_strings : bool
+        Of RAW_JSON: as Earth Engine writes numbers. TensorFlow Serving does not take them so, and gets plain
+        numbers by default.
+    max_payload_bytes : int
+        Of a request, encoded. Default: 1,500,000, as in Earth Engine.
+    max_concurrency : int
+        Requests on their way at one time, over all workers of a cluster together. Default: 8. There are fewer
+        for a while when the server says that it is busy (429).
+    timeout, deadline : float
+        Seconds that one request may take (60), and with all its repetitions (300). Repeated are those that
+        were not answered, and those answered by 408, 429, 502, 503 or 504.
+    max_response_bytes : int
+        Larger answers are refused. Default: 256 MiB.
+    output_multiplier : float
+        That of the model: requests are smaller by it.
+    credentials : {"google"} or None
+        "google": application default credentials, looked for in each process that predicts. Default: "google"
+        for Vertex AI, else None.
     """
-    model = {name: value for name, value in options.items() if name not in _HOSTED}
-    hosted = {name: value for name, value in options.items() if name in _HOSTED}
-    return {n: v for n, v in hosted.items() if v is not None or n == "credentials"}, model
+
+    _keywords: ClassVar[type] = HostedKeywords
+    _none_is_default: ClassVar[bool] = True
+
+    payload_format: PayloadFormat | None = option(None, lambda value, name: payload_format(value))
+    b64: bool = option(False, flag)
+    numbers_as_strings: bool | None = option(None, flag)
+    max_payload_bytes: int = option(Flow.max_payload_bytes)
+    max_concurrency: int = option(Flow.max_concurrency)
+    timeout: float = option(Flow.timeout)
+    deadline: float = option(Flow.deadline)
+    max_response_bytes: int = option(Flow.max_response_bytes)
+    output_multiplier: float = option(1.0, read_multiplier)
+    credentials: Credentials | EllipsisType = ...
+
+    def flow(self) -> Flow:
+        """How much is sent at a time, and for how long it is tried."""
+        return Flow(**{each.name: getattr(self, each.name) for each in fields(Flow)})
+
+    def payload(self, default: PayloadFormat, spec: ModelSpec, *, as_strings: bool) -> Payload:
+        """How batches are written; `default` and `as_strings` are those of the server."""
+        return Payload(
+            self.payload_format or default,
+            model_decodes=not self.b64,
+            numbers_as_strings=as_strings if self.numbers_as_strings is None else self.numbers_as_strings,
+            model_spec=spec,
+        )
+
+    def credentials_for(self, url: str, default: Credentials = None) -> Credentials:
+        """The credentials that are sent to an address; `default` is that of the server."""
+        return check_credentials(default if self.credentials is ... else self.credentials, url)
 
 
 def tf_serving_connector(
@@ -112,15 +117,10 @@ def tf_serving_connector(
     label: str | None,
     signature_name: str | None,
     transport: Transport,
-    options: Mapping[str, Any],
-) -> tuple[RemoteConnector, dict[str, Any]]:
-    """The connector of `Model.from_tf_serving`, and the options of the model."""
-    from xee_tf.remote.addresses import check_grpc_target, check_url
-    from xee_tf.remote.payloads.predict_messages import ModelSpec
-    from xee_tf.remote.tf_serving import TFServingConnector
-
-    hosted, rest = split_options(options)
-    one_of("transport", transport, ("rest", "grpc"))
+    options: HostedOptions,
+) -> TFServingConnector:
+    """The connector of `Model.from_tf_serving`."""
+    one_of("transport", transport, get_args(Transport))
     if not model or not isinstance(model, str):
         raise OptionError(f"model must be the name that the server knows it by; got {model!r}.")
     if version is not None and label is not None:
@@ -128,15 +128,16 @@ def tf_serving_connector(
     is_grpc = transport == "grpc"
     where = str(check_grpc_target(url)) if is_grpc else check_url(url)
     spec = ModelSpec(model, _version(version), label, signature_name or "")
-    payload = _payload(hosted, "GRPC_TF_TENSORS" if is_grpc else "RAW_JSON", spec, as_strings=False)
+    payload = options.payload("GRPC_TF_TENSORS" if is_grpc else "RAW_JSON", spec, as_strings=False)
     if payload.is_grpc != is_grpc:
         raise OptionError(f"payload_format={payload.format!r} does not go over transport={transport!r}.")
-    credentials = check_credentials(hosted.pop("credentials", None), where)
-    flow = _flow(hosted, rest)
-    connector = TFServingConnector(
-        payload=payload, flow=flow, credentials=credentials, url=where, transport=transport
+    return TFServingConnector(
+        payload=payload,
+        flow=options.flow(),
+        credentials=options.credentials_for(where),
+        url=where,
+        transport=transport,
     )
-    return connector, rest
 
 
 def vertex_ai_connector(
@@ -145,21 +146,16 @@ def vertex_ai_connector(
     route: Route | None,
     signature_name: str | None,
     model_name: str,
-    options: Mapping[str, Any],
-) -> tuple[RemoteConnector, dict[str, Any]]:
-    """The connector of `Model.from_vertex_ai`, and the options of the model."""
-    from xee_tf.remote.addresses import check_url
-    from xee_tf.remote.payloads.predict_messages import ModelSpec
-    from xee_tf.remote.vertex_ai import VertexAIConnector, check_endpoint, shared_url
-
-    hosted, rest = split_options(options)
+    options: HostedOptions,
+) -> VertexAIConnector:
+    """The connector of `Model.from_vertex_ai`."""
     check_endpoint(endpoint)
     where = shared_url(endpoint) if base_url is None else check_url(base_url, "base_url")
     spec = ModelSpec(model_name, None, None, signature_name or "")
-    payload = _payload(hosted, "SERIALIZED_TF_TENSORS", spec, as_strings=True)
+    payload = options.payload("SERIALIZED_TF_TENSORS", spec, as_strings=True)
     if route is None:
         route = "grpc" if payload.is_grpc else "rawPredict" if signature_name else "predict"
-    one_of("route", route, ("predict", "rawPredict", "grpc"))
+    one_of("route", route, get_args(Route))
     if (route == "predict" and payload.is_grpc) or (route == "grpc" and not payload.is_grpc):
         raise OptionError(f"payload_format={payload.format!r} does not go by route={route!r}.")
     if route == "predict" and signature_name:
@@ -167,12 +163,14 @@ def vertex_ai_connector(
             f"Vertex AI's predict knows only the default signature, not {signature_name!r}: use "
             "route='rawPredict'."
         )
-    credentials = check_credentials(hosted.pop("credentials", "google"), where)
-    flow = _flow(hosted, rest)
-    connector = VertexAIConnector(
-        payload=payload, flow=flow, credentials=credentials, endpoint=endpoint, base_url=where, route=route
+    return VertexAIConnector(
+        payload=payload,
+        flow=options.flow(),
+        credentials=options.credentials_for(where, "google"),
+        endpoint=endpoint,
+        base_url=where,
+        route=route,
     )
-    return connector, rest
 
 
 def ai_platform_connector(
@@ -181,14 +179,9 @@ def ai_platform_connector(
     version: str | None,
     region: str,
     base_url: str | None,
-    options: Mapping[str, Any],
-) -> tuple[RemoteConnector, dict[str, Any]]:
-    """The connector of `Model.from_ai_platform_predictor`, and the options of the model."""
-    from xee_tf.remote.addresses import check_url
-    from xee_tf.remote.ai_platform import AIPlatformConnector, check_live_use, check_part, check_region
-    from xee_tf.remote.payloads.predict_messages import ANY_MODEL
-
-    hosted, rest = split_options(options)
+    options: HostedOptions,
+) -> AIPlatformConnector:
+    """The connector of `Model.from_ai_platform_predictor`."""
     project, model = check_part(project_id, "project_id"), check_part(model_name, "model_name")
     if version is not None:
         check_part(version, "version")
@@ -196,49 +189,18 @@ def ai_platform_connector(
     if base_url is None:
         check_live_use(region)
     where = check_url(base_url or "", "base_url")
-    payload = _payload(hosted, "SERIALIZED_TF_TENSORS", ANY_MODEL, as_strings=True)
+    payload = options.payload("SERIALIZED_TF_TENSORS", ANY_MODEL, as_strings=True)
     if payload.is_grpc:
         raise OptionError(f"AI Platform takes JSON only; payload_format is {payload.format!r}.")
-    credentials = check_credentials(hosted.pop("credentials", None), where)
-    flow = _flow(hosted, rest)
-    connector = AIPlatformConnector(
+    return AIPlatformConnector(
         payload=payload,
-        flow=flow,
-        credentials=credentials,
+        flow=options.flow(),
+        credentials=options.credentials_for(where),
         base_url=where,
         project=project,
         model=model,
         model_version=version,
     )
-    return connector, rest
-
-
-def _payload(hosted: dict[str, Any], default: str, spec: Any, *, as_strings: bool) -> Payload:
-    from xee_tf.remote.payloads.formats import Payload, payload_format
-
-    chosen = payload_format(hosted.pop("payload_format", default))
-    flags = {"b64": False, "numbers_as_strings": as_strings}
-    for name in flags:
-        flags[name] = hosted.pop(name, flags[name])
-        if flags[name] is not True and flags[name] is not False:
-            raise OptionError(f"{name} must be True or False; got {flags[name]!r}.")
-    return Payload(
-        chosen,
-        model_decodes=not flags["b64"],
-        numbers_as_strings=flags["numbers_as_strings"],
-        model_spec=spec,
-    )
-
-
-def _flow(hosted: dict[str, Any], rest: Mapping[str, Any]) -> Flow:
-    """The flow; what is left of the options then is known nowhere."""
-    from xee_tf.remote.connector import Flow
-
-    given = {name: hosted.pop(name) for name in _FLOW if name in hosted}
-    if hosted:
-        raise OptionError(f"This model on a server has no option {', '.join(map(repr, hosted))}.")
-    own = read_options({"output_multiplier": rest.get("output_multiplier")})
-    return Flow(**own, **given)
 
 
 def _version(value: Any) -> int | None:

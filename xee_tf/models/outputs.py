@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, TensorInfo
 from xee_tf.errors import OptionError, PredictionError
+from xee_tf.models.feeds import Shape, fits
 from xee_tf.models.options import Declared
-from xee_tf.models.types import STRING, Range, coerce
+from xee_tf.models.types import STRING, Range, coerce, type_name
 
 __all__ = ["Output", "plan_outputs"]
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Output:
         if (self.dtype == STRING) != (values.dtype.kind in "OSU"):
             raise PredictionError(
                 f"{connector} answered {values.dtype} for {self.name!r}, which is declared as "
-                f"{'string' if self.dtype == STRING else self.dtype}."
+                f"{type_name(self.dtype)}."
             )
         if self.dtype == STRING:
             return values.astype(STRING, copy=False)
@@ -199,12 +198,12 @@ def _output(
     told = _told(info, lead)
     if item.dimensions == 0:
         shape: Shape = ()
-        fits = told is None or all(side in (None, 1) for side in told)
+        fitting = told is None or all(side in (None, 1) for side in told)
     elif item.shape is not None:
         shape = item.shape
-        fits = told is None or _fits(told, shape)
+        fitting = told is None or _fits(told, shape)
     elif told is None or (None in told and item.dimensions is not None):
-        shape, fits = _declared_shape(item, option, connector), True
+        shape, fitting = _declared_shape(item, option, connector), True
     else:
         known = tuple(side for side in told if side is not None)
         if len(known) != len(told):
@@ -213,8 +212,8 @@ def _output(
                 f"pixel or row, {option}={{{item.name!r}: {{'shape': [...]}}}}."
             )
         shape = () if item.dimensions is None and known == (1,) else known
-        fits = item.dimensions in (None, len(shape))
-    if not fits:
+        fitting = item.dimensions in (None, len(shape))
+    if not fitting:
         said = f"dimensions {item.dimensions}" + (
             f" and shape {list(shape)}" if item.shape is not None else ""
         )
@@ -266,7 +265,7 @@ def _told(info: TensorInfo, lead: int) -> tuple[int | None, ...] | None:
 
 def _fits(told: tuple[int | None, ...], shape: Shape) -> bool:
     if len(told) == len(shape):
-        return all(a in (None, b) for a, b in zip(told, shape, strict=True))
+        return fits(told, shape)
     return math.prod(shape) == 1 and all(side in (None, 1) for side in told)
 
 

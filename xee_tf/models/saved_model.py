@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from xee_tf.connector import Connector, Signature
 from xee_tf.errors import ModelError
 from xee_tf.identity import content_hash
-from xee_tf.models.saved_model_files import read_meta_graph, require_saved_model
+from xee_tf.models.saved_model_files import local_copy, read_meta_graph, require_saved_model
 from xee_tf.models.tensorflow import TensorFlowConnection, tensor_info
 from xee_tf.storage import Location, PathLike
 
@@ -53,11 +52,8 @@ class SavedModelConnector(Connector):
         """Load it, with its weights."""
         folder = Location.of(self.path)
         require_saved_model(folder)
-        if self._is_local:
-            return load_saved_model(self.path, str(self), self.signature_name, self.tag)
-        with tempfile.TemporaryDirectory(prefix="xee-tf-") as copy:
-            folder.fs.get(folder.path.rstrip("/") + "/", copy, recursive=True)
-            return load_saved_model(copy, str(self), self.signature_name, self.tag)
+        with local_copy(folder) as path:
+            return load_saved_model(path, str(self), self.signature_name, self.tag)
 
     def signature(self) -> Signature:
         """The signature as its file says it, without the weights."""

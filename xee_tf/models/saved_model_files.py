@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from xee_tf.errors import MissingModelError, ModelError
 from xee_tf.records.tensor_types import STRING
 from xee_tf.storage import Location
 
-__all__ = ["is_prepared", "read_meta_graph", "require_saved_model"]
+__all__ = ["is_prepared", "local_copy", "read_meta_graph", "require_saved_model"]
 
 _EXPORT = (
     "From Keras 3 a SavedModel comes by model.export('folder'); "
@@ -40,6 +43,17 @@ def require_saved_model(folder: Location) -> None:
     if not folder.exists():
         raise MissingModelError(f"There is no SavedModel at {folder}: the path does not exist.")
     raise ModelError(f"{folder} is no SavedModel (a folder with a file saved_model.pb): {_instead(folder)}")
+
+
+@contextmanager
+def local_copy(folder: Location) -> Iterator[str]:
+    """The path of a folder on a local disk: its own, or that of a copy that is removed afterwards."""
+    if folder.is_local:
+        yield folder.path
+        return
+    with tempfile.TemporaryDirectory(prefix="xee-tf-") as copy:
+        folder.fs.get(folder.path.rstrip("/") + "/", copy + "/", recursive=True)
+        yield copy
 
 
 def read_meta_graph(folder: str, tag: str = "serve") -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from xee_tf.dtypes import spare_values
 from xee_tf.errors import OptionError
 from xee_tf.models.earth_engine import made_of
 
-__all__ = ["STRING", "Range", "coerce", "fill_outside", "pixel_range", "pixel_type", "type_name"]
+__all__ = ["STRING", "PixelType", "Range", "coerce", "fill_outside", "pixel_type", "type_name"]
 
 STRING = np.dtype(object)
 Range = tuple[int, int]
@@ -35,7 +35,26 @@ _STRINGS = ("string", "str")
 _FORMS = "'float32', a numpy dtype, or {'type': 'PixelType', 'precision': 'int', 'min': 0, 'max': 255}"
 
 
-def pixel_type(value: Any, name: str) -> tuple[np.dtype[Any], int | None]:
+class PixelType(NamedTuple):
+    """What a type declares.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Of kind bool, integer or float; object for strings.
+    dimensions : int or None
+        Of a pixel type that has them; 0 stands for a scalar.
+    limits : (int, int) or None
+        The range of an integer pixel type with ``min`` or ``max``. None without them: a dtype defines what
+        fits in memory, not what occurs.
+    """
+
+    dtype: np.dtype[Any]
+    dimensions: int | None = None
+    limits: Range | None = None
+
+
+def pixel_type(value: Any, name: str) -> PixelType:
     """Read a type, as a user or Earth Engine writes it.
 
     Parameters
@@ -43,17 +62,9 @@ def pixel_type(value: Any, name: str) -> tuple[np.dtype[Any], int | None]:
     value : dtype-like, mapping or ee.PixelType
         A numpy dtype or its name; Earth Engine's name (``"float"`` has 32 bits, ``"byte"`` no sign);
         a pixel type as ``getInfo`` gives it: ``precision`` ("int", "float" or "double"), ``min``, ``max``,
-        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range;
-        `pixel_range` gives the range itself.
+        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range.
     name : str
         What has this type, for errors.
-
-    Returns
-    -------
-    dtype : numpy.dtype
-        Of kind bool, integer or float; object for strings.
-    dimensions : int or None
-        Of a pixel type that says them; 0 stands for a scalar.
 
     Raises
     ------
@@ -62,52 +73,26 @@ def pixel_type(value: Any, name: str) -> tuple[np.dtype[Any], int | None]:
 
     Examples
     --------
-    >>> pixel_type("float", "B4"), pixel_type({"precision": "int", "min": -1, "max": 90}, "B4")
-    ((dtype('float32'), None), (dtype('int8'), None))
+    >>> pixel_type("float", "B4")
+    PixelType(dtype=dtype('float32'), dimensions=None, limits=None)
+    >>> pixel_type({"precision": "int", "min": -1, "max": 90}, "B4")
+    PixelType(dtype=dtype('int8'), dimensions=None, limits=(-1, 90))
     """
     if type(value).__module__ == "ee.pixeltype":
         value = _of_earth_engine(value, name)
     if isinstance(value, Mapping):
         return _of_mapping(value, name)
     if isinstance(value, str) and value.lower() in _STRINGS:
-        return STRING, None
+        return PixelType(STRING)
     try:
         dtype = np.dtype(_EE_TYPES.get(value, value) if isinstance(value, str) else value)
     except TypeError:
         raise OptionError(f"{name}: {value!r} is no type. Say {_FORMS}.") from None
     if dtype.kind in "SUO":
-        return STRING, None
+        return PixelType(STRING)
     if dtype.kind not in "biuf" or value is None:
         raise OptionError(f"{name}: {value!r} is no type of real numbers. Say {_FORMS}.")
-    return dtype.newbyteorder("="), None
-
-
-def pixel_range(value: Any, name: str) -> Range | None:
-    """The range that a type declares: of Earth Engine's pixel types, integers with ``min`` or ``max``.
-
-    Parameters
-    ----------
-    value, name
-        As for `pixel_type`, which has read it without an error.
-
-    Returns
-    -------
-    (int, int) or None
-        None without a declared range: a dtype says what fits in memory, not what occurs.
-
-    Examples
-    --------
-    >>> pixel_range({"precision": "int", "min": 0, "max": 9}, "class"), pixel_range("uint8", "class")
-    ((0, 9), None)
-    """
-    if type(value).__module__ == "ee.pixeltype":
-        value = _of_earth_engine(value, name)
-    if not isinstance(value, Mapping) or value.get("precision") != "int":
-        return None
-    if all(value.get(key) is None for key in _BOUNDS):
-        return None
-    low, high = _bounds(value, name)
-    return math.ceil(low), math.floor(high)
+    return PixelType(dtype.newbyteorder("="))
 
 
 def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[Any], int]:
@@ -149,7 +134,7 @@ def _bounds(value: Mapping[str, Any], name: str) -> tuple[Any, Any]:
     return low, high
 
 
-def _of_mapping(value: Mapping[str, Any], name: str) -> tuple[np.dtype[Any], int | None]:
+def _of_mapping(value: Mapping[str, Any], name: str) -> PixelType:
     known = {"type", "precision", "min", "max", "dimensions", "minValue", "maxValue"}
     if set(value) - known or value.get("type", "PixelType") != "PixelType":
         raise OptionError(
@@ -157,7 +142,7 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> tuple[np.dtype[Any], int
         )
     precision = value.get("precision")
     if precision in ("float", "double"):
-        return np.dtype(_EE_TYPES[precision]), _dimensions(value.get("dimensions"), name)
+        return PixelType(np.dtype(_EE_TYPES[precision]), _dimensions(value.get("dimensions"), name))
     if precision != "int":
         raise OptionError(f"{name}: precision must be 'int', 'float' or 'double'; got {precision!r}.")
     low, high = _bounds(value, name)
@@ -165,7 +150,12 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> tuple[np.dtype[Any], int
         for kind in ("uint", "int"):
             limits = np.iinfo(f"{kind}{bits}")
             if limits.min <= low and high <= limits.max:
-                return np.dtype(f"{kind}{bits}"), _dimensions(value.get("dimensions"), name)
+                ranged = any(value.get(bound) is not None for bound in _BOUNDS)
+                return PixelType(
+                    np.dtype(f"{kind}{bits}"),
+                    _dimensions(value.get("dimensions"), name),
+                    (math.ceil(low), math.floor(high)) if ranged else None,
+                )
     raise OptionError(f"{name}: no integer type holds {low} to {high}.")
 
 

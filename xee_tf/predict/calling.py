@@ -1,9 +1,12 @@
-"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways."""
+"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways.
+
+Calls may be averaged over the eight symmetries of a square, with the deviation among these.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +16,19 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Signature, connected
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.geometry import Size
-from xee_tf.models.inputs import Feed, Item, plan_feeds
+from xee_tf.models.feeds import Feed, Item
+from xee_tf.models.inputs import plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
-from xee_tf.models.spec import Model
-from xee_tf.predict.fitting import refuse_too_large
-from xee_tf.predict.tiles import Tiles, plan_tiles
+from xee_tf.models.spec import ModelSpec
+from xee_tf.models.types import type_name
+from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
 
-__all__ = ["TileCaller", "batch_of", "predict_batches", "tile_caller"]
+__all__ = ["SPREAD", "TileCaller", "augmented", "batch_of", "predict_batches", "tile_caller"]
+
+SPREAD = "_spread"
+"""Suffix of the bands that hold the standard deviation over the symmetries."""
+
+Call = Callable[[Arrays], Arrays]
 
 # What a batch holds where its size is left to us: beyond it a call is hardly cheaper, and what a model has
 # in its layers at one time grows with it.
@@ -104,7 +113,7 @@ class TileCaller:
 
 
 def tile_caller(
-    model: Model,
+    spec: ModelSpec,
     bands: Mapping[str, tuple[Any, tuple[int, ...]]],
     properties: Mapping[str, Any],
     *,
@@ -115,11 +124,11 @@ def tile_caller(
 
     Parameters
     ----------
-    model : Model
+    spec : ModelSpec
     bands : mapping from str to (dtype, shape)
         The bands of the image; `shape` is that of an array band in each pixel, empty for a scalar band.
     properties : mapping
-        Those of the image; of these, ``model.input_properties`` are sent.
+        Those of the image; of these, `input_properties` are sent.
     batch_size : int, optional
         Tiles in a call. Default: about 8 MiB of them.
     signature : Signature, optional
@@ -134,13 +143,15 @@ def tile_caller(
 
     Examples
     --------
-    >>> total = Model.from_function(lambda pixels: pixels.sum(-1), input_tile_size=2, output_bands=["sum"])
+    >>> from xee_tf.models.function import FunctionConnector
+    >>> connector = FunctionConnector.of(lambda pixels: pixels.sum(-1))
+    >>> total = ModelSpec(connector, input_tile_size=2, output_bands=["sum"])
     >>> caller = tile_caller(total, {"B4": ("uint8", ()), "B3": ("uint8", ())}, {})
     >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
     {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
     """
-    signature = signature or model.connector.signature()
-    values = {name: np.asarray(properties[name]) for name in model.input_properties if name in properties}
+    signature = signature or spec.connector.signature()
+    values = {name: np.asarray(properties[name]) for name in spec.input_properties if name in properties}
     items = {name: Item(np.dtype(dtype), tuple(shape), tiled=True) for name, (dtype, shape) in bands.items()}
     for name, value in values.items():
         if name in items:
@@ -154,19 +165,19 @@ def tile_caller(
                 f"The property {name!r} is {value.dtype}: a model takes numbers, booleans and strings."
             )
         items[name] = Item(value.dtype, value.shape)
-    feeds = plan_feeds(model, signature, items, table=False)
+    feeds = plan_feeds(spec, signature, items, table=False)
     if not any(feed.tiled for feed in feeds):
         raise OptionError(
-            f"No band of the image goes to {model.connector}, only {list(model.input_properties)}."
+            f"No band of the image goes to {spec.connector}, only {list(spec.input_properties)}."
         )
-    tiles = plan_tiles(model, signature, feeds)
-    outputs = plan_outputs(model.output_bands, signature.outputs, "output_bands", model.connector, lead=3)
+    tiles = plan_tiles(spec, signature, feeds)
+    outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)
     size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
-    batch, fixed = batch_of(model.connector, signature, batch_size, size)
-    refuse_too_large(model.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
+    batch, fixed = batch_of(spec.connector, signature, batch_size, size)
+    refuse_too_large(spec.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
     used = {name for feed in feeds for name in feed.members}
     kept = {name: value for name, value in values.items() if name in used}
-    return TileCaller(model.connector, tiles, feeds, outputs, kept, batch, fixed)
+    return TileCaller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
 
 
 def batch_of(
@@ -226,8 +237,7 @@ def predict_batches(
             answer = connection.predict(batch)
         except PredictionError as error:
             said = "; ".join(
-                f"{name}: {'string' if array.dtype == object else array.dtype} {array.shape}"
-                for name, array in batch.items()
+                f"{name}: {type_name(array.dtype)} {array.shape}" for name, array in batch.items()
             )
             if error.instances is None:
                 raise PredictionError(
@@ -249,3 +259,52 @@ def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[A
         raise PredictionError(
             "The model answered with tiles of one size, and with another in the next batch."
         ) from None
+
+
+def augmented(call: Call) -> Call:
+    """Call with tiles turned and mirrored, turn the answers back, and average them.
+
+    Parameters
+    ----------
+    call : callable
+        From and to arrays ``(n, height, width, ...)`` of square tiles.
+
+    Returns
+    -------
+    callable
+        Answers each band with the mean over the symmetries, and beside it, under its name and "_spread",
+        their standard deviation.
+
+    Examples
+    --------
+    >>> tile = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> answer = augmented(lambda tiles: {"b": tiles["b"][:, :, :1].repeat(2, 2)})({"b": tile})
+    >>> answer["b"].tolist()
+    [[[1.75, 2.25], [2.75, 3.25]]]
+    """
+
+    def average(tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
+        mean: dict[str, npt.NDArray[Any]] = {}
+        squares: dict[str, npt.NDArray[Any]] = {}
+        for number in range(8):
+            turned = call({name: _turn(values, number) for name, values in tiles.items()})
+            for name, values in turned.items():
+                back = _turn_back(values, number)
+                if name not in mean:
+                    mean[name], squares[name] = back.copy(), np.zeros_like(back)
+                    continue
+                away = back - mean[name]
+                mean[name] += away / (number + 1)
+                squares[name] += away * (back - mean[name])
+        return mean | {name + SPREAD: np.sqrt(values / 8) for name, values in squares.items()}
+
+    return average
+
+
+def _turn(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
+    turned = np.rot90(values, number % 4, axes=(1, 2))
+    return turned[:, :, ::-1] if number >= 4 else turned
+
+
+def _turn_back(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
+    return np.rot90(values[:, :, ::-1] if number >= 4 else values, -(number % 4), axes=(1, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -25,148 +25,29 @@ from xee_tf.georef.bands import image_dataset, plane_array
 from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, name_dims, raster_variables
 from xee_tf.georef.masks import Nodata, band_nodata, can_mask
 from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
-from xee_tf.models.inputs import Item, check_overrides, group_inputs
-from xee_tf.models.options import PREDICT_SPELLING
-from xee_tf.models.spec import Model
+from xee_tf.models.axes import find_array_dims
+from xee_tf.models.feeds import Item
+from xee_tf.models.inputs import check_overrides, group_inputs
+from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import fill_outside
 from xee_tf.names import check_key, check_variables
-from xee_tf.options import one_of, spelled
-from xee_tf.predict.augment import SPREAD
-from xee_tf.predict.axes import find_array_dims
-from xee_tf.predict.calling import TileCaller, tile_caller
-from xee_tf.predict.resampling import Resampling, from_projection, to_projection
+from xee_tf.predict.calling import SPREAD, TileCaller, tile_caller
+from xee_tf.predict.options import PredictOptions
+from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.predict.work import Band, Blend, OutputBand, TileWork
 
-__all__ = ["Seen", "inner_dims", "predict_image", "predict_seen"]
+__all__ = ["Prediction", "inner_dims", "predict_image"]
 
 _NAME = "xee-tf-predict"
 
 
-@spelled(PREDICT_SPELLING)
-def predict_image(
-    model: Model,
-    image: xr.Dataset | xr.DataArray,
-    *,
-    merge: bool = True,
-    properties: Mapping[str, Any] | None = None,
-    batch_size: int | None = None,
-    blend: Blend = "crop",
-    skip_masked: bool = True,
-    augment: Literal["d4"] | None = None,
-    resampling: Resampling = "nearest",
-    output_grid: Literal["image", "model"] = "image",
-    crs: Any = None,
-    transform: Affine | Sequence[float] | None = None,
-) -> xr.Dataset:
-    """Predict every pixel of a raster, tile by tile and lazily.
-
-    Tiles of ``input_tile_size`` go to the model with ``input_overlap_size`` more pixels on every side, which
-    are cut off the answer; the last ones of a row or column reach beyond the raster, so that every pixel is
-    covered. Nothing is called until the result is computed; then each chunk of the raster is loaded once.
-
-    Parameters
-    ----------
-    model : Model
-    image : Dataset or DataArray
-        A variable for each band, or variables with a ``band`` dimension. Further dimensions, such as time,
-        are mapped over, wherever they stand: each step is predicted by itself, and the result has that
-        dimension. Those that the model's ``array_dims`` or ``input_shapes`` name, or that the shapes of its
-        own inputs call for, go to the model as a whole, and the result lacks them (see Notes).
-    merge : bool
-        Give the bands of the image too, as Earth Engine's guide says. False: predictions alone.
-    properties : mapping, optional
-        Of these, ``input_properties`` are sent with each tile. Default: the attributes of the image.
-    batch_size : int, optional
-        Tiles in a call of the model. Default: about 8 MiB of them.
-    blend : {"crop", "hann"}
-        "hann": overlapping answers are not cut off but averaged, with weights that fade out towards their
-        edges (our addition). Float bands only.
-    skip_masked : bool
-        Do not send tiles in which no pixel counts; their result is masked in any case.
-    augment : {"d4"}, optional
-        Predict each tile in the eight positions of a square, and give the mean and, in bands with the
-        ending "_spread", the standard deviation (our addition). Float bands only.
-    resampling : {"nearest", "bilinear"}
-        How pixels come to the model's projection and back, with ``fix_input_proj``.
-    output_grid : {"image", "model"}
-        With ``fix_input_proj``: come back to the grid of the image, or leave predictions on the model's.
-    crs, transform : optional
-        CRS and affine of the image, where it has none or a wrong one.
-
-    Returns
-    -------
-    Dataset
-        A lazy variable for each output band, ``(*mapped, *array, y, x)``. Where a pixel of any band that
-        the model sees is masked (NaN, ``_FillValue``, nodata), the model gets 0 and the result is masked:
-        NaN in float bands, ``_FillValue`` in integer bands. That is the largest value of unsigned types and
-        the smallest of signed ones (our choice; of 64 bits, 2**53 - 1 and its negative, because the nodata
-        of GeoTIFFs is a float64), or another one where it is in the range that the output is
-        declared with; the type is a larger one where the range leaves no value. Without a declared range,
-        a tile that holds the value where it is not masked fails when it is computed. Where no band of the
-        image can be masked, there is no ``_FillValue``. Where ``output_tile_size`` changes the scale, the
-        result has a grid of its own, and a pixel is masked if all those that it covers are (our choice).
-        The result lies where the image was taken to lie, by `crs` and `transform`, its coordinates or its
-        attributes: it has ``spatial_ref``, coordinates in units of the CRS, and the image's names of
-        dimensions, which ``.rio`` knows.
-
-    Raises
-    ------
-    OptionError
-        If bands are missing or do not fit, or an option cannot be used.
-    GeoreferenceError
-        If it cannot be told where the image lies; with ``fix_input_proj`` also if part of the image lies
-        outside the model's projection, or the image crosses the edge of that projection.
-    ModelError
-        If the model cannot be opened. What only calling it can show is raised by computing.
-
-    Notes
-    -----
-    A model that takes steps gets ``(n, height, width, time, band)``; bands without the dimension are repeated
-    at every step. A Keras model or SavedModel tells the shape of its inputs, so that it is known which
-    dimensions it takes: ``(None, None, None, 7, 10)`` takes 7 steps of 10 bands. Where its shape allows
-    several readings, the call is refused; ``array_dims=("time",)`` or ``array_dims=()`` of the model
-    decides. A function tells no shape: without ``array_dims``, each step is predicted by itself.
-
-    Examples
-    --------
-    >>> import xee_tf
-    >>> y, x = [45.0, 15.0], [500015.0, 500045.0]
-    >>> scene = xr.Dataset(
-    ...     {"B4": (("y", "x"), [[3.0, 4.0], [np.nan, 6.0]]), "B3": (("y", "x"), [[1.0, 1.0], [1.0, 2.0]])},
-    ...     {"y": y, "x": x},
-    ... ).rio.write_crs("EPSG:32633")
-    >>> model = xee_tf.Model.from_function(
-    ...     lambda pixels: (pixels[..., 0] - pixels[..., 1]) / (1e-9 + pixels[..., 0] + pixels[..., 1]),
-    ...     input_tile_size=256,
-    ...     output_bands=["ndvi"],
-    ... )
-    >>> predict_image(model, scene).ndvi.values.round(2)
-    array([[0.5, 0.6],
-           [nan, 0.5]], dtype=float32)
-    """
-    predicted, _ = predict_seen(
-        model,
-        image,
-        merge=merge,
-        properties=properties,
-        batch_size=batch_size,
-        blend=blend,
-        skip_masked=skip_masked,
-        augment=augment,
-        resampling=resampling,
-        output_grid=output_grid,
-        crs=crs,
-        transform=transform,
-    )
-    return predicted
-
-
 @dataclass(frozen=True)
-class Seen:
-    """What the model sees of an image, and how: all that the values of a prediction depend on.
+class Prediction:
+    """A lazy prediction, and what the model sees of the image: all that the values depend on.
 
     Parameters
     ----------
+    dataset : Dataset
     caller : TileCaller
         The model with its inputs, outputs, properties and sizes of tiles.
     bands : mapping from str to DataArray
@@ -175,86 +56,81 @@ class Seen:
         For each of these the dimensions that the model takes as a whole.
     georef : GeoRef
         Where the image lies.
-    options : mapping
-        Those of `predict_image` that change values.
+    options : PredictOptions
     """
 
+    dataset: xr.Dataset
     caller: TileCaller
     bands: Mapping[str, xr.DataArray]
     inner: Mapping[str, tuple[Hashable, ...]]
     georef: GeoRef
-    options: Mapping[str, Any]
+    options: PredictOptions
 
 
-def predict_seen(
-    model: Model,
-    image: xr.Dataset | xr.DataArray,
-    *,
-    merge: bool = True,
-    properties: Mapping[str, Any] | None = None,
-    batch_size: int | None = None,
-    blend: Blend = "crop",
-    skip_masked: bool = True,
-    augment: Literal["d4"] | None = None,
-    resampling: Resampling = "nearest",
-    output_grid: Literal["image", "model"] = "image",
-    crs: Any = None,
-    transform: Affine | Sequence[float] | None = None,
-) -> tuple[xr.Dataset, Seen]:
-    """As `predict_image`; gives also what the model sees of the image."""
-    for name, value, allowed in (
-        ("blend", blend, ("crop", "hann")),
-        ("augment", augment, (None, "d4")),
-        ("resampling", resampling, ("nearest", "bilinear")),
-        ("output_grid", output_grid, ("image", "model")),
-    ):
-        one_of(name, value, allowed)
-    dataset = image_dataset(image, split="band" not in (model.array_dims or ()))
-    georef = read_georef(dataset, crs, transform)
-    values = dict(image.attrs if properties is None else properties)
+def predict_image(
+    spec: ModelSpec, image: xr.Dataset | xr.DataArray, options: PredictOptions, *, merge: bool
+) -> Prediction:
+    """Predict every pixel of a raster, tile by tile and lazily; see `xee_tf.Model.predict_image`."""
+    dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
+    georef = read_georef(dataset, options.crs, options.transform)
+    values = dict(image.attrs if options.properties is None else options.properties)
     place, source = georef, dataset
-    if model.fix_input_proj and model.proj is not None:
-        source, place = to_projection(dataset, georef, model.proj, resampling)
-    signature = model.connector.signature()
-    bands = _bands(model, signature, source, place, values)
+    if spec.fix_input_proj and spec.proj is not None:
+        source, place = to_projection(dataset, georef, spec.proj, options.resampling)
+    signature = spec.connector.signature()
+    bands = _bands(spec, signature, source, place, values)
     caller = tile_caller(
-        model,
+        spec,
         {band.name: (band.dtype, band.shape) for band in bands},
         values,
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         signature=signature,
     )
     bands = [band for band in bands if band.name in caller.bands]
-    variables = _variables(dataset, georef)
-    seen = Seen(
-        caller=caller,
-        bands={name: variables[name] for name in caller.bands},
-        inner={band.name: band.inner for band in bands},
-        georef=georef,
-        options={"blend": blend, "augment": augment, "resampling": resampling, "output_grid": output_grid},
-    )
     maskable = any(can_mask(band.dtype, band.nodata) for band in bands)
-    outputs = _outputs(caller, blend, augment, maskable)
+    outputs = _outputs(caller, options.blend, options.augment, maskable)
     _check_names(outputs, dataset, place, merge)
-    predicted = _predict(caller, bands, outputs, source, place, blend, skip_masked, augment is not None)
+    predicted = _predict(
+        caller,
+        bands,
+        outputs,
+        source,
+        place,
+        options.blend,
+        options.skip_masked,
+        options.augment is not None,
+    )
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
-    if place is not georef and output_grid == "image":
-        predicted = from_projection(predicted, place, georef, resampling)
+    if place is not georef and options.output_grid == "image":
+        predicted = from_projection(predicted, place, georef, options.resampling)
         own_grid = False
-    if own_grid:
-        if merge:
-            raise OptionError(
-                "The predictions have a grid of their own (another scale or projection) and cannot be bands "
-                "of the same Dataset: say merge=False."
-            )
-        return predicted, seen
+    if own_grid and merge:
+        raise OptionError(
+            "The predictions have a grid of their own (another scale or projection) and cannot be bands "
+            "of the same Dataset: say merge=False."
+        )
+    if not own_grid:
+        predicted = _on_grid(predicted, dataset, georef, merge)
+    variables = _variables(dataset, georef)
+    return Prediction(
+        predicted,
+        caller,
+        {name: variables[name] for name in caller.bands},
+        {band.name: band.inner for band in bands},
+        georef,
+        options,
+    )
+
+
+def _on_grid(predicted: xr.Dataset, dataset: xr.Dataset, georef: GeoRef, merge: bool) -> xr.Dataset:
+    """Predictions on the grid of the image, beside its bands where they are merged."""
     added = {name: predicted[name].variable for name in predicted.data_vars}
     # The image may lie elsewhere than its own coordinates and attributes say: crs=, transform=, units.
     merged = write_georef(dataset.assign(added), georef, georef.x_dim, georef.y_dim)
     if merge:
-        return merged, seen
+        return merged
     alone = merged[list(added)].drop_attrs(deep=False)
-    return name_dims(alone, georef.x_dim, georef.y_dim), seen
+    return name_dims(alone, georef.x_dim, georef.y_dim)
 
 
 @dataclass(frozen=True)
@@ -282,7 +158,7 @@ def _variables(dataset: xr.Dataset, georef: GeoRef) -> dict[str, xr.DataArray]:
 
 
 def _bands(
-    model: Model, signature: Signature, dataset: xr.Dataset, georef: GeoRef, properties: Mapping[str, Any]
+    spec: ModelSpec, signature: Signature, dataset: xr.Dataset, georef: GeoRef, properties: Mapping[str, Any]
 ) -> list[_ImageBand]:
     """The bands, and which of their dimensions are mapped over."""
     spatial = (georef.y_dim, georef.x_dim)
@@ -295,11 +171,11 @@ def _bands(
         name: {dim: size for dim, size in band.sizes.items() if dim not in spatial}
         for name, band in variables.items()
     }
-    items = {name: Item(np.dtype(object)) for name in model.input_properties if name in properties}
+    items = {name: Item(np.dtype(object)) for name in spec.input_properties if name in properties}
     items |= {name: Item(band.dtype, tiled=True) for name, band in variables.items()}
-    check_overrides(model, {**items, **properties}, "image")
-    groups = group_inputs(model, signature, items)
-    array_dims = find_array_dims(model, signature, further, groups)
+    check_overrides(spec, {**items, **properties}, "image")
+    groups = group_inputs(spec, signature, items)
+    array_dims = find_array_dims(spec, signature, further, groups)
     together = {
         name: {dim for other in members for dim in further.get(other, ())}
         for members in groups.values()

@@ -13,9 +13,10 @@ import xarray as xr
 
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
-from xee_tf.models.inputs import Item, check_overrides, plan_feeds
+from xee_tf.models.feeds import Item
+from xee_tf.models.inputs import check_overrides, plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
-from xee_tf.models.spec import Model
+from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING
 from xee_tf.names import check_key, check_variables
 from xee_tf.predict.calling import batch_of, predict_batches
@@ -26,50 +27,15 @@ from xee_tf.tables.values import column_values
 __all__ = ["RowCaller", "predict_properties", "row_caller"]
 
 
-def predict_properties(model: Model, table: Table, *, batch_size: int | None = None) -> Any:
-    """Add a model's predictions to a table.
-
-    Parameters
-    ----------
-    model : Model
-        Its ``input_properties`` (or ``inputs``) say which columns it sees, its ``output_properties`` what it
-        gives; of either, what the model tells need not be said.
-    table : DataFrame, GeoDataFrame, Dask DataFrame or Dataset with one dimension of rows
-        Columns of numbers, booleans, strings, or arrays of one shape. Missing numbers are NaN, missing
-        strings empty. A geometry is never sent.
-    batch_size : int, optional
-        Rows in a call. Default: about 8 MiB of them.
-
-    Returns
-    -------
-    of the kind of `table`
-        With a column for each output; those of arrays hold an array in each row (of a Dataset: have further
-        dimensions). Lazy where `table` is.
-
-    Raises
-    ------
-    OptionError
-        If columns are missing or do not fit the model, or a column of an output's name is there already.
-    PredictionError
-        If the model refuses the rows, or answers with something other than declared.
-
-    Examples
-    --------
-    >>> ratio = Model.from_function(
-    ...     lambda rows: rows[:, 0] / rows[:, 1], input_properties=["nir", "red"], output_properties=["ratio"]
-    ... )
-    >>> ratio.predict_properties(pd.DataFrame({"red": [0.1, 0.2], "nir": [0.4, 0.4]}))
-       red  nir  ratio
-    0  0.1  0.4    4.0
-    1  0.2  0.4    2.0
-    """
+def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None = None) -> Any:
+    """Add predictions to a table; see `xee_tf.Model.predict_properties`."""
     if isinstance(table, xr.Dataset):
-        return _predict_dataset(model, table, batch_size)
+        return _predict_dataset(spec, table, batch_size)
     if isinstance(table, pd.DataFrame):
-        return _predict_frame(table, row_caller(model, _columns(table), batch_size, list(table.columns)))
+        return _predict_frame(table, row_caller(spec, _columns(table), batch_size, list(table.columns)))
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
-        caller = row_caller(model, _columns(meta), batch_size, list(meta.columns))
+        caller = row_caller(spec, _columns(meta), batch_size, list(meta.columns))
         empty = _with_columns(
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
@@ -86,14 +52,14 @@ class RowCaller:
 
     Parameters
     ----------
-    model : Model
+    spec : ModelSpec
     columns : tuple of str
         Those that the model may want.
     outputs : tuple of Output
     batch_size : int or None
     """
 
-    model: Model
+    spec: ModelSpec
     columns: tuple[str, ...]
     outputs: tuple[Output, ...]
     batch_size: int | None
@@ -112,13 +78,13 @@ class RowCaller:
             ``(rows, *shape)`` for each output.
         """
         count = len(next(iter(columns.values())))
-        connector = self.model.connector
+        connector = self.spec.connector
         found = {out.name: np.empty((count, *out.shape), out.dtype) for out in self.outputs}
         if not count:
             return found
         signature = connected(connector).signature
         items = {name: Item(values.dtype, values.shape[1:]) for name, values in columns.items()}
-        feeds = plan_feeds(self.model, signature, items, table=True)
+        feeds = plan_feeds(self.spec, signature, items, table=True)
         size = sum(feed.itemsize for feed in feeds)
         batch, fixed = batch_of(connector, signature, self.batch_size, size)
         for start, sent, answer in predict_batches(connector, feeds, columns, {}, count, batch, fixed=fixed):
@@ -129,13 +95,13 @@ class RowCaller:
 
 
 def row_caller(
-    model: Model, columns: Sequence[str], batch_size: int | None = None, taken: Sequence[Hashable] = ()
+    spec: ModelSpec, columns: Sequence[str], batch_size: int | None = None, taken: Sequence[Hashable] = ()
 ) -> RowCaller:
     """Check a model against the columns of a table, and make what calls it.
 
     Parameters
     ----------
-    model : Model
+    spec : ModelSpec
     columns : sequence of str
         Those that the model may see.
     batch_size : int, optional
@@ -147,27 +113,25 @@ def row_caller(
     OptionError, ModelError
         If columns are missing, or the model does not tell what it gives and nobody said it.
     """
-    signature = model.connector.signature()
+    signature = spec.connector.signature()
     inputs = set(signature.inputs or ())
-    wanted = {*model.input_properties, *(model.inputs or ()), *inputs}
+    wanted = {*spec.input_properties, *(spec.inputs or ()), *inputs}
     # Where columns are named, by the user or by the model, no other is looked at.
-    named = bool(model.input_properties or model.inputs or (inputs and inputs <= set(columns)))
+    named = bool(spec.input_properties or spec.inputs or (inputs and inputs <= set(columns)))
     chosen = tuple(name for name in columns if name in wanted or not named)
-    if missing := [name for name in (*model.input_properties, *(model.inputs or ())) if name not in columns]:
-        raise OptionError(
-            f"{model.connector} wants {missing}, which the table lacks. It has {list(columns)}."
-        )
+    if missing := [name for name in (*spec.input_properties, *(spec.inputs or ())) if name not in columns]:
+        raise OptionError(f"{spec.connector} wants {missing}, which the table lacks. It has {list(columns)}.")
     if not chosen:
-        raise OptionError(f"{model.connector} wants {sorted(wanted)}, and the table has {list(columns)}.")
+        raise OptionError(f"{spec.connector} wants {sorted(wanted)}, and the table has {list(columns)}.")
     if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise OptionError(
             f"The table has the columns {twice} twice: drop or rename one of each, for example with "
             "table.loc[:, ~table.columns.duplicated()]."
         )
-    check_overrides(model, columns, "table")
-    batch_of(model.connector, signature, batch_size, 1)
+    check_overrides(spec, columns, "table")
+    batch_of(spec.connector, signature, batch_size, 1)
     outputs = plan_outputs(
-        model.output_properties, signature.outputs, "output_properties", model.connector, lead=1
+        spec.output_properties, signature.outputs, "output_properties", spec.connector, lead=1
     )
     names = [check_key(out.name, "output") for out in outputs]
     if there := [name for name in names if name in columns or name in taken]:
@@ -175,7 +139,7 @@ def row_caller(
             f"The table has the columns {there} already, and output_properties would add them: drop or "
             "rename them first."
         )
-    return RowCaller(model, chosen, outputs, batch_size)
+    return RowCaller(spec, chosen, outputs, batch_size)
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
@@ -217,9 +181,9 @@ def _texts(values: npt.NDArray[Any]) -> list[Any]:
     return [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
 
 
-def _predict_dataset(model: Model, table: xr.Dataset, batch_size: int | None) -> xr.Dataset:
+def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None) -> xr.Dataset:
     rows = row_dimension(table)
-    asked = {*model.input_properties, *(model.inputs or ())}
+    asked = {*spec.input_properties, *(spec.inputs or ())}
     names = [
         str(name)
         for name in (*table.data_vars, *table.coords)
@@ -227,7 +191,7 @@ def _predict_dataset(model: Model, table: xr.Dataset, batch_size: int | None) ->
         if rows in table[name].dims and (name not in table.indexes or name in asked)
     ]
     taken = [*table.variables, *table.dims]
-    caller = row_caller(model, names, batch_size, taken)
+    caller = row_caller(spec, names, batch_size, taken)
     check_variables(
         {out.name: inner_dims(out.name, len(out.shape)) for out in caller.outputs},
         taken,

@@ -16,8 +16,8 @@ from xee_tf.errors import shorten
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.masks import band_nodata
 from xee_tf.identity import content_hash
-from xee_tf.models.spec import Model
-from xee_tf.predict.image import Seen
+from xee_tf.models.spec import ModelSpec
+from xee_tf.predict.image import Prediction
 
 __all__ = ["Description", "describe_run", "difference"]
 
@@ -27,32 +27,33 @@ Description = Mapping[str, Any]
 _PART_BYTES = 64 << 20  # of an array that is read to be recognised
 _UNKNOWN = "unknown"
 _FORMAT = 3  # 1 was that of version 0.1.0, which compared display texts; 2 overlooked masks and places
+# Options of a prediction that change values, beside properties and the place, which are compared as they are.
+_OPTIONS = ("blend", "augment", "resampling", "output_grid")
 # Fields of a model that change no value of an image.
 _WITHOUT_EFFECT = frozenset({"connector", "output_multiplier", "output_properties"})
 
 
-def describe_run(seen: Seen, model: Model, predicted: xr.Dataset) -> Description:
+def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
     """The identity of a prediction: everything that its values depend on, by content.
 
     Parameters
     ----------
-    seen : Seen
-        What the model sees of the image. Of its bands, Dask arrays are compared by their names, which are
-        hashes of how they are made, others by their values.
-    model : Model
-    predicted : Dataset
-        The lazy result.
+    spec : ModelSpec
+    prediction : Prediction
+        Of the bands that the model sees, Dask arrays are compared by their names, which are hashes of how
+        they are made, others by their values.
     """
-    caller, place = seen.caller, _place(predicted)
+    caller, predicted = prediction.caller, prediction.dataset
+    place = _place(predicted)
     described = {
         "format": _FORMAT,
-        "model": {"name": str(model.connector), "content": _content_of(model.connector.content())},
+        "model": {"name": str(spec.connector), "content": _content_of(spec.connector.content())},
         "model_options": {
-            each.name: str(getattr(model, each.name))
-            for each in fields(model)
+            each.name: str(getattr(spec, each.name))
+            for each in fields(spec)
             if each.name not in _WITHOUT_EFFECT
         },
-        "options": {name: str(value) for name, value in seen.options.items()},
+        "options": {name: str(getattr(prediction.options, name)) for name in _OPTIONS},
         "properties": {
             name: _content_of(content_hash(value)) for name, value in sorted(caller.properties.items())
         },
@@ -60,13 +61,13 @@ def describe_run(seen: Seen, model: Model, predicted: xr.Dataset) -> Description
             name: {
                 "dtype": str(band.dtype),
                 "sizes": list(band.sizes.items()),
-                "inner": list(map(str, seen.inner[name])),
+                "inner": list(map(str, prediction.inner[name])),
                 "array": _array_name(band),
                 "nodata": repr(band_nodata(band, name)),
             }
-            for name, band in seen.bands.items()
+            for name, band in prediction.bands.items()
         },
-        "source": _grid(seen.georef),
+        "source": _grid(prediction.georef),
         "grid": _grid(place),
         # What follows from the model itself where no option says it.
         "calls": {

@@ -1,17 +1,18 @@
-"""The sizes of tiles: what is sent, what comes back, and how much of either is overlap."""
+"""The sizes of tiles: what is sent, what comes back, how much of either is overlap, what is too large."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from xee_tf.connector import Signature, TensorInfo
+from xee_tf.connector import Connector, Signature, TensorInfo
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.models.inputs import Feed
-from xee_tf.models.spec import Model
+from xee_tf.models.feeds import Feed
+from xee_tf.models.spec import ModelSpec
 
-__all__ = ["Tiles", "plan_tiles"]
+__all__ = ["Tiles", "plan_tiles", "refuse_too_large"]
 
 Sides = tuple[int | None, int | None]
 
@@ -60,7 +61,7 @@ class Tiles:
         return Size(x=self.output.x + 2 * margin.x, y=self.output.y + 2 * margin.y)
 
 
-def plan_tiles(model: Model, signature: Signature, feeds: Sequence[Feed]) -> Tiles:
+def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> Tiles:
     """The sizes that the user gave or the model tells.
 
     Raises
@@ -71,18 +72,18 @@ def plan_tiles(model: Model, signature: Signature, feeds: Sequence[Feed]) -> Til
     tiled = {feed.input for feed in feeds if feed.tiled}
     inputs = {name: info for name, info in (signature.inputs or {}).items() if name in tiled}
     wanted = _sides(inputs)
-    overlap = model.input_overlap_size
-    core = model.input_tile_size
+    overlap = spec.input_overlap_size
+    core = spec.input_tile_size
     if core is None:
         if wanted[0] is None or wanted[1] is None:
             raise OptionError(
-                f"{model.connector} takes tiles of any size: say how large they shall be, for example "
+                f"{spec.connector} takes tiles of any size: say how large they shall be, for example "
                 "input_tile_size=(256, 256)."
             )
         width, height = wanted[1] - 2 * overlap.x, wanted[0] - 2 * overlap.y
         if min(width, height) < 1:
             raise OptionError(
-                f"{model.connector} takes tiles of {_say(wanted)} pixels, and input_overlap_size="
+                f"{spec.connector} takes tiles of {_say(wanted)} pixels, and input_overlap_size="
                 f"{overlap.xy} along each edge leaves no pixel of them. It must be smaller than half a tile. "
                 "Where the overlap is meant as the sum of both edges, say overlap_is_total=True."
             )
@@ -90,18 +91,64 @@ def plan_tiles(model: Model, signature: Signature, feeds: Sequence[Feed]) -> Til
     tiles = Tiles(core, overlap, core)
     if any(side not in (None, found) for side, found in zip(wanted, tiles.sent.shape, strict=True)):
         raise OptionError(
-            f"{model.connector} takes tiles of {_say(wanted)} pixels, and would be sent "
+            f"{spec.connector} takes tiles of {_say(wanted)} pixels, and would be sent "
             f"{_say(tiles.sent.shape)}: input_tile_size={core.xy} and input_overlap_size={overlap.xy} along "
             "each edge. Where the overlap is meant as the sum of both edges, say overlap_is_total=True."
         )
-    if model.output_tile_size is not None:
-        return Tiles(core, overlap, model.output_tile_size)
-    return Tiles(core, overlap, _output(model, signature, tiles))
+    if spec.output_tile_size is not None:
+        return Tiles(core, overlap, spec.output_tile_size)
+    return Tiles(core, overlap, _output(spec, signature, tiles))
 
 
-def _output(model: Model, signature: Signature, tiles: Tiles) -> Size:
+def refuse_too_large(
+    connector: Connector, feeds: Sequence[Feed], core: Size, overlap: Size, count: int = 1
+) -> None:
+    """Check that tiles can be sent at all.
+
+    Parameters
+    ----------
+    connector : Connector
+    feeds : sequence of Feed
+        What goes into the inputs of the model.
+    core, overlap : Size
+        Pixels of a tile, and those added along each edge.
+    count : int, optional
+        Tiles that must be sent together.
+
+    Raises
+    ------
+    OptionError
+        That says how large a tile could be.
+    """
+
+    def refusal(side: int) -> str:
+        """Of tiles that are no longer than `side` on either side."""
+        height, width = (min(core.y, side) + 2 * overlap.y, min(core.x, side) + 2 * overlap.x)
+        items = {
+            feed.input: (feed.dtype, (height, width, *feed.shape) if feed.tiled else feed.shape)
+            for feed in feeds
+        }
+        return connector.refusal(items, count)
+
+    longest = max(core.xy)
+    if not (said := refusal(longest)):
+        return
+    fitting = bisect_right(range(1, longest), 0, key=lambda side: int(bool(refusal(side))))
+    if fitting:
+        best = min(core.x, fitting), min(core.y, fitting)
+        mend = f"The largest that could be sent is input_tile_size={best}"
+    else:
+        mend = "Not even a tile of one pixel could be sent"
+    margin = f" with {overlap.xy} more along each edge" if any(overlap.xy) else ""
+    raise OptionError(
+        f"Tiles of {core.x} x {core.y} pixels{margin} cannot be sent to {connector}: {said}. {mend}; or "
+        "raise max_payload_bytes, if the server takes more."
+    )
+
+
+def _output(spec: ModelSpec, signature: Signature, tiles: Tiles) -> Size:
     """The output tile as the model tells it; the input tile where it does not."""
-    names = None if model.output_bands is None else {item.name for item in model.output_bands}
+    names = None if spec.output_bands is None else {item.name for item in spec.output_bands}
     outputs = signature.outputs or {}
     chosen = {name: info for name, info in outputs.items() if names is None or name in names} or outputs
     if chosen and all(info.shape is not None and len(info.shape) < 3 for info in chosen.values()):
@@ -115,7 +162,7 @@ def _output(model: Model, signature: Signature, tiles: Tiles) -> Size:
     if tiles.sent == tiles.core:
         return told
     raise OptionError(
-        f"{model.connector} gives tiles of {_say(told.shape)} pixels for the {_say(tiles.sent.shape)} that "
+        f"{spec.connector} gives tiles of {_say(told.shape)} pixels for the {_say(tiles.sent.shape)} that "
         f"it is sent. Say how many of them belong to input_tile_size={tiles.core.xy}: "
         "output_tile_size=(width, height)."
     )

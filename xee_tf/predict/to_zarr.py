@@ -13,11 +13,11 @@ import xarray as xr
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
-from xee_tf.models.options import PREDICT_SPELLING, PredictOptions
-from xee_tf.models.spec import Model
+from xee_tf.models.spec import ModelSpec
 from xee_tf.names import check_zarr
-from xee_tf.options import IfExists, one_of, spelled
-from xee_tf.predict.image import inner_dims, predict_seen
+from xee_tf.options import IfExists, one_of, parse, spelled
+from xee_tf.predict.image import inner_dims, predict_image
+from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
 from xee_tf.storage import Location, PathLike
 from xee_tf.stores import (
@@ -48,9 +48,9 @@ _SPELLING = replace(
 _DESCRIPTION, _FINISHED = "prediction", "finished"
 
 
-@spelled(_SPELLING, further=PredictOptions.__annotations__)
+@spelled(_SPELLING, PredictOptions)
 def predict_to_zarr(
-    model: Model,
+    model: ModelSpec,
     image: xr.Dataset | xr.DataArray,
     store: PathLike | Location,
     *,
@@ -58,7 +58,7 @@ def predict_to_zarr(
     if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-    **options: Unpack[PredictOptions],
+    **options: Unpack[PredictKeywords],
 ) -> Location:
     """Predict a raster into a Zarr store; call it again and it continues where it was interrupted.
 
@@ -123,13 +123,14 @@ def predict_to_zarr(
     one_of("if_exists", if_exists, get_args(IfExists))
     location = Location.of(store, storage_options)
     location.require_reachable()
-    predicted, seen = predict_seen(model, image, merge=False, **options)
+    prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
+    predicted = prediction.dataset
     check_zarr(
         predicted.variables,
         location,
         "Give the output another name in output_bands, or rename what the image has: image.rename(...).",
     )
-    description = describe_run(seen, model, predicted)
+    description = describe_run(model, prediction)
     target, replacement = location, _replacement(location)
     found = ""
     if location.exists():

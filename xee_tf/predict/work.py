@@ -16,8 +16,7 @@ from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.models.types import Range, coerce
-from xee_tf.predict.augment import augmented
-from xee_tf.predict.calling import TileCaller
+from xee_tf.predict.calling import TileCaller, augmented
 
 __all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
 

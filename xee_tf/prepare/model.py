@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xee_tf.errors import DestinationExistsError, ModelError
-from xee_tf.models.saved_model_files import is_prepared, read_meta_graph, require_saved_model
+from xee_tf.models.saved_model_files import is_prepared, local_copy, read_meta_graph, require_saved_model
 from xee_tf.prepare.nodes import NodesLike, read_nodes, select
 from xee_tf.prepare.verifying import verify as verify_wrapped
 from xee_tf.prepare.wrapping import load, quiet, save_wrapped
@@ -117,7 +117,7 @@ def prepare_model(
     if target.exists():
         raise DestinationExistsError(f"{target} exists: choose another folder, or remove it first.")
     target.require_writable()
-    with quiet(), _local(source) as folder, _appearing(target) as made:
+    with quiet(), local_copy(source) as folder, _appearing(target) as made:
         graph = read_meta_graph(folder, tag)
         if is_prepared(graph):
             raise ModelError(f"{source} is prepared already: it takes base64 of serialised tensors.")
@@ -130,17 +130,6 @@ def prepare_model(
     return PreparedModel(
         str(target), tuple(map(str, model.inputs.values())), tuple(map(str, model.outputs.values()))
     )
-
-
-@contextmanager
-def _local(source: Location) -> Iterator[str]:
-    """The folder of a SavedModel on a local disk."""
-    if source.is_local:
-        yield source.path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        source.fs.get(source.path.rstrip("/") + "/", folder + "/", recursive=True)
-        yield folder
 
 
 @contextmanager

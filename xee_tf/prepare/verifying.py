@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,8 @@ import numpy.typing as npt
 from xee_tf.errors import ModelError
 from xee_tf.prepare.wrapping import Loaded, Node, words
 from xee_tf.records.tensor_types import STRING
-from xee_tf.records.tensors import decode_tensor, encode_tensors
+from xee_tf.records.tensors import decode_tensor
+from xee_tf.remote.payloads.strings import decode_base64, serialise_tensors
 
 __all__ = ["verify"]
 
@@ -43,10 +43,7 @@ def verify(model: Loaded, folder: str) -> None:
     """
     inputs, expected = _answers(model)
     encoded = {
-        node.name: np.array(
-            [base64.urlsafe_b64encode(tensor) for tensor in encode_tensors(inputs[key])], object
-        )
-        for key, node in model.inputs.items()
+        node.name: np.array(serialise_tensors(inputs[key]), object) for key, node in model.inputs.items()
     }
     runs: dict[str, Callable[[str, Arrays], Mapping[str, Any]]] = {
         "as a model server runs it": _in_session,
@@ -143,9 +140,7 @@ def _in_tensorflow_2(folder: str, encoded: Arrays) -> Mapping[str, Any]:
 
 
 def _compare(node: Node, expected: npt.NDArray[Any], strings: npt.NDArray[Any], where: str) -> None:
-    answer = np.stack(
-        [decode_tensor(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))) for text in strings]
-    )
+    answer = np.stack([decode_tensor(decode_base64(text)) for text in strings])
     same = answer.shape == expected.shape and answer.dtype == expected.dtype
     if same and expected.dtype.kind in "OSUb":
         same = bool((answer == expected).all())

@@ -19,10 +19,9 @@ from xee_tf.display import Listing, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
 from xee_tf.export.encode import Part, Run
-from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.export.result import ShardInfo
 from xee_tf.graph import run_graph
-from xee_tf.options import IfExists, Spelling, spelled
+from xee_tf.options import IfExists, spelled
 from xee_tf.records.example import Encoded
 from xee_tf.records.framing import footers, run_crc
 from xee_tf.shards.clear import clear
@@ -32,6 +31,7 @@ from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.encode import encode_rows
+from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.schema import Column, Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 
@@ -44,20 +44,6 @@ __all__ = [
     "export_table",
     "write_table",
 ]
-
-_SPELLING = Spelling(
-    "options of a table",
-    aliases={"fileNamePrefix": "path", "collection": "table"},
-    replaced=REPLACED
-    | {
-        "formatOptions": "they are of images; leave it out",
-        "maxVertices": "geometries are written as points; leave it out",
-        "ingestionTimeParameters": "it is an option of feature views; leave it out",
-        "image": "a raster is exported with export_image, and sampled with sample_table",
-    },
-    formats=TABLE_FORMATS,
-)
-"""How the options of a table export are written: ``ee.batch.Export.table`` and ours."""
 
 _TASK_BYTES = 16 << 20  # of records encoded at a time
 _MEMBER_BYTES = 1 << 20  # of records in a gzip member: what must be inflated to read one of them
@@ -144,7 +130,7 @@ def _cells(column: Column) -> tuple[str, str]:
     return column.name, f"{column.kind}, {counted(column.size, 'value')}{shape}"
 
 
-@spelled(_SPELLING)
+@spelled(TABLE_SPELLING)
 def export_table(
     table: Table,
     path: PathLike,

@@ -20,7 +20,6 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
 from xee_tf.errors import OptionError
-from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.bands import plane_array, whole_image
@@ -29,40 +28,19 @@ from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.georef.masks import band_nodata
 from xee_tf.georef.units import full_turn
 from xee_tf.graph import Sources, block_tasks, chunk_grids
-from xee_tf.options import IfExists, Spelling, one_of, spelled
+from xee_tf.options import IfExists, one_of, spelled
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.places import Places, find_places
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table
+from xee_tf.tables.options import SAMPLE_SPELLING
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
 from xee_tf.tables.values import column_values
 
-__all__ = ["SAMPLE_SPELLING", "sample_table"]
+__all__ = ["sample_table"]
 
 _CHUNK_SIDE = 1024
-
-SAMPLE_SPELLING = Spelling(
-    "options of a sample",
-    aliases={
-        "fileNamePrefix": "path",
-        "collection": "where",
-        "region": "where",
-        "numPoints": "n",
-        "numPixels": "n",
-    },
-    replaced=REPLACED
-    | {
-        "formatOptions": "they are of images; leave it out",
-        "classValues": "n={class: pixels} names the classes and how many pixels of each",
-        "classPoints": "n={class: pixels} names the classes and how many pixels of each",
-        "factor": "n=1000 takes so many pixels",
-        "geometries": "geometry='lonlat' writes longitude and latitude, geometry=None leaves them out",
-        "maxVertices": "geometries are not written; leave it out",
-    },
-    formats=TABLE_FORMATS,
-)
-"""How the options of a sample are written: ``sampleRegions``, ``stratifiedSample`` and ours."""
 
 
 @spelled(SAMPLE_SPELLING)

@@ -7,8 +7,9 @@ from itertools import permutations
 
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import OptionError
-from xee_tf.models.inputs import arrangements, fits, listed, no_room
-from xee_tf.models.spec import Model
+from xee_tf.models.feeds import arrangements, fits
+from xee_tf.models.inputs import listed, no_room
+from xee_tf.models.spec import ModelSpec
 
 __all__ = ["find_array_dims"]
 
@@ -17,7 +18,7 @@ _LEAD = 3  # tiles, height, width
 
 
 def find_array_dims(
-    model: Model,
+    spec: ModelSpec,
     signature: Signature,
     bands: Mapping[str, Mapping[Hashable, int]],
     groups: Mapping[str, Sequence[str]],
@@ -51,7 +52,7 @@ def find_array_dims(
 
     Parameters
     ----------
-    model : Model
+    spec : ModelSpec
     signature : Signature
     bands : mapping from str to (mapping from dimension to int)
         The bands of the image; their dimensions beside y and x, with the number of steps.
@@ -68,20 +69,21 @@ def find_array_dims(
     Examples
     --------
     >>> image = {"a": {"time": 7, "run": 2}, "b": {"run": 2, "time": 7}}
-    >>> model = Model.from_function(len)
+    >>> from xee_tf.models.function import FunctionConnector
+    >>> spec = ModelSpec(FunctionConnector.of(len))
     >>> groups = {"x": ["a", "b"]}
-    >>> find_array_dims(model, Signature({"x": TensorInfo(None, (None, None, None, 7, 2))}), image, groups)
+    >>> find_array_dims(spec, Signature({"x": TensorInfo(None, (None, None, None, 7, 2))}), image, groups)
     ('time',)
     """
     seen = {name: bands[name] for members in groups.values() for name in members if name in bands}
-    if model.array_dims is not None:
-        return _checked(model.array_dims, seen)
+    if spec.array_dims is not None:
+        return _checked(spec.array_dims, seen)
     inputs = {
         target: info
         for target, info in (signature.inputs or {}).items()
         if info.shape is not None and any(name in seen for name in groups.get(target, ()))
     }
-    declared = {name: shape for name, shape in (model.input_shapes or {}).items() if name in seen}
+    declared = {name: shape for name, shape in (spec.input_shapes or {}).items() if name in seen}
     deciding = {*declared, *(name for target in inputs for name in groups[target])}
     sizes = {dim: size for name in seen if name in deciding for dim, size in seen[name].items()}
     if not sizes:
@@ -100,19 +102,19 @@ def find_array_dims(
         members = groups[target]
         rank = tuple(info.shape or ())
         if len(rank) < _LEAD or _of_single_pixels(rank, len(members), sizes):
-            raise no_room(model, target, info)
+            raise no_room(spec, target, info)
         explicit = all(name in declared for name in members if seen.get(name))
         fitting = [dims for dims in choices if _takes(dims, members, seen, rank[_LEAD:], flat=explicit)]
         if _steps_first(rank, len(members), sizes):
             raise OptionError(
-                f"The input {target!r} of {model.connector} is {info}, with steps in front of height and "
+                f"The input {target!r} of {spec.connector} is {info}, with steps in front of height and "
                 "width. Tiles are sent as (n, height, width, steps, bands): give Model.from_function a "
                 "function that moves the axis, model(np.moveaxis(tiles, 3, 1)), and array_dims=[...]."
             )
         if not fitting and any(seen.get(name) for name in members):
-            raise _nothing_fits(model, target, info, members, seen)
+            raise _nothing_fits(spec, target, info, members, seen)
         choices = fitting or choices  # plan_feeds refuses bands without further dimensions
-    return _only(choices, sizes, model, inputs)
+    return _only(choices, sizes, spec, inputs)
 
 
 def _permutations(dims: Mapping[Hashable, int]) -> list[Dims]:
@@ -158,7 +160,7 @@ def _takes(
 
 
 def _only(
-    choices: Sequence[Dims], sizes: Mapping[Hashable, int], model: Model, inputs: Mapping[str, TensorInfo]
+    choices: Sequence[Dims], sizes: Mapping[Hashable, int], spec: ModelSpec, inputs: Mapping[str, TensorInfo]
 ) -> Dims:
     """The one choice. A dimension of one step makes no difference to the model: it is mapped over."""
     fewest = {dims for dims in choices if len(dims) == len(choices[0])}
@@ -174,7 +176,7 @@ def _only(
         for dims in shown
     ]
     raise OptionError(
-        f"The bands have {_steps(sizes)}, and {model.connector} could take them in several ways ({what}). "
+        f"The bands have {_steps(sizes)}, and {spec.connector} could take them in several ways ({what}). "
         f"Choose one with the option array_dims of the model: {'; '.join(remedies)}."
     )
 
@@ -197,7 +199,7 @@ def _steps_first(shape: Sequence[int | None], bands: int, sizes: Mapping[Hashabl
 
 
 def _nothing_fits(
-    model: Model,
+    spec: ModelSpec,
     target: str,
     info: TensorInfo,
     members: Sequence[str],
@@ -206,7 +208,7 @@ def _nothing_fits(
     sizes = {dim: size for name in members for dim, size in seen.get(name, {}).items()}
     inner = ", ".join("any" if side is None else str(side) for side in (info.shape or ())[_LEAD:])
     return OptionError(
-        f"The input {target!r} of {model.connector} is {info}, [{inner}] in each pixel. That is neither "
+        f"The input {target!r} of {spec.connector} is {info}, [{inner}] in each pixel. That is neither "
         f"[{len(members)}], the bands {listed(members)} of one step, nor these bands with {_steps(sizes)} in "
         "front of them. Select the bands (bands=[...]) or the steps that the model takes, or give the "
         "dimensions that it takes, in its order: array_dims=[...]."

@@ -1,37 +1,19 @@
-"""Options by name: ours, Earth Engine's, and what takes the place of those that mean nothing here.
-
-One mechanism for exports, tables, models and predictions. A `Spelling` is the table of names of one kind of
-call; `spelled` reads the keywords of a function with it, so that the function sees our names only.
-"""
+"""The names of options: ours, Earth Engine's, and what takes the place of those that mean nothing here."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Literal, ParamSpec, TypeVar, cast
-
-import numpy as np
+from typing import Any, ParamSpec, TypeVar, cast
 
 from xee_tf.errors import OptionError, shorten
+from xee_tf.options.classes import Options, by_name
 
-__all__ = [
-    "READ_SPELLING",
-    "IfExists",
-    "Spelling",
-    "check_default_value",
-    "did_you_mean",
-    "is_number",
-    "one_of",
-    "show_signature",
-    "spelled",
-]
-
-IfExists = Literal["error", "overwrite"]
+__all__ = ["READ_SPELLING", "Spelling", "did_you_mean", "nested_names", "show_signature", "spelled"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -193,23 +175,19 @@ READ_SPELLING = Spelling(
 """How the options of functions that read or convert exports are written."""
 
 
-def spelled(
-    spelling: Spelling, *, like: Callable[..., Any] | None = None, further: Iterable[str] = ()
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def spelled(spelling: Spelling, *options: type[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take its keywords in every spelling.
 
     Parameters
     ----------
     spelling : Spelling
-    like : callable, optional
-        The function whose options these are, if it is another one.
-    further : iterable of str
-        Options that the function hands on.
+    *options : type of Options
+        Classes whose fields are keywords of the function, which it takes by ``**``.
 
     Returns
     -------
     callable
-        A decorator; the signature stays what it is.
+        A decorator. The signature of what it returns has all keywords and their defaults.
 
     Examples
     --------
@@ -221,21 +199,33 @@ def spelled(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(like or function).parameters.values()
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        positions = [p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD]
-        # The options first: they are listed in errors.
-        named.sort(key=lambda parameter: parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
-        known = [*(p.name for p in named if p.name not in ("self", "cls")), *further]
+        signature = inspect.signature(function)
+        keywords = {name: each for kind in options for name, each in by_name(kind).items()}
+        keywords |= by_name(function)
+        by_position = {
+            name: each
+            for name, each in signature.parameters.items()
+            if each.kind is each.POSITIONAL_OR_KEYWORD
+        }
+        # Errors list the options first.
+        known = [name for name in {**keywords, **by_position} if name not in ("self", "cls")]
+        positions = list(by_position)
 
         @functools.wraps(function)
-        def call(*args: P.args, **options: P.kwargs) -> R:
-            ours = spelling.read(options, known, positions[: len(args)]) if options else {}
+        def call(*args: P.args, **given: P.kwargs) -> R:
+            ours = spelling.read(given, known, positions[: len(args)]) if given else {}
             return function(*args, **cast(Any, ours))
 
+        parameters = [*by_position.values(), *keywords.values()]
+        show_signature(call, signature.replace(parameters=parameters))
         return call
 
     return decorate
+
+
+def nested_names(options: type[Options]) -> dict[str, str]:
+    """Earth Engine's names of the options in ``formatOptions``, and ours."""
+    return {_camel(each.name): each.name for each in fields(options) if each.metadata.get("nested")}
 
 
 def show_signature(function: Callable[..., Any], signature: inspect.Signature) -> None:
@@ -254,35 +244,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     spellings = {spelling: option for option in known for spelling in (option.lower(), _snake(option))}
     near = get_close_matches(_snake(name), spellings, n=1) or get_close_matches(name.lower(), spellings, n=1)
     return f" Did you mean {spellings[near[0]]!r}?" if near else ""
-
-
-def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Check an option that has a few values.
-
-    Parameters
-    ----------
-    name : str
-    value : object
-        What a user gave.
-    allowed : sequence
-        What it may be.
-
-    Raises
-    ------
-    OptionError
-        If it is none of these.
-
-    Examples
-    --------
-    >>> one_of("blend", "crop", ("crop", "hann"))
-    >>> one_of("blend", "gauss", ("crop", "hann", None))
-    Traceback (most recent call last):
-    xee_tf.errors.OptionError: blend must be 'crop', 'hann' or None; got 'gauss'.
-    """
-    # "value in allowed" would ask an array for one truth.
-    if not any(isinstance(value, type(one)) and value == one for one in allowed):
-        *first, last = map(repr, allowed)
-        raise OptionError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
 
 
 def _unknown(
@@ -309,21 +270,3 @@ def _camel(name: str) -> str:
 def _without_prefix(name: str) -> str:
     """``tfrecordKernelSize`` as ``kernelSize``."""
     return name[8:9].lower() + name[9:] if name.startswith("tfrecord") and len(name) > 8 else name
-
-
-def is_number(value: Any) -> bool:
-    """Whether an option is a number that float64 holds, of any type; texts and truth values are none."""
-    if isinstance(value, str | bytes | bool | np.bool_):
-        return False
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def check_default_value(value: Any, *, finite: bool) -> None:
-    """Refuse a ``default_value`` that is not a number, or not a finite one where a record is to hold it."""
-    if not is_number(value) or (finite and not math.isfinite(value)):
-        kind = "a finite number" if finite else "a number"
-        raise OptionError(f"default_value must be {kind}, such as -9999; got {shorten(repr(value))}.")

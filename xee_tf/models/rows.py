@@ -1,0 +1,63 @@
+"""A model at a glance: where it is, what it is sent and what it gives."""
+
+from __future__ import annotations
+
+from xee_tf.display import abbreviated, by
+from xee_tf.geometry import Size
+from xee_tf.georef.crs import crs_name
+from xee_tf.models.function import FunctionConnector
+from xee_tf.models.options import Declared
+from xee_tf.models.spec import ModelSpec
+from xee_tf.models.types import type_name
+
+__all__ = ["spec_rows"]
+
+
+def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
+    """The repr of a model as rows (name, value): what was specified. Nothing is loaded for it."""
+    rows: list[tuple[str, str]] = []
+    overlap = spec.input_overlap_size
+    tiles = [] if spec.input_tile_size is None else [f"{by(*spec.input_tile_size.xy)} px"]
+    if overlap != Size(x=0, y=0):
+        tiles.append(f"with {by(*overlap.xy)} px more along each edge")
+    if spec.output_tile_size is not None:
+        tiles.append(f"to {by(*spec.output_tile_size.xy)} px")
+    if tiles:
+        rows.append(("tiles", " ".join(tiles)))
+    if spec.proj is not None:
+        where = "sampled in" if spec.fix_input_proj else "of the model"
+        rows.append(("projection", f"{crs_name(spec.proj.crs)}, {spec.proj.transform[0]:g} a pixel, {where}"))
+    if spec.inputs is not None:
+        rows.append(("inputs", abbreviated([f"{band} → {name}" for band, name in spec.inputs.items()])))
+    elif spec.bands is not None:
+        into = f" → {spec.input_name}" if spec.input_name else ""
+        rows.append(("inputs", abbreviated(list(spec.bands)) + into))
+    if spec.array_dims is not None:
+        rows.append(("array dims", abbreviated(list(spec.array_dims)) or "none, all are mapped over"))
+    elif not spec.input_shapes:
+        rows.append(("array dims", _default_dims(spec)))
+    if spec.input_shapes:
+        shapes = [f"{name}: {', '.join(map(str, shape))}" for name, shape in spec.input_shapes.items()]
+        rows.append(("array bands", abbreviated(shapes)))
+    if spec.input_properties:
+        rows.append(("properties", abbreviated(list(spec.input_properties))))
+    if spec.input_type_override:
+        rows.append(("types", abbreviated([_output(item) for item in spec.input_type_override.values()])))
+    for title, outputs in (("outputs", spec.output_bands), ("properties out", spec.output_properties)):
+        if outputs is not None:
+            rows.append((title, abbreviated([_output(item) for item in outputs])))
+    return rows
+
+
+def _default_dims(spec: ModelSpec) -> str:
+    """What becomes of dimensions beside y and x of which nothing was said; see `find_array_dims`."""
+    if isinstance(spec.connector, FunctionConnector):
+        return "none, all are mapped over"
+    return "those in the shapes of its inputs; others are mapped over"
+
+
+def _output(item: Declared) -> str:
+    text = item.name if item.dtype is None else f"{item.name}: {type_name(item.dtype)}"
+    if item.shape:
+        return f"{text} ({', '.join(map(str, item.shape))})"
+    return f"{text} ({item.dimensions} dimensions)" if item.dimensions else text
