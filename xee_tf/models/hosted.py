@@ -14,7 +14,7 @@ from xee_tf.remote.credentials import Credentials, check_credentials
 
 if TYPE_CHECKING:
     from xee_tf.remote.connector import Flow, RemoteConnector
-    from xee_tf.remote.payloads.formats import Payload
+    from xee_tf.remote.payloads.payload import Payload
     from xee_tf.remote.tf_serving import Transport
     from xee_tf.remote.vertex_ai import Route
 
@@ -214,15 +214,15 @@ def ai_platform_connector(
 
 
 def _payload(hosted: dict[str, Any], default: str, spec: Any, *, as_strings: bool) -> Payload:
-    from xee_tf.remote.payloads.formats import Payload, payload_format
+    from xee_tf.remote.payloads.formats import payload_of
 
-    chosen = payload_format(hosted.pop("payload_format", default))
+    chosen = hosted.pop("payload_format", default)
     flags = {"b64": False, "numbers_as_strings": as_strings}
     for name in flags:
         flags[name] = hosted.pop(name, flags[name])
         if flags[name] is not True and flags[name] is not False:
             raise OptionError(f"{name} must be True or False; got {flags[name]!r}.")
-    return Payload(
+    return payload_of(
         chosen,
         model_decodes=not flags["b64"],
         numbers_as_strings=flags["numbers_as_strings"],

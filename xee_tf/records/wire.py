@@ -15,9 +15,21 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.example import Feature, Kind
-from xee_tf.records.varint import decode_varints, read_varint
+from xee_tf.records.varint import decode_varints, encode_varint, read_varint, varint_size
 
-__all__ = ["Values", "conform", "list_values", "parse_features", "read_entry", "read_fields"]
+__all__ = [
+    "Values",
+    "conform",
+    "encode_varint",
+    "field",
+    "field_head",
+    "field_size",
+    "list_values",
+    "parse_features",
+    "read_entry",
+    "read_fields",
+    "read_varint",
+]
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
 """What a feature holds: float32 or int64 numbers, or byte strings."""
@@ -104,6 +116,39 @@ def _parts(data: memoryview, scalar: int, width: int) -> Iterator[memoryview]:
             if len(part) % width:
                 raise RecordError(f"A packed list of {len(part)} bytes does not hold whole numbers.")
             yield part
+
+
+def field_head(number: int, size: int) -> bytes:
+    """The tag and the length in front of a field of `size` bytes.
+
+    Examples
+    --------
+    >>> field_head(1, 300).hex()
+    '0aac02'
+    """
+    return encode_varint(number << 3 | 2) + encode_varint(size)
+
+
+def field(number: int, body: bytes) -> bytes:
+    """A field that holds a string or a message.
+
+    Examples
+    --------
+    >>> field(2, b"B4").hex()
+    '12024234'
+    """
+    return field_head(number, len(body)) + body
+
+
+def field_size(size: int) -> int:
+    """Bytes of a field whose body has `size` bytes, for field numbers up to 15.
+
+    Examples
+    --------
+    >>> field_size(2) == len(field(2, b"B4"))
+    True
+    """
+    return 1 + varint_size(size) + size
 
 
 def read_fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays
-from xee_tf.remote.payloads.json_messages import decode_json_request, encode_json_response
+from xee_tf.remote.answers import Code
 from xee_tf.remote.payloads.predict_messages import (
     ModelSpec,
     PredictRequest,
     encode_predict_response,
 )
-from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
-from xee_tf.serving.failures import Code, RequestError
+from xee_tf.serving.failures import RequestError
+from xee_tf.serving.json_messages import JsonRequest, encode_json_response
 from xee_tf.serving.models import ModelVersion, ServedSignature
 
 __all__ = ["predict_json", "predict_message", "predict_rows"]
@@ -22,9 +20,9 @@ __all__ = ["predict_json", "predict_message", "predict_rows"]
 
 def predict_json(model: ModelVersion, body: bytes) -> bytes:
     """TensorFlow Serving's JSON: rows or columns, of any signature."""
-    signature = model.signature(_named_signature(body))
-    request = decode_json_request(body, _dtypes(signature))
-    outputs = signature.batcher.predict(request.inputs)
+    request = JsonRequest.parse(body)
+    signature = model.signature(request.signature_name)
+    outputs = signature.batcher.predict(request.inputs(_dtypes(signature)))
     if not request.by_columns:
         _require_rows(outputs)
     return encode_json_response(outputs, by_columns=request.by_columns)
@@ -32,8 +30,7 @@ def predict_json(model: ModelVersion, body: bytes) -> bytes:
 
 def predict_rows(model: ModelVersion, body: bytes) -> bytes:
     """Google's JSON: rows, of the default signature."""
-    signature = model.signature()
-    request = decode_json_request(body, _dtypes(signature))
+    request = JsonRequest.parse(body)
     if request.by_columns or request.signature_name:
         name = "inputs" if request.by_columns else "signature_name"
         raise RequestError(
@@ -41,7 +38,8 @@ def predict_rows(model: ModelVersion, body: bytes) -> bytes:
             f'Invalid JSON payload received. Unknown name "{name}": this address takes "instances" and the '
             "default signature. rawPredict takes what TensorFlow Serving does.",
         )
-    outputs = signature.batcher.predict(request.inputs)
+    signature = model.signature()
+    outputs = signature.batcher.predict(request.inputs(_dtypes(signature)))
     _require_rows(outputs)
     return encode_json_response(outputs)
 
@@ -76,17 +74,6 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
     return encode_predict_response(
         outputs, ModelSpec(model.name, model.version, signature_name=signature.name)
     )
-
-
-def _named_signature(body: bytes) -> str:
-    """The signature that a request names; the names of its inputs depend on it."""
-    if b'"signature_name"' not in body:
-        return DEFAULT_SIGNATURE
-    try:
-        found = json.loads(body)["signature_name"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return DEFAULT_SIGNATURE  # what is wrong with it, if anything is, will be said later
-    return found if isinstance(found, str) else DEFAULT_SIGNATURE
 
 
 def _dtypes(signature: ServedSignature) -> dict[str, npt.DTypeLike]:

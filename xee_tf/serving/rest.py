@@ -14,9 +14,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from xee_tf.remote.answers import Code
 from xee_tf.remote.payloads.predict_messages import decode_predict_request
 from xee_tf.serving.bodies import read_body
-from xee_tf.serving.failures import Code, RequestError, as_request_error, google_error, tensorflow_error
+from xee_tf.serving.failures import RequestError, as_request_error, google_error, tensorflow_error
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
 from xee_tf.serving.predictions import predict_json, predict_message, predict_rows

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.connector import Arrays
 from xee_tf.errors import RecordError
 from xee_tf.names import check_key
 from xee_tf.records.decoding import decode_example
@@ -18,7 +19,6 @@ from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.tensor_types import STRING, tensor_type
 from xee_tf.records.varint import encode_varint, read_varint, varint_size
 from xee_tf.records.wire import Values
-from xee_tf.remote.payloads.arrays import Arrays
 from xee_tf.remote.payloads.strings import as_bytes
 
 __all__ = ["EXAMPLES_INPUT", "example_bounds", "parse_examples", "serialise_examples"]

@@ -1,0 +1,177 @@
+"""The payload formats of PredictRequests: tensors, serialised tensors, and Examples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.connector import Arrays, Items, Signature
+from xee_tf.records.tensors import tensor_bound, tensor_size, value_sizes
+from xee_tf.remote.payloads.examples import EXAMPLES_INPUT, example_bounds, serialise_examples
+from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
+from xee_tf.remote.payloads.predict_messages import (
+    ModelSpec,
+    decode_predict_response,
+    encode_predict_request,
+    predict_request_size,
+)
+from xee_tf.remote.payloads.strings import (
+    least_string_size,
+    parse_strings,
+    serialise_tensors,
+    strings_signature,
+)
+
+__all__ = ["GrpcExamples", "GrpcSerializedTensors", "GrpcTensors", "Tensors"]
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Arrays that a PredictRequest holds, an `EncodedBatch`; they are encoded with the request.
+
+    Parameters
+    ----------
+    arrays : mapping from str to ndarray, shape (n, ...)
+    model_spec : ModelSpec
+    """
+
+    arrays: Arrays
+    model_spec: ModelSpec
+
+    @cached_property
+    def _edges(self) -> Mapping[str, npt.NDArray[np.int64]]:
+        """Where the values of each instance begin among those of all."""
+        return {
+            name: np.concatenate([[0], np.cumsum(value_sizes(array))]) for name, array in self.arrays.items()
+        }
+
+    def size(self, first: int, stop: int) -> int:
+        """See `EncodedBatch`."""
+        sizes = {}
+        for name, array in self.arrays.items():
+            values = int(self._edges[name][stop] - self._edges[name][first])
+            sizes[name] = tensor_size(array.dtype, (stop - first, *array.shape[1:]), values)
+        return predict_request_size(sizes, self.model_spec)
+
+    def body(self, first: int, stop: int) -> bytes:
+        """See `EncodedBatch`."""
+        arrays = {name: array[first:stop] for name, array in self.arrays.items()}
+        return encode_predict_request(arrays, self.model_spec)
+
+
+class _GrpcPayload(Payload):
+    """A format of PredictRequests."""
+
+    is_grpc = True
+    content_type = "application/x-protobuf"
+
+    @abstractmethod
+    def tensors(self, arrays: Arrays) -> Arrays:
+        """The tensors of the request for a batch."""
+
+    @abstractmethod
+    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+        """Bytes that each tensor of a request takes at least."""
+
+    def encode_batch(self, arrays: Arrays) -> EncodedBatch:
+        """See `Payload`."""
+        return Tensors(self.tensors(arrays), self.model_spec)
+
+    def least_size(self, items: Items, count: int = 1) -> int:
+        """See `Payload`."""
+        return predict_request_size(self.least_tensor_sizes(items, count), self.model_spec)
+
+    def decode_outputs(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
+        """See `Payload`."""
+        return dict(decode_predict_response(data).outputs)
+
+
+@dataclass(frozen=True)
+class GrpcTensors(_GrpcPayload):
+    """A tensor for each array.
+
+    Examples
+    --------
+    >>> bands = {"B4": ("float32", (256, 256, 1)), "B5": ("float32", (256, 256, 1))}
+    >>> GrpcTensors().least_size(bands)
+    524364
+    """
+
+    format = "GRPC_TF_TENSORS"
+
+    def tensors(self, arrays: Arrays) -> Arrays:
+        """See `Payload`."""
+        return arrays
+
+    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+        """See `Payload`."""
+        return {name: tensor_bound(dtype, (count, *shape)) for name, (dtype, shape) in items.items()}
+
+
+@dataclass(frozen=True)
+class GrpcSerializedTensors(_GrpcPayload):
+    """A vector of strings for each array: a TensorProto for each instance.
+
+    Parameters
+    ----------
+    model_spec : ModelSpec
+        See `Payload`.
+    model_decodes : bool
+        Whether the model decodes URL-safe base64, as `prepare_model` makes it; if not, it takes TensorProtos.
+    """
+
+    model_decodes: bool = True
+
+    format = "GRPC_SERIALIZED_TF_TENSORS"
+
+    def tensors(self, arrays: Arrays) -> Arrays:
+        """See `Payload`."""
+        return {
+            name: np.array(serialise_tensors(array, in_base64=self.model_decodes), object)
+            for name, array in arrays.items()
+        }
+
+    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+        """See `Payload`."""
+        return {
+            name: _vector_size(count, least_string_size(dtype, shape, in_base64=self.model_decodes))
+            for name, (dtype, shape) in items.items()
+        }
+
+    def decode_outputs(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
+        """See `Payload`."""
+        return parse_strings(decode_predict_response(data).outputs)
+
+    def batch_signature(self, signature: Signature, model: str) -> Signature:
+        """See `Payload`."""
+        return strings_signature(signature, model, self.format, otherwise=GrpcTensors.format)
+
+
+@dataclass(frozen=True)
+class GrpcExamples(_GrpcPayload):
+    """One vector of strings, ``input``: a `tf.train.Example` for each instance."""
+
+    format = "GRPC_TF_EXAMPLES"
+
+    def tensors(self, arrays: Arrays) -> Arrays:
+        """See `Payload`."""
+        return {EXAMPLES_INPUT: np.array(serialise_examples(arrays), object)}
+
+    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+        """See `Payload`."""
+        return {EXAMPLES_INPUT: _vector_size(count, example_bounds(items)[0])}
+
+    def batch_signature(self, signature: Signature, model: str) -> Signature:
+        """See `Payload`. The only input of the model holds all arrays of a batch."""
+        return Signature(None, signature.outputs)
+
+
+def _vector_size(count: int, size: int) -> int:
+    """Bytes of a vector of `count` strings of `size` bytes each."""
+    return tensor_bound(object, (count,), string_size=size)
