@@ -407,18 +407,22 @@ def test_predict_messages_both_ways(batch, spec, output_filter):
     assert_same({name: request.inputs[name] for name in batch}, batch)
 
     answer = encode_predict_response(batch, spec)
-    response = decode_predict_response(PredictResponse.FromString(answer).SerializeToString())
-    assert response.model_spec == spec
-    assert_same({name: response.outputs[name] for name in batch}, batch)
+    message = PredictResponse.FromString(answer)
+    assert len(message.SerializeToString()) == len(answer)
+    assert ModelSpec.decode(memoryview(message.model_spec.SerializeToString())) == spec
+    outputs = decode_predict_response(message.SerializeToString())
+    assert_same({name: outputs[name] for name in batch}, batch)
 
 
 def test_fields_and_messages_that_others_may_send():
     """Unknown fields, parts in another order, and one that comes twice: the last counts."""
     first, second = (encode_predict_response({"p": np.array([n])}, ModelSpec("m", n)) for n in (1, 2))
-    response = decode_predict_response(b"\x7a\x02hi" + first + second)
-    assert response.outputs["p"].tolist() == [2]
-    assert response.model_spec.version == 2
-    assert decode_predict_response(b"").outputs == {}
+    assert decode_predict_response(b"\x7a\x02hi" + first + second)["p"].tolist() == [2]
+    assert decode_predict_response(b"") == {}
+    requests = [encode_predict_request({"p": np.array([n])}, ModelSpec("m", n)) for n in (1, 2)]
+    request = decode_predict_request(b"\x7a\x02hi" + b"".join(requests))
+    assert request.model_spec == ModelSpec("m", 2)
+    assert request.inputs["p"].tolist() == [2]
 
 
 @given(batches(("float32", "int16", "object")), st.data())

@@ -156,6 +156,10 @@ class RemoteConnector(Connector):
             return "Raise output_multiplier, so that less is asked for at a time."
         return ""
 
+    def failure(self, outcome: Outcome) -> str:
+        """The message of an error."""
+        return f"{self}: {outcome} {self.advice(outcome.answer)}".rstrip()
+
     @property
     def permission_advice(self) -> str:
         """What may be done if the server refuses the credentials."""
@@ -209,9 +213,9 @@ class RemoteConnection:
     @property
     def signature(self) -> Signature:
         """What the server says of the model; asked once."""
-        return self._told(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
+        return self._asked(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
 
-    def _told(self, deadline: float) -> Signature:
+    def _asked(self, deadline: float) -> Signature:
         with self._lock:
             if self._signature is None:
                 self._signature = self._connector.ask_signature(
@@ -233,7 +237,7 @@ class RemoteConnection:
         PredictionError
             If a request fails for good; its `instances` are those of the batch that were in it.
         """
-        inputs = self._told(self._connector.flow.deadline).inputs
+        inputs = self._asked(self._connector.flow.deadline).inputs
         if inputs is not None and set(batch) != set(inputs):
             raise ModelError(
                 f"{self._connector} has the inputs {sorted(inputs)}; it was sent {sorted(batch)}."
@@ -300,16 +304,14 @@ class RemoteConnection:
         outcome = self._ask(connector.wrap(request.body), cluster)
         if not outcome.answer.ok:
             self._recorder.finished(None)
-            advice = connector.advice(outcome.answer)
-            raise PredictionError(
-                f"{connector}: {outcome}" + (f" {advice}" if advice else ""), instances=instances
-            )
+            raise PredictionError(connector.failure(outcome), instances=instances)
+        outputs = self.signature.outputs or {}
         try:
             found = connector.payload.decode(
                 connector.unwrap(outcome.answer.body),
                 count=request.count,
-                name=self._only_output,
-                dtypes=self._dtypes,
+                name=next(iter(outputs)) if len(outputs) == 1 else "output",
+                dtypes={name: info.dtype for name, info in outputs.items() if info.dtype is not None},
             )
         except RecordError as error:
             self._recorder.finished(None)
@@ -331,16 +333,6 @@ class RemoteConnection:
             return slot.answer
 
         return ask_until(attempt, connector.flow.timeout, connector.flow.deadline)
-
-    @property
-    def _only_output(self) -> str:
-        outputs = list(self.signature.outputs or ())
-        return outputs[0] if len(outputs) == 1 else "output"
-
-    @property
-    def _dtypes(self) -> dict[str, np.dtype[Any]]:
-        outputs = self.signature.outputs or {}
-        return {name: info.dtype for name, info in outputs.items() if info.dtype is not None}
 
     def close(self) -> None:
         """Close connections; requests under way are answered first."""

@@ -82,7 +82,7 @@ class TFServingConnector(RemoteConnector):
             if answer.code in (404, 405, 501) and not _says_the_model_is_missing(answer, spec.name):
                 return Signature()
             error = MissingModelError if answer.code == 404 else ModelError
-            raise error(f"{self}: {outcome} {self.advice(answer)}".rstrip())
+            raise error(self.failure(outcome))
         found = read(answer.body, spec.signature_name, str(self))
         return self.payload.batch_signature(found, str(self))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy.typing as npt
-
 from xee_tf.connector import Arrays
 from xee_tf.remote.answers import Code
 from xee_tf.remote.payloads.predict_messages import (
@@ -11,37 +9,34 @@ from xee_tf.remote.payloads.predict_messages import (
     PredictRequest,
     encode_predict_response,
 )
+from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.json_messages import JsonRequest, encode_json_response
-from xee_tf.serving.models import ModelVersion, ServedSignature
+from xee_tf.serving.models import ModelVersion
 
-__all__ = ["predict_json", "predict_message", "predict_rows"]
+__all__ = ["predict_json", "predict_message"]
 
 
-def predict_json(model: ModelVersion, body: bytes) -> bytes:
-    """TensorFlow Serving's JSON: rows or columns, of any signature."""
+def predict_json(model: ModelVersion, body: bytes, *, rows_only: bool = False) -> bytes:
+    """TensorFlow Serving's JSON: rows or columns, of any signature.
+
+    Google's addresses take `rows_only`, of the default signature.
+    """
     request = JsonRequest.parse(body)
-    signature = model.signature(request.signature_name)
-    outputs = signature.batcher.predict(request.inputs(_dtypes(signature)))
-    if not request.by_columns:
-        _require_rows(outputs)
-    return encode_json_response(outputs, by_columns=request.by_columns)
-
-
-def predict_rows(model: ModelVersion, body: bytes) -> bytes:
-    """Google's JSON: rows, of the default signature."""
-    request = JsonRequest.parse(body)
-    if request.by_columns or request.signature_name:
+    if rows_only and (request.by_columns or request.signature_name):
         name = "inputs" if request.by_columns else "signature_name"
         raise RequestError(
             Code.INVALID_ARGUMENT,
             f'Invalid JSON payload received. Unknown name "{name}": this address takes "instances" and the '
             "default signature. rawPredict takes what TensorFlow Serving does.",
         )
-    signature = model.signature()
-    outputs = signature.batcher.predict(request.inputs(_dtypes(signature)))
-    _require_rows(outputs)
-    return encode_json_response(outputs)
+    called = model.signature(request.signature_name)
+    inputs = called.signature.inputs or {}
+    dtypes = {name: info.dtype for name, info in inputs.items() if info.dtype is not None}
+    outputs = called.predict(request.inputs(dtypes))
+    if not request.by_columns:
+        _require_rows(outputs)
+    return encode_json_response(outputs, by_columns=request.by_columns)
 
 
 def predict_message(request: PredictRequest, model: ModelVersion, limit: int) -> bytes:
@@ -53,14 +48,15 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
     The answer holds its values as ``tensor_content``: TensorFlow Serving does so if it was started with
     ``--enable_serialization_as_tensor_content``, and every client reads both forms.
     """
-    signature = model.signature(request.model_spec.signature_name)
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    called = model.signature(name)
     wanted = request.output_filter
-    known = set(signature.signature.outputs or ())
-    for name in wanted:
-        if name not in known:
+    known = set(called.signature.outputs or ())
+    for output in wanted:
+        if output not in known:
             raise RequestError(
                 Code.INVALID_ARGUMENT,
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
+                f"output tensor alias not found in signature: {output} Outputs expected to be in the set "
                 f"{{{','.join(sorted(known))}}}.",
             )
     size = sum(array.nbytes for array in request.inputs.values())
@@ -68,17 +64,10 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
         raise RequestError(
             Code.INVALID_ARGUMENT, f"The inputs have {size} bytes; the limit is {limit} bytes.", status=413
         )
-    outputs = signature.batcher.predict(request.inputs)
+    outputs = called.predict(request.inputs)
     if wanted:
-        outputs = {name: outputs[name] for name in dict.fromkeys(wanted)}
-    return encode_predict_response(
-        outputs, ModelSpec(model.name, model.version, signature_name=signature.name)
-    )
-
-
-def _dtypes(signature: ServedSignature) -> dict[str, npt.DTypeLike]:
-    infos = signature.signature.inputs or {}
-    return {name: info.dtype for name, info in infos.items() if info.dtype is not None}
+        outputs = {output: outputs[output] for output in dict.fromkeys(wanted)}
+    return encode_predict_response(outputs, ModelSpec(model.name, model.version, signature_name=name))
 
 
 def _require_rows(outputs: Arrays) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,6 @@ from xee_tf.records.tensors import tensor_bound, tensor_size, value_sizes
 from xee_tf.remote.payloads.examples import EXAMPLES_INPUT, example_bounds, serialise_examples
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.predict_messages import (
-    ModelSpec,
     decode_predict_response,
     encode_predict_request,
     predict_request_size,
@@ -28,41 +25,7 @@ from xee_tf.remote.payloads.strings import (
     strings_signature,
 )
 
-__all__ = ["GrpcExamples", "GrpcSerializedTensors", "GrpcTensors", "Tensors"]
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Arrays that a PredictRequest holds, an `EncodedBatch`; they are encoded with the request.
-
-    Parameters
-    ----------
-    arrays : mapping from str to ndarray, shape (n, ...)
-    model_spec : ModelSpec
-    """
-
-    arrays: Arrays
-    model_spec: ModelSpec
-
-    @cached_property
-    def _edges(self) -> Mapping[str, npt.NDArray[np.int64]]:
-        """Where the values of each instance begin among those of all."""
-        return {
-            name: np.concatenate([[0], np.cumsum(value_sizes(array))]) for name, array in self.arrays.items()
-        }
-
-    def size(self, first: int, stop: int) -> int:
-        """See `EncodedBatch`."""
-        sizes = {}
-        for name, array in self.arrays.items():
-            values = int(self._edges[name][stop] - self._edges[name][first])
-            sizes[name] = tensor_size(array.dtype, (stop - first, *array.shape[1:]), values)
-        return predict_request_size(sizes, self.model_spec)
-
-    def body(self, first: int, stop: int) -> bytes:
-        """See `EncodedBatch`."""
-        arrays = {name: array[first:stop] for name, array in self.arrays.items()}
-        return encode_predict_request(arrays, self.model_spec)
+__all__ = ["GrpcExamples", "GrpcSerializedTensors", "GrpcTensors"]
 
 
 class _GrpcPayload(Payload):
@@ -72,24 +35,37 @@ class _GrpcPayload(Payload):
     content_type = "application/x-protobuf"
 
     @abstractmethod
-    def tensors(self, arrays: Arrays) -> Arrays:
+    def _tensors(self, arrays: Arrays) -> Arrays:
         """The tensors of the request for a batch."""
 
     @abstractmethod
-    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
         """Bytes that each tensor of a request takes at least."""
 
-    def encode_batch(self, arrays: Arrays) -> EncodedBatch:
-        """See `Payload`."""
-        return Tensors(self.tensors(arrays), self.model_spec)
+    def _encode_batch(self, arrays: Arrays) -> EncodedBatch:
+        tensors = self._tensors(arrays)
+        # Where the values of each instance begin among those of all.
+        edges = {name: [0, *np.cumsum(value_sizes(tensor)).tolist()] for name, tensor in tensors.items()}
+
+        def size(first: int, stop: int) -> int:
+            sizes = {}
+            for name, tensor in tensors.items():
+                values = edges[name][stop] - edges[name][first]
+                sizes[name] = tensor_size(tensor.dtype, (stop - first, *tensor.shape[1:]), values)
+            return predict_request_size(sizes, self.model_spec)
+
+        def body(first: int, stop: int) -> bytes:
+            part = {name: tensor[first:stop] for name, tensor in tensors.items()}
+            return encode_predict_request(part, self.model_spec)
+
+        return EncodedBatch(size, body)
 
     def least_size(self, items: Items, count: int = 1) -> int:
         """See `Payload`."""
-        return predict_request_size(self.least_tensor_sizes(items, count), self.model_spec)
+        return predict_request_size(self._least_tensor_sizes(items, count), self.model_spec)
 
-    def decode_outputs(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
-        """See `Payload`."""
-        return dict(decode_predict_response(data).outputs)
+    def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
+        return decode_predict_response(data)
 
 
 @dataclass(frozen=True)
@@ -105,12 +81,10 @@ class GrpcTensors(_GrpcPayload):
 
     format = "GRPC_TF_TENSORS"
 
-    def tensors(self, arrays: Arrays) -> Arrays:
-        """See `Payload`."""
+    def _tensors(self, arrays: Arrays) -> Arrays:
         return arrays
 
-    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        """See `Payload`."""
+    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
         return {name: tensor_bound(dtype, (count, *shape)) for name, (dtype, shape) in items.items()}
 
 
@@ -130,23 +104,20 @@ class GrpcSerializedTensors(_GrpcPayload):
 
     format = "GRPC_SERIALIZED_TF_TENSORS"
 
-    def tensors(self, arrays: Arrays) -> Arrays:
-        """See `Payload`."""
+    def _tensors(self, arrays: Arrays) -> Arrays:
         return {
             name: np.array(serialise_tensors(array, in_base64=self.model_decodes), object)
             for name, array in arrays.items()
         }
 
-    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        """See `Payload`."""
+    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
         return {
             name: _vector_size(count, least_string_size(dtype, shape, in_base64=self.model_decodes))
             for name, (dtype, shape) in items.items()
         }
 
-    def decode_outputs(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
-        """See `Payload`."""
-        return parse_strings(decode_predict_response(data).outputs)
+    def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
+        return parse_strings(decode_predict_response(data))
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
         """See `Payload`."""
@@ -159,12 +130,10 @@ class GrpcExamples(_GrpcPayload):
 
     format = "GRPC_TF_EXAMPLES"
 
-    def tensors(self, arrays: Arrays) -> Arrays:
-        """See `Payload`."""
+    def _tensors(self, arrays: Arrays) -> Arrays:
         return {EXAMPLES_INPUT: np.array(serialise_examples(arrays), object)}
 
-    def least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        """See `Payload`."""
+    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
         return {EXAMPLES_INPUT: _vector_size(count, example_bounds(items)[0])}
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:

@@ -6,7 +6,6 @@ import base64
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -26,41 +25,7 @@ from xee_tf.remote.payloads.strings import (
     strings_signature,
 )
 
-__all__ = ["JsonRows", "NdArrays", "RawJson", "SerializedTensors"]
-
-
-@dataclass(frozen=True)
-class JsonRows:
-    """JSON texts of instances, an `EncodedBatch`.
-
-    Parameters
-    ----------
-    rows : sequence of bytes
-        One for each instance.
-    signature_name : str
-        Empty: none is named.
-
-    Examples
-    --------
-    >>> rows = JsonRows([b"100", b"200", b"3"])
-    >>> rows.body(0, 2), rows.size(0, 2)
-    (b'{"instances":[100,200]}', 23)
-    """
-
-    rows: Sequence[bytes]
-    signature_name: str = ""
-
-    @cached_property
-    def _edges(self) -> list[int]:
-        return [0, *accumulate(len(row) + 1 for row in self.rows)]
-
-    def size(self, first: int, stop: int) -> int:
-        """See `EncodedBatch`."""
-        return _envelope_size(self.signature_name) + self._edges[stop] - self._edges[first]
-
-    def body(self, first: int, stop: int) -> bytes:
-        """See `EncodedBatch`."""
-        return _join_rows(self.rows[first:stop], self.signature_name)
+__all__ = ["NdArrays", "RawJson", "SerializedTensors"]
 
 
 class _JsonPayload(Payload):
@@ -70,23 +35,36 @@ class _JsonPayload(Payload):
     content_type = "application/json"
 
     @abstractmethod
-    def rows(self, arrays: Arrays) -> list[bytes]:
+    def _rows(self, arrays: Arrays) -> list[bytes]:
         """The JSON text of each instance."""
 
     @abstractmethod
-    def least_row_size(self, items: Items) -> int:
+    def _least_row_size(self, items: Items) -> int:
         """Bytes that the JSON text of an instance takes at least."""
 
-    def encode_batch(self, arrays: Arrays) -> EncodedBatch:
-        """See `Payload`."""
-        return JsonRows(self.rows(arrays), self.model_spec.signature_name)
+    def _encode_batch(self, arrays: Arrays) -> EncodedBatch:
+        rows, envelope = self._rows(arrays), self._envelope_size
+        edges = [0, *accumulate(len(row) + 1 for row in rows)]
+        return EncodedBatch(
+            size=lambda first, stop: envelope + edges[stop] - edges[first],
+            body=lambda first, stop: self._body(rows[first:stop]),
+        )
+
+    def _body(self, rows: Sequence[bytes]) -> bytes:
+        name = self.model_spec.signature_name
+        signature = b'"signature_name":%s,' % json_string(name) if name else b""
+        return b'{%s"instances":[%s]}' % (signature, b",".join(rows))
+
+    @property
+    def _envelope_size(self) -> int:
+        """Bytes of a request beside its rows, each with a comma: there is one comma less."""
+        return len(self._body([])) - 1
 
     def least_size(self, items: Items, count: int = 1) -> int:
         """See `Payload`."""
-        return _envelope_size(self.model_spec.signature_name) + count * (self.least_row_size(items) + 1)
+        return self._envelope_size + count * (self._least_row_size(items) + 1)
 
-    def decode_outputs(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
-        """See `Payload`."""
+    def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
         return decode_json_outputs(data, name, dtypes)
 
 
@@ -112,8 +90,7 @@ class SerializedTensors(_JsonPayload):
 
     format = "SERIALIZED_TF_TENSORS"
 
-    def rows(self, arrays: Arrays) -> list[bytes]:
-        """See `Payload`."""
+    def _rows(self, arrays: Arrays) -> list[bytes]:
         return json_rows({name: self._texts(array) for name, array in arrays.items()})
 
     def _texts(self, array: npt.NDArray[Any]) -> list[bytes]:
@@ -122,16 +99,14 @@ class SerializedTensors(_JsonPayload):
             return [b'"%s"' % string for string in strings]  # base64 needs no escapes
         return [b'{"b64":"%s"}' % base64.b64encode(string) for string in strings]
 
-    def least_row_size(self, items: Items) -> int:
-        """See `Payload`."""
+    def _least_row_size(self, items: Items) -> int:
         sizes = {}
         for name, (dtype, shape) in items.items():
             size = least_string_size(dtype, shape, in_base64=self.model_decodes)
             sizes[name] = size + 2 if self.model_decodes else base64_size(size) + 10
         return _named_row_size(sizes)
 
-    def decode_outputs(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
-        """See `Payload`."""
+    def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
         return parse_strings(decode_json_outputs(data, name))
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
@@ -163,19 +138,13 @@ class RawJson(_JsonPayload):
 
     format = "RAW_JSON"
 
-    def rows(self, arrays: Arrays) -> list[bytes]:
-        """See `Payload`."""
+    def _rows(self, arrays: Arrays) -> list[bytes]:
         quoted = self.numbers_as_strings
         return json_rows({name: json_texts(array, quoted=quoted) for name, array in arrays.items()})
 
-    def least_row_size(self, items: Items) -> int:
-        """See `Payload`."""
-        return _named_row_size(
-            {
-                name: least_text_size(dtype, shape, quoted=self.numbers_as_strings)
-                for name, (dtype, shape) in items.items()
-            }
-        )
+    def _least_row_size(self, items: Items) -> int:
+        quoted = self.numbers_as_strings
+        return _named_row_size({name: least_text_size(*item, quoted=quoted) for name, item in items.items()})
 
 
 @dataclass(frozen=True)
@@ -194,12 +163,10 @@ class NdArrays(_JsonPayload):
 
     format = "ND_ARRAYS"
 
-    def rows(self, arrays: Arrays) -> list[bytes]:
-        """See `Payload`."""
+    def _rows(self, arrays: Arrays) -> list[bytes]:
         return json_texts(_bands_first(arrays))
 
-    def least_row_size(self, items: Items) -> int:
-        """See `Payload`."""
+    def _least_row_size(self, items: Items) -> int:
         empty = _bands_first({name: np.empty((0, *shape), dtype) for name, (dtype, shape) in items.items()})
         return least_text_size(empty.dtype, empty.shape[1:])
 
@@ -220,16 +187,6 @@ def _bands_first(arrays: Arrays) -> npt.NDArray[Any]:
             f"{ {name: array.shape[1:] for name, array in arrays.items()} }."
         )
     return np.stack(parts, axis=1)
-
-
-def _join_rows(rows: Sequence[bytes], signature_name: str) -> bytes:
-    signature = b'"signature_name":%s,' % json_string(signature_name) if signature_name else b""
-    return b'{%s"instances":[%s]}' % (signature, b",".join(rows))
-
-
-def _envelope_size(signature_name: str) -> int:
-    """Bytes of a request beside its rows and a comma for each of them; there is one comma less."""
-    return len(_join_rows([], signature_name)) - 1
 
 
 def _named_row_size(sizes: dict[str, int]) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -37,14 +38,18 @@ class Request:
     body: bytes
 
 
-class EncodedBatch(Protocol):
-    """A batch of which any run of instances makes a request."""
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A batch of which any run of instances makes a request.
 
-    def size(self, first: int, stop: int) -> int:
-        """Bytes of the request for the instances `first` to `stop`."""
+    Parameters
+    ----------
+    size, body : callable
+        Bytes of the request for the instances from the first number up to the second: how many, and which.
+    """
 
-    def body(self, first: int, stop: int) -> bytes:
-        """The request for the instances `first` to `stop`."""
+    size: Callable[[int, int], int]
+    body: Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -68,17 +73,13 @@ class Payload(ABC):
     content_type: ClassVar[str]
     """Of requests over HTTP."""
 
-    # -- What differs --
+    @abstractmethod
+    def _encode_batch(self, arrays: Arrays) -> EncodedBatch:
+        """The batch in this format, or an OptionError if it cannot be sent in it."""
 
     @abstractmethod
-    def encode_batch(self, arrays: Arrays) -> EncodedBatch:
-        """A batch in this format.
-
-        Raises
-        ------
-        OptionError
-            If an array cannot be sent in this format.
-        """
+    def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
+        """The outputs of an answer, whatever their shapes; see `decode`."""
 
     @abstractmethod
     def least_size(self, items: Items, count: int = 1) -> int:
@@ -93,10 +94,6 @@ class Payload(ABC):
         count : int, optional
             Instances.
         """
-
-    @abstractmethod
-    def decode_outputs(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
-        """The outputs of an answer, whatever their shapes; see `decode`."""
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
         """The signature of the batches, from that of the tensors that go into the model and come out of it.
@@ -114,8 +111,6 @@ class Payload(ABC):
         """
         return signature
 
-    # -- What all have in common --
-
     def encode(self, arrays: Arrays) -> bytes:
         """One request for a whole batch.
 
@@ -130,7 +125,7 @@ class Payload(ABC):
             If an array cannot be sent in this format.
         """
         count = _count(arrays)
-        return self.encode_batch(arrays).body(0, count)
+        return self._encode_batch(arrays).body(0, count)
 
     def requests(self, arrays: Arrays, limit: int) -> Iterator[Request]:
         """Requests of at most `limit` bytes, each with as many instances as fit.
@@ -149,10 +144,11 @@ class Payload(ABC):
             the first request is given.
         """
         count = _count(arrays)
-        batch = self.encode_batch(arrays)
+        batch = self._encode_batch(arrays)
         runs, first = [], 0
         while first < count:  # all runs first: what can never fit is refused before anything is sent
-            fitting = _how_many_fit(batch, first, count, limit)
+            stops = range(first + 1, count + 1)
+            fitting = bisect_right(stops, limit, key=partial(batch.size, first))
             if not fitting:
                 raise OptionError(
                     f"Instance {first} of the batch takes {batch.size(first, first + 1):,} bytes as "
@@ -196,7 +192,7 @@ class Payload(ABC):
         RecordError
             If it is not such an answer; the message names the instance and the output.
         """
-        outputs = self.decode_outputs(data, name, dtypes or {})
+        outputs = self._decode(data, name, dtypes or {})
         for key, array in outputs.items():
             if count is not None and array.shape[:1] != (count,):
                 raise RecordError(f"The output {key!r} has the shape {array.shape} for {count} instances.")
@@ -212,9 +208,3 @@ def _count(arrays: Arrays) -> int:
             f"{ {name: array.shape for name, array in arrays.items()} }."
         )
     return counts.pop()
-
-
-def _how_many_fit(batch: EncodedBatch, first: int, count: int, limit: int) -> int:
-    """How many of the instances from `first` to `count` fit into a request of at most `limit` bytes."""
-    numbers = range(1, count - first + 1)
-    return bisect_right(numbers, limit, key=lambda number: batch.size(first, first + number))

@@ -30,7 +30,6 @@ __all__ = [
     "ANY_MODEL",
     "ModelSpec",
     "PredictRequest",
-    "PredictResponse",
     "decode_predict_request",
     "decode_predict_response",
     "encode_predict_request",
@@ -120,21 +119,6 @@ class PredictRequest:
     output_filter: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class PredictResponse:
-    """What a server answers.
-
-    Parameters
-    ----------
-    outputs : mapping from str to ndarray
-    model_spec : ModelSpec
-        The model that answered, if the server says it.
-    """
-
-    outputs: Arrays
-    model_spec: ModelSpec = ANY_MODEL
-
-
 def encode_predict_request(inputs: Arrays, model_spec: ModelSpec = ANY_MODEL) -> bytes:
     """A serialised PredictRequest.
 
@@ -198,21 +182,21 @@ def encode_predict_response(outputs: Arrays, model_spec: ModelSpec = ANY_MODEL) 
     Examples
     --------
     >>> import numpy as np
-    >>> decode_predict_response(encode_predict_response({"p": np.array([1, 5])})).outputs
+    >>> decode_predict_response(encode_predict_response({"p": np.array([1, 5])}))
     {'p': array([1, 5])}
     """
     return b"".join([*_map_pieces(1, outputs), model_spec.field(2)])
 
 
-def decode_predict_response(data: bytes | memoryview) -> PredictResponse:
-    """The parts of a serialised PredictResponse.
+def decode_predict_response(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
+    """The outputs of a serialised PredictResponse.
 
     Raises
     ------
     RecordError
         If the bytes are not a valid message, or one of its tensors is not.
     """
-    return PredictResponse(_decode_map(data, 1), ModelSpec.of_field(data, 2))
+    return _decode_map(data, 1)
 
 
 def _map_pieces(number: int, arrays: Arrays) -> Iterable[bytes | memoryview]:
