@@ -283,6 +283,12 @@ def test_raw_json_by_json(batch, quoted):
             np.testing.assert_array_equal(found.astype("float64"), array.ravel().astype("float64"))
 
 
+def test_names_may_hold_anything():
+    batch = {name: np.array([place, place]) for place, name in enumerate(["%s", "100 %", '"', "é", "{"])}
+    rows = json.loads(RawJson(numbers_as_strings=False).encode(batch))["instances"]
+    assert rows == [{name: place for place, name in enumerate(batch)}] * 2
+
+
 @given(arrays("float32", (2, 3, 4, 1)), arrays("float32", (2, 3, 4, 1)))
 def test_nd_arrays_are_channels_first(red, nir):
     message = json.loads(NdArrays().encode({"red": red, "nir": nir}))
