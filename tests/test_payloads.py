@@ -7,6 +7,7 @@ import gc
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from hypothesis.extra.numpy import arrays
 import xee_tf
 from tests.strategies import TENSOR_DTYPES, tensor_arrays
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.remote.payloads.formats import FORMATS, payload_of
+from xee_tf.remote.payloads.formats import FORMATS, PayloadFormat, payload_of
 from xee_tf.remote.payloads.grpc_formats import GrpcExamples, GrpcSerializedTensors, GrpcTensors
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson, SerializedTensors
 from xee_tf.remote.payloads.predict_messages import (
@@ -675,6 +676,7 @@ def test_requests_by_rows_and_by_columns():
 
 
 def test_formats_by_both_names():
+    assert get_args(PayloadFormat) == tuple(FORMATS)
     for name in FORMATS:
         assert payload_of(name) == payload_of(name.lower())
         assert payload_of(name).format == name

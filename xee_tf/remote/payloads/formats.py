@@ -12,8 +12,8 @@ GRPC_TF_EXAMPLES             a PredictRequest with one vector of strings, ``inpu
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import fields
+from typing import Any, Literal
 
 from xee_tf.errors import OptionError
 from xee_tf.remote.payloads.grpc_formats import GrpcExamples, GrpcSerializedTensors, GrpcTensors
@@ -21,11 +21,24 @@ from xee_tf.remote.payloads.json_formats import NdArrays, RawJson, SerializedTen
 from xee_tf.remote.payloads.payload import Payload
 from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ModelSpec
 
-__all__ = ["FORMATS", "payload_of"]
+__all__ = ["FORMATS", "PayloadFormat", "payload_format", "payload_of"]
 
-FORMATS: dict[str, type[Payload]] = {
-    kind.format: kind
-    for kind in (SerializedTensors, RawJson, NdArrays, GrpcTensors, GrpcSerializedTensors, GrpcExamples)
+PayloadFormat = Literal[
+    "SERIALIZED_TF_TENSORS",
+    "RAW_JSON",
+    "ND_ARRAYS",
+    "GRPC_TF_TENSORS",
+    "GRPC_SERIALIZED_TF_TENSORS",
+    "GRPC_TF_EXAMPLES",
+]
+
+FORMATS: dict[PayloadFormat, type[Payload]] = {
+    "SERIALIZED_TF_TENSORS": SerializedTensors,
+    "RAW_JSON": RawJson,
+    "ND_ARRAYS": NdArrays,
+    "GRPC_TF_TENSORS": GrpcTensors,
+    "GRPC_SERIALIZED_TF_TENSORS": GrpcSerializedTensors,
+    "GRPC_TF_EXAMPLES": GrpcExamples,
 }
 
 # The guide's name of the format that the reference calls GRPC_TF_EXAMPLES, and its slip in the same place.
@@ -35,6 +48,26 @@ _OTHER_NAMES = {
 }
 
 
+def payload_format(value: object) -> PayloadFormat:
+    """One of Earth Engine's payload formats.
+
+    Raises
+    ------
+    OptionError
+        If there is no such format.
+
+    Examples
+    --------
+    >>> payload_format("grpc_serialized_tf_examples")
+    'GRPC_TF_EXAMPLES'
+    """
+    given = str(value).upper()
+    for name in FORMATS:
+        if name == _OTHER_NAMES.get(given, given):
+            return name
+    raise OptionError(f"payload_format must be one of {', '.join(FORMATS)}; got {value!r}.")
+
+
 def payload_of(
     name: str,
     *,
@@ -42,12 +75,12 @@ def payload_of(
     model_decodes: bool = True,
     numbers_as_strings: bool = True,
 ) -> Payload:
-    """A payload format by its name.
+    """The payload format of a name.
 
     Parameters
     ----------
     name : str
-        One of Earth Engine's, in any case.
+        See `payload_format`.
     model_spec : ModelSpec, optional
         See `Payload`.
     model_decodes : bool, optional
@@ -62,13 +95,10 @@ def payload_of(
 
     Examples
     --------
-    >>> payload_of("grpc_serialized_tf_examples").format
-    'GRPC_TF_EXAMPLES'
+    >>> payload_of("RAW_JSON", numbers_as_strings=False) == RawJson(numbers_as_strings=False)
+    True
     """
-    known = str(name).upper()
-    kind = FORMATS.get(_OTHER_NAMES.get(known, known))
-    if kind is None:
-        raise OptionError(f"payload_format must be one of {', '.join(FORMATS)}; got {name!r}.")
-    options: dict[str, Any] = {"model_decodes": model_decodes, "numbers_as_strings": numbers_as_strings}
-    own = {each.name: options[each.name] for each in fields(kind) if each.name in options}
-    return replace(kind(model_spec), **own)
+    kind = FORMATS[payload_format(name)]
+    flags: dict[str, Any] = {"model_decodes": model_decodes, "numbers_as_strings": numbers_as_strings}
+    own = {each.name: flags[each.name] for each in fields(kind) if each.name in flags}
+    return kind(model_spec=model_spec, **own)
