@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
 from xee_tf.records.tensors import tensor_bound, tensor_size, value_sizes
-from xee_tf.remote.payloads.examples import EXAMPLES_INPUT, example_bounds, serialise_examples
+from xee_tf.remote.payloads.examples import EXAMPLES_INPUT, least_example_size, serialise_examples
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.predict_messages import (
     decode_predict_response,
@@ -134,7 +134,7 @@ class GrpcExamples(_GrpcPayload):
         return {EXAMPLES_INPUT: np.array(serialise_examples(arrays), object)}
 
     def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        return {EXAMPLES_INPUT: _vector_size(count, example_bounds(items)[0])}
+        return {EXAMPLES_INPUT: _vector_size(count, least_example_size(items))}
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
         """See `Payload`. The only input of the model holds all arrays of a batch."""
