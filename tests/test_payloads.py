@@ -352,6 +352,12 @@ def test_grpc_tf_examples_by_tensorflow(batch):
                 np.testing.assert_array_equal(found, array[place].ravel().astype("float32"))
 
 
+def test_examples_of_no_strings_are_as_many_as_instances():
+    request = PredictRequest.FromString(GrpcExamples().encode({"names": np.empty((2, 0), object)}))
+    examples = map(tf.train.Example.FromString, tf.make_ndarray(request.inputs["input"]))
+    assert [list(example.features.feature["names"].bytes_list.value) for example in examples] == [[], []]
+
+
 def test_examples_are_parsed_by_a_graph():
     """As a model does that takes them: with a feature spec, many at a time."""
     batch = {"B4": np.arange(12, dtype="float32").reshape(2, 2, 3, 1), "name": np.array(["oak", "elm"])}
