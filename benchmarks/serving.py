@@ -19,7 +19,7 @@ import requests
 from benchmarks.measure import Measurement, best_times
 from benchmarks.predicting import CHANNELS, TILE, make_model
 from xee_tf import prepare_model
-from xee_tf.remote.payloads.formats import Payload
+from xee_tf.remote.payloads.formats import payload_of
 from xee_tf.remote.payloads.predict_messages import ModelSpec
 
 BATCH = 4
@@ -118,8 +118,8 @@ def _sending(
 ) -> Callable[[], bytes]:
     """What sends the same request again; it is encoded once, and answers are not decoded."""
     name = "examples" if "EXAMPLES" in kind else "prepared" if "SERIALIZED" in kind else "plain"
-    payload = Payload(
-        "GRPC_TF_TENSORS" if kind == "rawPredict" else kind,  # type: ignore[arg-type]
+    payload = payload_of(
+        "GRPC_TF_TENSORS" if kind == "rawPredict" else kind,
         numbers_as_strings=False,
         model_spec=ModelSpec(name if kind.startswith("GRPC") else ""),
     )

@@ -36,9 +36,8 @@ from tests.connector_conformance import (
 )
 from xee_tf.connector import Connector, Signature, TensorInfo, connected
 from xee_tf.errors import PredictionError
-from xee_tf.remote.connector import Ask, Client, Flow, RemoteConnector
-from xee_tf.remote.http_client import HttpClient
-from xee_tf.remote.payloads.formats import Payload
+from xee_tf.remote.connector import Ask, Flow, RemoteConnector
+from xee_tf.remote.payloads.json_formats import NdArrays, RawJson
 from xee_tf.remote.payloads.json_text import json_texts
 from xee_tf.serving.server import serve
 
@@ -49,8 +48,8 @@ pytestmark = [
 ]
 
 START_SECONDS = 120.0
-NUMBERS = Payload("RAW_JSON", numbers_as_strings=False)
-STRINGS = Payload("RAW_JSON")
+NUMBERS = RawJson(numbers_as_strings=False)
+STRINGS = RawJson()
 DTYPES = {"box": "float32", "count": "int32"}
 
 SAVE = """
@@ -78,9 +77,6 @@ class MLflowConnector(RemoteConnector):
 
     def __str__(self) -> str:
         return f"MLflow {self.url}"
-
-    def client(self) -> Client:
-        return HttpClient(None, self.flow.max_concurrency, self.flow.max_response_bytes)
 
     @property
     def address(self) -> str:
@@ -197,7 +193,7 @@ def test_it_reads_our_json(known: str, body: Any) -> None:
         f"{known}/invocations", body(batch), headers={"Content-Type": "application/json"}, timeout=60
     )
     assert response.ok, response.text
-    assert_same(NUMBERS.decode_response(response.content, count=3, dtypes=DTYPES), in_numpy(batch))
+    assert_same(NUMBERS.decode(response.content, count=3, dtypes=DTYPES), in_numpy(batch))
 
 
 @pytest.mark.parametrize("body", [NUMBERS.encode, by_columns], ids=["rows", "columns"])
@@ -208,7 +204,7 @@ def test_our_server_reads_the_same_as_it_does(known: str, tmp_path: Path, body: 
             requests.post(url, body(batch), headers={"Content-Type": "application/json"}, timeout=60)
             for url in (f"{known}/invocations", f"{server.url}/v1/models/known:predict")
         ]
-    theirs, ours = (NUMBERS.decode_response(answer.content, dtypes=DTYPES) for answer in answers)
+    theirs, ours = (NUMBERS.decode(answer.content, dtypes=DTYPES) for answer in answers)
     assert_same(ours, theirs)
 
 
@@ -243,7 +239,7 @@ def test_nd_arrays(python: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     batch = {name: rng.integers(-9, 9, (4, 5, 6, 1)).astype("float32") for name in ("B2", "B3", "B4")}
     with mlflow_serving(python, model, tmp_path) as url:
-        connector = MLflowConnector(payload=Payload("ND_ARRAYS"), url=url)
+        connector = MLflowConnector(payload=NdArrays(), url=url)
         found = connected(connector).predict(batch)
     expected = batch["B2"] - 2 * batch["B4"]
     np.testing.assert_array_equal(model(np.stack([band[..., 0] for band in batch.values()], 1)), expected)

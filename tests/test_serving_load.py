@@ -42,7 +42,7 @@ def sleep_by_grpc(server, seconds):
     with grpc.insecure_channel(server.grpc) as channel:
         request = encode_predict_request({"seconds": np.float32([seconds])}, ModelSpec("slow"))
         answer = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(request, timeout=30)
-        return str(decode_predict_response(answer).outputs["slept"].tolist())
+        return str(decode_predict_response(answer)["slept"].tolist())
 
 
 def until(found):
@@ -200,7 +200,7 @@ def test_grpc_has_the_same_limit(folder):
 
         assert until(refused).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert slow.result() == "[1.0]"
-        assert sleep_by_grpc(server, 0) == "[0.0]"
+        assert taken_by_grpc(server, 0) == "[0.0]"
 
 
 def test_clients_that_go_or_stay_silent_hold_no_place(folder, monkeypatch):

@@ -18,9 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.identity import content_hash
-from xee_tf.remote.payloads.arrays import Arrays
 
-__all__ = ["Arrays", "Connection", "Connector", "Signature", "TensorInfo", "connected", "times_opened"]
+__all__ = [
+    "Arrays",
+    "Connection",
+    "Connector",
+    "Items",
+    "Signature",
+    "TensorInfo",
+    "connected",
+    "times_opened",
+]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+"""Named arrays of one batch; the first axis of each counts its instances."""
+
+Items = Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]
+"""Dtype and shape of what one instance has under each name."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,7 @@ class Connector(Protocol):
         """
         return content_hash((self, self.version()))
 
-    def refusal(self, items: Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]], count: int = 1) -> str:
+    def refusal(self, items: Items, count: int = 1) -> str:
         """Why so many instances can never be sent at a time, told without their values.
 
         Parameters

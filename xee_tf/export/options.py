@@ -20,7 +20,7 @@ from xee_tf.options import (
     nested_names,
     option,
 )
-from xee_tf.records.example import FeatureTypes
+from xee_tf.records import FeatureTypes
 
 __all__ = [
     "FORMATS",

@@ -14,7 +14,8 @@ from xee_tf.remote.addresses import check_grpc_target, check_url
 from xee_tf.remote.ai_platform import AIPlatformConnector, check_live_use, check_part, check_region
 from xee_tf.remote.connector import Flow
 from xee_tf.remote.credentials import Credentials, check_credentials
-from xee_tf.remote.payloads.formats import Payload, PayloadFormat, payload_format
+from xee_tf.remote.payloads.formats import PayloadFormat, payload_format, payload_of
+from xee_tf.remote.payloads.payload import Payload
 from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ModelSpec
 from xee_tf.remote.tf_serving import TFServingConnector, Transport
 from xee_tf.remote.vertex_ai import Route, VertexAIConnector, check_endpoint, shared_url
@@ -98,7 +99,7 @@ class HostedOptions(Options):
 
     def payload(self, default: PayloadFormat, spec: ModelSpec, *, as_strings: bool) -> Payload:
         """How batches are written; `default` and `as_strings` are those of the server."""
-        return Payload(
+        return payload_of(
             self.payload_format or default,
             model_decodes=not self.b64,
             numbers_as_strings=as_strings if self.numbers_as_strings is None else self.numbers_as_strings,

@@ -16,15 +16,18 @@ import numpy.typing as npt
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.margins import infer_margin
-from xee_tf.records.decoding import read_layout
-from xee_tf.records.example import Feature, Kind, RecordLayout
-from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
+from xee_tf.records import (
+    Feature,
+    Kind,
+    RecordLayout,
+    decode_sequence_example,
+    read_layout,
+    read_sequence_layout,
+)
 from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
 
 __all__ = [
     "Content",
-    "RecordOrder",
     "check_depths",
     "choose_bands",
     "choose_features",
@@ -38,9 +41,6 @@ __all__ = [
 
 _PIXEL = Size(x=1, y=1)
 _LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
-
-RecordOrder = RecordLayout | SequenceLayout
-"""The features of a record: of an Example, or of a SequenceExample."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Content:
 
 
 def content_of(
-    order: RecordOrder,
+    order: RecordLayout,
     manifest: ImageManifest,
     patch: Size,
     kernel: Size | None = None,
@@ -82,7 +82,7 @@ def content_of(
 
     Parameters
     ----------
-    order : RecordLayout or SequenceLayout
+    order : RecordLayout
         The features of the first record.
     manifest : ImageManifest
     patch : Size
@@ -98,7 +98,7 @@ def content_of(
         return None
     margin = Size(x=0, y=0)
     found = steps or {}
-    series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
+    series = {feature.name for feature in order.sequences or ()}
     for band in manifest.bands:  # a series without a step does not tell its kind
         silent = band.feature in series and not found.get(band.feature)
         if band.kind and not silent and band.kind != features[band.feature].kind:
@@ -113,7 +113,7 @@ def content_of(
                 return None
     else:
         per_patch = 1
-        if isinstance(order, SequenceLayout):
+        if order.sequences is not None:
             return None
         pixels = {divmod(features[name].size, depth) for name, depth in depths.items()}
         (stored, rest), *others = pixels
@@ -128,7 +128,7 @@ def content_of(
     return Content(manifest.bands, margin, per_patch, manifest.coords, manifest.default_value)
 
 
-def order_of(manifest: ImageManifest) -> RecordOrder | None:
+def order_of(manifest: ImageManifest) -> RecordLayout | None:
     """The features of the records of an export without any; None where its manifest does not tell."""
     depths, kinds = _depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
     if manifest.grid is None:
@@ -140,17 +140,17 @@ def order_of(manifest: ImageManifest) -> RecordOrder | None:
         if kind is None:
             return None
         size = 1 if name in series else depths[name] * pixels
-        features.append(Feature(name, kind, size, {"float": "<f4", "bytes": "|u1", "int64": "<i8"}[kind]))
+        features.append(Feature.stored(name, kind, size))
     if not series:
         return RecordLayout(tuple(features))
-    return SequenceLayout(
+    return RecordLayout(
         tuple(feature for feature in features if feature.name not in series),
         tuple(feature for feature in features if feature.name in series),
     )
 
 
 def infer_content(
-    order: RecordOrder,
+    order: RecordLayout,
     patch: Size,
     *,
     names: Sequence[str] | None = None,
@@ -166,7 +166,7 @@ def infer_content(
 
     Parameters
     ----------
-    order : RecordLayout or SequenceLayout
+    order : RecordLayout
         The features of the first record.
     patch : Size
         Pixels of a patch without its margin.
@@ -202,7 +202,7 @@ def infer_content(
             order = choose_features(order, names)
     given = check_depths(depths, [feature.name for feature in order.features])
     features = order.features
-    if isinstance(order, SequenceLayout):
+    if order.sequences is not None:
         found = {feature.name: feature.size for feature in order.context}
         for feature in order.sequences:
             found[feature.name] = _steps(feature, (steps or {}).get(feature.name, 0), given) * feature.size
@@ -229,7 +229,7 @@ def infer_content(
                 f"Band {name!r} has {found[name]} values per pixel, not {depth} as tensor_depths says. Leave "
                 "it out to have it inferred."
             )
-    series = {feature.name: feature.size for feature in getattr(order, "sequences", ())}
+    series = {feature.name: feature.size for feature in order.sequences or ()}
     bands = []
     for feature in features:
         name, depth = feature.name, found[feature.name]
@@ -242,7 +242,7 @@ def infer_content(
     return Content(distinct_dims(bands), margin, per_patch)
 
 
-def read_order(data: bytes) -> tuple[RecordOrder, dict[str, int]]:
+def read_order(data: bytes) -> tuple[RecordLayout, dict[str, int]]:
     """All features of a record, and the steps of its series.
 
     Raises
@@ -264,14 +264,11 @@ def fitting_fill(value: float, kind: Kind) -> float:
     return min(max(int(value), low), high)
 
 
-def choose_features(order: RecordOrder, names: Sequence[str]) -> RecordOrder:
+def choose_features(order: RecordLayout, names: Sequence[str]) -> RecordLayout:
     """Those features of a record that are named, in that order."""
-    if isinstance(order, RecordLayout):
-        known = {feature.name: feature for feature in order.features}
-        return RecordLayout(tuple(known[name] for name in names))
-    places = [{feature.name: feature for feature in part} for part in (order.context, order.sequences)]
+    places = [{feature.name: feature for feature in part} for part in (order.context, order.sequences or ())]
     context, sequences = (tuple(place[name] for name in names if name in place) for place in places)
-    return SequenceLayout(context, sequences)
+    return RecordLayout(context, None if order.sequences is None else sequences)
 
 
 def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> list[str]:

@@ -15,7 +15,6 @@ from xee_tf.labels import label_steps
 from xee_tf.reading.content import read_order
 from xee_tf.reading.find import find_sources
 from xee_tf.reading.reader import ImageReader, open_reader
-from xee_tf.records.example import RecordLayout
 from xee_tf.shards.opening import first_record, open_shards
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
@@ -54,7 +53,7 @@ def _image_text(reader: ImageReader) -> str:
     left, bottom, right, top = bounds(grid.affine, Window(0, grid.shape.y, 0, grid.shape.x))
     patches, raster, _ = grid_rows(grid)
     size = format_bytes(sum(shard.size for shard in reader.shards))
-    kind = "Example" if isinstance(reader.order, RecordLayout) else "SequenceExample"
+    kind = "Example" if reader.order.sequences is None else "SequenceExample"
     records = counted(len(grid) * reader.per_patch, kind) + per_pixel(reader.per_patch)
     shards = [
         (f"{shard.location.name}  {counted(shard.records, 'record')}  {format_bytes(shard.size)}",)
@@ -86,7 +85,7 @@ def _record_text(location: Location) -> str:
         if feature.name in steps:
             held = counted(steps[feature.name], "step") + (f" of {held}" if feature.size > 1 else "")
         values.append((feature.name, f"{feature.kind}, {held}"))
-    kind = "an Example" if isinstance(layout, RecordLayout) else "a SequenceExample"
+    kind = "an Example" if layout.sequences is None else "a SequenceExample"
     return f"The first record of {shard}, {kind}, holds\n{aligned(values)}"
 
 

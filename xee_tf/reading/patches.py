@@ -12,11 +12,9 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
-from xee_tf.reading.content import RecordOrder, choose_features, fitting_fill
+from xee_tf.reading.content import choose_features, fitting_fill
 from xee_tf.reading.reader import ImageReader
-from xee_tf.records.decoding import decode_frames
-from xee_tf.records.example import RecordLayout
-from xee_tf.records.sequence_decoding import decode_sequences
+from xee_tf.records import RecordLayout, decode_records
 from xee_tf.shards.access import Shard, check_runs, read_records
 from xee_tf.sidecars import BandDimensions
 
@@ -210,7 +208,7 @@ def _stored_patches(
 
 
 def _runs(
-    reader: ImageReader, layout: RecordOrder, start: int, stop: int
+    reader: ImageReader, layout: RecordLayout, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """Records ``start`` to ``stop - 1`` of the export in runs: the first one's number, and their values."""
     for shard in reader.shards:
@@ -221,35 +219,29 @@ def _runs(
         span = begin - shard.first, end - shard.first
         buffers = read_records(shard, *span, share=reader.share)
         for first, buffer in check_runs(shard, buffers) if reader.verify else buffers:
-            for count, values in _decode(reader, layout, buffer, shard, first):
-                if expected + count > end:
-                    raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
-                yield expected, values
-                expected += count
+            count, values = _decode(reader, layout, buffer, shard, first)
+            if expected + count > end:
+                raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
+            yield expected, values
+            expected += count
         if expected < end:
             raise RecordError(f"{shard} is corrupt: it holds fewer records than was counted.")
 
 
 def _decode(
-    reader: ImageReader, layout: RecordOrder, buffer: memoryview, shard: Shard, first: int
-) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    reader: ImageReader, layout: RecordLayout, buffer: memoryview, shard: Shard, first: int
+) -> tuple[int, dict[str, npt.NDArray[Any]]]:
     """How many records, and their features' values (record, value)."""
-    source = str(shard)
-    if isinstance(layout, RecordLayout):
-        assert isinstance(reader.order, RecordLayout)
-        for batch in decode_frames(
-            buffer, layout, orders=(reader.order,), source=source, first=first, verify=reader.verify
-        ):
-            yield batch.count, batch.values
-        return
-    found = decode_sequences(
+    sequences = layout.sequences or ()
+    found = decode_records(
         buffer,
         layout,
-        steps={feature.name: reader.depths[feature.name] // feature.size for feature in layout.sequences},
-        fill={feature.name: fitting_fill(reader.fill, feature.kind) for feature in layout.sequences},
-        source=source,
+        orders=(reader.order,),
+        steps={feature.name: reader.depths[feature.name] // feature.size for feature in sequences},
+        fill={feature.name: fitting_fill(reader.fill, feature.kind) for feature in sequences},
+        source=str(shard),
         first=first,
         verify=reader.verify,
     )
     series = {name: each.reshape(found.count, -1) for name, each in found.sequences.items()}
-    yield found.count, {**found.context, **series}
+    return found.count, {**found.context, **series}

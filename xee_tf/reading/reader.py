@@ -17,7 +17,6 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_text, read_crs
 from xee_tf.reading.content import (
     Content,
-    RecordOrder,
     check_depths,
     choose_bands,
     choose_features,
@@ -30,10 +29,7 @@ from xee_tf.reading.content import (
 from xee_tf.reading.described import describe_export, listed_shards, manifest_name, match_shards
 from xee_tf.reading.find import Exported, check_order, find_records
 from xee_tf.reading.masking import masked_values
-from xee_tf.records.example import Kind, RecordLayout
-from xee_tf.records.framing import FRAMING, iter_frames
-from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_wire import read_sequence_layout
+from xee_tf.records import FRAMING, Kind, RecordLayout, iter_frames, read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.opening import first_record, number_shards, open_shards
 from xee_tf.sidecars import BandDimensions, ImageManifest, Mixer
@@ -62,9 +58,9 @@ class ImageReader:
     shards : tuple of Shard
     bands : tuple of BandDimensions
         The bands that are read.
-    layout : RecordLayout or SequenceLayout
+    layout : RecordLayout
         The features that hold them.
-    order : RecordLayout or SequenceLayout
+    order : RecordLayout
         All features of the first record, in its order.
     record_bytes : int
         Bytes of a record, about.
@@ -91,8 +87,8 @@ class ImageReader:
     grid: PatchGrid
     shards: tuple[Shard, ...]
     bands: tuple[BandDimensions, ...]
-    layout: RecordOrder
-    order: RecordOrder
+    layout: RecordLayout
+    order: RecordLayout
     record_bytes: int
     verify: bool
     per_patch: int = 1
@@ -167,7 +163,7 @@ def open_reader(
         content, infer = _content(order, steps, patch, kernel, manifest, beside, tensor_depths, bands)
     record_bytes = len(data or b"") + FRAMING
     record_size = record_bytes if order.exact and data is not None else None
-    if isinstance(order, SequenceLayout) and (infer is not None or manifest is None or manifest.ragged):
+    if order.sequences is not None and (infer is not None or manifest is None or manifest.ragged):
         record_size = None  # others may have fewer steps
     if patches is not None:  # the index counts the patches that were dropped, too
         shards = [replace(shard, announced=None) for shard in shards]
@@ -176,7 +172,7 @@ def open_reader(
         held, kept = sum(shard.records for shard in counted), len(manifest.patches)
         if held in (kept, kept * patch.pixels) and held not in (total, total * patch.pixels):
             patches, total = manifest.patches, kept  # predictions of the patches that were written
-    if infer is not None and isinstance(order, RecordLayout) and patch.pixels > 1:
+    if infer is not None and order.sequences is None and patch.pixels > 1:
         # Lists shorter than a patch are taken for pixels; what counts in the end is how many there are.
         pixels = content.per_patch == 1
         if sum(shard.records for shard in counted) == total * (patch.pixels if pixels else 1):
@@ -189,7 +185,7 @@ def open_reader(
     _check_counts(counted, total * content.per_patch, announced, record_size is not None, named)
     if manifest is not None and records is None:
         counted = match_shards(counted, manifest)
-    if isinstance(order, SequenceLayout) and 0 in steps.values():
+    if order.sequences is not None and 0 in steps.values():
         order = read_sequence_layout(_records(counted))  # a series says of what kind it is when it has a step
     known = {band.name: band for band in content.bands}
     chosen = tuple(known[each] for each in choose_bands(list(known), bands))
@@ -253,7 +249,7 @@ def _in_first_record(shard: Shard) -> Iterator[None]:
 
 
 def _content(
-    order: RecordOrder,
+    order: RecordLayout,
     steps: Mapping[str, int],
     patch: Size,
     kernel: Size | None,

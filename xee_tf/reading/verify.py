@@ -20,8 +20,7 @@ from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys, listed_shards
 from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
 from xee_tf.reading.reader import open_reader
-from xee_tf.records.decoding import count_right, verify_block
-from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
+from xee_tf.records.framing import FOOTER, FRAMING, HEADER, corrupt, count_right, read_length, run_crc
 from xee_tf.shards.inflate import GZIP, inflate_stream
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_edited, read_manifest
@@ -368,7 +367,7 @@ def _record_footers(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArra
             if right:
                 yield np.ascontiguousarray(rows[:right, -FOOTER:])
             if right < len(rows):
-                verify_block(rows[right:], record + right, source)
+                raise corrupt(record + right, source)
             record += len(rows)
             position += len(rows) * size
         left = len(buffer) - position

@@ -22,10 +22,13 @@ class GrpcTarget:
         ``host:port``.
     secure : bool
         With TLS.
+    headers : tuple of (str, str)
+        Sent with each request.
     """
 
     address: str
     secure: bool
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"grpc{'s' if self.secure else ''}://{self.address}"

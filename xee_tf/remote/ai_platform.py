@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from xee_tf.connector import Signature
 from xee_tf.errors import OptionError
-from xee_tf.remote.answers import Answer
-from xee_tf.remote.connector import Client, RemoteConnector
-from xee_tf.remote.credentials import open_credentials
+from xee_tf.remote.vertex_ai import GoogleConnector
 
 __all__ = ["AIPlatformConnector", "check_live_use", "check_part", "check_region"]
 
@@ -71,8 +68,8 @@ def check_part(value: object, name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class AIPlatformConnector(RemoteConnector):
-    """A model behind AI Platform's addresses. It tells nothing of its inputs and outputs.
+class AIPlatformConnector(GoogleConnector):
+    """A model behind AI Platform's addresses.
 
     Parameters
     ----------
@@ -87,35 +84,23 @@ class AIPlatformConnector(RemoteConnector):
     model: str
     model_version: str | None = None
 
+    permission = "ml.versions.predict"
+    role = "AI Platform Model User (roles/ml.modelUser)"
+
     def __str__(self) -> str:
-        version = "" if self.model_version is None else f"/versions/{self.model_version}"
-        return f"AI Platform {self.base_url}, projects/{self.project}/models/{self.model}{version}"
+        return f"AI Platform {self.base_url}, {self._resource}"
 
-    def signature(self) -> Signature:
-        """Nothing: there is nobody to ask, so that a prediction is built without credentials."""
-        return Signature()
-
-    def client(self) -> Client:
-        """A session of HTTP."""
-        from xee_tf.remote.http_client import HttpClient
-
-        credentials = open_credentials(self.credentials)
-        return HttpClient(credentials, self.flow.max_concurrency, self.flow.max_response_bytes)
+    @property
+    def google_project(self) -> str:
+        """See `GoogleConnector`."""
+        return self.project
 
     @property
     def address(self) -> str:
         """See `RemoteConnector`."""
-        version = "" if self.model_version is None else f"/versions/{self.model_version}"
-        return f"{self.base_url}/v1/projects/{self.project}/models/{self.model}{version}:predict"
+        return f"{self.base_url}/v1/{self._resource}:predict"
 
-    def advice(self, answer: Answer) -> str:
-        """See `RemoteConnector`."""
-        if answer.code in (401, 403):
-            if self.credentials is None:
-                return "It wants to know who asks: credentials='google' sends Google's default credentials."
-            return (
-                "The account of Google's default credentials on this machine needs the permission "
-                f"ml.versions.predict in the project {self.project!r}: its role AI Platform Model User "
-                "(roles/ml.modelUser)."
-            )
-        return super().advice(answer)
+    @property
+    def _resource(self) -> str:
+        version = "" if self.model_version is None else f"/versions/{self.model_version}"
+        return f"projects/{self.project}/models/{self.model}{version}"

@@ -1,14 +1,47 @@
-"""What comes back from a server, over HTTP or gRPC: in one form, so that one place decides what to do."""
+"""What a server's answer means, over HTTP and gRPC: success, a failure for good, or one that may pass."""
 
 from __future__ import annotations
 
+import email.utils
 import html
+import http.client
 import json
 import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
+from urllib.parse import urlsplit
 
-__all__ = ["Answer", "words_of"]
+__all__ = ["Answer", "Code", "grpc_failure", "http_answer", "retry_after_seconds", "words_of"]
+
+
+class Code(Enum):
+    """Codes of google.rpc: their numbers, and the HTTP status that TensorFlow Serving gives them."""
+
+    CANCELLED = 1, 499
+    UNKNOWN = 2, 500
+    INVALID_ARGUMENT = 3, 400
+    DEADLINE_EXCEEDED = 4, 504
+    NOT_FOUND = 5, 404
+    ALREADY_EXISTS = 6, 409
+    PERMISSION_DENIED = 7, 403
+    RESOURCE_EXHAUSTED = 8, 429
+    FAILED_PRECONDITION = 9, 400
+    ABORTED = 10, 409
+    OUT_OF_RANGE = 11, 400
+    UNIMPLEMENTED = 12, 501
+    INTERNAL = 13, 500
+    UNAVAILABLE = 14, 503
+    DATA_LOSS = 15, 500
+    UNAUTHENTICATED = 16, 401
+
+    @property
+    def status(self) -> int:
+        """Of HTTP."""
+        return self.value[1]
+
 
 _RETRIED = frozenset({408, 429, 502, 503, 504})
 _MOST_WORDS = 500
@@ -66,6 +99,82 @@ class Answer:
         return self.passing or self.code in _RETRIED
 
 
+def http_answer(code: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """The answer of an HTTP response.
+
+    Parameters
+    ----------
+    code : int
+        The status.
+    headers : mapping from str to str
+        Names in any case, as `requests` has them.
+    body : bytes
+
+    Examples
+    --------
+    >>> answer = http_answer(503, {"Retry-After": "7"}, b'{"error": "starting"}')
+    >>> answer.status, answer.words, answer.retry_after, answer.worth_retrying
+    ('HTTP 503 Service Unavailable', 'starting', 7.0, True)
+    """
+    status = f"HTTP {code} {http.client.responses.get(code, '')}".rstrip()
+    if code == 200:
+        return Answer(code, status, body)
+    if 300 <= code < 400:
+        host = _host(headers.get("Location", "")) or "the same host"
+        return Answer(code, status, words=f"It redirects to {host}, which is not followed.")
+    return Answer(
+        code, status, words=words_of(body), retry_after=retry_after_seconds(headers.get("Retry-After"))
+    )
+
+
+def grpc_failure(name: str, details: str, metadata: Mapping[str, str]) -> Answer:
+    """The answer of a call that failed.
+
+    Parameters
+    ----------
+    name : str
+        Of its status.
+    details : str
+        The words of the server, or of the library on the way to it.
+    metadata : mapping from str to str
+        What the server sent last; names in lower case.
+
+    Examples
+    --------
+    >>> grpc_failure("UNAVAILABLE", "starting", {}).worth_retrying
+    True
+    """
+    words = words_of(details.encode())
+    code = Code[name].status if name in Code.__members__ else 500
+    if name == "RESOURCE_EXHAUSTED" and "larger than max" in words:  # a message will not become smaller
+        if "CLIENT: " in words:
+            return Answer(0, name, words=f"{words} That is max_response_bytes.")
+        code = 413
+    if name == "UNAVAILABLE" and ("certificate" in words.lower() or "handshake" in words.lower()):
+        code = 495  # nginx's number for it: not a matter of time
+    return Answer(code, name, words=words, retry_after=retry_after_seconds(metadata.get("retry-after")))
+
+
+def retry_after_seconds(value: str | None) -> float | None:
+    """The header Retry-After, in seconds or as a date.
+
+    Examples
+    --------
+    >>> retry_after_seconds("7"), retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT")
+    (7.0, 0.0)
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if seconds < float("inf") else None
+
+
 def words_of(body: bytes) -> str:
     """The words of an error: of TensorFlow Serving's JSON, of Google's, of a page of HTML, of plain text.
 
@@ -87,6 +196,13 @@ def words_of(body: bytes) -> str:
             text = html.unescape(re.sub(r"<[^>]*>", " ", text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + " ..."
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _said(message: Any) -> str:

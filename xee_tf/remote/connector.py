@@ -1,48 +1,37 @@
-"""Models on a server: what all protocols share. Batches are packed, sent, asked for again, put together."""
+"""Models on a server: what all protocols share. Batches are packed, sent, repeated and put together."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, field, fields
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connector import Arrays, Connector, Signature, TensorInfo
+from xee_tf.connector import Arrays, Connector, Items, Signature
 from xee_tf.errors import ModelError, OptionError, PredictionError, RecordError
 from xee_tf.identity import content_hash
+from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.answers import Answer
-from xee_tf.remote.credentials import Credentials
+from xee_tf.remote.client import Client
+from xee_tf.remote.credentials import Credentials, open_credentials
 from xee_tf.remote.limits import AdaptiveLimit, ClusterLimit
-from xee_tf.remote.payloads.formats import Payload, Request
-from xee_tf.remote.payloads.sizes import Items
+from xee_tf.remote.payloads.payload import Payload, Request
 from xee_tf.remote.retrying import Outcome, ask_until
 from xee_tf.remote.statistics import recorder_of
 
-__all__ = ["Ask", "Client", "Flow", "RemoteConnection", "RemoteConnector", "names_only"]
+__all__ = ["Ask", "Flow", "RemoteConnection", "RemoteConnector"]
 
 _SIGNATURE_SECONDS = 10.0
 
 Ask = Callable[[str, bytes | None], Outcome]
 """Asks an address, with a body or without one, and again if need be."""
-
-
-class Client(Protocol):
-    """Sends one request at a time for each thread that asks; raises nothing."""
-
-    def ask(
-        self, address: str, body: bytes | None, timeout: float, content_type: str = "application/json"
-    ) -> Answer:
-        """One attempt."""
-
-    def close(self) -> None:
-        """Let go of connections."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ class Flow:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RemoteConnector(Connector):
-    """A model on a server. Subclasses say where it is and how their server is spoken to.
+    """A model on a server. Subclasses define where it is and how their server is addressed.
 
     Parameters
     ----------
@@ -120,12 +109,13 @@ class RemoteConnector(Connector):
     flow: Flow = field(default_factory=Flow)
     credentials: Credentials = None
 
+    anonymous_advice: ClassVar[str] = (
+        "It wants to know who asks: credentials='google' sends Google's default credentials."
+    )
+    """What may be done if the server refuses a request without credentials."""
+
     def __repr__(self) -> str:
         return f"<{self}, {self.payload.format}, {self.flow}>"
-
-    def client(self) -> Client:
-        """A client for this process."""
-        raise NotImplementedError
 
     @property
     def address(self) -> str:
@@ -133,9 +123,20 @@ class RemoteConnector(Connector):
         raise NotImplementedError
 
     @property
-    def content_type(self) -> str:
-        """Of requests."""
-        return "application/x-protobuf" if self.payload.is_grpc else "application/json"
+    def grpc_target(self) -> GrpcTarget | None:
+        """Where gRPC is spoken. Default: requests go over HTTP."""
+        return None
+
+    def client(self) -> Client:
+        """A client for this process."""
+        credentials, most = open_credentials(self.credentials), self.flow.max_response_bytes
+        if (target := self.grpc_target) is not None:
+            from xee_tf.remote.grpc_client import GrpcClient
+
+            return GrpcClient(target, credentials, most)
+        from xee_tf.remote.http_client import HttpClient
+
+        return HttpClient(credentials, self.flow.max_concurrency, most)
 
     def wrap(self, body: bytes) -> bytes:
         """What the protocol puts around a request. Default: nothing."""
@@ -147,11 +148,22 @@ class RemoteConnector(Connector):
 
     def advice(self, answer: Answer) -> str:
         """What may be done about a failure."""
+        if answer.code in (401, 403):
+            return self.anonymous_advice if self.credentials is None else self.permission_advice
         if answer.code == 413:
             return "The request is too large for it: lower max_payload_bytes."
         if "response size" in answer.words.lower():
             return "Raise output_multiplier, so that less is asked for at a time."
         return ""
+
+    def failure(self, outcome: Outcome) -> str:
+        """The message of an error."""
+        return f"{self}: {outcome} {self.advice(outcome.answer)}".rstrip()
+
+    @property
+    def permission_advice(self) -> str:
+        """What may be done if the server refuses the credentials."""
+        return "The account of Google's default credentials on this machine may not use it."
 
     def ask_signature(self, ask: Ask) -> Signature:
         """What the server says of the model. Default: nothing."""
@@ -174,7 +186,7 @@ class RemoteConnector(Connector):
 
     def refusal(self, items: Items, count: int = 1) -> str:
         """See `Connector.refusal`: by the encoded size, which is known without the values."""
-        least, _ = self.payload.bounds(items, count)
+        least = self.payload.least_size(items, count)
         if least <= self.body_limit:
             return ""
         number = "one instance" if count == 1 else f"{count} instances"
@@ -201,9 +213,9 @@ class RemoteConnection:
     @property
     def signature(self) -> Signature:
         """What the server says of the model; asked once."""
-        return self._told(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
+        return self._asked(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
 
-    def _told(self, deadline: float) -> Signature:
+    def _asked(self, deadline: float) -> Signature:
         with self._lock:
             if self._signature is None:
                 self._signature = self._connector.ask_signature(
@@ -225,7 +237,7 @@ class RemoteConnection:
         PredictionError
             If a request fails for good; its `instances` are those of the batch that were in it.
         """
-        inputs = self._told(self._connector.flow.deadline).inputs
+        inputs = self._asked(self._connector.flow.deadline).inputs
         if inputs is not None and set(batch) != set(inputs):
             raise ModelError(
                 f"{self._connector} has the inputs {sorted(inputs)}; it was sent {sorted(batch)}."
@@ -292,16 +304,14 @@ class RemoteConnection:
         outcome = self._ask(connector.wrap(request.body), cluster)
         if not outcome.answer.ok:
             self._recorder.finished(None)
-            advice = connector.advice(outcome.answer)
-            raise PredictionError(
-                f"{connector}: {outcome}" + (f" {advice}" if advice else ""), instances=instances
-            )
+            raise PredictionError(connector.failure(outcome), instances=instances)
+        outputs = self.signature.outputs or {}
         try:
-            found = connector.payload.decode_response(
+            found = connector.payload.decode(
                 connector.unwrap(outcome.answer.body),
                 count=request.count,
-                name=self._only_output,
-                dtypes=self._dtypes,
+                name=next(iter(outputs)) if len(outputs) == 1 else "output",
+                dtypes={name: info.dtype for name, info in outputs.items() if info.dtype is not None},
             )
         except RecordError as error:
             self._recorder.finished(None)
@@ -316,31 +326,18 @@ class RemoteConnection:
 
         def attempt(timeout: float, before: int) -> Answer:
             with self._limit.slot() as slot, cluster:
-                slot.answer = self._client.ask(connector.address, body, timeout, connector.content_type)
+                slot.answer = self._client.ask(
+                    connector.address, body, timeout, connector.payload.content_type
+                )
             self._recorder.sent(len(body), slot.answer, again=before > 0)
             return slot.answer
 
         return ask_until(attempt, connector.flow.timeout, connector.flow.deadline)
 
-    @property
-    def _only_output(self) -> str:
-        outputs = list(self.signature.outputs or ())
-        return outputs[0] if len(outputs) == 1 else "output"
-
-    @property
-    def _dtypes(self) -> dict[str, np.dtype[Any]]:
-        outputs = self.signature.outputs or {}
-        return {name: info.dtype for name, info in outputs.items() if info.dtype is not None}
-
     def close(self) -> None:
         """Close connections; requests under way are answered first."""
         self._pool.shutdown()
         self._client.close()
-
-
-def names_only(tensors: Iterable[str] | None) -> dict[str, TensorInfo] | None:
-    """Inputs or outputs whose tensors travel inside of strings: neither dtype nor shape is told."""
-    return None if tensors is None else {name: TensorInfo() for name in tensors}
 
 
 def _shared_name(connector: RemoteConnector) -> str:

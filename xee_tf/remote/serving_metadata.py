@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from operator import itemgetter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import ModelError, RecordError
+from xee_tf.records.messages import bodies, integer, map_entries, text_field
 from xee_tf.records.tensor_types import TensorType, type_of_number
-from xee_tf.records.varint import encode_varint, read_varint
-from xee_tf.records.wire import read_fields
 from xee_tf.remote.payloads.predict_messages import ModelSpec
 
-__all__ = ["DEFAULT_SIGNATURE", "metadata_request", "signature_of_json", "signature_of_message"]
+__all__ = ["DEFAULT_SIGNATURE", "SIGNATURES", "metadata_request", "signature_of_json", "signature_of_message"]
 
 DEFAULT_SIGNATURE = "serving_default"
 
-_FIELD = b"signature_def"
+SIGNATURES = "signature_def"
+"""The only kind of metadata that TensorFlow Serving has."""
+
 _MAX_TYPES = 64
 _OTHER_NAMES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
 
@@ -53,7 +53,7 @@ def signature_of_json(data: bytes, name: str, model: str) -> Signature:
     'float32 (?, 3)'
     """
     try:
-        found = json.loads(data)["metadata"]["signature_def"]["signature_def"]
+        found = json.loads(data)["metadata"][SIGNATURES][SIGNATURES]
         signature = found[_choose(name, list(found), model)]
         return Signature(
             {key: _info_of_json(value) for key, value in sorted(signature.get("inputs", {}).items())},
@@ -67,7 +67,7 @@ def signature_of_json(data: bytes, name: str, model: str) -> Signature:
 
 def metadata_request(spec: ModelSpec) -> bytes:
     """``GetModelMetadataRequest{model_spec = 1, metadata_field = 2}``."""
-    return _message(1, spec.encode()) + _message(2, _FIELD)
+    return spec.field(1) + text_field(2, SIGNATURES)
 
 
 def signature_of_message(data: bytes, name: str, model: str) -> Signature:
@@ -84,13 +84,12 @@ def signature_of_message(data: bytes, name: str, model: str) -> Signature:
         As `signature_of_json`.
     """
     signatures: dict[str, memoryview] = {}
-    for entry in _messages(memoryview(data), 2):  # map<string, Any> metadata = 2
-        for packed in _messages(entry, 2):
-            for type_and_value in _messages(packed, 2):  # Any.value: SignatureDefMap
-                signatures |= dict(_entries(type_and_value, 1))
+    for _, packed in map_entries(data, 2):  # map<string, Any> metadata = 2
+        for signature_map in bodies(packed, 2):  # Any.value: SignatureDefMap
+            signatures |= dict(map_entries(signature_map, 1))
     chosen = signatures[_choose(name, list(signatures), model)]
     inputs, outputs = (
-        {key: _info_of_message(value) for key, value in sorted(_entries(chosen, field), key=itemgetter(0))}
+        {key: _info_of_message(value) for key, value in sorted(dict(map_entries(chosen, field)).items())}
         for field in (1, 2)
     )
     return Signature(inputs, outputs)
@@ -112,28 +111,11 @@ def _info_of_json(tensor: Mapping[str, Any]) -> TensorInfo:
 
 
 def _info_of_message(data: memoryview) -> TensorInfo:
-    """``TensorInfo{dtype = 2, tensor_shape = 3}``."""
-    kind, sides = None, []
-    rank_is_known = True
-    for number, wire, body in read_fields(data):
-        if number == 2 and wire == 0:
-            kind = _type_or_none(read_varint(body, 0)[0])
-        elif number == 3 and wire == 2:
-            for inner, inner_wire, part in read_fields(body):
-                if inner == 2 and inner_wire == 2:
-                    sides.append(_side(part))
-                elif inner == 3 and inner_wire == 0:
-                    rank_is_known = read_varint(part, 0)[0] == 0
-    return _info(kind, sides if rank_is_known else None)
-
-
-def _side(data: memoryview) -> int:
-    """``Dim{size = 1}``; -1 is written as a number of 64 bits."""
-    size = 0
-    for number, wire, body in read_fields(data):
-        if number == 1 and wire == 0:
-            size = read_varint(body, 0)[0]
-    return size - (1 << 64) if size >> 63 else size
+    """``TensorInfo{dtype = 2, tensor_shape = 3}`` with ``TensorShapeProto{dim = 2, unknown_rank = 3}``."""
+    shapes = list(bodies(data, 3))
+    sides = [integer(dim, 1) for shape in shapes for dim in bodies(shape, 2)]
+    rank_is_unknown = any(integer(shape, 3) for shape in shapes)
+    return _info(_type_or_none(integer(data, 2)), None if rank_is_unknown else sides)
 
 
 def _info(kind: TensorType | None, sides: list[int] | None) -> TensorInfo:
@@ -154,23 +136,3 @@ _TYPES = {
     for kind in map(_type_or_none, range(_MAX_TYPES))
     if kind is not None
 }
-
-
-def _messages(data: memoryview, field: int) -> Iterator[memoryview]:
-    return (body for number, wire, body in read_fields(data) if number == field and wire == 2)
-
-
-def _entries(data: memoryview, field: int) -> Iterator[tuple[str, memoryview]]:
-    """Keys and values of a map from names to messages."""
-    for entry in _messages(data, field):
-        key, value = "", memoryview(b"")
-        for number, wire, body in read_fields(entry):
-            if number == 1 and wire == 2:
-                key = str(body, "utf-8", "replace")
-            elif number == 2 and wire == 2:
-                value = body
-        yield key, value
-
-
-def _message(number: int, body: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + encode_varint(len(body)) + body

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-import numpy as np
-
 from xee_tf.connector import Signature
 from xee_tf.errors import MissingModelError, ModelError
-from xee_tf.remote.addresses import check_grpc_target
+from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
 from xee_tf.remote.answers import Answer
-from xee_tf.remote.connector import Ask, Client, RemoteConnector, names_only
-from xee_tf.remote.credentials import open_credentials
+from xee_tf.remote.connector import Ask, RemoteConnector
 from xee_tf.remote.serving_metadata import metadata_request, signature_of_json, signature_of_message
 
 __all__ = ["TFServingConnector", "Transport"]
@@ -47,16 +44,10 @@ class TFServingConnector(RemoteConnector):
         signature = f", signature {spec.signature_name!r}" if spec.signature_name else ""
         return f"TensorFlow Serving {self.url}{signature}, {which}model {spec.name!r}"
 
-    def client(self) -> Client:
-        """A session of HTTP, or a channel of gRPC."""
-        credentials, most = open_credentials(self.credentials), self.flow.max_response_bytes
-        if self.transport == "grpc":
-            from xee_tf.remote.grpc_client import GrpcClient
-
-            return GrpcClient(check_grpc_target(self.url), credentials, most)
-        from xee_tf.remote.http_client import HttpClient
-
-        return HttpClient(credentials, self.flow.max_concurrency, most)
+    @property
+    def grpc_target(self) -> GrpcTarget | None:
+        """See `RemoteConnector`."""
+        return check_grpc_target(self.url) if self.transport == "grpc" else None
 
     @property
     def address(self) -> str:
@@ -91,33 +82,9 @@ class TFServingConnector(RemoteConnector):
             if answer.code in (404, 405, 501) and not _says_the_model_is_missing(answer, spec.name):
                 return Signature()
             error = MissingModelError if answer.code == 404 else ModelError
-            raise error(f"{self}: {outcome} {self.advice(answer)}".rstrip())
-        return self._as_sent(read(answer.body, spec.signature_name, str(self)))
-
-    def _as_sent(self, told: Signature) -> Signature:
-        """The signature of what the user sends and gets, where that travels inside of strings."""
-        inputs = told.inputs or {}
-        strings = all(info.dtype == np.dtype(object) for info in inputs.values())
-        if self.payload.is_serialised and not strings:
-            said = "; ".join(f"{name}: {info}" for name, info in inputs.items())
-            other = "GRPC_TF_TENSORS" if self.transport == "grpc" else "RAW_JSON"
-            raise ModelError(
-                f"{self} takes {said}, and {self.payload.format} would send strings of serialised tensors: "
-                f"prepare it (xee_tf.prepare_model), or say payload_format={other!r}."
-            )
-        if self.payload.is_serialised:
-            return Signature(names_only(inputs), names_only(told.outputs))
-        if self.payload.format in ("ND_ARRAYS", "GRPC_TF_EXAMPLES"):
-            return Signature(None, told.outputs)  # bands are not inputs of their own there
-        return told
-
-    def advice(self, answer: Answer) -> str:
-        """See `RemoteConnector`."""
-        if answer.code in (401, 403):
-            if self.credentials is None:
-                return "It wants to know who asks: credentials='google' sends Google's default credentials."
-            return "The account of Google's default credentials on this machine may not use it."
-        return super().advice(answer)
+            raise error(self.failure(outcome))
+        found = read(answer.body, spec.signature_name, str(self))
+        return self.payload.batch_signature(found, str(self))
 
 
 def _says_the_model_is_missing(answer: Answer, name: str) -> bool:

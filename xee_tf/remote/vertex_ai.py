@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from xee_tf.connector import Signature
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.varint import encode_varint
-from xee_tf.records.wire import read_fields
-from xee_tf.remote.addresses import GrpcTarget, check_url
+from xee_tf.records.messages import bodies, text_field
+from xee_tf.records.wire import field_head
+from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
 from xee_tf.remote.answers import Answer
-from xee_tf.remote.connector import Client, RemoteConnector
-from xee_tf.remote.credentials import open_credentials
+from xee_tf.remote.connector import RemoteConnector
 
-__all__ = ["Route", "VertexAIConnector", "check_endpoint", "shared_url"]
+__all__ = ["GoogleConnector", "Route", "VertexAIConnector", "check_endpoint", "shared_url"]
 
 Route = Literal["predict", "rawPredict", "grpc"]
 
@@ -56,9 +55,36 @@ def shared_url(endpoint: str) -> str:
     return f"https://{check_endpoint(endpoint).split('/')[3]}-aiplatform.googleapis.com"
 
 
+class GoogleConnector(RemoteConnector):
+    """A model behind Google's addresses. Nothing is known of its inputs and outputs."""
+
+    permission: ClassVar[str]
+    """What an account needs."""
+
+    role: ClassVar[str]
+    """The role that gives it."""
+
+    @property
+    def google_project(self) -> str:
+        """The project that the model belongs to."""
+        raise NotImplementedError
+
+    def signature(self) -> Signature:
+        """Nothing: there is nobody to ask, so that a prediction is built without credentials."""
+        return Signature()
+
+    @property
+    def permission_advice(self) -> str:
+        """See `RemoteConnector`."""
+        return (
+            "The account of Google's default credentials on this machine needs the permission "
+            f"{self.permission} in the project {self.google_project!r}: its role {self.role}."
+        )
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
-class VertexAIConnector(RemoteConnector):
-    """A model on an endpoint of Vertex AI. It tells nothing of its inputs and outputs.
+class VertexAIConnector(GoogleConnector):
+    """A model on an endpoint of Vertex AI.
 
     Parameters
     ----------
@@ -75,31 +101,23 @@ class VertexAIConnector(RemoteConnector):
     base_url: str
     route: Route
 
+    permission = "aiplatform.endpoints.predict"
+    role = "Vertex AI User (roles/aiplatform.user)"
+    anonymous_advice = "Vertex AI wants to know who asks: leave out credentials=None."
+
     def __str__(self) -> str:
         where = "" if self.base_url == shared_url(self.endpoint) else f" at {self.base_url}"
         return f"Vertex AI{where}, {self.endpoint}"
 
-    def signature(self) -> Signature:
-        """Nothing: there is nobody to ask, so that a prediction is built without credentials."""
-        return Signature()
-
-    def client(self) -> Client:
-        """A session of HTTP, or a channel of gRPC."""
-        credentials, most = open_credentials(self.credentials), self.flow.max_response_bytes
-        if self.route == "grpc":
-            from xee_tf.remote.grpc_client import GrpcClient
-
-            parts = urlsplit(check_url(self.base_url, "base_url"))
-            secure = parts.scheme == "https"
-            target = GrpcTarget(
-                parts.netloc if parts.port else f"{parts.netloc}:{443 if secure else 80}", secure
-            )
-            # Dedicated endpoints find the endpoint by this header.
-            headers = (("x-vertex-ai-endpoint-id", self.endpoint.rpartition("/")[2]),)
-            return GrpcClient(target, credentials, most, headers)
-        from xee_tf.remote.http_client import HttpClient
-
-        return HttpClient(credentials, self.flow.max_concurrency, most)
+    @property
+    def grpc_target(self) -> GrpcTarget | None:
+        """See `RemoteConnector`."""
+        if self.route != "grpc":
+            return None
+        parts = urlsplit(self.base_url)
+        target = check_grpc_target(f"{parts.scheme}://{parts.netloc}", "base_url", default_port=80)
+        # Dedicated endpoints find the endpoint by this header.
+        return replace(target, headers=(("x-vertex-ai-endpoint-id", self.endpoint.rpartition("/")[2]),))
 
     @property
     def address(self) -> str:
@@ -112,37 +130,24 @@ class VertexAIConnector(RemoteConnector):
         """Over gRPC: ``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}``."""
         if self.route != "grpc":
             return body
-        head = b"".join(_head(number, len(text)) + text for number, text in self._fields)
-        return b"".join((head, _head(3, len(body)), body))
-
-    @property
-    def _fields(self) -> tuple[tuple[int, bytes], ...]:
-        return (1, self.endpoint.encode()), (2, _METHOD.encode())
+        head = text_field(1, self.endpoint) + text_field(2, _METHOD) + field_head(3, len(body))
+        return b"".join((head, body))
 
     def unwrap(self, body: bytes) -> bytes:
         """Over gRPC: ``DirectRawPredictResponse{output = 1}``."""
         if self.route != "grpc":
             return body
-        for number, wire, output in read_fields(memoryview(body)):
-            if number == 1 and wire == 2:
-                return bytes(output)
+        for output in bodies(body, 1):
+            return bytes(output)
         raise RecordError("The DirectRawPredictResponse has no output.")
 
     def advice(self, answer: Answer) -> str:
         """See `RemoteConnector`."""
-        project = self.endpoint.split("/")[1]
-        if answer.code in (401, 403) and self.credentials is None:
-            return "Vertex AI wants to know who asks: leave out credentials=None."
-        if answer.code in (401, 403):
-            return (
-                "The account of Google's default credentials on this machine needs the permission "
-                f"aiplatform.endpoints.predict in the project {project!r}: its role Vertex AI User "
-                "(roles/aiplatform.user)."
-            )
-        if "dedicated" in answer.words.lower():
+        if answer.code not in (401, 403) and "dedicated" in answer.words.lower():
             return "Say the endpoint's own address: base_url='https://' + its dedicatedEndpointDns."
         return super().advice(answer)
 
-
-def _head(number: int, size: int) -> bytes:
-    return bytes((number << 3 | 2,)) + encode_varint(size)
+    @property
+    def google_project(self) -> str:
+        """See `GoogleConnector`."""
+        return self.endpoint.split("/")[1]

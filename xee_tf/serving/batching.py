@@ -51,7 +51,7 @@ class Batcher:
 
     def __init__(self, connection: Connection, max_batch_size: int, parallel: int) -> None:
         self._connection, self._most, self._parallel = connection, max_batch_size, parallel
-        signature = connection.signature
+        self.signature = signature = connection.signature
         every = [*(signature.inputs or {}).values(), *(signature.outputs or {}).values()]
         self._joinable = max_batch_size > 1 and all(map(_any_number, every))
         self._queues: dict[Hashable, deque[_Waiting]] = {}

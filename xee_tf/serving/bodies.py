@@ -7,7 +7,8 @@ import zlib
 
 from starlette.requests import Request
 
-from xee_tf.serving.failures import Code, RequestError
+from xee_tf.remote.answers import Code
+from xee_tf.serving.failures import RequestError
 
 __all__ = ["read_body"]
 

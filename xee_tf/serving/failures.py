@@ -4,39 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from enum import Enum
 
 from xee_tf.errors import XeeTFError
+from xee_tf.remote.answers import Code
 
-__all__ = ["Code", "RequestError", "as_request_error", "google_error", "tensorflow_error"]
+__all__ = ["RequestError", "as_request_error", "google_error", "tensorflow_error"]
 
 logger = logging.getLogger(__name__)
-
-
-class Code(Enum):
-    """Codes of google.rpc: their numbers, and the HTTP status that TensorFlow Serving gives them."""
-
-    CANCELLED = 1, 499
-    UNKNOWN = 2, 500
-    INVALID_ARGUMENT = 3, 400
-    DEADLINE_EXCEEDED = 4, 504
-    NOT_FOUND = 5, 404
-    ALREADY_EXISTS = 6, 409
-    PERMISSION_DENIED = 7, 403
-    RESOURCE_EXHAUSTED = 8, 429
-    FAILED_PRECONDITION = 9, 400
-    ABORTED = 10, 409
-    OUT_OF_RANGE = 11, 400
-    UNIMPLEMENTED = 12, 501
-    INTERNAL = 13, 500
-    UNAVAILABLE = 14, 503
-    DATA_LOSS = 15, 500
-    UNAUTHENTICATED = 16, 401
-
-    @property
-    def status(self) -> int:
-        """Of HTTP."""
-        return self.value[1]
 
 
 _BY_NUMBER = {code.value[0]: code for code in Code}

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.varint import encode_varint
-from xee_tf.records.wire import read_fields
+from xee_tf.records.messages import delimited_fields, text
+from xee_tf.records.wire import field
 from xee_tf.remote.payloads.predict_messages import decode_predict_request
 from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
@@ -99,19 +99,13 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _direct_raw_predict(self, data: bytes) -> bytes:
         """``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}`` to ``{output = 1}``."""
-        endpoint, method, given = "", "", b""
-        for number, wire, body in read_fields(memoryview(data)):
-            if number == 1 and wire == 2:
-                endpoint = str(body, "utf-8", "replace")
-            elif number == 2 and wire == 2:
-                method = str(body, "utf-8", "replace")
-            elif number == 3 and wire == 2:
-                given = bytes(body)
+        fields = dict(delimited_fields(data))
+        endpoint, method = (text(fields.get(number, memoryview(b""))) for number in (1, 2))
         if method.lstrip("/") != _PREDICT.lstrip("/"):
             raise RecordError(f"method_name is {method!r}; this server has {_PREDICT!r}.")
         model = self._models.at_endpoint(endpoint.rsplit("/", 1)[-1])
-        answer = predict_message(decode_predict_request(given), model, self._most_bytes)
-        return b"\x0a" + encode_varint(len(answer)) + answer
+        request = decode_predict_request(fields.get(3, b""))
+        return field(1, predict_message(request, model, self._most_bytes))
 
 
 def _answering(method: Callable[[bytes], bytes]) -> Callable[[bytes, grpc.ServicerContext], bytes]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from xee_tf.errors import RecordError
-from xee_tf.records.varint import encode_varint
-from xee_tf.records.wire import read_fields
+from xee_tf.records.messages import bodies, text, text_field
+from xee_tf.records.wire import field
 from xee_tf.remote.payloads.predict_messages import ModelSpec
+from xee_tf.remote.serving_metadata import SIGNATURES
 from xee_tf.serving.models import ModelVersion
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "status_json",
 ]
 
-_SIGNATURES = "signature_def"  # the only kind of metadata that TensorFlow Serving has
 _TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 
@@ -42,7 +42,7 @@ def metadata_json(model: ModelVersion) -> bytes:
     }
     spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
     return json.dumps(
-        {"model_spec": spec, "metadata": {_SIGNATURES: {_SIGNATURES: signatures}}}, indent=1
+        {"model_spec": spec, "metadata": {SIGNATURES: {SIGNATURES: signatures}}}, indent=1
     ).encode()
 
 
@@ -54,30 +54,21 @@ def decode_metadata_request(data: bytes) -> ModelSpec:
     RecordError
         If it is no such request, or wants something else than signatures.
     """
-    spec, wanted = ModelSpec(), []
-    for number, wire, body in read_fields(memoryview(data)):
-        if number == 1 and wire == 2:
-            spec = ModelSpec.decode(body)
-        elif number == 2 and wire == 2:
-            wanted.append(str(body, "utf-8", "replace"))
+    wanted = [text(body) for body in bodies(data, 2)]
     if not wanted:
         raise RecordError("GetModelMetadataRequest must specify at least one metadata_field")
     for name in wanted:
-        if name != _SIGNATURES:
+        if name != SIGNATURES:
             raise RecordError(f"Metadata field {name} is not supported")
-    return spec
+    return ModelSpec.of_field(data, 1)
 
 
 def encode_metadata_response(model: ModelVersion) -> bytes:
     """``GetModelMetadataResponse{model_spec = 1, map<string, Any> metadata = 2}``."""
     signatures = b"".join(
-        _message(1, _message(1, name.encode()) + _message(2, found.SerializeToString()))
+        field(1, text_field(1, name) + field(2, found.SerializeToString()))
         for name, found in model.signature_defs.items()
     )
-    packed = _message(1, _TYPE.encode()) + _message(2, signatures)
-    entry = _message(1, _SIGNATURES.encode()) + _message(2, packed)
-    return _message(1, ModelSpec(model.name, model.version).encode()) + _message(2, entry)
-
-
-def _message(number: int, body: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + encode_varint(len(body)) + body
+    packed = text_field(1, _TYPE) + field(2, signatures)
+    entry = text_field(1, SIGNATURES) + field(2, packed)
+    return ModelSpec(model.name, model.version).field(1) + field(2, entry)

@@ -8,33 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xee_tf.connector import Signature
 from xee_tf.errors import OptionError
 from xee_tf.models.saved_model import load_signatures
 from xee_tf.models.saved_model_files import read_meta_graph
+from xee_tf.remote.answers import Code
 from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
 from xee_tf.serving.batching import Batcher
-from xee_tf.serving.failures import Code, RequestError
+from xee_tf.serving.failures import RequestError
 from xee_tf.serving.folders import Versions
 
-__all__ = ["ModelVersion", "Models", "ServedSignature"]
-
-
-@dataclass(frozen=True)
-class ServedSignature:
-    """A signature that is ready to be called.
-
-    Parameters
-    ----------
-    name : str
-    signature : Signature
-        Its inputs and outputs.
-    batcher : Batcher
-    """
-
-    name: str
-    signature: Signature
-    batcher: Batcher
+__all__ = ["ModelVersion", "Models"]
 
 
 @dataclass(frozen=True)
@@ -45,17 +28,17 @@ class ModelVersion:
     ----------
     name : str
     version : int
-    signatures : mapping from str to ServedSignature
+    signatures : mapping from str to Batcher
     signature_defs : mapping from str to SignatureDef
         As the file has them.
     """
 
     name: str
     version: int
-    signatures: Mapping[str, ServedSignature]
+    signatures: Mapping[str, Batcher]
     signature_defs: Mapping[str, Any]
 
-    def signature(self, name: str = "") -> ServedSignature:
+    def signature(self, name: str = "") -> Batcher:
         """One of them; of an empty name the default one.
 
         Raises
@@ -81,10 +64,11 @@ class ModelVersion:
         ModelError
             If it cannot be loaded or has no signatures.
         """
-        signatures = {}
-        for key, connection in load_signatures(str(folder), f"{name}, version {version},").items():
-            batcher = Batcher(connection, max_batch_size, os.cpu_count() or 1)
-            signatures[key] = ServedSignature(key, connection.signature, batcher)
+        loaded = load_signatures(str(folder), f"{name}, version {version},")
+        signatures = {
+            key: Batcher(connection, max_batch_size, os.cpu_count() or 1)
+            for key, connection in loaded.items()
+        }
         return cls(name, version, signatures, dict(read_meta_graph(str(folder)).signature_def))
 
 

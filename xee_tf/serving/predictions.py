@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy.typing as npt
-
 from xee_tf.connector import Arrays
-from xee_tf.remote.payloads.json_messages import decode_json_request, encode_json_response
+from xee_tf.remote.answers import Code
 from xee_tf.remote.payloads.predict_messages import (
     ModelSpec,
     PredictRequest,
     encode_predict_response,
 )
 from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
-from xee_tf.serving.failures import Code, RequestError
-from xee_tf.serving.models import ModelVersion, ServedSignature
+from xee_tf.serving.failures import RequestError
+from xee_tf.serving.json_messages import JsonRequest, encode_json_response
+from xee_tf.serving.models import ModelVersion
 
-__all__ = ["predict_json", "predict_message", "predict_rows"]
-
-
-def predict_json(model: ModelVersion, body: bytes) -> bytes:
-    """TensorFlow Serving's JSON: rows or columns, of any signature."""
-    signature = model.signature(_named_signature(body))
-    request = decode_json_request(body, _dtypes(signature))
-    outputs = signature.batcher.predict(request.inputs)
-    if not request.by_columns:
-        _require_rows(outputs)
-    return encode_json_response(outputs, by_columns=request.by_columns)
+__all__ = ["predict_json", "predict_message"]
 
 
-def predict_rows(model: ModelVersion, body: bytes) -> bytes:
-    """Google's JSON: rows, of the default signature."""
-    signature = model.signature()
-    request = decode_json_request(body, _dtypes(signature))
-    if request.by_columns or request.signature_name:
+def predict_json(model: ModelVersion, body: bytes, *, rows_only: bool = False) -> bytes:
+    """TensorFlow Serving's JSON: rows or columns, of any signature.
+
+    Google's addresses take `rows_only`, of the default signature.
+    """
+    request = JsonRequest.parse(body)
+    if rows_only and (request.by_columns or request.signature_name):
         name = "inputs" if request.by_columns else "signature_name"
         raise RequestError(
             Code.INVALID_ARGUMENT,
             f'Invalid JSON payload received. Unknown name "{name}": this address takes "instances" and the '
             "default signature. rawPredict takes what TensorFlow Serving does.",
         )
-    outputs = signature.batcher.predict(request.inputs)
-    _require_rows(outputs)
-    return encode_json_response(outputs)
+    called = model.signature(request.signature_name)
+    inputs = called.signature.inputs or {}
+    dtypes = {name: info.dtype for name, info in inputs.items() if info.dtype is not None}
+    outputs = called.predict(request.inputs(dtypes))
+    if not request.by_columns:
+        _require_rows(outputs)
+    return encode_json_response(outputs, by_columns=request.by_columns)
 
 
 def predict_message(request: PredictRequest, model: ModelVersion, limit: int) -> bytes:
@@ -55,14 +48,15 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
     The answer holds its values as ``tensor_content``: TensorFlow Serving does so if it was started with
     ``--enable_serialization_as_tensor_content``, and every client reads both forms.
     """
-    signature = model.signature(request.model_spec.signature_name)
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    called = model.signature(name)
     wanted = request.output_filter
-    known = set(signature.signature.outputs or ())
-    for name in wanted:
-        if name not in known:
+    known = set(called.signature.outputs or ())
+    for output in wanted:
+        if output not in known:
             raise RequestError(
                 Code.INVALID_ARGUMENT,
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the set "
+                f"output tensor alias not found in signature: {output} Outputs expected to be in the set "
                 f"{{{','.join(sorted(known))}}}.",
             )
     size = sum(array.nbytes for array in request.inputs.values())
@@ -70,28 +64,10 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
         raise RequestError(
             Code.INVALID_ARGUMENT, f"The inputs have {size} bytes; the limit is {limit} bytes.", status=413
         )
-    outputs = signature.batcher.predict(request.inputs)
+    outputs = called.predict(request.inputs)
     if wanted:
-        outputs = {name: outputs[name] for name in dict.fromkeys(wanted)}
-    return encode_predict_response(
-        outputs, ModelSpec(model.name, model.version, signature_name=signature.name)
-    )
-
-
-def _named_signature(body: bytes) -> str:
-    """The signature that a request names; the names of its inputs depend on it."""
-    if b'"signature_name"' not in body:
-        return DEFAULT_SIGNATURE
-    try:
-        found = json.loads(body)["signature_name"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return DEFAULT_SIGNATURE  # what is wrong with it, if anything is, will be said later
-    return found if isinstance(found, str) else DEFAULT_SIGNATURE
-
-
-def _dtypes(signature: ServedSignature) -> dict[str, npt.DTypeLike]:
-    infos = signature.signature.inputs or {}
-    return {name: info.dtype for name, info in infos.items() if info.dtype is not None}
+        outputs = {output: outputs[output] for output in dict.fromkeys(wanted)}
+    return encode_predict_response(outputs, ModelSpec(model.name, model.version, signature_name=name))
 
 
 def _require_rows(outputs: Arrays) -> None:

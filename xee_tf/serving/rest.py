@@ -14,12 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from xee_tf.remote.answers import Code
 from xee_tf.remote.payloads.predict_messages import decode_predict_request
 from xee_tf.serving.bodies import read_body
-from xee_tf.serving.failures import Code, RequestError, as_request_error, google_error, tensorflow_error
+from xee_tf.serving.failures import RequestError, as_request_error, google_error, tensorflow_error
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
-from xee_tf.serving.predictions import predict_json, predict_message, predict_rows
+from xee_tf.serving.predictions import predict_json, predict_message
 
 __all__ = ["rest_app"]
 
@@ -100,7 +101,7 @@ class _Rest:
 
     async def vertex_predict(self, request: Request) -> Response:
         model = self._models.at_endpoint(request.path_params["endpoint"])
-        answer = await self._run(request, lambda body: predict_rows(model, body))
+        answer = await self._run(request, lambda body: predict_json(model, body, rows_only=True))
         parts = request.path_params
         resource = f"projects/{parts['project']}/locations/{parts['location']}/models/{model.name}"
         about = {
@@ -137,7 +138,7 @@ class _Rest:
             model = self._models.find(name, int(number))
         else:
             model = self._models.find(name, label=version)
-        return _json(await self._run(request, lambda body: predict_rows(model, body)))
+        return _json(await self._run(request, lambda body: predict_json(model, body, rows_only=True)))
 
     async def _run(self, request: Request, work: Callable[[bytes], bytes]) -> bytes:
         """Read the body and work on it in the pool, if there is a place."""

@@ -18,7 +18,7 @@ from affine import Affine
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.records.example import Kind
+from xee_tf.records import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
 from xee_tf.sidecars.packing import MOST, is_unchanged, pack, read_count, read_size, read_text, render, unpack

@@ -22,7 +22,7 @@ from xee_tf.export.encode import Part, Run
 from xee_tf.export.result import ShardInfo
 from xee_tf.graph import run_graph
 from xee_tf.options import IfExists, spelled
-from xee_tf.records.example import Encoded
+from xee_tf.records import Encoded
 from xee_tf.records.framing import footers, run_crc
 from xee_tf.shards.clear import clear
 from xee_tf.shards.members import compress_member
@@ -30,9 +30,8 @@ from xee_tf.shards.write import write_shard
 from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.encode import encode_rows
 from xee_tf.tables.options import TABLE_SPELLING
-from xee_tf.tables.schema import Column, Rows
+from xee_tf.tables.schema import Column, Rows, encode_rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
-from xee_tf.records.example import Feature
-from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records import Feature
 from xee_tf.sidecars import BandDimensions
 from xee_tf.training.sources import Source
 
@@ -66,7 +65,7 @@ class Side:
         if not source.described:
             for feature in source.layout.features:
                 text = source.pixelwise or feature.name in source.labels
-                if isinstance(source.layout, SequenceLayout):
+                if source.layout.sequences is not None:
                     text = feature in source.layout.context
                 if feature.name in names and feature.kind == "bytes" and text:
                     raise OptionError(
@@ -103,7 +102,7 @@ def record_spec(source: Source) -> dict[str, Any] | SequenceSpec:
     import tensorflow as tf
 
     kinds = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
-    if isinstance(source.layout, SequenceLayout):
+    if source.layout.sequences is not None:
         return SequenceSpec(
             {
                 feature.name: tf.io.FixedLenFeature(_values_shape(feature), kinds[feature.kind])
@@ -168,7 +167,7 @@ def batch_parser(source: Source, sides: Sequence[Side], *, flat: bool) -> Callab
     """
     import tensorflow as tf
 
-    parse_features = (_series_parser if isinstance(source.layout, SequenceLayout) else _patch_parser)(source)
+    parse_features = (_series_parser if source.layout.sequences is not None else _patch_parser)(source)
     height, width = source.stored.shape
     top, left = source.margin.shape
 

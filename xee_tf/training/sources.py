@@ -9,7 +9,6 @@ from typing import Any
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import (
-    RecordOrder,
     check_depths,
     choose_bands,
     choose_features,
@@ -19,10 +18,8 @@ from xee_tf.reading.content import (
 from xee_tf.reading.features import find_features, find_margin, is_patch
 from xee_tf.reading.find import Exported, find_export, find_sources
 from xee_tf.reading.reader import open_reader
-from xee_tf.records.example import RecordLayout
+from xee_tf.records import RecordLayout, decode_sequence_example
 from xee_tf.records.framing import FRAMING
-from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_wire import decode_sequence_example
 from xee_tf.shards.access import check_first_runs
 from xee_tf.shards.opening import Shard, first_record, open_shards
 from xee_tf.sidecars import BandDimensions, Mixer, distinct_dims
@@ -46,7 +43,7 @@ class Source:
     Parameters
     ----------
     shards : tuple of Shard
-    layout : RecordLayout or SequenceLayout
+    layout : RecordLayout
         The features that hold the bands that are wanted.
     bands : tuple of BandDimensions
         Those bands.
@@ -74,7 +71,7 @@ class Source:
     """
 
     shards: tuple[Shard, ...]
-    layout: RecordOrder
+    layout: RecordLayout
     bands: tuple[BandDimensions, ...]
     depths: Mapping[str, int]
     stored: Size
@@ -120,7 +117,7 @@ class Source:
             place = "" if whole == band.depth else f", from {band.first} of {whole} in {band.feature!r}"
             bands.append(f"{band.name} ({kinds[band.feature]}{depth}{place})")
         records = f"patches of {self.core.x} x {self.core.y} pixels and margins of {self.margin.xy}"
-        if isinstance(self.layout, SequenceLayout):
+        if self.layout.sequences is not None:
             records = f"series of pixels, padded with {self.fill:g},"
         elif self.pixelwise:
             records = "single pixels"
@@ -196,7 +193,7 @@ def open_sources(
         )
         if records is None:
             check_first_runs(reader.shards)
-        patches = reader.per_patch == 1 and isinstance(reader.layout, RecordLayout)
+        patches = reader.per_patch == 1 and reader.layout.sequences is None
         opened.append(
             Source(
                 shards=reader.shards,
@@ -306,7 +303,7 @@ def _open_series(
     )
 
 
-def _row(order: RecordOrder, wanted: RecordOrder, depths: Mapping[str, int], any_size: bool) -> Size:
+def _row(order: RecordLayout, wanted: RecordLayout, depths: Mapping[str, int], any_size: bool) -> Size:
     """The pixels of a record whose shape nothing tells: as many as all bands have values, or one.
 
     It is one in a table (some feature is a single number, and longer ones are array-valued), and where

@@ -18,7 +18,7 @@ from xee_tf.names import check_key
 from xee_tf.options import IfExists
 from xee_tf.reading.described import describe_export
 from xee_tf.reading.find import Exported
-from xee_tf.records.example import FeatureTypes
+from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,
@@ -249,7 +249,7 @@ class PredictionWriter:
         """Take over what the first predictions settle, and make room for the index."""
         columns = self.mixer.patches_per_row
         # Members end where rows of patches end, as in an export.
-        self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size))
+        self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size()))
         self._room = index_room(self.mixer.rows * -(-columns // self._group))
         self._format, self._bands = settled, bands
 
@@ -276,7 +276,7 @@ class PredictionWriter:
         while start < count:
             column = self._patches % columns
             left = min(self._group - column % self._group, columns - column)
-            encoded = settled.layout.encode([array[start : start + left] for array in planes])
+            encoded = encode_records(settled.layout, [array[start : start + left] for array in planes])
             self._waiting.append(encoded.buffer)
             self._waiting_records += len(encoded)
             self._patches += len(encoded)

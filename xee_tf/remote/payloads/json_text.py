@@ -1,26 +1,21 @@
-"""Arrays as JSON text, many numbers at a time: in as few digits as bring every number back."""
+"""Arrays as JSON text, in as few digits as restore every number."""
 
 from __future__ import annotations
 
 import base64
 import json
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
+import orjson
 
 from xee_tf.errors import OptionError
-from xee_tf.records.ragged import Ragged, join
 from xee_tf.records.tensor_types import STRING, tensor_type
 
-__all__ = ["json_texts", "json_value_bounds"]
-
-# Characters of the longest number: "-0.00000123456789" and the like; 9 and 17 digits bring floats back.
-_LONGEST_FLOATS = {"float16": 17, "bfloat16": 17, "float32": 17, "float64": 25}
-_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+__all__ = ["json_rows", "json_string", "json_texts", "least_text_size"]
 
 
 def json_texts(batch: npt.NDArray[Any], *, quoted: bool = False, in_base64: bool = False) -> list[bytes]:
@@ -54,101 +49,128 @@ def json_texts(batch: npt.NDArray[Any], *, quoted: bool = False, in_base64: bool
     >>> json_texts(np.array([3, 4]), quoted=True)
     [b'"3"', b'"4"']
     """
-    shape = batch.shape[1:]
-    count = int(np.prod(shape, dtype=np.int64))
-    if not len(batch):
-        return []
-    if not count:
-        return [json.dumps(np.empty(shape).tolist(), separators=(",", ":")).encode()] * len(batch)
-    quote = b'"' if quoted and batch.dtype.kind != "b" and tensor_type(batch.dtype) is not STRING else b""
-    closing = quote + b"]" * len(shape)
-
-    def between(closed: int) -> bytes:
-        if closed < 0:  # in front of the first value
-            return b"[" * len(shape) + quote
-        return quote + b"]" * closed + b"," + b"[" * closed + quote
-
-    # How many lists end in front of each value: those whose length divides its place.
-    places = np.arange(count)
-    closed = np.zeros(count, np.int64)
-    for axis in range(1, len(shape)):
-        closed += places % int(np.prod(shape[axis:], dtype=np.int64)) == 0
-    closed[0] = -1
-    columns = [Ragged.looked_up(between, np.tile(closed, len(batch))), *_values(batch.reshape(-1), in_base64)]
-    text = join(columns)
-    starts = [*text.starts[::count].tolist(), len(text.data)]
-    return [text.data[begin:end].tobytes() + closing for begin, end in pairwise(starts)]
+    if _kind(batch.dtype) == "string":
+        return _string_texts(batch, in_base64)
+    if not batch.size:
+        return [json.dumps(row, separators=(",", ":")).encode() for row in batch.tolist()]
+    values = np.ascontiguousarray(batch, batch.dtype.newbyteorder("="))
+    if values.dtype.itemsize == 2 and values.dtype.kind not in "iu":  # float16, bfloat16
+        values = values.astype(np.float32)
+    text = _number_text(values)
+    if quoted and values.dtype.kind != "b":
+        text = _quoted(text, values.ndim)
+    # One call for all instances, as those of tables are many and small.
+    depth = values.ndim - 1
+    opening, closing = b"[" * depth, b"]" * depth
+    inner = text[1 + depth : len(text) - depth - 1]
+    return [opening + piece + closing for piece in inner.split(closing + b"," + opening)]
 
 
-def json_value_bounds(dtype: npt.DTypeLike, *, quoted: bool = False) -> tuple[int, int]:
-    """Characters of the shortest and of the longest number of a dtype.
+def json_rows(texts: Mapping[str, Sequence[bytes]]) -> list[bytes]:
+    """Objects of one row each, from the JSON texts of their values.
+
+    Examples
+    --------
+    >>> json_rows({"B4": [b"1", b"2"], "B5": [b"[3]", b"[4]"]})
+    [b'{"B4":1,"B5":[3]}', b'{"B4":2,"B5":[4]}']
+    """
+    keys = [json_string(name).replace(b"%", b"%%") for name in texts]
+    template = b"{" + b",".join(key + b":%s" for key in keys) + b"}"
+    return [template % row for row in zip(*texts.values(), strict=True)]
+
+
+def json_string(value: str) -> bytes:
+    r"""A string as JSON, in ASCII.
+
+    Examples
+    --------
+    >>> json_string("Bäume")
+    b'"B\\u00e4ume"'
+    """
+    return json.dumps(value).encode()
+
+
+def least_text_size(dtype: npt.DTypeLike, shape: tuple[int, ...], *, quoted: bool = False) -> int:
+    """Characters that the JSON text of an array takes at least.
+
+    Parameters
+    ----------
+    dtype : dtype
+    shape : tuple of int
+        Of the array.
+    quoted : bool, optional
+        As in `json_texts`.
 
     Raises
     ------
     OptionError
-        If JSON has no such values, or they are strings.
+        If JSON has no such values.
 
     Examples
     --------
-    >>> json_value_bounds("uint8"), json_value_bounds("float32"), json_value_bounds("bool")
-    ((1, 3), (3, 17), (4, 5))
+    >>> least_text_size("uint8", (2, 2))  # [[0,0],[0,0]]
+    13
     """
-    name = np.dtype(dtype).name
-    quotes = 2 if quoted else 0
-    if name == "bool":
-        return 4, 5
-    if name in _LONGEST_FLOATS:
-        return 3 + quotes, _LONGEST_FLOATS[name] + quotes
-    if np.dtype(dtype).kind not in "iu":
-        raise OptionError(f"The JSON text of {name} values has no bounds.")
-    info = np.iinfo(dtype)
-    return 1 + quotes, max(len(str(info.min)), len(str(info.max))) + quotes
+    kind = _kind(np.dtype(dtype))
+    shortest = {"bool": 4, "string": 2, "float": 3, "int": 1}[kind]
+    if quoted and kind in ("float", "int"):
+        shortest += 2
+    lists, marks = 1, 0
+    for length in shape:
+        marks += lists * (2 + max(0, length - 1))  # brackets and commas
+        lists *= length
+    return marks + lists * shortest
 
 
-def _values(values: npt.NDArray[Any], in_base64: bool) -> list[Ragged]:
-    """The text of each value, and what follows it."""
-    kind = tensor_type(values.dtype)
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if kind is STRING:
-        return [
-            _ragged(pa.array([_string(value, in_base64) for value in values.tolist()], pa.large_binary()))
-        ]
-    if values.dtype.kind in "biu":
-        return [_ragged(pc.cast(pa.array(values), pa.large_string()))]
-    if values.dtype.kind == "c":
+def _kind(dtype: np.dtype[Any]) -> str:
+    """What values become in JSON."""
+    if tensor_type(dtype) is STRING:
+        return "string"
+    if dtype.kind == "c":
         raise OptionError("JSON has no complex numbers: send the real and the imaginary part.")
-    if kind.name in ("float16", "bfloat16"):
-        values = values.astype(np.float32)
-    text = pc.cast(pa.array(values), pa.large_string())
-    finite = np.isfinite(values)
-    if not finite.all():
-        spelled = pa.array([_NOT_FINITE[repr(float(value))] for value in values[~finite]], pa.large_string())
-        text = pc.replace_with_mask(text, pa.array(~finite), spelled)
-    found = _ragged(text)
-    # Whole numbers lack what tells that they are floats; some servers take large integers for a mistake.
-    telling = np.isin(found.data, np.frombuffer(b".eNI", np.uint8))
-    before = np.concatenate([[0], np.cumsum(telling)])
-    bare = before[found.starts] == before[found.starts + found.sizes]
-    if not bare.any():
-        return [found]
-    return [found, Ragged.looked_up(lambda missing: b".0" * missing, bare.astype(np.int64))]
+    return "bool" if dtype.kind == "b" else "int" if dtype.kind in "iu" else "float"
 
 
-def _ragged(texts: Any) -> Ragged:
-    """The strings of an Arrow array, without a copy."""
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    _, offsets, data = texts.buffers()
-    edges = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return Ragged(np.frombuffer(data or b"", np.uint8), edges[:-1], np.diff(edges))
+def _number_text(values: npt.NDArray[Any]) -> bytes:
+    """Numbers as nested lists."""
+    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return text
+    # orjson writes what is not finite as null.
+    special = values[~np.isfinite(values)]
+    names = np.where(np.isnan(special), b"NaN", np.where(special > 0, b"Infinity", b"-Infinity")).tolist()
+    return b"".join(chain.from_iterable(zip(text.split(b"null"), [*names, b""], strict=True)))
 
 
-def _string(value: object, in_base64: bool) -> bytes:
+def _quoted(text: bytes, depth: int) -> bytes:
+    """Nested lists of numbers, each number in quotes.
+
+    Examples
+    --------
+    >>> _quoted(b"[[1,2],[3,4]]", 2)
+    b'[["1","2"],["3","4"]]'
+    """
+    text = text.replace(b",", b'","')
+    for level in range(depth - 1, 0, -1):  # the quotes belong inside the brackets
+        closing, opening = b"]" * level, b"[" * level
+        text = text.replace(closing + b'","' + opening, b'"' + closing + b"," + opening + b'"')
+    return b"[" * depth + b'"' + text[depth : len(text) - depth] + b'"' + b"]" * depth
+
+
+def _string_texts(batch: npt.NDArray[Any], in_base64: bool) -> list[bytes]:
+    values = np.empty(batch.size, object)
+    values[:] = [_string_value(string, in_base64) for string in batch.reshape(-1).tolist()]
+    rows = values.reshape(batch.shape).tolist()
+    return [json.dumps(row, separators=(",", ":")).encode() for row in rows]
+
+
+def _string_value(value: object, in_base64: bool) -> str | dict[str, str]:
     if not isinstance(value, str | bytes):
         raise OptionError(f"An array of strings holds {value!r}; expected str or bytes only.")
     if not in_base64:
         try:
-            return json.dumps(value if isinstance(value, str) else value.decode()).encode()
+            return value if isinstance(value, str) else value.decode()
         except UnicodeDecodeError:
             pass
-    return b'{"b64":"%s"}' % base64.b64encode(value.encode() if isinstance(value, str) else value)
+    data = value.encode() if isinstance(value, str) else value
+    return {"b64": base64.b64encode(data).decode()}

@@ -6,23 +6,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
+from xee_tf.connector import Arrays
 from xee_tf.errors import RecordError
+from xee_tf.records.messages import (
+    bodies,
+    delimited_fields,
+    integer,
+    integer_field,
+    map_entries,
+    text,
+    text_field,
+)
 from xee_tf.records.tensors import decode_tensor, tensor_pieces
-from xee_tf.records.varint import encode_varint, read_varint, varint_size
-from xee_tf.records.wire import read_fields
-from xee_tf.remote.payloads.arrays import Arrays
+from xee_tf.records.wire import field, field_head, field_size
 
 __all__ = [
     "ANY_MODEL",
     "ModelSpec",
     "PredictRequest",
-    "PredictResponse",
     "decode_predict_request",
     "decode_predict_response",
     "encode_predict_request",
@@ -54,13 +61,12 @@ class ModelSpec:
 
     def encode(self) -> bytes:
         """The message ModelSpec."""
-        parts = [_text(1, self.name)]
+        parts = [text_field(1, self.name)]
         if self.version is not None:
-            # A message Int64Value; zero is its default and is left out.
-            parts.append(_message(2, b"\x08" + encode_varint(self.version) if self.version else b""))
-        parts.append(_text(3, self.signature_name))
+            parts.append(field(2, integer_field(1, self.version)))  # a message Int64Value
+        parts.append(text_field(3, self.signature_name))
         if self.label is not None:
-            parts.append(_message(4, self.label.encode()))
+            parts.append(field(4, self.label.encode()))
         return b"".join(parts)
 
     @classmethod
@@ -69,17 +75,27 @@ class ModelSpec:
         texts = {1: "", 3: ""}
         version: int | None = None
         label: str | None = None
-        for number, wire, body in read_fields(data):
-            if number in texts and wire == 2:
-                texts[number] = _string(body)
-            elif number == 2 and wire == 2:
-                version, label = 0, None  # the version is one of the two: the last counts
-                for inner, inner_wire, value in read_fields(body):
-                    if inner == 1 and inner_wire == 0:
-                        version = read_varint(value, 0)[0]
-            elif number == 4 and wire == 2:
-                version, label = None, _string(body)
+        for number, body in delimited_fields(data):
+            if number in texts:
+                texts[number] = text(body)
+            elif number == 2:  # version and label exclude each other: the last one counts
+                version, label = integer(body, 1), None
+            elif number == 4:
+                version, label = None, text(body)
         return cls(texts[1], version, label, texts[3])
+
+    def field(self, number: int) -> bytes:
+        """The field of a message that holds it. An empty one is left out."""
+        body = self.encode()
+        return field(number, body) if body else b""
+
+    @classmethod
+    def of_field(cls, data: bytes | memoryview, number: int) -> ModelSpec:
+        """From the field of a message: the last one, or an empty one."""
+        spec = cls()
+        for body in bodies(data, number):
+            spec = cls.decode(body)
+        return spec
 
 
 ANY_MODEL = ModelSpec()
@@ -103,28 +119,7 @@ class PredictRequest:
     output_filter: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class PredictResponse:
-    """What a server answers.
-
-    Parameters
-    ----------
-    outputs : mapping from str to ndarray
-    model_spec : ModelSpec
-        The model that answered, if the server says it.
-    """
-
-    outputs: Arrays
-    model_spec: ModelSpec = ANY_MODEL
-
-
-def encode_predict_request(
-    inputs: Arrays,
-    model_spec: ModelSpec = ANY_MODEL,
-    *,
-    output_filter: Sequence[str] = (),
-    typed: bool = False,
-) -> bytes:
+def encode_predict_request(inputs: Arrays, model_spec: ModelSpec = ANY_MODEL) -> bytes:
     """A serialised PredictRequest.
 
     Parameters
@@ -133,11 +128,6 @@ def encode_predict_request(
         By the names of the signature.
     model_spec : ModelSpec, optional
         Which model.
-    output_filter : sequence of str, optional
-        Outputs that are wanted. Default: all.
-    typed : bool, optional
-        Whether values are listed one by one rather than sent as raw bytes; see
-        `xee_tf.records.encode_tensor`.
 
     Raises
     ------
@@ -152,11 +142,7 @@ def encode_predict_request(
     >>> request.model_spec.name, request.inputs["B4"].shape
     ('landcover', (2, 3))
     """
-    spec = model_spec.encode()
-    pieces: list[bytes | memoryview] = [_message(1, spec)] if spec else []
-    pieces += _map_pieces(2, inputs, typed)
-    pieces += [_message(3, name.encode()) for name in output_filter]
-    return b"".join(pieces)
+    return b"".join([model_spec.field(1), *_map_pieces(2, inputs)])
 
 
 def predict_request_size(inputs: Mapping[str, int], model_spec: ModelSpec = ANY_MODEL) -> int:
@@ -167,11 +153,9 @@ def predict_request_size(inputs: Mapping[str, int], model_spec: ModelSpec = ANY_
     >>> predict_request_size({"B4": 500})
     510
     """
-    spec = model_spec.encode()
-    total = len(_message(1, spec)) if spec else 0
+    total = len(model_spec.field(1))
     for name, size in inputs.items():
-        entry = len(_text(1, name)) + 1 + varint_size(size) + size
-        total += 1 + varint_size(entry) + entry
+        total += field_size(len(text_field(1, name)) + field_size(size))
     return total
 
 
@@ -183,97 +167,54 @@ def decode_predict_request(data: bytes | memoryview) -> PredictRequest:
     RecordError
         If the bytes are not a valid message, or one of its tensors is not.
     """
-    spec, names = ANY_MODEL, []
-    inputs: dict[str, npt.NDArray[Any]] = {}
-    for number, wire, body in read_fields(memoryview(data).cast("B")):
-        if number == 1 and wire == 2:
-            spec = ModelSpec.decode(body)
-        elif number == 2 and wire == 2:
-            name, array = _entry(body)
-            inputs[name] = array
-        elif number == 3 and wire == 2:
-            names.append(_string(body))
-    return PredictRequest(spec, inputs, tuple(names))
+    filters = tuple(map(text, bodies(data, 3)))
+    return PredictRequest(ModelSpec.of_field(data, 1), _decode_map(data, 2), filters)
 
 
-def encode_predict_response(
-    outputs: Arrays,
-    model_spec: ModelSpec = ANY_MODEL,
-    *,
-    typed: bool = False,
-) -> bytes:
+def encode_predict_response(outputs: Arrays, model_spec: ModelSpec = ANY_MODEL) -> bytes:
     """A serialised PredictResponse.
 
     Parameters
     ----------
-    outputs, model_spec, typed
-        As in `encode_predict_request`. TensorFlow Serving answers with listed values, unless it was
-        started with ``--enable_serialization_as_tensor_content``.
+    outputs, model_spec
+        As in `encode_predict_request`.
 
     Examples
     --------
     >>> import numpy as np
-    >>> decode_predict_response(encode_predict_response({"p": np.array([1, 5])})).outputs
+    >>> decode_predict_response(encode_predict_response({"p": np.array([1, 5])}))
     {'p': array([1, 5])}
     """
-    spec = model_spec.encode()
-    return b"".join([*_map_pieces(1, outputs, typed), *([_message(2, spec)] if spec else [])])
+    return b"".join([*_map_pieces(1, outputs), model_spec.field(2)])
 
 
-def decode_predict_response(data: bytes | memoryview) -> PredictResponse:
-    """The parts of a serialised PredictResponse.
+def decode_predict_response(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
+    """The outputs of a serialised PredictResponse.
 
     Raises
     ------
     RecordError
         If the bytes are not a valid message, or one of its tensors is not.
     """
-    spec = ANY_MODEL
-    outputs: dict[str, npt.NDArray[Any]] = {}
-    for number, wire, body in read_fields(memoryview(data).cast("B")):
-        if number == 1 and wire == 2:
-            name, array = _entry(body)
-            outputs[name] = array
-        elif number == 2 and wire == 2:
-            spec = ModelSpec.decode(body)
-    return PredictResponse(outputs, spec)
+    return _decode_map(data, 1)
 
 
-def _map_pieces(number: int, arrays: Arrays, typed: bool) -> Iterable[bytes | memoryview]:
+def _map_pieces(number: int, arrays: Arrays) -> Iterable[bytes | memoryview]:
     """The entries of a map of tensors; values of numbers are not copied."""
     for name, array in arrays.items():
-        pieces = tensor_pieces(array, typed=typed)
+        pieces = tensor_pieces(array)
         size = sum(map(len, pieces))
-        head = _text(1, name) + b"\x12" + encode_varint(size)
-        yield bytes((number << 3 | 2,)) + encode_varint(len(head) + size) + head
+        head = text_field(1, name) + field_head(2, size)
+        yield field_head(number, len(head) + size) + head
         yield from pieces
 
 
-def _entry(data: memoryview) -> tuple[str, npt.NDArray[Any]]:
-    """Name and tensor of an entry of a map."""
-    name, tensor = "", memoryview(b"")
-    for number, wire, body in read_fields(data):
-        if number == 1 and wire == 2:
-            name = _string(body)
-        elif number == 2 and wire == 2:
-            tensor = body
-    try:
-        return name, decode_tensor(tensor)
-    except RecordError as error:
-        raise RecordError(f"{name!r}: {error}") from None
-
-
-def _message(number: int, body: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + encode_varint(len(body)) + body
-
-
-def _text(number: int, text: str) -> bytes:
-    """A field of text; the empty text is its default and is left out."""
-    return _message(number, text.encode()) if text else b""
-
-
-def _string(data: memoryview) -> str:
-    try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError:
-        raise RecordError(f"A name is not valid UTF-8: {bytes(data[:80])!r}.") from None
+def _decode_map(data: bytes | memoryview, number: int) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a map of tensors."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in map_entries(data, number):
+        try:
+            arrays[name] = decode_tensor(tensor)
+        except RecordError as error:
+            raise RecordError(f"{name!r}: {error}") from None
+    return arrays

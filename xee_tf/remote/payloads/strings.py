@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import RecordError
-from xee_tf.records.tensors import decode_tensor, encode_tensors
+from xee_tf.connector import Arrays, Signature, TensorInfo
+from xee_tf.errors import ModelError, RecordError
+from xee_tf.records.tensors import decode_tensor, encode_tensors, tensor_bound
 
-__all__ = ["as_bytes", "decode_base64", "parse_tensors", "serialise_tensors"]
+__all__ = [
+    "as_bytes",
+    "base64_size",
+    "decode_base64",
+    "least_string_size",
+    "parse_strings",
+    "serialise_tensors",
+    "strings_signature",
+]
 
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
-def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True, typed: bool = False) -> list[bytes]:
+def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True) -> list[bytes]:
     """A TensorProto for each instance of a batch.
 
     Parameters
@@ -28,57 +37,101 @@ def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True, typed:
     in_base64 : bool, optional
         Whether the strings are the URL-safe base64 of the TensorProtos, padded: what a model decodes that
         was prepared for Earth Engine.
-    typed : bool, optional
-        See `xee_tf.records.encode_tensor`.
 
     Examples
     --------
     >>> serialise_tensors(np.array([1, 2], "uint8"))
     [b'CAQSACIBAQ==', b'CAQSACIBAg==']
     """
-    tensors = encode_tensors(batch, typed=typed)
+    tensors = encode_tensors(batch)
     return [base64.urlsafe_b64encode(tensor) for tensor in tensors] if in_base64 else tensors
 
 
-def parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
-    """The batch that strings of serialised tensors hold.
+def least_string_size(dtype: npt.DTypeLike, shape: Sequence[int], *, in_base64: bool = True) -> int:
+    """Bytes of a string of `serialise_tensors`: exact, unless the tensor holds strings itself.
+
+    Examples
+    --------
+    >>> least_string_size("uint8", ()) == len(serialise_tensors(np.array([1], "uint8"))[0])
+    True
+    """
+    size = tensor_bound(dtype, shape)
+    return base64_size(size) if in_base64 else size
+
+
+def base64_size(size: int) -> int:
+    """Characters of the base64 of so many bytes, padded.
+
+    Examples
+    --------
+    >>> base64_size(4)
+    8
+    """
+    return -(-size // 3) * 4
+
+
+def parse_strings(outputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """The batches that vectors of strings hold.
 
     Parameters
     ----------
-    strings : sequence of bytes or str
-        TensorProtos, or base64 of them: URL-safe or not, padded or not. Which it is shows in the first
-        byte, as every TensorProto begins with its dtype.
+    outputs : mapping from str to ndarray of object
+        TensorProtos, or base64 of them: URL-safe or not, padded or not. The first byte shows which it is, as
+        every TensorProto begins with its dtype.
 
     Returns
     -------
-    ndarray, shape (n, ...)
+    dict from str to ndarray, shape (n, ...)
 
     Raises
     ------
     RecordError
-        If a string is no tensor, or dtypes or shapes differ.
+        If an output is not a vector of strings, a string is not a tensor, or dtypes or shapes differ.
 
     Examples
     --------
-    >>> parse_tensors(["CAQSACIBAQ", b"CAQSACIBAg=="])
-    array([1, 2], dtype=uint8)
+    >>> parse_strings({"p": np.array(["CAQSACIBAQ", b"CAQSACIBAg=="], object)})
+    {'p': array([1, 2], dtype=uint8)}
     """
-    arrays = []
-    for place, string in enumerate(strings):
-        try:
-            data = as_bytes(string)
-            arrays.append(decode_tensor(data if data[:1] == b"\x08" else decode_base64(data)))
-        except RecordError as error:
-            raise RecordError(f"Instance {place}: {error}") from None
-    if not arrays:
-        raise RecordError("There is no instance, so that neither dtype nor shape is known.")
-    for place, array in enumerate(arrays):
-        if array.dtype != arrays[0].dtype or array.shape != arrays[0].shape:
+    found = {}
+    for name, strings in outputs.items():
+        if strings.dtype != object or strings.ndim != 1:
             raise RecordError(
-                f"Instance {place} is {array.dtype} of shape {array.shape}, instance 0 {arrays[0].dtype} of "
-                f"shape {arrays[0].shape}: a batch needs one of both."
+                f"{name!r} is {strings.dtype} of shape {strings.shape}; expected a serialised tensor for "
+                "each instance. Is the model prepared (xee_tf.prepare_model)?"
             )
-    return np.stack(arrays)
+        try:
+            found[name] = _parse_tensors(strings.tolist())
+        except RecordError as error:
+            raise RecordError(f"{name!r}: {error}") from None
+    return found
+
+
+def strings_signature(signature: Signature, model: str, format: str, otherwise: str) -> Signature:
+    """The signature of arrays that go to a model, and come back, as strings: names only.
+
+    Parameters
+    ----------
+    signature : Signature
+        Of the model.
+    model, format : str
+        For errors.
+    otherwise : str
+        The format for models that take numbers.
+
+    Raises
+    ------
+    ModelError
+        If the model takes other tensors than strings.
+    """
+    inputs = signature.inputs or {}
+    if any(info.dtype != np.dtype(object) for info in inputs.values()):
+        said = "; ".join(f"{name}: {info}" for name, info in inputs.items())
+        raise ModelError(
+            f"{model} takes {said}, and {format} would send strings of serialised tensors: "
+            f"prepare it (xee_tf.prepare_model), or say payload_format={otherwise!r}."
+        )
+    return Signature(_names_only(inputs), _names_only(signature.outputs))
 
 
 def decode_base64(text: bytes) -> bytes:
@@ -114,3 +167,28 @@ def as_bytes(string: object) -> bytes:
     if not isinstance(string, bytes):
         raise RecordError(f"Expected a string, got {string!r}.")
     return string
+
+
+def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
+    """The batch that strings of serialised tensors hold."""
+    arrays = []
+    for place, string in enumerate(strings):
+        try:
+            data = as_bytes(string)
+            arrays.append(decode_tensor(data if data[:1] == b"\x08" else decode_base64(data)))
+        except RecordError as error:
+            raise RecordError(f"Instance {place}: {error}") from None
+    if not arrays:
+        raise RecordError("There is no instance, so that neither dtype nor shape is known.")
+    for place, array in enumerate(arrays):
+        if array.dtype != arrays[0].dtype or array.shape != arrays[0].shape:
+            raise RecordError(
+                f"Instance {place} is {array.dtype} of shape {array.shape}, instance 0 {arrays[0].dtype} of "
+                f"shape {arrays[0].shape}: a batch needs one of both."
+            )
+    return np.stack(arrays)
+
+
+def _names_only(tensors: Iterable[str] | None) -> dict[str, TensorInfo] | None:
+    """Neither dtype nor shape is known of what travels inside of strings."""
+    return None if tensors is None else {name: TensorInfo() for name in tensors}
