@@ -10,7 +10,7 @@ from xee_tf.display.text import image_text, record_text
 from xee_tf.errors import RecordError
 from xee_tf.reading.content import read_order
 from xee_tf.reading.find import find_sources
-from xee_tf.reading.reader import open_reader
+from xee_tf.reading.opening import open_export
 from xee_tf.reading.verify import verify
 from xee_tf.shards.opening import first_record, open_shards
 from xee_tf.sidecars.names import is_image
@@ -41,7 +41,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     location, *_ = find_sources(arguments.path)
     if is_image(location):
         depths = dict(arguments.tensor_depths) or None
-        print(image_text(open_reader(location, kernel_size=arguments.kernel_size, tensor_depths=depths)))
+        print(image_text(open_export(location, kernel_size=arguments.kernel_size, tensor_depths=depths)))
         return
     [shard] = open_shards([location])
     data = first_record(shard)

@@ -19,7 +19,7 @@ from xee_tf.records.sequence import SequenceLayout
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan
     from xee_tf.export.result import ExportResult, ShardInfo
-    from xee_tf.reading.reader import ImageReader
+    from xee_tf.reading.opened import OpenedExport
     from xee_tf.tables.export import TableResult
     from xee_tf.tables.schema import Column
 
@@ -75,7 +75,7 @@ def table_text(result: TableResult) -> str:
     return f"<xee_tf.TableResult {result.path}>\n{aligned([*table_rows(result), *listed])}"
 
 
-def image_text(reader: ImageReader) -> str:
+def image_text(reader: OpenedExport) -> str:
     """What an opened export holds, and where it lies; what ``xee-tf inspect`` prints."""
     grid = reader.grid
     corners = [
@@ -139,7 +139,7 @@ def _features(features: Sequence[Feature]) -> str:
     return _named([feature.name for feature in features], [feature.kind for feature in features])
 
 
-def _bands(reader: ImageReader) -> str:
+def _bands(reader: OpenedExport) -> str:
     """Names of the bands, with their further dimensions."""
     names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in reader.bands]
     text = _named(names, [feature.kind for feature in reader.layout.features])
@@ -153,7 +153,7 @@ def _named(names: Sequence[str], kinds: Sequence[str]) -> str:
     return f"{len(names):,} as {', '.join(dict.fromkeys(kinds))}: {listed}"
 
 
-def _steps(reader: ImageReader) -> Rows:
+def _steps(reader: OpenedExport) -> Rows:
     """The further dimensions: how many steps, and from where to where."""
     lengths = {
         dim: length for band in reader.bands for dim, length in zip(band.dims, band.shape, strict=True)
@@ -168,8 +168,8 @@ def _steps(reader: ImageReader) -> Rows:
     return rows
 
 
-def _records(reader: ImageReader) -> str:
-    kind = "Example" if isinstance(reader.order, RecordLayout) else "SequenceExample"
+def _records(reader: OpenedExport) -> str:
+    kind = "Example" if isinstance(reader.content.order, RecordLayout) else "SequenceExample"
     count = len(reader.grid) * reader.per_patch
     return _count(count, kind) + _per_pixel(reader.per_patch)
 

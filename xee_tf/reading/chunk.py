@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.geometry import Window
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.patches import Target, fill_patches, fill_window, window_records
-from xee_tf.reading.reader import ImageReader
 
 __all__ = ["BandChunk", "Box", "Index", "bounds_of", "read_box"]
 
@@ -51,12 +51,12 @@ def bounds_of(key: Index, length: int) -> tuple[tuple[int, int], Index]:
     return (start, start + 1), 0
 
 
-def read_box(reader: ImageReader, steps: Mapping[str, Box], box: Box) -> dict[str, npt.NDArray[Any]]:
+def read_box(reader: OpenedExport, steps: Mapping[str, Box], box: Box) -> dict[str, npt.NDArray[Any]]:
     """The pixels of a box, for each band those of some of its steps.
 
     Parameters
     ----------
-    reader : ImageReader
+    reader : OpenedExport
     steps : mapping from band to Box
         Ranges along its further dimensions; none for a scalar band.
     box : Box
@@ -85,7 +85,7 @@ class BandChunk:
 
     Parameters
     ----------
-    reader : ImageReader
+    reader : OpenedExport
     box : Box
         Where the chunk lies.
     after
@@ -95,7 +95,7 @@ class BandChunk:
     ndim = 3
     """Least number of axes; Dask's `getter` asks whether there are any."""
 
-    def __init__(self, reader: ImageReader, box: Box, after: Any = None) -> None:
+    def __init__(self, reader: OpenedExport, box: Box, after: Any = None) -> None:
         self.reader = reader
         self.box = box
         self.together = True
@@ -106,10 +106,10 @@ class BandChunk:
         self._jobs: dict[Box, tuple[_Job, set[str]]] = {}
         self._lock = Lock()
 
-    def __getstate__(self) -> tuple[ImageReader, Box]:
+    def __getstate__(self) -> tuple[OpenedExport, Box]:
         return self.reader, self.box
 
-    def __setstate__(self, state: tuple[ImageReader, Box]) -> None:
+    def __setstate__(self, state: tuple[OpenedExport, Box]) -> None:
         self.reader, self.box = state
         self.together = False  # a copy in another process is there for one band
         self._start()
@@ -152,7 +152,7 @@ class BandChunk:
 class _Job:
     """Reads a box, by as many threads as care to help."""
 
-    def __init__(self, reader: ImageReader, steps: Mapping[str, Box], box: Box) -> None:
+    def __init__(self, reader: OpenedExport, steps: Mapping[str, Box], box: Box) -> None:
         self.reader = reader
         self.box = box
         self.out: dict[str, npt.NDArray[Any]] = {}
@@ -219,7 +219,7 @@ class _Job:
                 target.array[first - self.box[0][0]] = full.array[0, :, top:bottom, left:right]
 
 
-def _empty(reader: ImageReader, name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
+def _empty(reader: OpenedExport, name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
     """An array that records fill; where patches were dropped it holds what is masked."""
     dtype = reader.dtypes[name]
     if reader.patches is None:
@@ -227,7 +227,7 @@ def _empty(reader: ImageReader, name: str, shape: Sequence[int]) -> npt.NDArray[
     return np.full(shape, np.nan if dtype.kind == "f" else reader.band(name).default or 0, dtype)
 
 
-def _parts(reader: ImageReader, box: Box) -> Iterator[tuple[int, int]]:
+def _parts(reader: OpenedExport, box: Box) -> Iterator[tuple[int, int]]:
     """Runs of patches to read, none of them long."""
     (top, bottom), (left, right) = box[-2:]
     runs = [box[0]] if len(box) == 3 else window_records(reader.grid, Window(top, bottom, left, right))

@@ -10,9 +10,9 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from xee_tf.errors import OptionError
-from xee_tf.export.result import ExportResult
-from xee_tf.reading.image import Margins, check_margins, lazy_dataset
-from xee_tf.reading.reader import Records, open_reader
+from xee_tf.reading.image import open_image
+from xee_tf.reading.opened import Margins
+from xee_tf.reading.opening import ExportedImage, Records
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER
 from xee_tf.storage import Location
 
@@ -95,7 +95,7 @@ class TFRecordBackend(BackendEntrypoint):
         MissingShardError, MixerError, RecordError
             As `xee_tf.open_image` does.
         """
-        if not isinstance(filename_or_obj, (str, os.PathLike, Location, ExportResult)):
+        if not isinstance(filename_or_obj, (str, os.PathLike, Location, ExportedImage)):
             raise OptionError(
                 f"A mixer is opened by its path or URL; got a {type(filename_or_obj).__name__}."
             )
@@ -105,24 +105,25 @@ class TFRecordBackend(BackendEntrypoint):
                 f"The engine 'tfrecord' has no option {', '.join(map(repr, unknown))}; it has "
                 f"{', '.join(names[1:])}."
             )
-        check_margins(margins)
-        reader = open_reader(
-            filename_or_obj,
+        mixer: Any = filename_or_obj
+        dataset = open_image(
+            mixer,
             records,
             crs=crs,
             default_value=None if mask_and_scale is False else default_value,
             kernel_size=kernel_size,
             tensor_depths=tensor_depths,
+            margins=margins,
             bands=bands,
+            chunks=None,
             verify=verify,
             storage_options=storage_options,
         )
-        dataset = lazy_dataset(reader, margins, None)
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(dropped, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether the name is that of a mixer or manifest."""
         if not isinstance(filename_or_obj, (str, os.PathLike, Location)):
-            return isinstance(filename_or_obj, ExportResult)
+            return isinstance(filename_or_obj, ExportedImage)
         return Location(str(filename_or_obj)).name.endswith((MIXER, IMAGE_MANIFEST))

@@ -21,7 +21,7 @@ from xarray.core import indexing
 from xee_tf.geometry import PatchGrid
 from xee_tf.graph import turns
 from xee_tf.reading.chunk import BandChunk, bounds_of, read_box
-from xee_tf.reading.reader import ImageReader
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks", "raster_shape"]
@@ -31,7 +31,7 @@ _PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen
 _STREAMS = 8  # gzip streams that are gone through side by side
 
 
-def raster_shape(reader: ImageReader, keep: bool) -> dict[str, int]:
+def raster_shape(reader: OpenedExport, keep: bool) -> dict[str, int]:
     """Dimensions and their lengths: (y, x), or (patch, y, x) where margins are kept."""
     if keep:
         height, width = reader.grid.stored.shape
@@ -45,7 +45,7 @@ def band_dims(band: BandDimensions, keep: bool) -> tuple[str, ...]:
     return (*(("patch",) if keep else ()), *band.dims, "y", "x")
 
 
-def preferred_chunks(reader: ImageReader, keep: bool) -> dict[str, int]:
+def preferred_chunks(reader: OpenedExport, keep: bool) -> dict[str, int]:
     """Chunks of whole patches: 1024 to 2048 pixels a side, less for deep bands, unless a patch is larger.
 
     Where records can only be reached through those in front of them, chunks are as wide as the
@@ -71,14 +71,14 @@ class BandArray(BackendArray):
 
     Parameters
     ----------
-    reader : ImageReader
+    reader : OpenedExport
     name : str
         The band.
     keep : bool
         Whether patches are kept as they are stored, with margins.
     """
 
-    def __init__(self, reader: ImageReader, name: str, keep: bool) -> None:
+    def __init__(self, reader: OpenedExport, name: str, keep: bool) -> None:
         self.reader = reader
         self.name = name
         self.front = int(keep)
@@ -97,13 +97,13 @@ class BandArray(BackendArray):
 
 
 def dask_arrays(
-    reader: ImageReader, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
+    reader: OpenedExport, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
 ) -> dict[str, Array]:
     """A Dask array for each band; a chunk's bands are read together, and only the part that is wanted.
 
     Parameters
     ----------
-    reader : ImageReader
+    reader : OpenedExport
     keep : bool
         Whether patches are kept as they are stored, with margins.
     chunks : int, str, tuple or mapping

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.content import RecordOrder, choose_features, fitting_fill
-from xee_tf.reading.reader import ImageReader
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.records.decoding import decode_frames
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.sequence_decoding import decode_sequences
@@ -101,7 +101,7 @@ def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
 
 
 def fill_window(
-    reader: ImageReader, targets: Sequence[Target], window: Window, start: int, stop: int
+    reader: OpenedExport, targets: Sequence[Target], window: Window, start: int, stop: int
 ) -> None:
     """Put what patches ``start`` to ``stop - 1`` hold of a window into its arrays.
 
@@ -123,7 +123,7 @@ def fill_window(
             done += many
 
 
-def fill_patches(reader: ImageReader, targets: Sequence[Target], origin: int, start: int, stop: int) -> None:
+def fill_patches(reader: OpenedExport, targets: Sequence[Target], origin: int, start: int, stop: int) -> None:
     """Put patches ``start`` to ``stop - 1`` into arrays that begin with patch `origin`.
 
     Raises
@@ -166,7 +166,7 @@ def _place(
 
 
 def _patches(
-    reader: ImageReader, targets: Sequence[Target], start: int, stop: int
+    reader: OpenedExport, targets: Sequence[Target], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """Runs of patches: the number of the first one, and of each feature (patch, step, y, x).
 
@@ -187,7 +187,7 @@ def _patches(
 
 
 def _stored_patches(
-    reader: ImageReader, targets: Sequence[Target], start: int, stop: int
+    reader: OpenedExport, targets: Sequence[Target], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """The same of patches counted as they are stored."""
     layout = choose_features(reader.layout, list(dict.fromkeys(target.feature for target in targets)))
@@ -210,7 +210,7 @@ def _stored_patches(
 
 
 def _runs(
-    reader: ImageReader, layout: RecordOrder, start: int, stop: int
+    reader: OpenedExport, layout: RecordOrder, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """Records ``start`` to ``stop - 1`` of the export in runs: the first one's number, and their values."""
     for shard in reader.shards:
@@ -231,22 +231,24 @@ def _runs(
 
 
 def _decode(
-    reader: ImageReader, layout: RecordOrder, buffer: memoryview, shard: Shard, first: int
+    reader: OpenedExport, layout: RecordOrder, buffer: memoryview, shard: Shard, first: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """How many records, and their features' values (record, value)."""
     source = str(shard)
     if isinstance(layout, RecordLayout):
-        assert isinstance(reader.order, RecordLayout)
+        assert isinstance(reader.content.order, RecordLayout)
         for batch in decode_frames(
-            buffer, layout, orders=(reader.order,), source=source, first=first, verify=reader.verify
+            buffer, layout, orders=(reader.content.order,), source=source, first=first, verify=reader.verify
         ):
             yield batch.count, batch.values
         return
     found = decode_sequences(
         buffer,
         layout,
-        steps={feature.name: reader.depths[feature.name] // feature.size for feature in layout.sequences},
-        fill={feature.name: fitting_fill(reader.fill, feature.kind) for feature in layout.sequences},
+        steps={
+            feature.name: reader.content.depths[feature.name] // feature.size for feature in layout.sequences
+        },
+        fill={feature.name: fitting_fill(reader.content.fill, feature.kind) for feature in layout.sequences},
         source=source,
         first=first,
         verify=reader.verify,

@@ -18,7 +18,7 @@ from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shor
 from xee_tf.export.result import ExportResult
 from xee_tf.reading.described import differing_keys, listed_shards
 from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
-from xee_tf.reading.reader import open_reader
+from xee_tf.reading.opening import open_export
 from xee_tf.records.decoding import count_right, verify_block
 from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
 from xee_tf.shards.inflate import GZIP, inflate_stream
@@ -212,7 +212,7 @@ def _check(location: Location) -> Verification:
     problems += [problem for each in found for problem in each.problems]
     if not table and files and not problems:
         try:  # what is left: whether records go with the mixer, bands with the manifest
-            open_reader(location)
+            open_export(location)
         except (XeeTFError, OSError) as error:
             problems.append(str(error))
     return Verification(

@@ -21,7 +21,8 @@ from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
 from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
-from xee_tf.reading.reader import ImageReader, Records, open_reader
+from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.opening import Records, open_export
 from xee_tf.shards.clear import clear
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.storage import Location, PathLike
@@ -124,7 +125,7 @@ def upload_image(
     location = Location.of(destination, storage_options)
     write = _format_of(location)
     _require_free(location, if_exists, folder=write is _write_zarr)
-    reader = open_reader(
+    reader = open_export(
         mixer,
         records,
         crs=crs,
@@ -164,7 +165,7 @@ def _format_of(location: Location) -> Any:
 
 
 def _convert(
-    reader: ImageReader, dtype: np.dtype[Any] | None, nodata: float | None, one: bool
+    reader: OpenedExport, dtype: np.dtype[Any] | None, nodata: float | None, one: bool
 ) -> dict[str, da.Array]:
     """The lazy bands, in their final dtype."""
     dtypes = reader.dtypes
@@ -198,7 +199,7 @@ def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
 
 
 def _write_cog(
-    reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
+    reader: OpenedExport, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """A cloud-optimised GeoTIFF; steps of array bands are bands of their own."""
     names = {band.name: step_names(band, reader.coords) for band in reader.bands}
@@ -206,7 +207,7 @@ def _write_cog(
 
 
 def _write_zarr(
-    reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
+    reader: OpenedExport, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """Zarr with CF coordinates, chunked as the bands are."""
     dataset = lazy_dataset(reader, "trim", {})
