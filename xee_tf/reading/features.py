@@ -18,6 +18,7 @@ from xee_tf.reading.content import (
     Content,
     FirstRecord,
     Unit,
+    band_names,
     check_depths,
     choose_bands,
     choose_features,
@@ -61,6 +62,7 @@ def open_files(
     if kernel_size is not None and patch_dimensions is None:
         raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
     shards = open_shards(files)
+    wanted = None if bands is None else band_names("bands", bands)
     first = FirstRecord.of(shards)
     if (data := first.data) is None:
         raise RecordError(f"{first.shard} holds no record.")
@@ -69,16 +71,16 @@ def open_files(
     if sequential:
         with first.named():
             order, steps = read_order(data)
-            names = choose_bands([feature.name for feature in order.features], bands)
+            names = choose_bands([feature.name for feature in order.features], wanted)
             content = infer_content(order, PIXEL, names=names, steps=steps, depths=tensor_depths)
         size = PIXEL
     else:
-        features = _find_features(shards, bands)
-        names = choose_bands([feature.name for feature in features.layout.features], bands)
+        features = _find_features(shards, wanted)
+        names = choose_bands([feature.name for feature in features.layout.features], wanted)
         patch = None if patch_dimensions is None else Size.from_xy(patch_dimensions, "patch_dimensions")
         kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
         with first.named():
-            content, size = _content(features, names, patch, kernel, tensor_depths, every=bands is None)
+            content, size = _content(features, names, patch, kernel, tensor_depths, every=wanted is None)
     known = {band.name: band for band in content.bands}
     return OpenedExport(
         content,

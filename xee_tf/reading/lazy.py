@@ -20,7 +20,7 @@ from xarray.core import indexing
 
 from xee_tf.geometry import PatchGrid
 from xee_tf.graph import turns
-from xee_tf.reading.chunk import BandChunk, bounds_of, read_box
+from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.sidecars import BandDimensions
 
@@ -79,21 +79,17 @@ class BandArray(BackendArray):
     """
 
     def __init__(self, reader: OpenedExport, name: str, keep: bool) -> None:
-        self.reader = reader
-        self.name = name
-        self.front = int(keep)
-        lengths = tuple(raster_shape(reader, keep).values())
-        self.shape = (*lengths[: self.front], *reader.band(name).shape, *lengths[-2:])
+        band, lengths = reader.band(name), tuple(raster_shape(reader, keep).values())
+        self.shape = (*lengths[:-2], *band.shape, *lengths[-2:])
         self.dtype = reader.dtypes[name]
+        self._number = reader.bands.index(band)
+        self._raster = BandChunk(reader, tuple((0, length) for length in lengths), together=False)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
-        box, rest = zip(*(bounds_of(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
-        steps, pixels = box[self.front : -2], (*box[: self.front], *box[-2:])
-        found: npt.NDArray[Any] = read_box(self.reader, {self.name: steps}, pixels)[self.name][rest]
-        return found
+        return self._raster[(self._number, *key)]
 
 
 def dask_arrays(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from xee_tf.records.example import Feature
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.sidecars import BandDimensions
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 __all__ = ["SequenceSpec", "Side", "batch_parser", "record_spec"]
 
 
@@ -22,7 +25,7 @@ _NO_INTEGER = -(2**63)  # stands for an absent integer between parsing and casti
 
 
 class SequenceSpec(NamedTuple):
-    """How TensorFlow has to read SequenceExamples; see `xee_tf.feature_spec`.
+    """How TensorFlow reads SequenceExamples; see `xee_tf.feature_spec`.
 
     Parameters
     ----------
@@ -63,21 +66,22 @@ class Side:
             If they differ in depth, or one holds strings or several values beside patches.
         """
         side = cls(tuple(export.band(name) for name in names), trim, dtype)
+        content, layout = export.content, export.layout
         if not export.described:
-            for feature in export.layout.features:
-                text = export.content.unit == "pixel" or feature.name in export.content.labels
-                if isinstance(export.layout, SequenceLayout):
-                    text = feature in export.layout.context
+            for feature in layout.features:
+                text = content.unit == "pixel" or feature.name in content.labels
+                if isinstance(layout, SequenceLayout):
+                    text = feature in layout.context
                 if feature.name in names and feature.kind == "bytes" and text:
                     raise OptionError(
                         f"{feature.name!r} holds strings, which cannot be stacked with numbers: read it with "
                         "tf.io.parse_example and feature_spec. If it is a band of bytes, give the mixer."
                     )
-        wide = [name for name in names if export.content.labels.get(name, 1) > 1]
+        wide = [name for name in names if content.labels.get(name, 1) > 1]
         if wide and not side.is_flat(export):
             raise OptionError(
-                f"{wide[0]!r} holds {export.content.labels[wide[0]]} values per record and cannot be stacked "
-                "with patches. Make a dataset of each and join them with tf.data.Dataset.zip."
+                f"{wide[0]!r} holds {content.labels[wide[0]]} values per record and cannot be stacked with "
+                "patches. Make a dataset of each and join them with tf.data.Dataset.zip."
             )
         depths = {band.name: band.depth for band in side.bands if band.dims}
         if len(set(depths.values())) > 1:
@@ -99,35 +103,27 @@ class Side:
 
 
 def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
-    """How TensorFlow has to read the records of an export; see `xee_tf.feature_spec`."""
+    """How TensorFlow reads the records of an export; see `xee_tf.feature_spec`."""
     import tensorflow as tf
 
-    kinds = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
-    if isinstance(export.layout, SequenceLayout):
+    content, layout = export.content, export.layout
+    if isinstance(layout, SequenceLayout):
+        context, sequence = tf.io.FixedLenFeature, tf.io.FixedLenSequenceFeature
         return SequenceSpec(
-            {
-                feature.name: tf.io.FixedLenFeature(_values_shape(feature), kinds[feature.kind])
-                for feature in export.layout.context
-            },
-            {
-                feature.name: tf.io.FixedLenSequenceFeature(_values_shape(feature), kinds[feature.kind])
-                for feature in export.layout.sequences
-            },
+            {each.name: context(_step_shape(each), _dtype(each)) for each in layout.context},
+            {each.name: sequence(_step_shape(each), _dtype(each)) for each in layout.sequences},
         )
-    integers = {feature.name for feature in export.layout.features if feature.kind == "int64"}
-    return _example_spec(
-        export, export.content.absent, export.content.ragged | export.content.absent & integers
-    )
+    integers = {feature.name for feature in layout.features if feature.kind == "int64"}
+    return _example_spec(export, content.absent, content.ragged | content.absent & integers)
 
 
 def _example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -> dict[str, Any]:
     """A spec of Examples, in which some features may be absent, and others have any length."""
     import tensorflow as tf
 
-    kinds = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
     spec: dict[str, Any] = {}
     for feature in export.layout.features:
-        name, dtype, shape = feature.name, kinds[feature.kind], _shape(export, feature)
+        name, dtype, shape = feature.name, _dtype(feature), _shape(export, feature)
         if name in variable:
             spec[name] = tf.io.VarLenFeature(dtype)
         elif name in optional:
@@ -137,23 +133,31 @@ def _example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) 
     return spec
 
 
+def _dtype(feature: Feature) -> tf.DType:
+    """The dtype of a feature's values; byte lists are strings."""
+    import tensorflow as tf
+
+    return {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}[feature.kind]
+
+
 def _absent(feature: Feature, shape: Sequence[int]) -> Any:
     """What a feature is in records that lack it."""
     return np.full(shape, {"float": np.nan, "int64": _NO_INTEGER, "bytes": b""}[feature.kind]).tolist()
 
 
-def _values_shape(feature: Feature) -> list[int]:
-    """What one list of a SequenceExample is: a value, as far as it is ours."""
+def _step_shape(feature: Feature) -> list[int]:
+    """The shape of one list of a SequenceExample: of ours, a single value."""
     return [] if feature.size == 1 or feature.kind == "bytes" else [feature.size]
 
 
 def _shape(export: OpenedExport, feature: Feature) -> list[int]:
-    """What a feature of an Example is."""
-    if export.content.unit != "patch" or feature.name in export.content.labels:
+    """The shape of the list of an Example."""
+    content = export.content
+    if content.unit != "patch" or feature.name in content.labels:
         return [1] if feature.kind == "bytes" else [feature.size]
     if feature.kind == "bytes":
         return []
-    depth = export.content.depths[feature.name]
+    depth = content.depths[feature.name]
     scalar = depth == 1 and not any(band.dims for band in export.bands if band.feature == feature.name)
     return [*([] if scalar else [depth]), *export.stored.shape]
 
@@ -171,13 +175,14 @@ def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> 
     import tensorflow as tf
 
     parse_features = (_series_parser if isinstance(export.layout, SequenceLayout) else _patch_parser)(export)
+    labels = export.content.labels
     height, width = export.stored.shape
     top, left = export.content.margin.shape
 
     def cut(values: Mapping[str, Any], band: BandDimensions, side: Side) -> Any:
         """One band: (batch, height, width), with the steps behind batch where the side has any."""
         tensor = values[band.feature]
-        if band.feature in export.content.labels:  # one value, which is that of every pixel
+        if band.feature in labels:  # one value, which is that of every pixel
             tensor = tf.tile(tensor[:, :, None, None], (1, 1, height, width))
         tensor = tensor[:, band.first : band.first + band.depth]
         if side.trim:
@@ -218,6 +223,7 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
     """
     import tensorflow as tf
 
+    content = export.content
     numbers = {each.name: each for each in export.layout.features if each.kind != "bytes"}
     short: dict[str, Feature] = {}
     if export.complete:
@@ -226,9 +232,7 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
         spec = _example_spec(export, numbers.keys(), set())
         # TensorFlow refuses empty lists but for these. Patches, which are long, are read in the faster way.
         short = {
-            name: each
-            for name, each in numbers.items()
-            if export.content.unit == "pixel" or name in export.content.labels
+            name: each for name, each in numbers.items() if content.unit == "pixel" or name in content.labels
         }
         for name, each in short.items():
             fill = _absent(each, ())
@@ -251,8 +255,8 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
             tensor = filled(values, short[name]) if name in short else values
             if tensor.dtype == tf.string:
                 tensor = tf.io.decode_raw(tensor, tf.uint8)
-            if name not in export.content.labels:
-                tensor = tf.reshape(tensor, (-1, export.content.depths[name], *export.stored.shape))
+            if name not in content.labels:
+                tensor = tf.reshape(tensor, (-1, content.depths[name], *export.stored.shape))
             tensors[name] = tensor
         return tensors
 
