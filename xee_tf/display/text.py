@@ -169,7 +169,7 @@ def _steps(reader: OpenedExport) -> Rows:
 
 
 def _records(reader: OpenedExport) -> str:
-    kind = "Example" if isinstance(reader.content.order, RecordLayout) else "SequenceExample"
+    kind = "Example" if isinstance(reader.content.layout, RecordLayout) else "SequenceExample"
     count = len(reader.grid) * reader.per_patch
     return _count(count, kind) + _per_pixel(reader.per_patch)
 

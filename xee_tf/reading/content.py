@@ -58,7 +58,7 @@ class Content:
 
     Parameters
     ----------
-    order : RecordLayout or SequenceLayout
+    layout : RecordLayout or SequenceLayout
         The features of a record, in its order.
     bands : tuple of BandDimensions
         The bands in these features.
@@ -78,7 +78,7 @@ class Content:
         Features whose lists differ in length, as far as records were looked at.
     """
 
-    order: RecordOrder
+    layout: RecordOrder
     bands: tuple[BandDimensions, ...]
     margin: Size = NO_MARGIN
     unit: Unit | None = "patch"
@@ -173,12 +173,12 @@ def fitting_fill(value: float, kind: Kind) -> float:
     return min(max(int(value), low), high)
 
 
-def choose_features(order: RecordOrder, names: Sequence[str]) -> RecordOrder:
+def choose_features(layout: RecordOrder, names: Sequence[str]) -> RecordOrder:
     """The named features of a record, in that order."""
-    if isinstance(order, RecordLayout):
-        known = {feature.name: feature for feature in order.features}
+    if isinstance(layout, RecordLayout):
+        known = {feature.name: feature for feature in layout.features}
         return RecordLayout(tuple(known[name] for name in names))
-    places = [{feature.name: feature for feature in part} for part in (order.context, order.sequences)]
+    places = [{feature.name: feature for feature in part} for part in (layout.context, layout.sequences)]
     context, sequences = (tuple(place[name] for name in names if name in place) for place in places)
     return SequenceLayout(context, sequences)
 

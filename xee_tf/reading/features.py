@@ -70,9 +70,9 @@ def open_files(
         sequential = has_series(data)
     if sequential:
         with first.named():
-            order, steps = read_order(data)
-            names = choose_bands([feature.name for feature in order.features], wanted)
-            content = infer_content(order, PIXEL, names=names, steps=steps, depths=tensor_depths)
+            layout, steps = read_order(data)
+            names = choose_bands([feature.name for feature in layout.features], wanted)
+            content = infer_content(layout, PIXEL, names=names, steps=steps, depths=tensor_depths)
         size = PIXEL
     else:
         features = _find_features(shards, wanted)

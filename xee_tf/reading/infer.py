@@ -28,7 +28,7 @@ from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
 
 __all__ = [
     "described_content",
-    "described_order",
+    "described_layout",
     "feature_margin",
     "infer_content",
     "infer_margin",
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def described_content(
-    order: RecordOrder,
+    layout: RecordOrder,
     manifest: ImageManifest,
     patch: Size,
     kernel: Size | None = None,
@@ -52,7 +52,7 @@ def described_content(
 
     Parameters
     ----------
-    order : RecordLayout or SequenceLayout
+    layout : RecordLayout or SequenceLayout
         The features of the first record.
     manifest : ImageManifest
     patch : Size
@@ -62,18 +62,18 @@ def described_content(
     steps : mapping from feature to int, optional
         Steps of the series in the first record.
     """
-    features = {feature.name: feature for feature in order.features}
+    features = {feature.name: feature for feature in layout.features}
     depths = feature_depths(manifest.bands)
     if depths.keys() != features.keys():  # a feature that the manifest lacks would be left out silently
         return None
     found = steps or {}
-    series = {feature.name for feature in order.sequences} if isinstance(order, SequenceLayout) else set()
+    series = {feature.name for feature in layout.sequences} if isinstance(layout, SequenceLayout) else set()
     for band in manifest.bands:  # the kind of a series without a step is unknown
         silent = band.feature in series and not found.get(band.feature)
         if band.kind and not silent and band.kind != features[band.feature].kind:
             return None
     content = Content(
-        order, manifest.bands, unit="pixel", coords=manifest.coords, fill=manifest.default_value
+        layout, manifest.bands, unit="pixel", coords=manifest.coords, fill=manifest.default_value
     )
     if manifest.record == "SequenceExample":
         if series != _series(manifest.bands) or manifest.kernel not in (None, PIXEL):
@@ -83,7 +83,7 @@ def described_content(
             if features[name].size != 1 or count > depth or (count < depth and not manifest.ragged):
                 return None
         return content
-    if isinstance(order, SequenceLayout):
+    if isinstance(layout, SequenceLayout):
         return None
     (stored, rest), *others = {divmod(features[name].size, depth) for name, depth in depths.items()}
     if rest or others:
@@ -97,7 +97,7 @@ def described_content(
     return replace(content, margin=margin, unit="patch")
 
 
-def described_order(manifest: ImageManifest) -> RecordOrder | None:
+def described_layout(manifest: ImageManifest) -> RecordOrder | None:
     """The features of the records of an export without any; None where the manifest does not hold them."""
     depths, kinds = feature_depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
     if manifest.grid is None:
@@ -129,7 +129,7 @@ def _series(bands: Sequence[BandDimensions]) -> set[str]:
 
 
 def infer_content(
-    order: RecordOrder,
+    layout: RecordOrder,
     patch: Size,
     *,
     names: Sequence[str] | None = None,
@@ -145,7 +145,7 @@ def infer_content(
 
     Parameters
     ----------
-    order : RecordLayout or SequenceLayout
+    layout : RecordLayout or SequenceLayout
         The features of the first record.
     patch : Size
         Pixels of a patch without its margin.
@@ -176,35 +176,35 @@ def infer_content(
     """
     infer = partial(_infer, patch=patch, steps=steps or {}, kernel=kernel, depths=depths, by_pixel=by_pixel)
     try:  # all features tell more than some of them, and the same whatever is wanted
-        return infer(order)
+        return infer(layout)
     except (OptionError, RecordError):
         if names is None:
             raise
-    return replace(infer(choose_features(order, names)), order=order)
+    return replace(infer(choose_features(layout, names)), layout=layout)
 
 
 def _infer(
-    order: RecordOrder,
+    layout: RecordOrder,
     patch: Size,
     steps: Mapping[str, int],
     kernel: Size | None,
     depths: Mapping[str, int] | None,
     by_pixel: bool | None,
 ) -> Content:
-    given = check_depths(depths, [feature.name for feature in order.features])
-    values = {feature.name: feature.size for feature in order.features}
-    if isinstance(order, SequenceLayout):
-        for feature in order.sequences:
+    given = check_depths(depths, [feature.name for feature in layout.features])
+    values = {feature.name: feature.size for feature in layout.features}
+    if isinstance(layout, SequenceLayout):
+        for feature in layout.sequences:
             values[feature.name] *= _steps(feature, steps.get(feature.name, 0), given)
-        content = Content(order, (), unit="pixel")
-    elif is_by_pixel(order, patch, kernel) if by_pixel is None else by_pixel:
-        content = Content(order, (), unit="pixel")
+        content = Content(layout, (), unit="pixel")
+    elif is_by_pixel(layout, patch, kernel) if by_pixel is None else by_pixel:
+        content = Content(layout, (), unit="pixel")
     else:
-        content = Content(order, (), _margin(order.features, patch, kernel, given))
+        content = Content(layout, (), _margin(layout.features, patch, kernel, given))
         stored = stored_size(patch, content.margin).pixels
         values = {name: size // stored for name, size in values.items()}
-        first = order.features[0]
-        for feature in order.features:
+        first = layout.features[0]
+        for feature in layout.features:
             if feature.size % stored:
                 raise RecordError(
                     f"The bands {first.name!r} and {feature.name!r} have {first.size} and {feature.size} "
@@ -217,14 +217,14 @@ def _infer(
                 f"Band {name!r} has {values[name]} values per pixel, not {depth} as tensor_depths says. "
                 "Leave it out to have it inferred."
             )
-    return replace(content, bands=inferred_bands(order, values, given))
+    return replace(content, bands=inferred_bands(layout, values, given))
 
 
 def inferred_bands(
-    order: RecordOrder, values: Mapping[str, int], given: Collection[str]
+    layout: RecordOrder, values: Mapping[str, int], given: Collection[str]
 ) -> tuple[BandDimensions, ...]:
     """A band for each feature with so many values per pixel: a scalar one for one value, if none is given."""
-    series = {feature.name: feature.size for feature in getattr(order, "sequences", ())}
+    series = {feature.name: feature.size for feature in getattr(layout, "sequences", ())}
     bands = []
     for name, depth in values.items():
         shape: tuple[int, ...] = ()
@@ -236,11 +236,11 @@ def inferred_bands(
     return distinct_dims(bands)
 
 
-def is_by_pixel(order: RecordOrder, patch: Size, kernel: Size | None) -> bool:
+def is_by_pixel(layout: RecordOrder, patch: Size, kernel: Size | None) -> bool:
     """Whether each record is a pixel, as far as one record shows it: a list is shorter than a patch."""
-    if isinstance(order, SequenceLayout):
+    if isinstance(layout, SequenceLayout):
         return True
-    return kernel is None and any(feature.size < patch.pixels for feature in order.features)
+    return kernel is None and any(feature.size < patch.pixels for feature in layout.features)
 
 
 def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:

@@ -82,7 +82,7 @@ class OpenedExport:
     @cached_property
     def layout(self) -> RecordOrder:
         """The features that hold the bands."""
-        return choose_features(self.content.order, list(dict.fromkeys(band.feature for band in self.bands)))
+        return choose_features(self.content.layout, list(dict.fromkeys(band.feature for band in self.bands)))
 
     @cached_property
     def dtypes(self) -> dict[str, np.dtype[Any]]:

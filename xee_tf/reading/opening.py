@@ -23,10 +23,10 @@ from xee_tf.reading.content import (
 )
 from xee_tf.reading.described import describe_export, listed_shards, manifest_name, match_shards
 from xee_tf.reading.find import Exported, check_order, find_records
-from xee_tf.reading.infer import described_content, described_order, infer_content, is_by_pixel
+from xee_tf.reading.infer import described_content, described_layout, infer_content, is_by_pixel
 from xee_tf.reading.opened import OpenedExport, masked_values
-from xee_tf.records.example import RecordLayout
 from xee_tf.records.framing import FRAMING, iter_frames
+from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.opening import number_shards, open_shards
@@ -94,41 +94,39 @@ def open_export(
     features = _features(first, None if total else manifest)
     if features is None:
         raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
-    order, steps = features
+    layout, steps = features
     with first.named():
         by_name = manifest_name(location) if beside else None
-        content = _described(order, steps, patch, kernel, manifest, by_name, tensor_depths)
-
+        content = _described(layout, steps, patch, kernel, manifest, by_name, tensor_depths)
     inferred = content is None
-    fixed = isinstance(order, RecordLayout) or not (inferred or manifest is None or manifest.ragged)
-    record_size = first.size if fixed and order.exact else None
-    by_pixel = is_by_pixel(order, patch, kernel) if content is None else content.unit == "pixel"
+    by_pixel = is_by_pixel(layout, patch, kernel) if content is None else content.unit == "pixel"
+
     if patches is not None:  # the index of a file counts the patches that were dropped, too
         found = [replace(shard, announced=None) for shard in found]
+    ragged = isinstance(layout, SequenceLayout) and (inferred or manifest is None or manifest.ragged)
+    record_size = first.size if layout.exact and not ragged else None
     shards = number_shards(found, record_size, total * (pixels if by_pixel else 1))
     held = sum(shard.records for shard in shards)
     if manifest is not None and manifest.patches is not None and patches is None:
         kept = len(manifest.patches)
         if held in (kept, kept * pixels) and held not in (total, total * pixels):
             patches, total = manifest.patches, kept  # predictions of the patches that were written
-
     if content is None:
         # The number of records, where it fits, decides what they are, and not the lengths of their lists.
         fits = total and pixels > 1 and held in (total, total * pixels)
-        names = choose_bands([feature.name for feature in order.features], bands)
+        names = choose_bands([feature.name for feature in layout.features], bands)
         options = {"depths": tensor_depths, "names": names, "by_pixel": held > total if fits else None}
         with first.named():
-            content = _inferred(order, steps, patch, kernel, manifest, **options)
+            content = _inferred(layout, steps, patch, kernel, manifest, **options)
+
     per_patch = pixels if content.unit == "pixel" else 1
-    announced = f"{name} announces {total} records"
-    if per_patch > 1:
-        announced = f"{name} announces {total} patches of {pixels} pixels, a record each"
+    announced = f"{total} patches of {pixels} pixels, a record each" if per_patch > 1 else f"{total} records"
     named = beside and patches is None
-    _check_counts(shards, total * per_patch, announced, record_size is not None, named)
+    _check_counts(shards, total * per_patch, f"{name} announces {announced}", record_size is not None, named)
     if manifest is not None and beside:
         shards = match_shards(shards, manifest)
     if 0 in steps.values():  # the kind of a series is that of its first step
-        content = replace(content, order=read_sequence_layout(_records(shards)))
+        content = replace(content, layout=read_sequence_layout(_records(shards)))
     known = {band.name: band for band in content.bands}
     export = OpenedExport(
         content,
@@ -183,12 +181,12 @@ def _features(
     if first.data is not None:
         with first.named():
             return read_order(first.data)
-    order = None if empty is None else described_order(empty)
-    return None if order is None else (order, {})
+    layout = None if empty is None else described_layout(empty)
+    return None if layout is None else (layout, {})
 
 
 def _described(
-    order: RecordOrder,
+    layout: RecordOrder,
     steps: Mapping[str, int],
     patch: Size,
     kernel: Size | None,
@@ -207,10 +205,10 @@ def _described(
     """
     if manifest is None:
         return None
-    content = described_content(order, manifest, patch, kernel, steps)
+    content = described_content(layout, manifest, patch, kernel, steps)
     if depths and content is not None:
         given = check_depths(depths, [band.name for band in manifest.bands])
-        content = described_content(order, with_depths(manifest, given), patch, kernel, steps)
+        content = described_content(layout, with_depths(manifest, given), patch, kernel, steps)
         if content is None:
             known = {band.name: band.depth for band in manifest.bands if band.name in given}
             raise RecordError(
@@ -218,7 +216,7 @@ def _described(
                 f"{by_name or 'the manifest'}. Leave it out."
             )
     if content is None and by_name is not None and not depths:
-        names = [feature.name for feature in order.features]
+        names = [feature.name for feature in layout.features]
         raise RecordError(
             f"it holds {names}, which does not go with {by_name}. The shards may be of another export; "
             "if not, remove that file, or give the depths of bands with tensor_depths={band: depth}."
@@ -227,7 +225,7 @@ def _described(
 
 
 def _inferred(
-    order: RecordOrder,
+    layout: RecordOrder,
     steps: Mapping[str, int],
     patch: Size,
     kernel: Size | None,
@@ -235,7 +233,7 @@ def _inferred(
     **options: Any,
 ) -> Content:
     """What records hold by their lists, with the kernel of the export where it fits."""
-    infer = partial(infer_content, order, patch, steps=steps, **options)
+    infer = partial(infer_content, layout, patch, steps=steps, **options)
     if kernel is not None or manifest is None or manifest.kernel is None:
         return infer(kernel=kernel)
     with suppress(RecordError, OptionError):

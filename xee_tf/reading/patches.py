@@ -238,9 +238,9 @@ def _decode(
     """How many records, and their features' values (record, value)."""
     source = str(shard)
     if isinstance(layout, RecordLayout):
-        assert isinstance(export.content.order, RecordLayout)
+        assert isinstance(export.content.layout, RecordLayout)
         for batch in decode_frames(
-            buffer, layout, orders=(export.content.order,), source=source, first=first, verify=export.verify
+            buffer, layout, orders=(export.content.layout,), source=source, first=first, verify=export.verify
         ):
             yield batch.count, batch.values
         return
