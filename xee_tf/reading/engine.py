@@ -10,9 +10,9 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from xee_tf.errors import OptionError
-from xee_tf.export.result import ExportResult
 from xee_tf.reading.image import Margins, check_margins, lazy_dataset
 from xee_tf.reading.reader import Records, open_reader
+from xee_tf.sidecars.find import ExportedImage
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER
 from xee_tf.storage import Location
 
@@ -95,7 +95,7 @@ class TFRecordBackend(BackendEntrypoint):
         MissingShardError, MixerError, RecordError
             As `xee_tf.open_image` does.
         """
-        if not isinstance(filename_or_obj, (str, os.PathLike, Location, ExportResult)):
+        if not isinstance(filename_or_obj, (str, os.PathLike, Location, ExportedImage)):
             raise OptionError(
                 f"A mixer is opened by its path or URL; got a {type(filename_or_obj).__name__}."
             )
@@ -124,5 +124,5 @@ class TFRecordBackend(BackendEntrypoint):
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether the name is that of a mixer or manifest."""
         if not isinstance(filename_or_obj, (str, os.PathLike, Location)):
-            return isinstance(filename_or_obj, ExportResult)
+            return isinstance(filename_or_obj, ExportedImage)
         return Location(str(filename_or_obj)).name.endswith((MIXER, IMAGE_MANIFEST))

@@ -14,8 +14,8 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.margins import infer_margin
 from xee_tf.records.example import Feature, RecordLayout
 from xee_tf.records.framing import FRAMING, HEADER, frame_offsets, read_length
+from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.inflate import inflate_file
-from xee_tf.shards.opening import Shard, read_records
 from xee_tf.tables.decode import Field, Piece, decode_rows
 from xee_tf.tables.schema import Strings
 

@@ -14,10 +14,10 @@ from xee_tf.georef import write_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
-from xee_tf.reading.find import Exported
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.reader import ImageReader, Records, open_reader
 from xee_tf.sidecars import Mixer
+from xee_tf.sidecars.find import Exported
 
 __all__ = ["Margins", "check_crs", "check_margins", "lazy_dataset", "open_image"]
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.export.result import ExportResult, ShardInfo
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_text, read_crs
 from xee_tf.reading.content import (
@@ -27,22 +26,25 @@ from xee_tf.reading.content import (
     read_order,
     with_depths,
 )
-from xee_tf.reading.described import describe_export, listed_shards, manifest_name, match_shards
-from xee_tf.reading.find import Exported, check_order, find_records
 from xee_tf.reading.masking import masked_values
 from xee_tf.records.example import Kind, RecordLayout
 from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.matching import match_shards
 from xee_tf.shards.opening import first_record, number_shards, open_shards
+from xee_tf.shards.runs import ShardInfo
 from xee_tf.sidecars import BandDimensions, ImageManifest, Mixer
+from xee_tf.sidecars.described import describe_export, manifest_name
+from xee_tf.sidecars.find import Exported, ExportedImage
 from xee_tf.sidecars.names import prefix_of
+from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["ImageReader", "Records", "open_reader"]
 
-Records = PathLike | Location | ExportResult | Sequence[PathLike | Location | ShardInfo]
+Records = PathLike | Location | ExportedImage | Sequence[PathLike | Location | ShardInfo]
 
 _DTYPES: dict[Kind, np.dtype[Any]] = {
     "float": np.dtype(np.float32),
@@ -188,7 +190,7 @@ def open_reader(
     named = records is None and patches is None
     _check_counts(counted, total * content.per_patch, announced, record_size is not None, named)
     if manifest is not None and records is None:
-        counted = match_shards(counted, manifest)
+        counted = match_shards(counted, manifest.shards)
     if isinstance(order, SequenceLayout) and 0 in steps.values():
         order = read_sequence_layout(_records(counted))  # a series says of what kind it is when it has a step
     known = {band.name: band for band in content.bands}
@@ -223,7 +225,7 @@ def _locations(
     """The shards: those that the user names, or those beside the mixer."""
     if records is not None:
         listed: Any = records
-        if isinstance(records, ExportResult):
+        if isinstance(records, ExportedImage):
             listed, storage_options = records.files, records.manifest.storage_options
         elif isinstance(records, str) or not isinstance(records, Iterable):
             listed = [records]

@@ -17,22 +17,22 @@ from xee_tf.reading.content import (
     read_order,
 )
 from xee_tf.reading.features import find_features, find_margin, is_patch
-from xee_tf.reading.find import Exported, find_export, find_sources
 from xee_tf.reading.reader import open_reader
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.framing import FRAMING
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import decode_sequence_example
-from xee_tf.shards.access import check_first_runs
-from xee_tf.shards.opening import Shard, first_record, open_shards
+from xee_tf.shards.access import Shard
+from xee_tf.shards.matching import check_first_runs
+from xee_tf.shards.opening import first_record, open_shards
 from xee_tf.sidecars import BandDimensions, Mixer, distinct_dims
+from xee_tf.sidecars.find import Exported, ExportedTable, find_export, find_sources
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.export import TableResult
 
 __all__ = ["Source", "Sources", "open_sources"]
 
-_One = Exported | TableResult
+_One = Exported | ExportedTable
 
 Sources = _One | Sequence[_One] | Mapping[str, _One]
 
