@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 from itertools import pairwise
 
@@ -140,13 +139,6 @@ def test_nothing_that_is_appended(tmp_path, compressed):
     assert (gzip.decompress(data) if compressed else data) == b""
     AppendingStore.begin(target, compressed).abort()
     assert os.listdir(tmp_path) == ["s"]
-
-
-def test_receipts_are_json(tmp_path):
-    store = PartStore.begin(Location.of(tmp_path / "s"), compressed=True)
-    shard = store.join(3, 0, [[store.put(3, "0", [pack_run(records(2), [0, 2], compressed=True, first=0)])]])
-    receipt = json.loads(store.folder.child("00003.json").read_bytes())
-    assert (receipt["number"], receipt["records"], receipt["crc32c"]) == (3, 2, shard.crc32c)
 
 
 @given(st.binary(max_size=50), st.binary(max_size=500))

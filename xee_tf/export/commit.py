@@ -87,8 +87,11 @@ class ImageCommit:
         import geopandas as gpd
         import shapely
 
-        patches = np.concatenate([np.asarray(shard.patches, np.int64) for shard in shards])
-        counts = [len(shard.patches) for shard in shards]
+        counts = [len(shard.gather("patches")) for shard in shards]
+        patches, masked = (
+            np.array([value for shard in shards for value in shard.gather(name)], dtype)
+            for name, dtype in (("patches", np.int64), ("masked", np.float64))
+        )
         rows, columns = np.divmod(patches, self.grid.columns)
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
         pixels = (np.stack([columns, rows], axis=1)[:, None, :] + corners) * self.grid.patch.xy
@@ -102,7 +105,7 @@ class ImageCommit:
                 "patch": patches,
                 "row": rows,
                 "column": columns,
-                "masked": np.concatenate([np.asarray(shard.masked, float) for shard in shards]),
+                "masked": masked,
             },
             geometry=shapely.polygons(np.stack([x, y], axis=-1)),
             crs=self.grid.crs,

@@ -163,33 +163,24 @@ class WrittenShard:
 
     Parameters
     ----------
-    number, records, bytes, crc32c : int
-    run_records, run_crcs, patches, masked : tuple
-        Those of all its runs; see `Run`.
+    number, bytes, crc32c : int
+    runs : tuple of Run
+        In the order of their records.
     """
 
     number: int
-    records: int
     bytes: int
     crc32c: int
-    run_records: tuple[int, ...]
-    run_crcs: tuple[int, ...]
-    patches: tuple[int, ...]
-    masked: tuple[float, ...]
+    runs: tuple[Run, ...]
 
-    @classmethod
-    def of(cls, number: int, runs: Sequence[Run], size: int, crc: int) -> WrittenShard:
-        """A shard of `size` bytes that holds these runs."""
-        return cls(
-            number=number,
-            records=sum(sum(run.records) for run in runs),
-            bytes=size,
-            crc32c=crc,
-            run_records=tuple(chain.from_iterable(run.records for run in runs)),
-            run_crcs=tuple(chain.from_iterable(run.crcs for run in runs)),
-            patches=tuple(chain.from_iterable(run.patches for run in runs)),
-            masked=tuple(chain.from_iterable(run.masked for run in runs)),
-        )
+    @property
+    def records(self) -> int:
+        """Records of the shard."""
+        return sum(self.gather("records"))
+
+    def gather(self, name: str) -> list[Any]:
+        """One attribute of all runs, such as "patches", in one list."""
+        return list(chain.from_iterable(getattr(run, name) for run in self.runs))
 
     def in_manifest(self, name: str, *, patches: bool) -> ManifestShard:
         """The same facts, for a file that has its final name."""
@@ -198,7 +189,7 @@ class WrittenShard:
             self.records,
             self.bytes,
             self.crc32c,
-            np.array(self.run_records, np.uint32),
-            np.array(self.run_crcs, np.uint32),
-            np.array(self.patches, np.int64) if patches else None,
+            np.array(self.gather("records"), np.uint32),
+            np.array(self.gather("crcs"), np.uint32),
+            np.array(self.gather("patches"), np.int64) if patches else None,
         )

@@ -201,9 +201,7 @@ class PartStore(_FolderStore):
         """
         receipt = self.folder.child(f"{shard:05d}.json")
         if receipt.exists():
-            found: dict[str, Any] = json.loads(receipt.read_bytes())
-            facts: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
-            return WrittenShard(**facts)
+            return _read_receipt(receipt.read_bytes())
         parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
         ordered = sorted(
             (
@@ -213,7 +211,7 @@ class PartStore(_FolderStore):
             ),
             key=lambda item: item[0].first,
         )
-        runs = [run for run, _, _ in ordered]
+        runs = tuple(run for run, _, _ in ordered)
         with _Joined(self._shard(shard)) as joined, ExitStack() as stack:
             skip = 0
             if self.compressed:
@@ -232,7 +230,7 @@ class PartStore(_FolderStore):
                 skip = 0
             if self.compressed and not any(run.size for run in runs):
                 joined.write(_EMPTY_TAIL)
-        written = WrittenShard.of(shard, runs, joined.size, joined.crc)
+        written = WrittenShard(shard, joined.size, joined.crc, runs)
         receipt.write_bytes(json.dumps(asdict(written)).encode())
         for part in parts:
             self.folder.child(part.name).remove()
@@ -241,6 +239,15 @@ class PartStore(_FolderStore):
     def abort(self) -> None:
         """Remove the folder, to which tasks that had begun may still add."""
         self.folder.clear()
+
+
+def _read_receipt(data: bytes) -> WrittenShard:
+    found = json.loads(data)
+    runs = [
+        Run(**{name: tuple(value) if isinstance(value, list) else value for name, value in run.items()})
+        for run in found.pop("runs")
+    ]
+    return WrittenShard(**found, runs=tuple(runs))
 
 
 class _Joined:
@@ -315,7 +322,7 @@ class AppendingStore(_FolderStore):
 
     def join(self, shard: int, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
         """Complete the file: write its index."""
-        runs = [run for part in chain.from_iterable(blocks) for run in part.runs]
+        runs = tuple(run for part in chain.from_iterable(blocks) for run in part.runs)
         if self.compressed and not runs:
             self._file.write(MEMBER_HEADER + _EMPTY_TAIL)
         size, crc = self._file.tell(), self._crc
@@ -325,7 +332,7 @@ class AppendingStore(_FolderStore):
             self._file.write(header)
             crc = join_crcs(crc32c(header), crc, size - len(header))
         self._file.close()
-        return WrittenShard.of(shard, runs, size, crc)
+        return WrittenShard(shard, size, crc, runs)
 
     def abort(self) -> None:
         """Remove the file."""
