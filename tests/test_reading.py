@@ -30,13 +30,13 @@ from tests.strategies import affines, chunkings, indices, sizes
 from xee_tf import MissingShardError, Mixer, MixerError, OptionError, RecordError, Size
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.engine import TFRecordBackend
-from xee_tf.reading.find import find_records
 from xee_tf.reading.image import open_image
 from xee_tf.reading.infer import infer_margin
 from xee_tf.reading.opening import open_export
 from xee_tf.shards import access, inflate, opening
 from xee_tf.shards.inflate import InflateCache
 from xee_tf.shards.members import read_index
+from xee_tf.sidecars.shard_files import find_records
 from xee_tf.storage import Location
 
 COMPRESSIONS = ["plain", "gzip", "members", "written"]

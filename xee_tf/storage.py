@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -339,8 +340,13 @@ class Location:
     def move(self, target: Location) -> None:
         """Put this file in the place of `target`: a rename where the filesystem has one.
 
-        Where `target` is a link, what it leads to is replaced.
+        Where `target` is a link, what it leads to is replaced. A file of this machine can be moved to
+        another store.
         """
+        if self.is_local and not target.is_local:
+            target.put_file(self.path)
+            self.remove()
+            return
         with target._writing():
             target._make_parent()
         if not self.is_local:
@@ -361,6 +367,18 @@ class Location:
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder and all in it."""
         self._fresh.rm(self.path, recursive=recursive)
+
+    def clear(self) -> None:
+        """Delete the folder and all in it, while other processes that have begun may still write there."""
+        deadline = time.monotonic() + 10
+        quiet = 0
+        while quiet < 3 and time.monotonic() < deadline:
+            with suppress(Exception):  # what made the caller give up is the error to show
+                quiet += 1
+                if self.exists():
+                    quiet = 0
+                    self.remove(recursive=True)
+            time.sleep(0.05)
 
     def require_free(self, if_exists: str, *, folder: bool = False) -> None:
         """Raise `DestinationExistsError` if something is here that may not be replaced.

@@ -9,10 +9,10 @@ from xee_tf.cli.parser import Parser
 from xee_tf.display.text import image_text, record_text
 from xee_tf.errors import RecordError
 from xee_tf.reading.content import read_order
-from xee_tf.reading.find import find_sources
 from xee_tf.reading.opening import open_export
 from xee_tf.reading.verify import verify
 from xee_tf.shards.opening import first_record, open_shards
+from xee_tf.sidecars.find import find_sources
 from xee_tf.sidecars.names import is_image
 
 __all__ = ["add_inspect"]

@@ -18,8 +18,9 @@ from xee_tf.records.sequence import SequenceLayout
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan
-    from xee_tf.export.result import ExportResult, ShardInfo
+    from xee_tf.export.result import ExportResult
     from xee_tf.reading.opened import OpenedExport
+    from xee_tf.shards.runs import ShardInfo
     from xee_tf.tables.export import TableResult
     from xee_tf.tables.schema import Column
 

@@ -27,7 +27,6 @@ from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.names import RASTER_NAMES, check_variables, file_labels
 from xee_tf.options import IfExists, show_signature, spelled
 from xee_tf.records.example import FeatureTypes
-from xee_tf.shards.clear import clear
 from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
 from xee_tf.storage import Location, PathLike
@@ -197,7 +196,7 @@ def export_image(
         return run_graph(delayed, progress)
     except BaseException:
         for job in jobs:
-            clear(job.folder)
+            job.store.abort()
         raise
 
 

@@ -5,31 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xee_tf.geometry import PatchGrid
+from xee_tf.shards.runs import ShardInfo
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, PATCH_INDEX, image_files, shard_name
 from xee_tf.storage import Location
 
-__all__ = ["ExportNames", "ExportResult", "ShardInfo"]
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One TFRecord file.
-
-    Parameters
-    ----------
-    path : str
-    records : int
-        Examples in it.
-    bytes : int
-        Its size on disk.
-    crc32c : int
-        CRC-32C of the whole file, as object stores report it.
-    """
-
-    path: str
-    records: int
-    bytes: int
-    crc32c: int
+__all__ = ["ExportNames", "ExportResult"]
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from xee_tf.reading.content import (
 from xee_tf.reading.infer import feature_margin, infer_content, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.records.example import Feature, RecordLayout
-from xee_tf.records.framing import FRAMING, HEADER, frame_offsets, read_length
-from xee_tf.shards.inflate import inflate_file
-from xee_tf.shards.opening import Shard, open_shards, read_records
+from xee_tf.records.framing import FRAMING, HEADER, read_length
+from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.opening import open_shards
+from xee_tf.shards.scan import inflated, read_pieces
 from xee_tf.storage import Location
 from xee_tf.tables.decode import Field, Piece, decode_rows
 from xee_tf.tables.schema import Strings
@@ -131,9 +132,9 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
     strings: set[str] = set()
     total = seen = 0
     source = ""
-    for shard, first, buffer in _buffers(shards):
+    for shard, numbers, buffer in _buffers(shards):
         source = source or str(shard)
-        pieces = decode_rows(buffer, [], source=str(shard), first=first)
+        pieces = decode_rows(buffer, [], source=str(shard), first=numbers.start)
         for piece in sorted(pieces, key=lambda piece: (piece.records[0], piece.place)):
             field = piece.field
             fields.setdefault(field.name, set()).add(field)
@@ -143,7 +144,7 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
             if field.kind == "bytes" and field.size > 1:
                 strings.add(field.name)
             found.setdefault(field.name, _feature(piece))
-        total += len(frame_offsets(buffer, source=str(shard), first=first)) - 1
+        total += len(numbers)
         seen += max(len(buffer), _PIECE)
         missing = set(names or ()) - found.keys()
         if seen >= (_MOST if missing else 0 if names is not None else _ENOUGH):
@@ -179,44 +180,35 @@ def _feature(piece: Piece) -> Feature:
     return Feature(field.name, "bytes", size, "|u1")
 
 
-def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, int, memoryview]]:
-    """Whole frames from the start of each shard on, without counting the records first.
+def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview]]:
+    """The records of each shard from its start on, and their numbers, without counting them first.
 
-    All records of a file with our index are alike: of those the first one is given.
+    All records of a file with our index are alike: only the first one is yielded.
     """
     for shard in shards:
         if shard.access == "members":
             for first, buffer in read_records(shard, 0, min(1, shard.records), share=False):
-                yield shard, first, buffer
+                yield shard, range(first, first + 1), buffer
             continue
-        data, first = b"", 0
-        for piece in _pieces(shard):
+        source, data, first = str(shard), b"", 0
+        for piece in inflated(read_pieces(shard.location, _PIECE), source, _PIECE):
             data += piece
             # The first record by itself: it is often enough.
-            while end := _whole_frames(memoryview(data), first, str(shard), 1 if first == 0 else None):
-                whole = memoryview(data)[:end]
-                yield shard, first, whole
-                first += len(frame_offsets(whole, source=str(shard), first=first)) - 1
-                data = data[end:]
+            while found := _whole_frames(memoryview(data), first, source, 1 if first == 0 else None):
+                count, end = found
+                yield shard, range(first, first + count), memoryview(data)[:end]
+                first, data = first + count, data[end:]
 
 
-def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -> int:
-    """Where the last whole frame of a buffer ends, or that of the first `most` ones."""
+def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -> tuple[int, int] | None:
+    """How many whole frames a buffer has, at most some, and where they end; None if it has none."""
     end = count = 0
     while len(view) - end >= HEADER and count != most:
         after = end + read_length(view, end, first + count, source) + FRAMING
         if after > len(view):
             break
         end, count = after, count + 1
-    return end
-
-
-def _pieces(shard: Shard) -> Iterator[bytes]:
-    if shard.access == "stream":
-        yield from inflate_file(shard.location, shard.size, _PIECE)
-        return
-    for begin in range(0, shard.size, _PIECE):
-        yield shard.location.read_bytes(begin, min(begin + _PIECE, shard.size))
+    return (count, end) if count else None
 
 
 def _content(

@@ -14,11 +14,11 @@ from xee_tf.georef import write_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
-from xee_tf.reading.find import Exported
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import Records, open_export
 from xee_tf.sidecars import Mixer
+from xee_tf.sidecars.find import Exported
 
 __all__ = ["check_crs", "lazy_dataset", "open_image"]
 

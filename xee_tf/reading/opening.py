@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.geometry import Size
@@ -21,40 +21,26 @@ from xee_tf.reading.content import (
     read_order,
     with_depths,
 )
-from xee_tf.reading.described import describe_export, listed_shards, manifest_name, match_shards
-from xee_tf.reading.find import Exported, check_order, find_records
 from xee_tf.reading.infer import described_content, described_layout, infer_content, is_by_pixel
 from xee_tf.reading.opened import OpenedExport, masked_values
 from xee_tf.records.framing import FRAMING, iter_frames
 from xee_tf.records.sequence import SequenceLayout
 from xee_tf.records.sequence_wire import read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.matching import match_shards
 from xee_tf.shards.opening import number_shards, open_shards
+from xee_tf.shards.runs import ShardInfo
 from xee_tf.sidecars import ImageManifest, Mixer
+from xee_tf.sidecars.described import describe_export, manifest_name
+from xee_tf.sidecars.find import Exported, ExportedImage
 from xee_tf.sidecars.names import prefix_of
+from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
 from xee_tf.storage import Location, PathLike
 
-__all__ = ["ExportedImage", "Records", "open_export"]
+__all__ = ["Records", "open_export"]
 
 
-@runtime_checkable
-class ExportedImage(Protocol):
-    """What an image export returns, as far as readers need it; see `xee_tf.ExportResult`."""
-
-    @property
-    def files(self) -> Sequence[Any]:
-        """The shards, in order."""
-
-    @property
-    def mixer(self) -> Location | None:
-        """The mixer, if one was written."""
-
-    @property
-    def manifest(self) -> Location:
-        """The manifest."""
-
-
-Records = PathLike | Location | ExportedImage | Sequence[Any]
+Records = PathLike | Location | ExportedImage | Sequence[PathLike | Location | ShardInfo]
 """The shards of an export in order, or what an export returned."""
 
 
@@ -124,7 +110,7 @@ def open_export(
     named = beside and patches is None
     _check_counts(shards, total * per_patch, f"{name} announces {announced}", record_size is not None, named)
     if manifest is not None and beside:
-        shards = match_shards(shards, manifest)
+        shards = match_shards(shards, manifest.shards)
     if 0 in steps.values():  # the kind of a series is that of its first step
         content = replace(content, layout=read_sequence_layout(_records(shards)))
     known = {band.name: band for band in content.bands}
@@ -157,8 +143,7 @@ def _locate_shards(
             listed, storage_options = records.files, records.manifest.storage_options
         elif isinstance(records, str) or not isinstance(records, Iterable):
             listed = [records]
-        # An entry is a path, a Location, or a file that an export wrote.
-        paths = [each if isinstance(each, Location) else getattr(each, "path", each) for each in listed]
+        paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
         locations = [Location.of(path, storage_options) for path in paths]
         if not locations:
             raise OptionError("records is empty: name the shards in order, or leave it out.")

@@ -17,7 +17,8 @@ from xee_tf.reading.opened import OpenedExport
 from xee_tf.records.decoding import decode_frames
 from xee_tf.records.example import RecordLayout
 from xee_tf.records.sequence_decoding import decode_sequences
-from xee_tf.shards.access import Shard, check_runs, read_records
+from xee_tf.shards.access import Shard, read_records, shard_spans
+from xee_tf.shards.matching import check_runs
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]
@@ -215,13 +216,9 @@ def _runs(
     export: OpenedExport, layout: RecordOrder, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """Records ``start`` to ``stop - 1`` of the export in runs: the first one's number, and their values."""
-    for shard in export.shards:
-        begin, end = max(start, shard.first), min(stop, shard.first + shard.records)
-        expected = begin
-        if begin >= end:
-            continue
-        span = begin - shard.first, end - shard.first
-        buffers = read_records(shard, *span, share=export.share)
+    for shard, begin, end in shard_spans(export.shards, start, stop):
+        expected, end = shard.first + begin, shard.first + end
+        buffers = read_records(shard, begin, end - shard.first, share=export.share)
         for first, buffer in check_runs(shard, buffers) if export.verify else buffers:
             for count, values in _decode(export, layout, buffer, shard, first):
                 if expected + count > end:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,23 @@ from crc32c import crc32c
 from dask.utils import format_bytes
 
 from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shorten
-from xee_tf.export.result import ExportResult
-from xee_tf.reading.described import differing_keys, listed_shards
-from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
 from xee_tf.reading.opening import open_export
-from xee_tf.records.decoding import count_right, verify_block
-from xee_tf.records.framing import FOOTER, FRAMING, HEADER, read_length, run_crc
-from xee_tf.shards.inflate import GZIP, inflate_stream
+from xee_tf.records.framing import FOOTER, run_crc
+from xee_tf.shards.inflate import GZIP
 from xee_tf.shards.members import HEAD_BYTES, read_index
-from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_edited, read_manifest
+from xee_tf.shards.scan import inflated, read_pieces, scan_records
+from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer
+from xee_tf.sidecars.described import differing_keys
+from xee_tf.sidecars.find import (
+    Exported,
+    ExportedImage,
+    ExportedTable,
+    beside,
+    find_export,
+    find_table,
+    folder_exports,
+)
+from xee_tf.sidecars.manifest import manifest_of, read_document
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
     RECORDS,
@@ -32,14 +39,14 @@ from xee_tf.sidecars.names import (
     manifest_location,
     prefix_of,
 )
+from xee_tf.sidecars.packing import is_unchanged
+from xee_tf.sidecars.shard_files import find_records, listed_shards
 from xee_tf.storage import Location
-from xee_tf.tables.export import TableResult
 
 __all__ = ["Verification", "verify"]
 
 _PIECE = 4 << 20  # bytes read, and inflated, at a time
 _THREADS = 4  # shards checked at a time
-_LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Verification:
 
 
 def verify(
-    export: Exported | TableResult | Collection[Exported | TableResult],
+    export: Exported | ExportedTable | Collection[Exported | ExportedTable],
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
@@ -155,9 +162,9 @@ def verify(
 
 def _locations(source: Any, storage_options: Mapping[str, Any] | None) -> list[Location]:
     """The mixers, image manifests and tables that are named."""
-    if isinstance(source, TableResult):
+    if isinstance(source, ExportedTable):
         return [find_table(source, storage_options)]
-    if isinstance(source, ExportResult):
+    if isinstance(source, ExportedImage):
         return [find_export(source)]
     if isinstance(source, Collection) and not isinstance(source, str):
         if not source:
@@ -182,8 +189,9 @@ def _check(location: Location) -> Verification:
     problems: list[str] = []
     manifest = None
     try:
-        manifest = read_manifest(side)
-        if is_edited(side):
+        document = read_document(side)
+        manifest = None if document is None else manifest_of(document, str(side))
+        if manifest is not None and not is_unchanged(document):
             problems.append(f"{side} was changed since the export: its own checksum does not match.")
     except MixerError as error:
         problems.append(str(error))
@@ -257,10 +265,10 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
     problems: list[str] = []
     records, held = 0, []
     try:
-        for footers in _record_footers(_inflated(raw), str(location)):
-            records += len(footers)
+        for rows in scan_records(inflated(iter(raw), str(location), _PIECE), str(location)):
+            records += len(rows)
             if known is not None:
-                held.append(footers)
+                held.append(np.ascontiguousarray(rows[:, -FOOTER:]))
         raw.finish()
     except FileNotFoundError:
         return _File(0, 0, (f"{location} does not exist.",))
@@ -308,16 +316,14 @@ class _Raw:
     """The bytes of a file in pieces; size and checksum grow as they go by."""
 
     def __init__(self, location: Location) -> None:
-        self.location = location
         self.size = self.crc = 0
-        self._pieces = self._read()
+        self._pieces = self._read(location)
 
-    def _read(self) -> Iterator[bytes]:
-        with self.location.open("rb") as file:
-            while data := file.read(_PIECE):
-                self.size += len(data)
-                self.crc = crc32c(data, self.crc)
-                yield data
+    def _read(self, location: Location) -> Iterator[bytes]:
+        for data in read_pieces(location, _PIECE):
+            self.size += len(data)
+            self.crc = crc32c(data, self.crc)
+            yield data
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces
@@ -327,63 +333,3 @@ class _Raw:
         with suppress(OSError):
             for _ in self._pieces:
                 pass
-
-
-def _inflated(raw: _Raw) -> Iterator[bytes]:
-    """The bytes of the records, inflated if the file is compressed."""
-    pieces = iter(raw)
-    first = next(pieces, b"")
-    pieces = chain([first], pieces)
-    return inflate_stream(pieces, str(raw.location), _PIECE) if first.startswith(GZIP) else pieces
-
-
-def _record_footers(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint8]]:
-    """The footers of records, shape (records, 4); both checksums of each record are checked.
-
-    Raises
-    ------
-    RecordError
-        That names the first record that is corrupt or truncated.
-    """
-    waiting: list[bytes] = []
-    held, needed, record = 0, HEADER, 0
-    for piece in pieces:
-        waiting.append(piece)
-        held += len(piece)
-        if held < needed:
-            continue
-        buffer = memoryview(b"".join(waiting) if len(waiting) > 1 else piece)
-        position = 0
-        while len(buffer) - position >= HEADER:
-            length = read_length(buffer, position, record, source)
-            if length > _LONGEST:
-                raise RecordError(
-                    f"{source}: record {record} announces {length} bytes: TensorFlow reads fewer."
-                )
-            size = length + FRAMING
-            if len(buffer) - position < size:
-                break
-            rows = _alike(buffer, position, size)
-            right = count_right(rows)
-            if right:
-                yield np.ascontiguousarray(rows[:right, -FOOTER:])
-            if right < len(rows):
-                verify_block(rows[right:], record + right, source)
-            record += len(rows)
-            position += len(rows) * size
-        left = len(buffer) - position
-        needed = size if left >= HEADER else HEADER
-        waiting, held = [bytes(buffer[position:])], left
-    if held:
-        raise RecordError(
-            f"{source}: record {record} is truncated: it needs {needed} bytes, {held} are there."
-        )
-
-
-def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8]:
-    """The whole frames from a position on that have the same header as the first one, one a row."""
-    count = (len(buffer) - position) // size
-    data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, count * size, position)
-    rows = data.reshape(count, size)
-    differs = np.flatnonzero((rows[:, :HEADER] != rows[0, :HEADER]).any(axis=1))
-    return rows[: int(differs[0])] if differs.size else rows

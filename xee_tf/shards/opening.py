@@ -20,9 +20,10 @@ from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file
 from xee_tf.shards.members import HEAD_BYTES, read_index
+from xee_tf.shards.scan import scan_records
 from xee_tf.storage import Location
 
-__all__ = ["Shard", "first_record", "number_shards", "open_shards", "read_records"]
+__all__ = ["first_record", "number_shards", "open_shards"]
 
 _THREADS = 16  # shards looked at at a time: mostly waiting for an object store
 
@@ -92,14 +93,8 @@ def first_record(shard: Shard) -> bytes | None:
         head = shard.location.read_bytes(0, min(shard.size, HEADER))
         data = shard.location.read_bytes(0, read_length(memoryview(head), 0, 0, source) + FRAMING)
     elif shard.access == "stream":
-        needed = HEADER
-        for piece in inflate_file(shard.location, shard.size, 1 << 16):
-            data = bytes(data) + piece
-            if len(data) >= HEADER == needed:
-                needed = read_length(memoryview(data), 0, 0, source) + FRAMING
-            if len(data) >= needed:
-                data = data[:needed]
-                break
+        rows = next(scan_records(inflate_file(shard.location, shard.size, 1 << 16), source), None)
+        data = b"" if rows is None else rows[0].data
     return bytes(next(iter_frames(data, source=source))) if data else None
 
 

@@ -8,19 +8,18 @@ from typing import Any
 
 from xee_tf.errors import OptionError
 from xee_tf.reading.features import open_files
-from xee_tf.reading.find import Exported, find_export, find_sources
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.records.sequence import SequenceLayout
-from xee_tf.shards.access import check_first_runs
+from xee_tf.shards.matching import check_first_runs
 from xee_tf.sidecars import Mixer
+from xee_tf.sidecars.find import Exported, ExportedTable, find_export, find_sources
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import PathLike
-from xee_tf.tables.export import TableResult
 
 __all__ = ["Sources", "check_alike", "open_sources"]
 
-_One = Exported | TableResult
+_One = Exported | ExportedTable
 
 Sources = _One | Sequence[_One] | Mapping[str, _One]
 

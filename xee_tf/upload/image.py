@@ -18,13 +18,12 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.georef.masks import held_as
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
-from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import Records, open_export
-from xee_tf.shards.clear import clear
 from xee_tf.sidecars import Mixer, step_names
+from xee_tf.sidecars.find import Exported
 from xee_tf.storage import Location, PathLike
 from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
@@ -222,7 +221,7 @@ def _write_zarr(
     try:
         create_store(storable(dataset), target, compute=True)
     except BaseException:
-        clear(target)
+        target.clear()
         raise
     if target != location:
         replace_store(target, location)
