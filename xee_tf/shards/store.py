@@ -242,12 +242,12 @@ class PartStore(_FolderStore):
 
 
 def _read_receipt(data: bytes) -> WrittenShard:
-    found = json.loads(data)
-    runs = [
-        Run(**{name: tuple(value) if isinstance(value, list) else value for name, value in run.items()})
-        for run in found.pop("runs")
-    ]
-    return WrittenShard(**found, runs=tuple(runs))
+    found = json.loads(data, object_hook=_with_tuples)
+    return WrittenShard(**{**found, "runs": tuple(Run(**run) for run in found["runs"])})
+
+
+def _with_tuples(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
 
 
 class _Joined:
