@@ -43,7 +43,7 @@ _LARGEST = 1 << 30  # bytes of a manifest
 
 @dataclass(frozen=True, eq=False)
 class ImageManifest:
-    """What an image export knows about its files.
+    """The facts about the files of an image export.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ImageManifest:
     coords : mapping from dimension to ndarray
         Coordinates of the bands' further dimensions.
     default_value : float
-        What the user asked for in place of masked values. What stands in the records of a band is
+        The value that the user gives in place of masked ones. What stands in the records of a band is
         ``BandDimensions.default``.
     ragged : bool
         Whether masked steps were left out of the records.
@@ -163,7 +163,7 @@ class TableColumn:
 
 @dataclass(frozen=True, eq=False)
 class TableManifest:
-    """What a table export knows about its file.
+    """The facts about the file of a table export.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Lo
 
 
 def check_order(records: Sequence[Location]) -> None:
-    """Refuse shards of one export that are given out of order, or with gaps, as far as names tell.
+    """Refuse shards of one export whose names are out of order, or have gaps.
 
     Raises
     ------

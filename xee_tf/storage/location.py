@@ -88,7 +88,7 @@ class Location:
             return cls(text, options)
         scheme, separator, rest = text.partition("://")
         if separator and scheme not in ("file", "local"):
-            if scheme not in _WEB:  # whose servers say what two slashes mean
+            if scheme not in _WEB:  # whose servers decide what two slashes mean
                 rest = re.sub("//+", "/", rest)
             return cls(f"{scheme}://{rest.rstrip('/') if rest.strip('/') else rest}", options)
         return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
@@ -405,7 +405,7 @@ class Location:
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether a server says that a file is not there, or not for everybody, in one of the usual ways.
+    """Whether an error is one of the usual answers of a server without that file, or without access to it.
 
     Where a store may not be listed, a missing file looks like a forbidden one; simple web servers fail. What
     may pass (too many requests, a gateway) is no such answer.

@@ -18,8 +18,9 @@ from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.graph import run_graph
 from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records.example import Encoded
+from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
-from xee_tf.shards.store import PartStore, Replaced, ShardStore
+from xee_tf.shards.store import Replaced, ShardStore
 from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable

@@ -13,8 +13,8 @@ from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.options import IfExists
 from xee_tf.records.example import FeatureTypes
+from xee_tf.shards.folder_store import AppendingStore
 from xee_tf.shards.runs import Part, pack_run
-from xee_tf.shards.store import AppendingStore
 from xee_tf.sidecars import Mixer
 from xee_tf.sidecars.described import describe_export
 from xee_tf.sidecars.find import Exported
