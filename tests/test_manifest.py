@@ -614,10 +614,10 @@ def test_web_servers_without_byte_ranges(tmp_path, options):
 
 
 def test_large_files_of_servers_without_byte_ranges_are_refused(tmp_path, monkeypatch):
-    from xee_tf import storage
+    from xee_tf.storage import location
 
     (tmp_path / "s").write_bytes(bytes(100))
-    monkeypatch.setattr(storage, "_WHOLE_FILE", 50)
+    monkeypatch.setattr(location, "_WHOLE_FILE", 50)
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
     )

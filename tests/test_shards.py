@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records.example import Feature, RecordLayout
 from xee_tf.shards.checksums import join_crcs
+from xee_tf.shards.folder_store import AppendingStore, PartStore
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.runs import pack_run
-from xee_tf.shards.store import AppendingStore, PartStore, Replaced
+from xee_tf.shards.store import Replaced
 from xee_tf.storage import Location
 
 LAYOUT = RecordLayout((Feature.of("B4", "float32", 3),))

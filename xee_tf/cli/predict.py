@@ -18,7 +18,7 @@ from xee_tf.errors import OptionError
 from xee_tf.georef import read_georef
 from xee_tf.models.options import MODEL_SPELLING
 from xee_tf.sidecars import BandDimensions, step_names
-from xee_tf.storage import Location
+from xee_tf.storage import Location, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import write_cog
 
@@ -93,8 +93,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
     if_exists: Any = "overwrite" if arguments.overwrite else "error"
     if suffix != ".zarr":
-        location.require_free(if_exists)
-    location.require_writable()
+        require_free(location, if_exists)
+    require_writable(location)
     chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
     if arguments.output_bands:
         outputs = map(_output, names(arguments.output_bands) or [])

@@ -19,7 +19,8 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import Sources, Tasks, block_tasks, gather, in_order, on_cluster, to_delayed
-from xee_tf.shards.store import PartStore, ShardStore
+from xee_tf.shards.folder_store import PartStore
+from xee_tf.shards.store import ShardStore
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["ExportJob", "export_graph"]

@@ -29,7 +29,7 @@ from xee_tf.options import IfExists, show_signature, spelled
 from xee_tf.records.example import FeatureTypes
 from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
 __all__ = ["Image", "export_image", "plan_export"]
 
@@ -175,7 +175,7 @@ def export_image(
     for name in ("image", "path", "progress", "compute", "format_options", "earth_engine"):
         del options[name]
     prefix = export_prefix(path, storage_options)
-    prefix.require_reachable()
+    require_reachable(prefix)
     jobs = _jobs(image, prefix, **options)
     for message in jobs[0].plan.warnings:
         warn(message)
@@ -187,8 +187,8 @@ def export_image(
                 "replace it with if_exists='overwrite'."
             )
         for folder in image_files(job.names.prefix, folders=True):
-            folder.require_free("overwrite")
-    jobs[0].names.prefix.require_writable()
+            require_free(folder, "overwrite")
+    require_writable(jobs[0].names.prefix)
     delayed = export_graph(jobs)
     if not compute:
         return delayed

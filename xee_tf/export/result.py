@@ -24,7 +24,7 @@ class ExportResult:
         The sidecar; None where `masked_threshold` dropped the georeference with it, as in Earth
         Engine.
     index : Location or None
-        The GeoParquet patch index, if one was asked for.
+        The GeoParquet patch index, if one was written.
     manifest : Location
         What the mixer does not hold: kernel, bands, coordinates, checksums.
     grid : PatchGrid

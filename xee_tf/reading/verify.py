@@ -296,7 +296,7 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
 
 
 def _compressed_anew(location: Location) -> bool:
-    """Whether another program compressed a file: then its bytes tell nothing, but its records do."""
+    """Whether another program compressed a file: then its bytes may differ, but not its records."""
     head = location.read_bytes(0, HEAD_BYTES)
     return head.startswith(GZIP) and read_index(head) is None
 

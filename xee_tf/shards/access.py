@@ -45,7 +45,7 @@ class Shard:
         "members": first record and first byte of each group of members, and the ends. Otherwise, where
         records vary, the first byte of each before compression, and the end.
     announced : int or None
-        What our index says that `first` should be.
+        What `first` should be by our index.
     run_starts : ndarray of int64, optional
         First record of each run of the manifest, and the end.
     run_crcs : ndarray of uint32, optional
@@ -97,7 +97,7 @@ def read_records(
     shard : Shard
     start, stop : int
     share : bool
-        Whether others will want the same bytes: what is inflated is then kept for them.
+        Whether others will read the same bytes: inflated bytes are then kept for them.
 
     Yields
     ------
@@ -145,7 +145,7 @@ def _read_stream(shard: Shard, begin: int, end: int, edge: int, share: bool) -> 
     parts = []
     for number in range(begin // SEGMENT, -(-end // SEGMENT)):
         base = number * SEGMENT
-        # Its end is wanted next, and what lies in front of the first record by somebody else.
+        # The next read starts at its end, and another reader needs what lies before the first record.
         keep = share or base + SEGMENT > end or base < edge
         segment = read_segment(shard.location, shard.size, shard.identity, number, keep=keep)
         parts.append(memoryview(segment)[max(0, begin - base) : end - base])

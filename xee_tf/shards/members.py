@@ -123,7 +123,7 @@ def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
         ``sizes`` are those of the members as `compress_member` made them, the first one's plain
         header included; `read_index` adds what this header takes more.
     length : int, optional
-        Exact bytes of the header, for a place kept free beforehand: see `index_room`.
+        Exact bytes of the header, where room was reserved for it: see `index_room`.
 
     Examples
     --------

@@ -36,7 +36,7 @@ def open_shards(locations: Sequence[Location]) -> list[Shard]:
     MissingShardError
         If a file is not there.
     RecordError
-        If it is shorter than its own index says.
+        If it is shorter than its own index announces.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(_probe, locations))
@@ -61,7 +61,7 @@ def _probe(location: Location) -> Shard:
         index = read_index(head)
     except RecordError as error:
         raise RecordError(f"{location}: {error}") from None
-    if index is None or sum(index.sizes) < size:  # or something was appended that it does not know of
+    if index is None or sum(index.sizes) < size:  # or something was appended since
         return replace(shard, access="stream")
     if sum(index.sizes) > size:
         raise RecordError(
@@ -120,7 +120,7 @@ def number_shards(shards: Sequence[Shard], record_size: int | None, total: int) 
         if sum(shard.records if shard else total + 1 for shard in quick) == total:
             counted = [shard for shard in quick if shard]
         else:
-            # A wrong total may be a stream whose length says little: those are looked through.
+            # The length at the end of a stream may be wrong: streams are read through.
             again = [
                 shard if found is None or found.access == "stream" else None
                 for shard, found in zip(shards, quick, strict=True)
@@ -188,7 +188,7 @@ def _hop_stream(shard: Shard) -> Iterator[int]:
     if begin > seen:
         raise _cut_off(shard, record - 1, length, begin - seen)
     if begin < seen:
-        read_length(memoryview(buffer), 0, record, str(shard))  # says that the header is cut off
+        read_length(memoryview(buffer), 0, record, str(shard))  # raises: the header is cut off
 
 
 def _cut_off(shard: Shard, record: int, length: int, missing: int) -> RecordError:

@@ -9,13 +9,13 @@ from xee_tf.sidecars.dimensions import (
 from xee_tf.sidecars.manifest import (
     ImageManifest,
     Manifest,
-    ManifestShard,
     TableColumn,
     TableManifest,
     parse_dimensions,
     parse_manifest,
     read_manifest,
 )
+from xee_tf.sidecars.manifest_shard import ManifestShard
 from xee_tf.sidecars.mixer import Mixer, java_double
 
 __all__ = [

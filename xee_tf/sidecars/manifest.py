@@ -20,14 +20,14 @@ from xee_tf.records.example import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
 from xee_tf.sidecars.documents import band_document, band_of, check_places, grid_document, grid_of
-from xee_tf.sidecars.packing import pack, read_count, read_size, read_text, render, unpack
+from xee_tf.sidecars.manifest_shard import ManifestShard
+from xee_tf.sidecars.packing import read_count, read_size, read_text, render
 from xee_tf.storage import Location, is_refused
 from xee_tf.version import __version__
 
 __all__ = [
     "ImageManifest",
     "Manifest",
-    "ManifestShard",
     "TableColumn",
     "TableManifest",
     "manifest_of",
@@ -42,77 +42,8 @@ _LARGEST = 1 << 30  # bytes of a manifest
 
 
 @dataclass(frozen=True, eq=False)
-class ManifestShard:
-    """One TFRecord file of an export.
-
-    Parameters
-    ----------
-    name : str
-        The file's name, without its folder.
-    records : int
-    bytes : int
-        Size of the file.
-    crc32c : int
-        CRC-32C of the whole file.
-    run_records : ndarray of uint32
-        Records of each run: consecutive records that are compressed together.
-    run_crcs : ndarray of uint32
-        For each run the CRC-32C over the footers of its records (the four bytes behind the data of each).
-        It stands for the content of the run, whether the file is compressed or not.
-    patches : ndarray of int64, optional
-        The number of the patch in every record, where patches were dropped.
-    """
-
-    name: str
-    records: int
-    bytes: int
-    crc32c: int
-    run_records: npt.NDArray[np.uint32]
-    run_crcs: npt.NDArray[np.uint32]
-    patches: npt.NDArray[np.int64] | None = None
-
-    def same_kind(self, location: Location) -> bool:
-        """Whether a file is compressed if this one was, by its name: then it has the same bytes, too."""
-        return location.name.endswith(".gz") == self.name.endswith(".gz")
-
-    def _document(self) -> dict[str, Any]:
-        document = {
-            "name": self.name,
-            "records": self.records,
-            "bytes": self.bytes,
-            "crc32c": f"{self.crc32c:08x}",
-            "runRecords": pack(self.run_records, "<u4"),
-            "runCrcs": pack(self.run_crcs, "<u4"),
-        }
-        if self.patches is not None:
-            document["patches"] = pack(self.patches, "<i8")
-        return document
-
-    @classmethod
-    def _of(cls, document: Mapping[str, Any]) -> ManifestShard:
-        name = read_text(document["name"], "the name of a shard")
-        if "/" in name or "\\" in name:
-            raise ValueError(f"the name of a shard is {name!r}, which has a folder")
-        crc = document["crc32c"]
-        shard = cls(
-            name,
-            read_count(document["records"], f"records of {name}"),
-            read_count(document["bytes"], f"bytes of {name}"),
-            int(read_text(crc, f"crc32c of {name}"), 16),
-            unpack(document.get("runRecords", ""), "<u4"),
-            unpack(document.get("runCrcs", ""), "<u4"),
-            unpack(document["patches"], "<i8") if "patches" in document else None,
-        )
-        if len(shard.run_records) != len(shard.run_crcs):
-            raise ValueError(f"{name} has {len(shard.run_records)} runs but {len(shard.run_crcs)} checksums")
-        if len(shard.run_records) and int(shard.run_records.sum(dtype=np.int64)) != shard.records:
-            raise ValueError(f"the runs of {name} do not add up to its {shard.records} records")
-        return shard
-
-
-@dataclass(frozen=True, eq=False)
 class ImageManifest:
-    """What an image export knows about its files.
+    """The facts about the files of an image export.
 
     Parameters
     ----------
@@ -123,7 +54,7 @@ class ImageManifest:
     coords : mapping from dimension to ndarray
         Coordinates of the bands' further dimensions.
     default_value : float
-        What the user asked for in place of masked values. What stands in the records of a band is
+        The value that the user gives in place of masked ones. What stands in the records of a band is
         ``BandDimensions.default``.
     ragged : bool
         Whether masked steps were left out of the records.
@@ -187,7 +118,7 @@ class ImageManifest:
                 if (coordinate := coordinate_document(values)) is not None
             },
             "options": dict(self.options),
-            "shards": [shard._document() for shard in self.shards],
+            "shards": [shard.document() for shard in self.shards],
         }
         return render(document)
 
@@ -214,7 +145,7 @@ class ImageManifest:
             ragged=bool(document.get("ragged", False)),
             kernel=size,
             grid=None if grid is None else grid_of(grid, size),
-            shards=tuple(ManifestShard._of(shard) for shard in document.get("shards", ())),
+            shards=tuple(ManifestShard.of(shard) for shard in document.get("shards", ())),
             options=dict(document.get("options", {})),
             key=str(document.get("key", "")),
             version=str(document.get("version", "")),
@@ -232,7 +163,7 @@ class TableColumn:
 
 @dataclass(frozen=True, eq=False)
 class TableManifest:
-    """What a table export knows about its file.
+    """The facts about the file of a table export.
 
     Parameters
     ----------
@@ -267,7 +198,7 @@ class TableManifest:
                 {"name": column.name, "kind": column.kind, "shape": list(column.shape)}
                 for column in self.columns
             ],
-            "shards": [shard._document() for shard in self.shards],
+            "shards": [shard.document() for shard in self.shards],
         }
         return render(document)
 
@@ -280,7 +211,7 @@ class TableManifest:
                 raise ValueError(f"a column is of the kind {kind!r}")
             shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
-        shards = tuple(ManifestShard._of(shard) for shard in document.get("shards", ()))
+        shards = tuple(ManifestShard.of(shard) for shard in document.get("shards", ()))
         return cls(tuple(columns), shards, str(document.get("version", "")))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.sidecars.manifest import ManifestShard
+from xee_tf.sidecars.manifest_shard import ManifestShard
 from xee_tf.sidecars.names import MIXER, SHARD, has_prefix, prefix_of, shard_name
 from xee_tf.storage import Location
 
@@ -83,7 +83,7 @@ def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Lo
 
 
 def check_order(records: Sequence[Location]) -> None:
-    """Refuse shards of one export that are given out of order, or with gaps, as far as names tell.
+    """Refuse shards of one export whose names are out of order, or have gaps.
 
     Raises
     ------

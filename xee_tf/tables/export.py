@@ -18,11 +18,12 @@ from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.graph import run_graph
 from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records.example import Encoded
+from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
-from xee_tf.shards.store import PartStore, Replaced, ShardStore
+from xee_tf.shards.store import Replaced, ShardStore
 from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.encode import encode_rows
 from xee_tf.tables.schema import Column, Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
@@ -205,9 +206,9 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
         If `if_exists` is unknown, the file exists, or there is no permission to write it.
     """
     target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
-    target.require_free(if_exists)
-    manifest_location(target).require_free("overwrite")  # no folder is in its place
-    target.require_writable()
+    require_free(target, if_exists)
+    require_free(manifest_location(target), "overwrite")  # no folder is in its place
+    require_writable(target)
     return target
 
 

@@ -24,7 +24,7 @@ from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import Records, open_export
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.sidecars.find import Exported
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
@@ -138,7 +138,7 @@ def upload_image(
     if write is _write_zarr:
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
-    location.require_writable()
+    require_writable(location)
     with ProgressBar() if progress else nullcontext():
         write(reader, arrays, location, nodata)
     return location
@@ -146,7 +146,7 @@ def upload_image(
 
 def _require_free(location: Location, if_exists: str, *, folder: bool) -> None:
     """Check that the destination does not exist, or may be replaced."""
-    location.require_free(if_exists, folder=folder)
+    require_free(location, if_exists, folder=folder)
     if folder and location.exists():
         require_our_store(location)
 

@@ -13,12 +13,12 @@ from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.options import IfExists
 from xee_tf.records.example import FeatureTypes
+from xee_tf.shards.folder_store import AppendingStore
 from xee_tf.shards.runs import Part, pack_run
-from xee_tf.shards.store import AppendingStore
 from xee_tf.sidecars import Mixer
 from xee_tf.sidecars.described import describe_export
 from xee_tf.sidecars.find import Exported
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.predictions import PredictionFormat, Predictions, Unit, by_band
 
 __all__ = ["PredictionWriter"]
@@ -114,8 +114,8 @@ class PredictionWriter:
         self._patches = 0
         self._waiting: list[list[npt.NDArray[Any]]] = []  # patches that make no whole gzip member yet
         self._parts: list[Part] = []
-        self.location.require_free(if_exists)
-        self.location.require_writable()
+        require_free(self.location, if_exists)
+        require_writable(self.location)
         self._store: AppendingStore | None = AppendingStore.begin(self.location, self.compressed)
 
     def __enter__(self) -> PredictionWriter:
