@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Measurement, best_times
 from benchmarks.pixels import tiled
-from xee_tf.records import Encoded, Feature, SequenceLayout, iter_frames
+from xee_tf.records import Encoded, Feature, RecordLayout, encode_records, iter_frames
 
 BANDS, STEPS = ("blue", "green", "red", "nir"), 12
 
@@ -22,8 +22,8 @@ def run(small: bool) -> Iterator[Measurement]:
     found: dict[str, Encoded] = {}
 
     def encode(name: str, keep_steps: NDArray[np.bool_] | None) -> None:
-        layout = SequenceLayout((), tuple(Feature.of(band, "f4", 1) for band in BANDS))
-        found[name] = layout.encode([], list(series.values()), keep_steps=keep_steps)
+        layout = RecordLayout((), tuple(Feature.of(band, "f4", 1) for band in BANDS))
+        found[name] = encode_records(layout, list(series.values()), keep_steps=keep_steps)
 
     times = best_times(
         {"fixed": lambda: encode("fixed", None), "ragged": lambda: encode("ragged", valid)},

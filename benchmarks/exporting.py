@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.measure import Measurement, best_times
 from benchmarks.pixels import raster, tiled
 from xee_tf import plan_export
-from xee_tf.records.example import RecordLayout
+from xee_tf.records import RecordLayout, encode_records
 from xee_tf.shards.members import compress_member
 
 PATCH = 256
@@ -97,7 +97,7 @@ def bare_loop(bands: dict[str, NDArray[np.float32]], layout: RecordLayout) -> No
         return part.reshape(PATCH, -1, PATCH).swapaxes(0, 1)
 
     def work(job: tuple[int, int]) -> int:
-        encoded = layout.encode([patches(band, *job) for band in bands.values()])
+        encoded = encode_records(layout, [patches(band, *job) for band in bands.values()])
         return sum(len(compress_member(encoded.buffer[a:b])) for a, b in pairwise(encoded.offsets.tolist()))
 
     jobs = [(row, first) for row in range(height // PATCH) for first in range(0, columns, 4)]

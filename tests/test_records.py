@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tests.strategies import layouts, layouts_and_values, names
@@ -21,16 +22,18 @@ from xee_tf.names import check_key
 from xee_tf.records import (
     FRAMING,
     Feature,
+    Ragged,
     RecordLayout,
     decode_example,
-    decode_frames,
+    decode_records,
+    encode_records,
     frame,
     iter_frames,
     kind_of,
     read_layout,
 )
 from xee_tf.records.framing import frame_offsets
-from xee_tf.records.varint import decode_varints, encode_varint, encode_varints, varint_bound, varint_size
+from xee_tf.records.wire import decode_varints, encode_varint, encode_varints, varint_bound, varint_size
 from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,
@@ -105,9 +108,9 @@ def test_varint_bound_is_the_longest_of_its_dtype(dtype):
 
 def test_unsigned_numbers_beyond_int64_are_refused():
     layout = RecordLayout((Feature.of("big", "uint64", 1, "band"),))
-    assert len(layout.encode([np.array([[2**63 - 1]], "u8")])) == 1
+    assert len(encode_records(layout, [np.array([[2**63 - 1]], "u8")])) == 1
     with pytest.raises(RecordError, match="9223372036854775808 does not fit"):
-        layout.encode([np.array([[2**63]], "u8")])
+        encode_records(layout, [np.array([[2**63]], "u8")])
 
 
 @pytest.mark.parametrize("data", [b"\x80", b"\x01\xff", b"\xff" * 10 + b"\x01"])
@@ -168,9 +171,10 @@ def test_layouts_refuse_twins_and_nothing():
 @given(layouts_and_values())
 def test_protobuf_reads_what_we_write(case):
     layout, values = case
-    encoded = layout.encode(values)
+    encoded = encode_records(layout, values)
     records = list(iter_frames(encoded.buffer.data))
     assert len(records) == len(encoded) == len(values[0])
+    bound = layout.framed_size()
     for i, record in enumerate(records):
         expected = protobuf_example(layout, values, i)
         parsed = Example.FromString(bytes(record))
@@ -178,7 +182,7 @@ def test_protobuf_reads_what_we_write(case):
         assert len(record) == expected.ByteSize()  # nothing in it that protobuf would not write
         start, end = encoded.offsets[i : i + 2]
         assert end - start == len(record) + FRAMING
-        assert (end - start == layout.framed_size) if layout.exact else (end - start <= layout.framed_size)
+        assert (end - start == bound) if layout.exact else (end - start <= bound)
     assert encoded.buffer.size == encoded.offsets[-1]
 
 
@@ -186,7 +190,7 @@ def test_protobuf_reads_what_we_write(case):
 @settings(max_examples=25)
 def test_tensorflow_reads_what_we_write(tmp_path_factory, case, compressed):
     layout, values = case
-    encoded = layout.encode(values)
+    encoded = encode_records(layout, values)
     path = tmp_path_factory.mktemp("tf") / "shard"
     path.write_bytes(compress_member(encoded.buffer) if compressed else encoded.buffer.tobytes())
     types = {"float": tf.float32, "int64": tf.int64}
@@ -219,8 +223,8 @@ def test_any_strides_give_the_bytes_of_contiguous_arrays(data, dtype):
     ]
     layout = RecordLayout((Feature.of("a", dtype, height * width, "band"), Feature.of("b", dtype, 1, "band")))
     ones = np.broadcast_to(np.array(7, dtype), (len(windows), 1))
-    strided = layout.encode([windows, ones])
-    flat = layout.encode([np.ascontiguousarray(windows).reshape(len(windows), -1), ones.copy()])
+    strided = encode_records(layout, [windows, ones])
+    flat = encode_records(layout, [np.ascontiguousarray(windows).reshape(len(windows), -1), ones.copy()])
     assert strided.buffer.tobytes() == flat.buffer.tobytes()
     assert strided.offsets.tolist() == flat.offsets.tolist()
 
@@ -230,8 +234,8 @@ def test_keep_leaves_records_out(case, data):
     layout, values = case
     count = len(values[0])
     keep = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool)
-    kept = layout.encode(values, keep)
-    expected = layout.encode([array[keep] for array in values])
+    kept = encode_records(layout, values, keep)
+    expected = encode_records(layout, [array[keep] for array in values])
     assert kept.buffer.tobytes() == expected.buffer.tobytes()
     assert kept.offsets.tolist() == expected.offsets.tolist()
 
@@ -240,7 +244,7 @@ def test_many_records_of_integers_are_written_in_batches():
     layout = RecordLayout((Feature.of("a", "i4", 50_000, "band"), Feature.of("b", "f4", 3)))
     numbers = np.arange(200_000, dtype="i4").reshape(4, 50_000) - 9
     floats = np.arange(12, dtype="f4").reshape(4, 3)
-    decoded = [decode_example(r) for r in iter_frames(layout.encode([numbers, floats]).buffer.data)]
+    decoded = [decode_example(r) for r in iter_frames(encode_records(layout, [numbers, floats]).buffer.data)]
     assert (np.stack([d["a"] for d in decoded]) == numbers).all()
     assert (np.stack([d["b"] for d in decoded]) == floats).all()
 
@@ -249,11 +253,11 @@ def test_arrays_that_do_not_fit_are_refused():
     layout = RecordLayout((Feature.of("a", "f4", 4), Feature.of("b", "f4", 4)))
     good = np.zeros((3, 2, 2), "f4")
     with pytest.raises(RecordError, match="1 arrays were given for 2 features"):
-        layout.encode([good])
+        encode_records(layout, [good])
     with pytest.raises(RecordError, match=r"'b' has shape \(3, 5\); expected 3 records of 4 values"):
-        layout.encode([good, np.zeros((3, 5), "f4")])
+        encode_records(layout, [good, np.zeros((3, 5), "f4")])
     with pytest.raises(RecordError, match="'a' has shape"):
-        layout.encode([good, good], keep=np.ones(2, bool))
+        encode_records(layout, [good, good], keep=np.ones(2, bool))
 
 
 # -- Reading -----------------------------------------------------------------------------------------
@@ -362,7 +366,7 @@ def test_noise_is_taken_or_refused_as_protobuf_does(noise):
 @given(layouts())
 def test_the_layout_of_a_record_is_found(layout):
     values = [np.ones((1, f.size), f.dtype) for f in layout.features]
-    found = read_layout(next(iter_frames(layout.encode(values).buffer.data)))
+    found = read_layout(next(iter_frames(encode_records(layout, values).buffer.data)))
     assert [(f.name, f.kind, f.size) for f in found.features] == [
         (f.name, f.kind, f.size) for f in layout.features
     ]
@@ -378,39 +382,80 @@ def test_records_without_a_layout_are_refused():
 # -- Many records at a time --------------------------------------------------------------------------
 
 
-def gather(batches, name):
-    rows = []
-    at = 0
-    for batch in batches:
-        assert batch.first == at
-        assert len(batch.values[name]) == batch.count
-        at += batch.count
-        rows += batch.values[name].tolist()
-    return rows
-
-
 @given(layouts_and_values(max_records=40), st.booleans())
-def test_runs_of_records_are_read(case, verify):
+def test_records_are_read_together(case, verify):
     layout, values = case
-    batches = list(decode_frames(layout.encode(values).buffer.data, layout, verify=verify))
+    found = decode_records(encode_records(layout, values).buffer.data, layout, verify=verify)
+    assert found.count == len(values[0])
     for feature, array in zip(layout.features, values, strict=True):
-        found = [batch.values[feature.name] for batch in batches]
-        np.testing.assert_array_equal(np.concatenate([array[:0], *found]), array)
-    if layout.exact and len(values[0]) > 16:
-        assert len(batches) < 4  # read together, not one by one
+        np.testing.assert_array_equal(found.context[feature.name], array)
+
+
+@given(layouts_and_values(max_records=6))
+def test_values_of_records_that_are_alike_are_views(case):
+    layout, values = case
+    buffer = encode_records(layout, values).buffer
+    found = decode_records(buffer.data, layout)
+    for feature in layout.features if layout.exact and len(values[0]) else ():
+        assert np.shares_memory(found.context[feature.name], buffer)
 
 
 @given(st.lists(st.permutations("abc"), max_size=60), st.sampled_from(["ab", "c", "abc"]))
-def test_runs_with_features_in_changing_order_are_read(orders, wanted):
+def test_features_in_changing_order_are_read(orders, wanted):
     features = {name: Feature.of(name, "f4", 3) for name in "abc"}
     buffer = b""
     for i, order in enumerate(orders):
         layout = RecordLayout(tuple(features[name] for name in order))
-        buffer += layout.encode([np.full((1, 3), 10 * i + ord(n), "f4") for n in order]).buffer.tobytes()
+        values = [np.full((1, 3), 10 * i + ord(name), "f4") for name in order]
+        buffer += encode_records(layout, values).buffer.tobytes()
     layout = RecordLayout(tuple(features[name] for name in wanted))
-    batches = list(decode_frames(buffer, layout))
+    found = decode_records(buffer, layout)
     for name in wanted:
-        assert gather(batches, name) == [[10.0 * i + ord(name)] * 3 for i in range(len(orders))]
+        expected = [[10.0 * i + ord(name)] * 3 for i in range(len(orders))]
+        assert found.context[name].tolist() == expected
+
+
+@given(layouts_and_values(max_records=6), st.data())
+def test_features_that_are_not_asked_for_may_be_anything(case, data):
+    layout, values = case
+    chosen = [k for k in range(len(values)) if data.draw(st.booleans())]
+    others = {"text": [b"oak", b"x", b""], "two": [b"a", b"b"], "none": []}
+    frames = b""
+    for i in range(len(values[0])):
+        message = protobuf_example(layout, values, i)
+        for name, strings in others.items():
+            if name not in message.features.feature:
+                held = strings[i % len(strings) :][:1] if name == "text" else strings
+                message.features.feature[name].bytes_list.value.extend(held)
+        frames += frame(message.SerializeToString())
+    if chosen:
+        found = decode_records(frames, RecordLayout(tuple(layout.features[k] for k in chosen)))
+        for k in chosen:
+            np.testing.assert_array_equal(found.context[layout.features[k].name], values[k])
+
+
+@given(st.lists(st.lists(st.binary(max_size=5), min_size=2, max_size=2), max_size=5), st.data())
+def test_byte_strings_are_written_beside_numbers(rows, data):
+    """One string a record, two strings a record, and integers between them."""
+    count = len(rows)
+    flat = [string for row in rows for string in row]
+    pairs = Ragged.packed(np.frombuffer(b"".join(flat), np.uint8), np.array([len(s) for s in flat], np.int64))
+    firsts = pairs[np.arange(count) * 2]
+    numbers = np.arange(count, dtype="i2") * 300
+    layout = RecordLayout(
+        (Feature.strings("pair", 2), Feature.of("n", "i2", 1, "band"), Feature.strings("first"))
+    )
+    keep = data.draw(st.none() | arrays(bool, count))
+    encoded = encode_records(layout, [pairs, numbers, firsts], keep)
+    found = []
+    for record in iter_frames(encoded.buffer.data):
+        message = Example.FromString(bytes(record))
+        assert len(record) == message.ByteSize()
+        feature = message.features.feature
+        found.append((list(feature["pair"].bytes_list.value), *feature["n"].int64_list.value))
+        assert list(feature["first"].bytes_list.value) == found[-1][0][:1]
+    kept = range(count) if keep is None else np.flatnonzero(keep)
+    assert found == [(rows[i], 300 * i) for i in kept]
 
 
 @pytest.mark.parametrize(
@@ -423,11 +468,11 @@ def test_runs_with_features_in_changing_order_are_read(orders, wanted):
 )
 def test_records_that_differ_from_their_layout_are_refused(features, why):
     layout = RecordLayout((Feature.of("a", "f4", 4),))
-    good = layout.encode([np.zeros((2, 4), "f4")]).buffer.tobytes()
+    good = encode_records(layout, [np.zeros((2, 4), "f4")]).buffer.tobytes()
     other = RecordLayout(features)
-    bad = other.encode([np.zeros((1, f.size), f.dtype) for f in features]).buffer.tobytes()
+    bad = encode_records(other, [np.zeros((1, f.size), f.dtype) for f in features]).buffer.tobytes()
     with pytest.raises(RecordError, match=f"scene.tfrecord: {why}"):
-        list(decode_frames(good + bad, layout, source="scene.tfrecord", first=5))
+        decode_records(good + bad, layout, source="scene.tfrecord", first=5)
 
 
 @given(st.sampled_from(["f4", "i2"]), st.data())
@@ -435,20 +480,18 @@ def test_records_that_differ_from_their_layout_are_refused(features, why):
 def test_damaged_frames_are_never_read_wrongly(kind, data):
     layout = RecordLayout((Feature.of("a", kind, 4, "band"),))
     values = np.arange(12, dtype=kind).reshape(3, 4)
-    buffer = bytearray(layout.encode([values]).buffer.tobytes())
+    buffer = bytearray(encode_records(layout, [values]).buffer.tobytes())
     position = data.draw(st.integers(0, len(buffer) - 1))
     if data.draw(st.booleans()):
         buffer[position] ^= 1 << data.draw(st.integers(0, 7))
     else:
         del buffer[position:]
-    read = []
     try:
-        for batch in decode_frames(buffer, layout):
-            read += batch.values["a"].tolist()
+        read = decode_records(buffer, layout).context["a"].tolist()
     except RecordError:
-        pass
-    else:  # only a cut between two records can pass unseen here: who counts records sees it
-        assert len(read) < 3
+        return
+    # Only a cut between two records can pass unseen here: who counts records sees it.
+    assert len(read) < 3
     assert read == values.tolist()[: len(read)]
 
 
@@ -526,7 +569,7 @@ def test_large_indices_are_made_coarser(count):
 
 def test_tensorflow_reads_indexed_shards(tmp_path):
     layout = RecordLayout((Feature.of("a", "f4", 2),))
-    runs = [layout.encode([np.full((3, 2), i, "f4")]).buffer for i in range(4)]
+    runs = [encode_records(layout, [np.full((3, 2), i, "f4")]).buffer for i in range(4)]
     members = [compress_member(run) for run in runs]
     header = indexed_header(MemberIndex(0, (3,) * 4, tuple(map(len, members))))
     path = tmp_path / "shard.gz"

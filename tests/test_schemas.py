@@ -253,7 +253,7 @@ def test_any_records_as_an_oracle_reads_them(tmp_path_factory, rows, chunks, shu
 
 def test_absent_features_cost_no_parsing_of_single_records(tmp_path, monkeypatch):
     """Of 4000 records with any of 2**9 sets of features, few are parsed by themselves."""
-    from xee_tf.tables import decode
+    from xee_tf.records import decode
 
     rng = np.random.default_rng(0)
     rows = [
@@ -262,8 +262,8 @@ def test_absent_features_cost_no_parsing_of_single_records(tmp_path, monkeypatch
     ]
     path = write(tmp_path / "t.tfrecord", rows)
     parsed = []
-    whole = decode._parse
-    monkeypatch.setattr(decode, "_parse", lambda *args: parsed.append(args) or whole(*args))
+    whole = decode._parse_row
+    monkeypatch.setattr(decode, "_parse_row", lambda *args: parsed.append(args) or whole(*args))
     found = open_table(path)
     assert len(parsed) < 20
     for k in range(9):

@@ -17,14 +17,21 @@ from hypothesis.extra.numpy import arrays
 
 from tests.strategies import features
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records import FRAMING, Feature, frame, iter_frames
+from xee_tf.records import (
+    FRAMING,
+    Feature,
+    RecordLayout,
+    decode_records,
+    decode_sequence_example,
+    encode_records,
+    frame,
+    iter_frames,
+    read_sequence_layout,
+)
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.ragged import Ragged, groups, join
-from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_decoding import decode_sequences
-from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
-from xee_tf.records.varint import encode_varint
+from xee_tf.records.wire import encode_varint
 
 SequenceExample = tf.train.SequenceExample
 READ = {"float": "<f4", "int64": "<i8", "bytes": "|u1"}
@@ -41,7 +48,7 @@ def unique_features(min_size=0, max_size=3):
 
 def sequence_layouts():
     pairs = st.tuples(unique_features(), unique_features()).filter(any)
-    return pairs.map(lambda pair: SequenceLayout(*pair))
+    return pairs.map(lambda pair: RecordLayout(*pair))
 
 
 @st.composite
@@ -177,18 +184,18 @@ def test_strings_are_joined_row_by_row(rows, far):
 
 def test_layouts_refuse_twins_and_nothing():
     band = Feature.of("a", "f4", 1)
-    SequenceLayout((band,), (band,))  # two maps: no twins
+    RecordLayout((band,), (band,))  # two maps: no twins
     for pair in (((band, band), ()), ((), (band, band))):
         with pytest.raises(OptionError, match="'a' is there twice"):
-            SequenceLayout(*pair)
+            RecordLayout(*pair)
     with pytest.raises(OptionError, match="at least one"):
-        SequenceLayout((), ())
+        RecordLayout((), ())
     with pytest.raises(OptionError, match="'a' has 0 values"):
-        SequenceLayout((Feature.of("a", "f4", 0),), ())
+        RecordLayout((Feature.of("a", "f4", 0),), ())
 
 
 def test_the_size_of_a_record_is_known_beforehand():
-    layout = SequenceLayout((Feature.of("x", "f4", 1),), (Feature.of("a", "f4", 1), Feature.of("b", "u1", 2)))
+    layout = RecordLayout((Feature.of("x", "f4", 1),), (Feature.of("a", "f4", 1), Feature.of("b", "u1", 2)))
     assert layout.framed_size((3, 12)) < layout.framed_size(12) == layout.framed_size((12, 12))
     for steps in ((1, 2, 3), (1, -1), -1):
         with pytest.raises(OptionError, match="steps="):
@@ -202,7 +209,7 @@ def test_the_size_of_a_record_is_known_beforehand():
 @settings(max_examples=200)
 def test_protobuf_reads_what_we_write(case):
     layout, context, sequences, masks = case
-    encoded = layout.encode(context, sequences, keep_steps=masks)
+    encoded = encode_records(layout, [*context, *sequences], keep_steps=masks)
     records = list(iter_frames(encoded.buffer.data))
     count = len([*context, *sequences][0])
     assert len(records) == len(encoded) == count
@@ -241,7 +248,9 @@ def test_tensorflow_reads_what_we_write(case):
             return found == values.tobytes()
         return found.tobytes() == values.astype(found.dtype).tobytes()
 
-    for i, record in enumerate(iter_frames(layout.encode(context, sequences, keep_steps=masks).buffer.data)):
+    for i, record in enumerate(
+        iter_frames(encode_records(layout, [*context, *sequences], keep_steps=masks).buffer.data)
+    ):
         scalars, lists = tf.io.parse_single_sequence_example(bytes(record), context_spec, sequence_spec)
         for feature, array in zip(layout.context, context, strict=True):
             assert same(feature, scalars[feature.name].numpy(), array[i])
@@ -259,15 +268,15 @@ def test_any_strides_give_the_bytes_of_contiguous_arrays(dtype, data):
     series = cube.T[:count]  # time first in memory, as rasters are
     nested = np.stack([series, series[::-1]], -1)[..., None]
     scalar = np.broadcast_to(np.array(7, dtype), count)
-    layout = SequenceLayout(
+    layout = RecordLayout(
         (Feature.of("x", dtype, 1, "band"),),
         (Feature.of("a", dtype, 1, "band"), Feature.of("b", dtype, 2, "band")),
     )
     mask = data.draw(st.none() | arrays(bool, (count, steps)))
-    strided = layout.encode([scalar], [series, nested], keep_steps=mask)
-    flat = layout.encode(
-        [scalar.copy()],
-        [np.ascontiguousarray(series), nested.reshape(count, steps, 2).copy()],
+    strided = encode_records(layout, [scalar, series, nested], keep_steps=mask)
+    flat = encode_records(
+        layout,
+        [scalar.copy(), np.ascontiguousarray(series), nested.reshape(count, steps, 2).copy()],
         keep_steps=[mask, mask],
     )
     assert strided.buffer.tobytes() == flat.buffer.tobytes()
@@ -279,10 +288,10 @@ def test_keep_leaves_records_out(case, data):
     layout, context, sequences, masks = case
     count = len([*context, *sequences][0])
     keep = data.draw(arrays(bool, count))
-    kept = layout.encode(context, sequences, keep_steps=masks, keep=keep)
-    expected = layout.encode(
-        [array[keep] for array in context],
-        [array[keep] for array in sequences],
+    kept = encode_records(layout, [*context, *sequences], keep_steps=masks, keep=keep)
+    expected = encode_records(
+        layout,
+        [array[keep] for array in [*context, *sequences]],
         keep_steps=[None if mask is None else mask[keep] for mask in masks],
     )
     assert kept.buffer.tobytes() == expected.buffer.tobytes()
@@ -291,10 +300,10 @@ def test_keep_leaves_records_out(case, data):
 
 @pytest.mark.parametrize("dtype", ["f4", "i4"])
 def test_a_mask_that_keeps_all_changes_nothing(dtype):
-    layout = SequenceLayout((), (Feature.of("a", dtype, 1, "band"),))
+    layout = RecordLayout((), (Feature.of("a", dtype, 1, "band"),))
     series = np.arange(12, dtype=dtype).reshape(3, 4)
-    with_mask = layout.encode([], [series], keep_steps=np.ones((3, 4), bool))
-    assert with_mask.buffer.tobytes() == layout.encode([], [series]).buffer.tobytes()
+    with_mask = encode_records(layout, [series], keep_steps=np.ones((3, 4), bool))
+    assert with_mask.buffer.tobytes() == encode_records(layout, [series]).buffer.tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
@@ -303,20 +312,20 @@ def test_many_records_are_written_in_batches(dtype):
     generator = np.random.default_rng(1)
     series = generator.integers(0, 3000, (count, steps)).astype(dtype)
     mask = generator.random((count, steps)) < 0.8
-    layout = SequenceLayout(
+    layout = RecordLayout(
         (Feature.of("x", dtype, 1, "band"),),
         tuple(Feature.of(name, dtype, 1, "band") for name in "abc"),
     )
     scalar = np.arange(count).astype(dtype)
     case = (layout, [scalar], [series, series + 1, series[:, ::-1]], [mask, None, ~mask])
-    encoded = layout.encode(case[1], case[2], keep_steps=case[3])
+    encoded = encode_records(layout, [*case[1], *case[2]], keep_steps=case[3])
     assert len(encoded.buffer) > 1 << 22
     records = list(iter_frames(encoded.buffer.data))
     for i in (0, 1, 777, count // 2, count - 1):
         start, stop = encoded.offsets[i : i + 2]
         assert bytes(records[i]) == encoded.buffer[start + HEADER : stop - FOOTER].tobytes()
         assert parsed(SequenceExample.FromString(bytes(records[i]))) == parsed(protobuf_sequence(case, i))
-    found = decode_sequences(encoded.buffer.data, layout, fill=-1)
+    found = decode_records(encoded.buffer.data, layout, fill=-1)
     assert (found.context["x"][:, 0] == scalar).all()
     assert (found.sequences["b"][:, :, 0] == series + 1).all()
     for name, values, chosen in (("a", series, mask), ("c", series[:, ::-1], ~mask)):
@@ -327,36 +336,35 @@ def test_many_records_are_written_in_batches(dtype):
 
 
 def test_arrays_that_do_not_fit_are_refused():
-    layout = SequenceLayout(
+    layout = RecordLayout(
         (Feature.of("x", "f4", 1),), (Feature.of("a", "f4", 2), Feature.of("i", "i2", 1, "band"))
     )
     x, a, i = np.zeros(3, "f4"), np.zeros((3, 4, 2), "f4"), np.zeros((3, 4), "i2")
-    assert len(layout.encode([x], [a, i])) == 3
+    assert len(encode_records(layout, [x, a, i])) == 3
     for context, sequences, why in (
-        ([], [a, i], "0 arrays of context and 2 of sequences were given for 1 and 2 features"),
+        ([], [a, i], "2 arrays were given for 3 features"),
         ([x[:2]], [a, i], r"'a' has shape \(3, 4, 2\); expected 2 records of some steps of 2 values"),
         ([np.zeros((3, 2), "f4")], [a, i], r"'x' has shape \(3, 2\); expected 3 records of 1 values"),
         ([x], [a[..., 0], i], r"'a' has shape \(3, 4\); expected 3 records of some steps of 2 values"),
         ([x], [a, i[:, 0]], r"'i' has shape \(3,\)"),
-        ([x], [a, i.astype("i4")], "'i' has dtype int32, which a feature of <i2 cannot hold"),
-        ([x], [a, i.astype("f4")], "'i' has dtype float32"),
+        ([x], [a, i.astype("f4")], "'i' has dtype float32, which a feature of <i2 cannot hold"),
         ([x.astype("c8")], [a, i], "'x' has dtype complex64"),
     ):
         with pytest.raises(RecordError, match=why):
-            layout.encode(context, sequences)
+            encode_records(layout, [*context, *sequences])
     for masks, why in (
         ([None], "1 masks of steps were given for 2 sequences"),
         (np.ones((3, 3), bool), r"mask of the steps of band 'a' is bool of shape \(3, 3\); expected bool of"),
         (np.ones((3, 4)), "is float64"),
     ):
         with pytest.raises(RecordError, match=why):
-            layout.encode([x], [a, i], keep_steps=masks)
+            encode_records(layout, [x, a, i], keep_steps=masks)
 
 
 def test_unsigned_numbers_beyond_int64_are_refused():
-    layout = SequenceLayout((), (Feature.of("big", "uint64", 1, "band"),))
+    layout = RecordLayout((), (Feature.of("big", "uint64", 1, "band"),))
     with pytest.raises(RecordError, match="9223372036854775808 does not fit"):
-        layout.encode([], [np.array([[2**63]], "u8")])
+        encode_records(layout, [np.array([[2**63]], "u8")])
 
 
 # -- Reading one record ------------------------------------------------------------------------------
@@ -489,7 +497,7 @@ def test_the_layout_of_records_is_found(layout, silent):
     sequences = [np.ones((3, 2, f.size), f.dtype) for f in layout.sequences]
     mask = np.ones((3, 2), bool)
     mask[:silent] = False  # the first records hold no steps to learn from
-    encoded = layout.encode(context, sequences, keep_steps=mask)
+    encoded = encode_records(layout, [*context, *sequences], keep_steps=mask)
     found = read_sequence_layout(iter_frames(encoded.buffer.data))
     for ours, theirs in ((layout.context, found.context), (layout.sequences, found.sequences)):
         assert [(f.name, f.kind, f.size) for f in ours] == [(f.name, f.kind, f.size) for f in theirs]
@@ -512,7 +520,7 @@ def test_a_sequence_that_never_has_a_step_is_taken_for_floats():
     message = SequenceExample()
     message.feature_lists.feature_list["s"].SetInParent()
     found = read_sequence_layout([message.SerializeToString()] * 3)
-    assert found == SequenceLayout((), (Feature.of("s", "f4", 1),))
+    assert found == RecordLayout((), (Feature.of("s", "f4", 1),))
 
 
 # -- Reading many ------------------------------------------------------------------------------------
@@ -522,8 +530,8 @@ def test_a_sequence_that_never_has_a_step_is_taken_for_floats():
 @settings(max_examples=200)
 def test_we_read_what_we_write(case, verify):
     layout, context, sequences, masks = case
-    encoded = layout.encode(context, sequences, keep_steps=masks)
-    found = decode_sequences(encoded.buffer.data, layout, verify=verify)
+    encoded = encode_records(layout, [*context, *sequences], keep_steps=masks)
+    found = decode_records(encoded.buffer.data, layout, verify=verify)
     assert found.count == len([*context, *sequences][0])
     check_arrays(found, case)
 
@@ -562,19 +570,19 @@ def test_we_read_many_records_of_others(case, random, data):
         )
         for i in range(count)
     ]
-    check_arrays(decode_sequences(b"".join(frames), case[0]), case)
+    check_arrays(decode_records(b"".join(frames), case[0]), case)
 
 
 def test_more_orders_than_are_remembered_are_read():
-    layout = SequenceLayout((), tuple(Feature.of(name, "f4", 1) for name in "abcde"))
+    layout = RecordLayout((), tuple(Feature.of(name, "f4", 1) for name in "abcde"))
     generator = np.random.default_rng(5)
     series = [generator.random((200, 3, 1), "f4") for _ in "abcde"]
     frames = b""
     for i in range(200):
         order = generator.permutation(5)
-        shuffled = SequenceLayout((), tuple(layout.sequences[k] for k in order))
-        frames += shuffled.encode([], [series[k][i : i + 1] for k in order]).buffer.tobytes()
-    check_arrays(decode_sequences(frames, layout), (layout, [], series, [None] * 5))
+        shuffled = RecordLayout((), tuple(layout.sequences[k] for k in order))
+        frames += encode_records(shuffled, [series[k][i : i + 1] for k in order]).buffer.tobytes()
+    check_arrays(decode_records(frames, layout), (layout, [], series, [None] * 5))
 
 
 @given(cases(max_records=6), st.data())
@@ -585,32 +593,32 @@ def test_some_features_are_read(case, data):
     second = [k for k in range(len(sequences)) if data.draw(st.booleans())]
     if not first and not second:
         return
-    few = SequenceLayout(tuple(layout.context[k] for k in first), tuple(layout.sequences[k] for k in second))
-    found = decode_sequences(layout.encode(context, sequences, keep_steps=masks).buffer.data, few)
+    few = RecordLayout(tuple(layout.context[k] for k in first), tuple(layout.sequences[k] for k in second))
+    found = decode_records(encode_records(layout, [*context, *sequences], keep_steps=masks).buffer.data, few)
     parts = [(context, first), (sequences, second), (masks, second)]
     check_arrays(found, (few, *([part[k] for k in some] for part, some in parts)))
 
 
 def test_arrays_get_the_steps_asked_for():
-    layout = SequenceLayout((), (Feature.of("a", "f4", 1), Feature.of("b", "i2", 1, "band")))
+    layout = RecordLayout((), (Feature.of("a", "f4", 1), Feature.of("b", "i2", 1, "band")))
     a, b = np.ones((3, 4), "f4"), np.ones((3, 2), "i2")
     few = np.array([[True] * 4, [False] * 4, [True, False, True, False]])
     for mask, lengths in ((None, [4, 4, 4]), ([few, None], [4, 0, 2])):
-        buffer = layout.encode([], [a, b], keep_steps=mask).buffer.data
-        found = decode_sequences(buffer, layout, steps=6, fill=-9)
+        buffer = encode_records(layout, [a, b], keep_steps=mask).buffer.data
+        found = decode_records(buffer, layout, steps=6, fill=-9)
         assert found.sequences["a"].shape == found.sequences["b"].shape == (3, 6, 1)
         assert found.lengths["a"].tolist() == lengths
         expected = np.where(np.arange(6) < np.array(lengths)[:, None], 1, -9)
         assert (found.sequences["a"][:, :, 0] == expected).all()
-        found = decode_sequences(buffer, layout, steps={"b": 3})
+        found = decode_records(buffer, layout, steps={"b": 3})
         assert (found.sequences["a"].shape, found.sequences["b"].shape) == ((3, 4, 1), (3, 3, 1))
         with pytest.raises(RecordError, match="x: record 7: feature 'a' has more than the 3 steps expected"):
-            decode_sequences(buffer, layout, steps=3, source="x", first=7)
+            decode_records(buffer, layout, steps=3, source="x", first=7)
 
 
 def test_nothing_is_read_from_nothing():
-    layout = SequenceLayout((Feature.of("x", "f4", 2),), (Feature.of("a", "i2", 1, "band"),))
-    found = decode_sequences(b"", layout, steps=4)
+    layout = RecordLayout((Feature.of("x", "f4", 2),), (Feature.of("a", "i2", 1, "band"),))
+    found = decode_records(b"", layout, steps=4)
     assert (found.count, found.context["x"].shape, found.sequences["a"].shape) == (0, (0, 2), (0, 4, 1))
 
 
@@ -647,11 +655,11 @@ def wrong_records():
 @pytest.mark.parametrize("why", wrong_records()[1])
 @pytest.mark.parametrize("before", [0, 2])
 def test_records_that_differ_from_their_layout_are_refused(why, before):
-    layout = SequenceLayout((Feature.of("x", "f4", 1),), (Feature.of("a", "f4", 1),))
+    layout = RecordLayout((Feature.of("x", "f4", 1),), (Feature.of("a", "f4", 1),))
     good, bad = wrong_records()
     buffer = frame(good) * before + frame(bad[why]) + frame(good) * 2
     with pytest.raises(RecordError, match=f"scene.tfrecord: record {before + 5}: {why}"):
-        decode_sequences(buffer, layout, source="scene.tfrecord", first=5)
+        decode_records(buffer, layout, source="scene.tfrecord", first=5)
 
 
 # -- Damage ------------------------------------------------------------------------------------------
@@ -686,7 +694,7 @@ def test_damaged_records_with_right_checksums_are_read_as_protobuf_does_or_refus
     layout = case[0]
     count = len([*case[1], *case[2]][0])
     messages = [protobuf_sequence(case, i).SerializeToString() for i in range(count)]
-    ours = layout.encode(case[1], case[2], keep_steps=case[3])
+    ours = encode_records(layout, [*case[1], *case[2]], keep_steps=case[3])
     if data.draw(st.booleans()):
         messages = [bytes(record) for record in iter_frames(ours.buffer.data)]
     victim = data.draw(st.integers(0, count - 1))
@@ -697,7 +705,7 @@ def test_damaged_records_with_right_checksums_are_read_as_protobuf_does_or_refus
 def check_against_protobuf(layout, messages, victim):
     """One of the messages is read as protobuf reads it, or all are refused because of it."""
     try:
-        found = decode_sequences(b"".join(map(frame, messages)), layout)
+        found = decode_records(b"".join(map(frame, messages)), layout)
     except RecordError:
         found = None
     try:
@@ -722,12 +730,12 @@ def check_against_protobuf(layout, messages, victim):
 @pytest.mark.parametrize("dtype", ["f4", "u1", "i8"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_every_damaged_bit_is_read_as_protobuf_does_or_refused(dtype, size):
-    layout = SequenceLayout(
+    layout = RecordLayout(
         (Feature.of("x", dtype, size, "band"),), (Feature.of("y", dtype, 3 - size, "band"),)
     )
     values = np.array([7, 2**40 + 129, 200, -1, 300, 5, 11, 9, 150, 1, 2, 3]).astype(dtype)
     context, series = values[:4].reshape(-1, size)[:2], values.reshape(2, -1, 3 - size)
-    good = [bytes(record) for record in iter_frames(layout.encode([context], [series]).buffer.data)]
+    good = [bytes(record) for record in iter_frames(encode_records(layout, [context, series]).buffer.data)]
     for place in range(8 * len(good[1])):
         bad = bytearray(good[1])
         bad[place // 8] ^= 1 << place % 8
@@ -747,7 +755,7 @@ def padded(number, data, zeros):
 @pytest.mark.parametrize("dtype", ["f4", "i2"])
 def test_lengths_longer_than_need_be_are_read(dtype, zeros, place):
     pads = [zeros if i == place else 0 for i in range(11)]
-    layout = SequenceLayout((Feature.of("x", dtype, 1, "band"),), (Feature.of("a", dtype, 1, "band"),))
+    layout = RecordLayout((Feature.of("x", dtype, 1, "band"),), (Feature.of("a", dtype, 1, "band"),))
     field = {"f4": 2, "i2": 3}[dtype]
     one = {"f4": struct.pack("<f", 1), "i2": b"\x01"}[dtype]
     value = padded(field, padded(1, one, pads[0]), pads[1])
@@ -758,7 +766,7 @@ def test_lengths_longer_than_need_be_are_read(dtype, zeros, place):
     message = padded(1, padded(1, scalar, pads[9]), pads[10]) + delimited(2, delimited(1, series))
     ones = np.ones((2, 3, 1), dtype)
     for count in (1, 2):
-        found = decode_sequences(frame(message) * count, layout)
+        found = decode_records(frame(message) * count, layout)
         check_arrays(found, (layout, [ones[:count, :1, 0]], [ones[:count]], [None]))
 
 
@@ -771,13 +779,11 @@ def test_malformed_integers_are_refused(where, integer):
     part = {"context": value, "sequence": delimited(1, value)}[where]
     entry = delimited(1, delimited(1, b"a") + delimited(2, part))
     features = (Feature.of("a", "i8", 1, "band"),)
-    layout = SequenceLayout(features, ()) if where == "context" else SequenceLayout((), features)
+    layout = RecordLayout(features, ()) if where == "context" else RecordLayout((), features)
     message = delimited(1 if where == "context" else 2, entry)
-    good = layout.encode(
-        [np.ones((1, 1), "i8")] * (where == "context"), [np.ones((1, 1), "i8")] * (where == "sequence")
-    )
+    good = encode_records(layout, [np.ones((1, 1), "i8")])
     with pytest.raises(RecordError, match=r"record 1: .*varint"):
-        decode_sequences(good.buffer.tobytes() + frame(message), layout)
+        decode_records(good.buffer.tobytes() + frame(message), layout)
 
 
 @pytest.mark.parametrize("field", [1, 2])
@@ -789,31 +795,31 @@ def test_a_key_longer_than_its_entry_is_refused(field):
     good = delimited(1, key + delimited(2, b"")) + entry
     bad = b"\x0a\x04" + key
     feature = (Feature.of("a", "f4", 1),)
-    layout = SequenceLayout(feature, ()) if field == 1 else SequenceLayout((), feature)
+    layout = RecordLayout(feature, ()) if field == 1 else RecordLayout((), feature)
     frames = [frame(delimited(field, body)) for body in (good, bad)]
-    assert decode_sequences(frames[0] * 2, layout).count == 2
+    assert decode_records(frames[0] * 2, layout).count == 2
     with pytest.raises(DecodeError):
         SequenceExample.FromString(delimited(field, bad))
     with pytest.raises(RecordError, match="record 2: A field is longer than the message that holds it"):
-        decode_sequences(frames[0] * 2 + frames[1], layout)
+        decode_records(frames[0] * 2 + frames[1], layout)
 
 
 @given(st.sampled_from(["f4", "i2"]), st.booleans(), st.data())
 @settings(max_examples=300)
 def test_damaged_frames_are_never_read_wrongly(kind, ragged, data):
-    layout = SequenceLayout((Feature.of("x", kind, 1, "band"),), (Feature.of("a", kind, 1, "band"),))
+    layout = RecordLayout((Feature.of("x", kind, 1, "band"),), (Feature.of("a", kind, 1, "band"),))
     series = np.arange(1, 13, dtype=kind).reshape(3, 4)
     mask = np.arange(4) < np.array([[3], [0], [4]]) if ragged else np.ones((3, 4), bool)
-    buffer = bytearray(layout.encode([series[:, 0]], [series], keep_steps=mask).buffer.tobytes())
+    buffer = bytearray(encode_records(layout, [series[:, 0], series], keep_steps=mask).buffer.tobytes())
     position = data.draw(st.integers(0, len(buffer) - 1))
     if data.draw(st.booleans()):
         buffer[position] ^= 1 << data.draw(st.integers(0, 7))
         with pytest.raises(RecordError, match=r"x: record [012]"):
-            decode_sequences(buffer, layout, source="x")
+            decode_records(buffer, layout, source="x")
         return
     del buffer[position:]
     try:
-        found = decode_sequences(buffer, layout, source="x")
+        found = decode_records(buffer, layout, source="x")
     except RecordError:
         return
     # Only a cut between two records can pass unseen here: who counts records sees it.
@@ -839,7 +845,7 @@ def test_many_times_faster_than_protobuf_objects(ragged, least):
     """Far below what is measured on a quiet machine (100 and 20), far above what a loop could reach."""
     count, few, names = 8192, 128, ["B2", "B3", "B4", "B8"]
     generator = np.random.default_rng(3)
-    layout = SequenceLayout((), tuple(Feature.of(name, "f4", 1) for name in names))
+    layout = RecordLayout((), tuple(Feature.of(name, "f4", 1) for name in names))
     series = [generator.random((count, 12), "f4") for _ in names]
     mask = generator.random((count, 12)) < 0.7 if ragged else np.ones((count, 12), bool)
 
@@ -852,7 +858,7 @@ def test_many_times_faster_than_protobuf_objects(ragged, least):
                     steps.add().float_list.value.append(value)
             message.SerializeToString()
 
-    encoded = layout.encode([], series, keep_steps=mask)
+    encoded = encode_records(layout, series, keep_steps=mask)
     records = [bytes(record) for record in iter_frames(encoded.buffer[: encoded.offsets[few]].data)]
 
     def read():
@@ -862,7 +868,7 @@ def test_many_times_faster_than_protobuf_objects(ragged, least):
                 steps = message.feature_lists.feature_list[name].feature
                 np.array([feature.float_list.value[0] for feature in steps], "f4")
 
-    ours = best_time(lambda: layout.encode([], series, keep_steps=mask)) / count
+    ours = best_time(lambda: encode_records(layout, series, keep_steps=mask)) / count
     assert best_time(write) / few > least * ours
-    ours = best_time(lambda: decode_sequences(encoded.buffer.data, layout)) / count
+    ours = best_time(lambda: decode_records(encoded.buffer.data, layout)) / count
     assert best_time(read) / few > least * ours

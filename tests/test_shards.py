@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records import Feature, RecordLayout, encode_records
 from xee_tf.shards.checksums import join_crcs
 from xee_tf.shards.folder_store import AppendingStore, PartStore
 from xee_tf.shards.members import HEAD_BYTES, read_index
@@ -25,7 +25,7 @@ LAYOUT = RecordLayout((Feature.of("B4", "float32", 3),))
 
 
 def records(count, seed=0):
-    return LAYOUT.encode([np.random.default_rng(seed).random((count, 3), "f4")])
+    return encode_records(LAYOUT, [np.random.default_rng(seed).random((count, 3), "f4")])
 
 
 def put_all(store, encoded, edges=(0, 2, 5, 6, 9)):

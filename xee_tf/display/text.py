@@ -13,8 +13,7 @@ from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import read_crs, unbound
 from xee_tf.names import label_steps
-from xee_tf.records.example import Feature, RecordLayout
-from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records import Feature, RecordLayout
 
 if TYPE_CHECKING:
     from xee_tf.export.plan import ExportPlan
@@ -103,7 +102,7 @@ def image_text(reader: OpenedExport) -> str:
     return aligned(rows)
 
 
-def record_text(name: str, layout: RecordLayout | SequenceLayout, steps: Mapping[str, int]) -> str:
+def record_text(name: str, layout: RecordLayout, steps: Mapping[str, int]) -> str:
     """What the first record of a file holds; what ``xee-tf inspect`` prints without a mixer."""
     values = []
     for feature in layout.features:
@@ -111,7 +110,7 @@ def record_text(name: str, layout: RecordLayout | SequenceLayout, steps: Mapping
         if feature.name in steps:
             held = _count(steps[feature.name], "step") + (f" of {held}" if feature.size > 1 else "")
         values.append((feature.name, f"{feature.kind}, {held}"))
-    kind = "an Example" if isinstance(layout, RecordLayout) else "a SequenceExample"
+    kind = "an Example" if layout.sequences is None else "a SequenceExample"
     return f"The first record of {name}, {kind}, holds\n{aligned(values)}"
 
 
@@ -170,7 +169,7 @@ def _steps(reader: OpenedExport) -> Rows:
 
 
 def _records(reader: OpenedExport) -> str:
-    kind = "Example" if isinstance(reader.content.layout, RecordLayout) else "SequenceExample"
+    kind = "Example" if reader.content.layout.sequences is None else "SequenceExample"
     count = len(reader.grid) * reader.per_patch
     return _count(count, kind) + _per_pixel(reader.per_patch)
 

@@ -21,7 +21,7 @@ from xee_tf.georef.bands import plane_array
 from xee_tf.georef.conventions import is_grid_mapping
 from xee_tf.georef.masks import band_nodata
 from xee_tf.names import check_key
-from xee_tf.records.example import FeatureTypes, Kind, kind_of
+from xee_tf.records import FeatureTypes, Kind, kind_of
 from xee_tf.sidecars import BandDimensions, distinct_dims
 
 __all__ = ["Bands", "read_bands"]

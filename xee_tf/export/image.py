@@ -26,7 +26,7 @@ from xee_tf.georef.conventions import spatial_dims
 from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.names import RASTER_NAMES, check_variables, file_labels
 from xee_tf.options import IfExists, show_signature, spelled
-from xee_tf.records.example import FeatureTypes
+from xee_tf.records import FeatureTypes
 from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge, Size
 from xee_tf.options import IfExists, Spelling, check_default_value, is_number, one_of
-from xee_tf.records.example import FeatureTypes
+from xee_tf.records import FeatureTypes
 
 __all__ = [
     "EE_NAMES",

@@ -13,8 +13,7 @@ from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import Bands
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
-from xee_tf.records.example import Encoded, Feature, Kind, RecordLayout
-from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records import Encoded, Feature, Kind, RecordLayout, encode_records
 
 __all__ = ["PatchExamples", "PatchRecords", "PixelSequences", "records_of"]
 
@@ -42,7 +41,7 @@ class PatchExamples:
     @property
     def framed_size(self) -> int:
         """Bytes of the largest record with its framing."""
-        return self.layout.framed_size
+        return self.layout.framed_size()
 
     def encode(
         self,
@@ -51,7 +50,7 @@ class PatchExamples:
         keep: NDArray[np.bool_] | None,
     ) -> Encoded:
         """Records of patches (n, depth, height, width), one array a band."""
-        return self.layout.encode(bands, keep)
+        return encode_records(self.layout, bands, keep)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class PixelSequences:
 
     Parameters
     ----------
-    layout : SequenceLayout
+    layout : RecordLayout
     depths : tuple of int
         Steps of each band; 0 for a scalar band.
     per_patch : int
@@ -69,7 +68,7 @@ class PixelSequences:
         Leave masked steps out of their series.
     """
 
-    layout: SequenceLayout
+    layout: RecordLayout
     depths: tuple[int, ...]
     per_patch: int
     drop_masked_steps: bool
@@ -109,7 +108,7 @@ class PixelSequences:
         kept = None
         if self.drop_masked_steps and masks is not None:
             kept = [~_series(mask) for mask, depth in zip(masks, self.depths, strict=True) if depth]
-        return self.layout.encode(context, sequences, keep_steps=kept)
+        return encode_records(self.layout, [*context, *sequences], keep_steps=kept)
 
 
 PatchRecords = PatchExamples | PixelSequences
@@ -154,7 +153,7 @@ def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecor
         Feature(name, kind, 1, rule.dtype) for name, kind, rule in zip(names, kinds, rules, strict=True)
     ]
     return PixelSequences(
-        layout=SequenceLayout(
+        layout=RecordLayout(
             context=tuple(feature for feature, one in zip(features, scalar, strict=True) if one),
             sequences=tuple(feature for feature, one in zip(features, scalar, strict=True) if not one),
         ),

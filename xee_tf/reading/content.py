@@ -13,11 +13,14 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import Size
-from xee_tf.records.decoding import read_layout
-from xee_tf.records.example import Kind, RecordLayout
-from xee_tf.records.framing import FRAMING
-from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_wire import decode_sequence_example, read_sequence_layout
+from xee_tf.records import (
+    FRAMING,
+    Kind,
+    RecordLayout,
+    decode_sequence_example,
+    read_layout,
+    read_sequence_layout,
+)
 from xee_tf.shards.access import Shard
 from xee_tf.shards.opening import first_record
 from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
@@ -27,7 +30,6 @@ __all__ = [
     "PIXEL",
     "Content",
     "FirstRecord",
-    "RecordOrder",
     "Unit",
     "band_names",
     "check_depths",
@@ -45,9 +47,6 @@ NO_MARGIN = Size(x=0, y=0)
 
 _LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
 
-RecordOrder = RecordLayout | SequenceLayout
-"""The features of a record: of an Example, or of a SequenceExample."""
-
 Unit = Literal["patch", "pixel"]
 """What a record, or a training example, is."""
 
@@ -58,7 +57,7 @@ class Content:
 
     Parameters
     ----------
-    layout : RecordLayout or SequenceLayout
+    layout : RecordLayout
         The features of a record, in its order.
     bands : tuple of BandDimensions
         The bands in these features.
@@ -78,7 +77,7 @@ class Content:
         Features whose lists differ in length, as far as records were looked at.
     """
 
-    layout: RecordOrder
+    layout: RecordLayout
     bands: tuple[BandDimensions, ...]
     margin: Size = NO_MARGIN
     unit: Unit | None = "patch"
@@ -151,7 +150,7 @@ def has_series(data: bytes) -> bool:
     return bool(decode_sequence_example(data)[1])
 
 
-def read_order(data: bytes) -> tuple[RecordOrder, dict[str, int]]:
+def read_order(data: bytes) -> tuple[RecordLayout, dict[str, int]]:
     """All features of a record, and the steps of its series.
 
     Raises
@@ -173,14 +172,12 @@ def fitting_fill(value: float, kind: Kind) -> float:
     return min(max(int(value), low), high)
 
 
-def choose_features(layout: RecordOrder, names: Sequence[str]) -> RecordOrder:
+def choose_features(layout: RecordLayout, names: Sequence[str]) -> RecordLayout:
     """The named features of a record, in that order."""
-    if isinstance(layout, RecordLayout):
-        known = {feature.name: feature for feature in layout.features}
-        return RecordLayout(tuple(known[name] for name in names))
-    places = [{feature.name: feature for feature in part} for part in (layout.context, layout.sequences)]
-    context, sequences = (tuple(place[name] for name in names if name in place) for place in places)
-    return SequenceLayout(context, sequences)
+    parts = (layout.context, layout.sequences or ())
+    known = [{feature.name: feature for feature in part} for part in parts]
+    context, sequences = (tuple(part[name] for name in names if name in part) for part in known)
+    return RecordLayout(context, None if layout.sequences is None else sequences)
 
 
 def band_names(option: str, names: str | Sequence[str]) -> list[str]:

@@ -27,14 +27,12 @@ from xee_tf.reading.content import (
 )
 from xee_tf.reading.infer import feature_margin, infer_content, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.records.example import Feature, RecordLayout
+from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features
 from xee_tf.records.framing import FRAMING, HEADER, read_length
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.opening import open_shards
 from xee_tf.shards.scan import inflated, read_pieces
 from xee_tf.storage import Location
-from xee_tf.tables.decode import Field, Piece, decode_rows
-from xee_tf.tables.schema import Strings
 
 __all__ = ["open_files"]
 
@@ -127,23 +125,23 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
         If a wanted feature holds several byte strings.
     """
     found: dict[str, Feature] = {}
-    fields: dict[str, set[Field]] = {}
+    lists: dict[str, set[Feature]] = {}
     counts: dict[str, int] = {}
     strings: set[str] = set()
     total = seen = 0
     source = ""
     for shard, numbers, buffer in _buffers(shards):
         source = source or str(shard)
-        pieces = decode_rows(buffer, [], source=str(shard), first=numbers.start)
-        for piece in sorted(pieces, key=lambda piece: (piece.records[0], piece.place)):
-            field = piece.field
-            fields.setdefault(field.name, set()).add(field)
-            if not field.size:
+        parts = decode_features(buffer, [], source=str(shard), first=numbers.start)
+        for part in sorted(parts, key=lambda part: (part.records[0], part.place)):
+            feature = part.feature
+            lists.setdefault(feature.name, set()).add(feature)
+            if not feature.size:
                 continue
-            counts[field.name] = counts.get(field.name, 0) + len(piece.records)
-            if field.kind == "bytes" and field.size > 1:
-                strings.add(field.name)
-            found.setdefault(field.name, _feature(piece))
+            counts[feature.name] = counts.get(feature.name, 0) + len(part.records)
+            if feature.kind == "bytes" and feature.size > 1:
+                strings.add(feature.name)
+            found.setdefault(feature.name, _feature(part))
         total += len(numbers)
         seen += max(len(buffer), _PIECE)
         missing = set(names or ()) - found.keys()
@@ -156,7 +154,7 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
             raise OptionError(
                 f"{name!r} holds several byte strings per record: it is neither a band nor a number."
             )
-        kinds = sorted({field.kind for field in fields.get(name, ())})
+        kinds = sorted({feature.kind for feature in lists.get(name, ())})
         if len(kinds) > 1:
             raise RecordError(
                 f"{source}: feature {name!r} is a {kinds[0]} list in some records and a {kinds[1]} list in "
@@ -168,16 +166,16 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
     return _Features(
         RecordLayout(tuple(chosen)),
         frozenset(name for name, count in counts.items() if count < total),
-        frozenset(name for name, held in fields.items() if len({field.size for field in held}) > 1),
+        frozenset(name for name, held in lists.items() if len({feature.size for feature in held}) > 1),
     )
 
 
-def _feature(piece: Piece) -> Feature:
-    field = piece.field
-    if field.kind != "bytes":
-        return Feature(field.name, field.kind, field.size, "<f4" if field.kind == "float" else "<i8")
-    size = int(piece.values.lengths[0]) if isinstance(piece.values, Strings) else 0
-    return Feature(field.name, "bytes", size, "|u1")
+def _feature(part: Part) -> Feature:
+    """The feature as a band; of byte strings the length is that of the first one."""
+    if part.feature.kind != "bytes":
+        return part.feature
+    size = int(part.values.sizes[0]) if isinstance(part.values, Ragged) else 0
+    return Feature.stored(part.feature.name, "bytes", size)
 
 
 def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview]]:

@@ -17,13 +17,11 @@ from xee_tf.reading.content import (
     NO_MARGIN,
     PIXEL,
     Content,
-    RecordOrder,
     check_depths,
     choose_features,
     feature_depths,
 )
-from xee_tf.records.example import Feature, RecordLayout
-from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records import Feature, RecordLayout
 from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
 
 __all__ = [
@@ -42,7 +40,7 @@ __all__ = [
 
 
 def described_content(
-    layout: RecordOrder,
+    layout: RecordLayout,
     manifest: ImageManifest,
     patch: Size,
     kernel: Size | None = None,
@@ -52,7 +50,7 @@ def described_content(
 
     Parameters
     ----------
-    layout : RecordLayout or SequenceLayout
+    layout : RecordLayout
         The features of the first record.
     manifest : ImageManifest
     patch : Size
@@ -67,7 +65,7 @@ def described_content(
     if depths.keys() != features.keys():  # a feature that the manifest lacks would be left out silently
         return None
     found = steps or {}
-    series = {feature.name for feature in layout.sequences} if isinstance(layout, SequenceLayout) else set()
+    series = {feature.name for feature in layout.sequences or ()}
     for band in manifest.bands:  # the kind of a series without a step is unknown
         silent = band.feature in series and not found.get(band.feature)
         if band.kind and not silent and band.kind != features[band.feature].kind:
@@ -83,7 +81,7 @@ def described_content(
             if features[name].size != 1 or count > depth or (count < depth and not manifest.ragged):
                 return None
         return content
-    if isinstance(layout, SequenceLayout):
+    if layout.sequences is not None:
         return None
     (stored, rest), *others = {divmod(features[name].size, depth) for name, depth in depths.items()}
     if rest or others:
@@ -97,7 +95,7 @@ def described_content(
     return replace(content, margin=margin, unit="patch")
 
 
-def described_layout(manifest: ImageManifest) -> RecordOrder | None:
+def described_layout(manifest: ImageManifest) -> RecordLayout | None:
     """The features of the records of an export without any; None where the manifest does not hold them."""
     depths, kinds = feature_depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
     if manifest.grid is None:
@@ -110,10 +108,10 @@ def described_layout(manifest: ImageManifest) -> RecordOrder | None:
         if kind is None:
             return None
         size = 1 if name in series else depths[name] * pixels
-        features.append(Feature(name, kind, size, {"float": "<f4", "bytes": "|u1", "int64": "<i8"}[kind]))
+        features.append(Feature.stored(name, kind, size))
     if not series:
         return RecordLayout(tuple(features))
-    return SequenceLayout(
+    return RecordLayout(
         tuple(feature for feature in features if feature.name not in series),
         tuple(feature for feature in features if feature.name in series),
     )
@@ -129,7 +127,7 @@ def _series(bands: Sequence[BandDimensions]) -> set[str]:
 
 
 def infer_content(
-    layout: RecordOrder,
+    layout: RecordLayout,
     patch: Size,
     *,
     names: Sequence[str] | None = None,
@@ -145,7 +143,7 @@ def infer_content(
 
     Parameters
     ----------
-    layout : RecordLayout or SequenceLayout
+    layout : RecordLayout
         The features of the first record.
     patch : Size
         Pixels of a patch without its margin.
@@ -184,7 +182,7 @@ def infer_content(
 
 
 def _infer(
-    layout: RecordOrder,
+    layout: RecordLayout,
     patch: Size,
     steps: Mapping[str, int],
     kernel: Size | None,
@@ -193,7 +191,7 @@ def _infer(
 ) -> Content:
     given = check_depths(depths, [feature.name for feature in layout.features])
     values = {feature.name: feature.size for feature in layout.features}
-    if isinstance(layout, SequenceLayout):
+    if layout.sequences is not None:
         for feature in layout.sequences:
             values[feature.name] *= _steps(feature, steps.get(feature.name, 0), given)
         content = Content(layout, (), unit="pixel")
@@ -221,10 +219,10 @@ def _infer(
 
 
 def inferred_bands(
-    layout: RecordOrder, values: Mapping[str, int], given: Collection[str]
+    layout: RecordLayout, values: Mapping[str, int], given: Collection[str]
 ) -> tuple[BandDimensions, ...]:
     """A band for each feature with so many values per pixel: a scalar one for one value, if none is given."""
-    series = {feature.name: feature.size for feature in getattr(layout, "sequences", ())}
+    series = {feature.name: feature.size for feature in layout.sequences or ()}
     bands = []
     for name, depth in values.items():
         shape: tuple[int, ...] = ()
@@ -236,9 +234,9 @@ def inferred_bands(
     return distinct_dims(bands)
 
 
-def is_by_pixel(layout: RecordOrder, patch: Size, kernel: Size | None) -> bool:
+def is_by_pixel(layout: RecordLayout, patch: Size, kernel: Size | None) -> bool:
     """Whether each record is a pixel, as far as one record shows it: a list is shorter than a patch."""
-    if isinstance(layout, SequenceLayout):
+    if layout.sequences is not None:
         return True
     return kernel is None and any(feature.size < patch.pixels for feature in layout.features)
 

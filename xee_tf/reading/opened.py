@@ -15,8 +15,8 @@ from xee_tf.errors import warn
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.masks import held_as
 from xee_tf.options import check_default_value
-from xee_tf.reading.content import PIXEL, Content, RecordOrder, choose_features
-from xee_tf.records.example import Kind
+from xee_tf.reading.content import PIXEL, Content, choose_features
+from xee_tf.records import Kind, RecordLayout
 from xee_tf.shards.access import Shard
 from xee_tf.sidecars import BandDimensions
 
@@ -80,7 +80,7 @@ class OpenedExport:
         return self.shards[0].location.name
 
     @cached_property
-    def layout(self) -> RecordOrder:
+    def layout(self) -> RecordLayout:
         """The features that hold the bands."""
         return choose_features(self.content.layout, list(dict.fromkeys(band.feature for band in self.bands)))
 

@@ -15,7 +15,6 @@ from xee_tf.reading.content import (
     PIXEL,
     Content,
     FirstRecord,
-    RecordOrder,
     check_depths,
     choose_bands,
     read_order,
@@ -23,9 +22,7 @@ from xee_tf.reading.content import (
 )
 from xee_tf.reading.infer import described_content, described_layout, infer_content, is_by_pixel
 from xee_tf.reading.opened import OpenedExport, masked_values
-from xee_tf.records.framing import FRAMING, iter_frames
-from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_wire import read_sequence_layout
+from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.matching import match_shards
 from xee_tf.shards.opening import number_shards, open_shards
@@ -89,7 +86,7 @@ def open_export(
 
     if patches is not None:  # the index of a file counts the patches that were dropped, too
         found = [replace(shard, announced=None) for shard in found]
-    ragged = isinstance(layout, SequenceLayout) and (inferred or manifest is None or manifest.ragged)
+    ragged = layout.sequences is not None and (inferred or manifest is None or manifest.ragged)
     record_size = first.size if layout.exact and not ragged else None
     shards = number_shards(found, record_size, total * (pixels if by_pixel else 1))
     held = sum(shard.records for shard in shards)
@@ -161,7 +158,7 @@ def _locate_shards(
 
 def _features(
     first: FirstRecord, empty: ImageManifest | None
-) -> tuple[RecordOrder, Mapping[str, int]] | None:
+) -> tuple[RecordLayout, Mapping[str, int]] | None:
     """The features of the first record, and the steps of its series; of no record, those in a manifest."""
     if first.data is not None:
         with first.named():
@@ -171,7 +168,7 @@ def _features(
 
 
 def _described(
-    layout: RecordOrder,
+    layout: RecordLayout,
     steps: Mapping[str, int],
     patch: Size,
     kernel: Size | None,
@@ -210,7 +207,7 @@ def _described(
 
 
 def _inferred(
-    layout: RecordOrder,
+    layout: RecordLayout,
     steps: Mapping[str, int],
     patch: Size,
     kernel: Size | None,

@@ -12,11 +12,9 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
-from xee_tf.reading.content import RecordOrder, choose_features, fitting_fill
+from xee_tf.reading.content import choose_features, fitting_fill
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.records.decoding import decode_frames
-from xee_tf.records.example import RecordLayout
-from xee_tf.records.sequence_decoding import decode_sequences
+from xee_tf.records import RecordLayout, decode_records
 from xee_tf.shards.access import Shard, read_records, shard_spans
 from xee_tf.shards.matching import check_runs
 from xee_tf.sidecars import BandDimensions
@@ -213,44 +211,36 @@ def _stored_patches(
 
 
 def _runs(
-    export: OpenedExport, layout: RecordOrder, start: int, stop: int
+    export: OpenedExport, layout: RecordLayout, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """Records ``start`` to ``stop - 1`` of the export in runs: the first one's number, and their values."""
     for shard, begin, end in shard_spans(export.shards, start, stop):
         expected, end = shard.first + begin, shard.first + end
         buffers = read_records(shard, begin, end - shard.first, share=export.share)
         for first, buffer in check_runs(shard, buffers) if export.verify else buffers:
-            for count, values in _decode(export, layout, buffer, shard, first):
-                if expected + count > end:
-                    raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
-                yield expected, values
-                expected += count
+            count, values = _decode(export, layout, buffer, shard, first)
+            if expected + count > end:
+                raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
+            yield expected, values
+            expected += count
         if expected < end:
             raise RecordError(f"{shard} is corrupt: it holds fewer records than was counted.")
 
 
 def _decode(
-    export: OpenedExport, layout: RecordOrder, buffer: memoryview, shard: Shard, first: int
-) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+    export: OpenedExport, layout: RecordLayout, buffer: memoryview, shard: Shard, first: int
+) -> tuple[int, dict[str, npt.NDArray[Any]]]:
     """How many records, and their features' values (record, value)."""
-    source = str(shard)
-    if isinstance(layout, RecordLayout):
-        assert isinstance(export.content.layout, RecordLayout)
-        for batch in decode_frames(
-            buffer, layout, orders=(export.content.layout,), source=source, first=first, verify=export.verify
-        ):
-            yield batch.count, batch.values
-        return
-    found = decode_sequences(
+    content, sequences = export.content, layout.sequences or ()
+    found = decode_records(
         buffer,
         layout,
-        steps={
-            feature.name: export.content.depths[feature.name] // feature.size for feature in layout.sequences
-        },
-        fill={feature.name: fitting_fill(export.content.fill, feature.kind) for feature in layout.sequences},
-        source=source,
+        orders=(content.layout,),
+        steps={feature.name: content.depths[feature.name] // feature.size for feature in sequences},
+        fill={feature.name: fitting_fill(content.fill, feature.kind) for feature in sequences},
+        source=str(shard),
         first=first,
         verify=export.verify,
     )
     series = {name: each.reshape(found.count, -1) for name, each in found.sequences.items()}
-    yield found.count, {**found.context, **series}
+    return found.count, {**found.context, **series}

@@ -1,17 +1,18 @@
-"""Bytes only: Example records, tensors, TFRecord framing and gzip members, to and from numpy arrays."""
+"""Bytes only: Example records, tensors, TFRecord framing, to and from numpy arrays."""
 
-from xee_tf.records.decoding import Batch, decode_example, decode_frames, read_layout
-from xee_tf.records.example import (
-    Encoded,
-    Feature,
-    FeatureTypes,
-    Kind,
-    RecordLayout,
-    kind_of,
-)
+from xee_tf.records.decode import Order, Part, Records, decode_features, decode_records
+from xee_tf.records.encode import Encoded, encode_records
+from xee_tf.records.feature import Feature, FeatureTypes, Kind, kind_of
 from xee_tf.records.framing import FRAMING, frame, iter_frames, mask_crc
-from xee_tf.records.sequence import SequenceLayout
-from xee_tf.records.sequence_decoding import Sequences, decode_sequences
+from xee_tf.records.layout import RecordLayout
+from xee_tf.records.parse import (
+    Values,
+    decode_example,
+    decode_sequence_example,
+    read_layout,
+    read_sequence_layout,
+)
+from xee_tf.records.ragged import Ragged
 from xee_tf.records.tensors import (
     decode_tensor,
     encode_tensor,
@@ -21,23 +22,25 @@ from xee_tf.records.tensors import (
     tensor_size,
     value_sizes,
 )
-from xee_tf.records.wire import Values
 
 __all__ = [
     "FRAMING",
-    "Batch",
     "Encoded",
     "Feature",
     "FeatureTypes",
     "Kind",
+    "Order",
+    "Part",
+    "Ragged",
     "RecordLayout",
-    "SequenceLayout",
-    "Sequences",
+    "Records",
     "Values",
     "decode_example",
-    "decode_frames",
-    "decode_sequences",
+    "decode_features",
+    "decode_records",
+    "decode_sequence_example",
     "decode_tensor",
+    "encode_records",
     "encode_tensor",
     "encode_tensors",
     "frame",
@@ -45,6 +48,7 @@ __all__ = [
     "kind_of",
     "mask_crc",
     "read_layout",
+    "read_sequence_layout",
     "tensor_bound",
     "tensor_pieces",
     "tensor_size",

@@ -22,10 +22,13 @@ import numpy.typing as npt
 from crc32c import crc32c
 from numpy.lib.stride_tricks import as_strided
 
-__all__ = ["record_crcs"]
+from xee_tf.records.ragged import gather, groups
+
+__all__ = ["crcs_between", "record_crcs"]
 
 _MAX_VARYING = 48  # bytes of a record up to which look-ups are faster, whatever the values
 _MIN_ROWS = 256  # fewer are not worth the tables
+_MIN_ALIKE = 32  # records of one length from which on they are copied together
 _MAX_COPIED = 4096  # bytes of a record up to which a copy costs less than a view of it
 
 _Spans = tuple[tuple[int, int], ...]
@@ -66,6 +69,29 @@ def record_crcs(
     crcs = np.full(count, crc32c(constant), np.uint32)
     for start, stop, table in _tables(length, spans):
         crcs ^= table.take(np.ascontiguousarray(rows[:, start:stop]).view(f"<u{stop - start}")[:, 0])
+    return crcs
+
+
+def crcs_between(
+    data: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint32]:
+    """The CRC-32C of parts of a buffer, of any lengths.
+
+    Examples
+    --------
+    >>> data = np.frombuffer(b"123456789;", np.uint8)
+    >>> [hex(crc) for crc in crcs_between(data, np.array([0, 9]), np.array([9, 10]))]
+    ['0xe3069283', '0xfb17b1db']
+    """
+    crcs = np.empty(len(begins), np.uint32)
+    view = data.data
+    for size, rows in groups(ends - begins):
+        starts = begins[rows]
+        if size <= _MAX_COPIED and len(starts) >= _MIN_ALIKE:
+            crcs[rows] = record_crcs(gather(data, starts, size))
+        else:
+            parts = map(view.__getitem__, map(slice, starts.tolist(), ends[rows].tolist()))
+            crcs[rows] = np.fromiter(map(crc32c, parts), np.uint32, len(starts))
     return crcs
 
 

@@ -7,19 +7,24 @@ CRC being CRC-32C rotated right by 15 bits plus a constant.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
 from xee_tf.errors import RecordError
+from xee_tf.records.crc import crcs_between, record_crcs
+from xee_tf.records.ragged import gather
 
 __all__ = [
     "FOOTER",
     "FRAMING",
     "HEADER",
     "check_data",
+    "check_frames",
+    "corrupt",
+    "count_right",
     "footers",
     "frame",
     "frame_header",
@@ -140,8 +145,13 @@ def check_data(
         )
     data = buffer[begin:end]
     if verify and mask_crc(crc32c(data)) != int.from_bytes(buffer[end : end + FOOTER], "little"):
-        raise RecordError(f"{source}: record {record} is corrupt: the checksum of its data does not match.")
+        raise corrupt(record, source)
     return data
+
+
+def corrupt(record: int, source: str) -> RecordError:
+    """The error for a record whose data have another CRC than its frame holds."""
+    return RecordError(f"{source}: record {record} is corrupt: the checksum of its data does not match.")
 
 
 def run_crc(footers: npt.NDArray[np.uint8], crc: int = 0) -> int:
@@ -210,25 +220,99 @@ def iter_frames(
         record += 1
 
 
-def frame_offsets(buffer: memoryview, *, source: str, first: int = 0) -> npt.NDArray[np.int64]:
+def frame_offsets(
+    buffer: bytes | memoryview, *, source: str = "TFRecord", first: int = 0
+) -> npt.NDArray[np.int64]:
     """Where each frame of a buffer of whole frames starts, and where the last one ends.
 
-    Only headers are looked at; data are checked by who reads them.
+    Only headers are looked at; for the data see `check_frames`.
+
+    Parameters
+    ----------
+    buffer : bytes-like
+    source : str, optional
+        Name of the file, for errors.
+    first : int, optional
+        Number of the first record, for errors.
 
     Raises
     ------
     RecordError
         If a header's CRC does not match or the last frame is cut off.
+
+    Examples
+    --------
+    >>> frame_offsets(frame(b"one") + frame(b"two")).tolist()
+    [0, 19, 38]
     """
-    offsets = [0]
-    while offsets[-1] < len(buffer):
-        record = first + len(offsets) - 1
-        length = read_length(buffer, offsets[-1], record, source)
-        end = offsets[-1] + length + FRAMING
-        if end > len(buffer):
-            raise RecordError(
-                f"{source}: record {record} is truncated: it needs {length + FRAMING} bytes, "
-                f"{len(buffer) - offsets[-1]} are there."
-            )
-        offsets.append(end)
-    return np.array(offsets, np.int64)
+    view = memoryview(buffer).cast("B")
+    raw = np.frombuffer(view, np.uint8)
+    size = int.from_bytes(view[:8], "little") + FRAMING
+    if len(view) >= FRAMING and len(view) % size == 0:
+        heads = raw.reshape(-1, size)[:, :HEADER]
+        if (heads == heads[0]).all() and _lengths_are_right(heads[:1]):
+            return np.arange(len(heads) + 1, dtype=np.int64) * size
+    # Where a frame starts is known only when the one before has been looked at: all that can be done is
+    # to do nothing else in this loop.
+    starts, position, end, read = [], 0, len(view) - FRAMING, struct.Struct("<Q").unpack_from
+    while position <= end:
+        starts.append(position)
+        position += read(view, position)[0] + FRAMING
+    if position == len(view):
+        offsets = np.array([*starts, position], np.int64)
+        if _lengths_are_right(gather(raw, offsets[:-1], HEADER)):
+            return offsets
+    position, record = 0, first  # one by one, to the record that is wrong
+    while True:
+        length = read_length(view, position, record, source)
+        check_data(view, position, length, record, source, verify=False)
+        position, record = position + length + FRAMING, record + 1
+
+
+def _lengths_are_right(heads: npt.NDArray[np.uint8]) -> bool:
+    """Whether the CRCs in the headers of frames, shape (n, 12), are those of the lengths."""
+    stored = np.ascontiguousarray(heads[:, 8:]).view("<u4")[:, 0]
+    return bool((mask_crcs(record_crcs(heads[:, :8])) == stored).all())
+
+
+def check_frames(
+    buffer: bytes | memoryview,
+    offsets: npt.NDArray[np.int64],
+    varying: Sequence[tuple[int, int]] | None = None,
+    *,
+    source: str = "TFRecord",
+    first: int = 0,
+) -> None:
+    """Check the CRCs of the data of all records.
+
+    Parameters
+    ----------
+    buffer, source, first
+        As of `frame_offsets`, which gives the `offsets`.
+    varying : sequence of (int, int), optional
+        See `xee_tf.records.crc.record_crcs`; only if all records have one length.
+
+    Raises
+    ------
+    RecordError
+        If one does not match.
+    """
+    raw = np.frombuffer(buffer, np.uint8)
+    count = len(offsets) - 1
+    if count and (np.diff(offsets) == offsets[1]).all():
+        right = count_right(raw.reshape(count, -1), varying)
+    else:
+        ends = offsets[1:] - FOOTER
+        crcs = mask_crcs(crcs_between(raw, offsets[:-1] + HEADER, ends))
+        wrong = np.flatnonzero(crcs != gather(raw, ends, FOOTER).view("<u4")[:, 0])
+        right = int(wrong[0]) if wrong.size else count
+    if right < count:
+        raise corrupt(first + right, source)
+
+
+def count_right(block: npt.NDArray[np.uint8], varying: Sequence[tuple[int, int]] | None = None) -> int:
+    """How many records, the rows of a matrix, come before the first one whose data have another CRC."""
+    size = block.shape[1]
+    crcs = mask_crcs(record_crcs(block[:, HEADER : size - FOOTER], varying))
+    wrong = np.flatnonzero(crcs != np.ascontiguousarray(block[:, size - FOOTER :]).view("<u4")[:, 0])
+    return int(wrong[0]) if wrong.size else len(block)

@@ -1,4 +1,4 @@
-"""Byte strings of unequal length, many at a time: found, laid side by side, copied; no loop over them.
+"""Byte strings of unequal length, many at a time: looked up, cut, joined; no loop over them.
 
 Strings of one length are moved together: numpy sees the bytes as overlapping windows of that length,
 and one fancy index copies as many windows as there are strings. Distinct lengths are few, strings many.
@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Ragged", "gather", "groups", "join", "windows"]
+__all__ = ["Headed", "Piece", "Ragged", "gather", "groups", "join", "windows"]
 
 _SPAN = 1 << 16  # spans of lengths that are counted rather than sorted
+_FEW = 64  # numbers that are sorted whatever their span
+_LONG = 4096  # bytes of a string from which on it is copied by itself
+
+Rows = npt.NDArray[np.intp] | slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,64 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def __getitem__(self, rows: Rows) -> Ragged:
+        return Ragged(self.data, self.starts[rows], self.sizes[rows])
+
+    def put(self, out: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
+        """Copy each string to its place in a buffer."""
+        for size, rows in groups(self.sizes):
+            _copy(self.data, self.starts[rows], out, places[rows], size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Headed:
+    """Byte strings with bytes in front of them that depend on nothing but their sizes.
+
+    Parameters
+    ----------
+    strings : Ragged
+    sizes : ndarray of int64, shape (strings,)
+        Bytes of each string and its head.
+    heads : tuple of (int, rows, bytes)
+        Of the strings of one size: that size, an index of them, their head.
+    """
+
+    strings: Ragged
+    sizes: npt.NDArray[np.int64]
+    heads: tuple[tuple[int, Rows, bytes], ...]
+
+    @classmethod
+    def of(cls, strings: Ragged, make: Callable[[int], bytes]) -> Headed:
+        """Strings and a function from their size to the bytes in front of them.
+
+        Examples
+        --------
+        >>> strings = Ragged.packed(np.frombuffer(b"onethree", np.uint8), np.array([3, 5]))
+        >>> bytes(join([Headed.of(strings, lambda size: b"%d:" % size)]).data)
+        b'3:one5:three'
+        """
+        heads = tuple((size, rows, make(size)) for size, rows in groups(strings.sizes))
+        sizes = strings.sizes.copy()
+        for _, rows, head in heads:
+            sizes[rows] += len(head)
+        return cls(strings, sizes, heads)
+
+    def put(self, out: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
+        """Copy each string and its head to its place in a buffer."""
+        for size, rows, head in self.heads:
+            begins, starts = places[rows], self.strings.starts[rows]
+            if size >= _LONG:
+                windows(out, len(head))[begins] = np.frombuffer(head, f"V{len(head)}")
+                _copy(self.strings.data, starts, out, begins + len(head), size)
+                continue
+            whole = np.empty((len(begins), len(head) + size), np.uint8)
+            whole[:, : len(head)] = np.frombuffer(head, np.uint8)
+            whole[:, len(head) :] = gather(self.strings.data, starts, size)
+            windows(out, whole.shape[1])[begins] = whole.view(f"V{whole.shape[1]}")[:, 0]
+
+
+Piece = Ragged | Headed
+
 
 def windows(data: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.void]:
     """Every run of `size` bytes as one item, to be read or written by fancy indexing.
@@ -110,12 +172,12 @@ def groups(sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.i
         begin += count
 
 
-def join(columns: Sequence[Ragged]) -> Ragged:
+def join(columns: Sequence[Piece]) -> Ragged:
     """Strings put together row by row: the first of every column, then the second of every column, ...
 
     Parameters
     ----------
-    columns : sequence of Ragged
+    columns : sequence of Ragged or Headed
         At least one; all of one length.
 
     Returns
@@ -137,11 +199,24 @@ def join(columns: Sequence[Ragged]) -> Ragged:
     joined = Ragged.packed(out, total)
     places = joined.starts.copy()
     for column in columns:
-        for size, rows in groups(column.sizes):
-            if size:
-                windows(out, size)[places[rows]] = windows(column.data, size)[column.starts[rows]]
+        column.put(out, places)
         places += column.sizes
     return joined
+
+
+def _copy(
+    data: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    out: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.int64],
+    size: int,
+) -> None:
+    """Copy strings of one size from where they start to their places."""
+    if size >= _LONG:
+        for start, place in zip(starts.tolist(), places.tolist(), strict=True):
+            out[place : place + size] = data[start : start + size]
+    elif size:
+        windows(out, size)[places] = windows(data, size)[starts]
 
 
 def _distinct(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
@@ -150,7 +225,7 @@ def _distinct(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], np
         return numbers, np.empty(0, np.uint16)
     low = int(numbers.min())
     span = int(numbers.max()) - low
-    if span >= _SPAN:
+    if span >= _SPAN or len(numbers) < _FEW:
         values, which = np.unique(numbers, return_inverse=True)
         return values, which
     shifted = (numbers - low).astype(np.uint16)

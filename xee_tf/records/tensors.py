@@ -18,15 +18,15 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.tensor_types import STRING, TensorType, tensor_type, type_of_number
-from xee_tf.records.varint import (
+from xee_tf.records.wire import (
     decode_varints,
     encode_varint,
     encode_varints,
+    read_fields,
     read_varint,
     varint_bound,
     varint_size,
 )
-from xee_tf.records.wire import read_fields
 
 __all__ = [
     "decode_tensor",

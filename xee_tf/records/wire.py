@@ -1,8 +1,9 @@
-"""The wire format of `tf.train.Example`: from bytes to the lists of its features.
+"""The wire format of protocol buffers: varints and fields, one at a time in Python, arrays of them in numpy.
 
-An Example is a message in a message in a map: ``Example{1: Features{1: entry{1: key, 2: Feature}}}``, and a
-Feature holds one list: bytes (field 1), float (2) or int64 (3). Everything that a protobuf parser must
-take is taken: any order of fields, unknown ones, packed and unpacked lists, parts to be merged.
+A message is a run of fields: a tag, which holds the number of the field and its wire type, and the field's
+bytes. Fields of wire type 2 (strings, messages, packed lists) have their length in front of them. A varint
+carries seven bits a byte, lowest first; the top bit of a byte is set when more bytes follow. Negative
+numbers travel as their 64-bit two's complement and always take ten bytes.
 """
 
 from __future__ import annotations
@@ -14,96 +15,131 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.example import Feature, Kind
-from xee_tf.records.varint import decode_varints, read_varint
 
-__all__ = ["Values", "conform", "list_values", "parse_features", "read_entry", "read_fields"]
+__all__ = [
+    "MAX_VARINT",
+    "decode_varints",
+    "encode_varint",
+    "encode_varints",
+    "field",
+    "field_head",
+    "field_size",
+    "read_fields",
+    "read_varint",
+    "varint_bound",
+    "varint_ends",
+    "varint_rows",
+    "varint_size",
+    "varint_values",
+]
 
-Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
-"""What a feature holds: float32 or int64 numbers, or byte strings."""
+MAX_VARINT = 10
+"""Bytes of the longest varint."""
 
-_KINDS: dict[int, Kind] = {1: "bytes", 2: "float", 3: "int64"}
+_MASK = (1 << 64) - 1
 _MAX_DEPTH = 100  # of nested groups: protobuf's own limit
 
+# -- One at a time -----------------------------------------------------------------------------------
 
-def parse_features(data: memoryview) -> dict[str, tuple[Kind, memoryview]]:
-    """Kind and undecoded list of each feature of an Example, in the order of the message.
+
+def encode_varint(value: int) -> bytes:
+    """One varint.
+
+    Examples
+    --------
+    >>> encode_varint(300).hex()
+    'ac02'
+    >>> len(encode_varint(-1))
+    10
+    """
+    value &= _MASK
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def varint_size(value: int) -> int:
+    """Bytes of one varint.
+
+    Examples
+    --------
+    >>> varint_size(127), varint_size(128)
+    (1, 2)
+    """
+    return max(1, -(-(value & _MASK).bit_length() // 7))
+
+
+def varint_bound(dtype: npt.DTypeLike) -> int:
+    """Bytes of the longest varint that an integer dtype can give.
+
+    Examples
+    --------
+    >>> varint_bound("uint16"), varint_bound("int16")
+    (3, 10)
+    """
+    info = np.iinfo(dtype)
+    return max(varint_size(int(info.min)), varint_size(int(info.max)))
+
+
+def read_varint(data: memoryview, position: int) -> tuple[int, int]:
+    """The unsigned varint at `position`, and the position behind it.
 
     Raises
     ------
     RecordError
-        If the bytes are not a valid message.
+        If the bytes end inside the varint, or it is longer than ten bytes.
+
+    Examples
+    --------
+    >>> read_varint(memoryview(bytes.fromhex("ac02")), 0)
+    (300, 2)
     """
-    features: dict[str, tuple[Kind, memoryview]] = {}
-    for example_field, wire, body in read_fields(data):
-        if example_field != 1 or wire != 2:
-            continue
-        for field, wire, entry in read_fields(body):
-            if field == 1 and wire == 2:
-                name, kind, values = read_entry(entry)
-                if replaced := features.pop(name, None):
-                    list_values(*replaced)
-                if kind is not None:
-                    features[name] = (kind, values)
-    return features
+    value = 0
+    for shift in range(0, 7 * MAX_VARINT, 7):
+        if position >= len(data):
+            raise RecordError("The bytes end inside a varint.")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & _MASK, position
+    raise RecordError("A varint is longer than ten bytes.")
 
 
-def read_entry(data: memoryview) -> tuple[str, Kind | None, memoryview]:
-    """Key, kind and undecoded list of one entry of the map of features."""
-    key = ""
-    kind: Kind | None = None
-    values = memoryview(b"")
-    for number, wire, body in read_fields(data):
-        if number == 1 and wire == 2:
-            try:
-                key = str(body, "utf-8")
-            except UnicodeDecodeError:
-                raise RecordError(f"The name of a feature is not valid UTF-8: {bytes(body)!r}.") from None
-        elif number == 2 and wire == 2:
-            for field, wire, part in read_fields(body):
-                if wire != 2 or field not in _KINDS:
-                    continue
-                if kind is not None:
-                    list_values(kind, values)  # what is merged or replaced must be valid too
-                if kind == _KINDS[field]:
-                    list_values(kind, part)
-                    part = memoryview(bytes(values) + bytes(part))
-                kind, values = _KINDS[field], part
-    return key, kind, values
+def field_head(number: int, size: int) -> bytes:
+    """The tag and the length in front of a field of `size` bytes.
 
-
-def list_values(kind: Kind, data: memoryview) -> Values:
-    """The values of a list message, packed or not.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid message.
+    Examples
+    --------
+    >>> field_head(1, 300).hex()
+    '0aac02'
     """
-    raw = np.frombuffer(data, np.uint8)
-    if kind == "float":
-        # Lists that are not packed have a tag in front of each value; those of one form are common.
-        if raw.size and raw.size % 5 == 0 and (raw[::5] == 0x0D).all():
-            return np.ascontiguousarray(raw.reshape(-1, 5)[:, 1:]).view("<f4")[:, 0]
-        floats = [np.frombuffer(part, "<f4") for part in _parts(data, scalar=5, width=4)]
-        return floats[0] if len(floats) == 1 else np.concatenate([np.empty(0, np.float32), *floats])
-    if kind == "int64":
-        if raw.size and raw[0] == 0x08 and raw[-1] < 0x80:
-            numbers = decode_varints(raw)
-            if numbers.size % 2 == 0 and (numbers[::2] == 8).all():
-                return numbers[1::2]
-        integers = [decode_varints(part) for part in _parts(data, scalar=0, width=1)]
-        return integers[0] if len(integers) == 1 else np.concatenate([np.empty(0, np.int64), *integers])
-    return [bytes(part) for part in _parts(data, scalar=-1, width=1)]
+    return encode_varint(number << 3 | 2) + encode_varint(size)
 
 
-def _parts(data: memoryview, scalar: int, width: int) -> Iterator[memoryview]:
-    """The values of a list's only field, as they come: packed runs, or single ones of wire type `scalar`."""
-    for number, wire, part in read_fields(data):
-        if number == 1 and wire in (2, scalar):
-            if len(part) % width:
-                raise RecordError(f"A packed list of {len(part)} bytes does not hold whole numbers.")
-            yield part
+def field(number: int, body: bytes) -> bytes:
+    """A field that holds a string or a message.
+
+    Examples
+    --------
+    >>> field(2, b"B4").hex()
+    '12024234'
+    """
+    return field_head(number, len(body)) + body
+
+
+def field_size(size: int) -> int:
+    """Bytes of a field whose body has `size` bytes, for field numbers up to 15.
+
+    Examples
+    --------
+    >>> field_size(2) == len(field(2, b"B4"))
+    True
+    """
+    return 1 + varint_size(size) + size
 
 
 def read_fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
@@ -148,28 +184,154 @@ def _skip(data: memoryview, position: int, number: int, wire: int, depth: int) -
     raise RecordError(f"Field {number} is malformed (wire type {wire}).")
 
 
-def conform(feature: Feature, found: Values | None, where: str) -> npt.NDArray[Any]:
-    """The values of a list, shape (1, size), if they are what they must be.
+# -- Many at a time -----------------------------------------------------------------------------------
+
+
+def encode_varints(
+    values: npt.NDArray[np.integer[Any]],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Varints of many numbers, one after the other.
+
+    Parameters
+    ----------
+    values : ndarray of an integer dtype
+        Any shape; taken in C order.
+
+    Returns
+    -------
+    data : ndarray of uint8
+        All bytes.
+    sizes : ndarray of uint8, shape (values.size,)
+        Bytes of each varint.
 
     Raises
     ------
     RecordError
-        If they are of another kind or number; `where` says whose they are.
+        If an unsigned number does not fit into int64.
+
+    Examples
+    --------
+    >>> data, sizes = encode_varints(np.array([1, 300]))
+    >>> data.tobytes().hex(), sizes.tolist()
+    ('01ac02', [1, 2])
     """
-    if found is None:
-        raise RecordError(f"{where} holds no list.")
-    kind: Kind = "bytes"
-    if isinstance(found, np.ndarray):
-        kind = "float" if found.dtype == np.float32 else "int64"
-    if kind != feature.kind:
-        raise RecordError(f"{where} is a {kind} list; expected {feature.kind}.")
-    values: npt.NDArray[Any]
-    if isinstance(found, list):
-        if len(found) != 1:
-            raise RecordError(f"{where} holds {len(found)} byte strings; expected one.")
-        values = np.frombuffer(found[0], np.uint8)
-    else:
-        values = found
-    if values.size != feature.size:
-        raise RecordError(f"{where} holds {values.size} values; expected {feature.size}.")
-    return values.reshape(1, -1)
+    rows, sizes = varint_rows(values.reshape(-1))
+    width = rows.shape[1]
+    if width == 1 or int(sizes.min()) == width:
+        return rows.reshape(-1), sizes
+    return rows[np.arange(width, dtype=np.uint8) < sizes[:, None]], sizes
+
+
+def varint_rows(
+    values: npt.NDArray[np.integer[Any] | np.bool_],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Varints of many numbers, each at the start of a row of its own.
+
+    Parameters
+    ----------
+    values : ndarray of an integer dtype, shape (n,)
+
+    Returns
+    -------
+    rows : ndarray of uint8, shape (n, width)
+        As wide as the longest varint; what is behind a shorter one means nothing.
+    sizes : ndarray of uint8, shape (n,)
+        Bytes of each varint.
+
+    Raises
+    ------
+    RecordError
+        If an unsigned number does not fit into int64.
+
+    Examples
+    --------
+    >>> rows, sizes = varint_rows(np.array([1, 300]))
+    >>> rows.shape, rows[1].tobytes().hex(), sizes.tolist()
+    ((2, 2), 'ac02', [1, 2])
+    """
+    if values.dtype == np.uint64 and values.size and int(values.max()) >> 63:
+        raise RecordError(f"{int(values.max())} does not fit into the signed 64 bits of an int64_list.")
+    sizes = np.ones(values.size, np.uint8)
+    # Sign extension happens in astype(int64); the view then gives the two's complement.
+    unsigned = values.astype(np.int64).view(np.uint64)
+    width = varint_size(int(unsigned.max(initial=0)))
+    if width == 1:
+        return unsigned.astype(np.uint8)[:, None], sizes
+    rows = np.empty((values.size, width), np.uint8)
+    for place in range(width):
+        np.copyto(rows[:, place], unsigned, casting="unsafe")
+        if place + 1 < width:
+            unsigned >>= np.uint64(7)
+            more = unsigned != 0
+            sizes += more
+            rows[:, place] &= 0x7F
+            rows[:, place] |= more.view(np.uint8) << 7
+    return rows, sizes
+
+
+def decode_varints(data: npt.NDArray[np.uint8] | memoryview | bytes) -> npt.NDArray[np.int64]:
+    """The int64 numbers of a packed list of varints.
+
+    Raises
+    ------
+    RecordError
+        If the last varint is cut off, or one is longer than ten bytes.
+
+    Examples
+    --------
+    >>> decode_varints(bytes.fromhex("01ac02")).tolist()
+    [1, 300]
+    """
+    raw = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+    if not raw.size:
+        return np.empty(0, np.int64)
+    if raw[-1] & 0x80:
+        raise RecordError("The bytes end inside a varint.")
+    first, last = varint_ends(raw)
+    if int((last - first).max()) >= MAX_VARINT:
+        raise RecordError("A varint is longer than ten bytes.")
+    return varint_values(raw, first, last)
+
+
+def varint_ends(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Where each varint of a packed list has its first and its last byte.
+
+    Examples
+    --------
+    >>> first, last = varint_ends(np.array([0x01, 0xAC, 0x02], np.uint8))
+    >>> first.tolist(), last.tolist()
+    ([0, 1], [0, 2])
+    """
+    last = np.flatnonzero(raw < 0x80)
+    first = np.empty_like(last)
+    first[:1] = 0
+    first[1:] = last[:-1] + 1
+    return first, last
+
+
+def varint_values(
+    raw: npt.NDArray[np.uint8], first: npt.NDArray[np.intp], last: npt.NDArray[np.intp]
+) -> npt.NDArray[np.int64]:
+    """The numbers of the varints between first and last bytes; of longer ones than ten bytes, anything.
+
+    Examples
+    --------
+    >>> varint_values(np.array([0x01, 0xAC, 0x02], np.uint8), np.array([1]), np.array([2])).tolist()
+    [300]
+    """
+    if first.size == raw.size:  # one byte each
+        return raw.astype(np.int64)
+    extra = last - first
+    low = raw & 0x7F
+    out = low[first].astype(np.uint64)
+    for place in range(1, min(int(extra.max(initial=0)), MAX_VARINT - 1) + 1):
+        longer = extra >= place
+        shift = np.uint64(7 * place)
+        if 4 * np.count_nonzero(longer) < longer.size:
+            chosen = np.flatnonzero(longer)
+            out[chosen] |= low[first[chosen] + place].astype(np.uint64) << shift
+        else:  # taking all of them along costs less than picking
+            piece = low[np.minimum(first + place, last)].astype(np.uint64)
+            piece *= longer
+            out |= piece << shift
+    return out.view(np.int64)

@@ -12,8 +12,7 @@ import numpy as np
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import ModelError, RecordError
 from xee_tf.records.tensor_types import TensorType, type_of_number
-from xee_tf.records.varint import encode_varint, read_varint
-from xee_tf.records.wire import read_fields
+from xee_tf.records.wire import encode_varint, read_fields, read_varint
 from xee_tf.remote.payloads.predict_messages import ModelSpec
 
 __all__ = ["DEFAULT_SIGNATURE", "metadata_request", "signature_of_json", "signature_of_message"]

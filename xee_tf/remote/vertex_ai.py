@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from xee_tf.connector import Signature
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.varint import encode_varint
-from xee_tf.records.wire import read_fields
+from xee_tf.records.wire import encode_varint, read_fields
 from xee_tf.remote.addresses import GrpcTarget, check_url
 from xee_tf.remote.answers import Answer
 from xee_tf.remote.connector import Client, RemoteConnector

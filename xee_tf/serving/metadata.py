@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from xee_tf.errors import RecordError
-from xee_tf.records.varint import encode_varint
-from xee_tf.records.wire import read_fields
+from xee_tf.records.wire import encode_varint, read_fields
 from xee_tf.remote.payloads.predict_messages import ModelSpec
 from xee_tf.serving.models import ModelVersion
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.records.example import Encoded
+from xee_tf.records import Encoded
 from xee_tf.records.framing import footers, run_crc
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard
@@ -101,8 +101,9 @@ def pack_run(
 
     Examples
     --------
-    >>> from xee_tf.records.example import Feature, RecordLayout
-    >>> encoded = RecordLayout((Feature.of("B4", "f4", 2),)).encode([np.zeros((5, 2), "f4")])
+    >>> from xee_tf.records import Feature, RecordLayout, encode_records
+    >>> layout = RecordLayout((Feature.of("B4", "f4", 2),))
+    >>> encoded = encode_records(layout, [np.zeros((5, 2), "f4")])
     >>> run, pieces = pack_run(encoded, [0, 2, 5], compressed=False, first=0)
     >>> run.records, run.sizes == (len(encoded.buffer),), len(pieces)
     ((2, 3), True, 1)

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.decoding import count_right, verify_block
-from xee_tf.records.framing import FRAMING, HEADER, read_length
+from xee_tf.records.framing import FRAMING, HEADER, corrupt, count_right, read_length
 from xee_tf.shards.inflate import GZIP, inflate_stream
 from xee_tf.storage import Location
 
@@ -90,7 +89,7 @@ def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[n
             if right:
                 yield rows[:right]
             if right < len(rows):
-                verify_block(rows[right:], record + right, source)
+                raise corrupt(record + right, source)
             record += len(rows)
             position += len(rows) * size
         waiting = [bytes(buffer[position:])]

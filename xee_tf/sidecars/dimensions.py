@@ -11,7 +11,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from xee_tf.names import label_steps
-from xee_tf.records.example import Kind
+from xee_tf.records import Kind
 
 __all__ = ["BandDimensions", "Record", "distinct_dims", "step_names"]
 

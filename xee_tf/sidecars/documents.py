@@ -12,7 +12,7 @@ from typing import Any, get_args
 from affine import Affine
 
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.records.example import Kind
+from xee_tf.records.feature import Kind
 from xee_tf.sidecars.coordinates import read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions
 from xee_tf.sidecars.packing import MOST, read_count, read_size, read_text

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.records.example import Kind
+from xee_tf.records import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
 from xee_tf.sidecars.documents import band_document, band_of, check_places, grid_document, grid_of

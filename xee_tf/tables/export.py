@@ -17,15 +17,14 @@ from xee_tf.errors import OptionError, warn
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.graph import run_graph
 from xee_tf.options import IfExists, Spelling, spelled
-from xee_tf.records.example import Encoded
+from xee_tf.records import Encoded
 from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
 from xee_tf.shards.store import Replaced, ShardStore
 from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.tables.encode import encode_rows
-from xee_tf.tables.schema import Column, Rows
+from xee_tf.tables.schema import Column, Rows, encode_rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 
 if TYPE_CHECKING:

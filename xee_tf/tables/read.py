@@ -14,6 +14,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.options import READ_SPELLING, spelled
+from xee_tf.records import Order, Part, decode_features
 from xee_tf.shards.access import Shard, read_records, shard_spans
 from xee_tf.shards.matching import check_shard
 from xee_tf.shards.opening import number_shards, open_shards
@@ -21,8 +22,7 @@ from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.sidecars.find import ExportedTable, find_tables
 from xee_tf.sidecars.names import RECORDS, manifest_location
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.decode import Piece, Structure, decode_rows
-from xee_tf.tables.union import FoundColumn, Tally, assemble, tally, unite
+from xee_tf.tables.union import FoundColumn, Tally, assemble, describe_list, tally, unite
 
 __all__ = ["open_table"]
 
@@ -185,9 +185,9 @@ class _Reader:
 
     def read_all(self) -> pd.DataFrame:
         """All records; their columns are found as they are read."""
-        pieces = list(self.pieces(0, self.total, self.names, verify=self.verify))
-        columns = unite(tally(pieces), self.total, self.describe, self.names)
-        return self.frame(self.choose(columns), pieces, 0, self.total)
+        parts = list(self.parts(0, self.total, self.names, verify=self.verify))
+        columns = unite(tally(parts), self.total, self.describe, self.names)
+        return self.frame(self.choose(columns), parts, 0, self.total)
 
     def look(self) -> tuple[FoundColumn, ...]:
         """The columns of all records, without their values; checksums are checked when those are read.
@@ -197,10 +197,10 @@ class _Reader:
         found: list[Tally] = []
         for shard in self.shards:
             if shard.access == "members":
-                first = tally(self.pieces(shard.first, shard.first + 1, ()))
+                first = tally(self.parts(shard.first, shard.first + 1, ()))
                 found += [replace(item, count=shard.records) for item in first]
             else:
-                found += tally(self.pieces(shard.first, shard.first + shard.records, ()))
+                found += tally(self.parts(shard.first, shard.first + shard.records, ()))
         return unite(found, self.total, self.describe, self.names)
 
     def choose(self, columns: Sequence[FoundColumn]) -> tuple[FoundColumn, ...]:
@@ -219,24 +219,24 @@ class _Reader:
             known[name].check_shape(shape)
         return tuple(known[name] for name in names)
 
-    def pieces(
+    def parts(
         self, start: int, stop: int, wanted: Collection[str] | None, *, verify: bool = False
-    ) -> Iterator[Piece]:
+    ) -> Iterator[Part]:
         """The features of records ``start`` to ``stop - 1`` of the table, numbered through."""
-        orders: list[Structure] = []
+        orders: list[Order] = []
         for shard, begin, end in shard_spans(self.shards, start, stop):
             for first, buffer in read_records(shard, begin, end, share=False):
-                found = decode_rows(buffer, orders, wanted, source=str(shard), first=first, verify=verify)
-                yield from (replace(piece, records=piece.records + shard.first) for piece in found)
+                found = decode_features(buffer, orders, wanted, source=str(shard), first=first, verify=verify)
+                yield from (replace(part, records=part.records + shard.first) for part in found)
 
     def frame(
-        self, columns: Sequence[FoundColumn], pieces: Iterable[Piece], start: int, stop: int
+        self, columns: Sequence[FoundColumn], parts: Iterable[Part], start: int, stop: int
     ) -> pd.DataFrame:
         """A frame of records whose columns are known."""
-        held: dict[str, list[Piece]] = {column.name: [] for column in columns}
-        for piece in pieces:
-            if piece.field.name in held:
-                held[piece.field.name].append(replace(piece, records=piece.records - start))
+        held: dict[str, list[Part]] = {column.name: [] for column in columns}
+        for part in parts:
+            if part.feature.name in held:
+                held[part.feature.name].append(replace(part, records=part.records - start))
         index = pd.RangeIndex(start, stop)
         found = {}
         for column in columns:
@@ -275,16 +275,16 @@ class _Partitions:
     def __call__(self, records: tuple[int, int]) -> pd.DataFrame:
         start, stop = records
         names = [column.name for column in self.columns]
-        pieces = list(self.reader.pieces(start, stop, names, verify=self.reader.verify))
-        self._check(pieces, stop - start)
-        return self.reader.frame(self.columns, pieces, start, stop)
+        parts = list(self.reader.parts(start, stop, names, verify=self.reader.verify))
+        self._check(parts, stop - start)
+        return self.reader.frame(self.columns, parts, start, stop)
 
-    def _check(self, pieces: Sequence[Piece], total: int) -> None:
+    def _check(self, parts: Sequence[Part], total: int) -> None:
         """Whether the columns were made for such records: a file may have changed since."""
         for column in self.columns:
-            held = [piece for piece in pieces if piece.field.name == column.name]
-            wrong = [f"{piece.field}" for piece in held if not column.accepts(piece.field)]
-            if wrong or (not column.gaps and sum(len(piece.records) for piece in held) < total):
+            held = [part for part in parts if part.feature.name == column.name]
+            wrong = [describe_list(part.feature) for part in held if not column.accepts(part.feature)]
+            if wrong or (not column.gaps and sum(len(part.records) for part in held) < total):
                 raise RecordError(
                     f"Feature {column.name!r} holds {wrong[0] if wrong else 'nothing'} in a record of "
                     f"{', '.join(map(str, self.reader.shards))}, unlike those that were looked at when the "

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
-from xee_tf.records.example import Feature
+from xee_tf.records import Encoded, Feature, Ragged, RecordLayout, encode_records
 from xee_tf.sidecars import TableColumn
 
-__all__ = ["Column", "Rows", "Strings", "Values", "select_columns"]
+__all__ = ["Column", "Rows", "Values", "byte_strings", "encode_rows", "select_columns"]
 
 _EXACT = 2**24
 
@@ -42,8 +42,10 @@ class Column(TableColumn):
 
     @property
     def feature(self) -> Feature:
-        """The feature of a column of numbers."""
-        return Feature(self.name, "float", self.size, "<f4")
+        """What a record holds of the column."""
+        if self.kind == "bytes":
+            return Feature.strings(self.name)
+        return Feature.stored(self.name, "float", self.size)
 
     def __str__(self) -> str:
         if self.kind == "bytes":
@@ -51,57 +53,28 @@ class Column(TableColumn):
         return f"arrays of shape {self.shape}" if self.shape else "numbers"
 
 
-@dataclass(frozen=True)
-class Strings:
-    """Many strings of bytes in one buffer, as Arrow has them.
+def byte_strings(values: Any) -> Ragged:
+    """Texts or bytes as byte strings; missing ones are empty.
 
-    Parameters
-    ----------
-    data : ndarray of uint8
-    offsets : ndarray of int64, shape (n + 1,)
-        Where in `data` each string starts, and where the last one ends.
+    Examples
+    --------
+    >>> byte_strings(["oak", None, "fir"]).sizes.tolist()
+    [3, 0, 3]
     """
-
-    data: npt.NDArray[np.uint8]
-    offsets: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, values: Any) -> Strings:
-        """From texts or bytes; missing ones are empty.
-
-        Examples
-        --------
-        >>> Strings.of(["oak", None, "fir"]).lengths.tolist()
-        [3, 0, 3]
-        """
-        array = (
-            values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
-        )
-        if isinstance(array, pa.ChunkedArray):
-            array = array.combine_chunks()
-        binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
-        # What is missing may have bytes of its own in Arrow's buffer.
-        array = array.cast(pa.large_binary() if binary else pa.large_string())
-        array = array.fill_null(b"" if binary else "")
-        _, offsets, data = array.buffers()
-        edges = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-        whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        return cls(whole, edges)
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Bytes of each string."""
-        return np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, part: slice) -> Strings:
-        start, stop, _ = part.indices(len(self))
-        return Strings(self.data, self.offsets[start : max(start, stop) + 1])
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
+    # What is missing may have bytes of its own in Arrow's buffer.
+    array = array.cast(pa.large_binary() if binary else pa.large_string())
+    array = array.fill_null(b"" if binary else "")
+    _, offsets, data = array.buffers()
+    edges = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return Ragged(whole, edges[:-1], np.diff(edges))
 
 
-Values = npt.NDArray[Any] | Strings
+Values = npt.NDArray[Any] | Ragged
 
 
 @dataclass(frozen=True)
@@ -111,8 +84,8 @@ class Rows:
     Parameters
     ----------
     columns : tuple of Column
-    values : tuple of ndarray or Strings
-        Arrays of shape ``(rows, *column.shape)`` and any real dtype; `Strings` for kind "bytes".
+    values : tuple of ndarray or Ragged
+        Arrays of shape ``(rows, *column.shape)`` and any real dtype; byte strings for kind "bytes".
     dropped : int
         Rows that were left out when these were sampled, because they are masked.
     """
@@ -127,29 +100,14 @@ class Rows:
     def __getitem__(self, part: slice) -> Rows:
         return Rows(self.columns, tuple(values[part] for values in self.values))
 
-    def _of(self, name: str) -> Values:
-        return next(v for c, v in zip(self.columns, self.values, strict=True) if c.name == name)
-
-    def numbers(self, name: str) -> npt.NDArray[Any]:
-        """The values of a column of numbers."""
-        values = self._of(name)
-        assert isinstance(values, np.ndarray)
-        return values
-
-    def strings(self, name: str) -> Strings:
-        """The values of a column of strings."""
-        values = self._of(name)
-        assert isinstance(values, Strings)
-        return values
-
     @property
     def nbytes(self) -> int:
         """About what the records of these rows take."""
         total = 0
         for column, values in zip(self.columns, self.values, strict=True):
             held = 4 * column.size * len(self)
-            if isinstance(values, Strings):
-                held = int(values.offsets[-1] - values.offsets[0])
+            if isinstance(values, Ragged):
+                held = int(values.sizes.sum())
             total += held + (len(column.name) + 16) * len(self)
         return total
 
@@ -163,6 +121,19 @@ class Rows:
             if values.size and (int(values.max()) > _EXACT or int(values.min()) < -_EXACT)
             if (values.astype(np.float32).astype(np.float64) != values).any()
         )
+
+
+def encode_rows(rows: Rows) -> Encoded:
+    """Frame the rows of a table, an Example each.
+
+    Examples
+    --------
+    >>> from xee_tf.records import decode_example, iter_frames
+    >>> rows = Rows((Column("B4"), Column("name", "bytes")), (np.array([0.5]), byte_strings(["oak"])))
+    >>> [decode_example(data) for data in iter_frames(encode_rows(rows).buffer.data)]
+    [{'B4': array([0.5], dtype=float32), 'name': [b'oak']}]
+    """
+    return encode_records(RecordLayout(tuple(column.feature for column in rows.columns)), rows.values)
 
 
 def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | None) -> list[str]:

@@ -31,11 +31,9 @@ import pandas as pd
 import pyarrow as pa
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.example import Kind
-from xee_tf.tables.decode import Field, Piece
-from xee_tf.tables.schema import Strings
+from xee_tf.records import Feature, Kind, Part, Ragged
 
-__all__ = ["FoundColumn", "Tally", "assemble", "tally", "unite"]
+__all__ = ["FoundColumn", "Tally", "assemble", "describe_list", "tally", "unite"]
 
 _EXACT = 2**53
 
@@ -78,33 +76,44 @@ class FoundColumn:
                 f"{tuple(shape)}."
             )
 
-    def accepts(self, field: Field) -> bool:
+    def accepts(self, feature: Feature) -> bool:
         """Whether the column was made with such lists in mind."""
-        if not field.size and self.sizes != (0,):
+        if not feature.size and self.sizes != (0,):
             return self.gaps
-        return field.size in self.sizes and (
-            field.kind == self.kind or (self.kind == "mixed" and field.kind != "bytes")
+        return feature.size in self.sizes and (
+            feature.kind == self.kind or (self.kind == "mixed" and feature.kind != "bytes")
         )
+
+
+def describe_list(feature: Feature) -> str:
+    """Words for the list that a record holds.
+
+    Examples
+    --------
+    >>> describe_list(Feature.strings("site")), describe_list(Feature.stored("profile", "float", 12))
+    ('1 byte string value(s)', '12 float value(s)')
+    """
+    return f"{feature.size} {'byte string' if feature.kind == 'bytes' else feature.kind} value(s)"
 
 
 @dataclass(frozen=True)
 class Tally:
     """Where a feature first appears, and in how many records."""
 
-    field: Field
+    feature: Feature
     first: int
     place: int
     count: int
 
 
-def tally(pieces: Iterable[Piece]) -> list[Tally]:
-    """The features of some pieces, each kind and length once."""
-    found: dict[Field, tuple[int, int, int]] = {}
-    for piece in pieces:
-        first, place, count = found.get(piece.field, (int(piece.records[0]), piece.place, 0))
-        first, place = min((first, place), (int(piece.records[0]), piece.place))
-        found[piece.field] = first, place, count + len(piece.records)
-    return [Tally(field, *item) for field, item in found.items()]
+def tally(parts: Iterable[Part]) -> list[Tally]:
+    """The features of some parts, each kind and length once."""
+    found: dict[Feature, tuple[int, int, int]] = {}
+    for part in parts:
+        first, place, count = found.get(part.feature, (int(part.records[0]), part.place, 0))
+        first, place = min((first, place), (int(part.records[0]), part.place))
+        found[part.feature] = first, place, count + len(part.records)
+    return [Tally(feature, *item) for feature, item in found.items()]
 
 
 def unite(
@@ -130,14 +139,14 @@ def unite(
 
     Examples
     --------
-    >>> tree, height = Field("tree", "bytes", 1), Field("height", "float", 1)
+    >>> tree, height = Feature.strings("tree"), Feature.stored("height", "float", 1)
     >>> [a, b] = unite([Tally(height, 4, 0, 1), Tally(tree, 0, 0, 5)], 5, "record {}".format)
     >>> a.name, a.gaps, b.name, b.gaps
     ('tree', False, 'height', True)
     """
     held: dict[str, list[Tally]] = {}
     for item in sorted(found, key=lambda item: (item.first, item.place)):
-        held.setdefault(item.field.name, []).append(item)
+        held.setdefault(item.feature.name, []).append(item)
     if not held:
         raise RecordError(f"{describe(0)} holds no feature, nor does any other record of the table.")
     for name, items in held.items():
@@ -147,28 +156,28 @@ def unite(
 
 
 def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> None:
-    items = [item for item in items if item.field.size] or items
-    before = items[0].field
+    items = [item for item in items if item.feature.size] or items
+    before = items[0].feature
     for item in items:
-        if (item.field.kind == "bytes") != (before.kind == "bytes"):
+        if (item.feature.kind == "bytes") != (before.kind == "bytes"):
             raise RecordError(
-                f"{describe(item.first)}: feature {name!r} holds {item.field}; in the records before it "
-                f"{before}. A column holds either numbers or byte strings: leave it out with columns=, or "
-                "write the records anew."
+                f"{describe(item.first)}: feature {name!r} holds {describe_list(item.feature)}; in the "
+                f"records before it {describe_list(before)}. A column holds either numbers or byte strings: "
+                "leave it out with columns=, or write the records anew."
             )
 
 
 def _unite(name: str, items: Sequence[Tally], total: int) -> FoundColumn:
-    items = [item for item in items if item.field.size] or items
-    mixed = len({item.field.kind for item in items}) > 1
-    sizes = tuple(sorted({item.field.size for item in items}))
+    items = [item for item in items if item.feature.size] or items
+    mixed = len({item.feature.kind for item in items}) > 1
+    sizes = tuple(sorted({item.feature.size for item in items}))
     gaps = sum(item.count for item in items) < total
-    return FoundColumn(name, "mixed" if mixed else items[0].field.kind, sizes, gaps)
+    return FoundColumn(name, "mixed" if mixed else items[0].feature.kind, sizes, gaps)
 
 
 def assemble(
     column: FoundColumn,
-    pieces: Sequence[Piece],
+    parts: Sequence[Part],
     total: int,
     describe: Describe,
     *,
@@ -180,7 +189,7 @@ def assemble(
     Parameters
     ----------
     column : FoundColumn
-    pieces : sequence of Piece
+    parts : sequence of Part
         Its features; their records are numbered as the rows of the frame.
     total : int
         Rows of the frame.
@@ -198,57 +207,57 @@ def assemble(
         floats.
     """
     if column.sizes != (0,):
-        pieces = [piece for piece in pieces if piece.field.size]
+        parts = [part for part in parts if part.feature.size]
     if column.kind == "bytes":
         if column.sizes == (1,):
-            return _texts(column.name, _in_order(pieces, total), column.gaps, describe, encoding)
-        return _objects(pieces, total, None)
+            return _texts(column.name, _in_order(parts, total), column.gaps, describe, encoding)
+        return _objects(parts, total, None)
     if column.kind == "mixed":
-        pieces = [replace(piece, values=_as_float64(piece, describe)) for piece in pieces]
+        parts = [replace(part, values=_as_float64(part, describe)) for part in parts]
     if column.sizes == (1,) and tuple(shape or (1,)) == (1,):
-        return _numbers(column, pieces, total)
-    return _objects(pieces, total, shape)
+        return _numbers(column, parts, total)
+    return _objects(parts, total, shape)
 
 
-def _as_float64(piece: Piece, describe: Describe) -> npt.NDArray[np.float64]:
-    values = piece.values
+def _as_float64(part: Part, describe: Describe) -> npt.NDArray[np.float64]:
+    values = part.values
     assert isinstance(values, np.ndarray)
-    if piece.field.kind == "int64":
+    if part.feature.kind == "int64":
         large = np.flatnonzero(((values > _EXACT) | (values < -_EXACT)).any(axis=1))
         if large.size:
             row = int(large[0])
             raise RecordError(
-                f"{describe(int(piece.records[row]))}: feature {piece.field.name!r} holds the integer "
+                f"{describe(int(part.records[row]))}: feature {part.feature.name!r} holds the integer "
                 f"{int(max(values[row], key=abs))}, and other records hold floats: float64 has no room for "
                 "both. Write one kind in all records, or leave the column out with columns=."
             )
     return values.astype(np.float64)
 
 
-def _numbers(column: FoundColumn, pieces: Sequence[Piece], total: int) -> Any:
+def _numbers(column: FoundColumn, parts: Sequence[Part], total: int) -> Any:
     """One number in each row."""
     dtype = {"float": np.float32, "int64": np.int64}.get(column.kind, np.float64)
     fill = 0 if column.kind == "int64" else np.nan
     found = np.full(total, fill, dtype) if column.gaps else np.empty(total, dtype)
     absent = np.ones(total, bool)
-    for piece in pieces:
-        assert isinstance(piece.values, np.ndarray)
-        rows = _index(piece.records)
-        found[rows] = piece.values[:, 0]
+    for part in parts:
+        assert isinstance(part.values, np.ndarray)
+        rows = _index(part.records)
+        found[rows] = part.values[:, 0]
         absent[rows] = False
     return pd.arrays.IntegerArray(found, absent) if column.gaps and column.kind == "int64" else found
 
 
-def _objects(pieces: Sequence[Piece], total: int, shape: Sequence[int] | None) -> Any:
+def _objects(parts: Sequence[Part], total: int, shape: Sequence[int] | None) -> Any:
     """An array, or a list of byte strings, in each row; None where there is none."""
     found = np.empty(total, object)
-    for piece in pieces:
-        lists: Any = piece.values
-        if isinstance(lists, Strings):
+    for part in parts:
+        lists: Any = part.values
+        if isinstance(lists, Ragged):
             lists = [[string] for string in _arrow(lists).to_pylist()]
         elif shape is not None:
             lists = lists.reshape(len(lists), *shape)
-        found[_index(piece.records)] = np.fromiter(lists, object, len(piece.records))
+        found[_index(part.records)] = np.fromiter(lists, object, len(part.records))
     return found
 
 
@@ -259,21 +268,22 @@ def _index(rows: npt.NDArray[np.int64]) -> Any:
     return rows
 
 
-def _arrow(strings: Strings) -> Any:
-    buffers = [None, pa.py_buffer(strings.offsets), pa.py_buffer(strings.data)]
+def _arrow(strings: Ragged) -> Any:
+    offsets = np.append(strings.starts, len(strings.data))  # one follows the other
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(strings.data)]
     return pa.Array.from_buffers(pa.large_binary(), len(strings), buffers)
 
 
-def _in_order(pieces: Sequence[Piece], total: int) -> Any:
-    """Strings in the order of the rows, null where there is none."""
+def _in_order(parts: Sequence[Part], total: int) -> Any:
+    """Ragged in the order of the rows, null where there is none."""
     arrays = []
     source = np.full(total, -1, np.int64)
     begin = 0
-    for piece in pieces:
-        assert isinstance(piece.values, Strings)
-        arrays.append(_arrow(piece.values))
-        source[_index(piece.records)] = np.arange(begin, begin + len(piece.records))
-        begin += len(piece.records)
+    for part in parts:
+        assert isinstance(part.values, Ragged)
+        arrays.append(_arrow(part.values))
+        source[_index(part.records)] = np.arange(begin, begin + len(part.records))
+        begin += len(part.records)
     whole = pa.chunked_array(arrays, pa.large_binary())
     if begin == total and (np.diff(source) == 1).all():
         return whole

@@ -26,7 +26,8 @@ import pandas as pd
 import pyarrow as pa
 
 from xee_tf.errors import OptionError, shorten
-from xee_tf.tables.schema import Column, Strings, Values
+from xee_tf.records import Ragged
+from xee_tf.tables.schema import Column, Values, byte_strings
 
 __all__ = ["column_values"]
 
@@ -109,9 +110,9 @@ def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -
 
 def _strings(
     series: Any, name: str, describe_row: Callable[[int], str], kind: type[str] | type[bytes] = str
-) -> Strings:
+) -> Ragged:
     try:
-        return Strings.of(pa.array(series, from_pandas=True, type=None if kind is str else pa.binary()))
+        return byte_strings(pa.array(series, from_pandas=True, type=None if kind is str else pa.binary()))
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, pa.ArrowNotImplementedError):
         words = "a text" if kind is str else "bytes"
         _require_all(

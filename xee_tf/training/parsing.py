@@ -11,8 +11,7 @@ import numpy as np
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.records.example import Feature
-from xee_tf.records.sequence import SequenceLayout
+from xee_tf.records import Feature
 from xee_tf.sidecars import BandDimensions
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Side:
         if not export.described:
             for feature in layout.features:
                 text = content.unit == "pixel" or feature.name in content.labels
-                if isinstance(layout, SequenceLayout):
+                if layout.sequences is not None:
                     text = feature in layout.context
                 if feature.name in names and feature.kind == "bytes" and text:
                     raise OptionError(
@@ -107,7 +106,7 @@ def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
     import tensorflow as tf
 
     content, layout = export.content, export.layout
-    if isinstance(layout, SequenceLayout):
+    if layout.sequences is not None:
         context, sequence = tf.io.FixedLenFeature, tf.io.FixedLenSequenceFeature
         return SequenceSpec(
             {each.name: context(_step_shape(each), _dtype(each)) for each in layout.context},
@@ -174,7 +173,7 @@ def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> 
     """
     import tensorflow as tf
 
-    parse_features = (_series_parser if isinstance(export.layout, SequenceLayout) else _patch_parser)(export)
+    parse_features = (_series_parser if export.layout.sequences is not None else _patch_parser)(export)
     labels = export.content.labels
     height, width = export.stored.shape
     top, left = export.content.margin.shape

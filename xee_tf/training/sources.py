@@ -10,7 +10,6 @@ from xee_tf.errors import OptionError
 from xee_tf.reading.features import open_files
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
-from xee_tf.records.sequence import SequenceLayout
 from xee_tf.shards.matching import check_first_runs
 from xee_tf.sidecars import Mixer
 from xee_tf.sidecars.find import Exported, ExportedTable, find_export, find_sources
@@ -116,7 +115,7 @@ def _summary(export: OpenedExport) -> str:
         place = "" if whole == band.depth else f", from {band.first} of {whole} in {band.feature!r}"
         bands.append(f"{band.name} ({kinds[band.feature]}{depth}{place})")
     records = f"patches of {export.core.x} x {export.core.y} pixels and margins of {content.margin.xy}"
-    if isinstance(export.layout, SequenceLayout):
+    if export.layout.sequences is not None:
         records = f"series of pixels, padded with {content.fill:g},"
     elif content.unit == "pixel":
         records = "single pixels"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.records.example import Feature, FeatureTypes, RecordLayout
+from xee_tf.records import Feature, FeatureTypes, RecordLayout
 
 __all__ = ["PredictionFormat", "Predictions", "Unit", "by_band"]
 

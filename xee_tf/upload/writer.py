@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.options import IfExists
-from xee_tf.records.example import FeatureTypes
+from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards.folder_store import AppendingStore
 from xee_tf.shards.runs import Part, pack_run
 from xee_tf.sidecars import Mixer
@@ -221,7 +221,7 @@ class PredictionWriter:
         assert self._store is not None
         columns = self.mixer.patches_per_row
         # Members end where rows of patches end, as in an export.
-        self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size))
+        self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size()))
         self._store.reserve(self.mixer.rows * -(-columns // self._group))
         self._format, self._bands = settled, bands
 
@@ -263,7 +263,7 @@ class PredictionWriter:
         whole = batches[0]
         if len(batches) > 1:
             whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-        encoded = settled.layout.encode(whole)
+        encoded = encode_records(settled.layout, whole)
         run = pack_run(encoded, [0, len(encoded)], compressed=self.compressed, first=len(self._parts))
         self._parts.append(self._store.put(0, str(len(self._parts)), [run]))
 

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.names import check_key
-from xee_tf.records.decoding import decode_example
-from xee_tf.records.example import Feature, FeatureTypes, RecordLayout
+from xee_tf.records import Feature, FeatureTypes, Ragged, RecordLayout, Values, decode_example, encode_records
+from xee_tf.records.feature import STRINGS
 from xee_tf.records.framing import FOOTER, HEADER
+from xee_tf.records.layout import context_head
 from xee_tf.records.tensor_types import STRING, tensor_type
-from xee_tf.records.varint import encode_varint, read_varint, varint_size
-from xee_tf.records.wire import Values
+from xee_tf.records.wire import field_size
 from xee_tf.remote.payloads.arrays import Arrays
 from xee_tf.remote.payloads.strings import as_bytes
 
@@ -43,28 +43,13 @@ def serialise_examples(arrays: Arrays, feature_types: FeatureTypes = "float") ->
     >>> decode_example(example)
     {'B4': array([0.5, 2. ], dtype=float32), 'class': [b'oak']}
     """
-    entries = [b""] * len(next(iter(arrays.values())))
-    numbers = {name: array for name, array in arrays.items() if tensor_type(array.dtype) is not STRING}
-    if numbers:
-        layout = RecordLayout(tuple(_feature(name, array, feature_types) for name, array in numbers.items()))
-        columns = [
-            np.ascontiguousarray(array.view(np.uint8) if array.dtype == bool else array)
-            for array in numbers.values()
-        ]
-        columns = [
-            column.astype(feature.dtype) if feature.kind == "float" else column
-            for feature, column in zip(layout.features, columns, strict=True)
-        ]
-        encoded = layout.encode(columns)
-        view, edges = encoded.buffer.data, encoded.offsets.tolist()
-        for place, (begin, end) in enumerate(pairwise(edges)):
-            message = view[begin + HEADER : end - FOOTER]  # tag and length of the features, the features
-            entries[place] = bytes(message[read_varint(message, 1)[1] :])
-    for name, array in arrays.items():
-        if name not in numbers:
-            for place, row in enumerate(array.reshape(len(array), math.prod(array.shape[1:])).tolist()):
-                entries[place] += _string_entry(name, [as_bytes(value) for value in row])
-    return [b"\x0a" + encode_varint(len(features)) + features for features in entries]
+    texts = {name for name, array in arrays.items() if tensor_type(array.dtype) is STRING}
+    # Numbers come first, then strings.
+    ordered = sorted(arrays.items(), key=lambda item: item[0] in texts)
+    layout = RecordLayout(tuple(_feature(name, a.dtype, a.shape[1:], feature_types) for name, a in ordered))
+    encoded = encode_records(layout, [_strings(a) if name in texts else a for name, a in ordered])
+    view, edges = encoded.buffer.data, encoded.offsets.tolist()
+    return [bytes(view[begin + HEADER : end - FOOTER]) for begin, end in pairwise(edges)]
 
 
 def parse_examples(examples: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
@@ -118,36 +103,28 @@ def example_bounds(
     >>> example_bounds({"B4": ("float32", (256, 256, 1))})
     (262168, 262168)
     """
-    totals = [0, 0]
-    for name, (dtype, shape) in items.items():
-        count = math.prod(shape)
-        if tensor_type(np.dtype(dtype)) is STRING:
-            lists = [count * (1 + varint_size(size) + size) for size in (0, string_size)]
-        else:
-            feature = Feature.of(name, dtype, count, feature_types)
-            least = feature.size if feature.kind == "int64" else feature.max_bytes
-            lists = [1 + varint_size(size) + size if size else 0 for size in (least, feature.max_bytes)]
-        for place, size in enumerate(lists):
-            key = len(name.encode())
-            entry = _field_size(key) + _field_size(_field_size(size))
-            totals[place] += _field_size(entry)
-    return _field_size(totals[0]), _field_size(totals[1])
+    features = [_feature(name, dtype, shape, feature_types) for name, (dtype, shape) in items.items()]
+    least = [_entry_size(feature, feature.size, 0) for feature in features]
+    most = [_entry_size(feature, feature.max_bytes, string_size) for feature in features]
+    return field_size(sum(least)), field_size(sum(most))
 
 
-def _feature(name: str, array: npt.NDArray[Any], feature_types: FeatureTypes) -> Feature:
-    return Feature.of(name, array.dtype, math.prod(array.shape[1:]), feature_types)
+def _feature(name: str, dtype: npt.DTypeLike, shape: Sequence[int], feature_types: FeatureTypes) -> Feature:
+    size = math.prod(shape)
+    if tensor_type(np.dtype(dtype)) is STRING:
+        return Feature.strings(check_key(name), size)
+    return Feature.of(name, dtype, size, feature_types)
 
 
-def _field_size(size: int) -> int:
-    """Bytes of a field whose body has `size` bytes."""
-    return 1 + varint_size(size) + size
+def _strings(array: npt.NDArray[Any]) -> Ragged:
+    strings = [as_bytes(value) for value in array.reshape(-1).tolist()]
+    sizes = np.array([len(string) for string in strings], np.int64)
+    return Ragged.packed(np.frombuffer(b"".join(strings), np.uint8), sizes)
 
 
-def _string_entry(name: str, strings: Sequence[bytes]) -> bytes:
-    """An entry of the map of features, its values byte strings."""
-    values = b"".join(_field(0x0A, string) for string in strings)
-    return _field(0x0A, _field(0x0A, check_key(name).encode()) + _field(0x12, _field(0x0A, values)))
-
-
-def _field(tag: int, body: bytes) -> bytes:
-    return bytes((tag,)) + encode_varint(len(body)) + body
+def _entry_size(feature: Feature, numbers: int, string: int) -> int:
+    """Bytes of an entry whose integers take so many bytes, or each of whose strings does."""
+    payload = numbers if feature.kind == "int64" else feature.max_bytes
+    if feature.dtype == STRINGS:
+        payload = string if feature.size == 1 else feature.size * field_size(string)
+    return len(context_head(feature, payload)) + payload

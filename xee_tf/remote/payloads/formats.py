@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.example import FeatureTypes
+from xee_tf.records import FeatureTypes
 from xee_tf.records.tensor_types import tensor_type
 from xee_tf.remote.payloads.arrays import Arrays
 from xee_tf.remote.payloads.batches import how_many_fit

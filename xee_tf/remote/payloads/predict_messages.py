@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.tensors import decode_tensor, tensor_pieces
-from xee_tf.records.varint import encode_varint, read_varint, varint_size
-from xee_tf.records.wire import read_fields
+from xee_tf.records.wire import encode_varint, read_fields, read_varint, varint_size
 from xee_tf.remote.payloads.arrays import Arrays
 
 __all__ = [

@@ -1,0 +1,464 @@
+"""Reading framed Examples and SequenceExamples into numpy arrays, all of a buffer at a time.
+
+Records that are all built like the first one are not parsed: their constant bytes are compared with a
+template's, and their values are strided views of the buffer. Others are read side by side, see
+`xee_tf.records.walk`, and those that cannot be (unknown fields, lists that are not packed) one by one, as a
+protobuf parser reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.errors import RecordError
+from xee_tf.records.feature import STORED, STRINGS, Feature
+from xee_tf.records.framing import FOOTER, HEADER, check_frames, frame_offsets
+from xee_tf.records.layout import RecordLayout, Slot, Template, record_template
+from xee_tf.records.parse import conform, decode_example, decode_sequence_example
+from xee_tf.records.parts import Parsed, order_of, read_parts
+from xee_tf.records.ragged import Ragged, join
+from xee_tf.records.walk import Order, Part, Wanted, walk
+
+__all__ = ["Order", "Part", "Records", "decode_features", "decode_records"]
+
+_BATCH_BYTES = 1 << 21  # of records compared with a template at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The values of consecutive records.
+
+    Parameters
+    ----------
+    count : int
+        Number of records.
+    context : dict of str to ndarray, shape (count, size)
+        float32, int64 or uint8; read-only views wherever possible, as are the next ones.
+    sequences : dict of str to ndarray, shape (count, steps, size)
+        Padded behind the last step of each record.
+    lengths : dict of str to ndarray of int64, shape (count,)
+        Steps that each record has.
+    """
+
+    count: int
+    context: dict[str, npt.NDArray[Any]]
+    sequences: dict[str, npt.NDArray[Any]]
+    lengths: dict[str, npt.NDArray[np.int64]]
+
+
+def decode_records(
+    buffer: bytes | memoryview,
+    layout: RecordLayout,
+    *,
+    orders: Sequence[RecordLayout] = (),
+    steps: int | Mapping[str, int] | None = None,
+    fill: float | Mapping[str, float] = 0,
+    source: str = "TFRecord",
+    first: int = 0,
+    verify: bool = True,
+) -> Records:
+    """The values of framed records that hold the features of `layout`.
+
+    Parameters
+    ----------
+    buffer : bytes-like
+        Whole framed records.
+    layout : RecordLayout
+        Features that every record must have, in any order and among others.
+    orders : sequence of RecordLayout, optional
+        Layouts, all features included, that records are likely to have: it spares looking.
+    steps : int or mapping of str to int, optional
+        Steps that the arrays of sequences get, of all or by name. Default: the most of any record.
+    fill : float or mapping of str to float, optional
+        What stands behind the last step of a record that has fewer, of all or by name; it must fit the
+        values' dtypes.
+    source : str, optional
+        Name of the file, for errors.
+    first : int, optional
+        Number of the first record in its file, for errors.
+    verify : bool, optional
+        Whether the CRC of every record's data is checked (those of lengths always are).
+
+    Raises
+    ------
+    RecordError
+        If a record is truncated or corrupt, lacks a feature, has one of another kind or size, or more
+        steps than `steps`.
+
+    Examples
+    --------
+    >>> from xee_tf.records import encode_records
+    >>> layout = RecordLayout((Feature.of("x", "f4", 1),), (Feature.of("t", "f4", 1),))
+    >>> arrays = [np.array([1, 2], "f4"), np.array([[3, 4, 5], [6, 7, 8]], "f4")]
+    >>> valid = np.array([[True, True, True], [False, True, False]])
+    >>> found = decode_records(encode_records(layout, arrays, keep_steps=valid).buffer.data, layout)
+    >>> found.sequences["t"][:, :, 0].tolist(), found.lengths["t"].tolist()
+    ([[3.0, 4.0, 5.0], [7.0, 0.0, 0.0]], [3, 1])
+    """
+    one = _parse_sequence_example if layout.sequences is not None else _parse_example
+    frames = _Frames.of(buffer, source, first, one)
+    known = list(dict.fromkeys(_order(each) for each in (*orders, layout)))
+    alike = _alike(frames, known, blobs=True) if layout.exact else None
+    values = None if alike is None else _views(alike, layout)
+    if verify:
+        frames.verify(None if alike is None else alike.template.varying)
+    fills = fill if isinstance(fill, Mapping) else {feature.name: fill for feature in layout.features}
+    sequences = layout.sequences or ()
+    if values is not None:
+        context, series = values
+        lengths = {name: np.full(frames.count, array.shape[1]) for name, array in series.items()}
+        room = _room(lengths, steps, frames)
+        series = {name: _widened(array, room[name], fills[name]) for name, array in series.items()}
+        return Records(frames.count, context, series, lengths)
+    wanted = Wanted(_names(layout.context), _names(sequences), pass_others=True)
+    parts = read_parts(frames.raw, frames.offsets, known, wanted, frames.parse, blobs=True)
+    held = [_held(parts, feature, in_sequence=False) for feature in layout.context]
+    lists = [_held(parts, feature, in_sequence=True) for feature in sequences]
+    _check_all(frames, layout, [*held, *lists])
+    context = {
+        feature.name: _gathered(feature, mine, frames.count)
+        for feature, mine in zip(layout.context, held, strict=True)
+    }
+    lengths = {
+        feature.name: _lengths(mine, frames.count) for feature, mine in zip(sequences, lists, strict=True)
+    }
+    room = _room(lengths, steps, frames)
+    series = {
+        feature.name: _spread(feature, mine, frames.count, room[feature.name], fills[feature.name])
+        for feature, mine in zip(sequences, lists, strict=True)
+    }
+    return Records(frames.count, context, series, lengths)
+
+
+def decode_features(
+    buffer: bytes | memoryview,
+    orders: list[Order],
+    wanted: Collection[str] | None = None,
+    *,
+    source: str = "TFRecord",
+    first: int = 0,
+    verify: bool = True,
+) -> list[Part]:
+    """The features that framed Examples hold, whichever they are.
+
+    Parameters
+    ----------
+    buffer : bytes-like
+        Whole framed records.
+    orders : list of Order
+        Orders of features that are known from other buffers of the file. Records may lack some of them.
+        What is learned here is added.
+    wanted : collection of str, optional
+        The features whose values are read. Default: all.
+    source, first, verify
+        As for `decode_records`.
+
+    Returns
+    -------
+    list of Part
+        Records are numbered from `first` on. Values are copies. A single byte string is read as a string.
+
+    Raises
+    ------
+    RecordError
+        If a record is corrupt or a SequenceExample; the message names the file and the record.
+
+    Examples
+    --------
+    >>> from xee_tf.records import encode_records
+    >>> layout = RecordLayout((Feature.of("B4", "f4", 1),))
+    >>> encoded = encode_records(layout, [np.array([0.25, 0.5], "f4")])
+    >>> [part] = decode_features(encoded.buffer.data, [])
+    >>> part.feature.name, part.records.tolist(), part.values.tolist()
+    ('B4', [0, 1], [[0.25], [0.5]])
+    """
+    frames = _Frames.of(buffer, source, first, _parse_row)
+    alike = _alike(frames, orders, blobs=False)
+    if verify:
+        frames.verify(None if alike is None else alike.template.varying)
+    if alike is None:
+        parts = read_parts(frames.raw, frames.offsets, orders, Wanted(wanted), frames.parse, blobs=False)
+    else:
+        every = np.arange(frames.count)
+        parts = [
+            Part(slot.feature, place, every, slot.view(alike.block, (frames.count, slot.feature.size)))
+            for place, slot in enumerate(alike.template.slots)
+        ]
+    return [
+        Part(part.feature, part.place, part.records + first, _own(part.values, part.feature.name, wanted))
+        for part in parts
+    ]
+
+
+def _own(values: Any, name: str, wanted: Collection[str] | None) -> Any:
+    """A copy: views would keep all of the buffer."""
+    if values is None or (wanted is not None and name not in wanted):
+        return None
+    return join([values]) if isinstance(values, Ragged) else values.copy()
+
+
+# -- Frames ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frames:
+    """A buffer of whole frames."""
+
+    view: memoryview
+    raw: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    source: str
+    first: int
+    parse_one: Callable[[memoryview, str], Parsed]
+
+    @classmethod
+    def of(
+        cls,
+        buffer: bytes | memoryview,
+        source: str,
+        first: int,
+        parse_one: Callable[[memoryview, str], Parsed],
+    ) -> _Frames:
+        view = memoryview(buffer).cast("B")
+        offsets = frame_offsets(view, source=source, first=first)
+        return cls(view, np.frombuffer(view, np.uint8), offsets, source, first, parse_one)
+
+    @property
+    def count(self) -> int:
+        """Number of records."""
+        return len(self.offsets) - 1
+
+    def verify(self, varying: Sequence[tuple[int, int]] | None) -> None:
+        """Check the CRCs of the data."""
+        check_frames(self.view, self.offsets, varying, source=self.source, first=self.first)
+
+    def name(self, record: int) -> str:
+        """Words for a record in an error."""
+        return f"{self.source}: record {self.first + record}"
+
+    def parse(self, record: int) -> Parsed:
+        """What one record holds."""
+        begin, end = int(self.offsets[record]) + HEADER, int(self.offsets[record + 1]) - FOOTER
+        return self.parse_one(self.view[begin:end], self.name(record))
+
+
+def _parse_example(data: memoryview, where: str) -> Parsed:
+    try:
+        return decode_example(data), {}
+    except RecordError as error:
+        raise RecordError(f"{where}: {error}") from None
+
+
+def _parse_sequence_example(data: memoryview, where: str) -> Parsed:
+    try:
+        return decode_sequence_example(data)
+    except RecordError as error:
+        raise RecordError(f"{where}: {error}") from None
+
+
+def _parse_row(data: memoryview, where: str) -> Parsed:
+    """An Example; a record whose series would be left out without a word is refused."""
+    context, _ = _parse_example(data, where)
+    try:
+        series = decode_sequence_example(data)[1]
+    except RecordError:
+        series = {}
+    if series:
+        raise RecordError(
+            f"{where} is a SequenceExample with the series {list(series)}, and a table has only Examples. "
+            "Open the export's mixer or manifest with xee_tf.open_image, or the file with xee_tf.tf_dataset."
+        )
+    return context, {}
+
+
+# -- Records that are alike --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Alike:
+    """Records, the rows of a matrix, that differ from a template in nothing but values."""
+
+    template: Template
+    block: npt.NDArray[np.uint8]
+
+
+def _alike(frames: _Frames, orders: Sequence[Order], *, blobs: bool) -> _Alike | None:
+    """The records and their template if all are built like the first; their CRCs are not looked at."""
+    count = frames.count
+    if not count or not (np.diff(frames.offsets) == frames.offsets[1]).all():
+        return None
+    block = frames.raw.reshape(count, -1)
+    size = block.shape[1]
+    place = np.zeros(1, np.int64), np.array([HEADER]), np.array([size - FOOTER])
+    for order in orders:
+        right, parts = walk(frames.raw, *place, order, Wanted())
+        if right[0]:
+            break
+    else:
+        try:
+            order = order_of(frames.parse(0), blobs=blobs)
+        except RecordError:
+            return None  # it is parsed again, and then the error says what is wrong
+        right, parts = walk(frames.raw, *place, order, Wanted())
+    if not right[0]:
+        return None
+    context = tuple(part.feature for part in parts if part.steps is None)
+    sequences = tuple(part.feature for part in parts if part.steps is not None)
+    if not all(feature.exact for feature in (*context, *sequences)):
+        return None
+    steps = tuple(int(part.steps[0]) for part in parts if part.steps is not None)
+    template = record_template(context, sequences, steps)
+    if template.size != size:
+        return None
+    rows = max(1, _BATCH_BYTES // size)
+    alike = all(template.matches(block[start : start + rows]) for start in range(0, count, rows))
+    return _Alike(template, block) if alike else None
+
+
+_Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _views(alike: _Alike, layout: RecordLayout) -> tuple[_Arrays, _Arrays] | None:
+    """The values of the features of a layout; None where a feature is not what it should be."""
+    slots = {(slot.steps is None, slot.feature.name): slot for slot in alike.template.slots}
+    context, sequences = {}, {}
+    for feature in layout.context:
+        slot = slots.get((True, feature.name))
+        if slot is None or not _same(slot.feature, feature):
+            return None
+        context[feature.name] = slot.view(alike.block, (len(alike.block), feature.size))
+    for feature in layout.sequences or ():
+        slot = slots.get((False, feature.name))
+        if slot is None or slot.steps is None or (slot.steps and not _same(slot.feature, feature)):
+            return None
+        own = slot if slot.steps else Slot(feature, 0, 0)  # without a step, of any kind
+        sequences[feature.name] = own.view(alike.block, (len(alike.block), slot.steps, feature.size))
+    return context, sequences
+
+
+# -- Records that are not ----------------------------------------------------------------------------
+
+
+def _names(features: Sequence[Feature]) -> frozenset[str]:
+    return frozenset(feature.name for feature in features)
+
+
+def _order(layout: RecordLayout) -> Order:
+    """The order of features of records of a layout."""
+    context, sequences = (
+        tuple(Feature.stored(feature.name, feature.kind, feature.size) for feature in part)
+        for part in (layout.context, layout.sequences or ())
+    )
+    return Order(context, sequences)
+
+
+def _same(found: Feature, expected: Feature) -> bool:
+    """Whether a feature has the kind and the size that it must have."""
+    return (found.kind, found.size) == (expected.kind, expected.size) and found.dtype != STRINGS
+
+
+def _held(parts: Sequence[Part], feature: Feature, *, in_sequence: bool) -> list[Part]:
+    """The parts that hold a feature as it must be."""
+    return [
+        part
+        for part in parts
+        if part.feature.name == feature.name and (part.steps is not None) == in_sequence
+        if _same(part.feature, feature) or (part.steps is not None and not part.steps.any())
+    ]
+
+
+def _check_all(frames: _Frames, layout: RecordLayout, held: Sequence[Sequence[Part]]) -> None:
+    """Refuse the first record that lacks a feature, or has one of another kind or size."""
+    wrong = np.zeros(frames.count, bool)
+    for parts in held:
+        lacking = np.ones(frames.count, bool)
+        for part in parts:
+            lacking[part.records] = False
+        wrong |= lacking
+    if not wrong.any():
+        return
+    record = int(wrong.argmax())
+    scalars, lists = frames.parse(record)
+    try:
+        for feature in layout.context:
+            if feature.name not in scalars and layout.sequences is None:
+                known = ", ".join(map(repr, scalars))
+                raise RecordError(f"there is no feature {feature.name!r}, only {known}.")
+            if feature.name not in scalars:
+                raise RecordError(f"there is no context {feature.name!r}, only {list(scalars)}.")
+            word = "feature" if layout.sequences is None else "context"
+            conform(feature, scalars[feature.name], f"{word} {feature.name!r}")
+        for feature in layout.sequences or ():
+            if feature.name not in lists:
+                raise RecordError(f"there is no feature list {feature.name!r}, only {list(lists)}.")
+            for number, values in enumerate(lists[feature.name]):
+                conform(feature, values, f"step {number} of feature {feature.name!r}")
+    except RecordError as error:
+        raise RecordError(f"{frames.name(record)}: {error}") from None
+    raise AssertionError(f"{frames.name(record)} was not read")  # what is parsed alone is always read
+
+
+def _gathered(feature: Feature, parts: Sequence[Part], count: int) -> npt.NDArray[Any]:
+    """The values of all records, shape (count, size)."""
+    if len(parts) == 1:
+        only: npt.NDArray[Any] = np.asarray(parts[0].values)
+        return only
+    out = np.empty((count, feature.size), STORED[feature.kind])
+    for part in parts:
+        out[part.records] = part.values
+    return out
+
+
+def _lengths(parts: Sequence[Part], count: int) -> npt.NDArray[np.int64]:
+    """Steps that each record has."""
+    lengths = np.zeros(count, np.int64)
+    for part in parts:
+        lengths[part.records] = 0 if part.steps is None else part.steps
+    return lengths
+
+
+def _room(
+    lengths: Mapping[str, npt.NDArray[np.int64]], steps: int | Mapping[str, int] | None, frames: _Frames
+) -> dict[str, int]:
+    """Steps that the array of each sequence gets."""
+    room = {}
+    for name, counts in lengths.items():
+        most = int(counts.max(initial=0))
+        limit = steps.get(name) if isinstance(steps, Mapping) else steps
+        if limit is not None and most > limit:
+            raise RecordError(
+                f"{frames.name(int((counts > limit).argmax()))}: feature {name!r} has more than "
+                f"the {limit} steps expected: say how many there are at most, with "
+                f"tensor_depths={{{name!r}: steps}}."
+            )
+        room[name] = most if limit is None else limit
+    return room
+
+
+def _widened(array: npt.NDArray[Any], room: int, fill: float) -> npt.NDArray[Any]:
+    """Arrays of shape (records, steps, size) with more steps; as they are where none are missing."""
+    count, steps, size = array.shape
+    if steps == room:
+        return array
+    wide = np.full((count, room, size), fill, array.dtype)
+    wide[:, :steps] = array
+    return wide
+
+
+def _spread(feature: Feature, parts: Sequence[Part], count: int, room: int, fill: float) -> npt.NDArray[Any]:
+    """An array of shape (count, room, size) of all steps."""
+    if len(parts) == 1:
+        whole: npt.NDArray[Any] = np.asarray(parts[0].values)
+        if len(whole) == count * room:
+            return whole.reshape(count, room, feature.size).astype(STORED[feature.kind], copy=False)
+    wide = np.full((count, room, feature.size), fill, STORED[feature.kind])
+    for part in parts:
+        if part.steps is not None and part.steps.any():
+            rows, columns = np.nonzero(np.arange(room) < part.steps[:, None])
+            wide[part.records[rows], columns] = part.values
+    return wide
