@@ -49,18 +49,16 @@ class ImageCommit:
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards, with the mixer last: it marks a whole export."""
         names = self.names
-        targets = [names.shard(shard.number) for shard in shards]
         # Where a mixer is written, each record is the patch of its number.
         described = tuple(
-            shard.in_manifest(target.name, patches=not self.mixer)
-            for shard, target in zip(shards, targets, strict=True)
+            shard.in_manifest(names.shard(shard.number).name, patches=not self.mixer) for shard in shards
         )
         sidecars = [(names.manifest, replace(self.manifest, shards=described).text().encode())]
         if self.index:
             sidecars.insert(0, (names.index, self._index(shards)))
         if self.mixer:
             sidecars.append((names.mixer, Mixer.from_grid(self.grid).text().encode()))
-        files = self.store.commit(shards, targets, sidecars, replaced=self._replaced())
+        files = self.store.commit(shards, sidecars, replaced=self._replaced())
         return ExportResult(
             files=files,
             mixer=names.mixer if self.mixer else None,

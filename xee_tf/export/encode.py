@@ -103,7 +103,7 @@ class BlockEncoder:
                 run = pack_run(
                     encoded,
                     (np.unique(edges) * per_patch).tolist(),
-                    compressed=self.store.compressed,
+                    compressed=self.store.names.compressed,
                     first=begin,
                     patches=() if share is None else (numbers + begin).tolist(),
                     masked=() if share is None else share[numbers + begin - first].tolist(),

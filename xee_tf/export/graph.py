@@ -54,7 +54,7 @@ class ExportJob:
     @cached_property
     def store(self) -> ShardStore:
         """Where parts and shards wait."""
-        return PartStore.begin(self.names.prefix, self.plan.compressed)
+        return PartStore.begin(self.names)
 
 
 def export_graph(jobs: Sequence[ExportJob]) -> Delayed:

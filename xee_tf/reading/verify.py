@@ -13,7 +13,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from dask.utils import format_bytes
 
-from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.errors import MixerError, RecordError, XeeTFError, shorten
 from xee_tf.reading.opening import open_export
 from xee_tf.records.framing import FOOTER, run_crc
 from xee_tf.shards.inflate import GZIP
@@ -21,20 +21,10 @@ from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.scan import inflated, read_pieces, scan_records
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer
 from xee_tf.sidecars.described import differing_keys
-from xee_tf.sidecars.find import (
-    Exported,
-    ExportedImage,
-    ExportedTable,
-    beside,
-    find_export,
-    find_table,
-    folder_exports,
-)
+from xee_tf.sidecars.find import Exported, ExportedTable, find_exports
 from xee_tf.sidecars.manifest import manifest_of, read_document
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
-    RECORDS,
-    TABLE_MANIFEST,
     is_image,
     manifest_location,
     prefix_of,
@@ -149,7 +139,7 @@ def verify(
     >>> verify(result).problems[0].rsplit("/")[-1]
     'sites.tfrecord.gz has 69 bytes, but the manifest describes 70.'
     """
-    checks = [_check(location) for location in _locations(export, storage_options)]
+    checks = [_check(location) for location in find_exports(export, storage_options)]
     return Verification(
         tuple(name for check in checks for name in check.names),
         sum(check.files for check in checks),
@@ -158,28 +148,6 @@ def verify(
         all(check.described for check in checks),
         tuple(problem for check in checks for problem in check.problems),
     )
-
-
-def _locations(source: Any, storage_options: Mapping[str, Any] | None) -> list[Location]:
-    """The mixers, image manifests and tables that are named."""
-    if isinstance(source, ExportedTable):
-        return [find_table(source, storage_options)]
-    if isinstance(source, ExportedImage):
-        return [find_export(source)]
-    if isinstance(source, Collection) and not isinstance(source, str):
-        if not source:
-            raise OptionError("There is nothing to check: name an export.")
-        many = source.values() if isinstance(source, Mapping) else source
-        return [location for each in many for location in _locations(each, storage_options)]
-    location = Location.of(source, storage_options)
-    if is_image(location):
-        return [find_export(location)]
-    if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
-        return [find_table(location)]
-    found = [*folder_exports(location), *beside(location)]
-    if not found and location.is_folder():
-        found = [find_table(location)]
-    return found or [find_export(location)]
 
 
 def _check(location: Location) -> Verification:

@@ -17,7 +17,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.shards.checksums import join_crcs
 from xee_tf.shards.members import MEMBER_HEADER, index_room
 from xee_tf.shards.runs import Part, Run, ShardInfo, WrittenShard, shard_header
-from xee_tf.shards.store import Packed, Replaced
+from xee_tf.shards.store import Packed, Replaced, ShardNames
 from xee_tf.storage import Location
 
 __all__ = ["AppendingStore", "PartStore"]
@@ -33,6 +33,7 @@ class _FolderStore:
     """Shards that are staged as files of a hidden folder."""
 
     folder: Location
+    names: ShardNames
 
     def _shard(self, number: int) -> Location:
         return self.folder.child(f"{number:05d}.shard")
@@ -40,12 +41,12 @@ class _FolderStore:
     def commit(
         self,
         shards: Sequence[WrittenShard],
-        targets: Sequence[Location],
         sidecars: Sequence[tuple[Location, bytes]] = (),
         *,
         replaced: Replaced = _NOTHING,
     ) -> tuple[ShardInfo, ...]:
         """Move the shards into place; see `ShardStore.commit`."""
+        targets = [self.names.shard(shard.number) for shard in shards]
         if replaced.refusal is None:
             for stale in replaced.files:
                 if stale not in targets:
@@ -83,25 +84,26 @@ class PartStore(_FolderStore):
     Parameters
     ----------
     folder : Location
-    compressed : bool
+    names : ShardNames
 
     Examples
     --------
-    >>> store = PartStore.begin(Location("memory://part-store/scene"), compressed=False)
+    >>> from xee_tf.shards.store import OneFile
+    >>> store = PartStore.begin(OneFile(Location("memory://part-store/s.tfrecord"), compressed=False))
     >>> part = store.put(0, "0", [(Run(0, (1,), (6,), (0,)), [b"record"])])
     >>> shard = store.join(0, 0, [[part]])
-    >>> [info] = store.commit([shard], [Location("memory://part-store/scene-00000.tfrecord")])
+    >>> [info] = store.commit([shard])
     >>> info.path, info.records, info.bytes
-    ('memory://part-store/scene-00000.tfrecord', 1, 6)
+    ('memory://part-store/s.tfrecord', 1, 6)
     """
 
     folder: Location
-    compressed: bool
+    names: ShardNames
 
     @classmethod
-    def begin(cls, prefix: Location, compressed: bool) -> PartStore:
-        """The store of a new run: what an interrupted one left is never taken for its own."""
-        return cls(_folder_beside(prefix), compressed)
+    def begin(cls, names: ShardNames) -> PartStore:
+        """The store of a new run, which writes nothing yet."""
+        return cls(_folder_beside(names.prefix), names)
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Write the runs of a block to a file of their own."""
@@ -135,7 +137,7 @@ class PartStore(_FolderStore):
         runs = tuple(run for run, _, _ in ordered)
         with _Joined(self._shard(shard)) as joined, ExitStack() as stack:
             skip = 0
-            if self.compressed:
+            if self.names.compressed:
                 joined.write(shard_header(runs, first_record))
                 skip = len(MEMBER_HEADER)  # the header with the index stands in its place
             open_parts: dict[str, Any] = {}
@@ -149,7 +151,7 @@ class PartStore(_FolderStore):
                     open_parts[name] = stack.enter_context(self.folder.child(name).open())
                 joined.copy(open_parts[name], start + skip, run.size - skip)
                 skip = 0
-            if self.compressed and not any(run.size for run in runs):
+            if self.names.compressed and not any(run.size for run in runs):
                 joined.write(_EMPTY_TAIL)
         written = WrittenShard(shard, joined.size, joined.crc, runs)
         receipt.write_bytes(json.dumps(asdict(written)).encode())
@@ -208,24 +210,25 @@ class AppendingStore(_FolderStore):
     Parameters
     ----------
     folder : Location
-    compressed : bool
+    names : ShardNames
     """
 
-    def __init__(self, folder: Location, compressed: bool) -> None:
-        self.folder, self.compressed = folder, compressed
+    def __init__(self, folder: Location, names: ShardNames) -> None:
+        self.folder, self.names = folder, names
         self._room = 0  # bytes of the header, whose index is known at the end
         self._crc = 0  # of the bytes behind the header
         self._file = self._shard(0).open("wb")
 
     @classmethod
-    def begin(cls, prefix: Location, compressed: bool) -> AppendingStore:
+    def begin(cls, names: ShardNames) -> AppendingStore:
         """The store of a new run."""
+        prefix = names.prefix
         beside = prefix if prefix.is_local else Location(tempfile.gettempdir()).child(prefix.name)
-        return cls(_folder_beside(beside), compressed)
+        return cls(_folder_beside(beside), names)
 
     def reserve(self, members: int) -> None:
         """Keep room for an index of so many gzip members, before anything is put."""
-        if self.compressed:
+        if self.names.compressed:
             self._room = index_room(members)
             self._file.write(bytes(self._room))
 
@@ -244,7 +247,7 @@ class AppendingStore(_FolderStore):
     def join(self, shard: int, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
         """Complete the file: write its index."""
         runs = tuple(run for part in chain.from_iterable(blocks) for run in part.runs)
-        if self.compressed and not runs:
+        if self.names.compressed and not runs:
             self._file.write(MEMBER_HEADER + _EMPTY_TAIL)
         size, crc = self._file.tell(), self._crc
         if self._room:

@@ -14,10 +14,44 @@ from typing import Any, Protocol
 from xee_tf.shards.runs import Part, Run, ShardInfo, WrittenShard
 from xee_tf.storage import Location
 
-__all__ = ["Packed", "Replaced", "ShardStore"]
+__all__ = ["OneFile", "Packed", "Replaced", "ShardNames", "ShardStore"]
 
 Packed = Iterable[tuple[Run, Sequence[Any]]]
 """Runs and their bytes, as `pack_run` gives them."""
+
+
+class ShardNames(Protocol):
+    """The final names of shards; small and picklable, as it travels with its store."""
+
+    @property
+    def prefix(self) -> Location:
+        """What all names of an export start with."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether shards are gzipped."""
+
+    def shard(self, number: int) -> Location:
+        """Where a shard is put."""
+
+
+@dataclass(frozen=True)
+class OneFile:
+    """The names of an export of a single shard.
+
+    Parameters
+    ----------
+    prefix : Location
+        The file.
+    compressed : bool
+    """
+
+    prefix: Location
+    compressed: bool
+
+    def shard(self, number: int) -> Location:
+        """The file."""
+        return self.prefix
 
 
 @dataclass(frozen=True)
@@ -48,19 +82,12 @@ class ShardStore(Protocol):
     """
 
     @property
-    def compressed(self) -> bool:
-        """Whether shards are gzipped."""
+    def names(self) -> ShardNames:
+        """Where the shards are put in the end."""
 
     @classmethod
-    def begin(cls, prefix: Location, compressed: bool) -> ShardStore:
-        """The store of a new run.
-
-        Parameters
-        ----------
-        prefix : Location
-            What the final names start with.
-        compressed : bool
-        """
+    def begin(cls, names: ShardNames) -> ShardStore:
+        """The store of a new run: what an interrupted run left is never taken for its own."""
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Stage the runs that one task has for a shard. Putting the same block again is harmless."""
@@ -79,7 +106,6 @@ class ShardStore(Protocol):
     def commit(
         self,
         shards: Sequence[WrittenShard],
-        targets: Sequence[Location],
         sidecars: Sequence[tuple[Location, bytes]] = (),
         *,
         replaced: Replaced = ...,
@@ -89,8 +115,6 @@ class ShardStore(Protocol):
         Parameters
         ----------
         shards : sequence of WrittenShard
-        targets : sequence of Location
-            Their final places.
         sidecars : sequence of (Location, bytes)
             Files that describe the shards. The last one marks a whole export.
         replaced : Replaced

@@ -26,8 +26,8 @@ __all__ = [
     "Exported",
     "ExportedImage",
     "ExportedTable",
-    "beside",
     "find_export",
+    "find_exports",
     "find_sources",
     "find_table",
     "find_tables",
@@ -202,6 +202,42 @@ def find_sources(
     return unique or files
 
 
+def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) -> list[Location]:
+    """All exports that a user names: mixers, manifests of images without one, and the files of tables.
+
+    Parameters
+    ----------
+    source : str, path-like, Location, ExportResult, TableResult or collection of them
+        As for `find_export` and `find_table`; a folder may hold any number of exports.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Raises
+    ------
+    MissingShardError
+        If there is no export.
+    OptionError
+        If nothing is named.
+    """
+    if isinstance(source, ExportedImage | ExportedTable):
+        return find_sources(source, storage_options)
+    if isinstance(source, Collection) and not isinstance(source, str):
+        if not source:
+            raise OptionError("There is nothing to check: name an export.")
+        many = source.values() if isinstance(source, Mapping) else source
+        return [location for each in many for location in find_exports(each, storage_options)]
+    location = Location.of(source, storage_options)
+    if is_image(location):
+        return [find_export(location)]
+    if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
+        return [find_table(location)]
+    pair = (_beside(location), _table_file(location))
+    found = [*folder_exports(location), *(each for each in pair if each is not None)]
+    if not found and location.is_folder():
+        found = [find_table(location)]
+    return found or [find_export(location)]
+
+
 def _matching(location: Location) -> list[Location]:
     """The files of a pattern, unless a file has that name."""
     if not location.is_pattern or location.exists():
@@ -227,11 +263,6 @@ def _table_file(location: Location) -> Location | None:
         if file.exists() and not file.is_folder():
             return file
     return files[0] if manifest.exists() else None
-
-
-def beside(prefix: Location) -> list[Location]:
-    """The image and the table of a prefix."""
-    return [found for found in (_beside(prefix), _table_file(prefix)) if found is not None]
 
 
 def _beside(prefix: Location) -> Location | None:

@@ -20,7 +20,7 @@ from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records import Encoded
 from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
-from xee_tf.shards.store import Replaced, ShardStore
+from xee_tf.shards.store import OneFile, Replaced, ShardStore
 from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
@@ -215,8 +215,8 @@ def write_table(
     source: LazyTable, target: Location, *, if_exists: IfExists, progress: bool, compute: bool
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or give the Delayed that does."""
-    store = PartStore.begin(target.without_suffix(TABLE), compressed=True)
-    delayed = _graph(source, store, target, if_exists == "overwrite")
+    store = PartStore.begin(OneFile(target, compressed=True))
+    delayed = _graph(source, store, if_exists == "overwrite")
     if not compute:
         return delayed
     try:
@@ -259,7 +259,7 @@ class _PartWriter:
     def _runs(self, number: int, rows: Rows) -> Iterator[tuple[Run, list[Any]]]:
         for start, stop in _spans(rows):
             encoded = encode_rows(rows[start:stop])
-            yield pack_run(encoded, _members(encoded), compressed=self.store.compressed, first=number)
+            yield pack_run(encoded, _members(encoded), compressed=self.store.names.compressed, first=number)
 
 
 def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -292,7 +292,7 @@ def _cut(rows: Rows) -> LazyTable:
     return LazyTable(graph, keys)
 
 
-def _graph(source: LazyTable, store: ShardStore, target: Location, overwrite: bool) -> Delayed:
+def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
     """The Delayed that writes a table."""
     run = uuid.uuid4().hex[:12]
     writer = _PartWriter(source.read, store)
@@ -303,16 +303,17 @@ def _graph(source: LazyTable, store: ShardStore, target: Location, overwrite: bo
         tasks[part] = Task(part, writer, number, TaskRef(group))
         parts.append(TaskRef(part))
     key = f"table-commit-{run}"
-    tasks[key] = Task(key, _commit, store, target, overwrite, List(*parts))
+    tasks[key] = Task(key, _commit, store, overwrite, List(*parts))
     layer, below = f"table-export-{run}", f"table-{run}"
     graph = HighLevelGraph({below: source.graph, layer: tasks}, {below: set(), layer: {below}})
     return Delayed(key, graph, layer=layer)
 
 
-def _commit(store: ShardStore, target: Location, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
+def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
     """Check that the parts agree, join them, and put the file in its place, then its manifest."""
     columns = _agreed(parts)
     written = store.join(0, 0, [[part.part] for part in parts])
+    target = store.names.shard(0)
     manifest = manifest_location(target)
     described = TableManifest(columns, (written.in_manifest(target.name, patches=False),))
     refusal = None
@@ -323,7 +324,7 @@ def _commit(store: ShardStore, target: Location, overwrite: bool, parts: Sequenc
         )
     earlier = [file for file in (manifest, target) if file.exists()]
     [file] = store.commit(
-        [written], [target], [(manifest, described.text().encode())], replaced=Replaced(earlier, refusal)
+        [written], [(manifest, described.text().encode())], replaced=Replaced(earlier, refusal)
     )
     rounded = {name for part in parts for name in part.rounded}
     return TableResult(

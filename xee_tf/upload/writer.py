@@ -15,6 +15,7 @@ from xee_tf.options import IfExists
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards.folder_store import AppendingStore
 from xee_tf.shards.runs import Part, pack_run
+from xee_tf.shards.store import OneFile
 from xee_tf.sidecars import Mixer
 from xee_tf.sidecars.described import describe_export
 from xee_tf.sidecars.find import Exported
@@ -116,7 +117,7 @@ class PredictionWriter:
         self._parts: list[Part] = []
         require_free(self.location, if_exists)
         require_writable(self.location)
-        self._store: AppendingStore | None = AppendingStore.begin(self.location, self.compressed)
+        self._store: AppendingStore | None = AppendingStore.begin(OneFile(self.location, self.compressed))
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -196,7 +197,7 @@ class PredictionWriter:
                     f"{self.location} would be short: {self.written} {self._unit} were written. "
                     f"{self._announced()}."
                 )
-            self._store.commit([self._store.join(0, 0, [self._parts])], [self.location])
+            self._store.commit([self._store.join(0, 0, [self._parts])])
             self._store = None
         except BaseException:
             self.abort()
