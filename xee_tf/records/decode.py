@@ -294,30 +294,32 @@ def _alike(frames: _Frames, orders: Sequence[Order], *, blobs: bool) -> _Alike |
         return None
     block = frames.raw.reshape(count, -1)
     size = block.shape[1]
-    place = np.zeros(1, np.int64), np.array([HEADER]), np.array([size - FOOTER])
-    for order in orders:
-        right, parts = walk(frames.raw, *place, order, Wanted())
-        if right[0]:
-            break
-    else:
+    template = next(filter(None, (_template(frames.raw, size, order) for order in orders)), None)
+    if template is None:
         try:
-            order = order_of(frames.parse(0), blobs=blobs)
+            template = _template(frames.raw, size, order_of(frames.parse(0), blobs=blobs))
         except RecordError:
             return None  # it is parsed again, and then the error says what is wrong
-        right, parts = walk(frames.raw, *place, order, Wanted())
-    if not right[0]:
-        return None
-    context = tuple(part.feature for part in parts if part.steps is None)
-    sequences = tuple(part.feature for part in parts if part.steps is not None)
-    if not all(feature.exact for feature in (*context, *sequences)):
-        return None
-    steps = tuple(int(part.steps[0]) for part in parts if part.steps is not None)
-    template = record_template(context, sequences, steps)
-    if template.size != size:
+    if template is None:
         return None
     rows = max(1, _BATCH_BYTES // size)
     alike = all(template.matches(block[start : start + rows]) for start in range(0, count, rows))
     return _Alike(template, block) if alike else None
+
+
+def _template(raw: npt.NDArray[np.uint8], size: int, order: Order) -> Template | None:
+    """The template of the first record, if it has just the features of an order."""
+    if not all(feature.exact for feature in (*order.context, *order.sequences)):
+        return None
+    steps: tuple[int, ...] = ()
+    if order.sequences:
+        place = np.zeros(1, np.int64), np.array([HEADER]), np.array([size - FOOTER])
+        _, parts = walk(raw, *place, order, Wanted((), ()))
+        steps = tuple(int(part.steps[0]) for part in parts if part.steps is not None)
+        if len(parts) != len(order.context) + len(order.sequences):
+            return None
+    template = record_template(order.context, order.sequences, steps)
+    return template if template.size == size and template.matches(raw[None, :size]) else None
 
 
 _Arrays = dict[str, npt.NDArray[Any]]
