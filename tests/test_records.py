@@ -247,6 +247,25 @@ def test_many_records_of_integers_are_written_in_batches():
     decoded = [decode_example(r) for r in iter_frames(encode_records(layout, [numbers, floats]).buffer.data)]
     assert (np.stack([d["a"] for d in decoded]) == numbers).all()
     assert (np.stack([d["b"] for d in decoded]) == floats).all()
+    found = decode_records(encode_records(layout, [numbers, floats]).buffer.data, layout)
+    assert (found.context["a"] == numbers).all()
+    assert (found.context["b"] == floats).all()
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"\x01" * 4999, "feature 'a' holds 4999 values; expected 5000"),
+        (b"\x01" * 5001, "feature 'a' holds 5001 values; expected 5000"),
+        (b"\x01" * 4999 + b"\x81", "The bytes end inside a varint"),
+        (b"\x01" * 4999 + b"\xff" * 10 + b"\x01", "A varint is longer than ten bytes"),
+    ],
+)
+def test_long_lists_of_integers_that_are_wrong_are_refused(body, why):
+    layout = RecordLayout((Feature.of("a", "i8", 5000, "band"),))
+    good = encode_records(layout, [np.ones((1, 5000), "i8")]).buffer.tobytes()
+    with pytest.raises(RecordError, match=f"record 1: {why}"):
+        decode_records(good + frame(an_example(("a", 3, delimited(1, body)))), layout)
 
 
 def test_arrays_that_do_not_fit_are_refused():

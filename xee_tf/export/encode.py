@@ -75,7 +75,7 @@ class BlockEncoder:
             pieces,
             self.rules,
             mask_plane=self.mask_plane,
-            want_masks=self.count_masked or self.record.needs_masks,
+            want_masks=self.count_masked or self.record.drop_masked_steps,
         )
         # A pixel counts as masked if a band of it is: a scalar, or all steps of an array.
         masked = (
