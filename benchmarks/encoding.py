@@ -1,9 +1,11 @@
-"""Time series of pixels as SequenceExamples, beside protobuf objects."""
+"""Records from arrays: time series as SequenceExamples beside protobuf objects, integers beside floats."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,33 @@ def run(small: bool) -> Iterator[Measurement]:
             True,
             f"{times[name] * 1e3:.0f} against {times[f'{name} objects'] * 1e3:.0f} ms",
         )
+
+    yield integers(small)
+
+
+def integers(small: bool) -> Measurement:
+    """Rows of int16 lists, whose records vary in length, beside rows of floats."""
+    rows, names = 1_000 if small else 100_000, [f"band_{number}" for number in range(10)]
+    generator = np.random.default_rng(1)
+    values = [generator.integers(0, 10_000, rows).astype(np.int16) for _ in names]
+
+    def rows_of(dtype: str) -> tuple[RecordLayout, list[NDArray[Any]]]:
+        layout = RecordLayout(tuple(Feature.of(name, dtype, 1, "band") for name in names))
+        return layout, [column.astype(dtype) for column in values]
+
+    times = best_times(
+        {dtype: partial(encode_records, *rows_of(dtype)) for dtype in ("float32", "int16")},
+        repeat=2 if small else 7,
+    )
+    return Measurement(
+        f"{rows:,} rows of ten int16 features as Examples",
+        "the same as floats",
+        times["int16"] / times["float32"],
+        "times",
+        5,
+        False,
+        f"{times['int16'] * 1e3:.0f} against {times['float32'] * 1e3:.0f} ms",
+    )
 
 
 def check(encoded: Encoded, expected: list[bytes]) -> None:

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
-from xee_tf.reading.find import find_export
 from xee_tf.records.framing import footers, frame, run_crc
 from xee_tf.sidecars import TableManifest, parse_manifest, read_manifest
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
+from xee_tf.sidecars.find import find_export
 from xee_tf.storage import Location
 
 
@@ -614,10 +614,10 @@ def test_web_servers_without_byte_ranges(tmp_path, options):
 
 
 def test_large_files_of_servers_without_byte_ranges_are_refused(tmp_path, monkeypatch):
-    from xee_tf import storage
+    from xee_tf.storage import location
 
     (tmp_path / "s").write_bytes(bytes(100))
-    monkeypatch.setattr(storage, "_WHOLE_FILE", 50)
+    monkeypatch.setattr(location, "_WHOLE_FILE", 50)
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
     )

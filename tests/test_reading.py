@@ -30,13 +30,13 @@ from tests.strategies import affines, chunkings, indices, sizes
 from xee_tf import MissingShardError, Mixer, MixerError, OptionError, RecordError, Size
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.engine import TFRecordBackend
-from xee_tf.reading.find import find_records
 from xee_tf.reading.image import open_image
-from xee_tf.reading.margins import infer_margin
-from xee_tf.reading.reader import open_reader
+from xee_tf.reading.infer import infer_margin
+from xee_tf.reading.opening import open_export
 from xee_tf.shards import access, inflate, opening
 from xee_tf.shards.inflate import InflateCache
 from xee_tf.shards.members import read_index
+from xee_tf.sidecars.shard_files import find_records
 from xee_tf.storage import Location
 
 COMPRESSIONS = ["plain", "gzip", "members", "written"]
@@ -338,7 +338,7 @@ def test_bands_read_one_by_one_share_what_was_inflated(tmp_path):
 def test_a_chunk_is_read_once_for_all_bands(tmp_path):
     bands = three_kinds((60, 60))
     result = raster(bands).tfexport(tmp_path / "scene", patch_dimensions=20)
-    reader = replace(open_reader(result.mixer), share=False)  # nothing comes from the cache
+    reader = replace(open_export(result.mixer), share=False)  # nothing comes from the cache
     chunk = BandChunk(reader, ((0, 60), (0, 60)))
     part = np.s_[20:40, ::-3]
     np.testing.assert_array_equal(chunk[(0, *part)], bands["B4"][part])
@@ -355,7 +355,7 @@ def test_a_chunk_is_read_once_for_all_bands(tmp_path):
 
 def test_threads_share_the_work_of_a_chunk(exports):
     export = exports["ours"]
-    chunk = BandChunk(open_reader(export.mixer), ((0, 90), (0, 120)))
+    chunk = BandChunk(open_export(export.mixer), ((0, 90), (0, 120)))
     everything = (slice(None), slice(None))
     with ThreadPoolExecutor(12) as pool:
         found = list(pool.map(lambda i: chunk[(i % 3, *everything)], range(24)))
@@ -365,7 +365,7 @@ def test_threads_share_the_work_of_a_chunk(exports):
 
 def test_a_failure_reaches_all_threads_of_a_chunk(tmp_path):
     export = make(tmp_path, "plain", {"a": random_band((30, 30)), "b": random_band((30, 30))})
-    chunk = BandChunk(open_reader(export.mixer), ((0, 30), (0, 30)))
+    chunk = BandChunk(open_export(export.mixer), ((0, 30), (0, 30)))
     export.shards[3].write_bytes(b"")
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(chunk.__getitem__, (i, slice(None), slice(None))) for i in range(2)]

@@ -194,6 +194,24 @@ def test_records_a_pixel_of_others(tmp_path_factory, patch, depths, sequences, d
         np.testing.assert_array_equal(opened[name], wanted if depth else wanted[0])
 
 
+@pytest.mark.parametrize("depth", [4, 5, 8, 16])
+def test_the_number_of_records_tells_pixels_from_patches(tmp_path, depth):
+    """Whatever the lists look like: those of pixels may be as long as a patch, or longer."""
+    mixer, tiles = mixer_of(raster({"template": np.zeros((4, 6))}), 2)
+    band = random_band((depth, 4 * 6))
+
+    def write(name, values):
+        features = [tf.train.Features(feature={"a": floats(each)}) for each in values]
+        write_records(tmp_path / name, [tf.train.Example(features=each) for each in features])
+        return tmp_path / name
+
+    pixels = write("pixels.tfrecord", [band[:, pixel] for pixel in tiles.ravel()])
+    np.testing.assert_array_equal(xee_tf.open_image(mixer, pixels).a, band.reshape(depth, 4, 6))
+    patches = write("patches.tfrecord", [band[:, tile] for tile in tiles])
+    opened = xee_tf.open_image(mixer, patches, tensor_depths={"a": depth})
+    np.testing.assert_array_equal(opened.a, band.reshape(depth, 4, 6))
+
+
 # -- What is wrong ---------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, OptionError
-from xee_tf.reading.find import find_export, find_table, folder_exports
+from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
 from xee_tf.stores import RECORD, create_store, replace_store, require_our_store, storable

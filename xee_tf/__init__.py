@@ -18,7 +18,7 @@ from xee_tf.errors import (
 )
 from xee_tf.export.image import export_image, plan_export
 from xee_tf.export.plan import ExportPlan
-from xee_tf.export.result import ExportResult, ShardInfo
+from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef.bands import add_bands
 from xee_tf.model import Model
@@ -28,6 +28,7 @@ from xee_tf.reading.image import open_image
 from xee_tf.reading.verify import Verification, verify
 from xee_tf.remote.statistics import PredictionStats
 from xee_tf.serving.server import Server, serve
+from xee_tf.shards.runs import ShardInfo
 from xee_tf.sidecars import Mixer
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.read import open_table
@@ -36,6 +37,7 @@ from xee_tf.training.dataset import feature_spec, tf_dataset
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter
+from xee_tf.version import __version__ as __version__
 
 __all__ = [
     "DestinationError",
@@ -82,5 +84,3 @@ __all__ = [
     "upload_table",
     "verify",
 ]
-
-__version__ = "0.2.0.dev0"

@@ -21,7 +21,7 @@ from xee_tf.cli.arguments import (
 )
 from xee_tf.cli.parser import Parser
 from xee_tf.models.options import MODEL_SPELLING
-from xee_tf.storage import Location
+from xee_tf.storage import Location, require_free, require_writable
 from xee_tf.upload.raster import raster_format, to_cog
 
 __all__ = ["add_predict"]
@@ -77,8 +77,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     location = Location.of(arguments.destination)
     written = raster_format(location)
     if written == "tif":
-        location.require_free(if_exists(arguments))
-    location.require_writable()
+        require_free(location, if_exists(arguments))
+    require_writable(location)
     chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
     if arguments.output_bands:
         outputs = map(_output, names(arguments.output_bands) or [])

@@ -13,14 +13,15 @@ from dask.delayed import Delayed
 from dask.tokenize import tokenize
 
 from xee_tf.export.bands import Bands
+from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import Sources, Tasks, block_tasks, gather, in_order, on_cluster, to_delayed
-from xee_tf.shards.write import Commit, write_shard
+from xee_tf.shards.folder_store import PartStore
+from xee_tf.shards.store import ShardStore
 from xee_tf.sidecars import ImageManifest
-from xee_tf.storage import Location
 
 __all__ = ["ExportJob", "export_graph"]
 
@@ -50,11 +51,10 @@ class ExportJob:
         """A name of its own for every graph: what an interrupted run left is never taken for this one's."""
         return uuid.uuid4().hex[:12]
 
-    @property
-    def folder(self) -> Location:
+    @cached_property
+    def store(self) -> ShardStore:
         """Where parts and shards wait."""
-        prefix = self.names.prefix
-        return prefix.parent.child(f".{prefix.name}-{self.run}.parts")
+        return PartStore.begin(self.names)
 
 
 def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
@@ -99,12 +99,11 @@ def _encoder(job: ExportJob) -> BlockEncoder:
         record=plan.record,
         rules=plan.rules,
         mask_plane=job.bands.mask_plane,
-        compressed=plan.compressed,
         group=plan.block_layout.x.group,
         patches_per_shard=plan.patches_per_shard,
         masked_threshold=plan.masked_threshold,
         count_masked=plan.masked_threshold < 1 or plan.options.index,
-        folder=job.folder,
+        store=job.store,
     )
 
 
@@ -131,12 +130,12 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) ->
         ]
         key = (f"{_NAME}-shard-{job.run}", number)
         record = first * plan.record.per_patch
-        shards.append(gather(tasks, key, write_shard, needed, job.folder, number, record, plan.compressed))
-    commit = Commit(
+        shards.append(gather(tasks, key, job.store.join, needed, number, record))
+    commit = ImageCommit(
         names=job.names,
         grid=grid,
         records_per_patch=plan.record.per_patch,
-        folder=job.folder,
+        store=job.store,
         manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
@@ -147,8 +146,6 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) ->
 
 def _manifest(job: ExportJob) -> ImageManifest:
     """What is known of an export before a pixel is read."""
-    from xee_tf import __version__
-
     plan, bands = job.plan, job.bands
     options: dict[str, Any] = {
         {"patch": "patch_dimensions", "kernel": "kernel_size"}.get(name, name): list(value.xy)
@@ -169,7 +166,6 @@ def _manifest(job: ExportJob) -> ImageManifest:
         grid=plan.grid,
         options=options,
         key=tokenize(names, plan.grid, plan.rules, bands.mask_plane, options),
-        version=__version__,
     )
 
 

@@ -26,10 +26,9 @@ from xee_tf.graph import chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.shards.clear import clear
 from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
 __all__ = ["Image", "export_image", "plan_export"]
 
@@ -146,7 +145,7 @@ def export_image(
     """
     source = parse(ExportSource, options)
     prefix = export_prefix(path, source.storage_options)
-    prefix.require_reachable()
+    require_reachable(prefix)
     jobs = _jobs(image, prefix, parse(ExportOptions, options), source)
     for message in jobs[0].plan.warnings:
         warn(message)
@@ -158,8 +157,8 @@ def export_image(
                 "replace it with if_exists='overwrite'."
             )
         for folder in image_files(job.names.prefix, folders=True):
-            folder.require_free("overwrite")
-    jobs[0].names.prefix.require_writable()
+            require_free(folder, "overwrite")
+    require_writable(jobs[0].names.prefix)
     delayed = export_graph(jobs)
     if not source.compute:
         return delayed
@@ -167,7 +166,7 @@ def export_image(
         return run_graph(delayed, source.progress)
     except BaseException:
         for job in jobs:
-            clear(job.folder)
+            job.store.abort()
         raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,68 +15,33 @@ from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.records import Encoded, Feature, Kind, RecordLayout, encode_records
 
-__all__ = ["PatchExamples", "PatchRecords", "PixelSequences", "records_of"]
+__all__ = ["PatchRecords", "records_of"]
 
 _KINDS: dict[str, Kind] = {"<f4": "float", "|u1": "bytes"}
 
 
 @dataclass(frozen=True)
-class PatchExamples:
-    """One Example a patch: a feature for each band; channel, height, width."""
+class PatchRecords:
+    """What the patches of an export become.
 
-    layout: RecordLayout
-    per_patch: Literal[1] = 1
-    needs_masks: Literal[False] = False
-
-    @property
-    def features(self) -> tuple[Feature, ...]:
-        """All features."""
-        return self.layout.features
-
-    @property
-    def exact(self) -> bool:
-        """Whether all records have the same number of bytes."""
-        return self.layout.exact
-
-    @property
-    def framed_size(self) -> int:
-        """Bytes of the largest record with its framing."""
-        return self.layout.framed_size()
-
-    def encode(
-        self,
-        bands: Sequence[NDArray[Any]],
-        masks: Sequence[NDArray[np.bool_]] | None,
-        keep: NDArray[np.bool_] | None,
-    ) -> Encoded:
-        """Records of patches (n, depth, height, width), one array a band."""
-        return encode_records(self.layout, bands, keep)
-
-
-@dataclass(frozen=True)
-class PixelSequences:
-    """A SequenceExample a pixel, row-major: scalar bands as context, array bands as feature lists.
+    An Example a patch, a feature for each band (channel, height, width); or a SequenceExample a pixel,
+    row-major, scalar bands as context and array bands as feature lists.
 
     Parameters
     ----------
     layout : RecordLayout
     depths : tuple of int
-        Steps of each band; 0 for a scalar band.
+        Of pixels: the steps of each band; 0 for a scalar band.
     per_patch : int
-        Pixels of a patch.
+        Records of a patch: 1, or as many as it has pixels.
     drop_masked_steps : bool
         Leave masked steps out of their series.
     """
 
     layout: RecordLayout
-    depths: tuple[int, ...]
-    per_patch: int
-    drop_masked_steps: bool
-
-    @property
-    def needs_masks(self) -> bool:
-        """Whether `encode` asks what is masked."""
-        return self.drop_masked_steps
+    depths: tuple[int, ...] = ()
+    per_patch: int = 1
+    drop_masked_steps: bool = False
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -100,6 +65,8 @@ class PixelSequences:
         keep: NDArray[np.bool_] | None,
     ) -> Encoded:
         """Records of patches (n, depth, height, width), one array a band."""
+        if self.layout.sequences is None:
+            return encode_records(self.layout, bands, keep)
         if keep is not None and not keep.all():
             bands = [band[keep] for band in bands]
             masks = None if masks is None else [mask[keep] for mask in masks]
@@ -109,9 +76,6 @@ class PixelSequences:
         if self.drop_masked_steps and masks is not None:
             kept = [~_series(mask) for mask, depth in zip(masks, self.depths, strict=True) if depth]
         return encode_records(self.layout, [*context, *sequences], keep_steps=kept)
-
-
-PatchRecords = PatchExamples | PixelSequences
 
 
 def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecords:
@@ -134,7 +98,7 @@ def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecor
     scalar = [rule.depth == 1 and not band.dims for rule, band in zip(rules, bands.bands, strict=False)]
     kinds = [_KINDS.get(rule.dtype, "int64") for rule in rules]
     if not options.sequence_data:
-        return PatchExamples(
+        return PatchRecords(
             RecordLayout(
                 tuple(
                     Feature(name, kind, rule.depth * stored.pixels, rule.dtype)
@@ -152,7 +116,7 @@ def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecor
     features = [
         Feature(name, kind, 1, rule.dtype) for name, kind, rule in zip(names, kinds, rules, strict=True)
     ]
-    return PixelSequences(
+    return PatchRecords(
         layout=RecordLayout(
             context=tuple(feature for feature, one in zip(features, scalar, strict=True) if one),
             sequences=tuple(feature for feature, one in zip(features, scalar, strict=True) if not one),

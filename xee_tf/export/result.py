@@ -9,31 +9,11 @@ from dask.utils import format_bytes
 from xee_tf.display import Listing, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import grid_picture, grid_rows, per_pixel
+from xee_tf.shards.runs import ShardInfo
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, PATCH_INDEX, image_files, shard_name
 from xee_tf.storage import Location
 
-__all__ = ["ExportNames", "ExportResult", "ShardInfo"]
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One TFRecord file.
-
-    Parameters
-    ----------
-    path : str
-    records : int
-        Examples in it.
-    bytes : int
-        Its size on disk.
-    crc32c : int
-        CRC-32C of the whole file, as object stores report it.
-    """
-
-    path: str
-    records: int
-    bytes: int
-    crc32c: int
+__all__ = ["ExportNames", "ExportResult"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +28,7 @@ class ExportResult:
         The sidecar; None where `masked_threshold` dropped the georeference with it, as in Earth
         Engine.
     index : Location or None
-        The GeoParquet patch index, if one was asked for.
+        The GeoParquet patch index, if one was written.
     manifest : Location
         What the mixer does not hold: kernel, bands, coordinates, checksums.
     grid : PatchGrid

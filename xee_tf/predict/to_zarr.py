@@ -19,7 +19,7 @@ from xee_tf.options import IfExists, one_of, parse, spelled
 from xee_tf.predict.image import inner_dims, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_reachable, require_writable
 from xee_tf.stores import (
     BEGUN,
     COMPLETE,
@@ -122,7 +122,7 @@ def predict_to_zarr(
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     location = Location.of(store, storage_options)
-    location.require_reachable()
+    require_reachable(location)
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset
     check_zarr(
@@ -145,7 +145,7 @@ def predict_to_zarr(
             target = replacement
     elif replacement.exists() and not _difference(replacement, description):
         target = replacement  # it was to be put in place
-    target.require_writable()
+    require_writable(target)
     if target != location and target.exists():
         found = _difference(target, description) if resume else "resume is False"
     if found and target.exists():

@@ -16,7 +16,7 @@ from xee_tf.models.saved_model_files import is_prepared, local_copy, read_meta_g
 from xee_tf.prepare.nodes import NodesLike, read_nodes, select
 from xee_tf.prepare.verifying import verify as verify_wrapped
 from xee_tf.prepare.wrapping import load, quiet, save_wrapped
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_writable
 
 __all__ = ["PreparedModel", "prepare_model"]
 
@@ -116,7 +116,7 @@ def prepare_model(
     require_saved_model(source)
     if target.exists():
         raise DestinationExistsError(f"{target} exists: choose another folder, or remove it first.")
-    target.require_writable()
+    require_writable(target)
     with quiet(), local_copy(source) as folder, _appearing(target) as made:
         graph = read_meta_graph(folder, tag)
         if is_prepared(graph):

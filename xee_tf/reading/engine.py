@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from inspect import signature
 from typing import Any, ClassVar
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from xee_tf.errors import OptionError
-from xee_tf.export.result import ExportResult
-from xee_tf.reading.image import Margins, check_margins, lazy_dataset
-from xee_tf.reading.reader import Records, open_reader
+from xee_tf.reading.image import open_image
+from xee_tf.sidecars.find import ExportedImage
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER
 from xee_tf.storage import Location
 
@@ -26,13 +26,14 @@ _DECODERS = (
     "use_cftime",
     "decode_timedelta",
 )
+_OPTIONS = tuple(name for name in signature(open_image).parameters if name not in ("mixer", "chunks"))
 
 
 class TFRecordBackend(BackendEntrypoint):
     """Opens mixers of exported patches in xarray.
 
     Options are those of `xee_tf.open_image`. Bands are read one by one: neighbouring reads share what was
-    inflated, but for all bands of a large raster `xee_tf.open_image` does with fewer tasks.
+    inflated, but for all bands of a large raster `xee_tf.open_image` needs fewer tasks.
 
     Examples
     --------
@@ -50,43 +51,16 @@ class TFRecordBackend(BackendEntrypoint):
         "filename_or_obj",
         "drop_variables",
         *_DECODERS,
-        "records",
-        "crs",
-        "default_value",
-        "kernel_size",
-        "tensor_depths",
-        "margins",
-        "bands",
-        "verify",
-        "storage_options",
+        *_OPTIONS,
     )
 
     def open_dataset(
-        self,
-        filename_or_obj: Any,
-        *,
-        drop_variables: str | Iterable[str] | None = None,
-        mask_and_scale: Any = None,
-        decode_times: Any = None,
-        concat_characters: Any = None,
-        decode_coords: Any = None,
-        use_cftime: Any = None,
-        decode_timedelta: Any = None,
-        records: Records | None = None,
-        crs: Any = None,
-        default_value: float | None = None,
-        kernel_size: int | Sequence[int] | None = None,
-        tensor_depths: Mapping[str, int] | None = None,
-        margins: Margins = "trim",
-        bands: Sequence[str] | None = None,
-        verify: bool = True,
-        storage_options: Mapping[str, Any] | None = None,
-        **unknown: Any,
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, **options: Any
     ) -> xr.Dataset:
         """Open a mixer; see `xee_tf.open_image`.
 
         The decoders of xarray (`mask_and_scale` and so on) are accepted. Records hold decoded values, so
-        that they have no effect, but for ``mask_and_scale=False``: `default_value` is then not masked.
+        that they have no effect, except ``mask_and_scale=False``: `default_value` is then not masked.
 
         Raises
         ------
@@ -95,34 +69,29 @@ class TFRecordBackend(BackendEntrypoint):
         MissingShardError, MixerError, RecordError
             As `xee_tf.open_image` does.
         """
-        if not isinstance(filename_or_obj, (str, os.PathLike, Location, ExportResult)):
+        if not _is_named(filename_or_obj) and not isinstance(filename_or_obj, ExportedImage):
             raise OptionError(
                 f"A mixer is opened by its path or URL; got a {type(filename_or_obj).__name__}."
             )
-        if unknown:
-            names = [name for name in self.open_dataset_parameters or () if name not in _DECODERS]
+        decoders = {name: options.pop(name) for name in _DECODERS if name in options}
+        if unknown := [name for name in options if name not in _OPTIONS]:
             raise OptionError(
                 f"The engine 'tfrecord' has no option {', '.join(map(repr, unknown))}; it has "
-                f"{', '.join(names[1:])}."
+                f"{', '.join(('drop_variables', *_OPTIONS))}."
             )
-        check_margins(margins)
-        reader = open_reader(
-            filename_or_obj,
-            records,
-            crs=crs,
-            default_value=None if mask_and_scale is False else default_value,
-            kernel_size=kernel_size,
-            tensor_depths=tensor_depths,
-            bands=bands,
-            verify=verify,
-            storage_options=storage_options,
-        )
-        dataset = lazy_dataset(reader, margins, None)
+        if decoders.get("mask_and_scale") is False:
+            options["default_value"] = None
+        dataset = open_image(filename_or_obj, chunks=None, **options)
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(dropped, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether the name is that of a mixer or manifest."""
-        if not isinstance(filename_or_obj, (str, os.PathLike, Location)):
-            return isinstance(filename_or_obj, ExportResult)
+        if not _is_named(filename_or_obj):
+            return isinstance(filename_or_obj, ExportedImage)
         return Location(str(filename_or_obj)).name.endswith((MIXER, IMAGE_MANIFEST))
+
+
+def _is_named(source: Any) -> bool:
+    """Whether an export is named by its path or URL."""
+    return isinstance(source, (str, os.PathLike, Location))

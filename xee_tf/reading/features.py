@@ -1,4 +1,4 @@
-"""The features of records that no mixer describes, and which of them are patches.
+"""TFRecord files without a mixer: the features of their records, and which of these are patches.
 
 Records of a table need not be alike: Earth Engine writes no feature for a property that is null. The first
 record is enough where it has all that is asked for; otherwise more of them are looked at.
@@ -7,25 +7,92 @@ record is enough where it has all that is asked for; otherwise more of them are 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.reading.margins import infer_margin
+from xee_tf.reading.content import (
+    NO_MARGIN,
+    PIXEL,
+    Content,
+    FirstRecord,
+    Unit,
+    band_names,
+    check_depths,
+    choose_bands,
+    choose_features,
+    has_series,
+    read_order,
+)
+from xee_tf.reading.infer import feature_margin, infer_content, inferred_bands, stored_size
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features
-from xee_tf.records.framing import FRAMING, HEADER, frame_offsets, read_length
-from xee_tf.shards.inflate import inflate_file
-from xee_tf.shards.opening import Shard, read_records
+from xee_tf.records.framing import FRAMING, HEADER, read_length
+from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.opening import open_shards
+from xee_tf.shards.scan import inflated, read_pieces
+from xee_tf.storage import Location
 
-__all__ = ["Features", "find_features", "find_margin", "is_patch"]
+__all__ = ["open_files"]
 
 _PIECE = 1 << 20  # bytes of a file that are looked at at a time
 _ENOUGH = 16 << 20  # bytes that are looked at where no feature is asked for by name
 _MOST = 1 << 30  # bytes that are looked at for a feature that is asked for
 
 
+def open_files(
+    files: Sequence[Location],
+    *,
+    bands: Sequence[str] | None = None,
+    patch_dimensions: int | Sequence[int] | None = None,
+    kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
+) -> OpenedExport:
+    """Open files without a mixer: their records hold the bands, the user gives the shape of patches.
+
+    Parameters are those of `xee_tf.tf_dataset`.
+
+    Raises
+    ------
+    MissingShardError, OptionError, RecordError
+        If a file is not there, records do not hold what is asked for, or options do not fit one another.
+    """
+    if kernel_size is not None and patch_dimensions is None:
+        raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
+    shards = open_shards(files)
+    wanted = None if bands is None else band_names("bands", bands)
+    first = FirstRecord.of(shards)
+    if (data := first.data) is None:
+        raise RecordError(f"{first.shard} holds no record.")
+    with first.named():
+        sequential = has_series(data)
+    if sequential:
+        with first.named():
+            layout, steps = read_order(data)
+            names = choose_bands([feature.name for feature in layout.features], wanted)
+            content = infer_content(layout, PIXEL, names=names, steps=steps, depths=tensor_depths)
+        size = PIXEL
+    else:
+        features = _find_features(shards, wanted)
+        names = choose_bands([feature.name for feature in features.layout.features], wanted)
+        patch = None if patch_dimensions is None else Size.from_xy(patch_dimensions, "patch_dimensions")
+        kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
+        with first.named():
+            content, size = _content(features, names, patch, kernel, tensor_depths, every=wanted is None)
+    known = {band.name: band for band in content.bands}
+    return OpenedExport(
+        content,
+        tuple(known[name] for name in names),
+        PatchGrid(size, size, content.margin),
+        tuple(shards),
+        len(data) + FRAMING,
+        described=False,
+    )
+
+
 @dataclass(frozen=True)
-class Features:
+class _Features:
     """The features of the records that were looked at.
 
     Parameters
@@ -44,15 +111,10 @@ class Features:
     ragged: frozenset[str] = frozenset()
 
 
-def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Features:
-    """The features of records without a mixer.
+def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _Features:
+    """The features of records: `names`, or all of the first 16 MiB.
 
-    Parameters
-    ----------
-    shards : sequence of Shard
-    names : collection of str, optional
-        Features that are wanted: records are looked at until each was found, up to 1 GiB of them. Default:
-        all features of the first 16 MiB.
+    Records are looked at until each of `names` was found, up to 1 GiB of them.
 
     Raises
     ------
@@ -68,9 +130,9 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
     strings: set[str] = set()
     total = seen = 0
     source = ""
-    for shard, first, buffer in _buffers(shards):
+    for shard, numbers, buffer in _buffers(shards):
         source = source or str(shard)
-        parts = decode_features(buffer, [], source=str(shard), first=first)
+        parts = decode_features(buffer, [], source=str(shard), first=numbers.start)
         for part in sorted(parts, key=lambda part: (part.records[0], part.place)):
             feature = part.feature
             lists.setdefault(feature.name, set()).add(feature)
@@ -80,7 +142,7 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
             if feature.kind == "bytes" and feature.size > 1:
                 strings.add(feature.name)
             found.setdefault(feature.name, _feature(part))
-        total += len(frame_offsets(buffer, source=str(shard), first=first)) - 1
+        total += len(numbers)
         seen += max(len(buffer), _PIECE)
         missing = set(names or ()) - found.keys()
         if seen >= (_MOST if missing else 0 if names is not None else _ENOUGH):
@@ -101,7 +163,7 @@ def find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Fea
     chosen = [feature for name, feature in found.items() if name not in strings]
     if not chosen:
         raise RecordError(f"{source} holds only features of several byte strings, none with numbers.")
-    return Features(
+    return _Features(
         RecordLayout(tuple(chosen)),
         frozenset(name for name, count in counts.items() if count < total),
         frozenset(name for name, held in lists.items() if len({feature.size for feature in held}) > 1),
@@ -116,56 +178,110 @@ def _feature(part: Part) -> Feature:
     return Feature.stored(part.feature.name, "bytes", size)
 
 
-def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, int, memoryview]]:
-    """Whole frames from the start of each shard on, without counting the records first.
+def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview]]:
+    """The records of each shard from its start on, and their numbers, without counting them first.
 
-    All records of a file with our index are alike: of those the first one is given.
+    All records of a file with our index are alike: only the first one is yielded.
     """
     for shard in shards:
         if shard.access == "members":
             for first, buffer in read_records(shard, 0, min(1, shard.records), share=False):
-                yield shard, first, buffer
+                yield shard, range(first, first + 1), buffer
             continue
-        data, first = b"", 0
-        for piece in _pieces(shard):
+        source, data, first = str(shard), b"", 0
+        for piece in inflated(read_pieces(shard.location, _PIECE), source, _PIECE):
             data += piece
             # The first record by itself: it is often enough.
-            while end := _whole_frames(memoryview(data), first, str(shard), 1 if first == 0 else None):
-                whole = memoryview(data)[:end]
-                yield shard, first, whole
-                first += len(frame_offsets(whole, source=str(shard), first=first)) - 1
-                data = data[end:]
+            while found := _whole_frames(memoryview(data), first, source, 1 if first == 0 else None):
+                count, end = found
+                yield shard, range(first, first + count), memoryview(data)[:end]
+                first, data = first + count, data[end:]
 
 
-def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -> int:
-    """Where the last whole frame of a buffer ends, or that of the first `most` ones."""
+def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -> tuple[int, int] | None:
+    """How many whole frames a buffer has, at most some, and where they end; None if it has none."""
     end = count = 0
     while len(view) - end >= HEADER and count != most:
         after = end + read_length(view, end, first + count, source) + FRAMING
         if after > len(view):
             break
         end, count = after, count + 1
-    return end
+    return (count, end) if count else None
 
 
-def _pieces(shard: Shard) -> Iterator[bytes]:
-    if shard.access == "stream":
-        yield from inflate_file(shard.location, shard.size, _PIECE)
-        return
-    for begin in range(0, shard.size, _PIECE):
-        yield shard.location.read_bytes(begin, min(begin + _PIECE, shard.size))
+def _content(
+    features: _Features,
+    names: Sequence[str],
+    patch: Size | None,
+    kernel: Size | None,
+    depths: Mapping[str, int] | None,
+    *,
+    every: bool,
+) -> tuple[Content, Size]:
+    """What records hold, and the pixels of a patch without its margin.
+
+    Without a patch, records are pixels, or pixels of a patch of unknown shape: then they are one long row.
+    `every` is whether all features are wanted because the user named none.
+    """
+    given = check_depths(depths, [feature.name for feature in features.layout.features])
+    wanted = choose_features(features.layout, names).features
+    labels: dict[str, int] = {}
+    margin = NO_MARGIN
+    unit: Unit | None = "patch"
+    if patch is None:
+        patch = _row(features.layout.features, wanted, given, every)
+        unit = "pixel" if patch == PIXEL else None
+    else:
+        margin = _find_margin(features.layout, names, patch, kernel, given)
+        stored = stored_size(patch, margin)
+        labels = {each.name: each.size for each in wanted if not _is_patch(each, stored, given)}
+    pixels = stored_size(patch, margin).pixels
+    values = {each.name: 1 if each.name in labels else each.size // pixels for each in wanted}
+    bands = inferred_bands(features.layout, values, given.keys() - labels.keys())
+    content = Content(
+        features.layout,
+        bands,
+        margin,
+        unit,
+        labels=labels,
+        absent=features.absent,
+        ragged=features.ragged,
+    )
+    return content, patch
 
 
-def is_patch(feature: Feature, stored: Size, depths: Mapping[str, int]) -> bool:
+def _row(
+    features: Sequence[Feature], wanted: Sequence[Feature], depths: Mapping[str, int], every: bool
+) -> Size:
+    """The pixels of a record of unknown shape, in a row: as many as all bands have values, or one.
+
+    It is one in a table (some feature is a single number, and longer ones are array-valued), and where
+    depths are given.
+    """
+    sizes = {feature.name: feature.size for feature in wanted}
+    for name, depth in depths.items():
+        if sizes.get(name, depth) != depth:
+            raise OptionError(
+                f"tensor_depths says {depth} of {name!r}, which has {sizes[name]} values per record: are "
+                "they patches, give the mixer instead of its files, or patch_dimensions=(width, height) too."
+            )
+    if depths or any(feature.size == 1 and feature.kind != "bytes" for feature in features):
+        return PIXEL
+    if len(set(sizes.values())) == 1:
+        return Size(x=max(sizes.values()), y=1)
+    if every:
+        return PIXEL
+    listed = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
+    raise OptionError(
+        f"The bands differ in values per record, {listed}: are they array bands, give the mixer instead of "
+        "its files, or patch_dimensions=(width, height)."
+    )
+
+
+def _is_patch(feature: Feature, stored: Size, depths: Mapping[str, int]) -> bool:
     """Whether a feature holds whole patches; otherwise its values are those of the record, such as a label.
 
-    Parameters
-    ----------
-    feature : Feature
-    stored : Size
-        Pixels of a patch, margins included.
-    depths : mapping of str to int
-        Values per pixel, as the user gives them. As many as the feature has values: it is not a patch.
+    A depth that is the number of values of the feature means that it does not hold patches.
     """
     depth = depths.get(feature.name)
     if depth is not None:
@@ -173,50 +289,22 @@ def is_patch(feature: Feature, stored: Size, depths: Mapping[str, int]) -> bool:
     return feature.size >= stored.pixels and feature.size % stored.pixels == 0
 
 
-def find_margin(
-    layout: RecordLayout,
-    names: Collection[str],
-    patch: Size,
-    kernel: Size | None,
-    depths: Mapping[str, int],
+def _find_margin(
+    layout: RecordLayout, names: Collection[str], patch: Size, kernel: Size | None, depths: Mapping[str, int]
 ) -> Size:
     """The margin of patches that may have labels and texts beside them.
 
     A kernel that the user gives is taken as it is. Otherwise features that are shorter than a patch are left
     aside, and the shortest other one for which a margin fits decides.
-
-    Parameters
-    ----------
-    layout : RecordLayout
-        All features.
-    names : collection of str
-        Those that are wanted.
-    patch : Size
-        Pixels of a patch without its margin.
-    kernel : Size, optional
-    depths : mapping of str to int
-        Values per pixel, as the user gives them.
-
-    Raises
-    ------
-    RecordError
-        If no feature that is wanted holds patches of that size, or one holds patches without the margin.
-    OptionError
-        If several margins fit.
-
-    Examples
-    --------
-    >>> layout = RecordLayout((Feature.of("label", "f4", 1), Feature.of("B2", "f4", 400)))
-    >>> find_margin(layout, ["B2", "label"], Size(x=20, y=20), None, {})
-    Size(x=0, y=0)
     """
     wanted = [feature for feature in layout.features if feature.name in names]
     others = [feature for feature in layout.features if feature not in wanted and feature.kind != "bytes"]
-    margin = (
-        _infer([*wanted, *others], wanted, patch, depths) if kernel is None else PatchGrid.margin_of(kernel)
-    )
-    stored = PatchGrid(patch, patch, margin).stored
-    if not any(is_patch(feature, stored, depths) for feature in wanted):
+    if kernel is None:
+        margin = _infer_margin([*wanted, *others], wanted, patch, depths)
+    else:
+        margin = PatchGrid.margin_of(kernel)
+    stored = stored_size(patch, margin)
+    if not any(_is_patch(feature, stored, depths) for feature in wanted):
         largest = max(wanted, key=lambda feature: feature.size)
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
         raise RecordError(
@@ -226,7 +314,7 @@ def find_margin(
         )
     for feature in wanted:
         depth = depths.get(feature.name)
-        if is_patch(feature, stored, depths) or depth == feature.size or feature.kind == "bytes":
+        if _is_patch(feature, stored, depths) or depth == feature.size or feature.kind == "bytes":
             continue
         if depth is not None:
             raise RecordError(
@@ -243,11 +331,11 @@ def find_margin(
     return margin
 
 
-def _infer(
+def _infer_margin(
     everything: Sequence[Feature], wanted: Sequence[Feature], patch: Size, depths: Mapping[str, int]
 ) -> Size:
-    """The margin that lists tell: all of them, or the wanted ones where others do not go with them."""
-    margin = Size(x=0, y=0)
+    """The margin that all lists have, or the wanted ones where others do not go with them."""
+    margin = NO_MARGIN
     for features in (everything, wanted):
         try:
             margin = _shortest(features, patch, depths)
@@ -255,8 +343,8 @@ def _infer(
             if features is wanted:
                 raise
             continue
-        stored = PatchGrid(patch, patch, margin).stored
-        if all(is_patch(each, stored, depths) or each.size < patch.pixels for each in wanted):
+        stored = stored_size(patch, margin)
+        if all(_is_patch(each, stored, depths) or each.size < patch.pixels for each in wanted):
             break
     return margin
 
@@ -271,9 +359,6 @@ def _shortest(features: Sequence[Feature], patch: Size, depths: Mapping[str, int
         values, rest = divmod(feature.size, depth)
         if rest or values < patch.pixels or (depth > 1 and depth == feature.size):
             continue
-        try:
-            return infer_margin(patch, values, band=feature.name)
-        except RecordError:
-            if values % patch.pixels == 0:
-                break  # an array band without a margin
-    return Size(x=0, y=0)
+        with suppress(RecordError):
+            return feature_margin(feature, patch, depth)
+    return NO_MARGIN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import pyproj
@@ -14,14 +14,13 @@ from xee_tf.georef import write_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
-from xee_tf.reading.find import Exported
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
-from xee_tf.reading.reader import ImageReader, Records, open_reader
+from xee_tf.reading.opened import Margins, OpenedExport
+from xee_tf.reading.opening import Records, open_export
 from xee_tf.sidecars import Mixer
+from xee_tf.sidecars.find import Exported
 
-__all__ = ["Margins", "check_crs", "check_margins", "lazy_dataset", "open_image"]
-
-Margins = Literal["trim", "keep"]
+__all__ = ["check_crs", "lazy_dataset", "open_image"]
 
 _PATCH_NAMES = frozenset({"patch", "row", "column", "left", "top"})  # what margins="keep" adds
 
@@ -123,8 +122,8 @@ def open_image(
     >>> opened.rio.crs.to_string(), opened.x.values.tolist()
     ('EPSG:32633', [5.0, 15.0, 25.0])
     """
-    check_margins(margins)
-    reader = open_reader(
+    one_of("margins", margins, get_args(Margins))
+    export = open_export(
         mixer,
         records,
         crs=crs,
@@ -135,22 +134,11 @@ def open_image(
         verify=verify,
         storage_options=storage_options,
     )
-    return lazy_dataset(reader, margins, chunks)
+    return lazy_dataset(export, margins, chunks)
 
 
-def check_margins(margins: str) -> None:
-    """Refuse what `open_image` does not know.
-
-    Raises
-    ------
-    OptionError
-        If it is not "trim" or "keep".
-    """
-    one_of("margins", margins, ("trim", "keep"))
-
-
-def check_crs(reader: ImageReader) -> pyproj.CRS:
-    """The CRS of a reader, if it can be understood.
+def check_crs(export: OpenedExport) -> pyproj.CRS:
+    """The CRS of an opened export, if it can be understood.
 
     Raises
     ------
@@ -158,15 +146,15 @@ def check_crs(reader: ImageReader) -> pyproj.CRS:
         That says how to give another one.
     """
     mend = "Give the right one with crs=, for example crs='EPSG:32633'."
-    return read_crs(reader.grid.crs, reader.source or "the mixer", mend)
+    return read_crs(export.grid.crs, export.source or "the mixer", mend)
 
 
 def lazy_dataset(
-    reader: ImageReader,
+    export: OpenedExport,
     margins: Margins,
     chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...] | None,
 ) -> xr.Dataset:
-    """The Dataset of a reader, with its place; reads nothing.
+    """The Dataset of an opened export, with its place; reads nothing.
 
     Raises
     ------
@@ -175,34 +163,34 @@ def lazy_dataset(
     GeoreferenceError
         If the CRS cannot be understood.
     """
-    crs = check_crs(reader)
+    crs = check_crs(export)
     keep = margins == "keep"
     check_variables(
-        {band.name: band.dims for band in reader.bands},
+        {band.name: band.dims for band in export.bands},
         RASTER_NAMES | _PATCH_NAMES if keep else RASTER_NAMES,
         "Choose other bands with bands=[...]" + (", or read with margins='trim'." if keep else "."),
     )
     arrays: Mapping[str, Any]
     if chunks is None:
-        arrays = {name: indexing.LazilyIndexedArray(BandArray(reader, name, keep)) for name in reader.dtypes}
+        arrays = {name: indexing.LazilyIndexedArray(BandArray(export, name, keep)) for name in export.dtypes}
     else:
-        arrays = dask_arrays(reader, keep, chunks)
-    preferred = preferred_chunks(reader, keep)
+        arrays = dask_arrays(export, keep, chunks)
+    preferred = preferred_chunks(export, keep)
     variables = {}
-    for band in reader.bands:
+    for band in export.bands:
         encoding = {"preferred_chunks": {**preferred, **dict(zip(band.dims, band.shape, strict=True))}}
         attrs = {} if band.units is None else {"units": band.units}
         variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], attrs, encoding)
-    dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in reader.coords.items()})
-    dataset = _locate_patches(dataset, reader, crs) if keep else write_georef(dataset, reader.grid)
-    if reader.source is not None:
-        dataset.encoding["source"] = reader.source
+    dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in export.coords.items()})
+    dataset = _locate_patches(dataset, export, crs) if keep else write_georef(dataset, export.grid)
+    if export.source is not None:
+        dataset.encoding["source"] = export.source
     return dataset
 
 
-def _locate_patches(dataset: xr.Dataset, reader: ImageReader, crs: pyproj.CRS) -> xr.Dataset:
-    """Say where each stored patch lies."""
-    grid = reader.grid
+def _locate_patches(dataset: xr.Dataset, export: OpenedExport, crs: pyproj.CRS) -> xr.Dataset:
+    """Add the place of each stored patch as coordinates."""
+    grid = export.grid
     rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
     a, b, c, d, e, f = tuple(grid.affine)[:6]

@@ -13,9 +13,10 @@ from xee_tf.georef.coordinates import bounds
 from xee_tf.georef.summary import bands_text, grid_rows, per_pixel
 from xee_tf.labels import label_steps
 from xee_tf.reading.content import read_order
-from xee_tf.reading.find import find_sources
-from xee_tf.reading.reader import ImageReader, open_reader
+from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.opening import open_export
 from xee_tf.shards.opening import first_record, open_shards
+from xee_tf.sidecars.find import find_sources
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
 
@@ -44,16 +45,16 @@ def inspect_path(
     """
     location, *_ = find_sources(path)
     if is_image(location):
-        return _image_text(open_reader(location, kernel_size=kernel_size, tensor_depths=tensor_depths))
+        return _image_text(open_export(location, kernel_size=kernel_size, tensor_depths=tensor_depths))
     return _record_text(location)
 
 
-def _image_text(reader: ImageReader) -> str:
+def _image_text(reader: OpenedExport) -> str:
     grid = reader.grid
     left, bottom, right, top = bounds(grid.affine, Window(0, grid.shape.y, 0, grid.shape.x))
     patches, raster, _ = grid_rows(grid)
     size = format_bytes(sum(shard.size for shard in reader.shards))
-    kind = "Example" if reader.order.sequences is None else "SequenceExample"
+    kind = "Example" if reader.content.layout.sequences is None else "SequenceExample"
     records = counted(len(grid) * reader.per_patch, kind) + per_pixel(reader.per_patch)
     shards = [
         (f"{shard.location.name}  {counted(shard.records, 'record')}  {format_bytes(shard.size)}",)
@@ -89,7 +90,7 @@ def _record_text(location: Location) -> str:
     return f"The first record of {shard}, {kind}, holds\n{aligned(values)}"
 
 
-def _bands(reader: ImageReader) -> str:
+def _bands(reader: OpenedExport) -> str:
     """Names of the bands, with their further dimensions."""
     names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in reader.bands]
     collapsed = {band.feature for band in reader.bands if band.feature != band.name}
@@ -101,7 +102,7 @@ def _bands(reader: ImageReader) -> str:
     )
 
 
-def _steps(reader: ImageReader) -> Facts:
+def _steps(reader: OpenedExport) -> Facts:
     """The further dimensions: how many steps, and from where to where."""
     lengths = {
         dim: length for band in reader.bands for dim, length in zip(band.dims, band.shape, strict=True)

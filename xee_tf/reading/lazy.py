@@ -20,8 +20,8 @@ from xarray.core import indexing
 
 from xee_tf.geometry import PatchGrid
 from xee_tf.graph import turns
-from xee_tf.reading.chunk import BandChunk, bounds_of, read_box
-from xee_tf.reading.reader import ImageReader
+from xee_tf.reading.chunk import BandChunk
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks", "raster_shape"]
@@ -31,7 +31,7 @@ _PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen
 _STREAMS = 8  # gzip streams that are gone through side by side
 
 
-def raster_shape(reader: ImageReader, keep: bool) -> dict[str, int]:
+def raster_shape(reader: OpenedExport, keep: bool) -> dict[str, int]:
     """Dimensions and their lengths: (y, x), or (patch, y, x) where margins are kept."""
     if keep:
         height, width = reader.grid.stored.shape
@@ -45,7 +45,7 @@ def band_dims(band: BandDimensions, keep: bool) -> tuple[str, ...]:
     return (*(("patch",) if keep else ()), *band.dims, "y", "x")
 
 
-def preferred_chunks(reader: ImageReader, keep: bool) -> dict[str, int]:
+def preferred_chunks(reader: OpenedExport, keep: bool) -> dict[str, int]:
     """Chunks of whole patches: 1024 to 2048 pixels a side, less for deep bands, unless a patch is larger.
 
     Where records can only be reached through those in front of them, chunks are as wide as the
@@ -71,39 +71,35 @@ class BandArray(BackendArray):
 
     Parameters
     ----------
-    reader : ImageReader
+    reader : OpenedExport
     name : str
         The band.
     keep : bool
         Whether patches are kept as they are stored, with margins.
     """
 
-    def __init__(self, reader: ImageReader, name: str, keep: bool) -> None:
-        self.reader = reader
-        self.name = name
-        self.front = int(keep)
-        lengths = tuple(raster_shape(reader, keep).values())
-        self.shape = (*lengths[: self.front], *reader.band(name).shape, *lengths[-2:])
+    def __init__(self, reader: OpenedExport, name: str, keep: bool) -> None:
+        band, lengths = reader.band(name), tuple(raster_shape(reader, keep).values())
+        self.shape = (*lengths[:-2], *band.shape, *lengths[-2:])
         self.dtype = reader.dtypes[name]
+        self._number = reader.bands.index(band)
+        self._raster = BandChunk(reader, tuple((0, length) for length in lengths), together=False)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray[Any]:
-        box, rest = zip(*(bounds_of(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
-        steps, pixels = box[self.front : -2], (*box[: self.front], *box[-2:])
-        found: npt.NDArray[Any] = read_box(self.reader, {self.name: steps}, pixels)[self.name][rest]
-        return found
+        return self._raster[(self._number, *key)]
 
 
 def dask_arrays(
-    reader: ImageReader, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
+    reader: OpenedExport, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
 ) -> dict[str, Array]:
     """A Dask array for each band; a chunk's bands are read together, and only the part that is wanted.
 
     Parameters
     ----------
-    reader : ImageReader
+    reader : OpenedExport
     keep : bool
         Whether patches are kept as they are stored, with margins.
     chunks : int, str, tuple or mapping

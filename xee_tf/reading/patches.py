@@ -13,9 +13,10 @@ import numpy.typing as npt
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.content import choose_features, fitting_fill
-from xee_tf.reading.reader import ImageReader
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import RecordLayout, decode_records
-from xee_tf.shards.access import Shard, check_runs, read_records
+from xee_tf.shards.access import Shard, read_records, shard_spans
+from xee_tf.shards.matching import check_runs
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]
@@ -99,7 +100,7 @@ def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
 
 
 def fill_window(
-    reader: ImageReader, targets: Sequence[Target], window: Window, start: int, stop: int
+    export: OpenedExport, targets: Sequence[Target], window: Window, start: int, stop: int
 ) -> None:
     """Put what patches ``start`` to ``stop - 1`` hold of a window into its arrays.
 
@@ -108,8 +109,8 @@ def fill_window(
     RecordError
         If a record is corrupt.
     """
-    grid = reader.grid
-    for first, features in _patches(reader, targets, start, stop):
+    grid = export.grid
+    for first, features in _patches(export, targets, start, stop):
         count = len(next(iter(features.values())))
         done = 0
         while done < count:
@@ -121,17 +122,19 @@ def fill_window(
             done += many
 
 
-def fill_patches(reader: ImageReader, targets: Sequence[Target], origin: int, start: int, stop: int) -> None:
-    """Put patches ``start`` to ``stop - 1`` into arrays that begin with patch `origin`.
+def fill_patches(
+    export: OpenedExport, targets: Sequence[Target], window: Window, origin: int, start: int, stop: int
+) -> None:
+    """Put a window of each patch, ``start`` to ``stop - 1``, into arrays that begin with patch `origin`.
 
     Raises
     ------
     RecordError
         If a record is corrupt.
     """
-    for first, features in _patches(reader, targets, start, stop):
+    for first, features in _patches(export, targets, start, stop):
         for target in targets:
-            patches = target.values(features[target.feature])
+            patches = target.values(features[target.feature][(..., *window.slices)])
             target.array[first - origin : first - origin + len(patches)] = patches
 
 
@@ -164,39 +167,39 @@ def _place(
 
 
 def _patches(
-    reader: ImageReader, targets: Sequence[Target], start: int, stop: int
+    export: OpenedExport, targets: Sequence[Target], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """Runs of patches: the number of the first one, and of each feature (patch, step, y, x).
 
     Patches that were dropped are left out.
     """
-    if reader.patches is None:
-        yield from _stored_patches(reader, targets, start, stop)
+    if export.patches is None:
+        yield from _stored_patches(export, targets, start, stop)
         return
-    low, high = np.searchsorted(reader.patches, [start, stop]).tolist()
+    low, high = np.searchsorted(export.patches, [start, stop]).tolist()
     if low == high:
         return
-    for first, features in _stored_patches(reader, targets, low, high):
+    for first, features in _stored_patches(export, targets, low, high):
         count = len(next(iter(features.values())))
-        numbers = reader.patches[first : first + count]
+        numbers = export.patches[first : first + count]
         edges = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), count]
         for begin, end in pairwise(edges):
             yield int(numbers[begin]), {name: each[begin:end] for name, each in features.items()}
 
 
 def _stored_patches(
-    reader: ImageReader, targets: Sequence[Target], start: int, stop: int
+    export: OpenedExport, targets: Sequence[Target], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """The same of patches counted as they are stored."""
-    layout = choose_features(reader.layout, list(dict.fromkeys(target.feature for target in targets)))
-    shape = reader.grid.stored.shape
-    if reader.per_patch == 1:
-        for first, values in _runs(reader, layout, start, stop):
+    layout = choose_features(export.layout, list(dict.fromkeys(target.feature for target in targets)))
+    shape = export.grid.stored.shape
+    if export.per_patch == 1:
+        for first, values in _runs(export, layout, start, stop):
             yield first, {name: each.reshape(len(each), -1, *shape) for name, each in values.items()}
         return
     whole: dict[str, npt.NDArray[Any]] = {}
-    begin, end = start * reader.per_patch, stop * reader.per_patch
-    for first, values in _runs(reader, layout, begin, end):
+    begin, end = start * export.per_patch, stop * export.per_patch
+    for first, values in _runs(export, layout, begin, end):
         for name, each in values.items():
             if name not in whole:
                 whole[name] = np.empty((end - begin, each.shape[1]), each.dtype)
@@ -208,18 +211,14 @@ def _stored_patches(
 
 
 def _runs(
-    reader: ImageReader, layout: RecordLayout, start: int, stop: int
+    export: OpenedExport, layout: RecordLayout, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
     """Records ``start`` to ``stop - 1`` of the export in runs: the first one's number, and their values."""
-    for shard in reader.shards:
-        begin, end = max(start, shard.first), min(stop, shard.first + shard.records)
-        expected = begin
-        if begin >= end:
-            continue
-        span = begin - shard.first, end - shard.first
-        buffers = read_records(shard, *span, share=reader.share)
-        for first, buffer in check_runs(shard, buffers) if reader.verify else buffers:
-            count, values = _decode(reader, layout, buffer, shard, first)
+    for shard, begin, end in shard_spans(export.shards, start, stop):
+        expected, end = shard.first + begin, shard.first + end
+        buffers = read_records(shard, begin, end - shard.first, share=export.share)
+        for first, buffer in check_runs(shard, buffers) if export.verify else buffers:
+            count, values = _decode(export, layout, buffer, shard, first)
             if expected + count > end:
                 raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
             yield expected, values
@@ -229,19 +228,19 @@ def _runs(
 
 
 def _decode(
-    reader: ImageReader, layout: RecordLayout, buffer: memoryview, shard: Shard, first: int
+    export: OpenedExport, layout: RecordLayout, buffer: memoryview, shard: Shard, first: int
 ) -> tuple[int, dict[str, npt.NDArray[Any]]]:
     """How many records, and their features' values (record, value)."""
-    sequences = layout.sequences or ()
+    content, sequences = export.content, layout.sequences or ()
     found = decode_records(
         buffer,
         layout,
-        orders=(reader.order,),
-        steps={feature.name: reader.depths[feature.name] // feature.size for feature in sequences},
-        fill={feature.name: fitting_fill(reader.fill, feature.kind) for feature in sequences},
+        orders=(content.layout,),
+        steps={feature.name: content.depths[feature.name] // feature.size for feature in sequences},
+        fill={feature.name: fitting_fill(content.fill, feature.kind) for feature in sequences},
         source=str(shard),
         first=first,
-        verify=reader.verify,
+        verify=export.verify,
     )
     series = {name: each.reshape(found.count, -1) for name, each in found.sequences.items()}
     return found.count, {**found.context, **series}

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,31 +14,30 @@ from crc32c import crc32c
 from dask.utils import format_bytes
 
 from xee_tf.display import aligned, counted
-from xee_tf.errors import MixerError, OptionError, RecordError, XeeTFError, shorten
-from xee_tf.export.result import ExportResult
-from xee_tf.reading.described import differing_keys, listed_shards
-from xee_tf.reading.find import Exported, beside, find_export, find_records, find_table, folder_exports
-from xee_tf.reading.reader import open_reader
-from xee_tf.records.framing import FOOTER, FRAMING, HEADER, corrupt, count_right, read_length, run_crc
-from xee_tf.shards.inflate import GZIP, inflate_stream
+from xee_tf.errors import MixerError, RecordError, XeeTFError, shorten
+from xee_tf.reading.opening import open_export
+from xee_tf.records.framing import FOOTER, run_crc
+from xee_tf.shards.inflate import GZIP
 from xee_tf.shards.members import HEAD_BYTES, read_index
-from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer, is_edited, read_manifest
+from xee_tf.shards.scan import inflated, read_pieces, scan_records
+from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer
+from xee_tf.sidecars.described import differing_keys
+from xee_tf.sidecars.find import Exported, ExportedTable, find_exports
+from xee_tf.sidecars.manifest import manifest_of, read_document
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
-    RECORDS,
-    TABLE_MANIFEST,
     is_image,
     manifest_location,
     prefix_of,
 )
+from xee_tf.sidecars.packing import is_unchanged
+from xee_tf.sidecars.shard_files import find_records, listed_shards
 from xee_tf.storage import Location
-from xee_tf.tables.export import TableResult
 
 __all__ = ["Verification", "verify"]
 
 _PIECE = 4 << 20  # bytes read, and inflated, at a time
 _THREADS = 4  # shards checked at a time
-_LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Verification:
 
 
 def verify(
-    export: Exported | TableResult | Collection[Exported | TableResult],
+    export: Exported | ExportedTable | Collection[Exported | ExportedTable],
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
@@ -141,7 +139,7 @@ def verify(
     >>> verify(result).problems[0].rsplit("/")[-1]
     'sites.tfrecord.gz has 69 bytes, but the manifest describes 70.'
     """
-    checks = [_check(location) for location in _locations(export, storage_options)]
+    checks = [_check(location) for location in find_exports(export, storage_options)]
     return Verification(
         tuple(name for check in checks for name in check.names),
         sum(check.files for check in checks),
@@ -152,28 +150,6 @@ def verify(
     )
 
 
-def _locations(source: Any, storage_options: Mapping[str, Any] | None) -> list[Location]:
-    """The mixers, image manifests and tables that are named."""
-    if isinstance(source, TableResult):
-        return [find_table(source, storage_options)]
-    if isinstance(source, ExportResult):
-        return [find_export(source)]
-    if isinstance(source, Collection) and not isinstance(source, str):
-        if not source:
-            raise OptionError("There is nothing to check: name an export.")
-        many = source.values() if isinstance(source, Mapping) else source
-        return [location for each in many for location in _locations(each, storage_options)]
-    location = Location.of(source, storage_options)
-    if is_image(location):
-        return [find_export(location)]
-    if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
-        return [find_table(location)]
-    found = [*folder_exports(location), *beside(location)]
-    if not found and location.is_folder():
-        found = [find_table(location)]
-    return found or [find_export(location)]
-
-
 def _check(location: Location) -> Verification:
     """Check one export."""
     table = not is_image(location)
@@ -181,8 +157,9 @@ def _check(location: Location) -> Verification:
     problems: list[str] = []
     manifest = None
     try:
-        manifest = read_manifest(side)
-        if is_edited(side):
+        document = read_document(side)
+        manifest = None if document is None else manifest_of(document, str(side))
+        if manifest is not None and not is_unchanged(document):
             problems.append(f"{side} was changed since the export: its own checksum does not match.")
     except MixerError as error:
         problems.append(str(error))
@@ -211,7 +188,7 @@ def _check(location: Location) -> Verification:
     problems += [problem for each in found for problem in each.problems]
     if not table and files and not problems:
         try:  # what is left: whether records go with the mixer, bands with the manifest
-            open_reader(location)
+            open_export(location)
         except (XeeTFError, OSError) as error:
             problems.append(str(error))
     return Verification(
@@ -256,10 +233,10 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
     problems: list[str] = []
     records, held = 0, []
     try:
-        for footers in _record_footers(_inflated(raw), str(location)):
-            records += len(footers)
+        for rows in scan_records(inflated(iter(raw), str(location), _PIECE), str(location)):
+            records += len(rows)
             if known is not None:
-                held.append(footers)
+                held.append(np.ascontiguousarray(rows[:, -FOOTER:]))
         raw.finish()
     except FileNotFoundError:
         return _File(0, 0, (f"{location} does not exist.",))
@@ -287,7 +264,7 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
 
 
 def _compressed_anew(location: Location) -> bool:
-    """Whether another program compressed a file: then its bytes tell nothing, but its records do."""
+    """Whether another program compressed a file: then its bytes may differ, but not its records."""
     head = location.read_bytes(0, HEAD_BYTES)
     return head.startswith(GZIP) and read_index(head) is None
 
@@ -307,16 +284,14 @@ class _Raw:
     """The bytes of a file in pieces; size and checksum grow as they go by."""
 
     def __init__(self, location: Location) -> None:
-        self.location = location
         self.size = self.crc = 0
-        self._pieces = self._read()
+        self._pieces = self._read(location)
 
-    def _read(self) -> Iterator[bytes]:
-        with self.location.open("rb") as file:
-            while data := file.read(_PIECE):
-                self.size += len(data)
-                self.crc = crc32c(data, self.crc)
-                yield data
+    def _read(self, location: Location) -> Iterator[bytes]:
+        for data in read_pieces(location, _PIECE):
+            self.size += len(data)
+            self.crc = crc32c(data, self.crc)
+            yield data
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces
@@ -326,63 +301,3 @@ class _Raw:
         with suppress(OSError):
             for _ in self._pieces:
                 pass
-
-
-def _inflated(raw: _Raw) -> Iterator[bytes]:
-    """The bytes of the records, inflated if the file is compressed."""
-    pieces = iter(raw)
-    first = next(pieces, b"")
-    pieces = chain([first], pieces)
-    return inflate_stream(pieces, str(raw.location), _PIECE) if first.startswith(GZIP) else pieces
-
-
-def _record_footers(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint8]]:
-    """The footers of records, shape (records, 4); both checksums of each record are checked.
-
-    Raises
-    ------
-    RecordError
-        That names the first record that is corrupt or truncated.
-    """
-    waiting: list[bytes] = []
-    held, needed, record = 0, HEADER, 0
-    for piece in pieces:
-        waiting.append(piece)
-        held += len(piece)
-        if held < needed:
-            continue
-        buffer = memoryview(b"".join(waiting) if len(waiting) > 1 else piece)
-        position = 0
-        while len(buffer) - position >= HEADER:
-            length = read_length(buffer, position, record, source)
-            if length > _LONGEST:
-                raise RecordError(
-                    f"{source}: record {record} announces {length} bytes: TensorFlow reads fewer."
-                )
-            size = length + FRAMING
-            if len(buffer) - position < size:
-                break
-            rows = _alike(buffer, position, size)
-            right = count_right(rows)
-            if right:
-                yield np.ascontiguousarray(rows[:right, -FOOTER:])
-            if right < len(rows):
-                raise corrupt(record + right, source)
-            record += len(rows)
-            position += len(rows) * size
-        left = len(buffer) - position
-        needed = size if left >= HEADER else HEADER
-        waiting, held = [bytes(buffer[position:])], left
-    if held:
-        raise RecordError(
-            f"{source}: record {record} is truncated: it needs {needed} bytes, {held} are there."
-        )
-
-
-def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8]:
-    """The whole frames from a position on that have the same header as the first one, one a row."""
-    count = (len(buffer) - position) // size
-    data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, count * size, position)
-    rows = data.reshape(count, size)
-    differs = np.flatnonzero((rows[:, :HEADER] != rows[0, :HEADER]).any(axis=1))
-    return rows[: int(differs[0])] if differs.size else rows

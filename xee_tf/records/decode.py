@@ -8,7 +8,7 @@ protobuf parser reads them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,14 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.feature import STORED, STRINGS, Feature
-from xee_tf.records.framing import FOOTER, HEADER, check_frames, frame_offsets
-from xee_tf.records.layout import RecordLayout, Slot, Template, record_template
+from xee_tf.records.frames import Alike, Frames, find_alike
+from xee_tf.records.layout import RecordLayout, Slot
 from xee_tf.records.parse import conform, decode_example, decode_sequence_example
-from xee_tf.records.parts import Parsed, order_of, read_parts
+from xee_tf.records.parts import Parsed, read_parts
 from xee_tf.records.ragged import Ragged, join
-from xee_tf.records.walk import Order, Part, Wanted, walk
+from xee_tf.records.walk import Order, Part, Wanted
 
 __all__ = ["Order", "Part", "Records", "decode_features", "decode_records"]
-
-_BATCH_BYTES = 1 << 21  # of records compared with a template at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +99,9 @@ def decode_records(
     ([[3.0, 4.0, 5.0], [7.0, 0.0, 0.0]], [3, 1])
     """
     one = _parse_sequence_example if layout.sequences is not None else _parse_example
-    frames = _Frames.of(buffer, source, first, one)
+    frames = Frames.of(buffer, source, first, one)
     known = list(dict.fromkeys(_order(each) for each in (*orders, layout)))
-    alike = _alike(frames, known, blobs=True) if layout.exact else None
+    alike = find_alike(frames, known, blobs=True) if layout.exact else None
     values = None if alike is None else _views(alike, layout)
     if verify:
         frames.verify(None if alike is None else alike.template.varying)
@@ -177,8 +175,8 @@ def decode_features(
     >>> part.feature.name, part.records.tolist(), part.values.tolist()
     ('B4', [0, 1], [[0.25], [0.5]])
     """
-    frames = _Frames.of(buffer, source, first, _parse_row)
-    alike = _alike(frames, orders, blobs=False)
+    frames = Frames.of(buffer, source, first, _parse_row)
+    alike = find_alike(frames, orders, blobs=False)
     if verify:
         frames.verify(None if alike is None else alike.template.varying)
     if alike is None:
@@ -202,49 +200,7 @@ def _own(values: Any, name: str, wanted: Collection[str] | None) -> Any:
     return join([values]) if isinstance(values, Ragged) else values.copy()
 
 
-# -- Frames ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Frames:
-    """A buffer of whole frames."""
-
-    view: memoryview
-    raw: npt.NDArray[np.uint8]
-    offsets: npt.NDArray[np.int64]
-    source: str
-    first: int
-    parse_one: Callable[[memoryview, str], Parsed]
-
-    @classmethod
-    def of(
-        cls,
-        buffer: bytes | memoryview,
-        source: str,
-        first: int,
-        parse_one: Callable[[memoryview, str], Parsed],
-    ) -> _Frames:
-        view = memoryview(buffer).cast("B")
-        offsets = frame_offsets(view, source=source, first=first)
-        return cls(view, np.frombuffer(view, np.uint8), offsets, source, first, parse_one)
-
-    @property
-    def count(self) -> int:
-        """Number of records."""
-        return len(self.offsets) - 1
-
-    def verify(self, varying: Sequence[tuple[int, int]] | None) -> None:
-        """Check the CRCs of the data."""
-        check_frames(self.view, self.offsets, varying, source=self.source, first=self.first)
-
-    def name(self, record: int) -> str:
-        """Words for a record in an error."""
-        return f"{self.source}: record {self.first + record}"
-
-    def parse(self, record: int) -> Parsed:
-        """What one record holds."""
-        begin, end = int(self.offsets[record]) + HEADER, int(self.offsets[record + 1]) - FOOTER
-        return self.parse_one(self.view[begin:end], self.name(record))
+# -- One record at a time ----------------------------------------------------------------------------
 
 
 def _parse_example(data: memoryview, where: str) -> Parsed:
@@ -278,52 +234,10 @@ def _parse_row(data: memoryview, where: str) -> Parsed:
 
 # -- Records that are alike --------------------------------------------------------------------------
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Alike:
-    """Records, the rows of a matrix, that differ from a template in nothing but values."""
-
-    template: Template
-    block: npt.NDArray[np.uint8]
-
-
-def _alike(frames: _Frames, orders: Sequence[Order], *, blobs: bool) -> _Alike | None:
-    """The records and their template if all are built like the first; their CRCs are not looked at."""
-    count = frames.count
-    if not count or not (np.diff(frames.offsets) == frames.offsets[1]).all():
-        return None
-    block = frames.raw.reshape(count, -1)
-    size = block.shape[1]
-    place = np.zeros(1, np.int64), np.array([HEADER]), np.array([size - FOOTER])
-    for order in orders:
-        right, parts = walk(frames.raw, *place, order, Wanted())
-        if right[0]:
-            break
-    else:
-        try:
-            order = order_of(frames.parse(0), blobs=blobs)
-        except RecordError:
-            return None  # it is parsed again, and then the error says what is wrong
-        right, parts = walk(frames.raw, *place, order, Wanted())
-    if not right[0]:
-        return None
-    context = tuple(part.feature for part in parts if part.steps is None)
-    sequences = tuple(part.feature for part in parts if part.steps is not None)
-    if not all(feature.exact for feature in (*context, *sequences)):
-        return None
-    steps = tuple(int(part.steps[0]) for part in parts if part.steps is not None)
-    template = record_template(context, sequences, steps)
-    if template.size != size:
-        return None
-    rows = max(1, _BATCH_BYTES // size)
-    alike = all(template.matches(block[start : start + rows]) for start in range(0, count, rows))
-    return _Alike(template, block) if alike else None
-
-
 _Arrays = dict[str, npt.NDArray[Any]]
 
 
-def _views(alike: _Alike, layout: RecordLayout) -> tuple[_Arrays, _Arrays] | None:
+def _views(alike: Alike, layout: RecordLayout) -> tuple[_Arrays, _Arrays] | None:
     """The values of the features of a layout; None where a feature is not what it should be."""
     slots = {(slot.steps is None, slot.feature.name): slot for slot in alike.template.slots}
     context, sequences = {}, {}
@@ -372,7 +286,7 @@ def _held(parts: Sequence[Part], feature: Feature, *, in_sequence: bool) -> list
     ]
 
 
-def _check_all(frames: _Frames, layout: RecordLayout, held: Sequence[Sequence[Part]]) -> None:
+def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[Part]]) -> None:
     """Refuse the first record that lacks a feature, or has one of another kind or size."""
     wrong = np.zeros(frames.count, bool)
     for parts in held:
@@ -423,7 +337,7 @@ def _lengths(parts: Sequence[Part], count: int) -> npt.NDArray[np.int64]:
 
 
 def _room(
-    lengths: Mapping[str, npt.NDArray[np.int64]], steps: int | Mapping[str, int] | None, frames: _Frames
+    lengths: Mapping[str, npt.NDArray[np.int64]], steps: int | Mapping[str, int] | None, frames: Frames
 ) -> dict[str, int]:
     """Steps that the array of each sequence gets."""
     room = {}

@@ -44,6 +44,7 @@ KeepSteps = Mask | Sequence[Mask | None]
 
 _BATCH_BYTES = 1 << 20  # of records made at a time, so that their checksums find them in the cache
 _VARIED_BYTES = 1 << 22  # the same of records of unequal sizes, at most
+_BATCH_INTEGERS = 1 << 16  # of a feature that are made varints at a time: their scratch arrays stay in cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ def encode_records(
             crcs = mask_crcs(record_crcs(block[:, HEADER:-FOOTER], template.varying))
             block[:, -FOOTER:] = crcs.astype("<u4").view(np.uint8).reshape(-1, FOOTER)
         return Encoded(buffer.reshape(-1), np.arange(count + 1, dtype=np.int64) * template.size)
-    batch = max(1, _VARIED_BYTES // template.size)
+    largest = max([slot.feature.size * (slot.steps or 1) for slot in template.slots])
+    batch = max(1, min(_VARIED_BYTES // template.size, _BATCH_INTEGERS // max(1, largest)))
     parts = [
         _encode_varied(
             layout,

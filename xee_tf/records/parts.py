@@ -26,6 +26,7 @@ Parsed = tuple[dict[str, Values], dict[str, list[Values | None]]]
 
 _MAX_ORDERS = 32  # of features that are remembered
 _BATCH_BYTES = 1 << 21  # of records looked at at a time: their scratch arrays stay in cache
+_FEW = 64  # records that are read together however long they are
 _MIXED = -1  # the size of a feature list whose steps differ
 
 
@@ -64,7 +65,7 @@ def read_parts(
         parts.extend(found)
         return left[~right]
 
-    batch = max(1, _BATCH_BYTES * count // max(1, len(raw)))
+    batch = max(_FEW, _BATCH_BYTES * count // max(1, len(raw)))
     for start in range(0, count, batch):
         left = np.arange(start, min(start + batch, count))
         for order in tuple(orders):

@@ -26,6 +26,7 @@ Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 _STEP_VARINTS = 6  # in front of a step's integers: three tags, each with a length
+_LONG_LIST = 4096  # integers of a list from which on each is read by itself: its scratch arrays stay in cache
 _LONGEST_SIZE = 28  # bits that may be in front of the last seven of a length
 
 
@@ -238,6 +239,8 @@ def _context(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
         return np.empty((nothing, 0), feature.dtype), None
     cursor.open_inner(1, close)
     payload = cursor.rest(close)
+    if feature.kind == "int64" and feature.size >= _LONG_LIST:
+        return _long_lists(cursor, payload, feature.size), None
     if feature.dtype == STRINGS:
         return payload[np.flatnonzero(cursor.right)], None
     values, counts = _integers(cursor, payload, 0, feature.size)
@@ -269,6 +272,20 @@ def _sequence(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
     if cursor.right.all():
         return values, counts
     return values[np.repeat(cursor.right, counts)], counts[cursor.right]
+
+
+def _long_lists(cursor: _Cursor, payload: Ragged, size: int) -> npt.NDArray[np.int64]:
+    """Long lists of integers of the messages that have them, shape (n, size)."""
+    values = np.empty((len(payload), size), np.int64)
+    for row in np.flatnonzero(cursor.right).tolist():
+        start = int(payload.starts[row])
+        data = payload.data[start : start + int(payload.sizes[row])]
+        first, last = varint_ends(data)
+        if first.size == size and data[-1] < 0x80 and int((last - first).max()) < MAX_VARINT:
+            varint_values(data, first, last, values[row])
+        else:
+            cursor.right[row] = False
+    return values if cursor.right.all() else values[cursor.right]
 
 
 def _integers(cursor: _Cursor, payload: Ragged, lead: int, size: int) -> tuple[npt.NDArray[np.int64], Places]:

@@ -310,20 +310,33 @@ def varint_ends(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.N
 
 
 def varint_values(
-    raw: npt.NDArray[np.uint8], first: npt.NDArray[np.intp], last: npt.NDArray[np.intp]
+    raw: npt.NDArray[np.uint8],
+    first: npt.NDArray[np.intp],
+    last: npt.NDArray[np.intp],
+    into: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """The numbers of the varints between first and last bytes; of longer ones than ten bytes, anything.
+
+    Parameters
+    ----------
+    raw : ndarray of uint8
+    first, last : ndarray of int, shape (n,)
+    into : ndarray of int64, shape (n,), optional
+        Where they go. Default: a new array.
 
     Examples
     --------
     >>> varint_values(np.array([0x01, 0xAC, 0x02], np.uint8), np.array([1]), np.array([2])).tolist()
     [300]
     """
+    numbers = np.empty(first.size, np.int64) if into is None else into
+    out = numbers.view(np.uint64)
     if first.size == raw.size:  # one byte each
-        return raw.astype(np.int64)
+        out[:] = raw
+        return numbers
     extra = last - first
     low = raw & 0x7F
-    out = low[first].astype(np.uint64)
+    out[:] = low[first]
     for place in range(1, min(int(extra.max(initial=0)), MAX_VARINT - 1) + 1):
         longer = extra >= place
         shift = np.uint64(7 * place)
@@ -334,4 +347,4 @@ def varint_values(
             piece = low[np.minimum(first + place, last)].astype(np.uint64)
             piece *= longer
             out |= piece << shift
-    return out.view(np.int64)
+    return numbers

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -12,16 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.framing import FOOTER, footers, frame_offsets, run_crc
+from xee_tf.records.framing import frame_offsets
 from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
 from xee_tf.shards.members import inflate_member
 from xee_tf.storage import Location
 
-__all__ = ["Access", "Shard", "check_first_runs", "check_runs", "read_records"]
+__all__ = ["Access", "Shard", "read_records", "shard_spans"]
 
 _READ = 4 << 20  # bytes of records handed on at a time, about
-_THREADS = 16  # shards looked at at a time
-_LONG = 1024  # bytes of a record, on average, beyond which looking at each of them costs little
 
 Access = Literal["plain", "members", "stream"]
 
@@ -48,7 +45,7 @@ class Shard:
         "members": first record and first byte of each group of members, and the ends. Otherwise, where
         records vary, the first byte of each before compression, and the end.
     announced : int or None
-        What our index says that `first` should be.
+        What `first` should be by our index.
     run_starts : ndarray of int64, optional
         First record of each run of the manifest, and the end.
     run_crcs : ndarray of uint32, optional
@@ -75,6 +72,21 @@ class Shard:
         return str(self.location)
 
 
+def shard_spans(shards: Iterable[Shard], start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
+    """The shards with records ``start`` to ``stop - 1`` of an export, and the numbers of those in each shard.
+
+    Examples
+    --------
+    >>> shards = [Shard(Location("a"), 0, "", "plain", 0, 4), Shard(Location("b"), 0, "", "plain", 4, 2)]
+    >>> [(str(shard), begin, end) for shard, begin, end in shard_spans(shards, 3, 9)]
+    [('a', 3, 4), ('b', 0, 2)]
+    """
+    for shard in shards:
+        begin, end = max(start - shard.first, 0), min(stop - shard.first, shard.records)
+        if begin < end:
+            yield shard, begin, end
+
+
 def read_records(
     shard: Shard, start: int, stop: int, *, share: bool = True
 ) -> Iterator[tuple[int, memoryview]]:
@@ -85,7 +97,7 @@ def read_records(
     shard : Shard
     start, stop : int
     share : bool
-        Whether others will want the same bytes: what is inflated is then kept for them.
+        Whether others will read the same bytes: inflated bytes are then kept for them.
 
     Yields
     ------
@@ -117,75 +129,6 @@ def read_records(
         start = end
 
 
-def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
-    """The same buffers; of each run that they hold whole the content is compared with the manifest.
-
-    A buffer is compared after it was used, so that a corrupt record is named first. Short records of
-    different lengths are not compared: finding their ends would take longer than reading them.
-
-    Raises
-    ------
-    RecordError
-        If the records are not those that the manifest describes.
-    """
-    starts, crcs = shard.run_starts, shard.run_crcs
-    if starts is None or crcs is None or not (shard.record_size or shard.size > shard.records * _LONG):
-        yield from buffers
-        return
-    crc = 0
-    reached = -1  # up to where the current run was followed from its start
-    for first, buffer in buffers:
-        yield first, buffer
-        found = _footers(shard, first, buffer)
-        last = first + len(found)
-        run = int(np.searchsorted(starts, first, "right")) - 1
-        edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
-        for begin, end, expected in zip(
-            edges, edges[1:], crcs[run : run + len(edges)].tolist(), strict=False
-        ):
-            start, stop = max(begin, first), min(end, last)
-            if start == begin:
-                crc, reached = 0, begin
-            if reached != start:
-                continue
-            crc, reached = run_crc(found[start - first : stop - first], crc), stop
-            if stop == end and crc != expected:
-                raise RecordError(
-                    f"{shard}: records {begin} to {end - 1} are not those that the manifest describes: the "
-                    "shard is of another export, or shards were exchanged. If they are right all the same, "
-                    "remove the manifest."
-                )
-
-
-def check_first_runs(shards: Sequence[Shard]) -> None:
-    """Compare the first run of each shard with the manifest.
-
-    Those that we compressed are left out: their sizes tell them apart.
-
-    Raises
-    ------
-    RecordError
-        If the records are not those that the manifest describes.
-    """
-
-    def check(shard: Shard) -> None:
-        if shard.run_starts is not None and len(shard.run_starts) > 1 and shard.access != "members":
-            for _ in check_runs(shard, read_records(shard, 0, int(shard.run_starts[1]), share=False)):
-                pass
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(check, shards))
-
-
-def _footers(shard: Shard, first: int, buffer: memoryview) -> npt.NDArray[np.uint8]:
-    """The footers of the records of a buffer, shape (records, 4)."""
-    size = shard.record_size
-    if size:
-        data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, len(buffer) // size * size)
-        return np.ascontiguousarray(data.reshape(-1, size)[:, -FOOTER:])
-    return footers(buffer, frame_offsets(buffer, source=str(shard), first=first)[1:])
-
-
 def _byte_of(shard: Shard, record: int) -> int:
     """Where a record starts, before compression."""
     return int(shard.offsets[record]) if shard.offsets is not None else record * (shard.record_size or 0)
@@ -202,7 +145,7 @@ def _read_stream(shard: Shard, begin: int, end: int, edge: int, share: bool) -> 
     parts = []
     for number in range(begin // SEGMENT, -(-end // SEGMENT)):
         base = number * SEGMENT
-        # Its end is wanted next, and what lies in front of the first record by somebody else.
+        # The next read starts at its end, and another reader needs what lies before the first record.
         keep = share or base + SEGMENT > end or base < edge
         segment = read_segment(shard.location, shard.size, shard.identity, number, keep=keep)
         parts.append(memoryview(segment)[max(0, begin - base) : end - base])

@@ -36,7 +36,7 @@ _MAX_RUNNING = 64  # streams that can go on where they were left, 2 MB each
 
 
 class InflateCache:
-    """The inflated bytes that were used last; what several threads want is inflated once.
+    """The inflated bytes that were used last; what several threads need is inflated once.
 
     Bands of an image that are read one by one need the same bytes, often at the same time.
 
@@ -83,7 +83,7 @@ class InflateCache:
         return future.result() if future and future.done() else None
 
     def put(self, key: Hashable, data: bytes) -> None:
-        """Keep bytes that were made anyway, and hand them to who may be waiting for them."""
+        """Keep bytes that are there anyway, and hand them to threads that wait for them."""
         with self._lock:
             future = self._entries.setdefault(key, Future())
         self._settle(key, future, data)
@@ -160,7 +160,7 @@ def read_segment(
     number : int
         Number of the segment.
     keep : bool
-        Whether it is likely to be wanted again.
+        Whether it is likely to be read again.
 
     Raises
     ------
@@ -186,12 +186,12 @@ def read_segment(
 
 
 def _go_to(location: Location, size: int, identity: Hashable, number: int) -> Iterator[tuple[int, bytes]]:
-    """Inflate up to a segment; gives those passed on the way too, as other threads may want them."""
+    """Inflate up to a segment; yields the segments before it too, as other threads may need them."""
     reached, segments = _running.pop(identity, (0, None))
     if number == 0:
         reached, segments = 0, inflate_file(location, size, SEGMENT)
     if segments is not None and reached <= number:
-        # igzip is twice as fast as zlib, but cannot go back: for who reads from the start on.
+        # igzip is twice as fast as zlib, but cannot go back: it serves reads from the start on.
         for i in range(reached, number + 1):
             yield i, next(segments, b"")
         _running[identity] = number + 1, segments
@@ -228,7 +228,7 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
     Parameters
     ----------
     pieces : iterator of bytes
-        The file; what lies behind the last member is not asked for.
+        The file; nothing behind the last member is read.
     source : str
         Its name, for errors.
     step : int

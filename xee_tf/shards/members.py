@@ -26,7 +26,6 @@ __all__ = [
     "index_room",
     "indexed_header",
     "inflate_member",
-    "inflate_members",
     "read_index",
 ]
 
@@ -124,7 +123,7 @@ def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
         ``sizes`` are those of the members as `compress_member` made them, the first one's plain
         header included; `read_index` adds what this header takes more.
     length : int, optional
-        Exact bytes of the header, for a place kept free beforehand: see `index_room`.
+        Exact bytes of the header, where room was reserved for it: see `index_room`.
 
     Examples
     --------
@@ -232,28 +231,6 @@ def inflate_member(data: bytes | memoryview, size: int | None = None) -> tuple[b
             raise RecordError(f"A gzip member is corrupt: it holds more than the {size} bytes expected.")
         raise RecordError("A gzip member is truncated.")
     return out, memoryview(data).nbytes - len(inflater.unused_data)
-
-
-def inflate_members(data: bytes | memoryview) -> bytes:
-    """The content of all members in `data`, which must hold nothing else.
-
-    Raises
-    ------
-    RecordError
-        If a member is corrupt or truncated.
-
-    Examples
-    --------
-    >>> inflate_members(compress_member(b"one") + compress_member(b"two"))
-    b'onetwo'
-    """
-    view = memoryview(data)
-    parts = []
-    while view.nbytes:
-        part, used = inflate_member(view)
-        parts.append(part)
-        view = view[used:]
-    return b"".join(parts) if len(parts) != 1 else parts[0]
 
 
 def _pack(index: MemberIndex) -> bytes:

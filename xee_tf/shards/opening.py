@@ -20,9 +20,10 @@ from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file
 from xee_tf.shards.members import HEAD_BYTES, read_index
+from xee_tf.shards.scan import scan_records
 from xee_tf.storage import Location
 
-__all__ = ["Shard", "first_record", "number_shards", "open_shards", "read_records"]
+__all__ = ["first_record", "number_shards", "open_shards"]
 
 _THREADS = 16  # shards looked at at a time: mostly waiting for an object store
 
@@ -35,7 +36,7 @@ def open_shards(locations: Sequence[Location]) -> list[Shard]:
     MissingShardError
         If a file is not there.
     RecordError
-        If it is shorter than its own index says.
+        If it is shorter than its own index announces.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(_probe, locations))
@@ -60,7 +61,7 @@ def _probe(location: Location) -> Shard:
         index = read_index(head)
     except RecordError as error:
         raise RecordError(f"{location}: {error}") from None
-    if index is None or sum(index.sizes) < size:  # or something was appended that it does not know of
+    if index is None or sum(index.sizes) < size:  # or something was appended since
         return replace(shard, access="stream")
     if sum(index.sizes) > size:
         raise RecordError(
@@ -92,14 +93,8 @@ def first_record(shard: Shard) -> bytes | None:
         head = shard.location.read_bytes(0, min(shard.size, HEADER))
         data = shard.location.read_bytes(0, read_length(memoryview(head), 0, 0, source) + FRAMING)
     elif shard.access == "stream":
-        needed = HEADER
-        for piece in inflate_file(shard.location, shard.size, 1 << 16):
-            data = bytes(data) + piece
-            if len(data) >= HEADER == needed:
-                needed = read_length(memoryview(data), 0, 0, source) + FRAMING
-            if len(data) >= needed:
-                data = data[:needed]
-                break
+        rows = next(scan_records(inflate_file(shard.location, shard.size, 1 << 16), source), None)
+        data = b"" if rows is None else rows[0].data
     return bytes(next(iter_frames(data, source=source))) if data else None
 
 
@@ -125,7 +120,7 @@ def number_shards(shards: Sequence[Shard], record_size: int | None, total: int) 
         if sum(shard.records if shard else total + 1 for shard in quick) == total:
             counted = [shard for shard in quick if shard]
         else:
-            # A wrong total may be a stream whose length says little: those are looked through.
+            # The length at the end of a stream may be wrong: streams are read through.
             again = [
                 shard if found is None or found.access == "stream" else None
                 for shard, found in zip(shards, quick, strict=True)
@@ -193,7 +188,7 @@ def _hop_stream(shard: Shard) -> Iterator[int]:
     if begin > seen:
         raise _cut_off(shard, record - 1, length, begin - seen)
     if begin < seen:
-        read_length(memoryview(buffer), 0, record, str(shard))  # says that the header is cut off
+        read_length(memoryview(buffer), 0, record, str(shard))  # raises: the header is cut off
 
 
 def _cut_off(shard: Shard, record: int, length: int, missing: int) -> RecordError:

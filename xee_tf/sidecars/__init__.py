@@ -9,14 +9,13 @@ from xee_tf.sidecars.dimensions import (
 from xee_tf.sidecars.manifest import (
     ImageManifest,
     Manifest,
-    ManifestShard,
     TableColumn,
     TableManifest,
-    is_edited,
     parse_dimensions,
     parse_manifest,
     read_manifest,
 )
+from xee_tf.sidecars.manifest_shard import ManifestShard
 from xee_tf.sidecars.mixer import Mixer, java_double
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "TableColumn",
     "TableManifest",
     "distinct_dims",
-    "is_edited",
     "java_double",
     "parse_dimensions",
     "parse_manifest",

@@ -7,32 +7,33 @@ infer nothing, and `xee_tf.verify` checks every byte. Other programs can ignore 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records import Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
-from xee_tf.sidecars.packing import MOST, is_unchanged, pack, read_count, read_size, read_text, render, unpack
+from xee_tf.sidecars.documents import band_document, band_of, check_places, grid_document, grid_of
+from xee_tf.sidecars.manifest_shard import ManifestShard
+from xee_tf.sidecars.packing import read_count, read_size, read_text, render
 from xee_tf.storage import Location, is_refused
+from xee_tf.version import __version__
 
 __all__ = [
     "ImageManifest",
     "Manifest",
-    "ManifestShard",
     "TableColumn",
     "TableManifest",
-    "is_edited",
+    "manifest_of",
     "parse_dimensions",
     "parse_manifest",
+    "read_document",
     "read_manifest",
 ]
 
@@ -41,77 +42,8 @@ _LARGEST = 1 << 30  # bytes of a manifest
 
 
 @dataclass(frozen=True, eq=False)
-class ManifestShard:
-    """One TFRecord file of an export.
-
-    Parameters
-    ----------
-    name : str
-        The file's name, without its folder.
-    records : int
-    bytes : int
-        Size of the file.
-    crc32c : int
-        CRC-32C of the whole file.
-    run_records : ndarray of uint32
-        Records of each run: consecutive records that are compressed together.
-    run_crcs : ndarray of uint32
-        For each run the CRC-32C over the footers of its records (the four bytes behind the data of each).
-        It stands for the content of the run, whether the file is compressed or not.
-    patches : ndarray of int64, optional
-        The number of the patch in every record, where patches were dropped.
-    """
-
-    name: str
-    records: int
-    bytes: int
-    crc32c: int
-    run_records: npt.NDArray[np.uint32]
-    run_crcs: npt.NDArray[np.uint32]
-    patches: npt.NDArray[np.int64] | None = None
-
-    def same_kind(self, location: Location) -> bool:
-        """Whether a file is compressed if this one was, by its name: then it has the same bytes, too."""
-        return location.name.endswith(".gz") == self.name.endswith(".gz")
-
-    def _document(self) -> dict[str, Any]:
-        document = {
-            "name": self.name,
-            "records": self.records,
-            "bytes": self.bytes,
-            "crc32c": f"{self.crc32c:08x}",
-            "runRecords": pack(self.run_records, "<u4"),
-            "runCrcs": pack(self.run_crcs, "<u4"),
-        }
-        if self.patches is not None:
-            document["patches"] = pack(self.patches, "<i8")
-        return document
-
-    @classmethod
-    def _of(cls, document: Mapping[str, Any]) -> ManifestShard:
-        name = read_text(document["name"], "the name of a shard")
-        if "/" in name or "\\" in name:
-            raise ValueError(f"the name of a shard is {name!r}, which has a folder")
-        crc = document["crc32c"]
-        shard = cls(
-            name,
-            read_count(document["records"], f"records of {name}"),
-            read_count(document["bytes"], f"bytes of {name}"),
-            int(read_text(crc, f"crc32c of {name}"), 16),
-            unpack(document.get("runRecords", ""), "<u4"),
-            unpack(document.get("runCrcs", ""), "<u4"),
-            unpack(document["patches"], "<i8") if "patches" in document else None,
-        )
-        if len(shard.run_records) != len(shard.run_crcs):
-            raise ValueError(f"{name} has {len(shard.run_records)} runs but {len(shard.run_crcs)} checksums")
-        if len(shard.run_records) and int(shard.run_records.sum(dtype=np.int64)) != shard.records:
-            raise ValueError(f"the runs of {name} do not add up to its {shard.records} records")
-        return shard
-
-
-@dataclass(frozen=True, eq=False)
 class ImageManifest:
-    """What an image export knows about its files.
+    """The facts about the files of an image export.
 
     Parameters
     ----------
@@ -122,7 +54,7 @@ class ImageManifest:
     coords : mapping from dimension to ndarray
         Coordinates of the bands' further dimensions.
     default_value : float
-        What the user asked for in place of masked values. What stands in the records of a band is
+        The value that the user gives in place of masked ones. What stands in the records of a band is
         ``BandDimensions.default``.
     ragged : bool
         Whether masked steps were left out of the records.
@@ -161,7 +93,7 @@ class ImageManifest:
     shards: tuple[ManifestShard, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
-    version: str = ""
+    version: str = __version__
 
     @property
     def patches(self) -> npt.NDArray[np.int64] | None:
@@ -178,22 +110,22 @@ class ImageManifest:
             "ragged": self.ragged,
             "defaultValue": write_number(float(self.default_value)),
             "kernel": None if self.kernel is None else list(self.kernel.xy),
-            "grid": None if self.grid is None else _grid_document(self.grid),
-            "bands": [_band_document(band) for band in self.bands],
+            "grid": None if self.grid is None else grid_document(self.grid),
+            "bands": [band_document(band) for band in self.bands],
             "coords": {
                 dim: coordinate
                 for dim, values in self.coords.items()
                 if (coordinate := coordinate_document(values)) is not None
             },
             "options": dict(self.options),
-            "shards": [shard._document() for shard in self.shards],
+            "shards": [shard.document() for shard in self.shards],
         }
         return render(document)
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
-        bands = tuple(_band_of(band) for band in document["bands"])
-        _check_places(bands)
+        bands = tuple(band_of(band) for band in document["bands"])
+        check_places(bands)
         lengths = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
         coords = {}
         for dim, coordinate in document.get("coords", {}).items():
@@ -212,8 +144,8 @@ class ImageManifest:
             default_value=read_number(document.get("defaultValue", 0)),
             ragged=bool(document.get("ragged", False)),
             kernel=size,
-            grid=None if grid is None else _grid_of(grid, size),
-            shards=tuple(ManifestShard._of(shard) for shard in document.get("shards", ())),
+            grid=None if grid is None else grid_of(grid, size),
+            shards=tuple(ManifestShard.of(shard) for shard in document.get("shards", ())),
             options=dict(document.get("options", {})),
             key=str(document.get("key", "")),
             version=str(document.get("version", "")),
@@ -231,7 +163,7 @@ class TableColumn:
 
 @dataclass(frozen=True, eq=False)
 class TableManifest:
-    """What a table export knows about its file.
+    """The facts about the file of a table export.
 
     Parameters
     ----------
@@ -251,7 +183,7 @@ class TableManifest:
 
     columns: tuple[TableColumn, ...]
     shards: tuple[ManifestShard, ...] = ()
-    version: str = ""
+    version: str = __version__
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -266,7 +198,7 @@ class TableManifest:
                 {"name": column.name, "kind": column.kind, "shape": list(column.shape)}
                 for column in self.columns
             ],
-            "shards": [shard._document() for shard in self.shards],
+            "shards": [shard.document() for shard in self.shards],
         }
         return render(document)
 
@@ -279,7 +211,7 @@ class TableManifest:
                 raise ValueError(f"a column is of the kind {kind!r}")
             shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
-        shards = tuple(ManifestShard._of(shard) for shard in document.get("shards", ()))
+        shards = tuple(ManifestShard.of(shard) for shard in document.get("shards", ()))
         return cls(tuple(columns), shards, str(document.get("version", "")))
 
 
@@ -302,10 +234,11 @@ def parse_manifest(text: str, source: str = "the manifest") -> Manifest:
     xee_tf.errors.ManifestError: scene-image.tfexport has the format version 2.0, and this version of xee_tf \
 reads 1: use a newer xee_tf, or remove the file to have its content inferred.
     """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{source} is not a manifest: it is not JSON ({shorten(str(error))}).") from None
+    return manifest_of(_parse(text, source), source)
+
+
+def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
+    """The manifest in a parsed document; see `parse_manifest`."""
     kinds: dict[Any, Any] = {"xee_tf image": ImageManifest, "xee_tf table": TableManifest}
     found = document.get("format") if isinstance(document, dict) else None
     if not isinstance(found, str) or found not in kinds:
@@ -337,16 +270,27 @@ def read_manifest(location: Location) -> Manifest | None:
     ManifestError
         If it is not a valid manifest.
     """
+    document = read_document(location)
+    return None if document is None else manifest_of(document, str(location))
+
+
+def read_document(location: Location) -> Any:
+    """The JSON of the manifest at a location, parsed; None if there is no such file.
+
+    Raises
+    ------
+    ManifestError
+        If it is not JSON.
+    """
     text = _read(location)
-    return None if text is None else parse_manifest(text, str(location))
+    return None if text is None else _parse(text, str(location))
 
 
-def is_edited(location: Location) -> bool:
-    """Whether a manifest is not as it was written, by its checksum; False where it has none."""
+def _parse(text: str, source: str) -> Any:
     try:
-        return not is_unchanged(json.loads(_read(location) or "{}"))
-    except (ManifestError, ValueError, TypeError, AttributeError, RecursionError):
-        return True
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{source} is not a manifest: it is not JSON ({shorten(str(error))}).") from None
 
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
@@ -395,96 +339,3 @@ def _read(location: Location) -> str | None:
 
 def _head(kind: str, version: str) -> dict[str, Any]:
     return {"format": f"xee_tf {kind}", "formatVersion": _VERSION, "version": version}
-
-
-def _band_document(band: BandDimensions) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "name": band.name,
-        "feature": band.feature,
-        "first": band.first,
-        "dims": list(band.dims),
-        "shape": list(band.shape),
-    }
-    for key in ("dtype", "kind", "units"):
-        if getattr(band, key) is not None:
-            document[key] = getattr(band, key)
-    if band.default is not None:
-        document["default"] = write_number(band.default)
-    if band.nodata:
-        document["nodata"] = [write_number(number) for number in band.nodata]
-    return document
-
-
-def _band_of(document: Mapping[str, Any]) -> BandDimensions:
-    name = read_text(document["name"], "the name of a band")
-    dims = tuple(read_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
-    shape = tuple(read_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
-    if len(dims) != len(shape) or math.prod(shape) > MOST:
-        raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
-    facts: dict[str, Any] = {"nodata": tuple(read_number(number) for number in document.get("nodata", ()))}
-    if "default" in document:
-        facts["default"] = read_number(document["default"])
-    for key in ("dtype", "units"):
-        if key in document:
-            facts[key] = read_text(document[key], f"{key} of {name!r}")
-    kind = document.get("kind")
-    if kind not in (None, *get_args(Kind)):
-        raise ValueError(f"the band {name!r} is of the kind {kind!r}")
-    return BandDimensions(
-        name,
-        read_text(document["feature"], f"the feature of {name!r}"),
-        read_count(document["first"], f"the first step of {name!r}"),
-        dims,
-        shape,
-        kind=kind,
-        **facts,
-    )
-
-
-def _check_places(bands: Sequence[BandDimensions]) -> None:
-    """Refuse bands that do not fill their features, one after the other."""
-    if not bands:
-        raise ValueError("there is no band")
-    if len({band.name for band in bands}) < len(bands):
-        raise ValueError(f"two bands of {[band.name for band in bands]} have one name")
-    ends: dict[str, int] = {}
-    for band in sorted(bands, key=lambda band: band.first):
-        if band.first != ends.get(band.feature, 0):
-            raise ValueError(
-                f"the band {band.name!r} begins at {band.first} of {band.feature!r}, but "
-                f"{ends.get(band.feature, 0)} is free"
-            )
-        ends[band.feature] = band.first + band.depth
-
-
-def _grid_document(grid: PatchGrid) -> dict[str, Any]:
-    return {
-        "crs": grid.crs,
-        "affine": [float(value) for value in tuple(grid.affine)[:6]],
-        "shape": list(grid.shape.xy),
-        "patch": list(grid.patch.xy),
-        "columns": grid.columns,
-        "rows": grid.rows,
-        "edge": grid.edge,
-        "origin": list(grid.origin.xy),
-    }
-
-
-def _grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
-    affine = [float(read_number(value)) for value in document["affine"]]
-    if len(affine) != 6 or not all(map(math.isfinite, affine)):
-        raise ValueError("the affine of the grid must be six finite numbers")
-    crs = document["crs"]
-    grid = PatchGrid(
-        shape=read_size(document["shape"], "the shape of the grid"),
-        patch=read_size(document["patch"], "the patch of the grid"),
-        margin=PatchGrid.margin_of(kernel or Size(x=1, y=1)),
-        affine=Affine(*affine),
-        crs=None if crs is None else read_text(crs, "the CRS of the grid"),
-        edge=document.get("edge", "drop"),
-        origin=read_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
-    )
-    for name, right in (("columns", grid.columns), ("rows", grid.rows)):
-        if document.get(name, right) != right:
-            raise ValueError(f"the grid has {right} {name}, not {document[name]}")
-    return grid

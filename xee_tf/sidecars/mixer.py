@@ -1,4 +1,4 @@
-"""The mixer: the JSON file beside exported patches that says how they tile the ground."""
+"""The mixer: the JSON file beside exported patches that describes how they tile the ground."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MATRIX = "six finite numbers [x scale, x shear, x origin, y shear, y scale, y o
 class Mixer:
     """What Earth Engine writes beside exported patches (``<prefix>-mixer.json``).
 
-    All sizes are those of the un-padded patches: the mixer knows nothing of kernels, bands or
+    All sizes are those of the un-padded patches: the mixer does not hold kernels, bands or
     files. Keys, their order and the text are those of real Earth Engine files.
 
     Parameters

@@ -1,6 +1,6 @@
 """Values in the JSON of a manifest: written, and read with checks.
 
-What is wrong is a TypeError or ValueError; who reads the document says which file it is.
+Values that cannot be used raise a TypeError or ValueError; the caller adds the name of the file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def is_unchanged(document: dict[str, Any]) -> bool:
     >>> is_unchanged(document), is_unchanged({**document, "rows": 5})
     (True, False)
     """
-    return _CHECKSUM not in document or bool(document[_CHECKSUM] == _checksum(document))
+    try:
+        return _CHECKSUM not in document or bool(document[_CHECKSUM] == _checksum(document))
+    except ValueError:  # NaN, which is not JSON
+        return False
 
 
 def _checksum(document: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +16,16 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
-from xee_tf.export.encode import Part, Run
-from xee_tf.export.result import ShardInfo
+from xee_tf.errors import OptionError, warn
 from xee_tf.graph import run_graph
 from xee_tf.options import IfExists, spelled
 from xee_tf.records import Encoded
-from xee_tf.records.framing import footers, run_crc
-from xee_tf.shards.clear import clear
-from xee_tf.shards.members import compress_member
-from xee_tf.shards.write import write_shard
+from xee_tf.shards.folder_store import PartStore
+from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
+from xee_tf.shards.store import OneFile, Replaced, ShardStore
 from xee_tf.sidecars import TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.schema import Column, Rows, encode_rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
@@ -214,9 +210,9 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
         If `if_exists` is unknown, the file exists, or there is no permission to write it.
     """
     target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
-    target.require_free(if_exists)
-    manifest_location(target).require_free("overwrite")  # no folder is in its place
-    target.require_writable()
+    require_free(target, if_exists)
+    require_free(manifest_location(target), "overwrite")  # no folder is in its place
+    require_writable(target)
     return target
 
 
@@ -224,13 +220,14 @@ def write_table(
     source: LazyTable, target: Location, *, if_exists: IfExists, progress: bool, compute: bool
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or give the Delayed that does."""
-    delayed, folder = _graph(source, target, if_exists == "overwrite")
+    store = PartStore.begin(OneFile(target, compressed=True))
+    delayed = _graph(source, store, if_exists == "overwrite")
     if not compute:
         return delayed
     try:
         result: TableResult = run_graph(delayed, progress)
     except BaseException:
-        clear(folder)
+        store.abort()
         raise
     if result.rounded:
         warn(
@@ -257,26 +254,17 @@ class _PartWriter:
     """Turns row groups into parts; small and picklable, it travels in every task."""
 
     read: Any
-    folder: Location
+    store: ShardStore
 
     def __call__(self, number: int, group: Any) -> _TablePart:
         rows: Rows = self.read(group, number)
-        location = self.folder.child(f"00000-{number:06d}.part")
-        records: list[int] = []
-        sizes: list[int] = []
-        crcs: list[int] = []
-        with location.open("wb") as file:
-            for start, stop in _spans(rows):
-                encoded = encode_rows(rows[start:stop])
-                ends = footers(encoded.buffer, encoded.offsets[1:])
-                for first, last in _members(encoded):
-                    member = compress_member(encoded.buffer[encoded.offsets[first] : encoded.offsets[last]])
-                    file.write(member)
-                    records.append(last - first)
-                    sizes.append(len(member))
-                    crcs.append(run_crc(ends[first:last]))
-        part = Part(0, location, (Run(number, tuple(records), tuple(sizes), tuple(crcs), (), ()),))
+        part = self.store.put(0, f"{number:06d}", self._runs(number, rows))
         return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
+
+    def _runs(self, number: int, rows: Rows) -> Iterator[tuple[Run, list[Any]]]:
+        for start, stop in _spans(rows):
+            encoded = encode_rows(rows[start:stop])
+            yield pack_run(encoded, _members(encoded), compressed=self.store.names.compressed, first=number)
 
 
 def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -287,14 +275,14 @@ def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, count)
 
 
-def _members(encoded: Encoded) -> Iterator[tuple[int, int]]:
-    """Records that make a gzip member."""
-    first, count = 0, len(encoded)
-    while first < count:
+def _members(encoded: Encoded) -> list[int]:
+    """The records at which gzip members begin, and the end."""
+    edges, count = [0], len(encoded)
+    while edges[-1] < count:
+        first = edges[-1]
         full = int(np.searchsorted(encoded.offsets, encoded.offsets[first] + _MEMBER_BYTES, "right")) - 1
-        last = min(max(full, first + 1), count)
-        yield first, last
-        first = last
+        edges.append(min(max(full, first + 1), count))
+    return edges
 
 
 def _cut(rows: Rows) -> LazyTable:
@@ -309,12 +297,10 @@ def _cut(rows: Rows) -> LazyTable:
     return LazyTable(graph, keys)
 
 
-def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delayed, Location]:
-    """The Delayed that writes a table, and the folder in which it works."""
+def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
+    """The Delayed that writes a table."""
     run = uuid.uuid4().hex[:12]
-    prefix = target.name.removesuffix(TABLE)
-    folder = target.parent.child(f".{prefix}-{run}.parts")
-    writer = _PartWriter(source.read, folder)
+    writer = _PartWriter(source.read, store)
     tasks: dict[Any, Any] = {}
     parts = []
     for number, group in enumerate(source.keys):
@@ -322,39 +308,32 @@ def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delaye
         tasks[part] = Task(part, writer, number, TaskRef(group))
         parts.append(TaskRef(part))
     key = f"table-commit-{run}"
-    tasks[key] = Task(key, _commit, folder, target, overwrite, List(*parts))
+    tasks[key] = Task(key, _commit, store, overwrite, List(*parts))
     layer, below = f"table-export-{run}", f"table-{run}"
     graph = HighLevelGraph({below: source.graph, layer: tasks}, {below: set(), layer: {below}})
-    return Delayed(key, graph, layer=layer), folder
+    return Delayed(key, graph, layer=layer)
 
 
-def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
+def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
     """Check that the parts agree, join them, and put the file in its place, then its manifest."""
-    from xee_tf import __version__
-
     columns = _agreed(parts)
-    written = write_shard(folder, 0, 0, True, [[part.part] for part in parts])
-    source = folder.child("00000.shard")
+    written = store.join(0, 0, [[part.part] for part in parts])
+    target = store.names.shard(0)
     manifest = manifest_location(target)
-    if source.exists():
-        if not overwrite and target.exists():  # another export may have come first since the graph was made
-            folder.remove(recursive=True)
-            raise DestinationExistsError(
-                f"{target} exists: it was written after this export was planned, and is left as it is. "
-                "Choose another name, or replace it with if_exists='overwrite'."
-            )
-        if manifest.exists():  # it describes the file that is replaced
-            manifest.remove()
-        source.move(target)
-    elif not (target.exists() and target.size() == written.bytes):
-        raise DestinationError(f"The records have gone from {folder}; export again.")
-    described = TableManifest(columns, (written.in_manifest(target.name, patches=False),), __version__)
-    manifest.write_bytes(described.text().encode())
-    with suppress(FileNotFoundError):
-        folder.remove(recursive=True)
+    described = TableManifest(columns, (written.in_manifest(target.name, patches=False),))
+    refusal = None
+    if not overwrite and target.exists():  # another export may have come first since the graph was made
+        refusal = (
+            f"{target} exists: it was written after this export was planned, and is left as it is. "
+            "Choose another name, or replace it with if_exists='overwrite'."
+        )
+    earlier = [file for file in (manifest, target) if file.exists()]
+    [file] = store.commit(
+        [written], [(manifest, described.text().encode())], replaced=Replaced(earlier, refusal)
+    )
     rounded = {name for part in parts for name in part.rounded}
     return TableResult(
-        ShardInfo(target.url, written.records, written.bytes, written.crc32c),
+        file,
         columns,
         manifest,
         tuple(column.name for column in columns if column.name in rounded),

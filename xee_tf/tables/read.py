@@ -14,14 +14,14 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.options import READ_SPELLING, spelled
-from xee_tf.reading.described import check_shard
-from xee_tf.reading.find import find_tables
 from xee_tf.records import Order, Part, decode_features
-from xee_tf.shards.opening import Shard, number_shards, open_shards, read_records
+from xee_tf.shards.access import Shard, read_records, shard_spans
+from xee_tf.shards.matching import check_shard
+from xee_tf.shards.opening import number_shards, open_shards
 from xee_tf.sidecars import TableManifest, read_manifest
+from xee_tf.sidecars.find import ExportedTable, find_tables
 from xee_tf.sidecars.names import RECORDS, manifest_location
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.export import TableResult
 from xee_tf.tables.union import FoundColumn, Tally, assemble, describe_list, tally, unite
 
 __all__ = ["open_table"]
@@ -29,7 +29,7 @@ __all__ = ["open_table"]
 
 @spelled(READ_SPELLING)
 def open_table(
-    path: PathLike | Location | TableResult | Sequence[PathLike | Location | TableResult],
+    path: PathLike | Location | ExportedTable | Sequence[PathLike | Location | ExportedTable],
     columns: Sequence[str] | None = None,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -224,14 +224,10 @@ class _Reader:
     ) -> Iterator[Part]:
         """The features of records ``start`` to ``stop - 1`` of the table, numbered through."""
         orders: list[Order] = []
-        for shard in self.shards:
-            begin, end = max(start - shard.first, 0), min(stop - shard.first, shard.records)
-            if begin < end:
-                for first, buffer in read_records(shard, begin, end, share=False):
-                    found = decode_features(
-                        buffer, orders, wanted, source=str(shard), first=first, verify=verify
-                    )
-                    yield from (replace(part, records=part.records + shard.first) for part in found)
+        for shard, begin, end in shard_spans(self.shards, start, stop):
+            for first, buffer in read_records(shard, begin, end, share=False):
+                found = decode_features(buffer, orders, wanted, source=str(shard), first=first, verify=verify)
+                yield from (replace(part, records=part.records + shard.first) for part in found)
 
     def frame(
         self, columns: Sequence[FoundColumn], parts: Iterable[Part], start: int, stop: int

@@ -6,25 +6,25 @@ threads. Python only says what to do. TensorFlow itself is imported when a funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.options import READ_SPELLING, one_of, spelled
+from xee_tf.reading.content import Unit, band_names
+from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.storage import PathLike
 from xee_tf.training.parsing import SequenceSpec, Side, batch_parser, record_spec
-from xee_tf.training.sources import Source, Sources, open_sources
+from xee_tf.training.sources import Sources, check_alike, open_sources
 from xee_tf.training.stream import serialised_records
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Margins", "Unit", "feature_spec", "tf_dataset"]
+__all__ = ["feature_spec", "tf_dataset"]
 
-Unit = Literal["patch", "pixel"]
-Margins = Literal["keep", "trim"]
 
 _SHUFFLE_BYTES = 256 << 20  # what a shuffle buffer may hold where its size is left to us
 _POOL_PIXELS = 1 << 20  # pixels parsed together, and mixed with one another, where they are the unit
@@ -179,7 +179,7 @@ def tf_dataset(
         _check_number("seed", seed, -(2**63))
     target_dtype = _number_type(target_dtype)
 
-    sources = open_sources(
+    exports = open_sources(
         files_or_mixer,
         records=records,
         bands=list(dict.fromkeys([*input_names, *target_names])),
@@ -188,49 +188,44 @@ def tf_dataset(
         tensor_depths=tensor_depths,
         storage_options=storage_options,
     )
-    source = sources[0]
-    for other in sources:
-        if other.content != source.content:
-            raise OptionError(
-                f"The exports do not go together: {source} holds {source.content}, {other} holds "
-                f"{other.content}. Export them with the same options, or make a dataset of each."
-            )
-    unit = _unit(unit, source)
+    check_alike(exports)
+    export = exports[0]
+    unit = _unit(unit, export)
     margins = margins or ("trim" if unit == "pixel" else "keep")
     if unit == "pixel" and target_margins not in (None, margins):
         raise OptionError("target_margins differ from margins: the pixels of inputs and targets must match.")
-    sides = [Side.of(source, input_names, margins == "trim", "float32")]
+    sides = [Side.of(export, input_names, margins == "trim", "float32")]
     if target_names:
-        sides.append(Side.of(source, target_names, (target_margins or margins) == "trim", target_dtype))
+        sides.append(Side.of(export, target_names, (target_margins or margins) == "trim", target_dtype))
 
-    count = _total(sources)
+    count = _total(exports)
     raw = serialised_records(
-        [shard for each in sources for shard in each.shards], shuffle, seed, num_parallel_reads
+        [shard for each in exports for shard in each.shards], shuffle, seed, num_parallel_reads
     )
     if count is not None:
         # Progress bars know where they are, and a record that went missing since is an error.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
     if shuffle:
-        room = max(1, _SHUFFLE_BYTES // source.record_bytes) if shuffle is True else int(shuffle)
+        room = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else int(shuffle)
         raw = raw.shuffle(min(room, count or room), seed=seed)
     if repeat:
         raw = raw.repeat(None if repeat is True else int(repeat))
 
-    parse = batch_parser(source, sides, flat=unit == "pixel")
-    if unit == "patch" or source.pixelwise:
+    parse = batch_parser(export, sides, flat=unit == "pixel")
+    if unit == "patch" or export.content.unit == "pixel":
         data = raw.batch(batch_size, drop_remainder=drop_remainder)
         data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     else:
         values = sum(len(side.bands) * (side.depth or 1) for side in sides)
         pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))
-        pool = raw.batch(max(1, pixels // source.stored.pixels))
+        pool = raw.batch(max(1, pixels // export.stored.pixels))
         data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         if shuffle:
             seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
             data = tf.data.Dataset.zip(data, seeds).map(_mix, num_parallel_calls=tf.data.AUTOTUNE)
         data = data.rebatch(batch_size, drop_remainder=drop_remainder)
         if count is not None and repeat is not True:
-            area = source.core if margins == "trim" else source.stored
+            area = export.core if margins == "trim" else export.stored
             total = count * area.pixels * int(repeat or 1)
             steps = total // batch_size if drop_remainder else -(-total // batch_size)
             data = data.apply(tf.data.experimental.assert_cardinality(steps))
@@ -300,7 +295,7 @@ def feature_spec(
     >>> context["slope"].numpy(), sequence["ndvi"].numpy()
     (np.float32(1.0), array([1., 1., 1.], dtype=float32))
     """
-    [source, *_] = open_sources(
+    [export, *_] = open_sources(
         files_or_mixer,
         records=records,
         bands=bands,
@@ -309,31 +304,31 @@ def feature_spec(
         tensor_depths=tensor_depths,
         storage_options=storage_options,
     )
-    return record_spec(source)
+    return record_spec(export)
 
 
-def _total(sources: Sequence[Source]) -> int | None:
-    """Records in all sources, if mixers tell."""
-    counts = [source.records for source in sources if source.records is not None]
-    return sum(counts) if len(counts) == len(sources) else None
+def _total(exports: Sequence[OpenedExport]) -> int | None:
+    """Records in all exports, if they were counted."""
+    counts = [export.records for export in exports if export.records is not None]
+    return sum(counts) if len(counts) == len(exports) else None
 
 
-def _unit(unit: Unit | None, source: Source) -> Unit:
+def _unit(unit: Unit | None, export: OpenedExport) -> Unit:
     """What an example is, if the records allow it."""
     untold = OptionError(
-        f"Nothing tells the shape of the patches in {source}: give the mixer instead of its files, or "
+        f"Nothing tells the shape of the patches in {export}: give the mixer instead of its files, or "
         "patch_dimensions=(width, height)."
     )
-    if source.pixelwise:
-        if unit == "patch" and not source.described and any(band.dims for band in source.bands):
+    if export.content.unit == "pixel":
+        if unit == "patch" and not export.described and any(band.dims for band in export.bands):
             raise untold
         if unit == "patch":
             raise OptionError(
-                f"unit='patch' needs patches, but each record of {source} is a single pixel: leave unit out, "
+                f"unit='patch' needs patches, but each record of {export} is a single pixel: leave unit out, "
                 "or export without sequence_data."
             )
         return "pixel"
-    if unit != "pixel" and not source.shaped:
+    if unit != "pixel" and export.content.unit is None:
         raise untold
     return unit or "patch"
 
@@ -370,9 +365,7 @@ def _number_type(dtype: Any) -> Any:
 
 
 def _names(option: str, names: str | Sequence[str] | None) -> list[str]:
-    if not (names is None or isinstance(names, Iterable)):
-        raise OptionError(f"{option} must be names of bands, such as ['B4', 'B3']; got {names!r}.")
-    listed = [] if names is None else [names] if isinstance(names, str) else list(names)
+    listed = [] if names is None else band_names(option, names)
     if option == "inputs" and not listed:
         raise OptionError("inputs is empty: name at least one band.")
     for name in listed:

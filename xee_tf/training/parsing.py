@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandDimensions
-from xee_tf.training.sources import Source
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = ["SequenceSpec", "Side", "batch_parser", "record_spec"]
 
@@ -21,7 +24,7 @@ _NO_INTEGER = -(2**63)  # stands for an absent integer between parsing and casti
 
 
 class SequenceSpec(NamedTuple):
-    """How TensorFlow has to read SequenceExamples; see `xee_tf.feature_spec`.
+    """How TensorFlow reads SequenceExamples; see `xee_tf.feature_spec`.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ class Side:
     dtype: Any
 
     @classmethod
-    def of(cls, source: Source, names: Sequence[str], trim: bool, dtype: Any) -> Side:
+    def of(cls, export: OpenedExport, names: Sequence[str], trim: bool, dtype: Any) -> Side:
         """A side of the bands that are named.
 
         Raises
@@ -61,21 +64,22 @@ class Side:
         OptionError
             If they differ in depth, or one holds strings or several values beside patches.
         """
-        side = cls(tuple(source.band(name) for name in names), trim, dtype)
-        if not source.described:
-            for feature in source.layout.features:
-                text = source.pixelwise or feature.name in source.labels
-                if source.layout.sequences is not None:
-                    text = feature in source.layout.context
+        side = cls(tuple(export.band(name) for name in names), trim, dtype)
+        content, layout = export.content, export.layout
+        if not export.described:
+            for feature in layout.features:
+                text = content.unit == "pixel" or feature.name in content.labels
+                if layout.sequences is not None:
+                    text = feature in layout.context
                 if feature.name in names and feature.kind == "bytes" and text:
                     raise OptionError(
                         f"{feature.name!r} holds strings, which cannot be stacked with numbers: read it with "
                         "tf.io.parse_example and feature_spec. If it is a band of bytes, give the mixer."
                     )
-        wide = [name for name in names if source.labels.get(name, 1) > 1]
-        if wide and not side.is_flat(source):
+        wide = [name for name in names if content.labels.get(name, 1) > 1]
+        if wide and not side.is_flat(export):
             raise OptionError(
-                f"{wide[0]!r} holds {source.labels[wide[0]]} values per record and cannot be stacked with "
+                f"{wide[0]!r} holds {content.labels[wide[0]]} values per record and cannot be stacked with "
                 "patches. Make a dataset of each and join them with tf.data.Dataset.zip."
             )
         depths = {band.name: band.depth for band in side.bands if band.dims}
@@ -87,9 +91,9 @@ class Side:
             )
         return side
 
-    def is_flat(self, source: Source) -> bool:
+    def is_flat(self, export: OpenedExport) -> bool:
         """Whether all its bands hold values of whole records: labels of patches."""
-        return all(band.feature in source.labels for band in self.bands)
+        return all(band.feature in export.content.labels for band in self.bands)
 
     @property
     def depth(self) -> int | None:
@@ -97,34 +101,28 @@ class Side:
         return next((band.depth for band in self.bands if band.dims), None)
 
 
-def record_spec(source: Source) -> dict[str, Any] | SequenceSpec:
-    """How TensorFlow has to read the features of a source; see `xee_tf.feature_spec`."""
+def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
+    """How TensorFlow reads the records of an export; see `xee_tf.feature_spec`."""
     import tensorflow as tf
 
-    kinds = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
-    if source.layout.sequences is not None:
+    content, layout = export.content, export.layout
+    if layout.sequences is not None:
+        context, sequence = tf.io.FixedLenFeature, tf.io.FixedLenSequenceFeature
         return SequenceSpec(
-            {
-                feature.name: tf.io.FixedLenFeature(_values_shape(feature), kinds[feature.kind])
-                for feature in source.layout.context
-            },
-            {
-                feature.name: tf.io.FixedLenSequenceFeature(_values_shape(feature), kinds[feature.kind])
-                for feature in source.layout.sequences
-            },
+            {each.name: context(_step_shape(each), _dtype(each)) for each in layout.context},
+            {each.name: sequence(_step_shape(each), _dtype(each)) for each in layout.sequences},
         )
-    integers = {feature.name for feature in source.layout.features if feature.kind == "int64"}
-    return _example_spec(source, source.absent, source.ragged | source.absent & integers)
+    integers = {feature.name for feature in layout.features if feature.kind == "int64"}
+    return _example_spec(export, content.absent, content.ragged | content.absent & integers)
 
 
-def _example_spec(source: Source, optional: Set[str], variable: Set[str]) -> dict[str, Any]:
+def _example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -> dict[str, Any]:
     """A spec of Examples, in which some features may be absent, and others have any length."""
     import tensorflow as tf
 
-    kinds = {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}
     spec: dict[str, Any] = {}
-    for feature in source.layout.features:
-        name, dtype, shape = feature.name, kinds[feature.kind], _shape(source, feature)
+    for feature in export.layout.features:
+        name, dtype, shape = feature.name, _dtype(feature), _shape(export, feature)
         if name in variable:
             spec[name] = tf.io.VarLenFeature(dtype)
         elif name in optional:
@@ -134,52 +132,61 @@ def _example_spec(source: Source, optional: Set[str], variable: Set[str]) -> dic
     return spec
 
 
+def _dtype(feature: Feature) -> tf.DType:
+    """The dtype of a feature's values; byte lists are strings."""
+    import tensorflow as tf
+
+    return {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}[feature.kind]
+
+
 def _absent(feature: Feature, shape: Sequence[int]) -> Any:
     """What a feature is in records that lack it."""
     return np.full(shape, {"float": np.nan, "int64": _NO_INTEGER, "bytes": b""}[feature.kind]).tolist()
 
 
-def _values_shape(feature: Feature) -> list[int]:
-    """What one list of a SequenceExample is: a value, as far as it is ours."""
+def _step_shape(feature: Feature) -> list[int]:
+    """The shape of one list of a SequenceExample: of ours, a single value."""
     return [] if feature.size == 1 or feature.kind == "bytes" else [feature.size]
 
 
-def _shape(source: Source, feature: Feature) -> list[int]:
-    """What a feature of an Example is."""
-    if not source.shaped or feature.name in source.labels:
+def _shape(export: OpenedExport, feature: Feature) -> list[int]:
+    """The shape of the list of an Example."""
+    content = export.content
+    if content.unit != "patch" or feature.name in content.labels:
         return [1] if feature.kind == "bytes" else [feature.size]
     if feature.kind == "bytes":
         return []
-    depth = source.depths[feature.name]
-    scalar = depth == 1 and not any(band.dims for band in source.bands if band.feature == feature.name)
-    return [*([] if scalar else [depth]), *source.stored.shape]
+    depth = content.depths[feature.name]
+    scalar = depth == 1 and not any(band.dims for band in export.bands if band.feature == feature.name)
+    return [*([] if scalar else [depth]), *export.stored.shape]
 
 
-def batch_parser(source: Source, sides: Sequence[Side], *, flat: bool) -> Callable[[Any], Any]:
+def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> Callable[[Any], Any]:
     """A function from a batch of serialised records to one tensor for each side, bands last.
 
     Parameters
     ----------
-    source : Source
+    export : OpenedExport
     sides : sequence of Side
     flat : bool
         Whether each pixel is an example of its own.
     """
     import tensorflow as tf
 
-    parse_features = (_series_parser if source.layout.sequences is not None else _patch_parser)(source)
-    height, width = source.stored.shape
-    top, left = source.margin.shape
+    parse_features = (_series_parser if export.layout.sequences is not None else _patch_parser)(export)
+    labels = export.content.labels
+    height, width = export.stored.shape
+    top, left = export.content.margin.shape
 
     def cut(values: Mapping[str, Any], band: BandDimensions, side: Side) -> Any:
         """One band: (batch, height, width), with the steps behind batch where the side has any."""
         tensor = values[band.feature]
-        if band.feature in source.labels:  # one value, which is that of every pixel
+        if band.feature in labels:  # one value, which is that of every pixel
             tensor = tf.tile(tensor[:, :, None, None], (1, 1, height, width))
         tensor = tensor[:, band.first : band.first + band.depth]
         if side.trim:
             tensor = tensor[:, :, top : height - top, left : width - left]
-        tensor = _cast(tensor, band, side, source)
+        tensor = _cast(tensor, band, side, export)
         if side.depth is None:
             return tensor[:, 0]
         return tensor if band.dims else tf.repeat(tensor, side.depth, axis=1)
@@ -188,11 +195,11 @@ def batch_parser(source: Source, sides: Sequence[Side], *, flat: bool) -> Callab
         values = parse_features(batch)
         tensors = []
         for side in sides:
-            if side.is_flat(source):
-                parts = [_cast(values[band.feature], band, side, source) for band in side.bands]
+            if side.is_flat(export):
+                parts = [_cast(values[band.feature], band, side, export) for band in side.bands]
                 tensor = tf.concat(parts, axis=-1)
                 if flat:
-                    area = source.core if side.trim else source.stored
+                    area = export.core if side.trim else export.stored
                     tensor = tf.repeat(tensor, area.pixels, axis=0)
                 tensors.append(tensor)
                 continue
@@ -208,21 +215,24 @@ def batch_parser(source: Source, sides: Sequence[Side], *, flat: bool) -> Callab
     return parse
 
 
-def _patch_parser(source: Source) -> Callable[[Any], dict[str, Any]]:
+def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
     """A function from a batch of Examples to features of shape (batch, depth, height, width).
 
     Those of labels are of shape (batch, values).
     """
     import tensorflow as tf
 
-    numbers = {each.name: each for each in source.layout.features if each.kind != "bytes"}
+    content = export.content
+    numbers = {each.name: each for each in export.layout.features if each.kind != "bytes"}
     short: dict[str, Feature] = {}
-    if source.complete:
-        spec = _example_spec(source, set(), set())
+    if export.complete:
+        spec = _example_spec(export, set(), set())
     else:
-        spec = _example_spec(source, numbers.keys(), set())
+        spec = _example_spec(export, numbers.keys(), set())
         # TensorFlow refuses empty lists but for these. Patches, which are long, are read in the faster way.
-        short = {name: each for name, each in numbers.items() if source.pixelwise or name in source.labels}
+        short = {
+            name: each for name, each in numbers.items() if content.unit == "pixel" or name in content.labels
+        }
         for name, each in short.items():
             fill = _absent(each, ())
             spec[name] = tf.io.FixedLenSequenceFeature([], spec[name].dtype, True, fill)
@@ -231,7 +241,7 @@ def _patch_parser(source: Source) -> Callable[[Any], dict[str, Any]]:
         """Lists that may be empty, all of one length."""
         missing = feature.size - tf.shape(values)[1]
         few_enough = tf.debugging.assert_non_negative(
-            missing, f"Records of {source} have more than {feature.size} values of {feature.name}"
+            missing, f"Records of {export} have more than {feature.size} values of {feature.name}"
         )
         with tf.control_dependencies([few_enough]):
             padded = tf.pad(values, [[0, 0], [0, missing]], constant_values=_absent(feature, ()))
@@ -244,25 +254,25 @@ def _patch_parser(source: Source) -> Callable[[Any], dict[str, Any]]:
             tensor = filled(values, short[name]) if name in short else values
             if tensor.dtype == tf.string:
                 tensor = tf.io.decode_raw(tensor, tf.uint8)
-            if name not in source.labels:
-                tensor = tf.reshape(tensor, (-1, source.depths[name], *source.stored.shape))
+            if name not in content.labels:
+                tensor = tf.reshape(tensor, (-1, content.depths[name], *export.stored.shape))
             tensors[name] = tensor
         return tensors
 
     return parse
 
 
-def _cast(values: Any, band: BandDimensions, side: Side, source: Source) -> Any:
+def _cast(values: Any, band: BandDimensions, side: Side, export: OpenedExport) -> Any:
     """Values in the dtype of a side; absent ones are NaN, and refused where that is an integer type."""
     import tensorflow as tf
 
     dtype = tf.as_dtype(side.dtype)
-    if source.described or values.dtype not in (tf.float32, tf.int64):
+    if export.described or values.dtype not in (tf.float32, tf.int64):
         return tf.cast(values, dtype)
     if values.dtype == tf.float32:
         absent = None if dtype.is_floating else tf.math.is_nan(values)
     else:
-        absent = None if source.complete else tf.equal(values, _NO_INTEGER)
+        absent = None if export.complete else tf.equal(values, _NO_INTEGER)
     if absent is None:
         return tf.cast(values, dtype)
     if dtype.is_floating:
@@ -270,19 +280,19 @@ def _cast(values: Any, band: BandDimensions, side: Side, source: Source) -> Any:
     there = tf.debugging.assert_equal(
         tf.reduce_any(absent),
         False,
-        f"Records of {source} lack a value of {band.name}, and {dtype.name} has none that stands for it. "
+        f"Records of {export} lack a value of {band.name}, and {dtype.name} has none that stands for it. "
         "Use target_dtype='float32', where it is NaN, or leave such records out when the table is written",
     )
     with tf.control_dependencies([there]):
         return tf.cast(values, dtype)
 
 
-def _series_parser(source: Source) -> Callable[[Any], dict[str, Any]]:
+def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
     """A function from a batch of SequenceExamples to features of shape (batch, depth, 1, 1)."""
     import tensorflow as tf
 
-    spec = record_spec(source)
-    features = {feature.name: feature for feature in source.layout.features}
+    spec = record_spec(export)
+    features = {feature.name: feature for feature in export.layout.features}
 
     def numbers(values: Any, name: str) -> Any:
         """The values of lists on an axis of their own."""
@@ -295,7 +305,7 @@ def _series_parser(source: Source) -> Callable[[Any], dict[str, Any]]:
         context, series, lengths = tf.io.parse_sequence_example(batch, *spec)
         found = {name: numbers(values, name) for name, values in context.items()}
         for name, values in series.items():
-            feature, depth = features[name], source.depths[name]
+            feature, depth = features[name], export.content.depths[name]
             steps = depth // feature.size
             missing = steps - tf.shape(values)[1]
             few_enough = tf.debugging.assert_non_negative(
@@ -306,7 +316,7 @@ def _series_parser(source: Source) -> Callable[[Any], dict[str, Any]]:
             with tf.control_dependencies([few_enough]):  # or padding may be first to complain
                 values = tf.pad(numbers(values, name), [[0, 0], [0, missing], [0, 0]])
             there = tf.sequence_mask(lengths[name], steps)[..., None]
-            fill = tf.constant(fitting_fill(source.fill, feature.kind), values.dtype)
+            fill = tf.constant(fitting_fill(export.content.fill, feature.kind), values.dtype)
             found[name] = tf.reshape(tf.where(there, values, fill), (-1, depth))
         return {name: values[:, :, None, None] for name, values in found.items()}
 

@@ -1,131 +1,26 @@
-"""What a training pipeline reads: the shards of one or more exports, and what their records hold."""
+"""What a training pipeline reads: one or more exports, opened, and whether their records are alike."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
-from xee_tf.errors import OptionError, RecordError
-from xee_tf.geometry import PatchGrid, Size
-from xee_tf.reading.content import (
-    check_depths,
-    choose_bands,
-    choose_features,
-    infer_content,
-    read_order,
-)
-from xee_tf.reading.features import find_features, find_margin, is_patch
-from xee_tf.reading.find import Exported, find_export, find_sources
-from xee_tf.reading.reader import open_reader
-from xee_tf.records import RecordLayout, decode_sequence_example
-from xee_tf.records.framing import FRAMING
-from xee_tf.shards.access import check_first_runs
-from xee_tf.shards.opening import Shard, first_record, open_shards
-from xee_tf.sidecars import BandDimensions, Mixer, distinct_dims
+from xee_tf.errors import OptionError
+from xee_tf.reading.features import open_files
+from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.opening import open_export
+from xee_tf.shards.matching import check_first_runs
+from xee_tf.sidecars import Mixer
+from xee_tf.sidecars.find import Exported, ExportedTable, find_export, find_sources
 from xee_tf.sidecars.names import is_image
-from xee_tf.storage import Location, PathLike
-from xee_tf.tables.export import TableResult
+from xee_tf.storage import PathLike
 
-__all__ = ["Source", "Sources", "open_sources"]
+__all__ = ["Sources", "check_alike", "open_sources"]
 
-_One = Exported | TableResult
+_One = Exported | ExportedTable
 
 Sources = _One | Sequence[_One] | Mapping[str, _One]
-
-_PIXEL = Size(x=1, y=1)
-
-
-@dataclass(frozen=True)
-class Source:
-    """The shards of one export, in order, and what their records hold.
-
-    Parameters
-    ----------
-    shards : tuple of Shard
-    layout : RecordLayout
-        The features that hold the bands that are wanted.
-    bands : tuple of BandDimensions
-        Those bands.
-    depths : mapping from feature to int
-        Values per pixel.
-    stored : Size
-        Pixels of a record, a patch's margins included; where nothing tells, one long row of them.
-    margin : Size
-        Pixels on every side that are not the patch's own.
-    shaped : bool
-        Whether records are patches of a known shape.
-    records : int or None
-        How many there are, where a mixer tells.
-    record_bytes : int
-        Bytes of a record, other bands included.
-    fill : float
-        What stands for the steps that a SequenceExample lacks.
-    described : bool
-        Whether a mixer describes the records.
-    labels : mapping from feature to int
-        Features beside patches that hold so many values of the whole record: labels, coordinates, texts.
-    absent, ragged : frozenset of str
-        Features that some of the records lack, and those whose lists differ in length, as far as records
-        were looked at.
-    """
-
-    shards: tuple[Shard, ...]
-    layout: RecordLayout
-    bands: tuple[BandDimensions, ...]
-    depths: Mapping[str, int]
-    stored: Size
-    margin: Size
-    shaped: bool
-    records: int | None
-    record_bytes: int
-    fill: float = 0
-    described: bool = True
-    labels: Mapping[str, int] = field(default_factory=dict)
-    absent: frozenset[str] = frozenset()
-    ragged: frozenset[str] = frozenset()
-
-    def __str__(self) -> str:
-        return self.shards[0].location.name
-
-    @property
-    def complete(self) -> bool:
-        """Whether all records surely have all features: those of images, and of tables that we wrote."""
-        return self.described or all(shard.access == "members" for shard in self.shards)
-
-    @property
-    def core(self) -> Size:
-        """Pixels of a patch without its margins."""
-        return Size(x=self.stored.x - 2 * self.margin.x, y=self.stored.y - 2 * self.margin.y)
-
-    @property
-    def pixelwise(self) -> bool:
-        """Whether each record is a pixel, or the row of a table."""
-        return not self.shaped and self.stored == _PIXEL
-
-    @property
-    def content(self) -> str:
-        """What a record holds, in words; sources that are read together must have the same."""
-        kinds = {feature.name: feature.kind for feature in self.layout.features}
-        bands = []
-        for band in self.bands:
-            if band.feature in self.labels:
-                bands.append(f"{band.name} ({kinds[band.feature]}, {self.labels[band.feature]} per record)")
-                continue
-            depth = f", {band.depth} steps" if band.dims else ""
-            whole = self.depths[band.feature]
-            place = "" if whole == band.depth else f", from {band.first} of {whole} in {band.feature!r}"
-            bands.append(f"{band.name} ({kinds[band.feature]}{depth}{place})")
-        records = f"patches of {self.core.x} x {self.core.y} pixels and margins of {self.margin.xy}"
-        if self.layout.sequences is not None:
-            records = f"series of pixels, padded with {self.fill:g},"
-        elif self.pixelwise:
-            records = "single pixels"
-        return f"{records} in {', '.join(bands)}"
-
-    def band(self, name: str) -> BandDimensions:
-        """The band of a name."""
-        return next(band for band in self.bands if band.name == name)
 
 
 def open_sources(
@@ -137,8 +32,8 @@ def open_sources(
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> list[Source]:
-    """Open what a user named: mixers, files, patterns; files that follow one another are one source.
+) -> list[OpenedExport]:
+    """Open what a user named: mixers, files, patterns; files that follow one another are one export.
 
     Parameters
     ----------
@@ -172,158 +67,56 @@ def open_sources(
         locations = [
             item if isinstance(item, Mixer) else find_export(item, storage_options) for item in items
         ]
-    opened: list[Source] = []
-    files: list[Location] = []
-    for location in locations:
-        if records is None and not isinstance(location, Mixer) and not is_image(location):
-            files.append(location)
+    options: Any = {"bands": bands, "kernel_size": kernel_size, "tensor_depths": tensor_depths}
+    opened: list[OpenedExport] = []
+    for images, group in groupby(locations, lambda location: records is not None or is_image(location)):
+        if not images:
+            opened.append(open_files(list(group), patch_dimensions=patch_dimensions, **options))
             continue
-        if files:
-            opened.append(_open_files(files, bands, patch_dimensions, kernel_size, tensor_depths))
-            files = []
         if patch_dimensions is not None:
             raise OptionError("patch_dimensions are for files without a mixer: the mixer has its own.")
-        reader = open_reader(
-            location,
-            records,
-            kernel_size=kernel_size,
-            tensor_depths=tensor_depths,
-            bands=bands,
-            storage_options=storage_options,
-        )
-        if records is None:
-            check_first_runs(reader.shards)
-        patches = reader.per_patch == 1 and reader.layout.sequences is None
-        opened.append(
-            Source(
-                shards=reader.shards,
-                layout=reader.layout,
-                bands=reader.bands,
-                depths=reader.depths,
-                stored=reader.grid.stored if patches else _PIXEL,
-                margin=reader.grid.margin,
-                shaped=patches,
-                records=reader.records,
-                record_bytes=reader.record_bytes,
-                fill=reader.fill,
-            )
-        )
-    if files:
-        opened.append(_open_files(files, bands, patch_dimensions, kernel_size, tensor_depths))
+        for location in group:
+            export = open_export(location, records, storage_options=storage_options, **options)
+            if records is None:
+                check_first_runs(export.shards)
+            opened.append(export)
     if not opened:
         raise OptionError("There is nothing to read: name a mixer, TFRecord files, or a pattern of files.")
     return opened
 
 
-def _open_files(
-    files: Sequence[Location],
-    bands: Sequence[str] | None,
-    patch_dimensions: int | Sequence[int] | None,
-    kernel_size: int | Sequence[int] | None,
-    depths: Mapping[str, int] | None,
-) -> Source:
-    """Files without a mixer: their records tell the bands, the user gives the shape of patches."""
-    if kernel_size is not None and patch_dimensions is None:
-        raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
-    shards = tuple(open_shards(files))
-    found = next(((shard, data) for shard in shards if (data := first_record(shard)) is not None), None)
-    if found is None:
-        raise RecordError(f"{shards[0]} holds no record.")
-    shard, data = found
-    try:
-        if decode_sequence_example(data)[1]:
-            return _open_series(shards, data, bands, depths)
-    except RecordError as error:
-        raise RecordError(f"{shard}: record 0: {error}") from None
-    features = find_features(shards, bands)
-    layout = features.layout
-    names = choose_bands([feature.name for feature in layout.features], bands)
-    wanted = choose_features(layout, names)
-    depths = check_depths(depths, [feature.name for feature in layout.features])
-    try:
-        if patch_dimensions is not None:
-            patch = Size.from_xy(patch_dimensions, "patch_dimensions")
-            kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
-            margin = find_margin(layout, names, patch, kernel, depths)
-        else:
-            patch, margin = _row(layout, wanted, depths, bands is None), Size(x=0, y=0)
-    except RecordError as error:
-        raise RecordError(f"{shard}: record 0: {error}") from None
-    stored = PatchGrid(patch, patch, margin).stored
-    labels: dict[str, int] = {}
-    if patch_dimensions is not None:
-        labels = {each.name: each.size for each in wanted.features if not is_patch(each, stored, depths)}
-    values = {each.name: labels.get(each.name, each.size // stored.pixels) for each in wanted.features}
-    deep = {name for name, depth in values.items() if name not in labels and (depth > 1 or name in depths)}
-    parts = [
-        BandDimensions(name, name, 0, ("depth",), (values[name],))
-        if name in deep
-        else BandDimensions(name, name, 0, (), ())
-        for name in names
-    ]
-    ours = all(shard.access == "members" for shard in shards)
-    return Source(
-        shards=shards,
-        layout=wanted,
-        bands=distinct_dims(parts),
-        depths=values,
-        stored=stored,
-        margin=margin,
-        shaped=patch_dimensions is not None,
-        records=sum(shard.records for shard in shards) if ours else None,
-        record_bytes=len(data) + FRAMING,
-        described=False,
-        labels=labels,
-        absent=features.absent,
-        ragged=features.ragged,
-    )
+def check_alike(exports: Sequence[OpenedExport]) -> None:
+    """Check that the records of all exports hold the same, so that they can be read together.
 
-
-def _open_series(
-    shards: tuple[Shard, ...], data: bytes, bands: Sequence[str] | None, depths: Mapping[str, int] | None
-) -> Source:
-    """SequenceExamples, one for each pixel."""
-    order, steps = read_order(data)
-    names = choose_bands([feature.name for feature in order.features], bands)
-    wanted = choose_features(order, names)
-    content = infer_content(wanted, _PIXEL, steps=steps, kernel=_PIXEL, depths=depths)
-    known = {band.name: band for band in content.bands}
-    return Source(
-        shards=shards,
-        layout=wanted,
-        bands=tuple(known[name] for name in names),
-        depths=content.depths,
-        stored=_PIXEL,
-        margin=content.margin,
-        shaped=False,
-        records=None,
-        record_bytes=len(data) + FRAMING,
-        fill=content.fill,
-        described=False,
-    )
-
-
-def _row(order: RecordLayout, wanted: RecordLayout, depths: Mapping[str, int], any_size: bool) -> Size:
-    """The pixels of a record whose shape nothing tells: as many as all bands have values, or one.
-
-    It is one in a table (some feature is a single number, and longer ones are array-valued), and where
-    depths are given.
+    Raises
+    ------
+    OptionError
+        If they do not.
     """
-    sizes = {feature.name: feature.size for feature in wanted.features}
-    for name, depth in depths.items():
-        if sizes.get(name, depth) != depth:
+    first, *others = exports
+    for other in others:
+        if _summary(other) != _summary(first):
             raise OptionError(
-                f"tensor_depths says {depth} of {name!r}, which has {sizes[name]} values per record: are "
-                "they patches, give the mixer instead of its files, or patch_dimensions=(width, height) too."
+                f"The exports do not go together: {first} holds {_summary(first)}, {other} holds "
+                f"{_summary(other)}. Export them with the same options, or make a dataset of each."
             )
-    if depths or any(feature.size == 1 and feature.kind != "bytes" for feature in order.features):
-        return _PIXEL
-    if len(set(sizes.values())) == 1:
-        return Size(x=max(sizes.values()), y=1)
-    if any_size:
-        return _PIXEL
-    listed = ", ".join(f"{name!r} {size}" for name, size in sizes.items())
-    raise OptionError(
-        f"The bands differ in values per record, {listed}: are they array bands, give the mixer instead of "
-        "its files, or patch_dimensions=(width, height)."
-    )
+
+
+def _summary(export: OpenedExport) -> str:
+    """What a record holds, in words."""
+    content, kinds = export.content, {feature.name: feature.kind for feature in export.layout.features}
+    bands = []
+    for band in export.bands:
+        if band.feature in content.labels:
+            bands.append(f"{band.name} ({kinds[band.feature]}, {content.labels[band.feature]} per record)")
+            continue
+        depth = f", {band.depth} steps" if band.dims else ""
+        whole = content.depths[band.feature]
+        place = "" if whole == band.depth else f", from {band.first} of {whole} in {band.feature!r}"
+        bands.append(f"{band.name} ({kinds[band.feature]}{depth}{place})")
+    records = f"patches of {export.core.x} x {export.core.y} pixels and margins of {content.margin.xy}"
+    if export.layout.sequences is not None:
+        records = f"series of pixels, padded with {content.fill:g},"
+    elif content.unit == "pixel":
+        records = "single pixels"
+    return f"{records} in {', '.join(bands)}"

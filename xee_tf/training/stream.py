@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isal import igzip
-
-from xee_tf.records.framing import FOOTER, HEADER, check_data, read_length
-from xee_tf.shards.opening import Shard
+from xee_tf.records.framing import FOOTER, HEADER
+from xee_tf.shards.access import Shard
+from xee_tf.shards.scan import inflated, read_pieces, scan_records
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -53,11 +52,8 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
 
 def _stream(shard: Shard) -> Iterator[bytes]:
     """The records of one shard, one by one, their checksums compared."""
-    with shard.location.open() as file:
-        source = file if shard.access == "plain" else igzip.open(file)  # type: ignore[no-untyped-call]
-        number = 0
-        while head := source.read(HEADER):
-            length = read_length(memoryview(head), 0, number, str(shard))
-            frame = memoryview(head + source.read(length + FOOTER))
-            yield bytes(check_data(frame, 0, length, number, str(shard)))
-            number += 1
+    source = str(shard)
+    pieces = inflated(read_pieces(shard.location, _READ_BYTES), source, _READ_BYTES)
+    for rows in scan_records(pieces, source):
+        for row in rows:
+            yield row[HEADER:-FOOTER].tobytes()

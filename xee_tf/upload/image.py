@@ -17,13 +17,13 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import progress_bar
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
-from xee_tf.reading.find import Exported
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
-from xee_tf.reading.reader import ImageReader, Records, open_reader
-from xee_tf.shards.clear import clear
+from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.opening import Records, open_export
 from xee_tf.sidecars import Mixer, step_names
-from xee_tf.storage import Location, PathLike
+from xee_tf.sidecars.find import Exported
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
@@ -124,7 +124,7 @@ def upload_image(
     location = Location.of(destination, storage_options)
     written = raster_format(location)
     _require_free(location, if_exists, folder=written == "zarr")
-    reader = open_reader(
+    reader = open_export(
         mixer,
         records,
         crs=crs,
@@ -138,7 +138,7 @@ def upload_image(
     if written == "zarr":
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
-    location.require_writable()
+    require_writable(location)
     write = _write_zarr if written == "zarr" else _write_cog
     with progress_bar(progress):
         write(reader, arrays, location, nodata)
@@ -147,7 +147,7 @@ def upload_image(
 
 def _require_free(location: Location, if_exists: str, *, folder: bool) -> None:
     """Check that the destination does not exist, or may be replaced."""
-    location.require_free(if_exists, folder=folder)
+    require_free(location, if_exists, folder=folder)
     if folder and location.exists():
         require_our_store(location)
 
@@ -156,7 +156,7 @@ def _require_free(location: Location, if_exists: str, *, folder: bool) -> None:
 
 
 def _convert(
-    reader: ImageReader, dtype: np.dtype[Any] | None, nodata: float | None, one: bool
+    reader: OpenedExport, dtype: np.dtype[Any] | None, nodata: float | None, one: bool
 ) -> dict[str, da.Array]:
     """The lazy bands, in their final dtype."""
     dtypes = reader.dtypes
@@ -190,7 +190,7 @@ def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
 
 
 def _write_cog(
-    reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
+    reader: OpenedExport, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """A cloud-optimised GeoTIFF; steps of array bands are bands of their own."""
     names = {band.name: step_names(band, reader.coords) for band in reader.bands}
@@ -198,7 +198,7 @@ def _write_cog(
 
 
 def _write_zarr(
-    reader: ImageReader, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
+    reader: OpenedExport, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
     """Zarr with CF coordinates, chunked as the bands are."""
     dataset = lazy_dataset(reader, "trim", {})
@@ -213,7 +213,7 @@ def _write_zarr(
     try:
         create_store(storable(dataset), target, compute=True)
     except BaseException:
-        clear(target)
+        target.clear()
         raise
     if target != location:
         replace_store(target, location)

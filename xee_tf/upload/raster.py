@@ -12,7 +12,7 @@ from xee_tf.georef import read_georef
 from xee_tf.graph import progress_bar
 from xee_tf.options import IfExists
 from xee_tf.sidecars import BandDimensions, step_names
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import write_cog
 
@@ -96,8 +96,8 @@ def to_cog(
     (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
     """
     location = Location.of(destination, storage_options)
-    location.require_free(if_exists)
-    location.require_writable()
+    require_free(location, if_exists)
+    require_writable(location)
     georef = read_georef(raster)
     bands = {
         str(name): band.transpose(..., georef.y_dim, georef.x_dim) for name, band in raster.data_vars.items()

@@ -15,7 +15,7 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.georef.crs import describe_crs, read_crs
 from xee_tf.names import check_columns
 from xee_tf.options import READ_SPELLING, IfExists, spelled
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.export import TableResult
 from xee_tf.tables.read import open_table
 
@@ -88,8 +88,8 @@ def upload_table(
     suffix = os.path.splitext(target.name)[1].lower()
     if suffix not in _FORMATS:
         raise OptionError(f"{target} must end with .parquet (GeoParquet) or .gpkg (GeoPackage).")
-    target.require_free(if_exists)
-    target.require_writable()
+    require_free(target, if_exists)
+    require_writable(target)
     place = read_crs(crs, "crs", "Give one that pyproj understands, for example crs='EPSG:4326'.")
     names = [x_column, y_column]
     if place.is_geographic:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +12,14 @@ import numpy.typing as npt
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.options import IfExists
-from xee_tf.reading.described import describe_export
-from xee_tf.reading.find import Exported
 from xee_tf.records import FeatureTypes, encode_records
-from xee_tf.shards.members import (
-    MEMBER_HEADER,
-    MemberIndex,
-    compress_member,
-    index_room,
-    indexed_header,
-)
+from xee_tf.shards.folder_store import AppendingStore
+from xee_tf.shards.runs import Part, pack_run
+from xee_tf.shards.store import OneFile
 from xee_tf.sidecars import Mixer
-from xee_tf.storage import Location, PathLike
+from xee_tf.sidecars.described import describe_export
+from xee_tf.sidecars.find import Exported
+from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.predictions import PredictionFormat, Predictions, Unit, by_band
 
 __all__ = ["PredictionWriter"]
@@ -121,19 +113,11 @@ class PredictionWriter:
         self._format: PredictionFormat | None = None
         self._pixels: list[list[npt.NDArray[Any]]] = []  # that make no whole patch yet, batch by batch
         self._patches = 0
-        self._waiting: list[npt.NDArray[np.uint8]] = []
-        self._waiting_records = 0
-        self._records: list[int] = []
-        self._sizes: list[int] = []
-        self.location.require_free(if_exists)
-        self.location.require_writable()
-        if self.location.is_local:
-            temporary = Path(self.location.path)
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-        else:
-            temporary = Path(tempfile.gettempdir()) / self.location.name
-        self._temporary = temporary.with_name(f"{temporary.name}.{uuid.uuid4().hex[:8]}.tmp")
-        self._file: BinaryIO | None = self._temporary.open("wb")
+        self._waiting: list[list[npt.NDArray[Any]]] = []  # patches that make no whole gzip member yet
+        self._parts: list[Part] = []
+        require_free(self.location, if_exists)
+        require_writable(self.location)
+        self._store: AppendingStore | None = AppendingStore.begin(OneFile(self.location, self.compressed))
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -179,7 +163,7 @@ class PredictionWriter:
         RecordError
             If they are more than the mixer announces, or not the next ones.
         """
-        if self._file is None:
+        if self._store is None:
             raise RecordError(f"{self.location} is closed already: {self.written} {self._unit} were written.")
         arrays = by_band(predictions, self._bands, self.mixer.patch)
         settled = self._format or PredictionFormat.of(arrays, self.mixer.patch, self.feature_types)
@@ -205,7 +189,7 @@ class PredictionWriter:
         RecordError
             If patches or pixels are missing; nothing is left behind then.
         """
-        if self._file is None:
+        if self._store is None:
             return
         try:
             if self.written != self.total:
@@ -213,29 +197,17 @@ class PredictionWriter:
                     f"{self.location} would be short: {self.written} {self._unit} were written. "
                     f"{self._announced()}."
                 )
-            if self.compressed:
-                index = MemberIndex(0, tuple(self._records), tuple(self._sizes))
-                self._file.seek(0)
-                self._file.write(indexed_header(index, length=self._room))
-            self._file.close()
-            local = Location(str(self._temporary))
-            if self.location.is_local:
-                local.move(self.location)
-            else:
-                self.location.fs.put_file(str(self._temporary), self.location.path)
-                local.remove()
-            self._file = None
+            self._store.commit([self._store.join(0, 0, [self._parts])])
+            self._store = None
         except BaseException:
             self.abort()
             raise
 
     def abort(self) -> None:
         """Give up: leave no file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            with suppress(OSError):
-                self._temporary.unlink()
+        if self._store is not None:
+            self._store.abort()
+            self._store = None
 
     def _announced(self) -> str:
         patches = f"{self._expected} patches"
@@ -247,10 +219,11 @@ class PredictionWriter:
 
     def _settle(self, settled: PredictionFormat, bands: list[str]) -> None:
         """Take over what the first predictions settle, and make room for the index."""
+        assert self._store is not None
         columns = self.mixer.patches_per_row
         # Members end where rows of patches end, as in an export.
         self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size()))
-        self._room = index_room(self.mixer.rows * -(-columns // self._group))
+        self._store.reserve(self.mixer.rows * -(-columns // self._group))
         self._format, self._bands = settled, bands
 
     def _whole_patches(
@@ -269,35 +242,31 @@ class PredictionWriter:
         ]
 
     def _append(self, settled: PredictionFormat, values: list[npt.NDArray[Any]]) -> None:
-        """Encode patches (patches, height, width, depth), member by member."""
+        """Write patches (patches, height, width, depth), gzip member by gzip member; the rest waits."""
         columns = self.mixer.patches_per_row
         planes = [np.moveaxis(array, -1, 1) for array in values]
         start, count = 0, len(planes[0])
         while start < count:
             column = self._patches % columns
             left = min(self._group - column % self._group, columns - column)
-            encoded = encode_records(settled.layout, [array[start : start + left] for array in planes])
-            self._waiting.append(encoded.buffer)
-            self._waiting_records += len(encoded)
-            self._patches += len(encoded)
-            if len(encoded) == left:
-                self._flush()
+            some = [array[start : start + left] for array in planes]
+            self._patches += len(some[0])
+            if len(some[0]) == left:
+                self._put(settled, [*self._waiting, some])
+                self._waiting = []
+            else:
+                self._waiting.append([array.copy() for array in some])
             start += left
 
-    def _flush(self) -> None:
-        """Write what waits as one gzip member, or as it is."""
-        assert self._file is not None
-        data = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        if self.compressed:
-            member = compress_member(data)
-            if not self._sizes:  # its header gives way to the index, which is known at the end
-                self._file.write(bytes(self._room))
-            self._file.write(member if self._sizes else member[len(MEMBER_HEADER) :])
-            self._sizes.append(len(member))
-            self._records.append(self._waiting_records)
-        else:
-            self._file.write(data.data)
-        self._waiting, self._waiting_records = [], 0
+    def _put(self, settled: PredictionFormat, batches: list[list[npt.NDArray[Any]]]) -> None:
+        """Write batches of patches as one gzip member, or as they are."""
+        assert self._store is not None
+        whole = batches[0]
+        if len(batches) > 1:
+            whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        encoded = encode_records(settled.layout, whole)
+        run = pack_run(encoded, [0, len(encoded)], compressed=self.compressed, first=len(self._parts))
+        self._parts.append(self._store.put(0, str(len(self._parts)), [run]))
 
 
 def _band_names(bands: Sequence[str]) -> list[str]:

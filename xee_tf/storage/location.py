@@ -7,18 +7,18 @@ import os
 import re
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, RecordError, shorten
-from xee_tf.options import IfExists, one_of
+from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 
 __all__ = ["Location", "PathLike", "is_refused"]
 
@@ -88,7 +88,7 @@ class Location:
             return cls(text, options)
         scheme, separator, rest = text.partition("://")
         if separator and scheme not in ("file", "local"):
-            if scheme not in _WEB:  # whose servers say what two slashes mean
+            if scheme not in _WEB:  # whose servers decide what two slashes mean
                 rest = re.sub("//+", "/", rest)
             return cls(f"{scheme}://{rest.rstrip('/') if rest.strip('/') else rest}", options)
         return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
@@ -131,7 +131,12 @@ class Location:
         return self.path.strip("/").partition("/")[0] if self._protocols & _BUCKETS else None
 
     @property
-    def _fresh(self) -> fsspec.AbstractFileSystem:
+    def is_web(self) -> bool:
+        """Whether a web server has it: nothing can be written there."""
+        return bool(self._protocols & _WEB)
+
+    @property
+    def fresh_fs(self) -> fsspec.AbstractFileSystem:
         """The filesystem without listings that it remembers: other processes write there too."""
         if not self.is_local:
             self.fs.invalidate_cache()
@@ -191,12 +196,12 @@ class Location:
 
     def exists(self) -> bool:
         """Whether a file or folder is there."""
-        return bool(self._fresh.exists(self.path))
+        return bool(self.fresh_fs.exists(self.path))
 
     def is_folder(self) -> bool:
         """Whether a folder is there."""
         try:
-            return bool(self._fresh.isdir(self.path))
+            return bool(self.fresh_fs.isdir(self.path))
         except Exception as error:
             if not is_refused(error):
                 raise
@@ -206,18 +211,18 @@ class Location:
         """The names in this folder, sorted, each with whether it is a folder."""
         found = {
             str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry["type"] == "directory"
-            for entry in self._fresh.ls(self.path, detail=True)
+            for entry in self.fresh_fs.ls(self.path, detail=True)
             if str(entry["name"]).strip("/") != self.path.strip("/")
         }
         return dict(sorted(found.items()))
 
     def count_files(self) -> int:
         """How many files are in this folder and those in it."""
-        return len(self._fresh.find(self.path))
+        return len(self.fresh_fs.find(self.path))
 
     def size(self) -> int:
         """Bytes of the file."""
-        return int(self._fresh.size(self.path))
+        return int(self.fresh_fs.size(self.path))
 
     def siblings(self, *, folders: bool = False) -> list[Location]:
         """Files, or folders, in the same folder whose names start with this one's, sorted by name."""
@@ -241,7 +246,7 @@ class Location:
 
     def matching(self) -> list[Location]:
         """The files that this pattern stands for, sorted by name."""
-        fs = self._fresh
+        fs = self.fresh_fs
         try:
             paths = sorted(fs.glob(self.path))
         except FileNotFoundError:  # no such bucket
@@ -339,8 +344,13 @@ class Location:
     def move(self, target: Location) -> None:
         """Put this file in the place of `target`: a rename where the filesystem has one.
 
-        Where `target` is a link, what it leads to is replaced.
+        Where `target` is a link, what it leads to is replaced. A file of this machine can be moved to
+        another store.
         """
+        if self.is_local and not target.is_local:
+            target.put_file(self.path)
+            self.remove()
+            return
         with target._writing():
             target._make_parent()
         if not self.is_local:
@@ -360,106 +370,19 @@ class Location:
 
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder and all in it."""
-        self._fresh.rm(self.path, recursive=recursive)
+        self.fresh_fs.rm(self.path, recursive=recursive)
 
-    def require_free(self, if_exists: str, *, folder: bool = False) -> None:
-        """Raise `DestinationExistsError` if something is here that may not be replaced.
-
-        Parameters
-        ----------
-        if_exists : {"error", "overwrite"}
-        folder : bool
-            A folder is written, and not a file, which never takes the place of a folder.
-
-        Raises
-        ------
-        OptionError
-            If `if_exists` is neither "error" nor "overwrite".
-        """
-        one_of("if_exists", if_exists, get_args(IfExists))
-        self.require_reachable()
-        if not folder and self.is_folder():
-            raise DestinationExistsError(
-                f"{self} is a folder, and a file cannot replace it: choose another name, or name a file in "
-                f"that folder, such as {self.child('name' + os.path.splitext(self.name)[1])}."
-            )
-        if if_exists == "error" and self.exists():
-            raise DestinationExistsError(
-                f"{self} exists: choose another name, or replace it with if_exists='overwrite'."
-            )
-
-    def require_writable(self) -> None:
-        """Raise `DestinationError` if a file cannot be made here; leaves nothing behind.
-
-        In an object store the bucket must exist: none is ever made. Whether its objects can be written is
-        known only at the first one.
-        """
-        self.require_reachable()
-        if self.is_local:
-            if os.path.islink(self.path) and not os.path.exists(self.path):
-                raise DestinationError(
-                    f"Cannot write {self.url}: it is a link to {os.path.realpath(self.path)}, which does not "
-                    "exist. Remove the link, or choose another name."
-                )
-            self._require_writable_folder()
-
-    def require_reachable(self) -> None:
-        """Raise `DestinationError` if this is in a store that does not answer, or where nobody can write."""
-        self.require_key()
-        if self.is_local:
-            return
-        if self._protocols & _WEB:
-            raise DestinationError(
-                f"Cannot write {self.url}: web servers are only read. Choose a path on a disk, or an object "
-                "store, such as s3://bucket/scene."
-            )
-        try:
-            if self.bucket is not None:
-                self._require_bucket(self.bucket)
-            else:
-                self._fresh.exists(self.parent.path)
-        except DestinationError:
-            raise
-        except Exception as error:  # of clients for object stores, each of which has its own
-            raise DestinationError(f"Cannot write {self.url}: {error}") from error
-
-    def require_key(self) -> None:
-        """Raise `DestinationError` if this is a whole bucket: a name inside the bucket is needed."""
-        if self.bucket is not None and self.is_root:
-            scheme = self.url.partition("://")[0]
-            raise DestinationError(
-                f"{self.url} is a bucket without a name in it: add one, such as "
-                f"{scheme}://{self.bucket or 'bucket'}/scene."
-            )
-
-    def _require_writable_folder(self) -> None:
-        folder = os.path.abspath(self.parent.path)
-        while not os.path.exists(folder):
-            folder = os.path.dirname(folder)
-        if not os.path.isdir(folder):
-            raise DestinationError(f"Cannot write {self.url}: {folder} is a file, not a folder.")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise DestinationError(
-                f"Cannot write {self.url}: no permission to create files in {folder}. "
-                "Choose another folder or change its permissions."
-            )
-
-    def _require_bucket(self, bucket: str) -> None:
-        fs = self._fresh
-        if fs.exists(bucket):
-            return
-        # An account that may only write objects cannot look at their bucket; listing gives the reason.
-        try:
-            fs.ls(bucket)
-        except FileNotFoundError:
-            raise DestinationError(
-                f"Cannot write {self.url}: there is no bucket {bucket!r}. Correct its name, or create the "
-                "bucket first."
-            ) from None
-        except PermissionError:
-            return
-        except Exception as error:
-            raise DestinationError(f"Cannot write {self.url}: the bucket {bucket!r} gives {error}") from error
+    def clear(self) -> None:
+        """Delete the folder and all in it, while other processes that have begun may still write there."""
+        deadline = time.monotonic() + 10
+        quiet = 0
+        while quiet < 3 and time.monotonic() < deadline:
+            with suppress(Exception):  # what made the caller give up is the error to show
+                quiet += 1
+                if self.exists():
+                    quiet = 0
+                    self.remove(recursive=True)
+            time.sleep(0.05)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -482,7 +405,7 @@ class Location:
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether a server says that a file is not there, or not for everybody, in one of the usual ways.
+    """Whether an error is one of the usual answers of a server without that file, or without access to it.
 
     Where a store may not be listed, a missing file looks like a forbidden one; simple web servers fail. What
     may pass (too many requests, a gateway) is no such answer.

@@ -1,14 +1,12 @@
-"""Finding the files of an export: from what a user names to its mixer or table, then to its shards."""
+"""From what a user names to the mixer, manifest or table of an export."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
-from xee_tf.export.result import ExportResult
+from xee_tf.errors import MissingShardError, MixerError, OptionError
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
     MIXER,
@@ -20,25 +18,54 @@ from xee_tf.sidecars.names import (
     is_image,
     manifest_location,
     prefix_of,
-    shard_name,
     table_location,
 )
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.export import TableResult
 
 __all__ = [
     "Exported",
-    "beside",
-    "check_order",
+    "ExportedImage",
+    "ExportedTable",
     "find_export",
-    "find_records",
+    "find_exports",
     "find_sources",
     "find_table",
     "find_tables",
     "folder_exports",
 ]
 
-Exported = PathLike | Location | ExportResult
+
+@runtime_checkable
+class ExportedImage(Protocol):
+    """What an image export returns, as far as readers need it; see `xee_tf.ExportResult`."""
+
+    @property
+    def files(self) -> Sequence[Any]:
+        """The shards, in order."""
+
+    @property
+    def mixer(self) -> Location | None:
+        """The mixer, if one was written."""
+
+    @property
+    def manifest(self) -> Location:
+        """The manifest."""
+
+
+@runtime_checkable
+class ExportedTable(Protocol):
+    """What a table export returns, as far as readers need it; see `xee_tf.TableResult`."""
+
+    @property
+    def file(self) -> Any:
+        """The TFRecord file: its `path` and what is in it."""
+
+    @property
+    def manifest(self) -> Location:
+        """The manifest."""
+
+
+Exported = PathLike | Location | ExportedImage
 """What names an image export: its mixer, manifest, folder, prefix or result."""
 
 
@@ -70,10 +97,10 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
     >>> [find_export(path).name for path in (folder, "memory://find-export/scene")]
     ['scene-mixer.json', 'scene-mixer.json']
     """
-    if isinstance(source, ExportResult):
+    if isinstance(source, ExportedImage):
         return source.mixer or source.manifest
-    if isinstance(source, TableResult):
-        raise OptionError(f"{source.path} is a table: open it with xee_tf.open_table.")
+    if isinstance(source, ExportedTable):
+        raise OptionError(f"{source.file.path} is a table: open it with xee_tf.open_table.")
     if isinstance(source, Mapping):
         raise OptionError(f"These are {len(source)} exports: choose one of {list(source)}.")
     if isinstance(source, Collection) and not isinstance(source, str):
@@ -95,7 +122,7 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
     return _beside(location) or _in_folder(location) or _existing(location)
 
 
-def find_table(source: PathLike | Location | TableResult, storage_options: Any = None) -> Location:
+def find_table(source: PathLike | Location | ExportedTable, storage_options: Any = None) -> Location:
     """The file of a table that a user names: it, its prefix, manifest or folder, or what an export returned.
 
     A file whose manifest alone is there is given as if it were there.
@@ -107,9 +134,9 @@ def find_table(source: PathLike | Location | TableResult, storage_options: Any =
     OptionError
         If there are several tables in the folder, or it is an image.
     """
-    if isinstance(source, TableResult):
-        return Location.of(source.path, storage_options or source.manifest.storage_options)
-    if isinstance(source, ExportResult):
+    if isinstance(source, ExportedTable):
+        return Location.of(source.file.path, storage_options or source.manifest.storage_options)
+    if isinstance(source, ExportedImage):
         raise OptionError(f"{source.manifest} is the manifest of an image: open it with xee_tf.open_image.")
     location = Location.of(source, storage_options)
     if is_image(location):
@@ -129,10 +156,10 @@ def find_table(source: PathLike | Location | TableResult, storage_options: Any =
 
 
 def find_tables(
-    source: PathLike | Location | TableResult, storage_options: Mapping[str, Any] | None = None
+    source: PathLike | Location | ExportedTable, storage_options: Mapping[str, Any] | None = None
 ) -> list[Location]:
     """The files of a table that a user names, as `find_table` does, or by a pattern."""
-    if not isinstance(source, TableResult | ExportResult):
+    if not isinstance(source, ExportedTable | ExportedImage):
         location = Location.of(source, storage_options)
         if location.is_pattern and _table_file(location) is None and not location.is_folder():
             return _matching(location)
@@ -140,15 +167,15 @@ def find_tables(
 
 
 def find_sources(
-    source: Exported | TableResult, storage_options: Mapping[str, Any] | None = None
+    source: Exported | ExportedTable, storage_options: Mapping[str, Any] | None = None
 ) -> list[Location]:
     """What is read for training: a mixer, a manifest, or TFRecord files, by a pattern too.
 
     What a name stands for is looked for first; only then is it a pattern.
     """
-    if isinstance(source, ExportResult):
+    if isinstance(source, ExportedImage):
         return [find_export(source)]
-    if isinstance(source, TableResult):
+    if isinstance(source, ExportedTable):
         return [find_table(source, storage_options)]
     location = Location.of(source, storage_options)
     if is_image(location) and not location.is_pattern:
@@ -173,6 +200,42 @@ def find_sources(
             f"{location} stands for {len(unique)} exports and for files of records: name mixers, or files."
         )
     return unique or files
+
+
+def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) -> list[Location]:
+    """All exports that a user names: mixers, manifests of images without one, and the files of tables.
+
+    Parameters
+    ----------
+    source : str, path-like, Location, ExportResult, TableResult or collection of them
+        As for `find_export` and `find_table`; a folder may hold any number of exports.
+    storage_options : mapping, optional
+        Handed to fsspec.
+
+    Raises
+    ------
+    MissingShardError
+        If there is no export.
+    OptionError
+        If nothing is named.
+    """
+    if isinstance(source, ExportedImage | ExportedTable):
+        return find_sources(source, storage_options)
+    if isinstance(source, Collection) and not isinstance(source, str):
+        if not source:
+            raise OptionError("There is nothing to check: name an export.")
+        many = source.values() if isinstance(source, Mapping) else source
+        return [location for each in many for location in find_exports(each, storage_options)]
+    location = Location.of(source, storage_options)
+    if is_image(location):
+        return [find_export(location)]
+    if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
+        return [find_table(location)]
+    pair = (_beside(location), _table_file(location))
+    found = [*folder_exports(location), *(each for each in pair if each is not None)]
+    if not found and location.is_folder():
+        found = [find_table(location)]
+    return found or [find_export(location)]
 
 
 def _matching(location: Location) -> list[Location]:
@@ -200,11 +263,6 @@ def _table_file(location: Location) -> Location | None:
         if file.exists() and not file.is_folder():
             return file
     return files[0] if manifest.exists() else None
-
-
-def beside(prefix: Location) -> list[Location]:
-    """The image and the table of a prefix."""
-    return [found for found in (_beside(prefix), _table_file(prefix)) if found is not None]
 
 
 def _beside(prefix: Location) -> Location | None:
@@ -285,108 +343,3 @@ def _files(folder: Location) -> list[Location]:
 
 def _listed(files: Sequence[Location]) -> str:
     return ", ".join(file.name for file in files[:20]) + (", ..." if len(files) > 20 else "")
-
-
-def find_records(mixer: Location) -> list[Location]:
-    """The shards beside a mixer or manifest, in the order of their numbers.
-
-    Both of Earth Engine's ways to name files are known: ``<prefix>-mixer.json`` goes with
-    ``<prefix>-00000.tfrecord[.gz]`` (Drive), ``<prefix>mixer.json`` with ``<prefix>00000.tfrecord[.gz]``
-    (Cloud Storage).
-
-    Parameters
-    ----------
-    mixer : Location
-        Need not exist; only its name counts.
-
-    Raises
-    ------
-    OptionError
-        If its name does not end with ``mixer.json``.
-    MissingShardError
-        If there are no shards, or numbers are missing between them.
-    RecordError
-        If a shard is there twice, compressed and not.
-
-    Examples
-    --------
-    >>> folder = Location.of("memory://find-records")
-    >>> for name in ("scene-00000.tfrecord", "scene-00001.tfrecord", "scene-b-00000.tfrecord"):
-    ...     folder.child(name).write_bytes(b"")
-    >>> [shard.name for shard in find_records(folder.child("scene-mixer.json"))]
-    ['scene-00000.tfrecord', 'scene-00001.tfrecord']
-    """
-    if not has_prefix(mixer):
-        raise OptionError(
-            f"The shards of {mixer} cannot be found by its name, which does not end with {MIXER!r}: "
-            "give them as records=[...], in order."
-        )
-    prefix = prefix_of(mixer)
-    found: dict[int, Location] = {}
-    for file in prefix.siblings():
-        match = re.fullmatch(re.escape(prefix.name) + SHARD, file.name)
-        if not match:
-            continue
-        number = int(match[1])
-        if number in found:
-            raise RecordError(
-                f"Shard {number} is there twice, as {found[number].name} and {file.name}: "
-                "remove one of them, or give the shards as records=[...]."
-            )
-        found[number] = file
-    if not found:
-        raise MissingShardError(
-            f"No shards are beside {mixer}: expected {prefix.name}{shard_name(0, False)} or "
-            f"{prefix.name}{shard_name(0, True)} and so on. Where they have other names, give them as "
-            "records=[...], in order."
-        )
-    missing = sorted(set(range(max(found))) - set(found))
-    if missing:
-        raise MissingShardError(
-            f"{_missing(missing, f' of {mixer}')}, but {found[max(found)].name} exists. Every later patch "
-            "would be out of place; fetch the missing files again."
-        )
-    return [found[number] for number in sorted(found)]
-
-
-def check_order(records: Sequence[Location]) -> None:
-    """Refuse shards of one export that are given out of order, or with gaps, as far as names tell.
-
-    Raises
-    ------
-    RecordError
-        If the numbers of names that differ in nothing else do not ascend.
-    MissingShardError
-        If they ascend with gaps.
-
-    Examples
-    --------
-    >>> check_order([Location.of("a/s-00001.tfrecord"), Location.of("a/s-00000.tfrecord")])
-    Traceback (most recent call last):
-    ...
-    xee_tf.errors.RecordError: The shards are out of order: s-00001.tfrecord comes before s-00000.tfrecord. \
-Give them in the order of their numbers.
-    """
-    matches = [re.fullmatch(rf"(.*?){SHARD}", record.name) for record in records]
-    for (first, before), (second, after) in pairwise(zip(records, matches, strict=True)):
-        if not before or not after or before[1] != after[1]:
-            continue
-        step = int(after[2]) - int(before[2])
-        if step < 1:
-            raise RecordError(
-                f"The shards are out of order: {first.name} comes before {second.name}. "
-                "Give them in the order of their numbers."
-            )
-        if step > 1:
-            missing = list(range(int(before[2]) + 1, int(after[2])))
-            raise MissingShardError(
-                f"{_missing(missing)} between {first.name} and {second.name}. Every later patch would be out "
-                "of place."
-            )
-
-
-def _missing(numbers: Sequence[int], of: str = "") -> str:
-    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-    if len(numbers) == 1:
-        return f"Shard {shown}{of} is missing"
-    return f"Shards {shown} ({len(numbers)} in all){of} are missing"

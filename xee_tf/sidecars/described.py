@@ -1,42 +1,47 @@
-"""The mixer and the manifest of an export, and whether they go with each other and with the shards."""
+"""The mixer and the manifest of an export, and whether they describe the same patches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordError
+from xee_tf.errors import ManifestError, MissingShardError, MixerError
 from xee_tf.geometry import PatchGrid
-from xee_tf.reading.find import Exported, find_export
-from xee_tf.shards.access import Shard
-from xee_tf.sidecars import (
-    ImageManifest,
-    ManifestShard,
-    Mixer,
-    TableManifest,
-    parse_dimensions,
-    read_manifest,
-)
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of, shard_name
+from xee_tf.sidecars.find import Exported, find_export
+from xee_tf.sidecars.manifest import ImageManifest, TableManifest, parse_dimensions, read_manifest
+from xee_tf.sidecars.mixer import Mixer
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
 from xee_tf.storage import Location
 
-__all__ = [
-    "check_shard",
-    "describe_export",
-    "differing_keys",
-    "listed_shards",
-    "manifest_name",
-    "match_shards",
-]
+__all__ = ["Described", "describe_export", "differing_keys", "manifest_name"]
+
+
+class Described(NamedTuple):
+    """What describes the patches of an export.
+
+    Parameters
+    ----------
+    name : str
+        What the user named, for errors.
+    mixer : Mixer
+        Read from its file, or made from the grid of the manifest where the export has no mixer.
+    manifest : ImageManifest or None
+    location : Location or None
+        The mixer's file, or the manifest's; None for a `Mixer` that the user made.
+    """
+
+    name: str
+    mixer: Mixer
+    manifest: ImageManifest | None
+    location: Location | None
 
 
 def describe_export(
     source: Exported | Mixer, own_records: bool, storage_options: Mapping[str, Any] | None
-) -> tuple[str, Mixer, ImageManifest | None, Location | None]:
-    """What a user named: its name for errors, its mixer, its manifest if there is one, and where it is.
+) -> Described:
+    """The mixer and the manifest of what a user names.
 
     Parameters
     ----------
@@ -52,7 +57,7 @@ def describe_export(
         If there is no export, or its mixer and manifest do not describe the same patches.
     """
     if isinstance(source, Mixer):
-        return "the mixer", source, None, None
+        return Described("the mixer", source, None, None)
     location = find_export(source, storage_options)
     manifest = None
     if has_prefix(location):
@@ -67,7 +72,7 @@ def describe_export(
     if location.name.endswith(IMAGE_MANIFEST):
         if manifest is None or manifest.grid is None:
             raise ManifestError(f"{location} does not exist, or does not describe the grid of an image.")
-        return str(location), Mixer.from_grid(manifest.grid), manifest, location
+        return Described(str(location), Mixer.from_grid(manifest.grid), manifest, location)
     try:
         mixer = Mixer.read(location)
     except FileNotFoundError:
@@ -81,7 +86,7 @@ def describe_export(
             )
         if wrong:
             manifest = None
-    return str(location), mixer, manifest, location
+    return Described(str(location), mixer, manifest, location)
 
 
 def manifest_name(location: Location | None) -> str:
@@ -96,6 +101,7 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
 
     Examples
     --------
+    >>> from dataclasses import replace
     >>> from xee_tf.geometry import Size
     >>> grid = PatchGrid(Size(x=64, y=64), Size(x=16, y=16), crs="EPSG:4326")
     >>> differing_keys(replace(Mixer.from_grid(grid), patches_per_row=2), grid)
@@ -111,49 +117,3 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
         wrong.append(f"doubleMatrix is {matrix}, but {expected}")
     return wrong
-
-
-def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
-    """Where the shards that a manifest lists are, or would be, beside the mixer or manifest of an image."""
-    prefix, compressed = prefix_of(location), known[0].name.endswith(".gz")
-    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
-
-
-def match_shards(shards: Sequence[Shard], manifest: ImageManifest) -> list[Shard]:
-    """The shards with what the manifest holds of them, if it fits.
-
-    A shard that was compressed or inflated since has other bytes but the same records.
-    """
-    if not manifest.shards:
-        return list(shards)
-    if len(shards) != len(manifest.shards):
-        raise RecordError(
-            f"The manifest lists {len(manifest.shards)} shards, but {shards[0]} to {shards[-1]} are "
-            f"{len(shards)}: they are of another export. If they are right, remove the manifest."
-        )
-    found = []
-    for shard, known in zip(shards, manifest.shards, strict=True):
-        check_shard(shard, known, "the manifest")
-        starts = np.concatenate([[0], np.cumsum(known.run_records, dtype=np.int64)])
-        described = len(known.run_crcs) > 0
-        found.append(replace(shard, run_starts=starts, run_crcs=known.run_crcs) if described else shard)
-    return found
-
-
-def check_shard(shard: Shard, known: ManifestShard, manifest: str) -> None:
-    """Refuse a file with other records than a manifest describes, or of another size.
-
-    A file that another program compressed, or inflated, has a size of its own: its records are counted.
-
-    Raises
-    ------
-    RecordError
-        That names the file.
-    """
-    ours = known.same_kind(shard.location) and shard.access != "stream"
-    if shard.records != known.records or (ours and shard.size != known.bytes):
-        raise RecordError(
-            f"{shard} holds {shard.records} records in {shard.size} bytes, but {manifest} describes "
-            f"{known.records} in {known.bytes}: it is of another export, or was changed. If it is right, "
-            "remove the manifest."
-        )

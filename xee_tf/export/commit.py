@@ -1,0 +1,113 @@
+"""The last step of an image export: shards into place, then the patch index, the manifest and the mixer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.geometry import PatchGrid
+from xee_tf.shards.runs import WrittenShard
+from xee_tf.shards.store import Replaced, ShardStore
+from xee_tf.sidecars import ImageManifest, Mixer
+
+__all__ = ["ImageCommit"]
+
+
+@dataclass(frozen=True)
+class ImageCommit:
+    """Commits an image export; small and picklable.
+
+    Parameters
+    ----------
+    names : ExportNames
+    grid : PatchGrid
+    records_per_patch : int
+    store : ShardStore
+        Where the finished shards are.
+    manifest : ImageManifest
+        Still without its shards.
+    mixer, index : bool
+        Whether these are written.
+    overwrite : bool
+        Whether files of an earlier export are replaced.
+    """
+
+    names: ExportNames
+    grid: PatchGrid
+    records_per_patch: int
+    store: ShardStore
+    manifest: ImageManifest
+    mixer: bool
+    index: bool
+    overwrite: bool
+
+    def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
+        """Commit the shards, with the mixer last: it marks a whole export."""
+        names = self.names
+        # Where a mixer is written, each record is the patch of its number.
+        described = tuple(
+            shard.in_manifest(names.shard(shard.number).name, patches=not self.mixer) for shard in shards
+        )
+        sidecars = [(names.manifest, replace(self.manifest, shards=described).text().encode())]
+        if self.index:
+            sidecars.insert(0, (names.index, self._index(shards)))
+        if self.mixer:
+            sidecars.append((names.mixer, Mixer.from_grid(self.grid).text().encode()))
+        files = self.store.commit(shards, sidecars, replaced=self._replaced())
+        return ExportResult(
+            files=files,
+            mixer=names.mixer if self.mixer else None,
+            index=names.index if self.index else None,
+            manifest=names.manifest,
+            grid=self.grid,
+            records_per_patch=self.records_per_patch,
+        )
+
+    def _replaced(self) -> Replaced:
+        """What is there now: another export may have come first since the graph was made."""
+        existing = self.names.existing()
+        if self.overwrite or not existing:
+            return Replaced(sorted(existing, key=lambda file: file.url != self.names.mixer.url))
+        return Replaced(
+            existing,
+            f"{existing[0]} exists: an export with this prefix was written after this one was planned "
+            f"({len(existing)} files). It is left as it is. Choose another prefix, or replace it with "
+            "if_exists='overwrite'.",
+        )
+
+    def _index(self, shards: Sequence[WrittenShard]) -> bytes:
+        """A GeoParquet file with a row for each record, or group of records, of a patch."""
+        import geopandas as gpd
+        import shapely
+
+        counts = [len(shard.gather("patches")) for shard in shards]
+        patches, masked = (
+            np.array([value for shard in shards for value in shard.gather(name)], dtype)
+            for name, dtype in (("patches", np.int64), ("masked", np.float64))
+        )
+        rows, columns = np.divmod(patches, self.grid.columns)
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+        pixels = (np.stack([columns, rows], axis=1)[:, None, :] + corners) * self.grid.patch.xy
+        affine: Any = self.grid.affine
+        x = affine.a * pixels[..., 0] + affine.b * pixels[..., 1] + affine.c
+        y = affine.d * pixels[..., 0] + affine.e * pixels[..., 1] + affine.f
+        frame = gpd.GeoDataFrame(
+            {
+                "file": np.repeat([self.names.shard(shard.number).name for shard in shards], counts),
+                "record": np.concatenate([np.arange(count) * self.records_per_patch for count in counts]),
+                "patch": patches,
+                "row": rows,
+                "column": columns,
+                "masked": masked,
+            },
+            geometry=shapely.polygons(np.stack([x, y], axis=-1)),
+            crs=self.grid.crs,
+        )
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        return buffer.getvalue()

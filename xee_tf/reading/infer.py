@@ -1,0 +1,362 @@
+"""What the records of an image hold: as its manifest describes it, or inferred from the first record.
+
+A mixer holds neither the kernel nor the depths of bands. The manifest beside an export of xee_tf does; for
+other exports both are inferred from the lengths of the lists, as far as possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from xee_tf.errors import OptionError, RecordError
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.reading.content import (
+    NO_MARGIN,
+    PIXEL,
+    Content,
+    check_depths,
+    choose_features,
+    feature_depths,
+)
+from xee_tf.records import Feature, RecordLayout
+from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
+
+__all__ = [
+    "described_content",
+    "described_layout",
+    "feature_margin",
+    "infer_content",
+    "infer_margin",
+    "inferred_bands",
+    "is_by_pixel",
+    "stored_size",
+]
+
+
+# -- Described by a manifest -------------------------------------------------------------------------
+
+
+def described_content(
+    layout: RecordLayout,
+    manifest: ImageManifest,
+    patch: Size,
+    kernel: Size | None = None,
+    steps: Mapping[str, int] | None = None,
+) -> Content | None:
+    """What records hold according to a manifest; None if they cannot be the records that it describes.
+
+    Parameters
+    ----------
+    layout : RecordLayout
+        The features of the first record.
+    manifest : ImageManifest
+    patch : Size
+        Pixels of a patch without its margin.
+    kernel : Size, optional
+        The kernel that the user gives.
+    steps : mapping from feature to int, optional
+        Steps of the series in the first record.
+    """
+    features = {feature.name: feature for feature in layout.features}
+    depths = feature_depths(manifest.bands)
+    if depths.keys() != features.keys():  # a feature that the manifest lacks would be left out silently
+        return None
+    found = steps or {}
+    series = {feature.name for feature in layout.sequences or ()}
+    for band in manifest.bands:  # the kind of a series without a step is unknown
+        silent = band.feature in series and not found.get(band.feature)
+        if band.kind and not silent and band.kind != features[band.feature].kind:
+            return None
+    content = Content(
+        layout, manifest.bands, unit="pixel", coords=manifest.coords, fill=manifest.default_value
+    )
+    if manifest.record == "SequenceExample":
+        if series != _series(manifest.bands) or manifest.kernel not in (None, PIXEL):
+            return None
+        for name, depth in depths.items():
+            count = found.get(name, depth) if name in series else depth
+            if features[name].size != 1 or count > depth or (count < depth and not manifest.ragged):
+                return None
+        return content
+    if layout.sequences is not None:
+        return None
+    (stored, rest), *others = {divmod(features[name].size, depth) for name, depth in depths.items()}
+    if rest or others:
+        return None
+    if kernel is None and manifest.kernel is not None:
+        margin = PatchGrid.margin_of(manifest.kernel)
+        if stored_size(patch, margin).pixels != stored:
+            return None
+    else:
+        margin = infer_margin(patch, stored, kernel=kernel, band=manifest.bands[0].name)
+    return replace(content, margin=margin, unit="patch")
+
+
+def described_layout(manifest: ImageManifest) -> RecordLayout | None:
+    """The features of the records of an export without any; None where the manifest does not hold them."""
+    depths, kinds = feature_depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
+    if manifest.grid is None:
+        return None
+    sequential = manifest.record == "SequenceExample"
+    pixels = 1 if sequential else manifest.grid.stored.pixels
+    series = _series(manifest.bands) if sequential else set()
+    features = []
+    for name, kind in kinds.items():
+        if kind is None:
+            return None
+        size = 1 if name in series else depths[name] * pixels
+        features.append(Feature.stored(name, kind, size))
+    if not series:
+        return RecordLayout(tuple(features))
+    return RecordLayout(
+        tuple(feature for feature in features if feature.name not in series),
+        tuple(feature for feature in features if feature.name in series),
+    )
+
+
+def _series(bands: Sequence[BandDimensions]) -> set[str]:
+    """The features that are series of steps in SequenceExamples; others are single values."""
+    depths = feature_depths(bands)
+    return {band.feature for band in bands if band.dims or depths[band.feature] > 1}
+
+
+# -- Inferred from the first record ------------------------------------------------------------------
+
+
+def infer_content(
+    layout: RecordLayout,
+    patch: Size,
+    *,
+    names: Sequence[str] | None = None,
+    steps: Mapping[str, int] | None = None,
+    kernel: Size | None = None,
+    depths: Mapping[str, int] | None = None,
+    by_pixel: bool | None = None,
+) -> Content:
+    """What records hold by the lengths of their lists; every feature is a band.
+
+    Our choice, where several answers fit: the shortest list is that of a scalar band with a margin; if
+    no margin fits it is an array band without one.
+
+    Parameters
+    ----------
+    layout : RecordLayout
+        The features of the first record.
+    patch : Size
+        Pixels of a patch without its margin.
+    names : sequence of str, optional
+        The features that are wanted: looked at alone where all of them do not go together.
+    steps : mapping from feature to int, optional
+        Steps of the series in the first record.
+    kernel : Size, optional
+        The kernel that the user gives.
+    depths : mapping from band to int, optional
+        The depths that the user gives, of some bands or all.
+    by_pixel : bool, optional
+        Whether there is an Example for each pixel. Default: see `is_by_pixel`.
+
+    Raises
+    ------
+    OptionError
+        If the depth of a band that is not there is given, or one below 1; or several margins fit.
+    RecordError
+        If no margin and no depths fit.
+
+    Examples
+    --------
+    >>> layout = RecordLayout((Feature.of("slope", "f4", 36), Feature.of("ndvi", "f4", 72)))
+    >>> content = infer_content(layout, Size(x=4, y=4))
+    >>> content.margin, [(band.name, band.dims, band.shape) for band in content.bands]
+    (Size(x=1, y=1), [('slope', (), ()), ('ndvi', ('depth',), (2,))])
+    """
+    infer = partial(_infer, patch=patch, steps=steps or {}, kernel=kernel, depths=depths, by_pixel=by_pixel)
+    try:  # all features tell more than some of them, and the same whatever is wanted
+        return infer(layout)
+    except (OptionError, RecordError):
+        if names is None:
+            raise
+    return replace(infer(choose_features(layout, names)), layout=layout)
+
+
+def _infer(
+    layout: RecordLayout,
+    patch: Size,
+    steps: Mapping[str, int],
+    kernel: Size | None,
+    depths: Mapping[str, int] | None,
+    by_pixel: bool | None,
+) -> Content:
+    given = check_depths(depths, [feature.name for feature in layout.features])
+    values = {feature.name: feature.size for feature in layout.features}
+    if layout.sequences is not None:
+        for feature in layout.sequences:
+            values[feature.name] *= _steps(feature, steps.get(feature.name, 0), given)
+        content = Content(layout, (), unit="pixel")
+    elif is_by_pixel(layout, patch, kernel) if by_pixel is None else by_pixel:
+        content = Content(layout, (), unit="pixel")
+    else:
+        content = Content(layout, (), _margin(layout.features, patch, kernel, given))
+        stored = stored_size(patch, content.margin).pixels
+        values = {name: size // stored for name, size in values.items()}
+        first = layout.features[0]
+        for feature in layout.features:
+            if feature.size % stored:
+                raise RecordError(
+                    f"The bands {first.name!r} and {feature.name!r} have {first.size} and {feature.size} "
+                    "values per record, which are not whole numbers of patches: choose some with "
+                    "bands=[...], or say how deep they are with tensor_depths={band: depth}."
+                )
+    for name, depth in given.items():
+        if values[name] != depth:
+            raise RecordError(
+                f"Band {name!r} has {values[name]} values per pixel, not {depth} as tensor_depths says. "
+                "Leave it out to have it inferred."
+            )
+    return replace(content, bands=inferred_bands(layout, values, given))
+
+
+def inferred_bands(
+    layout: RecordLayout, values: Mapping[str, int], given: Collection[str]
+) -> tuple[BandDimensions, ...]:
+    """A band for each feature with so many values per pixel: a scalar one for one value, if none is given."""
+    series = {feature.name: feature.size for feature in layout.sequences or ()}
+    bands = []
+    for name, depth in values.items():
+        shape: tuple[int, ...] = ()
+        if name in series:
+            shape = (depth // series[name], series[name])[: 1 + (series[name] > 1)]
+        elif depth > 1 or name in given:
+            shape = (depth,)
+        bands.append(BandDimensions(name, name, 0, ("depth", "value")[: len(shape)], shape))
+    return distinct_dims(bands)
+
+
+def is_by_pixel(layout: RecordLayout, patch: Size, kernel: Size | None) -> bool:
+    """Whether each record is a pixel, as far as one record shows it: a list is shorter than a patch."""
+    if layout.sequences is not None:
+        return True
+    return kernel is None and any(feature.size < patch.pixels for feature in layout.features)
+
+
+def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:
+    """Steps of a series: those that the user gives, or those of the first record."""
+    values = given.get(feature.name, found * feature.size)
+    if values < found * feature.size or values % feature.size:
+        raise RecordError(
+            f"Band {feature.name!r} has {found * feature.size} values in the first record, more than the "
+            f"{values} of tensor_depths."
+        )
+    if not values:
+        raise RecordError(
+            f"Band {feature.name!r} has no step in the first record: say how many others have at most, with "
+            f"tensor_depths={{{feature.name!r}: steps}}."
+        )
+    return values // feature.size
+
+
+def _margin(features: Sequence[Feature], patch: Size, kernel: Size | None, given: Mapping[str, int]) -> Size:
+    """The margin of patches: by the first band whose depth is given, or else by the shortest band."""
+    deep = next((feature for feature in features if feature.name in given), None)
+    if deep is not None:
+        values, rest = divmod(deep.size, given[deep.name])
+        with suppress(RecordError):
+            if not rest:
+                return infer_margin(patch, values, kernel=kernel, band=deep.name)
+        raise RecordError(
+            f"Band {deep.name!r} has {deep.size} values per record, which are not {given[deep.name]} steps "
+            f"of patches of {patch.x} x {patch.y} pixels, as tensor_depths says, with any margin."
+        )
+    shortest = min(features, key=lambda feature: feature.size)
+    if kernel is None:
+        return feature_margin(shortest, patch)
+    stored = stored_size(patch, PatchGrid.margin_of(kernel)).pixels
+    values = shortest.size if shortest.size % stored else stored
+    return infer_margin(patch, values, kernel=kernel, band=shortest.name)
+
+
+# -- Margins -----------------------------------------------------------------------------------------
+
+
+def stored_size(patch: Size, margin: Size) -> Size:
+    """Pixels of a stored patch, its margins included."""
+    return PatchGrid(patch, patch, margin).stored
+
+
+def feature_margin(feature: Feature, patch: Size, depth: int = 1) -> Size:
+    """The margin of patches whose pixels have `depth` values in a feature.
+
+    Raises
+    ------
+    RecordError
+        If no margin fits, and the feature does not hold whole patches without one either.
+    OptionError
+        If several margins fit.
+    """
+    values = feature.size // depth
+    try:
+        return infer_margin(patch, values, band=feature.name)
+    except RecordError:
+        if values % patch.pixels:
+            raise
+        return NO_MARGIN  # an array band
+
+
+def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: str = "a band") -> Size:
+    """Pixels on every side of a patch, from the values that its records hold of a band.
+
+    Parameters
+    ----------
+    patch : Size
+        Pixels of a patch without its margin, from the mixer.
+    values : int
+        Values of a band in a record.
+    kernel : Size, optional
+        The kernel that the user gives; it is checked against the values.
+    band : str, optional
+        Name of the band, for errors.
+
+    Raises
+    ------
+    RecordError
+        If no margin fits, or not that of `kernel`.
+    OptionError
+        If several fit and none of them is the same on all sides.
+
+    Examples
+    --------
+    >>> infer_margin(Size(x=256, y=256), 316 * 316)
+    Size(x=30, y=30)
+    >>> infer_margin(Size(x=256, y=128), 256 * 128)
+    Size(x=0, y=0)
+    """
+    about = f"Band {band!r} has {values} values per record, "
+    if kernel is not None:
+        margin = PatchGrid.margin_of(kernel)
+        stored = (patch.x + 2 * margin.x) * (patch.y + 2 * margin.y)
+        if values != stored:
+            raise RecordError(
+                f"{about}but patches of {patch.x} x {patch.y} pixels with kernel_size={kernel.xy} have "
+                f"{stored}. Leave kernel_size out to have it inferred."
+            )
+        return margin
+    fitting = [
+        Size(x=(values // height - patch.x) // 2, y=(height - patch.y) // 2)
+        for height in range(patch.y, values // patch.x + 1, 2)
+        if values % height == 0 and (values // height - patch.x) % 2 == 0
+    ]
+    even = [margin for margin in fitting if margin.x == margin.y]
+    if even or len(fitting) == 1:
+        return (even or fitting)[0]
+    if fitting:
+        known = ", ".join(str((2 * margin.x, 2 * margin.y)) for margin in fitting)
+        raise OptionError(
+            f"{about}which patches of {patch.x} x {patch.y} pixels have with each of these kernels (width, "
+            f"height): {known}. Say which with kernel_size=."
+        )
+    raise RecordError(
+        f"{about}which patches of {patch.x} x {patch.y} pixels have with no kernel: these records do not "
+        "belong to this mixer, or hold no scalar band of that name."
+    )

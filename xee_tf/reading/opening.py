@@ -1,0 +1,275 @@
+"""Opening an export: from the names that a user gives to its records and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.geometry import Size
+from xee_tf.georef.crs import crs_text, read_crs
+from xee_tf.reading.content import (
+    PIXEL,
+    Content,
+    FirstRecord,
+    check_depths,
+    choose_bands,
+    read_order,
+    with_depths,
+)
+from xee_tf.reading.infer import described_content, described_layout, infer_content, is_by_pixel
+from xee_tf.reading.opened import OpenedExport, masked_values
+from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
+from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.matching import match_shards
+from xee_tf.shards.opening import number_shards, open_shards
+from xee_tf.shards.runs import ShardInfo
+from xee_tf.sidecars import ImageManifest, Mixer
+from xee_tf.sidecars.described import describe_export, manifest_name
+from xee_tf.sidecars.find import Exported, ExportedImage
+from xee_tf.sidecars.names import prefix_of
+from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
+from xee_tf.storage import Location, PathLike
+
+__all__ = ["Records", "open_export"]
+
+
+Records = PathLike | Location | ExportedImage | Sequence[PathLike | Location | ShardInfo]
+"""The shards of an export in order, or what an export returned."""
+
+
+def open_export(
+    mixer: Exported | Mixer,
+    records: Records | None = None,
+    *,
+    crs: Any = None,
+    default_value: float | None = None,
+    kernel_size: int | Sequence[int] | None = None,
+    tensor_depths: Mapping[str, int] | None = None,
+    bands: Sequence[str] | None = None,
+    verify: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> OpenedExport:
+    """Open the shards of an image and check that they are whole; see `xee_tf.open_image`.
+
+    What the user gives comes first, then the manifest, if it describes these records, and then what can be
+    inferred from the first record.
+
+    Raises
+    ------
+    MissingShardError, MixerError, OptionError, RecordError
+        As `xee_tf.open_image` does.
+    """
+    kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
+    name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
+    if crs is not None:
+        described = replace(described, crs=crs_text(read_crs(crs)))
+    patch, pixels = described.patch, described.patch.pixels
+    beside = records is None  # the shards are found beside the manifest, so that it must describe them
+    patches = manifest.patches if manifest is not None and beside else None
+    total = described.total_patches if patches is None else len(patches)
+
+    found = open_shards(_locate_shards(records, location, manifest, storage_options))
+    first = FirstRecord.of(found)
+    features = _features(first, None if total else manifest)
+    if features is None:
+        raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
+    layout, steps = features
+    with first.named():
+        by_name = manifest_name(location) if beside else None
+        content = _described(layout, steps, patch, kernel, manifest, by_name, tensor_depths)
+    inferred = content is None
+    by_pixel = is_by_pixel(layout, patch, kernel) if content is None else content.unit == "pixel"
+
+    if patches is not None:  # the index of a file counts the patches that were dropped, too
+        found = [replace(shard, announced=None) for shard in found]
+    ragged = layout.sequences is not None and (inferred or manifest is None or manifest.ragged)
+    record_size = first.size if layout.exact and not ragged else None
+    shards = number_shards(found, record_size, total * (pixels if by_pixel else 1))
+    held = sum(shard.records for shard in shards)
+    if manifest is not None and manifest.patches is not None and patches is None:
+        kept = len(manifest.patches)
+        if held in (kept, kept * pixels) and held not in (total, total * pixels):
+            patches, total = manifest.patches, kept  # predictions of the patches that were written
+    if content is None:
+        # The number of records, where it fits, decides what they are, and not the lengths of their lists.
+        fits = total and pixels > 1 and held in (total, total * pixels)
+        names = choose_bands([feature.name for feature in layout.features], bands)
+        options = {"depths": tensor_depths, "names": names, "by_pixel": held > total if fits else None}
+        with first.named():
+            content = _inferred(layout, steps, patch, kernel, manifest, **options)
+
+    per_patch = pixels if content.unit == "pixel" else 1
+    announced = f"{total} patches of {pixels} pixels, a record each" if per_patch > 1 else f"{total} records"
+    named = beside and patches is None
+    _check_counts(shards, total * per_patch, f"{name} announces {announced}", record_size is not None, named)
+    if manifest is not None and beside:
+        shards = match_shards(shards, manifest.shards)
+    if 0 in steps.values():  # the kind of a series is that of its first step
+        content = replace(content, layout=read_sequence_layout(_records(shards)))
+    known = {band.name: band for band in content.bands}
+    export = OpenedExport(
+        content,
+        tuple(known[each] for each in choose_bands(list(known), bands)),
+        described.grid(content.margin),
+        tuple(shards),
+        first.size or FRAMING,
+        patches=patches,
+        verify=verify,
+        source=None if location is None else str(location),
+    )
+    if default_value is None:
+        return export
+    written = None if manifest is None or inferred else manifest.default_value
+    return replace(export, masked=masked_values(export.bands, export.dtypes, default_value, written))
+
+
+def _locate_shards(
+    records: Records | None,
+    mixer: Location | None,
+    manifest: ImageManifest | None,
+    storage_options: Mapping[str, Any] | None,
+) -> list[Location]:
+    """The shards: those that the user names, or those beside the mixer."""
+    if records is not None:
+        listed: Any = records
+        if isinstance(records, ExportedImage):
+            listed, storage_options = records.files, records.manifest.storage_options
+        elif isinstance(records, str) or not isinstance(records, Iterable):
+            listed = [records]
+        paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
+        locations = [Location.of(path, storage_options) for path in paths]
+        if not locations:
+            raise OptionError("records is empty: name the shards in order, or leave it out.")
+        check_order(locations)
+        return locations
+    if mixer is None:
+        raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
+    try:
+        return find_records(mixer)
+    except MissingShardError:
+        if manifest is None or not manifest.shards or prefix_of(mixer).siblings():
+            raise
+        return listed_shards(mixer, manifest.shards)  # a server that lists nothing, not even the mixer
+
+
+def _features(
+    first: FirstRecord, empty: ImageManifest | None
+) -> tuple[RecordLayout, Mapping[str, int]] | None:
+    """The features of the first record, and the steps of its series; of no record, those in a manifest."""
+    if first.data is not None:
+        with first.named():
+            return read_order(first.data)
+    layout = None if empty is None else described_layout(empty)
+    return None if layout is None else (layout, {})
+
+
+def _described(
+    layout: RecordLayout,
+    steps: Mapping[str, int],
+    patch: Size,
+    kernel: Size | None,
+    manifest: ImageManifest | None,
+    by_name: str | None,
+    depths: Mapping[str, int] | None,
+) -> Content | None:
+    """What records hold according to the manifest, if it describes them.
+
+    Parameters
+    ----------
+    by_name : str or None
+        The name of the manifest if it must describe the records because they lie beside it.
+
+    Others are those of `described_content`.
+    """
+    if manifest is None:
+        return None
+    content = described_content(layout, manifest, patch, kernel, steps)
+    if depths and content is not None:
+        given = check_depths(depths, [band.name for band in manifest.bands])
+        content = described_content(layout, with_depths(manifest, given), patch, kernel, steps)
+        if content is None:
+            known = {band.name: band.depth for band in manifest.bands if band.name in given}
+            raise RecordError(
+                f"tensor_depths={given} does not go with the records, which have the depths {known} of "
+                f"{by_name or 'the manifest'}. Leave it out."
+            )
+    if content is None and by_name is not None and not depths:
+        names = [feature.name for feature in layout.features]
+        raise RecordError(
+            f"it holds {names}, which does not go with {by_name}. The shards may be of another export; "
+            "if not, remove that file, or give the depths of bands with tensor_depths={band: depth}."
+        )
+    return content
+
+
+def _inferred(
+    layout: RecordLayout,
+    steps: Mapping[str, int],
+    patch: Size,
+    kernel: Size | None,
+    manifest: ImageManifest | None,
+    **options: Any,
+) -> Content:
+    """What records hold by their lists, with the kernel of the export where it fits."""
+    infer = partial(infer_content, layout, patch, steps=steps, **options)
+    if kernel is not None or manifest is None or manifest.kernel is None:
+        return infer(kernel=kernel)
+    with suppress(RecordError, OptionError):
+        return infer(kernel=manifest.kernel)
+    try:
+        return infer()
+    except (RecordError, OptionError):
+        with suppress(RecordError, OptionError):  # predictions of the patches alone, without their margins
+            return infer(kernel=PIXEL)
+        raise
+
+
+def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:
+    """All records, from the first one on."""
+    for shard in shards:
+        for first, buffer in read_records(shard, 0, shard.records):
+            yield from iter_frames(buffer, source=str(shard), first=first)
+
+
+def _check_counts(shards: Sequence[Shard], total: int, announced: str, exact: bool, named: bool) -> None:
+    """Refuse shards that do not hold just the records that the mixer announces, in order.
+
+    `exact`: their records are all of one size; `named`: they were found by their names, and so are
+    full, each but the last.
+    """
+    counts = [shard.records for shard in shards]
+    if named and 0 in counts:
+        raise RecordError(
+            f"{shards[counts.index(0)]} holds no record: it is truncated, or was not fetched whole."
+        )
+    for shard in shards:
+        if shard.announced not in (None, shard.first):
+            raise RecordError(
+                f"{shard} starts with record {shard.announced} of its export, but {shard.first} records come "
+                "before it: shards are out of order, one is missing or truncated, or exports are mixed up."
+            )
+    full = counts[0]
+    if named and exact:
+        for i, shard in enumerate(shards):
+            if shard.records > full or (shard.records < full and i < len(shards) - 1):
+                raise RecordError(
+                    f"{shard} holds {shard.records} records, but {shards[0]} holds {full} and only the last "
+                    "shard may hold fewer: it is truncated, or shards are out of order. If they are right "
+                    "all the same, give them as records=[...]."
+                )
+    if sum(counts) == total:
+        return
+    held = f"{shards[0]} holds {full}."
+    if len(shards) > 1:
+        each = ", ".join(map(str, counts[:20])) + (", ..." if len(counts) > 20 else "")
+        held = f"the {len(shards)} shards {shards[0]} to {shards[-1]} hold {sum(counts)} ({each})."
+    message = f"{announced}; {held}"
+    if sum(counts) > total:
+        raise RecordError(f"{message} The mixer or the shards are of another export.")
+    if named and exact and counts[-1] == full:
+        raise MissingShardError(f"{message} Shards after {shards[-1]} are missing.")
+    raise RecordError(f"{message} A shard is truncated, or shards are missing at the end.")

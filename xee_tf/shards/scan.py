@@ -1,0 +1,111 @@
+"""Reading all records of a shard in their order, piece by piece, without an index or a count of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from xee_tf.errors import RecordError
+from xee_tf.records.framing import FRAMING, HEADER, corrupt, count_right, read_length
+from xee_tf.shards.inflate import GZIP, inflate_stream
+from xee_tf.storage import Location
+
+__all__ = ["inflated", "read_pieces", "scan_records"]
+
+_LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
+
+
+def read_pieces(location: Location, step: int) -> Iterator[bytes]:
+    """The bytes of a file, `step` at a time."""
+    with location.open() as file:
+        while data := file.read(step):
+            yield data
+
+
+def inflated(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]:
+    """The bytes of the records in pieces of a file: inflated, if it is a gzip file.
+
+    Raises
+    ------
+    RecordError
+        If the gzip stream is corrupt or truncated.
+    """
+    first = next(pieces, b"")
+    pieces = chain([first], pieces)
+    return inflate_stream(pieces, source, step) if first.startswith(GZIP) else pieces
+
+
+def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint8]]:
+    """The framed records in pieces of a file; both checksums of each record are checked.
+
+    Parameters
+    ----------
+    pieces : iterator of bytes
+        Of a file that is not compressed, or `inflated`.
+    source : str
+        Name of the file, for errors.
+
+    Yields
+    ------
+    ndarray of uint8, shape (records, bytes)
+        The frames of records of one size that follow one another.
+
+    Raises
+    ------
+    RecordError
+        That names the first record that is corrupt or truncated, behind all records in front of it.
+
+    Examples
+    --------
+    >>> from xee_tf.records.framing import frame
+    >>> data = frame(b"one") + frame(b"two") + frame(b"three")
+    >>> [rows.shape for rows in scan_records(iter([data[:25], data[25:]]), "s")]
+    [(1, 19), (1, 19), (1, 21)]
+    """
+    waiting: list[bytes] = []
+    held, needed, record = 0, HEADER, 0
+    for piece in pieces:
+        waiting.append(piece)
+        held += len(piece)
+        if held < needed:
+            continue
+        buffer = memoryview(b"".join(waiting) if len(waiting) > 1 else piece)
+        position, needed = 0, HEADER
+        while len(buffer) - position >= HEADER:
+            length = read_length(buffer, position, record, source)
+            if length > _LONGEST:
+                raise RecordError(
+                    f"{source}: record {record} announces {length} bytes: TensorFlow reads fewer."
+                )
+            size = length + FRAMING
+            if len(buffer) - position < size:
+                needed = size
+                break
+            rows = _alike(buffer, position, size)
+            right = count_right(rows)
+            if right:
+                yield rows[:right]
+            if right < len(rows):
+                raise corrupt(record + right, source)
+            record += len(rows)
+            position += len(rows) * size
+        waiting = [bytes(buffer[position:])]
+        held = len(waiting[0])
+    if held:
+        raise RecordError(
+            f"{source}: record {record} is truncated: it needs {needed} bytes, {held} are there."
+        )
+
+
+def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8]:
+    """The whole frames from a position on that have the same header as the first one, one a row."""
+    count = (len(buffer) - position) // size
+    if buffer[position + size : position + size + HEADER] != buffer[position : position + HEADER]:
+        count = 1  # the usual case where records vary
+    data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, count * size, position)
+    rows = data.reshape(count, size)
+    differs = np.flatnonzero((rows[:, :HEADER] != rows[0, :HEADER]).any(axis=1))
+    return rows[: int(differs[0])] if differs.size else rows

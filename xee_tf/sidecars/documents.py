@@ -1,0 +1,117 @@
+"""Bands and grids as parts of the JSON of a manifest.
+
+Values that cannot be used raise a TypeError or ValueError; the caller adds the name of the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from affine import Affine
+
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.records.feature import Kind
+from xee_tf.sidecars.coordinates import read_number, write_number
+from xee_tf.sidecars.dimensions import BandDimensions
+from xee_tf.sidecars.packing import MOST, read_count, read_size, read_text
+
+__all__ = ["band_document", "band_of", "check_places", "grid_document", "grid_of"]
+
+
+def band_document(band: BandDimensions) -> dict[str, Any]:
+    """A band of a manifest."""
+    document: dict[str, Any] = {
+        "name": band.name,
+        "feature": band.feature,
+        "first": band.first,
+        "dims": list(band.dims),
+        "shape": list(band.shape),
+    }
+    for key in ("dtype", "kind", "units"):
+        if getattr(band, key) is not None:
+            document[key] = getattr(band, key)
+    if band.default is not None:
+        document["default"] = write_number(band.default)
+    if band.nodata:
+        document["nodata"] = [write_number(number) for number in band.nodata]
+    return document
+
+
+def band_of(document: Mapping[str, Any]) -> BandDimensions:
+    """The band that `band_document` has written."""
+    name = read_text(document["name"], "the name of a band")
+    dims = tuple(read_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
+    shape = tuple(read_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
+    if len(dims) != len(shape) or math.prod(shape) > MOST:
+        raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
+    facts: dict[str, Any] = {"nodata": tuple(read_number(number) for number in document.get("nodata", ()))}
+    if "default" in document:
+        facts["default"] = read_number(document["default"])
+    for key in ("dtype", "units"):
+        if key in document:
+            facts[key] = read_text(document[key], f"{key} of {name!r}")
+    kind = document.get("kind")
+    if kind not in (None, *get_args(Kind)):
+        raise ValueError(f"the band {name!r} is of the kind {kind!r}")
+    return BandDimensions(
+        name,
+        read_text(document["feature"], f"the feature of {name!r}"),
+        read_count(document["first"], f"the first step of {name!r}"),
+        dims,
+        shape,
+        kind=kind,
+        **facts,
+    )
+
+
+def check_places(bands: Sequence[BandDimensions]) -> None:
+    """Refuse bands that do not fill their features, one after the other."""
+    if not bands:
+        raise ValueError("there is no band")
+    if len({band.name for band in bands}) < len(bands):
+        raise ValueError(f"two bands of {[band.name for band in bands]} have one name")
+    ends: dict[str, int] = {}
+    for band in sorted(bands, key=lambda band: band.first):
+        if band.first != ends.get(band.feature, 0):
+            raise ValueError(
+                f"the band {band.name!r} begins at {band.first} of {band.feature!r}, but "
+                f"{ends.get(band.feature, 0)} is free"
+            )
+        ends[band.feature] = band.first + band.depth
+
+
+def grid_document(grid: PatchGrid) -> dict[str, Any]:
+    """The grid of a manifest."""
+    return {
+        "crs": grid.crs,
+        "affine": [float(value) for value in tuple(grid.affine)[:6]],
+        "shape": list(grid.shape.xy),
+        "patch": list(grid.patch.xy),
+        "columns": grid.columns,
+        "rows": grid.rows,
+        "edge": grid.edge,
+        "origin": list(grid.origin.xy),
+    }
+
+
+def grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
+    """The grid that `grid_document` has written, with the margin of a kernel."""
+    affine = [float(read_number(value)) for value in document["affine"]]
+    if len(affine) != 6 or not all(map(math.isfinite, affine)):
+        raise ValueError("the affine of the grid must be six finite numbers")
+    crs = document["crs"]
+    grid = PatchGrid(
+        shape=read_size(document["shape"], "the shape of the grid"),
+        patch=read_size(document["patch"], "the patch of the grid"),
+        margin=PatchGrid.margin_of(kernel or Size(x=1, y=1)),
+        affine=Affine(*affine),
+        crs=None if crs is None else read_text(crs, "the CRS of the grid"),
+        edge=document.get("edge", "drop"),
+        origin=read_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
+    )
+    for name, right in (("columns", grid.columns), ("rows", grid.rows)):
+        if document.get(name, right) != right:
+            raise ValueError(f"the grid has {right} {name}, not {document[name]}")
+    return grid

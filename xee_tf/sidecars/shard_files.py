@@ -1,0 +1,125 @@
+"""The shard files of an export, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.sidecars.manifest_shard import ManifestShard
+from xee_tf.sidecars.names import MIXER, SHARD, has_prefix, prefix_of, shard_name
+from xee_tf.storage import Location
+
+__all__ = ["check_order", "find_records", "listed_shards"]
+
+
+def find_records(mixer: Location) -> list[Location]:
+    """The shards beside a mixer or manifest, in the order of their numbers.
+
+    Both of Earth Engine's ways to name files are known: ``<prefix>-mixer.json`` goes with
+    ``<prefix>-00000.tfrecord[.gz]`` (Drive), ``<prefix>mixer.json`` with ``<prefix>00000.tfrecord[.gz]``
+    (Cloud Storage).
+
+    Parameters
+    ----------
+    mixer : Location
+        Need not exist; only its name counts.
+
+    Raises
+    ------
+    OptionError
+        If its name does not end with ``mixer.json``.
+    MissingShardError
+        If there are no shards, or numbers are missing between them.
+    RecordError
+        If a shard is there twice, compressed and not.
+
+    Examples
+    --------
+    >>> folder = Location.of("memory://find-records")
+    >>> for name in ("scene-00000.tfrecord", "scene-00001.tfrecord", "scene-b-00000.tfrecord"):
+    ...     folder.child(name).write_bytes(b"")
+    >>> [shard.name for shard in find_records(folder.child("scene-mixer.json"))]
+    ['scene-00000.tfrecord', 'scene-00001.tfrecord']
+    """
+    if not has_prefix(mixer):
+        raise OptionError(
+            f"The shards of {mixer} cannot be found by its name, which does not end with {MIXER!r}: "
+            "give them as records=[...], in order."
+        )
+    prefix = prefix_of(mixer)
+    found: dict[int, Location] = {}
+    for file in prefix.siblings():
+        match = re.fullmatch(re.escape(prefix.name) + SHARD, file.name)
+        if not match:
+            continue
+        number = int(match[1])
+        if number in found:
+            raise RecordError(
+                f"Shard {number} is there twice, as {found[number].name} and {file.name}: "
+                "remove one of them, or give the shards as records=[...]."
+            )
+        found[number] = file
+    if not found:
+        raise MissingShardError(
+            f"No shards are beside {mixer}: expected {prefix.name}{shard_name(0, False)} or "
+            f"{prefix.name}{shard_name(0, True)} and so on. Where they have other names, give them as "
+            "records=[...], in order."
+        )
+    missing = sorted(set(range(max(found))) - set(found))
+    if missing:
+        raise MissingShardError(
+            f"{_missing(missing, f' of {mixer}')}, but {found[max(found)].name} exists. Every later patch "
+            "would be out of place; fetch the missing files again."
+        )
+    return [found[number] for number in sorted(found)]
+
+
+def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
+    """Where the shards that a manifest lists are, or would be, beside the mixer or manifest of an image."""
+    prefix, compressed = prefix_of(location), known[0].name.endswith(".gz")
+    return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
+
+
+def check_order(records: Sequence[Location]) -> None:
+    """Refuse shards of one export whose names are out of order, or have gaps.
+
+    Raises
+    ------
+    RecordError
+        If the numbers of names that differ in nothing else do not ascend.
+    MissingShardError
+        If they ascend with gaps.
+
+    Examples
+    --------
+    >>> check_order([Location.of("a/s-00001.tfrecord"), Location.of("a/s-00000.tfrecord")])
+    Traceback (most recent call last):
+    ...
+    xee_tf.errors.RecordError: The shards are out of order: s-00001.tfrecord comes before s-00000.tfrecord. \
+Give them in the order of their numbers.
+    """
+    matches = [re.fullmatch(rf"(.*?){SHARD}", record.name) for record in records]
+    for (first, before), (second, after) in pairwise(zip(records, matches, strict=True)):
+        if not before or not after or before[1] != after[1]:
+            continue
+        step = int(after[2]) - int(before[2])
+        if step < 1:
+            raise RecordError(
+                f"The shards are out of order: {first.name} comes before {second.name}. "
+                "Give them in the order of their numbers."
+            )
+        if step > 1:
+            missing = list(range(int(before[2]) + 1, int(after[2])))
+            raise MissingShardError(
+                f"{_missing(missing)} between {first.name} and {second.name}. Every later patch would be out "
+                "of place."
+            )
+
+
+def _missing(numbers: Sequence[int], of: str = "") -> str:
+    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    if len(numbers) == 1:
+        return f"Shard {shown}{of} is missing"
+    return f"Shards {shown} ({len(numbers)} in all){of} are missing"

@@ -1,0 +1,112 @@
+"""Whether something can be written at a location, asked before the work begins."""
+
+from __future__ import annotations
+
+import os
+from typing import get_args
+
+from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.options import IfExists, one_of
+from xee_tf.storage.location import Location
+
+__all__ = ["require_free", "require_reachable", "require_writable"]
+
+
+def require_free(location: Location, if_exists: str, *, folder: bool = False) -> None:
+    """Raise `DestinationExistsError` if something at a location may not be replaced.
+
+    Parameters
+    ----------
+    location : Location
+    if_exists : {"error", "overwrite"}
+    folder : bool
+        Whether a folder is written. A file never replaces a folder.
+
+    Raises
+    ------
+    OptionError
+        If `if_exists` is neither "error" nor "overwrite".
+    """
+    one_of("if_exists", if_exists, get_args(IfExists))
+    require_reachable(location)
+    if not folder and location.is_folder():
+        raise DestinationExistsError(
+            f"{location} is a folder, and a file cannot replace it: choose another name, or name a file in "
+            f"that folder, such as {location.child('name' + os.path.splitext(location.name)[1])}."
+        )
+    if if_exists == "error" and location.exists():
+        raise DestinationExistsError(
+            f"{location} exists: choose another name, or replace it with if_exists='overwrite'."
+        )
+
+
+def require_writable(location: Location) -> None:
+    """Raise `DestinationError` if a file cannot be created at a location; nothing is left behind.
+
+    Whether the objects of a bucket can be written is known only at the first one.
+    """
+    require_reachable(location)
+    if not location.is_local:
+        return
+    if os.path.islink(location.path) and not os.path.exists(location.path):
+        raise DestinationError(
+            f"Cannot write {location.url}: it is a link to {os.path.realpath(location.path)}, which does not "
+            "exist. Remove the link, or choose another name."
+        )
+    folder = os.path.abspath(location.parent.path)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        raise DestinationError(f"Cannot write {location.url}: {folder} is a file, not a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DestinationError(
+            f"Cannot write {location.url}: no permission to create files in {folder}. "
+            "Choose another folder or change its permissions."
+        )
+
+
+def require_reachable(location: Location) -> None:
+    """Raise `DestinationError` if a location is a bucket, or in a store that does not answer or is only read.
+
+    No bucket is ever created.
+    """
+    if location.is_local:
+        return
+    if location.bucket is not None and location.is_root:
+        scheme = location.url.partition("://")[0]
+        raise DestinationError(
+            f"{location.url} is a bucket without a name in it: add one, such as "
+            f"{scheme}://{location.bucket or 'bucket'}/scene."
+        )
+    if location.is_web:
+        raise DestinationError(
+            f"Cannot write {location.url}: web servers are only read. Choose a path on a disk, or an object "
+            "store, such as s3://bucket/scene."
+        )
+    try:
+        if location.bucket is not None:
+            _require_bucket(location, location.bucket)
+        else:
+            location.parent.exists()
+    except DestinationError:
+        raise
+    except Exception as error:  # of clients for object stores, each of which has its own
+        raise DestinationError(f"Cannot write {location.url}: {error}") from error
+
+
+def _require_bucket(location: Location, bucket: str) -> None:
+    fs = location.fresh_fs
+    if fs.exists(bucket):
+        return
+    # An account that may only write objects cannot look at their bucket; listing gives the reason.
+    try:
+        fs.ls(bucket)
+    except FileNotFoundError:
+        raise DestinationError(
+            f"Cannot write {location.url}: there is no bucket {bucket!r}. Correct its name, or create the "
+            "bucket first."
+        ) from None
+    except PermissionError:
+        return
+    except Exception as error:
+        raise DestinationError(f"Cannot write {location.url}: the bucket {bucket!r} gives {error}") from error
