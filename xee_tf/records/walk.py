@@ -244,9 +244,8 @@ def _context(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
     if feature.dtype == STRINGS:
         return payload[np.flatnonzero(cursor.right)], None
     values, counts = _integers(cursor, payload, 0, feature.size)
-    once = counts == 1
-    cursor.right &= once
-    return (values if once.all() else values[np.repeat(cursor.right, counts)]), None
+    cursor.right &= counts == 1
+    return (values if cursor.right.all() else values[np.repeat(cursor.right, counts)]), None
 
 
 def _sequence(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
