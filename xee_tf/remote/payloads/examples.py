@@ -47,7 +47,8 @@ def serialise_examples(arrays: Arrays, feature_types: FeatureTypes = "float") ->
     # Numbers come first, then strings.
     ordered = sorted(arrays.items(), key=lambda item: item[0] in texts)
     layout = RecordLayout(tuple(_feature(name, a.dtype, a.shape[1:], feature_types) for name, a in ordered))
-    encoded = encode_records(layout, [_strings(a) if name in texts else a for name, a in ordered])
+    every = np.ones(len(ordered[0][1]), bool)  # lists without a string do not tell how many there are
+    encoded = encode_records(layout, [_strings(a) if name in texts else a for name, a in ordered], every)
     view, edges = encoded.buffer.data, encoded.offsets.tolist()
     return [bytes(view[begin + HEADER : end - FOOTER]) for begin, end in pairwise(edges)]
 
