@@ -252,6 +252,27 @@ def test_many_records_of_integers_are_written_in_batches():
     assert (found.context["b"] == floats).all()
 
 
+@given(st.lists(int64s, max_size=3), st.integers(0, 3), st.binary(max_size=12))
+def test_integers_that_are_malformed_are_refused_between_others(values, place, body):
+    """What a list holds is what protobuf reads of it, or the record is refused."""
+    layout = RecordLayout((Feature.of("a", "i8", 1, "band"), Feature.of("b", "f4", 1)))
+    rows = [np.array(values, "i8"), np.ones(len(values), "f4")]
+    frames = [frame(data) for data in iter_frames(encode_records(layout, rows).buffer.data)]
+    message = an_example(("a", 3, delimited(1, body)), ("b", 2, delimited(1, struct.pack("<f", 1))))
+    place = min(place, len(frames))
+    frames.insert(place, frame(message))
+    try:
+        expected = list(Example.FromString(message).features.feature["a"].int64_list.value)
+    except DecodeError:
+        expected = []
+    if len(expected) != 1:
+        with pytest.raises(RecordError, match=f"record {place}: "):
+            decode_records(b"".join(frames), layout)
+        return
+    found = decode_records(b"".join(frames), layout).context["a"][:, 0].tolist()
+    assert found == [*values[:place], *expected, *values[place:]]
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,30 +91,37 @@ def find_alike(frames: Frames, orders: Sequence[Order], *, blobs: bool) -> Alike
     if not count or not (np.diff(frames.offsets) == frames.offsets[1]).all():
         return None
     block = frames.raw.reshape(count, -1)
-    size = block.shape[1]
-    template = next(filter(None, (_template(frames.raw, size, order) for order in orders)), None)
-    if template is None:
-        try:
-            template = _template(frames.raw, size, order_of(frames.parse(0), blobs=blobs))
-        except RecordError:
-            return None  # it is parsed again, and then the error says what is wrong
-    if template is None:
-        return None
-    rows = max(1, _BATCH_BYTES // size)
-    alike = all(template.matches(block[start : start + rows]) for start in range(0, count, rows))
-    return Alike(template, block) if alike else None
+    rows = max(1, _BATCH_BYTES // block.shape[1])
+    for order in _candidates(frames, orders, blobs):
+        template = _template(block[0], order)
+        if template is not None and all(
+            template.matches(block[start : start + rows]) for start in range(0, count, rows)
+        ):
+            return Alike(template, block)
+    return None
 
 
-def _template(raw: npt.NDArray[np.uint8], size: int, order: Order) -> Template | None:
-    """The template of the first record, if it has just the features of an order."""
+def _candidates(frames: Frames, orders: Sequence[Order], blobs: bool) -> Iterator[Order]:
+    """The orders that are known, then that of the first record."""
+    yield from orders
+    try:
+        order = order_of(frames.parse(0), blobs=blobs)
+    except RecordError:
+        return  # it is parsed again, and then the error says what is wrong
+    if order not in orders:
+        yield order
+
+
+def _template(record: npt.NDArray[np.uint8], order: Order) -> Template | None:
+    """The template of a record that has all features of an order; None if it cannot have them."""
     if not all(feature.exact for feature in (*order.context, *order.sequences)):
         return None
     steps: tuple[int, ...] = ()
     if order.sequences:
-        place = np.zeros(1, np.int64), np.array([HEADER]), np.array([size - FOOTER])
-        _, parts = walk(raw, *place, order, Wanted((), ()))
+        place = np.zeros(1, np.int64), np.array([HEADER]), np.array([len(record) - FOOTER])
+        _, parts = walk(record, *place, order, Wanted((), ()))
         steps = tuple(int(part.steps[0]) for part in parts if part.steps is not None)
         if len(parts) != len(order.context) + len(order.sequences):
             return None
     template = record_template(order.context, order.sequences, steps)
-    return template if template.size == size and template.matches(raw[None, :size]) else None
+    return template if template.size == len(record) else None

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from xee_tf.errors import OptionError
 from xee_tf.records.feature import STRINGS, Feature, Kind
 from xee_tf.records.framing import FOOTER, HEADER, frame_header
-from xee_tf.records.wire import field, field_head
+from xee_tf.records.wire import encode_field, field_head
 
 __all__ = [
     "RecordLayout",
@@ -37,7 +37,7 @@ __all__ = [
 LISTS: dict[Kind, int] = {"bytes": 1, "float": 2, "int64": 3}
 """The fields of a Feature that hold its lists."""
 
-_SMALL = 1 << 14  # bytes of a record up to which its constant bytes are copied and compared as a whole row
+_CLOSE = 512  # bytes from one constant piece to the next, up to which whole rows are copied and compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,8 @@ class Template:
     varying : tuple of (int, int)
         Where values begin and end in a record's data, its framing left out.
     row : tuple of (ndarray of uint8, ndarray of uint8) or None
-        Of a short record: its bytes, zero where they vary, and a mask of 255 where they do not.
+        Where few values are between the constant bytes: a row, zero where it varies, and a mask of 255 where
+        it does not.
     """
 
     size: int
@@ -178,7 +179,7 @@ class Template:
                 varying.append((start - HEADER, size - HEADER))
         size += footer
         row = None
-        if size <= _SMALL:
+        if size <= _CLOSE * len(constant):
             row = whole, mask = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
             for start, data in constant:
                 whole[start : start + len(data)] = np.frombuffer(data, np.uint8)
@@ -288,7 +289,7 @@ def _feature(feature: Feature, payload: int) -> bytes:
 
 
 def _entry(name: str, head: bytes, payload: int) -> bytes:
-    return _wrap(1, field(1, name.encode()) + _wrap(2, head, payload), payload)
+    return _wrap(1, encode_field(1, name.encode()) + _wrap(2, head, payload), payload)
 
 
 def _wrap(number: int, head: bytes, payload: int) -> bytes:

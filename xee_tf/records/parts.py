@@ -27,7 +27,6 @@ Parsed = tuple[dict[str, Values], dict[str, list[Values | None]]]
 _MAX_ORDERS = 32  # of features that are remembered
 _BATCH_BYTES = 1 << 21  # of records looked at at a time: their scratch arrays stay in cache
 _FEW = 64  # records that are read together however long they are
-_MIXED = -1  # the size of a feature list whose steps differ
 
 
 def read_parts(
@@ -93,8 +92,9 @@ def order_of(parsed: Parsed, *, blobs: bool) -> Order:
     for name, steps in parsed[1].items():
         kinds = {None if step is None else feature_of(name, step, blobs=blobs) for step in steps}
         feature = kinds.pop() if len(kinds) == 1 else None
-        size = 1 if not steps else _MIXED  # without a step, of any kind
-        sequences.append(feature or Feature.stored(name, "float", size))
+        if feature is None:  # without a step, of any kind; or steps that differ, which no array holds
+            feature = Feature.strings(name) if steps else Feature.stored(name, "float", 1)
+        sequences.append(feature)
     return Order(context, tuple(sequences))
 
 
@@ -104,7 +104,7 @@ def _learn(orders: list[Order], order: Order, wanted: Wanted) -> Order | None:
         for feature in features:
             passed = wanted.pass_others and names is not None and feature.name not in names
             several = feature.dtype == STRINGS and (feature.size > 1 or feature in order.sequences)
-            if not passed and (several or feature.size == _MIXED):
+            if several and not passed:
                 return None
     if not order.context and not order.sequences:
         return None
@@ -159,10 +159,9 @@ def _stack(order: Order, found: Sequence[tuple[int, Parsed]], wanted: Wanted) ->
         lists = [parsed[1][feature.name] for _, parsed in found]
         counts = np.array([len(steps) for steps in lists], np.int64)
         steps: list[Any] = [step for one in lists for step in one]
-        read = wanted.sequences is None or feature.name in wanted.sequences
-        read = read and feature.size != _MIXED and feature.dtype != STRINGS
-        empty = np.empty((0, max(feature.size, 0)), feature.dtype)
-        values = (_stacked(feature, steps) if steps else empty) if read else None
+        values = None
+        if feature.dtype != STRINGS and (wanted.sequences is None or feature.name in wanted.sequences):
+            values = _stacked(feature, steps) if steps else np.empty((0, feature.size), feature.dtype)
         parts.append(Part(feature, place, records, values, counts))
     return parts
 

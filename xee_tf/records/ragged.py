@@ -16,7 +16,7 @@ import numpy.typing as npt
 __all__ = ["Headed", "Piece", "Ragged", "gather", "groups", "join", "windows"]
 
 _SPAN = 1 << 16  # spans of lengths that are counted rather than sorted
-_FEW = 64  # numbers that are sorted whatever their span
+_FEW = 64  # numbers that are not worth calls of numpy
 _LONG = 4096  # bytes of a string from which on it is copied by itself
 
 Rows = npt.NDArray[np.intp] | slice
@@ -223,9 +223,12 @@ def _distinct(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], np
     """Distinct numbers in ascending order, and which of them each number is: a fast `np.unique`."""
     if not len(numbers):
         return numbers, np.empty(0, np.uint16)
+    if len(numbers) < _FEW:
+        few = np.array(sorted(set(numbers.tolist())), np.int64)
+        return few, np.searchsorted(few, numbers)
     low = int(numbers.min())
     span = int(numbers.max()) - low
-    if span >= _SPAN or len(numbers) < _FEW:
+    if span >= _SPAN:
         values, which = np.unique(numbers, return_inverse=True)
         return values, which
     shifted = (numbers - low).astype(np.uint16)

@@ -20,8 +20,10 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.tensor_types import STRING, TensorType, tensor_type, type_of_number
 from xee_tf.records.wire import (
     decode_varints,
+    encode_field,
     encode_varint,
     encode_varints,
+    field_head,
     read_fields,
     read_varint,
     varint_bound,
@@ -231,16 +233,12 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _head(kind: TensorType, shape: tuple[int, ...], field: int = 0, payload: int = 0) -> bytes:
+def _head(kind: TensorType, shape: tuple[int, ...], number: int = 0, payload: int = 0) -> bytes:
     """Everything in front of the values, the tag and length of their field included."""
-    dims = b""
-    for size in shape:
-        dim = b"\x08" + encode_varint(size) if size else b""  # zero is the default: it is left out
-        dims += b"\x12" + encode_varint(len(dim)) + dim
-    head = b"\x08" + encode_varint(kind.number) + b"\x12" + encode_varint(len(dims)) + dims
-    if field and payload:
-        head += encode_varint(field << 3 | 2) + encode_varint(payload)
-    return head
+    # Zero is the default: it is left out.
+    dims = b"".join(encode_field(2, b"\x08" + encode_varint(size) if size else b"") for size in shape)
+    head = b"\x08" + encode_varint(kind.number) + encode_field(2, dims)
+    return head + field_head(number, payload) if number and payload else head
 
 
 def _listed(array: npt.NDArray[Any], kind: TensorType) -> npt.NDArray[Any]:
@@ -273,7 +271,7 @@ def _string_pieces(strings: Iterable[object]) -> list[bytes | memoryview]:
             string = string.encode()
         elif not isinstance(string, bytes):
             raise OptionError(f"An array of strings holds {string!r}; expected str or bytes only.")
-        pieces += (b"\x42" + encode_varint(len(string)), string)
+        pieces += (field_head(STRING.field, len(string)), string)
     return pieces
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xee_tf.records.feature import STRINGS, Feature
 from xee_tf.records.layout import LISTS, Slot, context_head, step_head
 from xee_tf.records.ragged import Ragged, gather, join
-from xee_tf.records.wire import MAX_VARINT, field, varint_ends, varint_values
+from xee_tf.records.wire import MAX_VARINT, encode_field, varint_ends, varint_values
 
 __all__ = ["Order", "Part", "Wanted", "walk"]
 
@@ -223,7 +223,7 @@ def _context(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
         cursor.expect(context_head(feature, feature.max_bytes))
         return cursor.take(feature.max_bytes).view(feature.dtype), None
     close = cursor.open(1)
-    cursor.expect(field(1, feature.name.encode()))
+    cursor.expect(encode_field(1, feature.name.encode()))
     if passed:
         cursor.rest(close)
         return None, None
@@ -244,15 +244,14 @@ def _context(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
     if feature.dtype == STRINGS:
         return payload[np.flatnonzero(cursor.right)], None
     values, counts = _integers(cursor, payload, 0, feature.size)
-    once = counts == 1
-    cursor.right &= once
-    return (values if once.all() else values[np.repeat(cursor.right, counts)]), None
+    cursor.right &= counts == 1
+    return (values if cursor.right.all() else values[np.repeat(cursor.right, counts)]), None
 
 
 def _sequence(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
     """The steps of one feature list, as `_context`, and how many each message has."""
     close = cursor.open(1)
-    cursor.expect(field(1, feature.name.encode()))
+    cursor.expect(encode_field(1, feature.name.encode()))
     if passed:
         cursor.rest(close)
         return None, None

@@ -19,9 +19,9 @@ from xee_tf.errors import RecordError
 __all__ = [
     "MAX_VARINT",
     "decode_varints",
+    "encode_field",
     "encode_varint",
     "encode_varints",
-    "field",
     "field_head",
     "field_size",
     "read_fields",
@@ -120,12 +120,12 @@ def field_head(number: int, size: int) -> bytes:
     return encode_varint(number << 3 | 2) + encode_varint(size)
 
 
-def field(number: int, body: bytes) -> bytes:
+def encode_field(number: int, body: bytes) -> bytes:
     """A field that holds a string or a message.
 
     Examples
     --------
-    >>> field(2, b"B4").hex()
+    >>> encode_field(2, b"B4").hex()
     '12024234'
     """
     return field_head(number, len(body)) + body
@@ -136,7 +136,7 @@ def field_size(size: int) -> int:
 
     Examples
     --------
-    >>> field_size(2) == len(field(2, b"B4"))
+    >>> field_size(2) == len(encode_field(2, b"B4"))
     True
     """
     return 1 + varint_size(size) + size
