@@ -22,6 +22,7 @@ from xee_tf.records.tensors import (
     tensor_size,
     value_sizes,
 )
+from xee_tf.records.wire import decode_varints, encode_varints
 
 __all__ = [
     "FRAMING",
@@ -40,9 +41,11 @@ __all__ = [
     "decode_records",
     "decode_sequence_example",
     "decode_tensor",
+    "decode_varints",
     "encode_records",
     "encode_tensor",
     "encode_tensors",
+    "encode_varints",
     "frame",
     "iter_frames",
     "kind_of",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xee_tf.errors import RecordError
-from xee_tf.records.wire import encode_varint, field, read_fields, read_varint
+from xee_tf.records.wire import encode_field, encode_varint, read_fields, read_varint
 
 __all__ = [
     "bodies",
@@ -31,7 +31,7 @@ def text_field(number: int, value: str) -> bytes:
     >>> text_field(1, "oak").hex(), text_field(1, "")
     ('0a036f616b', b'')
     """
-    return field(number, value.encode()) if value else b""
+    return encode_field(number, value.encode()) if value else b""
 
 
 def integer_field(number: int, value: int) -> bytes:
@@ -107,8 +107,8 @@ def map_entries(data: bytes | memoryview, number: int) -> Iterator[tuple[str, me
 
     Examples
     --------
-    >>> entry = text_field(1, "oak") + field(2, b"")
-    >>> [(key, bytes(value)) for key, value in map_entries(field(4, entry), 4)]
+    >>> entry = text_field(1, "oak") + encode_field(2, b"")
+    >>> [(key, bytes(value)) for key, value in map_entries(encode_field(4, entry), 4)]
     [('oak', b'')]
     """
     for entry in bodies(data, number):

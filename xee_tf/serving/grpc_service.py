@@ -10,7 +10,7 @@ import grpc
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.messages import delimited_fields, text
-from xee_tf.records.wire import field
+from xee_tf.records.wire import encode_field
 from xee_tf.remote.payloads.predict_messages import decode_predict_request
 from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
@@ -105,7 +105,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise RecordError(f"method_name is {method!r}; this server has {_PREDICT!r}.")
         model = self._models.at_endpoint(endpoint.rsplit("/", 1)[-1])
         request = decode_predict_request(fields.get(3, b""))
-        return field(1, predict_message(request, model, self._most_bytes))
+        return encode_field(1, predict_message(request, model, self._most_bytes))
 
 
 def _answering(method: Callable[[bytes], bytes]) -> Callable[[bytes, grpc.ServicerContext], bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from xee_tf.errors import RecordError
 from xee_tf.records.messages import bodies, text, text_field
-from xee_tf.records.wire import field
+from xee_tf.records.wire import encode_field
 from xee_tf.remote.payloads.predict_messages import ModelSpec
 from xee_tf.remote.serving_metadata import SIGNATURES
 from xee_tf.serving.models import ModelVersion
@@ -66,9 +66,9 @@ def decode_metadata_request(data: bytes) -> ModelSpec:
 def encode_metadata_response(model: ModelVersion) -> bytes:
     """``GetModelMetadataResponse{model_spec = 1, map<string, Any> metadata = 2}``."""
     signatures = b"".join(
-        field(1, text_field(1, name) + field(2, found.SerializeToString()))
+        encode_field(1, text_field(1, name) + encode_field(2, found.SerializeToString()))
         for name, found in model.signature_defs.items()
     )
-    packed = text_field(1, _TYPE) + field(2, signatures)
-    entry = text_field(1, SIGNATURES) + field(2, packed)
-    return ModelSpec(model.name, model.version).field(1) + field(2, entry)
+    packed = text_field(1, _TYPE) + encode_field(2, signatures)
+    entry = text_field(1, SIGNATURES) + encode_field(2, packed)
+    return ModelSpec(model.name, model.version).field(1) + encode_field(2, entry)

@@ -24,7 +24,7 @@ from xee_tf.records.messages import (
     text_field,
 )
 from xee_tf.records.tensors import decode_tensor, tensor_pieces
-from xee_tf.records.wire import field, field_head, field_size
+from xee_tf.records.wire import encode_field, field_head, field_size
 
 __all__ = [
     "ANY_MODEL",
@@ -63,10 +63,10 @@ class ModelSpec:
         """The message ModelSpec."""
         parts = [text_field(1, self.name)]
         if self.version is not None:
-            parts.append(field(2, integer_field(1, self.version)))  # a message Int64Value
+            parts.append(encode_field(2, integer_field(1, self.version)))  # a message Int64Value
         parts.append(text_field(3, self.signature_name))
         if self.label is not None:
-            parts.append(field(4, self.label.encode()))
+            parts.append(encode_field(4, self.label.encode()))
         return b"".join(parts)
 
     @classmethod
@@ -87,7 +87,7 @@ class ModelSpec:
     def field(self, number: int) -> bytes:
         """The field of a message that holds it. An empty one is left out."""
         body = self.encode()
-        return field(number, body) if body else b""
+        return encode_field(number, body) if body else b""
 
     @classmethod
     def of_field(cls, data: bytes | memoryview, number: int) -> ModelSpec:
