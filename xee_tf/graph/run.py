@@ -1,19 +1,82 @@
-"""Running graphs: where Dask would compute, and with a bar if one is wanted."""
+"""Graphs made Delayed and run: where Dask would compute, and with a bar if one is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import TaskRef
+from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError
-from xee_tf.graph.sources import futures_in
+from xee_tf.graph.order import priorities
+from xee_tf.graph.sources import Sources, futures_in
+from xee_tf.graph.tasks import Ref, Tasks, add_task, first_of, layer_of
 
-__all__ = ["on_cluster", "run_graph"]
+__all__ = ["each_chunk", "on_cluster", "run_graph", "to_delayed"]
+
+
+def to_delayed(
+    name: str, tasks: Tasks, result: Ref, sources: Sources, blocks: Iterable[Ref] | None = None
+) -> Delayed:
+    """A Delayed of what one of some tasks gives.
+
+    Parameters
+    ----------
+    name : str
+    tasks : dict
+    result : Ref
+    sources : Sources
+        What `tasks` depend on.
+    blocks : iterable of Ref, optional
+        What a cluster makes first, in this order.
+    """
+    order = {}
+    if blocks is not None:
+        order["priority"] = priorities({**sources.graph, **tasks}, blocks)
+    below = f"{name}-sources"  # where graphs are merged, layers of one name would replace each other
+    layers = {below: sources.layer(**order), name: layer_of(tasks, order)}
+    graph = HighLevelGraph(layers, {below: set(), name: {below}})
+    return Delayed(result.key, graph, layer=name)
+
+
+def each_chunk(
+    work: Callable[[tuple[int, ...], Sequence[NDArray[Any]]], None],
+    arrays: Sequence[Any],
+    indices: Sequence[tuple[int, ...]],
+    name: str,
+) -> Delayed:
+    """A Delayed that calls ``work(index, chunks)`` for some chunks of several arrays together.
+
+    Parameters
+    ----------
+    work : callable
+        Must be picklable.
+    arrays : sequence of Dask arrays
+        Of one chunking along the axes that count; further ones in front of the last two are one chunk.
+    indices : sequence of tuple of int
+        Chunks by their numbers along the axes that count.
+    name : str
+        Of the tasks.
+    """
+    name = f"{name}-{uuid.uuid4().hex}"
+    tasks: Tasks = {}
+    done = []
+    for index in indices:
+        inner = ((0,) * (array.ndim - len(index)) for array in arrays)
+        chunks = [
+            TaskRef((array.name, *index[:-2], *zeros, *index[-2:]))
+            for array, zeros in zip(arrays, inner, strict=True)
+        ]
+        done.append(add_task(tasks, (name, *index), work, index, chunks))
+    result = add_task(tasks, f"all-{name}", first_of, done)
+    return Delayed(result.key, HighLevelGraph.from_collections(name, tasks, dependencies=arrays), layer=name)
 
 
 def on_cluster() -> bool:

@@ -88,14 +88,12 @@ class BandChunk:
     reader : ImageReader
     box : Box
         Where the chunk lies.
-    after
-        Not used: Dask makes the chunk when it is there.
     """
 
     ndim = 3
     """Least number of axes; Dask's `getter` asks whether there are any."""
 
-    def __init__(self, reader: ImageReader, box: Box, after: Any = None) -> None:
+    def __init__(self, reader: ImageReader, box: Box) -> None:
         self.reader = reader
         self.box = box
         self.together = True

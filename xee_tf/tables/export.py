@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
-from dask.task_spec import DataNode, List, Task, TaskRef
 
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.export.result import ShardInfo
-from xee_tf.graph import run_graph
+from xee_tf.graph import Delayed, Sources, Tasks, add_task, add_value, run_graph, to_delayed
 from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records.example import Encoded
 from xee_tf.records.framing import footers, run_crc
@@ -296,13 +293,13 @@ def _members(encoded: Encoded) -> Iterator[tuple[int, int]]:
 def _cut(rows: Rows) -> LazyTable:
     """A table in memory as row groups."""
     name = f"table-{uuid.uuid4().hex[:12]}"
-    graph: dict[Any, Any] = {name: DataNode(name, rows)}
-    keys = []
-    for number, (start, stop) in enumerate(_spans(rows)):
-        key = (f"{name}-rows", number)
-        graph[key] = Task(key, Rows.__getitem__, TaskRef(name), slice(start, stop))
-        keys.append(key)
-    return LazyTable(graph, keys)
+    tasks: Tasks = {}
+    table = add_value(tasks, name, rows)
+    groups = [
+        add_task(tasks, (f"{name}-rows", number), Rows.__getitem__, table, slice(start, stop))
+        for number, (start, stop) in enumerate(_spans(rows))
+    ]
+    return LazyTable(groups, Sources({}, []), tasks)
 
 
 def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delayed, Location]:
@@ -311,17 +308,13 @@ def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delaye
     prefix = target.name.removesuffix(TABLE)
     folder = target.parent.child(f".{prefix}-{run}.parts")
     writer = _PartWriter(source.read, folder)
-    tasks: dict[Any, Any] = {}
-    parts = []
-    for number, group in enumerate(source.keys):
-        part = (f"table-encode-{run}", number)
-        tasks[part] = Task(part, writer, number, TaskRef(group))
-        parts.append(TaskRef(part))
-    key = f"table-commit-{run}"
-    tasks[key] = Task(key, _commit, folder, target, overwrite, List(*parts))
-    layer, below = f"table-export-{run}", f"table-{run}"
-    graph = HighLevelGraph({below: source.graph, layer: tasks}, {below: set(), layer: {below}})
-    return Delayed(key, graph, layer=layer), folder
+    tasks = dict(source.tasks)
+    parts = [
+        add_task(tasks, (f"table-encode-{run}", number), writer, number, group)
+        for number, group in enumerate(source.groups)
+    ]
+    result = add_task(tasks, f"table-commit-{run}", _commit, folder, target, overwrite, parts)
+    return to_delayed(f"table-export-{run}", tasks, result, source.sources), folder
 
 
 def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
