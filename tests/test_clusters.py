@@ -209,7 +209,13 @@ def test_predictions_that_are_persisted_go_on(tmp_path, client):
 # -- Keys --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [lazy, persisted])
+def cumulated(values, client):
+    """Chains of tasks, which Dask makes one in some graphs and not in others."""
+    array = lazy(values.astype("f8"))
+    return (array.cumsum(axis=0) - array.cumsum(axis=0) + array).astype(values.dtype)
+
+
+@pytest.mark.parametrize("form", [lazy, persisted, cumulated])
 def test_computations_of_one_image_at_the_same_time_do_not_change_its_tasks(tmp_path, client, form):
     bands = {**BANDS, "red": BANDS["red"] + 1, "blue": random_band((60, 80), seed=3)}
     messages = []

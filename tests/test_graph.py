@@ -169,11 +169,10 @@ def test_tasks_are_never_changed_under_their_own_keys(monkeypatch, form, renamed
     monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 1)
     arrays = [form(values) for values in BANDS.values()]
     alone = {key: node for array in arrays for key, node in Sources.of([array]).graph.items()}
-    found = Sources.of_planes(arrays, fused=renamed)
-    groups = groups_of(found, together)
-    sources, loaded = found.loads(groups, "load")
+    sources = Sources.of_planes(arrays, renamed=renamed)
+    groups = groups_of(sources, together)
+    sources, loaded = sources.loads(groups, "load")
     if renamed:
-        sources, loaded = sources.renamed(loaded, "run")
         changed = {key for key, node in sources.graph.items() if not isinstance(node, DataNode)}
         assert not changed & alone.keys()
         roots = [key for key in changed if not sources.graph[key].dependencies]
@@ -200,7 +199,7 @@ def test_all_bands_of_a_block_are_loaded_by_one_task(tmp_path):
     for chained in (False, True):
         _, sources, _ = work_on_blocks([job], chained=chained)
         loads = [node for node in sources.graph.values() if not isinstance(node, DataNode)]
-        assert len(loads) == 81 + chained
+        assert len(loads) == 81 + 1  # and the empty one before them
 
 
 def median_of_many(values):
@@ -210,7 +209,7 @@ def median_of_many(values):
 def test_a_chunk_of_many_sources_is_not_loaded_by_one_task(monkeypatch):
     """One after another they would take long, and all threads together would hold too many."""
     monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 1)
-    sources = Sources.of_planes([median_of_many(BANDS["a"] + 9 * band) for band in range(2)])
+    sources = Sources.of_planes([median_of_many(BANDS["a"] + 9 * band) for band in (0, 1)], renamed=True)
     loaded, _ = sources.loads(groups_of(sources, True), "load")
     assert loaded.graph == sources.graph
 
@@ -246,11 +245,10 @@ def test_chunks_are_loaded_once_whatever_they_share(data):
     before, after = ((3, *(data.draw(chunkings(side)) for side in shape[1:])) for _ in range(2))
     cube = da.from_array(values, chunks=before).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
     arrays = [cube[0], cube[1].rechunk(after[1:]), cube[1:]]
-    sources = Sources.of_planes(arrays, fused=True)
+    sources = Sources.of_planes(arrays, renamed=True)
     groups = {(number,): list(flatten(keys)) for number, keys in enumerate(sources.keys)}
     with patch.object(xee_tf.graph.sources, "_MANY", data.draw(st.sampled_from([1, 64]))):
         sources, loaded = sources.loads(groups, "load")
-    sources, loaded = sources.renamed(loaded, "run")
     chunks = iter(flatten(dask.get({**sources.graph, "all": List(*loaded.values())}, ["all"])))
     found = [[[next(chunks) for _ in array.chunks[-1]] for _ in array.chunks[-2]] for array in arrays]
     for plane, wanted in zip(found, [values[0], values[1], values[1:]], strict=True):
@@ -324,11 +322,10 @@ def test_an_image_and_its_prediction_share_chunks():
 def test_the_order_of_a_long_chain_costs_little_time():
     """What a task goes back to must not grow with the chain: 10,000 chunks took a minute and 10 GB."""
     array = da.from_array(Counting((51_200, 51_200)), chunks=1024, meta=np.empty((0, 0), "f4"))
-    sources = Sources.of_planes([array])
-    groups = {(number,): [key] for number, key in enumerate(flatten(sources.keys))}
-    sources, loaded = sources.renamed(sources.groups(groups), "run")
+    sources = Sources.of_planes([array], renamed=True)
     tasks = dict(sources.graph)
-    in_order(tasks, [add_task(tasks, group, len, chunks) for group, chunks in loaded.items()], "chain")
+    blocks = [add_task(tasks, number, len, chunk) for number, chunk in enumerate(sources.chunks(0))]
+    in_order(tasks, blocks, "chain")
     start = time.process_time()
     dask.order.order(tasks)
     assert time.process_time() - start < 1

@@ -84,7 +84,7 @@ def work_on_blocks(
         one another: what a chunk holds for several jobs is used while it is there.
     """
     run = uuid.uuid4().hex[:12]
-    sources = Sources.of_planes([array for job in jobs for array in job.arrays], fused=chained)
+    sources = Sources.of_planes([array for job in jobs for array in job.arrays], renamed=True)
     groups: dict[Key, list[Key]] = {}
     planes = 0
     for number, job in enumerate(jobs):
@@ -92,8 +92,6 @@ def work_on_blocks(
         groups |= {(number, *block): found for block, found in chunks_of_blocks(job.layout, keys).items()}
         planes += len(job.layout.planes)
     sources, loaded = sources.loads(groups, f"load-{run}")
-    if chained:
-        sources, loaded = sources.renamed(loaded, run)
     tasks: Tasks = {}
     blocks = [
         block_tasks(

@@ -22,7 +22,7 @@ _LEAST_BITS = 40  # more ways down than these powers of two no block will have
 
 
 def in_order(tasks: Tasks, blocks: Sequence[Ref], name: str) -> list[Ref]:
-    """Add a chain of empty tasks behind blocks; see `Sources.renamed` for what the blocks depend on.
+    """Add a chain of empty tasks behind blocks; see `Sources` for what the blocks depend on.
 
     Returns
     -------

@@ -2,8 +2,8 @@
 
 Collections are met through the Dask protocol alone (graph, keys, chunks), so that any chunked array that
 follows it will do: persisted ones, whose graphs hold Futures, those that are optimised already, and those
-of other packages. A key of a collection always stands for the collection's own task: on a cluster other
-computations may use the same key at the same time. A task that must be changed gets a new key.
+of other packages. A key of a collection always stands for the collection's own task, because on a cluster
+other computations may use the same key at the same time. A task that is changed gets a new key.
 """
 
 from __future__ import annotations
@@ -44,14 +44,17 @@ class Sources:
         The keys of every collection's chunks, as nested lists.
     annotations : mapping
         Annotations of the collections' own tasks, such as ``resources``: by name, then by key.
+    root : key, optional
+        An empty task that all others come after.
     """
 
     graph: Mapping[Key, Any]
     keys: list[Any]
     annotations: Mapping[str, Mapping[Key, Any]] = field(default_factory=dict)
+    root: Key = None
 
     @classmethod
-    def of(cls, collections: Sequence[Any], *, fused: bool = False) -> Sources:
+    def of(cls, collections: Sequence[Any], *, renamed: bool = False) -> Sources:
         """Simplify the graphs of collections together; what they share stays shared.
 
         `dask.optimize` would treat each one apart from the others: a chunk that holds several
@@ -60,9 +63,10 @@ class Sources:
         Parameters
         ----------
         collections : sequence
-        fused : bool
-            Whether Dask makes one task of those that only wait for each other. A key then stands for
-            another task than the one that the collection has by that key: rename all (see `renamed`).
+        renamed : bool
+            False: all tasks remain as they are, and are shared with whatever else is computed of the
+            collections at the same time. True: tasks that only wait for each other become one, as Dask does
+            it, and all get keys of their own: where others are fused, a key stands for another task.
 
         Raises
         ------
@@ -81,7 +85,7 @@ class Sources:
             if optimize is not None:
                 # Dask drops annotations where it fuses task by task.
                 annotated = any(layer.annotations for layer in graph.layers.values())
-                apart = annotated or not fused
+                apart = annotated or not renamed
                 with dask.config.set({"optimization.fuse.active": False}) if apart else nullcontext():
                     graph = optimize(graph, list(flatten([each.__dask_keys__() for each in members])))
             for layer in graph.layers.values() if isinstance(graph, HighLevelGraph) else ():
@@ -92,18 +96,19 @@ class Sources:
         needed = _needed(keys, tasks)
         held = _held(needed - tasks.keys(), given, tasks)
         kept = {key: node for key, node in tasks.items() if key in needed}
-        return cls(kept | held, keys, annotations)
+        sources = cls(kept | held, keys, annotations)
+        return sources._renamed() if renamed else sources
 
     @classmethod
-    def of_planes(cls, arrays: Sequence[Any], *, fused: bool = False) -> Sources:
+    def of_planes(cls, arrays: Sequence[Any], *, renamed: bool = False) -> Sources:
         """The planes of arrays (y, x) and (step, y, x), in order; keys are ``[plane][row][column]``.
 
         Parameters
         ----------
-        arrays, fused
+        arrays, renamed
             As for `of`.
         """
-        sources = cls.of(arrays, fused=fused)
+        sources = cls.of(arrays, renamed=renamed)
         planes = [
             plane
             for array, found in zip(arrays, sources.keys, strict=True)
@@ -156,8 +161,7 @@ class Sources:
             return self, loaded
         graph = dict(self.graph)
         for group, members in self._members(groups).items():
-            roots = sum(not any(_is_task(graph.get(key)) for key in node.dependencies) for node in members)
-            if len(members) > 1 and roots <= len(groups[group]):
+            if len(members) > 1 and sum(map(self._is_source, members)) <= len(groups[group]):
                 key = (name, *group)
                 chunks = Task(key, _together, *map(TaskRef, groups[group]))
                 for node in members:
@@ -185,13 +189,16 @@ class Sources:
                 members.setdefault(owner, []).append(self.graph[key])
         return members
 
-    def renamed(self, loaded: Mapping[Key, Ref], run: str) -> tuple[Sources, dict[Key, Ref]]:
-        """The same tasks under keys of this run's own, and all of them behind one empty task.
+    def _is_source(self, node: GraphNode) -> bool:
+        return not any(key != self.root and _is_task(self.graph.get(key)) for key in node.dependencies)
+
+    def _renamed(self) -> Sources:
+        """The same tasks under new keys, and all of them behind one empty task.
 
         Dask notes for every task which tasks without dependencies it goes back to. Along a chain of tasks
-        (see `xee_tf.graph.in_order`) that would grow with the square of the chunks, were it not one and the
-        same for all.
+        (see `in_order`) that would grow with the square of the chunks, were it not one and the same for all.
         """
+        run = uuid.uuid4().hex[:12]
         new = {key: (f"load-{run}", key) for key, node in self.graph.items() if _is_task(node)}
         root = f"start-{run}"
         tasks: dict[Key, Any] = {root: Task(root, first_of, None)}
@@ -205,8 +212,7 @@ class Sources:
             name: {new.get(key, key): value for key, value in values.items()}
             for name, values in self.annotations.items()
         }
-        renamed = replace(self, graph=tasks, keys=[], annotations=annotations)
-        return renamed, {group: ref.substitute(new) for group, ref in loaded.items()}
+        return Sources(tasks, _replaced(self.keys, new), annotations, root)
 
 
 def load_count(groups: Sequence[int]) -> int:
@@ -234,6 +240,12 @@ def _resolve(keys: Any, tasks: Mapping[Key, Any]) -> Any:
     while isinstance(node := tasks.get(keys), Alias):
         keys = node.target
     return keys
+
+
+def _replaced(keys: Any, new: Mapping[Key, Key]) -> Any:
+    if isinstance(keys, list):
+        return [_replaced(key, new) for key in keys]
+    return new.get(keys, keys)
 
 
 def _needed(keys: list[Any], tasks: Mapping[Key, GraphNode]) -> set[Key]:

@@ -74,7 +74,7 @@ def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
         reader = _FrameReader.of(meta, selectors, geometry)
-        sources = Sources.of([table])
+        sources = Sources.of([table], renamed=True)
         return LazyTable(sources.chunks(0), sources, read=reader)
     hint = ""
     if isinstance(table, xr.DataArray):
@@ -207,7 +207,7 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
     table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
     if not all(variable.chunks for variable in table.variables.values()):
         table = table.chunk({rows: table.chunks[rows]})
-    sources = Sources.of([table[name].data for name in names])
+    sources = Sources.of([table[name].data for name in names], renamed=True)
     chunks = [sources.chunks(number) for number in range(len(names))]
     groups = [list(row) for row in zip(*chunks, strict=True)]
     return LazyTable(groups, sources, read=_ArraysReader(tuple(names)))
