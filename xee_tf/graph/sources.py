@@ -173,7 +173,9 @@ class Sources:
     def _members(self, groups: Mapping[Key, Sequence[Key]]) -> dict[Key, list[Any]]:
         """The tasks that no other group needs, and no annotated task."""
         owners: dict[Key, Any] = {}  # None of those that are left as they are
-        annotated = {key for values in self.annotations.values() for key in values}
+        annotated = [
+            key for values in self.annotations.values() for key, value in values.items() if value is not None
+        ]
         for group, keys in ((None, annotated), *groups.items()):
             below = list(keys)
             while below:
