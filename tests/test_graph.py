@@ -196,10 +196,9 @@ def test_all_bands_of_a_block_are_loaded_by_one_task(tmp_path):
     edges = tuple(range(0, 91, 10))
     layout = replace(layout, y=replace(layout.y, edges=edges), x=replace(layout.x, edges=edges))
     job = BlockJob("one", list(lazy_bands.values()), layout, lambda layout, block, pieces: len(pieces))
-    for chained in (False, True):
-        _, sources, _ = work_on_blocks([job], chained=chained)
-        loads = [node for node in sources.graph.values() if not isinstance(node, DataNode)]
-        assert len(loads) == 81 + 1  # and the empty one before them
+    graph, _ = work_on_blocks([job])
+    loads = [node for node in graph.sources.graph.values() if not isinstance(node, DataNode)]
+    assert len(loads) == 81 + 1  # and the empty one before them
 
 
 def median_of_many(values):

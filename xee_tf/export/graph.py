@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import Any
 
 from dask.tokenize import tokenize
@@ -16,7 +16,7 @@ from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, on_cluster, to_delayed, work_on_blocks
+from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, work_on_blocks
 from xee_tf.shards.write import Commit, write_shard
 from xee_tf.sidecars import ImageManifest
 from xee_tf.storage import Location
@@ -64,23 +64,18 @@ def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
     Delayed
         Of an ExportResult; of a dictionary of them by label, if the jobs have labels.
     """
-    on_threads = not on_cluster()
-    tasks, sources, blocks = work_on_blocks(
+    graph, blocks = work_on_blocks(
         [
             BlockJob(f"{_NAME}-encode-{job.run}", job.bands.arrays, job.plan.block_layout, _encoder(job))
             for job in jobs
         ],
-        chained=on_threads and (len(jobs) > 1 or jobs[0].plan.blocks != (1, 1)),
+        ordered=True,
     )
-    commits = [_finish(tasks, job, made) for job, made in zip(jobs, blocks, strict=True)]
-    result = commits[0]
+    results = [_finish(graph.tasks, job, made) for job, made in zip(jobs, blocks, strict=True)]
     if jobs[0].label:
         labels = [job.label for job in jobs]
-        result = add_task(tasks, f"{_NAME}-all-{jobs[0].run}", _by_label, labels, commits)
-    order = (
-        None if on_threads else [ref for row in zip_longest(*map(dict.values, blocks)) for ref in row if ref]
-    )
-    return to_delayed(f"{_NAME}-export-{jobs[0].run}", tasks, result, sources, order)
+        results = [add_task(graph.tasks, f"{_NAME}-all-{jobs[0].run}", _by_label, labels, results)]
+    return graph.delayed(f"{_NAME}-export-{jobs[0].run}", results[0])
 
 
 def _encoder(job: ExportJob) -> BlockEncoder:

@@ -155,7 +155,7 @@ class ExportPlan:
         loads = load_count([len(chunks) for chunks in homes])
         strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
-        chain = 0 if self.blocks == (1, 1) else blocks
+        chain = blocks if blocks > 1 else 0
         return 1 + loads + strips + blocks + chain + self.shards + 1
 
     @property

@@ -2,7 +2,7 @@
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, work_on_blocks
-from xee_tf.graph.run import each_chunk, on_cluster, run_graph, to_delayed
+from xee_tf.graph.run import Graph, each_chunk, run_graph
 from xee_tf.graph.sources import Sources, load_count
 from xee_tf.graph.tasks import Delayed, Ref, Tasks, add_task, add_value
 
@@ -10,6 +10,7 @@ __all__ = [
     "ArraySpec",
     "BlockJob",
     "Delayed",
+    "Graph",
     "Ref",
     "Sources",
     "Tasks",
@@ -20,8 +21,6 @@ __all__ = [
     "chunk_grids",
     "each_chunk",
     "load_count",
-    "on_cluster",
     "run_graph",
-    "to_delayed",
     "work_on_blocks",
 ]

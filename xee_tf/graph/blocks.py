@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import cut_strips
 from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
-from xee_tf.graph.order import in_order
+from xee_tf.graph.order import in_order, priorities
+from xee_tf.graph.run import Graph, on_cluster
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import Key, Ref, Tasks, add_task, add_value
 
@@ -63,53 +64,49 @@ def chunk_grids(arrays: Sequence[Any]) -> tuple[ChunkGrid, ...]:
 
 
 def work_on_blocks(
-    jobs: Sequence[BlockJob], *, chained: bool = False
-) -> tuple[Tasks, Sources, list[dict[Block, Ref]]]:
+    jobs: Sequence[BlockJob], *, ordered: bool = False
+) -> tuple[Graph, list[dict[Block, Ref]]]:
     """The tasks of several jobs, so that a chunk that several of them need is loaded once.
 
     Parameters
     ----------
     jobs : sequence of BlockJob
-    chained : bool
-        Whether a chain of empty tasks keeps the blocks in order: see `in_order`. On a cluster it would tie
-        the whole work to the life of every worker; there, priorities do the same.
+    ordered : bool
+        Whether blocks are made row by row, so that few chunks are alive. Those of all jobs that have the same
+        number follow one another: what a chunk holds for several jobs is used while it is there.
 
     Returns
     -------
-    tasks : dict
-    sources : Sources
-        The tasks that load chunks.
+    graph : Graph
+        To which further tasks can be added.
     blocks : list of dict
-        For each job what its blocks give. Row by row, blocks of all jobs that have the same number follow
-        one another: what a chunk holds for several jobs is used while it is there.
+        For each job what its blocks give.
     """
     run = uuid.uuid4().hex[:12]
     sources = Sources.of_planes([array for job in jobs for array in job.arrays], renamed=True)
+    keys = iter(sources.keys)
     groups: dict[Key, list[Key]] = {}
-    planes = 0
     for number, job in enumerate(jobs):
-        keys = sources.keys[planes : planes + len(job.layout.planes)]
-        groups |= {(number, *block): found for block, found in chunks_of_blocks(job.layout, keys).items()}
-        planes += len(job.layout.planes)
-    sources, loaded = sources.loads(groups, f"load-{run}")
+        own = chunks_of_blocks(job.layout, [next(keys) for _ in job.layout.planes])
+        groups |= {(number, *block): chunks for block, chunks in own.items()}
+    sources, found = sources.loads(groups, f"load-{run}")
+    loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
+    for (number, *block), chunks in found.items():
+        loaded[number][block[0], block[1]] = chunks
     tasks: Tasks = {}
-    blocks = [
-        block_tasks(
-            tasks,
-            job.layout,
-            {(row, column): ref for (owner, row, column), ref in loaded.items() if owner == number},
-            add_value(tasks, f"work-{job.name}", BlockWork(job.layout, job.work)),
-            job.name,
-        )
-        for number, job in enumerate(jobs)
-    ]
-    if chained:
-        order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]
-        done = in_order(tasks, [blocks[number][block] for number, block in order], f"order-{run}")
-        blocks = [{} for _ in jobs]
-        for (number, block), ref in zip(order, done, strict=True):
-            blocks[number][block] = ref
-    return tasks, sources, blocks
+    blocks = []
+    for job, own_chunks in zip(jobs, loaded, strict=True):
+        work = add_value(tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
+        blocks.append(block_tasks(tasks, job.layout, own_chunks, work, job.name))
+    order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]
+    refs = [blocks[number][block] for number, block in order]
+    if not ordered or len(order) == 1:
+        return Graph(sources, tasks), blocks
+    if on_cluster():
+        return Graph(sources, tasks, priorities({**sources.graph, **tasks}, refs)), blocks
+    for (number, block), done in zip(order, in_order(tasks, refs, f"order-{run}"), strict=True):
+        blocks[number][block] = done
+    return Graph(sources, tasks), blocks
 
 
 def chunks_of_blocks(layout: BlockLayout, keys: Sequence[Sequence[Sequence[Key]]]) -> dict[Block, list[Key]]:

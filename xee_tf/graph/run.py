@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask.base import get_scheduler
@@ -15,35 +16,34 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError
-from xee_tf.graph.order import priorities
 from xee_tf.graph.sources import Sources, futures_in
-from xee_tf.graph.tasks import Ref, Tasks, add_task, first_of, layer_of
+from xee_tf.graph.tasks import Key, Ref, Tasks, add_task, first_of, layer_of
 
-__all__ = ["each_chunk", "on_cluster", "run_graph", "to_delayed"]
+__all__ = ["Graph", "each_chunk", "on_cluster", "run_graph"]
 
 
-def to_delayed(
-    name: str, tasks: Tasks, result: Ref, sources: Sources, blocks: Iterable[Ref] | None = None
-) -> Delayed:
-    """A Delayed of what one of some tasks gives.
+@dataclass(frozen=True)
+class Graph:
+    """Tasks, and the sources that they depend on.
 
     Parameters
     ----------
-    name : str
-    tasks : dict
-    result : Ref
-    sources : Sources
-        What `tasks` depend on.
-    blocks : iterable of Ref, optional
-        What a cluster makes first, in this order.
+    sources : Sources, optional
+    tasks : dict, optional
+    priority : mapping, optional
+        What a cluster does first, by key.
     """
-    order = {}
-    if blocks is not None:
-        order["priority"] = priorities({**sources.graph, **tasks}, blocks)
-    below = f"{name}-sources"  # where graphs are merged, layers of one name would replace each other
-    layers = {below: sources.layer(**order), name: layer_of(tasks, order)}
-    graph = HighLevelGraph(layers, {below: set(), name: {below}})
-    return Delayed(result.key, graph, layer=name)
+
+    sources: Sources = field(default_factory=lambda: Sources({}, []))
+    tasks: Tasks = field(default_factory=dict)
+    priority: Mapping[Key, int] = field(default_factory=dict)
+
+    def delayed(self, name: str, result: Ref) -> Delayed:
+        """A Delayed of what one of the tasks gives."""
+        below = f"{name}-sources"  # where graphs are merged, layers of one name would replace each other
+        order = {"priority": self.priority} if self.priority else {}
+        layers = {below: self.sources.layer(**order), name: layer_of(self.tasks, order)}
+        return Delayed(result.key, HighLevelGraph(layers, {below: set(), name: {below}}), layer=name)
 
 
 def each_chunk(

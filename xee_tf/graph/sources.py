@@ -116,17 +116,9 @@ class Sources:
         ]
         return replace(sources, keys=planes)
 
-    def layer(self, tasks: Mapping[Key, Any] | None = None, **annotations: Mapping[Key, Any]) -> Layer:
-        """The graph as a layer of a HighLevelGraph, with the annotations of the collections.
-
-        Parameters
-        ----------
-        tasks : mapping, optional
-            Further tasks of this layer.
-        **annotations
-            Further annotations, by key, for tasks that have none of that name.
-        """
-        return layer_of({**self.graph, **(tasks or {})}, annotations, self.annotations)
+    def layer(self, **annotations: Mapping[Key, Any]) -> Layer:
+        """A layer of a HighLevelGraph; `annotations` are for tasks that have none of that name."""
+        return layer_of(self.graph, annotations, self.annotations)
 
     def chunks(self, number: int) -> list[Ref]:
         """The chunks of one collection."""

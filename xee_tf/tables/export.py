@@ -15,7 +15,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError, OptionError,
 from xee_tf.export.encode import Part, Run
 from xee_tf.export.options import REPLACED, TABLE_FORMATS
 from xee_tf.export.result import ShardInfo
-from xee_tf.graph import Delayed, Sources, Tasks, add_task, add_value, run_graph, to_delayed
+from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, Spelling, spelled
 from xee_tf.records.example import Encoded
 from xee_tf.records.framing import footers, run_crc
@@ -293,13 +293,13 @@ def _members(encoded: Encoded) -> Iterator[tuple[int, int]]:
 def _cut(rows: Rows) -> LazyTable:
     """A table in memory as row groups."""
     name = f"table-{uuid.uuid4().hex[:12]}"
-    tasks: Tasks = {}
-    table = add_value(tasks, name, rows)
+    graph = Graph()
+    table = add_value(graph.tasks, name, rows)
     groups = [
-        add_task(tasks, (f"{name}-rows", number), Rows.__getitem__, table, slice(start, stop))
+        add_task(graph.tasks, (f"{name}-rows", number), Rows.__getitem__, table, slice(start, stop))
         for number, (start, stop) in enumerate(_spans(rows))
     ]
-    return LazyTable(groups, Sources({}, []), tasks)
+    return LazyTable(groups, graph)
 
 
 def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delayed, Location]:
@@ -308,13 +308,13 @@ def _graph(source: LazyTable, target: Location, overwrite: bool) -> tuple[Delaye
     prefix = target.name.removesuffix(TABLE)
     folder = target.parent.child(f".{prefix}-{run}.parts")
     writer = _PartWriter(source.read, folder)
-    tasks = dict(source.tasks)
+    tasks = source.graph.tasks
     parts = [
         add_task(tasks, (f"table-encode-{run}", number), writer, number, group)
         for number, group in enumerate(source.groups)
     ]
     result = add_task(tasks, f"table-commit-{run}", _commit, folder, target, overwrite, parts)
-    return to_delayed(f"table-export-{run}", tasks, result, source.sources), folder
+    return source.graph.delayed(f"table-export-{run}", result), folder
 
 
 def _commit(folder: Location, target: Location, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:

@@ -350,6 +350,6 @@ class _Gather:
 def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:
     """The graph: a task for each block that holds a pixel to sample, and one that gathers."""
     run = uuid.uuid4().hex[:12]
-    tasks, sources, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, layout, sampler)])
+    graph, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, layout, sampler)])
     needed = [blocks[block] for block in sorted(sampler.places.blocks)]
-    return LazyTable([add_task(tasks, f"samples-{run}", gather, needed)], sources, tasks)
+    return LazyTable([add_task(graph.tasks, f"samples-{run}", gather, needed)], graph)

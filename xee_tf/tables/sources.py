@@ -7,7 +7,7 @@ Frames and Datasets in memory are checked as a whole before anything is written,
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ import xarray as xr
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef.crs import read_crs, same_crs
 from xee_tf.georef.longitudes import wrap_longitude
-from xee_tf.graph import Ref, Sources, Tasks
+from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.values import column_values
@@ -44,17 +44,14 @@ class LazyTable:
     ----------
     groups : sequence of Ref, or of lists of them
         The row groups, in the order of the rows.
-    sources : Sources
-        The tasks of the table itself.
-    tasks : dict
-        Further tasks.
+    graph : Graph
+        The tasks of the table.
     read : callable
         ``read(row group, number)`` gives its `Rows`. Default: the row group itself.
     """
 
     groups: Sequence[Ref | list[Ref]]
-    sources: Sources
-    tasks: Tasks = field(default_factory=dict)
+    graph: Graph
     read: Callable[[Any, int], Rows] = _as_it_is
 
 
@@ -75,7 +72,7 @@ def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry
     if isinstance(meta, pd.DataFrame):
         reader = _FrameReader.of(meta, selectors, geometry)
         sources = Sources.of([table], renamed=True)
-        return LazyTable(sources.chunks(0), sources, read=reader)
+        return LazyTable(sources.chunks(0), Graph(sources), reader)
     hint = ""
     if isinstance(table, xr.DataArray):
         hint = " Name it: array.to_dataset(name='B4')."
@@ -210,7 +207,7 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
     sources = Sources.of([table[name].data for name in names], renamed=True)
     chunks = [sources.chunks(number) for number in range(len(names))]
     groups = [list(row) for row in zip(*chunks, strict=True)]
-    return LazyTable(groups, sources, read=_ArraysReader(tuple(names)))
+    return LazyTable(groups, Graph(sources), _ArraysReader(tuple(names)))
 
 
 @dataclass(frozen=True)
