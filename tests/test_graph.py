@@ -199,6 +199,7 @@ def test_all_bands_of_a_block_are_loaded_by_one_task(tmp_path):
     graph, _ = work_on_blocks([job])
     loads = [node for node in graph.sources.graph.values() if not isinstance(node, DataNode)]
     assert len(loads) == 81 + 1  # and the empty one before them
+    assert sum(node.data_producer for node in loads) == 81  # of which a cluster starts few at a time
 
 
 def median_of_many(values):
@@ -285,14 +286,14 @@ class Chunk(np.ndarray):
     """An array that weak references can be made to."""
 
 
-def counted(side, chunk):
-    source = Counting((side, side))
+def counted(shape, chunk):
+    source = Counting(shape)
     array = da.from_array(source, chunks=chunk, asarray=False, meta=np.empty((0, 0), "f4"))
-    return source, raster({"a": np.zeros((side, side), "f4")}).assign(a=(("y", "x"), array))
+    return source, raster({"a": np.zeros(shape, "f4")}).assign(a=(("y", "x"), array))
 
 
 def test_few_chunks_of_an_export_are_alive(tmp_path):
-    source, ds = counted(2560, 256)
+    source, ds = counted((2560, 2560), 256)
     with dask.config.set(scheduler="sync"):
         ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=9)
     assert len(source.loads) == len(set(source.loads)) == 100
@@ -300,7 +301,7 @@ def test_few_chunks_of_an_export_are_alive(tmp_path):
 
 
 def test_few_chunks_of_a_prediction_are_alive():
-    source, ds = counted(2560, 256)
+    source, ds = counted((2560, 2560), 256)
     model = Model.from_function(
         lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
     )
@@ -310,8 +311,20 @@ def test_few_chunks_of_a_prediction_are_alive():
     assert source.most <= 20
 
 
+@pytest.mark.parametrize("shape", [(512, 5120), (5120, 512)])
+def test_few_chunks_are_alive_where_one_task_gathers_a_long_prediction(shape):
+    source, ds = counted(shape, 128)
+    model = Model.from_function(
+        lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
+    )
+    with dask.config.set(scheduler="sync"):
+        model.predict_image(ds, merge=False).compute()
+    assert len(source.loads) == len(set(source.loads)) == 160
+    assert source.most <= 32  # blocks of eight chunks
+
+
 def test_an_image_and_its_prediction_share_chunks():
-    source, ds = counted(96, 32)
+    source, ds = counted((96, 96), 32)
     model = Model.from_function(lambda bands: bands[..., 0], input_tile_size=32, output_bands=["d"])
     found = model.predict_image(ds).compute()
     np.testing.assert_array_equal(found.a, found.d)

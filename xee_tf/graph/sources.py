@@ -199,7 +199,9 @@ class Sources:
         for key, node in self.graph.items():
             if key in new:
                 first = [] if node.dependencies & new.keys() else [TaskRef(root)]
-                tasks[new[key]] = Task(new[key], first_of, node.substitute(new), *first)
+                # A cluster starts no more of those that load than its threads can take.
+                loads = node.data_producer
+                tasks[new[key]] = Task(new[key], first_of, node.substitute(new), *first, _data_producer=loads)
             else:
                 tasks[key] = node
         annotations = {
