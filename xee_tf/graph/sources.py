@@ -28,7 +28,7 @@ from xee_tf.graph.tasks import Key, Ref, by_key, first_of, layer_of
 
 __all__ = ["Sources", "futures_in", "load_count"]
 
-_MANY = 64  # groups; with fewer, their chunks are loaded side by side
+_MANY = 1024  # groups; with fewer, scheduling takes less time than is lost where chunks come slowly
 
 
 @dataclass(frozen=True)
