@@ -1,5 +1,7 @@
 """The block layer by itself: whatever the chunking, patches equal those of the whole array."""
 
+from unittest import mock
+
 import dask
 import dask.array as da
 import numpy as np
@@ -7,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import xee_tf.graph.sources
 from tests.oracle import cut_patches
 from tests.strategies import chunkings, sizes
 from xee_tf.blocks.assemble import BandRule, PlaneRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import merge_edges
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.graph import Sources, block_tasks, chunk_grids, gather, in_order, to_delayed
+from xee_tf.graph import BlockJob, add_task, chunk_grids, work_on_blocks
 
 
 def cut_block(layout, block, pieces):
@@ -58,12 +61,12 @@ def cases(draw):
     chunks = draw(st.lists(st.tuples(chunkings(shape.y), chunkings(shape.x)), min_size=1, max_size=3))
     least = draw(st.integers(1, 20)), draw(st.integers(1, 20))
     group = draw(st.integers(1, grid.columns))
-    return shape, grid, kernel, chunks, least, group
+    return shape, grid, kernel, chunks, least, group, draw(st.sampled_from([1, 64]))
 
 
 @given(cases())
 def test_patches_equal_those_of_the_whole_array_and_chunks_load_once(case):
-    shape, grid, kernel, chunks, least, group = case
+    shape, grid, kernel, chunks, least, group, many = case
     rng = np.random.default_rng(0)
     values = [rng.integers(0, 1000, shape.shape).astype("f4") for _ in chunks]
     loads = []
@@ -93,11 +96,10 @@ def test_patches_equal_those_of_the_whole_array_and_chunks_load_once(case):
         ),
         grids,
     )
-    sources = Sources.of_planes(arrays, chained=True)
-    tasks, blocks = block_tasks(layout, sources, cut_block, "cut-test")
-    blocks = dict(zip(blocks, in_order(tasks, list(blocks.values()), "order").values(), strict=True))
-    key = gather(tasks, "joined", join, list(blocks.values()))
-    found = to_delayed(tasks, "test", key, sources, blocks.values()).compute(scheduler="sync")
+    with mock.patch.object(xee_tf.graph.sources, "_MANY", many):
+        graph, [blocks] = work_on_blocks([BlockJob("cut-test", arrays, layout, cut_block)], ordered=True)
+    joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
+    found = graph.delayed("test", joined).compute(scheduler="sync")
 
     assert sorted(found) == [(band, number) for band in range(len(chunks)) for number in range(len(grid))]
     region = (grid.origin.y, grid.origin.y + grid.shape.y, grid.origin.x, grid.origin.x + grid.shape.x)
@@ -113,7 +115,7 @@ def test_patches_equal_those_of_the_whole_array_and_chunks_load_once(case):
         owned = layout.x.owned(block)
         assert owned.start % group == 0 or not owned
     homes = {layout.home(b, *c) for b in range(len(grids)) for c in layout.chunks(b) if layout.strips(b, *c)}
-    assert len(tasks) == len(homes) + 2 * len(blocks) + 1
+    assert len(graph.tasks) == len(homes) + (2 if len(blocks) > 1 else 1) * len(blocks) + 2
 
 
 def test_aligned_chunks_without_a_kernel_wait_for_nothing():
@@ -148,11 +150,9 @@ def test_a_kernel_wider_than_the_chunks_is_met_by_many_of_them():
         BlockAxis(merge_edges(grids[0].x, 0, 30, pixels=5), 30, grid.axis_x),
         grids,
     )
-    sources = Sources.of_planes([array], chained=True)
-    tasks, blocks = block_tasks(layout, sources, cut_block, "cut-wide")
-    blocks = dict(zip(blocks, in_order(tasks, list(blocks.values()), "order").values(), strict=True))
-    key = gather(tasks, "joined", join, list(blocks.values()))
-    found = to_delayed(tasks, "wide", key, sources, blocks.values()).compute(scheduler="sync")
+    graph, [blocks] = work_on_blocks([BlockJob("cut-wide", [array], layout, cut_block)], ordered=True)
+    joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
+    found = graph.delayed("wide", joined).compute(scheduler="sync")
     expected, _ = cut_patches(array.compute(), patch=(5, 5), kernel=(20, 20), default=-1)
     for number, patch in enumerate(expected):
         np.testing.assert_array_equal(found[0, number], patch)
@@ -179,9 +179,7 @@ def test_delayed_is_a_dask_collection():
     layout = BlockLayout(
         BlockAxis((0, 2, 4), 4, grid.axis_y), BlockAxis((0, 2, 4), 4, grid.axis_x), chunk_grids([array])
     )
-    sources = Sources.of_planes([array], chained=True)
-    tasks, blocks = block_tasks(layout, sources, cut_block, "cut-collection")
-    blocks = dict(zip(blocks, in_order(tasks, list(blocks.values()), "order").values(), strict=True))
-    key = gather(tasks, "all", join, list(blocks.values()))
-    delayed = to_delayed(tasks, "collection", key, sources, blocks.values())
+    graph, [blocks] = work_on_blocks([BlockJob("cut-collection", [array], layout, cut_block)], ordered=True)
+    joined = add_task(graph.tasks, "all", join, list(blocks.values()))
+    delayed = graph.delayed("collection", joined)
     assert dask.is_dask_collection(delayed)

@@ -209,7 +209,13 @@ def test_predictions_that_are_persisted_go_on(tmp_path, client):
 # -- Keys --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [lazy, persisted])
+def cumulated(values, client):
+    """Chains of tasks, which Dask makes one in some graphs and not in others."""
+    array = lazy(values.astype("f8"))
+    return (array.cumsum(axis=0) - array.cumsum(axis=0) + array).astype(values.dtype)
+
+
+@pytest.mark.parametrize("form", [lazy, persisted, cumulated])
 def test_computations_of_one_image_at_the_same_time_do_not_change_its_tasks(tmp_path, client, form):
     bands = {**BANDS, "red": BANDS["red"] + 1, "blue": random_band((60, 80), seed=3)}
     messages = []
@@ -220,17 +226,20 @@ def test_computations_of_one_image_at_the_same_time_do_not_change_its_tasks(tmp_
     try:
         ds = image(form, client, bands)
         waiting = [
+            difference().predict_image(ds[["red", "nir"]], merge=False).d.data,
             ds.tfexport(tmp_path / "a", compute=False, **OPTIONS),
             ds.tfexport(tmp_path / "b", compute=False, patch_dimensions=20),
-            difference().predict_image(ds[["red", "nir"]], merge=False).d.data,
-            difference(20).predict_image(ds[["red", "nir"]], merge=False).d.data,
-            difference().predict_image(ds[["red", "nir"]].persist(), merge=False).d.data,
             ds.tfexport.table(points(), tmp_path / "t", compute=False),
-            (ds.red + ds.nir).data,
         ]
+        if form is not cumulated:  # of it Dask itself fuses two lazy arrays in two ways
+            waiting += [
+                difference(20).predict_image(ds[["red", "nir"]], merge=False).d.data,
+                difference().predict_image(ds[["red", "nir"]].persist(), merge=False).d.data,
+                (ds.red + ds.nir).data,
+            ]
         futures = [client.compute(each) for each in waiting]  # a graph for each, all in the scheduler at once
         results = client.gather(futures)
-        np.testing.assert_array_equal(results[2], results[3])
+        np.testing.assert_allclose(results[0], bands["nir"] - bands["red"], rtol=1e-5)
     finally:
         logger.removeHandler(handler)
     assert not [message for message in messages if "run_spec" in message]

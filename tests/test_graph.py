@@ -5,7 +5,9 @@ import sys
 import threading
 import time
 import weakref
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import dask
 import dask.array as da
@@ -16,15 +18,17 @@ import pytest
 import xarray as xr
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
-from dask.task_spec import DataNode, Task, TaskRef
+from dask.task_spec import DataNode, List, Task, TaskRef
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+import xee_tf.graph.sources
 from tests.rasters import contents, random_band, raster, without_keys
 from tests.strategies import chunkings
 from xee_tf import DestinationExistsError, Model
-from xee_tf.graph import Sources
+from xee_tf.graph import BlockJob, Sources, add_task, work_on_blocks
+from xee_tf.graph.order import in_order
 
 BANDS = {"a": random_band((45, 70), seed=1), "b": random_band((45, 70), "uint8", seed=2)}
 CHUNKS = ((10, 30, 5), (35, 35))
@@ -149,26 +153,66 @@ def test_bands_of_different_forms(tmp_path, expected):
     assert contents(tmp_path) == expected
 
 
-@pytest.mark.parametrize("chained", [False, True])
+def groups_of(sources, together):
+    """The chunks of all bands at one place, or each by itself."""
+    places = [(number, *at) for number, band in enumerate(sources.keys) for at in blocks(BANDS["a"])]
+    keys = {place: sources.keys[place[0]][place[1]][place[2]] for place in places}
+    if not together:
+        return {place: [key] for place, key in keys.items()}
+    return {at: [keys[number, *at] for number in range(len(sources.keys))] for at in blocks(BANDS["a"])}
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("renamed", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_tasks_are_never_changed_under_their_own_keys(form, chained):
+def test_tasks_are_never_changed_under_their_own_keys(monkeypatch, form, renamed, together):
+    monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 1)
     arrays = [form(values) for values in BANDS.values()]
     alone = {key: node for array in arrays for key, node in Sources.of([array]).graph.items()}
-    sources = Sources.of_planes(arrays, chained=chained)
-    for key in alone.keys() & sources.graph.keys():
-        assert sources.graph[key].dependencies == alone[key].dependencies
-    if chained:
+    sources = Sources.of_planes(arrays, renamed=renamed)
+    groups = groups_of(sources, together)
+    sources, loaded = sources.loads(groups, "load")
+    if renamed:
         changed = {key for key, node in sources.graph.items() if not isinstance(node, DataNode)}
         assert not changed & alone.keys()
         roots = [key for key in changed if not sources.graph[key].dependencies]
         assert len(roots) == 1
-    keys = list(flatten(sources.keys))
-    for values, found in zip(
-        (block for band in BANDS.values() for block in blocks(band).values()),
-        dask.threaded.get(dict(sources.graph), keys),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(found, values)
+    for key in alone.keys() & sources.graph.keys():
+        assert sources.graph[key].dependencies == alone[key].dependencies
+    tasks = {"all": List(*loaded.values())}
+    [chunks] = dask.threaded.get({**sources.graph, **tasks}, ["all"])
+    wanted = [blocks(values) for values in BANDS.values()]
+    for group, values in zip(groups, chunks, strict=True):
+        expected = [band[group] for band in wanted] if together else [wanted[group[0]][group[1:]]]
+        np.testing.assert_array_equal(values, expected)
+
+
+def test_all_bands_of_a_block_are_loaded_by_one_task(monkeypatch):
+    monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 81)
+    bands = {name: random_band((90, 90), seed=seed) for seed, name in enumerate("abc")}
+    lazy_bands = {name: da.from_array(values, chunks=10) + 1 for name, values in bands.items()}
+    ds = raster(bands).assign({name: (("y", "x"), values) for name, values in lazy_bands.items()})
+    options = {"patch_dimensions": 10, "kernel_size": 3}
+    layout = ds.tfexport.plan(**options).block_layout
+    edges = tuple(range(0, 91, 10))
+    layout = replace(layout, y=replace(layout.y, edges=edges), x=replace(layout.x, edges=edges))
+    job = BlockJob("one", list(lazy_bands.values()), layout, lambda layout, block, pieces: len(pieces))
+    graph, _ = work_on_blocks([job])
+    loads = [node for node in graph.sources.graph.values() if not isinstance(node, DataNode)]
+    assert len(loads) == 81 + 1  # and the empty one before them
+    assert sum(node.data_producer for node in loads) == 81  # of which a cluster starts few at a time
+
+
+def median_of_many(values):
+    return da.stack([computed_with(values + step) for step in range(5)]).max(axis=0)
+
+
+def test_a_chunk_of_many_sources_is_not_loaded_by_one_task(monkeypatch):
+    """One after another they would take long, and all threads together would hold too many."""
+    monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 1)
+    sources = Sources.of_planes([median_of_many(BANDS["a"] + 9 * band) for band in (0, 1)], renamed=True)
+    loaded, _ = sources.loads(groups_of(sources, True), "load")
+    assert loaded.graph == sources.graph
 
 
 def smoothed(values):
@@ -181,7 +225,7 @@ def smoothed(values):
 def test_a_prediction_leaves_the_keys_of_its_image_alone(form):
     ds = image(form)
     # Not fused yet: Dask does that when it computes the prediction, and twice would be another task.
-    sources = Sources.of([ds.a.data, ds.b.data], fused=False)
+    sources = Sources.of([ds.a.data, ds.b.data])
     graph = dict(difference().predict_image(ds, merge=False).d.data.__dask_graph__())
     assert sources.graph.keys() <= graph.keys()
     assert all(graph[key].dependencies == node.dependencies for key, node in sources.graph.items())
@@ -202,8 +246,12 @@ def test_chunks_are_loaded_once_whatever_they_share(data):
     before, after = ((3, *(data.draw(chunkings(side)) for side in shape[1:])) for _ in range(2))
     cube = da.from_array(values, chunks=before).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
     arrays = [cube[0], cube[1].rechunk(after[1:]), cube[1:]]
-    sources = Sources.of_planes(arrays, chained=data.draw(st.booleans()))
-    found = dask.get(dict(sources.graph), sources.keys)
+    sources = Sources.of_planes(arrays, renamed=True)
+    groups = {(number,): list(flatten(keys)) for number, keys in enumerate(sources.keys)}
+    with patch.object(xee_tf.graph.sources, "_MANY", data.draw(st.sampled_from([1, 64]))):
+        sources, loaded = sources.loads(groups, "load")
+    chunks = iter(flatten(dask.get({**sources.graph, "all": List(*loaded.values())}, ["all"])))
+    found = [[[next(chunks) for _ in array.chunks[-1]] for _ in array.chunks[-2]] for array in arrays]
     for plane, wanted in zip(found, [values[0], values[1], values[1:]], strict=True):
         np.testing.assert_array_equal(np.block([list(row) for row in plane]), wanted)
     assert len(loads) == len(set(loads))
@@ -239,14 +287,14 @@ class Chunk(np.ndarray):
     """An array that weak references can be made to."""
 
 
-def counted(side, chunk):
-    source = Counting((side, side))
+def counted(shape, chunk):
+    source = Counting(shape)
     array = da.from_array(source, chunks=chunk, asarray=False, meta=np.empty((0, 0), "f4"))
-    return source, raster({"a": np.zeros((side, side), "f4")}).assign(a=(("y", "x"), array))
+    return source, raster({"a": np.zeros(shape, "f4")}).assign(a=(("y", "x"), array))
 
 
 def test_few_chunks_of_an_export_are_alive(tmp_path):
-    source, ds = counted(2560, 256)
+    source, ds = counted((2560, 2560), 256)
     with dask.config.set(scheduler="sync"):
         ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=9)
     assert len(source.loads) == len(set(source.loads)) == 100
@@ -254,7 +302,7 @@ def test_few_chunks_of_an_export_are_alive(tmp_path):
 
 
 def test_few_chunks_of_a_prediction_are_alive():
-    source, ds = counted(2560, 256)
+    source, ds = counted((2560, 2560), 256)
     model = Model.from_function(
         lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
     )
@@ -264,8 +312,20 @@ def test_few_chunks_of_a_prediction_are_alive():
     assert source.most <= 20
 
 
+@pytest.mark.parametrize("shape", [(512, 5120), (5120, 512)])
+def test_few_chunks_are_alive_where_one_task_gathers_a_long_prediction(shape):
+    source, ds = counted(shape, 128)
+    model = Model.from_function(
+        lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
+    )
+    with dask.config.set(scheduler="sync"):
+        model.predict_image(ds, merge=False).compute()
+    assert len(source.loads) == len(set(source.loads)) == 160
+    assert source.most <= 64  # blocks of eight chunks; without turns 80
+
+
 def test_an_image_and_its_prediction_share_chunks():
-    source, ds = counted(96, 32)
+    source, ds = counted((96, 96), 32)
     model = Model.from_function(lambda bands: bands[..., 0], input_tile_size=32, output_bands=["d"])
     found = model.predict_image(ds).compute()
     np.testing.assert_array_equal(found.a, found.d)
@@ -275,12 +335,10 @@ def test_an_image_and_its_prediction_share_chunks():
 def test_the_order_of_a_long_chain_costs_little_time():
     """What a task goes back to must not grow with the chain: 10,000 chunks took a minute and 10 GB."""
     array = da.from_array(Counting((51_200, 51_200)), chunks=1024, meta=np.empty((0, 0), "f4"))
-    sources = Sources.of_planes([array], chained=True)
+    sources = Sources.of_planes([array], renamed=True)
     tasks = dict(sources.graph)
-    before = []
-    for number, key in enumerate(flatten(sources.keys)):
-        tasks["chain", number] = Task(("chain", number), print, TaskRef(key), *before)
-        before = [TaskRef(("chain", number))]
+    blocks = [add_task(tasks, number, len, chunk) for number, chunk in enumerate(sources.chunks(0))]
+    in_order(tasks, blocks, "chain")
     start = time.process_time()
     dask.order.order(tasks)
     assert time.process_time() - start < 1

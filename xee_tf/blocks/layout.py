@@ -175,6 +175,14 @@ class BlockLayout:
             for grid in self.planes
         )
 
+    def chunks_by_home(self) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+        """The chunks (plane, iy, ix) that any block needs, by the block in which they start."""
+        found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+        for plane in range(len(self.planes)):
+            for iy, ix in self.chunks(plane):
+                found.setdefault(self.home(plane, iy, ix), []).append((plane, iy, ix))
+        return found
+
     def home(self, plane: int, iy: int, ix: int) -> tuple[int, int]:
         """The block in which a chunk starts."""
         grid = self.planes[plane]

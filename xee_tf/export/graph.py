@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import Any
 
-from dask.delayed import Delayed
 from dask.tokenize import tokenize
 
 from xee_tf.export.bands import Bands
@@ -18,7 +17,7 @@ from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import Sources, Tasks, block_tasks, gather, in_order, on_cluster, to_delayed
+from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, work_on_blocks
 from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.store import ShardStore
 from xee_tf.sidecars import ImageManifest
@@ -65,31 +64,18 @@ def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
     Delayed
         Of an ExportResult; of a dictionary of them by label, if the jobs have labels.
     """
-    chained = not on_cluster() and (len(jobs) > 1 or jobs[0].plan.blocks != (1, 1))
-    sources = Sources.of_planes([array for job in jobs for array in job.bands.arrays], chained=chained)
-    tasks: Tasks = {}
-    blocks = []
-    planes = 0
-    for job in jobs:
-        count = len(job.plan.block_layout.planes)
-        own = replace(sources, keys=sources.keys[planes : planes + count])
-        added, made = block_tasks(job.plan.block_layout, own, _encoder(job), f"{_NAME}-encode-{job.run}")
-        tasks |= added
-        blocks.append(made)
-        planes += count
-    # Block by block over all jobs: what a chunk holds for several of them is used while it is there.
-    order = [
-        key for row in zip_longest(*(made.values() for made in blocks)) for key in row if key is not None
-    ]
-    if chained:
-        renamed = in_order(tasks, order, f"{_NAME}-order-{uuid.uuid4().hex[:12]}")
-        blocks = [{block: renamed[key] for block, key in made.items()} for made in blocks]
-        order = list(renamed.values())
-    commits = [_finish(tasks, job, made) for job, made in zip(jobs, blocks, strict=True)]
-    key = commits[0]
+    graph, blocks = work_on_blocks(
+        [
+            BlockJob(f"{_NAME}-encode-{job.run}", job.bands.arrays, job.plan.block_layout, _encoder(job))
+            for job in jobs
+        ],
+        ordered=True,
+    )
+    results = [_finish(graph.tasks, job, made) for job, made in zip(jobs, blocks, strict=True)]
     if jobs[0].label:
-        key = gather(tasks, f"{_NAME}-all-{jobs[0].run}", _by_label, commits, [job.label for job in jobs])
-    return to_delayed(tasks, f"{_NAME}-export-{jobs[0].run}", key, sources, order)
+        labels = [job.label for job in jobs]
+        results = [add_task(graph.tasks, f"{_NAME}-all-{jobs[0].run}", _by_label, labels, results)]
+    return graph.delayed(f"{_NAME}-export-{jobs[0].run}", results[0])
 
 
 def _encoder(job: ExportJob) -> BlockEncoder:
@@ -107,8 +93,8 @@ def _encoder(job: ExportJob) -> BlockEncoder:
     )
 
 
-def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) -> Any:
-    """Add the tasks that join shards and commit them; the key of the last."""
+def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref]) -> Ref:
+    """Add the tasks that join shards and commit them; the result of the last."""
     plan, grid, layout = job.plan, job.plan.grid, job.plan.block_layout
     row_owner, column_owner = (
         list(chain.from_iterable([block] * len(axis.owned(block)) for block in range(len(axis))))
@@ -130,7 +116,7 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) ->
         ]
         key = (f"{_NAME}-shard-{job.run}", number)
         record = first * plan.record.per_patch
-        shards.append(gather(tasks, key, job.store.join, needed, number, record))
+        shards.append(add_task(tasks, key, job.store.join, number, record, needed))
     commit = ImageCommit(
         names=job.names,
         grid=grid,
@@ -141,16 +127,14 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: dict[tuple[int, int], Any]) ->
         index=plan.options.index,
         overwrite=plan.options.if_exists == "overwrite",
     )
-    return gather(tasks, f"{_NAME}-commit-{job.run}", commit, shards)
+    return add_task(tasks, f"{_NAME}-commit-{job.run}", commit, shards)
 
 
 def _manifest(job: ExportJob) -> ImageManifest:
     """What is known of an export before a pixel is read."""
     plan, bands = job.plan, job.bands
     options: dict[str, Any] = {
-        {"patch": "patch_dimensions", "kernel": "kernel_size"}.get(name, name): list(value.xy)
-        if isinstance(value, Size)
-        else value
+        name: list(value.xy) if isinstance(value, Size) else value
         for name, value in vars(plan.options).items()
         if name not in ("index", "if_exists", "tensor_depths")  # the bands have their depths
     }

@@ -8,7 +8,6 @@ from typing import Unpack
 
 import xarray as xr
 from affine import Affine
-from dask.delayed import Delayed
 
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError, warn
@@ -22,7 +21,7 @@ from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import read_georef, region_window
 from xee_tf.georef.bands import whole_image
 from xee_tf.georef.conventions import spatial_dims
-from xee_tf.graph import chunk_grids, run_graph
+from xee_tf.graph import Delayed, chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled

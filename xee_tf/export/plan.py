@@ -21,6 +21,7 @@ from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
+from xee_tf.graph import load_count
 from xee_tf.sidecars import BandDimensions
 
 __all__ = ["ExportPlan", "member_group"]
@@ -150,17 +151,14 @@ class ExportPlan:
 
     @cached_property
     def tasks(self) -> int:
-        """Dask tasks, one for each source chunk included."""
+        """Dask tasks, those that load source chunks included."""
         layout = self.block_layout
-        homes = {
-            layout.home(plane, *chunk)
-            for plane in range(len(layout.planes))
-            for chunk in layout.chunks(plane)
-            if layout.strips(plane, *chunk)
-        }
+        homes = layout.chunks_by_home().values()
+        loads = load_count([len(chunks) for chunks in homes])
+        strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
-        chain = 0 if self.blocks == (1, 1) else blocks + 1
-        return self.source_chunks + len(homes) + blocks + chain + self.shards + 1
+        chain = blocks if blocks > 1 else 0
+        return 1 + loads + strips + blocks + chain + self.shards + 1
 
     @property
     def task_memory(self) -> int:

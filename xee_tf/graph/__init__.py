@@ -1,31 +1,27 @@
 """Dask graphs: the only room that builds tasks, and where they are run."""
 
-from xee_tf.graph.run import on_cluster, progress_bar, run_graph
-from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import (
-    Tasks,
-    block_tasks,
-    chunk_grids,
-    each_chunk,
-    gather,
-    in_order,
-    stitched_array,
-    to_delayed,
-    turns,
-)
+from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
+from xee_tf.graph.blocks import BlockJob, chunk_grids, work_on_blocks
+from xee_tf.graph.run import Graph, each_chunk, progress_bar, run_graph
+from xee_tf.graph.sources import Sources, load_count
+from xee_tf.graph.tasks import Delayed, Ref, Tasks, add_task, add_value
 
 __all__ = [
+    "ArraySpec",
+    "BlockJob",
+    "Delayed",
+    "Graph",
+    "Ref",
     "Sources",
     "Tasks",
-    "block_tasks",
+    "add_task",
+    "add_value",
+    "arrays_of_blocks",
+    "arrays_of_boxes",
     "chunk_grids",
     "each_chunk",
-    "gather",
-    "in_order",
-    "on_cluster",
+    "load_count",
     "progress_bar",
     "run_graph",
-    "stitched_array",
-    "to_delayed",
-    "turns",
+    "work_on_blocks",
 ]

@@ -1,19 +1,82 @@
-"""Running graphs: where Dask would compute, and with a bar if one is wanted."""
+"""Graphs made Delayed and run: where Dask would compute, and with a bar if one is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import TaskRef
+from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError
-from xee_tf.graph.sources import futures_in
+from xee_tf.graph.sources import Sources, futures_in
+from xee_tf.graph.tasks import Key, Ref, Tasks, add_task, first_of, layer_of
 
-__all__ = ["on_cluster", "progress_bar", "run_graph"]
+__all__ = ["Graph", "each_chunk", "on_cluster", "progress_bar", "run_graph"]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Tasks, and the sources that they depend on.
+
+    Parameters
+    ----------
+    sources : Sources, optional
+    tasks : dict, optional
+    priority : mapping, optional
+        What a cluster does first, by key.
+    """
+
+    sources: Sources = field(default_factory=lambda: Sources({}, []))
+    tasks: Tasks = field(default_factory=dict)
+    priority: Mapping[Key, int] = field(default_factory=dict)
+
+    def delayed(self, name: str, result: Ref) -> Delayed:
+        """A Delayed of what one of the tasks gives."""
+        below = f"{name}-sources"  # where graphs are merged, layers of one name would replace each other
+        order = {"priority": self.priority} if self.priority else {}
+        layers = {below: self.sources.layer(**order), name: layer_of(self.tasks, order)}
+        return Delayed(result.key, HighLevelGraph(layers, {below: set(), name: {below}}), layer=name)
+
+
+def each_chunk(
+    work: Callable[[tuple[int, ...], Sequence[NDArray[Any]]], None],
+    arrays: Sequence[Any],
+    indices: Sequence[tuple[int, ...]],
+    name: str,
+) -> Delayed:
+    """A Delayed that calls ``work(index, chunks)`` for some chunks of several arrays together.
+
+    Parameters
+    ----------
+    work : callable
+        Must be picklable.
+    arrays : sequence of Dask arrays
+        Of one chunking along the axes that count; further ones in front of the last two are one chunk.
+    indices : sequence of tuple of int
+        Chunks by their numbers along the axes that count.
+    name : str
+        Of the tasks.
+    """
+    name = f"{name}-{uuid.uuid4().hex}"
+    tasks: Tasks = {}
+    done = []
+    for index in indices:
+        inner = ((0,) * (array.ndim - len(index)) for array in arrays)
+        chunks = [
+            TaskRef((array.name, *index[:-2], *zeros, *index[-2:]))
+            for array, zeros in zip(arrays, inner, strict=True)
+        ]
+        done.append(add_task(tasks, (name, *index), work, index, chunks))
+    result = add_task(tasks, f"all-{name}", first_of, done)
+    return Delayed(result.key, HighLevelGraph.from_collections(name, tasks, dependencies=arrays), layer=name)
 
 
 def on_cluster() -> bool:

@@ -2,8 +2,8 @@
 
 Collections are met through the Dask protocol alone (graph, keys, chunks), so that any chunked array that
 follows it will do: persisted ones, whose graphs hold Futures, those that are optimised already, and those
-of other packages. A key of a collection always stands for the collection's own task: on a cluster other
-computations may use the same key at the same time. A task that must be changed gets a new key.
+of other packages. A key of a collection always stands for the collection's own task, because on a cluster
+other computations may use the same key at the same time. A task that is changed gets a new key.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask
@@ -19,15 +19,16 @@ import dask
 # Graphs of version 1 (plain tuples) and of version 2 in one: Dask has no public name for this.
 from dask._task_spec import convert_legacy_graph
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
-from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
+from dask.highlevelgraph import HighLevelGraph, Layer
+from dask.task_spec import Alias, DataNode, GraphNode, List, Task, TaskRef
 from dask.utils import ensure_dict
 
 from xee_tf.errors import OptionError
+from xee_tf.graph.tasks import Key, Ref, by_key, first_of, layer_of
 
-__all__ = ["Key", "Sources", "annotated_layer", "first_of", "futures_in"]
+__all__ = ["Sources", "futures_in", "load_count"]
 
-Key = Any
+_MANY = 1024  # groups; with fewer, scheduling takes less time than is lost where chunks come slowly
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,20 @@ class Sources:
         All tasks that load chunks. Where a collection is persisted on a cluster, the Futures of its chunks:
         the cluster keeps the data only as long as they exist.
     keys : list
-        The keys of every collection's chunks, as nested lists. Those of arrays are arranged by plane:
-        for each plane [row][column].
-    chained : bool
-        Whether a chain of empty tasks keeps the blocks in order; see `of_planes`.
+        The keys of every collection's chunks, as nested lists.
     annotations : mapping
         Annotations of the collections' own tasks, such as ``resources``: by name, then by key.
+    root : key, optional
+        An empty task that all others come after.
     """
 
     graph: Mapping[Key, Any]
     keys: list[Any]
-    chained: bool = False
     annotations: Mapping[str, Mapping[Key, Any]] = field(default_factory=dict)
+    root: Key = None
 
     @classmethod
-    def of(cls, collections: Sequence[Any], *, fused: bool = True) -> Sources:
+    def of(cls, collections: Sequence[Any], *, renamed: bool = False) -> Sources:
         """Simplify the graphs of collections together; what they share stays shared.
 
         `dask.optimize` would treat each one apart from the others: a chunk that holds several
@@ -63,10 +63,10 @@ class Sources:
         Parameters
         ----------
         collections : sequence
-        fused : bool
-            Whether tasks that only wait for each other become one. False where the graph will be that of a
-            Dask collection, which Dask fuses when it computes it: a key that is fused twice stands for
-            another task than one that is fused once.
+        renamed : bool
+            False: all tasks remain as they are, and are shared with whatever else is computed of the
+            collections at the same time. True: tasks that only wait for each other become one, as Dask does
+            it, and all get keys of their own: where others are fused, a key stands for another task.
 
         Raises
         ------
@@ -85,103 +85,140 @@ class Sources:
             if optimize is not None:
                 # Dask drops annotations where it fuses task by task.
                 annotated = any(layer.annotations for layer in graph.layers.values())
-                apart = annotated or not fused
+                apart = annotated or not renamed
                 with dask.config.set({"optimization.fuse.active": False}) if apart else nullcontext():
                     graph = optimize(graph, list(flatten([each.__dask_keys__() for each in members])))
             for layer in graph.layers.values() if isinstance(graph, HighLevelGraph) else ():
                 for name, value in (layer.annotations or {}).items():
-                    annotations.setdefault(name, {}).update(_by_key(layer, value))
+                    annotations.setdefault(name, {}).update(by_key(layer, value))
             tasks |= convert_legacy_graph(ensure_dict(graph))
         keys = [_resolve(each.__dask_keys__(), tasks) for each in collections]
         needed = _needed(keys, tasks)
         held = _held(needed - tasks.keys(), given, tasks)
         kept = {key: node for key, node in tasks.items() if key in needed}
-        return cls(kept | held, keys, annotations=annotations)
+        sources = cls(kept | held, keys, annotations)
+        return sources._renamed() if renamed else sources
 
     @classmethod
-    def of_planes(cls, arrays: Sequence[Any], *, chained: bool = False, fused: bool = True) -> Sources:
-        """The planes of arrays (y, x) and (step, y, x), in order.
+    def of_planes(cls, arrays: Sequence[Any], *, renamed: bool = False) -> Sources:
+        """The planes of arrays (y, x) and (step, y, x), in order; keys are ``[plane][row][column]``.
 
         Parameters
         ----------
-        arrays : sequence
-        chained : bool
-            Prepare the graph for a chain of empty tasks that keeps the blocks in order (see
-            `xee_tf.graph.in_order`). Left to itself, Dask wanders over a graph of neighbours and keeps
-            chunks of many rows alive; the chain makes it take blocks in order and holds none of them up.
-            On a cluster it would tie the whole export to the life of every worker: there, priorities do
-            the same, which only the distributed scheduler knows.
-        fused : bool
+        arrays, renamed
             As for `of`.
-
-        Notes
-        -----
-        Dask notes for every task which tasks without dependencies it goes back to. Along a chain that
-        would grow with the square of the chunks, were it not one and the same for all: with `chained`,
-        all tasks go back to one empty task, and have keys of their own for that.
         """
-        sources = cls.of(arrays, fused=fused)
-        keys = [
+        sources = cls.of(arrays, renamed=renamed)
+        planes = [
             plane
             for array, found in zip(arrays, sources.keys, strict=True)
             for plane in (found if array.ndim == 3 else [found])
         ]
-        graph, annotations = sources.graph, sources.annotations
-        if chained:
-            run = uuid.uuid4().hex[:12]
-            new = {key: (f"load-{run}", key) for key, node in graph.items() if _is_task(node)}
-            graph = _behind_root(graph, new, f"start-{run}")
-            keys = _renamed(keys, new)
-            annotations = {
-                name: {new.get(key, key): value for key, value in values.items()}
-                for name, values in annotations.items()
-            }
-        return cls(graph, keys, chained, annotations)
+        return replace(sources, keys=planes)
 
-    def layer(self, tasks: Mapping[Key, Any] | None = None, **annotations: Mapping[Key, Any]) -> Layer:
-        """The graph as a layer of a HighLevelGraph, with the annotations of the collections.
+    def layer(self, **annotations: Mapping[Key, Any]) -> Layer:
+        """A layer of a HighLevelGraph; `annotations` are for tasks that have none of that name."""
+        return layer_of(self.graph, annotations, self.annotations)
+
+    def chunks(self, number: int) -> list[Ref]:
+        """The chunks of one collection."""
+        return [TaskRef(key) for key in flatten(self.keys[number])]
+
+    def groups(self, groups: Mapping[Key, Sequence[Key]]) -> dict[Key, Ref]:
+        """The chunks of each group as a list, loaded side by side."""
+        return {group: List(*map(TaskRef, keys)) for group, keys in groups.items()}
+
+    def loads(self, groups: Mapping[Key, Sequence[Key]], name: str) -> tuple[Sources, dict[Key, Ref]]:
+        """One task for all chunks of a group, in place of those that load them one by one.
+
+        Tasks remain as they are where several groups need them, or where they are annotated. So do all tasks
+        of a group with more sources than chunks: one task would load one source after another, and hold all
+        of them. With few groups nothing is gained.
 
         Parameters
         ----------
-        tasks : mapping, optional
-            Further tasks of this layer.
-        **annotations
-            Further annotations, by key, for tasks that have none of that name.
+        groups : mapping
+            The keys of chunks by what needs them together, such as the number of a block.
+        name : str
+            Of the new tasks.
+
+        Returns
+        -------
+        sources : Sources
+        loaded : mapping
+            For each group the list of its chunks.
         """
-        return annotated_layer({**self.graph, **(tasks or {})}, annotations, self.annotations)
+        loaded = self.groups(groups)
+        if len(groups) < _MANY:
+            return self, loaded
+        graph = dict(self.graph)
+        for group, members in self._members(groups).items():
+            if len(members) > 1 and sum(map(self._is_source, members)) <= len(groups[group]):
+                key = (name, *group)
+                chunks = Task(key, _together, *map(TaskRef, groups[group]))
+                for node in members:
+                    del graph[node.key]
+                graph[key] = Task.fuse(*members, chunks, key=key)
+                loaded[group] = TaskRef(key)
+        return replace(self, graph=graph), loaded
+
+    def _members(self, groups: Mapping[Key, Sequence[Key]]) -> dict[Key, list[Any]]:
+        """The tasks that no other group needs, and no annotated task."""
+        owners: dict[Key, Any] = {}  # None of those that are left as they are
+        annotated = [
+            key for values in self.annotations.values() for key, value in values.items() if value is not None
+        ]
+        for group, keys in ((None, annotated), *groups.items()):
+            below = list(keys)
+            while below:
+                key = below.pop()
+                node: Any = self.graph.get(key)
+                if not _is_task(node) or (key in owners and owners[key] in (group, None)):
+                    continue
+                owners[key] = None if key in owners else group
+                below.extend(node.dependencies)
+        members: dict[Key, list[Any]] = {}
+        for key, owner in owners.items():
+            if owner is not None:
+                members.setdefault(owner, []).append(self.graph[key])
+        return members
+
+    def _is_source(self, node: GraphNode) -> bool:
+        return not any(key != self.root and _is_task(self.graph.get(key)) for key in node.dependencies)
+
+    def _renamed(self) -> Sources:
+        """The same tasks under new keys, and all of them behind one empty task.
+
+        Dask notes for every task which tasks without dependencies it goes back to. Along a chain of tasks
+        (see `in_order`) that would grow with the square of the chunks, were it not one and the same for all.
+        """
+        run = uuid.uuid4().hex[:12]
+        new = {key: (f"load-{run}", key) for key, node in self.graph.items() if _is_task(node)}
+        root = f"start-{run}"
+        tasks: dict[Key, Any] = {root: Task(root, first_of, None)}
+        for key, node in self.graph.items():
+            if key in new:
+                first = [] if node.dependencies & new.keys() else [TaskRef(root)]
+                # A cluster starts no more of those that load than its threads can take.
+                loads = node.data_producer
+                tasks[new[key]] = Task(new[key], first_of, node.substitute(new), *first, _data_producer=loads)
+            else:
+                tasks[key] = node
+        annotations = {
+            name: {new.get(key, key): value for key, value in values.items()}
+            for name, values in self.annotations.items()
+        }
+        return Sources(tasks, _replaced(self.keys, new), annotations, root)
 
 
-def annotated_layer(
-    graph: Mapping[Key, Any],
-    annotations: Mapping[str, Mapping[Key, Any]],
-    own: Mapping[str, Mapping[Key, Any]] | None = None,
-) -> Layer:
-    """A layer with annotations by name and key.
-
-    Those of an enclosing ``dask.annotate`` take precedence over `annotations`, and `own` over both.
-    """
-    everywhere = {name: _by_key(graph, value) for name, value in dask.get_annotations().items()}
-    merged: dict[str, dict[Key, Any]] = {}
-    for each in (annotations, everywhere, own or {}):
-        for name, values in each.items():
-            merged.setdefault(name, {}).update(values)
-    # The scheduler ignores the None of tasks that have none.
-    return MaterializedLayer(graph, annotations={name: values.get for name, values in merged.items()})
-
-
-def _by_key(keys: Iterable[Key], value: Any) -> dict[Key, Any]:
-    """An annotation of a layer: one value, or a function of the key."""
-    return {key: value(key) if callable(value) else value for key in keys}
+def load_count(groups: Sequence[int]) -> int:
+    """The tasks that `Sources.loads` leaves of groups of so many chunks, if each chunk is one task."""
+    return len(groups) if len(groups) >= _MANY else sum(groups)
 
 
 def futures_in(graph: Mapping[Key, Any]) -> list[Any]:
     """The Futures that stand for data of a graph: chunks that are persisted on a cluster."""
     return [node for node in graph.values() if _is_future(node)]
-
-
-def first_of(result: Any, *others: Any) -> Any:
-    """The work of a task that only has to come after others."""
-    return result
 
 
 def _by_optimizer(collections: Sequence[Any]) -> Iterable[tuple[Any, list[Any]]]:
@@ -201,9 +238,9 @@ def _resolve(keys: Any, tasks: Mapping[Key, Any]) -> Any:
     return keys
 
 
-def _renamed(keys: Any, new: Mapping[Key, Key]) -> Any:
+def _replaced(keys: Any, new: Mapping[Key, Key]) -> Any:
     if isinstance(keys, list):
-        return [_renamed(key, new) for key in keys]
+        return [_replaced(key, new) for key in keys]
     return new.get(keys, keys)
 
 
@@ -268,13 +305,5 @@ def _is_task(node: Any) -> bool:
     return isinstance(node, GraphNode) and not isinstance(node, DataNode)
 
 
-def _behind_root(graph: Mapping[Key, Any], new: Mapping[Key, Key], root: Key) -> dict[Key, Any]:
-    """The same tasks under new keys, those that depend on no other task behind one empty task."""
-    tasks: dict[Key, Any] = {root: Task(root, first_of, None)}
-    for key, node in graph.items():
-        if key in new:
-            first = [] if node.dependencies & new.keys() else [TaskRef(root)]
-            tasks[new[key]] = Task(new[key], first_of, node.substitute(new), *first)
-        else:
-            tasks[key] = node
-    return tasks
+def _together(*chunks: Any) -> list[Any]:
+    return list(chunks)

@@ -11,8 +11,6 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from affine import Affine
-from dask.task_spec import DataNode, TaskRef
-from dask.tokenize import tokenize
 
 from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockLayout
@@ -24,7 +22,7 @@ from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.bands import image_dataset, plane_array
 from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, name_dims, raster_variables
 from xee_tf.georef.masks import Nodata, band_nodata, can_mask
-from xee_tf.graph import Sources, Tasks, block_tasks, chunk_grids, stitched_array, turns
+from xee_tf.graph import ArraySpec, arrays_of_blocks, chunk_grids
 from xee_tf.models.axes import find_array_dims
 from xee_tf.models.feeds import Item
 from xee_tf.models.inputs import check_overrides, group_inputs
@@ -294,37 +292,17 @@ def _predict(
         mapped=tuple(map(str, mapped)),
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
-    sources = Sources.of_planes(arrays, fused=False)  # Dask fuses what is lazy when it is computed
-    # Of the keys, and not of the arrays' names: a persisted array has the name that it had before.
-    token = tokenize(repr(sources.keys), work, layout, caller.connector.version())
-    blocks: list[dict[tuple[int, int], Any]] = []
-    worker = f"{_NAME}-tiles-{token}"
-    tasks: Tasks = {worker: DataNode(worker, work)}  # a model may be in it
-    for number, step in enumerate(steps):
-        own = replace(sources, keys=sources.keys[number * planes : (number + 1) * planes])
-        name = "-".join([_NAME, *map(str, step), token])
-        added, keys = block_tasks(layout, own, TaskRef(worker), name)
-        tasks |= added
-        blocks.append(keys)
-    windows = {block: work.window(layout, block) for block in layout.blocks()}
-    chunks = _chunks(layout, tiles.output, shape)
-    empty_tasks, order = turns(f"{_NAME}-turn-{token}", len(steps) * math.prod(map(len, chunks)))
-    layers = {f"sources-{token}": sources.layer(), f"{_NAME}-{token}": tasks | empty_tasks}
-    predicted = [
-        stitched_array(
-            f"{_NAME}-band-{output.name}-{token}",  # no layer is called like a band
-            output.name,
-            layers,
-            windows,
-            blocks,
-            order,
-            lead=tuple(mapped.values()),
-            shape=output.shape,
-            chunks=chunks,
-            dtype=output.dtype,
-        )
-        for output in outputs
-    ]
+    predicted = arrays_of_blocks(
+        _NAME,
+        arrays,
+        layout,
+        work,
+        [ArraySpec(output.name, output.dtype, output.shape) for output in outputs],
+        {block: work.window(layout, block) for block in layout.blocks()},
+        steps=mapped,
+        chunks=_chunks(layout, tiles.output, shape),
+        version=caller.connector.version(),
+    )
     return _result(outputs, predicted, mapped, dataset, place)
 
 

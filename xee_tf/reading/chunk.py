@@ -64,8 +64,6 @@ class BandChunk:
     export : OpenedExport
     box : Box
         Where the chunk lies.
-    after
-        Not used: Dask makes the chunk when it is there.
     together : bool
         Whether all bands are read when one of them is indexed.
     """
@@ -73,7 +71,7 @@ class BandChunk:
     ndim = 3
     """Least number of axes; Dask's `getter` asks whether there are any."""
 
-    def __init__(self, export: OpenedExport, box: Box, after: Any = None, *, together: bool = True) -> None:
+    def __init__(self, export: OpenedExport, box: Box, *, together: bool = True) -> None:
         self.export = export
         self.box = box
         self.together = together

@@ -6,20 +6,18 @@ import math
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dask.array.core import Array, getter, normalize_chunks
-from dask.highlevelgraph import HighLevelGraph
-from dask.task_spec import DataNode, List, Task, TaskRef
+from dask.array.core import Array, normalize_chunks
 from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from xee_tf.geometry import PatchGrid
-from xee_tf.graph import turns
+from xee_tf.graph import ArraySpec, arrays_of_boxes
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.sidecars import BandDimensions
@@ -114,47 +112,24 @@ def dask_arrays(
     previous = tuple((preferred[name],) for name in shape)
     pixel = np.dtype((np.void, largest))  # what "auto" goes by
     sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
-    edges = [np.cumsum([0, *lengths]).tolist() for lengths in sizes]
-
     token = tokenize(
         reader.grid, reader.shards, reader.bands, reader.layout, reader.verify, keep, sizes, reader.masked
     )
-    opened, read = f"open-tfrecord-{token}", f"read-tfrecord-{token}"
-    # The reader is a node of its own, so that it travels once to each worker and not with each task.
-    node = DataNode(opened, replace(reader, share=False))
-    boxes = {
-        number: tuple((edge[i], edge[i + 1]) for edge, i in zip(edges, number, strict=True))
-        for number in product(*(range(len(lengths)) for lengths in sizes))
-    }
-    layers: dict[str, dict[Any, Any]] = {opened: {opened: node}, read: {}}
-    dependencies: dict[str, set[str]] = {opened: set(), read: {opened}}
-    after: dict[Any, Any] = {}
-    if reader.sequential:
-        # Left to itself, Dask runs tasks that are all alike backwards: the worst for a gzip stream.
-        turn = f"turn-{token}"
-        firsts = [shard.first for shard in reader.shards]
-        ordered = sorted(boxes, key=lambda number: _turn_of(reader.grid, firsts, boxes[number]))
-        layers[turn], waits = turns(turn, len(ordered))
-        dependencies[turn], dependencies[read] = set(), {opened, turn}
-        after = {number: List(*map(TaskRef, keys)) for number, keys in zip(ordered, waits, strict=True)}
-    for number, box in boxes.items():
-        key = (read, *number)
-        layers[read][key] = Task(key, BandChunk, TaskRef(opened), box, after.get(number))
+    order = None
+    if reader.sequential:  # backwards is the worst for a gzip stream
+        order = partial(_turn_of, reader.grid, [shard.first for shard in reader.shards])
+    found = arrays_of_boxes(
+        f"tfrecord-{token}",
+        replace(reader, share=False),
+        BandChunk,
+        [ArraySpec(band.name, reader.dtypes[band.name], band.shape) for band in reader.bands],
+        sizes,
+        order=order,
+    )
     arrays = {}
-    front = int(keep)
-    for i, band in enumerate(reader.bands):
-        name = f"band-{band.name}-{token}"  # no layer is called like a band
-        whole, zeros = (slice(None),) * (len(sizes) + len(band.shape)), (0,) * len(band.shape)
-        layer = {}
-        for number in boxes:
-            key = (name, *number[:front], *zeros, *number[front:])
-            layer[key] = Task(key, getter, TaskRef((read, *number)), (i, *whole))
-        graph = HighLevelGraph({**layers, name: layer}, {**dependencies, name: {read}})
-        steps = tuple((length,) for length in band.shape)
-        lengths = (*sizes[:front], *steps, *sizes[front:])
-        array = Array(graph, name, lengths, dtype=reader.dtypes[band.name])
+    for band, array in zip(reader.bands, found, strict=True):
         asked = {
-            axis + front: chunks if isinstance(chunks, int) else chunks[dim]
+            axis + keep: chunks if isinstance(chunks, int) else chunks[dim]
             for axis, dim in enumerate(band.dims)
             if isinstance(chunks, int) or (isinstance(chunks, Mapping) and chunks.get(dim) is not None)
         }

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
-from dask.task_spec import DataNode, List, Task, TaskRef
 from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, warn
-from xee_tf.graph import run_graph
+from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, spelled
 from xee_tf.records import Encoded
 from xee_tf.shards.folder_store import PartStore
@@ -288,30 +285,26 @@ def _members(encoded: Encoded) -> list[int]:
 def _cut(rows: Rows) -> LazyTable:
     """A table in memory as row groups."""
     name = f"table-{uuid.uuid4().hex[:12]}"
-    graph: dict[Any, Any] = {name: DataNode(name, rows)}
-    keys = []
-    for number, (start, stop) in enumerate(_spans(rows)):
-        key = (f"{name}-rows", number)
-        graph[key] = Task(key, Rows.__getitem__, TaskRef(name), slice(start, stop))
-        keys.append(key)
-    return LazyTable(graph, keys)
+    graph = Graph()
+    table = add_value(graph.tasks, name, rows)
+    groups = [
+        add_task(graph.tasks, (f"{name}-rows", number), Rows.__getitem__, table, slice(start, stop))
+        for number, (start, stop) in enumerate(_spans(rows))
+    ]
+    return LazyTable(groups, graph)
 
 
 def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
     """The Delayed that writes a table."""
     run = uuid.uuid4().hex[:12]
     writer = _PartWriter(source.read, store)
-    tasks: dict[Any, Any] = {}
-    parts = []
-    for number, group in enumerate(source.keys):
-        part = (f"table-encode-{run}", number)
-        tasks[part] = Task(part, writer, number, TaskRef(group))
-        parts.append(TaskRef(part))
-    key = f"table-commit-{run}"
-    tasks[key] = Task(key, _commit, store, overwrite, List(*parts))
-    layer, below = f"table-export-{run}", f"table-{run}"
-    graph = HighLevelGraph({below: source.graph, layer: tasks}, {below: set(), layer: {below}})
-    return Delayed(key, graph, layer=layer)
+    tasks = source.graph.tasks
+    parts = [
+        add_task(tasks, (f"table-encode-{run}", number), writer, number, group)
+        for number, group in enumerate(source.groups)
+    ]
+    result = add_task(tasks, f"table-commit-{run}", _commit, store, overwrite, parts)
+    return source.graph.delayed(f"table-export-{run}", result)
 
 
 def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:

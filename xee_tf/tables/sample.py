@@ -14,8 +14,6 @@ import pandas as pd
 import pyproj
 import xarray as xr
 from affine import Affine
-from dask.delayed import Delayed
-from dask.task_spec import DataNode, List, Task, TaskRef
 
 from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
@@ -27,7 +25,7 @@ from xee_tf.georef.conventions import raster_variables
 from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.georef.masks import band_nodata
 from xee_tf.georef.units import full_turn
-from xee_tf.graph import Sources, block_tasks, chunk_grids
+from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
 from xee_tf.options import IfExists, one_of, spelled
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.places import Places, find_places
@@ -331,11 +329,6 @@ class _Gather:
 def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:
     """The graph: a task for each block that holds a pixel to sample, and one that gathers."""
     run = uuid.uuid4().hex[:12]
-    name, key = f"sampler-{run}", f"samples-{run}"
-    sources = Sources.of_planes(arrays)
-    # By reference: the points travel to each worker once, not in each task.
-    tasks, blocks = block_tasks(layout, sources, TaskRef(name), f"sample-{run}")
-    tasks[name] = DataNode(name, sampler)
-    needed = [TaskRef(blocks[block]) for block in sorted(sampler.places.blocks)]
-    tasks[key] = Task(key, gather, List(*needed))
-    return LazyTable(sources.layer(tasks), [key])
+    graph, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, layout, sampler)])
+    needed = [blocks[block] for block in sorted(sampler.places.blocks)]
+    return LazyTable([add_task(graph.tasks, f"samples-{run}", gather, needed)], graph)

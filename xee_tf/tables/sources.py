@@ -6,21 +6,18 @@ Frames and Datasets in memory are checked as a whole before anything is written,
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from dask.core import flatten
-from dask.task_spec import List, Task, TaskRef
 
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef.crs import read_crs, same_crs
 from xee_tf.georef.longitudes import wrap_longitude
-from xee_tf.graph import Sources
+from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of
 from xee_tf.tables.schema import Column, Rows, Values, select_columns
 from xee_tf.tables.values import column_values
@@ -45,16 +42,16 @@ class LazyTable:
 
     Parameters
     ----------
-    graph : mapping
-        Tasks of the table itself, and one for each row group.
-    keys : list
-        Of the tasks that give the row groups, in the order of the rows.
+    groups : sequence of Ref, or of lists of them
+        The row groups, in the order of the rows.
+    graph : Graph
+        The tasks of the table.
     read : callable
         ``read(row group, number)`` gives its `Rows`. Default: the row group itself.
     """
 
-    graph: Mapping[Hashable, Any]
-    keys: list[Any]
+    groups: Sequence[Ref | list[Ref]]
+    graph: Graph
     read: Callable[[Any, int], Rows] = _as_it_is
 
 
@@ -74,8 +71,8 @@ def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
         reader = _FrameReader.of(meta, selectors, geometry)
-        sources = Sources.of([table])
-        return LazyTable(sources.layer(), list(flatten(sources.keys)), reader)
+        sources = Sources.of([table], renamed=True)
+        return LazyTable(sources.chunks(0), Graph(sources), reader)
     hint = ""
     if isinstance(table, xr.DataArray):
         hint = " Name it: array.to_dataset(name='B4')."
@@ -207,13 +204,10 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
     table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
     if not all(variable.chunks for variable in table.variables.values()):
         table = table.chunk({rows: table.chunks[rows]})
-    sources = Sources.of([table[name].data for name in names])
-    run = uuid.uuid4().hex[:12]
-    groups: dict[Any, Task] = {}
-    for number, parts in enumerate(zip(*map(flatten, sources.keys), strict=True)):
-        key = (f"table-rows-{run}", number)
-        groups[key] = Task(key, list, List(*(TaskRef(part) for part in parts)))
-    return LazyTable(sources.layer(groups), list(groups), _ArraysReader(tuple(names)))
+    sources = Sources.of([table[name].data for name in names], renamed=True)
+    chunks = [sources.chunks(number) for number in range(len(names))]
+    groups = [list(row) for row in zip(*chunks, strict=True)]
+    return LazyTable(groups, Graph(sources), _ArraysReader(tuple(names)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,182 @@
+"""The tasks of blocks: one that loads a block's chunks, one that keeps their strips, one that does its work.
+
+The graph is made by hand, since the ready-made overlap costs an order of magnitude more tasks.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from numpy.typing import NDArray
+
+from xee_tf.blocks.assemble import cut_strips
+from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
+from xee_tf.graph.order import in_order, priorities
+from xee_tf.graph.run import Graph, on_cluster
+from xee_tf.graph.sources import Sources
+from xee_tf.graph.tasks import Key, Ref, Tasks, add_task, add_value
+
+__all__ = [
+    "BlockJob",
+    "BlockWork",
+    "Work",
+    "block_tasks",
+    "chunk_grids",
+    "chunks_of_blocks",
+    "work_on_blocks",
+]
+
+Block = tuple[int, int]
+Chunk = tuple[int, int, int]
+Work = Callable[[BlockLayout, Block, Sequence[tuple[Piece, NDArray[Any]]]], Any]
+"""``work(layout, block, pieces)`` with block = (row, column) and pieces as `assemble` takes them."""
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """The work that is to be done for every block of some arrays.
+
+    Parameters
+    ----------
+    name : str
+        Of the tasks; Dask's dashboard groups by what stands in front of a hexadecimal ending.
+    arrays : sequence of Dask arrays
+        (y, x) or (step, y, x).
+    layout : BlockLayout
+        The blocks; its planes are those of the arrays.
+    work : callable
+        See `Work`; must be picklable.
+    """
+
+    name: str
+    arrays: Sequence[Any]
+    layout: BlockLayout
+    work: Work
+
+
+def chunk_grids(arrays: Sequence[Any]) -> tuple[ChunkGrid, ...]:
+    """The planes of arrays (y, x) and (step, y, x), in order."""
+    return tuple(grid for array in arrays for grid in ChunkGrid.of(array.chunks, array.dtype.itemsize))
+
+
+def work_on_blocks(
+    jobs: Sequence[BlockJob], *, ordered: bool = False
+) -> tuple[Graph, list[dict[Block, Ref]]]:
+    """The tasks of several jobs, so that a chunk that several of them need is loaded once.
+
+    Parameters
+    ----------
+    jobs : sequence of BlockJob
+    ordered : bool
+        Whether blocks are made row by row, so that few chunks are alive. Those of all jobs that have the same
+        number follow one another: what a chunk holds for several jobs is used while it is there.
+
+    Returns
+    -------
+    graph : Graph
+        To which further tasks can be added.
+    blocks : list of dict
+        For each job what its blocks give.
+    """
+    run = uuid.uuid4().hex[:12]
+    sources = Sources.of_planes([array for job in jobs for array in job.arrays], renamed=True)
+    keys = iter(sources.keys)
+    groups: dict[Key, list[Key]] = {}
+    for number, job in enumerate(jobs):
+        own = chunks_of_blocks(job.layout, [next(keys) for _ in job.layout.planes])
+        groups |= {(number, *block): chunks for block, chunks in own.items()}
+    sources, found = sources.loads(groups, f"load-{run}")
+    loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
+    for (number, *block), chunks in found.items():
+        loaded[number][block[0], block[1]] = chunks
+    tasks: Tasks = {}
+    blocks = []
+    for job, own_chunks in zip(jobs, loaded, strict=True):
+        work = add_value(tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
+        blocks.append(block_tasks(tasks, job.layout, own_chunks, work, job.name))
+    order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]
+    refs = [blocks[number][block] for number, block in order]
+    if not ordered or len(order) == 1:
+        return Graph(sources, tasks), blocks
+    if on_cluster():
+        return Graph(sources, tasks, priorities({**sources.graph, **tasks}, refs)), blocks
+    for (number, block), done in zip(order, in_order(tasks, refs, f"order-{run}"), strict=True):
+        blocks[number][block] = done
+    return Graph(sources, tasks), blocks
+
+
+def chunks_of_blocks(layout: BlockLayout, keys: Sequence[Sequence[Sequence[Key]]]) -> dict[Block, list[Key]]:
+    """The keys, by plane, row and column, of the chunks that start in each block."""
+    return {
+        block: [keys[plane][iy][ix] for plane, iy, ix in chunks]
+        for block, chunks in layout.chunks_by_home().items()
+    }
+
+
+def block_tasks(
+    tasks: Tasks, layout: BlockLayout, loaded: Mapping[Block, Ref], work: Ref, name: str
+) -> dict[Block, Ref]:
+    """Add tasks that do the work of every block that owns patches.
+
+    Parameters
+    ----------
+    tasks : dict
+    layout : BlockLayout
+    loaded : mapping
+        The chunks that start in each block, in the order of `BlockLayout.chunks_by_home`. Each is loaded
+        once, however many blocks need a part of it.
+    work : Ref
+        A `BlockWork`, by reference: a model may be in it, or all points of a sample.
+    name : str
+        As for `BlockJob`.
+
+    Returns
+    -------
+    dict
+        What the work gives, for each block.
+    """
+    homes = layout.chunks_by_home()
+    strips = {
+        block: add_task(tasks, (f"strips-{name}", *block), BlockWork.keep_strips, work, chunks, loaded[block])
+        for block, chunks in homes.items()
+        if any(layout.strips(*chunk) for chunk in chunks)
+    }
+    blocks = {}
+    for block in layout.blocks():
+        others = sorted({piece.home for piece in layout.pieces(*block)} - {block})
+        kept = [strips[home] for home in others]
+        chunks, own = homes.get(block, []), loaded.get(block, [])
+        blocks[block] = add_task(tasks, (name, *block), BlockWork.do, work, block, chunks, own, kept)
+    return blocks
+
+
+@dataclass(frozen=True)
+class BlockWork:
+    """What the tasks of all blocks have in common."""
+
+    layout: BlockLayout
+    work: Work
+
+    def keep_strips(self, chunks: Sequence[Chunk], loaded: Sequence[NDArray[Any]]) -> Any:
+        """What later blocks need of the chunks of one block."""
+        return cut_strips(self.layout, list(zip(chunks, loaded, strict=True)))
+
+    def do(
+        self,
+        block: Block,
+        chunks: Sequence[Chunk],
+        loaded: Sequence[NDArray[Any]],
+        strips: Sequence[Mapping[Chunk, Mapping[str, NDArray[Any]]]],
+    ) -> Any:
+        """The work of one block, from its own chunks and from strips of those above and beside them."""
+        own = dict(zip(chunks, loaded, strict=True))
+        kept = {chunk: parts for each in strips for chunk, parts in each.items()}
+        pieces = []
+        for piece in self.layout.pieces(*block):
+            chunk = (piece.plane, piece.iy, piece.ix)
+            pieces.append((piece, own[chunk] if piece.home == block else kept[chunk][piece.part]))
+        return self.work(self.layout, block, pieces)
