@@ -15,7 +15,7 @@ help: ## Show the targets
 demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Main job on a real scene: export, train, predict, rebuild, picture
 	$(BIN)/xee-tf demo
 
-test: lint $(DATA)/installed.stamp ## Linters, types and tests
+test: lint $(DATA)/installed.stamp ## Linters, types, import contracts and tests
 	$(BIN)/python -m pytest --durations=15
 
 test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take long

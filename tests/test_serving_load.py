@@ -265,7 +265,15 @@ def test_the_port_is_free_at_once(folder):
         assert requests.get(f"{server}/health", timeout=30).status_code == 200
 
 
-def test_two_signals_end_the_process_at_once():
+@pytest.fixture
+def interruptible():
+    """The handler of a foreground process: a shell makes background jobs ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_two_signals_end_the_process_at_once(interruptible):
     with told_to_end() as told:
         signal.raise_signal(signal.SIGINT)
         assert told.is_set()
