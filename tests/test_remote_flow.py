@@ -216,16 +216,14 @@ def test_the_limit_stays_within_its_bounds(most: int, codes: list[int], random: 
     limit = AdaptiveLimit(most)
     for code in codes:
         before = limit.now
-        with limit.slot() as slot:
-            slot.answer = Answer(code, str(code))
+        limit.run(lambda code=code: Answer(code, str(code)))  # type: ignore[misc]
         assert 1 <= limit.now <= most
         if code == 429:
             assert limit.now <= max(1, before / 2)
         elif code != 200:
             assert limit.now == before
     for _ in range(most * most):
-        with limit.slot() as slot:
-            slot.answer = Answer(200, "HTTP 200")
+        limit.run(lambda: Answer(200, "HTTP 200"))
     assert limit.now == most
 
 
@@ -233,13 +231,12 @@ def test_one_429_after_another_is_one_if_they_were_sent_together() -> None:
     limit = AdaptiveLimit(16)
     ready = threading.Barrier(16)
 
-    def ask() -> None:
-        with limit.slot() as slot:
-            ready.wait()
-            slot.answer = Answer(429, "HTTP 429")
+    def send() -> Answer:
+        ready.wait()
+        return Answer(429, "HTTP 429")
 
     with ThreadPoolExecutor(16) as pool:
-        for future in [pool.submit(ask) for _ in range(16)]:
+        for future in [pool.submit(limit.run, send) for _ in range(16)]:
             future.result()
     assert limit.now == 8
 

@@ -15,6 +15,7 @@ from xee_tf.models.hosted import (
     HOSTED_SPELLING,
     HostedKeywords,
     HostedOptions,
+    Transport,
     ai_platform_connector,
     tf_serving_connector,
     vertex_ai_connector,
@@ -30,7 +31,6 @@ from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOpt
 from xee_tf.predict.properties import predict_properties
 from xee_tf.remote.connector import RemoteConnector
 from xee_tf.remote.statistics import PredictionStats, stats_everywhere
-from xee_tf.remote.tf_serving import Transport
 from xee_tf.remote.vertex_ai import Route
 from xee_tf.storage import PathLike
 from xee_tf.tables.sources import Table

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "Code", "grpc_failure", "http_answer", "retry_after_seconds", "words_of"]
+__all__ = ["Answer", "Code", "grpc_failure", "http_answer"]
 
 
 class Code(Enum):
@@ -44,7 +44,7 @@ class Code(Enum):
 
 
 _RETRIED = frozenset({408, 429, 502, 503, 504})
-_MOST_WORDS = 500
+_MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class Answer:
     retry_after : float, optional
         Seconds that the server asks to wait.
     seconds : float
-        From sending to the last byte.
+        From sending to the last byte; of several attempts, with the pauses between them.
+    attempts : int
+        How often the request was sent.
     """
 
     code: int
@@ -76,6 +78,12 @@ class Answer:
     passing: bool = False
     retry_after: float | None = None
     seconds: float = 0.0
+    attempts: int = 1
+
+    def __str__(self) -> str:
+        said = f" It said: {self.words}" if self.words else ""
+        tried = f" ({self.attempts} attempts in {self.seconds:.1f} s)" if self.attempts > 1 else ""
+        return f"{self.status}.{said}{tried}"
 
     @property
     def ok(self) -> bool:
@@ -100,15 +108,7 @@ class Answer:
 
 
 def http_answer(code: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """The answer of an HTTP response.
-
-    Parameters
-    ----------
-    code : int
-        The status.
-    headers : mapping from str to str
-        Names in any case, as `requests` has them.
-    body : bytes
+    """The answer of an HTTP response, with the case-insensitive headers of `requests`.
 
     Examples
     --------
@@ -120,31 +120,26 @@ def http_answer(code: int, headers: Mapping[str, str], body: bytes) -> Answer:
     if code == 200:
         return Answer(code, status, body)
     if 300 <= code < 400:
-        host = _host(headers.get("Location", "")) or "the same host"
-        return Answer(code, status, words=f"It redirects to {host}, which is not followed.")
+        try:
+            host = urlsplit(headers.get("Location", "")).hostname
+        except ValueError:
+            host = None
+        words = f"It redirects to {host or 'the same host'}, which is not followed."
+        return Answer(code, status, words=words)
     return Answer(
-        code, status, words=words_of(body), retry_after=retry_after_seconds(headers.get("Retry-After"))
+        code, status, words=_words_of(body), retry_after=_retry_after_seconds(headers.get("Retry-After"))
     )
 
 
 def grpc_failure(name: str, details: str, metadata: Mapping[str, str]) -> Answer:
-    """The answer of a call that failed.
-
-    Parameters
-    ----------
-    name : str
-        Of its status.
-    details : str
-        The words of the server, or of the library on the way to it.
-    metadata : mapping from str to str
-        What the server sent last; names in lower case.
+    """The answer of a gRPC call that failed: the name and words of its status, and the trailing metadata.
 
     Examples
     --------
     >>> grpc_failure("UNAVAILABLE", "starting", {}).worth_retrying
     True
     """
-    words = words_of(details.encode())
+    words = _words_of(details.encode())
     code = Code[name].status if name in Code.__members__ else 500
     if name == "RESOURCE_EXHAUSTED" and "larger than max" in words:  # a message will not become smaller
         if "CLIENT: " in words:
@@ -152,15 +147,15 @@ def grpc_failure(name: str, details: str, metadata: Mapping[str, str]) -> Answer
         code = 413
     if name == "UNAVAILABLE" and ("certificate" in words.lower() or "handshake" in words.lower()):
         code = 495  # nginx's number for it: not a matter of time
-    return Answer(code, name, words=words, retry_after=retry_after_seconds(metadata.get("retry-after")))
+    return Answer(code, name, words=words, retry_after=_retry_after_seconds(metadata.get("retry-after")))
 
 
-def retry_after_seconds(value: str | None) -> float | None:
+def _retry_after_seconds(value: str | None) -> float | None:
     """The header Retry-After, in seconds or as a date.
 
     Examples
     --------
-    >>> retry_after_seconds("7"), retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT")
+    >>> _retry_after_seconds("7"), _retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT")
     (7.0, 0.0)
     """
     if value is None:
@@ -175,16 +170,16 @@ def retry_after_seconds(value: str | None) -> float | None:
     return max(0.0, seconds) if seconds < float("inf") else None
 
 
-def words_of(body: bytes) -> str:
+def _words_of(body: bytes) -> str:
     """The words of an error: of TensorFlow Serving's JSON, of Google's, of a page of HTML, of plain text.
 
     Examples
     --------
-    >>> words_of(b'{"error": "Servable not found"}')
+    >>> _words_of(b'{"error": "Servable not found"}')
     'Servable not found'
-    >>> words_of(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
+    >>> _words_of(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
     'No such endpoint.'
-    >>> words_of(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
+    >>> _words_of(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
     '502 Bad Gateway nginx'
     """
     text = body[:65536].decode(errors="replace").strip()
@@ -195,14 +190,7 @@ def words_of(body: bytes) -> str:
             text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", " ", text)
             text = html.unescape(re.sub(r"<[^>]*>", " ", text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + " ..."
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + " ..."
 
 
 def _said(message: Any) -> str:

@@ -14,13 +14,7 @@ __all__ = ["Client"]
 
 
 class Client(ABC):
-    """Sends one request at a time for each thread that asks.
-
-    Parameters
-    ----------
-    credentials : GoogleCredentials or None
-        Their headers are sent with each request.
-    """
+    """Sends one request at a time for each thread that asks; the headers of `credentials` go with each."""
 
     def __init__(self, credentials: GoogleCredentials | None) -> None:
         self._credentials = credentials
@@ -49,11 +43,8 @@ class Client(ABC):
             answer = self.attempt(address, body, timeout, content_type, secrets)
         except CredentialsError as error:
             answer = Answer(0, "no credentials", words=str(error), passing=error.passing)
-        return replace(
-            answer,
-            words=without_secrets(answer.words, secrets),
-            seconds=time.perf_counter() - start,
-        )
+        words = without_secrets(answer.words, secrets)
+        return replace(answer, words=words, seconds=time.perf_counter() - start)
 
     def url_of(self, address: str) -> str:
         """The URL that credentials are for. Default: the address."""

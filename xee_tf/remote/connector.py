@@ -20,17 +20,17 @@ from xee_tf.identity import content_hash
 from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.answers import Answer
 from xee_tf.remote.client import Client
-from xee_tf.remote.credentials import Credentials, open_credentials
+from xee_tf.remote.credentials import Credentials, GoogleCredentials
 from xee_tf.remote.limits import AdaptiveLimit, ClusterLimit
 from xee_tf.remote.payloads.payload import Payload, Request
-from xee_tf.remote.retrying import Outcome, ask_until
+from xee_tf.remote.retrying import ask_until
 from xee_tf.remote.statistics import recorder_of
 
 __all__ = ["Ask", "Flow", "RemoteConnection", "RemoteConnector"]
 
 _SIGNATURE_SECONDS = 10.0
 
-Ask = Callable[[str, bytes | None], Outcome]
+Ask = Callable[[str, bytes | None], Answer]
 """Asks an address, with a body or without one, and again if need be."""
 
 
@@ -74,13 +74,7 @@ class Flow:
 
     @property
     def request_bytes(self) -> int:
-        """What a request may have.
-
-        Examples
-        --------
-        >>> Flow(output_multiplier=2).request_bytes
-        750000
-        """
+        """What a request may have: room is left for an answer that is larger than it."""
         return int(self.max_payload_bytes / max(1.0, self.output_multiplier))
 
     def __str__(self) -> str:
@@ -129,7 +123,8 @@ class RemoteConnector(Connector):
 
     def client(self) -> Client:
         """A client for this process."""
-        credentials, most = open_credentials(self.credentials), self.flow.max_response_bytes
+        credentials = None if self.credentials is None else GoogleCredentials()
+        most = self.flow.max_response_bytes
         if (target := self.grpc_target) is not None:
             from xee_tf.remote.grpc_client import GrpcClient
 
@@ -156,9 +151,9 @@ class RemoteConnector(Connector):
             return "Raise output_multiplier, so that less is asked for at a time."
         return ""
 
-    def failure(self, outcome: Outcome) -> str:
+    def failure(self, answer: Answer) -> str:
         """The message of an error."""
-        return f"{self}: {outcome} {self.advice(outcome.answer)}".rstrip()
+        return f"{self}: {answer} {self.advice(answer)}".rstrip()
 
     @property
     def permission_advice(self) -> str:
@@ -301,14 +296,14 @@ class RemoteConnection:
     ) -> dict[str, npt.NDArray[Any]]:
         connector = self._connector
         instances = range(request.first, request.first + request.count)
-        outcome = self._ask(connector.wrap(request.body), cluster)
-        if not outcome.answer.ok:
+        answer = self._ask(connector.wrap(request.body), cluster)
+        if not answer.ok:
             self._recorder.finished(None)
-            raise PredictionError(connector.failure(outcome), instances=instances)
+            raise PredictionError(connector.failure(answer), instances=instances)
         outputs = self.signature.outputs or {}
         try:
             found = connector.payload.decode(
-                connector.unwrap(outcome.answer.body),
+                connector.unwrap(answer.body),
                 count=request.count,
                 name=next(iter(outputs)) if len(outputs) == 1 else "output",
                 dtypes={name: info.dtype for name, info in outputs.items() if info.dtype is not None},
@@ -321,16 +316,17 @@ class RemoteConnection:
         self._recorder.finished(request.count)
         return found
 
-    def _ask(self, body: bytes, cluster: AbstractContextManager[Any]) -> Outcome:
+    def _ask(self, body: bytes, cluster: AbstractContextManager[Any]) -> Answer:
         connector = self._connector
 
+        def send(timeout: float) -> Answer:
+            with cluster:
+                return self._client.ask(connector.address, body, timeout, connector.payload.content_type)
+
         def attempt(timeout: float, before: int) -> Answer:
-            with self._limit.slot() as slot, cluster:
-                slot.answer = self._client.ask(
-                    connector.address, body, timeout, connector.payload.content_type
-                )
-            self._recorder.sent(len(body), slot.answer, again=before > 0)
-            return slot.answer
+            answer = self._limit.run(lambda: send(timeout))
+            self._recorder.sent(len(body), answer, again=before > 0)
+            return answer
 
         return ask_until(attempt, connector.flow.timeout, connector.flow.deadline)
 

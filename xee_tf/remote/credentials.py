@@ -14,7 +14,6 @@ __all__ = [
     "CredentialsError",
     "GoogleCredentials",
     "check_credentials",
-    "open_credentials",
     "without_secrets",
 ]
 
@@ -30,14 +29,7 @@ _WHERE = (
 
 
 class CredentialsError(ModelError):
-    """Credentials are not there, or their issuer does not renew them.
-
-    Parameters
-    ----------
-    message : str
-    passing : bool
-        Whether it may be another time.
-    """
+    """Credentials are not there, or their issuer does not renew them; `passing` if it may another time."""
 
     def __init__(self, message: str, passing: bool = False) -> None:
         super().__init__(message)
@@ -72,19 +64,14 @@ def check_credentials(credentials: Credentials, url: str) -> Credentials:
     return credentials
 
 
-def open_credentials(credentials: Credentials) -> GoogleCredentials | None:
-    """Look for credentials in this process.
+class GoogleCredentials:
+    """Application default credentials, renewed when they expire; for any number of threads.
 
     Raises
     ------
     CredentialsError
-        If there are none.
+        If there are none in this process.
     """
-    return None if credentials is None else GoogleCredentials()
-
-
-class GoogleCredentials:
-    """Application default credentials, renewed when they expire; for any number of threads."""
 
     def __init__(self) -> None:
         import google.auth

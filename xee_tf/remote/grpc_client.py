@@ -15,15 +15,7 @@ __all__ = ["GrpcClient"]
 
 
 class GrpcClient(Client):
-    """One channel; for any number of threads.
-
-    Parameters
-    ----------
-    target : GrpcTarget
-    credentials : GoogleCredentials or None
-    max_response_bytes : int
-        Larger answers are refused.
-    """
+    """One channel, for any number of threads; answers of more than `max_response_bytes` are refused."""
 
     def __init__(
         self, target: GrpcTarget, credentials: GoogleCredentials | None, max_response_bytes: int

@@ -23,15 +23,8 @@ class HttpClient(Client):
     """Keeps connections alive; for any number of threads.
 
     TLS certificates are verified. Redirects are not followed, so that no credentials leave for another host;
-    passwords of ``~/.netrc`` are not sent.
-
-    Parameters
-    ----------
-    credentials : GoogleCredentials or None
-    connections : int
-        How many are kept.
-    max_response_bytes : int
-        Larger answers are refused before they are read.
+    passwords of ``~/.netrc`` are not sent. Answers of more than `max_response_bytes` are refused before they
+    are read.
     """
 
     def __init__(
@@ -40,7 +33,7 @@ class HttpClient(Client):
         super().__init__(credentials)
         self._most = max_response_bytes
         self._session = requests.Session()
-        self._session.auth = _as_it_is  # else requests takes passwords from ~/.netrc
+        self._session.auth = lambda request: request  # else requests takes passwords from ~/.netrc
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
 
@@ -69,10 +62,10 @@ class HttpClient(Client):
         ) as response:
             data = self._read(response, end)
             answer = http_answer(response.status_code, response.headers, data or b"")
-            if data is None:
-                words = f"The answer is larger than max_response_bytes={self._most:,}."
-                return Answer(0, answer.status, words=words)
-            return answer
+        if data is None:
+            words = f"The answer is larger than max_response_bytes={self._most:,}."
+            return Answer(0, answer.status, words=words)
+        return answer
 
     def _read(self, response: requests.Response, end: float) -> bytes | None:
         """All of an answer; None if it is too large."""
@@ -92,10 +85,6 @@ class HttpClient(Client):
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
-
-
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _innermost(error: BaseException) -> str:

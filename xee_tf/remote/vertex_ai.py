@@ -14,12 +14,22 @@ from xee_tf.records.wire import field_head
 from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
 from xee_tf.remote.answers import Answer
 from xee_tf.remote.connector import RemoteConnector
+from xee_tf.remote.payloads.predict_messages import PREDICT
 
-__all__ = ["GoogleConnector", "Route", "VertexAIConnector", "check_endpoint", "shared_url"]
+__all__ = [
+    "DIRECT_RAW_PREDICT",
+    "GoogleConnector",
+    "Route",
+    "VertexAIConnector",
+    "check_endpoint",
+    "shared_url",
+]
 
 Route = Literal["predict", "rawPredict", "grpc"]
 
-_METHOD = "tensorflow.serving.PredictionService/Predict"
+DIRECT_RAW_PREDICT = "/google.cloud.aiplatform.v1.PredictionService/DirectRawPredict"
+"""The method of gRPC."""
+
 _NAME = re.compile(r"projects/([^/\s]+)/locations/([a-z0-9-]+)/endpoints/([^/\s:?#]+)")
 
 
@@ -64,10 +74,8 @@ class GoogleConnector(RemoteConnector):
     role: ClassVar[str]
     """The role that gives it."""
 
-    @property
-    def google_project(self) -> str:
-        """The project that the model belongs to."""
-        raise NotImplementedError
+    project: str
+    """The project that the model belongs to."""
 
     def signature(self) -> Signature:
         """Nothing: there is nobody to ask, so that a prediction is built without credentials."""
@@ -78,7 +86,7 @@ class GoogleConnector(RemoteConnector):
         """See `RemoteConnector`."""
         return (
             "The account of Google's default credentials on this machine needs the permission "
-            f"{self.permission} in the project {self.google_project!r}: its role {self.role}."
+            f"{self.permission} in the project {self.project!r}: its role {self.role}."
         )
 
 
@@ -123,14 +131,14 @@ class VertexAIConnector(GoogleConnector):
     def address(self) -> str:
         """See `RemoteConnector`."""
         if self.route == "grpc":
-            return "/google.cloud.aiplatform.v1.PredictionService/DirectRawPredict"
+            return DIRECT_RAW_PREDICT
         return f"{self.base_url}/v1/{self.endpoint}:{self.route}"
 
     def wrap(self, body: bytes) -> bytes:
         """Over gRPC: ``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}``."""
         if self.route != "grpc":
             return body
-        head = text_field(1, self.endpoint) + text_field(2, _METHOD) + field_head(3, len(body))
+        head = text_field(1, self.endpoint) + text_field(2, PREDICT.lstrip("/")) + field_head(3, len(body))
         return b"".join((head, body))
 
     def unwrap(self, body: bytes) -> bytes:
@@ -148,6 +156,6 @@ class VertexAIConnector(GoogleConnector):
         return super().advice(answer)
 
     @property
-    def google_project(self) -> str:
+    def project(self) -> str:  # type: ignore[override]
         """See `GoogleConnector`."""
         return self.endpoint.split("/")[1]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import OptionError
 from xee_tf.models.saved_model import load_signatures
 from xee_tf.models.saved_model_files import read_meta_graph
 from xee_tf.remote.answers import Code
-from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
 from xee_tf.serving.batching import Batcher
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.folders import Versions

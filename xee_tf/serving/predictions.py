@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from xee_tf.connector import Arrays
+from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
 from xee_tf.remote.answers import Code
 from xee_tf.remote.payloads.predict_messages import (
-    ModelSpec,
     PredictRequest,
+    ServedModel,
     encode_predict_response,
 )
-from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.json_messages import JsonRequest, encode_json_response
 from xee_tf.serving.models import ModelVersion
@@ -48,7 +47,7 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
     The answer holds its values as ``tensor_content``: TensorFlow Serving does so if it was started with
     ``--enable_serialization_as_tensor_content``, and every client reads both forms.
     """
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = request.served_model.signature_name or DEFAULT_SIGNATURE
     called = model.signature(name)
     wanted = request.output_filter
     known = set(called.signature.outputs or ())
@@ -67,7 +66,7 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
     outputs = called.predict(request.inputs)
     if wanted:
         outputs = {output: outputs[output] for output in dict.fromkeys(wanted)}
-    return encode_predict_response(outputs, ModelSpec(model.name, model.version, signature_name=name))
+    return encode_predict_response(outputs, ServedModel(model.name, model.version, signature_name=name))
 
 
 def _require_rows(outputs: Arrays) -> None:

@@ -52,17 +52,17 @@ class _GrpcPayload(Payload):
             for name, tensor in tensors.items():
                 values = edges[name][stop] - edges[name][first]
                 sizes[name] = tensor_size(tensor.dtype, (stop - first, *tensor.shape[1:]), values)
-            return predict_request_size(sizes, self.model_spec)
+            return predict_request_size(sizes, self.served_model)
 
         def body(first: int, stop: int) -> bytes:
             part = {name: tensor[first:stop] for name, tensor in tensors.items()}
-            return encode_predict_request(part, self.model_spec)
+            return encode_predict_request(part, self.served_model)
 
         return EncodedBatch(size, body)
 
     def least_size(self, items: Items, count: int = 1) -> int:
         """See `Payload`."""
-        return predict_request_size(self._least_tensor_sizes(items, count), self.model_spec)
+        return predict_request_size(self._least_tensor_sizes(items, count), self.served_model)
 
     def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
         return decode_predict_response(data)
@@ -94,7 +94,7 @@ class GrpcSerializedTensors(_GrpcPayload):
 
     Parameters
     ----------
-    model_spec : ModelSpec
+    served_model : ServedModel
         See `Payload`.
     model_decodes : bool
         Whether the model decodes URL-safe base64, as `prepare_model` makes it; if not, it takes TensorProtos.

@@ -51,7 +51,7 @@ class _JsonPayload(Payload):
         )
 
     def _body(self, rows: Sequence[bytes]) -> bytes:
-        name = self.model_spec.signature_name
+        name = self.served_model.signature_name
         signature = b'"signature_name":%s,' % json_string(name) if name else b""
         return b'{%s"instances":[%s]}' % (signature, b",".join(rows))
 
@@ -74,7 +74,7 @@ class SerializedTensors(_JsonPayload):
 
     Parameters
     ----------
-    model_spec : ModelSpec
+    served_model : ServedModel
         See `Payload`.
     model_decodes : bool
         Whether the model itself decodes URL-safe base64, as `prepare_model` makes it. If not, it takes
@@ -120,7 +120,7 @@ class RawJson(_JsonPayload):
 
     Parameters
     ----------
-    model_spec : ModelSpec
+    served_model : ServedModel
         See `Payload`.
     numbers_as_strings : bool
         Earth Engine writes ``"12.5"``. TensorFlow Serving takes 12.5.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ModelSpec
+from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
 
 __all__ = ["Dtypes", "EncodedBatch", "Payload", "Request"]
 
@@ -58,11 +58,11 @@ class Payload(ABC):
 
     Parameters
     ----------
-    model_spec : ModelSpec
+    served_model : ServedModel
         The model and signature that are meant. JSON holds only the signature; the address has the rest.
     """
 
-    model_spec: ModelSpec = ANY_MODEL
+    served_model: ServedModel = ANY_MODEL
 
     format: ClassVar[str]
     """Earth Engine's name of the format."""
