@@ -31,7 +31,7 @@ from xee_tf.remote.payloads.predict_messages import (
     encode_predict_response,
 )
 from xee_tf.remote.payloads.strings import serialise_tensors
-from xee_tf.serving.json_messages import JsonRequest, encode_json_response
+from xee_tf.serving.predictions import JsonRequest, encode_json_response
 
 GOLDEN = Path(__file__).parent / "golden" / "payloads"
 

@@ -25,8 +25,8 @@ from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tens
 from tests.faults import Delay, FaultProxy, Status, grpc_faults, until
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import OptionError, PredictionError
-from xee_tf.remote.answers import Answer
 from xee_tf.remote.limits import AdaptiveLimit
+from xee_tf.remote.responses import Response
 from xee_tf.remote.statistics import PredictionStats, Recorder
 from xee_tf.serving.server import Server, serve
 
@@ -216,14 +216,14 @@ def test_the_limit_stays_within_its_bounds(most: int, codes: list[int], random: 
     limit = AdaptiveLimit(most)
     for code in codes:
         before = limit.now
-        limit.run(lambda code=code: Answer(code, str(code)))  # type: ignore[misc]
+        limit.run(lambda code=code: Response(code, str(code)))  # type: ignore[misc]
         assert 1 <= limit.now <= most
         if code == 429:
             assert limit.now <= max(1, before / 2)
         elif code != 200:
             assert limit.now == before
     for _ in range(most * most):
-        limit.run(lambda: Answer(200, "HTTP 200"))
+        limit.run(lambda: Response(200, "HTTP 200"))
     assert limit.now == most
 
 
@@ -231,9 +231,9 @@ def test_one_429_after_another_is_one_if_they_were_sent_together() -> None:
     limit = AdaptiveLimit(16)
     ready = threading.Barrier(16)
 
-    def send() -> Answer:
+    def send() -> Response:
         ready.wait()
-        return Answer(429, "HTTP 429")
+        return Response(429, "HTTP 429")
 
     with ThreadPoolExecutor(16) as pool:
         for future in [pool.submit(limit.run, send) for _ in range(16)]:
@@ -348,7 +348,7 @@ def test_an_image_survives_a_worker(server: Server, cluster: Client, tmp_path: P
 def test_latencies_are_told_to_five_percent(seconds: list[float], share: float) -> None:
     recorders = [Recorder(), Recorder()]
     for place, value in enumerate(seconds):
-        recorders[place % 2].sent(1, Answer(200, "HTTP 200", seconds=value), again=False)
+        recorders[place % 2].sent(1, Response(200, "HTTP 200", seconds=value), again=False)
     total = recorders[0].stats() + recorders[1].stats()
     expected = float(np.quantile(seconds, share, method="inverted_cdf"))
     assert total.latency(share) == pytest.approx(expected, rel=0.06)

@@ -30,7 +30,7 @@ from xee_tf.remote.payloads.predict_messages import (
 )
 from xee_tf.serving import bodies
 from xee_tf.serving.batching import Batcher
-from xee_tf.serving.server import told_to_end
+from xee_tf.serving.server import stop_signal
 
 
 @pytest.fixture(scope="module")
@@ -270,9 +270,9 @@ def test_the_port_is_free_at_once(folder):
 
 
 def test_two_signals_end_the_process_at_once():
-    with told_to_end() as told:
+    with stop_signal() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert told.is_set()
+        assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 

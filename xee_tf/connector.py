@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.errors import ModelError
 from xee_tf.identity import content_hash
 
 __all__ = [
@@ -73,6 +74,11 @@ class Signature:
 
     inputs: Mapping[str, TensorInfo] | None = None
     outputs: Mapping[str, TensorInfo] | None = None
+
+    def check_inputs(self, batch: Arrays, model: str) -> None:
+        """Raise `ModelError` if a batch lacks inputs or has others, as far as they are known."""
+        if self.inputs is not None and set(batch) != set(self.inputs):
+            raise ModelError(f"{model} has the inputs {sorted(self.inputs)}; it was sent {sorted(batch)}.")
 
 
 class Connection(Protocol):

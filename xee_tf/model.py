@@ -30,8 +30,8 @@ from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.properties import predict_properties
 from xee_tf.remote.connector import RemoteConnector
+from xee_tf.remote.google import Route
 from xee_tf.remote.statistics import PredictionStats, stats_everywhere
-from xee_tf.remote.vertex_ai import Route
 from xee_tf.storage import PathLike
 from xee_tf.tables.sources import Table
 

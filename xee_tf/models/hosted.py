@@ -12,14 +12,19 @@ from xee_tf.errors import OptionError
 from xee_tf.models.options import MODEL_SPELLING, ModelKeywords, read_multiplier
 from xee_tf.options import Options, flag, one_of, option
 from xee_tf.remote.addresses import check_grpc_target, check_url
-from xee_tf.remote.ai_platform import AIPlatformConnector
 from xee_tf.remote.connector import Flow
 from xee_tf.remote.credentials import Credentials, check_credentials
+from xee_tf.remote.google import (
+    AIPlatformConnector,
+    Route,
+    VertexAIConnector,
+    check_endpoint,
+    shared_url,
+)
 from xee_tf.remote.payloads.formats import PayloadFormat, payload_format, payload_of
 from xee_tf.remote.payloads.payload import Payload
 from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
 from xee_tf.remote.tf_serving import TFServingConnector
-from xee_tf.remote.vertex_ai import Route, VertexAIConnector, check_endpoint, shared_url
 
 __all__ = [
     "HOSTED_SPELLING",

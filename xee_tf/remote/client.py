@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xee_tf.remote.answers import Answer
 from xee_tf.remote.credentials import CredentialsError, GoogleCredentials, without_secrets
+from xee_tf.remote.responses import Response
 
 __all__ = ["Client"]
 
@@ -21,7 +21,7 @@ class Client(ABC):
 
     def ask(
         self, address: str, body: bytes | None, timeout: float, content_type: str = "application/json"
-    ) -> Answer:
+    ) -> Response:
         """One attempt.
 
         Parameters
@@ -40,11 +40,11 @@ class Client(ABC):
         try:
             if self._credentials is not None:
                 secrets = self._credentials.headers(self.url_of(address))
-            answer = self.attempt(address, body, timeout, content_type, secrets)
+            response = self.attempt(address, body, timeout, content_type, secrets)
         except CredentialsError as error:
-            answer = Answer(0, "no credentials", words=str(error), passing=error.passing)
-        words = without_secrets(answer.words, secrets)
-        return replace(answer, words=words, seconds=time.perf_counter() - start)
+            response = Response(0, "no credentials", message=str(error), transient=error.transient)
+        message = without_secrets(response.message, secrets)
+        return replace(response, message=message, seconds=time.perf_counter() - start)
 
     def url_of(self, address: str) -> str:
         """The URL that credentials are for. Default: the address."""
@@ -53,7 +53,7 @@ class Client(ABC):
     @abstractmethod
     def attempt(
         self, address: str, body: bytes | None, timeout: float, content_type: str, secrets: Mapping[str, str]
-    ) -> Answer:
+    ) -> Response:
         """What `ask` does; `secrets` are headers that the answer must not show."""
 
     @abstractmethod

@@ -29,11 +29,11 @@ _WHERE = (
 
 
 class CredentialsError(ModelError):
-    """Credentials are not there, or their issuer does not renew them; `passing` if it may another time."""
+    """Credentials are not there, or their issuer does not renew them; `transient` if it may later."""
 
-    def __init__(self, message: str, passing: bool = False) -> None:
+    def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
 
 def check_credentials(credentials: Credentials, url: str) -> Credentials:
@@ -103,9 +103,9 @@ class GoogleCredentials:
             with self._lock:
                 self._found.before_request(self._request, "POST", url, headers)
         except google.auth.exceptions.GoogleAuthError as error:
-            passing = bool(error.retryable) or isinstance(error, google.auth.exceptions.TransportError)
+            transient = bool(error.retryable) or isinstance(error, google.auth.exceptions.TransportError)
             raise CredentialsError(
-                f"The Google credentials here are not renewed: {_first(error)} {_WHERE}", passing
+                f"The Google credentials here are not renewed: {_first(error)} {_WHERE}", transient
             ) from None
         return headers
 
@@ -116,7 +116,7 @@ class GoogleCredentials:
         raise TypeError("Credentials stay in their process.")
 
 
-def without_secrets(words: str, headers: Mapping[str, str]) -> str:
+def without_secrets(message: str, headers: Mapping[str, str]) -> str:
     """The words of a server, which may show what it was sent.
 
     Examples
@@ -125,8 +125,8 @@ def without_secrets(words: str, headers: Mapping[str, str]) -> str:
     '... is not known.'
     """
     for value in headers.values():
-        words = words.replace(value, "...").replace(value.rpartition(" ")[2], "...")
-    return words
+        message = message.replace(value, "...").replace(value.rpartition(" ")[2], "...")
+    return message
 
 
 def _first(error: Exception) -> str:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from threading import Condition, Lock
 from typing import Any
 
-from xee_tf.remote.answers import Answer
+from xee_tf.remote.responses import Response
 
 __all__ = ["AdaptiveLimit", "ClusterLimit"]
 
@@ -27,10 +27,10 @@ class AdaptiveLimit:
     Examples
     --------
     >>> limit = AdaptiveLimit(8)
-    >>> refused = limit.run(lambda: Answer(429, "HTTP 429"))
+    >>> refused = limit.run(lambda: Response(429, "HTTP 429"))
     >>> limit.now
     1
-    >>> answers = [limit.run(lambda: Answer(200, "HTTP 200")) for _ in range(3)]
+    >>> responses = [limit.run(lambda: Response(200, "HTTP 200")) for _ in range(3)]
     >>> limit.now
     2
     """
@@ -44,24 +44,24 @@ class AdaptiveLimit:
         """How many may be on their way now."""
         return int(self._limit)
 
-    def run(self, send: Callable[[], Answer]) -> Answer:
+    def run(self, send: Callable[[], Response]) -> Response:
         """The answer to a request that is sent when it is its turn."""
         with self._free:
             self._free.wait_for(lambda: self._used < self.now)
             self._used += 1
             began = self._shrunk
-        answer = None
+        response = None
         try:
-            answer = send()
-            return answer
+            response = send()
+            return response
         finally:
             with self._free:
-                if answer is not None and answer.throttled:
+                if response is not None and response.throttled:
                     # Those that were sent together are put off together: that counts once.
                     if began == self._shrunk:
                         self._limit = max(1.0, min(self._limit, self._used) / 2)
                         self._shrunk += 1
-                elif answer is not None and answer.ok:
+                elif response is not None and response.ok:
                     self._limit = min(float(self._most), self._limit + 1 / self._limit)
                 self._used -= 1
                 self._free.notify_all()

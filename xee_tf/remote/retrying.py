@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from xee_tf.remote.answers import Answer
+from xee_tf.remote.responses import Response
 
 __all__ = ["ask_until"]
 
@@ -16,11 +16,11 @@ _LONGEST_PAUSE = 20.0
 
 
 def ask_until(
-    attempt: Callable[[float, int], Answer],
+    attempt: Callable[[float, int], Response],
     timeout: float,
     deadline: float,
     sleep: Callable[[float], object] = time.sleep,
-) -> Answer:
+) -> Response:
     """The last answer of attempts that are made until one counts, or no time is left.
 
     Parameters
@@ -33,20 +33,20 @@ def ask_until(
 
     Examples
     --------
-    >>> answers = iter([Answer(503, "HTTP 503", words="starting"), Answer(200, "HTTP 200", b"done")])
-    >>> answer = ask_until(lambda timeout, before: next(answers), 60, 600, sleep=lambda seconds: None)
-    >>> answer.body, answer.attempts
+    >>> responses = iter([Response(503, "HTTP 503", message="starting"), Response(200, "HTTP 200", b"done")])
+    >>> response = ask_until(lambda timeout, before: next(responses), 60, 600, sleep=lambda seconds: None)
+    >>> response.body, response.attempts
     (b'done', 2)
     """
     spent, attempts = 0.0, 0
     while True:
-        answer = attempt(min(timeout, deadline - spent), attempts)
+        response = attempt(min(timeout, deadline - spent), attempts)
         attempts += 1
         # What an attempt took, not the clock: waiting for a turn is not the server's fault.
-        spent += answer.seconds
-        pause = _pause_before(attempts, answer.retry_after)
-        if answer.ok or not answer.worth_retrying or spent + pause >= deadline:
-            return replace(answer, attempts=attempts, seconds=spent)
+        spent += response.seconds
+        pause = _pause_before(attempts, response.retry_after)
+        if response.ok or not response.worth_retrying or spent + pause >= deadline:
+            return replace(response, attempts=attempts, seconds=spent)
         sleep(pause)
         spent += pause
 

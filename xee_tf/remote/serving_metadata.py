@@ -27,22 +27,14 @@ _OTHER_NAMES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
 
 
 def signature_of_json(data: bytes, name: str, model: str) -> Signature:
-    """A signature from the answer to ``GET /v1/models/NAME/metadata``.
-
-    Parameters
-    ----------
-    data : bytes
-    name : str
-        Of the signature; empty for the default one.
-    model : str
-        For errors.
+    """A signature from the answer to ``GET /v1/models/NAME/metadata``; of an empty name the default one.
 
     Raises
     ------
     RecordError
         If it is no such answer.
     ModelError
-        If the model has no such signature; those that it has are named.
+        If the `model`, as it is called in errors, has no such signature.
 
     Examples
     --------

@@ -72,15 +72,15 @@ class TFServingConnector(RemoteConnector):
         """
         spec = self.payload.served_model
         if self.payload.is_grpc:
-            answer, read = ask(GET_METADATA, metadata_request(spec)), signature_of_message
+            response, read = ask(GET_METADATA, metadata_request(spec)), signature_of_message
         else:
-            answer, read = ask(f"{self._resource}/metadata", None), signature_of_json
-        if not answer.ok:
+            response, read = ask(f"{self._resource}/metadata", None), signature_of_json
+        if not response.ok:
             # "Not found" is about the model if it names it, else about the address.
-            is_missing = answer.code == 404 and spec.name in answer.words
-            if answer.code in (404, 405, 501) and not is_missing:
+            is_missing = response.code == 404 and spec.name in response.message
+            if response.code in (404, 405, 501) and not is_missing:
                 return Signature()
             error = MissingModelError if is_missing else ModelError
-            raise error(self.failure(answer))
-        found = read(answer.body, spec.signature_name, str(self))
+            raise error(self.failure(response))
+        found = read(response.body, spec.signature_name, str(self))
         return self.payload.batch_signature(found, str(self))

@@ -11,9 +11,9 @@ import grpc
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.messages import delimited_fields, text
 from xee_tf.records.wire import encode_field
+from xee_tf.remote.google import DIRECT_RAW_PREDICT
 from xee_tf.remote.payloads.predict_messages import PREDICT, decode_predict_request
 from xee_tf.remote.serving_metadata import GET_METADATA
-from xee_tf.remote.vertex_ai import DIRECT_RAW_PREDICT
 from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
 from xee_tf.serving.models import Models

@@ -47,13 +47,7 @@ def metadata_json(model: ModelVersion) -> bytes:
 
 
 def decode_metadata_request(data: bytes) -> ServedModel:
-    """The model that a GetModelMetadataRequest means.
-
-    Raises
-    ------
-    RecordError
-        If it is no such request, or wants something else than signatures.
-    """
+    """The model that a GetModelMetadataRequest means."""
     wanted = [text(body) for body in bodies(data, 2)]
     if not wanted:
         raise RecordError("GetModelMetadataRequest must specify at least one metadata_field")

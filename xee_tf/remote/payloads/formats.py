@@ -49,12 +49,7 @@ _OTHER_NAMES = {
 
 
 def payload_format(value: object) -> PayloadFormat:
-    """One of Earth Engine's payload formats.
-
-    Raises
-    ------
-    OptionError
-        If there is no such format.
+    """One of Earth Engine's payload formats, by any of its names.
 
     Examples
     --------
@@ -75,23 +70,7 @@ def payload_of(
     model_decodes: bool = True,
     numbers_as_strings: bool = True,
 ) -> Payload:
-    """The payload format of a name.
-
-    Parameters
-    ----------
-    name : str
-        See `payload_format`.
-    served_model : ServedModel, optional
-        See `Payload`.
-    model_decodes : bool, optional
-        See `SerializedTensors`. The formats of other values ignore it.
-    numbers_as_strings : bool, optional
-        See `RawJson`. Other formats ignore it.
-
-    Raises
-    ------
-    OptionError
-        If there is no such format.
+    """The payload format of a name; one that does not have a flag ignores it.
 
     Examples
     --------

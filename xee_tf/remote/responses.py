@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "Code", "grpc_failure", "http_answer"]
+__all__ = ["Code", "Response", "grpc_response", "http_response"]
 
 
 class Code(Enum):
@@ -48,7 +48,7 @@ _MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What a server answered, or why it did not.
 
     Parameters
@@ -59,10 +59,10 @@ class Answer:
         The same for people: ``HTTP 503``, ``UNAVAILABLE``, ``no answer``.
     body : bytes
         Of a success.
-    words : str
+    message : str
         What the server, or the library on the way to it, says of a failure.
-    passing : bool
-        Of a failure without an answer: whether it may be another time.
+    transient : bool
+        Of a failure without an answer: whether the request may succeed later.
     retry_after : float, optional
         Seconds that the server asks to wait.
     seconds : float
@@ -74,14 +74,14 @@ class Answer:
     code: int
     status: str
     body: bytes = b""
-    words: str = ""
-    passing: bool = False
+    message: str = ""
+    transient: bool = False
     retry_after: float | None = None
     seconds: float = 0.0
     attempts: int = 1
 
     def __str__(self) -> str:
-        said = f" It said: {self.words}" if self.words else ""
+        said = f" It said: {self.message}" if self.message else ""
         tried = f" ({self.attempts} attempts in {self.seconds:.1f} s)" if self.attempts > 1 else ""
         return f"{self.status}.{said}{tried}"
 
@@ -101,53 +101,55 @@ class Answer:
 
         Examples
         --------
-        >>> Answer(503, "HTTP 503").worth_retrying, Answer(400, "HTTP 400").worth_retrying
+        >>> Response(503, "HTTP 503").worth_retrying, Response(400, "HTTP 400").worth_retrying
         (True, False)
         """
-        return self.passing or self.code in _RETRIED
+        return self.transient or self.code in _RETRIED
 
 
-def http_answer(code: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def http_response(code: int, headers: Mapping[str, str], body: bytes) -> Response:
     """The answer of an HTTP response, with the case-insensitive headers of `requests`.
 
     Examples
     --------
-    >>> answer = http_answer(503, {"Retry-After": "7"}, b'{"error": "starting"}')
-    >>> answer.status, answer.words, answer.retry_after, answer.worth_retrying
+    >>> response = http_response(503, {"Retry-After": "7"}, b'{"error": "starting"}')
+    >>> response.status, response.message, response.retry_after, response.worth_retrying
     ('HTTP 503 Service Unavailable', 'starting', 7.0, True)
     """
     status = f"HTTP {code} {http.client.responses.get(code, '')}".rstrip()
     if code == 200:
-        return Answer(code, status, body)
+        return Response(code, status, body)
     if 300 <= code < 400:
         try:
             host = urlsplit(headers.get("Location", "")).hostname
         except ValueError:
             host = None
-        words = f"It redirects to {host or 'the same host'}, which is not followed."
-        return Answer(code, status, words=words)
-    return Answer(
-        code, status, words=_words_of(body), retry_after=_retry_after_seconds(headers.get("Retry-After"))
+        message = f"It redirects to {host or 'the same host'}, which is not followed."
+        return Response(code, status, message=message)
+    return Response(
+        code, status, message=_message_of(body), retry_after=_retry_after_seconds(headers.get("Retry-After"))
     )
 
 
-def grpc_failure(name: str, details: str, metadata: Mapping[str, str]) -> Answer:
+def grpc_response(name: str, details: str, metadata: Mapping[str, str]) -> Response:
     """The answer of a gRPC call that failed: the name and words of its status, and the trailing metadata.
 
     Examples
     --------
-    >>> grpc_failure("UNAVAILABLE", "starting", {}).worth_retrying
+    >>> grpc_response("UNAVAILABLE", "starting", {}).worth_retrying
     True
     """
-    words = _words_of(details.encode())
+    message = _message_of(details.encode())
     code = Code[name].status if name in Code.__members__ else 500
-    if name == "RESOURCE_EXHAUSTED" and "larger than max" in words:  # a message will not become smaller
-        if "CLIENT: " in words:
-            return Answer(0, name, words=f"{words} That is max_response_bytes.")
+    if name == "RESOURCE_EXHAUSTED" and "larger than max" in message:  # a message will not become smaller
+        if "CLIENT: " in message:
+            return Response(0, name, message=f"{message} That is max_response_bytes.")
         code = 413
-    if name == "UNAVAILABLE" and ("certificate" in words.lower() or "handshake" in words.lower()):
+    if name == "UNAVAILABLE" and ("certificate" in message.lower() or "handshake" in message.lower()):
         code = 495  # nginx's number for it: not a matter of time
-    return Answer(code, name, words=words, retry_after=_retry_after_seconds(metadata.get("retry-after")))
+    return Response(
+        code, name, message=message, retry_after=_retry_after_seconds(metadata.get("retry-after"))
+    )
 
 
 def _retry_after_seconds(value: str | None) -> float | None:
@@ -170,16 +172,16 @@ def _retry_after_seconds(value: str | None) -> float | None:
     return max(0.0, seconds) if seconds < float("inf") else None
 
 
-def _words_of(body: bytes) -> str:
+def _message_of(body: bytes) -> str:
     """The words of an error: of TensorFlow Serving's JSON, of Google's, of a page of HTML, of plain text.
 
     Examples
     --------
-    >>> _words_of(b'{"error": "Servable not found"}')
+    >>> _message_of(b'{"error": "Servable not found"}')
     'Servable not found'
-    >>> _words_of(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
+    >>> _message_of(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
     'No such endpoint.'
-    >>> _words_of(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
+    >>> _message_of(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
     '502 Bad Gateway nginx'
     """
     text = body[:65536].decode(errors="replace").strip()
