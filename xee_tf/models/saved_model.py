@@ -22,7 +22,7 @@ __all__ = [
     "TensorFlowConnection",
     "load_saved_model",
     "load_signatures",
-    "message_of",
+    "tensorflow_message",
     "time_written",
 ]
 
@@ -131,7 +131,7 @@ class TensorFlowConnection:
             answer = self._function(**{name: tf.constant(values) for name, values in batch.items()})
             return {name: _array(tensor) for name, tensor in answer.items()}
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            raise PredictionError(message_of(error)) from None
+            raise PredictionError(tensorflow_message(error)) from None
 
     def close(self) -> None:
         """TensorFlow frees a model with the last reference to it."""
@@ -197,7 +197,7 @@ def _no_signature(model: str, wanted: str, known: list[str]) -> ModelError:
     )
 
 
-def message_of(error: Exception) -> str:
+def tensorflow_message(error: Exception) -> str:
     """The words of an error of TensorFlow in one line, without the graph that it prints after them."""
     text = getattr(error, "message", None) or str(error)
     lines = [line for line in text.splitlines() if line.strip()]

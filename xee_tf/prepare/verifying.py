@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
 from xee_tf.errors import ModelError
-from xee_tf.models.saved_model import message_of
+from xee_tf.models.saved_model import tensorflow_message
 from xee_tf.prepare.wrapping import Loaded, Node
 from xee_tf.records.tensor_types import STRING
 from xee_tf.remote.payloads.strings import parse_strings, serialise_tensors
@@ -47,7 +47,7 @@ def verify(model: Loaded, folder: str) -> None:
         except Exception as error:  # whatever TensorFlow raises
             raise ModelError(
                 f"The prepared model does not run {where}; nothing was written. "
-                f"TensorFlow says: {message_of(error)}"
+                f"TensorFlow says: {tensorflow_message(error)}"
             ) from error
         decoded = parse_strings(answers)
         for key, node in model.outputs.items():
@@ -69,7 +69,7 @@ def _answers(model: Loaded) -> tuple[Arrays, Arrays]:
             tensors = {key: tf.constant(array) for key, array in inputs.items()}
             answers = {key: np.asarray(answer) for key, answer in model.call(tensors).items()}
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            refused = refused or f"shape {', '.join(map(str, shapes))}: {message_of(error)}"
+            refused = refused or f"shape {', '.join(map(str, shapes))}: {tensorflow_message(error)}"
             continue
         for key, node in model.outputs.items():
             if answers[key].ndim == 0 or len(answers[key]) != shapes[0][0]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError
-from xee_tf.models.saved_model import message_of
+from xee_tf.models.saved_model import tensorflow_message
 from xee_tf.prepare.nodes import Selection, signatures_text
 from xee_tf.records.tensor_types import TensorType, type_of_number
 
@@ -87,7 +87,7 @@ def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
     except XeeTFError:
         raise
     except Exception as error:  # whatever TensorFlow raises for what it finds in the files
-        raise ModelError(f"TensorFlow cannot load the model: {message_of(error)}") from error
+        raise ModelError(f"TensorFlow cannot load the model: {tensorflow_message(error)}") from error
     signature = root.signatures[selection.signature]
     return Loaded(root, inputs, outputs, lambda tensors: dict(signature(**tensors)))
 

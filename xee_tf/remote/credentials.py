@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Literal
 
-from xee_tf.errors import ModelError, OptionError
+from xee_tf.errors import ModelError, OptionError, shorten
 from xee_tf.remote.addresses import may_carry_credentials
 
 __all__ = [
@@ -132,5 +132,5 @@ def without_secrets(message: str, headers: Mapping[str, str]) -> str:
 def _first(error: Exception) -> str:
     """The words of an error of google-auth; behind them it keeps the issuer's whole answer."""
     text = str(error.args[0]) if error.args else type(error).__name__
-    text = text if len(text) <= 200 else text[:200] + " ..."
+    text = shorten(text, 200)
     return text if text.endswith(".") else text + "."

@@ -55,7 +55,7 @@ def shared_url(endpoint: str) -> str:
     >>> shared_url("projects/forest/locations/europe-west4/endpoints/123")
     'https://europe-west4-aiplatform.googleapis.com'
     """
-    return f"https://{check_endpoint(endpoint).split('/')[3]}-aiplatform.googleapis.com"
+    return f"https://{endpoint.split('/')[3]}-aiplatform.googleapis.com"
 
 
 class GoogleConnector(RemoteConnector):

@@ -14,6 +14,8 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
+from xee_tf.errors import shorten
+
 __all__ = ["Code", "Response", "grpc_response", "http_response"]
 
 
@@ -44,7 +46,6 @@ class Code(Enum):
 
 
 _RETRIED = frozenset({408, 429, 502, 503, 504})
-_MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def http_response(code: int, headers: Mapping[str, str], body: bytes) -> Respons
         message = f"It redirects to {host or 'the same host'}, which is not followed."
         return Response(code, status, message=message)
     return Response(
-        code, status, message=_message_of(body), retry_after=_retry_after_seconds(headers.get("Retry-After"))
+        code, status, message=_error_text(body), retry_after=_retry_after_seconds(headers.get("Retry-After"))
     )
 
 
@@ -139,7 +140,7 @@ def grpc_response(name: str, details: str, metadata: Mapping[str, str]) -> Respo
     >>> grpc_response("UNAVAILABLE", "starting", {}).worth_retrying
     True
     """
-    message = _message_of(details.encode())
+    message = _error_text(details.encode())
     code = Code[name].status if name in Code.__members__ else 500
     if name == "RESOURCE_EXHAUSTED" and "larger than max" in message:  # a message will not become smaller
         if "CLIENT: " in message:
@@ -172,16 +173,16 @@ def _retry_after_seconds(value: str | None) -> float | None:
     return max(0.0, seconds) if seconds < float("inf") else None
 
 
-def _message_of(body: bytes) -> str:
+def _error_text(body: bytes) -> str:
     """The words of an error: of TensorFlow Serving's JSON, of Google's, of a page of HTML, of plain text.
 
     Examples
     --------
-    >>> _message_of(b'{"error": "Servable not found"}')
+    >>> _error_text(b'{"error": "Servable not found"}')
     'Servable not found'
-    >>> _message_of(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
+    >>> _error_text(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
     'No such endpoint.'
-    >>> _message_of(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
+    >>> _error_text(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
     '502 Bad Gateway nginx'
     """
     text = body[:65536].decode(errors="replace").strip()
@@ -192,7 +193,7 @@ def _message_of(body: bytes) -> str:
             text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", " ", text)
             text = html.unescape(re.sub(r"<[^>]*>", " ", text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + " ..."
+    return shorten(text, 500)
 
 
 def _said(message: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 
@@ -43,7 +42,7 @@ def grpc_server(
     """
     server = grpc.server(
         pool,
-        handlers=[_Handler(models, max_request_bytes)],
+        handlers=_Service(models, max_request_bytes).handlers(),
         options=[
             ("grpc.max_receive_message_length", min(max_request_bytes, _MOST_BYTES)),
             ("grpc.max_send_message_length", -1),
@@ -59,22 +58,24 @@ def grpc_server(
         ) from None
 
 
-class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the method of a call; messages stay bytes."""
+class _Service:
+    """The methods; messages stay bytes."""
 
     def __init__(self, models: Models, max_request_bytes: int) -> None:
         self._models, self._most_bytes = models, max_request_bytes
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
         methods: dict[str, Callable[[bytes], bytes]] = {
             PREDICT: self._predict,
             GET_METADATA: self._metadata,
             DIRECT_RAW_PREDICT: self._direct_raw_predict,
         }
-        self._handlers = {
-            name: grpc.unary_unary_rpc_method_handler(_answering(method)) for name, method in methods.items()
-        }
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        return self._handlers.get(handler_call_details.method)
+        found = []
+        for name, method in methods.items():
+            _, service, own_name = name.split("/")
+            handler = grpc.unary_unary_rpc_method_handler(_answering(method))
+            found.append(grpc.method_handlers_generic_handler(service, {own_name: handler}))
+        return found
 
     def _predict(self, data: bytes) -> bytes:
         request = decode_predict_request(data)
