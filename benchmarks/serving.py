@@ -20,7 +20,7 @@ from benchmarks.measure import Measurement, best_times
 from benchmarks.predicting import CHANNELS, TILE, make_model
 from xee_tf import prepare_model
 from xee_tf.remote.payloads.formats import payload_of
-from xee_tf.remote.payloads.predict_messages import ModelSpec
+from xee_tf.remote.payloads.predict_messages import ServedModel
 
 BATCH = 4
 THREADS = 2
@@ -121,7 +121,7 @@ def _sending(
     payload = payload_of(
         "GRPC_TF_TENSORS" if kind == "rawPredict" else kind,
         numbers_as_strings=False,
-        model_spec=ModelSpec(name if kind.startswith("GRPC") else ""),
+        served_model=ServedModel(name if kind.startswith("GRPC") else ""),
     )
     [wanted] = signatures[name].structured_input_signature[1]
     body = payload.encode({"pixels" if name == "examples" else wanted: pixels})

@@ -37,8 +37,8 @@ from tests.connector_conformance import (
 from xee_tf.connector import Connector, Signature, TensorInfo, connected
 from xee_tf.errors import PredictionError
 from xee_tf.remote.connector import Ask, Flow, RemoteConnector
+from xee_tf.remote.payloads.json_arrays import json_texts
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson
-from xee_tf.remote.payloads.json_text import json_texts
 from xee_tf.serving.server import serve
 
 pytestmark = [

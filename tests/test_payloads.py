@@ -24,14 +24,14 @@ from xee_tf.remote.payloads.formats import FORMATS, PayloadFormat, payload_of
 from xee_tf.remote.payloads.grpc_formats import GrpcExamples, GrpcSerializedTensors, GrpcTensors
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson, SerializedTensors
 from xee_tf.remote.payloads.predict_messages import (
-    ModelSpec,
+    ServedModel,
     decode_predict_request,
     decode_predict_response,
     encode_predict_request,
     encode_predict_response,
 )
 from xee_tf.remote.payloads.strings import serialise_tensors
-from xee_tf.serving.json_messages import JsonRequest, encode_json_response
+from xee_tf.serving.predictions import JsonRequest, encode_json_response
 
 GOLDEN = Path(__file__).parent / "golden" / "payloads"
 
@@ -153,7 +153,7 @@ def payloads_and_batches(draw):
         draw(st.sampled_from(list(FORMATS))),
         model_decodes=draw(st.booleans()),
         numbers_as_strings=draw(st.booleans()),
-        model_spec=draw(st.sampled_from([ModelSpec(), ModelSpec("model", 3, None, "serve")])),
+        served_model=draw(st.sampled_from([ServedModel(), ServedModel("model", 3, None, "serve")])),
     )
     return payload, draw(batches_for(payload))
 
@@ -310,7 +310,7 @@ def test_nd_arrays_of_tables_and_of_single_arrays():
 
 @given(batches())
 def test_grpc_tf_tensors_by_protobuf(batch):
-    spec = ModelSpec("land", 2, None, "serve")
+    spec = ServedModel("land", 2, None, "serve")
     data = GrpcTensors(spec).encode(batch)
     message = PredictRequest.FromString(data)
     assert message.model_spec.name == "land"
@@ -398,11 +398,11 @@ def test_a_prepared_model_reads_both_serialised_formats(tmp_path):
 # -- Predict messages --------------------------------------------------------------------------------
 
 specs = st.builds(
-    ModelSpec,
+    ServedModel,
     name=names | st.just(""),
     version=st.none() | st.integers(0, 2**40),
     signature_name=names | st.just(""),
-) | st.builds(ModelSpec, name=names, label=names | st.just(""))
+) | st.builds(ServedModel, name=names, label=names | st.just(""))
 
 
 @given(batches(), specs, st.lists(names, max_size=2))
@@ -415,32 +415,32 @@ def test_predict_messages_both_ways(batch, spec, output_filter):
         "version" if spec.version is not None else "version_label" if spec.label is not None else None
     )
     request = decode_predict_request(message.SerializeToString())
-    assert request.model_spec == spec
+    assert request.served_model == spec
     assert request.output_filter == tuple(output_filter)
     assert_same({name: request.inputs[name] for name in batch}, batch)
 
     answer = encode_predict_response(batch, spec)
     message = PredictResponse.FromString(answer)
     assert len(message.SerializeToString()) == len(answer)
-    assert ModelSpec.decode(memoryview(message.model_spec.SerializeToString())) == spec
+    assert ServedModel.decode(memoryview(message.model_spec.SerializeToString())) == spec
     outputs = decode_predict_response(message.SerializeToString())
     assert_same({name: outputs[name] for name in batch}, batch)
 
 
 def test_fields_and_messages_that_others_may_send():
     """Unknown fields, parts in another order, and one that comes twice: the last counts."""
-    first, second = (encode_predict_response({"p": np.array([n])}, ModelSpec("m", n)) for n in (1, 2))
+    first, second = (encode_predict_response({"p": np.array([n])}, ServedModel("m", n)) for n in (1, 2))
     assert decode_predict_response(b"\x7a\x02hi" + first + second)["p"].tolist() == [2]
     assert decode_predict_response(b"") == {}
-    requests = [encode_predict_request({"p": np.array([n])}, ModelSpec("m", n)) for n in (1, 2)]
+    requests = [encode_predict_request({"p": np.array([n])}, ServedModel("m", n)) for n in (1, 2)]
     request = decode_predict_request(b"\x7a\x02hi" + b"".join(requests))
-    assert request.model_spec == ModelSpec("m", 2)
+    assert request.served_model == ServedModel("m", 2)
     assert request.inputs["p"].tolist() == [2]
 
 
 @given(batches(("float32", "int16", "object")), st.data())
 def test_damaged_messages_are_refused_or_read(batch, data):
-    whole = bytearray(encode_predict_response(batch, ModelSpec("m", 1)))
+    whole = bytearray(encode_predict_response(batch, ServedModel("m", 1)))
     place = data.draw(st.integers(0, len(whole) - 1))
     whole[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     try:

@@ -292,12 +292,12 @@ def test_what_the_server_asks_to_wait_is_waited(server: Server) -> None:
 
 
 def test_pauses_grow_and_vary() -> None:
-    from xee_tf.remote.answers import Answer
+    from xee_tf.remote.responses import Response
 
     pauses: list[list[float]] = []
     for _ in range(200):
         taken: list[float] = []
-        answers = iter([Answer(503, "HTTP 503")] * 7 + [Answer(200, "HTTP 200")])
+        answers = iter([Response(503, "HTTP 503")] * 7 + [Response(200, "HTTP 200")])
         ask_until(lambda timeout, before, answers=answers: next(answers), 1, 1e6, taken.append)
         pauses.append(taken)
     found = np.array(pauses)

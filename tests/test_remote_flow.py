@@ -25,8 +25,8 @@ from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tens
 from tests.faults import Delay, FaultProxy, Status, grpc_faults, until
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import OptionError, PredictionError
-from xee_tf.remote.answers import Answer
 from xee_tf.remote.limits import AdaptiveLimit
+from xee_tf.remote.responses import Response
 from xee_tf.remote.statistics import PredictionStats, Recorder
 from xee_tf.serving.server import Server, serve
 
@@ -216,16 +216,14 @@ def test_the_limit_stays_within_its_bounds(most: int, codes: list[int], random: 
     limit = AdaptiveLimit(most)
     for code in codes:
         before = limit.now
-        with limit.slot() as slot:
-            slot.answer = Answer(code, str(code))
+        limit.run(lambda code=code: Response(code, str(code)))  # type: ignore[misc]
         assert 1 <= limit.now <= most
         if code == 429:
             assert limit.now <= max(1, before / 2)
         elif code != 200:
             assert limit.now == before
     for _ in range(most * most):
-        with limit.slot() as slot:
-            slot.answer = Answer(200, "HTTP 200")
+        limit.run(lambda: Response(200, "HTTP 200"))
     assert limit.now == most
 
 
@@ -233,13 +231,12 @@ def test_one_429_after_another_is_one_if_they_were_sent_together() -> None:
     limit = AdaptiveLimit(16)
     ready = threading.Barrier(16)
 
-    def ask() -> None:
-        with limit.slot() as slot:
-            ready.wait()
-            slot.answer = Answer(429, "HTTP 429")
+    def send() -> Response:
+        ready.wait()
+        return Response(429, "HTTP 429")
 
     with ThreadPoolExecutor(16) as pool:
-        for future in [pool.submit(ask) for _ in range(16)]:
+        for future in [pool.submit(limit.run, send) for _ in range(16)]:
             future.result()
     assert limit.now == 8
 
@@ -351,7 +348,7 @@ def test_an_image_survives_a_worker(server: Server, cluster: Client, tmp_path: P
 def test_latencies_are_told_to_five_percent(seconds: list[float], share: float) -> None:
     recorders = [Recorder(), Recorder()]
     for place, value in enumerate(seconds):
-        recorders[place % 2].sent(1, Answer(200, "HTTP 200", seconds=value), again=False)
+        recorders[place % 2].sent(1, Response(200, "HTTP 200", seconds=value), again=False)
     total = recorders[0].stats() + recorders[1].stats()
     expected = float(np.quantile(seconds, share, method="inverted_cdf"))
     assert total.latency(share) == pytest.approx(expected, rel=0.06)
@@ -365,7 +362,7 @@ def test_statistics_of_nothing() -> None:
 
 
 def test_statistics_while_it_runs(server: Server) -> None:
-    with FaultProxy(server.url, hold=0.05) as proxy:
+    with FaultProxy(server.url, hold=0.15) as proxy:
         model = rest(proxy.url, max_payload_bytes=900, max_concurrency=1)
         thread = threading.Thread(target=connected(model.connector).predict, args=(batch_of(20),))
         thread.start()

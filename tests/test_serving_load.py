@@ -23,10 +23,14 @@ from tests.serving_models import address, save_models
 from xee_tf.cli import main
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import PredictionError
-from xee_tf.remote.payloads.predict_messages import ModelSpec, decode_predict_response, encode_predict_request
+from xee_tf.remote.payloads.predict_messages import (
+    ServedModel,
+    decode_predict_response,
+    encode_predict_request,
+)
 from xee_tf.serving import bodies
 from xee_tf.serving.batching import Batcher
-from xee_tf.serving.server import told_to_end
+from xee_tf.serving.server import stop_signal
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def sleep(server, seconds, path="models/slow:predict"):
 
 def sleep_by_grpc(server, seconds):
     with grpc.insecure_channel(server.grpc) as channel:
-        request = encode_predict_request({"seconds": np.float32([seconds])}, ModelSpec("slow"))
+        request = encode_predict_request({"seconds": np.float32([seconds])}, ServedModel("slow"))
         answer = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(request, timeout=30)
         return str(decode_predict_response(answer)["slept"].tolist())
 
@@ -274,9 +278,9 @@ def interruptible():
 
 
 def test_two_signals_end_the_process_at_once(interruptible):
-    with told_to_end() as told:
+    with stop_signal() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert told.is_set()
+        assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 

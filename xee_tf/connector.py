@@ -8,7 +8,6 @@ A `Connector` says where a model is; it is small and picklable and travels in ta
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from threading import Lock
@@ -17,9 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.errors import ModelError
 from xee_tf.identity import content_hash
 
 __all__ = [
+    "DEFAULT_SIGNATURE",
     "Arrays",
     "Connection",
     "Connector",
@@ -27,8 +28,10 @@ __all__ = [
     "Signature",
     "TensorInfo",
     "connected",
-    "times_opened",
 ]
+
+DEFAULT_SIGNATURE = "serving_default"
+"""The name of the signature that TensorFlow calls by default."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Named arrays of one batch; the first axis of each counts its instances."""
@@ -71,6 +74,11 @@ class Signature:
 
     inputs: Mapping[str, TensorInfo] | None = None
     outputs: Mapping[str, TensorInfo] | None = None
+
+    def check_inputs(self, batch: Arrays, model: str) -> None:
+        """Raise `ModelError` if a batch lacks inputs or has others, as far as they are known."""
+        if self.inputs is not None and set(batch) != set(self.inputs):
+            raise ModelError(f"{model} has the inputs {sorted(self.inputs)}; it was sent {sorted(batch)}.")
 
 
 class Connection(Protocol):
@@ -159,7 +167,6 @@ class Connector(Protocol):
 _lock = Lock()
 _locks: dict[Connector, Lock] = {}
 _connections: dict[Connector, tuple[Hashable, Connection]] = {}
-_opened: Counter[Connector] = Counter()
 
 
 def connected(connector: Connector) -> Connection:
@@ -174,8 +181,8 @@ def connected(connector: Connector) -> Connection:
     --------
     >>> from xee_tf.models.function import FunctionConnector
     >>> double = FunctionConnector.of(lambda pixels: 2 * pixels)
-    >>> connected(double) is connected(double), times_opened(double)
-    (True, 1)
+    >>> connected(double) is connected(double)
+    True
     """
     version = connector.version()
     found = _connections.get(connector)
@@ -190,21 +197,15 @@ def connected(connector: Connector) -> Connection:
             # The replaced one is not closed: other threads may be using it. It goes with the last of them.
             found = (version, connector.open())
             _connections[connector] = found
-            _opened[connector] += 1
         return found[1]
-
-
-def times_opened(connector: Connector) -> int:
-    """How often this process has opened a connection of `connector`."""
-    return _opened[connector]
 
 
 def _forget() -> None:
     """Start afresh in a forked process: neither sockets nor TensorFlow survive there."""
     global _lock
     _lock = Lock()
-    for cache in (_locks, _connections, _opened):
-        cache.clear()
+    _locks.clear()
+    _connections.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,6 +15,7 @@ from xee_tf.models.hosted import (
     HOSTED_SPELLING,
     HostedKeywords,
     HostedOptions,
+    Transport,
     ai_platform_connector,
     tf_serving_connector,
     vertex_ai_connector,
@@ -29,9 +30,8 @@ from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.properties import predict_properties
 from xee_tf.remote.connector import RemoteConnector
+from xee_tf.remote.google import Route
 from xee_tf.remote.statistics import PredictionStats, stats_everywhere
-from xee_tf.remote.tf_serving import Transport
-from xee_tf.remote.vertex_ai import Route
 from xee_tf.storage import PathLike
 from xee_tf.tables.sources import Table
 

@@ -7,7 +7,7 @@ import argparse
 import xee_tf
 from xee_tf.cli.arguments import is_assignment, label, options_of
 from xee_tf.cli.parser import Parser
-from xee_tf.serving.server import told_to_end
+from xee_tf.serving.server import stop_signal
 
 __all__ = ["add_model"]
 
@@ -93,6 +93,6 @@ def _add_serve(parser: Parser) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     options = options_of(xee_tf.serve, arguments, labels=dict(arguments.labels))
-    with told_to_end() as told, xee_tf.serve(arguments.folder, **options) as server:
+    with stop_signal() as stop, xee_tf.serve(arguments.folder, **options) as server:
         print(f"{', '.join(server.models)} at {server.url} and, by gRPC, {server.grpc}", flush=True)
-        told.wait()
+        stop.wait()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["made_of"]
+__all__ = ["function_call"]
 
 
-def made_of(value: Any) -> tuple[str, dict[str, Any]] | None:
+def function_call(value: Any) -> tuple[str, dict[str, Any]] | None:
     """The function that an ``ee`` object is a call of, and its arguments.
 
     Parameters
@@ -26,7 +26,7 @@ def made_of(value: Any) -> tuple[str, dict[str, Any]] | None:
     ...     def serialize(self):
     ...         return '''{"result": "0", "values": {"0": {"functionInvocationValue": {
     ...             "functionName": "Projection", "arguments": {"crs": {"constantValue": "EPSG:4326"}}}}}}'''
-    >>> made_of(Projection())
+    >>> function_call(Projection())
     ('Projection', {'crs': 'EPSG:4326'})
     """
     graph = json.loads(value.serialize())

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import operator
+import re
 from dataclasses import dataclass, fields, replace
 from types import EllipsisType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from xee_tf.errors import OptionError
 from xee_tf.models.options import MODEL_SPELLING, ModelKeywords, read_multiplier
 from xee_tf.options import Options, flag, one_of, option
 from xee_tf.remote.addresses import check_grpc_target, check_url
-from xee_tf.remote.ai_platform import AIPlatformConnector, check_live_use, check_part, check_region
 from xee_tf.remote.connector import Flow
 from xee_tf.remote.credentials import Credentials, check_credentials
+from xee_tf.remote.google import (
+    AIPlatformConnector,
+    Route,
+    VertexAIConnector,
+    check_endpoint,
+    shared_url,
+)
 from xee_tf.remote.payloads.formats import PayloadFormat, payload_format, payload_of
 from xee_tf.remote.payloads.payload import Payload
-from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ModelSpec
-from xee_tf.remote.tf_serving import TFServingConnector, Transport
-from xee_tf.remote.vertex_ai import Route, VertexAIConnector, check_endpoint, shared_url
+from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
+from xee_tf.remote.tf_serving import TFServingConnector
 
 __all__ = [
     "HOSTED_SPELLING",
     "HostedKeywords",
     "HostedOptions",
+    "Transport",
     "ai_platform_connector",
     "tf_serving_connector",
     "vertex_ai_connector",
 ]
+
+Transport = Literal["rest", "grpc"]
+"""How TensorFlow Serving is asked."""
 
 HOSTED_SPELLING = replace(MODEL_SPELLING, aliases={"projectName": "project_id"})
 """How the options of models on servers are written: ``ee.Model`` and ours."""
@@ -97,13 +107,13 @@ class HostedOptions(Options):
         """How much is sent at a time, and for how long it is tried."""
         return Flow(**{each.name: getattr(self, each.name) for each in fields(Flow)})
 
-    def payload(self, default: PayloadFormat, spec: ModelSpec, *, as_strings: bool) -> Payload:
+    def payload(self, default: PayloadFormat, spec: ServedModel, *, as_strings: bool) -> Payload:
         """How batches are written; `default` and `as_strings` are those of the server."""
         return payload_of(
             self.payload_format or default,
             model_decodes=not self.b64,
             numbers_as_strings=as_strings if self.numbers_as_strings is None else self.numbers_as_strings,
-            model_spec=spec,
+            served_model=spec,
         )
 
     def credentials_for(self, url: str, default: Credentials = None) -> Credentials:
@@ -128,7 +138,7 @@ def tf_serving_connector(
         raise OptionError(f"version={version} and label={label!r} cannot both say which version is meant.")
     is_grpc = transport == "grpc"
     where = str(check_grpc_target(url)) if is_grpc else check_url(url)
-    spec = ModelSpec(model, _version(version), label, signature_name or "")
+    spec = ServedModel(model, _version(version), label, signature_name or "")
     payload = options.payload("GRPC_TF_TENSORS" if is_grpc else "RAW_JSON", spec, as_strings=False)
     if payload.is_grpc != is_grpc:
         raise OptionError(f"payload_format={payload.format!r} does not go over transport={transport!r}.")
@@ -137,7 +147,6 @@ def tf_serving_connector(
         flow=options.flow(),
         credentials=options.credentials_for(where),
         url=where,
-        transport=transport,
     )
 
 
@@ -152,7 +161,7 @@ def vertex_ai_connector(
     """The connector of `Model.from_vertex_ai`."""
     check_endpoint(endpoint)
     where = shared_url(endpoint) if base_url is None else check_url(base_url, "base_url")
-    spec = ModelSpec(model_name, None, None, signature_name or "")
+    spec = ServedModel(model_name, None, None, signature_name or "")
     payload = options.payload("SERIALIZED_TF_TENSORS", spec, as_strings=True)
     if route is None:
         route = "grpc" if payload.is_grpc else "rawPredict" if signature_name else "predict"
@@ -183,13 +192,23 @@ def ai_platform_connector(
     options: HostedOptions,
 ) -> AIPlatformConnector:
     """The connector of `Model.from_ai_platform_predictor`."""
-    project, model = check_part(project_id, "project_id"), check_part(model_name, "model_name")
+    project, model = _check_part(project_id, "project_id"), _check_part(model_name, "model_name")
     if version is not None:
-        check_part(version, "version")
-    check_region(region)
+        _check_part(version, "version")
+    if region == "global":
+        raise OptionError(
+            "region='global' is no place where a model runs: AI Platform's global address only served models "
+            "on its oldest machines. Say the region that the model was deployed in, such as 'us-central1'."
+        )
+    _check_part(region, "region")
     if base_url is None:
-        check_live_use(region)
-    where = check_url(base_url or "", "base_url")
+        raise OptionError(
+            "Google's AI Platform Prediction was discontinued on January 31, 2025: "
+            f"https://{region}-ml.googleapis.com answers no predictions. Deploy the model to Vertex AI and "
+            "use Model.from_vertex_ai(endpoint); for another server with AI Platform's addresses, say its "
+            "base_url."
+        )
+    where = check_url(base_url, "base_url")
     payload = options.payload("SERIALIZED_TF_TENSORS", ANY_MODEL, as_strings=True)
     if payload.is_grpc:
         raise OptionError(f"AI Platform takes JSON only; payload_format is {payload.format!r}.")
@@ -202,6 +221,13 @@ def ai_platform_connector(
         model=model,
         model_version=version,
     )
+
+
+def _check_part(value: object, name: str) -> str:
+    """A name that becomes a part of an address."""
+    if not isinstance(value, str) or re.fullmatch(r"[\w.:-]+", value, re.ASCII) is None:
+        raise OptionError(f"{name} must be a name of letters, digits, '-', '_', '.' and ':'; got {value!r}.")
+    return value
 
 
 def _version(value: Any) -> int | None:

@@ -17,21 +17,14 @@ from typing import Any
 from xee_tf.connector import Connector
 from xee_tf.errors import MissingModelError, ModelError
 from xee_tf.identity import content_hash
-from xee_tf.models.saved_model import load_saved_model
-from xee_tf.models.tensorflow import TensorFlowConnection
-from xee_tf.storage import PathLike
+from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model, time_written
+from xee_tf.storage import Location, PathLike
 
 __all__ = ["ExportedKerasConnector", "KerasConnector", "keras_connector"]
 
 
 def keras_connector(path_or_model: Any) -> Connector:
-    """The connector of a Keras file, or of a live model, which is exported now.
-
-    Raises
-    ------
-    ModelError, MissingModelError
-        If it is neither.
-    """
+    """The connector of a Keras file, or of a live model, which is exported now."""
     if isinstance(path_or_model, str | os.PathLike):
         return KerasConnector.of(path_or_model)
     return ExportedKerasConnector.of(path_or_model)
@@ -54,7 +47,7 @@ class KerasConnector(Connector):
     @classmethod
     def of(cls, path: PathLike) -> KerasConnector:
         """From a path as users write it."""
-        return cls(os.path.abspath(os.path.expanduser(os.fspath(path))))
+        return cls(Location.of(path).url)
 
     def __str__(self) -> str:
         return f"Keras model {self.path}"
@@ -88,10 +81,7 @@ class KerasConnector(Connector):
 
     def version(self) -> Hashable:
         """When the file was written."""
-        try:
-            return os.stat(self.path).st_mtime_ns
-        except OSError:
-            return None
+        return time_written(self.path)
 
 
 @dataclass(frozen=True)

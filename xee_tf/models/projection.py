@@ -12,7 +12,7 @@ from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef.crs import crs_text, read_crs
-from xee_tf.models.earth_engine import made_of
+from xee_tf.models.earth_engine import function_call
 
 __all__ = ["Projection"]
 
@@ -116,7 +116,7 @@ def _of_earth_engine(value: Any, name: str) -> Any:
     """What an ``ee.Projection`` was made of: a CRS, with a transform or ``atScale``."""
     if type(value).__module__ != "ee.projection":
         return value
-    found = made_of(value)
+    found = function_call(value)
     scale = None
     if found is not None and found[0] == "Projection.atScale":
         scale, found = found[1].get("meters"), found[1].get("projection")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import MissingModelError, ModelError
 from xee_tf.records.tensor_types import STRING
 from xee_tf.storage import Location
@@ -57,19 +58,7 @@ def local_copy(folder: Location) -> Iterator[str]:
 
 
 def read_meta_graph(folder: str, tag: str = "serve") -> Any:
-    """The MetaGraphDef of a local SavedModel.
-
-    Parameters
-    ----------
-    folder : str
-        With a saved_model.pb in it.
-    tag : str
-        Of the wanted graph.
-
-    Returns
-    -------
-    tensorflow.core.protobuf.meta_graph_pb2.MetaGraphDef
-        It holds the signatures, and of TensorFlow 2 also the object graph.
+    """The MetaGraphDef of a SavedModel: its signatures, and of TensorFlow 2 also the object graph.
 
     Raises
     ------
@@ -97,7 +86,7 @@ def is_prepared(graph: Any) -> bool:
     """
     functions = [function.node_def for function in graph.graph_def.library.function]
     operations = {node.op for nodes in (graph.graph_def.node, *functions) for node in nodes}
-    signature = graph.signature_def.get("serving_default")
+    signature = graph.signature_def.get(DEFAULT_SIGNATURE)
     return (
         signature is not None
         and {"DecodeBase64", "ParseTensor", "EncodeBase64", "SerializeTensor"} <= operations
@@ -109,7 +98,7 @@ def _instead(folder: Location) -> str:
     """What is at a path that is no SavedModel, and what to do."""
     if folder.fs.isfile(folder.path):
         return _file(folder.name)
-    names = sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in folder.fs.ls(folder.path, detail=False))
+    names = list(folder.entries())
     inner = [name for name in names if folder.child(name).child("saved_model.pb").exists()]
     if inner:
         what = "versions" if all(re.fullmatch(r"\d+", name) for name in inner) else "SavedModels"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from xee_tf.dtypes import spare_values
 from xee_tf.errors import OptionError
-from xee_tf.models.earth_engine import made_of
+from xee_tf.models.earth_engine import function_call
 
 __all__ = ["STRING", "PixelType", "Range", "coerce", "fill_outside", "pixel_type", "type_name"]
 
@@ -169,7 +169,7 @@ def _dimensions(value: Any, name: str) -> int | None:
 
 def _of_earth_engine(value: Any, name: str) -> Any:
     """The pixel type that an ``ee.PixelType`` was made of."""
-    found = made_of(value)
+    found = function_call(value)
     while found is not None:
         function, arguments = found
         if function.startswith("PixelType."):

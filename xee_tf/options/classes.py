@@ -106,20 +106,7 @@ def by_name(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Check an option that has a few values.
-
-    Parameters
-    ----------
-    name : str
-    value : object
-        What a user gave.
-    allowed : sequence
-        What it may be.
-
-    Raises
-    ------
-    OptionError
-        If it is none of these.
+    """Refuse a value that an option may not have.
 
     Examples
     --------

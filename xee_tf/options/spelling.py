@@ -52,16 +52,9 @@ class Spelling:
     def read(
         self, given: Mapping[str, Any], known: Collection[str], taken: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Options in our names.
+        """Options as a user wrote them, in our names (`known`), beside those `taken` by position.
 
-        Parameters
-        ----------
-        given : mapping
-            As a user wrote them. None stands for a default where a name is Earth Engine's.
-        known : collection of str
-            Our names.
-        taken : collection of str
-            Those that were given by position.
+        None stands for a default where a name is Earth Engine's.
 
         Raises
         ------
@@ -133,9 +126,8 @@ class Spelling:
         return bool(self.nested) and _without_prefix(key) != key
 
     def _check_format(self, value: Any) -> None:
-        instead = "" if value is None else self.formats.get(str(value).lower())
-        if instead is None:
-            instead = "Leave it out: TFRecord is what is written"
+        default = "Leave it out: TFRecord is what is written"
+        instead = "" if value is None else self.formats.get(str(value).lower(), default)
         if instead:
             raise OptionError(f"fileFormat={value!r} cannot be written here. {instead}.")
 
@@ -178,16 +170,8 @@ READ_SPELLING = Spelling(
 def spelled(spelling: Spelling, *options: type[Options]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take its keywords in every spelling.
 
-    Parameters
-    ----------
-    spelling : Spelling
-    *options : type of Options
-        Classes whose fields are keywords of the function, which it takes by ``**``.
-
-    Returns
-    -------
-    callable
-        A decorator. The signature of what it returns has all keywords and their defaults.
+    The fields of the classes `options` are keywords that it takes by ``**``: the signature shows all of them
+    with their defaults.
 
     Examples
     --------

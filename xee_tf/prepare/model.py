@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from xee_tf.errors import DestinationExistsError, ModelError
@@ -136,24 +137,20 @@ def prepare_model(
 def _appearing(target: Location) -> Iterator[str]:
     """A local folder to fill, which is put in its place if nothing goes wrong."""
     if target.is_local:
-        path = target.path.rstrip("/")
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        made = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        os.makedirs(os.path.dirname(target.path), exist_ok=True)
+        made = f"{target.path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             yield made
-            os.rename(made, path)
+            os.rename(made, target.path)
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return
     with tempfile.TemporaryDirectory() as made:
         yield made
+        files = [path for path in Path(made).rglob("*") if path.is_file()]
         try:
-            for folder, _, files in os.walk(made):
-                for name in sorted(files):
-                    if name != "saved_model.pb":
-                        relative = os.path.relpath(os.path.join(folder, name), made).replace(os.sep, "/")
-                        target.fs.put_file(os.path.join(folder, name), f"{target.path}/{relative}")
-            target.fs.put_file(f"{made}/saved_model.pb", f"{target.path}/saved_model.pb")
+            for path in sorted(files, key=lambda path: (path.name == "saved_model.pb", path)):
+                target.child(path.relative_to(made).as_posix()).put_file(path)
         except BaseException:
             with suppress(OSError):
                 target.remove(recursive=True)
@@ -166,23 +163,17 @@ def _usual_variables(folder: str, variables: str) -> Iterator[str]:
     if variables == _VARIABLES:
         yield folder
         return
-    directory, prefix = os.path.split(os.path.join(folder, variables.lstrip("/")))
-    found = (
-        [name for name in os.listdir(directory) if name.startswith(prefix + ".")]
-        if os.path.isdir(directory)
-        else []
-    )
-    if f"{prefix}.index" not in found:
+    index = Path(folder, variables.lstrip("/") + ".index").absolute()
+    if not index.is_file():
         raise ModelError(
-            f"There are no variables {variables!r} in {folder}: no file {prefix}.index in {directory}."
+            f"There are no variables {variables!r} in {folder}: no file {index.name} in {index.parent}."
         )
     with tempfile.TemporaryDirectory() as usual:
         os.mkdir(f"{usual}/variables")
-        for name in found:
-            os.symlink(
-                os.path.abspath(f"{directory}/{name}"), f"{usual}/variables/variables{name[len(prefix) :]}"
-            )
-        for name in os.listdir(folder):
-            if name != "variables":
-                os.symlink(os.path.abspath(f"{folder}/{name}"), f"{usual}/{name}")
+        for path in index.parent.iterdir():
+            if path.name.startswith(index.stem + "."):
+                os.symlink(path, f"{usual}/variables/variables{path.name[len(index.stem) :]}")
+        for path in Path(folder).absolute().iterdir():
+            if path.name != "variables":
+                os.symlink(path, f"{usual}/{path.name}")
         yield usual

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import ModelError, OptionError
 
 __all__ = ["Nodes", "NodesLike", "Selection", "read_nodes", "select", "signatures_text"]
@@ -15,8 +16,6 @@ Nodes = Mapping[str, str]
 """Inputs or outputs of a model, and what they are to be called."""
 
 NodesLike = str | Sequence[str] | Mapping[str, str] | None
-
-_DEFAULT = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,10 @@ class Selection:
 
 
 def read_nodes(value: NodesLike, name: str) -> Nodes | None:
-    """What is meant by ``input`` or ``output``.
+    """The names and new names that the option ``input`` or ``output`` gives; None if it is not given.
 
-    Parameters
-    ----------
-    value : mapping, sequence of str, str or None
-        Names, or a mapping of names to new ones. A string is JSON of such a mapping, or names
-        separated by commas (as ``earthengine model prepare`` takes them).
-    name : str
-        The option's name, for errors.
-
-    Returns
-    -------
-    mapping from str to str, or None
-        A trailing ``:0`` is stripped from new names, as Earth Engine does. None: nothing was said.
-
-    Raises
-    ------
-    OptionError
-        If it is nothing of that kind, or two would have one name.
+    A string is JSON of such a mapping, or names separated by commas (as ``earthengine model prepare`` takes
+    them). A trailing ``:0`` is stripped from new names, as Earth Engine does.
 
     Examples
     --------
@@ -97,13 +81,6 @@ def select(graph: Any, inputs: Nodes | None, outputs: Nodes | None) -> Selection
     taken, ``serving_default`` before the others. What is None stands for all of that signature.
     Only graphs of TensorFlow 1 have nodes that are worth naming beside those; they are taken as given.
 
-    Parameters
-    ----------
-    graph : MetaGraphDef
-        Of a SavedModel.
-    inputs, outputs : mapping from str to str, or None
-        As `read_nodes` gives them.
-
     Raises
     ------
     OptionError
@@ -112,10 +89,10 @@ def select(graph: Any, inputs: Nodes | None, outputs: Nodes | None) -> Selection
         If the model has no signature, or several of which none is the default.
     """
     signatures = _signatures(graph)
-    if inputs is None and outputs is None and _DEFAULT not in signatures and len(signatures) != 1:
+    if inputs is None and outputs is None and DEFAULT_SIGNATURE not in signatures and len(signatures) != 1:
         found = signatures_text(graph) if signatures else "it has none"
         raise ModelError(
-            f"The model has no signature {_DEFAULT!r}: {found}. Name its inputs and outputs, "
+            f"The model has no signature {DEFAULT_SIGNATURE!r}: {found}. Name its inputs and outputs, "
             "or save it with signatures."
         )
     lacking = ""
@@ -130,7 +107,11 @@ def select(graph: Any, inputs: Nodes | None, outputs: Nodes | None) -> Selection
         return Selection(name, found_inputs, found_outputs)
     if inputs and outputs and not graph.HasField("object_graph_def"):
         return Selection(None, inputs, outputs)
-    asked = [f"{what} {', '.join(map(repr, nodes))}" for what, nodes in _asked(inputs, outputs)]
+    asked = [
+        f"the {what} {', '.join(map(repr, nodes))}"
+        for what, nodes in (("inputs", inputs), ("outputs", outputs))
+        if nodes
+    ]
     raise OptionError(
         f"No signature of the model has {' and '.join(asked)}.{lacking} Signatures: {signatures_text(graph)}."
     )
@@ -153,7 +134,7 @@ def _signatures(graph: Any) -> dict[str, Any]:
     found = {name: signature for name, signature in graph.signature_def.items() if signature.outputs}
     return {
         name: found[name]
-        for name in sorted(found, key=lambda name: (name != _DEFAULT, name))
+        for name in sorted(found, key=lambda name: (name != DEFAULT_SIGNATURE, name))
         if not name.startswith("__saved_model")
     }
 
@@ -170,7 +151,3 @@ def _match(infos: Mapping[str, Any], nodes: Nodes | None) -> dict[str, str] | No
             return None
         found[key] = new
     return found
-
-
-def _asked(inputs: Nodes | None, outputs: Nodes | None) -> list[tuple[str, Nodes]]:
-    return [(what, nodes) for what, nodes in (("the inputs", inputs), ("the outputs", outputs)) if nodes]

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
 from xee_tf.errors import ModelError
-from xee_tf.prepare.wrapping import Loaded, Node, words
+from xee_tf.models.saved_model import tensorflow_message
+from xee_tf.prepare.wrapping import Loaded, Node
 from xee_tf.records.tensor_types import STRING
-from xee_tf.records.tensors import decode_tensor
-from xee_tf.remote.payloads.strings import decode_base64, serialise_tensors
+from xee_tf.remote.payloads.strings import parse_strings, serialise_tensors
 
 __all__ = ["verify"]
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 _BATCH = 2  # instances sent, where the model leaves it open
 _SIDES = (32, 256, 8, 1)  # lengths tried for open dimensions: most networks take a multiple of 32
@@ -28,13 +27,6 @@ def verify(model: Loaded, folder: str) -> None:
 
     The copy runs in a session of its own, as model servers run it (other than TensorFlow 2 they take
     nothing but what the graph itself restores), and in TensorFlow 2.
-
-    Parameters
-    ----------
-    model : Loaded
-        The model.
-    folder : str
-        Of the prepared copy.
 
     Raises
     ------
@@ -55,10 +47,11 @@ def verify(model: Loaded, folder: str) -> None:
         except Exception as error:  # whatever TensorFlow raises
             raise ModelError(
                 f"The prepared model does not run {where}; nothing was written. "
-                f"TensorFlow says: {words(error)}"
+                f"TensorFlow says: {tensorflow_message(error)}"
             ) from error
+        decoded = parse_strings(answers)
         for key, node in model.outputs.items():
-            _compare(node, expected[key], answers[node.name], where)
+            _compare(node, expected[key], decoded[node.name], where)
 
 
 def _answers(model: Loaded) -> tuple[Arrays, Arrays]:
@@ -76,7 +69,7 @@ def _answers(model: Loaded) -> tuple[Arrays, Arrays]:
             tensors = {key: tf.constant(array) for key, array in inputs.items()}
             answers = {key: np.asarray(answer) for key, answer in model.call(tensors).items()}
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            refused = refused or f"shape {', '.join(map(str, shapes))}: {words(error)}"
+            refused = refused or f"shape {', '.join(map(str, shapes))}: {tensorflow_message(error)}"
             continue
         for key, node in model.outputs.items():
             if answers[key].ndim == 0 or len(answers[key]) != shapes[0][0]:
@@ -121,7 +114,7 @@ def _in_session(folder: str, encoded: Arrays) -> Mapping[str, Any]:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         graph = v1.saved_model.load(session, ["serve"], folder)
-        signature = graph.signature_def["serving_default"]
+        signature = graph.signature_def[DEFAULT_SIGNATURE]
         feeds = {signature.inputs[name].name: strings for name, strings in encoded.items()}
         answers: Mapping[str, Any] = session.run(
             {name: info.name for name, info in signature.outputs.items()}, feeds
@@ -133,14 +126,13 @@ def _in_tensorflow_2(folder: str, encoded: Arrays) -> Mapping[str, Any]:
     import tensorflow as tf
 
     root = tf.saved_model.load(folder)  # variables live as long as it does
-    answers = root.signatures["serving_default"](
+    answers = root.signatures[DEFAULT_SIGNATURE](
         **{name: tf.constant(strings) for name, strings in encoded.items()}
     )
     return {name: answer.numpy() for name, answer in answers.items()}
 
 
-def _compare(node: Node, expected: npt.NDArray[Any], strings: npt.NDArray[Any], where: str) -> None:
-    answer = np.stack([decode_tensor(decode_base64(text)) for text in strings])
+def _compare(node: Node, expected: npt.NDArray[Any], answer: npt.NDArray[Any], where: str) -> None:
     same = answer.shape == expected.shape and answer.dtype == expected.dtype
     if same and expected.dtype.kind in "OSUb":
         same = bool((answer == expected).all())

@@ -15,52 +15,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.connector import DEFAULT_SIGNATURE
+from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError
+from xee_tf.models.saved_model import tensorflow_message
 from xee_tf.prepare.nodes import Selection, signatures_text
 from xee_tf.records.tensor_types import TensorType, type_of_number
 
-__all__ = ["Loaded", "Node", "load", "quiet", "save_wrapped", "words"]
+__all__ = ["Loaded", "Node", "load", "quiet", "save_wrapped"]
 
 
 @dataclass(frozen=True)
 class Node:
-    """An input or output of a model.
-
-    Parameters
-    ----------
-    name : str
-        What it is called from now on.
-    kind : TensorType
-        Its element type.
-    shape : tuple of (int or None), or None
-        The batch dimension in front. None as a whole: any shape.
-    """
+    """An input or output of a model: its new name, its element type, and its shape as in `TensorInfo`."""
 
     name: str
     kind: TensorType
     shape: tuple[int | None, ...] | None
 
     def __str__(self) -> str:
-        shape = (
-            "any shape"
-            if self.shape is None
-            else " × ".join("?" if n is None else str(n) for n in self.shape)
-        )
+        shape = "any shape"
+        if self.shape is not None:
+            shape = " × ".join("?" if size is None else str(size) for size in self.shape)
         return f"{self.name} ({self.kind.name}, {shape})"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that is ready to be called.
+    """A model that is ready to be called, with what TensorFlow loaded (`root`).
 
-    Parameters
-    ----------
-    root : Any
-        What TensorFlow loaded.
-    inputs, outputs : mapping from str to Node
-        Under the names that the model itself uses.
-    call : callable
-        Takes and returns tensors under those names.
+    `inputs` and `outputs`, and the tensors that `call` takes and returns, have the model's own names.
     """
 
     root: Any
@@ -84,18 +67,7 @@ def quiet() -> Iterator[None]:
 
 
 def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
-    """Load a local SavedModel and find what was selected.
-
-    Parameters
-    ----------
-    folder : str
-        With its variables where TensorFlow looks for them.
-    graph : MetaGraphDef
-        Of this model.
-    selection : Selection
-        Its inputs and outputs that are wanted.
-    tag : str
-        Of the graph.
+    """Load a local SavedModel and find what was selected in its MetaGraph.
 
     Raises
     ------
@@ -115,14 +87,9 @@ def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
     except XeeTFError:
         raise
     except Exception as error:  # whatever TensorFlow raises for what it finds in the files
-        raise ModelError(f"TensorFlow cannot load the model: {words(error)}") from error
+        raise ModelError(f"TensorFlow cannot load the model: {tensorflow_message(error)}") from error
     signature = root.signatures[selection.signature]
     return Loaded(root, inputs, outputs, lambda tensors: dict(signature(**tensors)))
-
-
-def words(error: Exception) -> str:
-    """What TensorFlow says in an error, in one line."""
-    return shorten(" ".join(str(error).split()), 600)
 
 
 def save_wrapped(model: Loaded, folder: str) -> None:
@@ -140,7 +107,7 @@ def save_wrapped(model: Loaded, folder: str) -> None:
     module = tf.Module()
     module.model = model.root  # what is saved with it
     signature = tf.function(wrapped, autograph=False).get_concrete_function(**specs)
-    tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+    tf.saved_model.save(module, folder, signatures={DEFAULT_SIGNATURE: signature})
     renamed = {arguments[key]: node.name for key, node in model.inputs.items() if arguments[key] != node.name}
     if renamed:
         _rename_inputs(Path(folder, "saved_model.pb"), renamed)
@@ -264,7 +231,7 @@ def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
 
     model = SavedModel.FromString(path.read_bytes())
     [graph] = model.meta_graphs
-    inputs = graph.signature_def["serving_default"].inputs
+    inputs = graph.signature_def[DEFAULT_SIGNATURE].inputs
     [function] = (
         node.bare_concrete_function
         for node in graph.object_graph_def.nodes

@@ -14,17 +14,7 @@ __all__ = ["GrpcTarget", "check_grpc_target", "check_url", "may_carry_credential
 
 @dataclass(frozen=True)
 class GrpcTarget:
-    """Where gRPC is spoken.
-
-    Parameters
-    ----------
-    address : str
-        ``host:port``.
-    secure : bool
-        With TLS.
-    headers : tuple of (str, str)
-        Sent with each request.
-    """
+    """Where gRPC is spoken: ``host:port``, whether with TLS, and the headers of each request."""
 
     address: str
     secure: bool

@@ -7,27 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xee_tf.remote.answers import Answer
 from xee_tf.remote.credentials import CredentialsError, GoogleCredentials, without_secrets
+from xee_tf.remote.responses import Response
 
 __all__ = ["Client"]
 
 
 class Client(ABC):
-    """Sends one request at a time for each thread that asks.
-
-    Parameters
-    ----------
-    credentials : GoogleCredentials or None
-        Their headers are sent with each request.
-    """
+    """Sends one request at a time for each thread that asks; the headers of `credentials` go with each."""
 
     def __init__(self, credentials: GoogleCredentials | None) -> None:
         self._credentials = credentials
 
     def ask(
         self, address: str, body: bytes | None, timeout: float, content_type: str = "application/json"
-    ) -> Answer:
+    ) -> Response:
         """One attempt.
 
         Parameters
@@ -46,14 +40,11 @@ class Client(ABC):
         try:
             if self._credentials is not None:
                 secrets = self._credentials.headers(self.url_of(address))
-            answer = self.attempt(address, body, timeout, content_type, secrets)
+            response = self.attempt(address, body, timeout, content_type, secrets)
         except CredentialsError as error:
-            answer = Answer(0, "no credentials", words=str(error), passing=error.passing)
-        return replace(
-            answer,
-            words=without_secrets(answer.words, secrets),
-            seconds=time.perf_counter() - start,
-        )
+            response = Response(0, "no credentials", message=str(error), transient=error.transient)
+        message = without_secrets(response.message, secrets)
+        return replace(response, message=message, seconds=time.perf_counter() - start)
 
     def url_of(self, address: str) -> str:
         """The URL that credentials are for. Default: the address."""
@@ -62,7 +53,7 @@ class Client(ABC):
     @abstractmethod
     def attempt(
         self, address: str, body: bytes | None, timeout: float, content_type: str, secrets: Mapping[str, str]
-    ) -> Answer:
+    ) -> Response:
         """What `ask` does; `secrets` are headers that the answer must not show."""
 
     @abstractmethod

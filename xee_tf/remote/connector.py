@@ -15,22 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Items, Signature
-from xee_tf.errors import ModelError, OptionError, PredictionError, RecordError
+from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.identity import content_hash
 from xee_tf.remote.addresses import GrpcTarget
-from xee_tf.remote.answers import Answer
 from xee_tf.remote.client import Client
-from xee_tf.remote.credentials import Credentials, open_credentials
+from xee_tf.remote.credentials import Credentials, GoogleCredentials
 from xee_tf.remote.limits import AdaptiveLimit, ClusterLimit
 from xee_tf.remote.payloads.payload import Payload, Request
-from xee_tf.remote.retrying import Outcome, ask_until
+from xee_tf.remote.responses import Response
+from xee_tf.remote.retrying import ask_until
 from xee_tf.remote.statistics import recorder_of
 
 __all__ = ["Ask", "Flow", "RemoteConnection", "RemoteConnector"]
 
 _SIGNATURE_SECONDS = 10.0
 
-Ask = Callable[[str, bytes | None], Outcome]
+Ask = Callable[[str, bytes | None], Response]
 """Asks an address, with a body or without one, and again if need be."""
 
 
@@ -74,13 +74,7 @@ class Flow:
 
     @property
     def request_bytes(self) -> int:
-        """What a request may have.
-
-        Examples
-        --------
-        >>> Flow(output_multiplier=2).request_bytes
-        750000
-        """
+        """What a request may have: room is left for an answer that is larger than it."""
         return int(self.max_payload_bytes / max(1.0, self.output_multiplier))
 
     def __str__(self) -> str:
@@ -129,7 +123,8 @@ class RemoteConnector(Connector):
 
     def client(self) -> Client:
         """A client for this process."""
-        credentials, most = open_credentials(self.credentials), self.flow.max_response_bytes
+        credentials = None if self.credentials is None else GoogleCredentials()
+        most = self.flow.max_response_bytes
         if (target := self.grpc_target) is not None:
             from xee_tf.remote.grpc_client import GrpcClient
 
@@ -146,19 +141,19 @@ class RemoteConnector(Connector):
         """Takes off what the protocol puts around an answer. Default: nothing."""
         return body
 
-    def advice(self, answer: Answer) -> str:
+    def advice(self, response: Response) -> str:
         """What may be done about a failure."""
-        if answer.code in (401, 403):
+        if response.code in (401, 403):
             return self.anonymous_advice if self.credentials is None else self.permission_advice
-        if answer.code == 413:
+        if response.code == 413:
             return "The request is too large for it: lower max_payload_bytes."
-        if "response size" in answer.words.lower():
+        if "response size" in response.message.lower():
             return "Raise output_multiplier, so that less is asked for at a time."
         return ""
 
-    def failure(self, outcome: Outcome) -> str:
+    def failure(self, response: Response) -> str:
         """The message of an error."""
-        return f"{self}: {outcome} {self.advice(outcome.answer)}".rstrip()
+        return f"{self}: {response} {self.advice(response)}".rstrip()
 
     @property
     def permission_advice(self) -> str:
@@ -228,20 +223,8 @@ class RemoteConnection:
             return self._signature
 
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """See `xee_tf.connector.Connection`.
-
-        Raises
-        ------
-        ModelError
-            If inputs are missing or unknown, as far as the server told its signature.
-        PredictionError
-            If a request fails for good; its `instances` are those of the batch that were in it.
-        """
-        inputs = self._asked(self._connector.flow.deadline).inputs
-        if inputs is not None and set(batch) != set(inputs):
-            raise ModelError(
-                f"{self._connector} has the inputs {sorted(inputs)}; it was sent {sorted(batch)}."
-            )
+        """See `xee_tf.connector.Connection`. Errors have the `instances` of the request that failed."""
+        self._asked(self._connector.flow.deadline).check_inputs(batch, str(self._connector))
         cluster = self._cluster.here()
         parts = list(self._answers(batch, cluster))
         if len(parts) == 1:
@@ -301,14 +284,14 @@ class RemoteConnection:
     ) -> dict[str, npt.NDArray[Any]]:
         connector = self._connector
         instances = range(request.first, request.first + request.count)
-        outcome = self._ask(connector.wrap(request.body), cluster)
-        if not outcome.answer.ok:
+        response = self._ask(connector.wrap(request.body), cluster)
+        if not response.ok:
             self._recorder.finished(None)
-            raise PredictionError(connector.failure(outcome), instances=instances)
+            raise PredictionError(connector.failure(response), instances=instances)
         outputs = self.signature.outputs or {}
         try:
             found = connector.payload.decode(
-                connector.unwrap(outcome.answer.body),
+                connector.unwrap(response.body),
                 count=request.count,
                 name=next(iter(outputs)) if len(outputs) == 1 else "output",
                 dtypes={name: info.dtype for name, info in outputs.items() if info.dtype is not None},
@@ -321,16 +304,17 @@ class RemoteConnection:
         self._recorder.finished(request.count)
         return found
 
-    def _ask(self, body: bytes, cluster: AbstractContextManager[Any]) -> Outcome:
+    def _ask(self, body: bytes, cluster: AbstractContextManager[Any]) -> Response:
         connector = self._connector
 
-        def attempt(timeout: float, before: int) -> Answer:
-            with self._limit.slot() as slot, cluster:
-                slot.answer = self._client.ask(
-                    connector.address, body, timeout, connector.payload.content_type
-                )
-            self._recorder.sent(len(body), slot.answer, again=before > 0)
-            return slot.answer
+        def send(timeout: float) -> Response:
+            with cluster:
+                return self._client.ask(connector.address, body, timeout, connector.payload.content_type)
+
+        def attempt(timeout: float, before: int) -> Response:
+            response = self._limit.run(lambda: send(timeout))
+            self._recorder.sent(len(body), response, again=before > 0)
+            return response
 
         return ask_until(attempt, connector.flow.timeout, connector.flow.deadline)
 

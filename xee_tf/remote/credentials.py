@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Literal
 
-from xee_tf.errors import ModelError, OptionError
+from xee_tf.errors import ModelError, OptionError, shorten
 from xee_tf.remote.addresses import may_carry_credentials
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "CredentialsError",
     "GoogleCredentials",
     "check_credentials",
-    "open_credentials",
     "without_secrets",
 ]
 
@@ -30,18 +29,11 @@ _WHERE = (
 
 
 class CredentialsError(ModelError):
-    """Credentials are not there, or their issuer does not renew them.
+    """Credentials are not there, or their issuer does not renew them; `transient` if it may later."""
 
-    Parameters
-    ----------
-    message : str
-    passing : bool
-        Whether it may be another time.
-    """
-
-    def __init__(self, message: str, passing: bool = False) -> None:
+    def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
 
 def check_credentials(credentials: Credentials, url: str) -> Credentials:
@@ -72,19 +64,14 @@ def check_credentials(credentials: Credentials, url: str) -> Credentials:
     return credentials
 
 
-def open_credentials(credentials: Credentials) -> GoogleCredentials | None:
-    """Look for credentials in this process.
+class GoogleCredentials:
+    """Application default credentials, renewed when they expire; for any number of threads.
 
     Raises
     ------
     CredentialsError
-        If there are none.
+        If there are none in this process.
     """
-    return None if credentials is None else GoogleCredentials()
-
-
-class GoogleCredentials:
-    """Application default credentials, renewed when they expire; for any number of threads."""
 
     def __init__(self) -> None:
         import google.auth
@@ -116,9 +103,9 @@ class GoogleCredentials:
             with self._lock:
                 self._found.before_request(self._request, "POST", url, headers)
         except google.auth.exceptions.GoogleAuthError as error:
-            passing = bool(error.retryable) or isinstance(error, google.auth.exceptions.TransportError)
+            transient = bool(error.retryable) or isinstance(error, google.auth.exceptions.TransportError)
             raise CredentialsError(
-                f"The Google credentials here are not renewed: {_first(error)} {_WHERE}", passing
+                f"The Google credentials here are not renewed: {_first(error)} {_WHERE}", transient
             ) from None
         return headers
 
@@ -129,7 +116,7 @@ class GoogleCredentials:
         raise TypeError("Credentials stay in their process.")
 
 
-def without_secrets(words: str, headers: Mapping[str, str]) -> str:
+def without_secrets(message: str, headers: Mapping[str, str]) -> str:
     """The words of a server, which may show what it was sent.
 
     Examples
@@ -138,12 +125,12 @@ def without_secrets(words: str, headers: Mapping[str, str]) -> str:
     '... is not known.'
     """
     for value in headers.values():
-        words = words.replace(value, "...").replace(value.rpartition(" ")[2], "...")
-    return words
+        message = message.replace(value, "...").replace(value.rpartition(" ")[2], "...")
+    return message
 
 
 def _first(error: Exception) -> str:
     """The words of an error of google-auth; behind them it keeps the issuer's whole answer."""
     text = str(error.args[0]) if error.args else type(error).__name__
-    text = text if len(text) <= 200 else text[:200] + " ..."
+    text = shorten(text, 200)
     return text if text.endswith(".") else text + "."

@@ -7,23 +7,15 @@ from collections.abc import Mapping
 import grpc
 
 from xee_tf.remote.addresses import GrpcTarget
-from xee_tf.remote.answers import Answer, grpc_failure
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import GoogleCredentials
+from xee_tf.remote.responses import Response, grpc_response
 
 __all__ = ["GrpcClient"]
 
 
 class GrpcClient(Client):
-    """One channel; for any number of threads.
-
-    Parameters
-    ----------
-    target : GrpcTarget
-    credentials : GoogleCredentials or None
-    max_response_bytes : int
-        Larger answers are refused.
-    """
+    """One channel, for any number of threads; answers of more than `max_response_bytes` are refused."""
 
     def __init__(
         self, target: GrpcTarget, credentials: GoogleCredentials | None, max_response_bytes: int
@@ -49,17 +41,17 @@ class GrpcClient(Client):
 
     def attempt(
         self, address: str, body: bytes | None, timeout: float, content_type: str, secrets: Mapping[str, str]
-    ) -> Answer:
+    ) -> Response:
         """See `Client`."""
         metadata = [*self._target.headers, *((name.lower(), value) for name, value in secrets.items())]
         try:
             reply = self._channel.unary_unary(address)(body or b"", timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             last = {key.lower(): value for key, value in error.trailing_metadata() or ()}
-            return grpc_failure(error.code().name, error.details() or "", last)
+            return grpc_response(error.code().name, error.details() or "", last)
         except ValueError as error:  # the channel was closed
-            return Answer(0, "no answer", words=str(error))
-        return Answer(200, "OK", reply)
+            return Response(0, "no answer", message=str(error))
+        return Response(200, "OK", reply)
 
     def close(self) -> None:
         """Close the channel."""

@@ -9,9 +9,9 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from xee_tf.remote.answers import Answer, http_answer
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import GoogleCredentials
+from xee_tf.remote.responses import Response, http_response
 
 __all__ = ["HttpClient"]
 
@@ -23,15 +23,8 @@ class HttpClient(Client):
     """Keeps connections alive; for any number of threads.
 
     TLS certificates are verified. Redirects are not followed, so that no credentials leave for another host;
-    passwords of ``~/.netrc`` are not sent.
-
-    Parameters
-    ----------
-    credentials : GoogleCredentials or None
-    connections : int
-        How many are kept.
-    max_response_bytes : int
-        Larger answers are refused before they are read.
+    passwords of ``~/.netrc`` are not sent. Answers of more than `max_response_bytes` are refused before they
+    are read.
     """
 
     def __init__(
@@ -40,23 +33,23 @@ class HttpClient(Client):
         super().__init__(credentials)
         self._most = max_response_bytes
         self._session = requests.Session()
-        self._session.auth = _as_it_is  # else requests takes passwords from ~/.netrc
+        self._session.auth = lambda request: request  # else requests takes passwords from ~/.netrc
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
 
     def attempt(
         self, address: str, body: bytes | None, timeout: float, content_type: str, secrets: Mapping[str, str]
-    ) -> Answer:
+    ) -> Response:
         """See `Client`."""
         try:
             return self._attempt(address, body, timeout, {"Content-Type": content_type, **secrets})
         except requests.exceptions.SSLError as error:
-            return Answer(0, "no answer", words=f"TLS: {_innermost(error)}")
+            return Response(0, "no answer", message=f"TLS: {_innermost(error)}")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            passing = not isinstance(error, ValueError)  # of requests: what is asked is wrong in itself
-            return Answer(0, "no answer", words=_innermost(error), passing=passing)
+            transient = not isinstance(error, ValueError)  # of requests: what is asked is wrong in itself
+            return Response(0, "no answer", message=_innermost(error), transient=transient)
 
-    def _attempt(self, url: str, body: bytes | None, timeout: float, headers: dict[str, str]) -> Answer:
+    def _attempt(self, url: str, body: bytes | None, timeout: float, headers: dict[str, str]) -> Response:
         end = time.monotonic() + timeout
         with self._session.request(
             "GET" if body is None else "POST",
@@ -66,21 +59,21 @@ class HttpClient(Client):
             timeout=(min(timeout, _CONNECT_SECONDS), timeout),
             stream=True,
             allow_redirects=False,
-        ) as response:
-            data = self._read(response, end)
-            answer = http_answer(response.status_code, response.headers, data or b"")
-            if data is None:
-                words = f"The answer is larger than max_response_bytes={self._most:,}."
-                return Answer(0, answer.status, words=words)
-            return answer
+        ) as reply:
+            data = self._read(reply, end)
+            response = http_response(reply.status_code, reply.headers, data or b"")
+        if data is None:
+            message = f"The answer is larger than max_response_bytes={self._most:,}."
+            return Response(0, response.status, message=message)
+        return response
 
-    def _read(self, response: requests.Response, end: float) -> bytes | None:
+    def _read(self, reply: requests.Response, end: float) -> bytes | None:
         """All of an answer; None if it is too large."""
-        length = response.headers.get("Content-Length", "")
+        length = reply.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > self._most:
             return None
         pieces, total = [], 0
-        while piece := response.raw.read1(_PIECE, decode_content=True):
+        while piece := reply.raw.read1(_PIECE, decode_content=True):
             total += len(piece)
             if total > self._most:
                 return None
@@ -92,10 +85,6 @@ class HttpClient(Client):
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
-
-
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _innermost(error: BaseException) -> str:

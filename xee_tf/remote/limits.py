@@ -11,41 +11,26 @@ millisecond.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from threading import Condition, Lock
 from typing import Any
 
-from xee_tf.remote.answers import Answer
+from xee_tf.remote.responses import Response
 
-__all__ = ["AdaptiveLimit", "ClusterLimit", "Slot"]
-
-
-@dataclass
-class Slot:
-    """The right to send one request; it takes the answer."""
-
-    answer: Answer | None = None
+__all__ = ["AdaptiveLimit", "ClusterLimit"]
 
 
 class AdaptiveLimit:
     """At most so many at one time in this process; fewer for a while when the server is busy.
 
-    Parameters
-    ----------
-    most : int
-
     Examples
     --------
     >>> limit = AdaptiveLimit(8)
-    >>> with limit.slot() as slot:
-    ...     slot.answer = Answer(429, "HTTP 429")
+    >>> refused = limit.run(lambda: Response(429, "HTTP 429"))
     >>> limit.now
     1
-    >>> for _ in range(3):
-    ...     with limit.slot() as slot:
-    ...         slot.answer = Answer(200, "HTTP 200")
+    >>> responses = [limit.run(lambda: Response(200, "HTTP 200")) for _ in range(3)]
     >>> limit.now
     2
     """
@@ -59,38 +44,31 @@ class AdaptiveLimit:
         """How many may be on their way now."""
         return int(self._limit)
 
-    @contextmanager
-    def slot(self) -> Iterator[Slot]:
-        """Wait for the right to send a request, and keep it for so long."""
+    def run(self, send: Callable[[], Response]) -> Response:
+        """The answer to a request that is sent when it is its turn."""
         with self._free:
             self._free.wait_for(lambda: self._used < self.now)
             self._used += 1
             began = self._shrunk
-        slot = Slot()
+        response = None
         try:
-            yield slot
+            response = send()
+            return response
         finally:
             with self._free:
-                if slot.answer is not None and slot.answer.throttled:
+                if response is not None and response.throttled:
                     # Those that were sent together are put off together: that counts once.
                     if began == self._shrunk:
                         self._limit = max(1.0, min(self._limit, self._used) / 2)
                         self._shrunk += 1
-                elif slot.answer is not None and slot.answer.ok:
+                elif response is not None and response.ok:
                     self._limit = min(float(self._most), self._limit + 1 / self._limit)
                 self._used -= 1
                 self._free.notify_all()
 
 
 class ClusterLimit:
-    """At most so many at one time on all workers of the cluster whose task asks.
-
-    Parameters
-    ----------
-    name : str
-        The same on all workers.
-    most : int
-    """
+    """At most so many at one time on all workers of the cluster whose task asks; they share `name`."""
 
     def __init__(self, name: str, most: int) -> None:
         self._name, self._most = name, most

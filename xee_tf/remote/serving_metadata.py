@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.connector import Signature, TensorInfo
+from xee_tf.connector import DEFAULT_SIGNATURE, Signature, TensorInfo
 from xee_tf.errors import ModelError, RecordError
 from xee_tf.records.messages import bodies, integer, map_entries, text_field
 from xee_tf.records.tensor_types import TensorType, type_of_number
-from xee_tf.remote.payloads.predict_messages import ModelSpec
+from xee_tf.remote.payloads.predict_messages import ServedModel
 
-__all__ = ["DEFAULT_SIGNATURE", "SIGNATURES", "metadata_request", "signature_of_json", "signature_of_message"]
+__all__ = ["GET_METADATA", "SIGNATURES", "metadata_request", "signature_of_json", "signature_of_message"]
 
-DEFAULT_SIGNATURE = "serving_default"
+GET_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+"""The method of gRPC."""
 
 SIGNATURES = "signature_def"
 """The only kind of metadata that TensorFlow Serving has."""
@@ -24,26 +25,16 @@ SIGNATURES = "signature_def"
 _MAX_TYPES = 64
 _OTHER_NAMES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
 
-Tensors = dict[str, TensorInfo]
-
 
 def signature_of_json(data: bytes, name: str, model: str) -> Signature:
-    """A signature from the answer to ``GET /v1/models/NAME/metadata``.
-
-    Parameters
-    ----------
-    data : bytes
-    name : str
-        Of the signature; empty for the default one.
-    model : str
-        For errors.
+    """A signature from the answer to ``GET /v1/models/NAME/metadata``; of an empty name the default one.
 
     Raises
     ------
     RecordError
         If it is no such answer.
     ModelError
-        If the model has no such signature; those that it has are named.
+        If the `model`, as it is called in errors, has no such signature.
 
     Examples
     --------
@@ -65,24 +56,13 @@ def signature_of_json(data: bytes, name: str, model: str) -> Signature:
         raise RecordError(f"The server's metadata cannot be read: {data[:100]!r}.") from None
 
 
-def metadata_request(spec: ModelSpec) -> bytes:
+def metadata_request(spec: ServedModel) -> bytes:
     """``GetModelMetadataRequest{model_spec = 1, metadata_field = 2}``."""
     return spec.field(1) + text_field(2, SIGNATURES)
 
 
 def signature_of_message(data: bytes, name: str, model: str) -> Signature:
-    """A signature from a GetModelMetadataResponse.
-
-    Parameters
-    ----------
-    data, name, model
-        As in `signature_of_json`.
-
-    Raises
-    ------
-    RecordError, ModelError
-        As `signature_of_json`.
-    """
+    """A signature from a GetModelMetadataResponse; see `signature_of_json`."""
     signatures: dict[str, memoryview] = {}
     for _, packed in map_entries(data, 2):  # map<string, Any> metadata = 2
         for signature_map in bodies(packed, 2):  # Any.value: SignatureDefMap

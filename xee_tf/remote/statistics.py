@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
-from xee_tf.remote.answers import Answer
+from xee_tf.remote.responses import Response
 
 __all__ = ["PredictionStats", "Recorder", "recorder_of", "stats_everywhere"]
 
@@ -47,8 +46,8 @@ class PredictionStats:
     Examples
     --------
     >>> recorder = Recorder()
-    >>> recorder.sent(1000, Answer(429, "HTTP 429", seconds=0.1), again=False)
-    >>> recorder.sent(1000, Answer(200, "HTTP 200", b"{}", seconds=0.2), again=True)
+    >>> recorder.sent(1000, Response(429, "HTTP 429", seconds=0.1), again=False)
+    >>> recorder.sent(1000, Response(200, "HTTP 200", b"{}", seconds=0.2), again=True)
     >>> recorder.finished(instances=4)
     >>> recorder.stats()
     <xee_tf.PredictionStats 4 instances in 1 request, 1 retry (1 throttled), 0 failures>
@@ -117,19 +116,19 @@ class Recorder:
         self._lock = Lock()
         self._stats = PredictionStats()
 
-    def sent(self, size: int, answer: Answer, *, again: bool) -> None:
+    def sent(self, size: int, response: Response, *, again: bool) -> None:
         """An attempt of `size` bytes and what came of it; `again` if it was not the first one."""
         latencies = {}
-        if answer.ok:
-            latencies[math.floor(math.log(max(answer.seconds, 1e-6)) / _GROWTH)] = 1
+        if response.ok:
+            latencies[math.floor(math.log(max(response.seconds, 1e-6)) / _GROWTH)] = 1
         self._add(
             PredictionStats(
                 requests=1,
                 retries=int(again),
-                throttled=int(answer.throttled),
+                throttled=int(response.throttled),
                 bytes_sent=size,
-                bytes_received=len(answer.body),
-                seconds=answer.seconds,
+                bytes_received=len(response.body),
+                seconds=response.seconds,
                 latencies=latencies,
             )
         )
@@ -175,18 +174,14 @@ if hasattr(os, "register_at_fork"):
 def stats_everywhere(connector: Hashable) -> PredictionStats:
     """What this process counted, and the workers of the current cluster if there is one."""
     found = dict([_stats_here(connector)])
-    if (client := _current_client()) is not None:
-        # Workers may be threads of this process: by its name it counts once.
-        found.update(client.run(_stats_here, connector).values())
+    if "distributed" in sys.modules:
+        from distributed import default_client
+
+        try:
+            client = default_client()
+        except ValueError:
+            pass
+        else:
+            # Workers may be threads of this process: by its name it counts once.
+            found.update(client.run(_stats_here, connector).values())
     return sum(found.values(), PredictionStats())
-
-
-def _current_client() -> Any:
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Sequence
+from concurrent.futures import Future
 from threading import Condition
 from typing import Any
 
@@ -23,13 +24,8 @@ class _Waiting:
     def __init__(self, batch: Arrays) -> None:
         self.batch = batch
         self.count = len(next(iter(batch.values())))
-        self.outputs: dict[str, npt.NDArray[Any]] | None = None
-        self.error: Exception | None = None
+        self.outputs: Future[dict[str, npt.NDArray[Any]]] = Future()
         self.taken = False
-
-    @property
-    def is_done(self) -> bool:
-        return self.outputs is not None or self.error is not None
 
 
 class Batcher:
@@ -37,16 +33,8 @@ class Batcher:
 
     Nobody waits for company: a request that finds a free place runs at once, so that a lonely one is as
     fast as without. Which requests meet is chance, and results may differ in the last bits with the size of a
-    batch, as with any batching.
-
-    Parameters
-    ----------
-    connection : Connection
-        The model.
-    max_batch_size : int
-        Instances that a joined call has at most; 0: every request is a call.
-    parallel : int
-        Calls at a time.
+    batch, as with any batching. A joined call has at most `max_batch_size` instances; with 0 every request is
+    a call. At most `parallel` calls run at a time.
     """
 
     def __init__(self, connection: Connection, max_batch_size: int, parallel: int) -> None:
@@ -73,18 +61,15 @@ class Batcher:
                 with self._changed:
                     self._running -= 1
                     self._changed.notify_all()
-        if request.error is not None:
-            raise request.error
-        assert request.outputs is not None
-        return request.outputs
+        return request.outputs.result()
 
     def _next_group(self, request: _Waiting, key: Hashable) -> list[_Waiting]:
         """What is to run next, once there is a place; nothing when another thread has answered `request`."""
         with self._changed:
             self._changed.wait_for(
-                lambda: request.is_done or (not request.taken and self._running < self._parallel)
+                lambda: request.outputs.done() or (not request.taken and self._running < self._parallel)
             )
-            if request.is_done:
+            if request.outputs.done():
                 return []
             self._running += 1
             return self._take(key)
@@ -111,9 +96,9 @@ class Batcher:
             return
         for request in group:
             try:
-                request.outputs = self._connection.predict(request.batch)
+                request.outputs.set_result(self._connection.predict(request.batch))
             except Exception as error:
-                request.error = error
+                request.outputs.set_exception(error)
 
     def _run_joined(self, group: Sequence[_Waiting]) -> bool:
         """Whether one call could answer all: if not, the others must not suffer for one of them."""
@@ -127,7 +112,8 @@ class Batcher:
             return False
         first = 0
         for each in group:
-            each.outputs = {name: array[first : first + each.count] for name, array in outputs.items()}
+            rows = slice(first, first + each.count)
+            each.outputs.set_result({name: array[rows] for name, array in outputs.items()})
             first += each.count
         return True
 

@@ -7,7 +7,7 @@ import zlib
 
 from starlette.requests import Request
 
-from xee_tf.remote.answers import Code
+from xee_tf.remote.responses import Code
 from xee_tf.serving.failures import RequestError
 
 __all__ = ["read_body"]
@@ -17,14 +17,7 @@ IDLE = 60.0
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body of a request.
-
-    Parameters
-    ----------
-    request : starlette.requests.Request
-        It may be compressed with gzip.
-    limit : int
-        Bytes that it may have, before and after decompression.
+    """The body of a request; `limit` holds before and after decompression.
 
     Raises
     ------

@@ -1,17 +1,15 @@
-"""What a server answers instead of a prediction, and what each protocol makes of it."""
+"""What a server answers instead of a prediction."""
 
 from __future__ import annotations
 
-import json
 import logging
 
 from xee_tf.errors import XeeTFError
-from xee_tf.remote.answers import Code
+from xee_tf.remote.responses import Code
 
-__all__ = ["RequestError", "as_request_error", "google_error", "tensorflow_error"]
+__all__ = ["RequestError", "as_request_error"]
 
 logger = logging.getLogger(__name__)
-
 
 _BY_NUMBER = {code.value[0]: code for code in Code}
 
@@ -19,15 +17,8 @@ _BY_NUMBER = {code.value[0]: code for code in Code}
 class RequestError(Exception):
     """A request that cannot be answered.
 
-    Parameters
-    ----------
-    code : Code
-    message : str
-        For the client: it names no path of the server.
-    status : int, optional
-        Of HTTP, where it has a finer one than the code.
-    retry_after : int, optional
-        Seconds after which it may work.
+    The message is for the client: it names no path of the server. `status` is that of HTTP, where it has a
+    finer one than the code; after `retry_after` seconds the request may work.
     """
 
     def __init__(
@@ -57,26 +48,3 @@ def as_request_error(error: Exception) -> RequestError:
         return RequestError(Code.RESOURCE_EXHAUSTED, "The server has not enough memory for this request.")
     logger.error("A request failed.", exc_info=error)
     return RequestError(Code.INTERNAL, f"The server failed: {type(error).__name__}: {error}")
-
-
-def tensorflow_error(failure: RequestError) -> bytes:
-    """The body by which TensorFlow Serving says it.
-
-    Examples
-    --------
-    >>> tensorflow_error(RequestError(Code.NOT_FOUND, "No such model."))
-    b'{"error": "No such model."}'
-    """
-    return json.dumps({"error": failure.message}).encode()
-
-
-def google_error(failure: RequestError) -> bytes:
-    """The body by which Google's services say it.
-
-    Examples
-    --------
-    >>> google_error(RequestError(Code.NOT_FOUND, "No such endpoint."))
-    b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}'
-    """
-    error = {"code": failure.status, "message": failure.message, "status": failure.code.name}
-    return json.dumps({"error": error}).encode()

@@ -17,25 +17,7 @@ Versions = Mapping[int, Path]
 def find_models(path: PathLike, name: str | None = None) -> dict[str, Versions]:
     """The SavedModels in a folder, by the name and version under which they are served.
 
-    Parameters
-    ----------
-    path : path-like
-        A SavedModel; or a folder of versions of one (``1``, ``2``, ...), as TensorFlow Serving has it; or
-        a folder of such folders, each named after its model.
-    name : str, optional
-        Of the model, if there is one. Default: that of its folder.
-
-    Returns
-    -------
-    dict from str to dict from int to Path
-        A SavedModel whose folder is not a number is version 1.
-
-    Raises
-    ------
-    MissingModelError, ModelError
-        If there is no SavedModel; it says what is there instead.
-    OptionError
-        If the folder is not local, or `name` is to be that of several models, or no name for an address.
+    `path` and `name` are those of `xee_tf.serve`. A SavedModel whose folder is not a number is version 1.
     """
     if "://" in str(path):
         raise OptionError(f"Models are served from local folders; copy {path} first.")

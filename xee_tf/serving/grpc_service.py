@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.messages import delimited_fields, text
 from xee_tf.records.wire import encode_field
-from xee_tf.remote.payloads.predict_messages import decode_predict_request
+from xee_tf.remote.google import DIRECT_RAW_PREDICT
+from xee_tf.remote.payloads.predict_messages import PREDICT, decode_predict_request
+from xee_tf.remote.serving_metadata import GET_METADATA
 from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
 from xee_tf.serving.models import Models
@@ -19,10 +20,7 @@ from xee_tf.serving.predictions import predict_message
 
 __all__ = ["grpc_server"]
 
-_PREDICT = "/tensorflow.serving.PredictionService/Predict"
-_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _MOST_BYTES = (1 << 31) - 1  # what gRPC can count
-_VERTEX = "/google.cloud.aiplatform.v1.PredictionService/DirectRawPredict"
 
 
 def grpc_server(
@@ -33,19 +31,9 @@ def grpc_server(
     max_request_bytes: int,
     max_concurrency: int,
 ) -> tuple[grpc.Server, int]:
-    """A server that is not started yet, and its port.
+    """A server that is not started yet, whose predictions run in `pool`, and its port.
 
-    Parameters
-    ----------
-    models : Models
-    pool : ThreadPoolExecutor
-        Where predictions run.
-    address : str
-        "host:port"; port 0 for one that is free.
-    max_request_bytes : int
-        Of a message. Answers have no limit.
-    max_concurrency : int
-        Calls at a time; further ones are refused with RESOURCE_EXHAUSTED.
+    Answers have no limit. Calls past `max_concurrency` are refused with RESOURCE_EXHAUSTED.
 
     Raises
     ------
@@ -54,7 +42,7 @@ def grpc_server(
     """
     server = grpc.server(
         pool,
-        handlers=[_Handler(models, max_request_bytes)],
+        handlers=_Service(models, max_request_bytes).handlers(),
         options=[
             ("grpc.max_receive_message_length", min(max_request_bytes, _MOST_BYTES)),
             ("grpc.max_send_message_length", -1),
@@ -70,26 +58,28 @@ def grpc_server(
         ) from None
 
 
-class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the method of a call; messages stay bytes."""
+class _Service:
+    """The methods; messages stay bytes."""
 
     def __init__(self, models: Models, max_request_bytes: int) -> None:
         self._models, self._most_bytes = models, max_request_bytes
-        methods: dict[str, Callable[[bytes], bytes]] = {
-            _PREDICT: self._predict,
-            _METADATA: self._metadata,
-            _VERTEX: self._direct_raw_predict,
-        }
-        self._handlers = {
-            name: grpc.unary_unary_rpc_method_handler(_answering(method)) for name, method in methods.items()
-        }
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        return self._handlers.get(handler_call_details.method)
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        methods: dict[str, Callable[[bytes], bytes]] = {
+            PREDICT: self._predict,
+            GET_METADATA: self._metadata,
+            DIRECT_RAW_PREDICT: self._direct_raw_predict,
+        }
+        found = []
+        for name, method in methods.items():
+            _, service, own_name = name.split("/")
+            handler = grpc.unary_unary_rpc_method_handler(_answering(method))
+            found.append(grpc.method_handlers_generic_handler(service, {own_name: handler}))
+        return found
 
     def _predict(self, data: bytes) -> bytes:
         request = decode_predict_request(data)
-        spec = request.model_spec
+        spec = request.served_model
         model = self._models.find(spec.name, spec.version, spec.label)
         return predict_message(request, model, self._most_bytes)
 
@@ -101,8 +91,8 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
         """``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}`` to ``{output = 1}``."""
         fields = dict(delimited_fields(data))
         endpoint, method = (text(fields.get(number, memoryview(b""))) for number in (1, 2))
-        if method.lstrip("/") != _PREDICT.lstrip("/"):
-            raise RecordError(f"method_name is {method!r}; this server has {_PREDICT!r}.")
+        if method.lstrip("/") != PREDICT.lstrip("/"):
+            raise RecordError(f"method_name is {method!r}; this server has {PREDICT!r}.")
         model = self._models.at_endpoint(endpoint.rsplit("/", 1)[-1])
         request = decode_predict_request(fields.get(3, b""))
         return encode_field(1, predict_message(request, model, self._most_bytes))

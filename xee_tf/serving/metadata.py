@@ -9,7 +9,7 @@ from typing import Any
 from xee_tf.errors import RecordError
 from xee_tf.records.messages import bodies, text, text_field
 from xee_tf.records.wire import encode_field
-from xee_tf.remote.payloads.predict_messages import ModelSpec
+from xee_tf.remote.payloads.predict_messages import ServedModel
 from xee_tf.remote.serving_metadata import SIGNATURES
 from xee_tf.serving.models import ModelVersion
 
@@ -46,21 +46,15 @@ def metadata_json(model: ModelVersion) -> bytes:
     ).encode()
 
 
-def decode_metadata_request(data: bytes) -> ModelSpec:
-    """The model that a GetModelMetadataRequest means.
-
-    Raises
-    ------
-    RecordError
-        If it is no such request, or wants something else than signatures.
-    """
+def decode_metadata_request(data: bytes) -> ServedModel:
+    """The model that a GetModelMetadataRequest means."""
     wanted = [text(body) for body in bodies(data, 2)]
     if not wanted:
         raise RecordError("GetModelMetadataRequest must specify at least one metadata_field")
     for name in wanted:
         if name != SIGNATURES:
             raise RecordError(f"Metadata field {name} is not supported")
-    return ModelSpec.of_field(data, 1)
+    return ServedModel.of_field(data, 1)
 
 
 def encode_metadata_response(model: ModelVersion) -> bytes:
@@ -71,4 +65,4 @@ def encode_metadata_response(model: ModelVersion) -> bytes:
     )
     packed = text_field(1, _TYPE) + encode_field(2, signatures)
     entry = text_field(1, SIGNATURES) + encode_field(2, packed)
-    return ModelSpec(model.name, model.version).field(1) + encode_field(2, entry)
+    return ServedModel(model.name, model.version).field(1) + encode_field(2, entry)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import OptionError
 from xee_tf.models.saved_model import load_signatures
 from xee_tf.models.saved_model_files import read_meta_graph
-from xee_tf.remote.answers import Code
-from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
+from xee_tf.remote.responses import Code
 from xee_tf.serving.batching import Batcher
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.folders import Versions
@@ -22,16 +22,7 @@ __all__ = ["ModelVersion", "Models"]
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A loaded SavedModel.
-
-    Parameters
-    ----------
-    name : str
-    version : int
-    signatures : mapping from str to Batcher
-    signature_defs : mapping from str to SignatureDef
-        As the file has them.
-    """
+    """A loaded SavedModel, with its signatures and their messages SignatureDef as the file has them."""
 
     name: str
     version: int
@@ -39,13 +30,7 @@ class ModelVersion:
     signature_defs: Mapping[str, Any]
 
     def signature(self, name: str = "") -> Batcher:
-        """One of them; of an empty name the default one.
-
-        Raises
-        ------
-        RequestError
-            If there is no such signature.
-        """
+        """One of the signatures; of an empty name the default one."""
         found = self.signatures.get(name or DEFAULT_SIGNATURE)
         if found is None:
             raise RequestError(
@@ -57,13 +42,7 @@ class ModelVersion:
 
     @classmethod
     def load(cls, name: str, version: int, folder: Path, max_batch_size: int) -> ModelVersion:
-        """From a SavedModel.
-
-        Raises
-        ------
-        ModelError
-            If it cannot be loaded or has no signatures.
-        """
+        """From a SavedModel."""
         loaded = load_signatures(str(folder), f"{name}, version {version},")
         signatures = {
             key: Batcher(connection, max_batch_size, os.cpu_count() or 1)
@@ -110,13 +89,7 @@ class Models:
         return list(self._models)
 
     def versions(self, name: str) -> Mapping[int, ModelVersion]:
-        """All versions of a model, in their order.
-
-        Raises
-        ------
-        RequestError
-            If there is no such model.
-        """
+        """All versions of a model, in their order."""
         if name not in self._models:
             raise RequestError(
                 Code.NOT_FOUND,
@@ -125,23 +98,15 @@ class Models:
         return self._models[name]
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> ModelVersion:
-        """A version of a model; by default the latest one.
+        """A version of a model, by its number or one of the server's labels; by default the latest one.
 
-        Parameters
-        ----------
-        name : str
-            May be empty if there is one model.
-        version : int, optional
-            Its number.
-        label : str, optional
-            One of the server's labels instead.
-
-        Raises
-        ------
-        RequestError
-            If there is no such model or version.
+        The name may be empty if there is one model.
         """
-        versions = self.versions(name or self._only())
+        if not name and len(self._models) > 1:
+            raise RequestError(
+                Code.INVALID_ARGUMENT, f"Missing the name of a model; there are {', '.join(self._models)}."
+            )
+        versions = self.versions(name or next(iter(self._models)))
         if label is not None:
             version = self._labels.get(label, -1)
             if version not in versions:
@@ -158,23 +123,10 @@ class Models:
         return versions[version]
 
     def at_endpoint(self, endpoint: str) -> ModelVersion:
-        """The model behind an endpoint of Vertex AI: the only one, or that which the endpoint names.
-
-        Raises
-        ------
-        RequestError
-            If several models are served, and none has that name.
-        """
+        """The model behind an endpoint of Vertex AI: the only one, or that which the endpoint names."""
         if len(self._models) > 1 and endpoint not in self._models:
             raise RequestError(
                 Code.NOT_FOUND,
                 f"Endpoint {endpoint!r} was not found; this server has {', '.join(self._models)}.",
             )
         return self.find(endpoint if endpoint in self._models else "")
-
-    def _only(self) -> str:
-        if len(self._models) > 1:
-            raise RequestError(
-                Code.INVALID_ARGUMENT, f"Missing the name of a model; there are {', '.join(self._models)}."
-            )
-        return next(iter(self._models))

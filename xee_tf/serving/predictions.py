@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
-from xee_tf.connector import Arrays
-from xee_tf.remote.answers import Code
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
+from xee_tf.errors import RecordError
+from xee_tf.remote.payloads.json_arrays import (
+    UNNAMED,
+    array_of,
+    columns_of,
+    columns_of_rows,
+    json_rows,
+    json_texts,
+    parse_object,
+)
 from xee_tf.remote.payloads.predict_messages import (
-    ModelSpec,
     PredictRequest,
+    ServedModel,
     encode_predict_response,
 )
-from xee_tf.remote.serving_metadata import DEFAULT_SIGNATURE
+from xee_tf.remote.responses import Code
 from xee_tf.serving.failures import RequestError
-from xee_tf.serving.json_messages import JsonRequest, encode_json_response
 from xee_tf.serving.models import ModelVersion
 
-__all__ = ["predict_json", "predict_message"]
+__all__ = ["JsonRequest", "encode_json_response", "predict_json", "predict_message"]
+
+
+@dataclass(frozen=True)
+class JsonRequest:
+    """A request by rows (``instances``) or by columns (``inputs``): nested lists by name.
+
+    An empty `signature_name` stands for the default one.
+    """
+
+    columns: Mapping[str, Any]
+    signature_name: str
+    by_columns: bool
+
+    @classmethod
+    def parse(cls, data: bytes) -> JsonRequest:
+        """From JSON; NaN and the infinities as Python writes them.
+
+        Examples
+        --------
+        >>> request = JsonRequest.parse(b'{"instances": [[1, 2], [3, 4]]}')
+        >>> request.inputs({"x": "float32"})
+        {'x': array([[1., 2.],
+               [3., 4.]], dtype=float32)}
+        """
+        message = parse_object(data, "request")
+        if ("instances" in message) == ("inputs" in message):
+            raise RecordError("A request holds either 'instances' (rows) or 'inputs' (columns).")
+        signature_name = message.get("signature_name", "")
+        if not isinstance(signature_name, str):
+            raise RecordError(f"'signature_name' must be a string; got {signature_name!r}.")
+        if "inputs" in message:
+            return cls(columns_of(message["inputs"]), signature_name, True)
+        return cls(columns_of_rows(message["instances"], "instances"), signature_name, False)
+
+    def inputs(self, dtypes: Mapping[str, npt.DTypeLike]) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of the inputs of a signature, which `dtypes` names; object stands for strings."""
+        columns = self.columns
+        if set(columns) == {UNNAMED} and len(dtypes) == 1:
+            columns = {next(iter(dtypes)): columns[UNNAMED]}
+        if set(columns) != set(dtypes):
+            got = "no names" if set(columns) == {UNNAMED} else sorted(columns)
+            raise RecordError(f"The model has the inputs {sorted(dtypes)}; the request has {got}.")
+        return {name: array_of(columns[name], name, dtype) for name, dtype in dtypes.items()}
 
 
 def predict_json(model: ModelVersion, body: bytes, *, rows_only: bool = False) -> bytes:
@@ -48,7 +105,7 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
     The answer holds its values as ``tensor_content``: TensorFlow Serving does so if it was started with
     ``--enable_serialization_as_tensor_content``, and every client reads both forms.
     """
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = request.served_model.signature_name or DEFAULT_SIGNATURE
     called = model.signature(name)
     wanted = request.output_filter
     known = set(called.signature.outputs or ())
@@ -67,7 +124,27 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
     outputs = called.predict(request.inputs)
     if wanted:
         outputs = {output: outputs[output] for output in dict.fromkeys(wanted)}
-    return encode_predict_response(outputs, ModelSpec(model.name, model.version, signature_name=name))
+    return encode_predict_response(outputs, ServedModel(model.name, model.version, signature_name=name))
+
+
+def encode_json_response(outputs: Arrays, *, by_columns: bool = False) -> bytes:
+    """A response, as TensorFlow Serving writes it.
+
+    Rows of one output are bare. Strings are ``{"b64": ...}`` if the name of their output ends with
+    ``_bytes``, else text.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> encode_json_response({"p": np.array([0.5, 1])})
+    b'{"predictions":[0.5,1.0]}'
+    """
+    batches = {name: array[None] if by_columns else array for name, array in outputs.items()}
+    texts = {name: json_texts(batch, in_base64=name.endswith("_bytes")) for name, batch in batches.items()}
+    rows = next(iter(texts.values())) if len(texts) == 1 else json_rows(texts)
+    if by_columns:
+        return b'{"outputs":%s}' % rows[0]
+    return b'{"predictions":[%s]}' % b",".join(rows)
 
 
 def _require_rows(outputs: Arrays) -> None:

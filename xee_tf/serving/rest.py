@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import Executor
 from threading import BoundedSemaphore
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,10 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from xee_tf.remote.answers import Code
 from xee_tf.remote.payloads.predict_messages import decode_predict_request
+from xee_tf.remote.responses import Code
 from xee_tf.serving.bodies import read_body
-from xee_tf.serving.failures import RequestError, as_request_error, google_error, tensorflow_error
+from xee_tf.serving.failures import RequestError, as_request_error
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
 from xee_tf.serving.predictions import predict_json, predict_message
@@ -30,17 +31,10 @@ _GOOGLE = "/v1/projects/"
 
 
 def rest_app(models: Models, pool: Executor, *, max_request_bytes: int, max_concurrency: int) -> Starlette:
-    """The application.
+    """The application; predictions run in `pool`, and the loop only moves bytes.
 
-    Parameters
-    ----------
-    models : Models
-    pool : Executor
-        Where predictions run; the loop only moves bytes.
-    max_request_bytes : int
-        Of a body; longer ones are refused with 413.
-    max_concurrency : int
-        Predictions that are read, waiting or running at a time; further ones are refused with 429.
+    Longer bodies are refused with 413. `max_concurrency` predictions may be read, waiting or running at a
+    time; further ones are refused with 429.
     """
     rest = _Rest(models, pool, max_request_bytes, max_concurrency)
     model, endpoint = "/v1/models/{name}", "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
@@ -165,7 +159,10 @@ def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         error = RequestError(Code.CANCELLED, "The client is gone.")
     failure = as_request_error(error)
-    body = (google_error if request.url.path.startswith(_GOOGLE) else tensorflow_error)(failure)
+    said: Any = failure.message
+    if request.url.path.startswith(_GOOGLE):
+        said = {"code": failure.status, "message": said, "status": failure.code.name}
+    body = json.dumps({"error": said}).encode()
     headers = {} if failure.retry_after is None else {"Retry-After": str(failure.retry_after)}
     return Response(body, failure.status, headers, _JSON)
 

@@ -8,23 +8,18 @@ import signal
 import socket
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from xee_tf.errors import OptionError
 from xee_tf.serving.folders import find_models
+from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from xee_tf.serving.models import Models
-
-__all__ = ["Server", "serve", "told_to_end"]
+__all__ = ["Server", "serve", "stop_signal"]
 
 
 def serve(
@@ -119,9 +114,6 @@ def serve(
         if not 0 <= value < 1 << 16:
             raise OptionError(f"{option} must be 0 to 65535; got {value}.")
     folders = find_models(path, name)
-    # TensorFlow and the libraries of the server are imported where there is something to serve.
-    from xee_tf.serving.models import Models
-
     with ExitStack() as stack:
         http_socket = stack.enter_context(_listening(host, port))
         models = Models(folders, labels or {}, max_batch_size)
@@ -170,21 +162,21 @@ class Server(AbstractContextManager["Server"]):
 
 
 @contextmanager
-def told_to_end() -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets, for the main thread to wait for; told twice, the process ends."""
-    told = Event()
+def stop_signal() -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets, for the main thread; a second signal terminates the process."""
+    stop = Event()
 
-    def tell(*_: object) -> None:
-        told.set()
+    def on_signal(*_: object) -> None:
+        stop.set()
         restore()
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told
+        yield stop
     finally:
         restore()
 
@@ -232,6 +224,7 @@ def _running(
     grace: float,
 ) -> Iterator[int]:
     """Both sides; gives the port of the gRPC one."""
+    # The libraries of the server are imported where there is something to serve.
     import uvicorn
 
     from xee_tf.serving.grpc_service import grpc_server

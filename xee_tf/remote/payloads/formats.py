@@ -19,7 +19,7 @@ from xee_tf.errors import OptionError
 from xee_tf.remote.payloads.grpc_formats import GrpcExamples, GrpcSerializedTensors, GrpcTensors
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson, SerializedTensors
 from xee_tf.remote.payloads.payload import Payload
-from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ModelSpec
+from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
 
 __all__ = ["FORMATS", "PayloadFormat", "payload_format", "payload_of"]
 
@@ -49,12 +49,7 @@ _OTHER_NAMES = {
 
 
 def payload_format(value: object) -> PayloadFormat:
-    """One of Earth Engine's payload formats.
-
-    Raises
-    ------
-    OptionError
-        If there is no such format.
+    """One of Earth Engine's payload formats, by any of its names.
 
     Examples
     --------
@@ -71,27 +66,11 @@ def payload_format(value: object) -> PayloadFormat:
 def payload_of(
     name: str,
     *,
-    model_spec: ModelSpec = ANY_MODEL,
+    served_model: ServedModel = ANY_MODEL,
     model_decodes: bool = True,
     numbers_as_strings: bool = True,
 ) -> Payload:
-    """The payload format of a name.
-
-    Parameters
-    ----------
-    name : str
-        See `payload_format`.
-    model_spec : ModelSpec, optional
-        See `Payload`.
-    model_decodes : bool, optional
-        See `SerializedTensors`. The formats of other values ignore it.
-    numbers_as_strings : bool, optional
-        See `RawJson`. Other formats ignore it.
-
-    Raises
-    ------
-    OptionError
-        If there is no such format.
+    """The payload format of a name; one that does not have a flag ignores it.
 
     Examples
     --------
@@ -101,4 +80,4 @@ def payload_of(
     kind = FORMATS[payload_format(name)]
     flags: dict[str, Any] = {"model_decodes": model_decodes, "numbers_as_strings": numbers_as_strings}
     own = {each.name: flags[each.name] for each in fields(kind) if each.name in flags}
-    return kind(model_spec=model_spec, **own)
+    return kind(served_model=served_model, **own)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
+from xee_tf.names import check_key
+from xee_tf.records import Feature, Ragged, RecordLayout, encode_records
+from xee_tf.records.feature import STRINGS
+from xee_tf.records.framing import FOOTER, HEADER
+from xee_tf.records.layout import context_head
+from xee_tf.records.tensor_types import STRING, tensor_type
 from xee_tf.records.tensors import tensor_bound, tensor_size, value_sizes
-from xee_tf.remote.payloads.examples import EXAMPLES_INPUT, least_example_size, serialise_examples
+from xee_tf.records.wire import field_size
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.predict_messages import (
     decode_predict_response,
@@ -19,6 +28,7 @@ from xee_tf.remote.payloads.predict_messages import (
     predict_request_size,
 )
 from xee_tf.remote.payloads.strings import (
+    as_bytes,
     least_string_size,
     parse_strings,
     serialise_tensors,
@@ -26,6 +36,8 @@ from xee_tf.remote.payloads.strings import (
 )
 
 __all__ = ["GrpcExamples", "GrpcSerializedTensors", "GrpcTensors"]
+
+_EXAMPLES_INPUT = "input"  # as Earth Engine's guide names it
 
 
 class _GrpcPayload(Payload):
@@ -52,17 +64,17 @@ class _GrpcPayload(Payload):
             for name, tensor in tensors.items():
                 values = edges[name][stop] - edges[name][first]
                 sizes[name] = tensor_size(tensor.dtype, (stop - first, *tensor.shape[1:]), values)
-            return predict_request_size(sizes, self.model_spec)
+            return predict_request_size(sizes, self.served_model)
 
         def body(first: int, stop: int) -> bytes:
             part = {name: tensor[first:stop] for name, tensor in tensors.items()}
-            return encode_predict_request(part, self.model_spec)
+            return encode_predict_request(part, self.served_model)
 
         return EncodedBatch(size, body)
 
     def least_size(self, items: Items, count: int = 1) -> int:
         """See `Payload`."""
-        return predict_request_size(self._least_tensor_sizes(items, count), self.model_spec)
+        return predict_request_size(self._least_tensor_sizes(items, count), self.served_model)
 
     def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
         return decode_predict_response(data)
@@ -90,15 +102,7 @@ class GrpcTensors(_GrpcPayload):
 
 @dataclass(frozen=True)
 class GrpcSerializedTensors(_GrpcPayload):
-    """A vector of strings for each array: a TensorProto for each instance.
-
-    Parameters
-    ----------
-    model_spec : ModelSpec
-        See `Payload`.
-    model_decodes : bool
-        Whether the model decodes URL-safe base64, as `prepare_model` makes it; if not, it takes TensorProtos.
-    """
+    """A vector of strings for each array: a TensorProto for each instance; see `SerializedTensors`."""
 
     model_decodes: bool = True
 
@@ -126,21 +130,70 @@ class GrpcSerializedTensors(_GrpcPayload):
 
 @dataclass(frozen=True)
 class GrpcExamples(_GrpcPayload):
-    """One vector of strings, ``input``: a `tf.train.Example` for each instance."""
+    """One vector of strings, ``input``: a `tf.train.Example` for each instance.
+
+    It has a feature for each array, with the values in C order. Numbers are float_list, whatever their dtype.
+
+    Examples
+    --------
+    >>> GrpcExamples().least_size({"B4": ("float32", (256, 256, 1))})
+    262195
+    """
 
     format = "GRPC_TF_EXAMPLES"
+    one_input = True
 
     def _tensors(self, arrays: Arrays) -> Arrays:
-        return {EXAMPLES_INPUT: np.array(serialise_examples(arrays), object)}
+        return {_EXAMPLES_INPUT: np.array(_serialise_examples(arrays), object)}
 
     def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        return {EXAMPLES_INPUT: _vector_size(count, least_example_size(items))}
-
-    def batch_signature(self, signature: Signature, model: str) -> Signature:
-        """See `Payload`. The only input of the model holds all arrays of a batch."""
-        return Signature(None, signature.outputs)
+        entries = (_least_entry_size(_feature(name, dtype, shape)) for name, (dtype, shape) in items.items())
+        return {_EXAMPLES_INPUT: _vector_size(count, field_size(sum(entries)))}
 
 
 def _vector_size(count: int, size: int) -> int:
     """Bytes of a vector of `count` strings of `size` bytes each."""
     return tensor_bound(object, (count,), string_size=size)
+
+
+def _serialise_examples(arrays: Arrays) -> list[bytes]:
+    """An Example for each instance, without a frame around it.
+
+    Examples
+    --------
+    >>> from xee_tf.records import decode_example
+    >>> [example] = _serialise_examples({"B4": np.array([[0.5, 2]]), "class": np.array(["oak"])})
+    >>> decode_example(example)
+    {'B4': array([0.5, 2. ], dtype=float32), 'class': [b'oak']}
+    """
+    texts = {name for name, array in arrays.items() if tensor_type(array.dtype) is STRING}
+    # Numbers come first, then strings.
+    ordered = sorted(arrays.items(), key=lambda item: item[0] in texts)
+    layout = RecordLayout(tuple(_feature(name, array.dtype, array.shape[1:]) for name, array in ordered))
+    columns = [_strings(array) if name in texts else array for name, array in ordered]
+    # Features of no strings do not show how many records there are.
+    every = np.ones(len(ordered[0][1]), bool)
+    encoded = encode_records(layout, columns, every)
+    view, edges = encoded.buffer.data, encoded.offsets.tolist()
+    return [bytes(view[begin + HEADER : end - FOOTER]) for begin, end in pairwise(edges)]
+
+
+def _feature(name: str, dtype: npt.DTypeLike, shape: Sequence[int]) -> Feature:
+    size = math.prod(shape)
+    if tensor_type(np.dtype(dtype)) is STRING:
+        return Feature.strings(check_key(name), size)
+    return Feature.of(name, dtype, size)
+
+
+def _strings(array: npt.NDArray[Any]) -> Ragged:
+    strings = [as_bytes(value) for value in array.reshape(-1).tolist()]
+    sizes = np.array([len(string) for string in strings], np.int64)
+    return Ragged.packed(np.frombuffer(b"".join(strings), np.uint8), sizes)
+
+
+def _least_entry_size(feature: Feature) -> int:
+    """Bytes that a feature takes at least in an Example: exactly, unless it holds strings."""
+    values = feature.max_bytes
+    if feature.dtype == STRINGS:  # of empty strings; the head of a single one holds its tag and length
+        values = 0 if feature.size == 1 else feature.size * field_size(0)
+    return len(context_head(feature, values)) + values

@@ -14,8 +14,13 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
 from xee_tf.errors import OptionError
-from xee_tf.remote.payloads.json_text import json_rows, json_string, json_texts, least_text_size
-from xee_tf.remote.payloads.json_values import decode_json_outputs
+from xee_tf.remote.payloads.json_arrays import (
+    decode_json_outputs,
+    json_rows,
+    json_string,
+    json_texts,
+    least_text_size,
+)
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.strings import (
     base64_size,
@@ -51,7 +56,7 @@ class _JsonPayload(Payload):
         )
 
     def _body(self, rows: Sequence[bytes]) -> bytes:
-        name = self.model_spec.signature_name
+        name = self.served_model.signature_name
         signature = b'"signature_name":%s,' % json_string(name) if name else b""
         return b'{%s"instances":[%s]}' % (signature, b",".join(rows))
 
@@ -74,8 +79,6 @@ class SerializedTensors(_JsonPayload):
 
     Parameters
     ----------
-    model_spec : ModelSpec
-        See `Payload`.
     model_decodes : bool
         Whether the model itself decodes URL-safe base64, as `prepare_model` makes it. If not, it takes
         TensorProtos, and ``{"b64": ...}`` is sent, which the server decodes.
@@ -120,8 +123,6 @@ class RawJson(_JsonPayload):
 
     Parameters
     ----------
-    model_spec : ModelSpec
-        See `Payload`.
     numbers_as_strings : bool
         Earth Engine writes ``"12.5"``. TensorFlow Serving takes 12.5.
 
@@ -162,6 +163,7 @@ class NdArrays(_JsonPayload):
     """
 
     format = "ND_ARRAYS"
+    one_input = True
 
     def _rows(self, arrays: Arrays) -> list[bytes]:
         return json_texts(_bands_first(arrays))
@@ -169,10 +171,6 @@ class NdArrays(_JsonPayload):
     def _least_row_size(self, items: Items) -> int:
         empty = _bands_first({name: np.empty((0, *shape), dtype) for name, (dtype, shape) in items.items()})
         return least_text_size(empty.dtype, empty.shape[1:])
-
-    def batch_signature(self, signature: Signature, model: str) -> Signature:
-        """See `Payload`. The only input of the model holds all arrays of a batch."""
-        return Signature(None, signature.outputs)
 
 
 def _bands_first(arrays: Arrays) -> npt.NDArray[Any]:

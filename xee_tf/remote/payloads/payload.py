@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ModelSpec
+from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
 
 __all__ = ["Dtypes", "EncodedBatch", "Payload", "Request"]
 
@@ -23,15 +23,7 @@ Dtypes = Mapping[str, npt.DTypeLike]
 
 @dataclass(frozen=True)
 class Request:
-    """A request that is ready to be sent.
-
-    Parameters
-    ----------
-    first, count : int
-        The instances of the batch that it holds.
-    body : bytes
-        JSON, or a serialised PredictRequest.
-    """
+    """The body of a request for `count` instances of a batch, from the number `first` on."""
 
     first: int
     count: int
@@ -40,15 +32,11 @@ class Request:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A batch of which any run of instances makes a request.
-
-    Parameters
-    ----------
-    size, body : callable
-        Bytes of the request for the instances from the first number up to the second: how many, and which.
-    """
+    """A batch of which the instances from one number up to another make a request."""
 
     size: Callable[[int, int], int]
+    """Bytes of that request, known before it is made."""
+
     body: Callable[[int, int], bytes]
 
 
@@ -58,11 +46,11 @@ class Payload(ABC):
 
     Parameters
     ----------
-    model_spec : ModelSpec
+    served_model : ServedModel
         The model and signature that are meant. JSON holds only the signature; the address has the rest.
     """
 
-    model_spec: ModelSpec = ANY_MODEL
+    served_model: ServedModel = ANY_MODEL
 
     format: ClassVar[str]
     """Earth Engine's name of the format."""
@@ -72,6 +60,9 @@ class Payload(ABC):
 
     content_type: ClassVar[str]
     """Of requests over HTTP."""
+
+    one_input: ClassVar[bool] = False
+    """Whether the only input of the model takes all arrays of a batch."""
 
     @abstractmethod
     def _encode_batch(self, arrays: Arrays) -> EncodedBatch:
@@ -96,34 +87,17 @@ class Payload(ABC):
         """
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
-        """The signature of the batches, from that of the tensors that go into the model and come out of it.
-
-        Parameters
-        ----------
-        signature : Signature
-        model : str
-            For errors.
+        """The signature of the batches, from that of the model's own tensors; errors name the `model`.
 
         Raises
         ------
         ModelError
             If the model takes other tensors than this format sends.
         """
-        return signature
+        return Signature(None, signature.outputs) if self.one_input else signature
 
     def encode(self, arrays: Arrays) -> bytes:
-        """One request for a whole batch.
-
-        Parameters
-        ----------
-        arrays : mapping from str to ndarray, shape (n, ...)
-            At least one, and one instance.
-
-        Raises
-        ------
-        OptionError
-            If an array cannot be sent in this format.
-        """
+        """One request for a whole batch; see `requests`."""
         count = _count(arrays)
         return self._encode_batch(arrays).body(0, count)
 

@@ -28,8 +28,9 @@ from xee_tf.records.wire import encode_field, field_head, field_size
 
 __all__ = [
     "ANY_MODEL",
-    "ModelSpec",
+    "PREDICT",
     "PredictRequest",
+    "ServedModel",
     "decode_predict_request",
     "decode_predict_response",
     "encode_predict_request",
@@ -37,9 +38,12 @@ __all__ = [
     "predict_request_size",
 ]
 
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+"""The method of gRPC."""
+
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ServedModel:
     """Which model is meant, of those that a server has.
 
     Parameters
@@ -70,7 +74,7 @@ class ModelSpec:
         return b"".join(parts)
 
     @classmethod
-    def decode(cls, data: memoryview) -> ModelSpec:
+    def decode(cls, data: memoryview) -> ServedModel:
         """From the message ModelSpec."""
         texts = {1: "", 3: ""}
         version: int | None = None
@@ -90,7 +94,7 @@ class ModelSpec:
         return encode_field(number, body) if body else b""
 
     @classmethod
-    def of_field(cls, data: bytes | memoryview, number: int) -> ModelSpec:
+    def of_field(cls, data: bytes | memoryview, number: int) -> ServedModel:
         """From the field of a message: the last one, or an empty one."""
         spec = cls()
         for body in bodies(data, number):
@@ -98,54 +102,34 @@ class ModelSpec:
         return spec
 
 
-ANY_MODEL = ModelSpec()
+ANY_MODEL = ServedModel()
 """The default signature of the only model, or of the one that the address names."""
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What a client asks.
+    """What a client asks of a model; an empty `output_filter` stands for all outputs."""
 
-    Parameters
-    ----------
-    model_spec : ModelSpec
-    inputs : mapping from str to ndarray
-    output_filter : tuple of str
-        Outputs that are wanted; empty: all.
-    """
-
-    model_spec: ModelSpec
+    served_model: ServedModel
     inputs: Arrays
     output_filter: tuple[str, ...] = ()
 
 
-def encode_predict_request(inputs: Arrays, model_spec: ModelSpec = ANY_MODEL) -> bytes:
-    """A serialised PredictRequest.
-
-    Parameters
-    ----------
-    inputs : mapping from str to ndarray
-        By the names of the signature.
-    model_spec : ModelSpec, optional
-        Which model.
-
-    Raises
-    ------
-    OptionError
-        If TensorFlow has no such dtype.
+def encode_predict_request(inputs: Arrays, served_model: ServedModel = ANY_MODEL) -> bytes:
+    """A serialised PredictRequest, of inputs by the names of the signature.
 
     Examples
     --------
     >>> import numpy as np
-    >>> data = encode_predict_request({"B4": np.zeros((2, 3), "float32")}, ModelSpec("landcover"))
+    >>> data = encode_predict_request({"B4": np.zeros((2, 3), "float32")}, ServedModel("landcover"))
     >>> request = decode_predict_request(data)
-    >>> request.model_spec.name, request.inputs["B4"].shape
+    >>> request.served_model.name, request.inputs["B4"].shape
     ('landcover', (2, 3))
     """
-    return b"".join([model_spec.field(1), *_map_pieces(2, inputs)])
+    return b"".join([served_model.field(1), *_map_pieces(2, inputs)])
 
 
-def predict_request_size(inputs: Mapping[str, int], model_spec: ModelSpec = ANY_MODEL) -> int:
+def predict_request_size(inputs: Mapping[str, int], served_model: ServedModel = ANY_MODEL) -> int:
     """Bytes of a serialised PredictRequest, from those of its serialised tensors.
 
     Examples
@@ -153,7 +137,7 @@ def predict_request_size(inputs: Mapping[str, int], model_spec: ModelSpec = ANY_
     >>> predict_request_size({"B4": 500})
     510
     """
-    total = len(model_spec.field(1))
+    total = len(served_model.field(1))
     for name, size in inputs.items():
         total += field_size(len(text_field(1, name)) + field_size(size))
     return total
@@ -165,19 +149,14 @@ def decode_predict_request(data: bytes | memoryview) -> PredictRequest:
     Raises
     ------
     RecordError
-        If the bytes are not a valid message, or one of its tensors is not.
+        If the bytes are not a valid message.
     """
     filters = tuple(map(text, bodies(data, 3)))
-    return PredictRequest(ModelSpec.of_field(data, 1), _decode_map(data, 2), filters)
+    return PredictRequest(ServedModel.of_field(data, 1), _decode_map(data, 2), filters)
 
 
-def encode_predict_response(outputs: Arrays, model_spec: ModelSpec = ANY_MODEL) -> bytes:
+def encode_predict_response(outputs: Arrays, served_model: ServedModel = ANY_MODEL) -> bytes:
     """A serialised PredictResponse.
-
-    Parameters
-    ----------
-    outputs, model_spec
-        As in `encode_predict_request`.
 
     Examples
     --------
@@ -185,7 +164,7 @@ def encode_predict_response(outputs: Arrays, model_spec: ModelSpec = ANY_MODEL) 
     >>> decode_predict_response(encode_predict_response({"p": np.array([1, 5])}))
     {'p': array([1, 5])}
     """
-    return b"".join([*_map_pieces(1, outputs), model_spec.field(2)])
+    return b"".join([*_map_pieces(1, outputs), served_model.field(2)])
 
 
 def decode_predict_response(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
@@ -194,7 +173,7 @@ def decode_predict_response(data: bytes | memoryview) -> dict[str, npt.NDArray[A
     Raises
     ------
     RecordError
-        If the bytes are not a valid message, or one of its tensors is not.
+        If the bytes are not a valid message.
     """
     return _decode_map(data, 1)
 

@@ -28,15 +28,9 @@ _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True) -> list[bytes]:
-    """A TensorProto for each instance of a batch.
+    """A TensorProto for each instance of a batch, or its URL-safe base64, padded.
 
-    Parameters
-    ----------
-    batch : ndarray, shape (n, ...)
-        Of any dtype that TensorFlow has.
-    in_base64 : bool, optional
-        Whether the strings are the URL-safe base64 of the TensorProtos, padded: what a model decodes that
-        was prepared for Earth Engine.
+    The latter is what a model decodes that was prepared for Earth Engine.
 
     Examples
     --------
@@ -60,28 +54,14 @@ def least_string_size(dtype: npt.DTypeLike, shape: Sequence[int], *, in_base64: 
 
 
 def base64_size(size: int) -> int:
-    """Characters of the base64 of so many bytes, padded.
-
-    Examples
-    --------
-    >>> base64_size(4)
-    8
-    """
+    """Characters of the base64 of so many bytes, padded."""
     return -(-size // 3) * 4
 
 
 def parse_strings(outputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """The batches that vectors of strings hold.
+    """The batches that vectors of strings hold, as TensorProtos or base64 of them.
 
-    Parameters
-    ----------
-    outputs : mapping from str to ndarray of object
-        TensorProtos, or base64 of them: URL-safe or not, padded or not. The first byte shows which it is, as
-        every TensorProto begins with its dtype.
-
-    Returns
-    -------
-    dict from str to ndarray, shape (n, ...)
+    The first byte shows which it is, as every TensorProto begins with its dtype.
 
     Raises
     ------
@@ -110,19 +90,10 @@ def parse_strings(outputs: Arrays) -> dict[str, npt.NDArray[Any]]:
 def strings_signature(signature: Signature, model: str, format: str, otherwise: str) -> Signature:
     """The signature of arrays that go to a model, and come back, as strings: names only.
 
-    Parameters
-    ----------
-    signature : Signature
-        Of the model.
-    model, format : str
-        For errors.
-    otherwise : str
-        The format for models that take numbers.
-
     Raises
     ------
     ModelError
-        If the model takes other tensors than strings.
+        If the model takes other tensors than strings; it names the format `otherwise` for those.
     """
     inputs = signature.inputs or {}
     if any(info.dtype != np.dtype(object) for info in inputs.values()):
@@ -137,11 +108,6 @@ def strings_signature(signature: Signature, model: str, format: str, otherwise: 
 def decode_base64(text: bytes) -> bytes:
     r"""Bytes from base64: the URL-safe or the standard alphabet, padded or not.
 
-    Raises
-    ------
-    RecordError
-        If it is not base64.
-
     Examples
     --------
     >>> decode_base64(b"_-8")
@@ -155,13 +121,7 @@ def decode_base64(text: bytes) -> bytes:
 
 
 def as_bytes(string: object) -> bytes:
-    """A string as it is sent: text as UTF-8.
-
-    Raises
-    ------
-    RecordError
-        If it is something else.
-    """
+    """A string as it is sent: text as UTF-8. RecordError if it is something else."""
     if isinstance(string, str):
         return string.encode()
     if not isinstance(string, bytes):
@@ -171,13 +131,13 @@ def as_bytes(string: object) -> bytes:
 
 def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
     """The batch that strings of serialised tensors hold."""
-    arrays = []
-    for place, string in enumerate(strings):
+    arrays: list[npt.NDArray[Any]] = []
+    for string in strings:
         try:
             data = as_bytes(string)
             arrays.append(decode_tensor(data if data[:1] == b"\x08" else decode_base64(data)))
         except RecordError as error:
-            raise RecordError(f"Instance {place}: {error}") from None
+            raise RecordError(f"Instance {len(arrays)}: {error}") from None
     if not arrays:
         raise RecordError("There is no instance, so that neither dtype nor shape is known.")
     for place, array in enumerate(arrays):

@@ -1,4 +1,7 @@
-"""A model on an endpoint of Vertex AI: ``predict``, ``rawPredict``, or gRPC."""
+"""Models behind Google's addresses: endpoints of Vertex AI, and AI Platform Prediction.
+
+The latter was discontinued, but its addresses live on in other servers and in old scripts.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,30 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.messages import bodies, text_field
 from xee_tf.records.wire import field_head
 from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
-from xee_tf.remote.answers import Answer
 from xee_tf.remote.connector import RemoteConnector
+from xee_tf.remote.payloads.predict_messages import PREDICT
+from xee_tf.remote.responses import Response
 
-__all__ = ["GoogleConnector", "Route", "VertexAIConnector", "check_endpoint", "shared_url"]
+__all__ = [
+    "DIRECT_RAW_PREDICT",
+    "AIPlatformConnector",
+    "GoogleConnector",
+    "Route",
+    "VertexAIConnector",
+    "check_endpoint",
+    "shared_url",
+]
 
 Route = Literal["predict", "rawPredict", "grpc"]
 
-_METHOD = "tensorflow.serving.PredictionService/Predict"
+DIRECT_RAW_PREDICT = "/google.cloud.aiplatform.v1.PredictionService/DirectRawPredict"
+"""The method of gRPC."""
+
 _NAME = re.compile(r"projects/([^/\s]+)/locations/([a-z0-9-]+)/endpoints/([^/\s:?#]+)")
 
 
 def check_endpoint(endpoint: Any) -> str:
-    """The full name of an endpoint.
-
-    Raises
-    ------
-    OptionError
-        If it is not one.
-
-    Examples
-    --------
-    >>> check_endpoint("projects/forest/locations/europe-west4/endpoints/123")
-    'projects/forest/locations/europe-west4/endpoints/123'
-    """
+    """The full name of an endpoint, as it is given."""
     if not isinstance(endpoint, str) or _NAME.fullmatch(endpoint) is None:
         raise OptionError(
             "endpoint must be the full name of an endpoint, as Earth Engine has it: "
@@ -52,7 +55,7 @@ def shared_url(endpoint: str) -> str:
     >>> shared_url("projects/forest/locations/europe-west4/endpoints/123")
     'https://europe-west4-aiplatform.googleapis.com'
     """
-    return f"https://{check_endpoint(endpoint).split('/')[3]}-aiplatform.googleapis.com"
+    return f"https://{endpoint.split('/')[3]}-aiplatform.googleapis.com"
 
 
 class GoogleConnector(RemoteConnector):
@@ -64,10 +67,8 @@ class GoogleConnector(RemoteConnector):
     role: ClassVar[str]
     """The role that gives it."""
 
-    @property
-    def google_project(self) -> str:
-        """The project that the model belongs to."""
-        raise NotImplementedError
+    project: str
+    """The project that the model belongs to."""
 
     def signature(self) -> Signature:
         """Nothing: there is nobody to ask, so that a prediction is built without credentials."""
@@ -78,7 +79,7 @@ class GoogleConnector(RemoteConnector):
         """See `RemoteConnector`."""
         return (
             "The account of Google's default credentials on this machine needs the permission "
-            f"{self.permission} in the project {self.google_project!r}: its role {self.role}."
+            f"{self.permission} in the project {self.project!r}: its role {self.role}."
         )
 
 
@@ -123,14 +124,14 @@ class VertexAIConnector(GoogleConnector):
     def address(self) -> str:
         """See `RemoteConnector`."""
         if self.route == "grpc":
-            return "/google.cloud.aiplatform.v1.PredictionService/DirectRawPredict"
+            return DIRECT_RAW_PREDICT
         return f"{self.base_url}/v1/{self.endpoint}:{self.route}"
 
     def wrap(self, body: bytes) -> bytes:
         """Over gRPC: ``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}``."""
         if self.route != "grpc":
             return body
-        head = text_field(1, self.endpoint) + text_field(2, _METHOD) + field_head(3, len(body))
+        head = text_field(1, self.endpoint) + text_field(2, PREDICT.lstrip("/")) + field_head(3, len(body))
         return b"".join((head, body))
 
     def unwrap(self, body: bytes) -> bytes:
@@ -141,13 +142,39 @@ class VertexAIConnector(GoogleConnector):
             return bytes(output)
         raise RecordError("The DirectRawPredictResponse has no output.")
 
-    def advice(self, answer: Answer) -> str:
+    def advice(self, response: Response) -> str:
         """See `RemoteConnector`."""
-        if answer.code not in (401, 403) and "dedicated" in answer.words.lower():
+        if response.code not in (401, 403) and "dedicated" in response.message.lower():
             return "Say the endpoint's own address: base_url='https://' + its dedicatedEndpointDns."
-        return super().advice(answer)
+        return super().advice(response)
 
     @property
-    def google_project(self) -> str:
+    def project(self) -> str:  # type: ignore[override]
         """See `GoogleConnector`."""
         return self.endpoint.split("/")[1]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AIPlatformConnector(GoogleConnector):
+    """A model behind AI Platform's addresses; without a version the default one."""
+
+    base_url: str
+    project: str
+    model: str
+    model_version: str | None = None
+
+    permission = "ml.versions.predict"
+    role = "AI Platform Model User (roles/ml.modelUser)"
+
+    def __str__(self) -> str:
+        return f"AI Platform {self.base_url}, {self._resource}"
+
+    @property
+    def address(self) -> str:
+        """See `RemoteConnector`."""
+        return f"{self.base_url}/v1/{self._resource}:predict"
+
+    @property
+    def _resource(self) -> str:
+        version = "" if self.model_version is None else f"/versions/{self.model_version}"
+        return f"projects/{self.project}/models/{self.model}{version}"

@@ -14,7 +14,9 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "Code", "grpc_failure", "http_answer", "retry_after_seconds", "words_of"]
+from xee_tf.errors import shorten
+
+__all__ = ["Code", "Response", "grpc_response", "http_response"]
 
 
 class Code(Enum):
@@ -44,11 +46,10 @@ class Code(Enum):
 
 
 _RETRIED = frozenset({408, 429, 502, 503, 504})
-_MOST_WORDS = 500
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What a server answered, or why it did not.
 
     Parameters
@@ -59,23 +60,31 @@ class Answer:
         The same for people: ``HTTP 503``, ``UNAVAILABLE``, ``no answer``.
     body : bytes
         Of a success.
-    words : str
+    message : str
         What the server, or the library on the way to it, says of a failure.
-    passing : bool
-        Of a failure without an answer: whether it may be another time.
+    transient : bool
+        Of a failure without an answer: whether the request may succeed later.
     retry_after : float, optional
         Seconds that the server asks to wait.
     seconds : float
-        From sending to the last byte.
+        From sending to the last byte; of several attempts, with the pauses between them.
+    attempts : int
+        How often the request was sent.
     """
 
     code: int
     status: str
     body: bytes = b""
-    words: str = ""
-    passing: bool = False
+    message: str = ""
+    transient: bool = False
     retry_after: float | None = None
     seconds: float = 0.0
+    attempts: int = 1
+
+    def __str__(self) -> str:
+        said = f" It said: {self.message}" if self.message else ""
+        tried = f" ({self.attempts} attempts in {self.seconds:.1f} s)" if self.attempts > 1 else ""
+        return f"{self.status}.{said}{tried}"
 
     @property
     def ok(self) -> bool:
@@ -93,74 +102,63 @@ class Answer:
 
         Examples
         --------
-        >>> Answer(503, "HTTP 503").worth_retrying, Answer(400, "HTTP 400").worth_retrying
+        >>> Response(503, "HTTP 503").worth_retrying, Response(400, "HTTP 400").worth_retrying
         (True, False)
         """
-        return self.passing or self.code in _RETRIED
+        return self.transient or self.code in _RETRIED
 
 
-def http_answer(code: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """The answer of an HTTP response.
-
-    Parameters
-    ----------
-    code : int
-        The status.
-    headers : mapping from str to str
-        Names in any case, as `requests` has them.
-    body : bytes
+def http_response(code: int, headers: Mapping[str, str], body: bytes) -> Response:
+    """The answer of an HTTP response, with the case-insensitive headers of `requests`.
 
     Examples
     --------
-    >>> answer = http_answer(503, {"Retry-After": "7"}, b'{"error": "starting"}')
-    >>> answer.status, answer.words, answer.retry_after, answer.worth_retrying
+    >>> response = http_response(503, {"Retry-After": "7"}, b'{"error": "starting"}')
+    >>> response.status, response.message, response.retry_after, response.worth_retrying
     ('HTTP 503 Service Unavailable', 'starting', 7.0, True)
     """
     status = f"HTTP {code} {http.client.responses.get(code, '')}".rstrip()
     if code == 200:
-        return Answer(code, status, body)
+        return Response(code, status, body)
     if 300 <= code < 400:
-        host = _host(headers.get("Location", "")) or "the same host"
-        return Answer(code, status, words=f"It redirects to {host}, which is not followed.")
-    return Answer(
-        code, status, words=words_of(body), retry_after=retry_after_seconds(headers.get("Retry-After"))
+        try:
+            host = urlsplit(headers.get("Location", "")).hostname
+        except ValueError:
+            host = None
+        message = f"It redirects to {host or 'the same host'}, which is not followed."
+        return Response(code, status, message=message)
+    return Response(
+        code, status, message=_error_text(body), retry_after=_retry_after_seconds(headers.get("Retry-After"))
     )
 
 
-def grpc_failure(name: str, details: str, metadata: Mapping[str, str]) -> Answer:
-    """The answer of a call that failed.
-
-    Parameters
-    ----------
-    name : str
-        Of its status.
-    details : str
-        The words of the server, or of the library on the way to it.
-    metadata : mapping from str to str
-        What the server sent last; names in lower case.
+def grpc_response(name: str, details: str, metadata: Mapping[str, str]) -> Response:
+    """The answer of a gRPC call that failed: the name and words of its status, and the trailing metadata.
 
     Examples
     --------
-    >>> grpc_failure("UNAVAILABLE", "starting", {}).worth_retrying
+    >>> grpc_response("UNAVAILABLE", "starting", {}).worth_retrying
     True
     """
-    words = words_of(details.encode())
+    message = _error_text(details.encode())
     code = Code[name].status if name in Code.__members__ else 500
-    if name == "RESOURCE_EXHAUSTED" and "larger than max" in words:  # a message will not become smaller
-        if "CLIENT: " in words:
-            return Answer(0, name, words=f"{words} That is max_response_bytes.")
+    if name == "RESOURCE_EXHAUSTED" and "larger than max" in message:  # a message will not become smaller
+        if "CLIENT: " in message:
+            return Response(0, name, message=f"{message} That is max_response_bytes.")
         code = 413
-    if name == "UNAVAILABLE" and ("certificate" in words.lower() or "handshake" in words.lower()):
+    if name == "UNAVAILABLE" and ("certificate" in message.lower() or "handshake" in message.lower()):
         code = 495  # nginx's number for it: not a matter of time
-    return Answer(code, name, words=words, retry_after=retry_after_seconds(metadata.get("retry-after")))
+    return Response(
+        code, name, message=message, retry_after=_retry_after_seconds(metadata.get("retry-after"))
+    )
 
 
-def retry_after_seconds(value: str | None) -> float | None:
+def _retry_after_seconds(value: str | None) -> float | None:
     """The header Retry-After, in seconds or as a date.
 
     Examples
     --------
-    >>> retry_after_seconds("7"), retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT")
+    >>> _retry_after_seconds("7"), _retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT")
     (7.0, 0.0)
     """
     if value is None:
@@ -175,16 +173,16 @@ def retry_after_seconds(value: str | None) -> float | None:
     return max(0.0, seconds) if seconds < float("inf") else None
 
 
-def words_of(body: bytes) -> str:
+def _error_text(body: bytes) -> str:
     """The words of an error: of TensorFlow Serving's JSON, of Google's, of a page of HTML, of plain text.
 
     Examples
     --------
-    >>> words_of(b'{"error": "Servable not found"}')
+    >>> _error_text(b'{"error": "Servable not found"}')
     'Servable not found'
-    >>> words_of(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
+    >>> _error_text(b'{"error": {"code": 404, "message": "No such endpoint.", "status": "NOT_FOUND"}}')
     'No such endpoint.'
-    >>> words_of(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
+    >>> _error_text(b"<html><head><title>502 Bad Gateway</title></head><body><p>nginx</p></body></html>")
     '502 Bad Gateway nginx'
     """
     text = body[:65536].decode(errors="replace").strip()
@@ -195,14 +193,7 @@ def words_of(body: bytes) -> str:
             text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", " ", text)
             text = html.unescape(re.sub(r"<[^>]*>", " ", text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= _MOST_WORDS else text[:_MOST_WORDS] + " ..."
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
+    return shorten(text, 500)
 
 
 def _said(message: Any) -> str:
