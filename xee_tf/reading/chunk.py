@@ -141,13 +141,7 @@ class _Job:
             self._done.set()
 
     def take(self, name: str) -> npt.NDArray[Any]:
-        """The pixels of a band, once; this thread reads parts until none is left, and waits for others.
-
-        Raises
-        ------
-        RecordError
-            If a record is corrupt.
-        """
+        """The pixels of a band, once; this thread reads parts until none is left, and waits for others."""
         while self._parts:
             try:
                 part = self._parts.popleft()

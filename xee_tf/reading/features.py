@@ -22,12 +22,11 @@ from xee_tf.reading.content import (
     check_depths,
     choose_bands,
     choose_features,
-    has_series,
     read_order,
 )
 from xee_tf.reading.infer import feature_margin, infer_content, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features
+from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features, decode_sequence_example
 from xee_tf.records.framing import FRAMING, HEADER, read_length
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.opening import open_shards
@@ -52,11 +51,6 @@ def open_files(
     """Open files without a mixer: their records hold the bands, the user gives the shape of patches.
 
     Parameters are those of `xee_tf.tf_dataset`.
-
-    Raises
-    ------
-    MissingShardError, OptionError, RecordError
-        If a file is not there, records do not hold what is asked for, or options do not fit one another.
     """
     if kernel_size is not None and patch_dimensions is None:
         raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
@@ -66,8 +60,8 @@ def open_files(
     if (data := first.data) is None:
         raise RecordError(f"{first.shard} holds no record.")
     with first.named():
-        sequential = has_series(data)
-    if sequential:
+        series = decode_sequence_example(data)[1]
+    if series:
         with first.named():
             layout, steps = read_order(data)
             names = choose_bands([feature.name for feature in layout.features], wanted)
@@ -93,17 +87,10 @@ def open_files(
 
 @dataclass(frozen=True)
 class _Features:
-    """The features of the records that were looked at.
+    """The features of the records that were looked at, in the order in which they first appear.
 
-    Parameters
-    ----------
-    layout : RecordLayout
-        Each feature once, in the order in which they first appear. Those of several byte strings are left
-        out. Of byte strings the length is that of the first one.
-    absent : frozenset of str
-        Those that some records lack.
-    ragged : frozenset of str
-        Those whose lists differ in length.
+    Those of several byte strings are left out. `absent` are those that some records lack, `ragged` those
+    whose lists differ in length.
     """
 
     layout: RecordLayout
@@ -115,14 +102,6 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
     """The features of records: `names`, or all of the first 16 MiB.
 
     Records are looked at until each of `names` was found, up to 1 GiB of them.
-
-    Raises
-    ------
-    RecordError
-        If no record holds a feature, or a wanted one is a float list in some records and an int64 or bytes
-        list in others.
-    OptionError
-        If a wanted feature holds several byte strings.
     """
     found: dict[str, Feature] = {}
     lists: dict[str, set[Feature]] = {}

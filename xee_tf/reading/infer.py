@@ -48,17 +48,8 @@ def described_content(
 ) -> Content | None:
     """What records hold according to a manifest; None if they cannot be the records that it describes.
 
-    Parameters
-    ----------
-    layout : RecordLayout
-        The features of the first record.
-    manifest : ImageManifest
-    patch : Size
-        Pixels of a patch without its margin.
-    kernel : Size, optional
-        The kernel that the user gives.
-    steps : mapping from feature to int, optional
-        Steps of the series in the first record.
+    `layout` and `steps` are the features of the first record and the steps of its series, `kernel` is what
+    the user gives.
     """
     features = {feature.name: feature for feature in layout.features}
     depths = feature_depths(manifest.bands)
@@ -143,27 +134,16 @@ def infer_content(
 
     Parameters
     ----------
-    layout : RecordLayout
-        The features of the first record.
+    layout, steps
+        The features of the first record, and the steps of its series.
     patch : Size
         Pixels of a patch without its margin.
     names : sequence of str, optional
         The features that are wanted: looked at alone where all of them do not go together.
-    steps : mapping from feature to int, optional
-        Steps of the series in the first record.
-    kernel : Size, optional
-        The kernel that the user gives.
-    depths : mapping from band to int, optional
-        The depths that the user gives, of some bands or all.
+    kernel, depths : optional
+        What the user gives, depths of some bands or all.
     by_pixel : bool, optional
         Whether there is an Example for each pixel. Default: see `is_by_pixel`.
-
-    Raises
-    ------
-    OptionError
-        If the depth of a band that is not there is given, or one below 1; or several margins fit.
-    RecordError
-        If no margin and no depths fit.
 
     Examples
     --------
@@ -286,15 +266,7 @@ def stored_size(patch: Size, margin: Size) -> Size:
 
 
 def feature_margin(feature: Feature, patch: Size, depth: int = 1) -> Size:
-    """The margin of patches whose pixels have `depth` values in a feature.
-
-    Raises
-    ------
-    RecordError
-        If no margin fits, and the feature does not hold whole patches without one either.
-    OptionError
-        If several margins fit.
-    """
+    """The margin of patches whose pixels have `depth` values in a feature."""
     values = feature.size // depth
     try:
         return infer_margin(patch, values, band=feature.name)
@@ -307,23 +279,7 @@ def feature_margin(feature: Feature, patch: Size, depth: int = 1) -> Size:
 def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: str = "a band") -> Size:
     """Pixels on every side of a patch, from the values that its records hold of a band.
 
-    Parameters
-    ----------
-    patch : Size
-        Pixels of a patch without its margin, from the mixer.
-    values : int
-        Values of a band in a record.
-    kernel : Size, optional
-        The kernel that the user gives; it is checked against the values.
-    band : str, optional
-        Name of the band, for errors.
-
-    Raises
-    ------
-    RecordError
-        If no margin fits, or not that of `kernel`.
-    OptionError
-        If several fit and none of them is the same on all sides.
+    A kernel that the user gives is checked against the values.
 
     Examples
     --------

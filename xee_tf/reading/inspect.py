@@ -37,11 +37,6 @@ def inspect_path(
         A mixer, a manifest, a prefix or folder, or a TFRecord file.
     kernel_size, tensor_depths : optional
         As for `xee_tf.open_image`.
-
-    Raises
-    ------
-    RecordError
-        If there is no record, or it cannot be read.
     """
     location, *_ = find_sources(path)
     if is_image(location):

@@ -21,7 +21,7 @@ from xee_tf.reading.content import (
     with_depths,
 )
 from xee_tf.reading.infer import described_content, described_layout, infer_content, is_by_pixel
-from xee_tf.reading.opened import OpenedExport, masked_values
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.matching import match_shards
@@ -57,11 +57,6 @@ def open_export(
 
     What the user gives comes first, then the manifest, if it describes these records, and then what can be
     inferred from the first record.
-
-    Raises
-    ------
-    MissingShardError, MixerError, OptionError, RecordError
-        As `xee_tf.open_image` does.
     """
     kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
     name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
@@ -74,10 +69,9 @@ def open_export(
 
     found = open_shards(_locate_shards(records, location, manifest, storage_options))
     first = FirstRecord.of(found)
-    features = _features(first, None if total else manifest)
-    if features is None:
+    layout, steps = _order(first, None if total else manifest)
+    if layout is None:
         raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
-    layout, steps = features
     with first.named():
         by_name = manifest_name(location) if beside else None
         content = _described(layout, steps, patch, kernel, manifest, by_name, tensor_depths)
@@ -123,8 +117,7 @@ def open_export(
     )
     if default_value is None:
         return export
-    written = None if manifest is None or inferred else manifest.default_value
-    return replace(export, masked=masked_values(export.bands, export.dtypes, default_value, written))
+    return export.masking(default_value, None if manifest is None or inferred else manifest.default_value)
 
 
 def _locate_shards(
@@ -156,15 +149,12 @@ def _locate_shards(
         return listed_shards(mixer, manifest.shards)  # a server that lists nothing, not even the mixer
 
 
-def _features(
-    first: FirstRecord, empty: ImageManifest | None
-) -> tuple[RecordLayout, Mapping[str, int]] | None:
+def _order(first: FirstRecord, empty: ImageManifest | None) -> tuple[RecordLayout | None, Mapping[str, int]]:
     """The features of the first record, and the steps of its series; of no record, those in a manifest."""
     if first.data is not None:
         with first.named():
             return read_order(first.data)
-    layout = None if empty is None else described_layout(empty)
-    return None if layout is None else (layout, {})
+    return None if empty is None else described_layout(empty), {}
 
 
 def _described(
@@ -178,12 +168,7 @@ def _described(
 ) -> Content | None:
     """What records hold according to the manifest, if it describes them.
 
-    Parameters
-    ----------
-    by_name : str or None
-        The name of the manifest if it must describe the records because they lie beside it.
-
-    Others are those of `described_content`.
+    `by_name` is the name of the manifest if it must describe the records because they lie beside it.
     """
     if manifest is None:
         return None

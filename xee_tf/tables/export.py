@@ -199,13 +199,7 @@ def export_table(
 
 
 def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None) -> Location:
-    """The file to write, if it can be.
-
-    Raises
-    ------
-    OptionError, DestinationError
-        If `if_exists` is unknown, the file exists, or there is no permission to write it.
-    """
+    """The file to write, if it can be."""
     target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
     require_free(target, if_exists)
     require_free(manifest_location(target), "overwrite")  # no folder is in its place

@@ -138,11 +138,6 @@ def encode_rows(rows: Rows) -> Encoded:
 def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | None) -> list[str]:
     """The names of the columns to write, in order.
 
-    Raises
-    ------
-    OptionError
-        If a selector is unknown, or a name is no text, empty, or there twice.
-
     Examples
     --------
     >>> select_columns(["B4", "B3", "landcover"], ["landcover", "B4"])

@@ -56,13 +56,7 @@ class LazyTable:
 
 
 def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
-    """The rows of a table in memory, or how to come by those of a lazy one.
-
-    Raises
-    ------
-    OptionError, GeoreferenceError
-        As `xee_tf.export_table` says; for a lazy table only what its metadata tell.
-    """
+    """The rows of a table in memory, or how to come by those of a lazy one."""
     one_of("geometry", geometry, ("lonlat", None))
     if isinstance(table, xr.Dataset):
         return _read_dataset(table, selectors)

@@ -62,13 +62,7 @@ class FoundColumn:
     gaps: bool
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Check a shape that a user gives to the arrays of the column.
-
-        Raises
-        ------
-        OptionError
-            If the lists have another number of values, or several.
-        """
+        """Check a shape that a user gives to the arrays of the column."""
         if self.sizes != (math.prod(shape),):
             sizes = " or ".join(map(str, self.sizes))
             raise OptionError(
@@ -132,11 +126,6 @@ def unite(
     wanted : collection of str, optional
         The columns that are read. Default: all.
 
-    Raises
-    ------
-    RecordError
-        If a wanted column holds byte strings in some records and numbers in others, or there are no columns.
-
     Examples
     --------
     >>> tree, height = Feature.strings("tree"), Feature.stored("height", "float", 1)
@@ -199,12 +188,6 @@ def assemble(
         Of array-valued columns. Default: flat.
     encoding : str or None
         Of the strings. None: bytes.
-
-    Raises
-    ------
-    RecordError
-        If a string has another encoding, or float64 cannot hold an integer of a column that also holds
-        floats.
     """
     if column.sizes != (0,):
         parts = [part for part in parts if part.feature.size]

@@ -45,11 +45,6 @@ def column_values(
     describe_row : callable
         From the number of a row to words for it in an error.
 
-    Raises
-    ------
-    OptionError
-        If the dtype cannot be written, or rows differ in kind or shape; the first such row is named.
-
     Examples
     --------
     >>> column, values = column_values(pd.Series([[1, 2], [3, 4]]), "profile")

@@ -57,13 +57,7 @@ class Side:
 
     @classmethod
     def of(cls, export: OpenedExport, names: Sequence[str], trim: bool, dtype: Any) -> Side:
-        """A side of the bands that are named.
-
-        Raises
-        ------
-        OptionError
-            If they differ in depth, or one holds strings or several values beside patches.
-        """
+        """A side of the bands that are named."""
         side = cls(tuple(export.band(name) for name in names), trim, dtype)
         content, layout = export.content, export.layout
         if not export.described:

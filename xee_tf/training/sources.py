@@ -41,13 +41,6 @@ def open_sources(
         The bands that are wanted. Default: all.
 
     Others are those of `xee_tf.tf_dataset`.
-
-    Raises
-    ------
-    OptionError
-        If nothing is named, a band is not there, or options do not fit one another.
-    MissingShardError, MixerError, RecordError
-        If the files are not whole.
     """
     items: list[Any]
     if isinstance(sources, Mapping):
@@ -86,13 +79,7 @@ def open_sources(
 
 
 def check_alike(exports: Sequence[OpenedExport]) -> None:
-    """Check that the records of all exports hold the same, so that they can be read together.
-
-    Raises
-    ------
-    OptionError
-        If they do not.
-    """
+    """Check that the records of all exports hold the same, so that they can be read together."""
     first, *others = exports
     for other in others:
         if _summary(other) != _summary(first):
