@@ -149,15 +149,15 @@ def export_image(
     for message in jobs[0].plan.warnings:
         warn(message)
     for job in jobs:
-        existing = job.names.existing()
+        existing = job.plan.names.existing()
         if existing and job.plan.options.if_exists == "error":
             raise DestinationExistsError(
                 f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or "
                 "replace it with if_exists='overwrite'."
             )
-        for folder in image_files(job.names.prefix, folders=True):
+        for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
-    require_writable(jobs[0].names.prefix)
+    require_writable(jobs[0].plan.names.prefix)
     delayed = export_graph(jobs)
     if not source.compute:
         return delayed
@@ -272,4 +272,4 @@ def _job(
         options=options,
         notes=bands.notes,
     )
-    return ExportJob(plan, bands, plan.names, label)
+    return ExportJob(plan, bands, label)

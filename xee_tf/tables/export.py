@@ -20,11 +20,11 @@ from xee_tf.records import Encoded
 from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
 from xee_tf.shards.store import OneFile, Replaced, ShardStore
-from xee_tf.sidecars import TableManifest
+from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
-from xee_tf.tables.schema import Column, Rows, encode_rows
+from xee_tf.tables.schema import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TableResult:
     ----------
     file : ShardInfo
         The file: path, records, bytes, CRC-32C.
-    columns : tuple of Column
+    columns : tuple of TableColumn
         Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
     manifest : Location
         What the records do not hold: shapes and checksums.
@@ -60,7 +60,7 @@ class TableResult:
     """
 
     file: ShardInfo
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     manifest: Location
     rounded: tuple[str, ...] = ()
     dropped: int = 0
@@ -114,7 +114,7 @@ class TableResult:
         }
 
 
-def _cells(column: Column) -> tuple[str, str]:
+def _cells(column: TableColumn) -> tuple[str, str]:
     """Name of a column, and what a record holds of it."""
     if not column.shape:
         return column.name, column.kind
@@ -235,7 +235,7 @@ class _TablePart:
 
     part: Part
     records: int
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rounded: tuple[str, ...]
     dropped: int
 
@@ -254,7 +254,7 @@ class _PartWriter:
 
     def _runs(self, number: int, rows: Rows) -> Iterator[tuple[Run, list[Any]]]:
         for start, stop in _spans(rows):
-            encoded = encode_rows(rows[start:stop])
+            encoded = rows[start:stop].encode()
             yield pack_run(encoded, _members(encoded), compressed=self.store.names.compressed, first=number)
 
 
@@ -328,9 +328,9 @@ def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> 
     )
 
 
-def _agreed(parts: Sequence[_TablePart]) -> tuple[Column, ...]:
+def _agreed(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:
     """The columns of all parts, which must be the same."""
-    expected: tuple[Column, ...] | None = None
+    expected: tuple[TableColumn, ...] | None = None
     row = 0
     for number, part in enumerate(parts):
         if part.records and expected is None:

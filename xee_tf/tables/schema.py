@@ -1,11 +1,10 @@
-"""What a table's columns are in a record, and their values as plain arrays."""
+"""Rows of a table: its columns, and their values as plain arrays."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,42 +13,10 @@ import pyarrow as pa
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
-from xee_tf.records import Encoded, Feature, Ragged, RecordLayout, encode_records
+from xee_tf.records import Encoded, Ragged, RecordLayout, encode_records
 from xee_tf.sidecars import TableColumn
 
-__all__ = ["Column", "Rows", "Values", "byte_strings", "encode_rows", "select_columns"]
-
-
-@dataclass(frozen=True)
-class Column(TableColumn):
-    """What one column is in a record that we write.
-
-    Parameters
-    ----------
-    name : str
-    kind : {"float", "bytes"}
-    shape : tuple of int
-        Of an array-valued column; records hold it flattened. Empty for single values.
-    """
-
-    kind: Literal["float", "bytes"] = "float"
-
-    @property
-    def size(self) -> int:
-        """Values a row."""
-        return math.prod(self.shape)
-
-    @property
-    def feature(self) -> Feature:
-        """What a record holds of the column."""
-        if self.kind == "bytes":
-            return Feature.strings(self.name)
-        return Feature.stored(self.name, "float", self.size)
-
-    def __str__(self) -> str:
-        if self.kind == "bytes":
-            return "strings"
-        return f"arrays of shape {self.shape}" if self.shape else "numbers"
+__all__ = ["Rows", "Values", "byte_strings", "select_columns"]
 
 
 def byte_strings(values: Any) -> Ragged:
@@ -82,22 +49,40 @@ class Rows:
 
     Parameters
     ----------
-    columns : tuple of Column
+    columns : tuple of TableColumn
     values : tuple of ndarray or Ragged
         Arrays of shape ``(rows, *column.shape)`` and any real dtype; byte strings for kind "bytes".
     dropped : int
         Rows that were left out when these were sampled, because they are masked.
+
+    Examples
+    --------
+    >>> from xee_tf.records import decode_example, iter_frames
+    >>> name = TableColumn("name", "bytes"), byte_strings(["oak"])
+    >>> rows = Rows.of([(TableColumn("B4"), np.array([0.5])), name])
+    >>> [decode_example(data) for data in iter_frames(rows.encode().buffer.data)]
+    [{'B4': array([0.5], dtype=float32), 'name': [b'oak']}]
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     values: tuple[Values, ...]
     dropped: int = 0
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[TableColumn, Values]], dropped: int = 0) -> Rows:
+        """From columns and their values."""
+        columns, values = zip(*found, strict=True)
+        return cls(columns, values, dropped)
 
     def __len__(self) -> int:
         return len(self.values[0])
 
     def __getitem__(self, part: slice) -> Rows:
         return Rows(self.columns, tuple(values[part] for values in self.values))
+
+    def encode(self) -> Encoded:
+        """Framed records, an Example for each row."""
+        return encode_records(RecordLayout(tuple(column.feature for column in self.columns)), self.values)
 
     @property
     def nbytes(self) -> int:
@@ -120,19 +105,6 @@ class Rows:
             if values.size and (int(values.max()) > FLOAT32_EXACT or int(values.min()) < -FLOAT32_EXACT)
             if (values.astype(np.float32).astype(np.float64) != values).any()
         )
-
-
-def encode_rows(rows: Rows) -> Encoded:
-    """Frame the rows of a table, an Example each.
-
-    Examples
-    --------
-    >>> from xee_tf.records import decode_example, iter_frames
-    >>> rows = Rows((Column("B4"), Column("name", "bytes")), (np.array([0.5]), byte_strings(["oak"])))
-    >>> [decode_example(data) for data in iter_frames(encode_rows(rows).buffer.data)]
-    [{'B4': array([0.5], dtype=float32), 'name': [b'oak']}]
-    """
-    return encode_records(RecordLayout(tuple(column.feature for column in rows.columns)), rows.values)
 
 
 def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | None) -> list[str]:

@@ -1,21 +1,7 @@
 """The columns of a table: the union of what its records hold, and their values put together.
 
 Records need not be alike. Earth Engine writes no feature for a property that is null, and programs that
-write tables part by part may write other lists in each. The rules:
-
-===============================================  ======================================================
-lists of a column                                values of the column
-===============================================  ======================================================
-a float list of one value                        float32; absent: NaN
-an int64 list of one value                       int64, or pandas' Int64 where some are absent
-both                                             float64; integers that it cannot hold are refused
-a list of one byte string                        str, or objects where some are absent: None
-lists of several numbers, of any length          an array in each row; absent: None
-lists of several byte strings                    a list in each row; absent: None
-byte strings and numbers                         refused
-===============================================  ======================================================
-
-A list without values counts as absent, unless all lists of the column are empty.
+write tables part by part may write other lists in each. `xee_tf.open_table` has the rules.
 """
 
 from __future__ import annotations
@@ -113,18 +99,10 @@ def tally(parts: Iterable[Part]) -> list[Tally]:
 def unite(
     found: Iterable[Tally], total: int, describe: Describe, wanted: Collection[str] | None = None
 ) -> tuple[FoundColumn, ...]:
-    """The columns of a table, in the order in which they first appear.
+    """The columns of a table of `total` records, in the order in which they first appear.
 
-    Parameters
-    ----------
-    found : iterable of Tally
-        Features of the records. A feature may come more than once, with records of its own each time.
-    total : int
-        Records of the table.
-    describe : callable
-        Words for a record in an error.
-    wanted : collection of str, optional
-        The columns that are read. Default: all.
+    A feature may come more than once, with records of its own each time. Of the columns that are `wanted`
+    (all by default) all lists must be numbers, or all byte strings.
 
     Examples
     --------
@@ -173,22 +151,7 @@ def assemble(
     shape: Sequence[int] | None = None,
     encoding: str | None = "utf-8",
 ) -> Any:
-    """The values of a column of a frame.
-
-    Parameters
-    ----------
-    column : FoundColumn
-    parts : sequence of Part
-        Its features; their records are numbered as the rows of the frame.
-    total : int
-        Rows of the frame.
-    describe : callable
-        Words for the record of a row in an error.
-    shape : sequence of int, optional
-        Of array-valued columns. Default: flat.
-    encoding : str or None
-        Of the strings. None: bytes.
-    """
+    """The values of a column in the rows of a frame, by whose numbers the records of `parts` go."""
     if column.sizes != (0,):
         parts = [part for part in parts if part.feature.size]
     if column.kind == "bytes":
