@@ -202,19 +202,15 @@ def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManif
     features = [band.feature for band in manifest.bands]
     bands = []
     for band in manifest.bands:
-        depth = given.get(band.name)
-        if depth is None or (depth == band.depth and band.dims):
-            bands.append(band)
-            continue
-        if features.count(band.feature) > 1:
-            if depth != band.depth:
-                raise OptionError(
-                    f"Band {band.name!r} has {band.depth} values per pixel, not {depth} (tensor_depths), "
-                    "and is one of several bands that were collapsed. Leave it out."
-                )
-            bands.append(band)
-            continue
-        bands.append(replace(band, dims=("depth",), shape=(depth,)))
+        depth = given.get(band.name, band.depth)
+        collapsed = features.count(band.feature) > 1
+        if collapsed and depth != band.depth:
+            raise OptionError(
+                f"Band {band.name!r} has {band.depth} values per pixel, not {depth} (tensor_depths), "
+                "and is one of several bands that were collapsed. Leave it out."
+            )
+        new = band.name in given and not collapsed and (depth != band.depth or not band.dims)
+        bands.append(replace(band, dims=("depth",), shape=(depth,)) if new else band)
     bands = list(distinct_dims(bands))
     dims = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
     coords = {dim: values for dim, values in manifest.coords.items() if dims.get(dim) == len(values)}

@@ -24,7 +24,7 @@ from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
-from xee_tf.tables.schema import Rows
+from xee_tf.tables.rows import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from xee_tf.sidecars import TableColumn
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table
 from xee_tf.tables.options import SAMPLE_SPELLING
-from xee_tf.tables.schema import Rows, Values, select_columns
+from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
 from xee_tf.tables.values import column_values
 

@@ -20,7 +20,7 @@ from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of
 from xee_tf.sidecars import TableColumn
-from xee_tf.tables.schema import Rows, Values, select_columns
+from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
 __all__ = ["Geometry", "LazyTable", "Table", "read_table", "row_dimension"]

@@ -28,9 +28,9 @@ import pyarrow as pa
 from xee_tf.errors import OptionError, shorten
 from xee_tf.records import Ragged
 from xee_tf.sidecars import TableColumn
-from xee_tf.tables.schema import Values, byte_strings
+from xee_tf.tables.rows import Values
 
-__all__ = ["column_values"]
+__all__ = ["byte_strings", "column_values"]
 
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 
@@ -104,6 +104,27 @@ def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -
             raise _unencodable(name, "arrays of unequal rows")
         return TableColumn(name, "float", stacked.shape[1:]), _real(stacked, name)
     raise _unencodable(name, type(first).__name__)
+
+
+def byte_strings(values: Any) -> Ragged:
+    """Texts or bytes as byte strings; missing ones are empty.
+
+    Examples
+    --------
+    >>> byte_strings(["oak", None, "fir"]).sizes.tolist()
+    [3, 0, 3]
+    """
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
+    # What is missing may have bytes of its own in Arrow's buffer.
+    array = array.cast(pa.large_binary() if binary else pa.large_string())
+    array = array.fill_null(b"" if binary else "")
+    _, offsets, data = array.buffers()
+    edges = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return Ragged(whole, edges[:-1], np.diff(edges))
 
 
 def _strings(

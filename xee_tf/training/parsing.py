@@ -40,16 +40,7 @@ class SequenceSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """What becomes one tensor: inputs or targets.
-
-    Parameters
-    ----------
-    bands : tuple of BandDimensions
-        In the order of the last axis.
-    trim : bool
-        Whether margins are cut off.
-    dtype : dtype
-    """
+    """What becomes one tensor, its bands on the last axis: inputs or targets; `trim` cuts off margins."""
 
     bands: tuple[BandDimensions, ...]
     trim: bool
@@ -158,12 +149,7 @@ def _shape(export: OpenedExport, feature: Feature) -> list[int]:
 def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> Callable[[Any], Any]:
     """A function from a batch of serialised records to one tensor for each side, bands last.
 
-    Parameters
-    ----------
-    export : OpenedExport
-    sides : sequence of Side
-    flat : bool
-        Whether each pixel is an example of its own.
+    `flat` is whether each pixel is an example of its own.
     """
     import tensorflow as tf
 

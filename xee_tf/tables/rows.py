@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
@@ -16,29 +15,7 @@ from xee_tf.names import check_key
 from xee_tf.records import Encoded, Ragged, RecordLayout, encode_records
 from xee_tf.sidecars import TableColumn
 
-__all__ = ["Rows", "Values", "byte_strings", "select_columns"]
-
-
-def byte_strings(values: Any) -> Ragged:
-    """Texts or bytes as byte strings; missing ones are empty.
-
-    Examples
-    --------
-    >>> byte_strings(["oak", None, "fir"]).sizes.tolist()
-    [3, 0, 3]
-    """
-    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
-    # What is missing may have bytes of its own in Arrow's buffer.
-    array = array.cast(pa.large_binary() if binary else pa.large_string())
-    array = array.fill_null(b"" if binary else "")
-    _, offsets, data = array.buffers()
-    edges = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    return Ragged(whole, edges[:-1], np.diff(edges))
-
+__all__ = ["Rows", "Values", "select_columns"]
 
 Values = npt.NDArray[Any] | Ragged
 
@@ -58,6 +35,7 @@ class Rows:
     Examples
     --------
     >>> from xee_tf.records import decode_example, iter_frames
+    >>> from xee_tf.tables.values import byte_strings
     >>> name = TableColumn("name", "bytes"), byte_strings(["oak"])
     >>> rows = Rows.of([(TableColumn("B4"), np.array([0.5])), name])
     >>> [decode_example(data) for data in iter_frames(rows.encode().buffer.data)]
