@@ -24,7 +24,7 @@ from xee_tf.reading.content import (
     choose_features,
     read_order,
 )
-from xee_tf.reading.infer import feature_margin, infer_content, inferred_bands, stored_size
+from xee_tf.reading.infer import Inference, feature_margin, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features, decode_sequence_example
 from xee_tf.records.framing import FRAMING, HEADER, read_length
@@ -65,7 +65,7 @@ def open_files(
         with first.named():
             layout, steps = read_order(data)
             names = choose_bands([feature.name for feature in layout.features], wanted)
-            content = infer_content(layout, PIXEL, names=names, steps=steps, depths=tensor_depths)
+            content = Inference(layout, PIXEL, steps, depths=tensor_depths).inferred(names)
         size = PIXEL
     else:
         features = _find_features(shards, wanted)
