@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
@@ -85,23 +85,11 @@ def open_files(
     )
 
 
-@dataclass(frozen=True)
-class _Features:
-    """The features of the records that were looked at, in the order in which they first appear.
+def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Content:
+    """The features of records, in the order in which they first appear: `names`, or all of the first 16 MiB.
 
-    Those of several byte strings are left out. `absent` are those that some records lack, `ragged` those
-    whose lists differ in length.
-    """
-
-    layout: RecordLayout
-    absent: frozenset[str] = frozenset()
-    ragged: frozenset[str] = frozenset()
-
-
-def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _Features:
-    """The features of records: `names`, or all of the first 16 MiB.
-
-    Records are looked at until each of `names` was found, up to 1 GiB of them.
+    Records are looked at until each of `names` was found, up to 1 GiB of them. Features of several byte
+    strings are left out.
     """
     found: dict[str, Feature] = {}
     lists: dict[str, set[Feature]] = {}
@@ -142,10 +130,11 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
     chosen = [feature for name, feature in found.items() if name not in strings]
     if not chosen:
         raise RecordError(f"{source} holds only features of several byte strings, none with numbers.")
-    return _Features(
+    return Content(
         RecordLayout(tuple(chosen)),
-        frozenset(name for name, count in counts.items() if count < total),
-        frozenset(name for name, held in lists.items() if len({feature.size for feature in held}) > 1),
+        (),
+        absent=frozenset(name for name, count in counts.items() if count < total),
+        ragged=frozenset(name for name, held in lists.items() if len({each.size for each in held}) > 1),
     )
 
 
@@ -189,7 +178,7 @@ def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -
 
 
 def _content(
-    features: _Features,
+    features: Content,
     names: Sequence[str],
     patch: Size | None,
     kernel: Size | None,
@@ -217,16 +206,7 @@ def _content(
     pixels = stored_size(patch, margin).pixels
     values = {each.name: 1 if each.name in labels else each.size // pixels for each in wanted}
     bands = inferred_bands(features.layout, values, given.keys() - labels.keys())
-    content = Content(
-        features.layout,
-        bands,
-        margin,
-        unit,
-        labels=labels,
-        absent=features.absent,
-        ragged=features.ragged,
-    )
-    return content, patch
+    return replace(features, bands=bands, margin=margin, unit=unit, labels=labels), patch
 
 
 def _row(

@@ -22,7 +22,7 @@ from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.sidecars import BandDimensions
 
-__all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks", "raster_shape"]
+__all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks"]
 
 _SIDE = 1024  # pixels of a chunk's side, rounded up to whole patches
 _PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen

@@ -31,15 +31,8 @@ Describe = Callable[[int], str]
 class FoundColumn:
     """What all records of a table hold in one column.
 
-    Parameters
-    ----------
-    name : str
-    kind : {"bytes", "float", "int64", "mixed"}
-        "mixed": some lists are float, others int64.
-    sizes : tuple of int
-        The different lengths of its lists, ascending; 0 only if all lists are empty.
-    gaps : bool
-        Whether some records lack it.
+    It is of a "mixed" kind if some lists are float, others int64. `sizes` are the different lengths of its
+    lists, ascending, with 0 only if all lists are empty; `gaps` is whether some records lack it.
     """
 
     name: str
