@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, spelled
 from xee_tf.records import Encoded
 from xee_tf.shards.folder_store import PartStore
-from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
+from xee_tf.shards.runs import Part, ShardInfo, pack_run
 from xee_tf.shards.store import OneFile, Replaced, ShardStore
 from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
@@ -240,22 +240,14 @@ class _TablePart:
     dropped: int
 
 
-@dataclass(frozen=True)
-class _PartWriter:
-    """Turns row groups into parts; small and picklable, it travels in every task."""
-
-    read: Any
-    store: ShardStore
-
-    def __call__(self, number: int, group: Any) -> _TablePart:
-        rows: Rows = self.read(group, number)
-        part = self.store.put(0, f"{number:06d}", self._runs(number, rows))
-        return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
-
-    def _runs(self, number: int, rows: Rows) -> Iterator[tuple[Run, list[Any]]]:
-        for start, stop in _spans(rows):
-            encoded = rows[start:stop].encode()
-            yield pack_run(encoded, _members(encoded), compressed=self.store.names.compressed, first=number)
+def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int, group: Any) -> _TablePart:
+    """Encode a row group and put it aside."""
+    rows = read(group, number)
+    encoded = (rows[start:stop].encode() for start, stop in _spans(rows))
+    compressed = store.names.compressed
+    runs = (pack_run(each, _members(each), compressed=compressed, first=number) for each in encoded)
+    part = store.put(0, f"{number:06d}", runs)
+    return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
 
 def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -291,10 +283,9 @@ def _cut(rows: Rows) -> LazyTable:
 def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
     """The Delayed that writes a table."""
     run = uuid.uuid4().hex[:12]
-    writer = _PartWriter(source.read, store)
     tasks = source.graph.tasks
     parts = [
-        add_task(tasks, (f"table-encode-{run}", number), writer, number, group)
+        add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
     result = add_task(tasks, f"table-commit-{run}", _commit, store, overwrite, parts)
