@@ -202,7 +202,7 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
         image, "export", crs=source.crs, transform=source.transform, split=split_dim != "band"
     )
     if split_dim is None:
-        return [_job(dataset, prefix, options, source, mask)]
+        return [_job(dataset, prefix, options, source)]
     if split_dim not in dataset.dims:
         raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
     if split_dim in spatial_dims(dataset):
@@ -212,20 +212,16 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
     jobs = []
     values = dataset.coords[split_dim].values if split_dim in dataset.coords else None
     for step, label in enumerate(file_labels(values, dataset.sizes[split_dim])):
-        varies = isinstance(mask, xr.DataArray) and split_dim in mask.dims
-        own = mask.isel({split_dim: step}, drop=True) if varies else mask  # type: ignore[union-attr]
+        own = source
+        if isinstance(mask, xr.DataArray) and split_dim in mask.dims:
+            own = replace(source, mask=mask.isel({split_dim: step}, drop=True))
         one = dataset.isel({split_dim: step}, drop=True)
-        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), options, source, own, label))
+        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), options, own, label))
     return jobs
 
 
 def _job(
-    dataset: xr.Dataset,
-    prefix: Location,
-    options: ExportOptions,
-    source: ExportSource,
-    mask: str | xr.DataArray | None,
-    label: str = "",
+    dataset: xr.Dataset, prefix: Location, options: ExportOptions, source: ExportSource, label: str = ""
 ) -> ExportJob:
     """Everything about one export that can be known without reading a pixel."""
     georef = read_georef(dataset, crs=source.crs, transform=source.transform)
@@ -249,7 +245,7 @@ def _job(
         edge=options.edge,
         origin=Size(x=window.left, y=window.top),
     )
-    bands = read_bands(dataset, georef, options, mask)
+    bands = read_bands(dataset, georef, options, source.mask)
     check_variables(
         {band.name: band.dims for band in distinct_dims(bands.bands)},
         RASTER_NAMES,

@@ -15,7 +15,7 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.records import (
     FRAMING,
-    Kind,
+    Feature,
     RecordLayout,
     decode_sequence_example,
     read_layout,
@@ -43,8 +43,6 @@ __all__ = [
 
 PIXEL = Size(x=1, y=1)
 NO_MARGIN = Size(x=0, y=0)
-
-_LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
 
 Unit = Literal["patch", "pixel"]
 """What a record, or a training example, is."""
@@ -138,12 +136,12 @@ def read_order(data: bytes) -> tuple[RecordLayout, dict[str, int]]:
     return read_sequence_layout([data]), {name: len(steps) for name, steps in series.items()}
 
 
-def fitting_fill(value: float, kind: Kind) -> float:
+def fitting_fill(value: float, feature: Feature) -> float:
     """The value of absent steps in a type that may not hold it: clamped, as in an export."""
-    if kind == "float":
+    if feature.kind == "float":
         return value
-    low, high = _LIMITS[kind]
-    return min(max(int(value), low), high)
+    limits = np.iinfo(feature.dtype)
+    return min(max(int(value), int(limits.min)), int(limits.max))
 
 
 def choose_features(layout: RecordLayout, names: Sequence[str]) -> RecordLayout:

@@ -225,7 +225,7 @@ def _decode(
         layout,
         orders=(content.layout,),
         steps={feature.name: content.depths[feature.name] // feature.size for feature in sequences},
-        fill={feature.name: fitting_fill(content.fill, feature.kind) for feature in sequences},
+        fill={feature.name: fitting_fill(content.fill, feature) for feature in sequences},
         source=str(shard),
         first=first,
         verify=export.verify,

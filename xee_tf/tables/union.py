@@ -109,14 +109,19 @@ def unite(
         held.setdefault(item.feature.name, []).append(item)
     if not held:
         raise RecordError(f"{describe(0)} holds no feature, nor does any other record of the table.")
+    columns = []
     for name, items in held.items():
+        items = [item for item in items if item.feature.size] or items
         if wanted is None or name in wanted:
             _require_one_kind(name, items, describe)
-    return tuple(_unite(name, items, total) for name, items in held.items())
+        kinds = {item.feature.kind for item in items}
+        sizes = tuple(sorted({item.feature.size for item in items}))
+        gaps = sum(item.count for item in items) < total
+        columns.append(FoundColumn(name, "mixed" if len(kinds) > 1 else kinds.pop(), sizes, gaps))
+    return tuple(columns)
 
 
 def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> None:
-    items = [item for item in items if item.feature.size] or items
     before = items[0].feature
     for item in items:
         if (item.feature.kind == "bytes") != (before.kind == "bytes"):
@@ -125,14 +130,6 @@ def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> 
                 f"records before it {describe_list(before)}. A column holds either numbers or byte strings: "
                 "leave it out with columns=, or write the records anew."
             )
-
-
-def _unite(name: str, items: Sequence[Tally], total: int) -> FoundColumn:
-    items = [item for item in items if item.feature.size] or items
-    mixed = len({item.feature.kind for item in items}) > 1
-    sizes = tuple(sorted({item.feature.size for item in items}))
-    gaps = sum(item.count for item in items) < total
-    return FoundColumn(name, "mixed" if mixed else items[0].feature.kind, sizes, gaps)
 
 
 def assemble(

@@ -301,7 +301,7 @@ def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
             )
             values = _padded(numbers(values, name), steps, message)
             there = tf.sequence_mask(lengths[name], steps)[..., None]
-            fill = tf.constant(fitting_fill(export.content.fill, feature.kind), values.dtype)
+            fill = tf.constant(fitting_fill(export.content.fill, feature), values.dtype)
             found[name] = tf.reshape(tf.where(there, values, fill), (-1, depth))
         return {name: values[:, :, None, None] for name, values in found.items()}
 
