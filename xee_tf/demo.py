@@ -67,17 +67,10 @@ WEST, HELD_OUT, EAST = slice(0, 144), slice(160, 304), slice(320, 489)
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found, and the files that it left.
+    """What the demo found, and the files that it left: picture, GeoTIFF and Zarr store.
 
-    Parameters
-    ----------
-    accuracy : float
-        Share of the held-out pixels that are predicted as the map has them.
-    baseline : float
-        The same for who always says the most frequent class of the training patches.
-    files : tuple of Path
-        Picture, GeoTIFF and Zarr store.
-    seconds : float
+    `accuracy` is the share of the held-out pixels that are predicted as the map has them, `baseline` that of
+    the most frequent class of the training patches, said everywhere.
     """
 
     accuracy: float
@@ -91,20 +84,7 @@ def run(
 ) -> DemoResult:
     """Do the main job and print what happens.
 
-    Parameters
-    ----------
-    output : path-like, optional
-        Folder for all files; files of an earlier run are overwritten.
-    data : path-like, optional
-        Folder with the real data. Default: see `find_data`.
-    epochs : int, optional
-        Rounds of training.
-    seed : int, optional
-        For the network's weights and the order of the patches.
-
-    Returns
-    -------
-    DemoResult
+    Files of an earlier run in the folder `output` are overwritten; `data` is as for `find_data`.
     """
     begin = time.perf_counter()
     out = Path(output)
@@ -116,11 +96,10 @@ def run(
 
     with _step("Plan, then export training patches west and east of the columns that are held out"):
         options: dict[str, Any] = {"patch_dimensions": PATCH, "kernel_size": KERNEL, "if_exists": "overwrite"}
-        columns = {"west": WEST, "east": EAST}
         print(_indent(scene.tfexport.plan(out / "east", region=(slice(None), EAST), **options)))
         mixers = [
             str(scene.tfexport(out / side, region=(slice(None), span), progress=True, **options).mixer)
-            for side, span in columns.items()
+            for side, span in (("west", WEST), ("east", EAST))
         ]
 
     with _step(f"Train a U-Net from the TFRecords, {epochs} epochs"):
@@ -175,16 +154,8 @@ def run(
 def find_data(folder: PathLike | None = None) -> Path:
     """The folder of the Landsat-7 bands and the land-cover map.
 
-    Parameters
-    ----------
-    folder : path-like, optional
-        Where ``data-requirements.txt`` was installed. Default: $XEE_TF_DATA, else the nearest ``.data``
-        from the current folder upwards.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there; the message says how to get it.
+    It is where ``data-requirements.txt`` was installed. Default: $XEE_TF_DATA, else the nearest ``.data``
+    from the current folder upwards.
     """
     here = Path.cwd()
     chosen = folder or os.environ.get("XEE_TF_DATA")
@@ -199,18 +170,7 @@ def find_data(folder: PathLike | None = None) -> Path:
 
 
 def open_scene(folder: Path) -> xr.Dataset:
-    """Imagery and labels on one grid, lazy, in chunks of 128 x 128 pixels.
-
-    Parameters
-    ----------
-    folder : Path
-        See `find_data`.
-
-    Returns
-    -------
-    Dataset
-        Variables `BANDS` and "label"; masked where the imagery is.
-    """
+    """Imagery and "label" on one grid, lazy, in chunks of 128 x 128 pixels; masked where the imagery is."""
 
     def read(file: str, name: str) -> xr.DataArray:
         raster = _open(folder / file, chunks={"x": 128, "y": 128}, masked=True)
@@ -297,12 +257,8 @@ def labelled(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, 
 def build_model(mean: npt.ArrayLike, deviation: npt.ArrayLike, width: int = 16) -> Any:
     """A small U-Net for patches of any size; it sees their margins and answers for what lies within.
 
-    Parameters
-    ----------
-    mean, deviation : array-like, shape (bands,)
-        Of the training pixels; the network scales its own input.
-    width : int
-        Channels at full resolution.
+    It scales its own input by the mean and the deviation of each band; `width` are its channels at full
+    resolution.
     """
     from tensorflow import keras
 
@@ -328,10 +284,7 @@ def build_model(mean: npt.ArrayLike, deviation: npt.ArrayLike, width: int = 16) 
 def predict(model: Any, mixer: str, records: Path) -> npt.NDArray[np.uint8]:
     """Classify exported patches in order and write the predictions as TFRecord.
 
-    Returns
-    -------
-    ndarray, shape (patches, height, width)
-        The classes; 0 where the imagery is masked.
+    The classes, shape (patches, height, width), are 0 where the imagery is masked.
     """
     images = xee_tf.tf_dataset(mixer, inputs=BANDS, batch_size=8)
     written = []
@@ -355,13 +308,7 @@ def check_alignment(
     rebuilt: xr.DataArray,
     store: Path,
 ) -> None:
-    """Compare with the scene, and with the predictions put in place by plain numpy.
-
-    Raises
-    ------
-    XeeTFError
-        If anything differs.
-    """
+    """Compare with the scene, and with the predictions put in place by plain numpy."""
     count, height, width = predictions.shape
     rows, columns = scene.sizes["y"] // height, scene.sizes["x"] // width
     inside = scene.isel(y=slice(rows * height), x=slice(columns * width))

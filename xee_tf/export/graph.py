@@ -15,7 +15,7 @@ from xee_tf.export.bands import Bands
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
-from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, work_on_blocks
 from xee_tf.shards.folder_store import PartStore
@@ -31,18 +31,11 @@ _NAME = "tfrecord"
 class ExportJob:
     """One export that is to be done.
 
-    Parameters
-    ----------
-    plan : ExportPlan
-    bands : Bands
-    names : ExportNames
-    label : str
-        What it is called among its neighbours: the step of a split dimension.
+    `label` is what it is called among its neighbours: the step of a split dimension.
     """
 
     plan: ExportPlan
     bands: Bands
-    names: ExportNames
     label: str = ""
 
     @cached_property
@@ -53,7 +46,7 @@ class ExportJob:
     @cached_property
     def store(self) -> ShardStore:
         """Where parts and shards wait."""
-        return PartStore.begin(self.names)
+        return PartStore.begin(self.plan.names)
 
 
 def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
@@ -118,7 +111,7 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref])
         record = first * plan.record.per_patch
         shards.append(add_task(tasks, key, job.store.join, number, record, needed))
     commit = ImageCommit(
-        names=job.names,
+        names=plan.names,
         grid=grid,
         records_per_patch=plan.record.per_patch,
         store=job.store,

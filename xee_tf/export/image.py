@@ -149,15 +149,15 @@ def export_image(
     for message in jobs[0].plan.warnings:
         warn(message)
     for job in jobs:
-        existing = job.names.existing()
+        existing = job.plan.names.existing()
         if existing and job.plan.options.if_exists == "error":
             raise DestinationExistsError(
                 f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or "
                 "replace it with if_exists='overwrite'."
             )
-        for folder in image_files(job.names.prefix, folders=True):
+        for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
-    require_writable(jobs[0].names.prefix)
+    require_writable(jobs[0].plan.names.prefix)
     delayed = export_graph(jobs)
     if not source.compute:
         return delayed
@@ -202,7 +202,7 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
         image, "export", crs=source.crs, transform=source.transform, split=split_dim != "band"
     )
     if split_dim is None:
-        return [_job(dataset, prefix, options, source, mask)]
+        return [_job(dataset, prefix, options, source)]
     if split_dim not in dataset.dims:
         raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
     if split_dim in spatial_dims(dataset):
@@ -212,20 +212,16 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
     jobs = []
     values = dataset.coords[split_dim].values if split_dim in dataset.coords else None
     for step, label in enumerate(file_labels(values, dataset.sizes[split_dim])):
-        varies = isinstance(mask, xr.DataArray) and split_dim in mask.dims
-        own = mask.isel({split_dim: step}, drop=True) if varies else mask  # type: ignore[union-attr]
+        own = source
+        if isinstance(mask, xr.DataArray) and split_dim in mask.dims:
+            own = replace(source, mask=mask.isel({split_dim: step}, drop=True))
         one = dataset.isel({split_dim: step}, drop=True)
-        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), options, source, own, label))
+        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), options, own, label))
     return jobs
 
 
 def _job(
-    dataset: xr.Dataset,
-    prefix: Location,
-    options: ExportOptions,
-    source: ExportSource,
-    mask: str | xr.DataArray | None,
-    label: str = "",
+    dataset: xr.Dataset, prefix: Location, options: ExportOptions, source: ExportSource, label: str = ""
 ) -> ExportJob:
     """Everything about one export that can be known without reading a pixel."""
     georef = read_georef(dataset, crs=source.crs, transform=source.transform)
@@ -249,7 +245,7 @@ def _job(
         edge=options.edge,
         origin=Size(x=window.left, y=window.top),
     )
-    bands = read_bands(dataset, georef, options, mask)
+    bands = read_bands(dataset, georef, options, source.mask)
     check_variables(
         {band.name: band.dims for band in distinct_dims(bands.bands)},
         RASTER_NAMES,
@@ -272,4 +268,4 @@ def _job(
         options=options,
         notes=bands.notes,
     )
-    return ExportJob(plan, bands, plan.names, label)
+    return ExportJob(plan, bands, label)

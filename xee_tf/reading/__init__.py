@@ -1,1 +1,1 @@
-"""From TFRecord and a mixer back to pixels: lazy rasters, and `tf.data` pipelines."""
+"""From TFRecord and a mixer back to pixels: exports opened, as lazy rasters, checked and described."""

@@ -57,15 +57,7 @@ class BandChunk:
     Dask's `getter` takes it as a chunk, with the slices that a user takes of the chunk in the index, so that
     only the records behind them are read. All bands of one box are read together: the first thread that
     indexes it starts, the threads that index the other bands help, and each takes its band away. A part of
-    the steps of a band is read by itself.
-
-    Parameters
-    ----------
-    export : OpenedExport
-    box : Box
-        Where the chunk lies.
-    together : bool
-        Whether all bands are read when one of them is indexed.
+    the steps of a band is read by itself; `together` is whether all bands are read when one is indexed.
     """
 
     ndim = 3
@@ -141,13 +133,7 @@ class _Job:
             self._done.set()
 
     def take(self, name: str) -> npt.NDArray[Any]:
-        """The pixels of a band, once; this thread reads parts until none is left, and waits for others.
-
-        Raises
-        ------
-        RecordError
-            If a record is corrupt.
-        """
+        """The pixels of a band, once; this thread reads parts until none is left, and waits for others."""
         while self._parts:
             try:
                 part = self._parts.popleft()
@@ -170,16 +156,11 @@ class _Job:
         return self._out.pop(name)
 
     def _read(self, start: int, stop: int) -> None:
-        window = _window(self._box)
+        window = Window(*self._box[-2], *self._box[-1])
         if len(self._box) == 3:
             fill_patches(self._export, self._targets, window, self._box[0][0], start, stop)
         else:
             fill_window(self._export, self._targets, window, start, stop)
-
-
-def _window(box: Box) -> Window:
-    """The pixels of a box, of the raster or of each patch."""
-    return Window(*box[-2], *box[-1])
 
 
 def _empty(export: OpenedExport, name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
@@ -192,7 +173,7 @@ def _empty(export: OpenedExport, name: str, shape: Sequence[int]) -> npt.NDArray
 
 def _parts(export: OpenedExport, box: Box) -> Iterator[tuple[int, int]]:
     """Runs of patches to read, none of them long."""
-    runs = [box[0]] if len(box) == 3 else window_records(export.grid, _window(box))
+    runs = [box[0]] if len(box) == 3 else window_records(export.grid, Window(*box[-2], *box[-1]))
     step = max(1, _PART_BYTES // (export.record_bytes * export.per_patch))
     for start, stop in runs:
         for first in range(start, stop, step):

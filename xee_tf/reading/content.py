@@ -15,7 +15,7 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.records import (
     FRAMING,
-    Kind,
+    Feature,
     RecordLayout,
     decode_sequence_example,
     read_layout,
@@ -37,15 +37,12 @@ __all__ = [
     "choose_features",
     "feature_depths",
     "fitting_fill",
-    "has_series",
     "read_order",
     "with_depths",
 ]
 
 PIXEL = Size(x=1, y=1)
 NO_MARGIN = Size(x=0, y=0)
-
-_LIMITS: dict[Kind, tuple[int, int]] = {"bytes": (0, 255), "int64": (-(2**63), 2**63 - 1)}
 
 Unit = Literal["patch", "pixel"]
 """What a record, or a training example, is."""
@@ -103,15 +100,7 @@ def feature_depths(bands: Sequence[BandDimensions]) -> dict[str, int]:
 
 @dataclass(frozen=True, eq=False)
 class FirstRecord:
-    """The first record of some shards.
-
-    Parameters
-    ----------
-    shard : Shard
-        The shard that holds it.
-    data : bytes or None
-        The message; None if no shard holds a record.
-    """
+    """The first record of some shards: its shard, and its message; None if no shard holds a record."""
 
     shard: Shard
     data: bytes | None
@@ -139,37 +128,20 @@ class FirstRecord:
             raise RecordError(f"{self.shard}: record 0: {error}") from None
 
 
-def has_series(data: bytes) -> bool:
-    """Whether a record is a SequenceExample with feature lists; without any it is an Example, to the byte.
-
-    Raises
-    ------
-    RecordError
-        If it is neither.
-    """
-    return bool(decode_sequence_example(data)[1])
-
-
 def read_order(data: bytes) -> tuple[RecordLayout, dict[str, int]]:
-    """All features of a record, and the steps of its series.
-
-    Raises
-    ------
-    RecordError
-        If it is not a valid Example or SequenceExample.
-    """
+    """All features of a record, and the steps of its series."""
     _, series = decode_sequence_example(data)
     if not series:
         return read_layout(data), {}
     return read_sequence_layout([data]), {name: len(steps) for name, steps in series.items()}
 
 
-def fitting_fill(value: float, kind: Kind) -> float:
+def fitting_fill(value: float, feature: Feature) -> float:
     """The value of absent steps in a type that may not hold it: clamped, as in an export."""
-    if kind == "float":
+    if feature.kind == "float":
         return value
-    low, high = _LIMITS[kind]
-    return min(max(int(value), low), high)
+    limits = np.iinfo(feature.dtype)
+    return min(max(int(value), int(limits.min)), int(limits.max))
 
 
 def choose_features(layout: RecordLayout, names: Sequence[str]) -> RecordLayout:
@@ -181,26 +153,14 @@ def choose_features(layout: RecordLayout, names: Sequence[str]) -> RecordLayout:
 
 
 def band_names(option: str, names: str | Sequence[str]) -> list[str]:
-    """The names that an option lists; a single name is a list of one.
-
-    Raises
-    ------
-    OptionError
-        If it is neither.
-    """
+    """The names that an option lists; a single name is a list of one."""
     if not isinstance(names, Iterable):
         raise OptionError(f"{option} must be names of bands, such as ['B4', 'B3']; got {names!r}.")
     return [names] if isinstance(names, str) else list(names)
 
 
 def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> list[str]:
-    """The names of the bands that are wanted, all by default.
-
-    Raises
-    ------
-    OptionError
-        If one is not there or is named twice, or none is named.
-    """
+    """The names of the bands that are wanted, all by default."""
     if wanted is None:
         return list(known)
     names = band_names("bands", wanted)
@@ -216,13 +176,7 @@ def choose_bands(known: Sequence[str], wanted: str | Sequence[str] | None) -> li
 
 
 def check_depths(given: Any, names: Collection[str]) -> dict[str, int]:
-    """The depths of bands that a user gives.
-
-    Raises
-    ------
-    OptionError
-        If they are not a mapping, name a band that is not read, or are not whole numbers above 0.
-    """
+    """The depths of bands that a user gives."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -242,28 +196,19 @@ def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManif
     """A manifest in which the depths that a user gives replace those of their bands.
 
     A band whose depth is that of the manifest keeps its dimensions; so do all other bands.
-
-    Raises
-    ------
-    OptionError
-        If a band of a collapsed export gets another depth: the bands behind it would move.
     """
     features = [band.feature for band in manifest.bands]
     bands = []
     for band in manifest.bands:
-        depth = given.get(band.name)
-        if depth is None or (depth == band.depth and band.dims):
-            bands.append(band)
-            continue
-        if features.count(band.feature) > 1:
-            if depth != band.depth:
-                raise OptionError(
-                    f"Band {band.name!r} has {band.depth} values per pixel, not {depth} (tensor_depths), "
-                    "and is one of several bands that were collapsed. Leave it out."
-                )
-            bands.append(band)
-            continue
-        bands.append(replace(band, dims=("depth",), shape=(depth,)))
+        depth = given.get(band.name, band.depth)
+        collapsed = features.count(band.feature) > 1
+        if collapsed and depth != band.depth:
+            raise OptionError(
+                f"Band {band.name!r} has {band.depth} values per pixel, not {depth} (tensor_depths), "
+                "and is one of several bands that were collapsed. Leave it out."
+            )
+        new = band.name in given and not collapsed and (depth != band.depth or not band.dims)
+        bands.append(replace(band, dims=("depth",), shape=(depth,)) if new else band)
     bands = list(distinct_dims(bands))
     dims = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
     coords = {dim: values for dim, values in manifest.coords.items() if dims.get(dim) == len(values)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
@@ -22,12 +22,11 @@ from xee_tf.reading.content import (
     check_depths,
     choose_bands,
     choose_features,
-    has_series,
     read_order,
 )
-from xee_tf.reading.infer import feature_margin, infer_content, inferred_bands, stored_size
+from xee_tf.reading.infer import Inference, feature_margin, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features
+from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features, decode_sequence_example
 from xee_tf.records.framing import FRAMING, HEADER, read_length
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.opening import open_shards
@@ -52,11 +51,6 @@ def open_files(
     """Open files without a mixer: their records hold the bands, the user gives the shape of patches.
 
     Parameters are those of `xee_tf.tf_dataset`.
-
-    Raises
-    ------
-    MissingShardError, OptionError, RecordError
-        If a file is not there, records do not hold what is asked for, or options do not fit one another.
     """
     if kernel_size is not None and patch_dimensions is None:
         raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
@@ -66,12 +60,12 @@ def open_files(
     if (data := first.data) is None:
         raise RecordError(f"{first.shard} holds no record.")
     with first.named():
-        sequential = has_series(data)
-    if sequential:
+        series = decode_sequence_example(data)[1]
+    if series:
         with first.named():
             layout, steps = read_order(data)
             names = choose_bands([feature.name for feature in layout.features], wanted)
-            content = infer_content(layout, PIXEL, names=names, steps=steps, depths=tensor_depths)
+            content = Inference(layout, PIXEL, steps, depths=tensor_depths).inferred(names)
         size = PIXEL
     else:
         features = _find_features(shards, wanted)
@@ -91,38 +85,11 @@ def open_files(
     )
 
 
-@dataclass(frozen=True)
-class _Features:
-    """The features of the records that were looked at.
+def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Content:
+    """The features of records, in the order in which they first appear: `names`, or all of the first 16 MiB.
 
-    Parameters
-    ----------
-    layout : RecordLayout
-        Each feature once, in the order in which they first appear. Those of several byte strings are left
-        out. Of byte strings the length is that of the first one.
-    absent : frozenset of str
-        Those that some records lack.
-    ragged : frozenset of str
-        Those whose lists differ in length.
-    """
-
-    layout: RecordLayout
-    absent: frozenset[str] = frozenset()
-    ragged: frozenset[str] = frozenset()
-
-
-def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _Features:
-    """The features of records: `names`, or all of the first 16 MiB.
-
-    Records are looked at until each of `names` was found, up to 1 GiB of them.
-
-    Raises
-    ------
-    RecordError
-        If no record holds a feature, or a wanted one is a float list in some records and an int64 or bytes
-        list in others.
-    OptionError
-        If a wanted feature holds several byte strings.
+    Records are looked at until each of `names` was found, up to 1 GiB of them. Features of several byte
+    strings are left out.
     """
     found: dict[str, Feature] = {}
     lists: dict[str, set[Feature]] = {}
@@ -163,10 +130,11 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> _F
     chosen = [feature for name, feature in found.items() if name not in strings]
     if not chosen:
         raise RecordError(f"{source} holds only features of several byte strings, none with numbers.")
-    return _Features(
+    return Content(
         RecordLayout(tuple(chosen)),
-        frozenset(name for name, count in counts.items() if count < total),
-        frozenset(name for name, held in lists.items() if len({feature.size for feature in held}) > 1),
+        (),
+        absent=frozenset(name for name, count in counts.items() if count < total),
+        ragged=frozenset(name for name, held in lists.items() if len({each.size for each in held}) > 1),
     )
 
 
@@ -210,7 +178,7 @@ def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -
 
 
 def _content(
-    features: _Features,
+    features: Content,
     names: Sequence[str],
     patch: Size | None,
     kernel: Size | None,
@@ -238,16 +206,7 @@ def _content(
     pixels = stored_size(patch, margin).pixels
     values = {each.name: 1 if each.name in labels else each.size // pixels for each in wanted}
     bands = inferred_bands(features.layout, values, given.keys() - labels.keys())
-    content = Content(
-        features.layout,
-        bands,
-        margin,
-        unit,
-        labels=labels,
-        absent=features.absent,
-        ragged=features.ragged,
-    )
-    return content, patch
+    return replace(features, bands=bands, margin=margin, unit=unit, labels=labels), patch
 
 
 def _row(

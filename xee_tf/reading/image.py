@@ -138,13 +138,7 @@ def open_image(
 
 
 def check_crs(export: OpenedExport) -> pyproj.CRS:
-    """The CRS of an opened export, if it can be understood.
-
-    Raises
-    ------
-    GeoreferenceError
-        That says how to give another one.
-    """
+    """The CRS of an opened export, if it can be understood."""
     mend = "Give the right one with crs=, for example crs='EPSG:32633'."
     return read_crs(export.grid.crs, export.source or "the mixer", mend)
 
@@ -154,15 +148,7 @@ def lazy_dataset(
     margins: Margins,
     chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...] | None,
 ) -> xr.Dataset:
-    """The Dataset of an opened export, with its place; reads nothing.
-
-    Raises
-    ------
-    OptionError
-        If a band or a dimension of one has the name of a coordinate.
-    GeoreferenceError
-        If the CRS cannot be understood.
-    """
+    """The Dataset of an opened export, with its place; reads nothing."""
     crs = check_crs(export)
     keep = margins == "keep"
     check_variables(

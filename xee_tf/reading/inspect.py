@@ -37,11 +37,6 @@ def inspect_path(
         A mixer, a manifest, a prefix or folder, or a TFRecord file.
     kernel_size, tensor_depths : optional
         As for `xee_tf.open_image`.
-
-    Raises
-    ------
-    RecordError
-        If there is no record, or it cannot be read.
     """
     location, *_ = find_sources(path)
     if is_image(location):
@@ -49,16 +44,16 @@ def inspect_path(
     return _record_text(location)
 
 
-def _image_text(reader: OpenedExport) -> str:
-    grid = reader.grid
+def _image_text(export: OpenedExport) -> str:
+    grid = export.grid
     left, bottom, right, top = bounds(grid.affine, Window(0, grid.shape.y, 0, grid.shape.x))
     patches, raster, _ = grid_rows(grid)
-    size = format_bytes(sum(shard.size for shard in reader.shards))
-    kind = "Example" if reader.content.layout.sequences is None else "SequenceExample"
-    records = counted(len(grid) * reader.per_patch, kind) + per_pixel(reader.per_patch)
+    size = format_bytes(sum(shard.size for shard in export.shards))
+    kind = "Example" if export.content.layout.sequences is None else "SequenceExample"
+    records = counted(len(grid) * export.per_patch, kind) + per_pixel(export.per_patch)
     shards = [
         (f"{shard.location.name}  {counted(shard.records, 'record')}  {format_bytes(shard.size)}",)
-        for shard in reader.shards
+        for shard in export.shards
     ]
     return aligned(
         [
@@ -66,9 +61,9 @@ def _image_text(reader: OpenedExport) -> str:
             raster,
             ("x", f"{left!r} to {right!r}, steps of {grid.affine.a!r}"),
             ("y", f"{bottom!r} to {top!r}, steps of {grid.affine.e!r}"),
-            ("bands", _bands(reader)),
-            *_steps(reader),
-            ("records", f"{records}; {counted(len(reader.shards), 'shard')}, {size}"),
+            ("bands", _bands(export)),
+            *_steps(export),
+            ("records", f"{records}; {counted(len(export.shards), 'shard')}, {size}"),
             *Listing("shards", shards, most=5).text_rows(),
         ]
     )
@@ -90,28 +85,28 @@ def _record_text(location: Location) -> str:
     return f"The first record of {shard}, {kind}, holds\n{aligned(values)}"
 
 
-def _bands(reader: OpenedExport) -> str:
+def _bands(export: OpenedExport) -> str:
     """Names of the bands, with their further dimensions."""
-    names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in reader.bands]
-    collapsed = {band.feature for band in reader.bands if band.feature != band.name}
+    names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in export.bands]
+    collapsed = {band.feature for band in export.bands if band.feature != band.name}
     return "".join(
         [
-            bands_text(names, [feature.kind for feature in reader.layout.features]),
+            bands_text(names, [feature.kind for feature in export.layout.features]),
             *(f"; collapsed into the feature {feature}" for feature in collapsed),
         ]
     )
 
 
-def _steps(reader: OpenedExport) -> Facts:
+def _steps(export: OpenedExport) -> Facts:
     """The further dimensions: how many steps, and from where to where."""
     lengths = {
-        dim: length for band in reader.bands for dim, length in zip(band.dims, band.shape, strict=True)
+        dim: length for band in export.bands for dim, length in zip(band.dims, band.shape, strict=True)
     }
     rows = []
     for dim, length in lengths.items():
         text = counted(length, "step")
-        if dim in reader.coords:
-            labels = label_steps(reader.coords[dim])
+        if dim in export.coords:
+            labels = label_steps(export.coords[dim])
             text += f", {labels[0]}" + (f" to {labels[-1]}" if length > 1 else "")
         rows.append((dim, text))
     return rows

@@ -1,4 +1,4 @@
-"""Lazy arrays over a reader: one task for all bands of a chunk with Dask, or xarray's own indexing."""
+"""Lazy arrays over an export: one task for all bands of a chunk with Dask, or xarray's own indexing."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.sidecars import BandDimensions
 
-__all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks", "raster_shape"]
+__all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks"]
 
 _SIDE = 1024  # pixels of a chunk's side, rounded up to whole patches
 _PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen
 _STREAMS = 8  # gzip streams that are gone through side by side
 
 
-def raster_shape(reader: OpenedExport, keep: bool) -> dict[str, int]:
+def raster_shape(export: OpenedExport, keep: bool) -> dict[str, int]:
     """Dimensions and their lengths: (y, x), or (patch, y, x) where margins are kept."""
     if keep:
-        height, width = reader.grid.stored.shape
-        return {"patch": len(reader.grid), "y": height, "x": width}
-    height, width = reader.grid.covered.shape
+        height, width = export.grid.stored.shape
+        return {"patch": len(export.grid), "y": height, "x": width}
+    height, width = export.grid.covered.shape
     return {"y": height, "x": width}
 
 
@@ -43,19 +43,19 @@ def band_dims(band: BandDimensions, keep: bool) -> tuple[str, ...]:
     return (*(("patch",) if keep else ()), *band.dims, "y", "x")
 
 
-def preferred_chunks(reader: OpenedExport, keep: bool) -> dict[str, int]:
+def preferred_chunks(export: OpenedExport, keep: bool) -> dict[str, int]:
     """Chunks of whole patches: 1024 to 2048 pixels a side, less for deep bands, unless a patch is larger.
 
     Where records can only be reached through those in front of them, chunks are as wide as the
     raster: two chunks beside one another would have to go through the same bytes.
     """
-    grid, shape = reader.grid, raster_shape(reader, keep)
-    depth = max(band.depth for band in reader.bands)
+    grid, shape = export.grid, raster_shape(export, keep)
+    depth = max(band.depth for band in export.bands)
     pixels, side = _PIXELS // depth, math.isqrt(_SIDE**2 // depth)
     if keep:
         return {**shape, "patch": min(len(grid), max(1, pixels // grid.stored.pixels))}
     patch = grid.patch
-    if reader.sequential:
+    if export.sequential:
         rows = max(1, pixels // (patch.y * shape["x"]))
         return {"y": min(shape["y"], rows * patch.y), "x": shape["x"]}
     return {
@@ -65,23 +65,14 @@ def preferred_chunks(reader: OpenedExport, keep: bool) -> dict[str, int]:
 
 
 class BandArray(BackendArray):
-    """One band of a reader, read when it is indexed.
+    """One band of an export, read when it is indexed; `keep` as in `raster_shape`."""
 
-    Parameters
-    ----------
-    reader : OpenedExport
-    name : str
-        The band.
-    keep : bool
-        Whether patches are kept as they are stored, with margins.
-    """
-
-    def __init__(self, reader: OpenedExport, name: str, keep: bool) -> None:
-        band, lengths = reader.band(name), tuple(raster_shape(reader, keep).values())
+    def __init__(self, export: OpenedExport, name: str, keep: bool) -> None:
+        band, lengths = export.band(name), tuple(raster_shape(export, keep).values())
         self.shape = (*lengths[:-2], *band.shape, *lengths[-2:])
-        self.dtype = reader.dtypes[name]
-        self._number = reader.bands.index(band)
-        self._raster = BandChunk(reader, tuple((0, length) for length in lengths), together=False)
+        self.dtype = export.dtypes[name]
+        self._number = export.bands.index(band)
+        self._raster = BandChunk(export, tuple((0, length) for length in lengths), together=False)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
@@ -91,21 +82,15 @@ class BandArray(BackendArray):
 
 
 def dask_arrays(
-    reader: OpenedExport, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
+    export: OpenedExport, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
 ) -> dict[str, Array]:
     """A Dask array for each band; a chunk's bands are read together, and only the part that is wanted.
 
-    Parameters
-    ----------
-    reader : OpenedExport
-    keep : bool
-        Whether patches are kept as they are stored, with margins.
-    chunks : int, str, tuple or mapping
-        As in `xarray.open_dataset`; dimensions that are not named have preferred chunks. Further
-        dimensions of array bands are read whole, and divided afterwards if that is asked for.
+    `chunks` are as in `xarray.open_dataset`; dimensions that are not named have preferred chunks. Further
+    dimensions of array bands are read whole, and divided afterwards if that is asked for.
     """
-    shape, preferred = raster_shape(reader, keep), preferred_chunks(reader, keep)
-    largest = max(band.depth * reader.dtypes[band.name].itemsize for band in reader.bands)
+    shape, preferred = raster_shape(export, keep), preferred_chunks(export, keep)
+    largest = max(band.depth * export.dtypes[band.name].itemsize for band in export.bands)
     wanted: Any = chunks
     if isinstance(chunks, Mapping):
         wanted = tuple(preferred[name] if chunks.get(name) is None else chunks[name] for name in shape)
@@ -113,21 +98,21 @@ def dask_arrays(
     pixel = np.dtype((np.void, largest))  # what "auto" goes by
     sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
     token = tokenize(
-        reader.grid, reader.shards, reader.bands, reader.layout, reader.verify, keep, sizes, reader.masked
+        export.grid, export.shards, export.bands, export.layout, export.verify, keep, sizes, export.masked
     )
     order = None
-    if reader.sequential:  # backwards is the worst for a gzip stream
-        order = partial(_turn_of, reader.grid, [shard.first for shard in reader.shards])
+    if export.sequential:  # backwards is the worst for a gzip stream
+        order = partial(_turn_of, export.grid, [shard.first for shard in export.shards])
     found = arrays_of_boxes(
         f"tfrecord-{token}",
-        replace(reader, share=False),
+        replace(export, share=False),
         BandChunk,
-        [ArraySpec(band.name, reader.dtypes[band.name], band.shape) for band in reader.bands],
+        [ArraySpec(band.name, export.dtypes[band.name], band.shape) for band in export.bands],
         sizes,
         order=order,
     )
     arrays = {}
-    for band, array in zip(reader.bands, found, strict=True):
+    for band, array in zip(export.bands, found, strict=True):
         asked = {
             axis + keep: chunks if isinstance(chunks, int) else chunks[dim]
             for axis, dim in enumerate(band.dims)

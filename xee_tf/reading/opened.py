@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,20 +16,14 @@ from xee_tf.errors import warn
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import check_default_value
 from xee_tf.reading.content import PIXEL, Content, choose_features
-from xee_tf.records import Kind, RecordLayout
+from xee_tf.records import RecordLayout
 from xee_tf.shards.access import Shard
 from xee_tf.sidecars import BandDimensions
 
-__all__ = ["Margins", "OpenedExport", "masked_values"]
+__all__ = ["Margins", "OpenedExport"]
 
 Margins = Literal["trim", "keep"]
 """Whether the margins of patches are cut off."""
-
-_DTYPES: dict[Kind, np.dtype[Any]] = {
-    "float": np.dtype(np.float32),
-    "int64": np.dtype(np.int64),
-    "bytes": np.dtype(np.uint8),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +81,12 @@ class OpenedExport:
     @cached_property
     def dtypes(self) -> dict[str, np.dtype[Any]]:
         """The dtype of each band: float32, int64 or uint8; a float type where values are masked."""
-        kinds = {feature.name: feature.kind for feature in self.layout.features}
-        dtypes = {band.name: _DTYPES[kinds[band.feature]] for band in self.bands}
+        stored = {feature.name: np.dtype(feature.dtype) for feature in self.layout.features}
         return {
-            name: np.result_type(dtype, np.float32) if name in self.masked else dtype
-            for name, dtype in dtypes.items()
+            band.name: np.result_type(stored[band.feature], np.float32)
+            if band.name in self.masked
+            else stored[band.feature]
+            for band in self.bands
         }
 
     @property
@@ -134,54 +129,29 @@ class OpenedExport:
         """The band of a name."""
         return next(band for band in self.bands if band.name == name)
 
+    def masking(self, value: float, written: float | None) -> OpenedExport:
+        """The same export with a default value read as NaN, where the type of a band can hold it.
 
-def masked_values(
-    bands: Sequence[BandDimensions],
-    dtypes: Mapping[str, np.dtype[Any]],
-    value: float,
-    written: float | None = None,
-) -> dict[str, float]:
-    """The value of each band that means "masked"; bands that cannot hold it are left out, with a warning.
-
-    Parameters
-    ----------
-    bands : sequence of BandDimensions
-    dtypes : mapping from band to dtype
-        Of the values in the records.
-    value : number
-        The default value that the user gives.
-    written : float, optional
-        The default value of the export, by its manifest.
-
-    Raises
-    ------
-    OptionError
-        If it is not a number.
-
-    Examples
-    --------
-    >>> bands = [BandDimensions("B4", "B4", 0, (), ())]
-    >>> masked_values(bands, {"B4": np.dtype("float32")}, -9999)
-    {'B4': -9999.0}
-    """
-    check_default_value(value, finite=False)
-    found, unclear = {}, []
-    for band in bands:
-        held = held_as(value, dtypes[band.name])
-        # A band whose type in the source could not hold the default value has another one in its place.
-        replaced = written == value and band.default is not None and band.default != held
-        if held is None or (replaced and not math.isnan(value)):
-            unclear.append(band)
-        else:
-            found[band.name] = held
-    if unclear and not math.isnan(value):
-        each = ", ".join(
-            f"{band.name!r} ({band.dtype or dtypes[band.name]}"
-            + (f", {band.default:g} instead)" if written == value and band.default is not None else ")")
-            for band in unclear
-        )
-        warn(
-            f"default_value={value!r} masks nothing in {each}: the type cannot hold it, so masked pixels "
-            "look like valid ones there. Export with a default_value that is in the range of every band."
-        )
-    return found
+        A warning names the bands that cannot. `written` is the default value of the export, by its manifest.
+        """
+        check_default_value(value, finite=False)
+        masked, unclear = {}, []
+        for band in self.bands:
+            held = held_as(value, self.dtypes[band.name])
+            # A band whose type in the source could not hold the default value has another one in its place.
+            replaced = written == value and band.default is not None and band.default != held
+            if held is None or (replaced and not math.isnan(value)):
+                unclear.append(band)
+            else:
+                masked[band.name] = held
+        if unclear and not math.isnan(value):
+            each = ", ".join(
+                f"{band.name!r} ({band.dtype or self.dtypes[band.name]}"
+                + (f", {band.default:g} instead)" if written == value and band.default is not None else ")")
+                for band in unclear
+            )
+            warn(
+                f"default_value={value!r} masks nothing in {each}: the type cannot hold it, so masked pixels "
+                "look like valid ones there. Export with a default_value that is in the range of every band."
+            )
+        return replace(self, masked=masked)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef.crs import crs_text, read_crs
-from xee_tf.reading.content import (
-    PIXEL,
-    Content,
-    FirstRecord,
-    check_depths,
-    choose_bands,
-    read_order,
-    with_depths,
-)
-from xee_tf.reading.infer import described_content, described_layout, infer_content, is_by_pixel
-from xee_tf.reading.opened import OpenedExport, masked_values
+from xee_tf.reading.content import FirstRecord, choose_bands, read_order
+from xee_tf.reading.infer import Inference, described_layout
+from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.matching import match_shards
@@ -57,32 +47,28 @@ def open_export(
 
     What the user gives comes first, then the manifest, if it describes these records, and then what can be
     inferred from the first record.
-
-    Raises
-    ------
-    MissingShardError, MixerError, OptionError, RecordError
-        As `xee_tf.open_image` does.
     """
     kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
     name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
     if crs is not None:
         described = replace(described, crs=crs_text(read_crs(crs)))
-    patch, pixels = described.patch, described.patch.pixels
+    pixels = described.patch.pixels
     beside = records is None  # the shards are found beside the manifest, so that it must describe them
     patches = manifest.patches if manifest is not None and beside else None
     total = described.total_patches if patches is None else len(patches)
 
     found = open_shards(_locate_shards(records, location, manifest, storage_options))
     first = FirstRecord.of(found)
-    features = _features(first, None if total else manifest)
-    if features is None:
+    layout, steps = _order(first, None if total else manifest)
+    if layout is None:
         raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
-    layout, steps = features
-    with first.named():
-        by_name = manifest_name(location) if beside else None
-        content = _described(layout, steps, patch, kernel, manifest, by_name, tensor_depths)
+    inference = Inference(layout, described.patch, steps, kernel, tensor_depths)
+    content = None
+    if manifest is not None:
+        with first.named():
+            content = inference.described(manifest, manifest_name(location) if beside else None)
     inferred = content is None
-    by_pixel = is_by_pixel(layout, patch, kernel) if content is None else content.unit == "pixel"
+    by_pixel = inference.by_pixel if content is None else content.unit == "pixel"
 
     if patches is not None:  # the index of a file counts the patches that were dropped, too
         found = [replace(shard, announced=None) for shard in found]
@@ -98,9 +84,9 @@ def open_export(
         # The number of records, where it fits, decides what they are, and not the lengths of their lists.
         fits = total and pixels > 1 and held in (total, total * pixels)
         names = choose_bands([feature.name for feature in layout.features], bands)
-        options = {"depths": tensor_depths, "names": names, "by_pixel": held > total if fits else None}
+        hint = None if manifest is None else manifest.kernel
         with first.named():
-            content = _inferred(layout, steps, patch, kernel, manifest, **options)
+            content = inference.inferred(names, held > total if fits else None, hint)
 
     per_patch = pixels if content.unit == "pixel" else 1
     announced = f"{total} patches of {pixels} pixels, a record each" if per_patch > 1 else f"{total} records"
@@ -123,8 +109,7 @@ def open_export(
     )
     if default_value is None:
         return export
-    written = None if manifest is None or inferred else manifest.default_value
-    return replace(export, masked=masked_values(export.bands, export.dtypes, default_value, written))
+    return export.masking(default_value, None if manifest is None or inferred else manifest.default_value)
 
 
 def _locate_shards(
@@ -156,76 +141,12 @@ def _locate_shards(
         return listed_shards(mixer, manifest.shards)  # a server that lists nothing, not even the mixer
 
 
-def _features(
-    first: FirstRecord, empty: ImageManifest | None
-) -> tuple[RecordLayout, Mapping[str, int]] | None:
+def _order(first: FirstRecord, empty: ImageManifest | None) -> tuple[RecordLayout | None, Mapping[str, int]]:
     """The features of the first record, and the steps of its series; of no record, those in a manifest."""
     if first.data is not None:
         with first.named():
             return read_order(first.data)
-    layout = None if empty is None else described_layout(empty)
-    return None if layout is None else (layout, {})
-
-
-def _described(
-    layout: RecordLayout,
-    steps: Mapping[str, int],
-    patch: Size,
-    kernel: Size | None,
-    manifest: ImageManifest | None,
-    by_name: str | None,
-    depths: Mapping[str, int] | None,
-) -> Content | None:
-    """What records hold according to the manifest, if it describes them.
-
-    Parameters
-    ----------
-    by_name : str or None
-        The name of the manifest if it must describe the records because they lie beside it.
-
-    Others are those of `described_content`.
-    """
-    if manifest is None:
-        return None
-    content = described_content(layout, manifest, patch, kernel, steps)
-    if depths and content is not None:
-        given = check_depths(depths, [band.name for band in manifest.bands])
-        content = described_content(layout, with_depths(manifest, given), patch, kernel, steps)
-        if content is None:
-            known = {band.name: band.depth for band in manifest.bands if band.name in given}
-            raise RecordError(
-                f"tensor_depths={given} does not go with the records, which have the depths {known} of "
-                f"{by_name or 'the manifest'}. Leave it out."
-            )
-    if content is None and by_name is not None and not depths:
-        names = [feature.name for feature in layout.features]
-        raise RecordError(
-            f"it holds {names}, which does not go with {by_name}. The shards may be of another export; "
-            "if not, remove that file, or give the depths of bands with tensor_depths={band: depth}."
-        )
-    return content
-
-
-def _inferred(
-    layout: RecordLayout,
-    steps: Mapping[str, int],
-    patch: Size,
-    kernel: Size | None,
-    manifest: ImageManifest | None,
-    **options: Any,
-) -> Content:
-    """What records hold by their lists, with the kernel of the export where it fits."""
-    infer = partial(infer_content, layout, patch, steps=steps, **options)
-    if kernel is not None or manifest is None or manifest.kernel is None:
-        return infer(kernel=kernel)
-    with suppress(RecordError, OptionError):
-        return infer(kernel=manifest.kernel)
-    try:
-        return infer()
-    except (RecordError, OptionError):
-        with suppress(RecordError, OptionError):  # predictions of the patches alone, without their margins
-            return infer(kernel=PIXEL)
-        raise
+    return None if empty is None else described_layout(empty), {}
 
 
 def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:

@@ -102,13 +102,7 @@ def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
 def fill_window(
     export: OpenedExport, targets: Sequence[Target], window: Window, start: int, stop: int
 ) -> None:
-    """Put what patches ``start`` to ``stop - 1`` hold of a window into its arrays.
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt.
-    """
+    """Put what patches ``start`` to ``stop - 1`` hold of a window into its arrays."""
     grid = export.grid
     for first, features in _patches(export, targets, start, stop):
         count = len(next(iter(features.values())))
@@ -125,13 +119,7 @@ def fill_window(
 def fill_patches(
     export: OpenedExport, targets: Sequence[Target], window: Window, origin: int, start: int, stop: int
 ) -> None:
-    """Put a window of each patch, ``start`` to ``stop - 1``, into arrays that begin with patch `origin`.
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt.
-    """
+    """Put a window of each patch, ``start`` to ``stop - 1``, into arrays that begin with patch `origin`."""
     for first, features in _patches(export, targets, start, stop):
         for target in targets:
             patches = target.values(features[target.feature][(..., *window.slices)])
@@ -237,7 +225,7 @@ def _decode(
         layout,
         orders=(content.layout,),
         steps={feature.name: content.depths[feature.name] // feature.size for feature in sequences},
-        fill={feature.name: fitting_fill(content.fill, feature.kind) for feature in sequences},
+        fill={feature.name: fitting_fill(content.fill, feature) for feature in sequences},
         source=str(shard),
         first=first,
         verify=export.verify,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,7 @@ from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer
 from xee_tf.sidecars.described import differing_keys
 from xee_tf.sidecars.find import Exported, ExportedTable, find_exports
 from xee_tf.sidecars.manifest import manifest_of, read_document
-from xee_tf.sidecars.names import (
-    IMAGE_MANIFEST,
-    is_image,
-    manifest_location,
-    prefix_of,
-)
+from xee_tf.sidecars.names import IMAGE_MANIFEST, is_image, manifest_location, prefix_of
 from xee_tf.sidecars.packing import is_unchanged
 from xee_tf.sidecars.shard_files import find_records, listed_shards
 from xee_tf.storage import Location
@@ -139,7 +134,11 @@ def verify(
     >>> verify(result).problems[0].rsplit("/")[-1]
     'sites.tfrecord.gz has 69 bytes, but the manifest describes 70.'
     """
-    checks = [_check(location) for location in find_exports(export, storage_options)]
+    return _together([_check(location) for location in find_exports(export, storage_options)])
+
+
+def _together(checks: Sequence[Verification]) -> Verification:
+    """What was checked and found in several places."""
     return Verification(
         tuple(name for check in checks for name in check.names),
         sum(check.files for check in checks),
@@ -163,42 +162,32 @@ def _check(location: Location) -> Verification:
             problems.append(f"{side} was changed since the export: its own checksum does not match.")
     except MixerError as error:
         problems.append(str(error))
-    if table:
-        files = [location]
-    else:
-        problems += _check_mixer(location, manifest)
-    known = [] if manifest is None else list(manifest.shards)
+    known = () if manifest is None else manifest.shards
+    files = [location]
     if not table:
+        problems += _check_mixer(location, manifest)
         try:
             files = find_records(location)
         except XeeTFError as error:
             if not known:
                 problems.append(str(error))
             files = []
-        if known:
-            problems += [
-                f"{file} is not a shard of this export: {side.name} lists {len(known)}."
-                for file in files[len(known) :]
-            ]
-            files = files if len(files) >= len(known) else listed_shards(location, known)
-    pairs = [(file, known[i] if i < len(known) else None) for i, file in enumerate(files)]
-    pairs = pairs[: len(known) or None]
+    if known and not table:
+        problems += [
+            f"{file} is not a shard of this export: {side.name} lists {len(known)}."
+            for file in files[len(known) :]
+        ]
+        files = files if len(files) >= len(known) else listed_shards(location, known)
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda pair: _check_file(*pair), pairs))
-    problems += [problem for each in found for problem in each.problems]
+        found = _together(list(pool.map(_check_file, files, known or [None] * len(files))))
+    problems += found.problems
     if not table and files and not problems:
         try:  # what is left: whether records go with the mixer, bands with the manifest
             open_export(location)
         except (XeeTFError, OSError) as error:
             problems.append(str(error))
-    return Verification(
-        (str(location),),
-        len(files),
-        sum(each.records for each in found),
-        sum(each.bytes for each in found),
-        bool(known),
-        tuple(problems),
-    )
+    names, described = (str(location),), bool(known)
+    return replace(found, names=names, files=len(files), described=described, problems=tuple(problems))
 
 
 def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
@@ -218,16 +207,7 @@ def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
     return [f"{location}: {each} in the manifest." for each in wrong]
 
 
-@dataclass(frozen=True)
-class _File:
-    """What is in a file."""
-
-    records: int
-    bytes: int
-    problems: tuple[str, ...]
-
-
-def _check_file(location: Location, known: ManifestShard | None) -> _File:
+def _check_file(location: Location, known: ManifestShard | None) -> Verification:
     """Go through one file once."""
     raw = _Raw(location)
     problems: list[str] = []
@@ -239,12 +219,12 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
                 held.append(np.ascontiguousarray(rows[:, -FOOTER:]))
         raw.finish()
     except FileNotFoundError:
-        return _File(0, 0, (f"{location} does not exist.",))
+        return Verification((), 1, 0, 0, True, (f"{location} does not exist.",))
     except (RecordError, OSError) as error:
         problems.append(str(error))
         raw.finish()
     if known is None:
-        return _File(records, raw.size, tuple(problems))
+        return Verification((), 1, records, raw.size, False, tuple(problems))
     same_kind = known.same_kind(location)
     if same_kind and raw.size != known.bytes and not problems and _compressed_anew(location):
         same_kind = False
@@ -260,7 +240,7 @@ def _check_file(location: Location, known: ManifestShard | None) -> _File:
             f"{location}: records {wrong[0]} to {wrong[1]} are not those that the manifest describes: it is "
             "of another export, or was changed."
         )
-    return _File(records, raw.size, tuple(problems))
+    return Verification((), 1, records, raw.size, True, tuple(problems))
 
 
 def _compressed_anew(location: Location) -> bool:

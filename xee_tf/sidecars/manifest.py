@@ -7,6 +7,7 @@ infer nothing, and `xee_tf.verify` checks every byte. Other programs can ignore 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.records import Kind
+from xee_tf.records import Feature, Kind
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
 from xee_tf.sidecars.dimensions import BandDimensions, Record
 from xee_tf.sidecars.documents import band_document, band_of, check_places, grid_document, grid_of
@@ -154,11 +155,31 @@ class ImageManifest:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One column of a table: its name, the kind of its list, and the shape of its values."""
+    """One column of a table: its name, the kind of its list, and the shape of its values.
+
+    Records hold the values of array-valued columns flattened; the shape of single values is empty.
+    """
 
     name: str
-    kind: Kind
+    kind: Kind = "float"
     shape: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Values a row."""
+        return math.prod(self.shape)
+
+    @property
+    def feature(self) -> Feature:
+        """What a record holds of the column."""
+        if self.kind == "bytes":
+            return Feature.strings(self.name)
+        return Feature.stored(self.name, self.kind, self.size)
+
+    def __str__(self) -> str:
+        if self.kind == "bytes":
+            return "strings"
+        return f"arrays of shape {self.shape}" if self.shape else "numbers"
 
 
 @dataclass(frozen=True, eq=False)

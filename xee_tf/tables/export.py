@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,13 @@ from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, spelled
 from xee_tf.records import Encoded
 from xee_tf.shards.folder_store import PartStore
-from xee_tf.shards.runs import Part, Run, ShardInfo, pack_run
+from xee_tf.shards.runs import Part, ShardInfo, pack_run
 from xee_tf.shards.store import OneFile, Replaced, ShardStore
-from xee_tf.sidecars import TableManifest
+from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
-from xee_tf.tables.schema import Column, Rows, encode_rows
+from xee_tf.tables.rows import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class TableResult:
     ----------
     file : ShardInfo
         The file: path, records, bytes, CRC-32C.
-    columns : tuple of Column
+    columns : tuple of TableColumn
         Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
     manifest : Location
         What the records do not hold: shapes and checksums.
@@ -60,7 +60,7 @@ class TableResult:
     """
 
     file: ShardInfo
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     manifest: Location
     rounded: tuple[str, ...] = ()
     dropped: int = 0
@@ -114,7 +114,7 @@ class TableResult:
         }
 
 
-def _cells(column: Column) -> tuple[str, str]:
+def _cells(column: TableColumn) -> tuple[str, str]:
     """Name of a column, and what a record holds of it."""
     if not column.shape:
         return column.name, column.kind
@@ -199,13 +199,7 @@ def export_table(
 
 
 def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None) -> Location:
-    """The file to write, if it can be.
-
-    Raises
-    ------
-    OptionError, DestinationError
-        If `if_exists` is unknown, the file exists, or there is no permission to write it.
-    """
+    """The file to write, if it can be."""
     target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
     require_free(target, if_exists)
     require_free(manifest_location(target), "overwrite")  # no folder is in its place
@@ -241,27 +235,19 @@ class _TablePart:
 
     part: Part
     records: int
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rounded: tuple[str, ...]
     dropped: int
 
 
-@dataclass(frozen=True)
-class _PartWriter:
-    """Turns row groups into parts; small and picklable, it travels in every task."""
-
-    read: Any
-    store: ShardStore
-
-    def __call__(self, number: int, group: Any) -> _TablePart:
-        rows: Rows = self.read(group, number)
-        part = self.store.put(0, f"{number:06d}", self._runs(number, rows))
-        return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
-
-    def _runs(self, number: int, rows: Rows) -> Iterator[tuple[Run, list[Any]]]:
-        for start, stop in _spans(rows):
-            encoded = encode_rows(rows[start:stop])
-            yield pack_run(encoded, _members(encoded), compressed=self.store.names.compressed, first=number)
+def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int, group: Any) -> _TablePart:
+    """Encode a row group and put it aside."""
+    rows = read(group, number)
+    encoded = (rows[start:stop].encode() for start, stop in _spans(rows))
+    compressed = store.names.compressed
+    runs = (pack_run(each, _members(each), compressed=compressed, first=number) for each in encoded)
+    part = store.put(0, f"{number:06d}", runs)
+    return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
 
 def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -297,10 +283,9 @@ def _cut(rows: Rows) -> LazyTable:
 def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
     """The Delayed that writes a table."""
     run = uuid.uuid4().hex[:12]
-    writer = _PartWriter(source.read, store)
     tasks = source.graph.tasks
     parts = [
-        add_task(tasks, (f"table-encode-{run}", number), writer, number, group)
+        add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
     result = add_task(tasks, f"table-commit-{run}", _commit, store, overwrite, parts)
@@ -334,9 +319,9 @@ def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> 
     )
 
 
-def _agreed(parts: Sequence[_TablePart]) -> tuple[Column, ...]:
+def _agreed(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:
     """The columns of all parts, which must be the same."""
-    expected: tuple[Column, ...] | None = None
+    expected: tuple[TableColumn, ...] | None = None
     row = 0
     for number, part in enumerate(parts):
         if part.records and expected is None:

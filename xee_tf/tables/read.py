@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -132,10 +133,10 @@ def open_table(
     edges = [*range(0, reader.total, int(chunks)), reader.total]
     ranges = list(pairwise(edges))
     divisions = (*edges[:-1], reader.total - 1)
-    partitions = _Partitions(reader, reader.choose(reader.look()))
+    partition = partial(reader.read_part, reader.choose(reader.look()))
     # Left to itself, Dask takes every object for a text, arrays too.
     with dask.config.set({"dataframe.convert-string": False}):
-        return dd.from_map(partitions, ranges, meta=partitions((0, 1)).iloc[:0], divisions=divisions)
+        return dd.from_map(partition, ranges, meta=partition((0, 1)).iloc[:0], divisions=divisions)
 
 
 def _read_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
@@ -188,6 +189,21 @@ class _Reader:
         parts = list(self.parts(0, self.total, self.names, verify=self.verify))
         columns = unite(tally(parts), self.total, self.describe, self.names)
         return self.frame(self.choose(columns), parts, 0, self.total)
+
+    def read_part(self, columns: Sequence[FoundColumn], records: tuple[int, int]) -> pd.DataFrame:
+        """Some records of a table whose columns were found when it was opened."""
+        start, stop = records
+        parts = list(self.parts(start, stop, [column.name for column in columns], verify=self.verify))
+        for column in columns:
+            held = [part for part in parts if part.feature.name == column.name]
+            wrong = [describe_list(part.feature) for part in held if not column.accepts(part.feature)]
+            if wrong or (not column.gaps and sum(len(part.records) for part in held) < stop - start):
+                raise RecordError(
+                    f"Feature {column.name!r} holds {wrong[0] if wrong else 'nothing'} in a record of "
+                    f"{', '.join(map(str, self.shards))}, unlike those that were looked at when the "
+                    "table was opened. Has the file changed since? Open it again, or without chunks=."
+                )
+        return self.frame(columns, parts, start, stop)
 
     def look(self) -> tuple[FoundColumn, ...]:
         """The columns of all records, without their values; checksums are checked when those are read.
@@ -263,30 +279,3 @@ class _Reader:
         """Words for a record of the table in an error: its file, and its number in it."""
         shard = next(shard for shard in self.shards if record < shard.first + shard.records)
         return f"{shard}: record {record - shard.first}"
-
-
-@dataclass(frozen=True)
-class _Partitions:
-    """Reads the partitions of a table, which all have the same columns; picklable."""
-
-    reader: _Reader
-    columns: tuple[FoundColumn, ...]
-
-    def __call__(self, records: tuple[int, int]) -> pd.DataFrame:
-        start, stop = records
-        names = [column.name for column in self.columns]
-        parts = list(self.reader.parts(start, stop, names, verify=self.reader.verify))
-        self._check(parts, stop - start)
-        return self.reader.frame(self.columns, parts, start, stop)
-
-    def _check(self, parts: Sequence[Part], total: int) -> None:
-        """Whether the columns were made for such records: a file may have changed since."""
-        for column in self.columns:
-            held = [part for part in parts if part.feature.name == column.name]
-            wrong = [describe_list(part.feature) for part in held if not column.accepts(part.feature)]
-            if wrong or (not column.gaps and sum(len(part.records) for part in held) < total):
-                raise RecordError(
-                    f"Feature {column.name!r} holds {wrong[0] if wrong else 'nothing'} in a record of "
-                    f"{', '.join(map(str, self.reader.shards))}, unlike those that were looked at when the "
-                    "table was opened. Has the file changed since? Open it again, or without chunks=."
-                )

@@ -29,10 +29,11 @@ from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_block
 from xee_tf.options import IfExists, one_of, spelled
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.places import Places, find_places
+from xee_tf.sidecars import TableColumn
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table
 from xee_tf.tables.options import SAMPLE_SPELLING
-from xee_tf.tables.schema import Column, Rows, Values, select_columns
+from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
 from xee_tf.tables.values import column_values
 
@@ -164,7 +165,7 @@ def sample_table(
 
 def _read_bands(
     dataset: xr.Dataset, georef: GeoRef
-) -> tuple[tuple[Column, ...], tuple[BandRule, ...], list[Any]]:
+) -> tuple[tuple[TableColumn, ...], tuple[BandRule, ...], list[Any]]:
     """Column, rule and chunked array of each band: (y, x), or (step, y, x) of one with further dimensions."""
     y, x = georef.y_dim, georef.x_dim
     columns, rules, arrays, planes = [], [], [], 0
@@ -176,7 +177,7 @@ def _read_bands(
                 f"ds[{name!r}].astype('float32'), or leave it out."
             )
         extra = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
-        column = Column(name, "float", tuple(variable.sizes[dim] for dim in extra))
+        column = TableColumn(name, "float", tuple(variable.sizes[dim] for dim in extra))
         array = plane_array(variable, extra, y, x, sides=(_CHUNK_SIDE, _CHUNK_SIDE))
         rule = BandRule.of(
             array.chunks,
@@ -259,7 +260,7 @@ def _axis(edges: tuple[int, ...]) -> BlockAxis:
 class _Sampler:
     """The work of one block: put its bands together and pick out pixels."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rules: tuple[BandRule, ...]
     places: Places
     drop_nulls: bool
@@ -284,7 +285,7 @@ class _Sampler:
 class _Gather:
     """The last work: all blocks' pixels as rows, in the order of the features."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     choice: Choice | None
     table: pd.DataFrame
     georef: GeoRef
@@ -305,7 +306,7 @@ class _Gather:
                 "centre in a polygon (all_touched=True takes those that are touched), or n asks for none."
             )
         sample = sample[np.lexsort((sample.columns, sample.rows, sample.numbers))]
-        found: dict[str, tuple[Column, Values]] = {}
+        found: dict[str, tuple[TableColumn, Values]] = {}
         for column in self.columns:
             first = first_plane(self.columns, column.name)
             planes = sample.values[:, first : first + column.size]
@@ -321,9 +322,8 @@ class _Gather:
                 x, y
             )
             lonlat = wrap_longitude(degrees[0]), degrees[1]
-            found |= {name: (Column(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
-        columns, values = zip(*(found[name] for name in self.names), strict=True)
-        return Rows(columns, values, dropped)
+            found |= {name: (TableColumn(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
+        return Rows.of((found[name] for name in self.names), dropped)
 
 
 def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:

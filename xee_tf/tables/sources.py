@@ -19,7 +19,8 @@ from xee_tf.georef.crs import read_crs, same_crs
 from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of
-from xee_tf.tables.schema import Column, Rows, Values, select_columns
+from xee_tf.sidecars import TableColumn
+from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
 __all__ = ["Geometry", "LazyTable", "Table", "read_table", "row_dimension"]
@@ -56,13 +57,7 @@ class LazyTable:
 
 
 def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
-    """The rows of a table in memory, or how to come by those of a lazy one.
-
-    Raises
-    ------
-    OptionError, GeoreferenceError
-        As `xee_tf.export_table` says; for a lazy table only what its metadata tell.
-    """
+    """The rows of a table in memory, or how to come by those of a lazy one."""
     one_of("geometry", geometry, ("lonlat", None))
     if isinstance(table, xr.Dataset):
         return _read_dataset(table, selectors)
@@ -119,14 +114,13 @@ class _FrameReader:
 
     def __call__(self, frame: Any, number: int | None = None) -> Rows:
         lonlat = {} if self.points is None else _lonlat(frame, number)
-        found = [
-            (Column(name), lonlat[name])
+        describe = _describer(frame.index, number)
+        return Rows.of(
+            (TableColumn(name), lonlat[name])
             if name in lonlat
-            else column_values(frame[name], name, _describer(frame.index, number))
+            else column_values(frame[name], name, describe)
             for name in self.names
-        ]
-        columns, values = zip(*found, strict=True)
-        return Rows(columns, values)
+        )
 
 
 def _describer(index: Any, number: int | None = None) -> Callable[[int], str]:
@@ -197,9 +191,7 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
     names = select_columns(ordered, selectors)
     chosen = {name: along[name].transpose(rows, ...) for name in names}
     if not any(variable.chunks for variable in chosen.values()):
-        found = [column_values(_numpy(variable), name) for name, variable in chosen.items()]
-        columns, values = zip(*found, strict=True)
-        return Rows(columns, values)
+        return Rows.of(column_values(_numpy(variable), name) for name, variable in chosen.items())
     table = xr.Dataset(chosen).drop_vars(dataset.indexes, errors="ignore")
     table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
     if not all(variable.chunks for variable in table.variables.values()):
@@ -216,12 +208,8 @@ class _ArraysReader:
 
     def __call__(self, arrays: Any, number: int) -> Rows:
         describe = _describer(None, number)
-        found = [
-            column_values(np.asarray(array), name, describe)
-            for name, array in zip(self.names, arrays, strict=True)
-        ]
-        columns, values = zip(*found, strict=True)
-        return Rows(columns, values)
+        named = zip(self.names, arrays, strict=True)
+        return Rows.of(column_values(np.asarray(array), name, describe) for name, array in named)
 
 
 def _numpy(variable: Any) -> Any:

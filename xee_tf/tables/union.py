@@ -1,21 +1,7 @@
 """The columns of a table: the union of what its records hold, and their values put together.
 
 Records need not be alike. Earth Engine writes no feature for a property that is null, and programs that
-write tables part by part may write other lists in each. The rules:
-
-===============================================  ======================================================
-lists of a column                                values of the column
-===============================================  ======================================================
-a float list of one value                        float32; absent: NaN
-an int64 list of one value                       int64, or pandas' Int64 where some are absent
-both                                             float64; integers that it cannot hold are refused
-a list of one byte string                        str, or objects where some are absent: None
-lists of several numbers, of any length          an array in each row; absent: None
-lists of several byte strings                    a list in each row; absent: None
-byte strings and numbers                         refused
-===============================================  ======================================================
-
-A list without values counts as absent, unless all lists of the column are empty.
+write tables part by part may write other lists in each. `xee_tf.open_table` has the rules.
 """
 
 from __future__ import annotations
@@ -45,15 +31,8 @@ Describe = Callable[[int], str]
 class FoundColumn:
     """What all records of a table hold in one column.
 
-    Parameters
-    ----------
-    name : str
-    kind : {"bytes", "float", "int64", "mixed"}
-        "mixed": some lists are float, others int64.
-    sizes : tuple of int
-        The different lengths of its lists, ascending; 0 only if all lists are empty.
-    gaps : bool
-        Whether some records lack it.
+    It is of a "mixed" kind if some lists are float, others int64. `sizes` are the different lengths of its
+    lists, ascending, with 0 only if all lists are empty; `gaps` is whether some records lack it.
     """
 
     name: str
@@ -62,13 +41,7 @@ class FoundColumn:
     gaps: bool
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Check a shape that a user gives to the arrays of the column.
-
-        Raises
-        ------
-        OptionError
-            If the lists have another number of values, or several.
-        """
+        """Check a shape that a user gives to the arrays of the column."""
         if self.sizes != (math.prod(shape),):
             sizes = " or ".join(map(str, self.sizes))
             raise OptionError(
@@ -119,23 +92,10 @@ def tally(parts: Iterable[Part]) -> list[Tally]:
 def unite(
     found: Iterable[Tally], total: int, describe: Describe, wanted: Collection[str] | None = None
 ) -> tuple[FoundColumn, ...]:
-    """The columns of a table, in the order in which they first appear.
+    """The columns of a table of `total` records, in the order in which they first appear.
 
-    Parameters
-    ----------
-    found : iterable of Tally
-        Features of the records. A feature may come more than once, with records of its own each time.
-    total : int
-        Records of the table.
-    describe : callable
-        Words for a record in an error.
-    wanted : collection of str, optional
-        The columns that are read. Default: all.
-
-    Raises
-    ------
-    RecordError
-        If a wanted column holds byte strings in some records and numbers in others, or there are no columns.
+    A feature may come more than once, with records of its own each time. Of the columns that are `wanted`
+    (all by default) all lists must be numbers, or all byte strings.
 
     Examples
     --------
@@ -149,14 +109,19 @@ def unite(
         held.setdefault(item.feature.name, []).append(item)
     if not held:
         raise RecordError(f"{describe(0)} holds no feature, nor does any other record of the table.")
+    columns = []
     for name, items in held.items():
+        items = [item for item in items if item.feature.size] or items
         if wanted is None or name in wanted:
             _require_one_kind(name, items, describe)
-    return tuple(_unite(name, items, total) for name, items in held.items())
+        kinds = {item.feature.kind for item in items}
+        sizes = tuple(sorted({item.feature.size for item in items}))
+        gaps = sum(item.count for item in items) < total
+        columns.append(FoundColumn(name, "mixed" if len(kinds) > 1 else kinds.pop(), sizes, gaps))
+    return tuple(columns)
 
 
 def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> None:
-    items = [item for item in items if item.feature.size] or items
     before = items[0].feature
     for item in items:
         if (item.feature.kind == "bytes") != (before.kind == "bytes"):
@@ -165,14 +130,6 @@ def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> 
                 f"records before it {describe_list(before)}. A column holds either numbers or byte strings: "
                 "leave it out with columns=, or write the records anew."
             )
-
-
-def _unite(name: str, items: Sequence[Tally], total: int) -> FoundColumn:
-    items = [item for item in items if item.feature.size] or items
-    mixed = len({item.feature.kind for item in items}) > 1
-    sizes = tuple(sorted({item.feature.size for item in items}))
-    gaps = sum(item.count for item in items) < total
-    return FoundColumn(name, "mixed" if mixed else items[0].feature.kind, sizes, gaps)
 
 
 def assemble(
@@ -184,28 +141,7 @@ def assemble(
     shape: Sequence[int] | None = None,
     encoding: str | None = "utf-8",
 ) -> Any:
-    """The values of a column of a frame.
-
-    Parameters
-    ----------
-    column : FoundColumn
-    parts : sequence of Part
-        Its features; their records are numbered as the rows of the frame.
-    total : int
-        Rows of the frame.
-    describe : callable
-        Words for the record of a row in an error.
-    shape : sequence of int, optional
-        Of array-valued columns. Default: flat.
-    encoding : str or None
-        Of the strings. None: bytes.
-
-    Raises
-    ------
-    RecordError
-        If a string has another encoding, or float64 cannot hold an integer of a column that also holds
-        floats.
-    """
+    """The values of a column in the rows of a frame, by whose numbers the records of `parts` go."""
     if column.sizes != (0,):
         parts = [part for part in parts if part.feature.size]
     if column.kind == "bytes":

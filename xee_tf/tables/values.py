@@ -27,14 +27,17 @@ import pyarrow as pa
 
 from xee_tf.errors import OptionError, shorten
 from xee_tf.records import Ragged
-from xee_tf.tables.schema import Column, Values, byte_strings
+from xee_tf.sidecars import TableColumn
+from xee_tf.tables.rows import Values
 
-__all__ = ["column_values"]
+__all__ = ["byte_strings", "column_values"]
+
+_STRINGS = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 
 
 def column_values(
     values: Any, name: str, describe_row: Callable[[int], str] = "row {}".format
-) -> tuple[Column, Values]:
+) -> tuple[TableColumn, Values]:
     """A column's values as arrays, and what they are in a record.
 
     Parameters
@@ -45,11 +48,6 @@ def column_values(
     describe_row : callable
         From the number of a row to words for it in an error.
 
-    Raises
-    ------
-    OptionError
-        If the dtype cannot be written, or rows differ in kind or shape; the first such row is named.
-
     Examples
     --------
     >>> column, values = column_values(pd.Series([[1, 2], [3, 4]]), "profile")
@@ -57,21 +55,21 @@ def column_values(
     ((2,), [[1, 2], [3, 4]])
     """
     if isinstance(values, np.ndarray) and values.ndim > 1:
-        return Column(name, "float", values.shape[1:]), _real(values, name)
+        return TableColumn(name, "float", values.shape[1:]), _real(values, name)
     series = pd.Series(values, copy=False) if isinstance(values, np.ndarray) else values
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return column_values(series.astype(dtype.categories.dtype), name, describe_row)
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
-        return Column(name), series.to_numpy()
+        return TableColumn(name), series.to_numpy()
     arrow = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
-    if isinstance(dtype, pd.StringDtype) or (arrow is not None and _is_stringlike(arrow)):
-        return Column(name, "bytes"), _strings(series, name, describe_row)
+    if isinstance(dtype, pd.StringDtype) or arrow in _STRINGS:
+        return TableColumn(name, "bytes"), _strings(series, name, describe_row)
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
         plain = None if series.isna().any() else series.to_numpy()
         if plain is None or plain.dtype.kind not in "biuf":
             plain = series.to_numpy(np.float64, na_value=np.nan)
-        return Column(name), plain
+        return TableColumn(name), plain
     if arrow is not None and pa.types.is_nested(arrow):
         series = series.astype(object)
     elif not (isinstance(dtype, np.dtype) and dtype.kind == "O"):
@@ -79,22 +77,22 @@ def column_values(
     return _object_values(series, name, describe_row)
 
 
-def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -> tuple[Column, Values]:
+def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -> tuple[TableColumn, Values]:
     """The values of a column of Python objects: what the first is, all must be."""
     objects = series.to_numpy()
     first = next((value for value in objects if not _is_missing(value)), None)
     if first is None:
         if not len(objects):
-            return Column(name), np.empty(0)
+            return TableColumn(name), np.empty(0)
         raise OptionError(
             f"Column {name!r} holds nothing but missing values, so that its kind is unknown: leave it out, "
             f"or say what it is, for example table[{name!r}].astype('float32')."
         )
     if isinstance(first, str | bytes):
-        return Column(name, "bytes"), _strings(series, name, describe_row, type(first))
+        return TableColumn(name, "bytes"), _strings(series, name, describe_row, type(first))
     if isinstance(first, Real | np.bool_):
         _require_all(objects, lambda v: isinstance(v, Real | np.bool_), "a number", name, describe_row)
-        return Column(name), np.array([np.nan if _is_missing(v) else v for v in objects], np.float64)
+        return TableColumn(name), np.array([np.nan if _is_missing(v) else v for v in objects], np.float64)
     if isinstance(first, list | tuple | np.ndarray):
         shape = _shape(first)
         try:
@@ -104,8 +102,29 @@ def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -
         if shape is None or stacked is None or stacked.shape[1:] != shape or stacked.dtype.kind == "O":
             _require_shape(objects, name, describe_row)
             raise _unencodable(name, "arrays of unequal rows")
-        return Column(name, "float", stacked.shape[1:]), _real(stacked, name)
+        return TableColumn(name, "float", stacked.shape[1:]), _real(stacked, name)
     raise _unencodable(name, type(first).__name__)
+
+
+def byte_strings(values: Any) -> Ragged:
+    """Texts or bytes as byte strings; missing ones are empty.
+
+    Examples
+    --------
+    >>> byte_strings(["oak", None, "fir"]).sizes.tolist()
+    [3, 0, 3]
+    """
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
+    # What is missing may have bytes of its own in Arrow's buffer.
+    array = array.cast(pa.large_binary() if binary else pa.large_string())
+    array = array.fill_null(b"" if binary else "")
+    _, offsets, data = array.buffers()
+    edges = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return Ragged(whole, edges[:-1], np.diff(edges))
 
 
 def _strings(
@@ -185,19 +204,6 @@ def _unencodable(name: str, found: str) -> OptionError:
 
 def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
-
-
-def _is_stringlike(kind: pa.DataType) -> bool:
-    return any(
-        test(kind)
-        for test in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_string_view,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-        )
-    )
 
 
 def _is_utf8(value: str | bytes) -> bool:

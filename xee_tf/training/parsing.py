@@ -40,16 +40,7 @@ class SequenceSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """What becomes one tensor: inputs or targets.
-
-    Parameters
-    ----------
-    bands : tuple of BandDimensions
-        In the order of the last axis.
-    trim : bool
-        Whether margins are cut off.
-    dtype : dtype
-    """
+    """What becomes one tensor, its bands on the last axis: inputs or targets; `trim` cuts off margins."""
 
     bands: tuple[BandDimensions, ...]
     trim: bool
@@ -57,13 +48,7 @@ class Side:
 
     @classmethod
     def of(cls, export: OpenedExport, names: Sequence[str], trim: bool, dtype: Any) -> Side:
-        """A side of the bands that are named.
-
-        Raises
-        ------
-        OptionError
-            If they differ in depth, or one holds strings or several values beside patches.
-        """
+        """A side of the bands that are named."""
         side = cls(tuple(export.band(name) for name in names), trim, dtype)
         content, layout = export.content, export.layout
         if not export.described:
@@ -164,12 +149,7 @@ def _shape(export: OpenedExport, feature: Feature) -> list[int]:
 def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> Callable[[Any], Any]:
     """A function from a batch of serialised records to one tensor for each side, bands last.
 
-    Parameters
-    ----------
-    export : OpenedExport
-    sides : sequence of Side
-    flat : bool
-        Whether each pixel is an example of its own.
+    `flat` is whether each pixel is an example of its own.
     """
     import tensorflow as tf
 
@@ -239,13 +219,10 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
 
     def filled(values: Any, feature: Feature) -> Any:
         """Lists that may be empty, all of one length."""
-        missing = feature.size - tf.shape(values)[1]
-        few_enough = tf.debugging.assert_non_negative(
-            missing, f"Records of {export} have more than {feature.size} values of {feature.name}"
+        message = f"Records of {export} have more than {feature.size} values of {feature.name}"
+        return tf.ensure_shape(
+            _padded(values, feature.size, message, _absent(feature, ())), (None, feature.size)
         )
-        with tf.control_dependencies([few_enough]):
-            padded = tf.pad(values, [[0, 0], [0, missing]], constant_values=_absent(feature, ()))
-        return tf.ensure_shape(padded, (None, feature.size))
 
     def parse(batch: Any) -> dict[str, Any]:
         found = tf.io.parse_example(batch, spec)
@@ -260,6 +237,17 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
         return tensors
 
     return parse
+
+
+def _padded(values: Any, length: int, message: str, fill: Any = 0) -> Any:
+    """Values with the second axis as long as it can be in a batch; longer ones are an error."""
+    import tensorflow as tf
+
+    missing = length - tf.shape(values)[1]
+    few_enough = tf.debugging.assert_non_negative(missing, message)
+    with tf.control_dependencies([few_enough]):  # or padding may be first to complain
+        rest = [[0, 0]] * (len(values.shape) - 2)
+        return tf.pad(values, [[0, 0], [0, missing], *rest], constant_values=tf.constant(fill, values.dtype))
 
 
 def _cast(values: Any, band: BandDimensions, side: Side, export: OpenedExport) -> Any:
@@ -307,16 +295,13 @@ def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
         for name, values in series.items():
             feature, depth = features[name], export.content.depths[name]
             steps = depth // feature.size
-            missing = steps - tf.shape(values)[1]
-            few_enough = tf.debugging.assert_non_negative(
-                missing,
+            message = (
                 f"Records have more steps of {name} than {steps}, as many as the first one has or "
-                "tensor_depths says: say there how many they have at most",
+                "tensor_depths says: say there how many they have at most"
             )
-            with tf.control_dependencies([few_enough]):  # or padding may be first to complain
-                values = tf.pad(numbers(values, name), [[0, 0], [0, missing], [0, 0]])
+            values = _padded(numbers(values, name), steps, message)
             there = tf.sequence_mask(lengths[name], steps)[..., None]
-            fill = tf.constant(fitting_fill(export.content.fill, feature.kind), values.dtype)
+            fill = tf.constant(fitting_fill(export.content.fill, feature), values.dtype)
             found[name] = tf.reshape(tf.where(there, values, fill), (-1, depth))
         return {name: values[:, :, None, None] for name, values in found.items()}
 

@@ -12,7 +12,7 @@ from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.shards.matching import check_first_runs
 from xee_tf.sidecars import Mixer
-from xee_tf.sidecars.find import Exported, ExportedTable, find_export, find_sources
+from xee_tf.sidecars.find import Exported, ExportedTable, find_sources
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import PathLike
 
@@ -35,64 +35,40 @@ def open_sources(
 ) -> list[OpenedExport]:
     """Open what a user named: mixers, files, patterns; files that follow one another are one export.
 
-    Parameters
-    ----------
-    bands : sequence of str, optional
-        The bands that are wanted. Default: all.
-
-    Others are those of `xee_tf.tf_dataset`.
-
-    Raises
-    ------
-    OptionError
-        If nothing is named, a band is not there, or options do not fit one another.
-    MissingShardError, MixerError, RecordError
-        If the files are not whole.
+    `bands` are those that are wanted, all by default; other parameters are those of `xee_tf.tf_dataset`.
     """
-    items: list[Any]
-    if isinstance(sources, Mapping):
-        items = list(sources.values())
-    elif isinstance(sources, Collection) and not isinstance(sources, str):
-        items = list(sources)
-    else:
-        items = [sources]
-    if records is None and any(isinstance(item, Mixer) for item in items):
-        raise OptionError("A Mixer does not know where its shards are: name its file, or give records=[...].")
-    if records is not None and len(items) != 1:
-        raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
-    locations: list[Any]
-    if records is None:
-        locations = [found for item in items for found in find_sources(item, storage_options)]
-    else:
-        locations = [
-            item if isinstance(item, Mixer) else find_export(item, storage_options) for item in items
-        ]
+    values: Any = sources.values() if isinstance(sources, Mapping) else sources
+    several = isinstance(values, Collection) and not isinstance(values, str)
+    items = list(values) if several else [values]
     options: Any = {"bands": bands, "kernel_size": kernel_size, "tensor_depths": tensor_depths}
+
+    def open_image(source: Any) -> OpenedExport:
+        if patch_dimensions is not None:
+            raise OptionError("patch_dimensions are for files without a mixer: the mixer has its own.")
+        return open_export(source, records, storage_options=storage_options, **options)
+
+    if records is not None:
+        if len(items) != 1:
+            raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
+        return [open_image(items[0])]
+    if any(isinstance(item, Mixer) for item in items):
+        raise OptionError("A Mixer does not know where its shards are: name its file, or give records=[...].")
     opened: list[OpenedExport] = []
-    for images, group in groupby(locations, lambda location: records is not None or is_image(location)):
+    locations = [found for item in items for found in find_sources(item, storage_options)]
+    for images, group in groupby(locations, is_image):
         if not images:
             opened.append(open_files(list(group), patch_dimensions=patch_dimensions, **options))
             continue
-        if patch_dimensions is not None:
-            raise OptionError("patch_dimensions are for files without a mixer: the mixer has its own.")
         for location in group:
-            export = open_export(location, records, storage_options=storage_options, **options)
-            if records is None:
-                check_first_runs(export.shards)
-            opened.append(export)
+            opened.append(open_image(location))
+            check_first_runs(opened[-1].shards)
     if not opened:
         raise OptionError("There is nothing to read: name a mixer, TFRecord files, or a pattern of files.")
     return opened
 
 
 def check_alike(exports: Sequence[OpenedExport]) -> None:
-    """Check that the records of all exports hold the same, so that they can be read together.
-
-    Raises
-    ------
-    OptionError
-        If they do not.
-    """
+    """Check that the records of all exports hold the same, so that they can be read together."""
     first, *others = exports
     for other in others:
         if _summary(other) != _summary(first):

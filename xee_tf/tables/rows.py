@@ -1,77 +1,21 @@
-"""What a table's columns are in a record, and their values as plain arrays."""
+"""Rows of a table: its columns, and their values as plain arrays."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
-from xee_tf.records import Encoded, Feature, Ragged, RecordLayout, encode_records
+from xee_tf.records import Encoded, Ragged, RecordLayout, encode_records
 from xee_tf.sidecars import TableColumn
 
-__all__ = ["Column", "Rows", "Values", "byte_strings", "encode_rows", "select_columns"]
-
-
-@dataclass(frozen=True)
-class Column(TableColumn):
-    """What one column is in a record that we write.
-
-    Parameters
-    ----------
-    name : str
-    kind : {"float", "bytes"}
-    shape : tuple of int
-        Of an array-valued column; records hold it flattened. Empty for single values.
-    """
-
-    kind: Literal["float", "bytes"] = "float"
-
-    @property
-    def size(self) -> int:
-        """Values a row."""
-        return math.prod(self.shape)
-
-    @property
-    def feature(self) -> Feature:
-        """What a record holds of the column."""
-        if self.kind == "bytes":
-            return Feature.strings(self.name)
-        return Feature.stored(self.name, "float", self.size)
-
-    def __str__(self) -> str:
-        if self.kind == "bytes":
-            return "strings"
-        return f"arrays of shape {self.shape}" if self.shape else "numbers"
-
-
-def byte_strings(values: Any) -> Ragged:
-    """Texts or bytes as byte strings; missing ones are empty.
-
-    Examples
-    --------
-    >>> byte_strings(["oak", None, "fir"]).sizes.tolist()
-    [3, 0, 3]
-    """
-    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
-    # What is missing may have bytes of its own in Arrow's buffer.
-    array = array.cast(pa.large_binary() if binary else pa.large_string())
-    array = array.fill_null(b"" if binary else "")
-    _, offsets, data = array.buffers()
-    edges = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    whole = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    return Ragged(whole, edges[:-1], np.diff(edges))
-
+__all__ = ["Rows", "Values", "select_columns"]
 
 Values = npt.NDArray[Any] | Ragged
 
@@ -82,22 +26,41 @@ class Rows:
 
     Parameters
     ----------
-    columns : tuple of Column
+    columns : tuple of TableColumn
     values : tuple of ndarray or Ragged
         Arrays of shape ``(rows, *column.shape)`` and any real dtype; byte strings for kind "bytes".
     dropped : int
         Rows that were left out when these were sampled, because they are masked.
+
+    Examples
+    --------
+    >>> from xee_tf.records import decode_example, iter_frames
+    >>> from xee_tf.tables.values import byte_strings
+    >>> name = TableColumn("name", "bytes"), byte_strings(["oak"])
+    >>> rows = Rows.of([(TableColumn("B4"), np.array([0.5])), name])
+    >>> [decode_example(data) for data in iter_frames(rows.encode().buffer.data)]
+    [{'B4': array([0.5], dtype=float32), 'name': [b'oak']}]
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     values: tuple[Values, ...]
     dropped: int = 0
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[TableColumn, Values]], dropped: int = 0) -> Rows:
+        """From columns and their values."""
+        columns, values = zip(*found, strict=True)
+        return cls(columns, values, dropped)
 
     def __len__(self) -> int:
         return len(self.values[0])
 
     def __getitem__(self, part: slice) -> Rows:
         return Rows(self.columns, tuple(values[part] for values in self.values))
+
+    def encode(self) -> Encoded:
+        """Framed records, an Example for each row."""
+        return encode_records(RecordLayout(tuple(column.feature for column in self.columns)), self.values)
 
     @property
     def nbytes(self) -> int:
@@ -122,26 +85,8 @@ class Rows:
         )
 
 
-def encode_rows(rows: Rows) -> Encoded:
-    """Frame the rows of a table, an Example each.
-
-    Examples
-    --------
-    >>> from xee_tf.records import decode_example, iter_frames
-    >>> rows = Rows((Column("B4"), Column("name", "bytes")), (np.array([0.5]), byte_strings(["oak"])))
-    >>> [decode_example(data) for data in iter_frames(encode_rows(rows).buffer.data)]
-    [{'B4': array([0.5], dtype=float32), 'name': [b'oak']}]
-    """
-    return encode_records(RecordLayout(tuple(column.feature for column in rows.columns)), rows.values)
-
-
 def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | None) -> list[str]:
     """The names of the columns to write, in order.
-
-    Raises
-    ------
-    OptionError
-        If a selector is unknown, or a name is no text, empty, or there twice.
 
     Examples
     --------
