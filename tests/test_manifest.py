@@ -706,6 +706,14 @@ def test_hostile_manifests_are_refused_with_our_error(hostile, data):
         assert parse_manifest(found.text()).text() == found.text()
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_are_refused(hostile, number):
+    text = hostile.replace('"defaultValue": 0.0', f'"defaultValue": {number}')
+    assert text != hostile
+    with pytest.raises(xee_tf.ManifestError, match=number):
+        parse_manifest(text, "x")
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")

@@ -309,9 +309,17 @@ def read_document(location: Location) -> Any:
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{source} is not a manifest: it is not JSON ({shorten(str(error))}).") from None
+
+
+def _finite(text: str) -> float:
+    """A number of JSON, which has no NaN and no infinity; Python reads them, and 1e999, all the same."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number of JSON")
+    return value
 
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
