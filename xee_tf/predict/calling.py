@@ -6,7 +6,7 @@ Calls may be averaged over the eight symmetries of a square, with the deviation 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import type_name
 from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
+from xee_tf.sidecars import BandSpec
 
 __all__ = ["SPREAD", "TileCaller", "augmented", "batch_of", "predict_batches", "tile_caller"]
 
@@ -114,7 +115,7 @@ class TileCaller:
 
 def tile_caller(
     spec: ModelSpec,
-    bands: Mapping[str, tuple[Any, tuple[int, ...]]],
+    bands: Sequence[BandSpec],
     properties: Mapping[str, Any],
     *,
     batch_size: int | None = None,
@@ -125,8 +126,8 @@ def tile_caller(
     Parameters
     ----------
     spec : ModelSpec
-    bands : mapping from str to (dtype, shape)
-        The bands of the image; `shape` is that of an array band in each pixel, empty for a scalar band.
+    bands : sequence of BandSpec
+        The bands of the image, with their dtypes.
     properties : mapping
         Those of the image; of these, `input_properties` are sent.
     batch_size : int, optional
@@ -146,13 +147,13 @@ def tile_caller(
     >>> from xee_tf.models.function import FunctionConnector
     >>> connector = FunctionConnector.of(lambda pixels: pixels.sum(-1))
     >>> total = ModelSpec(connector, input_tile_size=2, output_bands=["sum"])
-    >>> caller = tile_caller(total, {"B4": ("uint8", ()), "B3": ("uint8", ())}, {})
+    >>> caller = tile_caller(total, [BandSpec("B4", dtype="uint8"), BandSpec("B3", dtype="uint8")], {})
     >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
     {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
     """
     signature = signature or spec.connector.signature()
     values = {name: np.asarray(properties[name]) for name in spec.input_properties if name in properties}
-    items = {name: Item(np.dtype(dtype), tuple(shape), tiled=True) for name, (dtype, shape) in bands.items()}
+    items = {band.name: Item(np.dtype(band.dtype), band.shape, tiled=True) for band in bands}
     for name, value in values.items():
         if name in items:
             raise OptionError(

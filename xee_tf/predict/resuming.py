@@ -59,13 +59,13 @@ def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
         },
         "image": {
             name: {
-                "dtype": str(band.dtype),
-                "sizes": list(band.sizes.items()),
-                "inner": list(map(str, prediction.inner[name])),
-                "array": _array_name(band),
-                "nodata": repr(band_nodata(band, name)),
+                "dtype": str(variable.dtype),
+                "sizes": list(variable.sizes.items()),
+                "inner": list(map(str, prediction.bands[name].dims)),
+                "array": _array_name(variable),
+                "nodata": repr(band_nodata(variable, name)),
             }
-            for name, band in prediction.bands.items()
+            for name, variable in prediction.variables.items()
         },
         "source": _grid(prediction.georef),
         "grid": _grid(place),

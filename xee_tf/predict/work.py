@@ -15,48 +15,17 @@ from xee_tf.blocks.assemble import BandRule, assemble
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.models.types import Range, coerce
+from xee_tf.models.types import coerce
 from xee_tf.predict.calling import TileCaller, augmented
+from xee_tf.sidecars import BandSpec
 
-__all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
+__all__ = ["Blend", "TileWork", "blend_weights"]
 
 Blend = Literal["crop", "hann"]
 Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows and columns of tiles in a block."""
 
 _SMALL = 64 * 64  # pixels of a tile; smaller ones of several rows are sent together
-
-
-@dataclass(frozen=True)
-class Band:
-    """A band that the model sees: its name, its shape in each pixel, how it is put together."""
-
-    name: str
-    shape: tuple[int, ...]
-    rule: BandRule
-
-
-@dataclass(frozen=True)
-class OutputBand:
-    """A band of the result.
-
-    Parameters
-    ----------
-    name : str
-    dtype : numpy.dtype
-    shape : tuple of int
-        In each pixel.
-    fill : int, float or None
-        What stands for masked pixels: NaN where the dtype has it. None where nothing can be masked.
-    limits : (int, int) or None
-        The declared range of an integer, which values are clamped to.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fill: float | None
-    limits: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +37,12 @@ class TileWork:
     caller : TileCaller
     grid : PatchGrid
         The tiles as patches: the overlap is their margin, all pixels are covered.
-    bands : tuple of Band
-        In the order of the block layout's planes.
-    outputs : tuple of OutputBand
+    bands : tuple of BandSpec
+        What the model sees.
+    rules : tuple of BandRule
+        How each of these is put together.
+    outputs : tuple of BandSpec
+        The bands of the result.
     blend : {"crop", "hann"}
         What becomes of overlapping outputs: cut off, or averaged by weights that fade out.
     skip_masked : bool
@@ -83,8 +55,9 @@ class TileWork:
 
     caller: TileCaller
     grid: PatchGrid
-    bands: tuple[Band, ...]
-    outputs: tuple[OutputBand, ...]
+    bands: tuple[BandSpec, ...]
+    rules: tuple[BandRule, ...]
+    outputs: tuple[BandSpec, ...]
     blend: Blend
     skip_masked: bool
     augment: bool
@@ -93,7 +66,7 @@ class TileWork:
     @property
     def maskable(self) -> bool:
         """Whether a pixel can be masked at all."""
-        return any(band.fill is not None for band in self.outputs)
+        return any(band.default is not None for band in self.outputs)
 
     @property
     def overlap(self) -> Size:
@@ -117,9 +90,7 @@ class TileWork:
     ) -> dict[str, npt.NDArray[Any]]:
         """What `window` says of each output, (*shape, y, x); contributions to be added where blended."""
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
-        arrays, masks = assemble(
-            layout.window(*block), pieces, [band.rule for band in self.bands], want_masks=self.maskable
-        )
+        arrays, masks = assemble(layout.window(*block), pieces, self.rules, want_masks=self.maskable)
         # A view of a single False says that nothing is masked.
         found = [mask[0] if len(mask) == 1 else mask.any(axis=0) for mask in masks or () if any(mask.strides)]
         masked = np.logical_or.reduce(found) if found else None
@@ -154,12 +125,13 @@ class TileWork:
         absent = None if masked is None else self._rescaled(masked, len(rows), len(columns))
         for name, nan in nowhere.items():
             self._refuse_nan(name, nan, absent, rows, columns, window)
+        for output in self.caller.outputs:
+            if output.limits is not None:
+                np.clip(out[output.name], *output.limits, out=out[output.name])
         for band in self.outputs:
-            if band.limits is not None:
-                np.clip(out[band.name], *band.limits, out=out[band.name])
             self._require_free_fill(out[band.name], absent, band, rows, columns)
             if absent is not None:
-                out[band.name][..., absent] = band.fill
+                out[band.name][..., absent] = band.default
         return out
 
     def _refuse_nan(
@@ -198,7 +170,7 @@ class TileWork:
         self,
         values: npt.NDArray[Any],
         absent: npt.NDArray[np.bool_] | None,
-        band: OutputBand,
+        band: BandSpec,
         rows: range,
         columns: range,
     ) -> None:
@@ -206,9 +178,9 @@ class TileWork:
 
         Whether the block has a masked pixel makes no difference: ``_FillValue`` is that of the whole band.
         """
-        if band.fill is None or values.dtype.kind == "f":
+        if band.default is None or values.dtype.kind == "f":
             return
-        found = values == band.fill
+        found = values == band.default
         if absent is not None:
             found &= ~absent
         if not found.any():
@@ -220,8 +192,8 @@ class TileWork:
         if bits < 64:
             fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
         error = PredictionError(
-            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not "
-            f"masked, and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
+            f"The model gives {band.default} for {band.name!r} in {int(found.sum())} pixels that are not "
+            f"masked, and this value marks masked pixels of {values.dtype} bands. Fix: {', or '.join(fixes)}."
         )
         raise self._located(error, self._tiles_of(found, rows, columns))
 

@@ -18,7 +18,7 @@ from xee_tf.options import check_default_value
 from xee_tf.reading.content import PIXEL, Content, choose_features
 from xee_tf.records import Kind, RecordLayout
 from xee_tf.shards.access import Shard
-from xee_tf.sidecars import BandDimensions
+from xee_tf.sidecars import BandSpec
 
 __all__ = ["Margins", "OpenedExport", "masked_values"]
 
@@ -40,7 +40,7 @@ class OpenedExport:
     ----------
     content : Content
         What each record holds.
-    bands : tuple of BandDimensions
+    bands : tuple of BandSpec
         The bands that are read.
     grid : PatchGrid
         The patches, with the margin that their records have. Without a mixer, that of a single record at no
@@ -65,7 +65,7 @@ class OpenedExport:
     """
 
     content: Content
-    bands: tuple[BandDimensions, ...]
+    bands: tuple[BandSpec, ...]
     grid: PatchGrid
     shards: tuple[Shard, ...]
     record_bytes: int
@@ -130,13 +130,13 @@ class OpenedExport:
         """Whether records can be reached only through those in front of them."""
         return any(shard.access == "stream" for shard in self.shards)
 
-    def band(self, name: str) -> BandDimensions:
+    def band(self, name: str) -> BandSpec:
         """The band of a name."""
         return next(band for band in self.bands if band.name == name)
 
 
 def masked_values(
-    bands: Sequence[BandDimensions],
+    bands: Sequence[BandSpec],
     dtypes: Mapping[str, np.dtype[Any]],
     value: float,
     written: float | None = None,
@@ -145,7 +145,7 @@ def masked_values(
 
     Parameters
     ----------
-    bands : sequence of BandDimensions
+    bands : sequence of BandSpec
     dtypes : mapping from band to dtype
         Of the values in the records.
     value : number
@@ -160,7 +160,7 @@ def masked_values(
 
     Examples
     --------
-    >>> bands = [BandDimensions("B4", "B4", 0, (), ())]
+    >>> bands = [BandSpec("B4")]
     >>> masked_values(bands, {"B4": np.dtype("float32")}, -9999)
     {'B4': -9999.0}
     """
