@@ -1,12 +1,9 @@
-"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways.
-
-Calls may be averaged over the eight symmetries of a square, with the deviation among these.
-"""
+"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +21,7 @@ from xee_tf.models.types import type_name
 from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["SPREAD", "TileCaller", "augmented", "batch_of", "predict_batches", "tile_caller"]
-
-SPREAD = "_spread"
-"""Suffix of the bands that hold the standard deviation over the symmetries."""
-
-Call = Callable[[Arrays], Arrays]
+__all__ = ["TileCaller", "batch_of", "predict_batches", "tile_caller"]
 
 # What a batch holds where its size is left to us: beyond it a call is hardly cheaper, and what a model has
 # in its layers at one time grows with it.
@@ -175,7 +167,7 @@ def tile_caller(
     outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)
     size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
     batch, fixed = batch_of(spec.connector, signature, batch_size, size)
-    refuse_too_large(spec.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
+    refuse_too_large(spec.connector, feeds, tiles, batch if fixed else 1)
     used = {name for feed in feeds for name in feed.members}
     kept = {name: value for name, value in values.items() if name in used}
     return TileCaller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
@@ -260,52 +252,3 @@ def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[A
         raise PredictionError(
             "The model answered with tiles of one size, and with another in the next batch."
         ) from None
-
-
-def augmented(call: Call) -> Call:
-    """Call with tiles turned and mirrored, turn the answers back, and average them.
-
-    Parameters
-    ----------
-    call : callable
-        From and to arrays ``(n, height, width, ...)`` of square tiles.
-
-    Returns
-    -------
-    callable
-        Answers each band with the mean over the symmetries, and beside it, under its name and "_spread",
-        their standard deviation.
-
-    Examples
-    --------
-    >>> tile = np.array([[[1.0, 2.0], [3.0, 4.0]]])
-    >>> answer = augmented(lambda tiles: {"b": tiles["b"][:, :, :1].repeat(2, 2)})({"b": tile})
-    >>> answer["b"].tolist()
-    [[[1.75, 2.25], [2.75, 3.25]]]
-    """
-
-    def average(tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
-        mean: dict[str, npt.NDArray[Any]] = {}
-        squares: dict[str, npt.NDArray[Any]] = {}
-        for number in range(8):
-            turned = call({name: _turn(values, number) for name, values in tiles.items()})
-            for name, values in turned.items():
-                back = _turn_back(values, number)
-                if name not in mean:
-                    mean[name], squares[name] = back.copy(), np.zeros_like(back)
-                    continue
-                away = back - mean[name]
-                mean[name] += away / (number + 1)
-                squares[name] += away * (back - mean[name])
-        return mean | {name + SPREAD: np.sqrt(values / 8) for name, values in squares.items()}
-
-    return average
-
-
-def _turn(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
-    turned = np.rot90(values, number % 4, axes=(1, 2))
-    return turned[:, :, ::-1] if number >= 4 else turned
-
-
-def _turn_back(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
-    return np.rot90(values[:, :, ::-1] if number >= 4 else values, -(number % 4), axes=(1, 2))

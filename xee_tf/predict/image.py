@@ -29,10 +29,11 @@ from xee_tf.models.inputs import check_overrides, group_inputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import fill_outside
 from xee_tf.names import check_key, check_variables
-from xee_tf.predict.calling import SPREAD, TileCaller, tile_caller
+from xee_tf.predict.averaging import SPREAD, Blend
+from xee_tf.predict.calling import TileCaller, tile_caller
 from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
-from xee_tf.predict.work import Blend, TileWork
+from xee_tf.predict.work import TileWork
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["Prediction", "inner_dims", "predict_image"]

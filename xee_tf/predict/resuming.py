@@ -26,7 +26,9 @@ Description = Mapping[str, Any]
 
 _PART_BYTES = 64 << 20  # of an array that is read to be recognised
 _UNKNOWN = "unknown"
-_FORMAT = 3  # 1 was that of version 0.1.0, which compared display texts; 2 overlooked masks and places
+# 1 was that of version 0.1.0, which compared display texts; 2 overlooked masks and places; 3 wrote types
+# under other names.
+_FORMAT = 4
 # Options of a prediction that change values, beside properties and the place, which are compared as they are.
 _OPTIONS = ("blend", "augment", "resampling", "output_grid")
 # Fields of a model that change no value of an image.

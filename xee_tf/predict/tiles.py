@@ -100,9 +100,7 @@ def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> 
     return Tiles(core, overlap, _output(spec, signature, tiles))
 
 
-def refuse_too_large(
-    connector: Connector, feeds: Sequence[Feed], core: Size, overlap: Size, count: int = 1
-) -> None:
+def refuse_too_large(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, count: int) -> None:
     """Check that tiles can be sent at all.
 
     Parameters
@@ -110,9 +108,8 @@ def refuse_too_large(
     connector : Connector
     feeds : sequence of Feed
         What goes into the inputs of the model.
-    core, overlap : Size
-        Pixels of a tile, and those added along each edge.
-    count : int, optional
+    tiles : Tiles
+    count : int
         Tiles that must be sent together.
 
     Raises
@@ -120,6 +117,7 @@ def refuse_too_large(
     OptionError
         That says how large a tile could be.
     """
+    core, overlap = tiles.core, tiles.overlap
 
     def refusal(side: int) -> str:
         """Of tiles that are no longer than `side` on either side."""
@@ -148,9 +146,10 @@ def refuse_too_large(
 
 def _output(spec: ModelSpec, signature: Signature, tiles: Tiles) -> Size:
     """The output tile as the model tells it; the input tile where it does not."""
-    names = None if spec.output_bands is None else {item.name for item in spec.output_bands}
     outputs = signature.outputs or {}
-    chosen = {name: info for name, info in outputs.items() if names is None or name in names} or outputs
+    chosen = {
+        name: info for name, info in outputs.items() if name in (spec.output_bands or outputs)
+    } or outputs
     if chosen and all(info.shape is not None and len(info.shape) < 3 for info in chosen.values()):
         return Size(x=1, y=1)
     height, width = _sides(chosen)
