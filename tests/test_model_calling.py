@@ -301,7 +301,7 @@ def test_sizes(inputs: Any, outputs: Any, options: Any, sent: int, core: int, ou
     shape = (None, 5) if outputs is None else (None, *outputs, 1)
     connector = told(tensors(x=(None, *inputs, 3)), tensors(p=shape))
     caller = tile_caller(Model.from_connector(connector, **options), RGB, {})
-    found = (caller.tile, caller.tiles.core, caller.tiles.output)
+    found = (caller.tiles.sent, caller.tiles.core, caller.tiles.output)
     assert found == tuple(Size(x=side, y=side) for side in (sent, core, output))
 
 

@@ -20,16 +20,7 @@ __all__ = ["check_overrides", "group_inputs", "listed", "no_room", "plan_feeds"]
 
 
 def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None:
-    """Raise an error if `input_type_override` names what an image or a table does not have.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    names : collection of str
-        Of all bands, or columns, and properties.
-    whole : str
-        "image" or "table".
-    """
+    """Raise an error if `input_type_override` names what an image or a table (`whole`) does not have."""
     for name in spec.input_type_override or ():
         if name not in names:
             raise OptionError(
@@ -41,16 +32,7 @@ def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None
 def plan_feeds(
     spec: ModelSpec, signature: Signature, items: Mapping[str, Item], *, table: bool
 ) -> tuple[Feed, ...]:
-    """Which of `items` go where.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    signature : Signature
-    items : mapping
-        What there is: the bands and properties of an image, or the columns of a table.
-    table : bool
-        It is a table.
+    """Which of `items`, the bands and properties of an image or the columns of a table, go where.
 
     Raises
     ------
@@ -76,19 +58,10 @@ def group_inputs(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What there is, where it can go, and the errors that list both.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    inputs : mapping or None
-        The inputs of the model; None if it does not tell them.
-    items : mapping
-    table : bool
-    """
+    """What there is, where it can go, and the errors that list both."""
 
     spec: ModelSpec
-    inputs: Mapping[str, TensorInfo] | None
+    inputs: Mapping[str, TensorInfo] | None  # None: the model does not tell them
     items: Mapping[str, Item]
     table: bool
 

@@ -49,6 +49,11 @@ class Output:
     channels: int = 1
     limits: Range | None = None
 
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dimensions of the result along `shape`."""
+        return tuple(f"{self.name}_{axis}" for axis in range(len(self.shape)))
+
     def take(
         self, answer: Arrays, lead: Sequence[Shape], connector: Connector, *, keep_nan: bool = False
     ) -> npt.NDArray[Any]:

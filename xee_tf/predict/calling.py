@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Signature, connected
 from xee_tf.errors import OptionError, PredictionError
-from xee_tf.geometry import Size
 from xee_tf.models.feeds import Feed, Item
 from xee_tf.models.inputs import plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
@@ -59,11 +58,6 @@ class TileCaller:
     fixed: bool
 
     @property
-    def tile(self) -> Size:
-        """Pixels of a tile as it is sent, its overlap included."""
-        return self.tiles.sent
-
-    @property
     def bands(self) -> tuple[str, ...]:
         """The bands that the model sees."""
         return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
@@ -74,8 +68,8 @@ class TileCaller:
         Parameters
         ----------
         tiles : mapping from str to ndarray
-            For each of `bands` an array ``(n, height, width, *shape)`` of tiles of size `tile`, masked pixels
-            filled; other bands are ignored.
+            For each of `bands` an array ``(n, height, width, *shape)`` of tiles as they are sent, masked
+            pixels filled; other bands are ignored.
 
         Returns
         -------

@@ -36,7 +36,7 @@ from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.predict.work import TileWork
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["Prediction", "inner_dims", "predict_image"]
+__all__ = ["Prediction", "predict_image"]
 
 _NAME = "xee-tf-predict"
 
@@ -54,6 +54,8 @@ class Prediction:
         The bands of the image that the model gets, with the dimensions that it takes as a whole.
     variables : mapping from str to DataArray
         The same, in the order of the model, before they are resampled.
+    outputs : tuple of BandSpec
+        The bands of the result.
     georef : GeoRef
         Where the image lies.
     options : PredictOptions
@@ -63,6 +65,7 @@ class Prediction:
     caller: TileCaller
     bands: Mapping[str, BandSpec]
     variables: Mapping[str, xr.DataArray]
+    outputs: tuple[BandSpec, ...]
     georef: GeoRef
     options: PredictOptions
 
@@ -103,6 +106,7 @@ def predict_image(
         caller,
         {band.name: band for band in bands},
         {name: variables[name] for name in caller.bands},
+        outputs,
         georef,
         options,
     )
@@ -174,8 +178,9 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
     averaged = [
         name for name, wanted in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if wanted
     ]
+    spreads = [replace(output, name=output.name + SPREAD) for output in caller.outputs if augment]
     outputs = []
-    for output in caller.outputs:
+    for output in (*caller.outputs, *spreads):
         dtype, limits = output.dtype, output.limits
         if dtype.kind == "b":
             dtype, limits = np.dtype(np.uint8), (0, 1)
@@ -189,17 +194,13 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
         fill: float | None = math.nan if maskable else None
         if maskable and dtype.kind != "f":
             dtype, fill = fill_outside(dtype, limits)
-        dims = inner_dims(output.name, len(output.shape))
-        outputs.append(BandSpec(output.name, dims, output.shape, dtype=dtype.str, default=fill))
-    if augment is None:
-        return tuple(outputs)
-    tile = caller.tile
-    if tile.x != tile.y:
+        outputs.append(BandSpec(output.name, output.dims, output.shape, dtype=dtype.str, default=fill))
+    tile = caller.tiles.sent
+    if augment is not None and tile.x != tile.y:
         raise OptionError(
             f"augment='d4' turns tiles, which must be square then; these are {tile.x} x {tile.y} pixels."
         )
-    spreads = [replace(output, name=output.name + SPREAD) for output in outputs]
-    return (*outputs, *spreads)
+    return tuple(outputs)
 
 
 def _check_names(outputs: Sequence[BandSpec], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
@@ -254,8 +255,9 @@ def _predict(
         if dim not in (georef.y_dim, georef.x_dim, *band.dims)
     }
     steps = list(np.ndindex(*mapped.values()))
-    shape, affine = _output_grid(grid, tiles.core, tiles.output)
-    place = replace(georef, shape=shape, affine=affine)
+    shape = tiles.scaled(grid.shape)
+    scale = Affine.scale(tiles.core.x / tiles.output.x, tiles.core.y / tiles.output.y)
+    place = replace(georef, shape=shape, affine=grid.affine @ scale)
     if not steps:  # as everything in xarray: no steps in, no steps out
         sizes = tuple(mapped.values())
         empty = [da.zeros((*sizes, *out.shape, *shape.shape), dtype=out.dtype, chunks=-1) for out in outputs]
@@ -315,11 +317,6 @@ def _result(
     return write_georef(xr.Dataset(variables, coords), place, place.x_dim, place.y_dim)
 
 
-def inner_dims(name: str, count: int) -> tuple[str, ...]:
-    """The dimensions of what a model gives of a band in each pixel."""
-    return tuple(f"{name}_{axis}" for axis in range(count))
-
-
 def _step_array(
     band: BandSpec,
     variable: xr.DataArray,
@@ -332,12 +329,6 @@ def _step_array(
     index = {dim: at for dim, at in zip(mapped, step, strict=True) if dim in variable.dims}
     variable = variable.isel(index).expand_dims([dim for dim in band.dims if dim not in variable.dims])
     return plane_array(variable, band.dims, georef.y_dim, georef.x_dim, sides=core.shape)
-
-
-def _output_grid(grid: PatchGrid, core: Size, output: Size) -> tuple[Size, Affine]:
-    """Pixels of the result, which cover all of the image, and its affine."""
-    shape = Size(x=-(-grid.shape.x * output.x // core.x), y=-(-grid.shape.y * output.y // core.y))
-    return shape, grid.affine @ Affine.scale(core.x / output.x, core.y / output.y)
 
 
 def _chunks(layout: BlockLayout, output: Size, shape: Size) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -60,6 +60,12 @@ class Tiles:
             return None
         return Size(x=self.output.x + 2 * margin.x, y=self.output.y + 2 * margin.y)
 
+    def scaled(self, shape: Size) -> Size:
+        """Pixels of the result that cover so many pixels of the image."""
+        return Size(
+            x=-(-shape.x * self.output.x // self.core.x), y=-(-shape.y * self.output.y // self.core.y)
+        )
+
 
 def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> Tiles:
     """The sizes that the user gave or the model tells.
@@ -101,16 +107,7 @@ def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> 
 
 
 def refuse_too_large(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, count: int) -> None:
-    """Check that tiles can be sent at all.
-
-    Parameters
-    ----------
-    connector : Connector
-    feeds : sequence of Feed
-        What goes into the inputs of the model.
-    tiles : Tiles
-    count : int
-        Tiles that must be sent together.
+    """Check that `count` tiles, which must be sent together, can be sent at all.
 
     Raises
     ------

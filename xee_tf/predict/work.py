@@ -148,9 +148,7 @@ class TileWork:
         """
         if absent is not None:
             nan &= ~absent
-        tiles = self.caller.tiles
-        bottom = -(-self.grid.shape.y * tiles.output.y // tiles.core.y)
-        right = -(-self.grid.shape.x * tiles.output.x // tiles.core.x)
+        bottom, right = self.caller.tiles.scaled(self.grid.shape).shape
         nan[..., max(bottom - window.top, 0) :, :] = False
         nan[..., max(right - window.left, 0) :] = False
         if count := int(nan.sum()):
