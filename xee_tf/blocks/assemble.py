@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
+__all__ = ["BandRule", "Pieces", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
 
 Pieces = Sequence[tuple[Piece, NDArray[Any]]]
 

@@ -64,11 +64,8 @@ def read_bands(
 
     Parameters
     ----------
-    dataset : Dataset
-        One variable for each band.
-    georef : GeoRef
-        Names the spatial dimensions.
-    options : ExportOptions
+    dataset, georef, options
+        A variable for each band, and their spatial dimensions.
     mask : str or DataArray, optional
         A boolean variable of the Dataset, or an array of its own; true means masked.
 

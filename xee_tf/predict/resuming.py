@@ -38,12 +38,8 @@ _WITHOUT_EFFECT = frozenset({"connector", "output_multiplier", "output_propertie
 def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
     """The identity of a prediction: everything that its values depend on, by content.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-    prediction : Prediction
-        Of the bands that the model sees, Dask arrays are compared by their names, which are hashes of how
-        they are made, others by their values.
+    Of the bands that the model sees, Dask arrays are compared by their names, which are hashes of how they
+    are made, others by their values.
     """
     caller, predicted = prediction.caller, prediction.dataset
     place = _place(predicted)
@@ -97,13 +93,7 @@ def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
 
 
 def difference(there: Any, here: Description) -> str:
-    """Why a store does not hold the prediction that is described, as part of a sentence; empty if it does.
-
-    Parameters
-    ----------
-    there, here : mapping
-        As `describe_run` gives them: what the store has, and what would be written.
-    """
+    """Why a store (`there`) does not hold the prediction described (`here`), in words; empty if it does."""
     if not isinstance(there, Mapping) or there.get("format") != _FORMAT:
         return "it was begun by another version of xee_tf"
     was, now = there["model"], here["model"]

@@ -183,12 +183,7 @@ def predict_to_zarr(
 class _ChunkWriter:
     """Writes one chunk of all bands, and notes that it is there; small and picklable.
 
-    Parameters
-    ----------
-    location : Location
-    bands : tuple of str
-    edges : tuple of tuple of int
-        Where chunks begin and end, along mapped dimensions, y and x.
+    `edges` are where chunks begin and end, along mapped dimensions, y and x.
     """
 
     location: Location

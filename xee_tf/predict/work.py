@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.blocks.assemble import BandRule, Pieces, assemble
+from xee_tf.blocks.layout import BlockLayout
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.models.types import coerce
@@ -64,11 +64,6 @@ class TileWork:
     mapped: tuple[str, ...] = ()
 
     @property
-    def maskable(self) -> bool:
-        """Whether a pixel can be masked at all."""
-        return any(band.default is not None for band in self.outputs)
-
-    @property
     def overlap(self) -> Size:
         """Pixels of a tile's output that are averaged with its neighbours' along each edge."""
         overlap = self.caller.tiles.output_overlap
@@ -86,11 +81,12 @@ class TileWork:
         )
 
     def __call__(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, npt.NDArray[Any]]]
+        self, layout: BlockLayout, block: tuple[int, int], pieces: Pieces
     ) -> dict[str, npt.NDArray[Any]]:
         """What `window` says of each output, (*shape, y, x); contributions to be added where blended."""
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
-        arrays, masks = assemble(layout.window(*block), pieces, self.rules, want_masks=self.maskable)
+        maskable = any(band.default is not None for band in self.outputs)
+        arrays, masks = assemble(layout.window(*block), pieces, self.rules, want_masks=maskable)
         # A view of a single False says that nothing is masked.
         found = [mask[0] if len(mask) == 1 else mask.any(axis=0) for mask in masks or () if any(mask.strides)]
         masked = np.logical_or.reduce(found) if found else None
@@ -99,9 +95,8 @@ class TileWork:
         }
         window = self.window(layout, block)
         out = {band.name: np.zeros((*band.shape, *window.shape), band.dtype) for band in self.outputs}
-        if masked is None or not self.skip_masked:
-            sent = np.ones((len(rows), len(columns)), bool)
-        else:
+        sent = np.ones((len(rows), len(columns)), bool)
+        if masked is not None and self.skip_masked:
             sent = self._wanted(masked)
         call = augmented(self.caller.call) if self.augment else self.caller.call
         put: Callable[..., None] = self._put
