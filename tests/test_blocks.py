@@ -25,7 +25,7 @@ def cut_block(layout, block, pieces):
     bands, _ = assemble(
         window,
         pieces,
-        [BandRule("<f4", 1, (PlaneRule(plane, 0, -1),), -1) for plane in range(len(layout.planes))],
+        [BandRule("<f4", 1, (PlaneRule(0, -1),))] * len(layout.planes),
     )
     columns = layout.x.owned(block[1])
     return {
@@ -161,13 +161,13 @@ def test_a_kernel_wider_than_the_chunks_is_met_by_many_of_them():
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
 def test_nodata_and_nan_become_the_default(dtype):
     values = np.array([[1, 2], [3, 4]], dtype)
-    rule = PlaneRule(0, 0, -5, nodata=(3,))
+    rule = PlaneRule(0, -5, nodata=(3,))
     masked = rule.masked(values)
     np.testing.assert_array_equal(masked, values == 3)
     np.testing.assert_array_equal(
-        PlaneRule(0, 0, 0, nodata=(4, 1)).masked(values), (values == 1) | (values == 4)
+        PlaneRule(0, 0, nodata=(4, 1)).masked(values), (values == 1) | (values == 4)
     )
-    assert PlaneRule(0, 0, 0).masked(values.astype("u1")) is None
+    assert PlaneRule(0, 0).masked(values.astype("u1")) is None
     if dtype.startswith("f"):
         values[0, 0] = np.nan
         np.testing.assert_array_equal(rule.masked(values), [[True, False], [True, False]])

@@ -254,7 +254,7 @@ def test_any_values_mask_their_equals(dtype, noted, data):
         values = np.array([0, 1, 100, *map(int, near)], kind)
         if limits is None:
             values = np.array([0, 1, np.nan, np.inf, *(kind.type(float(n)) for n in noted)], kind)
-    rule = PlaneRule(0, 0, 0, band_nodata(band_of(dtype, {"missing_value": noted}), "b"))
+    rule = PlaneRule(0, 0, band_nodata(band_of(dtype, {"missing_value": noted}), "b"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = rule.masked(values)

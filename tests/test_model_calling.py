@@ -19,7 +19,9 @@ from xee_tf.connector import Arrays, Connector, Signature, TensorInfo
 from xee_tf.errors import ModelError, OptionError, PredictionError, XeeTFError
 from xee_tf.geometry import Size
 from xee_tf.model import Model
-from xee_tf.predict.calling import TileCaller, tile_caller
+from xee_tf.predict import calling
+from xee_tf.predict.calling import TileCaller
+from xee_tf.sidecars import BandSpec
 
 FLOAT = np.dtype("float32")
 Bands = dict[str, tuple[str, tuple[int, ...]]]
@@ -76,6 +78,14 @@ def told(
     inputs: Mapping[str, TensorInfo] | None, outputs: Mapping[str, TensorInfo] | None, answer: Any = None
 ) -> Told:
     return Told(Signature(inputs, outputs), answer)
+
+
+def tile_caller(model: Model, image: Bands, properties: Mapping[str, Any], **options: Any) -> TileCaller:
+    bands = [
+        BandSpec(name, tuple(f"dim_{axis}" for axis in range(len(shape))), shape, dtype=dtype)
+        for name, (dtype, shape) in image.items()
+    ]
+    return calling.tile_caller(model, bands, properties, **options)
 
 
 def caller_of(connector: Connector, image: Bands, properties: Any = (), /, **options: Any) -> TileCaller:
@@ -291,7 +301,7 @@ def test_sizes(inputs: Any, outputs: Any, options: Any, sent: int, core: int, ou
     shape = (None, 5) if outputs is None else (None, *outputs, 1)
     connector = told(tensors(x=(None, *inputs, 3)), tensors(p=shape))
     caller = tile_caller(Model.from_connector(connector, **options), RGB, {})
-    found = (caller.tile, caller.tiles.core, caller.tiles.output)
+    found = (caller.tiles.sent, caller.tiles.core, caller.tiles.output)
     assert found == tuple(Size(x=side, y=side) for side in (sent, core, output))
 
 

@@ -21,9 +21,9 @@ from odc.geo.geobox import GeoBox
 import xee_tf
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size
-from xee_tf.models.options import Declared, ModelKeywords
+from xee_tf.models.options import ModelKeywords
 from xee_tf.models.projection import Projection
-from xee_tf.models.types import coerce, pixel_type
+from xee_tf.models.types import PixelType, coerce, pixel_type
 
 # What says where a model is, or how bytes go there: not of the model itself.
 OF_ENDPOINTS = {
@@ -132,7 +132,7 @@ def test_both_spellings_are_one() -> None:
     assert theirs == ours
     assert ours.input_tile_size == Size(x=144, y=128)
     assert ours.input_overlap_size == Size(x=8, y=4)
-    assert ours.output_bands == (Declared("p", np.dtype("uint8"), 1, limits=(0, 9)),)
+    assert ours.output_bands == {"p": PixelType(np.dtype("uint8"), 1, limits=(0, 9))}
     assert pickle.loads(pickle.dumps(ours)) == ours
 
 
@@ -158,7 +158,7 @@ def test_the_constructor_reads_options_as_the_others_do() -> None:
     assert made == xee_tf.Model.from_connector(connector, **options) == model(**options)
     assert (made.input_tile_size, made.input_overlap_size) == (Size(x=64, y=64), Size(x=8, y=8))
     assert (made.bands, made.array_dims) == (("B4", "B3"), ("time",))
-    assert made.output_bands == (Declared("p", np.dtype("uint8"), 1, (3,)),)
+    assert made.output_bands == {"p": PixelType(np.dtype("uint8"), 1, shape=(3,))}
     assert xee_tf.Model(connector, inputTileSize=[64, 32], outputBands=["p"]) == xee_tf.Model(
         connector, input_tile_size=(64, 32), output_bands="p"
     )
@@ -173,7 +173,7 @@ def test_copies_with_other_options() -> None:
     assert replace(made) == made
     larger = replace(made, input_tile_size=128, output_bands=["q"])
     assert (larger.input_tile_size, larger.input_overlap_size) == (Size(x=128, y=128), Size(x=8, y=8))
-    assert (larger.bands, larger.output_bands) == (("B4",), (Declared("q"),))
+    assert (larger.bands, larger.output_bands) == (("B4",), {"q": PixelType()})
     assert replace(made, bands=None).bands is None
     with pytest.raises(OptionError, match="at least 1"):
         replace(made, input_tile_size=0)
@@ -218,7 +218,6 @@ def test_what_is_no_connector(wrong: Any) -> None:
         ({"output_bands": ""}, "empty name"),
         ({"output_bands": {"": "float"}}, "empty name"),
         ({"output_bands": ["p", "q", "p"]}, "twice"),
-        ({"output_bands": (Declared("p"), Declared("p"))}, "twice"),
         ({"output_bands": ["p", 4]}, "list of names"),
         ({"output_bands": {4: "float"}}, "mapping"),
         ({"output_bands": {"p", "q"}}, "list of names"),
@@ -313,21 +312,22 @@ def test_displays_say_what_becomes_of_further_dimensions() -> None:
     ],
 )
 def test_types(given: Any, dtype: str) -> None:
-    assert pixel_type(given, "B4")[:2] == (np.dtype(dtype), None)
+    found = pixel_type(given, "B4")
+    assert (found.dtype, found.dimensions) == (np.dtype(dtype), None)
 
 
 def test_pixel_types_of_earthengine_api(earth_engine: Any) -> None:
     types = earth_engine.PixelType
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"):
-        assert pixel_type(getattr(types, name)(), "B4")[:2] == (np.dtype(name), None)
-    assert pixel_type(types.float(), "B4")[0] == np.float32
-    assert pixel_type(types.double(), "B4")[0] == np.float64
-    assert pixel_type(types("int", 0, 1000), "B4") == (np.dtype("uint16"), None, (0, 1000))
-    assert pixel_type(types("double", None, None, 2), "B4") == (np.dtype("float64"), 2, None)
+        assert pixel_type(getattr(types, name)(), "B4") == PixelType(np.dtype(name))
+    assert pixel_type(types.float(), "B4").dtype == np.float32
+    assert pixel_type(types.double(), "B4").dtype == np.float64
+    assert pixel_type(types("int", 0, 1000), "B4") == PixelType(np.dtype("uint16"), None, (0, 1000))
+    assert pixel_type(types("double", None, None, 2), "B4") == PixelType(np.dtype("float64"), 2)
     with pytest.raises(OptionError, match="getInfo"):
         pixel_type(types(earth_engine.String("int").cat("")), "B4")
     pasted = model(outputBands={"p": {"type": types.int8(), "dimensions": 1}})
-    assert pasted.output_bands == (Declared("p", np.dtype("int8"), 1),)
+    assert pasted.output_bands == {"p": PixelType(np.dtype("int8"), 1)}
 
 
 DTYPES = [

@@ -157,8 +157,14 @@ def test_symmetries_of_small_tiles() -> None:
 
 def test_a_spread_has_a_name_of_its_own() -> None:
     model = Model.from_function(lambda tiles: tiles, input_tile_size=2, output_bands=["p", "p_spread"])
+    image = raster({"a": random_band((4, 4))})
     with pytest.raises(OptionError, match=r"Two outputs would be named 'p_spread'.*output_bands"):
-        model.predict_image(raster({"a": random_band((4, 4))}), augment="d4")
+        model.predict_image(image, augment="d4")
+    vector = Model.from_function(
+        lambda tiles: tiles.repeat(2, -1), input_tile_size=2, output_bands={"p": {"shape": [2]}}
+    )
+    found = vector.predict_image(image, merge=False, augment="d4")
+    assert {name: band.dims[0] for name, band in found.items()} == {"p": "p_0", "p_spread": "p_spread_0"}
 
 
 def test_the_model_tells_its_tile() -> None:

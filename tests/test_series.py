@@ -401,6 +401,14 @@ def test_collapsed_bands_go_by_their_names(tmp_path):
     assert feature_spec(mixer) == {"slope": tf.io.FixedLenFeature([12, 4, 4], tf.float32)}
 
 
+def test_a_scalar_band_alone_is_not_ragged(tmp_path):
+    image = raster({"B0": random_band((4, 4))})
+    options = {"sequence_data": True, "collapse_bands": True, "drop_masked_steps": True}
+    with pytest.warns(UserWarning, match="no array band"):
+        result = xee_tf.export_image(image, tmp_path / "s", patch_dimensions=2, **options)
+    np.testing.assert_array_equal(xee_tf.open_image(result).B0, image.B0)
+
+
 def test_several_further_dimensions_are_one_axis_of_steps(tmp_path):
     cube = random_band((2, 3, 8, 8))
     ds = raster({"slope": cube[0, 0]}).assign(a=(("time", "wave", "y", "x"), cube))

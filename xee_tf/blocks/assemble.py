@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks.layout import BlockLayout, Piece
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
+__all__ = ["BandRule", "Pieces", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
 
 Pieces = Sequence[tuple[Piece, NDArray[Any]]]
 
@@ -28,8 +28,6 @@ class PlaneRule:
 
     Parameters
     ----------
-    plane : int
-        Its number in the `BlockLayout`.
     first : int
         The step of the assembled band at which it starts.
     default : int or float
@@ -38,7 +36,6 @@ class PlaneRule:
         Values that mean "masked", as the dtype of the source holds them. NaN always does.
     """
 
-    plane: int
     first: int
     default: float
     nodata: tuple[float, ...] = ()
@@ -54,7 +51,7 @@ class PlaneRule:
 
 @dataclass(frozen=True)
 class BandRule:
-    """How one band of the output is assembled.
+    """How one band is put together from the planes of a `BlockLayout`.
 
     Parameters
     ----------
@@ -63,21 +60,18 @@ class BandRule:
     depth : int
         Steps; 1 for a scalar band.
     planes : tuple of PlaneRule
-        What it is made of. Steps that no plane fills are masked.
-    default : int or float
-        Written where there is no plane.
+        What it is made of, in the order of the layout, whose first planes are those of the first band, and
+        so on. Steps that no plane fills are masked.
     """
 
     dtype: str
     depth: int
     planes: tuple[PlaneRule, ...]
-    default: float = 0
 
     @classmethod
     def of(
         cls,
         chunks: Sequence[Sequence[int]],
-        plane: int,
         *,
         dtype: str,
         default: float,
@@ -90,21 +84,18 @@ class BandRule:
         ----------
         chunks : sequence of sequence of int
             Dask's ``array.chunks``.
-        plane : int
-            The number of its first plane.
-        dtype, default
-            As for the class.
-        nodata : tuple of int or float
-            As for `PlaneRule`.
+        dtype, default, nodata
+            As for the class and `PlaneRule`.
         depth : int, optional
             Default: the steps of the array.
         """
         steps = chunks[0] if len(chunks) == 3 else (1,)
-        firsts = accumulate(steps[:-1], initial=0)
-        planes = tuple(
-            PlaneRule(plane + number, first, default, nodata) for number, first in enumerate(firsts)
-        )
-        return cls(dtype, sum(steps) if depth is None else depth, planes, default)
+        planes = tuple(PlaneRule(first, default, nodata) for first in accumulate(steps[:-1], initial=0))
+        return cls(dtype, sum(steps) if depth is None else depth, planes)
+
+
+Parts = list[tuple[PlaneRule, Window, NDArray[Any]]]
+"""The pieces of one band, each (step, y, x) with its window."""
 
 
 def cut_strips(
@@ -140,7 +131,7 @@ def assemble(
     pieces: Pieces,
     rules: Sequence[BandRule],
     *,
-    mask_plane: int | None = None,
+    has_mask: bool = False,
     want_masks: bool = False,
 ) -> tuple[list[NDArray[Any]], list[NDArray[np.bool_]] | None]:
     """Put the bands of one block together.
@@ -153,8 +144,8 @@ def assemble(
         All that `BlockLayout.pieces` named, with their pixels: (y, x) or (step, y, x).
     rules : sequence of BandRule
         One for each band.
-    mask_plane : int, optional
-        The number of a boolean plane that masks all bands where it is true.
+    has_mask : bool, optional
+        Whether the plane behind those of the bands is boolean and masks all of them where it is true.
     want_masks : bool, optional
         Also say what is masked.
 
@@ -165,20 +156,20 @@ def assemble(
     masks : list of ndarray of bool, or None
         Of the same shapes, true where masked; views of a single False where nothing is. None unless wanted.
     """
+    firsts = list(accumulate((len(rule.planes) for rule in rules), initial=0))
     mask = None
-    if mask_plane is not None:
-        covered = [(piece, values) for piece, values in pieces if piece.plane == mask_plane]
-        mask, _ = _place(window, covered, BandRule("|b1", 1, (PlaneRule(mask_plane, 0, False),)), False)
+    if has_mask:
+        rule = BandRule("|b1", 1, (PlaneRule(0, False),))
+        mask, _ = _place(window, _parts(pieces, firsts[-1], rule), rule, False)
     bands: list[NDArray[Any]] = []
     masks: list[NDArray[np.bool_]] = []
-    for rule in rules:
-        numbers = {plane.plane for plane in rule.planes}
-        own = [(piece, values) for piece, values in pieces if piece.plane in numbers]
-        band = _whole(window, own, rule) if mask is None else None
+    for first, rule in zip(firsts, rules, strict=False):
+        parts = _parts(pieces, first, rule)
+        band = _whole(window, parts, rule) if mask is None else None
         if band is not None:
             masks.append(np.broadcast_to(np.False_, band.shape))
         else:
-            band, masked = _place(window, own, rule, want_masks)
+            band, masked = _place(window, parts, rule, want_masks)
             if mask is not None:
                 for plane in rule.planes:
                     np.copyto(band[plane.first :], plane.default, where=mask, casting="unsafe")
@@ -198,7 +189,7 @@ def cut_row(band: NDArray[Any], window: Window, y: PatchAxis, x: PatchAxis, row:
     top, bottom = y.halo(row)
     left, right = x.halo(columns[0])
     first = band[:, top - window.top :, left - window.left :]
-    return as_strided(
+    return as_strided(  # a third of the time that sliding_window_view takes, for every row of patches
         first,
         shape=(len(columns), len(band), bottom - top, right - left),
         strides=(x.patch * band.strides[2], *band.strides),
@@ -233,44 +224,43 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     return out
 
 
-def _whole(window: Window, pieces: Pieces, rule: BandRule) -> NDArray[Any] | None:
+def _parts(pieces: Pieces, first: int, rule: BandRule) -> Parts:
+    """The pieces of a band whose planes begin with number `first`."""
+    return [
+        (rule.planes[piece.plane - first], piece.window, values if values.ndim == 3 else values[None])
+        for piece, values in pieces
+        if first <= piece.plane < first + len(rule.planes)
+    ]
+
+
+def _whole(window: Window, parts: Parts, rule: BandRule) -> NDArray[Any] | None:
     """The band without a copy, where one piece is all of it and needs no change."""
-    if len(pieces) != 1:
+    if len(parts) != 1:
         return None
-    piece, values = pieces[0]
-    values = values if values.ndim == 3 else values[None]
-    part = piece.window
-    inside = part.top <= window.top and window.bottom <= part.bottom
-    inside = inside and part.left <= window.left and window.right <= part.right
+    plane, there, values = parts[0]
+    inside = _overlap(there, window) == window
     if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
-    view = values[_within(window, part)]
-    masked = rule.planes[0].masked(view)
+    view = values[_within(window, there)]
+    masked = plane.masked(view)
     return view if masked is None or not masked.any() else None
 
 
 def _place(
-    window: Window, pieces: Pieces, rule: BandRule, want_mask: bool
+    window: Window, parts: Parts, rule: BandRule, want_mask: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """A band put together from its pieces, and where it is masked."""
     band = np.empty((rule.depth, *window.shape), rule.dtype)
-    planes = {plane.plane: plane for plane in rule.planes}
-    covered = sum(
-        _overlap(piece.window, window).size.pixels * (len(values) if values.ndim == 3 else 1)
-        for piece, values in pieces
-    )
+    covered = sum(_overlap(there, window).size.pixels * len(values) for _, there, values in parts)
     masked = np.zeros(band.shape, bool) if want_mask else None
     if covered < band.size:
-        band.fill(rule.default)
         for plane in rule.planes:  # bands that were made one may differ in their defaults
             band[plane.first :] = plane.default
         if masked is not None:
             masked.fill(True)
-    for piece, values in pieces:
-        plane = planes[piece.plane]
-        values = values if values.ndim == 3 else values[None]
-        common = _overlap(piece.window, window)
-        source = values[_within(common, piece.window)]
+    for plane, there, values in parts:
+        common = _overlap(there, window)
+        source = values[_within(common, there)]
         steps = slice(plane.first, plane.first + len(source))
         target = band[steps][_within(common, window)]
         # A float64 beyond float32's range becomes infinite, as it would anywhere else in numpy.

@@ -101,7 +101,14 @@ class BlockAxis:
 
     def clipped(self, block: int) -> tuple[int, int]:
         """`window` without what lies outside the raster."""
-        begin, end = self.window(block)
+        return self._clip(*self.window(block))
+
+    @property
+    def needed(self) -> tuple[int, int]:
+        """Pixels of the raster under the halos of all patches."""
+        return self._clip(*self.patches.halo(0, self.patches.count - 1))
+
+    def _clip(self, begin: int, end: int) -> tuple[int, int]:
         return max(0, begin), min(self.length, end)
 
     @cached_property
@@ -166,12 +173,12 @@ class BlockLayout:
     def chunks(self, plane: int) -> Iterator[tuple[int, int]]:
         """The chunks of a plane that any block needs."""
         grid = self.planes[plane]
-        return product(_meeting(grid.y, *self._needed(self.y)), _meeting(grid.x, *self._needed(self.x)))
+        return product(_meeting(grid.y, *self.y.needed), _meeting(grid.x, *self.x.needed))
 
     def chunk_count(self) -> int:
         """How many chunks will be loaded, planes counted apart."""
         return sum(
-            len(_meeting(grid.y, *self._needed(self.y))) * len(_meeting(grid.x, *self._needed(self.x)))
+            len(_meeting(grid.y, *self.y.needed)) * len(_meeting(grid.x, *self.x.needed))
             for grid in self.planes
         )
 
@@ -228,11 +235,6 @@ class BlockLayout:
                     window = strips[part]
                 found.append(Piece(plane, iy, ix, home, part, window))
         return found
-
-    @staticmethod
-    def _needed(axis: BlockAxis) -> tuple[int, int]:
-        begin, end = axis.patches.halo(0, axis.patches.count - 1)
-        return max(0, begin), min(axis.length, end)
 
 
 def _meeting(edges: Sequence[int], begin: int, end: int) -> range:

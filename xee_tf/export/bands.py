@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -23,11 +23,9 @@ from xee_tf.georef.conventions import is_grid_mapping
 from xee_tf.georef.masks import band_nodata
 from xee_tf.names import check_key
 from xee_tf.records import FeatureTypes, Kind, kind_of
-from xee_tf.sidecars import BandDimensions, distinct_dims
+from xee_tf.sidecars import BandSpec, distinct_dims
 
 __all__ = ["Bands", "read_bands"]
-
-_KINDS: dict[str, Kind] = {"<f4": "float", "|u1": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -36,34 +34,27 @@ class Bands:
 
     Parameters
     ----------
-    bands : tuple of BandDimensions
+    bands : tuple of BandSpec
+        The bands as they are in the records: features, steps, what the source had. Dimensions of one name
+        have one length.
+    coords : mapping from dimension to ndarray
+        Coordinates of the further dimensions of `bands`.
     arrays : list of chunked arrays (y, x) or (step, y, x)
         One for each band, and the user's mask behind them if there is one.
     rules : tuple of BandRule
         One for each band; one for all of them where they are collapsed.
-    mask_plane : int or None
-        The number of the mask among the planes of `arrays`.
-    stored : tuple of BandDimensions
-        The bands as they are in the records: features, steps, what the source had. Dimensions of one name
-        have one length.
-    coords : mapping from dimension to ndarray
-        Coordinates of the further dimensions of `stored`.
+    has_mask : bool
+        Whether the last of `arrays` is the user's mask.
     notes : tuple of str
         Warnings for the user.
     """
 
-    bands: tuple[BandDimensions, ...]
+    bands: tuple[BandSpec, ...]
+    coords: Mapping[str, NDArray[Any]]
     arrays: list[Any]
     rules: tuple[BandRule, ...]
-    mask_plane: int | None
-    stored: tuple[BandDimensions, ...]
-    coords: Mapping[str, NDArray[Any]]
+    has_mask: bool
     notes: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the bands."""
-        return tuple(band.name for band in self.bands)
 
 
 def read_bands(
@@ -73,11 +64,8 @@ def read_bands(
 
     Parameters
     ----------
-    dataset : Dataset
-        One variable for each band.
-    georef : GeoRef
-        Names the spatial dimensions.
-    options : ExportOptions
+    dataset, georef, options
+        A variable for each band, and their spatial dimensions.
     mask : str or DataArray, optional
         A boolean variable of the Dataset, or an array of its own; true means masked.
 
@@ -99,37 +87,40 @@ def read_bands(
         raise OptionError("The image has no bands to export.")
     further = {name: _further_dims(name, variable, georef) for name, variable in variables.items()}
     depths = _depths(options.tensor_depths, further)
-    bands, arrays, rules = [], [], []
-    planes = 0
+    bands, arrays, rules, defaults = [], [], [], {}
     for name, variable in variables.items():
         _check_dtype(name, variable.dtype, options.feature_types)
-        array = _array(variable, georef, options.patch_dimensions, depths.get(name))
+        depth, nodata = depths.get(name), band_nodata(variable, name)
         stored = _stored_dtype(variable.dtype, options.feature_types)
-        rule = BandRule.of(
-            array.chunks,
-            planes,
-            dtype=stored,
-            default=_default(options.default_value, variable.dtype, np.dtype(stored)),
-            nodata=band_nodata(variable, name),
-            depth=depths.get(name, 1),
+        defaults[name] = default = _default(options.default_value, variable.dtype, np.dtype(stored))
+        arrays.append(_array(variable, georef, options.patch_dimensions, depth))
+        rules.append(
+            BandRule.of(arrays[-1].chunks, dtype=stored, default=default, nodata=nodata, depth=depth or 1)
         )
-        rules.append(rule)
-        band = _band(name, further[name], depths.get(name), options.drop_masked_steps)
-        bands.append(_described(band, variable, rule, options.feature_types))
-        arrays.append(array)
-        planes += len(rule.planes)
-    defaults = {name: rule.default for name, rule in zip(variables, rules, strict=True)}
+        with np.errstate(over="ignore"):  # as the values themselves: beyond float32's range is infinite
+            written = np.asarray(default).astype(stored).item()
+        units = variable.attrs.get("units")
+        bands.append(
+            BandSpec(
+                name,
+                *_stored_dims(further[name], depth, options.drop_masked_steps),
+                dtype=np.dtype(variable.dtype).name,
+                kind=kind_of(variable.dtype, options.feature_types),
+                default=written,
+                nodata=nodata,
+                units=units if isinstance(units, str) and units else None,
+            )
+        )
     if options.collapse_bands:
-        rules = [_collapsed(rules, [variable.dtype for variable in variables.values()], options)]
-        bands = [replace(band, kind=_KINDS.get(rules[0].dtype, "int64")) for band in bands]
+        rules = [_collapsed(rules, {band.kind for band in bands})]
+        bands = [replace(band, kind=kind_of(rules[0].dtype, "band")) for band in bands]
     if mask is not None:
         arrays.append(_array(_check_mask(mask, dataset), georef, options.patch_dimensions, None))
     return Bands(
-        tuple(bands),
-        arrays,
-        tuple(rules),
-        None if mask is None else planes,
-        *_stored(bands, dataset, options),
+        *_in_records(bands, dataset, options),
+        arrays=arrays,
+        rules=tuple(rules),
+        has_mask=mask is not None,
         notes=_default_notes(options.default_value, defaults, variables),
     )
 
@@ -188,57 +179,39 @@ def _depths(
     return depths
 
 
-def _band(name: str, dims: Mapping[str, int], depth: int | None, ragged: bool) -> BandDimensions:
+def _stored_dims(
+    dims: Mapping[str, int], depth: int | None, ragged: bool
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The further dimensions of a band as they are in the records, and their lengths."""
     if depth is None:
-        return BandDimensions(name, name, 0, (), ())
-    if ragged:  # the steps of a pixel no longer are those of its neighbour
-        return BandDimensions(name, name, 0, ("step",), (depth,))
-    if depth == int(np.prod(list(dims.values()))):
-        return BandDimensions(name, name, 0, tuple(dims), tuple(dims.values()))
-    dim = next(iter(dims)) if len(dims) == 1 else "step"
-    return BandDimensions(name, name, 0, (dim,), (depth,))
+        return (), ()
+    if depth == int(np.prod(list(dims.values()))) and not ragged:
+        return tuple(dims), tuple(dims.values())
+    # The steps of a pixel no longer are those of its neighbour, or several dimensions were cut as one.
+    one = len(dims) == 1 and not ragged
+    return (next(iter(dims)) if one else "step",), (depth,)
 
 
-def _described(
-    band: BandDimensions, variable: xr.DataArray, rule: BandRule, feature_types: FeatureTypes
-) -> BandDimensions:
-    """A band with what its records do not hold: what the source had, and what stands for masked values."""
-    nodata = rule.planes[0].nodata if rule.planes else ()
-    with np.errstate(over="ignore"):  # as the values themselves: beyond float32's range is infinite
-        default = np.asarray(rule.default).astype(rule.dtype).item()
-    units = variable.attrs.get("units")
-    return replace(
-        band,
-        dtype=np.dtype(variable.dtype).name,
-        kind=kind_of(variable.dtype, feature_types),
-        default=default,
-        nodata=nodata,
-        units=units if isinstance(units, str) and units else None,
-    )
-
-
-def _stored(
-    bands: Sequence[BandDimensions], dataset: xr.Dataset, options: ExportOptions
-) -> tuple[tuple[BandDimensions, ...], dict[str, NDArray[Any]]]:
+def _in_records(
+    bands: Sequence[BandSpec], dataset: xr.Dataset, options: ExportOptions
+) -> tuple[tuple[BandSpec, ...], dict[str, NDArray[Any]]]:
     """The bands as they are in the records, and the coordinates of their further dimensions."""
-    if options.collapse_bands and options.drop_masked_steps:  # nothing tells whose step is whose
+    if options.collapse_bands and options.drop_masked_steps and len(bands) > 1:
+        # Nothing tells whose step is whose.
         total = sum(band.depth for band in bands)
-        bands = [replace(bands[0], first=0, dims=("step",), shape=(total,))]
+        bands = [replace(bands[0], dims=("step",), shape=(total,))]
     named = distinct_dims(bands)
-    firsts = accumulate((band.depth for band in bands[:-1]), initial=0)
     coords = {}
     for band, new in zip(bands, named, strict=True):
         for dim, name, size in zip(band.dims, new.dims, band.shape, strict=True):
             known = dim in dataset[band.name].dims and dim in dataset.coords
             if known and dataset.sizes[dim] >= size:
                 coords[name] = dataset.coords[dim].values[:size]
-    return (
-        tuple(
-            replace(band, feature=named[0].name, first=first) if options.collapse_bands else band
-            for band, first in zip(named, firsts, strict=True)
-        ),
-        coords,
-    )
+    if options.collapse_bands:
+        firsts = accumulate((band.depth for band in named), initial=0)
+        one = named[0].name
+        named = tuple(replace(band, feature=one, first=n) for band, n in zip(named, firsts, strict=False))
+    return named, coords
 
 
 def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> Any:
@@ -252,18 +225,15 @@ def _stored_dtype(dtype: np.dtype[Any], feature_types: FeatureTypes) -> str:
     return {"float": "<f4", "bytes": "|u1"}.get(kind) or np.dtype(dtype).newbyteorder("=").str
 
 
-def _collapsed(
-    rules: Sequence[BandRule], dtypes: Sequence[np.dtype[Any]], options: ExportOptions
-) -> BandRule:
+def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> BandRule:
     """One rule for all bands: byte, then int64, then float, whichever holds them all (the guide)."""
-    kinds = [kind_of(dtype, options.feature_types) for dtype in dtypes]
     dtype = "<f4" if "float" in kinds else "<i8" if "int64" in kinds else "|u1"
     planes = []
     depth = 0
     for rule in rules:
         planes += [replace(plane, first=plane.first + depth) for plane in rule.planes]
         depth += rule.depth
-    return BandRule(dtype, depth, tuple(planes), rules[0].default)
+    return BandRule(dtype, depth, tuple(planes))
 
 
 def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -> None:

@@ -32,8 +32,8 @@ class BlockEncoder:
         What a patch becomes.
     rules : tuple of BandRule
         One for each band.
-    mask_plane : int or None
-        The number of the user's mask among the planes.
+    has_mask : bool
+        Whether the user's mask is behind the planes of the bands.
     group : int
         Patches in a gzip member. It depends on the record size alone, so that the bytes of an
         export do not depend on how its source is chunked.
@@ -48,7 +48,7 @@ class BlockEncoder:
     grid: PatchGrid
     record: PatchRecords
     rules: tuple[BandRule, ...]
-    mask_plane: int | None
+    has_mask: bool
     group: int
     patches_per_shard: int
     masked_threshold: float
@@ -74,7 +74,7 @@ class BlockEncoder:
             window,
             pieces,
             self.rules,
-            mask_plane=self.mask_plane,
+            has_mask=self.has_mask,
             want_masks=self.count_masked or self.record.drop_masked_steps,
         )
         # A pixel counts as masked if a band of it is: a scalar, or all steps of an array.

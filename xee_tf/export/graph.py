@@ -77,7 +77,7 @@ def _encoder(job: ExportJob) -> BlockEncoder:
         grid=plan.grid,
         record=plan.record,
         rules=plan.rules,
-        mask_plane=job.bands.mask_plane,
+        has_mask=job.bands.has_mask,
         group=plan.block_layout.x.group,
         patches_per_shard=plan.patches_per_shard,
         masked_threshold=plan.masked_threshold,
@@ -135,14 +135,14 @@ def _manifest(job: ExportJob) -> ImageManifest:
     names = [getattr(array, "name", None) or tokenize(array) for array in bands.arrays]
     return ImageManifest(
         record="SequenceExample" if plan.options.sequence_data else "Example",
-        bands=bands.stored,
+        bands=bands.bands,
         coords=bands.coords,
         default_value=float(plan.options.default_value),
         ragged=plan.options.drop_masked_steps,
         kernel=plan.options.kernel_size,
         grid=plan.grid,
         options=options,
-        key=tokenize(names, plan.grid, plan.rules, bands.mask_plane, options),
+        key=tokenize(names, plan.grid, plan.rules, bands.has_mask, options),
     )
 
 

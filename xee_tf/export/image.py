@@ -25,7 +25,6 @@ from xee_tf.graph import Delayed, chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.sidecars import distinct_dims
 from xee_tf.sidecars.names import export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
@@ -247,7 +246,7 @@ def _job(
     )
     bands = read_bands(dataset, georef, options, source.mask)
     check_variables(
-        {band.name: band.dims for band in distinct_dims(bands.bands)},
+        {band.name: band.dims for band in bands.bands},
         RASTER_NAMES,
         "It could not be read again. Rename it, for example ds.rename({'x': 'x_1'}).",
     )

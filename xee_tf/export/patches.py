@@ -13,11 +13,9 @@ from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import Bands
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
-from xee_tf.records import Encoded, Feature, Kind, RecordLayout, encode_records
+from xee_tf.records import Encoded, Feature, RecordLayout, encode_records, kind_of
 
 __all__ = ["PatchRecords", "records_of"]
-
-_KINDS: dict[str, Kind] = {"<f4": "float", "|u1": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,9 @@ def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecor
         If pixels are asked for, and a kernel.
     """
     rules = bands.rules
-    names = bands.names[: len(rules)]
+    names = [band.name for band in bands.bands[: len(rules)]]
     scalar = [rule.depth == 1 and not band.dims for rule, band in zip(rules, bands.bands, strict=False)]
-    kinds = [_KINDS.get(rule.dtype, "int64") for rule in rules]
+    kinds = [kind_of(rule.dtype, "band") for rule in rules]
     if not options.sequence_data:
         return PatchRecords(
             RecordLayout(

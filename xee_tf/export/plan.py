@@ -22,7 +22,7 @@ from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
 from xee_tf.graph import load_count
-from xee_tf.sidecars import BandDimensions
+from xee_tf.sidecars import BandSpec
 
 __all__ = ["ExportPlan", "member_group"]
 
@@ -48,7 +48,7 @@ class ExportPlan:
         Where it would be written.
     grid : PatchGrid
         The patches.
-    bands : tuple of BandDimensions
+    bands : tuple of BandSpec
         Names and further dimensions of the bands.
     record : PatchRecords
         What a patch becomes, and the bytes of a record.
@@ -77,7 +77,7 @@ class ExportPlan:
 
     names: ExportNames
     grid: PatchGrid
-    bands: tuple[BandDimensions, ...]
+    bands: tuple[BandSpec, ...]
     record: PatchRecords
     rules: tuple[BandRule, ...]
     block_layout: BlockLayout

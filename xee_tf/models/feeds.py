@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays
-from xee_tf.models.options import Declared
-from xee_tf.models.types import coerce
+from xee_tf.models.types import PixelType, coerce
 
 __all__ = ["Feed", "Item", "Shape", "arrangements", "fits"]
 
@@ -37,11 +36,6 @@ class Item:
     shape: Shape = ()
     tiled: bool = False
 
-    @property
-    def size(self) -> int:
-        """Values in a pixel or a row."""
-        return math.prod(self.shape)
-
 
 @dataclass(frozen=True)
 class Feed:
@@ -50,13 +44,11 @@ class Feed:
     Parameters
     ----------
     input : str
-    members : tuple of str
+    members : mapping from str to Item
         Bands, properties or columns; several are stacked along the last axis, scalars beside arrays being
         repeated.
-    items : tuple of Item
-        What each of them is.
-    overrides : tuple of (Declared or None)
-        The type that each of them is coerced to first.
+    overrides : mapping from str to PixelType
+        The types that members are coerced to first.
     dtype : numpy.dtype
         Of the tensor.
     shape : tuple of int
@@ -64,16 +56,15 @@ class Feed:
     """
 
     input: str
-    members: tuple[str, ...]
-    items: tuple[Item, ...]
-    overrides: tuple[Declared | None, ...]
+    members: Mapping[str, Item]
+    overrides: Mapping[str, PixelType]
     dtype: np.dtype[Any]
     shape: Shape
 
     @property
     def tiled(self) -> bool:
         """Whether it has pixels."""
-        return self.items[0].tiled
+        return next(iter(self.members.values())).tiled
 
     @property
     def itemsize(self) -> int:
@@ -89,8 +80,8 @@ class Feed:
             Of the members: ``(n, height, width, *shape)`` for bands, ``(n, *shape)`` for others.
         """
         arrays = [
-            values[name] if override is None else _overridden(values[name], override)
-            for name, override in zip(self.members, self.overrides, strict=True)
+            _overridden(values[name], self.overrides[name]) if name in self.overrides else values[name]
+            for name in self.members
         ]
         lead = arrays[0].shape[: 3 if self.tiled else 1]
         if len(arrays) == 1:
@@ -98,14 +89,15 @@ class Feed:
         out = np.empty(lead + self.shape, self.dtype)
         *steps, _ = self.shape
         start = 0
-        for channel, (array, item) in enumerate(zip(arrays, self.items, strict=True)):
+        for channel, (array, item) in enumerate(zip(arrays, self.members.values(), strict=True)):
             if steps:  # (*lead, *steps, band)
                 ones = (1,) * (len(steps) - len(item.shape))
                 every = np.broadcast_to(array.reshape(lead + ones + item.shape), out.shape[:-1])
                 coerce(every, self.dtype, out[..., channel])
             else:
-                coerce(array.reshape(*lead, item.size), self.dtype, out[..., start : start + item.size])
-                start += item.size
+                stop = start + math.prod(item.shape)
+                coerce(array.reshape(*lead, stop - start), self.dtype, out[..., start:stop])
+                start = stop
         return out
 
 
@@ -147,7 +139,7 @@ def fits(wanted: Sequence[int | None], shape: Shape) -> bool:
     return len(wanted) == len(shape) and all(a in (None, b) for a, b in zip(wanted, shape, strict=True))
 
 
-def _overridden(values: npt.NDArray[Any], override: Declared) -> npt.NDArray[Any]:
+def _overridden(values: npt.NDArray[Any], override: PixelType) -> npt.NDArray[Any]:
     if override.dtype is not None:
         values = coerce(values, override.dtype)
     return values if override.limits is None else np.clip(values, *override.limits)

@@ -12,7 +12,6 @@ import numpy as np
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.models.feeds import Feed, Item, Shape, arrangements, fits
-from xee_tf.models.options import Declared
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, type_name
 from xee_tf.options import did_you_mean
@@ -21,16 +20,7 @@ __all__ = ["check_overrides", "group_inputs", "listed", "no_room", "plan_feeds"]
 
 
 def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None:
-    """Raise an error if `input_type_override` names what an image or a table does not have.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    names : collection of str
-        Of all bands, or columns, and properties.
-    whole : str
-        "image" or "table".
-    """
+    """Raise an error if `input_type_override` names what an image or a table (`whole`) does not have."""
     for name in spec.input_type_override or ():
         if name not in names:
             raise OptionError(
@@ -42,16 +32,7 @@ def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None
 def plan_feeds(
     spec: ModelSpec, signature: Signature, items: Mapping[str, Item], *, table: bool
 ) -> tuple[Feed, ...]:
-    """Which of `items` go where.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    signature : Signature
-    items : mapping
-        What there is: the bands and properties of an image, or the columns of a table.
-    table : bool
-        It is a table.
+    """Which of `items`, the bands and properties of an image or the columns of a table, go where.
 
     Raises
     ------
@@ -77,19 +58,10 @@ def group_inputs(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What there is, where it can go, and the errors that list both.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    inputs : mapping or None
-        The inputs of the model; None if it does not tell them.
-    items : mapping
-    table : bool
-    """
+    """What there is, where it can go, and the errors that list both."""
 
     spec: ModelSpec
-    inputs: Mapping[str, TensorInfo] | None
+    inputs: Mapping[str, TensorInfo] | None  # None: the model does not tell them
     items: Mapping[str, Item]
     table: bool
 
@@ -165,44 +137,36 @@ class _Plan:
                 raise self.lacking(missing)
         return groups
 
-    def feed(self, target: str, members: tuple[str, ...]) -> Feed:
+    def feed(self, target: str, names: tuple[str, ...]) -> Feed:
         """What goes into an input."""
-        found = tuple(self.items[name] for name in members)
+        members = {name: self.items[name] for name in names}
         info = (self.inputs or {}).get(target, TensorInfo())
-        if len({item.tiled for item in found}) > 1:
+        if len({item.tiled for item in members.values()}) > 1:
             raise OptionError(
-                f"{listed(members)} cannot be stacked in the input {target!r}: some are bands with pixels, "
+                f"{listed(names)} cannot be stacked in the input {target!r}: some are bands with pixels, "
                 "others are properties with one value. Give them inputs of their own."
             )
-        for name, item in zip(members, found, strict=True):
+        for name, item in members.items():
             declared = (self.spec.input_shapes or {}).get(name)
             if declared is not None and declared not in (item.shape, item.shape or (1,)):
                 raise OptionError(
                     f"input_shapes says {list(declared)} for {name!r}, and in the {self.whole} it is "
                     f"{list(item.shape)}."
                 )
-        overrides = tuple((self.spec.input_type_override or {}).get(name) for name in members)
-        dtype = self._dtype(members, found, overrides, info)
-        shape = self._shape(target, members, found, info)
-        return Feed(target, members, found, overrides, dtype, shape)
+        types = self.spec.input_type_override or {}
+        overrides = {name: types[name] for name in names if name in types}
+        own = {name: (types[name].dtype if name in types else None) or members[name].dtype for name in names}
+        return Feed(target, members, overrides, self._dtype(own, info), self._shape(target, members, info))
 
-    def _dtype(
-        self,
-        members: tuple[str, ...],
-        items: tuple[Item, ...],
-        overrides: tuple[Declared | None, ...],
-        info: TensorInfo,
-    ) -> np.dtype[Any]:
-        declared = [None if override is None else override.dtype for override in overrides]
-        own = [dtype or item.dtype for dtype, item in zip(declared, items, strict=True)]
+    def _dtype(self, own: Mapping[str, np.dtype[Any]], info: TensorInfo) -> np.dtype[Any]:
+        """The type of a tensor: what the model takes, or what holds all members."""
         if info.dtype is None:
-            texts = [dtype == STRING for dtype in own]
-            if any(texts) and not all(texts):
+            if len({dtype == STRING for dtype in own.values()}) > 1:
                 raise OptionError(
-                    f"{listed(members)} cannot be stacked: some are strings, others are numbers."
+                    f"{listed(list(own))} cannot be stacked: some are strings, others are numbers."
                 )
-            return np.result_type(*own)
-        for name, dtype in zip(members, own, strict=True):
+            return np.result_type(*own.values())
+        for name, dtype in own.items():
             text = dtype == STRING, info.dtype == STRING
             if any(text) != all(text) or not np.can_cast(dtype, info.dtype, "same_kind"):
                 raise OptionError(
@@ -212,23 +176,19 @@ class _Plan:
                 )
         return info.dtype
 
-    def _shape(
-        self, target: str, members: tuple[str, ...], items: tuple[Item, ...], info: TensorInfo
-    ) -> Shape:
+    def _shape(self, target: str, members: Mapping[str, Item], info: TensorInfo) -> Shape:
         """The shape of a tensor in each pixel or row: that of a single array band, or of a stack."""
-        lead = 3 if items[0].tiled else 1
-        found = arrangements(
-            [item.shape for item in items],
-            tiled=items[0].tiled,
-            flat=not items[0].tiled or self.spec.array_dims is None,
-        )
+        names, shapes = list(members), [item.shape for item in members.values()]
+        tiled = members[names[0]].tiled
+        lead = 3 if tiled else 1
+        found = arrangements(shapes, tiled=tiled, flat=not tiled or self.spec.array_dims is None)
         if not found:
             raise OptionError(
-                f"{listed(members)} cannot be stacked in the input {target!r}: they have the shapes "
-                f"{', '.join(str(list(item.shape)) for item in items)} in each pixel. Give them inputs of "
+                f"{listed(names)} cannot be stacked in the input {target!r}: they have the shapes "
+                f"{', '.join(str(list(shape)) for shape in shapes)} in each pixel. Give them inputs of "
                 "their own."
             )
-        if self.spec.array_dims and items[0].tiled and not set(members) & set(self.spec.input_shapes or ()):
+        if self.spec.array_dims and tiled and not members.keys() & set(self.spec.input_shapes or ()):
             found.sort(key=len, reverse=True)  # steps and bands, also of a single band
         if self.table and target not in members and found[0] == ():
             found.reverse()  # the only column of those that are stacked
@@ -243,16 +203,16 @@ class _Plan:
             # room for it. A property has none of its own.
             if math.prod(shape) == 1 and all(side in (None, 1) for side in wanted):
                 return (1,) * len(wanted)
-        if rank < lead or (rank == lead and items[0].tiled):
+        if rank < lead or (rank == lead and tiled):
             raise no_room(self.spec, target, info)
         if len(wanted) == 1 and len(shape) <= 1:
             raise OptionError(
                 f"The input {target!r} of {self.spec.connector} takes {wanted[0]} channels, and "
-                f"{listed(members)} have {sum(item.size for item in items)}. {self.there} Say which the "
+                f"{listed(names)} have {sum(map(math.prod, shapes))}. {self.there} Say which the "
                 f"model wants, in its order: {self.order}=[...]."
             )
         raise OptionError(
-            f"The input {target!r} of {self.spec.connector} is {info}, and {listed(members)} would be sent "
+            f"The input {target!r} of {self.spec.connector} is {info}, and {listed(names)} would be sent "
             f"with the shape {shape} in each {'pixel' if lead == 3 else 'row'}. {self.there}"
         )
 

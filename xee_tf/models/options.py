@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
 
 from xee_tf.errors import OptionError
-from xee_tf.models.types import Range, pixel_type
+from xee_tf.models.types import PixelType, pixel_type
 from xee_tf.options import Spelling
 
 __all__ = [
     "MODEL_SPELLING",
     "REPLACED",
-    "Declared",
     "ModelKeywords",
     "read_inputs",
     "read_multiplier",
@@ -63,30 +62,6 @@ class ModelKeywords(TypedDict, total=False):
     output_multiplier: float | None
 
 
-@dataclass(frozen=True)
-class Declared:
-    """What a user said of one output, or of the type of an input.
-
-    Parameters
-    ----------
-    name : str
-    dtype : numpy.dtype or None
-        None: as the model gives it.
-    dimensions : int or None
-        0 for a scalar, 1 for a vector in each pixel, and so on.
-    shape : tuple of int or None
-        Of an array in each pixel.
-    limits : (int, int) or None
-        The declared range of an integer; values of bands and of inputs are clamped to it.
-    """
-
-    name: str
-    dtype: np.dtype[Any] | None = None
-    dimensions: int | None = None
-    shape: tuple[int, ...] | None = None
-    limits: Range | None = None
-
-
 def read_names(value: Any, name: str) -> tuple[str, ...]:
     """Names in an order, none of them twice."""
     if isinstance(value, str):
@@ -128,17 +103,11 @@ def read_inputs(value: Any, name: str) -> dict[str, str]:
     return {band: read_name(tensor, f"{name}[{band!r}]") for band, tensor in found.items()}
 
 
-def read_types(value: Any, name: str) -> dict[str, Declared]:
+def read_types(value: Any, name: str) -> dict[str, PixelType]:
     """Types of bands and properties: ``{"B4": "float32"}``."""
     found = _mapping(value, name, "{'B4': 'float32'}")
-    return {key: _type(key, kind, f"{name}[{key!r}]") for key, kind in found.items()}
-
-
-def _type(key: str, kind: Any, name: str) -> Declared:
-    if isinstance(kind, Declared):
-        return kind
-    found = pixel_type(kind, name)
-    return Declared(key, found.dtype, limits=found.limits)
+    types = {key: pixel_type(kind, f"{name}[{key!r}]") for key, kind in found.items()}
+    return {key: replace(kind, dimensions=None) for key, kind in types.items()}
 
 
 def read_shapes(value: Any, name: str) -> dict[str, tuple[int, ...]]:
@@ -170,36 +139,35 @@ def read_multiplier(value: Any, name: str) -> float:
     return number
 
 
-def read_outputs(value: Any, name: str) -> tuple[Declared, ...]:
+def read_outputs(value: Any, name: str) -> dict[str, PixelType]:
     """``["p"]``, ``{"p": "float32"}`` or ``{"p": {"type": ..., "dimensions": ...}}``."""
-    if isinstance(value, tuple) and value and all(isinstance(output, Declared) for output in value):
-        read_names([output.name for output in value], name)
-        return value
     if not isinstance(value, Mapping):
-        return tuple(Declared(output) for output in read_some_names(value, name))
+        return dict.fromkeys(read_some_names(value, name), PixelType())
     found = _mapping(value, name, "{'p': {'type': 'float', 'dimensions': 1}}")
     if not found:
         raise OptionError(
             f"{name} is empty: name what the model gives, or leave it out where the model tells."
         )
     read_names(list(found), name)
-    return tuple(_output(key, info, f"{name}[{key!r}]") for key, info in found.items())
+    return {key: _output(info, f"{name}[{key!r}]") for key, info in found.items()}
 
 
-def _output(key: str, info: Any, name: str) -> Declared:
+def _output(info: Any, name: str) -> PixelType:
     if not isinstance(info, Mapping) or "precision" in info:
         info = {"type": info}
     if unknown := set(info) - {"type", "dimensions", "shape"}:
         raise OptionError(
             f"{name} has no field {sorted(unknown)}; known are 'type', 'dimensions' and 'shape'."
         )
-    found = None if info.get("type") is None else pixel_type(info["type"], name)
-    dtype, dimensions, limits = found or (None, None, None)
+    found = PixelType() if info.get("type") is None else pixel_type(info["type"], name)
     if info.get("dimensions") is not None:
         dimensions = pixel_type({"precision": "float", "dimensions": info["dimensions"]}, name).dimensions
-    shape = None if info.get("shape") is None else _shape(info["shape"], f"{name}['shape']")
-    if shape is not None and dimensions is not None and len(shape) != dimensions:
+        found = replace(found, dimensions=dimensions)
+    if info.get("shape") is None:
+        return found
+    shape = _shape(info["shape"], f"{name}['shape']")
+    if found.dimensions not in (None, len(shape)):
         raise OptionError(
-            f"{name}: shape {list(shape)} has not the {dimensions} dimensions that are said beside it."
+            f"{name}: shape {list(shape)} has not the {found.dimensions} dimensions that are said beside it."
         )
-    return Declared(key, dtype, len(shape) if shape is not None else dimensions, shape, limits)
+    return replace(found, dimensions=len(shape), shape=shape)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, TensorInfo
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models.feeds import Shape, fits
-from xee_tf.models.options import Declared
-from xee_tf.models.types import STRING, Range, coerce, type_name
+from xee_tf.models.types import STRING, PixelType, Range, coerce, type_name
 
 __all__ = ["Output", "plan_outputs"]
+
+_DTYPE = np.dtype("float32")  # where nobody tells
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Output:
     channel: int | None = None
     channels: int = 1
     limits: Range | None = None
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dimensions of the result along `shape`."""
+        return tuple(f"{self.name}_{axis}" for axis in range(len(self.shape)))
 
     def take(
         self, answer: Arrays, lead: Sequence[Shape], connector: Connector, *, keep_nan: bool = False
@@ -132,7 +138,7 @@ class Output:
 
 
 def plan_outputs(
-    declared: Sequence[Declared] | None,
+    declared: Mapping[str, PixelType] | None,
     given: Mapping[str, TensorInfo] | None,
     option: str,
     connector: Connector,
@@ -143,7 +149,7 @@ def plan_outputs(
 
     Parameters
     ----------
-    declared : sequence of Declared or None
+    declared : mapping from str to PixelType, or None
         None: all that the model tells of.
     given : mapping or None
         What it tells.
@@ -165,94 +171,110 @@ def plan_outputs(
                 f"{connector} does not tell what it gives: say {option}={{'name': {{'type': 'float32', "
                 "'dimensions': 0}}."
             )
-        declared = [Declared(name) for name in given]
-    if given is not None and len(given) == 1:
+        declared = dict.fromkeys(given, PixelType())
+    if given is None:
+        if len(declared) > 1 and not any(kind.dimensions for kind in declared.values()):
+            return _channels(declared, None, None)
+        found: dict[str, tuple[str | None, TensorInfo]] = {name: (None, TensorInfo()) for name in declared}
+    elif len(given) == 1:
         ((only, info),) = given.items()
         if len(declared) > 1:
-            return _channels(declared, only, info, option, connector, lead)
-        return (_output(declared[0], only, info, option, connector, lead),)
-    if given is None:
-        split = len(declared) > 1 and not any(item.dimensions for item in declared)
-        return tuple(
-            Output(
-                item.name,
-                item.dtype or np.dtype("float32"),
-                _declared_shape(item, option, connector),
-                None,
-                number if split else None,
-                len(declared) if split else 1,
-                item.limits,
+            _require_channels(declared, only, info, option, connector, lead)
+            return _channels(declared, only, info.dtype)
+        found = dict.fromkeys(declared, (only, info))
+    else:
+        if unknown := [name for name in declared if name not in given]:
+            told = "; ".join(f"{name}: {info}" for name, info in given.items())
+            raise OptionError(
+                f"{option} names {unknown}, which {connector} does not give. Its outputs: {told}."
             )
-            for number, item in enumerate(declared)
+        found = {name: (name, given[name]) for name in declared}
+    return tuple(
+        Output(
+            name,
+            kind.dtype or found[name][1].dtype or _DTYPE,
+            _shape(name, kind, *found[name], option, connector, lead),
+            found[name][0],
+            limits=kind.limits,
         )
-    if unknown := [item.name for item in declared if item.name not in given]:
-        told = "; ".join(f"{name}: {info}" for name, info in given.items())
-        raise OptionError(f"{option} names {unknown}, which {connector} does not give. Its outputs: {told}.")
-    return tuple(_output(item, item.name, given[item.name], option, connector, lead) for item in declared)
+        for name, kind in declared.items()
+    )
 
 
-def _output(
-    item: Declared, source: str, info: TensorInfo, option: str, connector: Connector, lead: int
-) -> Output:
-    dtype = item.dtype or info.dtype
+def _shape(
+    name: str,
+    declared: PixelType,
+    source: str | None,
+    info: TensorInfo,
+    option: str,
+    connector: Connector,
+    lead: int,
+) -> Shape:
+    """The shape of an output in each pixel or row: as declared, or as the model tells it."""
     told = _told(info, lead)
-    if item.dimensions == 0:
+    if declared.dimensions == 0:
         shape: Shape = ()
         fitting = told is None or all(side in (None, 1) for side in told)
-    elif item.shape is not None:
-        shape = item.shape
+    elif declared.shape is not None:
+        shape = declared.shape
         fitting = told is None or _fits(told, shape)
-    elif told is None or (None in told and item.dimensions is not None):
-        shape, fitting = _declared_shape(item, option, connector), True
+    elif told is None or (None in told and declared.dimensions is not None):
+        if declared.dimensions:
+            raise OptionError(
+                f"{option} declares {name!r} with {declared.dimensions} dimensions, and {connector} does not "
+                f"tell how large they are: say it, {option}={{{name!r}: {{'type': ..., 'shape': [...]}}}}."
+            )
+        return ()
     else:
         known = tuple(side for side in told if side is not None)
         if len(known) != len(told):
             raise OptionError(
                 f"{connector} tells of its output {source!r} only that it is {info}: say its shape in each "
-                f"pixel or row, {option}={{{item.name!r}: {{'shape': [...]}}}}."
+                f"pixel or row, {option}={{{name!r}: {{'shape': [...]}}}}."
             )
-        shape = () if item.dimensions is None and known == (1,) else known
-        fitting = item.dimensions in (None, len(shape))
+        shape = () if declared.dimensions is None and known == (1,) else known
+        fitting = declared.dimensions in (None, len(shape))
     if not fitting:
-        said = f"dimensions {item.dimensions}" + (
-            f" and shape {list(shape)}" if item.shape is not None else ""
+        said = f"dimensions {declared.dimensions}" + (
+            f" and shape {list(shape)}" if declared.shape is not None else ""
         )
         channels = f", or name the {told[-1]} bands that its channels are" if told and told[-1] else ""
         raise OptionError(
-            f"{option} declares {item.name!r} with {said}, and the output {source!r} of {connector} is "
+            f"{option} declares {name!r} with {said}, and the output {source!r} of {connector} is "
             f"{info}. Declare {'dimensions 0' if not told else f'dimensions {len(told)}'}{channels}."
         )
-    return Output(item.name, dtype or np.dtype("float32"), shape, source, limits=item.limits)
+    return shape
 
 
 def _channels(
-    declared: Sequence[Declared], source: str, info: TensorInfo, option: str, connector: Connector, lead: int
+    declared: Mapping[str, PixelType], source: str | None, dtype: np.dtype[Any] | None
 ) -> tuple[Output, ...]:
     """Several scalar outputs that are the channels of one."""
-    told = _told(info, lead)
-    names = [item.name for item in declared]
-    if any(item.dimensions for item in declared) or (told is not None and len(told) != 1):
+    return tuple(
+        Output(name, kind.dtype or dtype or _DTYPE, (), source, number, len(declared), kind.limits)
+        for number, (name, kind) in enumerate(declared.items())
+    )
+
+
+def _require_channels(
+    declared: Mapping[str, PixelType],
+    source: str,
+    info: TensorInfo,
+    option: str,
+    connector: Connector,
+    lead: int,
+) -> None:
+    told, names = _told(info, lead), list(declared)
+    if any(kind.dimensions for kind in declared.values()) or (told is not None and len(told) != 1):
         raise OptionError(
             f"{connector} has one output, {source!r}: {info}. {option} names {names}: either one name, or "
             "scalars that are its channels."
         )
-    if told is not None and told[0] not in (None, len(declared)):
+    if told is not None and told[0] not in (None, len(names)):
         raise OptionError(
-            f"{option} names {len(declared)} outputs, {names}, and the only output of {connector}, "
+            f"{option} names {len(names)} outputs, {names}, and the only output of {connector}, "
             f"{source!r}, has {told[0]} channels ({info})."
         )
-    return tuple(
-        Output(
-            item.name,
-            item.dtype or info.dtype or np.dtype("float32"),
-            (),
-            source,
-            number,
-            len(declared),
-            item.limits,
-        )
-        for number, item in enumerate(declared)
-    )
 
 
 def _told(info: TensorInfo, lead: int) -> tuple[int | None, ...] | None:
@@ -267,12 +289,3 @@ def _fits(told: tuple[int | None, ...], shape: Shape) -> bool:
     if len(told) == len(shape):
         return fits(told, shape)
     return math.prod(shape) == 1 and all(side in (None, 1) for side in told)
-
-
-def _declared_shape(item: Declared, option: str, connector: Connector) -> Shape:
-    if item.shape is None and item.dimensions:
-        raise OptionError(
-            f"{option} declares {item.name!r} with {item.dimensions} dimensions, and {connector} does not "
-            f"tell how large they are: say it, {option}={{{item.name!r}: {{'type': ..., 'shape': [...]}}}}."
-        )
-    return item.shape or ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import starmap
+
 from xee_tf.display import abbreviated, by
 from xee_tf.geometry import Size
 from xee_tf.georef.crs import crs_name
 from xee_tf.models.function import FunctionConnector
-from xee_tf.models.options import Declared
 from xee_tf.models.spec import ModelSpec
-from xee_tf.models.types import type_name
+from xee_tf.models.types import PixelType, type_name
 
 __all__ = ["spec_rows"]
 
@@ -42,10 +43,10 @@ def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     if spec.input_properties:
         rows.append(("properties", abbreviated(list(spec.input_properties))))
     if spec.input_type_override:
-        rows.append(("types", abbreviated([_output(item) for item in spec.input_type_override.values()])))
+        rows.append(("types", abbreviated(list(starmap(_typed, spec.input_type_override.items())))))
     for title, outputs in (("outputs", spec.output_bands), ("properties out", spec.output_properties)):
         if outputs is not None:
-            rows.append((title, abbreviated([_output(item) for item in outputs])))
+            rows.append((title, abbreviated(list(starmap(_typed, outputs.items())))))
     return rows
 
 
@@ -56,8 +57,8 @@ def _default_dims(spec: ModelSpec) -> str:
     return "those in the shapes of its inputs; others are mapped over"
 
 
-def _output(item: Declared) -> str:
-    text = item.name if item.dtype is None else f"{item.name}: {type_name(item.dtype)}"
-    if item.shape:
-        return f"{text} ({', '.join(map(str, item.shape))})"
-    return f"{text} ({item.dimensions} dimensions)" if item.dimensions else text
+def _typed(name: str, declared: PixelType) -> str:
+    text = name if declared.dtype is None else f"{name}: {type_name(declared.dtype)}"
+    if declared.shape:
+        return f"{text} ({', '.join(map(str, declared.shape))})"
+    return f"{text} ({declared.dimensions} dimensions)" if declared.dimensions else text

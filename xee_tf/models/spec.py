@@ -11,7 +11,6 @@ from xee_tf.connector import Connector
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
 from xee_tf.models.options import (
-    Declared,
     ModelKeywords,
     read_inputs,
     read_multiplier,
@@ -23,6 +22,7 @@ from xee_tf.models.options import (
     read_types,
 )
 from xee_tf.models.projection import Projection
+from xee_tf.models.types import PixelType
 from xee_tf.options import Options, flag, option
 
 __all__ = ["ModelSpec"]
@@ -39,8 +39,8 @@ class ModelSpec(Options):
     --------
     >>> from xee_tf.models.function import FunctionConnector
     >>> spec = ModelSpec(FunctionConnector.of(len), input_tile_size=[144, 128], output_bands=["p"])
-    >>> spec.input_tile_size, spec.output_bands[0].name
-    (Size(x=144, y=128), 'p')
+    >>> spec.input_tile_size, list(spec.output_bands)
+    (Size(x=144, y=128), ['p'])
     """
 
     _keywords: ClassVar[type] = ModelKeywords
@@ -52,7 +52,7 @@ class ModelSpec(Options):
     input_name: str | None = option(None, read_name)
     bands: tuple[str, ...] | None = option(None, read_some_names)
     input_properties: tuple[str, ...] = option((), read_names)
-    input_type_override: Mapping[str, Declared] | None = option(None, read_types)
+    input_type_override: Mapping[str, PixelType] | None = option(None, read_types)
     input_shapes: Mapping[str, tuple[int, ...]] | None = option(None, read_shapes)
     array_dims: tuple[str, ...] | None = option(None, read_names)
     proj: Projection | None = option(None, Projection.of)
@@ -61,8 +61,8 @@ class ModelSpec(Options):
     input_overlap_size: Size = option(0, partial(Size.from_xy, least=0))
     overlap_is_total: InitVar[bool] = False
     output_tile_size: Size | None = option(None, Size.from_xy)
-    output_bands: tuple[Declared, ...] | None = option(None, read_outputs)
-    output_properties: tuple[Declared, ...] | None = option(None, read_outputs)
+    output_bands: Mapping[str, PixelType] | None = option(None, read_outputs)
+    output_properties: Mapping[str, PixelType] | None = option(None, read_outputs)
     output_multiplier: float = option(1.0, read_multiplier)
 
     def __post_init__(self, overlap_is_total: bool | None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,23 +36,27 @@ _STRINGS = ("string", "str")
 _FORMS = "'float32', a numpy dtype, or {'type': 'PixelType', 'precision': 'int', 'min': 0, 'max': 255}"
 
 
-class PixelType(NamedTuple):
-    """What a type declares.
+@dataclass(frozen=True)
+class PixelType:
+    """What a user declares of an output, or of the type of an input.
 
     Parameters
     ----------
-    dtype : numpy.dtype
-        Of kind bool, integer or float; object for strings.
+    dtype : numpy.dtype or None
+        Of kind bool, integer or float; object for strings. None: as the model gives it.
     dimensions : int or None
-        Of a pixel type that has them; 0 stands for a scalar.
+        0 for a scalar, 1 for a vector in each pixel, and so on.
     limits : (int, int) or None
-        The range of an integer pixel type with ``min`` or ``max``. None without them: a dtype defines what
-        fits in memory, not what occurs.
+        The range of an integer pixel type with ``min`` or ``max``, which values are clamped to. None without
+        them: a dtype defines what fits in memory, not what occurs.
+    shape : tuple of int or None
+        Of an array in each pixel.
     """
 
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any] | None = None
     dimensions: int | None = None
     limits: Range | None = None
+    shape: tuple[int, ...] | None = None
 
 
 def pixel_type(value: Any, name: str) -> PixelType:
@@ -59,7 +64,7 @@ def pixel_type(value: Any, name: str) -> PixelType:
 
     Parameters
     ----------
-    value : dtype-like, mapping or ee.PixelType
+    value : dtype-like, mapping, ee.PixelType or PixelType
         A numpy dtype or its name; Earth Engine's name (``"float"`` has 32 bits, ``"byte"`` no sign);
         a pixel type as ``getInfo`` gives it: ``precision`` ("int", "float" or "double"), ``min``, ``max``,
         ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range.
@@ -74,10 +79,12 @@ def pixel_type(value: Any, name: str) -> PixelType:
     Examples
     --------
     >>> pixel_type("float", "B4")
-    PixelType(dtype=dtype('float32'), dimensions=None, limits=None)
+    PixelType(dtype=dtype('float32'), dimensions=None, limits=None, shape=None)
     >>> pixel_type({"precision": "int", "min": -1, "max": 90}, "B4")
-    PixelType(dtype=dtype('int8'), dimensions=None, limits=(-1, 90))
+    PixelType(dtype=dtype('int8'), dimensions=None, limits=(-1, 90), shape=None)
     """
+    if isinstance(value, PixelType):
+        return value
     if type(value).__module__ == "ee.pixeltype":
         value = _of_earth_engine(value, name)
     if isinstance(value, Mapping):

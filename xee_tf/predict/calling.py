@@ -1,12 +1,9 @@
-"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways.
-
-Calls may be averaged over the eight symmetries of a square, with the deviation among these.
-"""
+"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,20 +12,15 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Signature, connected
 from xee_tf.errors import OptionError, PredictionError
-from xee_tf.geometry import Size
 from xee_tf.models.feeds import Feed, Item
 from xee_tf.models.inputs import plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import type_name
 from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
+from xee_tf.sidecars import BandSpec
 
-__all__ = ["SPREAD", "TileCaller", "augmented", "batch_of", "predict_batches", "tile_caller"]
-
-SPREAD = "_spread"
-"""Suffix of the bands that hold the standard deviation over the symmetries."""
-
-Call = Callable[[Arrays], Arrays]
+__all__ = ["TileCaller", "batch_of", "predict_batches", "tile_caller"]
 
 # What a batch holds where its size is left to us: beyond it a call is hardly cheaper, and what a model has
 # in its layers at one time grows with it.
@@ -66,11 +58,6 @@ class TileCaller:
     fixed: bool
 
     @property
-    def tile(self) -> Size:
-        """Pixels of a tile as it is sent, its overlap included."""
-        return self.tiles.sent
-
-    @property
     def bands(self) -> tuple[str, ...]:
         """The bands that the model sees."""
         return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
@@ -81,8 +68,8 @@ class TileCaller:
         Parameters
         ----------
         tiles : mapping from str to ndarray
-            For each of `bands` an array ``(n, height, width, *shape)`` of tiles of size `tile`, masked pixels
-            filled; other bands are ignored.
+            For each of `bands` an array ``(n, height, width, *shape)`` of tiles as they are sent, masked
+            pixels filled; other bands are ignored.
 
         Returns
         -------
@@ -114,7 +101,7 @@ class TileCaller:
 
 def tile_caller(
     spec: ModelSpec,
-    bands: Mapping[str, tuple[Any, tuple[int, ...]]],
+    bands: Sequence[BandSpec],
     properties: Mapping[str, Any],
     *,
     batch_size: int | None = None,
@@ -125,8 +112,8 @@ def tile_caller(
     Parameters
     ----------
     spec : ModelSpec
-    bands : mapping from str to (dtype, shape)
-        The bands of the image; `shape` is that of an array band in each pixel, empty for a scalar band.
+    bands : sequence of BandSpec
+        The bands of the image, with their dtypes.
     properties : mapping
         Those of the image; of these, `input_properties` are sent.
     batch_size : int, optional
@@ -146,13 +133,13 @@ def tile_caller(
     >>> from xee_tf.models.function import FunctionConnector
     >>> connector = FunctionConnector.of(lambda pixels: pixels.sum(-1))
     >>> total = ModelSpec(connector, input_tile_size=2, output_bands=["sum"])
-    >>> caller = tile_caller(total, {"B4": ("uint8", ()), "B3": ("uint8", ())}, {})
+    >>> caller = tile_caller(total, [BandSpec("B4", dtype="uint8"), BandSpec("B3", dtype="uint8")], {})
     >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
     {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
     """
     signature = signature or spec.connector.signature()
     values = {name: np.asarray(properties[name]) for name in spec.input_properties if name in properties}
-    items = {name: Item(np.dtype(dtype), tuple(shape), tiled=True) for name, (dtype, shape) in bands.items()}
+    items = {band.name: Item(np.dtype(band.dtype), band.shape, tiled=True) for band in bands}
     for name, value in values.items():
         if name in items:
             raise OptionError(
@@ -174,7 +161,7 @@ def tile_caller(
     outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)
     size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
     batch, fixed = batch_of(spec.connector, signature, batch_size, size)
-    refuse_too_large(spec.connector, feeds, tiles.core, tiles.overlap, batch if fixed else 1)
+    refuse_too_large(spec.connector, feeds, tiles, batch if fixed else 1)
     used = {name for feed in feeds for name in feed.members}
     kept = {name: value for name, value in values.items() if name in used}
     return TileCaller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
@@ -259,52 +246,3 @@ def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[A
         raise PredictionError(
             "The model answered with tiles of one size, and with another in the next batch."
         ) from None
-
-
-def augmented(call: Call) -> Call:
-    """Call with tiles turned and mirrored, turn the answers back, and average them.
-
-    Parameters
-    ----------
-    call : callable
-        From and to arrays ``(n, height, width, ...)`` of square tiles.
-
-    Returns
-    -------
-    callable
-        Answers each band with the mean over the symmetries, and beside it, under its name and "_spread",
-        their standard deviation.
-
-    Examples
-    --------
-    >>> tile = np.array([[[1.0, 2.0], [3.0, 4.0]]])
-    >>> answer = augmented(lambda tiles: {"b": tiles["b"][:, :, :1].repeat(2, 2)})({"b": tile})
-    >>> answer["b"].tolist()
-    [[[1.75, 2.25], [2.75, 3.25]]]
-    """
-
-    def average(tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
-        mean: dict[str, npt.NDArray[Any]] = {}
-        squares: dict[str, npt.NDArray[Any]] = {}
-        for number in range(8):
-            turned = call({name: _turn(values, number) for name, values in tiles.items()})
-            for name, values in turned.items():
-                back = _turn_back(values, number)
-                if name not in mean:
-                    mean[name], squares[name] = back.copy(), np.zeros_like(back)
-                    continue
-                away = back - mean[name]
-                mean[name] += away / (number + 1)
-                squares[name] += away * (back - mean[name])
-        return mean | {name + SPREAD: np.sqrt(values / 8) for name, values in squares.items()}
-
-    return average
-
-
-def _turn(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
-    turned = np.rot90(values, number % 4, axes=(1, 2))
-    return turned[:, :, ::-1] if number >= 4 else turned
-
-
-def _turn_back(values: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
-    return np.rot90(values[:, :, ::-1] if number >= 4 else values, -(number % 4), axes=(1, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import dask.array as da
 import numpy as np
@@ -21,7 +21,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.bands import image_dataset, plane_array
 from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, name_dims, raster_variables
-from xee_tf.georef.masks import Nodata, band_nodata, can_mask
+from xee_tf.georef.masks import band_nodata, can_mask
 from xee_tf.graph import ArraySpec, arrays_of_blocks, chunk_grids
 from xee_tf.models.axes import find_array_dims
 from xee_tf.models.feeds import Item
@@ -29,12 +29,14 @@ from xee_tf.models.inputs import check_overrides, group_inputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import fill_outside
 from xee_tf.names import check_key, check_variables
-from xee_tf.predict.calling import SPREAD, TileCaller, tile_caller
+from xee_tf.predict.averaging import SPREAD, Blend
+from xee_tf.predict.calling import TileCaller, tile_caller
 from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
-from xee_tf.predict.work import Band, Blend, OutputBand, TileWork
+from xee_tf.predict.work import TileWork
+from xee_tf.sidecars import BandSpec
 
-__all__ = ["Prediction", "inner_dims", "predict_image"]
+__all__ = ["Prediction", "predict_image"]
 
 _NAME = "xee-tf-predict"
 
@@ -48,10 +50,12 @@ class Prediction:
     dataset : Dataset
     caller : TileCaller
         The model with its inputs, outputs, properties and sizes of tiles.
-    bands : mapping from str to DataArray
-        The bands of the image that the model gets, in its order, before they are resampled.
-    inner : mapping from str to tuple
-        For each of these the dimensions that the model takes as a whole.
+    bands : mapping from str to BandSpec
+        The bands of the image that the model gets, with the dimensions that it takes as a whole.
+    variables : mapping from str to DataArray
+        The same, in the order of the model, before they are resampled.
+    outputs : tuple of BandSpec
+        The bands of the result.
     georef : GeoRef
         Where the image lies.
     options : PredictOptions
@@ -59,8 +63,9 @@ class Prediction:
 
     dataset: xr.Dataset
     caller: TileCaller
-    bands: Mapping[str, xr.DataArray]
-    inner: Mapping[str, tuple[Hashable, ...]]
+    bands: Mapping[str, BandSpec]
+    variables: Mapping[str, xr.DataArray]
+    outputs: tuple[BandSpec, ...]
     georef: GeoRef
     options: PredictOptions
 
@@ -76,28 +81,14 @@ def predict_image(
     if spec.fix_input_proj and spec.proj is not None:
         source, place = to_projection(dataset, georef, spec.proj, options.resampling)
     signature = spec.connector.signature()
-    bands = _bands(spec, signature, source, place, values)
-    caller = tile_caller(
-        spec,
-        {band.name: (band.dtype, band.shape) for band in bands},
-        values,
-        batch_size=options.batch_size,
-        signature=signature,
-    )
+    variables = _variables(source, place)
+    bands = _bands(spec, signature, variables, place, values)
+    caller = tile_caller(spec, bands, values, batch_size=options.batch_size, signature=signature)
     bands = [band for band in bands if band.name in caller.bands]
-    maskable = any(can_mask(band.dtype, band.nodata) for band in bands)
+    maskable = any(can_mask(np.dtype(band.dtype), band.nodata) for band in bands)
     outputs = _outputs(caller, options.blend, options.augment, maskable)
     _check_names(outputs, dataset, place, merge)
-    predicted = _predict(
-        caller,
-        bands,
-        outputs,
-        source,
-        place,
-        options.blend,
-        options.skip_masked,
-        options.augment is not None,
-    )
+    predicted = _predict(caller, bands, outputs, variables, source, place, options)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and options.output_grid == "image":
         predicted = from_projection(predicted, place, georef, options.resampling)
@@ -113,8 +104,9 @@ def predict_image(
     return Prediction(
         predicted,
         caller,
+        {band.name: band for band in bands},
         {name: variables[name] for name in caller.bands},
-        {band.name: band.inner for band in bands},
+        outputs,
         georef,
         options,
     )
@@ -131,36 +123,20 @@ def _on_grid(predicted: xr.Dataset, dataset: xr.Dataset, georef: GeoRef, merge: 
     return name_dims(alone, georef.x_dim, georef.y_dim)
 
 
-@dataclass(frozen=True)
-class _ImageBand:
-    """A band of an image as a model may see it."""
-
-    name: str
-    variable: xr.DataArray
-    mapped: tuple[Hashable, ...]
-    inner: tuple[Hashable, ...]
-    nodata: Nodata
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.variable.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.variable.sizes[dim] for dim in self.inner)
-
-
 def _variables(dataset: xr.Dataset, georef: GeoRef) -> dict[str, xr.DataArray]:
     """The variables of an image that are rasters, by their names as text."""
     return {str(key): band for key, band in raster_variables(dataset, georef.x_dim, georef.y_dim)}
 
 
 def _bands(
-    spec: ModelSpec, signature: Signature, dataset: xr.Dataset, georef: GeoRef, properties: Mapping[str, Any]
-) -> list[_ImageBand]:
-    """The bands, and which of their dimensions are mapped over."""
+    spec: ModelSpec,
+    signature: Signature,
+    variables: Mapping[str, xr.DataArray],
+    georef: GeoRef,
+    properties: Mapping[str, Any],
+) -> list[BandSpec]:
+    """The bands, with those of their dimensions that go to the model as a whole."""
     spatial = (georef.y_dim, georef.x_dim)
-    variables = _variables(dataset, georef)
     if not variables:
         raise OptionError(
             f"The image has no bands: no variable has the dimensions {georef.y_dim} and {georef.x_dim}."
@@ -180,23 +156,31 @@ def _bands(
         for name in members
     }
     bands = []
-    for name, band in variables.items():
-        nodata = band_nodata(band, name)
-        inner = [dim for dim in array_dims if dim in together.get(name, further[name])]
-        mapped = tuple(dim for dim in further[name] if dim not in array_dims)
-        if own := [dim for dim in inner if dim in further[name]]:
-            band = band.expand_dims([dim for dim in inner if dim not in own])
-        bands.append(_ImageBand(name, band, mapped, tuple(inner if own else ()), nodata))
+    for name, variable in variables.items():
+        own = further[name]
+        # A band without any of the dimensions is scalar; with some, it has one step along the others.
+        inner = [dim for dim in array_dims if dim in together.get(name, own)]
+        inner = inner if own.keys() & set(inner) else []
+        bands.append(
+            BandSpec(
+                name,
+                cast(tuple[str, ...], tuple(inner)),  # xarray takes anything hashable
+                tuple(own.get(dim, 1) for dim in inner),
+                dtype=variable.dtype.str,
+                nodata=band_nodata(variable, name),
+            )
+        )
     return bands
 
 
-def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
+def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[BandSpec, ...]:
     """The bands of the result."""
     averaged = [
         name for name, wanted in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if wanted
     ]
+    spreads = [replace(output, name=output.name + SPREAD) for output in caller.outputs if augment]
     outputs = []
-    for output in caller.outputs:
+    for output in (*caller.outputs, *spreads):
         dtype, limits = output.dtype, output.limits
         if dtype.kind == "b":
             dtype, limits = np.dtype(np.uint8), (0, 1)
@@ -210,19 +194,16 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
         fill: float | None = math.nan if maskable else None
         if maskable and dtype.kind != "f":
             dtype, fill = fill_outside(dtype, limits)
-        outputs.append(OutputBand(output.name, dtype, output.shape, fill, limits))
-    if augment is None:
-        return tuple(outputs)
-    tile = caller.tile
-    if tile.x != tile.y:
+        outputs.append(BandSpec(output.name, output.dims, output.shape, dtype=dtype.str, default=fill))
+    tile = caller.tiles.sent
+    if augment is not None and tile.x != tile.y:
         raise OptionError(
             f"augment='d4' turns tiles, which must be square then; these are {tile.x} x {tile.y} pixels."
         )
-    spreads = [replace(output, name=output.name + SPREAD) for output in outputs]
-    return (*outputs, *spreads)
+    return tuple(outputs)
 
 
-def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
+def _check_names(outputs: Sequence[BandSpec], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
     """Refuse outputs that would replace a coordinate or a dimension, or one another."""
     names = [check_key(output.name, "output") for output in outputs]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -230,7 +211,7 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
     mappings = grid_mappings(dataset, place.x_dim, place.y_dim)
     taken = {*dataset.dims, *dataset.coords, *mappings, GRID_MAPPING, place.x_dim, place.y_dim}
     remedy = "Give the output another name in output_bands, or rename what the image has: image.rename(...)."
-    own = {output.name: inner_dims(output.name, len(output.shape)) for output in outputs}
+    own = {output.name: output.dims for output in outputs}
     check_variables(own, taken, remedy, "output")
     bands = set(dataset.data_vars) if merge else set()
     if there := [name for name in names if name in bands]:
@@ -248,16 +229,15 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
 
 def _predict(
     caller: TileCaller,
-    bands: Sequence[_ImageBand],
-    outputs: tuple[OutputBand, ...],
+    bands: Sequence[BandSpec],
+    outputs: tuple[BandSpec, ...],
+    variables: Mapping[str, xr.DataArray],
     dataset: xr.Dataset,
     georef: GeoRef,
-    blend: Blend,
-    skip_masked: bool,
-    augment: bool,
+    options: PredictOptions,
 ) -> xr.Dataset:
     """The lazy bands on their grid."""
-    tiles = caller.tiles
+    tiles, blend = caller.tiles, options.blend
     if blend == "hann" and not max(tiles.overlap.xy):
         raise OptionError(
             "blend='hann' averages where tiles overlap, and these do not: say input_overlap_size."
@@ -268,27 +248,38 @@ def _predict(
             "so that nothing can be blended: use blend='crop'."
         )
     grid = PatchGrid(georef.shape, tiles.core, tiles.overlap, georef.affine, georef.crs_text, edge="pad")
-    mapped = {dim: dataset.sizes[dim] for band in bands for dim in band.mapped}
+    mapped = {
+        dim: size
+        for band in bands
+        for dim, size in variables[band.name].sizes.items()
+        if dim not in (georef.y_dim, georef.x_dim, *band.dims)
+    }
     steps = list(np.ndindex(*mapped.values()))
-    shape, affine = _output_grid(grid, tiles.core, tiles.output)
-    place = replace(georef, shape=shape, affine=affine)
+    shape = tiles.scaled(grid.shape)
+    scale = Affine.scale(tiles.core.x / tiles.output.x, tiles.core.y / tiles.output.y)
+    place = replace(georef, shape=shape, affine=grid.affine @ scale)
     if not steps:  # as everything in xarray: no steps in, no steps out
         sizes = tuple(mapped.values())
         empty = [da.zeros((*sizes, *out.shape, *shape.shape), dtype=out.dtype, chunks=-1) for out in outputs]
         return _result(outputs, empty, mapped, dataset, place)
-    arrays = [_step_array(band, georef, tiles.core, mapped, step) for step in steps for band in bands]
-    rules, planes = [], 0
-    for band, array in zip(bands, arrays[: len(bands)], strict=True):
-        rules.append(BandRule.of(array.chunks, planes, dtype=band.dtype.str, default=0, nodata=band.nodata))
-        planes += len(rules[-1].planes)
+    arrays = [
+        _step_array(band, variables[band.name], georef, tiles.core, mapped, step)
+        for step in steps
+        for band in bands
+    ]
+    rules = tuple(
+        BandRule.of(array.chunks, dtype=array.dtype.str, default=0, nodata=band.nodata)
+        for band, array in zip(bands, arrays, strict=False)
+    )
     work = TileWork(
         caller=caller,
         grid=grid,
-        bands=tuple(Band(band.name, band.shape, rule) for band, rule in zip(bands, rules, strict=True)),
+        bands=tuple(bands),
+        rules=rules,
         outputs=outputs,
         blend=blend,
-        skip_masked=skip_masked,
-        augment=augment,
+        skip_masked=options.skip_masked,
+        augment=options.augment is not None,
         mapped=tuple(map(str, mapped)),
     )
     layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
@@ -297,7 +288,7 @@ def _predict(
         arrays,
         layout,
         work,
-        [ArraySpec(output.name, output.dtype, output.shape) for output in outputs],
+        [ArraySpec(output.name, np.dtype(output.dtype), output.shape) for output in outputs],
         {block: work.window(layout, block) for block in layout.blocks()},
         steps=mapped,
         chunks=_chunks(layout, tiles.output, shape),
@@ -307,7 +298,7 @@ def _predict(
 
 
 def _result(
-    outputs: Sequence[OutputBand],
+    outputs: Sequence[BandSpec],
     arrays: Sequence[da.Array],
     mapped: Mapping[Hashable, int],
     dataset: xr.Dataset,
@@ -316,34 +307,28 @@ def _result(
     """The bands of the result, with their dimensions, coordinates and place."""
     variables = {}
     for output, array in zip(outputs, arrays, strict=True):
-        inner = inner_dims(output.name, len(output.shape))
-        variable = xr.Variable((*mapped, *inner, place.y_dim, place.x_dim), array)
-        if output.fill is not None:
+        variable = xr.Variable((*mapped, *output.dims, place.y_dim, place.x_dim), array)
+        if output.default is not None:
             # GDAL needs NaN noted, in a place from which no arithmetic hands it on to integers.
-            notes = variable.encoding if math.isnan(output.fill) else variable.attrs
-            notes["_FillValue"] = output.dtype.type(output.fill)
+            notes = variable.encoding if math.isnan(output.default) else variable.attrs
+            notes["_FillValue"] = array.dtype.type(output.default)
         variables[output.name] = variable
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
     return write_georef(xr.Dataset(variables, coords), place, place.x_dim, place.y_dim)
 
 
-def inner_dims(name: str, count: int) -> tuple[str, ...]:
-    """The dimensions of what a model gives of a band in each pixel."""
-    return tuple(f"{name}_{axis}" for axis in range(count))
-
-
 def _step_array(
-    band: _ImageBand, georef: GeoRef, core: Size, mapped: Mapping[Hashable, int], step: tuple[int, ...]
+    band: BandSpec,
+    variable: xr.DataArray,
+    georef: GeoRef,
+    core: Size,
+    mapped: Mapping[Hashable, int],
+    step: tuple[int, ...],
 ) -> Any:
     """The chunked array of one step of a band; a band without a dimension is the same in all its steps."""
-    index = {dim: at for dim, at in zip(mapped, step, strict=True) if dim in band.mapped}
-    return plane_array(band.variable.isel(index), band.inner, georef.y_dim, georef.x_dim, sides=core.shape)
-
-
-def _output_grid(grid: PatchGrid, core: Size, output: Size) -> tuple[Size, Affine]:
-    """Pixels of the result, which cover all of the image, and its affine."""
-    shape = Size(x=-(-grid.shape.x * output.x // core.x), y=-(-grid.shape.y * output.y // core.y))
-    return shape, grid.affine @ Affine.scale(core.x / output.x, core.y / output.y)
+    index = {dim: at for dim, at in zip(mapped, step, strict=True) if dim in variable.dims}
+    variable = variable.isel(index).expand_dims([dim for dim in band.dims if dim not in variable.dims])
+    return plane_array(variable, band.dims, georef.y_dim, georef.x_dim, sides=core.shape)
 
 
 def _chunks(layout: BlockLayout, output: Size, shape: Size) -> tuple[tuple[int, ...], tuple[int, ...]]:

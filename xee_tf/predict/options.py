@@ -11,8 +11,8 @@ from affine import Affine
 from xee_tf.models.options import REPLACED
 from xee_tf.models.spec import ModelSpec
 from xee_tf.options import Options, Spelling, choice, option
+from xee_tf.predict.averaging import Blend
 from xee_tf.predict.resampling import Resampling
-from xee_tf.predict.work import Blend
 
 __all__ = ["PREDICT_SPELLING", "PredictKeywords", "PredictOptions"]
 

@@ -20,7 +20,6 @@ from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING
 from xee_tf.names import check_key, check_variables
 from xee_tf.predict.calling import batch_of, predict_batches
-from xee_tf.predict.image import inner_dims
 from xee_tf.tables.sources import Table, row_dimension
 from xee_tf.tables.values import column_values
 
@@ -48,16 +47,7 @@ def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None 
 
 @dataclass(frozen=True)
 class RowCaller:
-    """Calls a model with rows; small and picklable.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    columns : tuple of str
-        Those that the model may want.
-    outputs : tuple of Output
-    batch_size : int or None
-    """
+    """Calls a model with the `columns` that it may want; small and picklable."""
 
     spec: ModelSpec
     columns: tuple[str, ...]
@@ -101,10 +91,8 @@ def row_caller(
 
     Parameters
     ----------
-    spec : ModelSpec
-    columns : sequence of str
-        Those that the model may see.
-    batch_size : int, optional
+    spec, columns, batch_size
+        The model, the columns that it may see, and the rows in a call.
     taken : sequence
         Other names that the table has: of its geometry, or of dimensions and coordinates.
 
@@ -193,7 +181,7 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
     taken = [*table.variables, *table.dims]
     caller = row_caller(spec, names, batch_size, taken)
     check_variables(
-        {out.name: inner_dims(out.name, len(out.shape)) for out in caller.outputs},
+        {out.name: out.dims for out in caller.outputs},
         taken,
         "Give the output another name in output_properties, or rename what the table has: table.rename(...).",
         "output",
@@ -205,17 +193,12 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
         found = tuple(caller.call(columns).values())
         return found if len(found) > 1 else found[0]
 
-    sizes: dict[Hashable, int] = {}
-    dims: list[list[Hashable]] = []
-    for out in caller.outputs:
-        own = inner_dims(out.name, len(out.shape))
-        sizes |= dict(zip(own, out.shape, strict=True))
-        dims.append(list(own))
+    sizes = {dim: size for out in caller.outputs for dim, size in zip(out.dims, out.shape, strict=True)}
     found = xr.apply_ufunc(
         call,
         *variables,
         input_core_dims=[variable.dims[1:] for variable in variables],
-        output_core_dims=dims,
+        output_core_dims=[out.dims for out in caller.outputs],
         dask="parallelized",
         output_dtypes=[out.dtype for out in caller.outputs],
         dask_gufunc_kwargs={"output_sizes": sizes},

@@ -26,7 +26,9 @@ Description = Mapping[str, Any]
 
 _PART_BYTES = 64 << 20  # of an array that is read to be recognised
 _UNKNOWN = "unknown"
-_FORMAT = 3  # 1 was that of version 0.1.0, which compared display texts; 2 overlooked masks and places
+# 1 was that of version 0.1.0, which compared display texts; 2 overlooked masks and places; 3 wrote types
+# under other names.
+_FORMAT = 4
 # Options of a prediction that change values, beside properties and the place, which are compared as they are.
 _OPTIONS = ("blend", "augment", "resampling", "output_grid")
 # Fields of a model that change no value of an image.
@@ -36,12 +38,8 @@ _WITHOUT_EFFECT = frozenset({"connector", "output_multiplier", "output_propertie
 def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
     """The identity of a prediction: everything that its values depend on, by content.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-    prediction : Prediction
-        Of the bands that the model sees, Dask arrays are compared by their names, which are hashes of how
-        they are made, others by their values.
+    Of the bands that the model sees, Dask arrays are compared by their names, which are hashes of how they
+    are made, others by their values.
     """
     caller, predicted = prediction.caller, prediction.dataset
     place = _place(predicted)
@@ -59,13 +57,13 @@ def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
         },
         "image": {
             name: {
-                "dtype": str(band.dtype),
-                "sizes": list(band.sizes.items()),
-                "inner": list(map(str, prediction.inner[name])),
-                "array": _array_name(band),
-                "nodata": repr(band_nodata(band, name)),
+                "dtype": str(variable.dtype),
+                "sizes": list(variable.sizes.items()),
+                "inner": list(map(str, prediction.bands[name].dims)),
+                "array": _array_name(variable),
+                "nodata": repr(band_nodata(variable, name)),
             }
-            for name, band in prediction.bands.items()
+            for name, variable in prediction.variables.items()
         },
         "source": _grid(prediction.georef),
         "grid": _grid(place),
@@ -95,13 +93,7 @@ def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
 
 
 def difference(there: Any, here: Description) -> str:
-    """Why a store does not hold the prediction that is described, as part of a sentence; empty if it does.
-
-    Parameters
-    ----------
-    there, here : mapping
-        As `describe_run` gives them: what the store has, and what would be written.
-    """
+    """Why a store (`there`) does not hold the prediction described (`here`), in words; empty if it does."""
     if not isinstance(there, Mapping) or there.get("format") != _FORMAT:
         return "it was begun by another version of xee_tf"
     was, now = there["model"], here["model"]

@@ -60,6 +60,12 @@ class Tiles:
             return None
         return Size(x=self.output.x + 2 * margin.x, y=self.output.y + 2 * margin.y)
 
+    def scaled(self, shape: Size) -> Size:
+        """Pixels of the result that cover so many pixels of the image."""
+        return Size(
+            x=-(-shape.x * self.output.x // self.core.x), y=-(-shape.y * self.output.y // self.core.y)
+        )
+
 
 def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> Tiles:
     """The sizes that the user gave or the model tells.
@@ -100,26 +106,15 @@ def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> 
     return Tiles(core, overlap, _output(spec, signature, tiles))
 
 
-def refuse_too_large(
-    connector: Connector, feeds: Sequence[Feed], core: Size, overlap: Size, count: int = 1
-) -> None:
-    """Check that tiles can be sent at all.
-
-    Parameters
-    ----------
-    connector : Connector
-    feeds : sequence of Feed
-        What goes into the inputs of the model.
-    core, overlap : Size
-        Pixels of a tile, and those added along each edge.
-    count : int, optional
-        Tiles that must be sent together.
+def refuse_too_large(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, count: int) -> None:
+    """Check that `count` tiles, which must be sent together, can be sent at all.
 
     Raises
     ------
     OptionError
         That says how large a tile could be.
     """
+    core, overlap = tiles.core, tiles.overlap
 
     def refusal(side: int) -> str:
         """Of tiles that are no longer than `side` on either side."""
@@ -148,9 +143,10 @@ def refuse_too_large(
 
 def _output(spec: ModelSpec, signature: Signature, tiles: Tiles) -> Size:
     """The output tile as the model tells it; the input tile where it does not."""
-    names = None if spec.output_bands is None else {item.name for item in spec.output_bands}
     outputs = signature.outputs or {}
-    chosen = {name: info for name, info in outputs.items() if names is None or name in names} or outputs
+    chosen = {
+        name: info for name, info in outputs.items() if name in (spec.output_bands or outputs)
+    } or outputs
     if chosen and all(info.shape is not None and len(info.shape) < 3 for info in chosen.values()):
         return Size(x=1, y=1)
     height, width = _sides(chosen)

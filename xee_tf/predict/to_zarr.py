@@ -16,7 +16,7 @@ from xee_tf.graph import each_chunk, run_graph
 from xee_tf.models.spec import ModelSpec
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, one_of, parse, spelled
-from xee_tf.predict.image import inner_dims, predict_image
+from xee_tf.predict.image import Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
 from xee_tf.storage import Location, PathLike, require_reachable, require_writable
@@ -164,7 +164,7 @@ def predict_to_zarr(
             if notes.exists():
                 notes.remove(recursive=True)
             write_record(target, record)
-        chunks = _outer_chunks(predicted)
+        chunks = _outer_chunks(prediction)
         finished = set(notes.entries()) if notes.exists() else set()
         indices = [index for index in np.ndindex(*map(len, chunks)) if _marker(index) not in finished]
         if indices:
@@ -183,12 +183,7 @@ def predict_to_zarr(
 class _ChunkWriter:
     """Writes one chunk of all bands, and notes that it is there; small and picklable.
 
-    Parameters
-    ----------
-    location : Location
-    bands : tuple of str
-    edges : tuple of tuple of int
-        Where chunks begin and end, along mapped dimensions, y and x.
+    `edges` are where chunks begin and end, along mapped dimensions, y and x.
     """
 
     location: Location
@@ -235,16 +230,11 @@ def _replacement(location: Location) -> Location:
     return beside(location, ".replacement") if location.is_local else location
 
 
-def _outer_chunks(predicted: xr.Dataset) -> tuple[tuple[int, ...], ...]:
+def _outer_chunks(prediction: Prediction) -> tuple[tuple[int, ...], ...]:
     """Chunks along mapped dimensions, y and x; all bands have those alike."""
-    name, band = next(iter(predicted.data_vars.items()))
-    inner = max(
-        count
-        for count in range(band.ndim - 1)
-        if band.dims[band.ndim - 2 - count : -2] == inner_dims(str(name), count)
-    )
-    chunks = band.chunks or ()
-    return (*chunks[: band.ndim - 2 - inner], *chunks[-2:])
+    output = prediction.outputs[0]
+    chunks = prediction.dataset[output.name].chunks or ()
+    return (*chunks[: -2 - len(output.dims)], *chunks[-2:])
 
 
 def _marker(index: tuple[int, ...]) -> str:

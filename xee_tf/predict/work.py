@@ -5,58 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
+from numpy.lib.stride_tricks import sliding_window_view
 
-from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.blocks.assemble import BandRule, Pieces, assemble
+from xee_tf.blocks.layout import BlockLayout
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.models.types import Range, coerce
-from xee_tf.predict.calling import TileCaller, augmented
+from xee_tf.models.types import coerce
+from xee_tf.predict.averaging import Blend, augmented, blend_weights
+from xee_tf.predict.calling import TileCaller
+from xee_tf.sidecars import BandSpec
 
-__all__ = ["Band", "Blend", "OutputBand", "TileWork", "blend_weights"]
+__all__ = ["TileWork"]
 
-Blend = Literal["crop", "hann"]
 Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows and columns of tiles in a block."""
 
 _SMALL = 64 * 64  # pixels of a tile; smaller ones of several rows are sent together
-
-
-@dataclass(frozen=True)
-class Band:
-    """A band that the model sees: its name, its shape in each pixel, how it is put together."""
-
-    name: str
-    shape: tuple[int, ...]
-    rule: BandRule
-
-
-@dataclass(frozen=True)
-class OutputBand:
-    """A band of the result.
-
-    Parameters
-    ----------
-    name : str
-    dtype : numpy.dtype
-    shape : tuple of int
-        In each pixel.
-    fill : int, float or None
-        What stands for masked pixels: NaN where the dtype has it. None where nothing can be masked.
-    limits : (int, int) or None
-        The declared range of an integer, which values are clamped to.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fill: float | None
-    limits: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +37,12 @@ class TileWork:
     caller : TileCaller
     grid : PatchGrid
         The tiles as patches: the overlap is their margin, all pixels are covered.
-    bands : tuple of Band
-        In the order of the block layout's planes.
-    outputs : tuple of OutputBand
+    bands : tuple of BandSpec
+        What the model sees.
+    rules : tuple of BandRule
+        How each of these is put together.
+    outputs : tuple of BandSpec
+        The bands of the result.
     blend : {"crop", "hann"}
         What becomes of overlapping outputs: cut off, or averaged by weights that fade out.
     skip_masked : bool
@@ -83,17 +55,13 @@ class TileWork:
 
     caller: TileCaller
     grid: PatchGrid
-    bands: tuple[Band, ...]
-    outputs: tuple[OutputBand, ...]
+    bands: tuple[BandSpec, ...]
+    rules: tuple[BandRule, ...]
+    outputs: tuple[BandSpec, ...]
     blend: Blend
     skip_masked: bool
     augment: bool
     mapped: tuple[str, ...] = ()
-
-    @property
-    def maskable(self) -> bool:
-        """Whether a pixel can be masked at all."""
-        return any(band.fill is not None for band in self.outputs)
 
     @property
     def overlap(self) -> Size:
@@ -113,26 +81,23 @@ class TileWork:
         )
 
     def __call__(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, npt.NDArray[Any]]]
+        self, layout: BlockLayout, block: tuple[int, int], pieces: Pieces
     ) -> dict[str, npt.NDArray[Any]]:
         """What `window` says of each output, (*shape, y, x); contributions to be added where blended."""
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
-        arrays, masks = assemble(
-            layout.window(*block), pieces, [band.rule for band in self.bands], want_masks=self.maskable
-        )
+        maskable = any(band.default is not None for band in self.outputs)
+        arrays, masks = assemble(layout.window(*block), pieces, self.rules, want_masks=maskable)
         # A view of a single False says that nothing is masked.
         found = [mask[0] if len(mask) == 1 else mask.any(axis=0) for mask in masks or () if any(mask.strides)]
         masked = np.logical_or.reduce(found) if found else None
         views = {
-            band.name: self._tiles(array, len(rows), len(columns), band.shape)
-            for band, array in zip(self.bands, arrays, strict=True)
+            band.name: self._tiles(array, band.shape) for band, array in zip(self.bands, arrays, strict=True)
         }
         window = self.window(layout, block)
         out = {band.name: np.zeros((*band.shape, *window.shape), band.dtype) for band in self.outputs}
-        if masked is None or not self.skip_masked:
-            sent = np.ones((len(rows), len(columns)), bool)
-        else:
-            sent = self._wanted(masked, len(rows), len(columns))
+        sent = np.ones((len(rows), len(columns)), bool)
+        if masked is not None and self.skip_masked:
+            sent = self._wanted(masked)
         call = augmented(self.caller.call) if self.augment else self.caller.call
         put: Callable[..., None] = self._put
         if self.blend == "hann":
@@ -151,15 +116,16 @@ class TileWork:
                     put(nowhere.setdefault(name, np.zeros(out[name].shape, bool)), at, nan)
                     values = coerce(np.where(nan, 0, values), out[name].dtype)
                 put(out[name], at, values)
-        absent = None if masked is None else self._rescaled(masked, len(rows), len(columns))
+        absent = None if masked is None else self._rescaled(masked)
         for name, nan in nowhere.items():
             self._refuse_nan(name, nan, absent, rows, columns, window)
+        for output in self.caller.outputs:
+            if output.limits is not None:
+                np.clip(out[output.name], *output.limits, out=out[output.name])
         for band in self.outputs:
-            if band.limits is not None:
-                np.clip(out[band.name], *band.limits, out=out[band.name])
             self._require_free_fill(out[band.name], absent, band, rows, columns)
             if absent is not None:
-                out[band.name][..., absent] = band.fill
+                out[band.name][..., absent] = band.default
         return out
 
     def _refuse_nan(
@@ -177,9 +143,7 @@ class TileWork:
         """
         if absent is not None:
             nan &= ~absent
-        tiles = self.caller.tiles
-        bottom = -(-self.grid.shape.y * tiles.output.y // tiles.core.y)
-        right = -(-self.grid.shape.x * tiles.output.x // tiles.core.x)
+        bottom, right = self.caller.tiles.scaled(self.grid.shape).shape
         nan[..., max(bottom - window.top, 0) :, :] = False
         nan[..., max(right - window.left, 0) :] = False
         if count := int(nan.sum()):
@@ -198,7 +162,7 @@ class TileWork:
         self,
         values: npt.NDArray[Any],
         absent: npt.NDArray[np.bool_] | None,
-        band: OutputBand,
+        band: BandSpec,
         rows: range,
         columns: range,
     ) -> None:
@@ -206,9 +170,9 @@ class TileWork:
 
         Whether the block has a masked pixel makes no difference: ``_FillValue`` is that of the whole band.
         """
-        if band.fill is None or values.dtype.kind == "f":
+        if band.default is None or values.dtype.kind == "f":
             return
-        found = values == band.fill
+        found = values == band.default
         if absent is not None:
             found &= ~absent
         if not found.any():
@@ -220,8 +184,8 @@ class TileWork:
         if bits < 64:
             fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
         error = PredictionError(
-            f"The model gives {band.fill} for {band.name!r} in {int(found.sum())} pixels that are not "
-            f"masked, and this value marks masked pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
+            f"The model gives {band.default} for {band.name!r} in {int(found.sum())} pixels that are not "
+            f"masked, and this value marks masked pixels of {values.dtype} bands. Fix: {', or '.join(fixes)}."
         )
         raise self._located(error, self._tiles_of(found, rows, columns))
 
@@ -252,30 +216,19 @@ class TileWork:
             instances=error.instances,
         )
 
-    def _tiles(
-        self, array: npt.NDArray[Any], rows: int, columns: int, shape: tuple[int, ...]
-    ) -> npt.NDArray[Any]:
+    def _tiles(self, array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """A view (row, column, height, width, *shape) of an assembled band (depth, y, x)."""
-        (height, width), (depth, y, x) = self.grid.stored.shape, array.strides
-        view = as_strided(
-            array,
-            shape=(rows, columns, height, width, len(array)),
-            strides=(self.grid.patch.y * y, self.grid.patch.x * x, y, x, depth),
-            writeable=False,
-        )
+        every = sliding_window_view(array, self.grid.stored.shape, axis=(1, 2))
+        view = np.moveaxis(every[:, :: self.grid.patch.y, :: self.grid.patch.x], 0, -1)
         return view.reshape(*view.shape[:4], *shape) if len(shape) != 1 else view
 
-    def _wanted(self, masked: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+    def _wanted(self, masked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Tiles with a pixel that is not masked where their output counts."""
-        if self.blend == "hann":
-            return np.logical_not(self._tiles(masked[None], rows, columns, ()).all(axis=(2, 3)))
-        core = self._core(masked)
-        height, width = self.grid.patch.shape
-        return np.logical_not(core.reshape(rows, height, columns, width).all(axis=(1, 3)))
-
-    def _core(self, masked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        y, x = self.grid.margin.shape
-        return masked[y : masked.shape[0] - y, x : masked.shape[1] - x]
+        tiles = self._tiles(masked[None], ())
+        if self.blend == "crop":
+            (height, width), margin = self.grid.patch.shape, self.grid.margin
+            tiles = tiles[:, :, margin.y : margin.y + height, margin.x : margin.x + width]
+        return np.logical_not(tiles.all(axis=(2, 3)))
 
     def _batches(
         self, views: Mapping[str, npt.NDArray[Any]], sent: npt.NDArray[np.bool_]
@@ -339,62 +292,15 @@ class TileWork:
             part = out[..., top : top + height, left : left + width]
             part += tile * (weights[0][row][:, None] * weights[1][column])
 
-    def _rescaled(self, masked: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
+    def _rescaled(self, masked: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """What is masked in a block's window; where pixels are larger, all that they cover."""
-        tiles = self.caller.tiles
-        absent = masked if self.blend == "hann" else self._core(masked)
-        window = tiles.padded if self.blend == "hann" else tiles.output
-        assert window is not None
-        for axis, count, output, core in (
-            (0, rows, tiles.output.y, tiles.core.y),
-            (1, columns, tiles.output.x, tiles.core.x),
-        ):
-            if output == core:
-                continue
-            extra = (window.y, window.x)[axis] - output
-            starts = np.arange(count * output + extra) * core // output
-            absent = np.logical_and.reduceat(absent, starts, axis=axis)
+        tiles, margin = self.caller.tiles, self.grid.margin
+        absent = masked
+        if self.blend == "crop":
+            height, width = masked.shape
+            absent = masked[margin.y : height - margin.y, margin.x : width - margin.x]
+        for axis, output, core in ((0, tiles.output.y, tiles.core.y), (1, tiles.output.x, tiles.core.x)):
+            if output != core:
+                starts = np.arange(absent.shape[axis] * output // core) * core // output
+                absent = np.logical_and.reduceat(absent, starts, axis=axis)
         return absent
-
-
-def blend_weights(
-    grid: PatchGrid, output: Size, overlap: Size, rows: range, columns: range
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Weights of the outputs of tiles along y and along x; those of all tiles add up to 1 in every pixel.
-
-    They rise as a squared sine over the pixels that neighbours share. (Our choice; where a tile overlaps
-    more than its neighbours, all of them are weighed against each other.)
-
-    Returns
-    -------
-    tuple of ndarray
-        For the rows and for the columns of tiles, (tiles, pixels of a tile with its overlap).
-
-    Examples
-    --------
-    >>> grid = PatchGrid(Size(x=8, y=4), Size(x=4, y=4), Size(x=1, y=1))
-    >>> blend_weights(grid, grid.patch, grid.margin, range(1), range(2))[1].round(2)
-    array([[1.  , 1.  , 1.  , 1.  , 0.85, 0.15],
-           [0.15, 0.85, 1.  , 1.  , 1.  , 1.  ]], dtype=float32)
-    """
-    return (
-        _weights(output.y, overlap.y, grid.rows, rows),
-        _weights(output.x, overlap.x, grid.columns, columns),
-    )
-
-
-def _weights(side: int, overlap: int, tiles: int, wanted: range) -> npt.NDArray[np.float32]:
-    if not overlap:
-        return np.ones((len(wanted), side), np.float32)
-    length = side + 2 * overlap
-    rise = np.minimum((np.arange(length) + 0.5) / (2 * overlap), 1)
-    weight = np.sin(rise * np.pi / 2) ** 2
-    weight = weight * weight[::-1]
-    # Pixel p of a tile is pixel p - shift * side of the tile that many further on, if there is one.
-    numbers = np.array(wanted)
-    total = np.zeros((len(wanted), length))
-    for shift in range(-((length - 1) // side), (length - 1) // side + 1):
-        begin, end = max(0, shift * side), min(length, length + shift * side)
-        there = (numbers + shift >= 0) & (numbers + shift < tiles)
-        total[there, begin:end] += weight[begin - shift * side : end - shift * side]
-    return np.asarray(weight / total, np.float32).reshape(len(wanted), length)

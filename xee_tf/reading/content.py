@@ -23,7 +23,7 @@ from xee_tf.records import (
 )
 from xee_tf.shards.access import Shard
 from xee_tf.shards.opening import first_record
-from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
+from xee_tf.sidecars import BandSpec, ImageManifest, distinct_dims
 
 __all__ = [
     "NO_MARGIN",
@@ -56,7 +56,7 @@ class Content:
     ----------
     layout : RecordLayout
         The features of a record, in its order.
-    bands : tuple of BandDimensions
+    bands : tuple of BandSpec
         The bands in these features.
     margin : Size
         Pixels on every side of a stored patch that are not its own.
@@ -75,7 +75,7 @@ class Content:
     """
 
     layout: RecordLayout
-    bands: tuple[BandDimensions, ...]
+    bands: tuple[BandSpec, ...]
     margin: Size = NO_MARGIN
     unit: Unit | None = "patch"
     coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Content:
         return feature_depths(self.bands)
 
 
-def feature_depths(bands: Sequence[BandDimensions]) -> dict[str, int]:
+def feature_depths(bands: Sequence[BandSpec]) -> dict[str, int]:
     """Values per pixel of the features that hold some bands."""
     depths: dict[str, int] = {}
     for band in bands:

@@ -22,7 +22,7 @@ from xee_tf.reading.content import (
     with_depths,
 )
 from xee_tf.records import Feature, RecordLayout
-from xee_tf.sidecars import BandDimensions, ImageManifest, distinct_dims
+from xee_tf.sidecars import BandSpec, ImageManifest, distinct_dims
 
 __all__ = [
     "Inference",
@@ -227,7 +227,7 @@ def described_layout(manifest: ImageManifest) -> RecordLayout | None:
     )
 
 
-def _series(bands: Sequence[BandDimensions]) -> set[str]:
+def _series(bands: Sequence[BandSpec]) -> set[str]:
     """The features that are series of steps in SequenceExamples; others are single values."""
     depths = feature_depths(bands)
     return {band.feature for band in bands if band.dims or depths[band.feature] > 1}
@@ -235,7 +235,7 @@ def _series(bands: Sequence[BandDimensions]) -> set[str]:
 
 def inferred_bands(
     layout: RecordLayout, values: Mapping[str, int], given: Collection[str]
-) -> tuple[BandDimensions, ...]:
+) -> tuple[BandSpec, ...]:
     """A band for each feature with so many values per pixel: a scalar one for one value, if none is given."""
     series = {feature.name: feature.size for feature in layout.sequences or ()}
     bands = []
@@ -245,7 +245,7 @@ def inferred_bands(
             shape = (depth // series[name], series[name])[: 1 + (series[name] > 1)]
         elif depth > 1 or name in given:
             shape = (depth,)
-        bands.append(BandDimensions(name, name, 0, ("depth", "value")[: len(shape)], shape))
+        bands.append(BandSpec(name, ("depth", "value")[: len(shape)], shape))
     return distinct_dims(bands)
 
 

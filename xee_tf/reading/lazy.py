@@ -20,7 +20,7 @@ from xee_tf.geometry import PatchGrid
 from xee_tf.graph import ArraySpec, arrays_of_boxes
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.sidecars import BandDimensions
+from xee_tf.sidecars import BandSpec
 
 __all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks"]
 
@@ -38,7 +38,7 @@ def raster_shape(export: OpenedExport, keep: bool) -> dict[str, int]:
     return {"y": height, "x": width}
 
 
-def band_dims(band: BandDimensions, keep: bool) -> tuple[str, ...]:
+def band_dims(band: BandSpec, keep: bool) -> tuple[str, ...]:
     """The dimensions of a band in their order; further ones stand in front of y and x."""
     return (*(("patch",) if keep else ()), *band.dims, "y", "x")
 

@@ -18,7 +18,7 @@ from xee_tf.options import check_default_value
 from xee_tf.reading.content import PIXEL, Content, choose_features
 from xee_tf.records import RecordLayout
 from xee_tf.shards.access import Shard
-from xee_tf.sidecars import BandDimensions
+from xee_tf.sidecars import BandSpec
 
 __all__ = ["Margins", "OpenedExport"]
 
@@ -34,7 +34,7 @@ class OpenedExport:
     ----------
     content : Content
         What each record holds.
-    bands : tuple of BandDimensions
+    bands : tuple of BandSpec
         The bands that are read.
     grid : PatchGrid
         The patches, with the margin that their records have. Without a mixer, that of a single record at no
@@ -59,7 +59,7 @@ class OpenedExport:
     """
 
     content: Content
-    bands: tuple[BandDimensions, ...]
+    bands: tuple[BandSpec, ...]
     grid: PatchGrid
     shards: tuple[Shard, ...]
     record_bytes: int
@@ -125,7 +125,7 @@ class OpenedExport:
         """Whether records can be reached only through those in front of them."""
         return any(shard.access == "stream" for shard in self.shards)
 
-    def band(self, name: str) -> BandDimensions:
+    def band(self, name: str) -> BandSpec:
         """The band of a name."""
         return next(band for band in self.bands if band.name == name)
 

@@ -17,7 +17,7 @@ from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import RecordLayout, decode_records
 from xee_tf.shards.access import Shard, read_records, shard_spans
 from xee_tf.shards.matching import check_runs
-from xee_tf.sidecars import BandDimensions
+from xee_tf.sidecars import BandSpec
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]
 
@@ -48,7 +48,7 @@ class Target:
     @classmethod
     def of(
         cls,
-        band: BandDimensions,
+        band: BandSpec,
         wanted: Sequence[tuple[int, int]],
         array: npt.NDArray[Any],
         axis: int,

@@ -1,7 +1,7 @@
 """The files beside records: Earth Engine's mixer, and the manifest that holds what the mixer cannot."""
 
-from xee_tf.sidecars.dimensions import (
-    BandDimensions,
+from xee_tf.sidecars.bands import (
+    BandSpec,
     Record,
     distinct_dims,
     step_names,
@@ -19,7 +19,7 @@ from xee_tf.sidecars.manifest_shard import ManifestShard
 from xee_tf.sidecars.mixer import Mixer, java_double
 
 __all__ = [
-    "BandDimensions",
+    "BandSpec",
     "ImageManifest",
     "Manifest",
     "ManifestShard",

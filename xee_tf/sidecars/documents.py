@@ -13,14 +13,14 @@ from affine import Affine
 
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records.feature import Kind
+from xee_tf.sidecars.bands import BandSpec
 from xee_tf.sidecars.coordinates import read_number, write_number
-from xee_tf.sidecars.dimensions import BandDimensions
 from xee_tf.sidecars.packing import MOST, read_count, read_size, read_text
 
 __all__ = ["band_document", "band_of", "check_places", "grid_document", "grid_of"]
 
 
-def band_document(band: BandDimensions) -> dict[str, Any]:
+def band_document(band: BandSpec) -> dict[str, Any]:
     """A band of a manifest."""
     document: dict[str, Any] = {
         "name": band.name,
@@ -39,7 +39,7 @@ def band_document(band: BandDimensions) -> dict[str, Any]:
     return document
 
 
-def band_of(document: Mapping[str, Any]) -> BandDimensions:
+def band_of(document: Mapping[str, Any]) -> BandSpec:
     """The band that `band_document` has written."""
     name = read_text(document["name"], "the name of a band")
     dims = tuple(read_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
@@ -55,18 +55,18 @@ def band_of(document: Mapping[str, Any]) -> BandDimensions:
     kind = document.get("kind")
     if kind not in (None, *get_args(Kind)):
         raise ValueError(f"the band {name!r} is of the kind {kind!r}")
-    return BandDimensions(
+    return BandSpec(
         name,
-        read_text(document["feature"], f"the feature of {name!r}"),
-        read_count(document["first"], f"the first step of {name!r}"),
         dims,
         shape,
+        feature=read_text(document["feature"], f"the feature of {name!r}"),
+        first=read_count(document["first"], f"the first step of {name!r}"),
         kind=kind,
         **facts,
     )
 
 
-def check_places(bands: Sequence[BandDimensions]) -> None:
+def check_places(bands: Sequence[BandSpec]) -> None:
     """Refuse bands that do not fill their features, one after the other."""
     if not bands:
         raise ValueError("there is no band")

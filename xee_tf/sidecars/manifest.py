@@ -18,8 +18,8 @@ import numpy.typing as npt
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records import Feature, Kind
+from xee_tf.sidecars.bands import BandSpec, Record
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
-from xee_tf.sidecars.dimensions import BandDimensions, Record
 from xee_tf.sidecars.documents import band_document, band_of, check_places, grid_document, grid_of
 from xee_tf.sidecars.manifest_shard import ManifestShard
 from xee_tf.sidecars.packing import read_count, read_size, read_text, render
@@ -50,13 +50,13 @@ class ImageManifest:
     ----------
     record : {"Example", "SequenceExample"}
         A record for each patch, or for each pixel.
-    bands : tuple of BandDimensions
+    bands : tuple of BandSpec
         The bands in the records.
     coords : mapping from dimension to ndarray
         Coordinates of the bands' further dimensions.
     default_value : float
         The value that the user gives in place of masked ones. What stands in the records of a band is
-        ``BandDimensions.default``.
+        ``BandSpec.default``.
     ragged : bool
         Whether masked steps were left out of the records.
     kernel : Size, optional
@@ -76,7 +76,7 @@ class ImageManifest:
 
     Examples
     --------
-    >>> bands = (BandDimensions("ndvi", "ndvi", 0, ("orbit",), (2,)),)
+    >>> bands = (BandSpec("ndvi", ("orbit",), (2,)),)
     >>> coords = {"orbit": np.array(["asc", "desc"])}
     >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
     >>> again = parse_manifest(manifest.text())
@@ -85,7 +85,7 @@ class ImageManifest:
     """
 
     record: Record
-    bands: tuple[BandDimensions, ...]
+    bands: tuple[BandSpec, ...]
     coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     default_value: float = 0
     ragged: bool = False

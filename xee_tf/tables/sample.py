@@ -168,7 +168,7 @@ def _read_bands(
 ) -> tuple[tuple[TableColumn, ...], tuple[BandRule, ...], list[Any]]:
     """Column, rule and chunked array of each band: (y, x), or (step, y, x) of one with further dimensions."""
     y, x = georef.y_dim, georef.x_dim
-    columns, rules, arrays, planes = [], [], [], 0
+    columns, rules, arrays = [], [], []
     for key, variable in raster_variables(dataset, x, y):
         name = str(key)
         if variable.dtype.kind not in "biuf":
@@ -181,12 +181,10 @@ def _read_bands(
         array = plane_array(variable, extra, y, x, sides=(_CHUNK_SIDE, _CHUNK_SIDE))
         rule = BandRule.of(
             array.chunks,
-            planes,
             dtype=np.result_type(variable.dtype, np.float32).str,
             default=np.nan,
             nodata=band_nodata(variable, name),
         )
-        planes += len(rule.planes)
         columns.append(column)
         rules.append(rule)
         arrays.append(array)

@@ -12,7 +12,7 @@ from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import Feature
-from xee_tf.sidecars import BandDimensions
+from xee_tf.sidecars import BandSpec
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -42,7 +42,7 @@ class SequenceSpec(NamedTuple):
 class Side:
     """What becomes one tensor, its bands on the last axis: inputs or targets; `trim` cuts off margins."""
 
-    bands: tuple[BandDimensions, ...]
+    bands: tuple[BandSpec, ...]
     trim: bool
     dtype: Any
 
@@ -158,7 +158,7 @@ def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> 
     height, width = export.stored.shape
     top, left = export.content.margin.shape
 
-    def cut(values: Mapping[str, Any], band: BandDimensions, side: Side) -> Any:
+    def cut(values: Mapping[str, Any], band: BandSpec, side: Side) -> Any:
         """One band: (batch, height, width), with the steps behind batch where the side has any."""
         tensor = values[band.feature]
         if band.feature in labels:  # one value, which is that of every pixel
@@ -250,7 +250,7 @@ def _padded(values: Any, length: int, message: str, fill: Any = 0) -> Any:
         return tf.pad(values, [[0, 0], [0, missing], *rest], constant_values=tf.constant(fill, values.dtype))
 
 
-def _cast(values: Any, band: BandDimensions, side: Side, export: OpenedExport) -> Any:
+def _cast(values: Any, band: BandSpec, side: Side, export: OpenedExport) -> Any:
     """Values in the dtype of a side; absent ones are NaN, and refused where that is an integer type."""
     import tensorflow as tf
 

@@ -11,7 +11,7 @@ from xee_tf.errors import OptionError
 from xee_tf.georef import read_georef
 from xee_tf.graph import progress_bar
 from xee_tf.options import IfExists
-from xee_tf.sidecars import BandDimensions, step_names
+from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import write_cog
@@ -110,7 +110,7 @@ def to_cog(
         arrays[name] = data.rechunk(dict.fromkeys(range(data.ndim - 2), -1))
         dims = tuple(map(str, band.dims[:-2]))
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
-        names[name] = step_names(BandDimensions(name, name, 0, dims, band.shape[:-2]), coords)
+        names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
     with progress_bar(progress):
         write_cog(location, arrays, names, georef, nodata)
     return location

@@ -1,4 +1,4 @@
-"""A band in the records of an export: its feature, its further dimensions, and what it was in the source."""
+"""A band: its further dimensions, its type and nodata, and the feature of a record that holds it."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from numpy.typing import NDArray
 from xee_tf.labels import label_steps
 from xee_tf.records import Kind
 
-__all__ = ["BandDimensions", "Record", "distinct_dims", "step_names"]
+__all__ = ["BandSpec", "Record", "distinct_dims", "step_names"]
 
 Record = Literal["Example", "SequenceExample"]
 
 
 @dataclass(frozen=True)
-class BandDimensions:
-    """One band in the records.
+class BandSpec:
+    """What a band is: in the records of an export, or in an image that a model sees or gives.
 
     Parameters
     ----------
     name : str
-    feature : str
-        The feature that holds it: its own, or the first band's where bands were collapsed.
-    first : int
-        The first of its steps in the feature.
     dims : tuple of str
         Its dimensions beside y and x; none for a scalar band.
     shape : tuple of int
         Their lengths.
+    feature : str, optional
+        The feature that holds it: its own (default), or the first band's where bands were collapsed.
+    first : int
+        The first of its steps in the feature.
     dtype : str, optional
-        The numpy dtype that the band has in the source of the export ("int16"). None where it is not known,
-        as in files of Earth Engine; the same holds for the following.
+        The numpy dtype that the band has in its source ("int16"). None where it is not known, as in files of
+        Earth Engine; the same holds for the following.
     kind : {"bytes", "float", "int64"}, optional
         The list that holds it.
     default : number, optional
-        What stands in the records for masked values: the export's default value as the band's type holds it.
+        What stands for masked values: in records the export's default value as the band's type holds it, in
+        predictions ``_FillValue``. None in predictions where nothing can be masked.
     nodata : tuple of numbers
         The values that mean "masked" in the source; NaN always does.
     units : str, optional
@@ -47,15 +48,19 @@ class BandDimensions:
     """
 
     name: str
-    feature: str
-    first: int
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
+    dims: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    feature: str = ""
+    first: int = 0
     dtype: str | None = None
     kind: Kind | None = None
     default: float | None = None
     nodata: tuple[float, ...] = ()
     units: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.feature:
+            object.__setattr__(self, "feature", self.name)
 
     @property
     def depth(self) -> int:
@@ -63,12 +68,12 @@ class BandDimensions:
         return math.prod(self.shape)
 
 
-def distinct_dims(bands: Sequence[BandDimensions]) -> tuple[BandDimensions, ...]:
+def distinct_dims(bands: Sequence[BandSpec]) -> tuple[BandSpec, ...]:
     """Bands whose dimensions of one name have one length: others get the length into their name.
 
     Examples
     --------
-    >>> two = [BandDimensions(f"B{n}", f"B{n}", 0, ("time",), (n,)) for n in (3, 4)]
+    >>> two = [BandSpec(f"B{n}", ("time",), (n,)) for n in (3, 4)]
     >>> [band.dims for band in distinct_dims(two)], distinct_dims(two[:1])[0].dims
     ([('time_3',), ('time_4',)], ('time',))
     """
@@ -88,12 +93,12 @@ def distinct_dims(bands: Sequence[BandDimensions]) -> tuple[BandDimensions, ...]
     )
 
 
-def step_names(band: BandDimensions, coords: Mapping[str, NDArray[Any]]) -> list[str]:
+def step_names(band: BandSpec, coords: Mapping[str, NDArray[Any]]) -> list[str]:
     """What the steps of a band are called in a GeoTIFF, which has no further dimensions.
 
     Examples
     --------
-    >>> step_names(BandDimensions("ndvi", "ndvi", 0, ("step",), (2,)), {})
+    >>> step_names(BandSpec("ndvi", ("step",), (2,)), {})
     ['ndvi_1', 'ndvi_2']
     """
     labels = [
