@@ -228,7 +228,7 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     first = parts[0][1]
     out = np.zeros((*first.shape[:-2], *target.shape), first.dtype)
     for window, values in parts:
-        common = _overlap(window, target)
+        common = window.intersection(target)
         out[_within(common, target)] += values[_within(common, window)]
     return out
 
@@ -256,7 +256,7 @@ def _place(
     band = np.empty((rule.depth, *window.shape), rule.dtype)
     planes = {plane.plane: plane for plane in rule.planes}
     covered = sum(
-        _overlap(piece.window, window).size.pixels * (len(values) if values.ndim == 3 else 1)
+        piece.window.intersection(window).size.pixels * (len(values) if values.ndim == 3 else 1)
         for piece, values in pieces
     )
     masked = np.zeros(band.shape, bool) if want_mask else None
@@ -269,7 +269,7 @@ def _place(
     for piece, values in pieces:
         plane = planes[piece.plane]
         values = values if values.ndim == 3 else values[None]
-        common = _overlap(piece.window, window)
+        common = piece.window.intersection(window)
         source = values[_within(common, piece.window)]
         steps = slice(plane.first, plane.first + len(source))
         target = band[steps][_within(common, window)]
@@ -282,15 +282,6 @@ def _place(
         if masked is not None:
             masked[steps][_within(common, window)] = False if absent is None else absent
     return band, masked
-
-
-def _overlap(one: Window, other: Window) -> Window:
-    return Window(
-        max(one.top, other.top),
-        min(one.bottom, other.bottom),
-        max(one.left, other.left),
-        min(one.right, other.right),
-    )
 
 
 def _within(window: Window, frame: Window) -> tuple[Any, slice, slice]:

@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, warn
-from xee_tf.geometry import Size, Window
+from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     Raster,
@@ -90,7 +90,13 @@ class GeoRef:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of the outer edges, in units of the CRS."""
-        return bounds(self.affine, Window(0, self.shape.y, 0, self.shape.x))
+        return bounds(self.affine, self.shape.window)
+
+    @property
+    def middle(self) -> float:
+        """The x halfway between left and right."""
+        left, _, right, _ = self.bounds
+        return (left + right) / 2
 
 
 def read_georef(
