@@ -49,13 +49,13 @@ def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
     parts = [window.intersection(georef.shape.window) for window in windows]
     parts = [part for part in parts if not part.is_empty]
     if not parts:
-        covers = f"{_numbers(shape.bounds)} in {describe_crs(crs)}"
+        covers = f"{_box_text(shape.bounds)} in {describe_crs(crs)}"
         if outlines and not same:
             points = np.concatenate(outlines)
-            covers += f", that is {_numbers((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS"
+            covers += f", that is {_box_text((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS"
         raise OptionError(
             f"The region lies outside the raster. The region covers {covers}; the raster covers "
-            f"{_numbers(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top)."
+            f"{_box_text(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top)."
         )
     window = Window(
         min(part.top for part in parts),
@@ -78,7 +78,7 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterat
     left, bottom, right, top = shape.bounds
     if crs.is_geographic and (max(abs(bottom), abs(top)) > 90 or max(abs(left), abs(right)) > 540):
         raise OptionError(
-            f"The region's coordinates {_numbers(shape.bounds)} cannot be degrees of {describe_crs(crs)}. "
+            f"The region's coordinates {_box_text(shape.bounds)} cannot be degrees of {describe_crs(crs)}. "
             "Say what they are with region_crs=, for example region_crs=ds.rio.crs."
         )
     longest = max(right - left, top - bottom) / _PIECES
@@ -168,10 +168,10 @@ def _require_one_part(
     if not between.size:
         return
     columns = (window.left, int(between[0])), (int(between[-1]) + 1, window.right)
-    boxes = [_numbers(bounds(georef.affine, Window(window.top, window.bottom, *sides))) for sides in columns]
+    boxes = [_box_text(bounds(georef.affine, Window(window.top, window.bottom, *sides))) for sides in columns]
     raise OptionError(
-        f"The region {_numbers(shape.bounds)} crosses the edge of the raster, which covers "
-        f"{_numbers(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
+        f"The region {_box_text(shape.bounds)} crosses the edge of the raster, which covers "
+        f"{_box_text(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
         f"by itself, in the raster's CRS region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
     )
 
@@ -202,5 +202,5 @@ def _closes(georef: GeoRef) -> bool:
     return bool(width > 2 and abs(x[-1] - x[0]) >= turn * (1 - 2.5 / width))
 
 
-def _numbers(box: Sequence[float]) -> str:
+def _box_text(box: Sequence[float]) -> str:
     return "(" + ", ".join(f"{float(number):.10g}" for number in box) + ")"
