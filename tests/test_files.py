@@ -232,6 +232,17 @@ def test_predictions_of_the_patches_that_were_kept(tmp_path):
         xee_tf.PredictionWriter(tmp_path / "short", result).close()
 
 
+def test_predictions_of_kept_patches_that_fill_no_row(tmp_path):
+    ds = image()[["B"]]
+    ds["B"][:8, :8] = np.nan
+    result = ds.tfexport(tmp_path / "p", **PATCHES, masked_threshold=0.5)
+    with xee_tf.PredictionWriter(tmp_path / "out.tfrecord.gz", result) as writer:
+        for number in range(3):
+            writer.write(np.full((1, 8, 8), float(number)))
+    found = open_image(result, tmp_path / "out.tfrecord.gz").prediction
+    np.testing.assert_array_equal(found[::8, ::8], [[np.nan, 0], [1, 2]])
+
+
 # -- Texts and series in records ---------------------------------------------------------------------
 
 

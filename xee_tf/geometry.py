@@ -107,6 +107,11 @@ class Size:
         """Width times height."""
         return self.x * self.y
 
+    @property
+    def window(self) -> Window:
+        """All pixels of a raster of this size."""
+        return Window(0, self.y, 0, self.x)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -142,6 +147,26 @@ class Window:
     def slices(self) -> tuple[slice, slice]:
         """(y, x) slices; meaningful only where the window lies inside the array."""
         return (slice(self.top, self.bottom), slice(self.left, self.right))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no pixels."""
+        return self.bottom <= self.top or self.right <= self.left
+
+    def intersection(self, other: Window) -> Window:
+        """The pixels that two windows share; an empty window if there are none.
+
+        Examples
+        --------
+        >>> Window(-2, 6, 254, 264).intersection(Size(x=256, y=256).window)
+        Window(top=0, bottom=6, left=254, right=256)
+        """
+        return Window(
+            max(self.top, other.top),
+            min(self.bottom, other.bottom),
+            max(self.left, other.left),
+            min(self.right, other.right),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import sysconfig
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,9 @@ def _function_parts(function: types.FunctionType) -> Iterator[Part]:
     reached = [*found.values(), *cells, *(function.__defaults__ or ())]
     reached += (function.__kwdefaults__ or {}).values()
     modules = [each for each in reached if isinstance(each, types.ModuleType)]
-    yield from _used_parts([*modules, *_imports_of(function)], set(_names_of(code)))
+    yield from _used_parts(
+        [*modules, *_imports_of(function)], {name for part in _codes(code) for name in part.co_names}
+    )
 
 
 def _used_parts(modules: list[types.ModuleType], names: set[str]) -> Iterator[Part]:
@@ -251,14 +254,12 @@ def _imports_of(function: types.FunctionType) -> Iterator[types.ModuleType]:
 def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
     """The import statements in a function and those in it: module, dots before it, and members."""
     found = set()
-    steps = [each for each in dis.get_instructions(code) if each.opname not in ("EXTENDED_ARG", "CACHE")]
-    for number, each in enumerate(steps):
-        if each.opname == "IMPORT_NAME":
-            level, members = (step.argval for step in steps[number - 2 : number])
-            found.add((str(each.argval), int(level), tuple(members or ())))
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found |= _imported(constant)
+    for part in _codes(code):
+        steps = [each for each in dis.get_instructions(part) if each.opname not in ("EXTENDED_ARG", "CACHE")]
+        for number, each in enumerate(steps):
+            if each.opname == "IMPORT_NAME":
+                level, members = (step.argval for step in steps[number - 2 : number])
+                found.add((str(each.argval), int(level), tuple(members or ())))
     return found
 
 
@@ -300,24 +301,20 @@ def _reduced_parts(value: Any) -> Iterator[Part]:
 def _globals_of(code: types.CodeType) -> tuple[set[str], set[str]]:
     """The global names that a function and those in it read, and those that they assign."""
     read, assigned = set[str](), set[str]()
-    for instruction in dis.get_instructions(code):
+    for instruction in chain.from_iterable(map(dis.get_instructions, _codes(code))):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             read.add(str(instruction.argval))
         elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             assigned.add(str(instruction.argval))
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            more = _globals_of(constant)
-            read |= more[0]
-            assigned |= more[1]
     return read, assigned
 
 
-def _names_of(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function and of those in it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names_of(constant)
+            yield from _codes(constant)
 
 
 def _name(value: Any) -> str:

@@ -17,15 +17,10 @@ _LABEL_BYTES = 120  # of the 255 of a file's name; the prefix and the endings of
 
 
 def label_steps(values: npt.NDArray[Any]) -> list[str]:
-    """A short text for each step of a dimension.
+    """A short text for each value of a coordinate.
 
     Dates of every calendar are days where these tell the steps apart, else they have the time too. Bytes are
     decoded.
-
-    Parameters
-    ----------
-    values : ndarray
-        The coordinate.
 
     Examples
     --------
@@ -71,18 +66,11 @@ def _are_dates(values: npt.NDArray[Any]) -> bool:
 
 
 def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
-    """What the steps of a dimension are called in the names of files.
+    """What the `count` steps of a dimension are called in the names of files.
 
     The labels of `label_steps`, with "-" for what is not a letter, a digit, "_", "." or "-"; dates are
     written ``20200501``. Steps are numbered where that does not tell them apart on every file system (twins
-    in case included).
-
-    Parameters
-    ----------
-    values : ndarray or None
-        The coordinate, if there is one.
-    count : int
-        The number of steps.
+    in case included), and where there are no values.
 
     Examples
     --------

@@ -11,6 +11,9 @@ GeoTIFF        leading blanks, control characters: the descriptions of bands are
 GeoPackage     ``fid`` and ``geom``; two columns that differ in case only (SQLite)
 GeoParquet     a second column ``geometry``
 =============  ==================================================================================
+
+The checks raise an `OptionError` that names the first name which cannot be held, says why, and ends with the
+``remedy`` of the caller.
 """
 
 from __future__ import annotations
@@ -51,18 +54,7 @@ _WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?")
 
 
 def check_key(name: object, what: str = "band") -> str:
-    """A name that can be the key of a feature in a record.
-
-    Parameters
-    ----------
-    name : object
-    what : str
-        What it names, for the error.
-
-    Raises
-    ------
-    OptionError
-        If it is not a string, empty, or cannot be encoded as UTF-8.
+    """A name, if it can be the key of a feature in a record; the error says `what` it names.
 
     Examples
     --------
@@ -84,23 +76,10 @@ def check_key(name: object, what: str = "band") -> str:
 def check_variables(
     bands: Mapping[str, Sequence[Hashable]], taken: Collection[Hashable], remedy: str, what: str = "band"
 ) -> None:
-    """Check that bands and their dimensions can be variables of one Dataset.
+    """Check that bands and the dimensions that they bring along can be variables of one Dataset.
 
-    Parameters
-    ----------
-    bands : mapping from str to sequence
-        The name of each band, and the dimensions that it brings along.
-    taken : collection
-        Names of the dimensions and coordinates that the Dataset has in any case.
-    remedy : str
-        What to do about it: the end of the error.
-    what : str
-        What a band is called in the error.
-
-    Raises
-    ------
-    OptionError
-        That names the first band which would replace, or be replaced by, something else.
+    The error names the first band (or `what` else it is) that would replace, or be replaced by, something
+    else. Names that are `taken` are those of the dimensions and coordinates that the Dataset has in any case.
 
     Examples
     --------
@@ -129,21 +108,7 @@ def check_variables(
 
 
 def check_zarr(names: Iterable[Hashable], destination: Location, remedy: str) -> None:
-    """Check that the variables of a Dataset can be arrays of one Zarr group.
-
-    Parameters
-    ----------
-    names : iterable
-        Of bands and coordinates.
-    destination : Location
-        Where the store will be. Local file systems limit names further.
-    remedy : str
-        What to do about it: the end of the error.
-
-    Raises
-    ------
-    OptionError
-        That names the first variable which cannot be stored, and says why.
+    """Check that the variables of a Dataset can be arrays of one Zarr group; local disks limit names further.
 
     Examples
     --------
@@ -197,18 +162,7 @@ def _file_key(name: str) -> str:
 
 
 def check_geotiff(names: Iterable[str], remedy: str) -> None:
-    """Check that names can be the descriptions of the bands of a GeoTIFF.
-
-    Parameters
-    ----------
-    names : iterable of str
-    remedy : str
-        What to do about it: the end of the error.
-
-    Raises
-    ------
-    OptionError
-        That names the first one which GDAL would change.
+    """Check that names can be the descriptions of the bands of a GeoTIFF, which GDAL would not change.
 
     Examples
     --------
@@ -230,18 +184,6 @@ def check_geotiff(names: Iterable[str], remedy: str) -> None:
 
 def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet"], remedy: str) -> None:
     """Check that names can be columns beside the points of a file that a GIS opens.
-
-    Parameters
-    ----------
-    names : sequence of str
-    store : {"GeoPackage", "GeoParquet"}
-    remedy : str
-        What to do about it: the end of the error.
-
-    Raises
-    ------
-    OptionError
-        That names the first column which the file cannot hold, and says why.
 
     Examples
     --------

@@ -62,17 +62,9 @@ BEGUN, PREPARED, COMPLETE = "begun", "prepared", "complete"
 
 
 def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts: Any) -> None:
-    """Write a Dataset where nothing is yet, with a record of what the store is.
+    """Write a Dataset, as `storable` gives it, where nothing is yet, with a record of what the store is.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        As `storable` gives it.
-    store : Location
-    compute : bool
-        False: without the pixels of its lazy bands.
-    **facts
-        For the record, as JSON holds them.
+    Without `compute`, lazy bands are not written. The `facts` are for the record, as JSON holds them.
     """
     names = [str(name) for name in dataset.variables]
     write_record(store, {**facts, "state": BEGUN, "arrays": dict.fromkeys(names)})

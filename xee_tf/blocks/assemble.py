@@ -219,7 +219,7 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     first = parts[0][1]
     out = np.zeros((*first.shape[:-2], *target.shape), first.dtype)
     for window, values in parts:
-        common = _overlap(window, target)
+        common = window.intersection(target)
         out[_within(common, target)] += values[_within(common, window)]
     return out
 
@@ -238,7 +238,7 @@ def _whole(window: Window, parts: Parts, rule: BandRule) -> NDArray[Any] | None:
     if len(parts) != 1:
         return None
     plane, there, values = parts[0]
-    inside = _overlap(there, window) == window
+    inside = there.intersection(window) == window
     if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
     view = values[_within(window, there)]
@@ -251,7 +251,7 @@ def _place(
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """A band put together from its pieces, and where it is masked."""
     band = np.empty((rule.depth, *window.shape), rule.dtype)
-    covered = sum(_overlap(there, window).size.pixels * len(values) for _, there, values in parts)
+    covered = sum(there.intersection(window).size.pixels * len(values) for _, there, values in parts)
     masked = np.zeros(band.shape, bool) if want_mask else None
     if covered < band.size:
         for plane in rule.planes:  # bands that were made one may differ in their defaults
@@ -259,7 +259,7 @@ def _place(
         if masked is not None:
             masked.fill(True)
     for plane, there, values in parts:
-        common = _overlap(there, window)
+        common = there.intersection(window)
         source = values[_within(common, there)]
         steps = slice(plane.first, plane.first + len(source))
         target = band[steps][_within(common, window)]
@@ -272,15 +272,6 @@ def _place(
         if masked is not None:
             masked[steps][_within(common, window)] = False if absent is None else absent
     return band, masked
-
-
-def _overlap(one: Window, other: Window) -> Window:
-    return Window(
-        max(one.top, other.top),
-        min(one.bottom, other.bottom),
-        max(one.left, other.left),
-        min(one.right, other.right),
-    )
 
 
 def _within(window: Window, frame: Window) -> tuple[Any, slice, slice]:

@@ -5,7 +5,7 @@ This room takes texts and numbers. What they are is decided beside the types tha
 
 from xee_tf.display.summary import Listing, Summary
 from xee_tf.display.svg import GridPicture, grid_svg
-from xee_tf.display.text import Facts, abbreviated, aligned, by, counted, head_of
+from xee_tf.display.text import Facts, abbreviated, aligned, by, counted
 
 __all__ = [
     "Facts",
@@ -17,5 +17,4 @@ __all__ = [
     "by",
     "counted",
     "grid_svg",
-    "head_of",
 ]

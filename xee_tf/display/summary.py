@@ -1,15 +1,20 @@
-"""What an object shows of itself, for both kinds of repr."""
+"""What an object shows of itself: plain text, and HTML for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 
-from xee_tf.display.html import heading, list_html, page, picture_html, rows_html, warning_html
-from xee_tf.display.svg import GridPicture
+from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture, grid_svg, patches_per_cell
 from xee_tf.display.text import Facts, aligned, head_of
 
 __all__ = ["Listing", "Summary"]
+
+# Everything is styled inline and takes the page's own colours: notebooks strip or share style sheets.
+_CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
+_BOX = "display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start;margin:6px 0"
+_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,15 @@ class Listing:
         if more:
             lines.append(f"... and {more:,} more")
         return [("" if number else self.title, line) for number, line in enumerate(lines)]
+
+    def html(self) -> str:
+        """The first ones under their number; readers can fold them."""
+        shown, more = head_of(self.rows, _LISTED)
+        body = [*shown, *([(f"... and {more:,} more",)] if more else [])]
+        return (
+            f'<details open="" style="margin-top:6px"><summary>{len(self.rows):,} {self.title}</summary>'
+            f"{_table(body)}</details>"
+        )
 
 
 @dataclass(frozen=True)
@@ -82,10 +96,53 @@ class Summary:
         return f"{head}\n{aligned(rows)}" if rows else head
 
     def html(self) -> str:
-        """HTML without scripts and style sheets."""
+        """HTML without scripts and style sheets: text, and the picture beside it where there is room."""
         body = (
-            heading(self.name, self.detail) + rows_html(self.rows) + "".join(map(warning_html, self.warnings))
+            f'<div style="margin-bottom:4px"><span style="opacity:.6">xee_tf.</span>'
+            f"<b>{escape(self.name)}</b> "
+            f'<span style="opacity:.8">{escape(self.detail)}</span></div>{_table(self.rows)}'
         )
+        for text in self.warnings:
+            body += (
+                f'<p style="margin:6px 0;padding:4px 10px;max-width:34em;border-left:3px solid {DROPPED}">'
+                f"{escape(text)}</p>"
+            )
         if self.listing is not None and self.listing.rows:
-            body += list_html(self.listing.title, self.listing.rows)
-        return page(body, "" if self.picture is None else picture_html(self.picture))
+            body += self.listing.html()
+        if self.picture is None:
+            return f'<div style="margin:6px 0">{body}</div>'
+        return f'<div style="{_BOX}"><div>{body}</div><div>{_drawn(self.picture)}</div></div>'
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """Cells as a table; the first cell of each row is its label."""
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td style="{_CELL}{";opacity:.65" if not number else ";max-width:34em"}">{escape(cell)}</td>'
+            for number, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f'<table style="border-collapse:collapse;border:none;margin:0"><tbody>{body}</tbody></table>'
+
+
+def _drawn(picture: GridPicture) -> str:
+    """The picture of a patch grid and its legend."""
+    across, down = patches_per_cell(picture)
+    legend = [_swatch(PATCH, f"{down} × {across} patches" if across * down > 1 else "patch")]
+    if picture.stored != picture.patch:
+        legend.append(_swatch(MARGIN, "one patch with its margin"))
+    if any(picture.dropped):
+        legend.append(_swatch(DROPPED, "dropped"))
+    if len(picture.block_rows) > 2 or len(picture.block_columns) > 2:
+        legend.append('<span style="white-space:nowrap;margin-right:12px">┄ block of a task</span>')
+    return (
+        grid_svg(picture) + f'<div style="font-size:85%;opacity:.85;margin-top:4px">{"".join(legend)}</div>'
+    )
+
+
+def _swatch(colour: str, label: str) -> str:
+    square = f"display:inline-block;width:.8em;height:.8em;margin-right:.4em;background:{colour}"
+    return f'<span style="white-space:nowrap;margin-right:12px"><span style="{square}"></span>{label}</span>'

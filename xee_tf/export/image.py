@@ -17,7 +17,7 @@ from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions,
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan, member_group
 from xee_tf.export.result import ExportNames, ExportResult
-from xee_tf.geometry import PatchGrid, Size, Window
+from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window
 from xee_tf.georef.bands import whole_image
 from xee_tf.georef.conventions import spatial_dims
@@ -230,11 +230,9 @@ def _job(
             raise OptionError(
                 f"A kernel of {kernel} pixels is larger than the raster: {length} along {axis}."
             )
-    window = (
-        Window(0, georef.shape.y, 0, georef.shape.x)
-        if source.region is None
-        else region_window(source.region, georef, source.region_crs)
-    )
+    window = georef.shape.window
+    if source.region is not None:
+        window = region_window(source.region, georef, source.region_crs)
     grid = PatchGrid(
         shape=window.size,
         patch=options.patch_dimensions,

@@ -71,13 +71,14 @@ def add_bands(
     georef = read_georef(result, crs, transform)
     added: dict[str, xr.Variable] = {}
     coords: dict[str, xr.Variable] = {}
+    mapping = next(iter(grid_mappings(result, georef.x_dim, georef.y_dim)), None)
     for number, other in enumerate(others, start=1):
         dataset = image_dataset(other)
         place = read_georef(dataset, crs, transform)
         same_grid(georef, place, ("image", "other" if len(others) == 1 else f"other {number}"))
         for name, band in _bands(dataset, place):
             _require_free(name, {*result.coords, *result.dims}, {*result.data_vars, *added})
-            added[name] = _fit_in(band, place, georef, next(iter(_mapping_names(result, georef)), None))
+            added[name] = _fit_in(band, place, georef, mapping)
             for dim in added[name].dims:
                 if dim in band.coords and str(dim) not in (georef.x_dim, georef.y_dim):
                     _take_over(str(dim), band.coords[dim].variable, result, coords)
@@ -294,20 +295,15 @@ def _band_names(image: xr.DataArray) -> list[str]:
 
 def _bands(dataset: xr.Dataset, georef: GeoRef) -> list[tuple[str, xr.DataArray]]:
     """The raster variables; others are refused, but for grid mappings."""
-    bands = [(str(name), band) for name, band in raster_variables(dataset, georef.x_dim, georef.y_dim)]
-    left = (
-        set(map(str, dataset.data_vars)) - {name for name, _ in bands} - set(_mapping_names(dataset, georef))
-    )
-    if left:
+    dims = georef.x_dim, georef.y_dim
+    bands = [(str(name), band) for name, band in raster_variables(dataset, *dims)]
+    known = {name for name, _ in bands} | set(grid_mappings(dataset, *dims))
+    if left := set(map(str, dataset.data_vars)) - known:
         raise GeoreferenceError(
             f"{sorted(left)} do not have both dimensions {georef.x_dim} and {georef.y_dim}. Leave them out, "
             f"for example ds.drop_vars({sorted(left)})."
         )
     return bands
-
-
-def _mapping_names(dataset: xr.Dataset, georef: GeoRef) -> list[str]:
-    return list(grid_mappings(dataset, georef.x_dim, georef.y_dim))
 
 
 def _fit_in(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str | None) -> xr.Variable:

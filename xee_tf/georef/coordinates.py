@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,28 @@ from numpy.typing import NDArray
 from xee_tf.errors import GeoreferenceError
 from xee_tf.geometry import Size, Window
 
-__all__ = ["TOLERANCE", "Axis", "affine_of_centres", "bounds", "fit_axis", "gap", "pixel_centres"]
+__all__ = [
+    "TOLERANCE",
+    "Axis",
+    "Points",
+    "affine_of_centres",
+    "apply_affine",
+    "bounds",
+    "fit_axis",
+    "gap",
+    "pixel_centres",
+    "pixels_between",
+    "window_of",
+]
+
+Points = NDArray[np.float64]
+"""Of shape (points, 2): columns and rows, or x and y."""
 
 TOLERANCE = 1e-3
 """How far coordinates may lie from an even grid, in pixels (our choice)."""
 
 _COARSEST = 0.1
+_SLACK = 1e-6  # pixels: what ends on a pixel's edge does not reach into the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +229,40 @@ def affine_of_centres(
         "The two-dimensional coordinates are those of a curvilinear grid, which has no affine. "
         "Reproject to a regular grid first."
     )
+
+
+def apply_affine(affine: Affine, points: NDArray[Any]) -> Points:
+    """Points taken through an affine.
+
+    Examples
+    --------
+    >>> apply_affine(Affine(10, 0, 500, 0, -10, 800), np.array([[0, 0], [3, 2]])).tolist()
+    [[500.0, 800.0], [530.0, 780.0]]
+    """
+    vectors: Any = affine  # its types know single points only
+    return np.column_stack(vectors @ (points[:, 0], points[:, 1]))
+
+
+def pixels_between(window: Window, count: int) -> Points:
+    """`count` times `count` columns and rows from side to side of a window, row by row."""
+    columns = np.linspace(window.left, window.right, count)
+    rows = np.linspace(window.top, window.bottom, count)
+    return np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+
+
+def window_of(pixels: Points) -> Window:
+    """The pixels that columns and rows span, rounded outward; a single point is one pixel.
+
+    Examples
+    --------
+    >>> window_of(np.array([[0.5, 1.0], [3.0, 1.2]]))
+    Window(top=1, bottom=2, left=0, right=3)
+    """
+    edges = []
+    for along in (pixels[:, 1], pixels[:, 0]):
+        start = math.floor(along.min() + _SLACK)
+        edges += [start, max(math.ceil(along.max() - _SLACK), start + 1)]
+    return Window(*edges)
 
 
 def bounds(affine: Affine, window: Window) -> tuple[float, float, float, float]:

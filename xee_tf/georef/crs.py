@@ -14,8 +14,22 @@ import numpy as np
 import pyproj
 
 from xee_tf.errors import GeoreferenceError, shorten
+from xee_tf.georef.coordinates import Points
 
-__all__ = ["MEND_CRS", "crs_name", "crs_text", "describe_crs", "mover", "read_crs", "same_crs", "unbound"]
+__all__ = [
+    "MEND_CRS",
+    "Move",
+    "crs_name",
+    "crs_text",
+    "describe_crs",
+    "mover",
+    "read_crs",
+    "same_crs",
+    "unbound",
+]
+
+Move = Callable[[Points], Points]
+"""Takes points from one CRS to another."""
 
 MEND_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
 
@@ -171,7 +185,7 @@ def same_crs(first: pyproj.CRS, second: pyproj.CRS) -> bool:
     return bool(first.equals(second, ignore_axis_order=True))
 
 
-def mover(source: pyproj.CRS, target: pyproj.CRS) -> Callable[[Any], Any]:
+def mover(source: pyproj.CRS, target: pyproj.CRS) -> Move:
     """What takes points of shape (n, 2) to another CRS; those that lie outside of it become infinite.
 
     Examples

@@ -11,7 +11,8 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from xee_tf.georef.crs import unbound
+from xee_tf.georef.coordinates import Points, apply_affine
+from xee_tf.georef.crs import Move, mover, unbound
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
@@ -20,11 +21,13 @@ __all__ = [
     "cut_apart",
     "edges_of_projection",
     "nearest_turn",
+    "outlines_on_raster",
     "pixels_of_points",
+    "polygons_in",
     "single_parts",
     "turn_along_x",
     "turns",
-    "turns_on_raster",
+    "unbroken",
     "unwrap_rings",
     "wrap_longitude",
 ]
@@ -33,8 +36,6 @@ BESIDE = 1e-9
 """How many degrees beside the edge of a projection a geometry is cut: on it, a point has two places."""
 
 _SLACK = 1e-6  # pixels: an outline that ends on an edge of the raster lies within it
-
-Points = NDArray[np.float64]
 
 
 @lru_cache(maxsize=64)
@@ -116,71 +117,59 @@ def turns(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
     return 0.0, nearest, nearest + turn, nearest - turn
 
 
-def turns_on_raster(points: Points, georef: GeoRef) -> list[float]:
-    """By how much an outline is moved, in whole turns of the globe, to lie on a raster.
+def outlines_on_raster(points: Points, georef: GeoRef) -> list[Points]:
+    """An outline, given in the CRS of a raster, in its pixels, at the turns of the globe where it lies there.
 
-    Parameters
-    ----------
-    points : array of shape (points, 2)
-        In the CRS of the raster.
-    georef : GeoRef
-
-    Returns
-    -------
-    list of float
-        One, where the outline then lies wholly between the sides of the raster; otherwise all that take a
-        part of it there. Empty where there are none.
+    That is one, where the outline then lies wholly between the sides of the raster; otherwise each turn that
+    takes a part of it there, perhaps none.
     """
-    inverse: Any = ~georef.affine
     width, height = georef.shape.xy
     middle = (float(points[:, 0].min()) + float(points[:, 0].max())) / 2
     meeting = []
-    for shift in dict.fromkeys(map(float, turns(middle, _middle(georef), turn_along_x(georef.crs)))):
-        columns, rows = inverse @ (points[:, 0] + shift, points[:, 1])
-        left, right = columns.min(), columns.max()
-        if left < width and right >= -_SLACK and rows.min() < height and rows.max() >= -_SLACK:
+    for shift in dict.fromkeys(map(float, turns(middle, georef.middle, turn_along_x(georef.crs)))):
+        pixels = apply_affine(~georef.affine, points + np.array([shift, 0.0]))
+        (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
+        if left < width and right >= -_SLACK and top < height and bottom >= -_SLACK:
             if left >= -_SLACK and right <= width + _SLACK:
-                return [shift]
-            meeting.append(shift)
+                return [pixels]
+            meeting.append(pixels)
     return meeting
 
 
 def pixels_of_points(points: Points, georef: GeoRef) -> Points:
-    """The pixels of points, each by itself at the turn of the globe at which it lies on a raster.
+    """Columns and rows of points, given in a raster's CRS, at the turn of the globe where each lies on it.
 
-    Parameters
-    ----------
-    points : array of shape (points, 2)
-        In the CRS of the raster.
-    georef : GeoRef
-
-    Returns
-    -------
-    array of shape (points, 2)
-        Columns and rows; beside the raster for points that do not lie on it.
+    Those of points that do not lie on the raster are beside it.
     """
-    inverse: Any = ~georef.affine
-    shape = georef.shape.xy
+    inverse, shape = ~georef.affine, georef.shape.xy
     with np.errstate(invalid="ignore"):  # of points that lie nowhere
-        at: Points = np.column_stack(inverse @ (points[:, 0], points[:, 1]))
+        at = apply_affine(inverse, points)
         beside = np.flatnonzero(~((at >= 0) & (at < shape)).all(axis=1))
     if beside.size:
         x, y = points[beside].T
-        for shift in turns(x, _middle(georef), turn_along_x(georef.crs))[1:]:
+        for shift in turns(x, georef.middle, turn_along_x(georef.crs))[1:]:
             with np.errstate(invalid="ignore"):
-                moved = np.column_stack(inverse @ (x + shift, y))
+                moved = apply_affine(inverse, np.column_stack((x + shift, y)))
                 inside = ((moved >= 0) & (moved < shape)).all(axis=1)
             at[beside[inside]] = moved[inside]
     return at
 
 
-def _middle(georef: GeoRef) -> float:
-    left, _, right, _ = georef.bounds
-    return (left + right) / 2
+def unbroken(points: Points, turn: float) -> tuple[Points, bool]:
+    """An outline in which longitudes run on beyond the end of their range, and whether it goes around a pole.
+
+    Examples
+    --------
+    >>> points, around = unbroken(np.array([[170.0, 0.0], [-170.0, 0.0], [-170.0, 5.0]]), 360.0)
+    >>> points[:, 0], around
+    (array([170., 190., 190.]), False)
+    """
+    x = np.unwrap(points[:, 0], period=turn)
+    return np.column_stack((x, points[:, 1])), bool(abs(x[-1] - x[0]) > turn / 2)
 
 
 def unwrap_rings(geometry: Any, turn: float) -> Any:
-    """Lines and polygons in which 180 degrees is no edge, where they are written as if it were one.
+    """Lines and polygons in degrees, with longitudes beyond 180 where they are written across it.
 
     Geometries are planar, as they are given: a polygon from -170 to 170 is 340 degrees wide. Written across
     180 degrees is one whose longitudes are all within 90 degrees of it, on both sides, and whose outline then
@@ -188,17 +177,7 @@ def unwrap_rings(geometry: Any, turn: float) -> Any:
     runs clockwise.) Of lines only the first of these is asked for. Everything else that crosses 180 degrees
     is split there or has longitudes beyond.
 
-    Parameters
-    ----------
-    geometry : shapely geometry
-        In longitude and latitude.
-    turn : float
-        360 degrees in the unit of the coordinates.
-
-    Returns
-    -------
-    shapely geometry
-        With longitudes beyond 180 where it is written across it.
+    `turn` is 360 degrees in the unit of the coordinates.
 
     References
     ----------
@@ -253,22 +232,21 @@ def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[f
     if turn is None or projected.is_geographic:
         return []
     opposite = sorted({(origin + turn / 2) % turn for origin in _origins(projected)})
-    transformer = pyproj.Transformer.from_crs(geographic, projected, always_xy=True)
+    move = mover(geographic, projected)
     latitudes = np.linspace(-0.24, 0.24, 9) * turn
     with np.errstate(invalid="ignore"):  # of places that the projection does not have
-        near, far = (_gaps(transformer, opposite, latitudes, turn * times) for times in (1e-9, 1e-6))
+        near, far = (_gaps(move, opposite, latitudes, turn * times) for times in (1e-9, 1e-6))
         whole = np.all(near <= far / 10, axis=1)  # elsewhere they become as small as the steps
     opposite = np.array(opposite)[~whole].tolist()
     return sorted(edge + turn * times for edge in opposite for times in (-2, -1, 0, 1))
 
 
-def _gaps(transformer: Any, longitudes: Sequence[float], latitudes: Points, step: float) -> Points:
+def _gaps(move: Move, longitudes: Sequence[float], latitudes: Points, step: float) -> Points:
     """How far places on both sides of each longitude lie apart, of shape (longitudes, latitudes)."""
-    west, east = (
-        np.stack(transformer.transform(*np.broadcast_arrays(np.array(longitudes)[:, None] + side, latitudes)))
-        for side in (-step, step)
-    )
-    return np.asarray(np.hypot(*(east - west)))
+    at = np.stack(np.meshgrid(longitudes, latitudes, indexing="ij"), axis=-1).reshape(-1, 2)
+    side = np.array([step, 0.0])
+    gaps = np.hypot(*(move(at + side) - move(at - side)).T)
+    return np.asarray(gaps).reshape(len(longitudes), len(latitudes))
 
 
 def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
@@ -291,11 +269,9 @@ def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
         whole.intersection(box(first + BESIDE, bottom - 1, last - BESIDE, top + 1))
         for first, last in pairwise([left - 1, *inner, right + 1])
     ]
-    if geometry.geom_type in ("Polygon", "MultiPolygon"):
-        polygons = [part for cut in parts for part in single_parts(cut) if part.geom_type == "Polygon"]
-        if polygons:  # none, if it is flat
-            return MultiPolygon(polygons)
-    return GeometryCollection(parts)
+    cut = GeometryCollection(parts)
+    is_flat = not (polygons := polygons_in(cut))
+    return cut if is_flat or geometry.geom_type not in ("Polygon", "MultiPolygon") else MultiPolygon(polygons)
 
 
 def single_parts(geometry: Any) -> list[Any]:
@@ -303,3 +279,8 @@ def single_parts(geometry: Any) -> list[Any]:
     if hasattr(geometry, "geoms"):
         return [part for whole in geometry.geoms for part in single_parts(whole)]
     return [] if geometry.is_empty else [geometry]
+
+
+def polygons_in(geometry: Any) -> list[Any]:
+    """Of the `single_parts` of a geometry, the polygons."""
+    return [part for part in single_parts(geometry) if part.geom_type == "Polygon"]

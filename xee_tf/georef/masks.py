@@ -101,16 +101,9 @@ def can_mask(dtype: np.dtype[Any], nodata: Nodata) -> bool:
 
 
 def nodata_of_band(attrs: Mapping[Any, Any], number: int, count: int, label: Any = None) -> dict[Any, Any]:
-    """The attributes of one band of a DataArray with several; of nodata with a value for each band, its own.
+    """The attributes of band `number` of `count` in a DataArray; of nodata for each band, its own value.
 
-    Parameters
-    ----------
-    attrs : mapping
-        Of the whole DataArray.
-    number, count : int
-        Which band this is, from 0 on, and how many there are.
-    label : optional
-        Its coordinate. Bands of a file are numbered from 1 on, and keep their numbers in a selection.
+    Bands of a file have numbers from 1 on as their labels, and keep them in a selection.
 
     Examples
     --------
@@ -132,10 +125,7 @@ def nodata_of_band(attrs: Mapping[Any, Any], number: int, count: int, label: Any
 def with_own_nodata(image: xr.Dataset) -> xr.Dataset:
     """A Dataset whose own nodata is in its bands, but for those that have nodata or scales already.
 
-    Parameters
-    ----------
-    image : Dataset
-        Its attributes may describe anything: what is not a number stays where it is.
+    Its attributes may describe anything: what is not a number stays where it is.
 
     Examples
     --------

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyproj
 
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size, Window
-from xee_tf.georef.coordinates import bounds
+from xee_tf.georef.coordinates import Points, apply_affine, bounds, window_of
 from xee_tf.georef.crs import describe_crs, mover, same_crs
 from xee_tf.georef.longitudes import (
     BESIDE,
-    Points,
     cut_apart,
     edges_of_projection,
+    outlines_on_raster,
     single_parts,
     turn_along_x,
     turns,
-    turns_on_raster,
+    unbroken,
 )
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
 __all__ = ["covered_window"]
 
-_SLACK = 1e-6  # pixels: a box that ends on a pixel's edge does not reach into the next one
 _PIECES = 1024  # an outline is cut into pieces of this part of its extent: straight lines bend elsewhere
 _TORN = 20  # times the usual distance of two points of an outline: between them is the edge of a projection
 _BORDER = 8192  # points along a side of the raster, at most
@@ -37,89 +34,51 @@ _LON_LAT = pyproj.CRS("EPSG:4326")
 
 
 def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
-    """The pixels of a raster that a geometry touches, rounded outward.
-
-    Parameters
-    ----------
-    shape : shapely geometry
-    crs : pyproj.CRS
-        Of the geometry.
-    georef : GeoRef
-        The raster's place.
+    """The pixels of a raster that a geometry of some CRS touches, rounded outward.
 
     Raises
     ------
     OptionError
         If the geometry lies outside the raster, or has parts at both of its sides.
     """
-    spans, outlines = _spans(shape, crs, georef)
-    if not same_crs(crs, georef.crs):
-        spans += _border_spans(shape, crs, georef)
-    height, width = georef.shape.shape
-    spans = [span for span in spans if span.meets(georef.shape)]
-    if not spans:
-        covers = f"{_numbers(shape.bounds)} in {describe_crs(crs)}"
-        if outlines and not same_crs(crs, georef.crs):
+    same = same_crs(crs, georef.crs)
+    outlines = list(_outlines(shape, crs, georef, same))
+    windows = [window_of(pixels) for points in outlines for pixels in outlines_on_raster(points, georef)]
+    if not same:
+        windows += _border_windows(shape, crs, georef)
+    parts = [window.intersection(georef.shape.window) for window in windows]
+    parts = [part for part in parts if not part.is_empty]
+    if not parts:
+        covers = f"{_box_text(shape.bounds)} in {describe_crs(crs)}"
+        if outlines and not same:
             points = np.concatenate(outlines)
-            covers += f", that is {_numbers((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS"
+            covers += f", that is {_box_text((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS"
         raise OptionError(
             f"The region lies outside the raster. The region covers {covers}; the raster covers "
-            f"{_numbers(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top)."
+            f"{_box_text(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top)."
         )
     window = Window(
-        max(min(span.top for span in spans), 0),
-        min(max(span.bottom for span in spans), height),
-        max(min(span.left for span in spans), 0),
-        min(max(span.right for span in spans), width),
+        min(part.top for part in parts),
+        max(part.bottom for part in parts),
+        min(part.left for part in parts),
+        max(part.right for part in parts),
     )
-    _require_one_part(spans, window, shape, _crosses(shape, edges_of_projection(crs, georef.crs)), georef)
+    _require_one_part(parts, window, shape, _crosses(shape, edges_of_projection(crs, georef.crs)), georef)
     return window
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Columns and rows that a part of a region covers, rounded outward; perhaps outside the raster."""
-
-    left: int
-    right: int
-    top: int
-    bottom: int
-
-    @classmethod
-    def of(cls, columns: Any, rows: Any) -> _Span:
-        edges = []
-        for along in (columns, rows):
-            start = math.floor(along.min() + _SLACK)
-            edges += [start, max(math.ceil(along.max() - _SLACK), start + 1)]  # a point is one pixel
-        return cls(*edges)
-
-    def meets(self, shape: Size) -> bool:
-        return self.right > 0 and self.left < shape.x and self.bottom > 0 and self.top < shape.y
-
-
-def _spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> tuple[list[_Span], list[Points]]:
-    """Where the parts of a region lie in the raster, and their outlines in the CRS of the raster."""
-    spans, outlines = [], []
-    inverse: Any = ~georef.affine
-    for points in _outlines(shape, crs, georef):
-        outlines.append(points)
-        for shift in turns_on_raster(points, georef):
-            spans.append(_Span.of(*inverse @ (points[:, 0] + shift, points[:, 1])))
-    return spans, outlines
-
-
-def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
-    """Unbroken outlines of a region's parts in the CRS of the raster, each of shape (points, 2)."""
+def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterator[Points]:
+    """Unbroken outlines of a region's parts in the CRS of the raster; `same` if it is that of the region."""
     from shapely import get_coordinates, segmentize
 
-    if same_crs(crs, georef.crs):
+    if same:
         for part in _simple_parts(shape):
             yield get_coordinates(part)
         return
     left, bottom, right, top = shape.bounds
     if crs.is_geographic and (max(abs(bottom), abs(top)) > 90 or max(abs(left), abs(right)) > 540):
         raise OptionError(
-            f"The region's coordinates {_numbers(shape.bounds)} cannot be degrees of {describe_crs(crs)}. "
+            f"The region's coordinates {_box_text(shape.bounds)} cannot be degrees of {describe_crs(crs)}. "
             "Say what they are with region_crs=, for example region_crs=ds.rio.crs."
         )
     longest = max(right - left, top - bottom) / _PIECES
@@ -133,9 +92,8 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Points]:
         if turn is None:
             yield from _torn_apart(moved, georef)
             continue
-        moved[:, 0] = np.unwrap(moved[:, 0], period=turn)
-        around = abs(moved[-1, 0] - moved[0, 0]) > turn / 2
-        if around and part.is_closed:  # a pole
+        moved, around = unbroken(moved, turn)
+        if around and part.is_closed:
             moved = np.concatenate([moved, [[moved[0, 0] + turn, moved[0, 1]]]])
         yield moved
 
@@ -167,53 +125,53 @@ def _torn_apart(points: Points, georef: GeoRef) -> Iterator[Points]:
     yield from np.split(points, np.flatnonzero(steps > far) + 1)
 
 
-def _border_spans(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[_Span]:
-    """Runs of the raster's border that lie in the region.
+def _border_windows(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Window]:
+    """The pixels of runs of the raster's border that lie in the region.
 
     Around a pole or the whole globe an outline does not enclose in one CRS what it encloses in the other.
     """
     from shapely import contains_xy
 
-    move, image = mover(georef.crs, crs), cast(Any, georef.affine)
+    move = mover(georef.crs, crs)
     left, _, right, _ = shape.bounds
-    for columns, rows in _border(georef.shape):
-        x, y = move(np.column_stack(image @ (columns, rows))).T
+    for pixels in _border(georef.shape):
+        x, y = move(apply_affine(georef.affine, pixels)).T
         with np.errstate(invalid="ignore"):  # of places that the other CRS does not have
             shifts = turns(x, (left + right) / 2, full_turn(crs))
             inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
         runs = np.split(np.arange(inside.size), np.flatnonzero(np.diff(inside)) + 1)
-        yield from (_Span.of(columns[run], rows[run]) for run in runs if inside[run[0]])
+        yield from (window_of(pixels[run]) for run in runs if inside[run[0]])
 
 
-def _border(shape: Size) -> Iterator[tuple[Points, Points]]:
+def _border(shape: Size) -> Iterator[Points]:
     """Columns and rows of the corners of the pixels along each side of the raster."""
     width, height = shape.xy
     columns = np.linspace(0, width, min(width, _BORDER) + 1)
     rows = np.linspace(0, height, min(height, _BORDER) + 1)
     for side in (0.0, float(height)):
-        yield columns, np.full(columns.size, side)
+        yield np.column_stack((columns, np.full(columns.size, side)))
     for side in (0.0, float(width)):
-        yield np.full(rows.size, side), rows
+        yield np.column_stack((np.full(rows.size, side), rows))
 
 
 def _require_one_part(
-    spans: Sequence[_Span], window: Window, shape: Any, crosses: bool, georef: GeoRef
+    parts: Sequence[Window], window: Window, shape: Any, crosses: bool, georef: GeoRef
 ) -> None:
     """Refuse a region that crosses the edge of a raster of the whole globe: it has a part on each side."""
     sides = window.left, window.right
     if not (crosses or sides == (0, georef.shape.x)) or not _closes(georef):
         return
     covered = np.zeros(georef.shape.x, bool)
-    for span in spans:
-        covered[max(span.left, 0) : max(span.right, 0)] = True
+    for part in parts:
+        covered[part.left : part.right] = True
     between = np.flatnonzero(~covered[slice(*sides)]) + window.left
     if not between.size:
         return
     columns = (window.left, int(between[0])), (int(between[-1]) + 1, window.right)
-    boxes = [_numbers(bounds(georef.affine, Window(window.top, window.bottom, *sides))) for sides in columns]
+    boxes = [_box_text(bounds(georef.affine, Window(window.top, window.bottom, *sides))) for sides in columns]
     raise OptionError(
-        f"The region {_numbers(shape.bounds)} crosses the edge of the raster, which covers "
-        f"{_numbers(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
+        f"The region {_box_text(shape.bounds)} crosses the edge of the raster, which covers "
+        f"{_box_text(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
         f"by itself, in the raster's CRS region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
     )
 
@@ -230,10 +188,10 @@ def _other_edge(georef: GeoRef) -> str:
 
 def _closes(georef: GeoRef) -> bool:
     """Whether the first column of a raster is the neighbour of the last one on the globe."""
-    width, image = georef.shape.x, cast(Any, georef.affine)
+    width = georef.shape.x
     columns = np.linspace(0.5, width - 0.5, min(width, _BORDER))
     middle = np.full(columns.size, georef.shape.y / 2)
-    points = np.column_stack(image @ (columns, middle))
+    points = apply_affine(georef.affine, np.column_stack((columns, middle)))
     x = points[:, 0]
     if (turn := full_turn(georef.crs)) is None:
         turn = 360.0
@@ -244,5 +202,5 @@ def _closes(georef: GeoRef) -> bool:
     return bool(width > 2 and abs(x[-1] - x[0]) >= turn * (1 - 2.5 / width))
 
 
-def _numbers(box: Sequence[float]) -> str:
+def _box_text(box: Sequence[float]) -> str:
     return "(" + ", ".join(f"{float(number):.10g}" for number in box) + ")"

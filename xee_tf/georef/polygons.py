@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyproj
 
-from xee_tf.georef.crs import mover, same_crs
+from xee_tf.georef.coordinates import apply_affine
+from xee_tf.georef.crs import Move, mover, same_crs
 from xee_tf.georef.longitudes import (
     cut_apart,
     edges_of_projection,
+    outlines_on_raster,
+    polygons_in,
     turn_along_x,
     turns,
-    turns_on_raster,
+    unbroken,
     unwrap_rings,
 )
 from xee_tf.georef.reference import GeoRef
@@ -27,16 +30,7 @@ _PIECES = 1024  # of the longest edge of a polygon, at most
 
 
 def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
-    """Polygons in pixels of a raster; what crosses 180 degrees in parts, if the raster has it so.
-
-    Parameters
-    ----------
-    geometries : array of shapely polygons
-        Planar in their own CRS, as they are given.
-    own : pyproj.CRS
-        Theirs.
-    georef : GeoRef
-        The raster's place.
+    """Polygons, planar in their own CRS, in pixels of a raster; in parts where the raster has them so.
 
     Examples
     --------
@@ -51,20 +45,19 @@ def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
     import shapely
 
     own_turn, turn = full_turn(own), turn_along_x(georef.crs)
-    inverse: Any = ~georef.affine
-
-    def to_pixels(points: Any, shift: float = 0.0) -> Any:
-        return np.column_stack(inverse @ (points[:, 0] + shift, points[:, 1]))
-
-    moved = geometries if own_turn is None else _unwrapped(geometries, own_turn)
+    to_pixels = partial(apply_affine, ~georef.affine)
+    moved = geometries.copy()
+    if own_turn is not None:
+        left, _, right, _ = shapely.bounds(geometries).T
+        for number in np.flatnonzero(right - left > own_turn / 2):
+            moved[number] = unwrap_rings(geometries[number], own_turn)
     if not same_crs(own, georef.crs):
         for edge in edges_of_projection(own, georef.crs) if turn is None else ():
             left, _, right, _ = shapely.bounds(moved).T
             for number in np.flatnonzero((left < edge) & (edge < right)):
                 moved[number] = cut_apart(moved[number], [edge])
         move = mover(own, georef.crs)
-        dense = _with_bends(moved, lambda points: to_pixels(move(points)), turn is not None)
-        moved = shapely.transform(dense, move)
+        moved = shapely.transform(_with_bends(moved, lambda points: to_pixels(move(points))), move)
         # What has a point nowhere, or edges that are long: broken apart between one turn and the next.
         left, bottom, right, top = shapely.bounds(moved).T
         with np.errstate(invalid="ignore"):
@@ -79,22 +72,17 @@ def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
     if turn is not None:
         left, _, right, _ = shapely.bounds(pixels).T
         for number in np.flatnonzero((left < 0) | (right > georef.shape.x)):
-            pixels[number] = _on_raster(moved[number], to_pixels, georef)
+            parts = [
+                shapely.set_coordinates(part, outline)
+                for part in shapely.get_parts(moved[number])
+                for outline in outlines_on_raster(shapely.get_coordinates(part), georef)
+            ]
+            if parts:
+                pixels[number] = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
     return pixels
 
 
-def _unwrapped(geometries: Any, turn: float) -> Any:
-    """Polygons in which 180 degrees is no edge, in an array of their own."""
-    import shapely
-
-    found = geometries.copy()
-    left, _, right, _ = shapely.bounds(geometries).T
-    for number in np.flatnonzero(right - left > turn / 2):
-        found[number] = unwrap_rings(geometries[number], turn)
-    return found
-
-
-def _with_bends(geometries: Any, to_pixels: Callable[..., Any], keeps_turns: bool) -> Any:
+def _with_bends(geometries: Any, to_pixels: Move) -> Any:
     """Polygons with as many points as their edges need, which may bend in the raster."""
     import shapely
 
@@ -127,9 +115,7 @@ def _connected(geometry: Any, turn: float | None) -> Any:
     import shapely
 
     parts: list[Any] = []
-    for part in getattr(geometry, "geoms", [geometry]):
-        if part.geom_type != "Polygon":
-            continue
+    for part in polygons_in(geometry):
         shell, *holes = (_ring(ring, turn) for ring in (part.exterior, *part.interiors))
         if shell is None:
             continue
@@ -141,8 +127,8 @@ def _connected(geometry: Any, turn: float | None) -> Any:
                     shell = shell.difference(
                         shapely.transform(hole, lambda at, by=shift: at + np.array([by, 0]))
                     )
-        parts += getattr(shell, "geoms", [shell])
-    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+        parts += polygons_in(shell)
+    return shapely.MultiPolygon(parts)
 
 
 def _ring(ring: Any, turn: float | None) -> Any:
@@ -156,8 +142,8 @@ def _ring(ring: Any, turn: float | None) -> Any:
     if turn is not None:
         if (points[0] != points[-1]).any():
             points = np.concatenate([points, points[:1]])
-        points[:, 0] = np.unwrap(points[:, 0], period=turn)
-        if abs(points[-1, 0] - points[0, 0]) > turn / 2:
+        points, around = unbroken(points, turn)
+        if around:
             pole = np.copysign(turn / 4, points[:, 1].mean())
             points = np.concatenate([points, [[points[-1, 0], pole], [points[0, 0], pole]]])
     return _polygons_of(shapely.make_valid(shapely.Polygon(points)))
@@ -167,19 +153,5 @@ def _polygons_of(geometry: Any) -> Any:
     """Of what `shapely.make_valid` found, the polygons."""
     import shapely
 
-    parts = [part for part in shapely.get_parts(geometry) if part.geom_type in ("Polygon", "MultiPolygon")]
+    parts = polygons_in(geometry)
     return shapely.union_all(parts) if len(parts) > 1 else parts[0] if parts else geometry
-
-
-def _on_raster(geometry: Any, to_pixels: Callable[..., Any], georef: GeoRef) -> Any:
-    """A polygon in pixels; parts of it that a raster has at another turn of the globe are there."""
-    import shapely
-
-    parts = [
-        shapely.transform(part, lambda points, shift=shift: to_pixels(points, shift))
-        for part in getattr(geometry, "geoms", [geometry])
-        for shift in turns_on_raster(shapely.get_coordinates(part), georef)
-    ]
-    if not parts:
-        return shapely.transform(geometry, to_pixels)
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, warn
-from xee_tf.geometry import Size, Window
+from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     Raster,
@@ -30,7 +30,7 @@ from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_c
 from xee_tf.georef.find import find_affine, find_crs, read_affine
 from xee_tf.georef.units import axis_units, crs_units, full_turn
 
-__all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "spatial_dims", "write_georef"]
+__all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "write_georef"]
 
 _SAME_PLACE = 0.01
 _FARTHEST = 540.0  # degrees of longitude: half a turn beyond 0..360
@@ -90,7 +90,13 @@ class GeoRef:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of the outer edges, in units of the CRS."""
-        return bounds(self.affine, Window(0, self.shape.y, 0, self.shape.x))
+        return bounds(self.affine, self.shape.window)
+
+    @property
+    def middle(self) -> float:
+        """The x halfway between left and right."""
+        left, _, right, _ = self.bounds
+        return (left + right) / 2
 
 
 def read_georef(
@@ -232,11 +238,12 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     else:
         for name, axis, length in zip((x_dim, y_dim), "XY", grid.shape.xy, strict=True):
             centres[name] = xr.Variable(name, np.arange(length) + 0.5, {"axis": axis, "units": "pixel"})
-    stale = [*(name for name in grid_mappings(obj, x_dim, y_dim)), GRID_MAPPING, x_dim, y_dim]
+    stale = [*grid_mappings(obj, x_dim, y_dim), GRID_MAPPING, x_dim, y_dim]
     stale = [name for name in stale if name in variables(obj)]
     stale += [name for name in ("xc", "yc") if name in obj.coords]  # bands may have these names
     result = obj.copy(deep=False).drop_vars(stale)
-    attrs = {**_cf_attrs(crs), GRID_MAPPING: crs.to_wkt(), "GeoTransform": _geo_transform(affine)}
+    transform = " ".join(repr(float(number)) for number in affine.to_gdal())
+    attrs = {**_cf_attrs(crs), GRID_MAPPING: crs.to_wkt(), "GeoTransform": transform}
     result = result.assign_coords({GRID_MAPPING: xr.Variable((), 0, attrs), **centres})
     forget_place(result)
     for _, variable in raster_variables(result, x_dim, y_dim):
@@ -321,7 +328,3 @@ further along x and 0.0 along y. Bring one onto the grid of the other: labels.ri
 def _pixel(affine: Affine) -> str:
     text = f"{affine.a} x {affine.e}"
     return text if not (affine.b or affine.d) else f"{text} (shear {affine.b}, {affine.d})"
-
-
-def _geo_transform(affine: Affine) -> str:
-    return " ".join(repr(float(number)) for number in affine.to_gdal())

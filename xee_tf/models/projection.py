@@ -12,6 +12,7 @@ from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef.crs import crs_text, read_crs
+from xee_tf.georef.find import read_affine
 from xee_tf.models.earth_engine import function_call
 
 __all__ = ["Projection"]
@@ -75,7 +76,13 @@ class Projection:
         crs, scale, transform = _parts(value, name)
         known = read_crs(crs, name, _FORMS)
         if transform is not None:
-            return cls(crs_text(known), _six(transform, name))
+            try:
+                return cls(crs_text(known), read_affine(transform)[:6])
+            except GeoreferenceError:
+                raise OptionError(
+                    f"The transform of {name} must be six numbers [x scale, x shear, x, y shear, y scale, y] "
+                    f"of a grid with pixels of some size; got {transform!r}."
+                ) from None
         if scale is None:
             raise OptionError(
                 f"{name} has no scale: {value!r} says a CRS, but not how large its pixels are. {_FORMS}"
@@ -130,22 +137,6 @@ def _of_earth_engine(value: Any, name: str) -> Any:
         f"{name} is an ee.Projection that only Earth Engine can evaluate: pass proj.getInfo(), a CRS and a "
         "transform."
     )
-
-
-def _six(transform: Any, name: str) -> tuple[float, float, float, float, float, float]:
-    try:
-        numbers = [float(number) for number in transform][:6]
-        if len(numbers) != 6 or not all(map(math.isfinite, numbers)):
-            raise ValueError
-        if Affine(*numbers).is_degenerate:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise OptionError(
-            f"The transform of {name} must be six numbers [x scale, x shear, x, y shear, y scale, y] of a "
-            f"grid with pixels of some size; got {transform!r}."
-        ) from None
-    a, b, c, d, e, f = numbers
-    return a, b, c, d, e, f
 
 
 def _metres_per_unit(crs: pyproj.CRS) -> float:

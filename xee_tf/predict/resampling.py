@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from xee_tf.errors import GeoreferenceError, PredictionError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
 from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
-from xee_tf.georef.crs import describe_crs, read_crs
-from xee_tf.georef.longitudes import edges_of_projection
+from xee_tf.georef.coordinates import Points, apply_affine, pixels_between, window_of
+from xee_tf.georef.crs import Move, describe_crs, mover, read_crs
+from xee_tf.georef.longitudes import edges_of_projection, unbroken
 from xee_tf.georef.masks import band_nodata
 from xee_tf.georef.units import full_turn
 from xee_tf.models.projection import Projection
@@ -42,11 +43,6 @@ def to_projection(
 
     Masked pixels of float bands become NaN. Integer bands without nodata become floats, so that pixels
     outside the image can be masked; integers that float64 does not hold are an error when they are computed.
-
-    Returns
-    -------
-    image : Dataset
-    georef : GeoRef
     """
     target = _grid(georef, projection)
     ratio = target.shape.pixels / georef.shape.pixels
@@ -88,13 +84,7 @@ def _map(array: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]:
-    """Integers of 64 bits as float64.
-
-    Raises
-    ------
-    PredictionError
-        If float64 does not hold one of them.
-    """
+    """Integers of 64 bits as float64, which must hold them."""
     beyond = (values > FLOAT64_EXACT + 1) | (values < -FLOAT64_EXACT - 1)
     if beyond.any():
         raise PredictionError(
@@ -141,115 +131,103 @@ def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: st
 
 
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
-    """The pixels of a projection's grid that an image meets.
-
-    Raises
-    ------
-    GeoreferenceError
-        If part of the image lies outside the projection, or the image crosses the projection's edge.
-    """
+    """The pixels of a projection's grid that an image meets; it must lie inside the projection's edges."""
     crs = read_crs(projection.crs)
-    transformer = pyproj.Transformer.from_crs(georef.crs, crs, always_xy=True)
-    image, inverse = cast(Any, georef.affine), cast(Any, ~projection.affine)
-    width, height = georef.shape.xy
-    outline = _outline(width, height)
-    x, y = transformer.transform(*image @ outline)
-    _require_finite(georef, crs, outline, np.isfinite(x) & np.isfinite(y))
+    move = mover(georef.crs, crs)
+
+    def project(pixels: Points) -> Points:
+        return move(apply_affine(georef.affine, pixels))
+
+    outline = _outline(georef.shape)
+    points = project(outline)
+    _require_finite(georef, crs, outline, np.isfinite(points).all(axis=1))
+    torn = outline[:0]
     if (turn := full_turn(crs)) is not None:
-        x = np.unwrap(x, period=turn)  # across 180 degrees on the short side
-        if abs(x[-1] - x[0]) > turn / 2:  # around a pole
-            y = np.append(y, math.copysign(turn / 4, y.mean()))
-            x = np.linspace(-turn / 2, turn / 2, y.size)
-
-    def project(at: Any) -> Any:
-        return transformer.transform(*image @ at)
-
-    torn = _torn_ends(outline, project) if turn is None else None
-    if torn is not None:  # its ends lie on the edge of the projection, between two points of the outline
-        x, y = np.concatenate([(x, y), project(torn)], axis=1)
-    if turn is None:
-        x, y = np.concatenate([(x, y), _inside(georef, crs, transformer)], axis=1)
-    columns, rows = inverse @ (x, y)
-    left, top = math.floor(columns.min() + 1e-6), math.floor(rows.min() + 1e-6)
-    right, bottom = math.ceil(columns.max() - 1e-6), math.ceil(rows.max() - 1e-6)
-    shape = Size(x=max(1, right - left), y=max(1, bottom - top))
+        points, around = unbroken(points, turn)  # across 180 degrees on the short side
+        if around:
+            y = np.append(points[:, 1], math.copysign(turn / 4, points[:, 1].mean()))
+            points = np.column_stack((np.linspace(-turn / 2, turn / 2, y.size), y))
+    else:
+        torn = _torn_ends(outline, project)
+        # They lie on the edge of the projection, between two points of the outline.
+        points = np.concatenate([points, project(torn), _inside(georef, crs, move)])
+    window = window_of(apply_affine(~projection.affine, points))
+    shape = window.size
     ratio = shape.pixels / georef.shape.pixels
     # A raster of the whole globe is torn as well, but covers what lies between.
     if (
-        torn is not None
+        len(torn)
         and ratio > _MANY
-        and ratio > 3 * _pixels_of_a_pixel(georef.shape, lambda at: inverse @ project(at))
+        and ratio
+        > 3 * _pixels_of_a_pixel(georef.shape, lambda at: apply_affine(~projection.affine, project(at)))
     ):
         raise GeoreferenceError(
-            f"The image has {width:,} x {height:,} pixels, and in the model's projection, "
+            f"The image has {georef.shape.x:,} x {georef.shape.y:,} pixels, and in the model's projection, "
             f"{describe_crs(crs)}, it spans {shape.x:,} x {shape.y:,} pixels, {ratio:,.0f} times as many: it "
             "crosses the edge of that projection, usually at 180 degrees. Predict the parts on either side "
             "of it separately, or use a projection that has no edge there."
         )
-    affine = projection.affine @ Affine.translation(left, top)
+    affine = projection.affine @ Affine.translation(window.left, window.top)
     return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
 
 
-def _inside(georef: GeoRef, crs: pyproj.CRS, transformer: pyproj.Transformer) -> Any:
-    """Points inside an image, and on both sides of where a projection cuts it open, of shape (2, points).
+def _inside(georef: GeoRef, crs: pyproj.CRS, move: Move) -> Points:
+    """Points inside an image, and on both sides of where a projection cuts it open, in that projection.
 
     The outline of an image of the globe may lie on the edges of the projection, or far from them.
     """
-    image, (width, height) = cast(Any, georef.affine), georef.shape.xy
-    columns, rows = np.meshgrid(np.linspace(0, width, _INSIDE), np.linspace(0, height, _INSIDE))
-    x, y = (along.ravel() for along in image @ (columns, rows))
+    points = [apply_affine(georef.affine, pixels_between(georef.shape.window, _INSIDE))]
     left, bottom, right, top = georef.bounds
     turn = full_turn(georef.crs) or 0.0
     edges = [edge for edge in edges_of_projection(georef.crs, crs) if left <= edge <= right]
     down = np.linspace(bottom, top, _EDGE)
     for at in (edge + side for edge in edges for side in (-1e-9 * turn, 1e-9 * turn)):
         if left <= at <= right:
-            x, y = np.concatenate([x, np.full(_EDGE, at)]), np.concatenate([y, down])
-    found = np.stack(transformer.transform(x, y))
-    return found[:, np.isfinite(found).all(axis=0)]
+            points.append(np.column_stack((np.full(_EDGE, at), down)))
+    found = move(np.concatenate(points))
+    return found[np.isfinite(found).all(axis=1)]
 
 
-def _torn_ends(outline: tuple[Any, Any], project: Callable[[Any], Any]) -> Any:
-    """Points of an outline that lie far apart in a projection, however close together they are.
+def _torn_ends(outline: Points, project: Callable[[Points], Points]) -> Points:
+    """Points of an outline that lie far apart in a projection, however close together they are."""
 
-    Of shape (2, points); None if there are none.
-    """
-    first, last = (np.stack(outline)[:, part] for part in (slice(None, -1), slice(1, None)))
-    lengths = np.hypot(*(np.stack(project(last)) - project(first)))
+    def between(first: Points, last: Points) -> Any:
+        return np.hypot(*(project(last) - project(first)).T)
+
+    first, last = outline[:-1], outline[1:]
+    lengths = between(first, last)
     for _ in range(30):
         middle = (first + last) / 2
-        there = np.stack(project(middle))
-        is_first = np.hypot(*(there - project(first))) >= np.hypot(*(there - project(last)))
+        is_first = (between(first, middle) >= between(middle, last))[:, np.newaxis]
         first, last = np.where(is_first, first, middle), np.where(is_first, middle, last)
-    torn = np.hypot(*(np.stack(project(last)) - project(first))) > lengths / 2
-    torn &= lengths > 0
-    return np.concatenate([first[:, torn], last[:, torn]], axis=1) if torn.any() else None
+    torn = (between(first, last) > lengths / 2) & (lengths > 0)
+    return np.concatenate([first[torn], last[torn]])
 
 
-def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Any], Any]) -> float:
+def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Points], Points]) -> float:
     """How many pixels of the projection's grid a pixel of the image covers, as a median."""
     columns, rows = np.meshgrid((np.arange(9) + 0.5) * shape.x / 9, (np.arange(9) + 0.5) * shape.y / 9)
-    steps = ((0, 0), (1, 0), (0, 1))
-    placed = (to_pixels((columns.ravel() + across, rows.ravel() + down)) for across, down in steps)
-    (x, y), (x_right, y_right), (x_below, y_below) = placed
+    pixels = np.column_stack((columns.ravel(), rows.ravel()))
+    corner, right, below = (to_pixels(pixels + np.array(step)) for step in ((0, 0), (1, 0), (0, 1)))
     with np.errstate(invalid="ignore"):
-        areas = (x_right - x) * (y_below - y) - (x_below - x) * (y_right - y)
+        (x_right, y_right), (x_below, y_below) = (right - corner).T, (below - corner).T
+        areas = x_right * y_below - x_below * y_right
     return float(np.nanmedian(np.abs(areas)))
 
 
-def _outline(width: int, height: int) -> tuple[Any, Any]:
+def _outline(shape: Size) -> Points:
     """Columns and rows of points around an image, from its first corner to the same again."""
-    across, down = np.linspace(0, width, _EDGE), np.linspace(0, height, _EDGE)
-    columns = np.concatenate([across, np.full(_EDGE, width), across[::-1], np.zeros(_EDGE)])
-    rows = np.concatenate([np.zeros(_EDGE), down, np.full(_EDGE, height), down[::-1]])
-    return columns, rows
+    across, down = np.linspace(0, shape.x, _EDGE), np.linspace(0, shape.y, _EDGE)
+    columns = np.concatenate([across, np.full(_EDGE, shape.x), across[::-1], np.zeros(_EDGE)])
+    rows = np.concatenate([np.zeros(_EDGE), down, np.full(_EDGE, shape.y), down[::-1]])
+    return np.column_stack((columns, rows))
 
 
-def _require_finite(georef: GeoRef, crs: pyproj.CRS, outline: tuple[Any, Any], finite: Any) -> None:
+def _require_finite(georef: GeoRef, crs: pyproj.CRS, outline: Points, finite: Any) -> None:
     if finite.all():
         return
     first = int(np.argmin(finite))
-    x, y = georef.affine @ (float(outline[0][first]), float(outline[1][first]))
+    x, y = georef.affine @ outline[first].tolist()
     raise GeoreferenceError(
         f"{int((~finite).sum())} of {finite.size} points along the edges of the image have no coordinates in "
         f"the model's projection, {describe_crs(crs)}: the first is ({x:.10g}, {y:.10g}) in "

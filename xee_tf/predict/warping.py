@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-import pyproj
 from affine import Affine
 from dask.array.core import normalize_chunks
 
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef
+from xee_tf.georef.coordinates import apply_affine, pixels_between
+from xee_tf.georef.crs import Move, mover
 from xee_tf.georef.locks import WARNING_FILTERS
 from xee_tf.georef.longitudes import nearest_turn
 from xee_tf.georef.units import full_turn
@@ -33,114 +34,75 @@ _SLACK = 3  # pixels more of the source, and as many again for each pixel of it 
 
 
 def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: float) -> Any:
-    """A chunked array (..., y, x) on another grid; nothing is computed.
+    """A Dask array (..., y, x) on another grid, of the same dtype, in chunks as large; nothing is computed.
 
-    Parameters
-    ----------
-    array : dask array
-        Its last dimensions are those of `source`.
-    source, target : GeoRef
-        From which grid, and to which.
-    resampling : {"nearest", "bilinear"}
-    fill : number
-        What marks masked pixels of `array`, and pixels of the result that lie outside of it.
-
-    Returns
-    -------
-    dask array
-        Of the same dtype, in chunks as large as those of `array`.
+    `resampling` is "nearest" or "bilinear". `fill` marks masked pixels of `array`, and pixels of the result
+    that lie outside of it.
     """
     chunks = normalize_chunks(array.chunksize[-2:], shape=target.shape.shape)
-    to_source = _to_source(source, target)
+    move = mover(target.crs, source.crs)
     rows = []
     for y, height in zip(np.cumsum((0, *chunks[0])).tolist(), chunks[0], strict=False):
         row = []
         for x, width in zip(np.cumsum((0, *chunks[1])).tolist(), chunks[1], strict=False):
             block = Window(y, y + height, x, x + width)
-            needed, whole = to_source(block)
-            row.append(_block(array, source, target, block, needed, whole, resampling, fill))
+            needed, whole = _needed(source, target, block, move)
+            if needed is None:
+                shape = (*array.shape[:-2], *block.shape)
+                chunk = (*array.chunks[:-2], *block.shape)
+                row.append(da.full(shape, fill, dtype=array.dtype, chunks=chunk))
+                continue
+            piece = array[(..., *needed.slices)].rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
+            warping = _Warp(
+                _moved(needed, source, target, block, move),
+                source.crs.to_wkt(),
+                target.affine @ Affine.translation(block.left, block.top),
+                target.crs.to_wkt(),
+                block.size,
+                resampling,
+                fill,
+                whole,
+            )
+            row.append(
+                piece.map_blocks(
+                    warping,
+                    dtype=array.dtype,
+                    chunks=(*piece.chunks[:-2], (block.size.y,), (block.size.x,)),
+                    meta=np.empty((0,) * array.ndim, array.dtype),
+                )
+            )
         rows.append(row)
     return da.block(rows)
 
 
-def _block(
-    array: Any,
-    source: GeoRef,
-    target: GeoRef,
-    block: Window,
-    needed: Window | None,
-    whole: bool,
-    resampling: str,
-    fill: float,
-) -> Any:
-    if needed is None:
-        shape = (*array.shape[:-2], *block.shape)
-        return da.full(shape, fill, dtype=array.dtype, chunks=(*array.chunks[:-2], *block.shape))
-    piece = array[(..., *needed.slices)].rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
-    warping = _Warp(
-        _moved(needed, source, target, block),
-        source.crs.to_wkt(),
-        target.affine @ Affine.translation(block.left, block.top),
-        target.crs.to_wkt(),
-        block.size,
-        resampling,
-        fill,
-        whole,
-    )
-    return piece.map_blocks(
-        warping,
-        dtype=array.dtype,
-        chunks=(*piece.chunks[:-2], (block.size.y,), (block.size.x,)),
-        meta=np.empty((0,) * array.ndim, array.dtype),
-    )
+def _needed(source: GeoRef, target: GeoRef, block: Window, move: Move) -> tuple[Window | None, bool]:
+    """The pixels of the source that a block of the target may show.
 
-
-def _to_source(source: GeoRef, target: GeoRef) -> Any:
-    """A function from a block of the target to the pixels of the source that it may show.
-
-    And to whether its sides do not tell them: a projection is cut open inside of it.
+    And whether its sides do not tell them: a projection is cut open inside of it.
     """
-    transformer = pyproj.Transformer.from_crs(target.crs, source.crs, always_xy=True)
-    turn = full_turn(source.crs)
-    image, inverse = cast(Any, target.affine), cast(Any, ~source.affine)
-    middle = (source.bounds[0] + source.bounds[2]) / 2
-
-    def to_source(block: Window) -> tuple[Window | None, bool]:
-        columns, rows = np.meshgrid(
-            np.linspace(block.left, block.right, _POINTS), np.linspace(block.top, block.bottom, _POINTS)
-        )
-        x, y = transformer.transform(*image @ (columns.ravel(), rows.ravel()))
-        found = np.isfinite(x) & np.isfinite(y)
-        if not found.any():
-            return None, False
-        x, y = x[found], y[found]
-        if turn is not None:
-            x = x + nearest_turn(x, middle, turn)
-        columns, rows = inverse @ (x, y)
-        edges, whole = [], False
-        for along, side, length in (
-            (rows, block.size.y, source.shape.y),
-            (columns, block.size.x, source.shape.x),
-        ):
-            span = float(along.max() - along.min())
-            # Edges bend between the points, and end between them where some lie nowhere.
-            slack = _SLACK * (1 + span / side) + span / _POINTS
-            if found.all():
-                steps = (np.diff(along.reshape(_POINTS, _POINTS), axis=axis) for axis in (0, 1))
-                whole |= max(float(np.abs(step).max()) for step in steps) > span / 3
-            whole |= bool(np.ptp(along[_SIDES[found]]) < span - slack) if _SIDES[found].any() else True
-            edges += [
-                max(math.floor(along.min() - slack), 0),
-                min(math.ceil(along.max() + slack), length),
-            ]
-        window = Window(*edges)
-        meets = window.bottom > window.top and window.right > window.left
-        return (window if meets else None), whole
-
-    return to_source
+    points = move(apply_affine(target.affine, pixels_between(block, _POINTS)))
+    found = np.isfinite(points).all(axis=1)
+    if not found.any():
+        return None, False
+    x, y = points[found].T
+    if (turn := full_turn(source.crs)) is not None:
+        x = x + nearest_turn(x, source.middle, turn)
+    columns, rows = apply_affine(~source.affine, np.column_stack((x, y))).T
+    edges, whole = [], False
+    for along, side in ((rows, block.size.y), (columns, block.size.x)):
+        span = float(along.max() - along.min())
+        # Edges bend between the points, and end between them where some lie nowhere.
+        slack = _SLACK * (1 + span / side) + span / _POINTS
+        if found.all():
+            steps = (np.diff(along.reshape(_POINTS, _POINTS), axis=axis) for axis in (0, 1))
+            whole |= max(float(np.abs(step).max()) for step in steps) > span / 3
+        whole |= bool(np.ptp(along[_SIDES[found]]) < span - slack) if _SIDES[found].any() else True
+        edges += [math.floor(along.min() - slack), math.ceil(along.max() + slack)]
+    window = Window(*edges).intersection(source.shape.window)
+    return (None if window.is_empty else window), whole
 
 
-def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window) -> Affine:
+def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window, move: Move) -> Affine:
     """The affine of a part of the source, at the turn of the globe where GDAL looks for it."""
     affine = source.affine @ Affine.translation(needed.left, needed.top)
     turn = full_turn(source.crs)
@@ -150,9 +112,8 @@ def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window) -> Aff
     # From a projection longitudes come in -180..180; between geographic CRSs they may stay as they are.
     wanted = 0.0
     if target.crs.is_geographic:
-        transformer = pyproj.Transformer.from_crs(target.crs, source.crs, always_xy=True)
         middle = target.affine @ (block.left + block.size.x / 2, block.top + block.size.y / 2)
-        wanted = float(transformer.transform(*middle)[0])
+        wanted = float(move(np.array([middle]))[0, 0])
     shift = nearest_turn(x, wanted, turn)
     return Affine.translation(shift, 0) @ affine
 

@@ -8,7 +8,6 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Facts, Listing, aligned, counted
 from xee_tf.errors import RecordError
-from xee_tf.geometry import Window
 from xee_tf.georef.coordinates import bounds
 from xee_tf.georef.summary import bands_text, grid_rows, per_pixel
 from xee_tf.labels import label_steps
@@ -46,7 +45,7 @@ def inspect_path(
 
 def _image_text(export: OpenedExport) -> str:
     grid = export.grid
-    left, bottom, right, top = bounds(grid.affine, Window(0, grid.shape.y, 0, grid.shape.x))
+    left, bottom, right, top = bounds(grid.affine, grid.shape.window)
     patches, raster, _ = grid_rows(grid)
     size = format_bytes(sum(shard.size for shard in export.shards))
     kind = "Example" if export.content.layout.sequences is None else "SequenceExample"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,90 +21,71 @@ from xee_tf.georef.locks import WARNING_FILTERS
 from xee_tf.georef.longitudes import pixels_of_points
 from xee_tf.georef.polygons import polygons_in_pixels
 
-__all__ = ["Places", "PointPlaces", "PolygonPlaces", "find_places"]
+__all__ = ["Places", "PolygonPlaces", "find_places"]
 
 Indices = npt.NDArray[np.int64]
 Block = tuple[int, int]
 
 
-class Places(Protocol):
-    """Pixels to sample."""
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks that hold any."""
-
-    def pixels(self, block: Block, window: Window) -> tuple[Indices, Indices, Indices]:
-        """Number of the feature, row and column of each pixel in a block."""
+Pixels = tuple[Indices, Indices, Indices]
+"""Number of the feature, row and column of each pixel."""
 
 
 @dataclass(frozen=True)
-class PointPlaces:
-    """The pixel under each point.
+class Places:
+    """Pixels to sample: those under points, unless a subclass says otherwise.
 
     Parameters
     ----------
     by_block : mapping
-        For each block the numbers of its points, and their rows and columns in the raster.
+        What is sampled in each block that holds any.
     """
 
-    by_block: Mapping[Block, tuple[Indices, Indices, Indices]]
+    by_block: Mapping[Block, Any]
 
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks that hold any."""
-        return list(self.by_block)
-
-    def pixels(self, block: Block, window: Window) -> tuple[Indices, Indices, Indices]:
-        """As `Places` has it."""
-        return self.by_block[block]
+    def pixels(self, block: Block, window: Window) -> Pixels:
+        """The pixels in a block, which is a window of the raster."""
+        found: Pixels = self.by_block[block]
+        return found
 
 
 @dataclass(frozen=True)
-class PolygonPlaces:
-    """Every pixel in each polygon.
+class PolygonPlaces(Places):
+    """Every pixel in each polygon; for each block the numbers of the polygons that touch it.
 
     Parameters
     ----------
-    by_block : mapping
-        For each block the numbers of the polygons that touch it.
     shapes : mapping of int to geometry
         The polygons in pixels of the raster.
     all_touched : bool
         Whether a pixel counts that is touched, or one whose centre is inside.
     """
 
-    by_block: Mapping[Block, list[int]]
     shapes: Mapping[int, Any]
     all_touched: bool
 
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks that hold any."""
-        return list(self.by_block)
-
-    def pixels(self, block: Block, window: Window) -> tuple[Indices, Indices, Indices]:
-        """As `Places` has it."""
+    def pixels(self, block: Block, window: Window) -> Pixels:
+        """The pixels in a block, which is a window of the raster."""
         from rasterio.features import rasterize
 
         found = []
         for number in self.by_block[block]:
             shape = self.shapes[number]
             left, top, right, bottom = shape.bounds
-            top, left = max(window.top, int(np.floor(top))), max(window.left, int(np.floor(left)))
-            bottom, right = min(window.bottom, int(np.ceil(bottom))), min(window.right, int(np.ceil(right)))
-            if bottom <= top or right <= left:
+            around = Window(math.floor(top), math.ceil(bottom), math.floor(left), math.ceil(right))
+            around = around.intersection(window)
+            if around.is_empty:
                 continue
             with WARNING_FILTERS:
                 burnt = rasterize(
                     [(shape, 1)],
-                    out_shape=(bottom - top, right - left),
-                    transform=Affine.translation(left, top),
+                    out_shape=around.shape,
+                    transform=Affine.translation(around.left, around.top),
                     all_touched=self.all_touched,
                     dtype="uint8",
                 )
             rows, columns = np.nonzero(burnt)
-            found.append((np.full(len(rows), number), rows + top, columns + left))
+            found.append((np.full(len(rows), number), rows + around.top, columns + around.left))
         if not found:
             none = np.empty(0, np.int64)
             return none, none, none
@@ -111,23 +93,11 @@ class PolygonPlaces:
         return numbers, rows, columns
 
 
-def find_places(
-    features: Any, georef: GeoRef, layout: BlockLayout, *, all_touched: bool
-) -> PointPlaces | PolygonPlaces:
-    """The pixels of points or polygons, by blocks of the raster.
+def find_places(features: Any, georef: GeoRef, layout: BlockLayout, *, all_touched: bool) -> Places:
+    """The pixels of a GeoSeries of points or polygons, by blocks of the raster.
 
     Longitudes may be in any range, whichever the raster has. Polygons are planar in their own CRS, as they
     are given; `unwrap_rings` tells which of them are written across 180 degrees.
-
-    Parameters
-    ----------
-    features : GeoSeries
-        Points, or polygons.
-    georef : GeoRef
-        Of the raster.
-    layout : BlockLayout
-    all_touched : bool
-        As for `PolygonPlaces`.
 
     Raises
     ------
@@ -156,8 +126,9 @@ def find_places(
             f"A raster is sampled at points or in polygons: {_row(labels, odd[0])} is a {kinds[odd[0]]}"
             + (" among polygons." if odd.size < len(kinds) else ".")
         )
-    points_of, row_of = shapely.get_coordinates(features.to_numpy(), return_index=True)
-    odd = row_of[~np.isfinite(points_of).all(axis=1)]
+    geometries = features.to_numpy()
+    coordinates, row_of = shapely.get_coordinates(geometries, return_index=True)
+    odd = row_of[~np.isfinite(coordinates).all(axis=1)]
     if odd.size:
         raise OptionError(f"{_row(labels, odd[0])} has a coordinate that is no finite number.")
     if features.crs is None:
@@ -167,9 +138,8 @@ def find_places(
         )
     own = read_crs(features.crs, "the points or polygons", "Set another one with features.set_crs().")
     place = f"the raster covers {georef.bounds} in {describe_crs(georef.crs)} (left, bottom, right, top)"
-    geometries = features.to_numpy()
     if points:
-        at = mover(own, georef.crs)(shapely.get_coordinates(geometries))
+        at = mover(own, georef.crs)(coordinates)
         return _points(pixels_of_points(at, georef), georef, layout, place)
     shapes = polygons_in_pixels(geometries, own, georef)
     return _polygons(shapes, geometries, georef, layout, labels, place, all_touched)
@@ -181,7 +151,7 @@ def _row(labels: pd.Index[Any], row: int) -> str:
     return f"Row {row}{named}"
 
 
-def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> PointPlaces:
+def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
     with np.errstate(invalid="ignore"):
         inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
     outside = int((~inside).sum())
@@ -202,7 +172,7 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> PointPl
     for part in np.split(order, starts[1:]):
         block = int(down[part[0]]), int(across[part[0]])
         by_block[block] = numbers[part], rows[part], columns[part]
-    return PointPlaces(by_block)
+    return Places(by_block)
 
 
 def _polygons(

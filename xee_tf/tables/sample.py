@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
 from xee_tf.georef.bands import plane_array, whole_image
 from xee_tf.georef.conventions import raster_variables
+from xee_tf.georef.coordinates import apply_affine
+from xee_tf.georef.crs import mover
 from xee_tf.georef.longitudes import wrap_longitude
 from xee_tf.georef.masks import band_nodata
 from xee_tf.georef.units import full_turn
@@ -312,14 +314,10 @@ class _Gather:
         for name in self.table.columns:
             found[name] = column_values(self.table[name].iloc[sample.numbers], name)
         if set(LONLAT) & set(self.names):
-            x, y = cast(Any, self.georef.affine @ Affine.translation(0.5, 0.5)) @ (
-                sample.columns,
-                sample.rows,
-            )
-            degrees = pyproj.Transformer.from_crs(self.georef.crs, "EPSG:4326", always_xy=True).transform(
-                x, y
-            )
-            lonlat = wrap_longitude(degrees[0]), degrees[1]
+            centres = self.georef.affine @ Affine.translation(0.5, 0.5)
+            points = apply_affine(centres, np.column_stack((sample.columns, sample.rows)))
+            longitudes, latitudes = mover(self.georef.crs, pyproj.CRS("EPSG:4326"))(points).T
+            lonlat = wrap_longitude(longitudes), latitudes
             found |= {name: (TableColumn(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
         return Rows.of((found[name] for name in self.names), dropped)
 
@@ -328,5 +326,5 @@ def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Seq
     """The graph: a task for each block that holds a pixel to sample, and one that gathers."""
     run = uuid.uuid4().hex[:12]
     graph, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, layout, sampler)])
-    needed = [blocks[block] for block in sorted(sampler.places.blocks)]
+    needed = [blocks[block] for block in sorted(sampler.places.by_block)]
     return LazyTable([add_task(graph.tasks, f"samples-{run}", gather, needed)], graph)

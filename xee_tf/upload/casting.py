@@ -37,25 +37,13 @@ def common_nodata(
 ) -> tuple[np.dtype[Any], Any]:
     """A dtype for several bands, and a value in it that is valid in none of them.
 
-    Parameters
-    ----------
-    dtypes : mapping
-        By band.
-    fills : mapping
-        The value that marks missing pixels in each band; None where there are none.
-    remedy : str
-        What to do where there is none: the end of the error.
-
-    Returns
-    -------
-    dtype : numpy.dtype
-    nodata : number or None
-        None where no band has missing pixels, but for floats: NaN.
+    `fills` are the values that mark missing pixels in each band, None where there are none. If no band has
+    missing pixels, the value is None, or NaN for floats.
 
     Raises
     ------
     OptionError
-        If every value can be valid in a band.
+        If every value can be valid in a band; `remedy` is the end of the error.
 
     Examples
     --------
@@ -92,21 +80,18 @@ def cast(
     fill: float | None = None,
     remedy: str = _DTYPE,
 ) -> da.Array:
-    """A lazy band in another dtype. Fractions are rounded where that is an integer type.
+    """A lazy band in another dtype, of integers or floats. Fractions are rounded where it is an integer type.
 
     Parameters
     ----------
-    name : str
-        Of the band, for errors.
+    name, remedy : str
+        For errors: of the band, and what to do about a value that `dtype` does not hold.
     array : dask array
     dtype : numpy.dtype
-        Of kind integer or float.
     nodata : number or None
         A value of `dtype` that marks missing pixels in the result.
     fill : number, optional
         What marks them in `array`, as NaN always does.
-    remedy : str
-        What to do about a value that `dtype` does not hold.
 
     Raises
     ------

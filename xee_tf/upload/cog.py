@@ -186,13 +186,7 @@ class _Raster:
     lock: Lock = field(default_factory=Lock)
 
     def write(self, values: npt.NDArray[Any], bands: Sequence[int], window: Window) -> None:
-        """Write a window, unless the file is closed.
-
-        Raises
-        ------
-        DestinationError
-            If it is closed.
-        """
+        """Write a window, unless the file is closed: then that is an error."""
         with self.lock, _writing(self.location):
             if self.file.closed:
                 raise DestinationError("Another chunk has failed; nothing more is written.")

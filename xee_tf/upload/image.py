@@ -123,7 +123,9 @@ def upload_image(
     nodata = None if nodata is None else _number(nodata)
     location = Location.of(destination, storage_options)
     written = raster_format(location)
-    _require_free(location, if_exists, folder=written == "zarr")
+    require_free(location, if_exists, folder=written == "zarr")
+    if written == "zarr" and location.exists():
+        require_our_store(location)
     reader = open_export(
         mixer,
         records,
@@ -139,20 +141,13 @@ def upload_image(
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
     require_writable(location)
-    write = _write_zarr if written == "zarr" else _write_cog
     with progress_bar(progress):
-        write(reader, arrays, location, nodata)
+        if written == "zarr":
+            _write_zarr(reader, arrays, location, nodata)
+        else:  # steps of array bands are bands of their own
+            steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
+            write_cog(location, arrays, steps, reader.grid, nodata)
     return location
-
-
-def _require_free(location: Location, if_exists: str, *, folder: bool) -> None:
-    """Check that the destination does not exist, or may be replaced."""
-    require_free(location, if_exists, folder=folder)
-    if folder and location.exists():
-        require_our_store(location)
-
-
-# -- Values ------------------------------------------------------------------------------------------
 
 
 def _convert(
@@ -184,17 +179,6 @@ def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
     """Whether a dtype has a value, or one that differs by no more than the rounding of float32."""
     held = held_as(nodata, dtype)
     return held is not None and (math.isnan(held) or math.isclose(held, nodata, rel_tol=1e-7))
-
-
-# -- Files -------------------------------------------------------------------------------------------
-
-
-def _write_cog(
-    reader: OpenedExport, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
-) -> None:
-    """A cloud-optimised GeoTIFF; steps of array bands are bands of their own."""
-    names = {band.name: step_names(band, reader.coords) for band in reader.bands}
-    write_cog(location, arrays, names, reader.grid, nodata)
 
 
 def _write_zarr(

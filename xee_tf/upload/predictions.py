@@ -30,16 +30,7 @@ _SHAPES = (
 
 
 def by_band(predictions: Predictions, bands: Sequence[str] | None, patch: Size) -> BandArrays:
-    """The arrays of each band, in the order of `bands`.
-
-    Parameters
-    ----------
-    predictions : array-like or mapping of array-likes
-        As `PredictionWriter.write` takes them.
-    bands : sequence of str or None
-        Names of the bands, where they are known.
-    patch : Size
-        Of a patch without its margin.
+    """The arrays of each band, in the order of `bands` where their names are known.
 
     Raises
     ------

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import xarray as xr
 
@@ -46,7 +45,6 @@ def to_cog(
     *,
     if_exists: IfExists = "error",
     progress: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
     remedy: str = "cast it first, for example with astype('int32'), or write a Zarr",
 ) -> Location:
     """Write a lazy raster as a cloud-optimised GeoTIFF; it is never in memory as a whole.
@@ -64,8 +62,6 @@ def to_cog(
     if_exists : {"error", "overwrite"}, optional
     progress : bool, optional
         Show a bar.
-    storage_options : mapping, optional
-        Handed to fsspec.
     remedy : str, optional
         What to do about a value that no common dtype holds: the end of the error.
 
@@ -95,7 +91,7 @@ def to_cog(
     ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
     (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
     """
-    location = Location.of(destination, storage_options)
+    location = Location.of(destination)
     require_free(location, if_exists)
     require_writable(location)
     georef = read_georef(raster)

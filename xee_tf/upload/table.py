@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,11 @@ from xee_tf.tables.read import open_table
 
 __all__ = ["upload_table"]
 
-_FORMATS = {".parquet": "GeoParquet", ".geoparquet": "GeoParquet", ".gpkg": "GeoPackage"}
+_FORMATS: dict[str, Literal["GeoPackage", "GeoParquet"]] = {
+    ".parquet": "GeoParquet",
+    ".geoparquet": "GeoParquet",
+    ".gpkg": "GeoPackage",
+}
 
 
 @spelled(READ_SPELLING)
@@ -111,7 +115,7 @@ def upload_table(
         )
     check_columns(
         list(frame.columns),
-        "GeoPackage" if suffix == ".gpkg" else "GeoParquet",
+        _FORMATS[suffix],
         "Leave it out with columns=[...]" + (", or write .parquet." if suffix == ".gpkg" else "."),
     )
     for name in (x_name, y_name):

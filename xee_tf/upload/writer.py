@@ -111,9 +111,8 @@ class PredictionWriter:
         self.written = 0
         self._bands = None if bands is None else _band_names(bands)
         self._format: PredictionFormat | None = None
-        self._pixels: list[list[npt.NDArray[Any]]] = []  # that make no whole patch yet, batch by batch
-        self._patches = 0
-        self._waiting: list[list[npt.NDArray[Any]]] = []  # patches that make no whole gzip member yet
+        self._patches = 0  # in the file
+        self._waiting: list[list[npt.NDArray[Any]]] = []  # batches that make no whole gzip member yet
         self._parts: list[Part] = []
         require_free(self.location, if_exists)
         require_writable(self.location)
@@ -179,7 +178,7 @@ class PredictionWriter:
         if self.written + count > self.total:
             raise RecordError(f"{self._announced()}; {self.written} are written and {count} more came.")
         self.written += count
-        self._append(settled, values if settled.unit == "patches" else self._whole_patches(settled, values))
+        self._append(settled, values)
 
     def close(self) -> None:
         """Finish the file and put it into its place.
@@ -221,50 +220,39 @@ class PredictionWriter:
         """Take over what the first predictions settle, and make room for the index."""
         assert self._store is not None
         columns = self.mixer.patches_per_row
-        # Members end where rows of patches end, as in an export.
         self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size()))
         self._store.reserve(self.mixer.rows * -(-columns // self._group))
         self._format, self._bands = settled, bands
 
-    def _whole_patches(
-        self, settled: PredictionFormat, values: list[npt.NDArray[Any]]
-    ) -> list[npt.NDArray[Any]]:
-        """The patches that these pixels complete; the pixels behind them wait."""
-        self._pixels.append([array.copy() for array in values])
-        pixels = settled.stored.pixels
-        whole = self.written // pixels - self._patches
-        if not whole:
-            return [array[:0].reshape(0, *settled.stored.shape, array.shape[1]) for array in values]
-        joined = [np.concatenate(parts) for parts in zip(*self._pixels, strict=True)]
-        self._pixels = [[array[whole * pixels :].copy() for array in joined]]
-        return [
-            array[: whole * pixels].reshape(whole, *settled.stored.shape, array.shape[1]) for array in joined
-        ]
-
     def _append(self, settled: PredictionFormat, values: list[npt.NDArray[Any]]) -> None:
-        """Write patches (patches, height, width, depth), gzip member by gzip member; the rest waits."""
-        columns = self.mixer.patches_per_row
-        planes = [np.moveaxis(array, -1, 1) for array in values]
-        start, count = 0, len(planes[0])
-        while start < count:
-            column = self._patches % columns
-            left = min(self._group - column % self._group, columns - column)
-            some = [array[start : start + left] for array in planes]
-            self._patches += len(some[0])
-            if len(some[0]) == left:
-                self._put(settled, [*self._waiting, some])
-                self._waiting = []
-            else:
-                self._waiting.append([array.copy() for array in some])
-            start += left
+        """Write patches or pixels in gzip members of whole patches; what makes no whole member waits."""
+        pixels = settled.stored.pixels if settled.unit == "pixels" else 1
+        self._waiting.append(values)
+        patches = self._next_member()
+        if self.written < (self._patches + patches) * pixels:
+            self._waiting[-1] = [array.copy() for array in values]  # the user may change them
+            return
+        if len(self._waiting) > 1:
+            values = [np.concatenate(parts) for parts in zip(*self._waiting, strict=True)]
+        start = 0
+        while patches and self.written >= (self._patches + patches) * pixels:
+            stop = start + patches * pixels
+            self._put(settled, [array[start:stop] for array in values])
+            start, self._patches = stop, self._patches + patches
+            patches = self._next_member()
+        self._waiting = [[array[start:].copy() for array in values]]
 
-    def _put(self, settled: PredictionFormat, batches: list[list[npt.NDArray[Any]]]) -> None:
-        """Write batches of patches as one gzip member, or as they are."""
+    def _next_member(self) -> int:
+        """Patches in the next gzip member: members end where rows of patches end, as in an export."""
+        columns = self.mixer.patches_per_row
+        return min(self._group, columns - self._patches % columns, self._expected - self._patches)
+
+    def _put(self, settled: PredictionFormat, values: list[npt.NDArray[Any]]) -> None:
+        """Write whole patches as one gzip member, or as they are."""
         assert self._store is not None
-        whole = batches[0]
-        if len(batches) > 1:
-            whole = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-        encoded = encode_records(settled.layout, whole)
+        shape = settled.stored.shape
+        planes = [np.moveaxis(array.reshape(-1, *shape, array.shape[-1]), -1, 1) for array in values]
+        encoded = encode_records(settled.layout, planes)
         run = pack_run(encoded, [0, len(encoded)], compressed=self.compressed, first=len(self._parts))
         self._parts.append(self._store.put(0, str(len(self._parts)), [run]))
 
