@@ -17,12 +17,12 @@ from xee_tf.records.tensors import (
     decode_tensor,
     encode_tensor,
     encode_tensors,
-    tensor_bound,
+    is_tensor,
     tensor_pieces,
     tensor_size,
     value_sizes,
 )
-from xee_tf.records.wire import decode_varints, encode_varints
+from xee_tf.records.varints import decode_varints, encode_varints
 
 __all__ = [
     "FRAMING",
@@ -47,12 +47,12 @@ __all__ = [
     "encode_tensors",
     "encode_varints",
     "frame",
+    "is_tensor",
     "iter_frames",
     "kind_of",
     "mask_crc",
     "read_layout",
     "read_sequence_layout",
-    "tensor_bound",
     "tensor_pieces",
     "tensor_size",
     "value_sizes",

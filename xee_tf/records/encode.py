@@ -32,7 +32,8 @@ from xee_tf.records.layout import (
     step_head,
 )
 from xee_tf.records.ragged import Headed, Piece, Ragged, join
-from xee_tf.records.wire import encode_varints, field_head, varint_rows
+from xee_tf.records.varints import encode_varints, varint_rows
+from xee_tf.records.wire import field_head
 
 __all__ = ["Encoded", "KeepSteps", "encode_records"]
 

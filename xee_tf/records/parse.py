@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.feature import STRINGS, Feature, Kind
-from xee_tf.records.layout import RecordLayout
-from xee_tf.records.wire import decode_varints, read_fields
+from xee_tf.records.layout import LISTS, RecordLayout
+from xee_tf.records.varints import decode_varints
+from xee_tf.records.wire import bodies, delimited_fields, map_entries, read_fields
 
 __all__ = [
     "Values",
@@ -33,7 +34,7 @@ __all__ = [
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
 """What a feature holds: float32 or int64 numbers, or byte strings."""
 
-_KINDS: dict[int, Kind] = {1: "bytes", 2: "float", 3: "int64"}
+_KINDS = {field: kind for kind, field in LISTS.items()}
 
 
 def decode_example(data: bytes | memoryview) -> dict[str, Values]:
@@ -65,15 +66,8 @@ def decode_example(data: bytes | memoryview) -> dict[str, Values]:
     [{'B4': array([1.5, 2. , 3. ], dtype=float32)}]
     """
     features: dict[str, tuple[Kind, memoryview]] = {}
-    for entry in _entries(memoryview(data), 1):
-        name = ""
-        kind: Kind | None = None
-        values = memoryview(b"")
-        for number, wire, body in read_fields(entry):
-            if number == 1 and wire == 2:
-                name = _name(body)
-            elif number == 2 and wire == 2:
-                kind, values = _merge(kind, values, body)
+    for name, feature in _entries(data, 1):
+        kind, values = _list_of(feature)
         if replaced := features.pop(name, None):
             _values(*replaced)  # what is replaced must be valid too
         if kind is not None:
@@ -112,17 +106,11 @@ def decode_sequence_example(
     ({'x': array([0.5], dtype=float32)}, {'t': [array([7]), array([8])]})
     """
     sequences: dict[str, list[Values | None]] = {}
-    for entry in _entries(memoryview(data), 2):
-        name = ""
+    for name, steps_of in _entries(data, 2):
         steps: list[Values | None] = []
-        for number, wire, body in read_fields(entry):
-            if number == 1 and wire == 2:
-                name = _name(body)
-            elif number == 2 and wire == 2:
-                for inner, wire, step in read_fields(body):
-                    if inner == 1 and wire == 2:
-                        kind, values = _merge(None, memoryview(b""), step)
-                        steps.append(None if kind is None else _values(kind, values))
+        for step in bodies(steps_of, 1):
+            kind, values = _list_of(step)
+            steps.append(None if kind is None else _values(kind, values))
         sequences.pop(name, None)
         sequences[name] = steps
     return decode_example(data), sequences
@@ -251,26 +239,18 @@ def _filled(name: str, values: Values | None) -> Feature:
     )
 
 
-def _entries(data: memoryview, part: int) -> Iterator[memoryview]:
-    """The entries of the map in field `part` of a message."""
-    for number, wire, body in read_fields(data):
-        if number == part and wire == 2:
-            for inner, wire, entry in read_fields(body):
-                if inner == 1 and wire == 2:
-                    yield entry
+def _entries(data: bytes | memoryview, part: int) -> Iterator[tuple[str, memoryview]]:
+    """Names and values of the map in field `part` of a message."""
+    for entries in bodies(data, part):
+        yield from map_entries(entries, 1, "The name of a feature")
 
 
-def _name(data: memoryview) -> str:
-    try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError:
-        raise RecordError(f"The name of a feature is not valid UTF-8: {bytes(data)!r}.") from None
-
-
-def _merge(kind: Kind | None, values: memoryview, data: memoryview) -> tuple[Kind | None, memoryview]:
-    """Kind and undecoded list of a Feature, merged with what came before."""
-    for number, wire, part in read_fields(data):
-        if wire != 2 or number not in _KINDS:
+def _list_of(feature: memoryview) -> tuple[Kind | None, memoryview]:
+    """Kind and undecoded list of a Feature; the last one counts, merged with others of its kind."""
+    kind: Kind | None = None
+    values = memoryview(b"")
+    for number, part in delimited_fields(feature):
+        if number not in _KINDS:
             continue
         if kind is not None:
             _values(kind, values)  # what is merged or replaced must be valid too

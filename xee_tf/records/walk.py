@@ -17,7 +17,8 @@ import numpy.typing as npt
 from xee_tf.records.feature import STRINGS, Feature
 from xee_tf.records.layout import LISTS, Slot, context_head, step_head
 from xee_tf.records.ragged import Ragged, gather, join
-from xee_tf.records.wire import MAX_VARINT, encode_field, varint_ends, varint_values
+from xee_tf.records.varints import varint_ends, varint_values
+from xee_tf.records.wire import MAX_VARINT, encode_field
 
 __all__ = ["Order", "Part", "Wanted", "walk"]
 

@@ -9,8 +9,7 @@ from typing import Any
 import grpc
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.messages import delimited_fields, text
-from xee_tf.records.wire import encode_field
+from xee_tf.records.wire import delimited_fields, encode_field, text
 from xee_tf.remote.payloads.predict_messages import decode_predict_request
 from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
-from xee_tf.records.tensors import tensor_bound, tensor_size, value_sizes
+from xee_tf.records.tensors import tensor_size, value_sizes
+from xee_tf.records.wire import field_size
 from xee_tf.remote.payloads.examples import EXAMPLES_INPUT, least_example_size, serialise_examples
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.predict_messages import (
@@ -85,7 +86,7 @@ class GrpcTensors(_GrpcPayload):
         return arrays
 
     def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        return {name: tensor_bound(dtype, (count, *shape)) for name, (dtype, shape) in items.items()}
+        return {name: tensor_size(dtype, (count, *shape)) for name, (dtype, shape) in items.items()}
 
 
 @dataclass(frozen=True)
@@ -143,4 +144,4 @@ class GrpcExamples(_GrpcPayload):
 
 def _vector_size(count: int, size: int) -> int:
     """Bytes of a vector of `count` strings of `size` bytes each."""
-    return tensor_bound(object, (count,), string_size=size)
+    return tensor_size(object, (count,), count * field_size(size))
