@@ -10,7 +10,6 @@ to be merged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,9 @@ from xee_tf.records.varints import decode_varints
 from xee_tf.records.wire import bodies, delimited_fields, map_entries, read_fields
 
 __all__ = [
+    "Parsed",
     "Values",
-    "conform",
+    "check_values",
     "decode_example",
     "decode_sequence_example",
     "feature_of",
@@ -33,6 +33,9 @@ __all__ = [
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
 """What a feature holds: float32 or int64 numbers, or byte strings."""
+
+Parsed = tuple[dict[str, Values], dict[str, list[Values | None]]]
+"""The context and the feature lists of one record."""
 
 _KINDS = {field: kind for kind, field in LISTS.items()}
 
@@ -75,9 +78,7 @@ def decode_example(data: bytes | memoryview) -> dict[str, Values]:
     return {name: _values(kind, values) for name, (kind, values) in features.items()}
 
 
-def decode_sequence_example(
-    data: bytes | memoryview,
-) -> tuple[dict[str, Values], dict[str, list[Values | None]]]:
+def decode_sequence_example(data: bytes | memoryview) -> Parsed:
     """The context and the feature lists of one serialised SequenceExample.
 
     Parameters
@@ -207,14 +208,8 @@ def feature_of(name: str, values: Values, *, blobs: bool = True) -> Feature:
     return Feature.stored(name, "float" if values.dtype == np.float32 else "int64", values.size)
 
 
-def conform(feature: Feature, found: Values | None, where: str) -> npt.NDArray[Any]:
-    """The values of a list, shape (1, size), if they are what they must be.
-
-    Raises
-    ------
-    RecordError
-        If they are of another kind or number; `where` says whose they are.
-    """
+def check_values(feature: Feature, found: Values | None, where: str) -> None:
+    """Refuse values of another kind or number than a feature has; `where` names them in the error."""
     if found is None:
         raise RecordError(f"{where} holds no list.")
     held = feature_of(feature.name, found)
@@ -224,8 +219,6 @@ def conform(feature: Feature, found: Values | None, where: str) -> npt.NDArray[A
         raise RecordError(f"{where} holds {held.size} byte strings; expected one.")
     if held.size != feature.size:
         raise RecordError(f"{where} holds {held.size} values; expected {feature.size}.")
-    values: Any = np.frombuffer(found[0], np.uint8) if isinstance(found, list) else found
-    return np.reshape(values, (1, -1))
 
 
 def _filled(name: str, values: Values | None) -> Feature:

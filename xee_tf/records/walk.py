@@ -75,7 +75,8 @@ class Part:
     records : ndarray of int64, shape (n,)
         The numbers of the records, ascending.
     values : ndarray, Ragged or None
-        Arrays of shape ``(n, size)``; of a sequence ``(all steps, size)``, one record's after the other's.
+        Arrays of shape ``(n, size)``; of a sequence ``(all steps, size)``, one record's after the other's, or
+        ``(n, steps, size)``.
         Ragged of single byte strings; arrays of shape ``(n,)`` with lists of bytes of several. None if not
         wanted.
     steps : ndarray of int64, shape (n,), or None

@@ -6,6 +6,7 @@ from xee_tf.sidecars.dimensions import (
     distinct_dims,
     step_names,
 )
+from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.manifest import (
     ImageManifest,
     Manifest,
@@ -15,7 +16,6 @@ from xee_tf.sidecars.manifest import (
     parse_manifest,
     read_manifest,
 )
-from xee_tf.sidecars.manifest_shard import ManifestShard
 from xee_tf.sidecars.mixer import Mixer, java_double
 
 __all__ = [

@@ -17,11 +17,17 @@ import numpy.typing as npt
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records import Kind
-from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
+from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.sidecars.dimensions import BandDimensions, Record
-from xee_tf.sidecars.documents import band_document, band_of, check_places, grid_document, grid_of
-from xee_tf.sidecars.manifest_shard import ManifestShard
-from xee_tf.sidecars.packing import read_count, read_size, read_text, render
+from xee_tf.sidecars.documents import (
+    ManifestShard,
+    band_document,
+    band_of,
+    check_places,
+    grid_document,
+    grid_of,
+)
+from xee_tf.sidecars.packing import read_count, read_number, read_size, read_text, render, write_number
 from xee_tf.storage import Location, is_refused
 from xee_tf.version import __version__
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.sidecars.manifest_shard import ManifestShard
+from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.names import MIXER, SHARD, has_prefix, prefix_of, shard_name
 from xee_tf.storage import Location
 
