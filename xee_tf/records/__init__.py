@@ -3,7 +3,7 @@
 from xee_tf.records.decode import Order, Part, Records, decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
 from xee_tf.records.feature import Feature, FeatureTypes, Kind, kind_of
-from xee_tf.records.framing import FRAMING, frame, iter_frames, mask_crc
+from xee_tf.records.framing import FRAMING, frame, iter_frames
 from xee_tf.records.layout import RecordLayout
 from xee_tf.records.parse import (
     Values,
@@ -50,7 +50,6 @@ __all__ = [
     "is_tensor",
     "iter_frames",
     "kind_of",
-    "mask_crc",
     "read_layout",
     "read_sequence_layout",
     "tensor_pieces",

@@ -16,19 +16,17 @@ from xee_tf.records.walk import Order, Part, Wanted, walk
 
 __all__ = ["find_alike", "views"]
 
-_BATCH_BYTES = 1 << 21  # of records compared with a template at a time
-
 
 def find_alike(frames: Frames, orders: Sequence[Order]) -> Template | None:
     """The template of all records if they are built like the first; their CRCs are not looked at."""
     if not frames.count or not (np.diff(frames.offsets) == frames.offsets[1]).all():
         return None
     block = frames.raw.reshape(frames.count, -1)
-    rows = max(1, _BATCH_BYTES // block.shape[1])
     for order in _candidates(frames, orders):
         template = _template(block[0], order)
         if template is not None and all(
-            template.matches(block[start : start + rows]) for start in range(0, frames.count, rows)
+            template.matches(block[start : start + frames.batch])
+            for start in range(0, frames.count, frames.batch)
         ):
             return template
     return None

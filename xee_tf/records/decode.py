@@ -134,29 +134,11 @@ def decode_features(
     first: int = 0,
     verify: bool = True,
 ) -> list[Part]:
-    """The features that framed Examples hold, whichever they are.
+    """The features that framed Examples hold, whichever they are; for the options see `decode_records`.
 
-    Parameters
-    ----------
-    buffer : bytes-like
-        Whole framed records.
-    orders : list of Order
-        Orders of features that are known from other buffers of the file. Records may lack some of them.
-        What is learned here is added.
-    wanted : collection of str, optional
-        The features whose values are read. Default: all.
-    source, first, verify
-        As for `decode_records`.
-
-    Returns
-    -------
-    list of Part
-        Records are numbered from `first` on. Values are copies. A single byte string is read as a string.
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt or a SequenceExample; the message names the file and the record.
+    Records may lack some features of `orders`, those that are known from other buffers of the file; what is
+    learned here is added. Values are copies, of `wanted` features only. A single byte string is read as a
+    string. Records are numbered from `first` on. SequenceExamples are refused.
 
     Examples
     --------

@@ -13,6 +13,8 @@ from xee_tf.records.parse import Parsed
 
 __all__ = ["Frames", "ParseOne"]
 
+_BATCH_BYTES = 1 << 21  # of records looked at at a time
+
 ParseOne = Callable[[memoryview, str], Parsed]
 """From the bytes of a message, and words for its record in an error, to what it holds."""
 
@@ -58,6 +60,11 @@ class Frames:
     def count(self) -> int:
         """Number of records."""
         return len(self.offsets) - 1
+
+    @property
+    def batch(self) -> int:
+        """Records to look at at a time, so that scratch arrays stay in the cache."""
+        return max(1, _BATCH_BYTES * self.count // max(1, len(self.raw)))
 
     def verify(self, varying: Sequence[tuple[int, int]] | None) -> None:
         """Check the CRCs of the data."""

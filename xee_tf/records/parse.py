@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xee_tf.errors import RecordError
 from xee_tf.records.feature import STRINGS, Feature, Kind
 from xee_tf.records.layout import LISTS, RecordLayout
-from xee_tf.records.varints import decode_varints
+from xee_tf.records.varints import decode_varints, listed_varints
 from xee_tf.records.wire import bodies, delimited_fields, map_entries, read_fields
 
 __all__ = [
@@ -41,24 +41,10 @@ _KINDS = {field: kind for kind, field in LISTS.items()}
 
 
 def decode_example(data: bytes | memoryview) -> dict[str, Values]:
-    """The features of one serialised Example.
+    """The features of one serialised Example, in the order of the message.
 
-    Parameters
-    ----------
-    data : bytes-like
-        The message, without framing.
-
-    Returns
-    -------
-    dict
-        Name to a float32 array, an int64 array, or a list of bytes, in the order of the message.
-        Arrays may be read-only views of `data`. Of a name that comes twice the last one counts, as in
-        every protobuf map; a feature that holds no list at all is left out.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid Example.
+    Arrays may be read-only views of `data`. Of a name that comes twice the last one counts, as in every
+    protobuf map; a feature that holds no list at all is left out.
 
     Examples
     --------
@@ -79,24 +65,9 @@ def decode_example(data: bytes | memoryview) -> dict[str, Values]:
 
 
 def decode_sequence_example(data: bytes | memoryview) -> Parsed:
-    """The context and the feature lists of one serialised SequenceExample.
+    """The context and the feature lists of one serialised SequenceExample; see `decode_example`.
 
-    Parameters
-    ----------
-    data : bytes-like
-        The message, without framing.
-
-    Returns
-    -------
-    context : dict
-        As `decode_example` gives it.
-    sequences : dict
-        Name to the values of each step; None for a step that holds no list at all.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid SequenceExample.
+    A step that holds no list at all is None.
 
     Examples
     --------
@@ -118,17 +89,7 @@ def decode_sequence_example(data: bytes | memoryview) -> Parsed:
 
 
 def read_layout(data: bytes | memoryview) -> RecordLayout:
-    """The layout of one Example, its features in the order of the message.
-
-    Parameters
-    ----------
-    data : bytes-like
-        The message, without framing.
-
-    Raises
-    ------
-    RecordError
-        If it is not a valid Example, holds no feature, or one that is not numbers and not one blob.
+    """The layout of one Example: features of numbers, or of one blob each, in the order of the message.
 
     Examples
     --------
@@ -152,17 +113,8 @@ def read_layout(data: bytes | memoryview) -> RecordLayout:
 def read_sequence_layout(records: Iterable[bytes | memoryview]) -> RecordLayout:
     """The layout of SequenceExamples, their features in the order of the first one's message.
 
-    Parameters
-    ----------
-    records : iterable of bytes-like
-        Messages without framing. The first one has all features; others are looked at until each
-        sequence has shown a step. One that never does is taken for floats, one a step (our choice).
-
-    Raises
-    ------
-    RecordError
-        If a record is not a valid SequenceExample, the first one holds no feature, or there is one that
-        is not numbers and not one blob.
+    The first record has all features; others are looked at until each sequence has shown a step. One that
+    never does is taken for floats, one a step (our choice).
 
     Examples
     --------
@@ -255,13 +207,7 @@ def _list_of(feature: memoryview) -> tuple[Kind | None, memoryview]:
 
 
 def _values(kind: Kind, data: memoryview) -> Values:
-    """The values of a list message, packed or not.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid message.
-    """
+    """The values of a list message, packed or not."""
     raw = np.frombuffer(data, np.uint8)
     if kind == "float":
         # Lists that are not packed have a tag in front of each value; those of one form are common.
@@ -274,8 +220,7 @@ def _values(kind: Kind, data: memoryview) -> Values:
             numbers = decode_varints(raw)
             if numbers.size % 2 == 0 and (numbers[::2] == 8).all():
                 return numbers[1::2]
-        integers = [decode_varints(part) for part in _parts(data, scalar=0, width=1)]
-        return integers[0] if len(integers) == 1 else np.concatenate([np.empty(0, np.int64), *integers])
+        return listed_varints(_parts(data, scalar=0, width=1))
     return [bytes(part) for part in _parts(data, scalar=-1, width=1)]
 
 

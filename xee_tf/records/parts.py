@@ -23,7 +23,6 @@ from xee_tf.records.walk import Order, Part, Wanted, walk
 __all__ = ["order_of", "read_parts"]
 
 _MAX_ORDERS = 32  # of features that are remembered
-_BATCH_BYTES = 1 << 21  # of records looked at at a time: their scratch arrays stay in cache
 _FEW = 64  # records that are read together however long they are
 
 
@@ -40,7 +39,7 @@ def read_parts(frames: Frames, orders: list[Order], wanted: Wanted) -> list[Part
         parts.extend(found)
         return left[~right]
 
-    batch = max(_FEW, _BATCH_BYTES * count // max(1, len(raw)))
+    batch = max(_FEW, frames.batch)
     for start in range(0, count, batch):
         left = np.arange(start, min(start + batch, count))
         for order in tuple(orders):

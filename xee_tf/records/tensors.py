@@ -18,9 +18,8 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.tensor_types import STRING, TensorType, tensor_type, type_of_number
-from xee_tf.records.varints import decode_varints
+from xee_tf.records.varints import listed_varints
 from xee_tf.records.wire import (
-    bodies,
     encode_field,
     field_head,
     field_size,
@@ -46,22 +45,9 @@ _BITS = 13  # that of the bits of half floats
 
 
 def encode_tensor(array: npt.ArrayLike) -> bytes:
-    """One serialised TensorProto.
+    """One serialised TensorProto, as ``tf.io.serialize_tensor`` gives it.
 
-    Parameters
-    ----------
-    array : array_like
-        Numbers, booleans, or strings (bytes, or str, which is encoded as UTF-8); any shape.
-
-    Returns
-    -------
-    bytes
-        As ``tf.io.serialize_tensor`` gives them.
-
-    Raises
-    ------
-    OptionError
-        If TensorFlow has no such dtype.
+    Of numbers, booleans, or strings (bytes, or str, which is encoded as UTF-8); any shape.
 
     Examples
     --------
@@ -159,19 +145,10 @@ def is_tensor(data: bytes) -> bool:
 
 
 def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
-    """The array of a serialised TensorProto, in whichever form.
+    """The array of a serialised TensorProto, in whichever form; an error if it is not valid and complete.
 
-    Returns
-    -------
-    ndarray
-        Little endian; may be a read-only view of `data`, and of one value that stands for all.
-        Strings are an array of objects (bytes).
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid TensorProto, have no complete shape, another number of values
-        than it says, or a type that numpy cannot hold.
+    It is little endian, and may be a read-only view of `data`, or of one value that stands for all. Strings
+    are an array of objects (bytes).
 
     Examples
     --------
@@ -237,12 +214,14 @@ def _string_pieces(strings: Iterable[object]) -> list[bytes | memoryview]:
 
 def _sizes(data: memoryview) -> list[int]:
     """The lengths of the dimensions of a TensorShapeProto."""
-    if integer(data, 3):
-        raise RecordError("A tensor has no shape: its rank is said to be unknown.")
-    sizes = [integer(dim, 1) for dim in bodies(data, 2)]
-    for size in sizes:
-        if size < 0:
-            raise RecordError(f"A tensor has a dimension of length {size}.")
+    sizes = []
+    for field, wire, body in read_fields(data):
+        if field == 3 and wire == 0 and read_varint(body, 0)[0]:
+            raise RecordError("A tensor has no shape: its rank is said to be unknown.")
+        if field == 2 and wire == 2:
+            sizes.append(integer(body, 1))
+            if sizes[-1] < 0:
+                raise RecordError(f"A tensor has a dimension of length {sizes[-1]}.")
     return sizes
 
 
@@ -254,8 +233,7 @@ def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) ->
         strings[:] = [bytes(part) for wire, part in parts if wire == 2]
         return strings
     if kind.wire == "varint":
-        runs = [decode_varints(part) for wire, part in parts if wire in (0, 2)]
-        numbers = runs[0] if len(runs) == 1 else np.concatenate([np.empty(0, np.int64), *runs])
+        numbers = listed_varints(part for wire, part in parts if wire in (0, 2))
         if kind.field == _BITS:
             return numbers.astype("<u2").view(dtype)
         return numbers != 0 if kind.name == "bool" else numbers.astype(dtype, copy=False)

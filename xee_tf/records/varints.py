@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ import numpy.typing as npt
 from xee_tf.errors import RecordError
 from xee_tf.records.wire import MAX_VARINT, varint_size
 
-__all__ = ["decode_varints", "encode_varints", "varint_bound", "varint_ends", "varint_rows", "varint_values"]
+__all__ = [
+    "decode_varints",
+    "encode_varints",
+    "listed_varints",
+    "varint_bound",
+    "varint_ends",
+    "varint_rows",
+    "varint_values",
+]
 
 
 def varint_bound(dtype: npt.DTypeLike) -> int:
@@ -28,24 +37,7 @@ def varint_bound(dtype: npt.DTypeLike) -> int:
 def encode_varints(
     values: npt.NDArray[np.integer[Any]],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Varints of many numbers, one after the other.
-
-    Parameters
-    ----------
-    values : ndarray of an integer dtype
-        Any shape; taken in C order.
-
-    Returns
-    -------
-    data : ndarray of uint8
-        All bytes.
-    sizes : ndarray of uint8, shape (values.size,)
-        Bytes of each varint.
-
-    Raises
-    ------
-    RecordError
-        If an unsigned number does not fit into int64.
+    """Varints of many numbers, taken in C order, one after the other; and the bytes of each.
 
     Examples
     --------
@@ -63,23 +55,9 @@ def encode_varints(
 def varint_rows(
     values: npt.NDArray[np.integer[Any] | np.bool_],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Varints of many numbers, each at the start of a row of its own.
+    """Varints of many numbers, each at the start of a row of its own; and the bytes of each.
 
-    Parameters
-    ----------
-    values : ndarray of an integer dtype, shape (n,)
-
-    Returns
-    -------
-    rows : ndarray of uint8, shape (n, width)
-        As wide as the longest varint; what is behind a shorter one means nothing.
-    sizes : ndarray of uint8, shape (n,)
-        Bytes of each varint.
-
-    Raises
-    ------
-    RecordError
-        If an unsigned number does not fit into int64.
+    Rows are as wide as the longest varint; what is behind a shorter one means nothing.
 
     Examples
     --------
@@ -108,12 +86,7 @@ def varint_rows(
 
 
 def decode_varints(data: npt.NDArray[np.uint8] | memoryview | bytes) -> npt.NDArray[np.int64]:
-    """The int64 numbers of a packed list of varints.
-
-    Raises
-    ------
-    RecordError
-        If the last varint is cut off, or one is longer than ten bytes.
+    """The int64 numbers of a packed list of varints; an error if one is cut off or longer than ten bytes.
 
     Examples
     --------
@@ -129,6 +102,18 @@ def decode_varints(data: npt.NDArray[np.uint8] | memoryview | bytes) -> npt.NDAr
     if int((last - first).max()) >= MAX_VARINT:
         raise RecordError("A varint is longer than ten bytes.")
     return varint_values(raw, first, last)
+
+
+def listed_varints(parts: Iterable[memoryview]) -> npt.NDArray[np.int64]:
+    """The numbers of a list in parts, as they come: packed runs, and single varints.
+
+    Examples
+    --------
+    >>> listed_varints([memoryview(bytes.fromhex(part)) for part in ("01ac02", "07")]).tolist()
+    [1, 300, 7]
+    """
+    runs = [decode_varints(part) for part in parts]
+    return runs[0] if len(runs) == 1 else np.concatenate([np.empty(0, np.int64), *runs])
 
 
 def varint_ends(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -155,12 +140,7 @@ def varint_values(
 ) -> npt.NDArray[np.int64]:
     """The numbers of the varints between first and last bytes; of longer ones than ten bytes, anything.
 
-    Parameters
-    ----------
-    raw : ndarray of uint8
-    first, last : ndarray of int, shape (n,)
-    into : ndarray of int64, shape (n,), optional
-        Where they go. Default: a new array.
+    They are written `into` an array, if one is given.
 
     Examples
     --------

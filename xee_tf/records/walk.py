@@ -104,22 +104,9 @@ class Part:
 def walk(
     raw: Bytes, records: Places, begins: Places, ends: Places, order: Order, wanted: Wanted
 ) -> tuple[Mask, list[Part]]:
-    """Which messages hold features of `order` in that order and nothing else, and their values.
+    """Which messages hold features of `order` in that order and nothing else, and the features of those.
 
-    Parameters
-    ----------
-    raw : ndarray of uint8, shape (bytes,)
-        Contiguous.
-    records, begins, ends : ndarray of int64, shape (n,)
-        Numbers of records, and where their messages begin and end in `raw`.
-    order : Order
-    wanted : Wanted
-
-    Returns
-    -------
-    right : ndarray of bool, shape (n,)
-    parts : list of Part
-        The features of the messages that are right. Values may be views of `raw`.
+    Messages are the bytes of `raw` from `begins` to `ends`. Values may be views of `raw`.
     """
     cursor = _Cursor(raw, begins.copy(), ends, np.ones(len(records), bool))
     found: list[Part] = []
@@ -290,15 +277,9 @@ def _long_lists(cursor: _Cursor, payload: Ragged, size: int) -> npt.NDArray[np.i
 
 
 def _integers(cursor: _Cursor, payload: Ragged, lead: int, size: int) -> tuple[npt.NDArray[np.int64], Places]:
-    """Groups of `size` integers, each behind `lead` varints of tags and lengths.
+    """Groups of `size` integers, each behind `lead` varints of tags and lengths; and how many a record has.
 
     Every byte of them belongs to some varint, and a varint ends where a byte's top bit is not set.
-
-    Returns
-    -------
-    values : ndarray of int64, shape (all groups, size)
-    counts : ndarray of int64, shape (n,)
-        Groups of each record.
     """
     group = lead + size
     for _ in range(2):

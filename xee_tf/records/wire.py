@@ -132,11 +132,6 @@ def integer_field(number: int, value: int) -> bytes:
 def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     """The unsigned varint at `position`, and the position behind it.
 
-    Raises
-    ------
-    RecordError
-        If the bytes end inside the varint, or it is longer than ten bytes.
-
     Examples
     --------
     >>> read_varint(memoryview(bytes.fromhex("ac02")), 0)
@@ -199,11 +194,6 @@ def _skip(data: memoryview, position: int, number: int, wire: int, depth: int) -
 def delimited_fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     """Number and body of each field of a message that holds a message, bytes or text.
 
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid message.
-
     Examples
     --------
     >>> [(number, bytes(body)) for number, body in delimited_fields(text_field(2, "oak"))]
@@ -235,13 +225,7 @@ def integer(data: bytes | memoryview, number: int) -> int:
 
 
 def text(body: memoryview, what: str = "A name") -> str:
-    """The text of a field; `what` names it in the error.
-
-    Raises
-    ------
-    RecordError
-        If it is not UTF-8.
-    """
+    """The text of a field; `what` names it in the error if it is not UTF-8."""
     try:
         return str(body, "utf-8")
     except UnicodeDecodeError:
@@ -252,11 +236,6 @@ def map_entries(
     data: bytes | memoryview, number: int, what: str = "A name"
 ) -> Iterator[tuple[str, memoryview]]:
     """Keys and values of the field `number`, a map from text to messages; see `text`.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid message, or a key is not UTF-8.
 
     Examples
     --------

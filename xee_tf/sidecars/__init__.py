@@ -2,7 +2,6 @@
 
 from xee_tf.sidecars.dimensions import (
     BandDimensions,
-    Record,
     distinct_dims,
     step_names,
 )
@@ -12,11 +11,10 @@ from xee_tf.sidecars.manifest import (
     Manifest,
     TableColumn,
     TableManifest,
-    parse_dimensions,
     parse_manifest,
     read_manifest,
 )
-from xee_tf.sidecars.mixer import Mixer, java_double
+from xee_tf.sidecars.mixer import Mixer
 
 __all__ = [
     "BandDimensions",
@@ -24,12 +22,9 @@ __all__ = [
     "Manifest",
     "ManifestShard",
     "Mixer",
-    "Record",
     "TableColumn",
     "TableManifest",
     "distinct_dims",
-    "java_double",
-    "parse_dimensions",
     "parse_manifest",
     "read_manifest",
     "step_names",

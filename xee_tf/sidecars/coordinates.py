@@ -35,11 +35,8 @@ _CFTIME = {
 def coordinate_document(values: Any) -> dict[str, Any] | None:
     """A coordinate as what JSON can hold; None for values that have no such form (tuples, geometries).
 
-    Parameters
-    ----------
-    values : array-like, one-dimensional
-        Numbers, booleans, texts (fixed-width, ``StringDType``, objects, arrays of pandas and Arrow), bytes,
-        datetime64 and timedelta64 of any unit, ``cftime`` dates of any calendar.
+    Values are one-dimensional: numbers, booleans, texts (fixed-width, ``StringDType``, objects, arrays of
+    pandas and Arrow), bytes, datetime64 and timedelta64 of any unit, ``cftime`` dates of any calendar.
 
     Examples
     --------
@@ -73,11 +70,6 @@ def coordinate_document(values: Any) -> dict[str, Any] | None:
 
 def read_coordinate(document: Any) -> NDArray[Any]:
     """The values of a `coordinate_document`.
-
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        If it is not one.
 
     Notes
     -----

@@ -72,22 +72,8 @@ Exported = PathLike | Location | ExportedImage
 def find_export(source: Exported, storage_options: Mapping[str, Any] | None = None) -> Location:
     """The mixer of an image export, or its manifest where it has no mixer.
 
-    Parameters
-    ----------
-    source : str, path-like, Location or ExportResult
-        A mixer or manifest; a folder with one export; the prefix of an export ("out/scene"); or what an
-        export returned.
-    storage_options : mapping, optional
-        Handed to fsspec.
-
-    Raises
-    ------
-    MissingShardError
-        If there is no export.
-    MixerError
-        If it is a TFRecord file.
-    OptionError
-        If there are several exports in the folder, or it is a table.
+    It is named by its mixer or manifest; a folder with one export; the prefix of an export ("out/scene"); or
+    what an export returned.
 
     Examples
     --------
@@ -139,13 +125,6 @@ def find_table(source: PathLike | Location | ExportedTable, storage_options: Any
     """The file of a table that a user names: it, its prefix, manifest or folder, or what an export returned.
 
     A file whose manifest alone is there is given as if it were there.
-
-    Raises
-    ------
-    MissingShardError
-        If there is no such file.
-    OptionError
-        If there are several tables in the folder, or it is an image.
     """
     if isinstance(source, ExportedTable):
         return Location.of(source.file.path, storage_options or source.manifest.storage_options)
@@ -218,19 +197,7 @@ def find_sources(
 def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) -> list[Location]:
     """All exports that a user names: mixers, manifests of images without one, and the files of tables.
 
-    Parameters
-    ----------
-    source : str, path-like, Location, ExportResult, TableResult or collection of them
-        As for `find_export` and `find_table`; a folder may hold any number of exports.
-    storage_options : mapping, optional
-        Handed to fsspec.
-
-    Raises
-    ------
-    MissingShardError
-        If there is no export.
-    OptionError
-        If nothing is named.
+    They are named as for `find_export` and `find_table`, or are a collection; a folder may hold any number.
     """
     if isinstance(source, ExportedImage | ExportedTable):
         return find_sources(source, storage_options)

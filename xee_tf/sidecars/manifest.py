@@ -227,11 +227,6 @@ Manifest = ImageManifest | TableManifest
 def parse_manifest(text: str, source: str = "the manifest") -> Manifest:
     """Read the JSON of a manifest of either kind.
 
-    Raises
-    ------
-    ManifestError
-        If it is not a manifest, or one of a later format.
-
     Examples
     --------
     >>> parse_manifest('{"format": "xee_tf image", "formatVersion": "2.0"}', "scene-image.tfexport")
@@ -269,25 +264,13 @@ def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
 
 
 def read_manifest(location: Location) -> Manifest | None:
-    """The manifest at a location; None if there is no such file.
-
-    Raises
-    ------
-    ManifestError
-        If it is not a valid manifest.
-    """
+    """The manifest at a location; None if there is no such file."""
     document = read_document(location)
     return None if document is None else manifest_of(document, str(location))
 
 
 def read_document(location: Location) -> Any:
-    """The JSON of the manifest at a location, parsed; None if there is no such file.
-
-    Raises
-    ------
-    ManifestError
-        If it is not JSON.
-    """
+    """The JSON of the manifest at a location, parsed; None if there is no such file."""
     text = _read(location)
     return None if text is None else _parse(text, str(location))
 
@@ -301,11 +284,6 @@ def _parse(text: str, source: str) -> Any:
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
     """Read ``<prefix>-dimensions.json``, which version 0.1.0 wrote beside array bands.
-
-    Raises
-    ------
-    ManifestError
-        If it is not such a file.
 
     Examples
     --------

@@ -89,13 +89,7 @@ def write_number(value: Any) -> Any:
 
 
 def read_number(value: Any) -> Any:
-    """The number that `write_number` was given.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is not one.
-    """
+    """The number that `write_number` was given."""
     if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
         return float(value)
     if not isinstance(value, int | float):
