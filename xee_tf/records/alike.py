@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.frames import Frames
-from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.layout import Template, record_template
-from xee_tf.records.parts import order_of
+from xee_tf.records.varied import order_of
 from xee_tf.records.walk import Order, Part, Wanted, walk
 
 __all__ = ["find_alike", "views"]
@@ -23,7 +21,7 @@ def find_alike(frames: Frames, orders: Sequence[Order]) -> Template | None:
         return None
     block = frames.raw.reshape(frames.count, -1)
     for order in _candidates(frames, orders):
-        template = _template(block[0], order)
+        template = _template(frames, order)
         if template is not None and all(
             template.matches(block[start : start + frames.batch])
             for start in range(0, frames.count, frames.batch)
@@ -54,16 +52,15 @@ def _candidates(frames: Frames, orders: Sequence[Order]) -> Iterator[Order]:
         yield order
 
 
-def _template(record: npt.NDArray[np.uint8], order: Order) -> Template | None:
-    """The template of a record that has all features of an order; None if it cannot have them."""
+def _template(frames: Frames, order: Order) -> Template | None:
+    """The template of the first record if it has all features of an order; None if it cannot have them."""
     if not all(feature.exact for feature in (*order.context, *order.sequences)):
         return None
     steps: tuple[int, ...] = ()
     if order.sequences:
-        place = np.zeros(1, np.int64), np.array([HEADER]), np.array([len(record) - FOOTER])
-        _, parts = walk(record, *place, order, Wanted((), ()))
+        _, parts = walk(frames, np.zeros(1, np.int64), order, Wanted((), ()))
         steps = tuple(int(part.steps[0]) for part in parts if part.steps is not None)
         if len(parts) != len(order.context) + len(order.sequences):
             return None
     template = record_template(order.context, order.sequences, steps)
-    return template if template.size == len(record) else None
+    return template if template.size == frames.offsets[1] else None

@@ -1,9 +1,9 @@
 """Reading framed Examples and SequenceExamples into numpy arrays, all of a buffer at a time.
 
 Records that are all built like the first one are not parsed (`xee_tf.records.alike`): their constant bytes
-are compared with a template's, and their values are strided views of the buffer. Others are read side by
-side (`xee_tf.records.walk`), and those that cannot be, as they hold unknown fields or lists that are not
-packed, one by one (`xee_tf.records.parse`).
+are compared with a template's, and their values are strided views of the buffer. Others
+(`xee_tf.records.varied`) are read side by side (`xee_tf.records.walk`), and those that cannot be because of
+unknown fields or lists that are not packed, one by one (`xee_tf.records.parse`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from xee_tf.records.feature import STORED, STRINGS, Feature
 from xee_tf.records.frames import Frames
 from xee_tf.records.layout import RecordLayout
 from xee_tf.records.parse import Parsed, check_values, decode_example, decode_sequence_example
-from xee_tf.records.parts import read_parts
 from xee_tf.records.ragged import Ragged, join
+from xee_tf.records.varied import read_varied
 from xee_tf.records.walk import Order, Part, Wanted
 
 __all__ = ["Order", "Part", "Records", "decode_features", "decode_records"]
@@ -56,8 +56,8 @@ def decode_records(
     layout: RecordLayout,
     *,
     orders: Sequence[RecordLayout] = (),
-    steps: int | Mapping[str, int] | None = None,
-    fill: float | Mapping[str, float] = 0,
+    steps: Mapping[str, int] | None = None,
+    fill: Mapping[str, float] | None = None,
     source: str = "TFRecord",
     first: int = 0,
     verify: bool = True,
@@ -72,11 +72,10 @@ def decode_records(
         Features that every record must have, in any order and among others.
     orders : sequence of RecordLayout, optional
         Layouts, all features included, that records are likely to have: it spares looking.
-    steps : int or mapping of str to int, optional
-        Steps that the arrays of sequences get, of all or by name. Default: the most of any record.
-    fill : float or mapping of str to float, optional
-        What stands behind the last step of a record that has fewer, of all or by name; it must fit the
-        values' dtypes.
+    steps : mapping of str to int, optional
+        Steps that the array of a sequence gets. Default: the most of any record.
+    fill : mapping of str to float, optional
+        What stands behind the last step of a record that has fewer; it must fit their dtype. Default: 0.
     source : str, optional
         Name of the file, for errors.
     first : int, optional
@@ -96,7 +95,7 @@ def decode_records(
     >>> layout = RecordLayout((Feature.of("x", "f4", 1),), (Feature.of("t", "f4", 1),))
     >>> arrays = [np.array([1, 2], "f4"), np.array([[3, 4, 5], [6, 7, 8]], "f4")]
     >>> valid = np.array([[True, True, True], [False, True, False]])
-    >>> found = decode_records(encode_records(layout, arrays, keep_steps=valid).buffer.data, layout)
+    >>> found = decode_records(encode_records(layout, arrays, keep_steps=[valid]).buffer.data, layout)
     >>> found.sequences["t"][:, :, 0].tolist(), found.lengths["t"].tolist()
     ([[3.0, 4.0, 5.0], [7.0, 0.0, 0.0]], [3, 1])
     """
@@ -116,10 +115,10 @@ def decode_records(
     lengths = {
         feature.name: _lengths(mine, frames.count) for feature, mine in zip(sequences, lists, strict=True)
     }
-    room = _room(lengths, steps, frames)
-    fills = fill if isinstance(fill, Mapping) else {feature.name: fill for feature in sequences}
+    room = _room(lengths, steps or {}, frames)
+    fills = fill or {}
     series = {
-        feature.name: _spread(feature, mine, frames.count, room[feature.name], fills[feature.name])
+        feature.name: _spread(feature, mine, frames.count, room[feature.name], fills.get(feature.name, 0))
         for feature, mine in zip(sequences, lists, strict=True)
     }
     return Records(frames.count, context, series, lengths)
@@ -164,7 +163,7 @@ def _read(
     template = find_alike(frames, orders) if exact else None
     if verify:
         frames.verify(None if template is None else template.varying)
-    return read_parts(frames, orders, wanted) if template is None else views(frames, template)
+    return read_varied(frames, orders, wanted) if template is None else views(frames, template)
 
 
 def _own(values: Any, name: str, wanted: Collection[str] | None) -> Any:
@@ -281,20 +280,20 @@ def _lengths(parts: Sequence[Part], count: int) -> npt.NDArray[np.int64]:
 
 
 def _room(
-    lengths: Mapping[str, npt.NDArray[np.int64]], steps: int | Mapping[str, int] | None, frames: Frames
+    lengths: Mapping[str, npt.NDArray[np.int64]], steps: Mapping[str, int], frames: Frames
 ) -> dict[str, int]:
     """Steps that the array of each sequence gets."""
     room = {}
     for name, counts in lengths.items():
         most = int(counts.max(initial=0))
-        limit = steps.get(name) if isinstance(steps, Mapping) else steps
-        if limit is not None and most > limit:
+        limit = steps.get(name, most)
+        if most > limit:
             raise RecordError(
                 f"{frames.name(int((counts > limit).argmax()))}: feature {name!r} has more than "
                 f"the {limit} steps expected: say how many there are at most, with "
                 f"tensor_depths={{{name!r}: steps}}."
             )
-        room[name] = most if limit is None else limit
+        room[name] = limit
     return room
 
 

@@ -121,7 +121,7 @@ def read_sequence_layout(records: Iterable[bytes | memoryview]) -> RecordLayout:
     >>> from xee_tf.records import encode_records, iter_frames
     >>> layout = RecordLayout((), (Feature.of("ndvi", "f4", 2),))
     >>> ndvi, valid = np.zeros((2, 3, 2), "f4"), np.array([[False] * 3, [True] * 3])
-    >>> encoded = encode_records(layout, [ndvi], keep_steps=valid)
+    >>> encoded = encode_records(layout, [ndvi], keep_steps=[valid])
     >>> read_sequence_layout(iter_frames(encoded.buffer.data)) == layout
     True
     """

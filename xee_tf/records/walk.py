@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.records.feature import STRINGS, Feature
+from xee_tf.records.frames import Frames
+from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.layout import LISTS, Slot, context_head, step_head
 from xee_tf.records.ragged import Ragged, gather, join
 from xee_tf.records.varints import varint_ends, varint_values
@@ -76,9 +78,8 @@ class Part:
         The numbers of the records, ascending.
     values : ndarray, Ragged or None
         Arrays of shape ``(n, size)``; of a sequence ``(all steps, size)``, one record's after the other's, or
-        ``(n, steps, size)``.
-        Ragged of single byte strings; arrays of shape ``(n,)`` with lists of bytes of several. None if not
-        wanted.
+        ``(n, steps, size)``. Ragged of single byte strings; arrays of shape ``(n,)`` with lists of bytes of
+        several. None if not wanted.
     steps : ndarray of int64, shape (n,), or None
         Of a sequence: the steps of each record.
     """
@@ -101,14 +102,13 @@ class Part:
         return replace(self, records=self.records[chosen], values=values, steps=steps)
 
 
-def walk(
-    raw: Bytes, records: Places, begins: Places, ends: Places, order: Order, wanted: Wanted
-) -> tuple[Mask, list[Part]]:
-    """Which messages hold features of `order` in that order and nothing else, and the features of those.
+def walk(frames: Frames, records: Places, order: Order, wanted: Wanted) -> tuple[Mask, list[Part]]:
+    """Which records hold features of `order` in that order and nothing else, and the features of those.
 
-    Messages are the bytes of `raw` from `begins` to `ends`. Values may be views of `raw`.
+    Values may be views of the buffer.
     """
-    cursor = _Cursor(raw, begins.copy(), ends, np.ones(len(records), bool))
+    begins, ends = frames.offsets[records] + HEADER, frames.offsets[records + 1] - FOOTER
+    cursor = _Cursor(frames.raw, begins, ends, np.ones(len(records), bool))
     found: list[Part] = []
     for number, features, names in (
         (1, order.context, wanted.context),

@@ -15,33 +15,30 @@ import numpy.typing as npt
 
 from xee_tf.records.feature import STRINGS, Feature
 from xee_tf.records.frames import Frames
-from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.parse import Parsed, feature_of
 from xee_tf.records.ragged import Ragged
 from xee_tf.records.walk import Order, Part, Wanted, walk
 
-__all__ = ["order_of", "read_parts"]
+__all__ = ["order_of", "read_varied"]
 
 _MAX_ORDERS = 32  # of features that are remembered
 _FEW = 64  # records that are read together however long they are
 
 
-def read_parts(frames: Frames, orders: list[Order], wanted: Wanted) -> list[Part]:
+def read_varied(frames: Frames, orders: list[Order], wanted: Wanted) -> list[Part]:
     """The features of framed records; what is learned is added to the orders that they are likely to have."""
-    raw, count = frames.raw, frames.count
-    begins, ends = frames.offsets[:-1] + HEADER, frames.offsets[1:] - FOOTER
     parts: list[Part] = []
     alone: dict[Order, list[tuple[int, Parsed]]] = {}
 
     def take(order: Order, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Read the records that have the features of an order; those that are left."""
-        right, found = walk(raw, left, begins[left], ends[left], order, wanted)
+        right, found = walk(frames, left, order, wanted)
         parts.extend(found)
         return left[~right]
 
     batch = max(_FEW, frames.batch)
-    for start in range(0, count, batch):
-        left = np.arange(start, min(start + batch, count))
+    for start in range(0, frames.count, batch):
+        left = np.arange(start, min(start + batch, frames.count))
         for order in tuple(orders):
             if len(left):
                 left = take(order, left)
