@@ -229,8 +229,15 @@ def _held(parts: Sequence[Part], feature: Feature, *, in_sequence: bool) -> list
     ]
 
 
+def _is_whole(parts: Sequence[Part], count: int) -> bool:
+    """Whether one part has all records."""
+    return len(parts) == 1 and len(parts[0].records) == count
+
+
 def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[Part]]) -> None:
     """Refuse the first record that lacks a feature, or has one of another kind or size."""
+    if all(_is_whole(parts, frames.count) for parts in held):
+        return
     wrong = np.zeros(frames.count, bool)
     for parts in held:
         lacking = np.ones(frames.count, bool)
@@ -273,6 +280,8 @@ def _gathered(feature: Feature, parts: Sequence[Part], count: int) -> npt.NDArra
 
 def _lengths(parts: Sequence[Part], count: int) -> npt.NDArray[np.int64]:
     """Steps that each record has."""
+    if _is_whole(parts, count) and parts[0].steps is not None:
+        return parts[0].steps
     lengths = np.zeros(count, np.int64)
     for part in parts:
         lengths[part.records] = 0 if part.steps is None else part.steps

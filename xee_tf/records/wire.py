@@ -137,6 +137,8 @@ def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     >>> read_varint(memoryview(bytes.fromhex("ac02")), 0)
     (300, 2)
     """
+    if position < len(data) and data[position] < 0x80:  # by far the most
+        return data[position], position + 1
     value = 0
     for shift in range(0, 7 * MAX_VARINT, 7):
         if position >= len(data):
@@ -199,7 +201,7 @@ def delimited_fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview
     >>> [(number, bytes(body)) for number, body in delimited_fields(text_field(2, "oak"))]
     [(2, b'oak')]
     """
-    for number, wire, body in read_fields(memoryview(data).cast("B")):
+    for number, wire, body in read_fields(memoryview(data)):
         if wire == _DELIMITED:
             yield number, body
 
@@ -218,7 +220,7 @@ def integer(data: bytes | memoryview, number: int) -> int:
     (-1, 0)
     """
     value = 0
-    for found, wire, body in read_fields(memoryview(data).cast("B")):
+    for found, wire, body in read_fields(memoryview(data)):
         if found == number and wire == _VARINT:
             value = read_varint(body, 0)[0]
     return value - (1 << 64) if value >> 63 else value
