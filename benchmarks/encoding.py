@@ -24,8 +24,9 @@ def run(small: bool) -> Iterator[Measurement]:
     found: dict[str, Encoded] = {}
 
     def encode(name: str, keep_steps: NDArray[np.bool_] | None) -> None:
+        masks = None if keep_steps is None else [keep_steps] * len(BANDS)
         layout = RecordLayout((), tuple(Feature.of(band, "f4", 1) for band in BANDS))
-        found[name] = encode_records(layout, list(series.values()), keep_steps=keep_steps)
+        found[name] = encode_records(layout, list(series.values()), keep_steps=masks)
 
     times = best_times(
         {"fixed": lambda: encode("fixed", None), "ragged": lambda: encode("ragged", valid)},

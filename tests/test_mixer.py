@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.strategies import affines, sizes
 from xee_tf.errors import MixerError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.sidecars import Mixer, java_double
+from xee_tf.sidecars.mixer import Mixer, java_double
 
 # Texts of mixers that Earth Engine itself wrote (public exports), to the byte.
 AMERICAS = """{

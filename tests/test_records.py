@@ -33,7 +33,8 @@ from xee_tf.records import (
     read_layout,
 )
 from xee_tf.records.framing import frame_offsets
-from xee_tf.records.wire import decode_varints, encode_varint, encode_varints, varint_bound, varint_size
+from xee_tf.records.varints import decode_varints, encode_varints, varint_bound
+from xee_tf.records.wire import encode_varint, varint_size
 from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,

@@ -273,7 +273,7 @@ def test_any_strides_give_the_bytes_of_contiguous_arrays(dtype, data):
         (Feature.of("a", dtype, 1, "band"), Feature.of("b", dtype, 2, "band")),
     )
     mask = data.draw(st.none() | arrays(bool, (count, steps)))
-    strided = encode_records(layout, [scalar, series, nested], keep_steps=mask)
+    strided = encode_records(layout, [scalar, series, nested], keep_steps=[mask, mask])
     flat = encode_records(
         layout,
         [scalar.copy(), np.ascontiguousarray(series), nested.reshape(count, steps, 2).copy()],
@@ -302,7 +302,7 @@ def test_keep_leaves_records_out(case, data):
 def test_a_mask_that_keeps_all_changes_nothing(dtype):
     layout = RecordLayout((), (Feature.of("a", dtype, 1, "band"),))
     series = np.arange(12, dtype=dtype).reshape(3, 4)
-    with_mask = encode_records(layout, [series], keep_steps=np.ones((3, 4), bool))
+    with_mask = encode_records(layout, [series], keep_steps=[np.ones((3, 4), bool)])
     assert with_mask.buffer.tobytes() == encode_records(layout, [series]).buffer.tobytes()
 
 
@@ -325,7 +325,7 @@ def test_many_records_are_written_in_batches(dtype):
         start, stop = encoded.offsets[i : i + 2]
         assert bytes(records[i]) == encoded.buffer[start + HEADER : stop - FOOTER].tobytes()
         assert parsed(SequenceExample.FromString(bytes(records[i]))) == parsed(protobuf_sequence(case, i))
-    found = decode_records(encoded.buffer.data, layout, fill=-1)
+    found = decode_records(encoded.buffer.data, layout, fill=dict.fromkeys("abc", -1))
     assert (found.context["x"][:, 0] == scalar).all()
     assert (found.sequences["b"][:, :, 0] == series + 1).all()
     for name, values, chosen in (("a", series, mask), ("c", series[:, ::-1], ~mask)):
@@ -354,8 +354,11 @@ def test_arrays_that_do_not_fit_are_refused():
             encode_records(layout, [*context, *sequences])
     for masks, why in (
         ([None], "1 masks of steps were given for 2 sequences"),
-        (np.ones((3, 3), bool), r"mask of the steps of band 'a' is bool of shape \(3, 3\); expected bool of"),
-        (np.ones((3, 4)), "is float64"),
+        (
+            [np.ones((3, 3), bool)] * 2,
+            r"mask of the steps of band 'a' is bool of shape \(3, 3\); expected bool of",
+        ),
+        ([np.ones((3, 4))] * 2, "is float64"),
     ):
         with pytest.raises(RecordError, match=why):
             encode_records(layout, [x, a, i], keep_steps=masks)
@@ -497,7 +500,7 @@ def test_the_layout_of_records_is_found(layout, silent):
     sequences = [np.ones((3, 2, f.size), f.dtype) for f in layout.sequences]
     mask = np.ones((3, 2), bool)
     mask[:silent] = False  # the first records hold no steps to learn from
-    encoded = encode_records(layout, [*context, *sequences], keep_steps=mask)
+    encoded = encode_records(layout, [*context, *sequences], keep_steps=[mask] * len(sequences))
     found = read_sequence_layout(iter_frames(encoded.buffer.data))
     for ours, theirs in ((layout.context, found.context), (layout.sequences, found.sequences)):
         assert [(f.name, f.kind, f.size) for f in ours] == [(f.name, f.kind, f.size) for f in theirs]
@@ -605,7 +608,7 @@ def test_arrays_get_the_steps_asked_for():
     few = np.array([[True] * 4, [False] * 4, [True, False, True, False]])
     for mask, lengths in ((None, [4, 4, 4]), ([few, None], [4, 0, 2])):
         buffer = encode_records(layout, [a, b], keep_steps=mask).buffer.data
-        found = decode_records(buffer, layout, steps=6, fill=-9)
+        found = decode_records(buffer, layout, steps={"a": 6, "b": 6}, fill={"a": -9, "b": -9})
         assert found.sequences["a"].shape == found.sequences["b"].shape == (3, 6, 1)
         assert found.lengths["a"].tolist() == lengths
         expected = np.where(np.arange(6) < np.array(lengths)[:, None], 1, -9)
@@ -613,12 +616,12 @@ def test_arrays_get_the_steps_asked_for():
         found = decode_records(buffer, layout, steps={"b": 3})
         assert (found.sequences["a"].shape, found.sequences["b"].shape) == ((3, 4, 1), (3, 3, 1))
         with pytest.raises(RecordError, match="x: record 7: feature 'a' has more than the 3 steps expected"):
-            decode_records(buffer, layout, steps=3, source="x", first=7)
+            decode_records(buffer, layout, steps={"a": 3}, source="x", first=7)
 
 
 def test_nothing_is_read_from_nothing():
     layout = RecordLayout((Feature.of("x", "f4", 2),), (Feature.of("a", "i2", 1, "band"),))
-    found = decode_records(b"", layout, steps=4)
+    found = decode_records(b"", layout, steps={"a": 4})
     assert (found.count, found.context["x"].shape, found.sequences["a"].shape) == (0, (0, 2), (0, 4, 1))
 
 
@@ -810,7 +813,7 @@ def test_damaged_frames_are_never_read_wrongly(kind, ragged, data):
     layout = RecordLayout((Feature.of("x", kind, 1, "band"),), (Feature.of("a", kind, 1, "band"),))
     series = np.arange(1, 13, dtype=kind).reshape(3, 4)
     mask = np.arange(4) < np.array([[3], [0], [4]]) if ragged else np.ones((3, 4), bool)
-    buffer = bytearray(encode_records(layout, [series[:, 0], series], keep_steps=mask).buffer.tobytes())
+    buffer = bytearray(encode_records(layout, [series[:, 0], series], keep_steps=[mask]).buffer.tobytes())
     position = data.draw(st.integers(0, len(buffer) - 1))
     if data.draw(st.booleans()):
         buffer[position] ^= 1 << data.draw(st.integers(0, 7))
@@ -858,7 +861,7 @@ def test_many_times_faster_than_protobuf_objects(ragged, least):
                     steps.add().float_list.value.append(value)
             message.SerializeToString()
 
-    encoded = encode_records(layout, series, keep_steps=mask)
+    encoded = encode_records(layout, series, keep_steps=[mask] * len(series))
     records = [bytes(record) for record in iter_frames(encoded.buffer[: encoded.offsets[few]].data)]
 
     def read():
@@ -868,7 +871,7 @@ def test_many_times_faster_than_protobuf_objects(ragged, least):
                 steps = message.feature_lists.feature_list[name].feature
                 np.array([feature.float_list.value[0] for feature in steps], "f4")
 
-    ours = best_time(lambda: encode_records(layout, series, keep_steps=mask)) / count
+    ours = best_time(lambda: encode_records(layout, series, keep_steps=[mask] * len(series))) / count
     assert best_time(write) / few > least * ours
     ours = best_time(lambda: decode_records(encoded.buffer.data, layout)) / count
     assert best_time(read) / few > least * ours

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records import Feature, RecordLayout, encode_records
-from xee_tf.shards.checksums import join_crcs
+from xee_tf.records.crc import join_crcs
 from xee_tf.shards.folder_store import AppendingStore, PartStore
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.runs import pack_run

@@ -3,7 +3,7 @@
 from xee_tf.records.decode import Order, Part, Records, decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
 from xee_tf.records.feature import Feature, FeatureTypes, Kind, kind_of
-from xee_tf.records.framing import FRAMING, frame, iter_frames, mask_crc
+from xee_tf.records.framing import FRAMING, frame, iter_frames
 from xee_tf.records.layout import RecordLayout
 from xee_tf.records.parse import (
     Values,
@@ -17,12 +17,12 @@ from xee_tf.records.tensors import (
     decode_tensor,
     encode_tensor,
     encode_tensors,
-    tensor_bound,
+    is_tensor,
     tensor_pieces,
     tensor_size,
     value_sizes,
 )
-from xee_tf.records.wire import decode_varints, encode_varints
+from xee_tf.records.varints import decode_varints, encode_varints
 
 __all__ = [
     "FRAMING",
@@ -47,12 +47,11 @@ __all__ = [
     "encode_tensors",
     "encode_varints",
     "frame",
+    "is_tensor",
     "iter_frames",
     "kind_of",
-    "mask_crc",
     "read_layout",
     "read_sequence_layout",
-    "tensor_bound",
     "tensor_pieces",
     "tensor_size",
     "value_sizes",

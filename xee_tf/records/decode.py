@@ -1,27 +1,29 @@
 """Reading framed Examples and SequenceExamples into numpy arrays, all of a buffer at a time.
 
-Records that are all built like the first one are not parsed: their constant bytes are compared with a
-template's, and their values are strided views of the buffer. Others are read side by side, see
-`xee_tf.records.walk`, and those that cannot be (unknown fields, lists that are not packed) one by one, as a
-protobuf parser reads them.
+Records that are all built like the first one are not parsed (`xee_tf.records.alike`): their constant bytes
+are compared with a template's, and their values are strided views of the buffer. Others
+(`xee_tf.records.varied`) are read side by side (`xee_tf.records.walk`), and those that cannot be because of
+unknown fields or lists that are not packed, one by one (`xee_tf.records.parse`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
+from xee_tf.records.alike import find_alike, views
 from xee_tf.records.feature import STORED, STRINGS, Feature
-from xee_tf.records.frames import Alike, Frames, find_alike
-from xee_tf.records.layout import RecordLayout, Slot
-from xee_tf.records.parse import conform, decode_example, decode_sequence_example
-from xee_tf.records.parts import Parsed, read_parts
+from xee_tf.records.frames import Frames
+from xee_tf.records.layout import RecordLayout
+from xee_tf.records.parse import Parsed, check_values, decode_example, decode_sequence_example
 from xee_tf.records.ragged import Ragged, join
+from xee_tf.records.varied import read_varied
 from xee_tf.records.walk import Order, Part, Wanted
 
 __all__ = ["Order", "Part", "Records", "decode_features", "decode_records"]
@@ -54,8 +56,8 @@ def decode_records(
     layout: RecordLayout,
     *,
     orders: Sequence[RecordLayout] = (),
-    steps: int | Mapping[str, int] | None = None,
-    fill: float | Mapping[str, float] = 0,
+    steps: Mapping[str, int] | None = None,
+    fill: Mapping[str, float] | None = None,
     source: str = "TFRecord",
     first: int = 0,
     verify: bool = True,
@@ -70,11 +72,10 @@ def decode_records(
         Features that every record must have, in any order and among others.
     orders : sequence of RecordLayout, optional
         Layouts, all features included, that records are likely to have: it spares looking.
-    steps : int or mapping of str to int, optional
-        Steps that the arrays of sequences get, of all or by name. Default: the most of any record.
-    fill : float or mapping of str to float, optional
-        What stands behind the last step of a record that has fewer, of all or by name; it must fit the
-        values' dtypes.
+    steps : mapping of str to int, optional
+        Steps that the array of a sequence gets. Default: the most of any record.
+    fill : mapping of str to float, optional
+        What stands behind the last step of a record that has fewer; it must fit their dtype. Default: 0.
     source : str, optional
         Name of the file, for errors.
     first : int, optional
@@ -94,27 +95,16 @@ def decode_records(
     >>> layout = RecordLayout((Feature.of("x", "f4", 1),), (Feature.of("t", "f4", 1),))
     >>> arrays = [np.array([1, 2], "f4"), np.array([[3, 4, 5], [6, 7, 8]], "f4")]
     >>> valid = np.array([[True, True, True], [False, True, False]])
-    >>> found = decode_records(encode_records(layout, arrays, keep_steps=valid).buffer.data, layout)
+    >>> found = decode_records(encode_records(layout, arrays, keep_steps=[valid]).buffer.data, layout)
     >>> found.sequences["t"][:, :, 0].tolist(), found.lengths["t"].tolist()
     ([[3.0, 4.0, 5.0], [7.0, 0.0, 0.0]], [3, 1])
     """
-    one = _parse_sequence_example if layout.sequences is not None else _parse_example
-    frames = Frames.of(buffer, source, first, one)
+    one = partial(_parse, sequences=layout.sequences is not None)
+    frames = Frames.of(buffer, source, first, one, blobs=True)
     known = list(dict.fromkeys(_order(each) for each in (*orders, layout)))
-    alike = find_alike(frames, known, blobs=True) if layout.exact else None
-    values = None if alike is None else _views(alike, layout)
-    if verify:
-        frames.verify(None if alike is None else alike.template.varying)
-    fills = fill if isinstance(fill, Mapping) else {feature.name: fill for feature in layout.features}
     sequences = layout.sequences or ()
-    if values is not None:
-        context, series = values
-        lengths = {name: np.full(frames.count, array.shape[1]) for name, array in series.items()}
-        room = _room(lengths, steps, frames)
-        series = {name: _widened(array, room[name], fills[name]) for name, array in series.items()}
-        return Records(frames.count, context, series, lengths)
     wanted = Wanted(_names(layout.context), _names(sequences), pass_others=True)
-    parts = read_parts(frames.raw, frames.offsets, known, wanted, frames.parse, blobs=True)
+    parts = _read(frames, known, wanted, verify, exact=layout.exact)
     held = [_held(parts, feature, in_sequence=False) for feature in layout.context]
     lists = [_held(parts, feature, in_sequence=True) for feature in sequences]
     _check_all(frames, layout, [*held, *lists])
@@ -125,9 +115,10 @@ def decode_records(
     lengths = {
         feature.name: _lengths(mine, frames.count) for feature, mine in zip(sequences, lists, strict=True)
     }
-    room = _room(lengths, steps, frames)
+    room = _room(lengths, steps or {}, frames)
+    fills = fill or {}
     series = {
-        feature.name: _spread(feature, mine, frames.count, room[feature.name], fills[feature.name])
+        feature.name: _spread(feature, mine, frames.count, room[feature.name], fills.get(feature.name, 0))
         for feature, mine in zip(sequences, lists, strict=True)
     }
     return Records(frames.count, context, series, lengths)
@@ -142,29 +133,11 @@ def decode_features(
     first: int = 0,
     verify: bool = True,
 ) -> list[Part]:
-    """The features that framed Examples hold, whichever they are.
+    """The features that framed Examples hold, whichever they are; for the options see `decode_records`.
 
-    Parameters
-    ----------
-    buffer : bytes-like
-        Whole framed records.
-    orders : list of Order
-        Orders of features that are known from other buffers of the file. Records may lack some of them.
-        What is learned here is added.
-    wanted : collection of str, optional
-        The features whose values are read. Default: all.
-    source, first, verify
-        As for `decode_records`.
-
-    Returns
-    -------
-    list of Part
-        Records are numbered from `first` on. Values are copies. A single byte string is read as a string.
-
-    Raises
-    ------
-    RecordError
-        If a record is corrupt or a SequenceExample; the message names the file and the record.
+    Records may lack some features of `orders`, those that are known from other buffers of the file; what is
+    learned here is added. Values are copies, of `wanted` features only. A single byte string is read as a
+    string. Records are numbered from `first` on. SequenceExamples are refused.
 
     Examples
     --------
@@ -175,22 +148,22 @@ def decode_features(
     >>> part.feature.name, part.records.tolist(), part.values.tolist()
     ('B4', [0, 1], [[0.25], [0.5]])
     """
-    frames = Frames.of(buffer, source, first, _parse_row)
-    alike = find_alike(frames, orders, blobs=False)
-    if verify:
-        frames.verify(None if alike is None else alike.template.varying)
-    if alike is None:
-        parts = read_parts(frames.raw, frames.offsets, orders, Wanted(wanted), frames.parse, blobs=False)
-    else:
-        every = np.arange(frames.count)
-        parts = [
-            Part(slot.feature, place, every, slot.view(alike.block, (frames.count, slot.feature.size)))
-            for place, slot in enumerate(alike.template.slots)
-        ]
+    frames = Frames.of(buffer, source, first, _parse_row, blobs=False)
+    parts = _read(frames, orders, Wanted(wanted), verify)
     return [
         Part(part.feature, part.place, part.records + first, _own(part.values, part.feature.name, wanted))
         for part in parts
     ]
+
+
+def _read(
+    frames: Frames, orders: list[Order], wanted: Wanted, verify: bool, *, exact: bool = True
+) -> list[Part]:
+    """The features of records; where they are not `exact`, records are not built alike."""
+    template = find_alike(frames, orders) if exact else None
+    if verify:
+        frames.verify(None if template is None else template.varying)
+    return read_varied(frames, orders, wanted) if template is None else views(frames, template)
 
 
 def _own(values: Any, name: str, wanted: Collection[str] | None) -> Any:
@@ -203,23 +176,16 @@ def _own(values: Any, name: str, wanted: Collection[str] | None) -> Any:
 # -- One record at a time ----------------------------------------------------------------------------
 
 
-def _parse_example(data: memoryview, where: str) -> Parsed:
+def _parse(data: memoryview, where: str, *, sequences: bool = False) -> Parsed:
     try:
-        return decode_example(data), {}
-    except RecordError as error:
-        raise RecordError(f"{where}: {error}") from None
-
-
-def _parse_sequence_example(data: memoryview, where: str) -> Parsed:
-    try:
-        return decode_sequence_example(data)
+        return decode_sequence_example(data) if sequences else (decode_example(data), {})
     except RecordError as error:
         raise RecordError(f"{where}: {error}") from None
 
 
 def _parse_row(data: memoryview, where: str) -> Parsed:
     """An Example; a record whose series would be left out without a word is refused."""
-    context, _ = _parse_example(data, where)
+    context, _ = _parse(data, where)
     try:
         series = decode_sequence_example(data)[1]
     except RecordError:
@@ -232,30 +198,7 @@ def _parse_row(data: memoryview, where: str) -> Parsed:
     return context, {}
 
 
-# -- Records that are alike --------------------------------------------------------------------------
-
-_Arrays = dict[str, npt.NDArray[Any]]
-
-
-def _views(alike: Alike, layout: RecordLayout) -> tuple[_Arrays, _Arrays] | None:
-    """The values of the features of a layout; None where a feature is not what it should be."""
-    slots = {(slot.steps is None, slot.feature.name): slot for slot in alike.template.slots}
-    context, sequences = {}, {}
-    for feature in layout.context:
-        slot = slots.get((True, feature.name))
-        if slot is None or not _same(slot.feature, feature):
-            return None
-        context[feature.name] = slot.view(alike.block, (len(alike.block), feature.size))
-    for feature in layout.sequences or ():
-        slot = slots.get((False, feature.name))
-        if slot is None or slot.steps is None or (slot.steps and not _same(slot.feature, feature)):
-            return None
-        own = slot if slot.steps else Slot(feature, 0, 0)  # without a step, of any kind
-        sequences[feature.name] = own.view(alike.block, (len(alike.block), slot.steps, feature.size))
-    return context, sequences
-
-
-# -- Records that are not ----------------------------------------------------------------------------
+# -- The features of a layout ------------------------------------------------------------------------
 
 
 def _names(features: Sequence[Feature]) -> frozenset[str]:
@@ -286,8 +229,15 @@ def _held(parts: Sequence[Part], feature: Feature, *, in_sequence: bool) -> list
     ]
 
 
+def _is_whole(parts: Sequence[Part], count: int) -> bool:
+    """Whether one part has all records."""
+    return len(parts) == 1 and len(parts[0].records) == count
+
+
 def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[Part]]) -> None:
     """Refuse the first record that lacks a feature, or has one of another kind or size."""
+    if all(_is_whole(parts, frames.count) for parts in held):
+        return
     wrong = np.zeros(frames.count, bool)
     for parts in held:
         lacking = np.ones(frames.count, bool)
@@ -306,12 +256,12 @@ def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[Par
             if feature.name not in scalars:
                 raise RecordError(f"there is no context {feature.name!r}, only {list(scalars)}.")
             word = "feature" if layout.sequences is None else "context"
-            conform(feature, scalars[feature.name], f"{word} {feature.name!r}")
+            check_values(feature, scalars[feature.name], f"{word} {feature.name!r}")
         for feature in layout.sequences or ():
             if feature.name not in lists:
                 raise RecordError(f"there is no feature list {feature.name!r}, only {list(lists)}.")
             for number, values in enumerate(lists[feature.name]):
-                conform(feature, values, f"step {number} of feature {feature.name!r}")
+                check_values(feature, values, f"step {number} of feature {feature.name!r}")
     except RecordError as error:
         raise RecordError(f"{frames.name(record)}: {error}") from None
     raise AssertionError(f"{frames.name(record)} was not read")  # what is parsed alone is always read
@@ -330,6 +280,8 @@ def _gathered(feature: Feature, parts: Sequence[Part], count: int) -> npt.NDArra
 
 def _lengths(parts: Sequence[Part], count: int) -> npt.NDArray[np.int64]:
     """Steps that each record has."""
+    if _is_whole(parts, count) and parts[0].steps is not None:
+        return parts[0].steps
     lengths = np.zeros(count, np.int64)
     for part in parts:
         lengths[part.records] = 0 if part.steps is None else part.steps
@@ -337,42 +289,37 @@ def _lengths(parts: Sequence[Part], count: int) -> npt.NDArray[np.int64]:
 
 
 def _room(
-    lengths: Mapping[str, npt.NDArray[np.int64]], steps: int | Mapping[str, int] | None, frames: Frames
+    lengths: Mapping[str, npt.NDArray[np.int64]], steps: Mapping[str, int], frames: Frames
 ) -> dict[str, int]:
     """Steps that the array of each sequence gets."""
     room = {}
     for name, counts in lengths.items():
         most = int(counts.max(initial=0))
-        limit = steps.get(name) if isinstance(steps, Mapping) else steps
-        if limit is not None and most > limit:
+        limit = steps.get(name, most)
+        if most > limit:
             raise RecordError(
                 f"{frames.name(int((counts > limit).argmax()))}: feature {name!r} has more than "
                 f"the {limit} steps expected: say how many there are at most, with "
                 f"tensor_depths={{{name!r}: steps}}."
             )
-        room[name] = most if limit is None else limit
+        room[name] = limit
     return room
-
-
-def _widened(array: npt.NDArray[Any], room: int, fill: float) -> npt.NDArray[Any]:
-    """Arrays of shape (records, steps, size) with more steps; as they are where none are missing."""
-    count, steps, size = array.shape
-    if steps == room:
-        return array
-    wide = np.full((count, room, size), fill, array.dtype)
-    wide[:, :steps] = array
-    return wide
 
 
 def _spread(feature: Feature, parts: Sequence[Part], count: int, room: int, fill: float) -> npt.NDArray[Any]:
     """An array of shape (count, room, size) of all steps."""
     if len(parts) == 1:
         whole: npt.NDArray[Any] = np.asarray(parts[0].values)
-        if len(whole) == count * room:
+        if whole.size == count * room * feature.size:
             return whole.reshape(count, room, feature.size).astype(STORED[feature.kind], copy=False)
     wide = np.full((count, room, feature.size), fill, STORED[feature.kind])
     for part in parts:
-        if part.steps is not None and part.steps.any():
+        values: Any = part.values
+        if part.steps is None or not part.steps.any():
+            continue
+        if values.ndim == 3:
+            wide[:, : values.shape[1]] = values
+        else:
             rows, columns = np.nonzero(np.arange(room) < part.steps[:, None])
-            wide[part.records[rows], columns] = part.values
+            wide[part.records[rows], columns] = values
     return wide

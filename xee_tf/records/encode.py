@@ -32,15 +32,13 @@ from xee_tf.records.layout import (
     step_head,
 )
 from xee_tf.records.ragged import Headed, Piece, Ragged, join
-from xee_tf.records.wire import encode_varints, field_head, varint_rows
+from xee_tf.records.varints import encode_varints, varint_rows
+from xee_tf.records.wire import field_head
 
-__all__ = ["Encoded", "KeepSteps", "encode_records"]
+__all__ = ["Encoded", "encode_records"]
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-
-KeepSteps = Mask | Sequence[Mask | None]
-"""Which steps are written: one mask (records, steps) for all sequences, or one or None for each."""
 
 _BATCH_BYTES = 1 << 20  # of records made at a time, so that their checksums find them in the cache
 _VARIED_BYTES = 1 << 22  # the same of records of unequal sizes, at most
@@ -71,7 +69,7 @@ def encode_records(
     arrays: Sequence[Array | Ragged],
     keep: Mask | None = None,
     *,
-    keep_steps: KeepSteps | None = None,
+    keep_steps: Sequence[Mask | None] | None = None,
 ) -> Encoded:
     """Frame records as TensorFlow's TFRecordWriter does.
 
@@ -84,8 +82,8 @@ def encode_records(
         with ``size`` values a step. Byte strings are Ragged, ``size`` of them for each record in turn.
     keep : ndarray of bool, shape (records,), optional
         False leaves a record out.
-    keep_steps : ndarray of bool or sequence of (ndarray of bool or None), optional
-        False leaves a step out of its record: shape (records, steps), for all sequences or for each.
+    keep_steps : sequence of (ndarray of bool or None), optional
+        For each sequence, of shape (records, steps): False leaves a step out of its record.
         The first ``lengths[i]`` steps of each record are ``np.arange(steps) < lengths[:, None]``.
 
     Raises
@@ -98,10 +96,13 @@ def encode_records(
     >>> layout = RecordLayout((Feature.of("slope", "f4", 1),), (Feature.of("ndvi", "f4", 1),))
     >>> arrays = [np.zeros(5, "f4"), np.zeros((5, 12), "f4")]
     >>> valid = np.arange(12) < np.array([[12], [3], [0], [1], [12]])
-    >>> np.diff(encode_records(layout, arrays, keep_steps=valid).offsets).tolist()
+    >>> np.diff(encode_records(layout, arrays, keep_steps=[valid]).offsets).tolist()
     [171, 79, 49, 59, 171]
     """
-    masks = _masks(layout, keep_steps)
+    sequences = layout.sequences or ()
+    masks = [None] * len(sequences) if keep_steps is None else list(keep_steps)
+    if len(masks) != len(sequences):
+        raise RecordError(f"{len(masks)} masks of steps were given for {len(sequences)} sequences.")
     count = _check(layout, arrays, masks, keep)
     columns: list[Any] = list(arrays)
     if keep is not None and not keep.all():
@@ -115,7 +116,7 @@ def encode_records(
         return Encoded(np.empty(0, np.uint8), np.zeros(1, np.int64))
     masks = [None if mask is None or mask.all() else mask for mask in masks]
     steps = tuple(array.shape[1] for array in columns[len(layout.context) :])
-    template = record_template(layout.context, layout.sequences or (), steps)
+    template = record_template(layout.context, sequences, steps)
     if layout.exact and all(mask is None for mask in masks):
         batch = max(4, _BATCH_BYTES // template.size)
         buffer = np.empty((count, template.size), np.uint8)
@@ -138,15 +139,6 @@ def encode_records(
     ]
     sizes = np.concatenate([part.sizes for part in parts])
     return Encoded(np.concatenate([part.data for part in parts]), np.concatenate([[0], np.cumsum(sizes)]))
-
-
-def _masks(layout: RecordLayout, keep_steps: KeepSteps | None) -> list[Mask | None]:
-    count = len(layout.sequences or ())
-    if keep_steps is None or isinstance(keep_steps, np.ndarray):
-        return [keep_steps] * count
-    if len(keep_steps) != count:
-        raise RecordError(f"{len(keep_steps)} masks of steps were given for {count} sequences.")
-    return list(keep_steps)
 
 
 def _check(

@@ -1,22 +1,22 @@
-"""A buffer of framed records, and whether all of them are built alike."""
+"""A buffer of framed records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import RecordError
 from xee_tf.records.framing import FOOTER, HEADER, check_frames, frame_offsets
-from xee_tf.records.layout import Template, record_template
-from xee_tf.records.parts import Parsed, order_of
-from xee_tf.records.walk import Order, Wanted, walk
+from xee_tf.records.parse import Parsed
 
-__all__ = ["Alike", "Frames", "find_alike"]
+__all__ = ["Frames", "ParseOne"]
 
-_BATCH_BYTES = 1 << 21  # of records compared with a template at a time
+_BATCH_BYTES = 1 << 21  # of records looked at at a time
+
+ParseOne = Callable[[memoryview, str], Parsed]
+"""From the bytes of a message, and words for its record in an error, to what it holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,8 @@ class Frames:
     first : int
         Number of the first record in its file, for errors.
     parse_one : callable
-        From the bytes of a message, and words for its record in an error, to what it holds.
+    blobs : bool
+        Whether a single byte string is a blob of values.
     """
 
     view: memoryview
@@ -43,25 +44,27 @@ class Frames:
     offsets: npt.NDArray[np.int64]
     source: str
     first: int
-    parse_one: Callable[[memoryview, str], Parsed]
+    parse_one: ParseOne
+    blobs: bool
 
     @classmethod
     def of(
-        cls,
-        buffer: bytes | memoryview,
-        source: str,
-        first: int,
-        parse_one: Callable[[memoryview, str], Parsed],
+        cls, buffer: bytes | memoryview, source: str, first: int, parse_one: ParseOne, *, blobs: bool
     ) -> Frames:
         """Find the frames of a buffer; the CRCs of their lengths are checked."""
         view = memoryview(buffer).cast("B")
         offsets = frame_offsets(view, source=source, first=first)
-        return cls(view, np.frombuffer(view, np.uint8), offsets, source, first, parse_one)
+        return cls(view, np.frombuffer(view, np.uint8), offsets, source, first, parse_one, blobs)
 
     @property
     def count(self) -> int:
         """Number of records."""
         return len(self.offsets) - 1
+
+    @property
+    def batch(self) -> int:
+        """Records to look at at a time, so that scratch arrays stay in the cache."""
+        return max(1, _BATCH_BYTES * self.count // max(1, len(self.raw)))
 
     def verify(self, varying: Sequence[tuple[int, int]] | None) -> None:
         """Check the CRCs of the data."""
@@ -75,53 +78,3 @@ class Frames:
         """What one record holds."""
         begin, end = int(self.offsets[record]) + HEADER, int(self.offsets[record + 1]) - FOOTER
         return self.parse_one(self.view[begin:end], self.name(record))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Alike:
-    """Records, the rows of a matrix, that differ from a template in nothing but values."""
-
-    template: Template
-    block: npt.NDArray[np.uint8]
-
-
-def find_alike(frames: Frames, orders: Sequence[Order], *, blobs: bool) -> Alike | None:
-    """The records and their template if all are built like the first; their CRCs are not looked at."""
-    count = frames.count
-    if not count or not (np.diff(frames.offsets) == frames.offsets[1]).all():
-        return None
-    block = frames.raw.reshape(count, -1)
-    rows = max(1, _BATCH_BYTES // block.shape[1])
-    for order in _candidates(frames, orders, blobs):
-        template = _template(block[0], order)
-        if template is not None and all(
-            template.matches(block[start : start + rows]) for start in range(0, count, rows)
-        ):
-            return Alike(template, block)
-    return None
-
-
-def _candidates(frames: Frames, orders: Sequence[Order], blobs: bool) -> Iterator[Order]:
-    """The orders that are known, then that of the first record."""
-    yield from orders
-    try:
-        order = order_of(frames.parse(0), blobs=blobs)
-    except RecordError:
-        return  # it is parsed again, and then the error says what is wrong
-    if order not in orders:
-        yield order
-
-
-def _template(record: npt.NDArray[np.uint8], order: Order) -> Template | None:
-    """The template of a record that has all features of an order; None if it cannot have them."""
-    if not all(feature.exact for feature in (*order.context, *order.sequences)):
-        return None
-    steps: tuple[int, ...] = ()
-    if order.sequences:
-        place = np.zeros(1, np.int64), np.array([HEADER]), np.array([len(record) - FOOTER])
-        _, parts = walk(record, *place, order, Wanted((), ()))
-        steps = tuple(int(part.steps[0]) for part in parts if part.steps is not None)
-        if len(parts) != len(order.context) + len(order.sequences):
-            return None
-    template = record_template(order.context, order.sequences, steps)
-    return template if template.size == len(record) else None

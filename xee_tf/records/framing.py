@@ -83,24 +83,7 @@ def frame(data: bytes | bytearray | memoryview) -> bytes:
 
 
 def read_length(buffer: memoryview, position: int, record: int, source: str) -> int:
-    """The data length that the frame at `position` announces, its CRC checked.
-
-    Parameters
-    ----------
-    buffer : memoryview of bytes
-        Bytes of a shard.
-    position : int
-        Where the frame starts.
-    record : int
-        Number of the record in its shard, for the error.
-    source : str
-        Name of the shard, for the error.
-
-    Raises
-    ------
-    RecordError
-        If the header is cut off, or its CRC does not match.
-    """
+    """The data length that the frame at `position` announces, its CRC checked."""
     if len(buffer) - position < HEADER:
         raise RecordError(
             f"{source}: record {record} is truncated: {len(buffer) - position} bytes of a header of {HEADER}."
@@ -129,13 +112,7 @@ def mask_crcs(crcs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 def check_data(
     buffer: memoryview, position: int, length: int, record: int, source: str, *, verify: bool = True
 ) -> memoryview:
-    """The data of the frame at `position`, its CRC checked unless `verify` is False.
-
-    Raises
-    ------
-    RecordError
-        If the data are cut off, or their CRC does not match.
-    """
+    """The data of the frame at `position`, their CRC checked unless `verify` is False."""
     begin = position + HEADER
     end = begin + length
     if len(buffer) < end + FOOTER:
@@ -155,16 +132,9 @@ def corrupt(record: int, source: str) -> RecordError:
 
 
 def run_crc(footers: npt.NDArray[np.uint8], crc: int = 0) -> int:
-    """What stands for the content of a run of records: the CRC-32C over their footers.
+    """What stands for the content of a run of records: the CRC-32C over their `footers`.
 
-    It costs next to nothing, and does not depend on compression.
-
-    Parameters
-    ----------
-    footers : ndarray of uint8, shape (records, 4)
-        As `footers` gives them.
-    crc : int
-        That of the records in front of them.
+    It costs next to nothing, and does not depend on compression. `crc` is that of the records in front.
 
     Examples
     --------
@@ -190,21 +160,9 @@ def footers(
 def iter_frames(
     buffer: bytes | memoryview, *, source: str = "TFRecord", first: int = 0
 ) -> Iterator[memoryview]:
-    """The data of each record of a buffer that holds whole frames.
+    """The data of each record of a buffer that holds whole frames, both CRCs checked.
 
-    Parameters
-    ----------
-    buffer : bytes-like
-        Frames, one after the other.
-    source : str, optional
-        Name of the file, for errors.
-    first : int, optional
-        Number of the first record, for errors.
-
-    Raises
-    ------
-    RecordError
-        If a frame is cut off or a CRC does not match.
+    `source` is the name of the file, `first` the number of the first record in it, for errors.
 
     Examples
     --------
@@ -223,22 +181,9 @@ def iter_frames(
 def frame_offsets(
     buffer: bytes | memoryview, *, source: str = "TFRecord", first: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Where each frame of a buffer of whole frames starts, and where the last one ends.
+    """Where each frame of a buffer of whole frames starts, and where the last one ends; see `iter_frames`.
 
     Only headers are looked at; for the data see `check_frames`.
-
-    Parameters
-    ----------
-    buffer : bytes-like
-    source : str, optional
-        Name of the file, for errors.
-    first : int, optional
-        Number of the first record, for errors.
-
-    Raises
-    ------
-    RecordError
-        If a header's CRC does not match or the last frame is cut off.
 
     Examples
     --------
@@ -283,19 +228,9 @@ def check_frames(
     source: str = "TFRecord",
     first: int = 0,
 ) -> None:
-    """Check the CRCs of the data of all records.
+    """Check the CRCs of the data of all records; see `iter_frames`.
 
-    Parameters
-    ----------
-    buffer, source, first
-        As of `frame_offsets`, which gives the `offsets`.
-    varying : sequence of (int, int), optional
-        See `xee_tf.records.crc.record_crcs`; only if all records have one length.
-
-    Raises
-    ------
-    RecordError
-        If one does not match.
+    `varying` is where records of one length differ from one another, as for `xee_tf.records.crc.record_crcs`.
     """
     raw = np.frombuffer(buffer, np.uint8)
     count = len(offsets) - 1

@@ -24,6 +24,7 @@ from xee_tf.records.framing import FOOTER, HEADER, frame_header
 from xee_tf.records.wire import encode_field, field_head
 
 __all__ = [
+    "LISTS",
     "RecordLayout",
     "Slot",
     "Template",

@@ -10,19 +10,20 @@ to be merged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.feature import STRINGS, Feature, Kind
-from xee_tf.records.layout import RecordLayout
-from xee_tf.records.wire import decode_varints, read_fields
+from xee_tf.records.layout import LISTS, RecordLayout
+from xee_tf.records.varints import decode_varints, listed_varints
+from xee_tf.records.wire import bodies, delimited_fields, map_entries, read_fields
 
 __all__ = [
+    "Parsed",
     "Values",
-    "conform",
+    "check_values",
     "decode_example",
     "decode_sequence_example",
     "feature_of",
@@ -33,28 +34,17 @@ __all__ = [
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
 """What a feature holds: float32 or int64 numbers, or byte strings."""
 
-_KINDS: dict[int, Kind] = {1: "bytes", 2: "float", 3: "int64"}
+Parsed = tuple[dict[str, Values], dict[str, list[Values | None]]]
+"""The context and the feature lists of one record."""
+
+_KINDS = {field: kind for kind, field in LISTS.items()}
 
 
 def decode_example(data: bytes | memoryview) -> dict[str, Values]:
-    """The features of one serialised Example.
+    """The features of one serialised Example, in the order of the message.
 
-    Parameters
-    ----------
-    data : bytes-like
-        The message, without framing.
-
-    Returns
-    -------
-    dict
-        Name to a float32 array, an int64 array, or a list of bytes, in the order of the message.
-        Arrays may be read-only views of `data`. Of a name that comes twice the last one counts, as in
-        every protobuf map; a feature that holds no list at all is left out.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid Example.
+    Arrays may be read-only views of `data`. Of a name that comes twice the last one counts, as in every
+    protobuf map; a feature that holds no list at all is left out.
 
     Examples
     --------
@@ -65,15 +55,8 @@ def decode_example(data: bytes | memoryview) -> dict[str, Values]:
     [{'B4': array([1.5, 2. , 3. ], dtype=float32)}]
     """
     features: dict[str, tuple[Kind, memoryview]] = {}
-    for entry in _entries(memoryview(data), 1):
-        name = ""
-        kind: Kind | None = None
-        values = memoryview(b"")
-        for number, wire, body in read_fields(entry):
-            if number == 1 and wire == 2:
-                name = _name(body)
-            elif number == 2 and wire == 2:
-                kind, values = _merge(kind, values, body)
+    for name, feature in _entries(data, 1):
+        kind, values = _list_of(feature)
         if replaced := features.pop(name, None):
             _values(*replaced)  # what is replaced must be valid too
         if kind is not None:
@@ -81,27 +64,10 @@ def decode_example(data: bytes | memoryview) -> dict[str, Values]:
     return {name: _values(kind, values) for name, (kind, values) in features.items()}
 
 
-def decode_sequence_example(
-    data: bytes | memoryview,
-) -> tuple[dict[str, Values], dict[str, list[Values | None]]]:
-    """The context and the feature lists of one serialised SequenceExample.
+def decode_sequence_example(data: bytes | memoryview) -> Parsed:
+    """The context and the feature lists of one serialised SequenceExample; see `decode_example`.
 
-    Parameters
-    ----------
-    data : bytes-like
-        The message, without framing.
-
-    Returns
-    -------
-    context : dict
-        As `decode_example` gives it.
-    sequences : dict
-        Name to the values of each step; None for a step that holds no list at all.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid SequenceExample.
+    A step that holds no list at all is None.
 
     Examples
     --------
@@ -112,34 +78,18 @@ def decode_sequence_example(
     ({'x': array([0.5], dtype=float32)}, {'t': [array([7]), array([8])]})
     """
     sequences: dict[str, list[Values | None]] = {}
-    for entry in _entries(memoryview(data), 2):
-        name = ""
+    for name, steps_of in _entries(data, 2):
         steps: list[Values | None] = []
-        for number, wire, body in read_fields(entry):
-            if number == 1 and wire == 2:
-                name = _name(body)
-            elif number == 2 and wire == 2:
-                for inner, wire, step in read_fields(body):
-                    if inner == 1 and wire == 2:
-                        kind, values = _merge(None, memoryview(b""), step)
-                        steps.append(None if kind is None else _values(kind, values))
+        for step in bodies(steps_of, 1):
+            kind, values = _list_of(step)
+            steps.append(None if kind is None else _values(kind, values))
         sequences.pop(name, None)
         sequences[name] = steps
     return decode_example(data), sequences
 
 
 def read_layout(data: bytes | memoryview) -> RecordLayout:
-    """The layout of one Example, its features in the order of the message.
-
-    Parameters
-    ----------
-    data : bytes-like
-        The message, without framing.
-
-    Raises
-    ------
-    RecordError
-        If it is not a valid Example, holds no feature, or one that is not numbers and not one blob.
+    """The layout of one Example: features of numbers, or of one blob each, in the order of the message.
 
     Examples
     --------
@@ -163,24 +113,15 @@ def read_layout(data: bytes | memoryview) -> RecordLayout:
 def read_sequence_layout(records: Iterable[bytes | memoryview]) -> RecordLayout:
     """The layout of SequenceExamples, their features in the order of the first one's message.
 
-    Parameters
-    ----------
-    records : iterable of bytes-like
-        Messages without framing. The first one has all features; others are looked at until each
-        sequence has shown a step. One that never does is taken for floats, one a step (our choice).
-
-    Raises
-    ------
-    RecordError
-        If a record is not a valid SequenceExample, the first one holds no feature, or there is one that
-        is not numbers and not one blob.
+    The first record has all features; others are looked at until each sequence has shown a step. One that
+    never does is taken for floats, one a step (our choice).
 
     Examples
     --------
     >>> from xee_tf.records import encode_records, iter_frames
     >>> layout = RecordLayout((), (Feature.of("ndvi", "f4", 2),))
     >>> ndvi, valid = np.zeros((2, 3, 2), "f4"), np.array([[False] * 3, [True] * 3])
-    >>> encoded = encode_records(layout, [ndvi], keep_steps=valid)
+    >>> encoded = encode_records(layout, [ndvi], keep_steps=[valid])
     >>> read_sequence_layout(iter_frames(encoded.buffer.data)) == layout
     True
     """
@@ -219,14 +160,8 @@ def feature_of(name: str, values: Values, *, blobs: bool = True) -> Feature:
     return Feature.stored(name, "float" if values.dtype == np.float32 else "int64", values.size)
 
 
-def conform(feature: Feature, found: Values | None, where: str) -> npt.NDArray[Any]:
-    """The values of a list, shape (1, size), if they are what they must be.
-
-    Raises
-    ------
-    RecordError
-        If they are of another kind or number; `where` says whose they are.
-    """
+def check_values(feature: Feature, found: Values | None, where: str) -> None:
+    """Refuse values of another kind or number than a feature has; `where` names them in the error."""
     if found is None:
         raise RecordError(f"{where} holds no list.")
     held = feature_of(feature.name, found)
@@ -236,8 +171,6 @@ def conform(feature: Feature, found: Values | None, where: str) -> npt.NDArray[A
         raise RecordError(f"{where} holds {held.size} byte strings; expected one.")
     if held.size != feature.size:
         raise RecordError(f"{where} holds {held.size} values; expected {feature.size}.")
-    values: Any = np.frombuffer(found[0], np.uint8) if isinstance(found, list) else found
-    return np.reshape(values, (1, -1))
 
 
 def _filled(name: str, values: Values | None) -> Feature:
@@ -251,26 +184,18 @@ def _filled(name: str, values: Values | None) -> Feature:
     )
 
 
-def _entries(data: memoryview, part: int) -> Iterator[memoryview]:
-    """The entries of the map in field `part` of a message."""
-    for number, wire, body in read_fields(data):
-        if number == part and wire == 2:
-            for inner, wire, entry in read_fields(body):
-                if inner == 1 and wire == 2:
-                    yield entry
+def _entries(data: bytes | memoryview, part: int) -> Iterator[tuple[str, memoryview]]:
+    """Names and values of the map in field `part` of a message."""
+    for entries in bodies(data, part):
+        yield from map_entries(entries, 1, "The name of a feature")
 
 
-def _name(data: memoryview) -> str:
-    try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError:
-        raise RecordError(f"The name of a feature is not valid UTF-8: {bytes(data)!r}.") from None
-
-
-def _merge(kind: Kind | None, values: memoryview, data: memoryview) -> tuple[Kind | None, memoryview]:
-    """Kind and undecoded list of a Feature, merged with what came before."""
-    for number, wire, part in read_fields(data):
-        if wire != 2 or number not in _KINDS:
+def _list_of(feature: memoryview) -> tuple[Kind | None, memoryview]:
+    """Kind and undecoded list of a Feature; the last one counts, merged with others of its kind."""
+    kind: Kind | None = None
+    values = memoryview(b"")
+    for number, part in delimited_fields(feature):
+        if number not in _KINDS:
             continue
         if kind is not None:
             _values(kind, values)  # what is merged or replaced must be valid too
@@ -282,13 +207,7 @@ def _merge(kind: Kind | None, values: memoryview, data: memoryview) -> tuple[Kin
 
 
 def _values(kind: Kind, data: memoryview) -> Values:
-    """The values of a list message, packed or not.
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid message.
-    """
+    """The values of a list message, packed or not."""
     raw = np.frombuffer(data, np.uint8)
     if kind == "float":
         # Lists that are not packed have a tag in front of each value; those of one form are common.
@@ -301,8 +220,7 @@ def _values(kind: Kind, data: memoryview) -> Values:
             numbers = decode_varints(raw)
             if numbers.size % 2 == 0 and (numbers[::2] == 8).all():
                 return numbers[1::2]
-        integers = [decode_varints(part) for part in _parts(data, scalar=0, width=1)]
-        return integers[0] if len(integers) == 1 else np.concatenate([np.empty(0, np.int64), *integers])
+        return listed_varints(_parts(data, scalar=0, width=1))
     return [bytes(part) for part in _parts(data, scalar=-1, width=1)]
 
 

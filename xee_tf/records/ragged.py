@@ -175,16 +175,6 @@ def groups(sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.i
 def join(columns: Sequence[Piece]) -> Ragged:
     """Strings put together row by row: the first of every column, then the second of every column, ...
 
-    Parameters
-    ----------
-    columns : sequence of Ragged or Headed
-        At least one; all of one length.
-
-    Returns
-    -------
-    Ragged
-        Strings that follow one another, from the first byte of `data` to its last.
-
     Examples
     --------
     >>> keys = Ragged.packed(np.frombuffer(b"aab", np.uint8), np.array([1, 2]))

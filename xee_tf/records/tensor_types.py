@@ -86,11 +86,6 @@ def tensor_type(dtype: npt.DTypeLike) -> TensorType:
 
     Objects and every kind of numpy strings are taken for strings.
 
-    Raises
-    ------
-    OptionError
-        If TensorFlow has no such type.
-
     Examples
     --------
     >>> tensor_type("uint16").number, tensor_type("U5").name
@@ -109,11 +104,6 @@ def tensor_type(dtype: npt.DTypeLike) -> TensorType:
 
 def type_of_number(number: int) -> TensorType:
     """The element type of a number of the enum DataType.
-
-    Raises
-    ------
-    RecordError
-        If numpy has no such type.
 
     Examples
     --------

@@ -18,53 +18,36 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records.tensor_types import STRING, TensorType, tensor_type, type_of_number
+from xee_tf.records.varints import listed_varints
 from xee_tf.records.wire import (
-    decode_varints,
     encode_field,
-    encode_varint,
-    encode_varints,
     field_head,
+    field_size,
+    integer,
+    integer_field,
     read_fields,
     read_varint,
-    varint_bound,
-    varint_size,
 )
 
 __all__ = [
     "decode_tensor",
     "encode_tensor",
     "encode_tensors",
-    "tensor_bound",
+    "is_tensor",
     "tensor_pieces",
     "tensor_size",
     "value_sizes",
 ]
 
-# Numbers of fields: the raw values; the bits of half floats.
-_CONTENT = 4
-_BITS = 13
+_DTYPE_TAG = integer_field(1, 1)[:1]
+_CONTENT = 4  # the field of the raw values
+_BITS = 13  # that of the bits of half floats
 
 
-def encode_tensor(array: npt.ArrayLike, *, typed: bool = False) -> bytes:
-    """One serialised TensorProto.
+def encode_tensor(array: npt.ArrayLike) -> bytes:
+    """One serialised TensorProto, as ``tf.io.serialize_tensor`` gives it.
 
-    Parameters
-    ----------
-    array : array_like
-        Numbers, booleans, or strings (bytes, or str, which is encoded as UTF-8); any shape.
-    typed : bool, optional
-        Whether the values are listed in their typed field (``float_val``, ``int_val``, ...) rather than
-        held by ``tensor_content``. What reads one reads the other; numbers are larger and slower so.
-
-    Returns
-    -------
-    bytes
-        As ``tf.io.serialize_tensor`` gives them.
-
-    Raises
-    ------
-    OptionError
-        If TensorFlow has no such dtype.
+    Of numbers, booleans, or strings (bytes, or str, which is encoded as UTF-8); any shape.
 
     Examples
     --------
@@ -76,10 +59,10 @@ def encode_tensor(array: npt.ArrayLike, *, typed: bool = False) -> bytes:
     values = np.asarray(array)
     if values.dtype.kind in "SU" and not isinstance(array, np.ndarray):
         values = np.asarray(array, object)  # numpy's own strings lose zeros at their end
-    return b"".join(tensor_pieces(values, typed=typed))
+    return b"".join(tensor_pieces(values))
 
 
-def encode_tensors(batch: npt.NDArray[Any], *, typed: bool = False) -> list[bytes]:
+def encode_tensors(batch: npt.NDArray[Any]) -> list[bytes]:
     """A serialised TensorProto for each element of the first dimension.
 
     Examples
@@ -89,16 +72,16 @@ def encode_tensors(batch: npt.NDArray[Any], *, typed: bool = False) -> list[byte
     [34, 34, 34]
     """
     kind = tensor_type(batch.dtype)
-    if typed or kind is STRING:
+    if kind is STRING:
         # Not by iterating: an element without dimensions would be no array any more.
         elements = (batch[i : i + 1].reshape(batch.shape[1:]) for i in range(len(batch)))
-        return [encode_tensor(element, typed=typed) for element in elements]
+        return [encode_tensor(element) for element in elements]
     batch = np.ascontiguousarray(batch, kind.dtype)
-    head = _head(kind, batch.shape[1:], _CONTENT, batch[:1].nbytes)
+    head = _head(kind, batch.shape[1:], batch[:1].nbytes)
     return [head + element.tobytes() for element in batch]
 
 
-def tensor_pieces(array: npt.NDArray[Any], *, typed: bool = False) -> list[bytes | memoryview]:
+def tensor_pieces(array: npt.NDArray[Any]) -> list[bytes | memoryview]:
     """What a serialised TensorProto is joined from; the values of numbers are not copied.
 
     Examples
@@ -109,48 +92,12 @@ def tensor_pieces(array: npt.NDArray[Any], *, typed: bool = False) -> list[bytes
     kind = tensor_type(array.dtype)
     if kind is STRING:
         return [_head(kind, array.shape), *_string_pieces(array.reshape(-1).tolist())]
-    field = kind.field if typed else _CONTENT
-    values = _listed(array, kind) if typed else np.ascontiguousarray(array, kind.dtype).reshape(-1)
-    return [_head(kind, array.shape, field, values.nbytes), values.view(np.uint8).data]
+    values = np.ascontiguousarray(array, kind.dtype).reshape(-1)
+    return [_head(kind, array.shape, values.nbytes), values.view(np.uint8).data]
 
 
-def tensor_size(dtype: npt.DTypeLike, shape: Sequence[int], payload: int, *, typed: bool = False) -> int:
-    """Bytes of a serialised TensorProto whose values take `payload` bytes; see `value_sizes`.
-
-    Examples
-    --------
-    >>> tensor_size("float32", (2, 3), 24) == len(encode_tensor(np.zeros((2, 3), "float32")))
-    True
-    """
-    kind = tensor_type(np.dtype(dtype))
-    field = 0 if kind is STRING else kind.field if typed else _CONTENT
-    return len(_head(kind, tuple(shape), field, payload)) + payload
-
-
-def value_sizes(batch: npt.NDArray[Any], *, typed: bool = False) -> npt.NDArray[np.int64]:
-    """Bytes that the values of each element of the first dimension take in a TensorProto.
-
-    Examples
-    --------
-    >>> value_sizes(np.array([[1, 300], [5, 5]], "uint16"), typed=True)
-    array([3, 2])
-    """
-    kind = tensor_type(batch.dtype)
-    count = math.prod(batch.shape[1:])
-    if kind is STRING:
-        rows = batch.reshape(len(batch), count).tolist()
-        sizes = [sum(map(len, _string_pieces(row))) for row in rows]
-        return np.array(sizes, np.int64)
-    if typed and kind.wire == "varint":
-        widths = encode_varints(_as_varints(batch, kind))[1].reshape(len(batch), count)
-        return np.asarray(widths.sum(axis=1, dtype=np.int64))
-    return np.full(len(batch), count * batch.dtype.itemsize, np.int64)
-
-
-def tensor_bound(
-    dtype: npt.DTypeLike, shape: Sequence[int], *, typed: bool = False, string_size: int = 0
-) -> int:
-    """Bytes that a serialised TensorProto takes at most, told without its values.
+def tensor_size(dtype: npt.DTypeLike, shape: Sequence[int], payload: int | None = None) -> int:
+    """Bytes of a serialised TensorProto.
 
     Parameters
     ----------
@@ -158,39 +105,50 @@ def tensor_bound(
         Of the values.
     shape : sequence of int
         Of the tensor.
-    typed : bool, optional
-        As in `encode_tensor`. Without it the figure is exact for everything but strings.
-    string_size : int, optional
-        Bytes of the longest string.
+    payload : int, optional
+        Bytes that the values take; see `value_sizes`. Default: those of numbers, or of empty strings.
 
     Examples
     --------
-    >>> tensor_bound("float32", (256, 256, 1)) == len(encode_tensor(np.zeros((256, 256, 1), "float32")))
+    >>> tensor_size("float32", (2, 3)) == len(encode_tensor(np.zeros((2, 3), "float32")))
     True
     """
     dtype = np.dtype(dtype)
-    kind, width = tensor_type(dtype), dtype.itemsize
-    if kind is STRING:
-        width = 1 + varint_size(string_size) + string_size
-    elif typed and kind.wire == "varint":
-        width = _varint_bound(kind)
-    return tensor_size(dtype, shape, width * math.prod(shape), typed=typed)
+    kind = tensor_type(dtype)
+    if payload is None:
+        payload = (field_size(0) if kind is STRING else dtype.itemsize) * math.prod(shape)
+    return len(_head(kind, tuple(shape), payload)) + payload
+
+
+def value_sizes(batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Bytes that the values of each element of the first dimension take in a TensorProto.
+
+    Examples
+    --------
+    >>> value_sizes(np.array([["sea", "land"], ["oak", ""]], object))
+    array([11,  7])
+    """
+    count = math.prod(batch.shape[1:])
+    if tensor_type(batch.dtype) is STRING:
+        rows = batch.reshape(len(batch), count).tolist()
+        sizes = [sum(map(len, _string_pieces(row))) for row in rows]
+        return np.array(sizes, np.int64)
+    return np.full(len(batch), count * batch.dtype.itemsize, np.int64)
+
+
+def is_tensor(data: bytes) -> bool:
+    """Whether bytes are a serialised TensorProto rather than base64 of one.
+
+    Every TensorProto begins with the tag of its dtype, which no text does.
+    """
+    return data.startswith(_DTYPE_TAG)
 
 
 def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
-    """The array of a serialised TensorProto, in whichever form.
+    """The array of a serialised TensorProto, in whichever form; an error if it is not valid and complete.
 
-    Returns
-    -------
-    ndarray
-        Little endian; may be a read-only view of `data`, and of one value that stands for all.
-        Strings are an array of objects (bytes).
-
-    Raises
-    ------
-    RecordError
-        If the bytes are not a valid TensorProto, have no complete shape, another number of values
-        than it says, or a type that numpy cannot hold.
+    It is little endian, and may be a read-only view of `data`, or of one value that stands for all. Strings
+    are an array of objects (bytes).
 
     Examples
     --------
@@ -233,35 +191,11 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _head(kind: TensorType, shape: tuple[int, ...], number: int = 0, payload: int = 0) -> bytes:
-    """Everything in front of the values, the tag and length of their field included."""
-    # Zero is the default: it is left out.
-    dims = b"".join(encode_field(2, b"\x08" + encode_varint(size) if size else b"") for size in shape)
-    head = b"\x08" + encode_varint(kind.number) + encode_field(2, dims)
-    return head + field_head(number, payload) if number and payload else head
-
-
-def _listed(array: npt.NDArray[Any], kind: TensorType) -> npt.NDArray[Any]:
-    """The bytes of the values in their typed field."""
-    if kind.wire == "varint":
-        return encode_varints(_as_varints(array, kind))[0]
-    return np.ascontiguousarray(array, kind.dtype).reshape(-1)
-
-
-def _as_varints(array: npt.NDArray[Any], kind: TensorType) -> npt.NDArray[Any]:
-    """The integers that stand for the values of a type whose field holds varints."""
-    values = np.ascontiguousarray(array, kind.dtype).reshape(-1)
-    if kind.field == _BITS:
-        return values.view("<u2")
-    if kind.name == "uint64":
-        return values.view("<i8")  # the same 64 bits: varints know no sign
-    return values.view(np.uint8) if kind.name == "bool" else values
-
-
-def _varint_bound(kind: TensorType) -> int:
-    if kind.field == _BITS:
-        return varint_bound("uint16")
-    return 1 if kind.name == "bool" else varint_bound(kind.dtype)
+def _head(kind: TensorType, shape: tuple[int, ...], payload: int = 0) -> bytes:
+    """Everything in front of the values: of numbers the tag and length of their field, too."""
+    dims = b"".join(encode_field(2, integer_field(1, size)) for size in shape)
+    head = integer_field(1, kind.number) + encode_field(2, dims)
+    return head + field_head(_CONTENT, payload) if payload and kind is not STRING else head
 
 
 def _string_pieces(strings: Iterable[object]) -> list[bytes | memoryview]:
@@ -284,15 +218,10 @@ def _sizes(data: memoryview) -> list[int]:
     for field, wire, body in read_fields(data):
         if field == 3 and wire == 0 and read_varint(body, 0)[0]:
             raise RecordError("A tensor has no shape: its rank is said to be unknown.")
-        if field != 2 or wire != 2:
-            continue
-        size = 0
-        for inner, inner_wire, value in read_fields(body):
-            if inner == 1 and inner_wire == 0:
-                size = read_varint(value, 0)[0]
-        if size >> 63:
-            raise RecordError(f"A tensor has a dimension of length {size - (1 << 64)}.")
-        sizes.append(size)
+        if field == 2 and wire == 2:
+            sizes.append(integer(body, 1))
+            if sizes[-1] < 0:
+                raise RecordError(f"A tensor has a dimension of length {sizes[-1]}.")
     return sizes
 
 
@@ -304,8 +233,7 @@ def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) ->
         strings[:] = [bytes(part) for wire, part in parts if wire == 2]
         return strings
     if kind.wire == "varint":
-        runs = [decode_varints(part) for wire, part in parts if wire in (0, 2)]
-        numbers = runs[0] if len(runs) == 1 else np.concatenate([np.empty(0, np.int64), *runs])
+        numbers = listed_varints(part for wire, part in parts if wire in (0, 2))
         if kind.field == _BITS:
             return numbers.astype("<u2").view(dtype)
         return numbers != 0 if kind.name == "bool" else numbers.astype(dtype, copy=False)

@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.records.feature import STRINGS, Feature
+from xee_tf.records.frames import Frames
+from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.layout import LISTS, Slot, context_head, step_head
 from xee_tf.records.ragged import Ragged, gather, join
-from xee_tf.records.wire import MAX_VARINT, encode_field, varint_ends, varint_values
+from xee_tf.records.varints import varint_ends, varint_values
+from xee_tf.records.wire import MAX_VARINT, encode_field
 
 __all__ = ["Order", "Part", "Wanted", "walk"]
 
@@ -74,9 +77,9 @@ class Part:
     records : ndarray of int64, shape (n,)
         The numbers of the records, ascending.
     values : ndarray, Ragged or None
-        Arrays of shape ``(n, size)``; of a sequence ``(all steps, size)``, one record's after the other's.
-        Ragged of single byte strings; arrays of shape ``(n,)`` with lists of bytes of several. None if not
-        wanted.
+        Arrays of shape ``(n, size)``; of a sequence ``(all steps, size)``, one record's after the other's, or
+        ``(n, steps, size)``. Ragged of single byte strings; arrays of shape ``(n,)`` with lists of bytes of
+        several. None if not wanted.
     steps : ndarray of int64, shape (n,), or None
         Of a sequence: the steps of each record.
     """
@@ -99,27 +102,13 @@ class Part:
         return replace(self, records=self.records[chosen], values=values, steps=steps)
 
 
-def walk(
-    raw: Bytes, records: Places, begins: Places, ends: Places, order: Order, wanted: Wanted
-) -> tuple[Mask, list[Part]]:
-    """Which messages hold features of `order` in that order and nothing else, and their values.
+def walk(frames: Frames, records: Places, order: Order, wanted: Wanted) -> tuple[Mask, list[Part]]:
+    """Which records hold features of `order` in that order and nothing else, and the features of those.
 
-    Parameters
-    ----------
-    raw : ndarray of uint8, shape (bytes,)
-        Contiguous.
-    records, begins, ends : ndarray of int64, shape (n,)
-        Numbers of records, and where their messages begin and end in `raw`.
-    order : Order
-    wanted : Wanted
-
-    Returns
-    -------
-    right : ndarray of bool, shape (n,)
-    parts : list of Part
-        The features of the messages that are right. Values may be views of `raw`.
+    Values may be views of the buffer.
     """
-    cursor = _Cursor(raw, begins.copy(), ends, np.ones(len(records), bool))
+    begins, ends = frames.offsets[records] + HEADER, frames.offsets[records + 1] - FOOTER
+    cursor = _Cursor(frames.raw, begins, ends, np.ones(len(records), bool))
     found: list[Part] = []
     for number, features, names in (
         (1, order.context, wanted.context),
@@ -288,15 +277,9 @@ def _long_lists(cursor: _Cursor, payload: Ragged, size: int) -> npt.NDArray[np.i
 
 
 def _integers(cursor: _Cursor, payload: Ragged, lead: int, size: int) -> tuple[npt.NDArray[np.int64], Places]:
-    """Groups of `size` integers, each behind `lead` varints of tags and lengths.
+    """Groups of `size` integers, each behind `lead` varints of tags and lengths; and how many a record has.
 
     Every byte of them belongs to some varint, and a varint ends where a byte's top bit is not set.
-
-    Returns
-    -------
-    values : ndarray of int64, shape (all groups, size)
-    counts : ndarray of int64, shape (n,)
-        Groups of each record.
     """
     group = lead + size
     for _ in range(2):

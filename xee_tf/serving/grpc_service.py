@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.messages import delimited_fields, text
-from xee_tf.records.wire import encode_field
+from xee_tf.records.wire import delimited_fields, encode_field, text
 from xee_tf.remote.google import DIRECT_RAW_PREDICT
 from xee_tf.remote.payloads.predict_messages import PREDICT, decode_predict_request
 from xee_tf.remote.serving_metadata import GET_METADATA

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from xee_tf.errors import RecordError
-from xee_tf.records.messages import bodies, text, text_field
-from xee_tf.records.wire import encode_field
+from xee_tf.records.wire import bodies, encode_field, text, text_field
 from xee_tf.remote.payloads.predict_messages import ServedModel
 from xee_tf.remote.serving_metadata import SIGNATURES
 from xee_tf.serving.models import ModelVersion

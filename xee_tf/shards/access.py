@@ -16,7 +16,10 @@ from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
 from xee_tf.shards.members import inflate_member
 from xee_tf.storage import Location
 
-__all__ = ["Access", "Shard", "read_records", "shard_spans"]
+__all__ = ["THREADS", "Access", "Shard", "read_records", "shard_spans"]
+
+THREADS = 16
+"""Shards looked at at a time: mostly waiting for an object store."""
 
 _READ = 4 << 20  # bytes of records handed on at a time, about
 
@@ -90,26 +93,9 @@ def shard_spans(shards: Iterable[Shard], start: int, stop: int) -> Iterator[tupl
 def read_records(
     shard: Shard, start: int, stop: int, *, share: bool = True
 ) -> Iterator[tuple[int, memoryview]]:
-    """Records ``start`` to ``stop - 1`` of a shard, as buffers of whole frames.
+    """Records ``start`` to ``stop - 1`` of a shard: buffers of whole frames, and the number of their first.
 
-    Parameters
-    ----------
-    shard : Shard
-    start, stop : int
-    share : bool
-        Whether others will read the same bytes: inflated bytes are then kept for them.
-
-    Yields
-    ------
-    first : int
-        Number of the buffer's first record in the shard.
-    buffer : memoryview
-        Framed records.
-
-    Raises
-    ------
-    RecordError
-        If the file is corrupt or truncated.
+    Inflated bytes are kept for others who will read them, unless `share` is False.
     """
     if shard.access == "members":
         yield from _read_members(shard, start, stop, share)

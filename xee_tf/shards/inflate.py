@@ -19,6 +19,7 @@ from typing import Any
 from isal import igzip_lib
 
 from xee_tf.errors import RecordError
+from xee_tf.shards.members import ISAL_ERROR
 from xee_tf.storage import Location
 
 __all__ = ["CACHE", "GZIP", "SEGMENT", "InflateCache", "inflate_file", "inflate_stream", "read_segment"]
@@ -39,11 +40,6 @@ class InflateCache:
     """The inflated bytes that were used last; what several threads need is inflated once.
 
     Bands of an image that are read one by one need the same bytes, often at the same time.
-
-    Parameters
-    ----------
-    limit : int
-        Bytes kept.
     """
 
     def __init__(self, limit: int) -> None:
@@ -136,8 +132,6 @@ class _Point:
     state: Any = None
 
 
-_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
-
 _registry = Lock()
 _points: OrderedDict[tuple[Hashable, int], _Point] = OrderedDict()
 _running: OrderedDict[Hashable, tuple[int, Iterator[bytes]]] = OrderedDict()
@@ -149,23 +143,8 @@ def read_segment(
 ) -> bytes:
     """The inflated bytes ``number * SEGMENT`` up to the next multiple, fewer at the end of the stream.
 
-    Parameters
-    ----------
-    location : Location
-        A gzip file.
-    size : int
-        Its bytes.
-    identity : hashable
-        Stands for the file's content; another one for a file that was replaced.
-    number : int
-        Number of the segment.
-    keep : bool
-        Whether it is likely to be read again.
-
-    Raises
-    ------
-    RecordError
-        If the file is corrupt or truncated.
+    `identity` stands for the content of a gzip file of `size` bytes; `keep` a segment that is likely to be
+    read again.
     """
 
     def load(_: list[int]) -> Iterator[bytes]:
@@ -225,18 +204,7 @@ def inflate_file(location: Location, size: int, step: int) -> Iterator[bytes]:
 def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]:
     """All of a gzip file from its start, `step` bytes at a time; nothing is cached.
 
-    Parameters
-    ----------
-    pieces : iterator of bytes
-        The file; nothing behind the last member is read.
-    source : str
-        Its name, for errors.
-    step : int
-
-    Raises
-    ------
-    RecordError
-        If the file is corrupt or truncated.
+    Of the `pieces` of the file nothing behind the last member is read. `source` is its name, for errors.
     """
     inflater = None
     parts: list[bytes] = []
@@ -252,7 +220,7 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
             inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
         try:
             out = inflater.decompress(data, want)
-        except _ISAL_ERROR as error:
+        except ISAL_ERROR as error:
             raise RecordError(f"{source} is corrupt: {error}.") from None
         data = b""
         if inflater.eof:

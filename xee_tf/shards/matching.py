@@ -7,16 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.framing import FOOTER, footers, frame_offsets, run_crc
-from xee_tf.shards.access import Shard, read_records
+from xee_tf.records.framing import footers, frame_offsets, run_crc
+from xee_tf.shards.access import THREADS, Shard, read_records
 from xee_tf.sidecars import ManifestShard
 
 __all__ = ["check_first_runs", "check_runs", "check_shard", "match_shards"]
 
-_THREADS = 16  # shards read at a time
 _LONG = 1024  # bytes of a record, on average, beyond which looking at each of them costs little
 
 
@@ -45,11 +43,6 @@ def check_shard(shard: Shard, known: ManifestShard, manifest: str) -> None:
     """Refuse a file with other records than a manifest describes, or of another size.
 
     A file that another program compressed, or inflated, has a size of its own: its records are counted.
-
-    Raises
-    ------
-    RecordError
-        That names the file.
     """
     ours = known.same_kind(shard.location) and shard.access != "stream"
     if shard.records != known.records or (ours and shard.size != known.bytes):
@@ -65,11 +58,6 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
 
     A buffer is compared after it was used, so that a corrupt record is named first. Short records of
     different lengths are not compared: finding their ends would take longer than reading them.
-
-    Raises
-    ------
-    RecordError
-        If the records are not those that the manifest describes.
     """
     starts, crcs = shard.run_starts, shard.run_crcs
     if starts is None or crcs is None or not (shard.record_size or shard.size > shard.records * _LONG):
@@ -79,7 +67,11 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
     reached = -1  # up to where the current run was followed from its start
     for first, buffer in buffers:
         yield first, buffer
-        found = _footers(shard, first, buffer)
+        if shard.record_size:
+            ends = np.arange(shard.record_size, len(buffer) + 1, shard.record_size)
+        else:
+            ends = frame_offsets(buffer, source=str(shard), first=first)[1:]
+        found = footers(buffer, ends)
         last = first + len(found)
         run = int(np.searchsorted(starts, first, "right")) - 1
         edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
@@ -104,11 +96,6 @@ def check_first_runs(shards: Sequence[Shard]) -> None:
     """Compare the first run of each shard with the manifest.
 
     Those that we compressed are left out: their sizes tell them apart.
-
-    Raises
-    ------
-    RecordError
-        If the records are not those that the manifest describes.
     """
 
     def check(shard: Shard) -> None:
@@ -116,14 +103,5 @@ def check_first_runs(shards: Sequence[Shard]) -> None:
             for _ in check_runs(shard, read_records(shard, 0, int(shard.run_starts[1]), share=False)):
                 pass
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(check, shards))
-
-
-def _footers(shard: Shard, first: int, buffer: memoryview) -> npt.NDArray[np.uint8]:
-    """The footers of the records of a buffer, shape (records, 4)."""
-    size = shard.record_size
-    if size:
-        data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, len(buffer) // size * size)
-        return np.ascontiguousarray(data.reshape(-1, size)[:, -FOOTER:])
-    return footers(buffer, frame_offsets(buffer, source=str(shard), first=first)[1:])

@@ -20,6 +20,7 @@ from xee_tf.records import decode_varints, encode_varints
 
 __all__ = [
     "HEAD_BYTES",
+    "ISAL_ERROR",
     "MEMBER_HEADER",
     "MemberIndex",
     "compress_member",
@@ -39,22 +40,14 @@ _EXTRA_HEADER = bytes.fromhex("1f8b08040000000000ff")  # the same with FLG.FEXTR
 _FIELD = b"XF"
 _VERSION = 1
 _LARGEST = 0xFFFF - 4  # XLEN counts the subfield's own four bytes
-_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
+ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
 
 
 def compress_member(data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> bytes:
-    """One gzip member, made by igzip at level 1; the same bytes every time.
+    """One gzip member that starts with `MEMBER_HEADER`, made by igzip at level 1; the same bytes every time.
 
-    Parameters
-    ----------
-    data : bytes-like
-        Contiguous bytes, such as `Encoded.buffer`.
-
-    Returns
-    -------
-    bytes
-        A member that starts with `MEMBER_HEADER`; nothing at all for no data, because TensorFlow
-        takes an empty member for the end of the file and drops the rest without a word.
+    No data give nothing at all: TensorFlow takes an empty member for the end of the file and drops the rest
+    without a word.
 
     Examples
     --------
@@ -114,16 +107,9 @@ class MemberIndex:
 def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
     """A gzip header that carries an index, to stand in place of the first member's plain one.
 
-    Write it instead of the first ``len(MEMBER_HEADER)`` bytes of the shard. An index too large for
-    a header (64 KiB) is made coarser by merging neighbouring groups.
-
-    Parameters
-    ----------
-    index : MemberIndex
-        ``sizes`` are those of the members as `compress_member` made them, the first one's plain
-        header included; `read_index` adds what this header takes more.
-    length : int, optional
-        Exact bytes of the header, where room was reserved for it: see `index_room`.
+    Write it instead of the first ``len(MEMBER_HEADER)`` bytes of the shard; the index has the sizes of the
+    members with that plain header. An index too large for a header (64 KiB), or for the `length` that was
+    kept free for it (see `index_room`), is made coarser by merging neighbouring groups.
 
     Examples
     --------
@@ -170,20 +156,8 @@ def index_room(groups: int) -> int:
 def read_index(head: bytes | memoryview) -> MemberIndex | None:
     """The index in a shard's first header, or None where it holds none of ours.
 
-    Parameters
-    ----------
-    head : bytes-like
-        The first `HEAD_BYTES` of the shard, or all of a smaller one.
-
-    Returns
-    -------
-    MemberIndex or None
-        ``sizes[0]`` includes this header, so that offsets in the file are running sums of sizes.
-
-    Raises
-    ------
-    RecordError
-        If there is an index of ours that makes no sense.
+    `head` is the first `HEAD_BYTES` of the shard, or all of a smaller one. The first size of the index
+    includes this header, so that offsets in the file are running sums of sizes.
 
     Examples
     --------
@@ -208,23 +182,13 @@ def read_index(head: bytes | memoryview) -> MemberIndex | None:
 def inflate_member(data: bytes | memoryview, size: int | None = None) -> tuple[bytes, int]:
     """The content of the gzip member at the start of `data`, and its compressed bytes.
 
-    Parameters
-    ----------
-    data : bytes-like
-        A member; more may follow.
-    size : int, optional
-        Bytes that it should hold, where they are known: it saves half of the time.
-
-    Raises
-    ------
-    RecordError
-        If the member is corrupt or truncated.
+    Where its `size` is known, half of the time is saved.
     """
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
     try:
         # One byte more than expected, so that the end of the member is seen, or that it is longer.
         out = inflater.decompress(data, -1 if size is None else size + 1)
-    except (_ISAL_ERROR, EOFError) as error:
+    except (ISAL_ERROR, EOFError) as error:
         raise RecordError(f"A gzip member is corrupt ({error}).") from None
     if not inflater.eof:
         if size is not None and len(out) > size:

@@ -17,7 +17,7 @@ from dask.tokenize import tokenize
 
 from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
-from xee_tf.shards.access import Shard, read_records
+from xee_tf.shards.access import THREADS, Shard, read_records
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.scan import scan_records
@@ -25,20 +25,10 @@ from xee_tf.storage import Location
 
 __all__ = ["first_record", "number_shards", "open_shards"]
 
-_THREADS = 16  # shards looked at at a time: mostly waiting for an object store
-
 
 def open_shards(locations: Sequence[Location]) -> list[Shard]:
-    """Look at each file: its size, whether it is compressed, and the index if it is ours.
-
-    Raises
-    ------
-    MissingShardError
-        If a file is not there.
-    RecordError
-        If it is shorter than its own index announces.
-    """
-    with ThreadPoolExecutor(_THREADS) as pool:
+    """Look at each file: its size, whether it is compressed, and the index if it is ours."""
+    with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(_probe, locations))
 
 
@@ -78,13 +68,7 @@ def _probe(location: Location) -> Shard:
 
 
 def first_record(shard: Shard) -> bytes | None:
-    """The data of a shard's first record, its CRCs checked; None if it holds no record.
-
-    Raises
-    ------
-    RecordError
-        If it is corrupt or truncated.
-    """
+    """The data of a shard's first record, its CRCs checked; None if it holds no record."""
     source = str(shard)
     data: bytes | memoryview = b""
     if shard.access == "members" and shard.records:
@@ -101,32 +85,19 @@ def first_record(shard: Shard) -> bytes | None:
 def number_shards(shards: Sequence[Shard], record_size: int | None, total: int) -> list[Shard]:
     """Count the records of each shard, and number them through.
 
-    Parameters
-    ----------
-    shards : sequence of Shard
-        From `open_shards`.
-    record_size : int or None
-        Framed bytes of each record; None where they vary.
-    total : int
-        Records that the mixer announces: shortcuts are trusted only if they lead to it.
-
-    Raises
-    ------
-    RecordError
-        If a file is corrupt or truncated.
+    Records have `record_size` framed bytes, None where they vary. The mixer announces a `total` of them:
+    shortcuts are trusted only if they lead to it.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
+
+    def count(shard: Shard, quick: Shard | None) -> Shard:
+        # The length at the end of a stream may be wrong: streams are read through.
+        return _count(shard, record_size) if quick is None or quick.access == "stream" else quick
+
+    with ThreadPoolExecutor(THREADS) as pool:
         quick = list(pool.map(partial(_count_quickly, record_size=record_size), shards))
-        if sum(shard.records if shard else total + 1 for shard in quick) == total:
-            counted = [shard for shard in quick if shard]
-        else:
-            # The length at the end of a stream may be wrong: streams are read through.
-            again = [
-                shard if found is None or found.access == "stream" else None
-                for shard, found in zip(shards, quick, strict=True)
-            ]
-            slow = list(pool.map(lambda shard: _count(shard, record_size) if shard else None, again))
-            counted = [found for pair in zip(slow, quick, strict=True) if (found := pair[0] or pair[1])]
+        counted = [shard for shard in quick if shard is not None]
+        if len(counted) < len(quick) or sum(shard.records for shard in counted) != total:
+            counted = list(pool.map(count, shards, quick))
     firsts = np.cumsum([0, *(shard.records for shard in counted)])
     return [replace(shard, first=int(first)) for shard, first in zip(counted, firsts[:-1], strict=True)]
 

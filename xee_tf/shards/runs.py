@@ -81,23 +81,10 @@ def pack_run(
     patches: Sequence[int] = (),
     masked: Sequence[float] = (),
 ) -> tuple[Run, list[Any]]:
-    """One run of records, and its bytes.
+    """One run of records, and its gzip members; uncompressed, the records as they are.
 
-    Parameters
-    ----------
-    encoded : Encoded
-    edges : sequence of int
-        Ascending numbers of records of `encoded`: a gzip member holds those between two neighbours. The run
-        has the records from the first edge to the last.
-    compressed : bool
-    first, patches, masked
-        As in `Run`.
-
-    Returns
-    -------
-    run : Run
-    pieces : list of bytes-like
-        Its gzip members; uncompressed, the records as they are.
+    A member holds the records of `encoded` between two neighbouring `edges`, which ascend; the run has those
+    from the first edge to the last. For what else it has see `Run`.
 
     Examples
     --------

@@ -26,37 +26,17 @@ def read_pieces(location: Location, step: int) -> Iterator[bytes]:
 
 
 def inflated(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]:
-    """The bytes of the records in pieces of a file: inflated, if it is a gzip file.
-
-    Raises
-    ------
-    RecordError
-        If the gzip stream is corrupt or truncated.
-    """
+    """The bytes of the records in pieces of a file: inflated, if it is a gzip file."""
     first = next(pieces, b"")
     pieces = chain([first], pieces)
     return inflate_stream(pieces, source, step) if first.startswith(GZIP) else pieces
 
 
 def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint8]]:
-    """The framed records in pieces of a file; both checksums of each record are checked.
+    """The framed records in pieces of a file that is not compressed, or `inflated`; checksums are checked.
 
-    Parameters
-    ----------
-    pieces : iterator of bytes
-        Of a file that is not compressed, or `inflated`.
-    source : str
-        Name of the file, for errors.
-
-    Yields
-    ------
-    ndarray of uint8, shape (records, bytes)
-        The frames of records of one size that follow one another.
-
-    Raises
-    ------
-    RecordError
-        That names the first record that is corrupt or truncated, behind all records in front of it.
+    Each array has the frames of records of one size that follow one another, one a row. An error names the
+    first record that is corrupt or truncated, behind all records in front of it.
 
     Examples
     --------

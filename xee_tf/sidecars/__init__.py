@@ -2,21 +2,19 @@
 
 from xee_tf.sidecars.bands import (
     BandSpec,
-    Record,
     distinct_dims,
     step_names,
 )
+from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.manifest import (
     ImageManifest,
     Manifest,
     TableColumn,
     TableManifest,
-    parse_dimensions,
     parse_manifest,
     read_manifest,
 )
-from xee_tf.sidecars.manifest_shard import ManifestShard
-from xee_tf.sidecars.mixer import Mixer, java_double
+from xee_tf.sidecars.mixer import Mixer
 
 __all__ = [
     "BandSpec",
@@ -24,12 +22,9 @@ __all__ = [
     "Manifest",
     "ManifestShard",
     "Mixer",
-    "Record",
     "TableColumn",
     "TableManifest",
     "distinct_dims",
-    "java_double",
-    "parse_dimensions",
     "parse_manifest",
     "read_manifest",
     "step_names",

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["coordinate_document", "read_coordinate", "read_number", "write_number"]
+from xee_tf.sidecars.packing import read_number, write_number
+
+__all__ = ["coordinate_document", "read_coordinate"]
 
 _NUMBERS = "iufb"
 _TIMES = "Mm"
@@ -33,11 +35,8 @@ _CFTIME = {
 def coordinate_document(values: Any) -> dict[str, Any] | None:
     """A coordinate as what JSON can hold; None for values that have no such form (tuples, geometries).
 
-    Parameters
-    ----------
-    values : array-like, one-dimensional
-        Numbers, booleans, texts (fixed-width, ``StringDType``, objects, arrays of pandas and Arrow), bytes,
-        datetime64 and timedelta64 of any unit, ``cftime`` dates of any calendar.
+    Values are one-dimensional: numbers, booleans, texts (fixed-width, ``StringDType``, objects, arrays of
+    pandas and Arrow), bytes, datetime64 and timedelta64 of any unit, ``cftime`` dates of any calendar.
 
     Examples
     --------
@@ -72,11 +71,6 @@ def coordinate_document(values: Any) -> dict[str, Any] | None:
 def read_coordinate(document: Any) -> NDArray[Any]:
     """The values of a `coordinate_document`.
 
-    Raises
-    ------
-    ValueError, TypeError, KeyError
-        If it is not one.
-
     Notes
     -----
     Dates of another calendar than the standard one need the package ``cftime``; without it they are texts.
@@ -101,34 +95,6 @@ def read_coordinate(document: Any) -> NDArray[Any]:
     if known.kind in _TIMES:
         return np.array(["NaT" if value is None else value for value in values], known)
     return np.array([read_number(value) for value in values], known)
-
-
-def write_number(value: Any) -> Any:
-    """A number as JSON can hold it: a text where it is not finite.
-
-    Examples
-    --------
-    >>> write_number(float("nan")), write_number(-1.5)
-    ('NaN', -1.5)
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def read_number(value: Any) -> Any:
-    """The number that `write_number` was given.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is not one.
-    """
-    if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
-        return float(value)
-    if not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is not a number")
-    return value
 
 
 def _objects(values: Sequence[Any]) -> dict[str, Any] | None:

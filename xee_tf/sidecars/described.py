@@ -41,20 +41,10 @@ class Described(NamedTuple):
 def describe_export(
     source: Exported | Mixer, own_records: bool, storage_options: Mapping[str, Any] | None
 ) -> Described:
-    """The mixer and the manifest of what a user names.
+    """The mixer and the manifest of what a user names; an error if they do not describe the same patches.
 
-    Parameters
-    ----------
-    source : str, path-like, ExportResult or Mixer
-    own_records : bool
-        Whether the user names the shards: a manifest that does not go with the mixer is then ignored.
-    storage_options : mapping or None
-        Handed to fsspec.
-
-    Raises
-    ------
-    MissingShardError, MixerError, OptionError
-        If there is no export, or its mixer and manifest do not describe the same patches.
+    Where the user names the shards too (`own_records`), a manifest that does not go with the mixer is
+    ignored.
     """
     if isinstance(source, Mixer):
         return Described("the mixer", source, None, None)

@@ -72,22 +72,8 @@ Exported = PathLike | Location | ExportedImage
 def find_export(source: Exported, storage_options: Mapping[str, Any] | None = None) -> Location:
     """The mixer of an image export, or its manifest where it has no mixer.
 
-    Parameters
-    ----------
-    source : str, path-like, Location or ExportResult
-        A mixer or manifest; a folder with one export; the prefix of an export ("out/scene"); or what an
-        export returned.
-    storage_options : mapping, optional
-        Handed to fsspec.
-
-    Raises
-    ------
-    MissingShardError
-        If there is no export.
-    MixerError
-        If it is a TFRecord file.
-    OptionError
-        If there are several exports in the folder, or it is a table.
+    It is named by its mixer or manifest; a folder with one export; the prefix of an export ("out/scene"); or
+    what an export returned.
 
     Examples
     --------
@@ -119,20 +105,26 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         return mixer if mixer.exists() else location
     if is_image(location):
         return location
-    return _beside(location) or _in_folder(location) or _existing(location)
+    found = _beside(location)
+    if found is None and location.is_folder():
+        found = _one_of(_images_in(location), location, "exports")
+        if found is None:
+            raise _nothing_in(location)
+    if found is not None:
+        return found
+    if location.exists():
+        return location
+    example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
+    raise MissingShardError(
+        f"There is no export {location}: expected a mixer{example}, a folder with one, or what an export "
+        "returned."
+    )
 
 
 def find_table(source: PathLike | Location | ExportedTable, storage_options: Any = None) -> Location:
     """The file of a table that a user names: it, its prefix, manifest or folder, or what an export returned.
 
     A file whose manifest alone is there is given as if it were there.
-
-    Raises
-    ------
-    MissingShardError
-        If there is no such file.
-    OptionError
-        If there are several tables in the folder, or it is an image.
     """
     if isinstance(source, ExportedTable):
         return Location.of(source.file.path, storage_options or source.manifest.storage_options)
@@ -148,7 +140,7 @@ def find_table(source: PathLike | Location | ExportedTable, storage_options: Any
         found = _one_of(_tables_in(location), location, "tables")
         if found is not None:
             return found
-        if images := [found for found in folder_exports(location) if is_image(found)]:
+        if images := _images_in(location):
             raise OptionError(f"{location} holds an image, {images[0].name}: open it with xee_tf.open_image.")
     raise MissingShardError(
         f"There is no table {location}" + ("." if location == exported else f" or {exported}.")
@@ -187,8 +179,8 @@ def find_sources(
     if (found := _beside(location) or _table_file(location)) is not None:
         return [found]
     if location.is_folder():
-        images = [found for found in folder_exports(location) if is_image(found)]
-        found = _one_of(images, location, "exports") or _one_of(_tables_in(location), location, "tables")
+        found = _one_of(_images_in(location), location, "exports")
+        found = found or _one_of(_tables_in(location), location, "tables")
         if found is None:
             raise _nothing_in(location)
         return [found]
@@ -205,19 +197,7 @@ def find_sources(
 def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) -> list[Location]:
     """All exports that a user names: mixers, manifests of images without one, and the files of tables.
 
-    Parameters
-    ----------
-    source : str, path-like, Location, ExportResult, TableResult or collection of them
-        As for `find_export` and `find_table`; a folder may hold any number of exports.
-    storage_options : mapping, optional
-        Handed to fsspec.
-
-    Raises
-    ------
-    MissingShardError
-        If there is no export.
-    OptionError
-        If nothing is named.
+    They are named as for `find_export` and `find_table`, or are a collection; a folder may hold any number.
     """
     if isinstance(source, ExportedImage | ExportedTable):
         return find_sources(source, storage_options)
@@ -289,6 +269,11 @@ def folder_exports(folder: Location) -> list[Location]:
     return [*mixers, *alone, *(table for table in tables if table is not None)]
 
 
+def _images_in(folder: Location) -> list[Location]:
+    """The images in a folder."""
+    return [found for found in folder_exports(folder) if is_image(found)]
+
+
 def _tables_in(folder: Location) -> list[Location]:
     """The tables in a folder; without any manifest, the files of records that are no shards of an image."""
     exports = folder_exports(folder)
@@ -314,27 +299,6 @@ def _nothing_in(folder: Location) -> MissingShardError:
     return MissingShardError(
         f"There is no export in the folder {folder}: expected a file that ends with {MIXER}."
     )
-
-
-def _in_folder(folder: Location) -> Location | None:
-    """The one image of a folder; None if it is not a folder."""
-    if not folder.is_folder():
-        return None
-    images = [found for found in folder_exports(folder) if is_image(found)]
-    found = _one_of(images, folder, "exports")
-    if found is None:
-        raise _nothing_in(folder)
-    return found
-
-
-def _existing(location: Location) -> Location:
-    if not location.exists():
-        example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
-        raise MissingShardError(
-            f"There is no export {location}: expected a mixer{example}, a folder with one, or what an export "
-            "returned."
-        )
-    return location
 
 
 def _files(folder: Location) -> list[Location]:

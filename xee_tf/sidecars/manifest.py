@@ -19,10 +19,16 @@ from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records import Feature, Kind
 from xee_tf.sidecars.bands import BandSpec, Record
-from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate, read_number, write_number
-from xee_tf.sidecars.documents import band_document, band_of, check_places, grid_document, grid_of
-from xee_tf.sidecars.manifest_shard import ManifestShard
-from xee_tf.sidecars.packing import read_count, read_size, read_text, render
+from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
+from xee_tf.sidecars.documents import (
+    ManifestShard,
+    band_document,
+    band_of,
+    check_places,
+    grid_document,
+    grid_of,
+)
+from xee_tf.sidecars.packing import read_count, read_number, read_size, read_text, render, write_number
 from xee_tf.storage import Location, is_refused
 from xee_tf.version import __version__
 
@@ -242,11 +248,6 @@ Manifest = ImageManifest | TableManifest
 def parse_manifest(text: str, source: str = "the manifest") -> Manifest:
     """Read the JSON of a manifest of either kind.
 
-    Raises
-    ------
-    ManifestError
-        If it is not a manifest, or one of a later format.
-
     Examples
     --------
     >>> parse_manifest('{"format": "xee_tf image", "formatVersion": "2.0"}', "scene-image.tfexport")
@@ -284,25 +285,13 @@ def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
 
 
 def read_manifest(location: Location) -> Manifest | None:
-    """The manifest at a location; None if there is no such file.
-
-    Raises
-    ------
-    ManifestError
-        If it is not a valid manifest.
-    """
+    """The manifest at a location; None if there is no such file."""
     document = read_document(location)
     return None if document is None else manifest_of(document, str(location))
 
 
 def read_document(location: Location) -> Any:
-    """The JSON of the manifest at a location, parsed; None if there is no such file.
-
-    Raises
-    ------
-    ManifestError
-        If it is not JSON.
-    """
+    """The JSON of the manifest at a location, parsed; None if there is no such file."""
     text = _read(location)
     return None if text is None else _parse(text, str(location))
 
@@ -324,11 +313,6 @@ def _finite(text: str) -> float:
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
     """Read ``<prefix>-dimensions.json``, which version 0.1.0 wrote beside array bands.
-
-    Raises
-    ------
-    ManifestError
-        If it is not such a file.
 
     Examples
     --------

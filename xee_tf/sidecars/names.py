@@ -58,20 +58,8 @@ def export_prefix(
 ) -> Location:
     """The first part of file names, such as ``out/scene`` of ``out/scene-00000.tfrecord.gz``.
 
-    Parameters
-    ----------
-    path : str or path-like
-    storage_options : mapping, optional
-    suffix : str
-        An ending that is also allowed.
-    example : str
-        A name for error messages.
-
-    Raises
-    ------
-    DestinationError
-        If the path names a folder, or ends like one of the files themselves; the message has the name
-        that was probably meant.
+    A path that names a folder, or ends like one of the files themselves, is refused with the name that was
+    probably meant; an ending that is allowed is the `suffix`, and `example` is a name for the error.
 
     Examples
     --------

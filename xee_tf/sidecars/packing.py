@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,18 @@ from crc32c import crc32c
 from xee_tf.errors import shorten
 from xee_tf.geometry import Size
 
-__all__ = ["MOST", "is_unchanged", "pack", "read_count", "read_size", "read_text", "render", "unpack"]
+__all__ = [
+    "MOST",
+    "is_unchanged",
+    "pack",
+    "read_count",
+    "read_number",
+    "read_size",
+    "read_text",
+    "render",
+    "unpack",
+    "write_number",
+]
 
 MOST = 1 << 62
 """The most of any count."""
@@ -61,6 +73,28 @@ def _checksum(document: Mapping[str, Any]) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def write_number(value: Any) -> Any:
+    """A number as JSON can hold it: a text where it is not finite.
+
+    Examples
+    --------
+    >>> write_number(float("nan")), write_number(-1.5)
+    ('NaN', -1.5)
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def read_number(value: Any) -> Any:
+    """The number that `write_number` was given."""
+    if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
+        return float(value)
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return value
 
 
 def read_size(value: Any, what: str, least: int = 1) -> Size:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.sidecars.manifest_shard import ManifestShard
+from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.names import MIXER, SHARD, has_prefix, prefix_of, shard_name
 from xee_tf.storage import Location
 
@@ -15,25 +15,11 @@ __all__ = ["check_order", "find_records", "listed_shards"]
 
 
 def find_records(mixer: Location) -> list[Location]:
-    """The shards beside a mixer or manifest, in the order of their numbers.
+    """The shards beside a mixer or manifest, which need not exist, in the order of their numbers.
 
     Both of Earth Engine's ways to name files are known: ``<prefix>-mixer.json`` goes with
     ``<prefix>-00000.tfrecord[.gz]`` (Drive), ``<prefix>mixer.json`` with ``<prefix>00000.tfrecord[.gz]``
-    (Cloud Storage).
-
-    Parameters
-    ----------
-    mixer : Location
-        Need not exist; only its name counts.
-
-    Raises
-    ------
-    OptionError
-        If its name does not end with ``mixer.json``.
-    MissingShardError
-        If there are no shards, or numbers are missing between them.
-    RecordError
-        If a shard is there twice, compressed and not.
+    (Cloud Storage). Missing numbers, and shards that are there twice, are errors.
 
     Examples
     --------
@@ -84,13 +70,6 @@ def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Lo
 
 def check_order(records: Sequence[Location]) -> None:
     """Refuse shards of one export whose names are out of order, or have gaps.
-
-    Raises
-    ------
-    RecordError
-        If the numbers of names that differ in nothing else do not ascend.
-    MissingShardError
-        If they ascend with gaps.
 
     Examples
     --------

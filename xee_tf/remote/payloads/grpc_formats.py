@@ -19,7 +19,7 @@ from xee_tf.records.feature import STRINGS
 from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.layout import context_head
 from xee_tf.records.tensor_types import STRING, tensor_type
-from xee_tf.records.tensors import tensor_bound, tensor_size, value_sizes
+from xee_tf.records.tensors import tensor_size, value_sizes
 from xee_tf.records.wire import field_size
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.predict_messages import (
@@ -97,7 +97,7 @@ class GrpcTensors(_GrpcPayload):
         return arrays
 
     def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        return {name: tensor_bound(dtype, (count, *shape)) for name, (dtype, shape) in items.items()}
+        return {name: tensor_size(dtype, (count, *shape)) for name, (dtype, shape) in items.items()}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class GrpcExamples(_GrpcPayload):
 
 def _vector_size(count: int, size: int) -> int:
     """Bytes of a vector of `count` strings of `size` bytes each."""
-    return tensor_bound(object, (count,), string_size=size)
+    return tensor_size(object, (count,), count * field_size(size))
 
 
 def _serialise_examples(arrays: Arrays) -> list[bytes]:

@@ -14,17 +14,19 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays
 from xee_tf.errors import RecordError
-from xee_tf.records.messages import (
+from xee_tf.records.tensors import decode_tensor, tensor_pieces
+from xee_tf.records.wire import (
     bodies,
     delimited_fields,
+    encode_field,
+    field_head,
+    field_size,
     integer,
     integer_field,
     map_entries,
     text,
     text_field,
 )
-from xee_tf.records.tensors import decode_tensor, tensor_pieces
-from xee_tf.records.wire import encode_field, field_head, field_size
 
 __all__ = [
     "ANY_MODEL",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Signature, TensorInfo
 from xee_tf.errors import ModelError, RecordError
-from xee_tf.records.tensors import decode_tensor, encode_tensors, tensor_bound
+from xee_tf.records.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
 
 __all__ = [
     "as_bytes",
@@ -49,7 +49,7 @@ def least_string_size(dtype: npt.DTypeLike, shape: Sequence[int], *, in_base64: 
     >>> least_string_size("uint8", ()) == len(serialise_tensors(np.array([1], "uint8"))[0])
     True
     """
-    size = tensor_bound(dtype, shape)
+    size = tensor_size(dtype, shape)
     return base64_size(size) if in_base64 else size
 
 
@@ -135,7 +135,7 @@ def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
     for string in strings:
         try:
             data = as_bytes(string)
-            arrays.append(decode_tensor(data if data[:1] == b"\x08" else decode_base64(data)))
+            arrays.append(decode_tensor(data if is_tensor(data) else decode_base64(data)))
         except RecordError as error:
             raise RecordError(f"Instance {len(arrays)}: {error}") from None
     if not arrays:

@@ -7,73 +7,45 @@ features that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.records.feature import STRINGS, Feature
-from xee_tf.records.framing import FOOTER, HEADER
-from xee_tf.records.parse import Values, feature_of
+from xee_tf.records.frames import Frames
+from xee_tf.records.parse import Parsed, feature_of
 from xee_tf.records.ragged import Ragged
 from xee_tf.records.walk import Order, Part, Wanted, walk
 
-__all__ = ["Parsed", "order_of", "read_parts"]
-
-Parsed = tuple[dict[str, Values], dict[str, list[Values | None]]]
-"""The context and the feature lists of one record."""
+__all__ = ["order_of", "read_varied"]
 
 _MAX_ORDERS = 32  # of features that are remembered
-_BATCH_BYTES = 1 << 21  # of records looked at at a time: their scratch arrays stay in cache
 _FEW = 64  # records that are read together however long they are
 
 
-def read_parts(
-    raw: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    orders: list[Order],
-    wanted: Wanted,
-    parse: Callable[[int], Parsed],
-    *,
-    blobs: bool,
-) -> list[Part]:
-    """The features of framed records.
-
-    Parameters
-    ----------
-    raw : ndarray of uint8, shape (bytes,)
-    offsets : ndarray of int64, shape (n + 1,)
-        Where each record starts, and where the last one ends.
-    orders : list of Order
-        Those that records are likely to have. What is learned is added.
-    wanted : Wanted
-    parse : callable
-        From the number of a record to what it holds.
-    blobs : bool
-        Whether a single byte string is a blob of values.
-    """
-    begins, ends = offsets[:-1] + HEADER, offsets[1:] - FOOTER
-    count = len(begins)
+def read_varied(frames: Frames, orders: list[Order], wanted: Wanted) -> list[Part]:
+    """The features of framed records; what is learned is added to the orders that they are likely to have."""
     parts: list[Part] = []
     alone: dict[Order, list[tuple[int, Parsed]]] = {}
 
     def take(order: Order, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Read the records that have the features of an order; those that are left."""
-        right, found = walk(raw, left, begins[left], ends[left], order, wanted)
+        right, found = walk(frames, left, order, wanted)
         parts.extend(found)
         return left[~right]
 
-    batch = max(_FEW, _BATCH_BYTES * count // max(1, len(raw)))
-    for start in range(0, count, batch):
-        left = np.arange(start, min(start + batch, count))
+    batch = max(_FEW, frames.batch)
+    for start in range(0, frames.count, batch):
+        left = np.arange(start, min(start + batch, frames.count))
         for order in tuple(orders):
             if len(left):
                 left = take(order, left)
         while len(left):
             record = int(left[0])
-            parsed = parse(record)
-            order = order_of(parsed, blobs=blobs)
+            parsed = frames.parse(record)
+            order = order_of(frames, parsed)
             learned = _learn(orders, order, wanted)
             if learned is not None:
                 left = take(learned, left)
@@ -85,8 +57,9 @@ def read_parts(
     return parts
 
 
-def order_of(parsed: Parsed, *, blobs: bool) -> Order:
+def order_of(frames: Frames, parsed: Parsed) -> Order:
     """The features of one record, in the order of its message."""
+    blobs = frames.blobs
     context = tuple(feature_of(name, values, blobs=blobs) for name, values in parsed[0].items())
     sequences = []
     for name, steps in parsed[1].items():
