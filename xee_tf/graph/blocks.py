@@ -86,11 +86,13 @@ def work_on_blocks(
     for number, job in enumerate(jobs):
         own = chunks_of_blocks(job.layout, [next(keys) for _ in job.layout.planes])
         groups |= {(number, block): chunks for block, chunks in own.items()}
-    graph, loaded = sources.loads(groups)
+    graph, found = sources.loads(groups)
+    loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
+    for (number, block), chunks in found.items():
+        loaded[number][block] = chunks
     blocks = []
-    for number, job in enumerate(jobs):
+    for job, own_chunks in zip(jobs, loaded, strict=True):
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
-        own_chunks = {block: chunks for (own, block), chunks in loaded.items() if own == number}
         blocks.append(block_tasks(graph.tasks, job.layout, own_chunks, work, job.name))
     if ordered:
         order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]

@@ -141,7 +141,7 @@ class Sources:
         fused = self._own_tasks(groups)
         inside = {node.key for nodes in fused.values() for node in nodes}
         new = {
-            key: (f"load-{run}", key)
+            key: (f"source-{run}", key)
             for key, node in self.graph.items()
             if _is_task(node) and key not in inside
         }
