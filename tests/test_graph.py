@@ -7,7 +7,6 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import dask
 import dask.array as da
@@ -23,7 +22,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
-import xee_tf.graph.sources
 from tests.rasters import contents, random_band, raster, without_keys
 from tests.strategies import chunkings
 from xee_tf import DestinationExistsError, Model
@@ -163,32 +161,32 @@ def groups_of(sources, together):
 
 
 @pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("renamed", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_tasks_are_never_changed_under_their_own_keys(monkeypatch, form, renamed, together):
-    monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 1)
+def test_tasks_are_never_changed_under_their_own_keys(form, fused, together):
     arrays = [form(values) for values in BANDS.values()]
     alone = {key: node for array in arrays for key, node in Sources.of([array]).graph.items()}
-    sources = Sources.of_planes(arrays, renamed=renamed)
-    groups = groups_of(sources, together)
-    sources, loaded = sources.loads(groups, "load")
-    if renamed:
-        changed = {key for key, node in sources.graph.items() if not isinstance(node, DataNode)}
-        assert not changed & alone.keys()
-        roots = [key for key in changed if not sources.graph[key].dependencies]
-        assert len(roots) == 1
-    for key in alone.keys() & sources.graph.keys():
-        assert sources.graph[key].dependencies == alone[key].dependencies
-    tasks = {"all": List(*loaded.values())}
-    [chunks] = dask.threaded.get({**sources.graph, **tasks}, ["all"])
+    sources = Sources.of_planes(arrays, fused=fused)
+    if not fused:
+        for key in alone.keys() & sources.graph.keys():
+            assert sources.graph[key].dependencies == alone[key].dependencies
+    graph, loaded = sources.loads(groups_of(sources, together))
+    changed = {key for key, node in graph.tasks.items() if not isinstance(node, DataNode)}
+    assert not changed & alone.keys()
+    assert len([key for key in changed if not graph.tasks[key].dependencies]) == 1
+    [chunks] = dask.threaded.get({**graph.tasks, "all": gathered(loaded)}, ["all"])
     wanted = [blocks(values) for values in BANDS.values()]
-    for group, values in zip(groups, chunks, strict=True):
+    for group, values in zip(loaded, chunks, strict=True):
         expected = [band[group] for band in wanted] if together else [wanted[group[0]][group[1:]]]
         np.testing.assert_array_equal(values, expected)
 
 
-def test_all_bands_of_a_block_are_loaded_by_one_task(monkeypatch):
-    monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 81)
+def gathered(loaded):
+    """The chunks of all groups, each of which is a reference or a list of them."""
+    return List(*(List(*each) if isinstance(each, list) else each for each in loaded.values()))
+
+
+def test_all_bands_of_a_block_are_loaded_by_one_task():
     bands = {name: random_band((90, 90), seed=seed) for seed, name in enumerate("abc")}
     lazy_bands = {name: da.from_array(values, chunks=10) + 1 for name, values in bands.items()}
     ds = raster(bands).assign({name: (("y", "x"), values) for name, values in lazy_bands.items()})
@@ -198,21 +196,20 @@ def test_all_bands_of_a_block_are_loaded_by_one_task(monkeypatch):
     layout = replace(layout, y=replace(layout.y, edges=edges), x=replace(layout.x, edges=edges))
     job = BlockJob("one", list(lazy_bands.values()), layout, lambda layout, block, pieces: len(pieces))
     graph, _ = work_on_blocks([job])
-    loads = [node for node in graph.sources.graph.values() if not isinstance(node, DataNode)]
-    assert len(loads) == 81 + 1  # and the empty one before them
-    assert sum(node.data_producer for node in loads) == 81  # of which a cluster starts few at a time
+    loads = [node for key, node in graph.tasks.items() if key[0].startswith("load-")]
+    assert len(loads) == 81
+    assert all(node.data_producer for node in loads)  # of which a cluster starts few at a time
 
 
 def median_of_many(values):
     return da.stack([computed_with(values + step) for step in range(5)]).max(axis=0)
 
 
-def test_a_chunk_of_many_sources_is_not_loaded_by_one_task(monkeypatch):
+def test_a_chunk_of_many_sources_is_not_loaded_by_one_task():
     """One after another they would take long, and all threads together would hold too many."""
-    monkeypatch.setattr(xee_tf.graph.sources, "_MANY", 1)
-    sources = Sources.of_planes([median_of_many(BANDS["a"] + 9 * band) for band in (0, 1)], renamed=True)
-    loaded, _ = sources.loads(groups_of(sources, True), "load")
-    assert loaded.graph == sources.graph
+    sources = Sources.of_planes([median_of_many(BANDS["a"] + 9 * band) for band in (0, 1)], fused=True)
+    graph, _ = sources.loads(groups_of(sources, True))
+    assert len(graph.tasks) == len(sources.graph) + 1  # an empty one before them
 
 
 def smoothed(values):
@@ -246,11 +243,9 @@ def test_chunks_are_loaded_once_whatever_they_share(data):
     before, after = ((3, *(data.draw(chunkings(side)) for side in shape[1:])) for _ in range(2))
     cube = da.from_array(values, chunks=before).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
     arrays = [cube[0], cube[1].rechunk(after[1:]), cube[1:]]
-    sources = Sources.of_planes(arrays, renamed=True)
-    groups = {(number,): list(flatten(keys)) for number, keys in enumerate(sources.keys)}
-    with patch.object(xee_tf.graph.sources, "_MANY", data.draw(st.sampled_from([1, 64]))):
-        sources, loaded = sources.loads(groups, "load")
-    chunks = iter(flatten(dask.get({**sources.graph, "all": List(*loaded.values())}, ["all"])))
+    sources = Sources.of_planes(arrays, fused=True)
+    graph, loaded = sources.loads({number: list(flatten(keys)) for number, keys in enumerate(sources.keys)})
+    chunks = iter(flatten(dask.get({**graph.tasks, "all": gathered(loaded)}, ["all"])))
     found = [[[next(chunks) for _ in array.chunks[-1]] for _ in array.chunks[-2]] for array in arrays]
     for plane, wanted in zip(found, [values[0], values[1], values[1:]], strict=True):
         np.testing.assert_array_equal(np.block([list(row) for row in plane]), wanted)
@@ -335,9 +330,10 @@ def test_an_image_and_its_prediction_share_chunks():
 def test_the_order_of_a_long_chain_costs_little_time():
     """What a task goes back to must not grow with the chain: 10,000 chunks took a minute and 10 GB."""
     array = da.from_array(Counting((51_200, 51_200)), chunks=1024, meta=np.empty((0, 0), "f4"))
-    sources = Sources.of_planes([array], renamed=True)
-    tasks = dict(sources.graph)
-    blocks = [add_task(tasks, number, len, chunk) for number, chunk in enumerate(sources.chunks(0))]
+    sources = Sources.of_planes([array], fused=True)
+    graph, loaded = sources.loads(sources.by_number())
+    tasks = graph.tasks
+    blocks = [add_task(tasks, number, len, chunks) for number, chunks in loaded.items()]
     in_order(tasks, blocks, "chain")
     start = time.process_time()
     dask.order.order(tasks)

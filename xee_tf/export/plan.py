@@ -21,7 +21,6 @@ from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
-from xee_tf.graph import load_count
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["ExportPlan", "member_group"]
@@ -151,14 +150,12 @@ class ExportPlan:
 
     @cached_property
     def tasks(self) -> int:
-        """Dask tasks, those that load source chunks included."""
+        """Dask tasks, with one for each block that loads its source chunks."""
         layout = self.block_layout
         homes = layout.chunks_by_home().values()
-        loads = load_count([len(chunks) for chunks in homes])
         strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
-        chain = blocks if blocks > 1 else 0
-        return 1 + loads + strips + blocks + chain + self.shards + 1
+        return 1 + len(homes) + strips + 2 * blocks + self.shards + 1
 
     @property
     def task_memory(self) -> int:

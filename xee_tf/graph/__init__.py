@@ -2,9 +2,9 @@
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, work_on_blocks
-from xee_tf.graph.run import Graph, each_chunk, progress_bar, run_graph
-from xee_tf.graph.sources import Sources, load_count
-from xee_tf.graph.tasks import Delayed, Ref, Tasks, add_task, add_value
+from xee_tf.graph.run import each_chunk, progress_bar, run_graph
+from xee_tf.graph.sources import Sources
+from xee_tf.graph.tasks import Delayed, Graph, Ref, Tasks, add_task, add_value
 
 __all__ = [
     "ArraySpec",
@@ -20,7 +20,6 @@ __all__ = [
     "arrays_of_boxes",
     "chunk_grids",
     "each_chunk",
-    "load_count",
     "progress_bar",
     "run_graph",
     "work_on_blocks",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from dask.array.core import Array, getter
 from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import TaskRef
 from dask.tokenize import tokenize
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from xee_tf.geometry import Window
 from xee_tf.graph.blocks import Block, BlockWork, Work, block_tasks, chunks_of_blocks
 from xee_tf.graph.order import turns
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import Ref, Tasks, add_task, add_value
+from xee_tf.graph.tasks import Ref, Tasks, add_task, add_value, layer_of
 
 __all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes"]
 
@@ -90,10 +91,12 @@ def arrays_of_blocks(
     blocks = []
     for number, step in enumerate(np.ndindex(*steps.values())):
         own = found.keys[number * planes : (number + 1) * planes]
-        loaded = found.groups(chunks_of_blocks(layout, own))
+        loaded = {
+            block: list(map(TaskRef, chunks)) for block, chunks in chunks_of_blocks(layout, own).items()
+        }
         blocks.append(block_tasks(tasks, layout, loaded, common, "-".join([name, *map(str, step), token])))
     empty, order = turns(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
-    layers = {f"sources-{token}": found.layer(), f"{name}-{token}": tasks | empty}
+    layers = {f"sources-{token}": layer_of(found.graph, found.annotations), f"{name}-{token}": tasks | empty}
     return [
         _stitched(
             f"{name}-band-{output.name}-{token}",  # no layer is called like a band

@@ -5,7 +5,6 @@ The graph is made by hand, since the ready-made overlap costs an order of magnit
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import cut_strips
 from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
-from xee_tf.graph.order import in_order, priorities
-from xee_tf.graph.run import Graph, on_cluster
+from xee_tf.graph.order import in_order
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import Key, Ref, Tasks, add_task, add_value
+from xee_tf.graph.tasks import Graph, Key, Ref, Tasks, add_task, add_value
 
 __all__ = [
     "BlockJob",
@@ -82,31 +80,27 @@ def work_on_blocks(
     blocks : list of dict
         For each job what its blocks give.
     """
-    run = uuid.uuid4().hex[:12]
-    sources = Sources.of_planes([array for job in jobs for array in job.arrays], renamed=True)
+    sources = Sources.of_planes([array for job in jobs for array in job.arrays], fused=True)
     keys = iter(sources.keys)
     groups: dict[Key, list[Key]] = {}
     for number, job in enumerate(jobs):
         own = chunks_of_blocks(job.layout, [next(keys) for _ in job.layout.planes])
-        groups |= {(number, *block): chunks for block, chunks in own.items()}
-    sources, found = sources.loads(groups, f"load-{run}")
+        groups |= {(number, block): chunks for block, chunks in own.items()}
+    graph, found = sources.loads(groups)
     loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
-    for (number, *block), chunks in found.items():
-        loaded[number][block[0], block[1]] = chunks
-    tasks: Tasks = {}
+    for (number, block), chunks in found.items():
+        loaded[number][block] = chunks
     blocks = []
     for job, own_chunks in zip(jobs, loaded, strict=True):
-        work = add_value(tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
-        blocks.append(block_tasks(tasks, job.layout, own_chunks, work, job.name))
-    order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]
-    refs = [blocks[number][block] for number, block in order]
-    if not ordered or len(order) == 1:
-        return Graph(sources, tasks), blocks
-    if on_cluster():
-        return Graph(sources, tasks, priorities({**sources.graph, **tasks}, refs)), blocks
-    for (number, block), done in zip(order, in_order(tasks, refs, f"order-{run}"), strict=True):
-        blocks[number][block] = done
-    return Graph(sources, tasks), blocks
+        work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
+        blocks.append(block_tasks(graph.tasks, job.layout, own_chunks, work, job.name))
+    if ordered:
+        order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]
+        refs = [blocks[number][block] for number, block in order]
+        done = in_order(graph.tasks, refs, f"order-{jobs[0].name}")
+        for (number, block), last in zip(order, done, strict=True):
+            blocks[number][block] = last
+    return graph, blocks
 
 
 def chunks_of_blocks(layout: BlockLayout, keys: Sequence[Sequence[Sequence[Key]]]) -> dict[Block, list[Key]]:

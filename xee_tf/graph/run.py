@@ -1,11 +1,10 @@
-"""Graphs made Delayed and run: where Dask would compute, and with a bar if one is wanted."""
+"""Graphs are run: where Dask would compute, and with a bar if one is wanted."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 from dask.base import get_scheduler
@@ -16,34 +15,10 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError
-from xee_tf.graph.sources import Sources, futures_in
-from xee_tf.graph.tasks import Key, Ref, Tasks, add_task, first_of, layer_of
+from xee_tf.graph.sources import futures_in
+from xee_tf.graph.tasks import Tasks, add_task, first_of
 
-__all__ = ["Graph", "each_chunk", "on_cluster", "progress_bar", "run_graph"]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Tasks, and the sources that they depend on.
-
-    Parameters
-    ----------
-    sources : Sources, optional
-    tasks : dict, optional
-    priority : mapping, optional
-        What a cluster does first, by key.
-    """
-
-    sources: Sources = field(default_factory=lambda: Sources({}, []))
-    tasks: Tasks = field(default_factory=dict)
-    priority: Mapping[Key, int] = field(default_factory=dict)
-
-    def delayed(self, name: str, result: Ref) -> Delayed:
-        """A Delayed of what one of the tasks gives."""
-        below = f"{name}-sources"  # where graphs are merged, layers of one name would replace each other
-        order = {"priority": self.priority} if self.priority else {}
-        layers = {below: self.sources.layer(**order), name: layer_of(self.tasks, order)}
-        return Delayed(result.key, HighLevelGraph(layers, {below: set(), name: {below}}), layer=name)
+__all__ = ["each_chunk", "progress_bar", "run_graph"]
 
 
 def each_chunk(
@@ -79,11 +54,6 @@ def each_chunk(
     return Delayed(result.key, HighLevelGraph.from_collections(name, tasks, dependencies=arrays), layer=name)
 
 
-def on_cluster() -> bool:
-    """Whether Dask would compute on a distributed cluster."""
-    return _client() is not None
-
-
 def run_graph(delayed: Delayed, progress: bool) -> Any:
     """The result of a Delayed, with Dask's own bar if one is wanted.
 
@@ -93,11 +63,10 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
         If it needs data that is persisted elsewhere than where it would be computed.
     """
     _require_reachable(delayed.__dask_graph__())
-    if progress and on_cluster():
-        from distributed import get_client
+    if progress and (client := _client()):
         from distributed import progress as show_progress
 
-        future = get_client().compute(delayed)
+        future = client.compute(delayed)
         show_progress(future)
         return future.result()
     with progress_bar(progress):

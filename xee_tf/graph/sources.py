@@ -3,7 +3,8 @@
 Collections are met through the Dask protocol alone (graph, keys, chunks), so that any chunked array that
 follows it will do: persisted ones, whose graphs hold Futures, those that are optimised already, and those
 of other packages. A key of a collection always stands for the collection's own task, because on a cluster
-other computations may use the same key at the same time. A task that is changed gets a new key.
+other computations may use the same key at the same time. Exports share nothing with other computations: they
+load through tasks with keys of their own, one for each block.
 """
 
 from __future__ import annotations
@@ -12,23 +13,21 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import dask
 
 # Graphs of version 1 (plain tuples) and of version 2 in one: Dask has no public name for this.
 from dask._task_spec import convert_legacy_graph
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph, Layer
+from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Alias, DataNode, GraphNode, List, Task, TaskRef
 from dask.utils import ensure_dict
 
 from xee_tf.errors import OptionError
-from xee_tf.graph.tasks import Key, Ref, by_key, first_of, layer_of
+from xee_tf.graph.tasks import Annotations, Graph, Key, Ref, by_key, first_of
 
-__all__ = ["Sources", "futures_in", "load_count"]
-
-_MANY = 1024  # groups; with fewer, scheduling takes less time than is lost where chunks come slowly
+__all__ = ["Sources", "futures_in"]
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,14 @@ class Sources:
         The keys of every collection's chunks, as nested lists.
     annotations : mapping
         Annotations of the collections' own tasks, such as ``resources``: by name, then by key.
-    root : key, optional
-        An empty task that all others come after.
     """
 
     graph: Mapping[Key, Any]
     keys: list[Any]
-    annotations: Mapping[str, Mapping[Key, Any]] = field(default_factory=dict)
-    root: Key = None
+    annotations: Annotations = field(default_factory=dict)
 
     @classmethod
-    def of(cls, collections: Sequence[Any], *, renamed: bool = False) -> Sources:
+    def of(cls, collections: Sequence[Any], *, fused: bool = False) -> Sources:
         """Simplify the graphs of collections together; what they share stays shared.
 
         `dask.optimize` would treat each one apart from the others: a chunk that holds several
@@ -63,10 +59,10 @@ class Sources:
         Parameters
         ----------
         collections : sequence
-        renamed : bool
+        fused : bool
             False: all tasks remain as they are, and are shared with whatever else is computed of the
             collections at the same time. True: tasks that only wait for each other become one, as Dask does
-            it, and all get keys of their own: where others are fused, a key stands for another task.
+            it. A key may then stand for another task than elsewhere: only `loads` makes use of it.
 
         Raises
         ------
@@ -85,7 +81,7 @@ class Sources:
             if optimize is not None:
                 # Dask drops annotations where it fuses task by task.
                 annotated = any(layer.annotations for layer in graph.layers.values())
-                apart = annotated or not renamed
+                apart = annotated or not fused
                 with dask.config.set({"optimization.fuse.active": False}) if apart else nullcontext():
                     graph = optimize(graph, list(flatten([each.__dask_keys__() for each in members])))
             for layer in graph.layers.values() if isinstance(graph, HighLevelGraph) else ():
@@ -96,19 +92,18 @@ class Sources:
         needed = _needed(keys, tasks)
         held = _held(needed - tasks.keys(), given, tasks)
         kept = {key: node for key, node in tasks.items() if key in needed}
-        sources = cls(kept | held, keys, annotations)
-        return sources._renamed() if renamed else sources
+        return cls(kept | held, keys, annotations)
 
     @classmethod
-    def of_planes(cls, arrays: Sequence[Any], *, renamed: bool = False) -> Sources:
+    def of_planes(cls, arrays: Sequence[Any], *, fused: bool = False) -> Sources:
         """The planes of arrays (y, x) and (step, y, x), in order; keys are ``[plane][row][column]``.
 
         Parameters
         ----------
-        arrays, renamed
+        arrays, fused
             As for `of`.
         """
-        sources = cls.of(arrays, renamed=renamed)
+        sources = cls.of(arrays, fused=fused)
         planes = [
             plane
             for array, found in zip(arrays, sources.keys, strict=True)
@@ -116,54 +111,66 @@ class Sources:
         ]
         return replace(sources, keys=planes)
 
-    def layer(self, **annotations: Mapping[Key, Any]) -> Layer:
-        """A layer of a HighLevelGraph; `annotations` are for tasks that have none of that name."""
-        return layer_of(self.graph, annotations, self.annotations)
+    def by_number(self) -> dict[int, list[Key]]:
+        """The chunks of all collections that have the same number, such as the columns of a row group."""
+        return {number: list(keys) for number, keys in enumerate(zip(*map(flatten, self.keys), strict=True))}
 
-    def chunks(self, number: int) -> list[Ref]:
-        """The chunks of one collection."""
-        return [TaskRef(key) for key in flatten(self.keys[number])]
+    def loads(self, groups: Mapping[Key, Sequence[Key]]) -> tuple[Graph, dict[Key, Ref]]:
+        """A graph with keys of its own, and one task that loads all chunks of a group.
 
-    def groups(self, groups: Mapping[Key, Sequence[Key]]) -> dict[Key, Ref]:
-        """The chunks of each group as a list, loaded side by side."""
-        return {group: List(*map(TaskRef, keys)) for group, keys in groups.items()}
+        Tasks that several groups need remain as they are, and so do those that are annotated, and all of a
+        group with more sources than chunks: one task would load one source after another, and hold all of
+        them.
 
-    def loads(self, groups: Mapping[Key, Sequence[Key]], name: str) -> tuple[Sources, dict[Key, Ref]]:
-        """One task for all chunks of a group, in place of those that load them one by one.
-
-        Tasks remain as they are where several groups need them, or where they are annotated. So do all tasks
-        of a group with more sources than chunks: one task would load one source after another, and hold all
-        of them. With few groups nothing is gained.
+        All tasks come after one empty task. Dask notes for every task which tasks without dependencies it
+        goes back to; along a chain of tasks (see `order`) that would grow with the square of the chunks.
 
         Parameters
         ----------
         groups : mapping
-            The keys of chunks by what needs them together, such as the number of a block.
-        name : str
-            Of the new tasks.
+            The keys of chunks by what needs them together: the number of a block, or of a row group.
 
         Returns
         -------
-        sources : Sources
+        graph : Graph
         loaded : mapping
-            For each group the list of its chunks.
+            For each group its chunks, in order.
         """
-        loaded = self.groups(groups)
-        if len(groups) < _MANY:
-            return self, loaded
-        graph = dict(self.graph)
-        for group, members in self._members(groups).items():
-            if len(members) > 1 and sum(map(self._is_source, members)) <= len(groups[group]):
-                key = (name, *group)
-                chunks = Task(key, _together, *map(TaskRef, groups[group]))
-                for node in members:
-                    del graph[node.key]
-                graph[key] = Task.fuse(*members, chunks, key=key)
-                loaded[group] = TaskRef(key)
-        return replace(self, graph=graph), loaded
+        run = uuid.uuid4().hex[:12]
+        start = TaskRef(f"start-{run}")
+        fused = self._own_tasks(groups)
+        inside = {node.key for nodes in fused.values() for node in nodes}
+        new = {
+            key: (f"source-{run}", key)
+            for key, node in self.graph.items()
+            if _is_task(node) and key not in inside
+        }
+        tasks: dict[Key, Any] = {start.key: Task(start.key, first_of, None)}
+        for key, node in self.graph.items():
+            if key in new:
+                first = [] if node.dependencies & new.keys() else [start]
+                # A cluster starts no more of those that load than its threads can take.
+                loads = node.data_producer
+                tasks[new[key]] = Task(new[key], first_of, node.substitute(new), *first, _data_producer=loads)
+            elif key not in inside:
+                tasks[key] = node
+        loaded: dict[Key, Ref] = {}
+        for group, keys in groups.items():
+            if group in fused:
+                name = (f"load-{run}", group)
+                chunks = Task(name, first_of, List(*map(TaskRef, keys)), start)
+                tasks[name] = Task.fuse(*fused[group], chunks, key=name).substitute(new)
+                loaded[group] = TaskRef(name)
+            else:
+                loaded[group] = [TaskRef(new.get(key, key)) for key in keys]
+        annotations = {
+            name: {new.get(key, key): value for key, value in values.items()}
+            for name, values in self.annotations.items()
+        }
+        return Graph(tasks, annotations), loaded
 
-    def _members(self, groups: Mapping[Key, Sequence[Key]]) -> dict[Key, list[Any]]:
-        """The tasks that no other group needs, and no annotated task."""
+    def _own_tasks(self, groups: Mapping[Key, Sequence[Key]]) -> dict[Key, list[Any]]:
+        """For each group that one task can load: the tasks that no other group needs, none annotated."""
         owners: dict[Key, Any] = {}  # None of those that are left as they are
         annotated = [
             key for values in self.annotations.values() for key, value in values.items() if value is not None
@@ -172,48 +179,23 @@ class Sources:
             below = list(keys)
             while below:
                 key = below.pop()
-                node: Any = self.graph.get(key)
+                node = self.graph.get(key)
                 if not _is_task(node) or (key in owners and owners[key] in (group, None)):
                     continue
                 owners[key] = None if key in owners else group
                 below.extend(node.dependencies)
-        members: dict[Key, list[Any]] = {}
+        own: dict[Key, list[Any]] = {}
         for key, owner in owners.items():
             if owner is not None:
-                members.setdefault(owner, []).append(self.graph[key])
-        return members
+                own.setdefault(owner, []).append(self.graph[key])
+        return {
+            group: nodes
+            for group, nodes in own.items()
+            if sum(map(self._is_source, nodes)) <= len(groups[group])
+        }
 
     def _is_source(self, node: GraphNode) -> bool:
-        return not any(key != self.root and _is_task(self.graph.get(key)) for key in node.dependencies)
-
-    def _renamed(self) -> Sources:
-        """The same tasks under new keys, and all of them behind one empty task.
-
-        Dask notes for every task which tasks without dependencies it goes back to. Along a chain of tasks
-        (see `in_order`) that would grow with the square of the chunks, were it not one and the same for all.
-        """
-        run = uuid.uuid4().hex[:12]
-        new = {key: (f"load-{run}", key) for key, node in self.graph.items() if _is_task(node)}
-        root = f"start-{run}"
-        tasks: dict[Key, Any] = {root: Task(root, first_of, None)}
-        for key, node in self.graph.items():
-            if key in new:
-                first = [] if node.dependencies & new.keys() else [TaskRef(root)]
-                # A cluster starts no more of those that load than its threads can take.
-                loads = node.data_producer
-                tasks[new[key]] = Task(new[key], first_of, node.substitute(new), *first, _data_producer=loads)
-            else:
-                tasks[key] = node
-        annotations = {
-            name: {new.get(key, key): value for key, value in values.items()}
-            for name, values in self.annotations.items()
-        }
-        return Sources(tasks, _replaced(self.keys, new), annotations, root)
-
-
-def load_count(groups: Sequence[int]) -> int:
-    """The tasks that `Sources.loads` leaves of groups of so many chunks, if each chunk is one task."""
-    return len(groups) if len(groups) >= _MANY else sum(groups)
+        return not any(_is_task(self.graph.get(key)) for key in node.dependencies)
 
 
 def futures_in(graph: Mapping[Key, Any]) -> list[Any]:
@@ -236,12 +218,6 @@ def _resolve(keys: Any, tasks: Mapping[Key, Any]) -> Any:
     while isinstance(node := tasks.get(keys), Alias):
         keys = node.target
     return keys
-
-
-def _replaced(keys: Any, new: Mapping[Key, Key]) -> Any:
-    if isinstance(keys, list):
-        return [_replaced(key, new) for key in keys]
-    return new.get(keys, keys)
 
 
 def _needed(keys: list[Any], tasks: Mapping[Key, GraphNode]) -> set[Key]:
@@ -301,9 +277,5 @@ def _is_future(value: Any) -> bool:
     return getattr(type(value), "__dask_future__", False) is True
 
 
-def _is_task(node: Any) -> bool:
+def _is_task(node: Any) -> TypeGuard[GraphNode]:
     return isinstance(node, GraphNode) and not isinstance(node, DataNode)
-
-
-def _together(*chunks: Any) -> list[Any]:
-    return list(chunks)

@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask
 from dask.delayed import Delayed
-from dask.highlevelgraph import Layer, MaterializedLayer
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 
-__all__ = ["Delayed", "Key", "Ref", "Tasks", "add_task", "add_value", "by_key", "first_of", "layer_of"]
+__all__ = [
+    "Annotations",
+    "Delayed",
+    "Graph",
+    "Key",
+    "Ref",
+    "Tasks",
+    "add_task",
+    "add_value",
+    "by_key",
+    "first_of",
+    "layer_of",
+]
 
 Key = Any
 Tasks = dict[Key, GraphNode]
 Ref = Any
 """Stands for what a task gives, or for a list of what several give, as an argument of another task."""
+Annotations = Mapping[str, Mapping[Key, Any]]
+"""Dask's annotations by name, then by key."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Tasks to which others can be added.
+
+    Parameters
+    ----------
+    tasks : dict, optional
+    annotations : mapping, optional
+    """
+
+    tasks: Tasks = field(default_factory=dict)
+    annotations: Annotations = field(default_factory=dict)
+
+    def delayed(self, name: str, result: Ref) -> Delayed:
+        """A Delayed of what one of the tasks gives."""
+        layers = {name: layer_of(self.tasks, self.annotations)}
+        return Delayed(result.key, HighLevelGraph(layers, {name: set()}), layer=name)
 
 
 def add_task(tasks: Tasks, key: Key, function: Callable[..., Any], *args: Any) -> Ref:
@@ -45,22 +79,13 @@ def first_of(result: Any, *others: Any) -> Any:
     return result
 
 
-def layer_of(
-    tasks: Mapping[Key, Any],
-    annotations: Mapping[str, Mapping[Key, Any]],
-    own: Mapping[str, Mapping[Key, Any]] | None = None,
-) -> Layer:
-    """A layer of a HighLevelGraph, with annotations by name and key.
-
-    Those of an enclosing ``dask.annotate`` take precedence over `annotations`, and `own` over both.
-    """
-    everywhere = {name: by_key(tasks, value) for name, value in dask.get_annotations().items()}
-    merged: dict[str, dict[Key, Any]] = {}
-    for each in (annotations, everywhere, own or {}):
-        for name, values in each.items():
-            merged.setdefault(name, {}).update(values)
+def layer_of(tasks: Mapping[Key, Any], annotations: Annotations) -> Layer:
+    """A layer of a HighLevelGraph; `annotations` take precedence over those of an enclosing context."""
+    found = {name: by_key(tasks, value) for name, value in dask.get_annotations().items()}
+    for name, values in annotations.items():
+        found[name] = found.get(name, {}) | dict(values)
     # The scheduler ignores the None of tasks that have none.
-    return MaterializedLayer(tasks, annotations={name: values.get for name, values in merged.items()})
+    return MaterializedLayer(tasks, annotations={name: values.get for name, values in found.items()})
 
 
 def by_key(keys: Iterable[Key], value: Any) -> dict[Key, Any]:

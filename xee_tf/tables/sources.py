@@ -43,7 +43,7 @@ class LazyTable:
 
     Parameters
     ----------
-    groups : sequence of Ref, or of lists of them
+    groups : sequence of Ref
         The row groups, in the order of the rows.
     graph : Graph
         The tasks of the table.
@@ -51,7 +51,7 @@ class LazyTable:
         ``read(row group, number)`` gives its `Rows`. Default: the row group itself.
     """
 
-    groups: Sequence[Ref | list[Ref]]
+    groups: Sequence[Ref]
     graph: Graph
     read: Callable[[Any, int], Rows] = _as_it_is
 
@@ -62,12 +62,11 @@ def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry
     if isinstance(table, xr.Dataset):
         return _read_dataset(table, selectors)
     if isinstance(table, pd.DataFrame):
-        return _FrameReader.of(table, selectors, geometry)(table)
+        return _FrameReader.of(table, selectors, geometry)([table])
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
         reader = _FrameReader.of(meta, selectors, geometry)
-        sources = Sources.of([table], renamed=True)
-        return LazyTable(sources.chunks(0), Graph(sources), reader)
+        return _lazy_table([table], reader)
     hint = ""
     if isinstance(table, xr.DataArray):
         hint = " Name it: array.to_dataset(name='B4')."
@@ -112,7 +111,8 @@ class _FrameReader:
             )
         return cls(names, active if points else None)
 
-    def __call__(self, frame: Any, number: int | None = None) -> Rows:
+    def __call__(self, frames: Any, number: int | None = None) -> Rows:
+        [frame] = frames
         lonlat = {} if self.points is None else _lonlat(frame, number)
         describe = _describer(frame.index, number)
         return Rows.of(
@@ -196,10 +196,14 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
     table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
     if not all(variable.chunks for variable in table.variables.values()):
         table = table.chunk({rows: table.chunks[rows]})
-    sources = Sources.of([table[name].data for name in names], renamed=True)
-    chunks = [sources.chunks(number) for number in range(len(names))]
-    groups = [list(row) for row in zip(*chunks, strict=True)]
-    return LazyTable(groups, Graph(sources), _ArraysReader(tuple(names)))
+    return _lazy_table([table[name].data for name in names], _ArraysReader(tuple(names)))
+
+
+def _lazy_table(collections: Sequence[Any], read: Callable[[Any, int], Rows]) -> LazyTable:
+    """The table whose row groups are the chunks of all collections with the same number."""
+    sources = Sources.of(collections, fused=True)
+    graph, groups = sources.loads(sources.by_number())
+    return LazyTable(list(groups.values()), graph, read)
 
 
 @dataclass(frozen=True)
