@@ -571,6 +571,8 @@ BAD = [
         xee_tf.OptionError,
         "depth of 'b' must be .* above 0; got 0",
     ),
+    ({"tensor_depths": {"a": 2, "b": True}}, series, xee_tf.OptionError, "depth of 'b' .* got True"),
+    ({"tensor_depths": {"a": 2, "b": 1.5}}, series, xee_tf.OptionError, r"depth of 'b' .* got 1\.5"),
     ({"tensor_depths": [2, 2, 2]}, series, xee_tf.OptionError, r"for each of the array bands \['a', 'b'\]"),
     ({"tensor_depths": 2}, series, xee_tf.OptionError, "tensor_depths must be a mapping"),
     ({"sequence_data": True, "kernel_size": 3}, series, xee_tf.OptionError, "no margins: leave kernel_size"),

@@ -8,7 +8,7 @@ A `Connector` says where a model is; it is small and picklable and travels in ta
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ __all__ = [
     "Signature",
     "TensorInfo",
     "connected",
+    "join_batches",
 ]
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -75,10 +76,36 @@ class Signature:
     inputs: Mapping[str, TensorInfo] | None = None
     outputs: Mapping[str, TensorInfo] | None = None
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only number of instances that the model takes; None: it takes any number."""
+        sizes = [info.shape[0] for info in (self.inputs or {}).values() if info.shape]
+        return next((size for size in sizes if size is not None), None)
+
     def check_inputs(self, batch: Arrays, model: str) -> None:
         """Raise `ModelError` if a batch lacks inputs or has others, as far as they are known."""
         if self.inputs is not None and set(batch) != set(self.inputs):
             raise ModelError(f"{model} has the inputs {sorted(self.inputs)}; it was sent {sorted(batch)}.")
+
+
+def join_batches(parts: Sequence[Arrays]) -> dict[str, npt.NDArray[Any]]:
+    """The instances of several batches behind each other, under the names of the first batch.
+
+    A single batch is not copied.
+
+    Raises
+    ------
+    ValueError
+        If the instances of the batches differ in shape.
+
+    Examples
+    --------
+    >>> join_batches([{"p": np.zeros((2, 3))}, {"p": np.ones((1, 3))}])["p"].shape
+    (3, 3)
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class Connection(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -22,6 +21,7 @@ from xee_tf.georef.bands import plane_array
 from xee_tf.georef.conventions import is_grid_mapping
 from xee_tf.georef.masks import band_nodata
 from xee_tf.names import check_key
+from xee_tf.options import read_depth
 from xee_tf.records import FeatureTypes, Kind, kind_of
 from xee_tf.sidecars import BandSpec, distinct_dims
 
@@ -168,15 +168,7 @@ def _depths(
             f"tensor_depths has no depth for the array band {lacking[0]!r}, which has {own[lacking[0]]} "
             "values per pixel. Add it, or leave tensor_depths out to write every band as it is."
         )
-    depths = {}
-    for name, depth in given.items():
-        try:
-            depths[name] = operator.index(depth)
-        except TypeError:
-            depths[name] = 0
-        if depths[name] < 1:
-            raise OptionError(f"The tensor depth of {name!r} must be a whole number above 0; got {depth!r}.")
-    return depths
+    return {name: read_depth(depth, name) for name, depth in given.items()}
 
 
 def _stored_dims(

@@ -20,44 +20,17 @@ from xee_tf.options import (
     nested_names,
     option,
 )
+from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED
 from xee_tf.records import FeatureTypes
 
 __all__ = [
-    "FORMATS",
     "IMAGE_SPELLING",
-    "REPLACED",
     "ExportKeywords",
     "ExportOptions",
     "ExportSource",
 ]
 
-_RESAMPLED = "the raster keeps its own pixels; resample it first, for example with ds.rio.reproject({})"
-
-#: Options of ``ee.batch.Export`` that mean nothing here, and what takes their place.
-REPLACED = {
-    "scale": _RESAMPLED.format("ds.rio.crs, resolution=30"),
-    "crsTransform": _RESAMPLED.format("'EPSG:32633', transform=..., shape=(height, width)"),
-    "dimensions": _RESAMPLED.format("ds.rio.crs, shape=(height, width)"),
-    "projection": _RESAMPLED.format("'EPSG:32633', resolution=30"),
-    "maxPixels": "there is no limit; leave it out",
-    "bestEffort": "there is no limit; leave it out",
-    "tileScale": "the chunks of the raster set the memory of a task; leave it out",
-    "shardSize": "the chunks of the raster set the size of a task; leave it out",
-    "priority": "Dask schedules the work; leave it out",
-    "maxWorkers": "Dask schedules the work; leave it out",
-    "description": "the path names the export; leave it out",
-    "folder": "it is part of the path, as in 'folder/scene'",
-    "driveFolder": "it is part of the path, as in 'folder/scene'",
-    "bucket": "it is part of the path, as in 'gs://bucket/scene' or 's3://bucket/scene'",
-    "outputBucket": "it is part of the path, as in 'gs://bucket/scene' or 's3://bucket/scene'",
-    "outputPrefix": "it is the path, as in 'gs://bucket/scene' or 'out/scene'",
-    "driveFileNamePrefix": "it is the path, as in 'out/scene'",
-    "assetId": "give a path, such as 'out/scene'",
-    "overwrite": "if_exists='overwrite' replaces what is there",
-    "append": "files are never added to; choose another path",
-}
-
-_IMAGE_REPLACED = REPLACED | {
+_IMAGE_REPLACED = EXPORT_REPLACED | {
     "fileDimensions": "patch_dimensions is the size of a patch, max_file_size that of a file",
     "skipEmptyTiles": "masked_threshold=0.999 leaves out patches without a valid pixel",
     "pyramidingPolicy": "TFRecords have no overviews; leave it out",
@@ -69,9 +42,7 @@ _IMAGE_REPLACED = REPLACED | {
     "metadataKeys": "it is an option of GeoTIFFs; leave it out",
 }
 
-#: Values of ``fileFormat`` for what is written.
-FORMATS = {"tfrecord": "", "tf_record": ""}
-_IMAGE_FORMATS = FORMATS | {
+_IMAGE_FORMATS = EXPORT_FORMATS | {
     "tf_record_image": "",
     "geotiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",
     "geo_tiff": "Write a GeoTIFF with ds.rio.to_raster('scene.tif')",

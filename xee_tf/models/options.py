@@ -12,6 +12,7 @@ import numpy as np
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
 from xee_tf.options import Spelling
+from xee_tf.options.earth_engine import LIMITS
 
 __all__ = [
     "MODEL_SPELLING",
@@ -28,13 +29,11 @@ __all__ = [
 ]
 
 #: Options of Earth Engine that mean nothing here, and what takes their place.
-REPLACED = {
+REPLACED = LIMITS | {
     "scale": "predictions have the pixels of the image; proj=('EPSG:32633', 30) with fix_input_proj=True "
     "resamples it for the model",
     "crs": "predictions have the CRS of the image, which predict_image(crs=...) names where it has none",
     "crsTransform": "predictions have the grid of the image; see proj and fix_input_proj",
-    "maxPixels": "there is no limit; leave it out",
-    "tileScale": "the chunks of the raster set the memory of a task; leave it out",
 }
 
 MODEL_SPELLING = Spelling("model options", replaced=REPLACED)

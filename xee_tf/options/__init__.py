@@ -15,6 +15,7 @@ from xee_tf.options.classes import (
     one_of,
     option,
     parse,
+    read_depth,
 )
 from xee_tf.options.spelling import (
     READ_SPELLING,
@@ -39,6 +40,7 @@ __all__ = [
     "one_of",
     "option",
     "parse",
+    "read_depth",
     "show_signature",
     "spelled",
 ]

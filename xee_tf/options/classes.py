@@ -23,6 +23,7 @@ __all__ = [
     "one_of",
     "option",
     "parse",
+    "read_depth",
 ]
 
 IfExists = Literal["error", "overwrite"]
@@ -154,3 +155,19 @@ def check_default_value(value: Any, *, finite: bool) -> None:
     if not is_number(value) or (finite and not math.isfinite(value)):
         kind = "a finite number" if finite else "a number"
         raise OptionError(f"default_value must be {kind}, such as -9999; got {shorten(repr(value))}.")
+
+
+def read_depth(value: Any, band: str) -> int:
+    """The depth that a user gives an array band in ``tensor_depths``.
+
+    Examples
+    --------
+    >>> read_depth(3.0, "ndvi")
+    3
+    >>> read_depth(True, "ndvi")
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: The tensor depth of 'ndvi' must be a whole number above 0; got True.
+    """
+    if not is_number(value) or not 1 <= value < 2**62 or value != int(value):
+        raise OptionError(f"The tensor depth of {band!r} must be a whole number above 0; got {value!r}.")
+    return int(value)

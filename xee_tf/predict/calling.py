@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connector import Arrays, Connector, Signature, connected
+from xee_tf.connector import Arrays, Connector, Signature, connected, join_batches
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models.feeds import Feed, Item
 from xee_tf.models.inputs import plan_feeds
@@ -96,7 +96,12 @@ class TileCaller:
             lead = [(sent, *size) for size in sizes]
             part = {out.name: out.take(answer, lead, self.connector, keep_nan=True) for out in self.outputs}
             parts.append({name: found[: min(sent, count - start)] for name, found in part.items()})
-        return _joined(parts)
+        try:
+            return join_batches(parts)
+        except ValueError:
+            raise PredictionError(
+                "The model answered with tiles of one size, and with another in the next batch."
+            ) from None
 
 
 def tile_caller(
@@ -177,8 +182,7 @@ def batch_of(
     OptionError
         If it is no positive whole number, or another than the model takes.
     """
-    told = [info.shape[0] for info in (signature.inputs or {}).values() if info.shape]
-    fixed = next((size for size in told if size is not None), None)
+    fixed = signature.fixed_batch
     if batch_size is None:
         automatic = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(instance_bytes, 1)))
         return (automatic, False) if fixed is None else (fixed, True)
@@ -235,14 +239,3 @@ def predict_batches(
             about = range(start + error.instances.start, min(start + error.instances.stop, count))
             raise PredictionError(f"{error} It was sent {said}.", instances=about) from error
         yield start, sent, answer
-
-
-def _joined(parts: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
-    if len(parts) == 1:
-        return parts[0]
-    try:
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    except ValueError:
-        raise PredictionError(
-            "The model answered with tiles of one size, and with another in the next batch."
-        ) from None

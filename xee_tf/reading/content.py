@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import Size
+from xee_tf.options import read_depth
 from xee_tf.records import (
     FRAMING,
     Feature,
@@ -181,15 +182,12 @@ def check_depths(given: Any, names: Collection[str]) -> dict[str, int]:
         return {}
     if not isinstance(given, Mapping):
         raise OptionError(f"tensor_depths must be a mapping such as {{'ndvi': 3}}; got {given!r}.")
-    for name, depth in given.items():
+    for name in given:
         if name not in names:
             raise OptionError(
                 f"tensor_depths has {name!r}, which is not a band that is read; those are {list(names)}."
             )
-        number = not isinstance(depth, bool | np.bool_) and isinstance(depth, int | float | np.number)
-        if not number or not 1 <= depth < 2**62 or depth != int(depth):
-            raise OptionError(f"The tensor depth of {name!r} must be a whole number above 0; got {depth!r}.")
-    return {name: int(depth) for name, depth in given.items()}
+    return {name: read_depth(depth, name) for name, depth in given.items()}
 
 
 def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManifest:

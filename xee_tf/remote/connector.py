@@ -11,10 +11,9 @@ from dataclasses import astuple, dataclass, field, fields
 from threading import Lock
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connector import Arrays, Connector, Items, Signature
+from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.identity import content_hash
 from xee_tf.remote.addresses import GrpcTarget
@@ -227,13 +226,11 @@ class RemoteConnection:
         self._asked(self._connector.flow.deadline).check_inputs(batch, str(self._connector))
         cluster = self._cluster.here()
         parts = list(self._answers(batch, cluster))
-        if len(parts) == 1:
-            return parts[0]
         names = list(parts[0])
         if any(list(part) != names for part in parts):
             raise PredictionError(f"{self._connector} answers with other outputs each time.")
         try:
-            return {name: np.concatenate([part[name] for part in parts]) for name in names}
+            return join_batches(parts)
         except ValueError:
             shapes = {name: sorted({part[name].shape[1:] for part in parts}) for name in names}
             raise PredictionError(
@@ -262,10 +259,9 @@ class RemoteConnection:
 
     def _requests(self, batch: Arrays) -> Iterator[Request]:
         payload, limit = self._connector.payload, self._connector.body_limit
-        fixed = {info.shape[0] for info in (self.signature.inputs or {}).values() if info.shape}
         count = len(next(iter(batch.values()))) if batch else 0
         try:
-            if fixed <= {None}:
+            if self.signature.fixed_batch is None:
                 yield from payload.requests(batch, limit)
                 return
             body = payload.encode(batch)  # the model takes no other number

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from xee_tf.export.options import FORMATS, REPLACED
 from xee_tf.options import Spelling
+from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED
 
 __all__ = ["SAMPLE_SPELLING", "TABLE_SPELLING"]
 
-_REPLACED = REPLACED | {"formatOptions": "they are of images; leave it out"}
+_REPLACED = EXPORT_REPLACED | {"formatOptions": "they are of images; leave it out"}
 _FRAME = "Write the table itself with {}"
-_FORMATS = FORMATS | {
+_FORMATS = EXPORT_FORMATS | {
     "tf_record_table": "",
     "csv": _FRAME.format("table.to_csv('sites.csv')"),
     "geojson": _FRAME.format("table.to_file('sites.geojson')"),
