@@ -242,7 +242,7 @@ def _job(
         edge=options.edge,
         origin=Size(x=window.left, y=window.top),
     )
-    bands = read_bands(dataset, georef, options, source.mask)
+    bands, arrays = read_bands(dataset, georef, options, source.mask)
     check_variables(
         {band.name: band.dims for band in bands.bands},
         RASTER_NAMES,
@@ -252,17 +252,15 @@ def _job(
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),
         grid=grid,
-        bands=bands.bands,
+        band_plan=bands,
         record=record,
-        rules=bands.rules,
         block_layout=lay_out_blocks(
             grid,
             georef.shape,
-            chunk_grids(bands.arrays),
+            chunk_grids(arrays),
             pixel_bytes(bands.rules),
             member_group(grid, record),
         ),
         options=options,
-        notes=bands.notes,
     )
-    return ExportJob(plan, bands, label)
+    return ExportJob(plan, arrays, label)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError, warn
-from xee_tf.export.bands import Bands
+from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.records import Encoded, Feature, RecordLayout, encode_records, kind_of
@@ -76,12 +76,12 @@ class PatchRecords:
         return encode_records(self.layout, [*context, *sequences], keep_steps=kept)
 
 
-def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecords:
+def records_of(bands: BandPlan, stored: Size, options: ExportOptions) -> PatchRecords:
     """What the patches of an export become.
 
     Parameters
     ----------
-    bands : Bands
+    bands : BandPlan
     stored : Size
         Pixels of a stored patch.
     options : ExportOptions

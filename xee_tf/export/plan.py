@@ -12,10 +12,10 @@ import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import pixel_bytes
 from xee_tf.display import Summary, counted
+from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords
 from xee_tf.export.result import ExportNames
@@ -48,12 +48,10 @@ class ExportPlan:
         Where it would be written.
     grid : PatchGrid
         The patches.
-    bands : tuple of BandSpec
-        Names and further dimensions of the bands.
+    band_plan : BandPlan
+        How the bands are written.
     record : PatchRecords
         What a patch becomes, and the bytes of a record.
-    rules : tuple of BandRule
-        Output dtype, default and nodata of each band.
     block_layout : BlockLayout
         Which block makes which patches; its last plane may be the user's mask.
     options : ExportOptions
@@ -61,8 +59,6 @@ class ExportPlan:
         Whether a path was given.
     exports : int
         How many like this one there are: the steps of a split dimension.
-    notes : tuple of str
-        Warnings about the bands.
 
     Examples
     --------
@@ -77,14 +73,17 @@ class ExportPlan:
 
     names: ExportNames
     grid: PatchGrid
-    bands: tuple[BandSpec, ...]
+    band_plan: BandPlan
     record: PatchRecords
-    rules: tuple[BandRule, ...]
     block_layout: BlockLayout
     options: ExportOptions
     named: bool = True
     exports: int = 1
-    notes: tuple[str, ...] = ()
+
+    @property
+    def bands(self) -> tuple[BandSpec, ...]:
+        """Names and further dimensions of the bands."""
+        return self.band_plan.bands
 
     @property
     def prefix(self) -> str:
@@ -177,7 +176,7 @@ class ExportPlan:
             max(end - begin for begin, end in map(axis.window, range(len(axis)))) for axis in (y, x)
         )
         columns = max(len(x.owned(column)) for column in range(len(x)))
-        return height * width * pixel_bytes(self.rules) + int(
+        return height * width * pixel_bytes(self.band_plan.rules) + int(
             1.5 * columns * self.record_bytes * self.record.per_patch
         )
 
@@ -209,12 +208,12 @@ class ExportPlan:
         """What a user should know before this runs."""
         available = psutil.virtual_memory().total
         if self.peak_memory < 0.8 * available:
-            return self.notes
+            return self.band_plan.notes
         planes = self.block_layout.planes
         height = max(max(np.diff(plane.y)) for plane in planes)
         width = max(max(np.diff(plane.x)) for plane in planes)
         return (
-            *self.notes,
+            *self.band_plan.notes,
             f"This will not fit in memory: one task holds {format_bytes(self.task_memory)}, and {CPU_COUNT} "
             f"at once need about {format_bytes(self.peak_memory)} of the {format_bytes(available)} here. "
             f"Chunks are up to {height} x {width} pixels (y, x), patches {self.grid.patch.y} x "
