@@ -84,7 +84,7 @@ def _encoder(job: ExportJob) -> BlockEncoder:
         rules=plan.band_plan.rules,
         has_mask=plan.band_plan.has_mask,
         group=plan.block_layout.x.group,
-        patches_per_shard=plan.patches_per_shard,
+        shards=plan.patch_shards,
         masked_threshold=plan.masked_threshold,
         count_masked=plan.masked_threshold < 1 or plan.options.index,
         store=job.store,
@@ -100,10 +100,8 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref])
     )
     shards = []
     for number in range(plan.shards):
-        first = number * plan.patches_per_shard
-        (top, left), (bottom, right) = (
-            grid.locate(patch) for patch in (first, min(first + plan.patches_per_shard, len(grid)) - 1)
-        )
+        patches = plan.patch_shards.patches_of(number)
+        (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
         if bottom > top:
             left, right = 0, grid.columns - 1
         needed = [
@@ -113,7 +111,7 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref])
             if (row, column) in blocks
         ]
         key = (f"{_NAME}-shard-{job.run}", number)
-        record = first * plan.record.per_patch
+        record = patches[0] * plan.record.per_patch
         shards.append(add_task(tasks, key, job.store.join, number, record, needed))
     commit = ImageCommit(
         names=plan.names,

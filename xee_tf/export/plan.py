@@ -17,7 +17,7 @@ from xee_tf.blocks.sizing import pixel_bytes
 from xee_tf.display import Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
-from xee_tf.export.patches import PatchRecords
+from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
@@ -116,12 +116,19 @@ class ExportPlan:
         return self.record.framed_size
 
     @property
-    def patches_per_shard(self) -> int:
-        """As many as stay within `max_file_size` before compression, and at least one.
+    def patch_shards(self) -> PatchShards:
+        """Which patches are in which shard.
 
-        Records of pixels are not counted one by one: a patch is never split (our choice).
+        A shard has as many as stay within `max_file_size` before compression, and at least one. Records of
+        pixels are not counted one by one: a patch is never split (our choice).
         """
-        return max(1, self.options.max_file_size // (self.record_bytes * self.record.per_patch))
+        size = self.record_bytes * self.record.per_patch
+        return PatchShards(len(self.grid), max(1, self.options.max_file_size // size))
+
+    @property
+    def patches_per_shard(self) -> int:
+        """Patches in a full shard."""
+        return self.patch_shards.per_shard
 
     @property
     def records_per_shard(self) -> int:
@@ -131,7 +138,7 @@ class ExportPlan:
     @property
     def shards(self) -> int:
         """TFRecord files."""
-        return -(-len(self.grid) // self.patches_per_shard)
+        return len(self.patch_shards)
 
     @property
     def total_bytes(self) -> int:
