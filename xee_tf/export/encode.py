@@ -34,7 +34,7 @@ class BlockEncoder:
         One for each band.
     has_mask : bool
         Whether the user's mask is behind the planes of the bands.
-    group : int
+    patches_per_member : int
         Patches in a gzip member. It depends on the record size alone, so that the bytes of an
         export do not depend on how its source is chunked.
     shards : PatchShards
@@ -50,7 +50,7 @@ class BlockEncoder:
     record: PatchRecords
     rules: tuple[BandRule, ...]
     has_mask: bool
-    group: int
+    patches_per_member: int
     shards: PatchShards
     masked_threshold: float
     count_masked: bool
@@ -112,7 +112,7 @@ class BlockEncoder:
                 yield shard, run
 
     def _member_edges(self, row: int, begin: int, end: int) -> list[int]:
-        """Patch numbers at which gzip members begin, in whole groups of the patch row."""
-        start = row * self.grid.columns
-        inner = range(start + ((begin - start) // self.group + 1) * self.group, end, self.group)
+        """Patch numbers at which gzip members begin, counted from the start of the patch row."""
+        start, step = row * self.grid.columns, self.patches_per_member
+        inner = range(start + ((begin - start) // step + 1) * step, end, step)
         return [begin, *inner, end]

@@ -83,7 +83,7 @@ def _encoder(job: ExportJob) -> BlockEncoder:
         record=plan.record,
         rules=plan.band_plan.rules,
         has_mask=plan.band_plan.has_mask,
-        group=plan.block_layout.x.group,
+        patches_per_member=plan.block_layout.x.patches_per_member,
         shards=plan.patch_shards,
         masked_threshold=plan.masked_threshold,
         count_masked=plan.masked_threshold < 1 or plan.options.index,

@@ -15,7 +15,7 @@ from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
 from xee_tf.export.patches import records_of
-from xee_tf.export.plan import ExportPlan, member_group
+from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportNames, ExportResult
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window
@@ -25,6 +25,7 @@ from xee_tf.graph import Delayed, chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
+from xee_tf.shards.members import IMAGE_MEMBER, patches_per_member
 from xee_tf.sidecars.names import export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
@@ -259,7 +260,7 @@ def _job(
             georef.shape,
             chunk_grids(arrays),
             pixel_bytes(bands.rules),
-            member_group(grid, record),
+            patches_per_member(record.framed_size * record.per_patch, grid.columns, IMAGE_MEMBER),
         ),
         options=options,
     )

@@ -24,18 +24,10 @@ from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
 from xee_tf.graph import load_count
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["ExportPlan", "member_group"]
+__all__ = ["ExportPlan"]
 
-#: A gzip member holds at least this many bytes where patches are small: enough to compress well,
-#: little enough that reading one patch inflates little else.
-_MEMBER_BYTES = 64 << 10
 #: What Dask's graph, ordering and scheduler keep for a task.
 _TASK_BYTES = 5500
-
-
-def member_group(grid: PatchGrid, record: PatchRecords) -> int:
-    """Patches in a gzip member: a property of the records, never of the chunks."""
-    return min(grid.columns, max(1, _MEMBER_BYTES // (record.framed_size * record.per_patch)))
 
 
 @dataclass(frozen=True)
