@@ -16,7 +16,7 @@ from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
 from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan
-from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window
 from xee_tf.georef.bands import whole_image
@@ -26,7 +26,7 @@ from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
 from xee_tf.shards.members import IMAGE_MEMBER, patches_per_member
-from xee_tf.sidecars.names import export_prefix, image_files
+from xee_tf.sidecars.names import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
 __all__ = ["Image", "export_image", "plan_export"]

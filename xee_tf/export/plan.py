@@ -18,11 +18,11 @@ from xee_tf.display import Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
-from xee_tf.export.result import ExportNames
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
 from xee_tf.graph import load_count
 from xee_tf.sidecars import BandSpec
+from xee_tf.sidecars.names import ExportNames
 
 __all__ = ["ExportPlan"]
 
