@@ -41,17 +41,21 @@ class OneFile:
 
     Parameters
     ----------
-    prefix : Location
-        The file.
+    file : Location
     compressed : bool
     """
 
-    prefix: Location
+    file: Location
     compressed: bool
+
+    @property
+    def prefix(self) -> Location:
+        """The whole name: nothing follows it."""
+        return self.file
 
     def shard(self, number: int) -> Location:
         """The file."""
-        return self.prefix
+        return self.file
 
 
 @dataclass(frozen=True)
