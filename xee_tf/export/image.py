@@ -26,6 +26,7 @@ from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
 from xee_tf.shards.members import IMAGE_MEMBER, patches_per_member
+from xee_tf.shards.store import aborted_on_failure
 from xee_tf.sidecars.names import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
@@ -161,12 +162,8 @@ def export_image(
     delayed = export_graph(jobs)
     if not source.compute:
         return delayed
-    try:
+    with aborted_on_failure([job.store for job in jobs]):
         return run_graph(delayed, source.progress)
-    except BaseException:
-        for job in jobs:
-            job.store.abort()
-        raise
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource)

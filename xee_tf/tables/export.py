@@ -18,7 +18,7 @@ from xee_tf.options import IfExists, spelled
 from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.members import TABLE_MEMBER, member_edges
 from xee_tf.shards.runs import Part, ShardInfo, pack_run
-from xee_tf.shards.store import OneFile, Replaced, ShardStore
+from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
 from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
@@ -213,11 +213,8 @@ def write_table(
     delayed = _graph(source, store, if_exists == "overwrite")
     if not compute:
         return delayed
-    try:
+    with aborted_on_failure([store]):
         result: TableResult = run_graph(delayed, progress)
-    except BaseException:
-        store.abort()
-        raise
     if result.rounded:
         warn(
             f"The columns {list(result.rounded)} hold whole numbers that float32 cannot: they were rounded. "
