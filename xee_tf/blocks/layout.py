@@ -3,11 +3,11 @@
 A *block* is a rectangle of whole chunks, at least one patch wide. Everything here is integers; the
 Dask layer (`graph`) and the numpy work (`assemble`) both read it, so they cannot disagree.
 
-Patches are grouped into *units* along each axis (a row of patches; one or more columns of
-patches). A unit belongs to the block that holds the **last** pixel of its halo. Then all that a
-block needs from elsewhere lies above it or to its left: a chunk is used up as soon as it is there,
-and only the thin *strips* along its bottom and right edges wait for the blocks that come later.
-Were the block of the first pixel to own it, whole chunks would have to wait for those below them.
+The patches of a gzip member, neighbours in one row, stay together. They belong to the block that
+holds the **last** pixel of their halo. Then all that a block needs from elsewhere lies above it or
+to its left: a chunk is used up as soon as it is there, and only the thin *strips* along its bottom
+and right edges wait for the blocks that come later. Were the block of the first pixel to own them,
+whole chunks would have to wait for those below them.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ class BlockAxis:
         Pixels of the raster along this axis; a halo is clipped to it.
     patches : PatchAxis
         The patches along this axis.
-    group : int
-        Patches in a unit.
+    patches_per_member : int
+        Neighbours along this axis that are in one gzip member; 1 along y.
     """
 
     edges: tuple[int, ...]
     length: int
     patches: PatchAxis
-    group: int = 1
+    patches_per_member: int = 1
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -82,12 +82,12 @@ class BlockAxis:
     @cached_property
     def _first_patches(self) -> list[int]:
         """The first patch of every block, and the number of patches behind them."""
-        firsts = np.arange(0, self.patches.count, self.group)
-        stops = np.minimum(firsts + self.group, self.patches.count)
+        firsts = np.arange(0, self.patches.count, self.patches_per_member)
+        stops = np.minimum(firsts + self.patches_per_member, self.patches.count)
         ends = self.patches.start + stops * self.patches.patch + self.patches.margin
         owner = np.searchsorted(self.edges, np.minimum(ends, self.length) - 1, side="right") - 1
-        units = np.searchsorted(owner, np.arange(len(self) + 1))
-        first: list[int] = np.minimum(units * self.group, self.patches.count).tolist()
+        members = np.searchsorted(owner, np.arange(len(self) + 1))
+        first: list[int] = np.minimum(members * self.patches_per_member, self.patches.count).tolist()
         return first
 
     def owned(self, block: int) -> range:

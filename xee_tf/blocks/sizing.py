@@ -24,7 +24,7 @@ def pixel_bytes(rules: Sequence[BandRule]) -> int:
 
 
 def lay_out_blocks(
-    grid: PatchGrid, raster: Size, planes: Sequence[ChunkGrid], pixel_size: int, group: int
+    grid: PatchGrid, raster: Size, planes: Sequence[ChunkGrid], pixel_size: int, patches_per_member: int
 ) -> BlockLayout:
     """Choose the blocks of an export or a prediction.
 
@@ -39,8 +39,8 @@ def lay_out_blocks(
     planes : sequence of ChunkGrid
     pixel_size : int
         Bytes of one pixel in all assembled bands.
-    group : int
-        Patches that stay together along x.
+    patches_per_member : int
+        Neighbours along x that are in one gzip member.
     """
     chunkings = Counter({(plane.y, plane.x): 0 for plane in planes})
     for plane in planes:
@@ -57,14 +57,16 @@ def lay_out_blocks(
     rows = merge_edges(edges_y, *span_y, pixels=y.patch)
     height = int(np.diff(rows).max())
     columns = merge_edges(
-        edges_x, *span_x, pixels=max(x.patch * group, wanted // height), chunks=2 if alone else 1
+        edges_x, *span_x, pixels=max(x.patch * patches_per_member, wanted // height), chunks=2 if alone else 1
     )
     if len(columns) == 2:
         width = columns[1] - columns[0]
         many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
         rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, wanted // width), chunks=2 if many else 1)
     return BlockLayout(
-        y=BlockAxis(rows, raster.y, y), x=BlockAxis(columns, raster.x, x, group), planes=tuple(planes)
+        y=BlockAxis(rows, raster.y, y),
+        x=BlockAxis(columns, raster.x, x, patches_per_member),
+        planes=tuple(planes),
     )
 
 

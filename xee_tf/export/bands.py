@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -25,12 +25,12 @@ from xee_tf.options import read_depth
 from xee_tf.records import FeatureTypes, Kind, kind_of
 from xee_tf.sidecars import BandSpec, distinct_dims
 
-__all__ = ["Bands", "read_bands"]
+__all__ = ["BandPlan", "read_bands"]
 
 
 @dataclass(frozen=True)
-class Bands:
-    """The bands of an image, ready to be cut.
+class BandPlan:
+    """How the bands of an image are written.
 
     Parameters
     ----------
@@ -39,19 +39,16 @@ class Bands:
         have one length.
     coords : mapping from dimension to ndarray
         Coordinates of the further dimensions of `bands`.
-    arrays : list of chunked arrays (y, x) or (step, y, x)
-        One for each band, and the user's mask behind them if there is one.
     rules : tuple of BandRule
         One for each band; one for all of them where they are collapsed.
     has_mask : bool
-        Whether the last of `arrays` is the user's mask.
+        Whether the user's mask is behind the arrays of the bands.
     notes : tuple of str
         Warnings for the user.
     """
 
     bands: tuple[BandSpec, ...]
-    coords: Mapping[str, NDArray[Any]]
-    arrays: list[Any]
+    coords: Mapping[str, NDArray[Any]] = field(compare=False)  # arrays have no truth value
     rules: tuple[BandRule, ...]
     has_mask: bool
     notes: tuple[str, ...] = ()
@@ -59,7 +56,7 @@ class Bands:
 
 def read_bands(
     dataset: xr.Dataset, georef: GeoRef, options: ExportOptions, mask: str | xr.DataArray | None
-) -> Bands:
+) -> tuple[BandPlan, list[Any]]:
     """Check every band and say how it is written.
 
     Parameters
@@ -68,6 +65,12 @@ def read_bands(
         A variable for each band, and their spatial dimensions.
     mask : str or DataArray, optional
         A boolean variable of the Dataset, or an array of its own; true means masked.
+
+    Returns
+    -------
+    plan : BandPlan
+    arrays : list of chunked arrays (y, x) or (step, y, x)
+        One for each band, and the user's mask behind them if there is one.
 
     Raises
     ------
@@ -116,13 +119,13 @@ def read_bands(
         bands = [replace(band, kind=kind_of(rules[0].dtype, "band")) for band in bands]
     if mask is not None:
         arrays.append(_array(_check_mask(mask, dataset), georef, options.patch_dimensions, None))
-    return Bands(
+    plan = BandPlan(
         *_in_records(bands, dataset, options),
-        arrays=arrays,
         rules=tuple(rules),
         has_mask=mask is not None,
         notes=_default_notes(options.default_value, defaults, variables),
     )
+    return plan, arrays
 
 
 def _further_dims(name: str, variable: xr.DataArray, georef: GeoRef) -> dict[str, int]:

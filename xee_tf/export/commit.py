@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid
 from xee_tf.shards.runs import WrittenShard
 from xee_tf.shards.store import Replaced, ShardStore
 from xee_tf.sidecars import ImageManifest, Mixer
+from xee_tf.sidecars.names import ExportNames
 
 __all__ = ["ImageCommit"]
 

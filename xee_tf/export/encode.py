@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockLayout, Piece
-from xee_tf.export.patches import PatchRecords
+from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.shards.runs import Part, Run, pack_run
 from xee_tf.shards.store import ShardStore
@@ -34,10 +34,11 @@ class BlockEncoder:
         One for each band.
     has_mask : bool
         Whether the user's mask is behind the planes of the bands.
-    group : int
+    patches_per_member : int
         Patches in a gzip member. It depends on the record size alone, so that the bytes of an
         export do not depend on how its source is chunked.
-    patches_per_shard : int
+    shards : PatchShards
+        Which patches are in which shard.
     masked_threshold : float
     count_masked : bool
         Whether the proportion of masked pixels is needed.
@@ -49,8 +50,8 @@ class BlockEncoder:
     record: PatchRecords
     rules: tuple[BandRule, ...]
     has_mask: bool
-    group: int
-    patches_per_shard: int
+    patches_per_member: int
+    shards: PatchShards
     masked_threshold: float
     count_masked: bool
     store: ShardStore
@@ -97,7 +98,7 @@ class BlockEncoder:
             per_patch = self.record.per_patch
             kept = np.ones(len(columns), bool) if keep is None else keep
             before = np.concatenate([[0], np.cumsum(kept)])
-            for begin, end in self._shard_spans(first, first + len(columns)):
+            for shard, begin, end in self.shards.split(first, first + len(columns)):
                 edges = before[np.array(self._member_edges(row, begin, end)) - first]
                 numbers = np.flatnonzero(kept[begin - first : end - first])
                 run = pack_run(
@@ -108,16 +109,10 @@ class BlockEncoder:
                     patches=() if share is None else (numbers + begin).tolist(),
                     masked=() if share is None else share[numbers + begin - first].tolist(),
                 )
-                yield begin // self.patches_per_shard, run
-
-    def _shard_spans(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
-        while begin < end:
-            stop = min(end, (begin // self.patches_per_shard + 1) * self.patches_per_shard)
-            yield begin, stop
-            begin = stop
+                yield shard, run
 
     def _member_edges(self, row: int, begin: int, end: int) -> list[int]:
-        """Patch numbers at which gzip members begin, in whole groups of the patch row."""
-        start = row * self.grid.columns
-        inner = range(start + ((begin - start) // self.group + 1) * self.group, end, self.group)
+        """Patch numbers at which gzip members begin, counted from the start of the patch row."""
+        start, step = row * self.grid.columns, self.patches_per_member
+        inner = range(start + ((begin - start) // step + 1) * step, end, step)
         return [begin, *inner, end]

@@ -11,7 +11,6 @@ from typing import Any
 
 from dask.tokenize import tokenize
 
-from xee_tf.export.bands import Bands
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
@@ -31,11 +30,17 @@ _NAME = "tfrecord"
 class ExportJob:
     """One export that is to be done.
 
-    `label` is what it is called among its neighbours: the step of a split dimension.
+    Parameters
+    ----------
+    plan : ExportPlan
+    arrays : list of chunked arrays (y, x) or (step, y, x)
+        One for each band, and the user's mask behind them if there is one.
+    label : str
+        What the export is called among its neighbours: the step of a split dimension.
     """
 
     plan: ExportPlan
-    bands: Bands
+    arrays: list[Any]
     label: str = ""
 
     @cached_property
@@ -59,7 +64,7 @@ def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
     """
     graph, blocks = work_on_blocks(
         [
-            BlockJob(f"{_NAME}-encode-{job.run}", job.bands.arrays, job.plan.block_layout, _encoder(job))
+            BlockJob(f"{_NAME}-encode-{job.run}", job.arrays, job.plan.block_layout, _encoder(job))
             for job in jobs
         ],
         ordered=True,
@@ -76,10 +81,10 @@ def _encoder(job: ExportJob) -> BlockEncoder:
     return BlockEncoder(
         grid=plan.grid,
         record=plan.record,
-        rules=plan.rules,
-        has_mask=job.bands.has_mask,
-        group=plan.block_layout.x.group,
-        patches_per_shard=plan.patches_per_shard,
+        rules=plan.band_plan.rules,
+        has_mask=plan.band_plan.has_mask,
+        patches_per_member=plan.block_layout.x.patches_per_member,
+        shards=plan.patch_shards,
         masked_threshold=plan.masked_threshold,
         count_masked=plan.masked_threshold < 1 or plan.options.index,
         store=job.store,
@@ -95,10 +100,8 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref])
     )
     shards = []
     for number in range(plan.shards):
-        first = number * plan.patches_per_shard
-        (top, left), (bottom, right) = (
-            grid.locate(patch) for patch in (first, min(first + plan.patches_per_shard, len(grid)) - 1)
-        )
+        patches = plan.patch_shards.patches_of(number)
+        (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
         if bottom > top:
             left, right = 0, grid.columns - 1
         needed = [
@@ -108,7 +111,7 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref])
             if (row, column) in blocks
         ]
         key = (f"{_NAME}-shard-{job.run}", number)
-        record = first * plan.record.per_patch
+        record = patches[0] * plan.record.per_patch
         shards.append(add_task(tasks, key, job.store.join, number, record, needed))
     commit = ImageCommit(
         names=plan.names,
@@ -125,14 +128,14 @@ def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref])
 
 def _manifest(job: ExportJob) -> ImageManifest:
     """What is known of an export before a pixel is read."""
-    plan, bands = job.plan, job.bands
+    plan, bands = job.plan, job.plan.band_plan
     options: dict[str, Any] = {
         name: list(value.xy) if isinstance(value, Size) else value
         for name, value in vars(plan.options).items()
         if name not in ("index", "if_exists", "tensor_depths")  # the bands have their depths
     }
     options["default_value"] = float(options["default_value"])
-    names = [getattr(array, "name", None) or tokenize(array) for array in bands.arrays]
+    names = [getattr(array, "name", None) or tokenize(array) for array in job.arrays]
     return ImageManifest(
         record="SequenceExample" if plan.options.sequence_data else "Example",
         bands=bands.bands,
@@ -142,7 +145,7 @@ def _manifest(job: ExportJob) -> ImageManifest:
         kernel=plan.options.kernel_size,
         grid=plan.grid,
         options=options,
-        key=tokenize(names, plan.grid, plan.rules, bands.has_mask, options),
+        key=tokenize(names, plan.grid, bands.rules, bands.has_mask, options),
     )
 
 

@@ -15,8 +15,8 @@ from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
 from xee_tf.export.patches import records_of
-from xee_tf.export.plan import ExportPlan, member_group
-from xee_tf.export.result import ExportNames, ExportResult
+from xee_tf.export.plan import ExportPlan
+from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window
 from xee_tf.georef.bands import whole_image
@@ -25,7 +25,9 @@ from xee_tf.graph import Delayed, chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.sidecars.names import export_prefix, image_files
+from xee_tf.shards.members import IMAGE_MEMBER, patches_per_member
+from xee_tf.shards.store import aborted_on_failure
+from xee_tf.sidecars.names import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
 __all__ = ["Image", "export_image", "plan_export"]
@@ -160,12 +162,8 @@ def export_image(
     delayed = export_graph(jobs)
     if not source.compute:
         return delayed
-    try:
+    with aborted_on_failure([job.store for job in jobs]):
         return run_graph(delayed, source.progress)
-    except BaseException:
-        for job in jobs:
-            job.store.abort()
-        raise
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
@@ -242,7 +240,7 @@ def _job(
         edge=options.edge,
         origin=Size(x=window.left, y=window.top),
     )
-    bands = read_bands(dataset, georef, options, source.mask)
+    bands, arrays = read_bands(dataset, georef, options, source.mask)
     check_variables(
         {band.name: band.dims for band in bands.bands},
         RASTER_NAMES,
@@ -252,17 +250,15 @@ def _job(
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),
         grid=grid,
-        bands=bands.bands,
+        band_plan=bands,
         record=record,
-        rules=bands.rules,
         block_layout=lay_out_blocks(
             grid,
             georef.shape,
-            chunk_grids(bands.arrays),
+            chunk_grids(arrays),
             pixel_bytes(bands.rules),
-            member_group(grid, record),
+            patches_per_member(record.framed_size * record.per_patch, grid.columns, IMAGE_MEMBER),
         ),
         options=options,
-        notes=bands.notes,
     )
-    return ExportJob(plan, bands, label)
+    return ExportJob(plan, arrays, label)

@@ -1,8 +1,8 @@
-"""What a patch becomes: one Example, or a SequenceExample for each of its pixels."""
+"""What a patch becomes: one Example, or a SequenceExample for each of its pixels; and in which shard."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError, warn
-from xee_tf.export.bands import Bands
+from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.records import Encoded, Feature, RecordLayout, encode_records, kind_of
 
-__all__ = ["PatchRecords", "records_of"]
+__all__ = ["PatchRecords", "PatchShards", "records_of"]
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,50 @@ class PatchRecords:
         return encode_records(self.layout, [*context, *sequences], keep_steps=kept)
 
 
-def records_of(bands: Bands, stored: Size, options: ExportOptions) -> PatchRecords:
+@dataclass(frozen=True)
+class PatchShards:
+    """Which patches are in which shard.
+
+    Parameters
+    ----------
+    patches : int
+        Patches of the export, those that may be left out as masked included.
+    per_shard : int
+        Patches of every shard but the last one, which may have fewer.
+
+    Examples
+    --------
+    >>> shards = PatchShards(patches=10, per_shard=4)
+    >>> len(shards), shards.patches_of(2), list(shards.split(3, 9))
+    (3, range(8, 10), [(0, 3, 4), (1, 4, 8), (2, 8, 9)])
+    """
+
+    patches: int
+    per_shard: int
+
+    def __len__(self) -> int:
+        return -(-self.patches // self.per_shard)
+
+    def patches_of(self, shard: int) -> range:
+        """The numbers of the patches of a shard."""
+        first = shard * self.per_shard
+        return range(first, min(first + self.per_shard, self.patches))
+
+    def split(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The patches ``begin..end`` by shard: its number, the first patch, the one behind the last."""
+        while begin < end:
+            shard = begin // self.per_shard
+            stop = min(end, (shard + 1) * self.per_shard)
+            yield shard, begin, stop
+            begin = stop
+
+
+def records_of(bands: BandPlan, stored: Size, options: ExportOptions) -> PatchRecords:
     """What the patches of an export become.
 
     Parameters
     ----------
-    bands : Bands
+    bands : BandPlan
     stored : Size
         Pixels of a stored patch.
     options : ExportOptions

@@ -12,29 +12,21 @@ import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks.assemble import BandRule
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import pixel_bytes
 from xee_tf.display import Summary, counted
+from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
-from xee_tf.export.patches import PatchRecords
-from xee_tf.export.result import ExportNames
+from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
 from xee_tf.sidecars import BandSpec
+from xee_tf.sidecars.names import ExportNames
 
-__all__ = ["ExportPlan", "member_group"]
+__all__ = ["ExportPlan"]
 
-#: A gzip member holds at least this many bytes where patches are small: enough to compress well,
-#: little enough that reading one patch inflates little else.
-_MEMBER_BYTES = 64 << 10
 #: What Dask's graph, ordering and scheduler keep for a task.
 _TASK_BYTES = 5500
-
-
-def member_group(grid: PatchGrid, record: PatchRecords) -> int:
-    """Patches in a gzip member: a property of the records, never of the chunks."""
-    return min(grid.columns, max(1, _MEMBER_BYTES // (record.framed_size * record.per_patch)))
 
 
 @dataclass(frozen=True)
@@ -47,12 +39,10 @@ class ExportPlan:
         Where it would be written.
     grid : PatchGrid
         The patches.
-    bands : tuple of BandSpec
-        Names and further dimensions of the bands.
+    band_plan : BandPlan
+        How the bands are written.
     record : PatchRecords
         What a patch becomes, and the bytes of a record.
-    rules : tuple of BandRule
-        Output dtype, default and nodata of each band.
     block_layout : BlockLayout
         Which block makes which patches; its last plane may be the user's mask.
     options : ExportOptions
@@ -60,8 +50,6 @@ class ExportPlan:
         Whether a path was given.
     exports : int
         How many like this one there are: the steps of a split dimension.
-    notes : tuple of str
-        Warnings about the bands.
 
     Examples
     --------
@@ -76,14 +64,17 @@ class ExportPlan:
 
     names: ExportNames
     grid: PatchGrid
-    bands: tuple[BandSpec, ...]
+    band_plan: BandPlan
     record: PatchRecords
-    rules: tuple[BandRule, ...]
     block_layout: BlockLayout
     options: ExportOptions
     named: bool = True
     exports: int = 1
-    notes: tuple[str, ...] = ()
+
+    @property
+    def bands(self) -> tuple[BandSpec, ...]:
+        """Names and further dimensions of the bands."""
+        return self.band_plan.bands
 
     @property
     def prefix(self) -> str:
@@ -116,12 +107,19 @@ class ExportPlan:
         return self.record.framed_size
 
     @property
-    def patches_per_shard(self) -> int:
-        """As many as stay within `max_file_size` before compression, and at least one.
+    def patch_shards(self) -> PatchShards:
+        """Which patches are in which shard.
 
-        Records of pixels are not counted one by one: a patch is never split (our choice).
+        A shard has as many as stay within `max_file_size` before compression, and at least one. Records of
+        pixels are not counted one by one: a patch is never split (our choice).
         """
-        return max(1, self.options.max_file_size // (self.record_bytes * self.record.per_patch))
+        size = self.record_bytes * self.record.per_patch
+        return PatchShards(len(self.grid), max(1, self.options.max_file_size // size))
+
+    @property
+    def patches_per_shard(self) -> int:
+        """Patches in a full shard."""
+        return self.patch_shards.per_shard
 
     @property
     def records_per_shard(self) -> int:
@@ -131,7 +129,7 @@ class ExportPlan:
     @property
     def shards(self) -> int:
         """TFRecord files."""
-        return -(-len(self.grid) // self.patches_per_shard)
+        return len(self.patch_shards)
 
     @property
     def total_bytes(self) -> int:
@@ -174,7 +172,7 @@ class ExportPlan:
             max(end - begin for begin, end in map(axis.window, range(len(axis)))) for axis in (y, x)
         )
         columns = max(len(x.owned(column)) for column in range(len(x)))
-        return height * width * pixel_bytes(self.rules) + int(
+        return height * width * pixel_bytes(self.band_plan.rules) + int(
             1.5 * columns * self.record_bytes * self.record.per_patch
         )
 
@@ -206,12 +204,12 @@ class ExportPlan:
         """What a user should know before this runs."""
         available = psutil.virtual_memory().total
         if self.peak_memory < 0.8 * available:
-            return self.notes
+            return self.band_plan.notes
         planes = self.block_layout.planes
         height = max(max(np.diff(plane.y)) for plane in planes)
         width = max(max(np.diff(plane.x)) for plane in planes)
         return (
-            *self.notes,
+            *self.band_plan.notes,
             f"This will not fit in memory: one task holds {format_bytes(self.task_memory)}, and {CPU_COUNT} "
             f"at once need about {format_bytes(self.peak_memory)} of the {format_bytes(available)} here. "
             f"Chunks are up to {height} x {width} pixels (y, x), patches {self.grid.patch.y} x "

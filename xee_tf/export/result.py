@@ -10,10 +10,9 @@ from xee_tf.display import Listing, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef.summary import grid_picture, grid_rows, per_pixel
 from xee_tf.shards.runs import ShardInfo
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, PATCH_INDEX, image_files, shard_name
 from xee_tf.storage import Location
 
-__all__ = ["ExportNames", "ExportResult"]
+__all__ = ["ExportResult"]
 
 
 @dataclass(frozen=True)
@@ -82,44 +81,3 @@ def _cells(file: ShardInfo) -> tuple[str, str, str, str]:
     """Name, records, bytes and checksum of a file."""
     name = file.path.rsplit("/", 1)[-1]
     return name, counted(file.records, "record"), format_bytes(file.bytes), f"crc32c {file.crc32c:08x}"
-
-
-@dataclass(frozen=True)
-class ExportNames:
-    """The names of an export's files, as Earth Engine gives them on Drive.
-
-    Examples
-    --------
-    >>> names = ExportNames(Location("out/scene"), compressed=True)
-    >>> names.shard(0).url, names.mixer.url
-    ('out/scene-00000.tfrecord.gz', 'out/scene-mixer.json')
-    """
-
-    prefix: Location
-    compressed: bool
-
-    def shard(self, number: int) -> Location:
-        """Shard `number`."""
-        return self._file(shard_name(number, self.compressed))
-
-    @property
-    def mixer(self) -> Location:
-        """The sidecar."""
-        return self._file(MIXER)
-
-    @property
-    def index(self) -> Location:
-        """The patch index (our addition)."""
-        return self._file(PATCH_INDEX)
-
-    @property
-    def manifest(self) -> Location:
-        """What the mixer does not hold (our addition)."""
-        return self._file(IMAGE_MANIFEST)
-
-    def _file(self, name: str) -> Location:
-        return self.prefix.with_suffix(f"-{name}")
-
-    def existing(self) -> list[Location]:
-        """Files of an earlier export under the same prefix."""
-        return image_files(self.prefix)

@@ -227,7 +227,11 @@ class AppendingStore(_FolderStore):
         return cls(_folder_beside(beside), names)
 
     def reserve(self, members: int) -> None:
-        """Keep room for an index of so many gzip members, before anything is put."""
+        """Keep room for an index of so many gzip members, before anything is put.
+
+        Not a part of `begin`: how many there are depends on the size of the records, and the store is begun,
+        so that a place where nothing can be written is refused, before the first of them comes.
+        """
         if self.names.compressed:
             self._room = index_room(members)
             self._file.write(bytes(self._room))

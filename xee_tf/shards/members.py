@@ -20,13 +20,18 @@ from xee_tf.records import decode_varints, encode_varints
 
 __all__ = [
     "HEAD_BYTES",
+    "IMAGE_MEMBER",
     "ISAL_ERROR",
     "MEMBER_HEADER",
+    "PREDICTION_MEMBER",
+    "TABLE_MEMBER",
     "MemberIndex",
     "compress_member",
     "index_room",
     "indexed_header",
     "inflate_member",
+    "member_edges",
+    "patches_per_member",
     "read_index",
 ]
 
@@ -36,11 +41,66 @@ MEMBER_HEADER = bytes.fromhex("1f8b08000000000000ff")
 HEAD_BYTES = 10 + 2 + 0xFFFF
 """Bytes of a shard that surely hold its whole first header, index included."""
 
+IMAGE_MEMBER = 64 << 10
+"""Bytes of records in a gzip member of an image, about: enough to compress well, little enough that reading
+one patch inflates little else."""
+
+TABLE_MEMBER = 1 << 20
+"""The same of a table, whose rows are mostly read one after the other: so much is inflated to read one."""
+
+PREDICTION_MEMBER = 1 << 20
+"""The same of predictions, which are read as a whole: fewer members need a smaller index, whose room is kept
+free before the first one is written."""
+
 _EXTRA_HEADER = bytes.fromhex("1f8b08040000000000ff")  # the same with FLG.FEXTRA
 _FIELD = b"XF"
 _VERSION = 1
 _LARGEST = 0xFFFF - 4  # XLEN counts the subfield's own four bytes
 ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
+
+
+def patches_per_member(patch_bytes: int, columns: int, member_bytes: int) -> int:
+    """Patches in a gzip member: it ends where a row of patches ends, and holds at least one.
+
+    It depends on the records alone, so that the bytes of an export do not depend on the chunks of its source.
+
+    Parameters
+    ----------
+    patch_bytes : int
+        Bytes of all records of a patch, with their framing; the largest possible if they vary.
+    columns : int
+        Patches in a row.
+    member_bytes : int
+
+    Examples
+    --------
+    >>> [patches_per_member(size, 100, IMAGE_MEMBER) for size in (100, 10_000, 1_000_000)]
+    [100, 6, 1]
+    """
+    return min(columns, max(1, member_bytes // patch_bytes))
+
+
+def member_edges(offsets: npt.NDArray[np.int64], member_bytes: int) -> list[int]:
+    """The records at which gzip members begin, and the end, where records vary in size.
+
+    Parameters
+    ----------
+    offsets : ndarray of int64
+        Where each record begins, and the end of the last one.
+    member_bytes : int
+        Members hold as much, or one larger record.
+
+    Examples
+    --------
+    >>> member_edges(np.array([0, 40, 90, 250, 300]), 100)
+    [0, 2, 3, 4]
+    """
+    edges, count = [0], len(offsets) - 1
+    while edges[-1] < count:
+        first = edges[-1]
+        full = int(np.searchsorted(offsets, offsets[first] + member_bytes, "right")) - 1
+        edges.append(min(max(full, first + 1), count))
+    return edges
 
 
 def compress_member(data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> bytes:

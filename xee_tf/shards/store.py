@@ -7,14 +7,15 @@ and again after a worker died.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xee_tf.shards.runs import Part, Run, ShardInfo, WrittenShard
 from xee_tf.storage import Location
 
-__all__ = ["OneFile", "Packed", "Replaced", "ShardNames", "ShardStore"]
+__all__ = ["OneFile", "Packed", "Replaced", "ShardNames", "ShardStore", "aborted_on_failure"]
 
 Packed = Iterable[tuple[Run, Sequence[Any]]]
 """Runs and their bytes, as `pack_run` gives them."""
@@ -41,17 +42,21 @@ class OneFile:
 
     Parameters
     ----------
-    prefix : Location
-        The file.
+    file : Location
     compressed : bool
     """
 
-    prefix: Location
+    file: Location
     compressed: bool
+
+    @property
+    def prefix(self) -> Location:
+        """The whole name: nothing follows it."""
+        return self.file
 
     def shard(self, number: int) -> Location:
         """The file."""
-        return self.prefix
+        return self.file
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,14 @@ class ShardStore(Protocol):
 
     def abort(self) -> None:
         """Remove everything that is staged."""
+
+
+@contextmanager
+def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
+    """Abort stores where what is done with them fails or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        for store in stores:
+            store.abort()
+        raise

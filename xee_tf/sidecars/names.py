@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from xee_tf.errors import DestinationError
@@ -19,6 +20,7 @@ __all__ = [
     "SHARD",
     "TABLE",
     "TABLE_MANIFEST",
+    "ExportNames",
     "export_prefix",
     "has_prefix",
     "image_files",
@@ -107,6 +109,47 @@ def image_files(prefix: Location, *, folders: bool = False) -> list[Location]:
     endings = "|".join(map(re.escape, (MIXER, IMAGE_MANIFEST, OLD_MANIFEST, PATCH_INDEX)))
     pattern = re.compile(rf"{re.escape(prefix.name)}-({SHARD}|{endings})")
     return [file for file in prefix.siblings(folders=folders) if pattern.fullmatch(file.name)]
+
+
+@dataclass(frozen=True)
+class ExportNames:
+    """The names of an export's files, as Earth Engine gives them on Drive.
+
+    Examples
+    --------
+    >>> names = ExportNames(Location("out/scene"), compressed=True)
+    >>> names.shard(0).url, names.mixer.url
+    ('out/scene-00000.tfrecord.gz', 'out/scene-mixer.json')
+    """
+
+    prefix: Location
+    compressed: bool
+
+    def shard(self, number: int) -> Location:
+        """Shard `number`."""
+        return self._file(shard_name(number, self.compressed))
+
+    @property
+    def mixer(self) -> Location:
+        """The sidecar."""
+        return self._file(MIXER)
+
+    @property
+    def index(self) -> Location:
+        """The patch index (our addition)."""
+        return self._file(PATCH_INDEX)
+
+    @property
+    def manifest(self) -> Location:
+        """What the mixer does not hold (our addition)."""
+        return self._file(IMAGE_MANIFEST)
+
+    def _file(self, name: str) -> Location:
+        return self.prefix.with_suffix(f"-{name}")
+
+    def existing(self) -> list[Location]:
+        """Files of an earlier export under the same prefix."""
+        return image_files(self.prefix)
 
 
 def is_image(location: Location) -> bool:

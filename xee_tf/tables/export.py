@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summary, counted
@@ -16,10 +15,10 @@ from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, warn
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, spelled
-from xee_tf.records import Encoded
 from xee_tf.shards.folder_store import PartStore
+from xee_tf.shards.members import TABLE_MEMBER, member_edges
 from xee_tf.shards.runs import Part, ShardInfo, pack_run
-from xee_tf.shards.store import OneFile, Replaced, ShardStore
+from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
 from xee_tf.sidecars import TableColumn, TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
@@ -38,7 +37,6 @@ __all__ = [
 ]
 
 _TASK_BYTES = 16 << 20  # of records encoded at a time
-_MEMBER_BYTES = 1 << 20  # of records in a gzip member: what must be inflated to read one of them
 
 
 @dataclass(frozen=True)
@@ -215,11 +213,8 @@ def write_table(
     delayed = _graph(source, store, if_exists == "overwrite")
     if not compute:
         return delayed
-    try:
+    with aborted_on_failure([store]):
         result: TableResult = run_graph(delayed, progress)
-    except BaseException:
-        store.abort()
-        raise
     if result.rounded:
         warn(
             f"The columns {list(result.rounded)} hold whole numbers that float32 cannot: they were rounded. "
@@ -245,7 +240,10 @@ def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int
     rows = read(group, number)
     encoded = (rows[start:stop].encode() for start, stop in _spans(rows))
     compressed = store.names.compressed
-    runs = (pack_run(each, _members(each), compressed=compressed, first=number) for each in encoded)
+    runs = (
+        pack_run(each, member_edges(each.offsets, TABLE_MEMBER), compressed=compressed, first=number)
+        for each in encoded
+    )
     part = store.put(0, f"{number:06d}", runs)
     return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
@@ -256,16 +254,6 @@ def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
     step = math.ceil(count / max(1, rows.nbytes // _TASK_BYTES)) if count else 1
     for start in range(0, count, step):
         yield start, min(start + step, count)
-
-
-def _members(encoded: Encoded) -> list[int]:
-    """The records at which gzip members begin, and the end."""
-    edges, count = [0], len(encoded)
-    while edges[-1] < count:
-        first = edges[-1]
-        full = int(np.searchsorted(encoded.offsets, encoded.offsets[first] + _MEMBER_BYTES, "right")) - 1
-        edges.append(min(max(full, first + 1), count))
-    return edges
 
 
 def _cut(rows: Rows) -> LazyTable:

@@ -14,6 +14,7 @@ from xee_tf.names import check_key
 from xee_tf.options import IfExists
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards.folder_store import AppendingStore
+from xee_tf.shards.members import PREDICTION_MEMBER, patches_per_member
 from xee_tf.shards.runs import Part, pack_run
 from xee_tf.shards.store import OneFile
 from xee_tf.sidecars import Mixer
@@ -23,8 +24,6 @@ from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.predictions import PredictionFormat, Predictions, Unit, by_band
 
 __all__ = ["PredictionWriter"]
-
-_MEMBER_BYTES = 1 << 20  # of records in a gzip member, about
 
 
 class PredictionWriter:
@@ -220,8 +219,9 @@ class PredictionWriter:
         """Take over what the first predictions settle, and make room for the index."""
         assert self._store is not None
         columns = self.mixer.patches_per_row
-        self._group = min(columns, max(1, _MEMBER_BYTES // settled.layout.framed_size()))
-        self._store.reserve(self.mixer.rows * -(-columns // self._group))
+        size = settled.layout.framed_size()
+        self._patches_per_member = patches_per_member(size, columns, PREDICTION_MEMBER)
+        self._store.reserve(self.mixer.rows * -(-columns // self._patches_per_member))
         self._format, self._bands = settled, bands
 
     def _append(self, settled: PredictionFormat, values: list[npt.NDArray[Any]]) -> None:
@@ -245,7 +245,8 @@ class PredictionWriter:
     def _next_member(self) -> int:
         """Patches in the next gzip member: members end where rows of patches end, as in an export."""
         columns = self.mixer.patches_per_row
-        return min(self._group, columns - self._patches % columns, self._expected - self._patches)
+        left = columns - self._patches % columns
+        return min(self._patches_per_member, left, self._expected - self._patches)
 
     def _put(self, settled: PredictionFormat, values: list[npt.NDArray[Any]]) -> None:
         """Write whole patches as one gzip member, or as they are."""
