@@ -7,14 +7,27 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["FLOAT32_EXACT", "FLOAT64_EXACT", "held_as", "spare_values"]
+__all__ = ["FLOAT32_EXACT", "FLOAT64_EXACT", "beyond_float64", "held_as", "spare_values"]
 
 FLOAT32_EXACT = 2**24
 """float32 has every whole number up to here."""
 
 FLOAT64_EXACT = 2**53 - 1
 """The largest integer that float64 tells from all others. GDAL's and rasterio's nodata is a float64."""
+
+
+def beyond_float64(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which integers are so large that float64 does not have all of their size.
+
+    Examples
+    --------
+    >>> beyond_float64(np.array([2**53, 2**53 + 1, -(2**53) - 1])).tolist()
+    [False, True, True]
+    """
+    beyond: npt.NDArray[np.bool_] = (values > FLOAT64_EXACT + 1) | (values < -FLOAT64_EXACT - 1)
+    return beyond
 
 
 def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:

@@ -16,12 +16,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from xee_tf.dtypes import beyond_float64
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records import Feature, Kind, Part, Ragged
 
 __all__ = ["FoundColumn", "Tally", "assemble", "describe_list", "tally", "unite"]
-
-_EXACT = 2**53
 
 Describe = Callable[[int], str]
 """From the number of a row to words for its record in an error."""
@@ -159,7 +158,7 @@ def _as_float64(part: Part, describe: Describe) -> npt.NDArray[np.float64]:
     values = part.values
     assert isinstance(values, np.ndarray)
     if part.feature.kind == "int64":
-        large = np.flatnonzero(((values > _EXACT) | (values < -_EXACT)).any(axis=1))
+        large = np.flatnonzero(beyond_float64(values).any(axis=1))
         if large.size:
             row = int(large[0])
             raise RecordError(
