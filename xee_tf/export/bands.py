@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.dtypes import FLOAT32_EXACT
+from xee_tf.dtypes import FLOAT32_EXACT, clamp
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, warn
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
@@ -269,14 +269,11 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _default(value: float, dtype: np.dtype[Any], stored: np.dtype[Any]) -> float:
-    """Earth Engine's rule for integer bands: fraction dropped, clamped to the type's range."""
+    """The value of masked pixels of a band: within the range of its type."""
     if dtype.kind == "f":
         largest = float(np.finfo(stored).max)
         return min(max(float(value), -largest), largest)
-    if dtype.kind == "b":
-        return min(max(int(value), 0), 1)
-    limits = np.iinfo(dtype)
-    return min(max(int(value), int(limits.min)), int(limits.max))
+    return clamp(value, dtype)
 
 
 def _default_notes(

@@ -13,9 +13,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from xee_tf.blocks.assemble import BandRule, Pieces, assemble
 from xee_tf.blocks.layout import BlockLayout
+from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.models.types import coerce
 from xee_tf.predict.averaging import Blend, augmented, blend_weights
 from xee_tf.predict.calling import TileCaller
 from xee_tf.sidecars import BandSpec
