@@ -14,12 +14,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.blocks.layout import BlockLayout, Chunk, Pieces
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BandRule", "Pieces", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
-
-Pieces = Sequence[tuple[Piece, NDArray[Any]]]
+__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ Parts = list[tuple[PlaneRule, Window, NDArray[Any]]]
 
 
 def cut_strips(
-    layout: BlockLayout, chunks: Sequence[tuple[tuple[int, int, int], NDArray[Any]]]
-) -> dict[tuple[int, int, int], dict[str, NDArray[Any]]]:
+    layout: BlockLayout, chunks: Sequence[tuple[Chunk, NDArray[Any]]]
+) -> dict[Chunk, dict[str, NDArray[Any]]]:
     """Copy out what later blocks need of the chunks of one block, so that the chunks may go.
 
     Parameters
@@ -141,7 +139,7 @@ def assemble(
     window : Window
         The raster pixels wanted; those outside the raster come out masked.
     pieces : sequence of (Piece, array)
-        All that `BlockLayout.pieces` named, with their pixels: (y, x) or (step, y, x).
+        All that `BlockLayout.pieces` named, with their pixels.
     rules : sequence of BandRule
         One for each band.
     has_mask : bool, optional

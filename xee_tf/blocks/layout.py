@@ -17,12 +17,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BlockAxis", "BlockLayout", "ChunkGrid", "Piece"]
+__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Piece", "Pieces"]
+
+Block = tuple[int, int]
+"""Row and column of a block."""
+
+Chunk = tuple[int, int, int]
+"""A chunk of a plane: (plane, iy, ix)."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +155,13 @@ class Piece:
     plane: int
     iy: int
     ix: int
-    home: tuple[int, int]
+    home: Block
     part: str
     window: Window
+
+
+Pieces = Sequence[tuple[Piece, NDArray[Any]]]
+"""Pieces with their pixels: (y, x) or (step, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ class BlockLayout:
     x: BlockAxis
     planes: tuple[ChunkGrid, ...]
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
+    def blocks(self) -> Iterator[Block]:
         """The blocks that own patches, row-major."""
         rows = [row for row in range(len(self.y)) if self.y.owned(row)]
         columns = [column for column in range(len(self.x)) if self.x.owned(column)]
@@ -182,15 +194,15 @@ class BlockLayout:
             for grid in self.planes
         )
 
-    def chunks_by_home(self) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+    def chunks_by_home(self) -> dict[Block, list[Chunk]]:
         """The chunks (plane, iy, ix) that any block needs, by the block in which they start."""
-        found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+        found: dict[Block, list[Chunk]] = {}
         for plane in range(len(self.planes)):
             for iy, ix in self.chunks(plane):
                 found.setdefault(self.home(plane, iy, ix), []).append((plane, iy, ix))
         return found
 
-    def home(self, plane: int, iy: int, ix: int) -> tuple[int, int]:
+    def home(self, plane: int, iy: int, ix: int) -> Block:
         """The block in which a chunk starts."""
         grid = self.planes[plane]
         return self.y.home(grid.y[iy]), self.x.home(grid.x[ix])

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from xee_tf.blocks.assemble import BandRule, Pieces, assemble
-from xee_tf.blocks.layout import BlockLayout
+from xee_tf.blocks.assemble import BandRule, assemble
+from xee_tf.blocks.layout import Block, BlockLayout, Pieces
 from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
@@ -69,7 +69,7 @@ class TileWork:
         overlap = self.caller.tiles.output_overlap
         return overlap if self.blend == "hann" and overlap is not None else Size(x=0, y=0)
 
-    def window(self, layout: BlockLayout, block: tuple[int, int]) -> Window:
+    def window(self, layout: BlockLayout, block: Block) -> Window:
         """The pixels of the result that a block contributes to; they may lie outside."""
         height, width = self.caller.tiles.output.shape
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
@@ -80,9 +80,7 @@ class TileWork:
             columns.stop * width + self.overlap.x,
         )
 
-    def __call__(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Pieces
-    ) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> dict[str, npt.NDArray[Any]]:
         """What `window` says of each output, (*shape, y, x); contributions to be added where blended."""
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
         maskable = any(band.default is not None for band in self.outputs)

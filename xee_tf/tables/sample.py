@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyproj
 import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
+from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Pieces
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
@@ -266,9 +265,7 @@ class _Sampler:
     drop_nulls: bool
     choice: Choice | None
 
-    def __call__(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, npt.NDArray[Any]]]
-    ) -> Sample:
+    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> Sample:
         window = layout.window(*block)
         numbers, rows, columns = self.places.pixels(block, window)
         bands, _ = assemble(window, pieces, self.rules)
