@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Piece", "Pieces"]
+__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Piece", "Pieces", "chunk_edges"]
 
 Block = tuple[int, int]
 """Row and column of a block."""
@@ -54,7 +54,7 @@ class ChunkGrid:
     @classmethod
     def of(cls, chunks: Sequence[Sequence[int]], itemsize: int) -> list[ChunkGrid]:
         """The planes of an array (y, x) or (step, y, x), from Dask's ``array.chunks``."""
-        y, x = ((0, *np.cumsum(sizes).tolist()) for sizes in chunks[-2:])
+        y, x = map(chunk_edges, chunks[-2:])
         steps = chunks[0] if len(chunks) == 3 else (1,)
         return [cls(y, x, itemsize * count) for count in steps]
 
@@ -247,6 +247,17 @@ class BlockLayout:
                     window = strips[part]
                 found.append(Piece(plane, iy, ix, home, part, window))
         return found
+
+
+def chunk_edges(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Where chunks of some sizes begin, and where the last one ends.
+
+    Examples
+    --------
+    >>> chunk_edges((256, 256, 100))
+    (0, 256, 512, 612)
+    """
+    return (0, *np.cumsum(sizes).tolist())
 
 
 def _meeting(edges: Sequence[int], begin: int, end: int) -> range:
