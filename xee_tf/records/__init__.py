@@ -2,7 +2,7 @@
 
 from xee_tf.records.decode import Order, Part, Records, decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
-from xee_tf.records.feature import Feature, FeatureTypes, Kind, kind_of
+from xee_tf.records.feature import STORED, Feature, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.records.framing import FRAMING, frame, iter_frames
 from xee_tf.records.layout import RecordLayout
 from xee_tf.records.parse import (
@@ -26,6 +26,7 @@ from xee_tf.records.varints import decode_varints, encode_varints
 
 __all__ = [
     "FRAMING",
+    "STORED",
     "Encoded",
     "Feature",
     "FeatureTypes",
@@ -55,4 +56,5 @@ __all__ = [
     "tensor_pieces",
     "tensor_size",
     "value_sizes",
+    "written_dtype",
 ]
