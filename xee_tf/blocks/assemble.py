@@ -92,7 +92,7 @@ class BandRule:
         return cls(dtype, sum(steps) if depth is None else depth, planes)
 
 
-Parts = list[tuple[PlaneRule, Window, NDArray[Any]]]
+BandPieces = list[tuple[PlaneRule, Window, NDArray[Any]]]
 """The pieces of one band, each (step, y, x) with its window."""
 
 
@@ -222,7 +222,7 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     return out
 
 
-def _parts(pieces: Pieces, first: int, rule: BandRule) -> Parts:
+def _parts(pieces: Pieces, first: int, rule: BandRule) -> BandPieces:
     """The pieces of a band whose planes begin with number `first`."""
     return [
         (rule.planes[piece.plane - first], piece.window, values if values.ndim == 3 else values[None])
@@ -231,7 +231,7 @@ def _parts(pieces: Pieces, first: int, rule: BandRule) -> Parts:
     ]
 
 
-def _whole(window: Window, parts: Parts, rule: BandRule) -> NDArray[Any] | None:
+def _whole(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] | None:
     """The band without a copy, where one piece is all of it and needs no change."""
     if len(parts) != 1:
         return None
@@ -245,7 +245,7 @@ def _whole(window: Window, parts: Parts, rule: BandRule) -> NDArray[Any] | None:
 
 
 def _place(
-    window: Window, parts: Parts, rule: BandRule, want_mask: bool
+    window: Window, parts: BandPieces, rule: BandRule, want_mask: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """A band put together from its pieces, and where it is masked."""
     band = np.empty((rule.depth, *window.shape), rule.dtype)

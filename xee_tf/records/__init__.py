@@ -1,6 +1,6 @@
 """Bytes only: Example records, tensors, TFRecord framing, to and from numpy arrays."""
 
-from xee_tf.records.decode import Order, Part, Records, decode_features, decode_records
+from xee_tf.records.decode import FeatureValues, Order, Records, decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
 from xee_tf.records.feature import STORED, Feature, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.records.framing import FRAMING, frame, iter_frames
@@ -30,9 +30,9 @@ __all__ = [
     "Encoded",
     "Feature",
     "FeatureTypes",
+    "FeatureValues",
     "Kind",
     "Order",
-    "Part",
     "Ragged",
     "RecordLayout",
     "Records",

@@ -22,7 +22,7 @@ from xee_tf.records.ragged import Ragged, gather, join
 from xee_tf.records.varints import varint_ends, varint_values
 from xee_tf.records.wire import MAX_VARINT, encode_field
 
-__all__ = ["Order", "Part", "Wanted", "walk"]
+__all__ = ["FeatureValues", "Order", "Wanted", "walk"]
 
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -66,7 +66,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class FeatureValues:
     """One feature of the records that have it.
 
     Parameters
@@ -90,7 +90,7 @@ class Part:
     values: npt.NDArray[Any] | Ragged | None
     steps: Places | None = None
 
-    def of_records(self, chosen: Mask) -> Part:
+    def of_records(self, chosen: Mask) -> FeatureValues:
         """The same of some of its records."""
         if chosen.all():
             return self
@@ -102,14 +102,14 @@ class Part:
         return replace(self, records=self.records[chosen], values=values, steps=steps)
 
 
-def walk(frames: Frames, records: Places, order: Order, wanted: Wanted) -> tuple[Mask, list[Part]]:
+def walk(frames: Frames, records: Places, order: Order, wanted: Wanted) -> tuple[Mask, list[FeatureValues]]:
     """Which records hold features of `order` in that order and nothing else, and the features of those.
 
     Values may be views of the buffer.
     """
     begins, ends = frames.offsets[records] + HEADER, frames.offsets[records + 1] - FOOTER
     cursor = _Cursor(frames.raw, begins, ends, np.ones(len(records), bool))
-    found: list[Part] = []
+    found: list[FeatureValues] = []
     for number, features, names in (
         (1, order.context, wanted.context),
         (2, order.sequences, wanted.sequences),
@@ -135,7 +135,9 @@ def walk(frames: Frames, records: Places, order: Order, wanted: Wanted) -> tuple
                 cursor.at = np.where(inside.right, inside.at, cursor.at)
             if inside.right.any() and not passed:
                 found.append(
-                    Part(feature, place, np.flatnonzero(inside.right), values if read else None, steps)
+                    FeatureValues(
+                        feature, place, np.flatnonzero(inside.right), values if read else None, steps
+                    )
                 )
         cursor.right &= cursor.at == close
     right = cursor.right & (cursor.at == ends)
