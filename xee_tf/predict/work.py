@@ -22,7 +22,7 @@ from xee_tf.sidecars import BandSpec
 
 __all__ = ["TileWork"]
 
-Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+TileIndex = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows and columns of tiles in a block."""
 
 _SMALL = 64 * 64  # pixels of a tile; smaller ones of several rows are sent together
@@ -230,7 +230,7 @@ class TileWork:
 
     def _batches(
         self, views: Mapping[str, npt.NDArray[Any]], sent: npt.NDArray[np.bool_]
-    ) -> Iterator[tuple[Places, dict[str, npt.NDArray[Any]]]]:
+    ) -> Iterator[tuple[TileIndex, dict[str, npt.NDArray[Any]]]]:
         """Tiles to be sent together, and their rows and columns."""
         rows, columns = sent.shape
         together = 1
@@ -247,7 +247,7 @@ class TileWork:
             else:
                 yield at, {name: view[at] for name, view in views.items()}
 
-    def _put(self, out: npt.NDArray[Any], at: Places, values: npt.NDArray[Any]) -> None:
+    def _put(self, out: npt.NDArray[Any], at: TileIndex, values: npt.NDArray[Any]) -> None:
         """Put tiles (n, height, width, *shape) where they belong, without their overlap."""
         tiles = self.caller.tiles
         height, width = tiles.output.shape
@@ -267,7 +267,7 @@ class TileWork:
         self,
         weights: tuple[npt.NDArray[Any], npt.NDArray[Any]],
         out: npt.NDArray[Any],
-        at: Places,
+        at: TileIndex,
         values: npt.NDArray[Any],
     ) -> None:
         """Add tiles (n, height, width, *shape) with their overlap, weighted."""
