@@ -23,7 +23,7 @@ from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.sidecars.find import ExportedTable, find_tables
 from xee_tf.sidecars.names import RECORDS, manifest_location
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.union import FoundColumn, Tally, assemble, describe_list, tally, unite
+from xee_tf.tables.union import FoundColumn, Tally, describe_list, fill_column, tally, unite
 
 __all__ = ["open_table"]
 
@@ -256,7 +256,7 @@ class _Reader:
         index = pd.RangeIndex(start, stop)
         found = {}
         for column in columns:
-            values = assemble(
+            values = fill_column(
                 column,
                 held[column.name],
                 stop - start,

@@ -20,7 +20,7 @@ from xee_tf.dtypes import beyond_float64
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records import Feature, FeatureValues, Kind, Ragged
 
-__all__ = ["FoundColumn", "Tally", "assemble", "describe_list", "tally", "unite"]
+__all__ = ["FoundColumn", "Tally", "describe_list", "fill_column", "tally", "unite"]
 
 Describe = Callable[[int], str]
 """From the number of a row to words for its record in an error."""
@@ -131,7 +131,7 @@ def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> 
             )
 
 
-def assemble(
+def fill_column(
     column: FoundColumn,
     parts: Sequence[FeatureValues],
     total: int,
