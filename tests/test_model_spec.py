@@ -19,11 +19,12 @@ from hypothesis.extra.numpy import arrays
 from odc.geo.geobox import GeoBox
 
 import xee_tf
+from xee_tf.dtypes import coerce
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size
 from xee_tf.models.options import ModelKeywords
 from xee_tf.models.projection import Projection
-from xee_tf.models.types import PixelType, coerce, pixel_type
+from xee_tf.models.types import PixelType, pixel_type
 
 # What says where a model is, or how bytes go there: not of the model itself.
 OF_ENDPOINTS = {

@@ -30,7 +30,7 @@ from xee_tf.records import (
 )
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, HEADER
-from xee_tf.records.ragged import Ragged, groups, join
+from xee_tf.records.ragged import Ragged, join, rows_by_size
 from xee_tf.records.wire import encode_varint
 
 SequenceExample = tf.train.SequenceExample
@@ -175,7 +175,9 @@ def test_strings_are_joined_row_by_row(rows, far):
         parts[-1] = rows[-1][0] + tail + rows[-1][1] + tail
     assert joined.data.tobytes() == b"".join(parts)
     assert joined.sizes.tolist() == [len(part) for part in parts]
-    again = {int(i): size for size, chosen in groups(joined.sizes) for i in np.arange(len(rows))[chosen]}
+    again = {
+        int(i): size for size, chosen in rows_by_size(joined.sizes) for i in np.arange(len(rows))[chosen]
+    }
     assert [again[i] for i in range(len(rows))] == joined.sizes.tolist()
 
 

@@ -1,4 +1,4 @@
-"""Which numbers a dtype holds."""
+"""Which numbers a dtype holds, and numbers made to fit one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["FLOAT32_EXACT", "FLOAT64_EXACT", "held_as", "spare_values"]
+__all__ = ["FLOAT32_EXACT", "FLOAT64_EXACT", "beyond_float64", "clamp", "coerce", "held_as", "spare_values"]
 
 FLOAT32_EXACT = 2**24
 """float32 has every whole number up to here."""
 
 FLOAT64_EXACT = 2**53 - 1
 """The largest integer that float64 tells from all others. GDAL's and rasterio's nodata is a float64."""
+
+
+def beyond_float64(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which integers are so large that float64 does not have all of their size.
+
+    Examples
+    --------
+    >>> beyond_float64(np.array([2**53, 2**53 + 1, -(2**53) - 1])).tolist()
+    [False, True, True]
+    """
+    beyond: npt.NDArray[np.bool_] = (values > FLOAT64_EXACT + 1) | (values < -FLOAT64_EXACT - 1)
+    return beyond
 
 
 def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
@@ -73,3 +86,70 @@ def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
     pairs = [(max(low, -FLOAT64_EXACT), min(high, FLOAT64_EXACT)), (low, high)]
     ends = [end for pair in pairs for end in (pair if dtype.kind == "i" else pair[::-1])]
     return tuple(dict.fromkeys(ends))
+
+
+def clamp(value: float, dtype: np.dtype[Any]) -> int:
+    """A number in a type of integers or booleans by Earth Engine's rule: fraction dropped, range clamped.
+
+    Examples
+    --------
+    >>> clamp(-3.7, np.dtype("int8")), clamp(300, np.dtype("uint8")), clamp(7, np.dtype(bool))
+    (-3, 255, 1)
+    """
+    if dtype.kind == "b":
+        return min(max(int(value), 0), 1)
+    limits = np.iinfo(dtype)
+    return min(max(int(value), int(limits.min)), int(limits.max))
+
+
+def coerce(
+    values: npt.NDArray[Any], dtype: np.dtype[Any], out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
+    """Values in another type: fractions dropped, the range clamped (Earth Engine's guide, of integers).
+
+    Parameters
+    ----------
+    values : ndarray
+        Without NaN where `dtype` is an integer.
+    dtype : numpy.dtype
+    out : ndarray, optional
+        Where to put them; of type `dtype`.
+
+    Returns
+    -------
+    ndarray
+        `out`, or a new array; `values` themselves where nothing is to be done.
+
+    Examples
+    --------
+    >>> coerce(np.array([-3.7, 1.9, 300.0]), np.dtype("uint8")).tolist()
+    [0, 1, 255]
+    """
+    if out is None and values.dtype == dtype:
+        return values
+    above = None
+    if dtype.kind in "iu" and not np.can_cast(values.dtype, dtype, "safe") and values.dtype.kind != "b":
+        low, high = _limits(values.dtype, dtype)
+        if int(high) < np.iinfo(dtype).max and values.dtype.kind == "f":
+            above = values > high
+        values = np.clip(values, low, high)
+    if out is None:
+        out = np.empty(values.shape, dtype)
+    with np.errstate(over="ignore"):  # what a float cannot hold is infinite
+        np.copyto(out, values, casting="unsafe")
+    if above is not None:  # a float holds no number between its largest one in range and the limit
+        out[above] = np.iinfo(dtype).max
+    return out
+
+
+def _limits(source: np.dtype[Any], target: np.dtype[Any]) -> tuple[Any, Any]:
+    """The range of `target`, in numbers that `source` holds exactly."""
+    limits = np.iinfo(target)
+    if source.kind in "iu":
+        there = np.iinfo(source)
+        return source.type(max(limits.min, there.min)), source.type(min(limits.max, there.max))
+    source = np.promote_types(source, "float32")  # a half float holds hardly any range
+    high = source.type(limits.max)
+    if int(high) > limits.max:
+        high = np.nextafter(high, source.type(0))
+    return source.type(limits.min), high

@@ -102,7 +102,7 @@ class _Walk:
         return _hash(sorted(self.digest(value) for value in values))
 
 
-Part = bytes | tuple[Any]
+_HashPart = bytes | tuple[Any]
 """Bytes, or an object (alone in a tuple) of which the hash stands there."""
 
 
@@ -137,7 +137,7 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
     return None
 
 
-def _parts(walk: _Walk, value: Any) -> Iterator[Part]:
+def _parts(walk: _Walk, value: Any) -> Iterator[_HashPart]:
     """What an object consists of."""
     if isinstance(value, types.ModuleType):
         yield from (b"module", value.__name__.encode())
@@ -191,7 +191,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[Part]:
         yield from _reduced_parts(value)
 
 
-def _function_parts(function: types.FunctionType) -> Iterator[Part]:
+def _function_parts(function: types.FunctionType) -> Iterator[_HashPart]:
     if _is_library(function.__module__) and _found_by_name(function):
         yield from (b"function", _name(function).encode())
         return
@@ -215,7 +215,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[Part]:
     )
 
 
-def _used_parts(modules: list[types.ModuleType], names: set[str]) -> Iterator[Part]:
+def _used_parts(modules: list[types.ModuleType], names: set[str]) -> Iterator[_HashPart]:
     """What code with such names may use of modules of one's own, and of the modules in these."""
     seen, waiting = set[str](), sorted(modules, key=lambda module: module.__name__)
     while waiting:
@@ -263,7 +263,7 @@ def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
     return found
 
 
-def _code_parts(code: types.CodeType) -> Iterator[Part]:
+def _code_parts(code: types.CodeType) -> Iterator[_HashPart]:
     yield from (b"bytecode", code.co_code, code.co_exceptiontable, code.co_flags.to_bytes(4, "little"))
     yield (
         (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_names, code.co_varnames),
@@ -271,7 +271,7 @@ def _code_parts(code: types.CodeType) -> Iterator[Part]:
     yield ((code.co_freevars, code.co_cellvars, code.co_consts),)
 
 
-def _class_parts(kind: type) -> Iterator[Part]:
+def _class_parts(kind: type) -> Iterator[_HashPart]:
     yield from (b"class", kind.__qualname__.encode())
     if _is_library(kind.__module__):
         yield kind.__module__.encode()
@@ -283,7 +283,7 @@ def _class_parts(kind: type) -> Iterator[Part]:
             yield from (name.encode(), (member,))
 
 
-def _reduced_parts(value: Any) -> Iterator[Part]:
+def _reduced_parts(value: Any) -> Iterator[_HashPart]:
     """What pickle would keep."""
     dispatch: Any = cloudpickle.CloudPickler.dispatch_table
     reduce: Callable[[Any], Any] | None = dispatch.get(type(value)) or copyreg.dispatch_table.get(type(value))

@@ -14,12 +14,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.blocks.layout import BlockLayout, Chunk, Pieces
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BandRule", "Pieces", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
-
-Pieces = Sequence[tuple[Piece, NDArray[Any]]]
+__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
 
 
 @dataclass(frozen=True)
@@ -94,13 +92,13 @@ class BandRule:
         return cls(dtype, sum(steps) if depth is None else depth, planes)
 
 
-Parts = list[tuple[PlaneRule, Window, NDArray[Any]]]
+BandPieces = list[tuple[PlaneRule, Window, NDArray[Any]]]
 """The pieces of one band, each (step, y, x) with its window."""
 
 
 def cut_strips(
-    layout: BlockLayout, chunks: Sequence[tuple[tuple[int, int, int], NDArray[Any]]]
-) -> dict[tuple[int, int, int], dict[str, NDArray[Any]]]:
+    layout: BlockLayout, chunks: Sequence[tuple[Chunk, NDArray[Any]]]
+) -> dict[Chunk, dict[str, NDArray[Any]]]:
     """Copy out what later blocks need of the chunks of one block, so that the chunks may go.
 
     Parameters
@@ -141,7 +139,7 @@ def assemble(
     window : Window
         The raster pixels wanted; those outside the raster come out masked.
     pieces : sequence of (Piece, array)
-        All that `BlockLayout.pieces` named, with their pixels: (y, x) or (step, y, x).
+        All that `BlockLayout.pieces` named, with their pixels.
     rules : sequence of BandRule
         One for each band.
     has_mask : bool, optional
@@ -224,7 +222,7 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     return out
 
 
-def _parts(pieces: Pieces, first: int, rule: BandRule) -> Parts:
+def _parts(pieces: Pieces, first: int, rule: BandRule) -> BandPieces:
     """The pieces of a band whose planes begin with number `first`."""
     return [
         (rule.planes[piece.plane - first], piece.window, values if values.ndim == 3 else values[None])
@@ -233,7 +231,7 @@ def _parts(pieces: Pieces, first: int, rule: BandRule) -> Parts:
     ]
 
 
-def _whole(window: Window, parts: Parts, rule: BandRule) -> NDArray[Any] | None:
+def _whole(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] | None:
     """The band without a copy, where one piece is all of it and needs no change."""
     if len(parts) != 1:
         return None
@@ -247,7 +245,7 @@ def _whole(window: Window, parts: Parts, rule: BandRule) -> NDArray[Any] | None:
 
 
 def _place(
-    window: Window, parts: Parts, rule: BandRule, want_mask: bool
+    window: Window, parts: BandPieces, rule: BandRule, want_mask: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """A band put together from its pieces, and where it is masked."""
     band = np.empty((rule.depth, *window.shape), rule.dtype)

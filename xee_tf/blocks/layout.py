@@ -17,12 +17,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BlockAxis", "BlockLayout", "ChunkGrid", "Piece"]
+__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Piece", "Pieces", "chunk_edges"]
+
+Block = tuple[int, int]
+"""Row and column of a block."""
+
+Chunk = tuple[int, int, int]
+"""A chunk of a plane: (plane, iy, ix)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class ChunkGrid:
     @classmethod
     def of(cls, chunks: Sequence[Sequence[int]], itemsize: int) -> list[ChunkGrid]:
         """The planes of an array (y, x) or (step, y, x), from Dask's ``array.chunks``."""
-        y, x = ((0, *np.cumsum(sizes).tolist()) for sizes in chunks[-2:])
+        y, x = map(chunk_edges, chunks[-2:])
         steps = chunks[0] if len(chunks) == 3 else (1,)
         return [cls(y, x, itemsize * count) for count in steps]
 
@@ -147,9 +155,13 @@ class Piece:
     plane: int
     iy: int
     ix: int
-    home: tuple[int, int]
+    home: Block
     part: str
     window: Window
+
+
+Pieces = Sequence[tuple[Piece, NDArray[Any]]]
+"""Pieces with their pixels: (y, x) or (step, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ class BlockLayout:
     x: BlockAxis
     planes: tuple[ChunkGrid, ...]
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
+    def blocks(self) -> Iterator[Block]:
         """The blocks that own patches, row-major."""
         rows = [row for row in range(len(self.y)) if self.y.owned(row)]
         columns = [column for column in range(len(self.x)) if self.x.owned(column)]
@@ -182,15 +194,15 @@ class BlockLayout:
             for grid in self.planes
         )
 
-    def chunks_by_home(self) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+    def chunks_by_home(self) -> dict[Block, list[Chunk]]:
         """The chunks (plane, iy, ix) that any block needs, by the block in which they start."""
-        found: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+        found: dict[Block, list[Chunk]] = {}
         for plane in range(len(self.planes)):
             for iy, ix in self.chunks(plane):
                 found.setdefault(self.home(plane, iy, ix), []).append((plane, iy, ix))
         return found
 
-    def home(self, plane: int, iy: int, ix: int) -> tuple[int, int]:
+    def home(self, plane: int, iy: int, ix: int) -> Block:
         """The block in which a chunk starts."""
         grid = self.planes[plane]
         return self.y.home(grid.y[iy]), self.x.home(grid.x[ix])
@@ -235,6 +247,17 @@ class BlockLayout:
                     window = strips[part]
                 found.append(Piece(plane, iy, ix, home, part, window))
         return found
+
+
+def chunk_edges(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Where chunks of some sizes begin, and where the last one ends.
+
+    Examples
+    --------
+    >>> chunk_edges((256, 256, 100))
+    (0, 256, 512, 612)
+    """
+    return (0, *np.cumsum(sizes).tolist())
 
 
 def _meeting(edges: Sequence[int], begin: int, end: int) -> range:

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule
-from xee_tf.dtypes import FLOAT32_EXACT
+from xee_tf.dtypes import FLOAT32_EXACT, clamp
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, warn
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
@@ -22,7 +22,7 @@ from xee_tf.georef.conventions import is_grid_mapping
 from xee_tf.georef.masks import band_nodata
 from xee_tf.names import check_key
 from xee_tf.options import read_depth
-from xee_tf.records import FeatureTypes, Kind, kind_of
+from xee_tf.records import STORED, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.sidecars import BandSpec, distinct_dims
 
 __all__ = ["BandPlan", "read_bands"]
@@ -94,7 +94,7 @@ def read_bands(
     for name, variable in variables.items():
         _check_dtype(name, variable.dtype, options.feature_types)
         depth, nodata = depths.get(name), band_nodata(variable, name)
-        stored = _stored_dtype(variable.dtype, options.feature_types)
+        stored = written_dtype(variable.dtype, options.feature_types)
         defaults[name] = default = _default(options.default_value, variable.dtype, np.dtype(stored))
         arrays.append(_array(variable, georef, options.patch_dimensions, depth))
         rules.append(
@@ -215,14 +215,9 @@ def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | Non
     return plane_array(variable, further, y, x, sides=patch.shape, depth=depth)
 
 
-def _stored_dtype(dtype: np.dtype[Any], feature_types: FeatureTypes) -> str:
-    kind = kind_of(dtype, feature_types)
-    return {"float": "<f4", "bytes": "|u1"}.get(kind) or np.dtype(dtype).newbyteorder("=").str
-
-
 def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> BandRule:
     """One rule for all bands: byte, then int64, then float, whichever holds them all (the guide)."""
-    dtype = "<f4" if "float" in kinds else "<i8" if "int64" in kinds else "|u1"
+    dtype = STORED["float" if "float" in kinds else "int64" if "int64" in kinds else "bytes"]
     planes = []
     depth = 0
     for rule in rules:
@@ -264,14 +259,11 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
 
 
 def _default(value: float, dtype: np.dtype[Any], stored: np.dtype[Any]) -> float:
-    """Earth Engine's rule for integer bands: fraction dropped, clamped to the type's range."""
+    """The value of masked pixels of a band: within the range of its type."""
     if dtype.kind == "f":
         largest = float(np.finfo(stored).max)
         return min(max(float(value), -largest), largest)
-    if dtype.kind == "b":
-        return min(max(int(value), 0), 1)
-    limits = np.iinfo(dtype)
-    return min(max(int(value), int(limits.min)), int(limits.max))
+    return clamp(value, dtype)
 
 
 def _default_notes(

@@ -86,9 +86,9 @@ class ImageCommit:
         import geopandas as gpd
         import shapely
 
-        counts = [len(shard.gather("patches")) for shard in shards]
+        counts = [len(shard.of_runs("patches")) for shard in shards]
         patches, masked = (
-            np.array([value for shard in shards for value in shard.gather(name)], dtype)
+            np.array([value for shard in shards for value in shard.of_runs(name)], dtype)
             for name, dtype in (("patches", np.int64), ("masked", np.float64))
         )
         rows, columns = np.divmod(patches, self.grid.columns)

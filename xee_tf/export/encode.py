@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import BandRule, assemble, cut_row
-from xee_tf.blocks.layout import BlockLayout, Piece
+from xee_tf.blocks.layout import Block, BlockLayout, Pieces
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.shards.runs import Part, Run, pack_run
@@ -56,9 +56,7 @@ class BlockEncoder:
     count_masked: bool
     store: ShardStore
 
-    def __call__(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, NDArray[Any]]]
-    ) -> list[Part]:
+    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> list[Part]:
         """Store the records of one block: a part for each shard that they are of."""
         name = f"{block[0]}-{block[1]}"
         return [
@@ -67,7 +65,7 @@ class BlockEncoder:
         ]
 
     def _runs(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, NDArray[Any]]]
+        self, layout: BlockLayout, block: Block, pieces: Pieces
     ) -> Iterator[tuple[int, tuple[Run, list[Any]]]]:
         """The runs of a block, each with the number of its shard."""
         window = layout.window(*block)

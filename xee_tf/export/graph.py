@@ -11,6 +11,7 @@ from typing import Any
 
 from dask.tokenize import tokenize
 
+from xee_tf.blocks.layout import Block
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
@@ -91,7 +92,7 @@ def _encoder(job: ExportJob) -> BlockEncoder:
     )
 
 
-def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[tuple[int, int], Ref]) -> Ref:
+def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[Block, Ref]) -> Ref:
     """Add the tasks that join shards and commit them; the result of the last."""
     plan, grid, layout = job.plan, job.plan.grid, job.plan.block_layout
     row_owner, column_owner = (

@@ -15,9 +15,9 @@ from dask.tokenize import tokenize
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import stitch
-from xee_tf.blocks.layout import BlockLayout
+from xee_tf.blocks.layout import Block, BlockLayout, chunk_edges
 from xee_tf.geometry import Window
-from xee_tf.graph.blocks import Block, BlockWork, Work, block_tasks, chunks_of_blocks
+from xee_tf.graph.blocks import BlockWork, Work, block_tasks, chunks_of_blocks
 from xee_tf.graph.order import turns
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import Ref, Tasks, add_task, add_value, layer_of
@@ -142,7 +142,7 @@ def arrays_of_boxes(
     -------
     list of dask.array.Array
     """
-    edges = [np.cumsum([0, *lengths]).tolist() for lengths in chunks]
+    edges = [chunk_edges(lengths) for lengths in chunks]
     boxes = {
         number: tuple((edge[i], edge[i + 1]) for edge, i in zip(edges, number, strict=True))
         for number in np.ndindex(*map(len, chunks))
@@ -195,7 +195,7 @@ def _stitched(
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> Array:
     """One output of all blocks: its chunks take their turns row by row, and steps one after another."""
-    edges = [np.cumsum([0, *sizes]).tolist() for sizes in chunks]
+    edges = [chunk_edges(sizes) for sizes in chunks]
     tasks: Tasks = {}
     zeros = (0,) * len(output.shape)
     rows = _meeting(edges[0], {row: (window.top, window.bottom) for (row, _), window in windows.items()})

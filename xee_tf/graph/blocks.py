@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xee_tf.blocks.assemble import cut_strips
-from xee_tf.blocks.layout import BlockLayout, ChunkGrid, Piece
+from xee_tf.blocks.layout import Block, BlockLayout, Chunk, ChunkGrid, Pieces
 from xee_tf.graph.order import in_order
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import Graph, Key, Ref, Tasks, add_task, add_value
@@ -28,9 +28,7 @@ __all__ = [
     "work_on_blocks",
 ]
 
-Block = tuple[int, int]
-Chunk = tuple[int, int, int]
-Work = Callable[[BlockLayout, Block, Sequence[tuple[Piece, NDArray[Any]]]], Any]
+Work = Callable[[BlockLayout, Block, Pieces], Any]
 """``work(layout, block, pieces)`` with block = (row, column) and pieces as `assemble` takes them."""
 
 

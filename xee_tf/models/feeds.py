@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays
-from xee_tf.models.types import PixelType, coerce
+from xee_tf.dtypes import coerce
+from xee_tf.models.types import PixelType
 
 __all__ = ["Feed", "Item", "Shape", "arrangements", "fits"]
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, TensorInfo
+from xee_tf.dtypes import coerce
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models.feeds import Shape, fits
-from xee_tf.models.types import STRING, PixelType, Range, coerce, type_name
+from xee_tf.models.types import STRING, PixelType, Range, type_name
 
 __all__ = ["Output", "plan_outputs"]
 

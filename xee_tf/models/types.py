@@ -9,13 +9,12 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xee_tf.dtypes import spare_values
 from xee_tf.errors import OptionError
 from xee_tf.models.earth_engine import function_call
 
-__all__ = ["STRING", "PixelType", "Range", "coerce", "fill_outside", "pixel_type", "type_name"]
+__all__ = ["STRING", "PixelType", "Range", "fill_outside", "pixel_type", "type_name"]
 
 STRING = np.dtype(object)
 Range = tuple[int, int]
@@ -193,56 +192,3 @@ def _of_earth_engine(value: Any, name: str) -> Any:
 def type_name(dtype: np.dtype[Any]) -> str:
     """A type as users write it."""
     return "string" if dtype == STRING else str(dtype)
-
-
-def coerce(
-    values: npt.NDArray[Any], dtype: np.dtype[Any], out: npt.NDArray[Any] | None = None
-) -> npt.NDArray[Any]:
-    """Values in another type: fractions dropped, the range clamped (Earth Engine's guide, of integers).
-
-    Parameters
-    ----------
-    values : ndarray
-        Without NaN where `dtype` is an integer.
-    dtype : numpy.dtype
-    out : ndarray, optional
-        Where to put them; of type `dtype`.
-
-    Returns
-    -------
-    ndarray
-        `out`, or a new array; `values` themselves where nothing is to be done.
-
-    Examples
-    --------
-    >>> coerce(np.array([-3.7, 1.9, 300.0]), np.dtype("uint8")).tolist()
-    [0, 1, 255]
-    """
-    if out is None and values.dtype == dtype:
-        return values
-    above = None
-    if dtype.kind in "iu" and not np.can_cast(values.dtype, dtype, "safe") and values.dtype.kind != "b":
-        low, high = _limits(values.dtype, dtype)
-        if int(high) < np.iinfo(dtype).max and values.dtype.kind == "f":
-            above = values > high
-        values = np.clip(values, low, high)
-    if out is None:
-        out = np.empty(values.shape, dtype)
-    with np.errstate(over="ignore"):  # what a float cannot hold is infinite
-        np.copyto(out, values, casting="unsafe")
-    if above is not None:  # a float holds no number between its largest one in range and the limit
-        out[above] = np.iinfo(dtype).max
-    return out
-
-
-def _limits(source: np.dtype[Any], target: np.dtype[Any]) -> tuple[Any, Any]:
-    """The range of `target`, in numbers that `source` holds exactly."""
-    limits = np.iinfo(target)
-    if source.kind in "iu":
-        there = np.iinfo(source)
-        return source.type(max(limits.min, there.min)), source.type(min(limits.max, there.max))
-    source = np.promote_types(source, "float32")  # a half float holds hardly any range
-    high = source.type(limits.max)
-    if int(high) > limits.max:
-        high = np.nextafter(high, source.type(0))
-    return source.type(limits.min), high

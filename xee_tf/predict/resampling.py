@@ -13,7 +13,7 @@ import pyproj
 import xarray as xr
 from affine import Affine
 
-from xee_tf.dtypes import FLOAT64_EXACT, spare_values
+from xee_tf.dtypes import beyond_float64, spare_values
 from xee_tf.errors import GeoreferenceError, PredictionError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
@@ -85,7 +85,7 @@ def _map(array: Any, function: Callable[[Any], Any]) -> Any:
 
 def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]:
     """Integers of 64 bits as float64, which must hold them."""
-    beyond = (values > FLOAT64_EXACT + 1) | (values < -FLOAT64_EXACT - 1)
+    beyond = beyond_float64(values)
     if beyond.any():
         raise PredictionError(
             f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "

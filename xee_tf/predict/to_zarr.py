@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xee_tf.blocks.layout import chunk_edges
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.models.spec import ModelSpec
@@ -168,7 +169,7 @@ def predict_to_zarr(
         finished = set(notes.entries()) if notes.exists() else set()
         indices = [index for index in np.ndindex(*map(len, chunks)) if _marker(index) not in finished]
         if indices:
-            edges = tuple(tuple(np.cumsum([0, *sizes]).tolist()) for sizes in chunks)
+            edges = tuple(map(chunk_edges, chunks))
             writer = _ChunkWriter(target, tuple(bands), edges)
             run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
         write_record(target, {**record, "state": COMPLETE, "files": _count_files(target, bands)})

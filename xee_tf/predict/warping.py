@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from affine import Affine
 from dask.array.core import normalize_chunks
 
+from xee_tf.blocks.layout import chunk_edges
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef
@@ -42,10 +44,10 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
     chunks = normalize_chunks(array.chunksize[-2:], shape=target.shape.shape)
     move = mover(target.crs, source.crs)
     rows = []
-    for y, height in zip(np.cumsum((0, *chunks[0])).tolist(), chunks[0], strict=False):
+    for top, bottom in pairwise(chunk_edges(chunks[0])):
         row = []
-        for x, width in zip(np.cumsum((0, *chunks[1])).tolist(), chunks[1], strict=False):
-            block = Window(y, y + height, x, x + width)
+        for left, right in pairwise(chunk_edges(chunks[1])):
+            block = Window(top, bottom, left, right)
             needed, whole = _needed(source, target, block, move)
             if needed is None:
                 shape = (*array.shape[:-2], *block.shape)

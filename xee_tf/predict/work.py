@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from xee_tf.blocks.assemble import BandRule, Pieces, assemble
-from xee_tf.blocks.layout import BlockLayout
+from xee_tf.blocks.assemble import BandRule, assemble
+from xee_tf.blocks.layout import Block, BlockLayout, Pieces
+from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.models.types import coerce
 from xee_tf.predict.averaging import Blend, augmented, blend_weights
 from xee_tf.predict.calling import TileCaller
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["TileWork"]
 
-Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+TileIndex = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows and columns of tiles in a block."""
 
 _SMALL = 64 * 64  # pixels of a tile; smaller ones of several rows are sent together
@@ -69,7 +69,7 @@ class TileWork:
         overlap = self.caller.tiles.output_overlap
         return overlap if self.blend == "hann" and overlap is not None else Size(x=0, y=0)
 
-    def window(self, layout: BlockLayout, block: tuple[int, int]) -> Window:
+    def window(self, layout: BlockLayout, block: Block) -> Window:
         """The pixels of the result that a block contributes to; they may lie outside."""
         height, width = self.caller.tiles.output.shape
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
@@ -80,9 +80,7 @@ class TileWork:
             columns.stop * width + self.overlap.x,
         )
 
-    def __call__(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Pieces
-    ) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> dict[str, npt.NDArray[Any]]:
         """What `window` says of each output, (*shape, y, x); contributions to be added where blended."""
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
         maskable = any(band.default is not None for band in self.outputs)
@@ -232,7 +230,7 @@ class TileWork:
 
     def _batches(
         self, views: Mapping[str, npt.NDArray[Any]], sent: npt.NDArray[np.bool_]
-    ) -> Iterator[tuple[Places, dict[str, npt.NDArray[Any]]]]:
+    ) -> Iterator[tuple[TileIndex, dict[str, npt.NDArray[Any]]]]:
         """Tiles to be sent together, and their rows and columns."""
         rows, columns = sent.shape
         together = 1
@@ -249,7 +247,7 @@ class TileWork:
             else:
                 yield at, {name: view[at] for name, view in views.items()}
 
-    def _put(self, out: npt.NDArray[Any], at: Places, values: npt.NDArray[Any]) -> None:
+    def _put(self, out: npt.NDArray[Any], at: TileIndex, values: npt.NDArray[Any]) -> None:
         """Put tiles (n, height, width, *shape) where they belong, without their overlap."""
         tiles = self.caller.tiles
         height, width = tiles.output.shape
@@ -269,7 +267,7 @@ class TileWork:
         self,
         weights: tuple[npt.NDArray[Any], npt.NDArray[Any]],
         out: npt.NDArray[Any],
-        at: Places,
+        at: TileIndex,
         values: npt.NDArray[Any],
     ) -> None:
         """Add tiles (n, height, width, *shape) with their overlap, weighted."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import clamp
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.options import read_depth
@@ -139,10 +140,7 @@ def read_order(data: bytes) -> tuple[RecordLayout, dict[str, int]]:
 
 def fitting_fill(value: float, feature: Feature) -> float:
     """The value of absent steps in a type that may not hold it: clamped, as in an export."""
-    if feature.kind == "float":
-        return value
-    limits = np.iinfo(feature.dtype)
-    return min(max(int(value), int(limits.min)), int(limits.max))
+    return value if feature.kind == "float" else clamp(value, np.dtype(feature.dtype))
 
 
 def choose_features(layout: RecordLayout, names: Sequence[str]) -> RecordLayout:

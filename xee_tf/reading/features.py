@@ -26,7 +26,14 @@ from xee_tf.reading.content import (
 )
 from xee_tf.reading.infer import Inference, feature_margin, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.records import Feature, Part, Ragged, RecordLayout, decode_features, decode_sequence_example
+from xee_tf.records import (
+    Feature,
+    FeatureValues,
+    Ragged,
+    RecordLayout,
+    decode_features,
+    decode_sequence_example,
+)
 from xee_tf.records.framing import FRAMING, HEADER, read_length
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.opening import open_shards
@@ -138,7 +145,7 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Co
     )
 
 
-def _feature(part: Part) -> Feature:
+def _feature(part: FeatureValues) -> Feature:
     """The feature as a band; of byte strings the length is that of the first one."""
     if part.feature.kind != "bytes":
         return part.feature

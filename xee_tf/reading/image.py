@@ -16,7 +16,7 @@ from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.opened import Margins, OpenedExport
-from xee_tf.reading.opening import Records, open_export
+from xee_tf.reading.opening import RecordFiles, open_export
 from xee_tf.sidecars import Mixer
 from xee_tf.sidecars.find import Exported
 
@@ -28,7 +28,7 @@ _PATCH_NAMES = frozenset({"patch", "row", "column", "left", "top"})  # what marg
 @spelled(READ_SPELLING)
 def open_image(
     mixer: Exported | Mixer,
-    records: Records | None = None,
+    records: RecordFiles | None = None,
     *,
     crs: Any = None,
     default_value: float | None = None,

@@ -24,16 +24,16 @@ from xee_tf.sidecars.names import prefix_of
 from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
 from xee_tf.storage import Location, PathLike
 
-__all__ = ["Records", "open_export"]
+__all__ = ["RecordFiles", "open_export"]
 
 
-Records = PathLike | Location | ExportedImage | Sequence[PathLike | Location | ShardInfo]
+RecordFiles = PathLike | Location | ExportedImage | Sequence[PathLike | Location | ShardInfo]
 """The shards of an export in order, or what an export returned."""
 
 
 def open_export(
     mixer: Exported | Mixer,
-    records: Records | None = None,
+    records: RecordFiles | None = None,
     *,
     crs: Any = None,
     default_value: float | None = None,
@@ -113,7 +113,7 @@ def open_export(
 
 
 def _locate_shards(
-    records: Records | None,
+    records: RecordFiles | None,
     mixer: Location | None,
     manifest: ImageManifest | None,
     storage_options: Mapping[str, Any] | None,

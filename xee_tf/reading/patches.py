@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import beyond_float64
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.content import choose_features, fitting_fill
@@ -20,8 +21,6 @@ from xee_tf.shards.matching import check_runs
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]
-
-_EXACT = 2**53  # the largest integer up to which float64 has all of them
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Target:
         if self.masked is None:
             return steps
         masked = steps == steps.dtype.type(self.masked)
-        if steps.dtype.kind == "i" and ((steps > _EXACT) | (steps < -_EXACT)).any():
+        if steps.dtype.kind == "i" and beyond_float64(steps).any():
             self._refuse_inexact(steps[~masked])
         steps = steps.astype(self.array.dtype)
         steps[masked] = np.nan

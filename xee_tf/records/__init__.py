@@ -1,8 +1,8 @@
 """Bytes only: Example records, tensors, TFRecord framing, to and from numpy arrays."""
 
-from xee_tf.records.decode import Order, Part, Records, decode_features, decode_records
+from xee_tf.records.decode import FeatureValues, Order, Records, decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
-from xee_tf.records.feature import Feature, FeatureTypes, Kind, kind_of
+from xee_tf.records.feature import STORED, Feature, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.records.framing import FRAMING, frame, iter_frames
 from xee_tf.records.layout import RecordLayout
 from xee_tf.records.parse import (
@@ -26,12 +26,13 @@ from xee_tf.records.varints import decode_varints, encode_varints
 
 __all__ = [
     "FRAMING",
+    "STORED",
     "Encoded",
     "Feature",
     "FeatureTypes",
+    "FeatureValues",
     "Kind",
     "Order",
-    "Part",
     "Ragged",
     "RecordLayout",
     "Records",
@@ -55,4 +56,5 @@ __all__ = [
     "tensor_pieces",
     "tensor_size",
     "value_sizes",
+    "written_dtype",
 ]

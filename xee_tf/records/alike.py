@@ -10,7 +10,7 @@ from xee_tf.errors import RecordError
 from xee_tf.records.frames import Frames
 from xee_tf.records.layout import Template, record_template
 from xee_tf.records.varied import order_of
-from xee_tf.records.walk import Order, Part, Wanted, walk
+from xee_tf.records.walk import FeatureValues, Order, Wanted, walk
 
 __all__ = ["find_alike", "views"]
 
@@ -30,14 +30,16 @@ def find_alike(frames: Frames, orders: Sequence[Order]) -> Template | None:
     return None
 
 
-def views(frames: Frames, template: Template) -> list[Part]:
+def views(frames: Frames, template: Template) -> list[FeatureValues]:
     """The features of records of one template, as strided views of the buffer."""
     block, every = frames.raw.reshape(frames.count, -1), np.arange(frames.count)
     parts = []
     for place, slot in enumerate(template.slots):
         steps = None if slot.steps is None else np.full(frames.count, slot.steps)
         outer = (frames.count,) if slot.steps is None else (frames.count, slot.steps)
-        parts.append(Part(slot.feature, place, every, slot.view(block, (*outer, slot.feature.size)), steps))
+        parts.append(
+            FeatureValues(slot.feature, place, every, slot.view(block, (*outer, slot.feature.size)), steps)
+        )
     return parts
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from numpy.lib.stride_tricks import as_strided
 
-from xee_tf.records.ragged import gather, groups
+from xee_tf.records.ragged import gather, rows_by_size
 
 __all__ = ["crcs_between", "join_crcs", "record_crcs"]
 
@@ -88,7 +88,7 @@ def crcs_between(
     """
     crcs = np.empty(len(begins), np.uint32)
     view = data.data
-    for size, rows in groups(ends - begins):
+    for size, rows in rows_by_size(ends - begins):
         starts = begins[rows]
         if size <= _MAX_COPIED and len(starts) >= _MIN_ALIKE:
             crcs[rows] = record_crcs(gather(data, starts, size))

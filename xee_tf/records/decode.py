@@ -24,9 +24,9 @@ from xee_tf.records.layout import RecordLayout
 from xee_tf.records.parse import Parsed, check_values, decode_example, decode_sequence_example
 from xee_tf.records.ragged import Ragged, join
 from xee_tf.records.varied import read_varied
-from xee_tf.records.walk import Order, Part, Wanted
+from xee_tf.records.walk import FeatureValues, Order, Wanted
 
-__all__ = ["Order", "Part", "Records", "decode_features", "decode_records"]
+__all__ = ["FeatureValues", "Order", "Records", "decode_features", "decode_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def decode_features(
     source: str = "TFRecord",
     first: int = 0,
     verify: bool = True,
-) -> list[Part]:
+) -> list[FeatureValues]:
     """The features that framed Examples hold, whichever they are; for the options see `decode_records`.
 
     Records may lack some features of `orders`, those that are known from other buffers of the file; what is
@@ -151,14 +151,16 @@ def decode_features(
     frames = Frames.of(buffer, source, first, _parse_row, blobs=False)
     parts = _read(frames, orders, Wanted(wanted), verify)
     return [
-        Part(part.feature, part.place, part.records + first, _own(part.values, part.feature.name, wanted))
+        FeatureValues(
+            part.feature, part.place, part.records + first, _own(part.values, part.feature.name, wanted)
+        )
         for part in parts
     ]
 
 
 def _read(
     frames: Frames, orders: list[Order], wanted: Wanted, verify: bool, *, exact: bool = True
-) -> list[Part]:
+) -> list[FeatureValues]:
     """The features of records; where they are not `exact`, records are not built alike."""
     template = find_alike(frames, orders) if exact else None
     if verify:
@@ -219,7 +221,7 @@ def _same(found: Feature, expected: Feature) -> bool:
     return (found.kind, found.size) == (expected.kind, expected.size) and found.dtype != STRINGS
 
 
-def _held(parts: Sequence[Part], feature: Feature, *, in_sequence: bool) -> list[Part]:
+def _held(parts: Sequence[FeatureValues], feature: Feature, *, in_sequence: bool) -> list[FeatureValues]:
     """The parts that hold a feature as it must be."""
     return [
         part
@@ -229,12 +231,12 @@ def _held(parts: Sequence[Part], feature: Feature, *, in_sequence: bool) -> list
     ]
 
 
-def _is_whole(parts: Sequence[Part], count: int) -> bool:
+def _is_whole(parts: Sequence[FeatureValues], count: int) -> bool:
     """Whether one part has all records."""
     return len(parts) == 1 and len(parts[0].records) == count
 
 
-def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[Part]]) -> None:
+def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[FeatureValues]]) -> None:
     """Refuse the first record that lacks a feature, or has one of another kind or size."""
     if all(_is_whole(parts, frames.count) for parts in held):
         return
@@ -267,7 +269,7 @@ def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[Par
     raise AssertionError(f"{frames.name(record)} was not read")  # what is parsed alone is always read
 
 
-def _gathered(feature: Feature, parts: Sequence[Part], count: int) -> npt.NDArray[Any]:
+def _gathered(feature: Feature, parts: Sequence[FeatureValues], count: int) -> npt.NDArray[Any]:
     """The values of all records, shape (count, size)."""
     if len(parts) == 1:
         only: npt.NDArray[Any] = np.asarray(parts[0].values)
@@ -278,7 +280,7 @@ def _gathered(feature: Feature, parts: Sequence[Part], count: int) -> npt.NDArra
     return out
 
 
-def _lengths(parts: Sequence[Part], count: int) -> npt.NDArray[np.int64]:
+def _lengths(parts: Sequence[FeatureValues], count: int) -> npt.NDArray[np.int64]:
     """Steps that each record has."""
     if _is_whole(parts, count) and parts[0].steps is not None:
         return parts[0].steps
@@ -306,7 +308,9 @@ def _room(
     return room
 
 
-def _spread(feature: Feature, parts: Sequence[Part], count: int, room: int, fill: float) -> npt.NDArray[Any]:
+def _spread(
+    feature: Feature, parts: Sequence[FeatureValues], count: int, room: int, fill: float
+) -> npt.NDArray[Any]:
     """An array of shape (count, room, size) of all steps."""
     if len(parts) == 1:
         whole: npt.NDArray[Any] = np.asarray(parts[0].values)

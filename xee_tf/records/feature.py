@@ -13,7 +13,7 @@ from xee_tf.names import check_key
 from xee_tf.options import one_of
 from xee_tf.records.varints import varint_bound
 
-__all__ = ["STORED", "STRINGS", "Feature", "FeatureTypes", "Kind", "kind_of"]
+__all__ = ["STORED", "STRINGS", "Feature", "FeatureTypes", "Kind", "kind_of", "written_dtype"]
 
 Kind = Literal["bytes", "float", "int64"]
 """The three lists that a feature of an Example may hold."""
@@ -62,6 +62,18 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
     return "bytes" if dtype in (np.dtype(bool), np.dtype(np.uint8)) else "int64"
 
 
+def written_dtype(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> str:
+    """The dtype in which the values of a band are written: an integer of int64 lists keeps its own.
+
+    Examples
+    --------
+    >>> written_dtype("int16"), written_dtype("bool", "band"), written_dtype("int16", "band")
+    ('<f4', '|u1', '<i2')
+    """
+    kind = kind_of(dtype, feature_types)
+    return np.dtype(dtype).newbyteorder("=").str if kind == "int64" else STORED[kind]
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One feature of a record.
@@ -95,7 +107,7 @@ class Feature:
         Feature(name='landcover', kind='int64', size=65536, dtype='<i2')
         """
         kind = kind_of(dtype, feature_types)
-        return cls(check_key(name), kind, size, np.dtype(dtype).str if kind == "int64" else STORED[kind])
+        return cls(check_key(name), kind, size, written_dtype(dtype, feature_types))
 
     @classmethod
     def stored(cls, name: str, kind: Kind, size: int) -> Feature:

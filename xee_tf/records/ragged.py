@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Headed", "Piece", "Ragged", "gather", "groups", "join", "windows"]
+__all__ = ["Headed", "Piece", "Ragged", "gather", "join", "rows_by_size", "windows"]
 
 _SPAN = 1 << 16  # spans of lengths that are counted rather than sorted
 _FEW = 64  # numbers that are not worth calls of numpy
 _LONG = 4096  # bytes of a string from which on it is copied by itself
 
-Rows = npt.NDArray[np.intp] | slice
+RowIndex = npt.NDArray[np.intp] | slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __getitem__(self, rows: Rows) -> Ragged:
+    def __getitem__(self, rows: RowIndex) -> Ragged:
         return Ragged(self.data, self.starts[rows], self.sizes[rows])
 
     def put(self, out: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
         """Copy each string to its place in a buffer."""
-        for size, rows in groups(self.sizes):
+        for size, rows in rows_by_size(self.sizes):
             _copy(self.data, self.starts[rows], out, places[rows], size)
 
 
@@ -92,7 +92,7 @@ class Headed:
 
     strings: Ragged
     sizes: npt.NDArray[np.int64]
-    heads: tuple[tuple[int, Rows, bytes], ...]
+    heads: tuple[tuple[int, RowIndex, bytes], ...]
 
     @classmethod
     def of(cls, strings: Ragged, make: Callable[[int], bytes]) -> Headed:
@@ -104,7 +104,7 @@ class Headed:
         >>> bytes(join([Headed.of(strings, lambda size: b"%d:" % size)]).data)
         b'3:one5:three'
         """
-        heads = tuple((size, rows, make(size)) for size, rows in groups(strings.sizes))
+        heads = tuple((size, rows, make(size)) for size, rows in rows_by_size(strings.sizes))
         sizes = strings.sizes.copy()
         for _, rows, head in heads:
             sizes[rows] += len(head)
@@ -151,12 +151,12 @@ def gather(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], size: int
     return windows(data, size)[starts].view(np.uint8).reshape(len(starts), size)
 
 
-def groups(sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.intp] | slice]]:
+def rows_by_size(sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, RowIndex]]:
     """Each distinct size, and an index of the strings that have it.
 
     Examples
     --------
-    >>> [(size, rows.tolist()) for size, rows in groups(np.array([3, 5, 3]))]
+    >>> [(size, rows.tolist()) for size, rows in rows_by_size(np.array([3, 5, 3]))]
     [(3, [0, 2]), (5, [1])]
     """
     if not len(sizes):

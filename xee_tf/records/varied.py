@@ -17,7 +17,7 @@ from xee_tf.records.feature import STRINGS, Feature
 from xee_tf.records.frames import Frames
 from xee_tf.records.parse import Parsed, feature_of
 from xee_tf.records.ragged import Ragged
-from xee_tf.records.walk import Order, Part, Wanted, walk
+from xee_tf.records.walk import FeatureValues, Order, Wanted, walk
 
 __all__ = ["order_of", "read_varied"]
 
@@ -25,9 +25,9 @@ _MAX_ORDERS = 32  # of features that are remembered
 _FEW = 64  # records that are read together however long they are
 
 
-def read_varied(frames: Frames, orders: list[Order], wanted: Wanted) -> list[Part]:
+def read_varied(frames: Frames, orders: list[Order], wanted: Wanted) -> list[FeatureValues]:
     """The features of framed records; what is learned is added to the orders that they are likely to have."""
-    parts: list[Part] = []
+    parts: list[FeatureValues] = []
     alone: dict[Order, list[tuple[int, Parsed]]] = {}
 
     def take(order: Order, left: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -119,7 +119,7 @@ def _merge(known: tuple[Feature, ...], features: tuple[Feature, ...]) -> tuple[F
     return tuple(merged)
 
 
-def _stack(order: Order, found: Sequence[tuple[int, Parsed]], wanted: Wanted) -> list[Part]:
+def _stack(order: Order, found: Sequence[tuple[int, Parsed]], wanted: Wanted) -> list[FeatureValues]:
     """The features of records of one order that were parsed alone."""
     records = np.array([record for record, _ in found], np.int64)
     parts = []
@@ -127,7 +127,7 @@ def _stack(order: Order, found: Sequence[tuple[int, Parsed]], wanted: Wanted) ->
         values = None
         if wanted.context is None or feature.name in wanted.context:
             values = _stacked(feature, [parsed[0][feature.name] for _, parsed in found])
-        parts.append(Part(feature, place, records, values))
+        parts.append(FeatureValues(feature, place, records, values))
     for place, feature in enumerate(order.sequences):
         lists = [parsed[1][feature.name] for _, parsed in found]
         counts = np.array([len(steps) for steps in lists], np.int64)
@@ -135,7 +135,7 @@ def _stack(order: Order, found: Sequence[tuple[int, Parsed]], wanted: Wanted) ->
         values = None
         if feature.dtype != STRINGS and (wanted.sequences is None or feature.name in wanted.sequences):
             values = _stacked(feature, steps) if steps else np.empty((0, feature.size), feature.dtype)
-        parts.append(Part(feature, place, records, values, counts))
+        parts.append(FeatureValues(feature, place, records, values, counts))
     return parts
 
 

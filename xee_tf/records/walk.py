@@ -22,11 +22,11 @@ from xee_tf.records.ragged import Ragged, gather, join
 from xee_tf.records.varints import varint_ends, varint_values
 from xee_tf.records.wire import MAX_VARINT, encode_field
 
-__all__ = ["Order", "Part", "Wanted", "walk"]
+__all__ = ["FeatureValues", "Order", "Wanted", "walk"]
 
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Places = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 _STEP_VARINTS = 6  # in front of a step's integers: three tags, each with a length
 _LONG_LIST = 4096  # integers of a list from which on each is read by itself: its scratch arrays stay in cache
@@ -66,7 +66,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class FeatureValues:
     """One feature of the records that have it.
 
     Parameters
@@ -86,11 +86,11 @@ class Part:
 
     feature: Feature
     place: int
-    records: Places
+    records: Integers
     values: npt.NDArray[Any] | Ragged | None
-    steps: Places | None = None
+    steps: Integers | None = None
 
-    def of_records(self, chosen: Mask) -> Part:
+    def of_records(self, chosen: Mask) -> FeatureValues:
         """The same of some of its records."""
         if chosen.all():
             return self
@@ -102,14 +102,14 @@ class Part:
         return replace(self, records=self.records[chosen], values=values, steps=steps)
 
 
-def walk(frames: Frames, records: Places, order: Order, wanted: Wanted) -> tuple[Mask, list[Part]]:
+def walk(frames: Frames, records: Integers, order: Order, wanted: Wanted) -> tuple[Mask, list[FeatureValues]]:
     """Which records hold features of `order` in that order and nothing else, and the features of those.
 
     Values may be views of the buffer.
     """
     begins, ends = frames.offsets[records] + HEADER, frames.offsets[records + 1] - FOOTER
     cursor = _Cursor(frames.raw, begins, ends, np.ones(len(records), bool))
-    found: list[Part] = []
+    found: list[FeatureValues] = []
     for number, features, names in (
         (1, order.context, wanted.context),
         (2, order.sequences, wanted.sequences),
@@ -135,7 +135,9 @@ def walk(frames: Frames, records: Places, order: Order, wanted: Wanted) -> tuple
                 cursor.at = np.where(inside.right, inside.at, cursor.at)
             if inside.right.any() and not passed:
                 found.append(
-                    Part(feature, place, np.flatnonzero(inside.right), values if read else None, steps)
+                    FeatureValues(
+                        feature, place, np.flatnonzero(inside.right), values if read else None, steps
+                    )
                 )
         cursor.right &= cursor.at == close
     right = cursor.right & (cursor.at == ends)
@@ -148,8 +150,8 @@ class _Cursor:
     """A place in each message; `right` is False for good where a message is not what was expected."""
 
     raw: Bytes
-    at: Places
-    ends: Places
+    at: Integers
+    ends: Integers
     right: Mask
 
     def expect(self, data: bytes) -> None:
@@ -171,7 +173,7 @@ class _Cursor:
         # A message that is not right may lead anywhere: its bytes do not matter any more.
         return gather(self.raw, np.minimum(self.at, len(self.raw) - size), size)
 
-    def open(self, number: int) -> Places:
+    def open(self, number: int) -> Integers:
         """Step into a field; returns where it ends."""
         self.expect(bytes((number << 3 | 2,)))
         byte = self.raw.take(self.at, mode="clip")
@@ -190,11 +192,11 @@ class _Cursor:
         self.right &= close <= self.ends
         return close
 
-    def open_inner(self, number: int, close: Places) -> None:
+    def open_inner(self, number: int, close: Integers) -> None:
         """Step into the last field of a message that ends at `close`."""
         self.right &= self.open(number) == close
 
-    def rest(self, close: Places) -> Ragged:
+    def rest(self, close: Integers) -> Ragged:
         """Step over the bytes before `close` and return them; nothing where a message is not right."""
         self.right &= close >= self.at
         sizes = np.where(self.right, close - self.at, 0)
@@ -203,7 +205,7 @@ class _Cursor:
         return Ragged(self.raw, starts, sizes)
 
 
-_Values = tuple[npt.NDArray[Any] | Ragged | None, Places | None]
+_Values = tuple[npt.NDArray[Any] | Ragged | None, Integers | None]
 
 
 def _context(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
@@ -276,7 +278,9 @@ def _long_lists(cursor: _Cursor, payload: Ragged, size: int) -> npt.NDArray[np.i
     return values if cursor.right.all() else values[cursor.right]
 
 
-def _integers(cursor: _Cursor, payload: Ragged, lead: int, size: int) -> tuple[npt.NDArray[np.int64], Places]:
+def _integers(
+    cursor: _Cursor, payload: Ragged, lead: int, size: int
+) -> tuple[npt.NDArray[np.int64], Integers]:
     """Groups of `size` integers, each behind `lead` varints of tags and lengths; and how many a record has.
 
     Every byte of them belongs to some varint, and a varint ends where a byte's top bit is not set.
@@ -309,7 +313,7 @@ def _integers(cursor: _Cursor, payload: Ragged, lead: int, size: int) -> tuple[n
     return varint_values(data, first, last).reshape(-1, size), counts
 
 
-def _mark(cursor: _Cursor, right: Mask, counts: Places) -> None:
+def _mark(cursor: _Cursor, right: Mask, counts: Integers) -> None:
     """Note which records have a step that is not right."""
     if not right.all():
         cursor.right[np.repeat(np.arange(len(counts)), counts)[~right]] = False

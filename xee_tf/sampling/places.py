@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from affine import Affine
 
-from xee_tf.blocks.layout import BlockLayout
+from xee_tf.blocks.layout import Block, BlockLayout
 from xee_tf.errors import GeoreferenceError, OptionError, warn
 from xee_tf.geometry import Window
 from xee_tf.georef import GeoRef
@@ -24,8 +24,6 @@ from xee_tf.georef.polygons import polygons_in_pixels
 __all__ = ["Places", "PolygonPlaces", "find_places"]
 
 Indices = npt.NDArray[np.int64]
-Block = tuple[int, int]
-
 
 Pixels = tuple[Indices, Indices, Indices]
 """Number of the feature, row and column of each pixel."""

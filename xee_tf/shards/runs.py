@@ -164,9 +164,9 @@ class WrittenShard:
     @property
     def records(self) -> int:
         """Records of the shard."""
-        return sum(self.gather("records"))
+        return sum(self.of_runs("records"))
 
-    def gather(self, name: str) -> list[Any]:
+    def of_runs(self, name: str) -> list[Any]:
         """One attribute of all runs, such as "patches", in one list."""
         return list(chain.from_iterable(getattr(run, name) for run in self.runs))
 
@@ -177,7 +177,7 @@ class WrittenShard:
             self.records,
             self.bytes,
             self.crc32c,
-            np.array(self.gather("records"), np.uint32),
-            np.array(self.gather("crcs"), np.uint32),
-            np.array(self.gather("patches"), np.int64) if patches else None,
+            np.array(self.of_runs("records"), np.uint32),
+            np.array(self.of_runs("crcs"), np.uint32),
+            np.array(self.of_runs("patches"), np.int64) if patches else None,
         )

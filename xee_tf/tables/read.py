@@ -15,7 +15,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.options import READ_SPELLING, spelled
-from xee_tf.records import Order, Part, decode_features
+from xee_tf.records import FeatureValues, Order, decode_features
 from xee_tf.shards.access import Shard, read_records, shard_spans
 from xee_tf.shards.matching import check_shard
 from xee_tf.shards.opening import number_shards, open_shards
@@ -23,7 +23,7 @@ from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.sidecars.find import ExportedTable, find_tables
 from xee_tf.sidecars.names import RECORDS, manifest_location
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.union import FoundColumn, Tally, assemble, describe_list, tally, unite
+from xee_tf.tables.union import FoundColumn, Tally, describe_list, fill_column, tally, unite
 
 __all__ = ["open_table"]
 
@@ -237,7 +237,7 @@ class _Reader:
 
     def parts(
         self, start: int, stop: int, wanted: Collection[str] | None, *, verify: bool = False
-    ) -> Iterator[Part]:
+    ) -> Iterator[FeatureValues]:
         """The features of records ``start`` to ``stop - 1`` of the table, numbered through."""
         orders: list[Order] = []
         for shard, begin, end in shard_spans(self.shards, start, stop):
@@ -246,17 +246,17 @@ class _Reader:
                 yield from (replace(part, records=part.records + shard.first) for part in found)
 
     def frame(
-        self, columns: Sequence[FoundColumn], parts: Iterable[Part], start: int, stop: int
+        self, columns: Sequence[FoundColumn], parts: Iterable[FeatureValues], start: int, stop: int
     ) -> pd.DataFrame:
         """A frame of records whose columns are known."""
-        held: dict[str, list[Part]] = {column.name: [] for column in columns}
+        held: dict[str, list[FeatureValues]] = {column.name: [] for column in columns}
         for part in parts:
             if part.feature.name in held:
                 held[part.feature.name].append(replace(part, records=part.records - start))
         index = pd.RangeIndex(start, stop)
         found = {}
         for column in columns:
-            values = assemble(
+            values = fill_column(
                 column,
                 held[column.name],
                 stop - start,

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyproj
 import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.layout import BlockAxis, BlockLayout, Piece
+from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Pieces
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import GeoRef, read_georef
@@ -160,8 +159,8 @@ def sample_table(
         choice=Choice.of(n, class_band, seed, [c.name for c in columns if not c.shape], table),
     )
     table = table[[name for name in table.columns if name in names]]
-    gather = _Gather(columns, sampler.choice, table, georef, tuple(names))
-    source = _sample(sampler, gather, layout, arrays)
+    join = _JoinSamples(columns, sampler.choice, table, georef, tuple(names))
+    source = _sample(sampler, join, layout, arrays)
     return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
 
@@ -266,9 +265,7 @@ class _Sampler:
     drop_nulls: bool
     choice: Choice | None
 
-    def __call__(
-        self, layout: BlockLayout, block: tuple[int, int], pieces: Sequence[tuple[Piece, npt.NDArray[Any]]]
-    ) -> Sample:
+    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> Sample:
         window = layout.window(*block)
         numbers, rows, columns = self.places.pixels(block, window)
         bands, _ = assemble(window, pieces, self.rules)
@@ -282,7 +279,7 @@ class _Sampler:
 
 
 @dataclass(frozen=True)
-class _Gather:
+class _JoinSamples:
     """The last work: all blocks' pixels as rows, in the order of the features."""
 
     columns: tuple[TableColumn, ...]
@@ -322,9 +319,9 @@ class _Gather:
         return Rows.of((found[name] for name in self.names), dropped)
 
 
-def _sample(sampler: _Sampler, gather: _Gather, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:
-    """The graph: a task for each block that holds a pixel to sample, and one that gathers."""
+def _sample(sampler: _Sampler, join: _JoinSamples, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:
+    """The graph: a task for each block that holds a pixel to sample, and one that joins their samples."""
     run = uuid.uuid4().hex[:12]
     graph, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, layout, sampler)])
     needed = [blocks[block] for block in sorted(sampler.places.by_block)]
-    return LazyTable([add_task(graph.tasks, f"samples-{run}", gather, needed)], graph)
+    return LazyTable([add_task(graph.tasks, f"samples-{run}", join, needed)], graph)

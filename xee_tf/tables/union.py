@@ -16,12 +16,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from xee_tf.dtypes import beyond_float64
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records import Feature, Kind, Part, Ragged
+from xee_tf.records import Feature, FeatureValues, Kind, Ragged
 
-__all__ = ["FoundColumn", "Tally", "assemble", "describe_list", "tally", "unite"]
-
-_EXACT = 2**53
+__all__ = ["FoundColumn", "Tally", "describe_list", "fill_column", "tally", "unite"]
 
 Describe = Callable[[int], str]
 """From the number of a row to words for its record in an error."""
@@ -79,7 +78,7 @@ class Tally:
     count: int
 
 
-def tally(parts: Iterable[Part]) -> list[Tally]:
+def tally(parts: Iterable[FeatureValues]) -> list[Tally]:
     """The features of some parts, each kind and length once."""
     found: dict[Feature, tuple[int, int, int]] = {}
     for part in parts:
@@ -132,9 +131,9 @@ def _require_one_kind(name: str, items: Sequence[Tally], describe: Describe) -> 
             )
 
 
-def assemble(
+def fill_column(
     column: FoundColumn,
-    parts: Sequence[Part],
+    parts: Sequence[FeatureValues],
     total: int,
     describe: Describe,
     *,
@@ -155,11 +154,11 @@ def assemble(
     return _objects(parts, total, shape)
 
 
-def _as_float64(part: Part, describe: Describe) -> npt.NDArray[np.float64]:
+def _as_float64(part: FeatureValues, describe: Describe) -> npt.NDArray[np.float64]:
     values = part.values
     assert isinstance(values, np.ndarray)
     if part.feature.kind == "int64":
-        large = np.flatnonzero(((values > _EXACT) | (values < -_EXACT)).any(axis=1))
+        large = np.flatnonzero(beyond_float64(values).any(axis=1))
         if large.size:
             row = int(large[0])
             raise RecordError(
@@ -170,7 +169,7 @@ def _as_float64(part: Part, describe: Describe) -> npt.NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def _numbers(column: FoundColumn, parts: Sequence[Part], total: int) -> Any:
+def _numbers(column: FoundColumn, parts: Sequence[FeatureValues], total: int) -> Any:
     """One number in each row."""
     dtype = {"float": np.float32, "int64": np.int64}.get(column.kind, np.float64)
     fill = 0 if column.kind == "int64" else np.nan
@@ -184,7 +183,7 @@ def _numbers(column: FoundColumn, parts: Sequence[Part], total: int) -> Any:
     return pd.arrays.IntegerArray(found, absent) if column.gaps and column.kind == "int64" else found
 
 
-def _objects(parts: Sequence[Part], total: int, shape: Sequence[int] | None) -> Any:
+def _objects(parts: Sequence[FeatureValues], total: int, shape: Sequence[int] | None) -> Any:
     """An array, or a list of byte strings, in each row; None where there is none."""
     found = np.empty(total, object)
     for part in parts:
@@ -210,7 +209,7 @@ def _arrow(strings: Ragged) -> Any:
     return pa.Array.from_buffers(pa.large_binary(), len(strings), buffers)
 
 
-def _in_order(parts: Sequence[Part], total: int) -> Any:
+def _in_order(parts: Sequence[FeatureValues], total: int) -> Any:
     """Ragged in the order of the rows, null where there is none."""
     arrays = []
     source = np.full(total, -1, np.int64)

@@ -17,7 +17,7 @@ from xee_tf.reading.content import Unit, band_names
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.storage import PathLike
 from xee_tf.training.parsing import SequenceSpec, Side, batch_parser, record_spec
-from xee_tf.training.sources import Sources, check_alike, open_sources
+from xee_tf.training.sources import Exports, check_alike, open_exports
 from xee_tf.training.stream import serialised_records
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _POOL_BYTES = 128 << 20  # what they may take as tensors
 
 @spelled(READ_SPELLING)
 def tf_dataset(
-    files_or_mixer: Sources,
+    files_or_mixer: Exports,
     *,
     inputs: str | Sequence[str],
     targets: str | Sequence[str] | None = None,
@@ -179,7 +179,7 @@ def tf_dataset(
         _check_number("seed", seed, -(2**63))
     target_dtype = _number_type(target_dtype)
 
-    exports = open_sources(
+    exports = open_exports(
         files_or_mixer,
         records=records,
         bands=list(dict.fromkeys([*input_names, *target_names])),
@@ -236,7 +236,7 @@ def tf_dataset(
 
 @spelled(READ_SPELLING)
 def feature_spec(
-    files_or_mixer: Sources,
+    files_or_mixer: Exports,
     *,
     bands: Sequence[str] | None = None,
     records: Sequence[PathLike] | None = None,
@@ -295,7 +295,7 @@ def feature_spec(
     >>> context["slope"].numpy(), sequence["ndvi"].numpy()
     (np.float32(1.0), array([1., 1., 1.], dtype=float32))
     """
-    [export, *_] = open_sources(
+    [export, *_] = open_exports(
         files_or_mixer,
         records=records,
         bands=bands,

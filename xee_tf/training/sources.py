@@ -16,15 +16,15 @@ from xee_tf.sidecars.find import Exported, ExportedTable, find_sources
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import PathLike
 
-__all__ = ["Sources", "check_alike", "open_sources"]
+__all__ = ["Exports", "check_alike", "open_exports"]
 
 _One = Exported | ExportedTable
 
-Sources = _One | Sequence[_One] | Mapping[str, _One]
+Exports = _One | Sequence[_One] | Mapping[str, _One]
 
 
-def open_sources(
-    sources: Sources,
+def open_exports(
+    sources: Exports,
     *,
     records: Sequence[PathLike] | None = None,
     bands: Sequence[str] | None = None,

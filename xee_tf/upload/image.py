@@ -20,7 +20,7 @@ from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.reading.opening import Records, open_export
+from xee_tf.reading.opening import RecordFiles, open_export
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.sidecars.find import Exported
 from xee_tf.storage import Location, PathLike, require_free, require_writable
@@ -34,7 +34,7 @@ __all__ = ["upload_image"]
 
 @spelled(READ_SPELLING)
 def upload_image(
-    records: Records | None,
+    records: RecordFiles | None,
     mixer: Exported | Mixer,
     destination: PathLike | Location,
     *,
