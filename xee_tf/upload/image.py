@@ -24,7 +24,7 @@ from xee_tf.reading.opening import Records, open_export
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.sidecars.find import Exported
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable
+from xee_tf.storage.zarr import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
 from xee_tf.upload.raster import raster_format

@@ -17,14 +17,14 @@ import numpy as np
 import xarray as xr
 
 from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.names import ZARR_METADATA
-from xee_tf.storage import Location
+from xee_tf.storage.location import Location
 
 __all__ = [
     "BEGUN",
     "COMPLETE",
     "PREPARED",
     "RECORD",
+    "ZARR_METADATA",
     "beside",
     "create_store",
     "open_arrays",
@@ -41,6 +41,9 @@ RECORD = ".xee_tf"
 
 It is no attribute: xarray hands attributes on, so that stores which others derive would have them too.
 """
+
+ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+"""Files that Zarr, of formats 3 and 2, keeps its metadata in."""
 
 # Files of a Zarr group, and of the systems that people look into folders with.
 _METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
