@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
@@ -190,7 +189,7 @@ def _is_node(folder: Location) -> bool:
     return any(folder.child(name).exists() for name in ZARR_METADATA - {".zattrs", ".zmetadata"})
 
 
-def beside(store: Location, suffix: str) -> Location:
+def beside(store: Location, suffix: str = "") -> Location:
     """A name beside a store, on the same disk: where the path is a link, beside what it leads to."""
     if not store.is_local:
         return store.with_suffix(suffix)
@@ -279,7 +278,7 @@ def _swap(new: str, path: str) -> None:
     if not os.path.lexists(path):
         os.rename(new, path)
         return
-    old = f"{path}.{uuid.uuid4().hex[:8]}.old"
+    old = Location(path).temporary(".old").path
     os.rename(path, old)
     try:
         os.rename(new, path)

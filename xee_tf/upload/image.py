@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -191,7 +190,7 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    target = beside(location, f".{uuid.uuid4().hex[:8]}.tmp")
+    target = beside(location).temporary()
     if not location.is_local and not location.exists():
         target = location  # nothing to keep, and objects are not renamed but copied
     try:
