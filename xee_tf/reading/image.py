@@ -20,7 +20,7 @@ from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import Records, open_export
-from xee_tf.sidecars import Mixer
+from xee_tf.sidecars import Mixer, dim_lengths
 from xee_tf.sidecars.find import Exported
 
 __all__ = ["check_crs", "lazy_dataset", "open_image"]
@@ -167,7 +167,7 @@ def lazy_dataset(
     preferred = preferred_chunks(export, keep)
     variables = {}
     for band in export.bands:
-        encoding = {"preferred_chunks": {**preferred, **dict(zip(band.dims, band.shape, strict=True))}}
+        encoding = {"preferred_chunks": {**preferred, **dim_lengths([band])}}
         attrs = {} if band.units is None else {"units": band.units}
         variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], attrs, encoding)
     dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in export.coords.items()})
