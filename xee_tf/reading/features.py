@@ -149,10 +149,10 @@ def _feature(part: Part) -> Feature:
 def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview]]:
     """The records of each shard from its start on, and their numbers, without counting them first.
 
-    All records of a file with our index are alike: only the first one is yielded.
+    Of records that are all alike only the first one is yielded.
     """
     for shard in shards:
-        if shard.access == "members":
+        if shard.alike:
             for first, buffer in read_records(shard, 0, min(1, shard.records), share=False):
                 yield shard, range(first, first + 1), buffer
             continue
