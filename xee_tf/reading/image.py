@@ -161,15 +161,17 @@ def lazy_dataset(
     )
     arrays: Mapping[str, Any]
     if chunks is None:
-        arrays = {name: indexing.LazilyIndexedArray(BandArray(export, name, keep)) for name in export.dtypes}
+        arrays = {
+            name: indexing.LazilyIndexedArray(BandArray(export, name, margins)) for name in export.dtypes
+        }
     else:
-        arrays = dask_arrays(export, keep, chunks)
-    preferred = preferred_chunks(export, keep)
+        arrays = dask_arrays(export, margins, chunks)
+    preferred = preferred_chunks(export, margins)
     variables = {}
     for band in export.bands:
         encoding = {"preferred_chunks": {**preferred, **dim_lengths([band])}}
         attrs = {} if band.units is None else {"units": band.units}
-        variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], attrs, encoding)
+        variables[band.name] = xr.Variable(band_dims(band, margins), arrays[band.name], attrs, encoding)
     dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in export.coords.items()})
     dataset = _locate_patches(dataset, export, crs) if keep else write_georef(dataset, export.grid)
     if export.source is not None:

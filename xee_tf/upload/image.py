@@ -163,7 +163,7 @@ def _convert(
     for name, target in dtypes.items():
         if nodata is not None and not _is_held(nodata, target):
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
-    arrays = dask_arrays(reader, False, {})
+    arrays = dask_arrays(reader, "trim", {})
     return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
 
 
