@@ -48,17 +48,6 @@ def test_a_patch_lies_where_its_pixels_lie(shape, patch, kernel, affine):
         )
 
 
-@given(sizes(8, 40), sizes(1, 8), st.integers(-5, 50), st.integers(0, 20))
-def test_touching_finds_the_patches_of_a_range(shape, patch, begin, length):
-    axis = PatchGrid(shape, patch).axis_x
-    expected = [
-        number
-        for number in range(axis.count)
-        if set(range(*axis.core(number))) & set(range(begin, begin + length))
-    ]
-    assert list(axis.touching(begin, begin + length)) == expected
-
-
 @pytest.mark.parametrize(
     ("kernel", "stored"),
     [((1, 1), (10, 20)), ((2, 3), (12, 22)), ((32, 5), (42, 24)), ((60, 60), (70, 80))],

@@ -53,8 +53,8 @@ def test_only_storage_and_the_writers_of_files_open_them_for_writing() -> None:
     assert found(opens_for_writing, allowed) == []
 
 
-def test_only_stores_know_zarr() -> None:
-    assert found(of_package("zarr"), ("stores",)) == []
+def test_only_storage_knows_zarr() -> None:
+    assert found(of_package("zarr"), ("storage.zarr",)) == []
 
 
 def test_only_graph_knows_the_tasks_of_dask() -> None:

@@ -19,7 +19,7 @@ from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
-from xee_tf.stores import RECORD, create_store, replace_store, require_our_store, storable
+from xee_tf.storage.zarr import RECORD, create_store, replace_store, require_our_store, storable
 
 PATCHES = {"patch_dimensions": 16}
 

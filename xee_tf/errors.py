@@ -1,4 +1,4 @@
-"""The exceptions of xee_tf.
+"""The exceptions of xee_tf, and its warnings.
 
 Each one is ours *and* the builtin that a caller would expect, so ``except ValueError`` and
 ``except xee_tf.XeeTFError`` both work.
@@ -7,8 +7,10 @@ Each one is ours *and* the builtin that a caller would expect, so ``except Value
 import sys
 import warnings
 from itertools import count
+from threading import Lock
 
 __all__ = [
+    "WARNING_FILTERS",
     "DestinationError",
     "DestinationExistsError",
     "GeoreferenceError",
@@ -25,6 +27,9 @@ __all__ = [
     "shorten",
     "warn",
 ]
+
+WARNING_FILTERS = Lock()
+"""Held where rasterio changes the filters of warnings, which are those of the whole process."""
 
 _PASSED_THROUGH = ("xee_tf", "xarray")  # xarray opens files with our engine, and its accessors are ours
 

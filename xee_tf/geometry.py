@@ -196,14 +196,6 @@ class PatchAxis:
         begin, end = self.core(first, last)
         return begin - self.margin, end + self.margin
 
-    def touching(self, begin: int, end: int) -> range:
-        """Patches whose core shares a pixel with the half-open range ``begin..end``."""
-        if begin >= end:
-            return range(0)
-        first = max(0, (begin - self.start) // self.patch)
-        stop = min(self.count, -((self.start - end) // self.patch))
-        return range(first, max(first, stop))
-
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:

@@ -26,13 +26,13 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from xee_tf.errors import OptionError
+from xee_tf.storage.zarr import ZARR_METADATA
 
 if TYPE_CHECKING:
     from xee_tf.storage import Location
 
 __all__ = [
     "RASTER_NAMES",
-    "ZARR_METADATA",
     "check_columns",
     "check_geotiff",
     "check_key",
@@ -44,9 +44,6 @@ __all__ = [
 
 RASTER_NAMES = frozenset({"x", "y", "spatial_ref"})
 """Dimensions and coordinates of every raster that xee_tf reads back."""
-
-ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
-"""Files that Zarr, of formats 3 and 2, keeps its metadata in."""
 
 _NAME_BYTES = 255  # of a file or folder, on every file system in use
 _WINDOWS_CHARACTERS = re.compile(r'[<>:"|?*\x00-\x1f]')

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid
+from xee_tf.georef.coordinates import apply_affine
 from xee_tf.shards.runs import WrittenShard
 from xee_tf.shards.store import Replaced, ShardStore
 from xee_tf.sidecars import ImageManifest, Mixer
@@ -94,9 +94,7 @@ class ImageCommit:
         rows, columns = np.divmod(patches, self.grid.columns)
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
         pixels = (np.stack([columns, rows], axis=1)[:, None, :] + corners) * self.grid.patch.xy
-        affine: Any = self.grid.affine
-        x = affine.a * pixels[..., 0] + affine.b * pixels[..., 1] + affine.c
-        y = affine.d * pixels[..., 0] + affine.e * pixels[..., 1] + affine.f
+        points = apply_affine(self.grid.affine, pixels.reshape(-1, 2)).reshape(pixels.shape)
         frame = gpd.GeoDataFrame(
             {
                 "file": np.repeat([self.names.shard(shard.number).name for shard in shards], counts),
@@ -106,7 +104,7 @@ class ImageCommit:
                 "column": columns,
                 "masked": masked,
             },
-            geometry=shapely.polygons(np.stack([x, y], axis=-1)),
+            geometry=shapely.polygons(points),
             crs=self.grid.crs,
         )
         buffer = io.BytesIO()

@@ -30,7 +30,7 @@ from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_c
 from xee_tf.georef.find import find_affine, find_crs, read_affine
 from xee_tf.georef.units import axis_units, crs_units, full_turn
 
-__all__ = ["GeoRef", "GridLike", "read_georef", "same_grid", "write_georef"]
+__all__ = ["GeoRef", "GridLike", "grid_mapping", "read_georef", "same_grid", "write_georef"]
 
 _SAME_PLACE = 0.01
 _FARTHEST = 540.0  # degrees of longitude: half a turn beyond 0..360
@@ -242,9 +242,9 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     stale = [name for name in stale if name in variables(obj)]
     stale += [name for name in ("xc", "yc") if name in obj.coords]  # bands may have these names
     result = obj.copy(deep=False).drop_vars(stale)
-    transform = " ".join(repr(float(number)) for number in affine.to_gdal())
-    attrs = {**_cf_attrs(crs), GRID_MAPPING: crs.to_wkt(), "GeoTransform": transform}
-    result = result.assign_coords({GRID_MAPPING: xr.Variable((), 0, attrs), **centres})
+    mapping = grid_mapping(crs)
+    mapping.attrs["GeoTransform"] = " ".join(repr(float(number)) for number in affine.to_gdal())
+    result = result.assign_coords({GRID_MAPPING: mapping, **centres})
     forget_place(result)
     for _, variable in raster_variables(result, x_dim, y_dim):
         forget_place(variable)
@@ -266,12 +266,13 @@ def _lies_on(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: p
     return bool(off <= max(TOLERANCE * step, 4 * float(np.spacing(np.abs(coord.values).max()))))
 
 
-def _cf_attrs(crs: pyproj.CRS) -> dict[str, Any]:
-    """The parameters of a CRS in CF's words; empty where pyproj has none for it."""
+def grid_mapping(crs: pyproj.CRS) -> xr.Variable:
+    """The CRS as a scalar variable: as CF has it, or as WKT alone where pyproj has no words of CF for it."""
     try:
-        return dict(crs.to_cf())
+        attrs = dict(crs.to_cf())
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        return {"crs_wkt": crs.to_wkt()}
+        attrs = {"crs_wkt": crs.to_wkt()}
+    return xr.Variable((), 0, {**attrs, GRID_MAPPING: crs.to_wkt()})
 
 
 def _axis_attrs(crs: pyproj.CRS, axis: str) -> dict[str, Any]:

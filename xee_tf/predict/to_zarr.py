@@ -21,7 +21,7 @@ from xee_tf.predict.image import Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
 from xee_tf.storage import Location, PathLike, require_reachable, require_writable
-from xee_tf.stores import (
+from xee_tf.storage.zarr import (
     BEGUN,
     COMPLETE,
     PREPARED,

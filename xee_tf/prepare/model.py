@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ def _appearing(target: Location) -> Iterator[str]:
     """A local folder to fill, which is put in its place if nothing goes wrong."""
     if target.is_local:
         os.makedirs(os.path.dirname(target.path), exist_ok=True)
-        made = f"{target.path}.{uuid.uuid4().hex[:8]}.tmp"
+        made = target.temporary().path
         try:
             yield made
             os.rename(made, target.path)

@@ -25,7 +25,7 @@ from xee_tf.records import (
 )
 from xee_tf.shards.access import Shard
 from xee_tf.shards.opening import first_record
-from xee_tf.sidecars import BandSpec, ImageManifest, distinct_dims
+from xee_tf.sidecars import BandSpec, ImageManifest, dim_lengths, distinct_dims
 
 __all__ = [
     "NO_MARGIN",
@@ -206,6 +206,6 @@ def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManif
         new = band.name in given and not collapsed and (depth != band.depth or not band.dims)
         bands.append(replace(band, dims=("depth",), shape=(depth,)) if new else band)
     bands = list(distinct_dims(bands))
-    dims = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
-    coords = {dim: values for dim, values in manifest.coords.items() if dims.get(dim) == len(values)}
+    lengths = dim_lengths(bands)
+    coords = {dim: values for dim, values in manifest.coords.items() if lengths.get(dim) == len(values)}
     return replace(manifest, bands=tuple(bands), coords=coords)

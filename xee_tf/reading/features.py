@@ -34,10 +34,10 @@ from xee_tf.records import (
     decode_features,
     decode_sequence_example,
 )
-from xee_tf.records.framing import FRAMING, HEADER, read_length
+from xee_tf.records.framing import FRAMING
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.opening import open_shards
-from xee_tf.shards.scan import inflated, read_pieces
+from xee_tf.shards.scan import inflated, read_pieces, whole_frames
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]
@@ -156,10 +156,10 @@ def _feature(part: FeatureValues) -> Feature:
 def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview]]:
     """The records of each shard from its start on, and their numbers, without counting them first.
 
-    All records of a file with our index are alike: only the first one is yielded.
+    Of records that are all alike only the first one is yielded.
     """
     for shard in shards:
-        if shard.access == "members":
+        if shard.alike:
             for first, buffer in read_records(shard, 0, min(1, shard.records), share=False):
                 yield shard, range(first, first + 1), buffer
             continue
@@ -167,21 +167,10 @@ def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview
         for piece in inflated(read_pieces(shard.location, _PIECE), source, _PIECE):
             data += piece
             # The first record by itself: it is often enough.
-            while found := _whole_frames(memoryview(data), first, source, 1 if first == 0 else None):
+            while found := whole_frames(memoryview(data), first, source, 1 if first == 0 else None):
                 count, end = found
                 yield shard, range(first, first + count), memoryview(data)[:end]
                 first, data = first + count, data[end:]
-
-
-def _whole_frames(view: memoryview, first: int, source: str, most: int | None) -> tuple[int, int] | None:
-    """How many whole frames a buffer has, at most some, and where they end; None if it has none."""
-    end = count = 0
-    while len(view) - end >= HEADER and count != most:
-        after = end + read_length(view, end, first + count, source) + FRAMING
-        if after > len(view):
-            break
-        end, count = after, count + 1
-    return (count, end) if count else None
 
 
 def _content(

@@ -11,13 +11,16 @@ import xarray as xr
 from xarray.core import indexing
 
 from xee_tf.georef import write_georef
+from xee_tf.georef.conventions import GRID_MAPPING
+from xee_tf.georef.coordinates import apply_affine
 from xee_tf.georef.crs import read_crs
+from xee_tf.georef.reference import grid_mapping
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import RecordFiles, open_export
-from xee_tf.sidecars import Mixer
+from xee_tf.sidecars import Mixer, dim_lengths
 from xee_tf.sidecars.find import Exported
 
 __all__ = ["check_crs", "lazy_dataset", "open_image"]
@@ -158,15 +161,17 @@ def lazy_dataset(
     )
     arrays: Mapping[str, Any]
     if chunks is None:
-        arrays = {name: indexing.LazilyIndexedArray(BandArray(export, name, keep)) for name in export.dtypes}
+        arrays = {
+            name: indexing.LazilyIndexedArray(BandArray(export, name, margins)) for name in export.dtypes
+        }
     else:
-        arrays = dask_arrays(export, keep, chunks)
-    preferred = preferred_chunks(export, keep)
+        arrays = dask_arrays(export, margins, chunks)
+    preferred = preferred_chunks(export, margins)
     variables = {}
     for band in export.bands:
-        encoding = {"preferred_chunks": {**preferred, **dict(zip(band.dims, band.shape, strict=True))}}
+        encoding = {"preferred_chunks": {**preferred, **dim_lengths([band])}}
         attrs = {} if band.units is None else {"units": band.units}
-        variables[band.name] = xr.Variable(band_dims(band, keep), arrays[band.name], attrs, encoding)
+        variables[band.name] = xr.Variable(band_dims(band, margins), arrays[band.name], attrs, encoding)
     dataset = xr.Dataset(variables, coords={dim: (dim, values) for dim, values in export.coords.items()})
     dataset = _locate_patches(dataset, export, crs) if keep else write_georef(dataset, export.grid)
     if export.source is not None:
@@ -179,13 +184,13 @@ def _locate_patches(dataset: xr.Dataset, export: OpenedExport, crs: pyproj.CRS) 
     grid = export.grid
     rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
-    a, b, c, d, e, f = tuple(grid.affine)[:6]
+    left, top = apply_affine(grid.affine, np.column_stack((x, y))).T
     corner = "of the outer corner of the first stored pixel"
     coords = {
         "row": ("patch", rows, {"long_name": "row of patches"}),
         "column": ("patch", columns, {"long_name": "column of patches"}),
-        "left": ("patch", a * x + b * y + c, {"long_name": f"x {corner}"}),
-        "top": ("patch", d * x + e * y + f, {"long_name": f"y {corner}"}),
-        "spatial_ref": ((), 0, {**crs.to_cf(), "spatial_ref": crs.to_wkt()}),
+        "left": ("patch", left, {"long_name": f"x {corner}"}),
+        "top": ("patch", top, {"long_name": f"y {corner}"}),
+        GRID_MAPPING: grid_mapping(crs),
     }
     return dataset.assign_coords(coords)

@@ -15,6 +15,7 @@ from xee_tf.reading.content import read_order
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.shards.opening import first_record, open_shards
+from xee_tf.sidecars import dim_lengths
 from xee_tf.sidecars.find import find_sources
 from xee_tf.sidecars.names import is_image
 from xee_tf.storage import Location, PathLike
@@ -98,11 +99,8 @@ def _bands(export: OpenedExport) -> str:
 
 def _steps(export: OpenedExport) -> Facts:
     """The further dimensions: how many steps, and from where to where."""
-    lengths = {
-        dim: length for band in export.bands for dim, length in zip(band.dims, band.shape, strict=True)
-    }
     rows = []
-    for dim, length in lengths.items():
+    for dim, length in dim_lengths(export.bands).items():
         text = counted(length, "step")
         if dim in export.coords:
             labels = label_steps(export.coords[dim])

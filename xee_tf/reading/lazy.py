@@ -19,7 +19,7 @@ from xarray.core import indexing
 from xee_tf.geometry import PatchGrid
 from xee_tf.graph import ArraySpec, arrays_of_boxes
 from xee_tf.reading.chunk import BandChunk
-from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks"]
@@ -29,30 +29,30 @@ _PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen
 _STREAMS = 8  # gzip streams that are gone through side by side
 
 
-def raster_shape(export: OpenedExport, keep: bool) -> dict[str, int]:
+def raster_shape(export: OpenedExport, margins: Margins) -> dict[str, int]:
     """Dimensions and their lengths: (y, x), or (patch, y, x) where margins are kept."""
-    if keep:
+    if margins == "keep":
         height, width = export.grid.stored.shape
         return {"patch": len(export.grid), "y": height, "x": width}
     height, width = export.grid.covered.shape
     return {"y": height, "x": width}
 
 
-def band_dims(band: BandSpec, keep: bool) -> tuple[str, ...]:
+def band_dims(band: BandSpec, margins: Margins) -> tuple[str, ...]:
     """The dimensions of a band in their order; further ones stand in front of y and x."""
-    return (*(("patch",) if keep else ()), *band.dims, "y", "x")
+    return (*(("patch",) if margins == "keep" else ()), *band.dims, "y", "x")
 
 
-def preferred_chunks(export: OpenedExport, keep: bool) -> dict[str, int]:
+def preferred_chunks(export: OpenedExport, margins: Margins) -> dict[str, int]:
     """Chunks of whole patches: 1024 to 2048 pixels a side, less for deep bands, unless a patch is larger.
 
     Where records can only be reached through those in front of them, chunks are as wide as the
     raster: two chunks beside one another would have to go through the same bytes.
     """
-    grid, shape = export.grid, raster_shape(export, keep)
+    grid, shape = export.grid, raster_shape(export, margins)
     depth = max(band.depth for band in export.bands)
     pixels, side = _PIXELS // depth, math.isqrt(_SIDE**2 // depth)
-    if keep:
+    if margins == "keep":
         return {**shape, "patch": min(len(grid), max(1, pixels // grid.stored.pixels))}
     patch = grid.patch
     if export.sequential:
@@ -65,10 +65,10 @@ def preferred_chunks(export: OpenedExport, keep: bool) -> dict[str, int]:
 
 
 class BandArray(BackendArray):
-    """One band of an export, read when it is indexed; `keep` as in `raster_shape`."""
+    """One band of an export, read when it is indexed."""
 
-    def __init__(self, export: OpenedExport, name: str, keep: bool) -> None:
-        band, lengths = export.band(name), tuple(raster_shape(export, keep).values())
+    def __init__(self, export: OpenedExport, name: str, margins: Margins) -> None:
+        band, lengths = export.band(name), tuple(raster_shape(export, margins).values())
         self.shape = (*lengths[:-2], *band.shape, *lengths[-2:])
         self.dtype = export.dtypes[name]
         self._number = export.bands.index(band)
@@ -82,14 +82,14 @@ class BandArray(BackendArray):
 
 
 def dask_arrays(
-    export: OpenedExport, keep: bool, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
+    export: OpenedExport, margins: Margins, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
 ) -> dict[str, Array]:
     """A Dask array for each band; a chunk's bands are read together, and only the part that is wanted.
 
     `chunks` are as in `xarray.open_dataset`; dimensions that are not named have preferred chunks. Further
     dimensions of array bands are read whole, and divided afterwards if that is asked for.
     """
-    shape, preferred = raster_shape(export, keep), preferred_chunks(export, keep)
+    shape, preferred = raster_shape(export, margins), preferred_chunks(export, margins)
     largest = max(band.depth * export.dtypes[band.name].itemsize for band in export.bands)
     wanted: Any = chunks
     if isinstance(chunks, Mapping):
@@ -98,7 +98,7 @@ def dask_arrays(
     pixel = np.dtype((np.void, largest))  # what "auto" goes by
     sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
     token = tokenize(
-        export.grid, export.shards, export.bands, export.layout, export.verify, keep, sizes, export.masked
+        export.grid, export.shards, export.bands, export.layout, export.verify, margins, sizes, export.masked
     )
     order = None
     if export.sequential:  # backwards is the worst for a gzip stream
@@ -112,9 +112,10 @@ def dask_arrays(
         order=order,
     )
     arrays = {}
+    front = len(shape) - 2  # the axis of patches, where margins are kept
     for band, array in zip(export.bands, found, strict=True):
         asked = {
-            axis + keep: chunks if isinstance(chunks, int) else chunks[dim]
+            front + axis: chunks if isinstance(chunks, int) else chunks[dim]
             for axis, dim in enumerate(band.dims)
             if isinstance(chunks, int) or (isinstance(chunks, Mapping) and chunks.get(dim) is not None)
         }

@@ -110,10 +110,14 @@ class OpenedExport:
         """Pixels of a record without the margin."""
         return PIXEL if self.content.unit == "pixel" else self.grid.patch
 
+    def area(self, margins: Margins) -> Size:
+        """Pixels of a record that are read."""
+        return self.core if margins == "trim" else self.stored
+
     @property
     def complete(self) -> bool:
         """Whether all records certainly have all features: those of images, and of tables by xee_tf."""
-        return self.described or all(shard.access == "members" for shard in self.shards)
+        return self.described or all(shard.alike for shard in self.shards)
 
     @property
     def records(self) -> int | None:

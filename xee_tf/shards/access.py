@@ -68,6 +68,11 @@ class Shard:
     run_starts: npt.NDArray[np.int64] | None = None
     run_crcs: npt.NDArray[np.uint32] | None = None
 
+    @property
+    def alike(self) -> bool:
+        """Whether all records certainly have the same features: those of files with our index do."""
+        return self.access == "members"
+
     def __dask_tokenize__(self) -> tuple[str, str]:
         return self.location.url, self.identity
 

@@ -7,7 +7,7 @@ the records that the mixer announces, or records vary in length, is everything l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,9 +18,9 @@ from dask.tokenize import tokenize
 from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
 from xee_tf.shards.access import THREADS, Shard, read_records
-from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file
+from xee_tf.shards.inflate import GZIP, inflate_file
 from xee_tf.shards.members import HEAD_BYTES, read_index
-from xee_tf.shards.scan import scan_records
+from xee_tf.shards.scan import record_offsets, scan_records
 from xee_tf.storage import Location
 
 __all__ = ["first_record", "number_shards", "open_shards"]
@@ -120,50 +120,7 @@ def _count_quickly(shard: Shard, record_size: int | None) -> Shard | None:
 
 def _count(shard: Shard, record_size: int | None) -> Shard:
     """Count records from header to header."""
-    hop = _hop_file if shard.access == "plain" else _hop_stream
-    offsets = np.fromiter(hop(shard), np.int64)
+    offsets = np.fromiter(record_offsets(shard), np.int64)
     if record_size is not None and (np.diff(offsets) == record_size).all():
         return replace(shard, records=len(offsets) - 1, record_size=record_size)
     return replace(shard, records=len(offsets) - 1, offsets=offsets)
-
-
-def _hop_file(shard: Shard) -> Iterator[int]:
-    begin = record = length = 0
-    yield 0
-    with shard.location.open("rb") as file:
-        while begin < shard.size:
-            file.seek(begin)
-            length = read_length(memoryview(file.read(HEADER)), 0, record, str(shard))
-            begin += length + FRAMING
-            yield begin
-            record += 1
-    if begin > shard.size:
-        raise _cut_off(shard, record - 1, length, begin - shard.size)
-
-
-def _hop_stream(shard: Shard) -> Iterator[int]:
-    begin = record = length = 0  # where the next record starts
-    seen = 0  # how much of the stream has gone by
-    buffer = b""  # what is left of a header that lies on the edge of two pieces
-    yield 0
-    for piece in inflate_file(shard.location, shard.size, SEGMENT):
-        buffer += piece
-        seen += len(piece)
-        base = seen - len(buffer)
-        while begin + HEADER <= seen:
-            length = read_length(memoryview(buffer)[begin - base :], 0, record, str(shard))
-            begin += length + FRAMING
-            yield begin
-            record += 1
-        buffer = buffer[max(0, begin - base) :]
-    if begin > seen:
-        raise _cut_off(shard, record - 1, length, begin - seen)
-    if begin < seen:
-        read_length(memoryview(buffer), 0, record, str(shard))  # raises: the header is cut off
-
-
-def _cut_off(shard: Shard, record: int, length: int, missing: int) -> RecordError:
-    needed = length + FRAMING
-    return RecordError(
-        f"{shard}: record {record} is truncated: it needs {needed} bytes, {needed - missing} are there."
-    )

@@ -1,4 +1,4 @@
-"""Reading all records of a shard in their order, piece by piece, without an index or a count of them."""
+"""Going through a file from record to record, where no index says where they are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from xee_tf.errors import RecordError
 from xee_tf.records.framing import FRAMING, HEADER, corrupt, count_right, read_length
-from xee_tf.shards.inflate import GZIP, inflate_stream
+from xee_tf.shards.access import Shard
+from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file, inflate_stream
 from xee_tf.storage import Location
 
-__all__ = ["inflated", "read_pieces", "scan_records"]
+__all__ = ["inflated", "read_pieces", "record_offsets", "scan_records", "whole_frames"]
 
 _LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
 
@@ -89,3 +90,64 @@ def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8
     rows = data.reshape(count, size)
     differs = np.flatnonzero((rows[:, :HEADER] != rows[0, :HEADER]).any(axis=1))
     return rows[: int(differs[0])] if differs.size else rows
+
+
+def whole_frames(view: memoryview, first: int, source: str, most: int | None) -> tuple[int, int] | None:
+    """How many whole frames a buffer has, at most some, and where they end; None if it has none."""
+    end = count = 0
+    while len(view) - end >= HEADER and count != most:
+        after = end + read_length(view, end, first + count, source) + FRAMING
+        if after > len(view):
+            break
+        end, count = after, count + 1
+    return (count, end) if count else None
+
+
+def record_offsets(shard: Shard) -> Iterator[int]:
+    """Where each record of a shard without our index starts, before compression, and where the last one ends.
+
+    Only headers are looked at; of a file that is not compressed, nothing else is read.
+    """
+    return _hop_file(shard) if shard.access == "plain" else _hop_stream(shard)
+
+
+def _hop_file(shard: Shard) -> Iterator[int]:
+    begin = record = length = 0
+    yield 0
+    with shard.location.open("rb") as file:
+        while begin < shard.size:
+            file.seek(begin)
+            length = read_length(memoryview(file.read(HEADER)), 0, record, str(shard))
+            begin += length + FRAMING
+            yield begin
+            record += 1
+    if begin > shard.size:
+        raise _cut_off(shard, record - 1, length, begin - shard.size)
+
+
+def _hop_stream(shard: Shard) -> Iterator[int]:
+    begin = record = length = 0  # where the next record starts
+    seen = 0  # how much of the stream has gone by
+    buffer = b""  # what is left of a header that lies on the edge of two pieces
+    yield 0
+    for piece in inflate_file(shard.location, shard.size, SEGMENT):
+        buffer += piece
+        seen += len(piece)
+        base = seen - len(buffer)
+        while begin + HEADER <= seen:
+            length = read_length(memoryview(buffer)[begin - base :], 0, record, str(shard))
+            begin += length + FRAMING
+            yield begin
+            record += 1
+        buffer = buffer[max(0, begin - base) :]
+    if begin > seen:
+        raise _cut_off(shard, record - 1, length, begin - seen)
+    if begin < seen:
+        read_length(memoryview(buffer), 0, record, str(shard))  # raises: the header is cut off
+
+
+def _cut_off(shard: Shard, record: int, length: int, missing: int) -> RecordError:
+    needed = length + FRAMING
+    return RecordError(
+        f"{shard}: record {record} is truncated: it needs {needed} bytes, {needed - missing} are there."
+    )

@@ -2,6 +2,7 @@
 
 from xee_tf.sidecars.bands import (
     BandSpec,
+    dim_lengths,
     distinct_dims,
     step_names,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Mixer",
     "TableColumn",
     "TableManifest",
+    "dim_lengths",
     "distinct_dims",
     "parse_manifest",
     "read_manifest",

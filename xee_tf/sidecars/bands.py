@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xee_tf.labels import label_steps
 from xee_tf.records import Kind
 
-__all__ = ["BandSpec", "Record", "distinct_dims", "step_names"]
+__all__ = ["BandSpec", "Record", "dim_lengths", "distinct_dims", "step_names"]
 
 Record = Literal["Example", "SequenceExample"]
 
@@ -66,6 +66,11 @@ class BandSpec:
     def depth(self) -> int:
         """Values per pixel."""
         return math.prod(self.shape)
+
+
+def dim_lengths(bands: Iterable[BandSpec]) -> dict[str, int]:
+    """The further dimensions of bands, and how long they are; see `distinct_dims`."""
+    return {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
 
 
 def distinct_dims(bands: Sequence[BandSpec]) -> tuple[BandSpec, ...]:

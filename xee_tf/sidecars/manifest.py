@@ -18,7 +18,7 @@ import numpy.typing as npt
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records import Feature, Kind
-from xee_tf.sidecars.bands import BandSpec, Record
+from xee_tf.sidecars.bands import BandSpec, Record, dim_lengths
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.sidecars.documents import (
     ManifestShard,
@@ -133,7 +133,7 @@ class ImageManifest:
     def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
         bands = tuple(band_of(band) for band in document["bands"])
         check_places(bands)
-        lengths = {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
+        lengths = dim_lengths(bands)
         coords = {}
         for dim, coordinate in document.get("coords", {}).items():
             if len(coordinate["values"]) != lengths.get(dim):

@@ -194,6 +194,10 @@ class Location:
         suffix = next((suffix for suffix in suffixes if path.endswith(suffix)), "")
         return self._with_path(path.removesuffix(suffix))
 
+    def temporary(self, ending: str = ".tmp") -> Location:
+        """A name that nothing else has, beside this one: ``scene.1f0a93c2.tmp``."""
+        return self.with_suffix(f".{uuid.uuid4().hex[:8]}{ending}")
+
     def exists(self) -> bool:
         """Whether a file or folder is there."""
         return bool(self.fresh_fs.exists(self.path))
@@ -308,7 +312,7 @@ class Location:
             with self._writing():
                 self.fs.pipe_file(self.path, data)
             return
-        temporary = self.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
+        temporary = self.temporary()
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -363,7 +367,7 @@ class Location:
             if error.errno != errno.EXDEV:
                 raise
             # The link leads to another disk: copied there first, so that the file appears whole.
-            copy = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+            copy = Location(path).temporary().path
             shutil.copyfile(self.path, copy)
             os.replace(copy, path)
             os.remove(self.path)

@@ -208,11 +208,11 @@ class _Reader:
     def look(self) -> tuple[FoundColumn, ...]:
         """The columns of all records, without their values; checksums are checked when those are read.
 
-        All records of a file with our index are alike: only the first one is looked at.
+        Of records that are all alike only the first one is looked at.
         """
         found: list[Tally] = []
         for shard in self.shards:
-            if shard.access == "members":
+            if shard.alike:
                 first = tally(self.parts(shard.first, shard.first + 1, ()))
                 found += [replace(item, count=shard.records) for item in first]
             else:

@@ -194,9 +194,9 @@ def tf_dataset(
     margins = margins or ("trim" if unit == "pixel" else "keep")
     if unit == "pixel" and target_margins not in (None, margins):
         raise OptionError("target_margins differ from margins: the pixels of inputs and targets must match.")
-    sides = [Side.of(export, input_names, margins == "trim", "float32")]
+    sides = [Side.of(export, input_names, margins, "float32")]
     if target_names:
-        sides.append(Side.of(export, target_names, (target_margins or margins) == "trim", target_dtype))
+        sides.append(Side.of(export, target_names, target_margins or margins, target_dtype))
 
     count = _total(exports)
     raw = serialised_records(
@@ -225,8 +225,7 @@ def tf_dataset(
             data = tf.data.Dataset.zip(data, seeds).map(_mix, num_parallel_calls=tf.data.AUTOTUNE)
         data = data.rebatch(batch_size, drop_remainder=drop_remainder)
         if count is not None and repeat is not True:
-            area = export.core if margins == "trim" else export.stored
-            total = count * area.pixels * int(repeat or 1)
+            total = count * export.area(margins).pixels * int(repeat or 1)
             steps = total // batch_size if drop_remainder else -(-total // batch_size)
             data = data.apply(tf.data.experimental.assert_cardinality(steps))
     if not target_names:

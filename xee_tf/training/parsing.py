@@ -10,7 +10,7 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
-from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
 
@@ -40,16 +40,16 @@ class SequenceSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """What becomes one tensor, its bands on the last axis: inputs or targets; `trim` cuts off margins."""
+    """What becomes one tensor, its bands on the last axis: inputs or targets."""
 
     bands: tuple[BandSpec, ...]
-    trim: bool
+    margins: Margins
     dtype: Any
 
     @classmethod
-    def of(cls, export: OpenedExport, names: Sequence[str], trim: bool, dtype: Any) -> Side:
+    def of(cls, export: OpenedExport, names: Sequence[str], margins: Margins, dtype: Any) -> Side:
         """A side of the bands that are named."""
-        side = cls(tuple(export.band(name) for name in names), trim, dtype)
+        side = cls(tuple(export.band(name) for name in names), margins, dtype)
         content, layout = export.content, export.layout
         if not export.described:
             for feature in layout.features:
@@ -164,7 +164,7 @@ def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> 
         if band.feature in labels:  # one value, which is that of every pixel
             tensor = tf.tile(tensor[:, :, None, None], (1, 1, height, width))
         tensor = tensor[:, band.first : band.first + band.depth]
-        if side.trim:
+        if side.margins == "trim":
             tensor = tensor[:, :, top : height - top, left : width - left]
         tensor = _cast(tensor, band, side, export)
         if side.depth is None:
@@ -179,8 +179,7 @@ def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> 
                 parts = [_cast(values[band.feature], band, side, export) for band in side.bands]
                 tensor = tf.concat(parts, axis=-1)
                 if flat:
-                    area = export.core if side.trim else export.stored
-                    tensor = tf.repeat(tensor, area.pixels, axis=0)
+                    tensor = tf.repeat(tensor, export.area(side.margins).pixels, axis=0)
                 tensors.append(tensor)
                 continue
             tensor = tf.stack([cut(values, band, side) for band in side.bands], axis=-1)

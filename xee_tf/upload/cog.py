@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import math
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,7 +81,7 @@ def write_cog(
     local = location.is_local
     folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f".{location.name}.{uuid.uuid4().hex[:8]}"
+    stem = Location(f".{location.name}").temporary("").name
     plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
     try:
         with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -24,7 +23,7 @@ from xee_tf.reading.opening import RecordFiles, open_export
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.sidecars.find import Exported
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.stores import beside, create_store, replace_store, require_our_store, storable
+from xee_tf.storage.zarr import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
 from xee_tf.upload.raster import raster_format
@@ -164,7 +163,7 @@ def _convert(
     for name, target in dtypes.items():
         if nodata is not None and not _is_held(nodata, target):
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
-    arrays = dask_arrays(reader, False, {})
+    arrays = dask_arrays(reader, "trim", {})
     return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
 
 
@@ -191,7 +190,7 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    target = beside(location, f".{uuid.uuid4().hex[:8]}.tmp")
+    target = beside(location).temporary()
     if not location.is_local and not location.exists():
         target = location  # nothing to keep, and objects are not renamed but copied
     try:

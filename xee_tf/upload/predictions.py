@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,15 @@ import numpy.typing as npt
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
+from xee_tf.reading.content import Unit
 from xee_tf.records import Feature, FeatureTypes, RecordLayout
 
-__all__ = ["PredictionFormat", "Predictions", "Unit", "by_band"]
+__all__ = ["UNITS", "PredictionFormat", "Predictions", "by_band"]
 
 Predictions = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 
-Unit = Literal["patches", "pixels"]
+UNITS: Mapping[Unit, str] = {"patch": "patches", "pixel": "pixels"}
+"""Words for many of a unit."""
 
 BandArrays = dict[str, npt.NDArray[Any]]
 """For each band an array (patches, height, width, depth), or (pixels, depth)."""
@@ -101,7 +103,7 @@ class PredictionFormat:
 
     Parameters
     ----------
-    unit : {"patches", "pixels"}
+    unit : {"patch", "pixel"}
         What a user gives and counts; records are of patches in either case.
     stored : Size
         Pixels of the patch of a record.
@@ -139,7 +141,7 @@ class PredictionFormat:
                 raise OptionError(f"Band {name!r} has no values: its shape is {array.shape}.")
             size = stored.pixels * array.shape[-1]
             features.append(Feature.of(name, array.dtype, size, feature_types))
-        return cls("patches" if first.ndim == 4 else "pixels", stored, RecordLayout(tuple(features)))
+        return cls(_unit(first), stored, RecordLayout(tuple(features)))
 
     def fit(self, arrays: BandArrays) -> list[npt.NDArray[Any]]:
         """The values as they are encoded, if they are like the first ones.
@@ -150,12 +152,13 @@ class PredictionFormat:
             If shapes differ, or a list cannot carry the values.
         """
         first = next(iter(arrays.values()))
-        unit = "patches" if first.ndim == 4 else "pixels"
+        unit = _unit(first)
         if unit != self.unit:
             raise OptionError(
-                f"Predictions were {self.unit} before, now {unit}: one file takes one of the two."
+                f"Predictions were {UNITS[self.unit]} before, now {UNITS[unit]}: one file takes one of "
+                "the two."
             )
-        if unit == "patches" and first.shape[1:3] != self.stored.shape:
+        if unit == "patch" and first.shape[1:3] != self.stored.shape:
             raise OptionError(
                 f"Predictions were {self.stored.shape} pixels (height, width) before, now {first.shape[1:3]}."
             )
@@ -164,6 +167,11 @@ class PredictionFormat:
             if depth != found:
                 raise OptionError(f"Band {feature.name!r} had {depth} values per pixel before, now {found}.")
         return [_fit(feature, arrays[feature.name]) for feature in self.layout.features]
+
+
+def _unit(array: npt.NDArray[Any]) -> Unit:
+    """What an array of predictions is made of."""
+    return "patch" if array.ndim == 4 else "pixel"
 
 
 def _fit(feature: Feature, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

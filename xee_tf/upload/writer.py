@@ -12,6 +12,7 @@ import numpy.typing as npt
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.options import IfExists
+from xee_tf.reading.content import Unit
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards.folder_store import AppendingStore
 from xee_tf.shards.members import PREDICTION_MEMBER, patches_per_member
@@ -21,7 +22,7 @@ from xee_tf.sidecars import Mixer
 from xee_tf.sidecars.described import describe_export
 from xee_tf.sidecars.find import Exported
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.upload.predictions import PredictionFormat, Predictions, Unit, by_band
+from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, by_band
 
 __all__ = ["PredictionWriter"]
 
@@ -131,11 +132,11 @@ class PredictionWriter:
     @property
     def total(self) -> int:
         """Patches that the export holds; their pixels, once pixels were written."""
-        return self._expected * (self.mixer.patch.pixels if self._unit == "pixels" else 1)
+        return self._expected * (self.mixer.patch.pixels if self._unit == "pixel" else 1)
 
     @property
     def _unit(self) -> Unit:
-        return "patches" if self._format is None else self._format.unit
+        return "patch" if self._format is None else self._format.unit
 
     def write(self, predictions: Predictions, *, first: int | None = None) -> None:
         """Append predictions of the next patches, or pixels.
@@ -162,14 +163,16 @@ class PredictionWriter:
             If they are more than the mixer announces, or not the next ones.
         """
         if self._store is None:
-            raise RecordError(f"{self.location} is closed already: {self.written} {self._unit} were written.")
+            raise RecordError(
+                f"{self.location} is closed already: {self.written} {UNITS[self._unit]} were written."
+            )
         arrays = by_band(predictions, self._bands, self.mixer.patch)
         settled = self._format or PredictionFormat.of(arrays, self.mixer.patch, self.feature_types)
         values = settled.fit(arrays)
         if first is not None and first != self.written:
-            one = {"patches": "patch", "pixels": "pixel"}[settled.unit]
             raise RecordError(
-                f"Predictions must be written in order: {one} {self.written} comes next, got {first}."
+                f"Predictions must be written in order: {settled.unit} {self.written} comes next, "
+                f"got {first}."
             )
         if self._format is None:
             self._settle(settled, list(arrays))
@@ -192,7 +195,7 @@ class PredictionWriter:
         try:
             if self.written != self.total:
                 raise RecordError(
-                    f"{self.location} would be short: {self.written} {self._unit} were written. "
+                    f"{self.location} would be short: {self.written} {UNITS[self._unit]} were written. "
                     f"{self._announced()}."
                 )
             self._store.commit([self._store.join(0, 0, [self._parts])])
@@ -210,7 +213,7 @@ class PredictionWriter:
     def _announced(self) -> str:
         patches = f"{self._expected} patches"
         source = "mixer" if self._expected == self.mixer.total_patches else "manifest"
-        if self._unit == "patches":
+        if self._unit == "patch":
             return f"The {source} announces {patches}"
         width, height = self.mixer.patch.xy
         return f"The {source} announces {self.total} pixels ({patches} of {width} x {height})"
@@ -226,7 +229,7 @@ class PredictionWriter:
 
     def _append(self, settled: PredictionFormat, values: list[npt.NDArray[Any]]) -> None:
         """Write patches or pixels in gzip members of whole patches; what makes no whole member waits."""
-        pixels = settled.stored.pixels if settled.unit == "pixels" else 1
+        pixels = settled.stored.pixels if settled.unit == "pixel" else 1
         self._waiting.append(values)
         patches = self._next_member()
         if self.written < (self._patches + patches) * pixels:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
@@ -17,14 +16,14 @@ import numpy as np
 import xarray as xr
 
 from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.names import ZARR_METADATA
-from xee_tf.storage import Location
+from xee_tf.storage.location import Location
 
 __all__ = [
     "BEGUN",
     "COMPLETE",
     "PREPARED",
     "RECORD",
+    "ZARR_METADATA",
     "beside",
     "create_store",
     "open_arrays",
@@ -41,6 +40,9 @@ RECORD = ".xee_tf"
 
 It is no attribute: xarray hands attributes on, so that stores which others derive would have them too.
 """
+
+ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+"""Files that Zarr, of formats 3 and 2, keeps its metadata in."""
 
 # Files of a Zarr group, and of the systems that people look into folders with.
 _METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
@@ -187,7 +189,7 @@ def _is_node(folder: Location) -> bool:
     return any(folder.child(name).exists() for name in ZARR_METADATA - {".zattrs", ".zmetadata"})
 
 
-def beside(store: Location, suffix: str) -> Location:
+def beside(store: Location, suffix: str = "") -> Location:
     """A name beside a store, on the same disk: where the path is a link, beside what it leads to."""
     if not store.is_local:
         return store.with_suffix(suffix)
@@ -276,7 +278,7 @@ def _swap(new: str, path: str) -> None:
     if not os.path.lexists(path):
         os.rename(new, path)
         return
-    old = f"{path}.{uuid.uuid4().hex[:8]}.old"
+    old = Location(path).temporary(".old").path
     os.rename(path, old)
     try:
         os.rename(new, path)
