@@ -33,7 +33,7 @@ from xee_tf.reading.engine import TFRecordBackend
 from xee_tf.reading.image import open_image
 from xee_tf.reading.infer import infer_margin
 from xee_tf.reading.opening import open_export
-from xee_tf.shards import access, inflate, opening
+from xee_tf.shards import access, inflate, scan
 from xee_tf.shards.inflate import InflateCache
 from xee_tf.shards.members import read_index
 from xee_tf.sidecars.shard_files import find_records
@@ -452,7 +452,7 @@ def test_failures_reach_all_who_wait_and_are_tried_again():
 def small_segments(monkeypatch):
     """Restart points every 1000 bytes, so that small files have many."""
     monkeypatch.setattr(inflate, "SEGMENT", 1000)
-    monkeypatch.setattr(opening, "SEGMENT", 1000)
+    monkeypatch.setattr(scan, "SEGMENT", 1000)
     monkeypatch.setattr(access, "SEGMENT", 1000)
     monkeypatch.setattr(access, "_READ", 2500)
     inflate.CACHE.clear()
