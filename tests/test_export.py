@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import struct
+import time
 from pathlib import Path
 
 import dask
@@ -197,6 +198,9 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, expected):
         if not marker.exists() and distributed.get_worker().name == 1:
             marker.touch()
             os._exit(1)
+        until = time.monotonic() + 10
+        while not marker.exists() and time.monotonic() < until:  # the other worker gets a block too
+            time.sleep(0.01)
         return block
 
     ds = scene(40, 40)
