@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks.assemble import stitch
 from xee_tf.blocks.layout import Block, BlockLayout, chunk_edges
 from xee_tf.geometry import Window
-from xee_tf.graph.blocks import BlockWork, Work, block_tasks, chunks_of_blocks
+from xee_tf.graph.blocks import BlockWork, Work, block_tasks, keys_by_home
 from xee_tf.graph.order import turns
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import Ref, Tasks, add_task, add_value, layer_of
@@ -87,14 +87,13 @@ def arrays_of_blocks(
     token = tokenize(repr(found.keys), work, layout, version)
     tasks: Tasks = {}
     common = add_value(tasks, f"work-{name}-{token}", BlockWork(layout, work))
-    planes = len(layout.planes)
+    planes, homes = len(layout.planes), layout.chunks_by_home()
     blocks = []
     for number, step in enumerate(np.ndindex(*steps.values())):
         own = found.keys[number * planes : (number + 1) * planes]
-        loaded = {
-            block: list(map(TaskRef, chunks)) for block, chunks in chunks_of_blocks(layout, own).items()
-        }
-        blocks.append(block_tasks(tasks, layout, loaded, common, "-".join([name, *map(str, step), token])))
+        loaded = {block: list(map(TaskRef, keys)) for block, keys in keys_by_home(homes, own).items()}
+        step_name = "-".join([name, *map(str, step), token])
+        blocks.append(block_tasks(tasks, layout, homes, loaded, common, step_name))
     empty, order = turns(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
     layers = {f"sources-{token}": layer_of(found.graph, found.annotations), f"{name}-{token}": tasks | empty}
     return [

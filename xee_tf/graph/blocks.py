@@ -24,7 +24,7 @@ __all__ = [
     "Work",
     "block_tasks",
     "chunk_grids",
-    "chunks_of_blocks",
+    "keys_by_home",
     "work_on_blocks",
 ]
 
@@ -80,18 +80,19 @@ def work_on_blocks(
     """
     sources = Sources.of_planes([array for job in jobs for array in job.arrays], fused=True)
     keys = iter(sources.keys)
+    homes = [job.layout.chunks_by_home() for job in jobs]
     groups: dict[Key, list[Key]] = {}
     for number, job in enumerate(jobs):
-        own = chunks_of_blocks(job.layout, [next(keys) for _ in job.layout.planes])
+        own = keys_by_home(homes[number], [next(keys) for _ in job.layout.planes])
         groups |= {(number, block): chunks for block, chunks in own.items()}
     graph, found = sources.loads(groups)
     loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
     for (number, block), chunks in found.items():
         loaded[number][block] = chunks
     blocks = []
-    for job, own_chunks in zip(jobs, loaded, strict=True):
+    for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
-        blocks.append(block_tasks(graph.tasks, job.layout, own_chunks, work, job.name))
+        blocks.append(block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name))
     if ordered:
         order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]
         refs = [blocks[number][block] for number, block in order]
@@ -101,16 +102,20 @@ def work_on_blocks(
     return graph, blocks
 
 
-def chunks_of_blocks(layout: BlockLayout, keys: Sequence[Sequence[Sequence[Key]]]) -> dict[Block, list[Key]]:
-    """The keys, by plane, row and column, of the chunks that start in each block."""
-    return {
-        block: [keys[plane][iy][ix] for plane, iy, ix in chunks]
-        for block, chunks in layout.chunks_by_home().items()
-    }
+def keys_by_home(
+    homes: Mapping[Block, Sequence[Chunk]], keys: Sequence[Sequence[Sequence[Key]]]
+) -> dict[Block, list[Key]]:
+    """The keys, given by plane, row and column, of the chunks that start in each block."""
+    return {block: [keys[plane][iy][ix] for plane, iy, ix in chunks] for block, chunks in homes.items()}
 
 
 def block_tasks(
-    tasks: Tasks, layout: BlockLayout, loaded: Mapping[Block, Ref], work: Ref, name: str
+    tasks: Tasks,
+    layout: BlockLayout,
+    homes: Mapping[Block, Sequence[Chunk]],
+    loaded: Mapping[Block, Ref],
+    work: Ref,
+    name: str,
 ) -> dict[Block, Ref]:
     """Add tasks that do the work of every block that owns patches.
 
@@ -118,9 +123,11 @@ def block_tasks(
     ----------
     tasks : dict
     layout : BlockLayout
+    homes : mapping
+        As `BlockLayout.chunks_by_home` gives it.
     loaded : mapping
-        The chunks that start in each block, in the order of `BlockLayout.chunks_by_home`. Each is loaded
-        once, however many blocks need a part of it.
+        The chunks that start in each block, in the order of `homes`. Each is loaded once, however many
+        blocks need a part of it.
     work : Ref
         A `BlockWork`, by reference: a model may be in it, or all points of a sample.
     name : str
@@ -131,7 +138,6 @@ def block_tasks(
     dict
         What the work gives, for each block.
     """
-    homes = layout.chunks_by_home()
     strips = {
         block: add_task(tasks, (f"strips-{name}", *block), BlockWork.keep_strips, work, chunks, loaded[block])
         for block, chunks in homes.items()
