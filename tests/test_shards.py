@@ -65,7 +65,7 @@ def test_tasks_that_are_run_again_answer_the_same(tmp_path):
     targets = [Location.of(tmp_path / "s-0")]
     assert store.commit([shard]) == store.commit([shard])
     replaced = Replaced(targets, "s-0 exists")  # it is the store's own work
-    assert store.commit([shard], replaced=replaced)[0].bytes == shard.bytes
+    assert store.commit([shard], replaced=replaced)[0].bytes == shard.file.bytes
     targets[0].write_bytes(b"another")
     with pytest.raises(DestinationError, match="Shard 0 has gone from"):
         store.commit([shard])
@@ -87,7 +87,7 @@ def test_what_may_not_be_replaced_stays(tmp_path):
             assert sorted(os.listdir(tmp_path)) == ["s-0", "s-1"]
     store.commit([shard], replaced=replaced)
     assert os.listdir(tmp_path) == ["s-0"]
-    assert target.stat().st_size == shard.bytes
+    assert target.stat().st_size == shard.file.bytes
 
 
 def test_a_part_that_became_shorter(tmp_path):

@@ -28,8 +28,7 @@ from xee_tf.reading.image import open_image
 from xee_tf.reading.verify import Verification, verify
 from xee_tf.remote.statistics import PredictionStats
 from xee_tf.serving.server import Server, serve
-from xee_tf.shards.runs import ShardInfo
-from xee_tf.sidecars import Mixer
+from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table

@@ -16,8 +16,7 @@ from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_lay
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.matching import match_shards
 from xee_tf.shards.opening import number_shards, open_shards
-from xee_tf.shards.runs import ShardInfo
-from xee_tf.sidecars import ImageManifest, Mixer
+from xee_tf.sidecars import ImageManifest, Mixer, ShardInfo
 from xee_tf.sidecars.described import describe_export, manifest_name
 from xee_tf.sidecars.find import Exported, ExportedImage
 from xee_tf.sidecars.names import prefix_of

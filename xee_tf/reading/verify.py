@@ -226,15 +226,16 @@ def _check_file(location: Location, known: ManifestShard | None) -> Verification
     if known is None:
         return Verification((), 1, records, raw.size, False, tuple(problems))
     same_kind = known.same_kind(location)
-    if same_kind and raw.size != known.bytes and not problems and _compressed_anew(location):
+    expected = known.file
+    if same_kind and raw.size != expected.bytes and not problems and _compressed_anew(location):
         same_kind = False
-    if same_kind and raw.size != known.bytes:
-        problems.insert(0, f"{location} has {raw.size} bytes, but the manifest describes {known.bytes}.")
-    elif same_kind and raw.crc != known.crc32c:
+    if same_kind and raw.size != expected.bytes:
+        problems.insert(0, f"{location} has {raw.size} bytes, but the manifest describes {expected.bytes}.")
+    elif same_kind and raw.crc != expected.crc32c:
         found = f"{raw.crc:08x}"
-        problems.insert(0, f"{location} has the CRC-32C {found}, but the manifest {known.crc32c:08x}.")
-    if records != known.records:
-        problems.append(f"{location} has {records} records, but the manifest describes {known.records}.")
+        problems.insert(0, f"{location} has the CRC-32C {found}, but the manifest {expected.crc32c:08x}.")
+    if records != expected.records:
+        problems.append(f"{location} has {records} records, but the manifest describes {expected.records}.")
     elif (wrong := _wrong_run(held, known)) is not None:
         problems.append(
             f"{location}: records {wrong[0]} to {wrong[1]} are not those that the manifest describes: it is "

@@ -16,8 +16,9 @@ from crc32c import crc32c
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records.crc import join_crcs
 from xee_tf.shards.members import MEMBER_HEADER, index_room
-from xee_tf.shards.runs import Part, Run, ShardInfo, WrittenShard, shard_header
+from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
 from xee_tf.shards.store import Packed, Replaced, ShardNames
+from xee_tf.sidecars import ShardInfo
 from xee_tf.storage import Location
 
 __all__ = ["AppendingStore", "PartStore"]
@@ -60,15 +61,16 @@ class _FolderStore:
             source = self._shard(shard.number)
             if source.exists():
                 source.move(target)
-            elif not (target.exists() and target.size() == shard.bytes):
+            elif not (target.exists() and target.size() == shard.file.bytes):
                 raise DestinationError(f"Shard {shard.number} has gone from {self.folder}; export again.")
         for location, data in sidecars:
             location.write_bytes(data)
         self._remove()
-        return tuple(
-            ShardInfo(target.url, shard.records, shard.bytes, shard.crc32c)
-            for shard, target in zip(shards, targets, strict=True)
-        )
+        return tuple(shard.file for shard in shards)
+
+    def _written(self, number: int, size: int, crc: int, runs: tuple[Run, ...]) -> WrittenShard:
+        records = sum(chain.from_iterable(run.records for run in runs))
+        return WrittenShard(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
 
     def _remove(self) -> None:
         with suppress(FileNotFoundError):
@@ -153,7 +155,7 @@ class PartStore(_FolderStore):
                 skip = 0
             if self.names.compressed and not any(run.size for run in runs):
                 joined.write(_EMPTY_TAIL)
-        written = WrittenShard(shard, joined.size, joined.crc, runs)
+        written = self._written(shard, joined.size, joined.crc, runs)
         receipt.write_bytes(json.dumps(asdict(written)).encode())
         for part in parts:
             self.folder.child(part.name).remove()
@@ -166,7 +168,8 @@ class PartStore(_FolderStore):
 
 def _read_receipt(data: bytes) -> WrittenShard:
     found = json.loads(data, object_hook=_with_tuples)
-    return WrittenShard(**{**found, "runs": tuple(Run(**run) for run in found["runs"])})
+    runs = tuple(Run(**run) for run in found["runs"])
+    return WrittenShard(found["number"], ShardInfo(**found["file"]), runs)
 
 
 def _with_tuples(facts: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +263,7 @@ class AppendingStore(_FolderStore):
             self._file.write(header)
             crc = join_crcs(crc32c(header), crc, size - len(header))
         self._file.close()
-        return WrittenShard(shard, size, crc, runs)
+        return self._written(shard, size, crc, runs)
 
     def abort(self) -> None:
         """Remove the file."""

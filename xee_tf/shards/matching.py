@@ -45,11 +45,11 @@ def check_shard(shard: Shard, known: ManifestShard, manifest: str) -> None:
     A file that another program compressed, or inflated, has a size of its own: its records are counted.
     """
     ours = known.same_kind(shard.location) and shard.access != "stream"
-    if shard.records != known.records or (ours and shard.size != known.bytes):
+    if shard.records != known.file.records or (ours and shard.size != known.file.bytes):
         raise RecordError(
             f"{shard} holds {shard.records} records in {shard.size} bytes, but {manifest} describes "
-            f"{known.records} in {known.bytes}: it is of another export, or was changed. If it is right, "
-            "remove the manifest."
+            f"{known.file.records} in {known.file.bytes}: it is of another export, or was changed. If it is "
+            "right, remove the manifest."
         )
 
 

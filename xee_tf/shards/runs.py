@@ -7,7 +7,7 @@ one shard; a shard is the runs of its parts, in the order of their records.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
 
@@ -16,9 +16,9 @@ import numpy as np
 from xee_tf.records import Encoded
 from xee_tf.records.framing import footers, run_crc
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
-from xee_tf.sidecars import ManifestShard
+from xee_tf.sidecars import ManifestShard, ShardInfo
 
-__all__ = ["Part", "Run", "ShardInfo", "WrittenShard", "pack_run", "shard_header"]
+__all__ = ["Part", "Run", "WrittenShard", "pack_run", "shard_header"]
 
 
 @dataclass(frozen=True)
@@ -125,58 +125,30 @@ def shard_header(runs: Sequence[Run], first_record: int, *, length: int | None =
 
 
 @dataclass(frozen=True)
-class ShardInfo:
-    """One TFRecord file.
-
-    Parameters
-    ----------
-    path : str
-    records : int
-        Examples in it.
-    bytes : int
-        Its size on disk.
-    crc32c : int
-        CRC-32C of the whole file, as object stores report it.
-    """
-
-    path: str
-    records: int
-    bytes: int
-    crc32c: int
-
-
-@dataclass(frozen=True)
 class WrittenShard:
     """A whole shard in a store, which does not have its final name yet.
 
     Parameters
     ----------
-    number, bytes, crc32c : int
+    number : int
+    file : ShardInfo
+        What it will be in its place.
     runs : tuple of Run
         In the order of their records.
     """
 
     number: int
-    bytes: int
-    crc32c: int
+    file: ShardInfo
     runs: tuple[Run, ...]
-
-    @property
-    def records(self) -> int:
-        """Records of the shard."""
-        return sum(self.of_runs("records"))
 
     def of_runs(self, name: str) -> list[Any]:
         """One attribute of all runs, such as "patches", in one list."""
         return list(chain.from_iterable(getattr(run, name) for run in self.runs))
 
     def in_manifest(self, name: str, *, patches: bool) -> ManifestShard:
-        """The same facts, for a file that has its final name."""
+        """The same facts in a manifest, which names the file without its folder."""
         return ManifestShard(
-            name,
-            self.records,
-            self.bytes,
-            self.crc32c,
+            replace(self.file, path=name),
             np.array(self.of_runs("records"), np.uint32),
             np.array(self.of_runs("crcs"), np.uint32),
             np.array(self.of_runs("patches"), np.int64) if patches else None,

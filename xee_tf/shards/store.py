@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from xee_tf.shards.runs import Part, Run, ShardInfo, WrittenShard
+from xee_tf.shards.runs import Part, Run, WrittenShard
+from xee_tf.sidecars import ShardInfo
 from xee_tf.storage import Location
 
 __all__ = ["OneFile", "Packed", "Replaced", "ShardNames", "ShardStore", "aborted_on_failure"]

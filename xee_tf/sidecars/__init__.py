@@ -6,7 +6,7 @@ from xee_tf.sidecars.bands import (
     distinct_dims,
     step_names,
 )
-from xee_tf.sidecars.documents import ManifestShard
+from xee_tf.sidecars.documents import ManifestShard, ShardInfo
 from xee_tf.sidecars.manifest import (
     ImageManifest,
     Manifest,
@@ -23,6 +23,7 @@ __all__ = [
     "Manifest",
     "ManifestShard",
     "Mixer",
+    "ShardInfo",
     "TableColumn",
     "TableManifest",
     "dim_lengths",

@@ -29,7 +29,15 @@ from xee_tf.sidecars.packing import (
 )
 from xee_tf.storage import Location
 
-__all__ = ["ManifestShard", "band_document", "band_of", "check_places", "grid_document", "grid_of"]
+__all__ = [
+    "ManifestShard",
+    "ShardInfo",
+    "band_document",
+    "band_of",
+    "check_places",
+    "grid_document",
+    "grid_of",
+]
 
 
 def band_document(band: BandSpec) -> dict[str, Any]:
@@ -129,19 +137,35 @@ def grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
     return grid
 
 
-@dataclass(frozen=True, eq=False)
-class ManifestShard:
-    """One TFRecord file of an export.
+@dataclass(frozen=True)
+class ShardInfo:
+    """One TFRecord file.
 
     Parameters
     ----------
-    name : str
-        The file's name, without its folder.
+    path : str
     records : int
+        Examples in it.
     bytes : int
-        Size of the file.
+        Its size on disk.
     crc32c : int
-        CRC-32C of the whole file.
+        CRC-32C of the whole file, as object stores report it.
+    """
+
+    path: str
+    records: int
+    bytes: int
+    crc32c: int
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestShard:
+    """One TFRecord file of an export, as the manifest describes it.
+
+    Parameters
+    ----------
+    file : ShardInfo
+        Its path is the file's name, without its folder.
     run_records : ndarray of uint32
         Records of each run: consecutive records that are compressed together.
     run_crcs : ndarray of uint32
@@ -151,25 +175,22 @@ class ManifestShard:
         The number of the patch in every record, where patches were dropped.
     """
 
-    name: str
-    records: int
-    bytes: int
-    crc32c: int
+    file: ShardInfo
     run_records: npt.NDArray[np.uint32]
     run_crcs: npt.NDArray[np.uint32]
     patches: npt.NDArray[np.int64] | None = None
 
     def same_kind(self, location: Location) -> bool:
         """Whether a file is compressed if this one was, by its name: then it has the same bytes, too."""
-        return location.name.endswith(".gz") == self.name.endswith(".gz")
+        return location.name.endswith(".gz") == self.file.path.endswith(".gz")
 
     def document(self) -> dict[str, Any]:
         """The part of a manifest for this file."""
         document = {
-            "name": self.name,
-            "records": self.records,
-            "bytes": self.bytes,
-            "crc32c": f"{self.crc32c:08x}",
+            "name": self.file.path,
+            "records": self.file.records,
+            "bytes": self.file.bytes,
+            "crc32c": f"{self.file.crc32c:08x}",
             "runRecords": pack(self.run_records, "<u4"),
             "runCrcs": pack(self.run_crcs, "<u4"),
         }
@@ -184,17 +205,20 @@ class ManifestShard:
         if "/" in name or "\\" in name:
             raise ValueError(f"the name of a shard is {name!r}, which has a folder")
         crc = document["crc32c"]
-        shard = cls(
+        file = ShardInfo(
             name,
             read_count(document["records"], f"records of {name}"),
             read_count(document["bytes"], f"bytes of {name}"),
             int(read_text(crc, f"crc32c of {name}"), 16),
+        )
+        shard = cls(
+            file,
             unpack(document.get("runRecords", ""), "<u4"),
             unpack(document.get("runCrcs", ""), "<u4"),
             unpack(document["patches"], "<i8") if "patches" in document else None,
         )
         if len(shard.run_records) != len(shard.run_crcs):
             raise ValueError(f"{name} has {len(shard.run_records)} runs but {len(shard.run_crcs)} checksums")
-        if len(shard.run_records) and int(shard.run_records.sum(dtype=np.int64)) != shard.records:
-            raise ValueError(f"the runs of {name} do not add up to its {shard.records} records")
+        if len(shard.run_records) and int(shard.run_records.sum(dtype=np.int64)) != file.records:
+            raise ValueError(f"the runs of {name} do not add up to its {file.records} records")
         return shard

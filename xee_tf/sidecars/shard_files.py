@@ -64,7 +64,7 @@ def find_records(mixer: Location) -> list[Location]:
 
 def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
     """Where the shards that a manifest lists are, or would be, beside the mixer or manifest of an image."""
-    prefix, compressed = prefix_of(location), known[0].name.endswith(".gz")
+    prefix, compressed = prefix_of(location), known[0].file.path.endswith(".gz")
     return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
 
 

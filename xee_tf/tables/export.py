@@ -17,9 +17,9 @@ from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, spelled
 from xee_tf.shards.folder_store import PartStore
 from xee_tf.shards.members import TABLE_MEMBER, member_edges
-from xee_tf.shards.runs import Part, ShardInfo, pack_run
+from xee_tf.shards.runs import Part, pack_run
 from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
-from xee_tf.sidecars import TableColumn, TableManifest
+from xee_tf.sidecars import ShardInfo, TableColumn, TableManifest
 from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
