@@ -26,6 +26,7 @@ from xee_tf.reading.content import (
 )
 from xee_tf.reading.infer import Inference, feature_margin, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.options import ReadOptions
 from xee_tf.records import (
     Feature,
     FeatureValues,
@@ -47,22 +48,12 @@ _ENOUGH = 16 << 20  # bytes that are looked at where no feature is asked for by 
 _MOST = 1 << 30  # bytes that are looked at for a feature that is asked for
 
 
-def open_files(
-    files: Sequence[Location],
-    *,
-    bands: Sequence[str] | None = None,
-    patch_dimensions: int | Sequence[int] | None = None,
-    kernel_size: int | Sequence[int] | None = None,
-    tensor_depths: Mapping[str, int] | None = None,
-) -> OpenedExport:
-    """Open files without a mixer: their records hold the bands, the user gives the shape of patches.
-
-    Parameters are those of `xee_tf.tf_dataset`.
-    """
-    if kernel_size is not None and patch_dimensions is None:
+def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
+    """Open files without a mixer: their records hold the bands, the user gives the shape of patches."""
+    if options.kernel_size is not None and options.patch_dimensions is None:
         raise OptionError("kernel_size alone does not tell the shape of patches: give patch_dimensions too.")
     shards = open_shards(files)
-    wanted = None if bands is None else band_names("bands", bands)
+    wanted = None if options.bands is None else band_names("bands", options.bands)
     first = FirstRecord.of(shards)
     if (data := first.data) is None:
         raise RecordError(f"{first.shard} holds no record.")
@@ -72,15 +63,14 @@ def open_files(
         with first.named():
             layout, steps = read_order(data)
             names = choose_bands([feature.name for feature in layout.features], wanted)
-            content = Inference(layout, PIXEL, steps, depths=tensor_depths).inferred(names)
+            content = Inference(layout, PIXEL, steps, depths=options.tensor_depths).inferred(names)
         size = PIXEL
     else:
         features = _find_features(shards, wanted)
         names = choose_bands([feature.name for feature in features.layout.features], wanted)
-        patch = None if patch_dimensions is None else Size.from_xy(patch_dimensions, "patch_dimensions")
-        kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
+        patch, kernel, depths = options.patch, options.kernel, options.tensor_depths
         with first.named():
-            content, size = _content(features, names, patch, kernel, tensor_depths, every=wanted is None)
+            content, size = _content(features, names, patch, kernel, depths, every=wanted is None)
     known = {band.name: band for band in content.bands}
     return OpenedExport(
         content,

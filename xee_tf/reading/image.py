@@ -19,7 +19,8 @@ from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.opened import Margins, OpenedExport
-from xee_tf.reading.opening import RecordFiles, open_export
+from xee_tf.reading.opening import open_export
+from xee_tf.reading.options import ReadOptions, RecordFiles
 from xee_tf.sidecars import Mixer, dim_lengths
 from xee_tf.sidecars.find import Exported
 
@@ -126,9 +127,8 @@ def open_image(
     ('EPSG:32633', [5.0, 15.0, 25.0])
     """
     one_of("margins", margins, get_args(Margins))
-    export = open_export(
-        mixer,
-        records,
+    options = ReadOptions(
+        records=records,
         crs=crs,
         default_value=default_value,
         kernel_size=kernel_size,
@@ -137,7 +137,7 @@ def open_image(
         verify=verify,
         storage_options=storage_options,
     )
-    return lazy_dataset(export, margins, chunks)
+    return lazy_dataset(open_export(mixer, options), margins, chunks)
 
 
 def check_crs(export: OpenedExport) -> pyproj.CRS:

@@ -14,6 +14,7 @@ from xee_tf.labels import label_steps
 from xee_tf.reading.content import read_order
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
+from xee_tf.reading.options import ReadOptions
 from xee_tf.shards.opening import first_record, open_shards
 from xee_tf.sidecars import dim_lengths
 from xee_tf.sidecars.find import find_sources
@@ -40,7 +41,8 @@ def inspect_path(
     """
     location, *_ = find_sources(path)
     if is_image(location):
-        return _image_text(open_export(location, kernel_size=kernel_size, tensor_depths=tensor_depths))
+        options = ReadOptions(kernel_size=kernel_size, tensor_depths=tensor_depths)
+        return _image_text(open_export(location, options))
     return _record_text(location)
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.geometry import Size
 from xee_tf.georef.crs import crs_text, read_crs
 from xee_tf.reading.content import FirstRecord, choose_bands, read_order
 from xee_tf.reading.infer import Inference, described_layout
 from xee_tf.reading.opened import OpenedExport
+from xee_tf.reading.options import ReadOptions
 from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
 from xee_tf.shards.access import Shard, read_records
 from xee_tf.shards.matching import match_shards
@@ -21,47 +21,34 @@ from xee_tf.sidecars.described import describe_export, manifest_name
 from xee_tf.sidecars.find import Exported, ExportedImage
 from xee_tf.sidecars.names import prefix_of
 from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location
 
-__all__ = ["RecordFiles", "open_export"]
+__all__ = ["open_export"]
 
-
-RecordFiles = PathLike | Location | ExportedImage | Sequence[PathLike | Location | ShardInfo]
-"""The shards of an export in order, or what an export returned."""
+_DEFAULTS = ReadOptions()
 
 
-def open_export(
-    mixer: Exported | Mixer,
-    records: RecordFiles | None = None,
-    *,
-    crs: Any = None,
-    default_value: float | None = None,
-    kernel_size: int | Sequence[int] | None = None,
-    tensor_depths: Mapping[str, int] | None = None,
-    bands: Sequence[str] | None = None,
-    verify: bool = True,
-    storage_options: Mapping[str, Any] | None = None,
-) -> OpenedExport:
+def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> OpenedExport:
     """Open the shards of an image and check that they are whole; see `xee_tf.open_image`.
 
     What the user gives comes first, then the manifest, if it describes these records, and then what can be
     inferred from the first record.
     """
-    kernel = None if kernel_size is None else Size.from_xy(kernel_size, "kernel_size")
-    name, described, manifest, location = describe_export(mixer, records is not None, storage_options)
-    if crs is not None:
-        described = replace(described, crs=crs_text(read_crs(crs)))
+    kernel, bands = options.kernel, options.bands
+    beside = options.records is None  # the shards are found beside the manifest: it must describe them
+    name, described, manifest, location = describe_export(mixer, not beside, options.storage_options)
+    if options.crs is not None:
+        described = replace(described, crs=crs_text(read_crs(options.crs)))
     pixels = described.patch.pixels
-    beside = records is None  # the shards are found beside the manifest, so that it must describe them
     patches = manifest.patches if manifest is not None and beside else None
     total = described.total_patches if patches is None else len(patches)
 
-    found = open_shards(_locate_shards(records, location, manifest, storage_options))
+    found = open_shards(_locate_shards(options, location, manifest))
     first = FirstRecord.of(found)
     layout, steps = _order(first, None if total else manifest)
     if layout is None:
         raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
-    inference = Inference(layout, described.patch, steps, kernel, tensor_depths)
+    inference = Inference(layout, described.patch, steps, kernel, options.tensor_depths)
     content = None
     if manifest is not None:
         with first.named():
@@ -103,21 +90,20 @@ def open_export(
         tuple(shards),
         first.size or FRAMING,
         patches=patches,
-        verify=verify,
+        verify=options.verify,
         source=None if location is None else str(location),
     )
-    if default_value is None:
+    if options.default_value is None:
         return export
-    return export.masking(default_value, None if manifest is None or inferred else manifest.default_value)
+    written = None if manifest is None or inferred else manifest.default_value
+    return export.masking(options.default_value, written)
 
 
 def _locate_shards(
-    records: RecordFiles | None,
-    mixer: Location | None,
-    manifest: ImageManifest | None,
-    storage_options: Mapping[str, Any] | None,
+    options: ReadOptions, mixer: Location | None, manifest: ImageManifest | None
 ) -> list[Location]:
     """The shards: those that the user names, or those beside the mixer."""
+    records, storage_options = options.records, options.storage_options
     if records is not None:
         listed: Any = records
         if isinstance(records, ExportedImage):

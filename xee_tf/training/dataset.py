@@ -15,6 +15,7 @@ from xee_tf.errors import OptionError
 from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.content import Unit, band_names
 from xee_tf.reading.opened import Margins, OpenedExport
+from xee_tf.reading.options import ReadOptions
 from xee_tf.storage import PathLike
 from xee_tf.training.parsing import SequenceSpec, Side, batch_parser, record_spec
 from xee_tf.training.sources import Exports, check_alike, open_exports
@@ -179,8 +180,7 @@ def tf_dataset(
         _check_number("seed", seed, -(2**63))
     target_dtype = _number_type(target_dtype)
 
-    exports = open_exports(
-        files_or_mixer,
+    options = ReadOptions(
         records=records,
         bands=list(dict.fromkeys([*input_names, *target_names])),
         patch_dimensions=patch_dimensions,
@@ -188,6 +188,7 @@ def tf_dataset(
         tensor_depths=tensor_depths,
         storage_options=storage_options,
     )
+    exports = open_exports(files_or_mixer, options)
     check_alike(exports)
     export = exports[0]
     unit = _unit(unit, export)
@@ -294,8 +295,7 @@ def feature_spec(
     >>> context["slope"].numpy(), sequence["ndvi"].numpy()
     (np.float32(1.0), array([1., 1., 1.], dtype=float32))
     """
-    [export, *_] = open_exports(
-        files_or_mixer,
+    options = ReadOptions(
         records=records,
         bands=bands,
         patch_dimensions=patch_dimensions,
@@ -303,6 +303,7 @@ def feature_spec(
         tensor_depths=tensor_depths,
         storage_options=storage_options,
     )
+    [export, *_] = open_exports(files_or_mixer, options)
     return record_spec(export)
 
 

@@ -10,11 +10,11 @@ from xee_tf.errors import OptionError
 from xee_tf.reading.features import open_files
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
+from xee_tf.reading.options import ReadOptions
 from xee_tf.shards.matching import check_first_runs
 from xee_tf.sidecars import Mixer
 from xee_tf.sidecars.find import Exported, ExportedTable, find_sources
 from xee_tf.sidecars.names import is_image
-from xee_tf.storage import PathLike
 
 __all__ = ["Exports", "check_alike", "open_exports"]
 
@@ -23,41 +23,28 @@ _One = Exported | ExportedTable
 Exports = _One | Sequence[_One] | Mapping[str, _One]
 
 
-def open_exports(
-    sources: Exports,
-    *,
-    records: Sequence[PathLike] | None = None,
-    bands: Sequence[str] | None = None,
-    patch_dimensions: int | Sequence[int] | None = None,
-    kernel_size: int | Sequence[int] | None = None,
-    tensor_depths: Mapping[str, int] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> list[OpenedExport]:
-    """Open what a user named: mixers, files, patterns; files that follow one another are one export.
-
-    `bands` are those that are wanted, all by default; other parameters are those of `xee_tf.tf_dataset`.
-    """
+def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
+    """Open what a user named: mixers, files, patterns; files that follow one another are one export."""
     values: Any = sources.values() if isinstance(sources, Mapping) else sources
     several = isinstance(values, Collection) and not isinstance(values, str)
     items = list(values) if several else [values]
-    options: Any = {"bands": bands, "kernel_size": kernel_size, "tensor_depths": tensor_depths}
 
     def open_image(source: Any) -> OpenedExport:
-        if patch_dimensions is not None:
+        if options.patch_dimensions is not None:
             raise OptionError("patch_dimensions are for files without a mixer: the mixer has its own.")
-        return open_export(source, records, storage_options=storage_options, **options)
+        return open_export(source, options)
 
-    if records is not None:
+    if options.records is not None:
         if len(items) != 1:
             raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
         return [open_image(items[0])]
     if any(isinstance(item, Mixer) for item in items):
         raise OptionError("A Mixer does not know where its shards are: name its file, or give records=[...].")
     opened: list[OpenedExport] = []
-    locations = [found for item in items for found in find_sources(item, storage_options)]
+    locations = [found for item in items for found in find_sources(item, options.storage_options)]
     for images, group in groupby(locations, is_image):
         if not images:
-            opened.append(open_files(list(group), patch_dimensions=patch_dimensions, **options))
+            opened.append(open_files(list(group), options))
             continue
         for location in group:
             opened.append(open_image(location))

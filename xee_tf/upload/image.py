@@ -19,7 +19,8 @@ from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
 from xee_tf.reading.image import check_crs, lazy_dataset
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.reading.opening import RecordFiles, open_export
+from xee_tf.reading.opening import open_export
+from xee_tf.reading.options import ReadOptions, RecordFiles
 from xee_tf.sidecars import Mixer, step_names
 from xee_tf.sidecars.find import Exported
 from xee_tf.storage import Location, PathLike, require_free, require_writable
@@ -125,15 +126,15 @@ def upload_image(
     require_free(location, if_exists, folder=written == "zarr")
     if written == "zarr" and location.exists():
         require_our_store(location)
-    reader = open_export(
-        mixer,
-        records,
+    options = ReadOptions(
+        records=records,
         crs=crs,
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
         bands=bands,
         storage_options=storage_options,
     )
+    reader = open_export(mixer, options)
     check_crs(reader)
     arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=written == "tif")
     if written == "zarr":
