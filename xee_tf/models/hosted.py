@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from xee_tf.errors import OptionError
 from xee_tf.models.options import MODEL_SPELLING, ModelKeywords, read_multiplier
-from xee_tf.options import Options, flag, one_of, option
+from xee_tf.options import flag, one_of, option
 from xee_tf.remote.addresses import check_grpc_target, check_url
 from xee_tf.remote.connector import Flow
 from xee_tf.remote.credentials import Credentials, check_credentials
@@ -58,8 +58,8 @@ class HostedKeywords(ModelKeywords, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostedOptions(Options):
-    """The options of models on servers beside those of `xee_tf.Model`.
+class HostedOptions(Flow):
+    """The options of models on servers beside those of `xee_tf.Model`: those of `Flow`, and these.
 
     Parameters
     ----------
@@ -72,21 +72,13 @@ class HostedOptions(Options):
     numbers_as_strings : bool
         Of RAW_JSON: as Earth Engine writes numbers. TensorFlow Serving does not take them so, and gets plain
         numbers by default.
-    max_payload_bytes : int
-        Of a request, encoded. Default: 1,500,000, as in Earth Engine.
-    max_concurrency : int
-        Requests on their way at one time, over all workers of a cluster together. Default: 8. There are fewer
-        for a while when the server says that it is busy (429).
-    timeout, deadline : float
-        Seconds that one request may take (60), and with all its repetitions (300). Repeated are those that
-        were not answered, and those answered by 408, 429, 502, 503 or 504.
-    max_response_bytes : int
-        Larger answers are refused. Default: 256 MiB.
-    output_multiplier : float
-        That of the model: requests are smaller by it.
     credentials : {"google"} or None
         "google": application default credentials, looked for in each process that predicts. Default: "google"
         for Vertex AI, else None.
+
+    See Also
+    --------
+    xee_tf.remote.connector.Flow : How much is sent at a time, and for how long it is tried.
     """
 
     _keywords: ClassVar[type] = HostedKeywords
@@ -95,16 +87,11 @@ class HostedOptions(Options):
     payload_format: PayloadFormat | None = option(None, lambda value, name: payload_format(value))
     b64: bool = option(False, flag)
     numbers_as_strings: bool | None = option(None, flag)
-    max_payload_bytes: int = option(Flow.max_payload_bytes)
-    max_concurrency: int = option(Flow.max_concurrency)
-    timeout: float = option(Flow.timeout)
-    deadline: float = option(Flow.deadline)
-    max_response_bytes: int = option(Flow.max_response_bytes)
     output_multiplier: float = option(1.0, read_multiplier)
     credentials: Credentials | EllipsisType = ...
 
     def flow(self) -> Flow:
-        """How much is sent at a time, and for how long it is tried."""
+        """The flow alone, which a connector holds."""
         return Flow(**{each.name: getattr(self, each.name) for each in fields(Flow)})
 
     def payload(self, default: PayloadFormat, spec: ServedModel, *, as_strings: bool) -> Payload:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.identity import content_hash
+from xee_tf.options import Options, option
 from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import Credentials, GoogleCredentials
@@ -33,43 +34,47 @@ Ask = Callable[[str, bytes | None], Response]
 """Asks an address, with a body or without one, and again if need be."""
 
 
-@dataclass(frozen=True)
-class Flow:
+def _count(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"{name} must be a positive whole number; got {value!r}.")
+    return value
+
+
+def _seconds(value: Any, name: str) -> float:
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise OptionError(f"{name} must be a number of seconds; got {value!r}.")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow(Options):
     """How much is sent at a time, and for how long it is tried.
 
     Parameters
     ----------
     max_payload_bytes : int
-        Of a request, and about of an answer. Default: Earth Engine's, which shared endpoints of Vertex AI
-        take; dedicated ones take 10 MB.
+        Of a request, encoded, and about of an answer. Default: 1,500,000, as in Earth Engine. Shared
+        endpoints of Vertex AI take that, dedicated ones 10 MB.
     output_multiplier : float
         About how many times more data the model gives than it takes: requests are smaller by that.
     max_concurrency : int
-        Requests on their way at one time, over all workers.
+        Requests on their way at one time, over all workers of a cluster together. Default: 8. There are fewer
+        for a while when the server says that it is busy (429).
     timeout : float
-        Seconds that one request may take.
+        Seconds that one request may take. Default: 60.
     deadline : float
-        Seconds that one request and its repetitions may take, pauses included.
+        Seconds that one request and its repetitions may take, pauses included. Default: 300. Repeated are
+        requests that were not answered, and those answered by 408, 429, 502, 503 or 504.
     max_response_bytes : int
-        Larger answers are refused before they are read.
+        Larger answers are refused before they are read. Default: 256 MiB.
     """
 
-    max_payload_bytes: int = 1_500_000
-    output_multiplier: float = 1.0
-    max_concurrency: int = 8
-    timeout: float = 60.0
-    deadline: float = 300.0
-    max_response_bytes: int = 256 << 20
-
-    def __post_init__(self) -> None:
-        for name in ("max_payload_bytes", "max_concurrency", "max_response_bytes"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name} must be a positive whole number; got {value!r}.")
-        for name in ("timeout", "deadline"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise OptionError(f"{name} must be a number of seconds; got {value!r}.")
+    max_payload_bytes: int = option(1_500_000, _count)
+    output_multiplier: float = option(1.0)
+    max_concurrency: int = option(8, _count)
+    timeout: float = option(60.0, _seconds)
+    deadline: float = option(300.0, _seconds)
+    max_response_bytes: int = option(256 << 20, _count)
 
     @property
     def request_bytes(self) -> int:
