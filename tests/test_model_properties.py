@@ -210,8 +210,8 @@ def test_empty_tables(cover_model: Model, sites: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("options", "table", "words"),
     [
-        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, r"\['z'\].*lacks.*\['a'\]"),
-        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, r"\['z'\].*lacks"),
+        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, "wants 'z'.*lacks.*columns 'a'"),
+        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, "wants 'z'.*lacks"),
         ({}, {"p": [1.0]}, r"\['p'\] already"),
         ({}, {"a": ["oak"], "b": [1.0]}, "strings.*numbers"),
         ({"input_properties": ["a"]}, {"a": pd.date_range("2024-01-01", periods=1)}, "'a'.*datetime"),

@@ -16,7 +16,7 @@ from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, type_name
 from xee_tf.options import did_you_mean
 
-__all__ = ["check_overrides", "group_inputs", "listed", "no_room", "plan_feeds"]
+__all__ = ["check_overrides", "check_wanted", "group_inputs", "lacking", "listed", "no_room", "plan_feeds"]
 
 
 def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None:
@@ -27,6 +27,22 @@ def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None
                 f"input_type_override has a type for {name!r}, which the {whole} lacks. It has "
                 f"{listed(list(names))}.{did_you_mean(name, names)}"
             )
+
+
+def check_wanted(spec: ModelSpec, names: Collection[Hashable], there: str, *, table: bool) -> None:
+    """Raise an error if a model is given bands, properties or columns that are not among `names`.
+
+    `there` is the sentence that lists what an image or a table has.
+    """
+    given = (*(() if table else spec.bands or ()), *spec.input_properties, *(spec.inputs or ()))
+    if missing := [name for name in given if name not in names]:
+        raise lacking(spec, missing, there, table=table)
+
+
+def lacking(spec: ModelSpec, names: Sequence[str], there: str, *, table: bool) -> OptionError:
+    """The error that a model wants what an image or a table does not have; see `check_wanted`."""
+    whole = "table" if table else "image"
+    return OptionError(f"{spec.connector} wants {listed(names)}, which the {whole} lacks. {there}")
 
 
 def plan_feeds(
@@ -86,19 +102,14 @@ class _Plan:
         return f"Its inputs: {told}."
 
     def lacking(self, names: Sequence[str]) -> OptionError:
-        return OptionError(
-            f"{self.spec.connector} wants {listed(names)}, which the {self.whole} lacks. {self.there}"
-        )
+        return lacking(self.spec, names, self.there, table=self.table)
 
     def groups(self) -> dict[str, tuple[str, ...]]:
         """The members of each input."""
         spec = self.spec
         chosen = spec.input_properties if self.table else spec.bands
         extra = () if self.table else spec.input_properties
-        if missing := [
-            name for name in (*(chosen or ()), *extra, *(spec.inputs or ())) if name not in self.items
-        ]:
-            raise self.lacking(missing)
+        check_wanted(spec, self.items, self.there, table=self.table)
         if spec.inputs is not None:
             groups: dict[str, tuple[str, ...]] = {}
             for name, into in spec.inputs.items():

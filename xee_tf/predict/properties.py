@@ -14,7 +14,7 @@ import xarray as xr
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
 from xee_tf.models.feeds import Item
-from xee_tf.models.inputs import check_overrides, plan_feeds
+from xee_tf.models.inputs import check_overrides, check_wanted, lacking, listed, plan_feeds
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING
@@ -107,10 +107,10 @@ def row_caller(
     # Where columns are named, by the user or by the model, no other is looked at.
     named = bool(spec.input_properties or spec.inputs or (inputs and inputs <= set(columns)))
     chosen = tuple(name for name in columns if name in wanted or not named)
-    if missing := [name for name in (*spec.input_properties, *(spec.inputs or ())) if name not in columns]:
-        raise OptionError(f"{spec.connector} wants {missing}, which the table lacks. It has {list(columns)}.")
+    held = f"The table has the columns {listed(columns)}."
+    check_wanted(spec, columns, held, table=True)
     if not chosen:
-        raise OptionError(f"{spec.connector} wants {sorted(wanted)}, and the table has {list(columns)}.")
+        raise lacking(spec, sorted(wanted), held, table=True)
     if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise OptionError(
             f"The table has the columns {twice} twice: drop or rename one of each, for example with "
