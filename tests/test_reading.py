@@ -31,7 +31,7 @@ from xee_tf import MissingShardError, Mixer, MixerError, OptionError, RecordErro
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.engine import TFRecordBackend
 from xee_tf.reading.image import open_image
-from xee_tf.reading.infer import infer_margin
+from xee_tf.reading.margins import infer_margin
 from xee_tf.reading.opening import open_export
 from xee_tf.shards import access, inflate, scan
 from xee_tf.shards.inflate import InflateCache

@@ -7,7 +7,6 @@ record is enough where it has all that is asked for; otherwise more of them are 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from xee_tf.errors import OptionError, RecordError
@@ -24,7 +23,8 @@ from xee_tf.reading.content import (
     choose_features,
     read_order,
 )
-from xee_tf.reading.infer import Inference, feature_margin, inferred_bands, stored_size
+from xee_tf.reading.infer import Inference, inferred_bands
+from xee_tf.reading.margins import is_patch, margin_beside_labels, stored_size
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.options import ReadOptions
 from xee_tf.records import (
@@ -186,9 +186,9 @@ def _content(
         patch = _row(features.layout.features, wanted, given, every)
         unit = "pixel" if patch == PIXEL else None
     else:
-        margin = _find_margin(features.layout, names, patch, kernel, given)
+        margin = margin_beside_labels(features.layout, names, patch, kernel, given)
         stored = stored_size(patch, margin)
-        labels = {each.name: each.size for each in wanted if not _is_patch(each, stored, given)}
+        labels = {each.name: each.size for each in wanted if not is_patch(each, stored, given)}
     pixels = stored_size(patch, margin).pixels
     values = {each.name: 1 if each.name in labels else each.size // pixels for each in wanted}
     bands = inferred_bands(features.layout, values, given.keys() - labels.keys())
@@ -221,89 +221,3 @@ def _row(
         f"The bands differ in values per record, {listed}: are they array bands, give the mixer instead of "
         "its files, or patch_dimensions=(width, height)."
     )
-
-
-def _is_patch(feature: Feature, stored: Size, depths: Mapping[str, int]) -> bool:
-    """Whether a feature holds whole patches; otherwise its values are those of the record, such as a label.
-
-    A depth that is the number of values of the feature means that it does not hold patches.
-    """
-    depth = depths.get(feature.name)
-    if depth is not None:
-        return feature.size == depth * stored.pixels
-    return feature.size >= stored.pixels and feature.size % stored.pixels == 0
-
-
-def _find_margin(
-    layout: RecordLayout, names: Collection[str], patch: Size, kernel: Size | None, depths: Mapping[str, int]
-) -> Size:
-    """The margin of patches that may have labels and texts beside them.
-
-    A kernel that the user gives is taken as it is. Otherwise features that are shorter than a patch are left
-    aside, and the shortest other one for which a margin fits decides.
-    """
-    wanted = [feature for feature in layout.features if feature.name in names]
-    others = [feature for feature in layout.features if feature not in wanted and feature.kind != "bytes"]
-    if kernel is None:
-        margin = _infer_margin([*wanted, *others], wanted, patch, depths)
-    else:
-        margin = PatchGrid.margin_of(kernel)
-    stored = stored_size(patch, margin)
-    if not any(_is_patch(feature, stored, depths) for feature in wanted):
-        largest = max(wanted, key=lambda feature: feature.size)
-        margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
-        raise RecordError(
-            f"Band {largest.name!r} has {largest.size} values per record, but patches of {patch.x} x "
-            f"{patch.y} pixels{margins} have {stored.pixels}, or a multiple of it. Correct patch_dimensions "
-            "and kernel_size, or leave them out if each record is a pixel or the row of a table."
-        )
-    for feature in wanted:
-        depth = depths.get(feature.name)
-        if _is_patch(feature, stored, depths) or depth == feature.size or feature.kind == "bytes":
-            continue
-        if depth is not None:
-            raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values per record, which are not {depth} values "
-                f"per pixel in patches of {stored.x} x {stored.y} pixels, as tensor_depths gives them."
-            )
-        if feature.size % patch.pixels == 0:
-            raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values per record, patches of {patch.x} x "
-                f"{patch.y} pixels without the margin of others, which are stored as {stored.x} x {stored.y} "
-                "pixels. Export all with one kernel_size. If they are values of the whole record, use "
-                f"tensor_depths={{{feature.name!r}: {feature.size}}}."
-            )
-    return margin
-
-
-def _infer_margin(
-    everything: Sequence[Feature], wanted: Sequence[Feature], patch: Size, depths: Mapping[str, int]
-) -> Size:
-    """The margin that all lists have, or the wanted ones where others do not go with them."""
-    margin = NO_MARGIN
-    for features in (everything, wanted):
-        try:
-            margin = _shortest(features, patch, depths)
-        except OptionError:
-            if features is wanted:
-                raise
-            continue
-        stored = stored_size(patch, margin)
-        if all(_is_patch(each, stored, depths) or each.size < patch.pixels for each in wanted):
-            break
-    return margin
-
-
-def _shortest(features: Sequence[Feature], patch: Size, depths: Mapping[str, int]) -> Size:
-    """The margin of the shortest feature that holds patches; none if there is no such feature."""
-    # Where the user gives a depth, it decides. Texts come last: they are as long as they happen to be.
-    for feature in sorted(
-        features, key=lambda each: (each.name not in depths, each.kind == "bytes", each.size)
-    ):
-        depth = depths.get(feature.name, 1)
-        values, rest = divmod(feature.size, depth)
-        if rest or values < patch.pixels or (depth > 1 and depth == feature.size):
-            continue
-        with suppress(RecordError):
-            return feature_margin(feature, patch, depth)
-    return NO_MARGIN

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import (
-    NO_MARGIN,
     PIXEL,
     Content,
     check_depths,
@@ -21,16 +20,14 @@ from xee_tf.reading.content import (
     feature_depths,
     with_depths,
 )
+from xee_tf.reading.margins import infer_margin, margin_of_bands, stored_size
 from xee_tf.records import Feature, RecordLayout
 from xee_tf.sidecars import BandSpec, ImageManifest, distinct_dims
 
 __all__ = [
     "Inference",
     "described_layout",
-    "feature_margin",
-    "infer_margin",
     "inferred_bands",
-    "stored_size",
 ]
 
 
@@ -185,7 +182,7 @@ class Inference:
         elif self.by_pixel if by_pixel is None else by_pixel:
             content = Content(layout, (), unit="pixel")
         else:
-            content = Content(layout, (), _margin(layout.features, self.patch, self.kernel, given))
+            content = Content(layout, (), margin_of_bands(layout.features, self.patch, self.kernel, given))
             stored = stored_size(self.patch, content.margin).pixels
             values = {name: size // stored for name, size in values.items()}
             first = layout.features[0]
@@ -263,84 +260,3 @@ def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:
             f"tensor_depths={{{feature.name!r}: steps}}."
         )
     return values // feature.size
-
-
-def _margin(features: Sequence[Feature], patch: Size, kernel: Size | None, given: Mapping[str, int]) -> Size:
-    """The margin of patches: by the first band whose depth is given, or else by the shortest band."""
-    deep = next((feature for feature in features if feature.name in given), None)
-    if deep is not None:
-        values, rest = divmod(deep.size, given[deep.name])
-        with suppress(RecordError):
-            if not rest:
-                return infer_margin(patch, values, kernel=kernel, band=deep.name)
-        raise RecordError(
-            f"Band {deep.name!r} has {deep.size} values per record, which are not {given[deep.name]} steps "
-            f"of patches of {patch.x} x {patch.y} pixels, as tensor_depths says, with any margin."
-        )
-    shortest = min(features, key=lambda feature: feature.size)
-    if kernel is None:
-        return feature_margin(shortest, patch)
-    stored = stored_size(patch, PatchGrid.margin_of(kernel)).pixels
-    values = shortest.size if shortest.size % stored else stored
-    return infer_margin(patch, values, kernel=kernel, band=shortest.name)
-
-
-# -- Margins -----------------------------------------------------------------------------------------
-
-
-def stored_size(patch: Size, margin: Size) -> Size:
-    """Pixels of a stored patch, its margins included."""
-    return PatchGrid(patch, patch, margin).stored
-
-
-def feature_margin(feature: Feature, patch: Size, depth: int = 1) -> Size:
-    """The margin of patches whose pixels have `depth` values in a feature."""
-    values = feature.size // depth
-    try:
-        return infer_margin(patch, values, band=feature.name)
-    except RecordError:
-        if values % patch.pixels:
-            raise
-        return NO_MARGIN  # an array band
-
-
-def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: str = "a band") -> Size:
-    """Pixels on every side of a patch, from the values that its records hold of a band.
-
-    A kernel that the user gives is checked against the values.
-
-    Examples
-    --------
-    >>> infer_margin(Size(x=256, y=256), 316 * 316)
-    Size(x=30, y=30)
-    >>> infer_margin(Size(x=256, y=128), 256 * 128)
-    Size(x=0, y=0)
-    """
-    about = f"Band {band!r} has {values} values per record, "
-    if kernel is not None:
-        margin = PatchGrid.margin_of(kernel)
-        stored = (patch.x + 2 * margin.x) * (patch.y + 2 * margin.y)
-        if values != stored:
-            raise RecordError(
-                f"{about}but patches of {patch.x} x {patch.y} pixels with kernel_size={kernel.xy} have "
-                f"{stored}. Leave kernel_size out to have it inferred."
-            )
-        return margin
-    fitting = [
-        Size(x=(values // height - patch.x) // 2, y=(height - patch.y) // 2)
-        for height in range(patch.y, values // patch.x + 1, 2)
-        if values % height == 0 and (values // height - patch.x) % 2 == 0
-    ]
-    even = [margin for margin in fitting if margin.x == margin.y]
-    if even or len(fitting) == 1:
-        return (even or fitting)[0]
-    if fitting:
-        known = ", ".join(str((2 * margin.x, 2 * margin.y)) for margin in fitting)
-        raise OptionError(
-            f"{about}which patches of {patch.x} x {patch.y} pixels have with each of these kernels (width, "
-            f"height): {known}. Say which with kernel_size=."
-        )
-    raise RecordError(
-        f"{about}which patches of {patch.x} x {patch.y} pixels have with no kernel: these records do not "
-        "belong to this mixer, or hold no scalar band of that name."
-    )
