@@ -27,12 +27,13 @@ __all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes"]
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One of several arrays of the same chunks.
+    """One of several arrays of the same chunks: what Dask must know of it, whatever it holds.
 
     Parameters
     ----------
     name : str
     dtype : numpy.dtype
+        Of the chunks. `BandSpec.dtype` is that of the band's source, which need not be known.
     shape : tuple of int
         Lengths of the axes in front of y and x along which there is one chunk.
     """
