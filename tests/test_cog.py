@@ -20,8 +20,7 @@ from xee_tf import DestinationError, Model, OptionError, PredictionError, Record
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.storage import Location
 from xee_tf.upload.casting import cast, common_nodata
-from xee_tf.upload.cog import _open_raster, write_cog
-from xee_tf.upload.raster import to_cog
+from xee_tf.upload.cog import _open_raster, to_cog, write_cog
 
 ROOT = Path(__file__).parents[1]
 SIDE, CHUNK = 96, 32

@@ -1,4 +1,4 @@
-"""Lazy bands as a cloud-optimised GeoTIFF, never in memory as a whole."""
+"""Lazy rasters as cloud-optimised GeoTIFFs, never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -19,22 +19,101 @@ import numpy.typing as npt
 import rasterio
 import rasterio.errors
 import rasterio.shutil
+import xarray as xr
 from rasterio._err import CPLE_BaseError
 from rasterio.windows import Window
 
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
+from xee_tf.georef import read_georef
 from xee_tf.georef.crs import read_crs
 from xee_tf.georef.reference import GridLike
+from xee_tf.graph import progress_bar
 from xee_tf.names import check_geotiff
-from xee_tf.storage import Location
+from xee_tf.options import IfExists
+from xee_tf.sidecars import BandSpec, step_names
+from xee_tf.storage import Location, PathLike, require_free, require_writable
+from xee_tf.upload.casting import cast, common_nodata
 
-__all__ = ["write_cog"]
+__all__ = ["to_cog", "write_cog"]
 
 _BLOCK = 512  # pixels of a GeoTIFF tile's side
 _BLOCK_BYTES = 16 << 20  # of a tile of all bands, which a cloud-optimised GeoTIFF keeps together
 _MAX_BANDS = 65535
 _GDAL_CACHE = 128 << 20  # bytes; GDAL would take a twentieth of the machine's memory
+
+
+def to_cog(
+    raster: xr.Dataset,
+    destination: PathLike | Location,
+    *,
+    if_exists: IfExists = "error",
+    progress: bool = False,
+    remedy: str = "cast it first, for example with astype('int32'), or write a Zarr",
+) -> Location:
+    """Write a lazy raster as a cloud-optimised GeoTIFF; it is never in memory as a whole.
+
+    A GeoTIFF has one dtype for all bands and one value for missing pixels: the dtype is the smallest that
+    holds the values of all bands, and the value is valid in none of them. Values are never changed.
+
+    Parameters
+    ----------
+    raster : Dataset
+        With a place, and bands whose attribute ``_FillValue``, where they have it, marks missing pixels, as
+        NaN does. Each step of further dimensions becomes a band, which is named by its coordinate.
+    destination : str or path-like
+        Local, or any URL that fsspec knows. The file appears when it is complete.
+    if_exists : {"error", "overwrite"}, optional
+    progress : bool, optional
+        Show a bar.
+    remedy : str, optional
+        What to do about a value that no common dtype holds: the end of the error.
+
+    Returns
+    -------
+    Location
+        The destination.
+
+    Raises
+    ------
+    DestinationExistsError, DestinationError
+        If the destination exists or cannot be written.
+    GeoreferenceError
+        If the raster has no place.
+    OptionError
+        If there is no value left for missing pixels, or a band's name cannot be noted.
+    RecordError
+        If the common dtype does not hold a value.
+
+    Examples
+    --------
+    >>> import numpy as np, rasterio, rioxarray, tempfile
+    >>> classes = xr.DataArray(np.array([[1, 2]], "uint8"), {"y": [15.0], "x": [15.0, 45.0]})
+    >>> scene = xr.Dataset({"class": classes, "share": classes / 4}).rio.write_crs("EPSG:32633")
+    >>> file = to_cog(scene.rio.write_transform(), tempfile.mkdtemp() + "/map.tif")
+    >>> with rasterio.open(file.path) as opened:
+    ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
+    (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
+    """
+    location = Location.of(destination)
+    require_free(location, if_exists)
+    require_writable(location)
+    georef = read_georef(raster)
+    bands = {
+        str(name): band.transpose(..., georef.y_dim, georef.x_dim) for name, band in raster.data_vars.items()
+    }
+    fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
+    dtype, nodata = common_nodata({name: band.dtype for name, band in bands.items()}, fills, remedy)
+    arrays, names = {}, {}
+    for name, band in bands.items():
+        data = cast(name, band.chunk().data, dtype, nodata, fill=fills[name], remedy=remedy)
+        arrays[name] = data.rechunk(dict.fromkeys(range(data.ndim - 2), -1))
+        dims = tuple(map(str, band.dims[:-2]))
+        coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
+        names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
+    with progress_bar(progress):
+        write_cog(location, arrays, names, georef, nodata)
+    return location
 
 
 def write_cog(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -27,9 +27,8 @@ from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.storage.zarr import beside, create_store, replace_store, require_our_store, storable
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
-from xee_tf.upload.raster import raster_format
 
-__all__ = ["upload_image"]
+__all__ = ["raster_format", "upload_image"]
 
 
 @spelled(READ_SPELLING)
@@ -148,6 +147,27 @@ def upload_image(
             steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
             write_cog(location, arrays, steps, reader.grid, nodata)
     return location
+
+
+def raster_format(location: Location) -> Literal["tif", "zarr"]:
+    """The format that a destination's name asks for.
+
+    Raises
+    ------
+    OptionError
+        If it is neither a GeoTIFF nor a Zarr.
+
+    Examples
+    --------
+    >>> raster_format(Location("out/map.TIFF")), raster_format(Location("out/map.zarr"))
+    ('tif', 'zarr')
+    """
+    name = location.name.lower()
+    if name.endswith((".tif", ".tiff")):
+        return "tif"
+    if name.endswith(".zarr"):
+        return "zarr"
+    raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
 
 
 def _convert(
