@@ -23,7 +23,7 @@ from xee_tf.shards.scan import inflated, read_pieces, scan_records
 from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer
 from xee_tf.sidecars.described import differing_keys
 from xee_tf.sidecars.find import Exported, ExportedTable, find_exports
-from xee_tf.sidecars.manifest import manifest_of, read_document
+from xee_tf.sidecars.manifest_files import manifest_of, read_document
 from xee_tf.sidecars.names import IMAGE_MANIFEST, is_image, manifest_location, prefix_of
 from xee_tf.sidecars.packing import is_unchanged
 from xee_tf.sidecars.shard_files import find_records, listed_shards

@@ -12,9 +12,8 @@ from xee_tf.sidecars.manifest import (
     Manifest,
     TableColumn,
     TableManifest,
-    parse_manifest,
-    read_manifest,
 )
+from xee_tf.sidecars.manifest_files import parse_manifest, read_manifest
 from xee_tf.sidecars.mixer import Mixer
 
 __all__ = [

@@ -10,7 +10,8 @@ import numpy as np
 from xee_tf.errors import ManifestError, MissingShardError, MixerError
 from xee_tf.geometry import PatchGrid
 from xee_tf.sidecars.find import Exported, find_export
-from xee_tf.sidecars.manifest import ImageManifest, TableManifest, parse_dimensions, read_manifest
+from xee_tf.sidecars.manifest import ImageManifest, TableManifest
+from xee_tf.sidecars.manifest_files import parse_dimensions, read_manifest
 from xee_tf.sidecars.mixer import Mixer
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
 from xee_tf.storage import Location

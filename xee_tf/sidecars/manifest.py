@@ -6,7 +6,6 @@ infer nothing, and `xee_tf.verify` checks every byte. Other programs can ignore 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records import Feature, Kind
 from xee_tf.sidecars.bands import BandSpec, Record, dim_lengths
@@ -29,23 +27,17 @@ from xee_tf.sidecars.documents import (
     grid_of,
 )
 from xee_tf.sidecars.packing import read_count, read_number, read_size, read_text, render, write_number
-from xee_tf.storage import Location, is_refused
 from xee_tf.version import __version__
 
 __all__ = [
+    "FORMAT_VERSION",
     "ImageManifest",
     "Manifest",
     "TableColumn",
     "TableManifest",
-    "manifest_of",
-    "parse_dimensions",
-    "parse_manifest",
-    "read_document",
-    "read_manifest",
 ]
 
-_VERSION = "1.0"  # readers refuse a larger first number and ignore keys that they do not know
-_LARGEST = 1 << 30  # bytes of a manifest
+FORMAT_VERSION = "1.0"  # readers refuse a larger first number and ignore keys that they do not know
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +74,7 @@ class ImageManifest:
 
     Examples
     --------
+    >>> from xee_tf.sidecars import parse_manifest
     >>> bands = (BandSpec("ndvi", ("orbit",), (2,)),)
     >>> coords = {"orbit": np.array(["asc", "desc"])}
     >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
@@ -130,7 +123,8 @@ class ImageManifest:
         return render(document)
 
     @classmethod
-    def _of(cls, document: Mapping[str, Any]) -> ImageManifest:
+    def of(cls, document: Mapping[str, Any]) -> ImageManifest:
+        """The manifest that `text` has written; a TypeError or ValueError says what is wrong with it."""
         bands = tuple(band_of(band) for band in document["bands"])
         check_places(bands)
         lengths = dim_lengths(bands)
@@ -203,6 +197,7 @@ class TableManifest:
 
     Examples
     --------
+    >>> from xee_tf.sidecars import parse_manifest
     >>> manifest = TableManifest((TableColumn("patch", "float", (16, 16)),))
     >>> parse_manifest(manifest.text()).shapes
     {'patch': (16, 16)}
@@ -230,7 +225,8 @@ class TableManifest:
         return render(document)
 
     @classmethod
-    def _of(cls, document: Mapping[str, Any]) -> TableManifest:
+    def of(cls, document: Mapping[str, Any]) -> TableManifest:
+        """The manifest that `text` has written; see `ImageManifest.of`."""
         columns = []
         for column in document["columns"]:
             kind = column["kind"]
@@ -245,110 +241,5 @@ class TableManifest:
 Manifest = ImageManifest | TableManifest
 
 
-def parse_manifest(text: str, source: str = "the manifest") -> Manifest:
-    """Read the JSON of a manifest of either kind.
-
-    Examples
-    --------
-    >>> parse_manifest('{"format": "xee_tf image", "formatVersion": "2.0"}', "scene-image.tfexport")
-    Traceback (most recent call last):
-    ...
-    xee_tf.errors.ManifestError: scene-image.tfexport has the format version 2.0, and this version of xee_tf \
-reads 1: use a newer xee_tf, or remove the file to have its content inferred.
-    """
-    return manifest_of(_parse(text, source), source)
-
-
-def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
-    """The manifest in a parsed document; see `parse_manifest`."""
-    kinds: dict[Any, Any] = {"xee_tf image": ImageManifest, "xee_tf table": TableManifest}
-    found = document.get("format") if isinstance(document, dict) else None
-    if not isinstance(found, str) or found not in kinds:
-        raise ManifestError(
-            f'{source} is not a manifest: expected "format": "xee_tf image" or "xee_tf table"; '
-            f"got {shorten(repr(found))}."
-        )
-    version = str(document.get("formatVersion"))
-    if version.split(".")[0] != _VERSION.split(".")[0]:
-        raise ManifestError(
-            f"{source} has the format version {shorten(version)}, and this version of xee_tf reads "
-            f"{_VERSION.split('.')[0]}: use a newer xee_tf, or remove the file to have its content inferred."
-        )
-    try:
-        manifest: Manifest = kinds[found]._of(document)
-        return manifest
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OptionError) as error:
-        what = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ManifestError(
-            f"{source} is not valid: {shorten(what, 200)}. Remove the file to have its content inferred."
-        ) from None
-
-
-def read_manifest(location: Location) -> Manifest | None:
-    """The manifest at a location; None if there is no such file."""
-    document = read_document(location)
-    return None if document is None else manifest_of(document, str(location))
-
-
-def read_document(location: Location) -> Any:
-    """The JSON of the manifest at a location, parsed; None if there is no such file."""
-    text = _read(location)
-    return None if text is None else _parse(text, str(location))
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{source} is not a manifest: it is not JSON ({shorten(str(error))}).") from None
-
-
-def _finite(text: str) -> float:
-    """A number of JSON, which has no NaN and no infinity; Python reads them, and 1e999, all the same."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a number of JSON")
-    return value
-
-
-def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
-    """Read ``<prefix>-dimensions.json``, which version 0.1.0 wrote beside array bands.
-
-    Examples
-    --------
-    >>> band = {"name": "ndvi", "feature": "ndvi", "first": 0, "dims": ["time"], "shape": [2]}
-    >>> parse_dimensions(json.dumps({"record": "Example", "fill": 0, "bands": [band], "coords": {}})).kernel
-    """
-    try:
-        document = json.loads(text)
-        coords = {
-            dim: {**coord, "dtype": "text" if coord["dtype"][1:2] == "U" else coord["dtype"]}
-            for dim, coord in document["coords"].items()
-        }
-        return ImageManifest._of({**document, "coords": coords, "defaultValue": document["fill"]})
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ManifestError(
-            f"{source} does not describe array bands ({type(error).__name__}: {shorten(str(error))}). "
-            "Remove it to have their depths inferred."
-        ) from None
-
-
-def _read(location: Location) -> str | None:
-    try:
-        data = location.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-    except Exception as error:
-        if location.is_local or not is_refused(error):
-            raise
-        return None
-    if len(data) > _LARGEST:
-        raise ManifestError(f"{location} has {len(data)} bytes, more than a manifest can have.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{location} is not UTF-8 text ({error.reason}).") from None
-
-
 def _head(kind: str, version: str) -> dict[str, Any]:
-    return {"format": f"xee_tf {kind}", "formatVersion": _VERSION, "version": version}
+    return {"format": f"xee_tf {kind}", "formatVersion": FORMAT_VERSION, "version": version}
