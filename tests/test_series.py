@@ -16,7 +16,8 @@ import xee_tf
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
 from tests.strategies import sizes
-from xee_tf.training.dataset import feature_spec, tf_dataset
+from xee_tf.training.dataset import tf_dataset
+from xee_tf.training.spec import feature_spec
 
 # -- Any export, in numpy ----------------------------------------------------------------------------
 

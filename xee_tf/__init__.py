@@ -32,7 +32,8 @@ from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
-from xee_tf.training.dataset import feature_spec, tf_dataset
+from xee_tf.training.dataset import tf_dataset
+from xee_tf.training.spec import feature_spec
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter

@@ -17,14 +17,14 @@ from xee_tf.reading.content import Unit, band_names
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.options import ReadOptions
 from xee_tf.storage import PathLike
-from xee_tf.training.parsing import SequenceSpec, Side, batch_parser, record_spec
+from xee_tf.training.parsing import Side, batch_parser
 from xee_tf.training.sources import Exports, check_alike, open_exports
 from xee_tf.training.stream import serialised_records
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["feature_spec", "tf_dataset"]
+__all__ = ["tf_dataset"]
 
 
 _SHUFFLE_BYTES = 256 << 20  # what a shuffle buffer may hold where its size is left to us
@@ -232,79 +232,6 @@ def tf_dataset(
     if not target_names:
         data = data.map(lambda image: image)
     return data.prefetch(tf.data.AUTOTUNE)
-
-
-@spelled(READ_SPELLING)
-def feature_spec(
-    files_or_mixer: Exports,
-    *,
-    bands: Sequence[str] | None = None,
-    records: Sequence[PathLike] | None = None,
-    patch_dimensions: int | Sequence[int] | None = None,
-    kernel_size: int | Sequence[int] | None = None,
-    tensor_depths: Mapping[str, int] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> dict[str, Any] | SequenceSpec:
-    """How TensorFlow has to read the records of an export, or of a table.
-
-    Bands that were collapsed are one feature, under the name of the first one. Where there is no mixer, kinds
-    and lengths are those of the first record that holds a feature: records are read until each of `bands` was
-    found, or the first 16 MiB of them.
-
-    Parameters
-    ----------
-    files_or_mixer, records, patch_dimensions, kernel_size, tensor_depths, storage_options
-        As in `tf_dataset`.
-    bands : sequence of str, optional
-        Default: all, in the order of the record.
-
-    Returns
-    -------
-    dict or SequenceSpec
-        Of Examples: name to `tf.io.FixedLenFeature`, for `tf.io.parse_example`. The shape of a float or
-        int64 list is [height, width], margins included, or [depth, height, width] of an array band. A
-        byte band is one string per record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
-        Without a mixer and `patch_dimensions` all lists are flat: [values], of strings [1], as
-        `xee_tf.TableResult.feature_spec` has them of a table; so are labels beside patches. Of a feature
-        that some records lack, absent numbers are NaN and absent strings empty. int64 has no value for
-        that: such a feature, and one whose lists differ in length, is a `tf.io.VarLenFeature`.
-
-        Of SequenceExamples: a pair ``(context, sequence)`` of such dictionaries, for
-        ``tf.io.parse_single_sequence_example(record, *spec)`` or ``tf.io.parse_sequence_example``. Scalar
-        bands are `tf.io.FixedLenFeature`, array bands `tf.io.FixedLenSequenceFeature`, of one value (byte
-        bands: of one string of one byte). Without any array band a SequenceExample is an Example, to
-        the byte, and its spec a dictionary.
-
-    Examples
-    --------
-    >>> import tempfile, numpy as np, tensorflow as tf, xarray as xr, xee_tf
-    >>> x, y = 7e5 + 30 * np.arange(4.0), 5e6 - 30 * np.arange(4.0)
-    >>> ds = xr.Dataset(
-    ...     {"slope": (("y", "x"), np.ones((4, 4))), "ndvi": (("time", "y", "x"), np.ones((3, 4, 4)))},
-    ...     coords={"x": x, "y": y},
-    ...     attrs={"crs": "EPSG:32633"},
-    ... )
-    >>> folder = tempfile.mkdtemp()
-    >>> patches = ds.tfexport(f"{folder}/patches", patch_dimensions=4)
-    >>> {name: feature.shape for name, feature in feature_spec(f"{folder}/patches-mixer.json").items()}
-    {'slope': [4, 4], 'ndvi': [3, 4, 4]}
-    >>> series = ds.tfexport(f"{folder}/series", patch_dimensions=4, sequence_data=True)
-    >>> spec = feature_spec(f"{folder}/series-mixer.json")
-    >>> record = next(iter(tf.data.TFRecordDataset(series.files[0].path, "GZIP")))
-    >>> context, sequence = tf.io.parse_single_sequence_example(record, *spec)
-    >>> context["slope"].numpy(), sequence["ndvi"].numpy()
-    (np.float32(1.0), array([1., 1., 1.], dtype=float32))
-    """
-    options = ReadOptions(
-        records=records,
-        bands=bands,
-        patch_dimensions=patch_dimensions,
-        kernel_size=kernel_size,
-        tensor_depths=tensor_depths,
-        storage_options=storage_options,
-    )
-    [export, *_] = open_exports(files_or_mixer, options)
-    return record_spec(export)
 
 
 def _total(exports: Sequence[OpenedExport]) -> int | None:

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from xee_tf.errors import OptionError
 from xee_tf.reading.content import fitting_fill
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
+from xee_tf.training.spec import NO_INTEGER, absent_value, example_spec, record_spec
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
-__all__ = ["SequenceSpec", "Side", "batch_parser", "record_spec"]
-
-
-_NO_INTEGER = -(2**63)  # stands for an absent integer between parsing and casting
-
-
-class SequenceSpec(NamedTuple):
-    """How TensorFlow reads SequenceExamples; see `xee_tf.feature_spec`.
-
-    Parameters
-    ----------
-    context : dict
-        Name of a scalar band to `tf.io.FixedLenFeature`.
-    sequence : dict
-        Name of an array band to `tf.io.FixedLenSequenceFeature`.
-    """
-
-    context: dict[str, Any]
-    sequence: dict[str, Any]
+__all__ = ["Side", "batch_parser"]
 
 
 @dataclass(frozen=True)
@@ -84,66 +65,6 @@ class Side:
     def depth(self) -> int | None:
         """Steps of its tensor; None where all bands are scalar."""
         return next((band.depth for band in self.bands if band.dims), None)
-
-
-def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
-    """How TensorFlow reads the records of an export; see `xee_tf.feature_spec`."""
-    import tensorflow as tf
-
-    content, layout = export.content, export.layout
-    if layout.sequences is not None:
-        context, sequence = tf.io.FixedLenFeature, tf.io.FixedLenSequenceFeature
-        return SequenceSpec(
-            {each.name: context(_step_shape(each), _dtype(each)) for each in layout.context},
-            {each.name: sequence(_step_shape(each), _dtype(each)) for each in layout.sequences},
-        )
-    integers = {feature.name for feature in layout.features if feature.kind == "int64"}
-    return _example_spec(export, content.absent, content.ragged | content.absent & integers)
-
-
-def _example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -> dict[str, Any]:
-    """A spec of Examples, in which some features may be absent, and others have any length."""
-    import tensorflow as tf
-
-    spec: dict[str, Any] = {}
-    for feature in export.layout.features:
-        name, dtype, shape = feature.name, _dtype(feature), _shape(export, feature)
-        if name in variable:
-            spec[name] = tf.io.VarLenFeature(dtype)
-        elif name in optional:
-            spec[name] = tf.io.FixedLenFeature(shape, dtype, _absent(feature, shape))
-        else:
-            spec[name] = tf.io.FixedLenFeature(shape, dtype)
-    return spec
-
-
-def _dtype(feature: Feature) -> tf.DType:
-    """The dtype of a feature's values; byte lists are strings."""
-    import tensorflow as tf
-
-    return {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}[feature.kind]
-
-
-def _absent(feature: Feature, shape: Sequence[int]) -> Any:
-    """What a feature is in records that lack it."""
-    return np.full(shape, {"float": np.nan, "int64": _NO_INTEGER, "bytes": b""}[feature.kind]).tolist()
-
-
-def _step_shape(feature: Feature) -> list[int]:
-    """The shape of one list of a SequenceExample: of ours, a single value."""
-    return [] if feature.size == 1 or feature.kind == "bytes" else [feature.size]
-
-
-def _shape(export: OpenedExport, feature: Feature) -> list[int]:
-    """The shape of the list of an Example."""
-    content = export.content
-    if content.unit != "patch" or feature.name in content.labels:
-        return [1] if feature.kind == "bytes" else [feature.size]
-    if feature.kind == "bytes":
-        return []
-    depth = content.depths[feature.name]
-    scalar = depth == 1 and not any(band.dims for band in export.bands if band.feature == feature.name)
-    return [*([] if scalar else [depth]), *export.stored.shape]
 
 
 def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> Callable[[Any], Any]:
@@ -205,22 +126,22 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
     numbers = {each.name: each for each in export.layout.features if each.kind != "bytes"}
     short: dict[str, Feature] = {}
     if export.complete:
-        spec = _example_spec(export, set(), set())
+        spec = example_spec(export, set(), set())
     else:
-        spec = _example_spec(export, numbers.keys(), set())
+        spec = example_spec(export, numbers.keys(), set())
         # TensorFlow refuses empty lists but for these. Patches, which are long, are read in the faster way.
         short = {
             name: each for name, each in numbers.items() if content.unit == "pixel" or name in content.labels
         }
         for name, each in short.items():
-            fill = _absent(each, ())
+            fill = absent_value(each, ())
             spec[name] = tf.io.FixedLenSequenceFeature([], spec[name].dtype, True, fill)
 
     def filled(values: Any, feature: Feature) -> Any:
         """Lists that may be empty, all of one length."""
         message = f"Records of {export} have more than {feature.size} values of {feature.name}"
         return tf.ensure_shape(
-            _padded(values, feature.size, message, _absent(feature, ())), (None, feature.size)
+            _padded(values, feature.size, message, absent_value(feature, ())), (None, feature.size)
         )
 
     def parse(batch: Any) -> dict[str, Any]:
@@ -259,7 +180,7 @@ def _cast(values: Any, band: BandSpec, side: Side, export: OpenedExport) -> Any:
     if values.dtype == tf.float32:
         absent = None if dtype.is_floating else tf.math.is_nan(values)
     else:
-        absent = None if export.complete else tf.equal(values, _NO_INTEGER)
+        absent = None if export.complete else tf.equal(values, NO_INTEGER)
     if absent is None:
         return tf.cast(values, dtype)
     if dtype.is_floating:
