@@ -107,6 +107,10 @@ class Size:
         """Width times height."""
         return self.x * self.y
 
+    def with_margin(self, margin: Size) -> Size:
+        """The size with a margin on every side."""
+        return Size(x=self.x + 2 * margin.x, y=self.y + 2 * margin.y)
+
     @property
     def window(self) -> Window:
         """All pixels of a raster of this size."""
@@ -299,7 +303,7 @@ class PatchGrid:
     @property
     def stored(self) -> Size:
         """Pixels of a patch as it is stored, its margins included."""
-        return Size(x=self.patch.x + 2 * self.margin.x, y=self.patch.y + 2 * self.margin.y)
+        return self.patch.with_margin(self.margin)
 
     @property
     def covered(self) -> Size:

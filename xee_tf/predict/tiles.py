@@ -42,7 +42,7 @@ class Tiles:
     @property
     def sent(self) -> Size:
         """What the model sees."""
-        return Size(x=self.core.x + 2 * self.overlap.x, y=self.core.y + 2 * self.overlap.y)
+        return self.core.with_margin(self.overlap)
 
     @property
     def output_overlap(self) -> Size | None:
@@ -56,9 +56,7 @@ class Tiles:
     def padded(self) -> Size | None:
         """What comes back from a model that keeps the overlap, if that is a whole number of pixels."""
         margin = self.output_overlap
-        if margin is None:
-            return None
-        return Size(x=self.output.x + 2 * margin.x, y=self.output.y + 2 * margin.y)
+        return None if margin is None else self.output.with_margin(margin)
 
     def scaled(self, shape: Size) -> Size:
         """Pixels of the result that cover so many pixels of the image."""
@@ -118,7 +116,7 @@ def refuse_too_large(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, 
 
     def refusal(side: int) -> str:
         """Of tiles that are no longer than `side` on either side."""
-        height, width = (min(core.y, side) + 2 * overlap.y, min(core.x, side) + 2 * overlap.x)
+        height, width = Size(x=min(core.x, side), y=min(core.y, side)).with_margin(overlap).shape
         items = {
             feed.input: (feed.dtype, (height, width, *feed.shape) if feed.tiled else feed.shape)
             for feed in feeds

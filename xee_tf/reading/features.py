@@ -24,7 +24,7 @@ from xee_tf.reading.content import (
     read_order,
 )
 from xee_tf.reading.infer import Inference, inferred_bands
-from xee_tf.reading.margins import is_patch, margin_beside_labels, stored_size
+from xee_tf.reading.margins import is_patch, margin_beside_labels
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.options import ReadOptions
 from xee_tf.records import (
@@ -187,9 +187,9 @@ def _content(
         unit = "pixel" if patch == PIXEL else None
     else:
         margin = margin_beside_labels(features.layout, names, patch, kernel, given)
-        stored = stored_size(patch, margin)
+        stored = patch.with_margin(margin)
         labels = {each.name: each.size for each in wanted if not is_patch(each, stored, given)}
-    pixels = stored_size(patch, margin).pixels
+    pixels = patch.with_margin(margin).pixels
     values = {each.name: 1 if each.name in labels else each.size // pixels for each in wanted}
     bands = inferred_bands(features.layout, values, given.keys() - labels.keys())
     return replace(features, bands=bands, margin=margin, unit=unit, labels=labels), patch

@@ -20,7 +20,7 @@ from xee_tf.reading.content import (
     feature_depths,
     with_depths,
 )
-from xee_tf.reading.margins import infer_margin, margin_of_bands, stored_size
+from xee_tf.reading.margins import infer_margin, margin_of_bands
 from xee_tf.records import Feature, RecordLayout
 from xee_tf.sidecars import BandSpec, ImageManifest, distinct_dims
 
@@ -121,7 +121,7 @@ class Inference:
             return None
         if self.kernel is None and manifest.kernel is not None:
             margin = PatchGrid.margin_of(manifest.kernel)
-            if stored_size(self.patch, margin).pixels != stored:
+            if self.patch.with_margin(margin).pixels != stored:
                 return None
         else:
             margin = infer_margin(self.patch, stored, kernel=self.kernel, band=manifest.bands[0].name)
@@ -183,7 +183,7 @@ class Inference:
             content = Content(layout, (), unit="pixel")
         else:
             content = Content(layout, (), margin_of_bands(layout.features, self.patch, self.kernel, given))
-            stored = stored_size(self.patch, content.margin).pixels
+            stored = self.patch.with_margin(content.margin).pixels
             values = {name: size // stored for name, size in values.items()}
             first = layout.features[0]
             for feature in layout.features:

@@ -13,12 +13,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import NO_MARGIN
 from xee_tf.records import Feature, RecordLayout
 
-__all__ = ["infer_margin", "is_patch", "margin_beside_labels", "margin_of_bands", "stored_size"]
-
-
-def stored_size(patch: Size, margin: Size) -> Size:
-    """Pixels of a stored patch, its margins included."""
-    return PatchGrid(patch, patch, margin).stored
+__all__ = ["infer_margin", "is_patch", "margin_beside_labels", "margin_of_bands"]
 
 
 def _feature_margin(feature: Feature, patch: Size, depth: int = 1) -> Size:
@@ -47,7 +42,7 @@ def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: 
     about = f"Band {band!r} has {values} values per record, "
     if kernel is not None:
         margin = PatchGrid.margin_of(kernel)
-        stored = stored_size(patch, margin).pixels
+        stored = patch.with_margin(margin).pixels
         if values != stored:
             raise RecordError(
                 f"{about}but patches of {patch.x} x {patch.y} pixels with kernel_size={kernel.xy} have "
@@ -94,7 +89,7 @@ def margin_of_bands(
     shortest = min(features, key=lambda feature: feature.size)
     if kernel is None:
         return _feature_margin(shortest, patch)
-    stored = stored_size(patch, PatchGrid.margin_of(kernel)).pixels
+    stored = patch.with_margin(PatchGrid.margin_of(kernel)).pixels
     values = shortest.size if shortest.size % stored else stored
     return infer_margin(patch, values, kernel=kernel, band=shortest.name)
 
@@ -124,7 +119,7 @@ def margin_beside_labels(
         margin = _margin_of_all([*wanted, *others], wanted, patch, depths)
     else:
         margin = PatchGrid.margin_of(kernel)
-    stored = stored_size(patch, margin)
+    stored = patch.with_margin(margin)
     if not any(is_patch(feature, stored, depths) for feature in wanted):
         largest = max(wanted, key=lambda feature: feature.size)
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
@@ -164,7 +159,7 @@ def _margin_of_all(
             if features is wanted:
                 raise
             continue
-        stored = stored_size(patch, margin)
+        stored = patch.with_margin(margin)
         if all(is_patch(each, stored, depths) or each.size < patch.pixels for each in wanted):
             break
     return margin

@@ -51,6 +51,18 @@ class Ragged:
         return cls(data, np.cumsum(sizes) - sizes, sizes)
 
     @classmethod
+    def of(cls, strings: Sequence[bytes]) -> Ragged:
+        """The strings of a list.
+
+        Examples
+        --------
+        >>> Ragged.of([b"one", b"three"]).sizes.tolist()
+        [3, 5]
+        """
+        sizes = np.array([len(string) for string in strings], np.int64)
+        return cls.packed(np.frombuffer(b"".join(strings), np.uint8), sizes)
+
+    @classmethod
     def looked_up(cls, make: Callable[[int], bytes], numbers: npt.NDArray[np.int64]) -> Ragged:
         """The string that `make` gives for each number; it is called once for each distinct one.
 
@@ -60,10 +72,7 @@ class Ragged:
         b'-----'
         """
         values, which = _distinct(numbers)
-        strings = [make(int(value)) for value in values]
-        sizes = np.array([len(string) for string in strings], np.int64)
-        starts = np.cumsum(sizes) - sizes
-        return cls(np.frombuffer(b"".join(strings), np.uint8), starts[which], sizes[which])
+        return cls.of([make(int(value)) for value in values])[which]
 
     def __len__(self) -> int:
         return len(self.sizes)

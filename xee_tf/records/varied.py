@@ -146,7 +146,5 @@ def _stacked(feature: Feature, lists: Sequence[Any]) -> npt.NDArray[Any] | Ragge
     if feature.dtype == STRINGS and feature.size != 1:
         return np.fromiter(lists, object, len(lists))
     strings = [strings[0] for strings in lists]
-    data = np.frombuffer(b"".join(strings), np.uint8)
-    if feature.dtype != STRINGS:
-        return data.reshape(len(lists), feature.size)
-    return Ragged.packed(data, np.array([len(string) for string in strings], np.int64))
+    joined = Ragged.of(strings)
+    return joined if feature.dtype == STRINGS else joined.data.reshape(len(lists), feature.size)

@@ -186,9 +186,7 @@ def _feature(name: str, dtype: npt.DTypeLike, shape: Sequence[int]) -> Feature:
 
 
 def _strings(array: npt.NDArray[Any]) -> Ragged:
-    strings = [as_bytes(value) for value in array.reshape(-1).tolist()]
-    sizes = np.array([len(string) for string in strings], np.int64)
-    return Ragged.packed(np.frombuffer(b"".join(strings), np.uint8), sizes)
+    return Ragged.of([as_bytes(value) for value in array.reshape(-1).tolist()])
 
 
 def _least_entry_size(feature: Feature) -> int:
