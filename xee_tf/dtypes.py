@@ -1,4 +1,4 @@
-"""Which numbers a dtype holds, and numbers made to fit one."""
+"""Which numbers a dtype holds, numbers made to fit one, and what stands for no value."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-__all__ = ["FLOAT32_EXACT", "FLOAT64_EXACT", "beyond_float64", "clamp", "coerce", "held_as", "spare_values"]
+__all__ = [
+    "FLOAT32_EXACT",
+    "FLOAT64_EXACT",
+    "beyond_float64",
+    "clamp",
+    "coerce",
+    "held_as",
+    "is_missing",
+    "spare_values",
+]
 
 FLOAT32_EXACT = 2**24
 """float32 has every whole number up to here."""
@@ -86,6 +96,17 @@ def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
     pairs = [(max(low, -FLOAT64_EXACT), min(high, FLOAT64_EXACT)), (low, high)]
     ends = [end for pair in pairs for end in (pair if dtype.kind == "i" else pair[::-1])]
     return tuple(dict.fromkeys(ends))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a Python object stands for a missing value: None, NaN, or what pandas has in its place.
+
+    Examples
+    --------
+    >>> is_missing(float("nan")), is_missing(pd.NaT), is_missing("")
+    (True, True, False)
+    """
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
 def clamp(value: float, dtype: np.dtype[Any]) -> int:

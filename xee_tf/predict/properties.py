@@ -20,7 +20,7 @@ from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING
 from xee_tf.names import check_key, check_variables
 from xee_tf.predict.calling import batch_of, predict_batches
-from xee_tf.tables.sources import Table, row_dimension
+from xee_tf.tables.sources import Table, geometry_column, no_table, row_dimension
 from xee_tf.tables.values import column_values
 
 __all__ = ["RowCaller", "predict_properties", "row_caller"]
@@ -39,10 +39,7 @@ def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None 
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
         return table.map_partitions(_predict_frame, caller, meta=empty)
-    raise OptionError(
-        "A table is a pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows; got "
-        f"{type(table).__name__}."
-    )
+    raise no_table(table)
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def row_caller(
 
 
 def _columns(frame: pd.DataFrame) -> list[str]:
-    geometry = getattr(frame, "_geometry_column_name", None)
+    geometry = geometry_column(frame)
     return [name for name in frame.columns if name != geometry]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xee_tf.dtypes import is_missing
 from xee_tf.sidecars.packing import read_number, write_number
 
 __all__ = ["coordinate_document", "read_coordinate"]
@@ -99,7 +100,7 @@ def read_coordinate(document: Any) -> NDArray[Any]:
 
 def _objects(values: Sequence[Any]) -> dict[str, Any] | None:
     """Python objects: all of one kind, some of them perhaps missing."""
-    missing = [_is_missing(value) for value in values]
+    missing = [is_missing(value) for value in values]
     there = [value for value, absent in zip(values, missing, strict=True) if not absent]
     if not there:
         return {"dtype": "text", "values": [None] * len(values)}
@@ -138,12 +139,6 @@ def _plain_dates(values: Sequence[Any], missing: Sequence[bool]) -> dict[str, An
         exact = getattr(value, "to_datetime64", None)  # pandas has nanoseconds
         plain.append(np.datetime64("NaT") if absent else exact() if exact else np.datetime64(value))
     return coordinate_document(np.array(plain))
-
-
-def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _texts(values: Sequence[Any]) -> NDArray[Any]:

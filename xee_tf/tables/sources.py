@@ -23,7 +23,15 @@ from xee_tf.sidecars import TableColumn
 from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
-__all__ = ["Geometry", "LazyTable", "Table", "read_table", "row_dimension"]
+__all__ = [
+    "Geometry",
+    "LazyTable",
+    "Table",
+    "geometry_column",
+    "no_table",
+    "read_table",
+    "row_dimension",
+]
 
 Table = Any
 """A pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows."""
@@ -67,15 +75,26 @@ def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry
     if isinstance(meta, pd.DataFrame):
         reader = _FrameReader.of(meta, selectors, geometry)
         return _lazy_table([table], reader)
+    raise no_table(table)
+
+
+def no_table(value: Any) -> OptionError:
+    """The error that a value is no table."""
     hint = ""
-    if isinstance(table, xr.DataArray):
+    if isinstance(value, xr.DataArray):
         hint = " Name it: array.to_dataset(name='B4')."
-    elif isinstance(table, pd.Series) or isinstance(meta, pd.Series):
+    elif isinstance(value, pd.Series) or isinstance(getattr(value, "_meta", None), pd.Series):
         hint = " Use series.to_frame()."
-    raise OptionError(
+    return OptionError(
         "A table is a pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows; got "
-        f"{type(table).__name__}.{hint}"
+        f"{type(value).__name__}.{hint}"
     )
+
+
+def geometry_column(frame: pd.DataFrame) -> str | None:
+    """The column of a frame that is its geometry; None if there is none."""
+    active: str | None = getattr(frame, "_geometry_column_name", None)
+    return active if active in frame.columns else None
 
 
 @dataclass(frozen=True)
@@ -89,8 +108,7 @@ class _FrameReader:
     def of(
         cls, frame: pd.DataFrame, selectors: Sequence[str] | None, geometry: Geometry | None
     ) -> _FrameReader:
-        active = getattr(frame, "_geometry_column_name", None)
-        active = active if active in frame.columns else None
+        active = geometry_column(frame)
         available = [name for name in frame.columns if name != active]
         points = geometry is not None and active is not None
         if points and (selectors is None or set(LONLAT) & set(selectors)):

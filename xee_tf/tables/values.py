@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from xee_tf.dtypes import is_missing
 from xee_tf.errors import OptionError, shorten
 from xee_tf.records import Ragged
 from xee_tf.sidecars import TableColumn
@@ -80,7 +81,7 @@ def column_values(
 def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -> tuple[TableColumn, Values]:
     """The values of a column of Python objects: what the first is, all must be."""
     objects = series.to_numpy()
-    first = next((value for value in objects if not _is_missing(value)), None)
+    first = next((value for value in objects if not is_missing(value)), None)
     if first is None:
         if not len(objects):
             return TableColumn(name), np.empty(0)
@@ -92,7 +93,7 @@ def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -
         return TableColumn(name, "bytes"), _strings(series, name, describe_row, type(first))
     if isinstance(first, Real | np.bool_):
         _require_all(objects, lambda v: isinstance(v, Real | np.bool_), "a number", name, describe_row)
-        return TableColumn(name), np.array([np.nan if _is_missing(v) else v for v in objects], np.float64)
+        return TableColumn(name), np.array([np.nan if is_missing(v) else v for v in objects], np.float64)
     if isinstance(first, list | tuple | np.ndarray):
         shape = _shape(first)
         try:
@@ -148,7 +149,7 @@ def _require_all(
     describe_row: Callable[[int], str],
 ) -> None:
     for number, value in enumerate(objects):
-        if not (_is_missing(value) or fits(value)):
+        if not (is_missing(value) or fits(value)):
             raise OptionError(
                 f"Column {name!r}: {describe_row(number)} holds {_short(value)}, not {expected} as the rows "
                 "before it. All rows of a column must be of one kind."
@@ -164,7 +165,7 @@ def _require_shape(objects: Iterable[Any], name: str, describe_row: Callable[[in
         if shape is None or shape != expected:
             found = f"an array of shape {shape}" if shape else _short(value)
             before = f", the rows before it arrays of shape {expected}" if number else ""
-            drop = f" Drop such rows: table.dropna(subset=[{name!r}])." if _is_missing(value) else ""
+            drop = f" Drop such rows: table.dropna(subset=[{name!r}])." if is_missing(value) else ""
             raise OptionError(
                 f"Column {name!r}: {describe_row(number)} holds {found}{before}. A record has no room for "
                 f"shapes: all rows of a column must have the same.{drop}"
@@ -200,10 +201,6 @@ def _unencodable(name: str, found: str) -> OptionError:
         f"Column {name!r} holds {found}: a table holds numbers, strings, and arrays of numbers of one shape. "
         f"Convert it or leave it out: {hint}."
     )
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
 def _is_utf8(value: str | bytes) -> bool:
