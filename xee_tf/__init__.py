@@ -25,7 +25,7 @@ from xee_tf.model import Model
 from xee_tf.predict.to_zarr import predict_to_zarr
 from xee_tf.prepare.model import PreparedModel, prepare_model
 from xee_tf.reading.image import open_image
-from xee_tf.reading.verify import Verification, verify
+from xee_tf.reading.verifying import Verification, verify
 from xee_tf.remote.statistics import PredictionStats
 from xee_tf.serving.server import Server, serve
 from xee_tf.shards.runs import ShardInfo

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xee_tf.blocks.assemble import BandRule
+from xee_tf.blocks.assembling import BandRule
 from xee_tf.dtypes import FLOAT32_EXACT, clamp
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, warn
 from xee_tf.export.options import ExportOptions

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xee_tf.blocks.assemble import BandRule, assemble, cut_row
+from xee_tf.blocks.assembling import BandRule, assemble, cut_row
 from xee_tf.blocks.layout import Block, BlockLayout, Pieces
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from affine import Affine
 
-from xee_tf.blocks.assemble import BandRule
+from xee_tf.blocks.assembling import BandRule
 from xee_tf.blocks.layout import BlockLayout
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.connector import Signature

@@ -1,4 +1,4 @@
-"""Bytes only: Example records, tensors, TFRecord framing, to and from numpy arrays."""
+"""Bytes only: Example records and TFRecord framing, to and from numpy arrays."""
 
 from xee_tf.records.decode import FeatureValues, Order, Records, decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
@@ -13,16 +13,7 @@ from xee_tf.records.parse import (
     read_sequence_layout,
 )
 from xee_tf.records.ragged import Ragged
-from xee_tf.records.tensors import (
-    decode_tensor,
-    encode_tensor,
-    encode_tensors,
-    is_tensor,
-    tensor_pieces,
-    tensor_size,
-    value_sizes,
-)
-from xee_tf.records.varints import decode_varints, encode_varints
+from xee_tf.varints import decode_varints, encode_varints
 
 __all__ = [
     "FRAMING",
@@ -41,20 +32,13 @@ __all__ = [
     "decode_features",
     "decode_records",
     "decode_sequence_example",
-    "decode_tensor",
     "decode_varints",
     "encode_records",
-    "encode_tensor",
-    "encode_tensors",
     "encode_varints",
     "frame",
-    "is_tensor",
     "iter_frames",
     "kind_of",
     "read_layout",
     "read_sequence_layout",
-    "tensor_pieces",
-    "tensor_size",
-    "value_sizes",
     "written_dtype",
 ]

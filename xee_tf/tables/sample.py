@@ -14,7 +14,7 @@ import pyproj
 import xarray as xr
 from affine import Affine
 
-from xee_tf.blocks.assemble import BandRule, assemble
+from xee_tf.blocks.assembling import BandRule, assemble
 from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Pieces
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchAxis

@@ -18,9 +18,6 @@ from xee_tf.records import Feature, Ragged, RecordLayout, encode_records
 from xee_tf.records.feature import STRINGS
 from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.layout import context_head
-from xee_tf.records.tensor_types import STRING, tensor_type
-from xee_tf.records.tensors import tensor_size, value_sizes
-from xee_tf.records.wire import field_size
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.predict_messages import (
     decode_predict_response,
@@ -34,6 +31,9 @@ from xee_tf.remote.payloads.strings import (
     serialise_tensors,
     strings_signature,
 )
+from xee_tf.tensors.protos import tensor_size, value_sizes
+from xee_tf.tensors.types import STRING, tensor_type
+from xee_tf.wire import field_size
 
 __all__ = ["GrpcExamples", "GrpcSerializedTensors", "GrpcTensors"]
 
