@@ -20,9 +20,9 @@ from xee_tf.cli.arguments import (
     open_image,
 )
 from xee_tf.cli.parser import Parser
-from xee_tf.models.options import MODEL_SPELLING
+from xee_tf.models import MODEL_SPELLING
 from xee_tf.storage import Location, require_free, require_writable
-from xee_tf.upload.raster import raster_format, to_cog
+from xee_tf.upload import raster_format, to_cog
 
 __all__ = ["add_predict"]
 

@@ -11,20 +11,20 @@ from typing import Any, ClassVar, Literal, get_args
 from xee_tf.errors import OptionError
 from xee_tf.models.options import MODEL_SPELLING, ModelKeywords, read_multiplier
 from xee_tf.options import Options, flag, one_of, option
-from xee_tf.remote.addresses import check_grpc_target, check_url
-from xee_tf.remote.connector import Flow
-from xee_tf.remote.credentials import Credentials, check_credentials
-from xee_tf.remote.google import (
+from xee_tf.remote import (
     AIPlatformConnector,
+    Credentials,
+    Flow,
     Route,
+    TFServingConnector,
     VertexAIConnector,
+    check_credentials,
     check_endpoint,
+    check_grpc_target,
+    check_url,
     shared_url,
 )
-from xee_tf.remote.payloads.formats import PayloadFormat, payload_format, payload_of
-from xee_tf.remote.payloads.payload import Payload
-from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
-from xee_tf.remote.tf_serving import TFServingConnector
+from xee_tf.remote.payloads import ANY_MODEL, Payload, PayloadFormat, ServedModel, payload_format, payload_of
 
 __all__ = [
     "HOSTED_SPELLING",

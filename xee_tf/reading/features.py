@@ -27,6 +27,7 @@ from xee_tf.reading.content import (
 from xee_tf.reading.infer import Inference, feature_margin, inferred_bands, stored_size
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import (
+    FRAMING,
     Feature,
     FeatureValues,
     Ragged,
@@ -34,10 +35,7 @@ from xee_tf.records import (
     decode_features,
     decode_sequence_example,
 )
-from xee_tf.records.framing import FRAMING
-from xee_tf.shards.access import Shard, read_records
-from xee_tf.shards.opening import open_shards
-from xee_tf.shards.scan import inflated, read_pieces, whole_frames
+from xee_tf.shards import Shard, inflated, open_shards, read_pieces, read_records, whole_frames
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]

@@ -8,16 +8,13 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Facts, Listing, aligned, counted
 from xee_tf.errors import RecordError
-from xee_tf.georef.coordinates import bounds
-from xee_tf.georef.summary import bands_text, grid_rows, per_pixel
+from xee_tf.georef import bands_text, bounds, grid_rows, per_pixel
 from xee_tf.labels import label_steps
 from xee_tf.reading.content import read_order
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
-from xee_tf.shards.opening import first_record, open_shards
-from xee_tf.sidecars import dim_lengths
-from xee_tf.sidecars.find import find_sources
-from xee_tf.sidecars.names import is_image
+from xee_tf.shards import first_record, open_shards
+from xee_tf.sidecars import dim_lengths, find_sources, is_image
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["inspect_path"]

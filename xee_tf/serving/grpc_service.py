@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.remote.google import DIRECT_RAW_PREDICT
-from xee_tf.remote.payloads.predict_messages import PREDICT, decode_predict_request
-from xee_tf.remote.serving_metadata import GET_METADATA
+from xee_tf.remote import DIRECT_RAW_PREDICT, GET_METADATA
+from xee_tf.remote.payloads import PREDICT, decode_predict_request
 from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
 from xee_tf.serving.models import Models

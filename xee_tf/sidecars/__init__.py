@@ -1,33 +1,78 @@
 """The files beside records: Earth Engine's mixer, and the manifest that holds what the mixer cannot."""
 
-from xee_tf.sidecars.bands import (
-    BandSpec,
-    dim_lengths,
-    distinct_dims,
-    step_names,
-)
+from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
+from xee_tf.sidecars.described import describe_export, differing_keys, manifest_name
 from xee_tf.sidecars.documents import ManifestShard
+from xee_tf.sidecars.find import (
+    Exported,
+    ExportedImage,
+    ExportedTable,
+    find_exports,
+    find_sources,
+    find_tables,
+)
 from xee_tf.sidecars.manifest import (
     ImageManifest,
     Manifest,
     TableColumn,
     TableManifest,
-    parse_manifest,
+    manifest_of,
+    read_document,
     read_manifest,
 )
 from xee_tf.sidecars.mixer import Mixer
+from xee_tf.sidecars.names import (
+    IMAGE_MANIFEST,
+    MIXER,
+    RECORDS,
+    TABLE,
+    ExportNames,
+    export_prefix,
+    image_files,
+    is_image,
+    manifest_location,
+    prefix_of,
+    table_location,
+)
+from xee_tf.sidecars.packing import is_unchanged
+from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
 
 __all__ = [
+    "IMAGE_MANIFEST",
+    "MIXER",
+    "RECORDS",
+    "TABLE",
     "BandSpec",
+    "ExportNames",
+    "Exported",
+    "ExportedImage",
+    "ExportedTable",
     "ImageManifest",
     "Manifest",
     "ManifestShard",
     "Mixer",
     "TableColumn",
     "TableManifest",
+    "check_order",
+    "describe_export",
+    "differing_keys",
     "dim_lengths",
     "distinct_dims",
-    "parse_manifest",
+    "export_prefix",
+    "find_exports",
+    "find_records",
+    "find_sources",
+    "find_tables",
+    "image_files",
+    "is_image",
+    "is_unchanged",
+    "listed_shards",
+    "manifest_location",
+    "manifest_name",
+    "manifest_of",
+    "prefix_of",
+    "read_document",
     "read_manifest",
     "step_names",
+    "table_location",
 ]

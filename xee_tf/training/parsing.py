@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xee_tf.errors import OptionError
-from xee_tf.reading.content import fitting_fill
-from xee_tf.reading.opened import Margins, OpenedExport
+from xee_tf.reading import Margins, OpenedExport, fitting_fill
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
 

@@ -24,8 +24,7 @@ from rasterio.windows import Window
 
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
-from xee_tf.georef.crs import read_crs
-from xee_tf.georef.reference import GridLike
+from xee_tf.georef import GridLike, read_crs
 from xee_tf.names import check_geotiff
 from xee_tf.storage import Location
 

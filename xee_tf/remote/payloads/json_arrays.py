@@ -21,7 +21,7 @@ import orjson
 
 from xee_tf.errors import OptionError, RecordError, shorten
 from xee_tf.remote.payloads.strings import as_bytes, decode_base64
-from xee_tf.tensors.types import STRING, tensor_type
+from xee_tf.tensors import STRING, tensor_type
 
 __all__ = [
     "UNNAMED",
