@@ -19,8 +19,7 @@ import requests
 from benchmarks.measure import Measurement, best_times
 from benchmarks.predicting import CHANNELS, TILE, make_model
 from xee_tf import prepare_model
-from xee_tf.remote.payloads.formats import payload_of
-from xee_tf.remote.payloads.predict_messages import ServedModel
+from xee_tf.remote.payloads import ServedModel, payload_of
 
 BATCH = 4
 THREADS = 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.oracle import cut_patches
 from tests.strategies import chunkings, sizes
-from xee_tf.blocks.assemble import BandRule, PlaneRule, assemble, cut_row
+from xee_tf.blocks.assembling import BandRule, PlaneRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import merge_edges
 from xee_tf.geometry import PatchGrid, Size

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band, raster
 from tests.strategies import sizes
-from xee_tf.display import Summary, grid_svg
-from xee_tf.display.svg import DROPPED, MARGIN, PATCH, patches_per_cell
+from xee_tf.display import Summary
+from xee_tf.display.svg import DROPPED, MARGIN, PATCH, grid_svg, patches_per_cell
 from xee_tf.display.text import head_of
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.summary import grid_picture

@@ -18,9 +18,10 @@ from odc.geo.geobox import GeoBox
 from tests.strategies import affines, places, sizes
 from xee_tf.errors import GeoreferenceError, GridMismatchError, XeeTFError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.georef import GeoRef, read_georef, same_grid, spatial_dims, write_georef
+from xee_tf.georef import GeoRef, read_georef, spatial_dims, write_georef
 from xee_tf.georef.coordinates import affine_of_centres, fit_axis, gap, pixel_centres
 from xee_tf.georef.crs import crs_text, describe_crs, same_crs
+from xee_tf.georef.reference import same_grid
 from xee_tf.sidecars import Mixer
 
 NORTH_UP = Affine(30, 0, 500_000, 0, -30, 4_500_000)

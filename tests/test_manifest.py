@@ -29,9 +29,10 @@ import xee_tf
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
 from xee_tf.records.framing import footers, frame, run_crc
-from xee_tf.sidecars import TableManifest, parse_manifest, read_manifest
+from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.sidecars.find import find_export
+from xee_tf.sidecars.manifest import parse_manifest
 from xee_tf.storage import Location
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import raster
-from xee_tf.blocks.assemble import PlaneRule
+from xee_tf.blocks.assembling import PlaneRule
 from xee_tf.cli import main
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size

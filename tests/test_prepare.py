@@ -18,7 +18,7 @@ import xee_tf
 from xee_tf.cli import main
 from xee_tf.errors import DestinationExistsError, MissingModelError, ModelError, OptionError
 from xee_tf.models.saved_model_files import is_prepared, read_meta_graph
-from xee_tf.records import decode_tensor, encode_tensors
+from xee_tf.tensors import decode_tensor, encode_tensors
 
 v1 = tf.compat.v1
 

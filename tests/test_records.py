@@ -33,8 +33,6 @@ from xee_tf.records import (
     read_layout,
 )
 from xee_tf.records.framing import frame_offsets
-from xee_tf.records.varints import decode_varints, encode_varints, varint_bound
-from xee_tf.records.wire import encode_varint, varint_size
 from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,
@@ -44,6 +42,8 @@ from xee_tf.shards.members import (
     inflate_member,
     read_index,
 )
+from xee_tf.varints import decode_varints, encode_varints, varint_bound
+from xee_tf.wire import encode_varint, varint_size
 
 Example = tf.train.Example
 

@@ -67,6 +67,18 @@ def test_every_folder_is_a_package() -> None:
     assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
+def test_modules_are_private_to_their_package() -> None:
+    """From elsewhere their names are imported from the package, whose ``__init__`` gives them out."""
+    outside = [
+        f"{module_name(path)}:{node.lineno} {name}"
+        for path in python_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imported(node)
+        if (module := module_of(name)) and module.parent not in path.parents
+    ]
+    assert outside == []
+
+
 @pytest.mark.parametrize(
     ("code", "writes"),
     [
@@ -91,6 +103,12 @@ def found(find: Find, allowed: tuple[str, ...]) -> list[str]:
         for node in ast.walk(ast.parse(path.read_text()))
         for what in find(node)
     ]
+
+
+def module_of(name: str) -> Path | None:
+    """The module of ours that an imported name is or stands in; None for what packages give out."""
+    path = ROOT / name.replace(".", "/")
+    return next((file for at in (path, path.parent) if (file := at.with_suffix(".py")).exists()), None)
 
 
 def python_files() -> list[Path]:

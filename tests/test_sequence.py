@@ -31,7 +31,7 @@ from xee_tf.records import (
 from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.ragged import Ragged, join, rows_by_size
-from xee_tf.records.wire import encode_varint
+from xee_tf.wire import encode_varint
 
 SequenceExample = tf.train.SequenceExample
 READ = {"float": "<f4", "int64": "<i8", "bytes": "|u1"}

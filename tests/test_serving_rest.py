@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import xee_tf
 from tests.serving_models import address, called_directly, save_models, tiles
-from xee_tf.records import decode_tensor, encode_tensors
+from xee_tf.tensors import decode_tensor, encode_tensors
 
 
 @pytest.fixture(scope="module")

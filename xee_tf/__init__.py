@@ -16,11 +16,9 @@ from xee_tf.errors import (
     RecordError,
     XeeTFError,
 )
-from xee_tf.export.image import export_image, plan_export
-from xee_tf.export.plan import ExportPlan
-from xee_tf.export.result import ExportResult
+from xee_tf.export import ExportPlan, ExportResult, export_image, plan_export
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.georef.bands import add_bands
+from xee_tf.georef import add_bands
 from xee_tf.model import Model
 from xee_tf.predict.to_zarr import predict_to_zarr
 from xee_tf.prepare.model import PreparedModel, prepare_model

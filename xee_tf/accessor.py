@@ -10,11 +10,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import xarray as xr
 
-from xee_tf.export.image import export_image, plan_export
-from xee_tf.export.options import IMAGE_SPELLING
+from xee_tf.export import IMAGE_SPELLING, export_image, plan_export
 from xee_tf.options import Spelling, show_signature, spelled
-from xee_tf.tables.options import SAMPLE_SPELLING
-from xee_tf.tables.sample import sample_table
+from xee_tf.tables import SAMPLE_SPELLING, sample_table
 
 __all__ = ["TFExportAccessor"]
 

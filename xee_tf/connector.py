@@ -206,7 +206,7 @@ def connected(connector: Connector) -> Connection:
 
     Examples
     --------
-    >>> from xee_tf.models.function import FunctionConnector
+    >>> from xee_tf.models import FunctionConnector
     >>> double = FunctionConnector.of(lambda pixels: 2 * pixels)
     >>> connected(double) is connected(double)
     True

@@ -10,30 +10,33 @@ import xarray as xr
 from xee_tf.connector import Connector
 from xee_tf.display import Summary
 from xee_tf.errors import OptionError
-from xee_tf.models.function import FunctionConnector
-from xee_tf.models.hosted import (
+from xee_tf.models import (
     HOSTED_SPELLING,
+    MODEL_SPELLING,
+    FunctionConnector,
     HostedKeywords,
     HostedOptions,
+    ModelKeywords,
+    ModelSpec,
+    SavedModelConnector,
     Transport,
     ai_platform_connector,
+    keras_connector,
+    spec_rows,
     tf_serving_connector,
     vertex_ai_connector,
 )
-from xee_tf.models.keras import keras_connector
-from xee_tf.models.options import MODEL_SPELLING, ModelKeywords
-from xee_tf.models.rows import spec_rows
-from xee_tf.models.saved_model import SavedModelConnector
-from xee_tf.models.spec import ModelSpec
 from xee_tf.options import parse, spelled
-from xee_tf.predict.image import predict_image
-from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
-from xee_tf.predict.properties import predict_properties
-from xee_tf.remote.connector import RemoteConnector
-from xee_tf.remote.google import Route
-from xee_tf.remote.statistics import PredictionStats, stats_everywhere
+from xee_tf.predict import (
+    PREDICT_SPELLING,
+    PredictKeywords,
+    PredictOptions,
+    predict_image,
+    predict_properties,
+)
+from xee_tf.remote import PredictionStats, RemoteConnector, Route, stats_everywhere
 from xee_tf.storage import PathLike
-from xee_tf.tables.sources import Table
+from xee_tf.tables import Table
 
 __all__ = ["Model"]
 
@@ -206,7 +209,7 @@ class Model(ModelSpec):
         transport : {"rest", "grpc"}
             gRPC is many times faster.
         **options
-            See `Model`, and `xee_tf.models.hosted.HostedOptions` for those of servers. The payload format is
+            See `Model`, and `xee_tf.models.HostedOptions` for those of servers. The payload format is
             RAW_JSON with plain numbers, or GRPC_TF_TENSORS. Credentials: none.
 
         Raises
@@ -254,7 +257,7 @@ class Model(ModelSpec):
         model_name : str, optional
             That the model's own server knows it by; for gRPC, where that server wants one.
         **options
-            See `Model`, and `xee_tf.models.hosted.HostedOptions` for those of servers. The payload format is
+            See `Model`, and `xee_tf.models.HostedOptions` for those of servers. The payload format is
             SERIALIZED_TF_TENSORS, as in Earth Engine: the model must be prepared. Credentials: "google".
             The endpoint does not tell what its model gives: say `output_bands`.
 
@@ -300,7 +303,7 @@ class Model(ModelSpec):
         base_url : str
             Of a server with such addresses: Google's own answers no predictions any more.
         **options
-            See `Model`, and `xee_tf.models.hosted.HostedOptions` for those of servers. The payload format is
+            See `Model`, and `xee_tf.models.HostedOptions` for those of servers. The payload format is
             SERIALIZED_TF_TENSORS. Credentials: none.
 
         Raises

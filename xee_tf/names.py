@@ -23,13 +23,10 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from xee_tf.errors import OptionError
-from xee_tf.storage.zarr import ZARR_METADATA
-
-if TYPE_CHECKING:
-    from xee_tf.storage import Location
+from xee_tf.storage import ZARR_METADATA, Location
 
 __all__ = [
     "RASTER_NAMES",

@@ -1,1 +1,22 @@
 """Chunks of a raster and the blocks of patches that are made from them; numpy only."""
+
+from xee_tf.blocks.assembling import BandRule, assemble, cut_row, cut_strips, stitch
+from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Chunk, ChunkGrid, Pieces, chunk_edges
+from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
+
+__all__ = [
+    "BandRule",
+    "Block",
+    "BlockAxis",
+    "BlockLayout",
+    "Chunk",
+    "ChunkGrid",
+    "Pieces",
+    "assemble",
+    "chunk_edges",
+    "cut_row",
+    "cut_strips",
+    "lay_out_blocks",
+    "pixel_bytes",
+    "stitch",
+]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xee_tf.blocks.assemble import BandRule
+from xee_tf.blocks.assembling import BandRule
 from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid
 from xee_tf.geometry import PatchGrid, Size
 

@@ -21,7 +21,7 @@ from xee_tf.cli.arguments import (
 )
 from xee_tf.cli.parser import Parser
 from xee_tf.errors import OptionError
-from xee_tf.export.options import IMAGE_SPELLING
+from xee_tf.export import IMAGE_SPELLING
 
 __all__ = ["add_export"]
 

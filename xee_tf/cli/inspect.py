@@ -6,8 +6,7 @@ import argparse
 
 from xee_tf.cli.arguments import add_depths, add_size
 from xee_tf.cli.parser import Parser
-from xee_tf.reading.inspect import inspect_path
-from xee_tf.reading.verify import verify
+from xee_tf.reading import inspect_path, verify
 
 __all__ = ["add_inspect"]
 

@@ -7,7 +7,7 @@ import argparse
 import xee_tf
 from xee_tf.cli.arguments import is_assignment, label, options_of
 from xee_tf.cli.parser import Parser
-from xee_tf.serving.server import stop_signal
+from xee_tf.serving import stop_signal
 
 __all__ = ["add_model"]
 

@@ -11,15 +11,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xee_tf.blocks.assemble import BandRule
+from xee_tf.blocks import BandRule
 from xee_tf.dtypes import FLOAT32_EXACT, clamp
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, warn
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
-from xee_tf.georef import GeoRef
-from xee_tf.georef.bands import plane_array
-from xee_tf.georef.conventions import is_grid_mapping
-from xee_tf.georef.masks import band_nodata
+from xee_tf.georef import GeoRef, band_nodata, is_grid_mapping, plane_array
 from xee_tf.names import check_key
 from xee_tf.options import read_depth
 from xee_tf.records import STORED, FeatureTypes, Kind, kind_of, written_dtype

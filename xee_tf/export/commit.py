@@ -10,11 +10,9 @@ import numpy as np
 
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef.coordinates import apply_affine
-from xee_tf.shards.runs import WrittenShard
-from xee_tf.shards.store import Replaced, ShardStore
-from xee_tf.sidecars import ImageManifest, Mixer
-from xee_tf.sidecars.names import ExportNames
+from xee_tf.georef import apply_affine
+from xee_tf.shards import Replaced, ShardStore, WrittenShard
+from xee_tf.sidecars import ExportNames, ImageManifest, Mixer
 
 __all__ = ["ImageCommit"]
 

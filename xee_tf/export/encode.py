@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xee_tf.blocks.assemble import BandRule, assemble, cut_row
-from xee_tf.blocks.layout import Block, BlockLayout, Pieces
+from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble, cut_row
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
-from xee_tf.shards.runs import Part, Run, pack_run
-from xee_tf.shards.store import ShardStore
+from xee_tf.shards import Part, Run, ShardStore, pack_run
 
 __all__ = ["BlockEncoder"]
 

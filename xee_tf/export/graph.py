@@ -11,15 +11,14 @@ from typing import Any
 
 from dask.tokenize import tokenize
 
-from xee_tf.blocks.layout import Block
+from xee_tf.blocks import Block
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, work_on_blocks
-from xee_tf.shards.folder_store import PartStore
-from xee_tf.shards.store import ShardStore
+from xee_tf.shards import PartStore, ShardStore
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["ExportJob", "export_graph"]

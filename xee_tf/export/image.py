@@ -9,7 +9,7 @@ from typing import Unpack
 import xarray as xr
 from affine import Affine
 
-from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
+from xee_tf.blocks import lay_out_blocks, pixel_bytes
 from xee_tf.errors import DestinationExistsError, OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
@@ -18,16 +18,13 @@ from xee_tf.export.patches import records_of
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.georef import read_georef, region_window
-from xee_tf.georef.bands import whole_image
-from xee_tf.georef.conventions import spatial_dims
+from xee_tf.georef import read_georef, region_window, spatial_dims, whole_image
 from xee_tf.graph import Delayed, chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.shards.members import IMAGE_MEMBER, patches_per_member
-from xee_tf.shards.store import aborted_on_failure
-from xee_tf.sidecars.names import ExportNames, export_prefix, image_files
+from xee_tf.shards import IMAGE_MEMBER, aborted_on_failure, patches_per_member
+from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
 __all__ = ["Image", "export_image", "plan_export"]

@@ -11,6 +11,8 @@ import xarray as xr
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge, Size
 from xee_tf.options import (
+    EXPORT_FORMATS,
+    EXPORT_REPLACED,
     IfExists,
     Options,
     Spelling,
@@ -20,7 +22,6 @@ from xee_tf.options import (
     nested_names,
     option,
 )
-from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED
 from xee_tf.records import FeatureTypes
 
 __all__ = [

@@ -1,7 +1,72 @@
 """Where a raster lies: CRS, affine and spatial dimensions, as xarray users have them."""
 
-from xee_tf.georef.conventions import spatial_dims
-from xee_tf.georef.reference import GeoRef, read_georef, same_grid, write_georef
+from xee_tf.georef.bands import add_bands, image_dataset, plane_array, whole_image
+from xee_tf.georef.conventions import (
+    GRID_MAPPING,
+    grid_mappings,
+    is_grid_mapping,
+    name_dims,
+    raster_variables,
+    spatial_dims,
+)
+from xee_tf.georef.coordinates import Points, apply_affine, bounds, pixels_between, window_of
+from xee_tf.georef.crs import Move, crs_name, crs_text, describe_crs, mover, read_crs, same_crs
+from xee_tf.georef.find import read_affine
+from xee_tf.georef.longitudes import (
+    edges_of_projection,
+    nearest_turn,
+    pixels_of_points,
+    unbroken,
+    wrap_longitude,
+)
+from xee_tf.georef.masks import band_nodata, can_mask
+from xee_tf.georef.polygons import polygons_in_pixels
+from xee_tf.georef.reference import GeoRef, GridLike, grid_mapping, read_georef, write_georef
 from xee_tf.georef.region import region_window
+from xee_tf.georef.summary import bands_text, grid_picture, grid_rows, per_pixel
+from xee_tf.georef.units import full_turn
 
-__all__ = ["GeoRef", "read_georef", "region_window", "same_grid", "spatial_dims", "write_georef"]
+__all__ = [
+    "GRID_MAPPING",
+    "GeoRef",
+    "GridLike",
+    "Move",
+    "Points",
+    "add_bands",
+    "apply_affine",
+    "band_nodata",
+    "bands_text",
+    "bounds",
+    "can_mask",
+    "crs_name",
+    "crs_text",
+    "describe_crs",
+    "edges_of_projection",
+    "full_turn",
+    "grid_mapping",
+    "grid_mappings",
+    "grid_picture",
+    "grid_rows",
+    "image_dataset",
+    "is_grid_mapping",
+    "mover",
+    "name_dims",
+    "nearest_turn",
+    "per_pixel",
+    "pixels_between",
+    "pixels_of_points",
+    "plane_array",
+    "polygons_in_pixels",
+    "raster_variables",
+    "read_affine",
+    "read_crs",
+    "read_georef",
+    "region_window",
+    "same_crs",
+    "spatial_dims",
+    "unbroken",
+    "whole_image",
+    "window_of",
+    "wrap_longitude",
+    "write_georef",
+]

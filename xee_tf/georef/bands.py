@@ -10,7 +10,6 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
-from xee_tf.georef import GeoRef, read_georef, same_grid, write_georef
 from xee_tf.georef.conventions import (
     Raster,
     forget_place,
@@ -20,6 +19,7 @@ from xee_tf.georef.conventions import (
     spatial_dims,
 )
 from xee_tf.georef.masks import nodata_of_band, with_own_nodata, with_set_nodata
+from xee_tf.georef.reference import GeoRef, read_georef, same_grid, write_georef
 
 __all__ = ["add_bands", "image_dataset", "plane_array", "whole_image"]
 

@@ -14,8 +14,7 @@ from dask.task_spec import TaskRef
 from dask.tokenize import tokenize
 from numpy.typing import NDArray
 
-from xee_tf.blocks.assemble import stitch
-from xee_tf.blocks.layout import Block, BlockLayout, chunk_edges
+from xee_tf.blocks import Block, BlockLayout, chunk_edges, stitch
 from xee_tf.geometry import Window
 from xee_tf.graph.blocks import BlockWork, Work, block_tasks, keys_by_home
 from xee_tf.graph.order import turns

@@ -12,8 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from xee_tf.blocks.assemble import cut_strips
-from xee_tf.blocks.layout import Block, BlockLayout, Chunk, ChunkGrid, Pieces
+from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_strips
 from xee_tf.graph.order import in_order
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import Graph, Key, Ref, Tasks, add_task, add_value

@@ -1,1 +1,60 @@
 """Models: what they take and give, and the local ways to call them."""
+
+from xee_tf.models.axes import find_array_dims
+from xee_tf.models.feeds import Feed, Item
+from xee_tf.models.function import FunctionConnector
+from xee_tf.models.hosted import (
+    HOSTED_SPELLING,
+    HostedKeywords,
+    HostedOptions,
+    Transport,
+    ai_platform_connector,
+    tf_serving_connector,
+    vertex_ai_connector,
+)
+from xee_tf.models.inputs import check_overrides, group_inputs, plan_feeds
+from xee_tf.models.keras import keras_connector
+from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
+from xee_tf.models.outputs import Output, plan_outputs
+from xee_tf.models.projection import Projection
+from xee_tf.models.rows import spec_rows
+from xee_tf.models.saved_model import SavedModelConnector, load_signatures, tensorflow_message
+from xee_tf.models.saved_model_files import is_prepared, local_copy, read_meta_graph, require_saved_model
+from xee_tf.models.spec import ModelSpec
+from xee_tf.models.types import STRING, fill_outside, type_name
+
+__all__ = [
+    "HOSTED_SPELLING",
+    "MODEL_SPELLING",
+    "REPLACED",
+    "STRING",
+    "Feed",
+    "FunctionConnector",
+    "HostedKeywords",
+    "HostedOptions",
+    "Item",
+    "ModelKeywords",
+    "ModelSpec",
+    "Output",
+    "Projection",
+    "SavedModelConnector",
+    "Transport",
+    "ai_platform_connector",
+    "check_overrides",
+    "fill_outside",
+    "find_array_dims",
+    "group_inputs",
+    "is_prepared",
+    "keras_connector",
+    "load_signatures",
+    "local_copy",
+    "plan_feeds",
+    "plan_outputs",
+    "read_meta_graph",
+    "require_saved_model",
+    "spec_rows",
+    "tensorflow_message",
+    "tf_serving_connector",
+    "type_name",
+    "vertex_ai_connector",
+]

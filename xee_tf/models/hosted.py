@@ -16,15 +16,18 @@ from xee_tf.remote.connector import Flow
 from xee_tf.remote.credentials import Credentials, check_credentials
 from xee_tf.remote.google import (
     AIPlatformConnector,
+    Credentials,
+    Flow,
     Route,
+    TFServingConnector,
     VertexAIConnector,
+    check_credentials,
     check_endpoint,
+    check_grpc_target,
+    check_url,
     shared_url,
 )
-from xee_tf.remote.payloads.formats import PayloadFormat, payload_format, payload_of
-from xee_tf.remote.payloads.payload import Payload
-from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
-from xee_tf.remote.tf_serving import TFServingConnector
+from xee_tf.remote.payloads import ANY_MODEL, Payload, PayloadFormat, ServedModel, payload_format, payload_of
 
 __all__ = [
     "HOSTED_SPELLING",

@@ -11,8 +11,7 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
-from xee_tf.options import Spelling
-from xee_tf.options.earth_engine import LIMITS
+from xee_tf.options import LIMITS, Spelling
 
 __all__ = [
     "MODEL_SPELLING",

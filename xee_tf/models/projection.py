@@ -11,8 +11,7 @@ import pyproj
 from affine import Affine
 
 from xee_tf.errors import GeoreferenceError, OptionError
-from xee_tf.georef.crs import crs_text, read_crs
-from xee_tf.georef.find import read_affine
+from xee_tf.georef import crs_text, read_affine, read_crs
 from xee_tf.models.earth_engine import function_call
 
 __all__ = ["Projection"]

@@ -6,7 +6,7 @@ from itertools import starmap
 
 from xee_tf.display import abbreviated, by
 from xee_tf.geometry import Size
-from xee_tf.georef.crs import crs_name
+from xee_tf.georef import crs_name
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import PixelType, type_name

@@ -10,8 +10,8 @@ from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import MissingModelError, ModelError
-from xee_tf.records.tensor_types import STRING
 from xee_tf.storage import Location
+from xee_tf.tensors import STRING
 
 __all__ = ["is_prepared", "local_copy", "read_meta_graph", "require_saved_model"]
 

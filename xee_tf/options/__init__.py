@@ -17,6 +17,7 @@ from xee_tf.options.classes import (
     parse,
     read_depth,
 )
+from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED, LIMITS
 from xee_tf.options.spelling import (
     READ_SPELLING,
     Spelling,
@@ -27,6 +28,9 @@ from xee_tf.options.spelling import (
 )
 
 __all__ = [
+    "EXPORT_FORMATS",
+    "EXPORT_REPLACED",
+    "LIMITS",
     "READ_SPELLING",
     "IfExists",
     "Options",

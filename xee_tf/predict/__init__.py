@@ -1,1 +1,15 @@
 """Predictions: from rasters and tables to the output bands and columns of a model."""
+
+from xee_tf.predict.image import predict_image
+from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
+from xee_tf.predict.properties import predict_properties
+from xee_tf.predict.to_zarr import predict_to_zarr
+
+__all__ = [
+    "PREDICT_SPELLING",
+    "PredictKeywords",
+    "PredictOptions",
+    "predict_image",
+    "predict_properties",
+    "predict_to_zarr",
+]

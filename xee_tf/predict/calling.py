@@ -12,11 +12,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Signature, connected, join_batches
 from xee_tf.errors import OptionError, PredictionError
-from xee_tf.models.feeds import Feed, Item
-from xee_tf.models.inputs import plan_feeds
-from xee_tf.models.outputs import Output, plan_outputs
-from xee_tf.models.spec import ModelSpec
-from xee_tf.models.types import type_name
+from xee_tf.models import Feed, Item, ModelSpec, Output, plan_feeds, plan_outputs, type_name
 from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
 from xee_tf.sidecars import BandSpec
 
@@ -135,7 +131,7 @@ def tile_caller(
 
     Examples
     --------
-    >>> from xee_tf.models.function import FunctionConnector
+    >>> from xee_tf.models import FunctionConnector
     >>> connector = FunctionConnector.of(lambda pixels: pixels.sum(-1))
     >>> total = ModelSpec(connector, input_tile_size=2, output_bands=["sum"])
     >>> caller = tile_caller(total, [BandSpec("B4", dtype="uint8"), BandSpec("B3", dtype="uint8")], {})

@@ -12,22 +12,25 @@ import numpy as np
 import xarray as xr
 from affine import Affine
 
-from xee_tf.blocks.assemble import BandRule
-from xee_tf.blocks.layout import BlockLayout
-from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
+from xee_tf.blocks import BandRule, BlockLayout, lay_out_blocks, pixel_bytes
 from xee_tf.connector import Signature
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.georef import GeoRef, read_georef, write_georef
-from xee_tf.georef.bands import image_dataset, plane_array
-from xee_tf.georef.conventions import GRID_MAPPING, grid_mappings, name_dims, raster_variables
-from xee_tf.georef.masks import band_nodata, can_mask
+from xee_tf.georef import (
+    GRID_MAPPING,
+    GeoRef,
+    band_nodata,
+    can_mask,
+    grid_mappings,
+    image_dataset,
+    name_dims,
+    plane_array,
+    raster_variables,
+    read_georef,
+    write_georef,
+)
 from xee_tf.graph import ArraySpec, arrays_of_blocks, chunk_grids
-from xee_tf.models.axes import find_array_dims
-from xee_tf.models.feeds import Item
-from xee_tf.models.inputs import check_overrides, group_inputs
-from xee_tf.models.spec import ModelSpec
-from xee_tf.models.types import fill_outside
+from xee_tf.models import Item, ModelSpec, check_overrides, fill_outside, find_array_dims, group_inputs
 from xee_tf.names import check_key, check_variables
 from xee_tf.predict.averaging import SPREAD, Blend
 from xee_tf.predict.calling import TileCaller, tile_caller

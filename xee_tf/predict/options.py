@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, TypedDict, get_args
 
 from affine import Affine
 
-from xee_tf.models.options import REPLACED
-from xee_tf.models.spec import ModelSpec
+from xee_tf.models import REPLACED, ModelSpec
 from xee_tf.options import Options, Spelling, choice, option
 from xee_tf.predict.averaging import Blend
 from xee_tf.predict.resampling import Resampling

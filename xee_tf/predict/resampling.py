@@ -16,14 +16,25 @@ from affine import Affine
 from xee_tf.dtypes import beyond_float64, spare_values
 from xee_tf.errors import GeoreferenceError, PredictionError, warn
 from xee_tf.geometry import Size
-from xee_tf.georef import GeoRef, write_georef
-from xee_tf.georef.conventions import GRID_MAPPING, raster_variables
-from xee_tf.georef.coordinates import Points, apply_affine, pixels_between, window_of
-from xee_tf.georef.crs import Move, describe_crs, mover, read_crs
-from xee_tf.georef.longitudes import edges_of_projection, unbroken
-from xee_tf.georef.masks import band_nodata
-from xee_tf.georef.units import full_turn
-from xee_tf.models.projection import Projection
+from xee_tf.georef import (
+    GRID_MAPPING,
+    GeoRef,
+    Move,
+    Points,
+    apply_affine,
+    band_nodata,
+    describe_crs,
+    edges_of_projection,
+    full_turn,
+    mover,
+    pixels_between,
+    raster_variables,
+    read_crs,
+    unbroken,
+    window_of,
+    write_georef,
+)
+from xee_tf.models import Projection
 from xee_tf.predict.warping import warp
 
 __all__ = ["Resampling", "from_projection", "to_projection"]

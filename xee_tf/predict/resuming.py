@@ -13,10 +13,9 @@ import numpy as np
 import xarray as xr
 
 from xee_tf.errors import shorten
-from xee_tf.georef import GeoRef, read_georef
-from xee_tf.georef.masks import band_nodata
+from xee_tf.georef import GeoRef, band_nodata, read_georef
 from xee_tf.identity import content_hash
-from xee_tf.models.spec import ModelSpec
+from xee_tf.models import ModelSpec
 from xee_tf.predict.image import Prediction
 
 __all__ = ["Description", "describe_run", "difference"]

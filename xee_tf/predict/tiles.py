@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from xee_tf.connector import Connector, Signature, TensorInfo
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.models.feeds import Feed
-from xee_tf.models.spec import ModelSpec
+from xee_tf.models import Feed, ModelSpec
 
 __all__ = ["Tiles", "plan_tiles", "refuse_too_large"]
 

@@ -11,27 +11,30 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xee_tf.blocks.layout import chunk_edges
+from xee_tf.blocks import chunk_edges
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
-from xee_tf.models.spec import ModelSpec
+from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, one_of, parse, spelled
 from xee_tf.predict.image import Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
-from xee_tf.storage import Location, PathLike, require_reachable, require_writable
-from xee_tf.storage.zarr import (
+from xee_tf.storage import (
     BEGUN,
     COMPLETE,
     PREPARED,
     RECORD,
+    Location,
+    PathLike,
     beside,
     create_store,
     open_arrays,
     read_record,
     replace_store,
     require_our_store,
+    require_reachable,
+    require_writable,
     storable,
     why_changed,
     write_record,

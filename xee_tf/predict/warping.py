@@ -17,15 +17,11 @@ import numpy.typing as npt
 from affine import Affine
 from dask.array.core import normalize_chunks
 
-from xee_tf.blocks.layout import chunk_edges
+from xee_tf.blocks import chunk_edges
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import WARNING_FILTERS
 from xee_tf.geometry import Size, Window
-from xee_tf.georef import GeoRef
-from xee_tf.georef.coordinates import apply_affine, pixels_between
-from xee_tf.georef.crs import Move, mover
-from xee_tf.georef.longitudes import nearest_turn
-from xee_tf.georef.units import full_turn
+from xee_tf.georef import GeoRef, Move, apply_affine, full_turn, mover, nearest_turn, pixels_between
 
 __all__ = ["warp"]
 

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.layout import Block, BlockLayout, Pieces
+from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble
 from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xee_tf.errors import DestinationExistsError, ModelError
-from xee_tf.models.saved_model_files import is_prepared, local_copy, read_meta_graph, require_saved_model
+from xee_tf.models import is_prepared, local_copy, read_meta_graph, require_saved_model
 from xee_tf.prepare.nodes import NodesLike, read_nodes, select
 from xee_tf.prepare.verifying import verify as verify_wrapped
 from xee_tf.prepare.wrapping import load, quiet, save_wrapped

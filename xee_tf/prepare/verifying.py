@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
 from xee_tf.errors import ModelError
-from xee_tf.models.saved_model import tensorflow_message
+from xee_tf.models import tensorflow_message
 from xee_tf.prepare.wrapping import Loaded, Node
-from xee_tf.records.tensor_types import STRING
-from xee_tf.remote.payloads.strings import parse_strings, serialise_tensors
+from xee_tf.remote.payloads import parse_strings, serialise_tensors
+from xee_tf.tensors import STRING
 
 __all__ = ["verify"]
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError
-from xee_tf.models.saved_model import tensorflow_message
+from xee_tf.models import tensorflow_message
 from xee_tf.prepare.nodes import Selection, signatures_text
-from xee_tf.records.tensor_types import TensorType, type_of_number
+from xee_tf.tensors import TensorType, type_of_number
 
 __all__ = ["Loaded", "Node", "load", "quiet", "save_wrapped"]
 

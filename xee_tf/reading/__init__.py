@@ -1,1 +1,28 @@
 """From TFRecord and a mixer back to pixels: exports opened, as lazy rasters, checked and described."""
+
+from xee_tf.reading.content import Unit, band_names, fitting_fill
+from xee_tf.reading.features import open_files
+from xee_tf.reading.image import check_crs, lazy_dataset, open_image
+from xee_tf.reading.inspect import inspect_path
+from xee_tf.reading.lazy import dask_arrays
+from xee_tf.reading.opened import Margins, OpenedExport
+from xee_tf.reading.opening import RecordFiles, open_export
+from xee_tf.reading.verifying import Verification, verify
+
+__all__ = [
+    "Margins",
+    "OpenedExport",
+    "RecordFiles",
+    "Unit",
+    "Verification",
+    "band_names",
+    "check_crs",
+    "dask_arrays",
+    "fitting_fill",
+    "inspect_path",
+    "lazy_dataset",
+    "open_export",
+    "open_files",
+    "open_image",
+    "verify",
+]

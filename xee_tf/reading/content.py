@@ -23,8 +23,7 @@ from xee_tf.records import (
     read_layout,
     read_sequence_layout,
 )
-from xee_tf.shards.access import Shard
-from xee_tf.shards.opening import first_record
+from xee_tf.shards import Shard, first_record
 from xee_tf.sidecars import BandSpec, ImageManifest, dim_lengths, distinct_dims
 
 __all__ = [

@@ -12,8 +12,7 @@ from xarray.backends import BackendEntrypoint
 
 from xee_tf.errors import OptionError
 from xee_tf.reading.image import open_image
-from xee_tf.sidecars.find import ExportedImage
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER
+from xee_tf.sidecars import IMAGE_MANIFEST, MIXER, ExportedImage
 from xee_tf.storage import Location
 
 __all__ = ["TFRecordBackend"]

@@ -28,6 +28,7 @@ from xee_tf.reading.margins import is_patch, margin_beside_labels
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.options import ReadOptions
 from xee_tf.records import (
+    FRAMING,
     Feature,
     FeatureValues,
     Ragged,
@@ -35,10 +36,7 @@ from xee_tf.records import (
     decode_features,
     decode_sequence_example,
 )
-from xee_tf.records.framing import FRAMING
-from xee_tf.shards.access import Shard, read_records
-from xee_tf.shards.opening import open_shards
-from xee_tf.shards.scan import inflated, read_pieces, whole_frames
+from xee_tf.shards import Shard, inflated, open_shards, read_pieces, read_records, whole_frames
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]

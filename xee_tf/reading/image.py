@@ -10,11 +10,7 @@ import pyproj
 import xarray as xr
 from xarray.core import indexing
 
-from xee_tf.georef import write_georef
-from xee_tf.georef.conventions import GRID_MAPPING
-from xee_tf.georef.coordinates import apply_affine
-from xee_tf.georef.crs import read_crs
-from xee_tf.georef.reference import grid_mapping
+from xee_tf.georef import GRID_MAPPING, apply_affine, grid_mapping, read_crs, write_georef
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks

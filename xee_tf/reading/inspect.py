@@ -8,8 +8,7 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Facts, Listing, aligned, counted
 from xee_tf.errors import RecordError
-from xee_tf.georef.coordinates import bounds
-from xee_tf.georef.summary import bands_text, grid_rows, per_pixel
+from xee_tf.georef import bands_text, bounds, grid_rows, per_pixel
 from xee_tf.labels import label_steps
 from xee_tf.reading.content import read_order
 from xee_tf.reading.opened import OpenedExport

@@ -17,7 +17,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import check_default_value
 from xee_tf.reading.content import PIXEL, Content, choose_features
 from xee_tf.records import RecordLayout
-from xee_tf.shards.access import Shard
+from xee_tf.shards import Shard
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["Margins", "OpenedExport"]

@@ -16,8 +16,7 @@ from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.content import choose_features, fitting_fill
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import RecordLayout, decode_records
-from xee_tf.shards.access import Shard, read_records, shard_spans
-from xee_tf.shards.matching import check_runs
+from xee_tf.shards import Shard, check_runs, read_records, shard_spans
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["Target", "fill_patches", "fill_window", "window_records"]

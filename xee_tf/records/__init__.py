@@ -1,32 +1,33 @@
-"""Bytes only: Example records, tensors, TFRecord framing, to and from numpy arrays."""
+"""Bytes only: Example records and TFRecord framing, to and from numpy arrays."""
 
-from xee_tf.records.decode import FeatureValues, Order, Records, decode_features, decode_records
+from xee_tf.records.crc import join_crcs
+from xee_tf.records.decode import decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
-from xee_tf.records.feature import STORED, Feature, FeatureTypes, Kind, kind_of, written_dtype
-from xee_tf.records.framing import FRAMING, frame, iter_frames
-from xee_tf.records.layout import RecordLayout
-from xee_tf.records.parse import (
-    Values,
-    decode_example,
-    decode_sequence_example,
-    read_layout,
-    read_sequence_layout,
+from xee_tf.records.feature import STORED, STRINGS, Feature, FeatureTypes, Kind, kind_of, written_dtype
+from xee_tf.records.framing import (
+    FOOTER,
+    FRAMING,
+    HEADER,
+    corrupt,
+    count_right,
+    footers,
+    frame,
+    frame_offsets,
+    iter_frames,
+    read_length,
+    run_crc,
 )
+from xee_tf.records.layout import RecordLayout, context_head
+from xee_tf.records.parse import decode_example, decode_sequence_example, read_layout, read_sequence_layout
 from xee_tf.records.ragged import Ragged
-from xee_tf.records.tensors import (
-    decode_tensor,
-    encode_tensor,
-    encode_tensors,
-    is_tensor,
-    tensor_pieces,
-    tensor_size,
-    value_sizes,
-)
-from xee_tf.records.varints import decode_varints, encode_varints
+from xee_tf.records.walk import FeatureValues, Order
 
 __all__ = [
+    "FOOTER",
     "FRAMING",
+    "HEADER",
     "STORED",
+    "STRINGS",
     "Encoded",
     "Feature",
     "FeatureTypes",
@@ -35,26 +36,23 @@ __all__ = [
     "Order",
     "Ragged",
     "RecordLayout",
-    "Records",
-    "Values",
+    "context_head",
+    "corrupt",
+    "count_right",
     "decode_example",
     "decode_features",
     "decode_records",
     "decode_sequence_example",
-    "decode_tensor",
-    "decode_varints",
     "encode_records",
-    "encode_tensor",
-    "encode_tensors",
-    "encode_varints",
+    "footers",
     "frame",
-    "is_tensor",
+    "frame_offsets",
     "iter_frames",
+    "join_crcs",
     "kind_of",
     "read_layout",
+    "read_length",
     "read_sequence_layout",
-    "tensor_pieces",
-    "tensor_size",
-    "value_sizes",
+    "run_crc",
     "written_dtype",
 ]

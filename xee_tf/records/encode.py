@@ -32,8 +32,8 @@ from xee_tf.records.layout import (
     step_head,
 )
 from xee_tf.records.ragged import Headed, Piece, Ragged, join
-from xee_tf.records.varints import encode_varints, varint_rows
-from xee_tf.records.wire import field_head
+from xee_tf.varints import encode_varints, varint_rows
+from xee_tf.wire import field_head
 
 __all__ = ["Encoded", "encode_records"]
 

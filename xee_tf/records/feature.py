@@ -11,7 +11,7 @@ import numpy.typing as npt
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
 from xee_tf.options import one_of
-from xee_tf.records.varints import varint_bound
+from xee_tf.varints import varint_bound
 
 __all__ = ["STORED", "STRINGS", "Feature", "FeatureTypes", "Kind", "kind_of", "written_dtype"]
 

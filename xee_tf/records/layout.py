@@ -21,7 +21,7 @@ import numpy.typing as npt
 from xee_tf.errors import OptionError
 from xee_tf.records.feature import STRINGS, Feature, Kind
 from xee_tf.records.framing import FOOTER, HEADER, frame_header
-from xee_tf.records.wire import encode_field, field_head
+from xee_tf.wire import encode_field, field_head
 
 __all__ = [
     "LISTS",

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from xee_tf.errors import RecordError
 from xee_tf.records.feature import STRINGS, Feature, Kind
 from xee_tf.records.layout import LISTS, RecordLayout
-from xee_tf.records.varints import decode_varints, listed_varints
-from xee_tf.records.wire import bodies, delimited_fields, map_entries, read_fields
+from xee_tf.varints import decode_varints, listed_varints
+from xee_tf.wire import bodies, delimited_fields, map_entries, read_fields
 
 __all__ = [
     "Parsed",

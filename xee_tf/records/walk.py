@@ -19,8 +19,8 @@ from xee_tf.records.frames import Frames
 from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.layout import LISTS, Slot, context_head, step_head
 from xee_tf.records.ragged import Ragged, gather, join
-from xee_tf.records.varints import varint_ends, varint_values
-from xee_tf.records.wire import MAX_VARINT, encode_field
+from xee_tf.varints import varint_ends, varint_values
+from xee_tf.wire import MAX_VARINT, encode_field
 
 __all__ = ["FeatureValues", "Order", "Wanted", "walk"]
 

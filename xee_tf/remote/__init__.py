@@ -1,1 +1,38 @@
 """Ways to a model: what travels in a graph, and what lives in one process. No rasters here."""
+
+from xee_tf.remote.addresses import check_grpc_target, check_url
+from xee_tf.remote.connector import Flow, RemoteConnector
+from xee_tf.remote.credentials import Credentials, check_credentials
+from xee_tf.remote.google import (
+    DIRECT_RAW_PREDICT,
+    AIPlatformConnector,
+    Route,
+    VertexAIConnector,
+    check_endpoint,
+    shared_url,
+)
+from xee_tf.remote.responses import Code
+from xee_tf.remote.serving_metadata import GET_METADATA, SIGNATURES
+from xee_tf.remote.statistics import PredictionStats, stats_everywhere
+from xee_tf.remote.tf_serving import TFServingConnector
+
+__all__ = [
+    "DIRECT_RAW_PREDICT",
+    "GET_METADATA",
+    "SIGNATURES",
+    "AIPlatformConnector",
+    "Code",
+    "Credentials",
+    "Flow",
+    "PredictionStats",
+    "RemoteConnector",
+    "Route",
+    "TFServingConnector",
+    "VertexAIConnector",
+    "check_credentials",
+    "check_endpoint",
+    "check_grpc_target",
+    "check_url",
+    "shared_url",
+    "stats_everywhere",
+]

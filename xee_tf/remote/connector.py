@@ -21,7 +21,7 @@ from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import Credentials, GoogleCredentials
 from xee_tf.remote.limits import AdaptiveLimit, ClusterLimit
-from xee_tf.remote.payloads.payload import Payload, Request
+from xee_tf.remote.payloads import Payload, Request
 from xee_tf.remote.responses import Response
 from xee_tf.remote.retrying import ask_until
 from xee_tf.remote.statistics import recorder_of

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from xee_tf.connector import Signature
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.wire import bodies, field_head, text_field
 from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
 from xee_tf.remote.connector import RemoteConnector
-from xee_tf.remote.payloads.predict_messages import PREDICT
+from xee_tf.remote.payloads import PREDICT
 from xee_tf.remote.responses import Response
+from xee_tf.wire import bodies, field_head, text_field
 
 __all__ = [
     "DIRECT_RAW_PREDICT",

@@ -10,9 +10,9 @@ import numpy as np
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Signature, TensorInfo
 from xee_tf.errors import ModelError, RecordError
-from xee_tf.records.tensor_types import TensorType, type_of_number
-from xee_tf.records.wire import bodies, integer, map_entries, text_field
-from xee_tf.remote.payloads.predict_messages import ServedModel
+from xee_tf.remote.payloads import ServedModel
+from xee_tf.tensors import TensorType, type_of_number
+from xee_tf.wire import bodies, integer, map_entries, text_field
 
 __all__ = ["GET_METADATA", "SIGNATURES", "metadata_request", "signature_of_json", "signature_of_message"]
 

@@ -9,7 +9,7 @@ from xee_tf.connector import Signature
 from xee_tf.errors import MissingModelError, ModelError
 from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
 from xee_tf.remote.connector import Ask, RemoteConnector
-from xee_tf.remote.payloads.predict_messages import PREDICT
+from xee_tf.remote.payloads import PREDICT
 from xee_tf.remote.serving_metadata import (
     GET_METADATA,
     metadata_request,

@@ -12,13 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 from affine import Affine
 
-from xee_tf.blocks.layout import Block, BlockLayout
+from xee_tf.blocks import Block, BlockLayout
 from xee_tf.errors import WARNING_FILTERS, GeoreferenceError, OptionError, warn
 from xee_tf.geometry import Window
-from xee_tf.georef import GeoRef
-from xee_tf.georef.crs import describe_crs, mover, read_crs
-from xee_tf.georef.longitudes import pixels_of_points
-from xee_tf.georef.polygons import polygons_in_pixels
+from xee_tf.georef import GeoRef, describe_crs, mover, pixels_of_points, polygons_in_pixels, read_crs
 
 __all__ = ["Places", "PolygonPlaces", "find_places"]
 

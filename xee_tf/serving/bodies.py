@@ -7,7 +7,7 @@ import zlib
 
 from starlette.requests import Request
 
-from xee_tf.remote.responses import Code
+from xee_tf.remote import Code
 from xee_tf.serving.failures import RequestError
 
 __all__ = ["read_body"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from xee_tf.errors import XeeTFError
-from xee_tf.remote.responses import Code
+from xee_tf.remote import Code
 
 __all__ = ["RequestError", "as_request_error"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xee_tf.errors import ModelError, OptionError
-from xee_tf.models.saved_model_files import require_saved_model
+from xee_tf.models import require_saved_model
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["find_models"]

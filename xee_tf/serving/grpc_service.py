@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.wire import delimited_fields, encode_field, text
-from xee_tf.remote.google import DIRECT_RAW_PREDICT
-from xee_tf.remote.payloads.predict_messages import PREDICT, decode_predict_request
-from xee_tf.remote.serving_metadata import GET_METADATA
+from xee_tf.remote import DIRECT_RAW_PREDICT, GET_METADATA
+from xee_tf.remote.payloads import PREDICT, decode_predict_request
 from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
 from xee_tf.serving.models import Models
 from xee_tf.serving.predictions import predict_message
+from xee_tf.wire import delimited_fields, encode_field, text
 
 __all__ = ["grpc_server"]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from xee_tf.errors import RecordError
-from xee_tf.records.wire import bodies, encode_field, text, text_field
-from xee_tf.remote.payloads.predict_messages import ServedModel
-from xee_tf.remote.serving_metadata import SIGNATURES
+from xee_tf.remote import SIGNATURES
+from xee_tf.remote.payloads import ServedModel
 from xee_tf.serving.models import ModelVersion
+from xee_tf.wire import bodies, encode_field, text, text_field
 
 __all__ = [
     "decode_metadata_request",

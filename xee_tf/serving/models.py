@@ -10,9 +10,8 @@ from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import OptionError
-from xee_tf.models.saved_model import load_signatures
-from xee_tf.models.saved_model_files import read_meta_graph
-from xee_tf.remote.responses import Code
+from xee_tf.models import load_signatures, read_meta_graph
+from xee_tf.remote import Code
 from xee_tf.serving.batching import Batcher
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.folders import Versions

@@ -10,21 +10,19 @@ import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
 from xee_tf.errors import RecordError
-from xee_tf.remote.payloads.json_arrays import (
+from xee_tf.remote import Code
+from xee_tf.remote.payloads import (
     UNNAMED,
+    PredictRequest,
+    ServedModel,
     array_of,
     columns_of,
     columns_of_rows,
+    encode_predict_response,
     json_rows,
     json_texts,
     parse_object,
 )
-from xee_tf.remote.payloads.predict_messages import (
-    PredictRequest,
-    ServedModel,
-    encode_predict_response,
-)
-from xee_tf.remote.responses import Code
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.models import ModelVersion
 

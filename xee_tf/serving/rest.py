@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from xee_tf.remote.payloads.predict_messages import decode_predict_request
-from xee_tf.remote.responses import Code
+from xee_tf.remote import Code
+from xee_tf.remote.payloads import decode_predict_request
 from xee_tf.serving.bodies import read_body
 from xee_tf.serving.failures import RequestError, as_request_error
 from xee_tf.serving.metadata import metadata_json, status_json

@@ -1,1 +1,55 @@
 """Shards: ordered, indexed, gzipped files of records, written to and read from every kind of store."""
+
+from xee_tf.shards.access import Shard, read_records, shard_spans
+from xee_tf.shards.folder_store import AppendingStore, PartStore
+from xee_tf.shards.inflate import GZIP
+from xee_tf.shards.matching import check_first_runs, check_runs, check_shard, match_shards
+from xee_tf.shards.members import (
+    HEAD_BYTES,
+    IMAGE_MEMBER,
+    PREDICTION_MEMBER,
+    TABLE_MEMBER,
+    member_edges,
+    patches_per_member,
+    read_index,
+)
+from xee_tf.shards.opening import first_record, number_shards, open_shards
+from xee_tf.shards.runs import Part, Run, ShardInfo, WrittenShard, pack_run
+from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
+from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
+
+__all__ = [
+    "GZIP",
+    "HEAD_BYTES",
+    "IMAGE_MEMBER",
+    "PREDICTION_MEMBER",
+    "TABLE_MEMBER",
+    "AppendingStore",
+    "OneFile",
+    "Part",
+    "PartStore",
+    "Replaced",
+    "Run",
+    "Shard",
+    "ShardInfo",
+    "ShardStore",
+    "WrittenShard",
+    "aborted_on_failure",
+    "check_first_runs",
+    "check_runs",
+    "check_shard",
+    "first_record",
+    "inflated",
+    "match_shards",
+    "member_edges",
+    "number_shards",
+    "open_shards",
+    "pack_run",
+    "patches_per_member",
+    "read_index",
+    "read_pieces",
+    "read_records",
+    "scan_records",
+    "shard_spans",
+    "whole_frames",
+]

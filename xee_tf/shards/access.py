@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.framing import frame_offsets
+from xee_tf.records import frame_offsets
 from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
 from xee_tf.shards.members import inflate_member
 from xee_tf.storage import Location

@@ -14,7 +14,7 @@ from typing import Any
 from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.records.crc import join_crcs
+from xee_tf.records import join_crcs
 from xee_tf.shards.members import MEMBER_HEADER, index_room
 from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
 from xee_tf.shards.store import Packed, Replaced, ShardNames

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from xee_tf.errors import RecordError
-from xee_tf.records.framing import footers, frame_offsets, run_crc
+from xee_tf.records import footers, frame_offsets, run_crc
 from xee_tf.shards.access import THREADS, Shard, read_records
 from xee_tf.sidecars import ManifestShard
 

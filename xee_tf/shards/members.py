@@ -16,7 +16,7 @@ import numpy.typing as npt
 from isal import igzip_lib
 
 from xee_tf.errors import RecordError
-from xee_tf.records import decode_varints, encode_varints
+from xee_tf.varints import decode_varints, encode_varints
 
 __all__ = [
     "HEAD_BYTES",

@@ -16,7 +16,7 @@ import numpy as np
 from dask.tokenize import tokenize
 
 from xee_tf.errors import MissingShardError, RecordError
-from xee_tf.records.framing import FRAMING, HEADER, iter_frames, read_length
+from xee_tf.records import FRAMING, HEADER, iter_frames, read_length
 from xee_tf.shards.access import THREADS, Shard, read_records
 from xee_tf.shards.inflate import GZIP, inflate_file
 from xee_tf.shards.members import HEAD_BYTES, read_index

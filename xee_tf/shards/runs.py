@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.records import Encoded
-from xee_tf.records.framing import footers, run_crc
+from xee_tf.records import Encoded, footers, run_crc
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
 

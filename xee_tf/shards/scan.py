@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.framing import FRAMING, HEADER, corrupt, count_right, read_length
+from xee_tf.records import FRAMING, HEADER, corrupt, count_right, read_length
 from xee_tf.shards.access import Shard
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file, inflate_stream
 from xee_tf.storage import Location
@@ -41,7 +41,7 @@ def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[n
 
     Examples
     --------
-    >>> from xee_tf.records.framing import frame
+    >>> from xee_tf.records import frame
     >>> data = frame(b"one") + frame(b"two") + frame(b"three")
     >>> [rows.shape for rows in scan_records(iter([data[:25], data[25:]]), "s")]
     [(1, 19), (1, 19), (1, 21)]

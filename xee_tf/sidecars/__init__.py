@@ -15,9 +15,32 @@ from xee_tf.sidecars.manifest import (
 )
 from xee_tf.sidecars.manifest_files import parse_manifest, read_manifest
 from xee_tf.sidecars.mixer import Mixer
+from xee_tf.sidecars.names import (
+    IMAGE_MANIFEST,
+    MIXER,
+    RECORDS,
+    TABLE,
+    ExportNames,
+    export_prefix,
+    image_files,
+    is_image,
+    manifest_location,
+    prefix_of,
+    table_location,
+)
+from xee_tf.sidecars.packing import is_unchanged
+from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
 
 __all__ = [
+    "IMAGE_MANIFEST",
+    "MIXER",
+    "RECORDS",
+    "TABLE",
     "BandSpec",
+    "ExportNames",
+    "Exported",
+    "ExportedImage",
+    "ExportedTable",
     "ImageManifest",
     "Manifest",
     "ManifestShard",
@@ -25,9 +48,26 @@ __all__ = [
     "ShardInfo",
     "TableColumn",
     "TableManifest",
+    "check_order",
+    "describe_export",
+    "differing_keys",
     "dim_lengths",
     "distinct_dims",
-    "parse_manifest",
+    "export_prefix",
+    "find_exports",
+    "find_records",
+    "find_sources",
+    "find_tables",
+    "image_files",
+    "is_image",
+    "is_unchanged",
+    "listed_shards",
+    "manifest_location",
+    "manifest_name",
+    "manifest_of",
+    "prefix_of",
+    "read_document",
     "read_manifest",
     "step_names",
+    "table_location",
 ]

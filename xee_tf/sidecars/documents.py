@@ -15,7 +15,7 @@ import numpy.typing as npt
 from affine import Affine
 
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.records.feature import Kind
+from xee_tf.records import Kind
 from xee_tf.sidecars.bands import BandSpec
 from xee_tf.sidecars.packing import (
     MOST,

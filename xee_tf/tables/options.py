@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from xee_tf.options import Spelling
-from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED
+from xee_tf.options import EXPORT_FORMATS, EXPORT_REPLACED, Spelling
 
 __all__ = ["SAMPLE_SPELLING", "TABLE_SPELLING"]
 

@@ -16,12 +16,15 @@ import pandas as pd
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
-from xee_tf.shards.access import Shard, read_records, shard_spans
-from xee_tf.shards.matching import check_shard
-from xee_tf.shards.opening import number_shards, open_shards
-from xee_tf.sidecars import TableManifest, read_manifest
-from xee_tf.sidecars.find import ExportedTable, find_tables
-from xee_tf.sidecars.names import RECORDS, manifest_location
+from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
+from xee_tf.sidecars import (
+    RECORDS,
+    ExportedTable,
+    TableManifest,
+    find_tables,
+    manifest_location,
+    read_manifest,
+)
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables.union import FoundColumn, Tally, describe_list, fill_column, tally, unite
 

@@ -14,22 +14,24 @@ import pyproj
 import xarray as xr
 from affine import Affine
 
-from xee_tf.blocks.assemble import BandRule, assemble
-from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Pieces
+from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchAxis
-from xee_tf.georef import GeoRef, read_georef
-from xee_tf.georef.bands import plane_array, whole_image
-from xee_tf.georef.conventions import raster_variables
-from xee_tf.georef.coordinates import apply_affine
-from xee_tf.georef.crs import mover
-from xee_tf.georef.longitudes import wrap_longitude
-from xee_tf.georef.masks import band_nodata
-from xee_tf.georef.units import full_turn
+from xee_tf.georef import (
+    GeoRef,
+    apply_affine,
+    band_nodata,
+    full_turn,
+    mover,
+    plane_array,
+    raster_variables,
+    read_georef,
+    whole_image,
+    wrap_longitude,
+)
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
 from xee_tf.options import IfExists, one_of, spelled
-from xee_tf.sampling.choice import Choice, Sample, first_plane
-from xee_tf.sampling.places import Places, find_places
+from xee_tf.sampling import Choice, Places, Sample, find_places, first_plane
 from xee_tf.sidecars import TableColumn
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table

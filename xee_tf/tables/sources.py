@@ -15,8 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from xee_tf.errors import GeoreferenceError, OptionError
-from xee_tf.georef.crs import read_crs, same_crs
-from xee_tf.georef.longitudes import wrap_longitude
+from xee_tf.georef import read_crs, same_crs, wrap_longitude
 from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of
 from xee_tf.sidecars import TableColumn

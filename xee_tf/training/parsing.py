@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xee_tf.errors import OptionError
-from xee_tf.reading.content import fitting_fill
-from xee_tf.reading.opened import Margins, OpenedExport
+from xee_tf.reading import Margins, OpenedExport, fitting_fill
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.spec import NO_INTEGER, absent_value, example_spec, record_spec

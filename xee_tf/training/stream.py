@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xee_tf.records.framing import FOOTER, HEADER
-from xee_tf.shards.access import Shard
-from xee_tf.shards.scan import inflated, read_pieces, scan_records
+from xee_tf.records import FOOTER, HEADER
+from xee_tf.shards import Shard, inflated, read_pieces, scan_records
 
 if TYPE_CHECKING:
     import tensorflow as tf

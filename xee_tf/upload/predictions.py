@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.reading.content import Unit
+from xee_tf.reading import Unit
 from xee_tf.records import Feature, FeatureTypes, RecordLayout
 
 __all__ = ["UNITS", "PredictionFormat", "Predictions", "by_band"]

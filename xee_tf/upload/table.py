@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.georef.crs import describe_crs, read_crs
+from xee_tf.georef import describe_crs, read_crs
 from xee_tf.names import check_columns
 from xee_tf.options import READ_SPELLING, IfExists, spelled
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.tables.export import TableResult
-from xee_tf.tables.read import open_table
+from xee_tf.tables import TableResult, open_table
 
 __all__ = ["upload_table"]
 
@@ -79,7 +78,7 @@ def upload_table(
     Examples
     --------
     >>> import geopandas, pandas as pd, tempfile
-    >>> from xee_tf.tables.export import export_table
+    >>> from xee_tf.tables import export_table
     >>> folder = tempfile.mkdtemp()
     >>> sites = pd.DataFrame({"longitude": [13.5, 13.75], "latitude": [45.0, 45.25], "class": [1, 2]})
     >>> file = upload_table(export_table(sites, f"{folder}/sites").path, f"{folder}/sites.parquet")

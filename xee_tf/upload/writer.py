@@ -12,15 +12,10 @@ import numpy.typing as npt
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.options import IfExists
-from xee_tf.reading.content import Unit
+from xee_tf.reading import Unit
 from xee_tf.records import FeatureTypes, encode_records
-from xee_tf.shards.folder_store import AppendingStore
-from xee_tf.shards.members import PREDICTION_MEMBER, patches_per_member
-from xee_tf.shards.runs import Part, pack_run
-from xee_tf.shards.store import OneFile
-from xee_tf.sidecars import Mixer
-from xee_tf.sidecars.described import describe_export
-from xee_tf.sidecars.find import Exported
+from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
+from xee_tf.sidecars import Exported, Mixer, describe_export
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, by_band
 

@@ -14,13 +14,16 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
 from xee_tf.names import check_key
-from xee_tf.records import Feature, Ragged, RecordLayout, encode_records
-from xee_tf.records.feature import STRINGS
-from xee_tf.records.framing import FOOTER, HEADER
-from xee_tf.records.layout import context_head
-from xee_tf.records.tensor_types import STRING, tensor_type
-from xee_tf.records.tensors import tensor_size, value_sizes
-from xee_tf.records.wire import field_size
+from xee_tf.records import (
+    FOOTER,
+    HEADER,
+    STRINGS,
+    Feature,
+    Ragged,
+    RecordLayout,
+    context_head,
+    encode_records,
+)
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.predict_messages import (
     decode_predict_response,
@@ -34,6 +37,8 @@ from xee_tf.remote.payloads.strings import (
     serialise_tensors,
     strings_signature,
 )
+from xee_tf.tensors import STRING, tensor_size, tensor_type, value_sizes
+from xee_tf.wire import field_size
 
 __all__ = ["GrpcExamples", "GrpcSerializedTensors", "GrpcTensors"]
 

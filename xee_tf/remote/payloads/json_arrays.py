@@ -20,8 +20,8 @@ import numpy.typing as npt
 import orjson
 
 from xee_tf.errors import OptionError, RecordError, shorten
-from xee_tf.records.tensor_types import STRING, tensor_type
 from xee_tf.remote.payloads.strings import as_bytes, decode_base64
+from xee_tf.tensors import STRING, tensor_type
 
 __all__ = [
     "UNNAMED",

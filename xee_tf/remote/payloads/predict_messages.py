@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays
 from xee_tf.errors import RecordError
-from xee_tf.records.tensors import decode_tensor, tensor_pieces
-from xee_tf.records.wire import (
+from xee_tf.tensors import decode_tensor, tensor_pieces
+from xee_tf.wire import (
     bodies,
     delimited_fields,
     encode_field,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Signature, TensorInfo
 from xee_tf.errors import ModelError, RecordError
-from xee_tf.records.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
+from xee_tf.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
 
 __all__ = [
     "as_bytes",

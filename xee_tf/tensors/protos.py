@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.records.tensor_types import STRING, TensorType, tensor_type, type_of_number
-from xee_tf.records.varints import listed_varints
-from xee_tf.records.wire import (
+from xee_tf.tensors.types import STRING, TensorType, tensor_type, type_of_number
+from xee_tf.varints import listed_varints
+from xee_tf.wire import (
     encode_field,
     field_head,
     field_size,

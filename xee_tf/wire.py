@@ -4,7 +4,7 @@ A message is a run of fields: a tag, which holds the number of the field and its
 bytes. Fields of wire type 2 (strings, messages, packed lists) have their length in front of them. A varint
 carries seven bits a byte, lowest first; the top bit of a byte is set when more bytes follow. Negative
 numbers travel as their 64-bit two's complement and always take ten bytes. For packed lists of varints see
-`xee_tf.records.varints`.
+`xee_tf.varints`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Packed lists of varints, to and from numpy arrays; for the format see `xee_tf.records.wire`."""
+"""Packed lists of varints, to and from numpy arrays; for the format see `xee_tf.wire`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.wire import MAX_VARINT, varint_size
+from xee_tf.wire import MAX_VARINT, varint_size
 
 __all__ = [
     "decode_varints",

@@ -1,0 +1,26 @@
+"""`TensorProto` messages, to and from numpy arrays, and the types of their values."""
+
+from xee_tf.tensors.protos import (
+    decode_tensor,
+    encode_tensor,
+    encode_tensors,
+    is_tensor,
+    tensor_pieces,
+    tensor_size,
+    value_sizes,
+)
+from xee_tf.tensors.types import STRING, TensorType, tensor_type, type_of_number
+
+__all__ = [
+    "STRING",
+    "TensorType",
+    "decode_tensor",
+    "encode_tensor",
+    "encode_tensors",
+    "is_tensor",
+    "tensor_pieces",
+    "tensor_size",
+    "tensor_type",
+    "type_of_number",
+    "value_sizes",
+]
