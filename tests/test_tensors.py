@@ -14,7 +14,8 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from tests.strategies import tensor_arrays
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.tensors import decode_tensor, encode_tensor, encode_tensors, is_tensor, tensor_size
+from xee_tf.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
+from xee_tf.tensors.protos import encode_tensor
 
 TYPED_FIELDS = {
     "float32": "float_val",

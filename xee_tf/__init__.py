@@ -20,21 +20,15 @@ from xee_tf.export import ExportPlan, ExportResult, export_image, plan_export
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import add_bands
 from xee_tf.model import Model
-from xee_tf.predict.to_zarr import predict_to_zarr
-from xee_tf.prepare.model import PreparedModel, prepare_model
-from xee_tf.reading.image import open_image
-from xee_tf.reading.verify import Verification, verify
-from xee_tf.remote.statistics import PredictionStats
-from xee_tf.serving.server import Server, serve
+from xee_tf.predict import predict_to_zarr
+from xee_tf.prepare import PreparedModel, prepare_model
+from xee_tf.reading import Verification, open_image, verify
+from xee_tf.remote import PredictionStats
+from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
-from xee_tf.tables.export import TableResult, export_table
-from xee_tf.tables.read import open_table
-from xee_tf.tables.sample import sample_table
-from xee_tf.training.dataset import tf_dataset
-from xee_tf.training.spec import feature_spec
-from xee_tf.upload.image import upload_image
-from xee_tf.upload.table import upload_table
-from xee_tf.upload.writer import PredictionWriter
+from xee_tf.tables import TableResult, export_table, open_table, sample_table
+from xee_tf.training import feature_spec, tf_dataset
+from xee_tf.upload import PredictionWriter, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
 __all__ = [

@@ -22,8 +22,7 @@ from xee_tf.cli.arguments import (
 from xee_tf.cli.parser import Parser
 from xee_tf.models import MODEL_SPELLING
 from xee_tf.storage import Location, require_free, require_writable
-from xee_tf.upload.cog import to_cog
-from xee_tf.upload.image import raster_format
+from xee_tf.upload import raster_format, to_cog
 
 __all__ = ["add_predict"]
 

@@ -8,7 +8,7 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summary, counted
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef.summary import grid_picture, grid_rows, per_pixel
+from xee_tf.georef import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars import ShardInfo
 from xee_tf.storage import Location
 

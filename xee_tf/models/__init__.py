@@ -12,7 +12,7 @@ from xee_tf.models.hosted import (
     tf_serving_connector,
     vertex_ai_connector,
 )
-from xee_tf.models.inputs import check_overrides, group_inputs, plan_feeds
+from xee_tf.models.inputs import check_overrides, check_wanted, group_inputs, lacking, listed, plan_feeds
 from xee_tf.models.keras import keras_connector
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
 from xee_tf.models.outputs import Output, plan_outputs
@@ -41,11 +41,14 @@ __all__ = [
     "Transport",
     "ai_platform_connector",
     "check_overrides",
+    "check_wanted",
     "fill_outside",
     "find_array_dims",
     "group_inputs",
     "is_prepared",
     "keras_connector",
+    "lacking",
+    "listed",
     "load_signatures",
     "local_copy",
     "plan_feeds",

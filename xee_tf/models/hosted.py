@@ -11,10 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 from xee_tf.errors import OptionError
 from xee_tf.models.options import MODEL_SPELLING, ModelKeywords, read_multiplier
 from xee_tf.options import flag, one_of, option
-from xee_tf.remote.addresses import check_grpc_target, check_url
-from xee_tf.remote.connector import Flow
-from xee_tf.remote.credentials import Credentials, check_credentials
-from xee_tf.remote.google import (
+from xee_tf.remote import (
     AIPlatformConnector,
     Credentials,
     Flow,

@@ -13,15 +13,21 @@ import xarray as xr
 
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
-from xee_tf.models.feeds import Item
-from xee_tf.models.inputs import check_overrides, check_wanted, lacking, listed, plan_feeds
-from xee_tf.models.outputs import Output, plan_outputs
-from xee_tf.models.spec import ModelSpec
-from xee_tf.models.types import STRING
+from xee_tf.models import (
+    STRING,
+    Item,
+    ModelSpec,
+    Output,
+    check_overrides,
+    check_wanted,
+    lacking,
+    listed,
+    plan_feeds,
+    plan_outputs,
+)
 from xee_tf.names import check_key, check_variables
 from xee_tf.predict.calling import batch_of, predict_batches
-from xee_tf.tables.sources import Table, geometry_column, no_table, row_dimension
-from xee_tf.tables.values import column_values
+from xee_tf.tables import Table, column_values, geometry_column, no_table, row_dimension
 
 __all__ = ["RowCaller", "predict_properties", "row_caller"]
 

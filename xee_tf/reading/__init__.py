@@ -6,12 +6,14 @@ from xee_tf.reading.image import check_crs, lazy_dataset, open_image
 from xee_tf.reading.inspect import inspect_path
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.opened import Margins, OpenedExport
-from xee_tf.reading.opening import RecordFiles, open_export
+from xee_tf.reading.opening import open_export
+from xee_tf.reading.options import ReadOptions, RecordFiles
 from xee_tf.reading.verifying import Verification, verify
 
 __all__ = [
     "Margins",
     "OpenedExport",
+    "ReadOptions",
     "RecordFiles",
     "Unit",
     "Verification",

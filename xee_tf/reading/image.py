@@ -17,8 +17,7 @@ from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chu
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions, RecordFiles
-from xee_tf.sidecars import Mixer, dim_lengths
-from xee_tf.sidecars.find import Exported
+from xee_tf.sidecars import Exported, Mixer, dim_lengths
 
 __all__ = ["check_crs", "lazy_dataset", "open_image"]
 

@@ -14,10 +14,8 @@ from xee_tf.reading.content import read_order
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions
-from xee_tf.shards.opening import first_record, open_shards
-from xee_tf.sidecars import dim_lengths
-from xee_tf.sidecars.find import find_sources
-from xee_tf.sidecars.names import is_image
+from xee_tf.shards import first_record, open_shards
+from xee_tf.sidecars import dim_lengths, find_sources, is_image
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["inspect_path"]

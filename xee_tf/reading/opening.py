@@ -7,20 +7,26 @@ from dataclasses import replace
 from typing import Any
 
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.georef.crs import crs_text, read_crs
+from xee_tf.georef import crs_text, read_crs
 from xee_tf.reading.content import FirstRecord, choose_bands, read_order
 from xee_tf.reading.infer import Inference, described_layout
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.options import ReadOptions
 from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
-from xee_tf.shards.access import Shard, read_records
-from xee_tf.shards.matching import match_shards
-from xee_tf.shards.opening import number_shards, open_shards
-from xee_tf.sidecars import ImageManifest, Mixer, ShardInfo
-from xee_tf.sidecars.described import describe_export, manifest_name
-from xee_tf.sidecars.find import Exported, ExportedImage
-from xee_tf.sidecars.names import prefix_of
-from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
+from xee_tf.shards import Shard, match_shards, number_shards, open_shards, read_records
+from xee_tf.sidecars import (
+    Exported,
+    ExportedImage,
+    ImageManifest,
+    Mixer,
+    ShardInfo,
+    check_order,
+    describe_export,
+    find_records,
+    listed_shards,
+    manifest_name,
+    prefix_of,
+)
 from xee_tf.storage import Location
 
 __all__ = ["open_export"]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xee_tf.geometry import Size
-from xee_tf.sidecars import ShardInfo
-from xee_tf.sidecars.find import ExportedImage
+from xee_tf.sidecars import ExportedImage, ShardInfo
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["ReadOptions", "RecordFiles"]

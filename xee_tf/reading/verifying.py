@@ -16,17 +16,27 @@ from dask.utils import format_bytes
 from xee_tf.display import aligned, counted
 from xee_tf.errors import MixerError, RecordError, XeeTFError, shorten
 from xee_tf.reading.opening import open_export
-from xee_tf.records.framing import FOOTER, run_crc
-from xee_tf.shards.inflate import GZIP
-from xee_tf.shards.members import HEAD_BYTES, read_index
-from xee_tf.shards.scan import inflated, read_pieces, scan_records
-from xee_tf.sidecars import ImageManifest, Manifest, ManifestShard, Mixer
-from xee_tf.sidecars.described import differing_keys
-from xee_tf.sidecars.find import Exported, ExportedTable, find_exports
-from xee_tf.sidecars.manifest_files import manifest_of, read_document
-from xee_tf.sidecars.names import IMAGE_MANIFEST, is_image, manifest_location, prefix_of
-from xee_tf.sidecars.packing import is_unchanged
-from xee_tf.sidecars.shard_files import find_records, listed_shards
+from xee_tf.records import FOOTER, run_crc
+from xee_tf.shards import GZIP, HEAD_BYTES, inflated, read_index, read_pieces, scan_records
+from xee_tf.sidecars import (
+    IMAGE_MANIFEST,
+    Exported,
+    ExportedTable,
+    ImageManifest,
+    Manifest,
+    ManifestShard,
+    Mixer,
+    differing_keys,
+    find_exports,
+    find_records,
+    is_image,
+    is_unchanged,
+    listed_shards,
+    manifest_location,
+    manifest_of,
+    prefix_of,
+    read_document,
+)
 from xee_tf.storage import Location
 
 __all__ = ["Verification", "verify"]

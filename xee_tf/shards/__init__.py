@@ -14,7 +14,7 @@ from xee_tf.shards.members import (
     read_index,
 )
 from xee_tf.shards.opening import first_record, number_shards, open_shards
-from xee_tf.shards.runs import Part, Run, ShardInfo, WrittenShard, pack_run
+from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
 from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
 
@@ -31,7 +31,6 @@ __all__ = [
     "Replaced",
     "Run",
     "Shard",
-    "ShardInfo",
     "ShardStore",
     "WrittenShard",
     "aborted_on_failure",

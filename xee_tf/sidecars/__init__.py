@@ -1,19 +1,18 @@
 """The files beside records: Earth Engine's mixer, and the manifest that holds what the mixer cannot."""
 
-from xee_tf.sidecars.bands import (
-    BandSpec,
-    dim_lengths,
-    distinct_dims,
-    step_names,
-)
+from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
+from xee_tf.sidecars.described import describe_export, differing_keys, manifest_name
 from xee_tf.sidecars.documents import ManifestShard, ShardInfo
-from xee_tf.sidecars.manifest import (
-    ImageManifest,
-    Manifest,
-    TableColumn,
-    TableManifest,
+from xee_tf.sidecars.find import (
+    Exported,
+    ExportedImage,
+    ExportedTable,
+    find_exports,
+    find_sources,
+    find_tables,
 )
-from xee_tf.sidecars.manifest_files import parse_manifest, read_manifest
+from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest
+from xee_tf.sidecars.manifest_files import manifest_of, read_document, read_manifest
 from xee_tf.sidecars.mixer import Mixer
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,

@@ -15,12 +15,26 @@ from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, warn
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, spelled
-from xee_tf.shards.folder_store import PartStore
-from xee_tf.shards.members import TABLE_MEMBER, member_edges
-from xee_tf.shards.runs import Part, pack_run
-from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
-from xee_tf.sidecars import ShardInfo, TableColumn, TableManifest
-from xee_tf.sidecars.names import TABLE, export_prefix, manifest_location, table_location
+from xee_tf.shards import (
+    TABLE_MEMBER,
+    OneFile,
+    Part,
+    PartStore,
+    Replaced,
+    ShardStore,
+    aborted_on_failure,
+    member_edges,
+    pack_run,
+)
+from xee_tf.sidecars import (
+    TABLE,
+    ShardInfo,
+    TableColumn,
+    TableManifest,
+    export_prefix,
+    manifest_location,
+    table_location,
+)
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.rows import Rows

@@ -2,7 +2,6 @@
 
 from xee_tf.tensors.protos import (
     decode_tensor,
-    encode_tensor,
     encode_tensors,
     is_tensor,
     tensor_pieces,
@@ -15,7 +14,6 @@ __all__ = [
     "STRING",
     "TensorType",
     "decode_tensor",
-    "encode_tensor",
     "encode_tensors",
     "is_tensor",
     "tensor_pieces",

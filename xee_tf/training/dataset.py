@@ -13,9 +13,7 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.options import READ_SPELLING, one_of, spelled
-from xee_tf.reading.content import Unit, band_names
-from xee_tf.reading.opened import Margins, OpenedExport
-from xee_tf.reading.options import ReadOptions
+from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit, band_names
 from xee_tf.storage import PathLike
 from xee_tf.training.parsing import Side, batch_parser
 from xee_tf.training.sources import Exports, check_alike, open_exports

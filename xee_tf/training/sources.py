@@ -7,14 +7,9 @@ from itertools import groupby
 from typing import Any
 
 from xee_tf.errors import OptionError
-from xee_tf.reading.features import open_files
-from xee_tf.reading.opened import OpenedExport
-from xee_tf.reading.opening import open_export
-from xee_tf.reading.options import ReadOptions
-from xee_tf.shards.matching import check_first_runs
-from xee_tf.sidecars import Mixer
-from xee_tf.sidecars.find import Exported, ExportedTable, find_sources
-from xee_tf.sidecars.names import is_image
+from xee_tf.reading import OpenedExport, ReadOptions, open_export, open_files
+from xee_tf.shards import check_first_runs
+from xee_tf.sidecars import Exported, ExportedTable, Mixer, find_sources, is_image
 
 __all__ = ["Exports", "check_alike", "open_exports"]
 

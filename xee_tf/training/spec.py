@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xee_tf.options import READ_SPELLING, spelled
-from xee_tf.reading.opened import OpenedExport
-from xee_tf.reading.options import ReadOptions
+from xee_tf.reading import OpenedExport, ReadOptions
 from xee_tf.records import Feature
 from xee_tf.storage import PathLike
 from xee_tf.training.sources import Exports, open_exports

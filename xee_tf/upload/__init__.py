@@ -1,7 +1,7 @@
 """Predictions to TFRecord; records and rasters to files that a GIS opens."""
 
-from xee_tf.upload.image import upload_image
-from xee_tf.upload.raster import raster_format, to_cog
+from xee_tf.upload.cog import to_cog
+from xee_tf.upload.image import raster_format, upload_image
 from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter
 

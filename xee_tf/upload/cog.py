@@ -25,9 +25,7 @@ from rasterio.windows import Window
 
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
-from xee_tf.georef import read_georef
-from xee_tf.georef.crs import read_crs
-from xee_tf.georef.reference import GridLike
+from xee_tf.georef import GridLike, read_crs, read_georef
 from xee_tf.graph import progress_bar
 from xee_tf.names import check_geotiff
 from xee_tf.options import IfExists

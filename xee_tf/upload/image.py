@@ -16,15 +16,27 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import progress_bar
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
-from xee_tf.reading.image import check_crs, lazy_dataset
-from xee_tf.reading.lazy import dask_arrays
-from xee_tf.reading.opened import OpenedExport
-from xee_tf.reading.opening import open_export
-from xee_tf.reading.options import ReadOptions, RecordFiles
-from xee_tf.sidecars import Mixer, step_names
-from xee_tf.sidecars.find import Exported
-from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.storage.zarr import beside, create_store, replace_store, require_our_store, storable
+from xee_tf.reading import (
+    OpenedExport,
+    ReadOptions,
+    RecordFiles,
+    check_crs,
+    dask_arrays,
+    lazy_dataset,
+    open_export,
+)
+from xee_tf.sidecars import Exported, Mixer, step_names
+from xee_tf.storage import (
+    Location,
+    PathLike,
+    beside,
+    create_store,
+    replace_store,
+    require_free,
+    require_our_store,
+    require_writable,
+    storable,
+)
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
 
