@@ -3,7 +3,7 @@
 This room takes texts and numbers. What they are is decided beside the types that are shown.
 """
 
-from xee_tf.display.summary import Listing, Summary
+from xee_tf.display.summary import Listing, Summarised, Summary
 from xee_tf.display.svg import GridPicture, grid_svg
 from xee_tf.display.text import Facts, abbreviated, aligned, by, counted
 
@@ -11,6 +11,7 @@ __all__ = [
     "Facts",
     "GridPicture",
     "Listing",
+    "Summarised",
     "Summary",
     "abbreviated",
     "aligned",
