@@ -8,7 +8,7 @@ from typing import Any, Unpack, cast
 import xarray as xr
 
 from xee_tf.connector import Connector
-from xee_tf.display import Summary
+from xee_tf.display import Summarised, Summary
 from xee_tf.errors import OptionError
 from xee_tf.models import (
     HOSTED_SPELLING,
@@ -41,7 +41,7 @@ from xee_tf.tables import Table
 __all__ = ["Model"]
 
 
-class Model(ModelSpec):
+class Model(Summarised, ModelSpec):
     """A model, and how rasters and tables become its inputs: what ``ee.Model`` is in Earth Engine.
 
     Made by `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`, `from_vertex_ai`,
@@ -499,12 +499,6 @@ class Model(ModelSpec):
     fromAiPlatformPredictor = from_ai_platform_predictor  # noqa: N815
     predictImage = predict_image  # noqa: N815
     predictProperties = predict_properties  # noqa: N815
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         return Summary("Model", str(self.connector), spec_rows(self))

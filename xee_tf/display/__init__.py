@@ -3,17 +3,19 @@
 This room takes texts and numbers. What they are is decided beside the types that are shown.
 """
 
-from xee_tf.display.summary import Listing, Summary
-from xee_tf.display.svg import GridPicture
+from xee_tf.display.summary import Listing, Summarised, Summary
+from xee_tf.display.svg import GridPicture, grid_svg
 from xee_tf.display.text import Facts, abbreviated, aligned, by, counted
 
 __all__ = [
     "Facts",
     "GridPicture",
     "Listing",
+    "Summarised",
     "Summary",
     "abbreviated",
     "aligned",
     "by",
     "counted",
+    "grid_svg",
 ]

@@ -9,7 +9,7 @@ from html import escape
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture, grid_svg, patches_per_cell
 from xee_tf.display.text import Facts, aligned, head_of
 
-__all__ = ["Listing", "Summary"]
+__all__ = ["Listing", "Summarised", "Summary"]
 
 # Everything is styled inline and takes the page's own colours: notebooks strip or share style sheets.
 _CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
@@ -112,6 +112,19 @@ class Summary:
         if self.picture is None:
             return f'<div style="margin:6px 0">{body}</div>'
         return f'<div style="{_BOX}"><div>{body}</div><div>{_drawn(self.picture)}</div></div>'
+
+
+class Summarised:
+    """An object that shows its `Summary`, in text and in notebooks; a dataclass needs ``repr=False``."""
+
+    def _summary(self) -> Summary:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

@@ -12,14 +12,16 @@ import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks import BlockAxis, BlockLayout, pixel_bytes
-from xee_tf.display import Summary, counted
+from xee_tf.blocks.layout import BlockAxis, BlockLayout
+from xee_tf.blocks.sizing import pixel_bytes
+from xee_tf.display import Summarised, Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef import bands_text, grid_picture, grid_rows
-from xee_tf.sidecars import BandSpec, ExportNames
+from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
+from xee_tf.sidecars import BandSpec
+from xee_tf.sidecars.names import ExportNames
 
 __all__ = ["ExportPlan"]
 
@@ -27,8 +29,8 @@ __all__ = ["ExportPlan"]
 _TASK_BYTES = 5500
 
 
-@dataclass(frozen=True)
-class ExportPlan:
+@dataclass(frozen=True, repr=False)
+class ExportPlan(Summarised):
     """What an image export would write and cost. Made without reading a pixel.
 
     Parameters
@@ -214,12 +216,6 @@ class ExportPlan:
             f"{self.grid.patch.x}: open the raster with smaller chunks, for example "
             "chunks={'y': 1024, 'x': 1024}, make the patches smaller, or use fewer threads.",
         )
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         features = self.record.features

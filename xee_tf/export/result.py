@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Summary, counted
+from xee_tf.display import Listing, Summarised, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars import ShardInfo
@@ -15,8 +15,8 @@ from xee_tf.storage import Location
 __all__ = ["ExportResult"]
 
 
-@dataclass(frozen=True)
-class ExportResult:
+@dataclass(frozen=True, repr=False)
+class ExportResult(Summarised):
     """What an image export wrote.
 
     Parameters
@@ -57,12 +57,6 @@ class ExportResult:
     def bytes(self) -> int:
         """Size of all shards on disk."""
         return sum(file.bytes for file in self.files)
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         left_out = f", {counted(self.dropped, 'patch', 'patches')} left out as masked" if self.dropped else ""

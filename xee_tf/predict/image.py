@@ -39,7 +39,10 @@ from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.predict.work import TileWork
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["Prediction", "predict_image"]
+__all__ = ["RENAME", "Prediction", "predict_image"]
+
+RENAME = "Give the output another name in output_bands, or rename what the image has: image.rename(...)."
+"""What to do about an output whose name cannot be used."""
 
 _NAME = "xee-tf-predict"
 
@@ -213,9 +216,8 @@ def _check_names(outputs: Sequence[BandSpec], dataset: xr.Dataset, place: GeoRef
         raise OptionError(f"Two outputs would be named {twice[0]!r}. Name them differently in output_bands.")
     mappings = grid_mappings(dataset, place.x_dim, place.y_dim)
     taken = {*dataset.dims, *dataset.coords, *mappings, GRID_MAPPING, place.x_dim, place.y_dim}
-    remedy = "Give the output another name in output_bands, or rename what the image has: image.rename(...)."
     own = {output.name: output.dims for output in outputs}
-    check_variables(own, taken, remedy, "output")
+    check_variables(own, taken, RENAME, "output")
     bands = set(dataset.data_vars) if merge else set()
     if there := [name for name in names if name in bands]:
         raise OptionError(
@@ -226,7 +228,7 @@ def _check_names(outputs: Sequence[BandSpec], dataset: xr.Dataset, place: GeoRef
         if clash := bands.intersection(dims):
             raise OptionError(
                 f"The output {name!r} has a dimension {clash.pop()!r}, and the image has a band of that "
-                f"name. {remedy}"
+                f"name. {RENAME}"
             )
 
 

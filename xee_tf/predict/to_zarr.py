@@ -17,7 +17,7 @@ from xee_tf.graph import each_chunk, run_graph
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, one_of, parse, spelled
-from xee_tf.predict.image import Prediction, predict_image
+from xee_tf.predict.image import RENAME, Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
 from xee_tf.storage import (
@@ -129,11 +129,7 @@ def predict_to_zarr(
     require_reachable(location)
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset
-    check_zarr(
-        predicted.variables,
-        location,
-        "Give the output another name in output_bands, or rename what the image has: image.rename(...).",
-    )
+    check_zarr(predicted.variables, location, RENAME)
     description = describe_run(model, prediction)
     target, replacement = location, _replacement(location)
     found = ""

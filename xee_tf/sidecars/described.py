@@ -14,6 +14,7 @@ from xee_tf.sidecars.manifest import ImageManifest, TableManifest
 from xee_tf.sidecars.manifest_files import parse_dimensions, read_manifest
 from xee_tf.sidecars.mixer import Mixer
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
+from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location
 
 __all__ = ["Described", "describe_export", "differing_keys", "manifest_name"]
@@ -104,7 +105,7 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
         "totalPatches": (mixer.total_patches, len(grid)),
     }
     wrong = [f"{key} is {found}, but {right}" for key, (found, right) in pairs.items() if found != right]
-    matrix, expected = ([float(value) for value in tuple(each.affine)[:6]] for each in (mixer, grid))
+    matrix, expected = (matrix_of(each.affine) for each in (mixer, grid))
     if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
         wrong.append(f"doubleMatrix is {matrix}, but {expected}")
     return wrong

@@ -19,6 +19,7 @@ from xee_tf.records import Kind
 from xee_tf.sidecars.bands import BandSpec
 from xee_tf.sidecars.packing import (
     MOST,
+    matrix_of,
     pack,
     read_count,
     read_number,
@@ -106,7 +107,7 @@ def grid_document(grid: PatchGrid) -> dict[str, Any]:
     """The grid of a manifest."""
     return {
         "crs": grid.crs,
-        "affine": [float(value) for value in tuple(grid.affine)[:6]],
+        "affine": matrix_of(grid.affine),
         "shape": list(grid.shape.xy),
         "patch": list(grid.patch.xy),
         "columns": grid.columns,

@@ -13,6 +13,7 @@ from affine import Affine
 
 from xee_tf.errors import MixerError, shorten
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Mixer", "java_double"]
@@ -230,7 +231,7 @@ class Mixer:
         return {
             "projection": {
                 "crs": self.crs,
-                "affine": {"doubleMatrix": [float(value) for value in tuple(self.affine)[:6]]},
+                "affine": {"doubleMatrix": matrix_of(self.affine)},
             },
             "patchDimensions": list(self.patch.xy),
             "patchesPerRow": self.patches_per_row,

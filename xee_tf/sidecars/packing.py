@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
 from crc32c import crc32c
 
 from xee_tf.errors import shorten
@@ -21,6 +22,7 @@ from xee_tf.geometry import Size
 __all__ = [
     "MOST",
     "is_unchanged",
+    "matrix_of",
     "pack",
     "read_count",
     "read_number",
@@ -86,6 +88,17 @@ def write_number(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def matrix_of(affine: Affine) -> list[float]:
+    """The six numbers of an affine, row by row.
+
+    Examples
+    --------
+    >>> matrix_of(Affine(30, 0, 500000, 0, -30, 60))
+    [30.0, 0.0, 500000.0, 0.0, -30.0, 60.0]
+    """
+    return [float(value) for value in tuple(affine)[:6]]
 
 
 def read_number(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Summary, counted
+from xee_tf.display import Listing, Summarised, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, warn
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
@@ -53,8 +53,8 @@ __all__ = [
 _TASK_BYTES = 16 << 20  # of records encoded at a time
 
 
-@dataclass(frozen=True)
-class TableResult:
+@dataclass(frozen=True, repr=False)
+class TableResult(Summarised):
     """What a table export wrote.
 
     Parameters
@@ -76,12 +76,6 @@ class TableResult:
     manifest: Location
     rounded: tuple[str, ...] = ()
     dropped: int = 0
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         rows = [

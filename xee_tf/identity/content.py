@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import copyreg
-import dis
 import enum
 import functools
 import hashlib
-import importlib
-import importlib.util
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
+from xee_tf.identity.code import codes, globals_of, imports_of, is_library
+
 __all__ = ["content_hash"]
 
-_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _TENSORS = frozenset({"torch", "tensorflow", "jax", "jaxlib"})
 # What a class has beside its own content.
 _CLASS_FURNITURE = frozenset(
@@ -141,7 +136,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[_HashPart]:
     """What an object consists of."""
     if isinstance(value, types.ModuleType):
         yield from (b"module", value.__name__.encode())
-        if not _is_library(value.__name__) and (file := getattr(value, "__file__", None)):
+        if not is_library(value.__name__) and (file := getattr(value, "__file__", None)):
             yield Path(file).read_bytes()  # what is used of it is not known
     elif isinstance(value, _BY_NAME):
         yield from (b"builtin", _name(value).encode())
@@ -192,7 +187,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[_HashPart]:
 
 
 def _function_parts(function: types.FunctionType) -> Iterator[_HashPart]:
-    if _is_library(function.__module__) and _found_by_name(function):
+    if is_library(function.__module__) and _found_by_name(function):
         yield from (b"function", _name(function).encode())
         return
     code = function.__code__
@@ -200,7 +195,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[_HashPart]:
     yield from ((cell,) for cell in function.__closure__ or ())
     wrapped = {name: each for name, each in vars(function).items() if name != "__wrapped__"}
     yield (dict(sorted(wrapped.items())),)
-    read, assigned = _globals_of(code)
+    read, assigned = globals_of(code)
     found = {name: function.__globals__[name] for name in read - assigned if name in function.__globals__}
     for name in sorted(found):
         module = isinstance(found[name], types.ModuleType)
@@ -211,7 +206,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[_HashPart]:
     reached += (function.__kwdefaults__ or {}).values()
     modules = [each for each in reached if isinstance(each, types.ModuleType)]
     yield from _used_parts(
-        [*modules, *_imports_of(function)], {name for part in _codes(code) for name in part.co_names}
+        [*modules, *imports_of(function)], {name for part in codes(code) for name in part.co_names}
     )
 
 
@@ -220,7 +215,7 @@ def _used_parts(modules: list[types.ModuleType], names: set[str]) -> Iterator[_H
     seen, waiting = set[str](), sorted(modules, key=lambda module: module.__name__)
     while waiting:
         module = waiting.pop(0)
-        if module.__name__ in seen or _is_library(module.__name__):
+        if module.__name__ in seen or is_library(module.__name__):
             continue
         seen.add(module.__name__)
         yield module.__name__.encode()
@@ -230,37 +225,6 @@ def _used_parts(modules: list[types.ModuleType], names: set[str]) -> Iterator[_H
                 waiting.append(found)
             else:
                 yield from (name.encode(), (found,))
-
-
-def _imports_of(function: types.FunctionType) -> Iterator[types.ModuleType]:
-    """The modules of one's own that a function imports when it is called, imported now."""
-    package = function.__globals__.get("__package__") or ""
-    for name, level, members in sorted(_imported(function.__code__), key=repr):
-        absolute = f"{'.' * level}{name}"
-        with suppress(Exception):  # what cannot be imported here fails in the call, or is optional there
-            if level:
-                absolute = importlib.util.resolve_name(absolute, package)
-            if _is_library(absolute):
-                continue
-            module = importlib.import_module(absolute)
-            # Without members the name that is bound is that of the outermost package.
-            yield from {sys.modules[absolute.partition(".")[0]], module} if not members else {module}
-            for member in members:
-                if not hasattr(module, member):
-                    with suppress(ImportError):
-                        importlib.import_module(f"{absolute}.{member}")
-
-
-def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
-    """The import statements in a function and those in it: module, dots before it, and members."""
-    found = set()
-    for part in _codes(code):
-        steps = [each for each in dis.get_instructions(part) if each.opname not in ("EXTENDED_ARG", "CACHE")]
-        for number, each in enumerate(steps):
-            if each.opname == "IMPORT_NAME":
-                level, members = (step.argval for step in steps[number - 2 : number])
-                found.add((str(each.argval), int(level), tuple(members or ())))
-    return found
 
 
 def _code_parts(code: types.CodeType) -> Iterator[_HashPart]:
@@ -273,7 +237,7 @@ def _code_parts(code: types.CodeType) -> Iterator[_HashPart]:
 
 def _class_parts(kind: type) -> Iterator[_HashPart]:
     yield from (b"class", kind.__qualname__.encode())
-    if _is_library(kind.__module__):
+    if is_library(kind.__module__):
         yield kind.__module__.encode()
         return
     yield from ((base,) for base in kind.__bases__)
@@ -298,25 +262,6 @@ def _reduced_parts(value: Any) -> Iterator[_HashPart]:
         yield ([list(each) if isinstance(each, tuple) else each for each in part] if iterated else part,)
 
 
-def _globals_of(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """The global names that a function and those in it read, and those that they assign."""
-    read, assigned = set[str](), set[str]()
-    for instruction in chain.from_iterable(map(dis.get_instructions, _codes(code))):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            read.add(str(instruction.argval))
-        elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            assigned.add(str(instruction.argval))
-    return read, assigned
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code of a function and of those in it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
-
-
 def _name(value: Any) -> str:
     owner = getattr(value, "__objclass__", None)
     module = getattr(value, "__module__", None) or getattr(owner, "__module__", "")
@@ -329,28 +274,3 @@ def _found_by_name(function: types.FunctionType) -> bool:
     for name in function.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is function or getattr(found, "__func__", None) is function
-
-
-@functools.cache
-def _is_library(name: str | None) -> bool:
-    """Whether the name of a module stands for its content: it is Python's, installed, or this package's."""
-    if name is None or name == "__main__":
-        return False
-    root = name.partition(".")[0]
-    if root == "xee_tf":
-        return True
-    if root in sys.modules:
-        module: Any = sys.modules[root]
-        file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
-    else:  # not imported yet, and it may never be
-        try:
-            spec = importlib.util.find_spec(root)
-        except (ImportError, ValueError):
-            spec = None
-        file = spec.origin if spec is not None and spec.has_location else None
-        folders = (spec.submodule_search_locations if spec is not None else None) or ()
-    file = file or next(iter(folders), None)
-    if file is None:
-        return root in sys.builtin_module_names or root in sys.stdlib_module_names
-    parts = file.replace("\\", "/").split("/")
-    return "site-packages" in parts or "dist-packages" in parts or file.startswith(_LIBRARIES)
