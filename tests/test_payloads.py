@@ -32,6 +32,7 @@ from xee_tf.remote.payloads.predict_messages import (
 )
 from xee_tf.remote.payloads.strings import serialise_tensors
 from xee_tf.serving.predictions import JsonRequest, encode_json_response
+from xee_tf.tensors.protos import encode_tensor
 
 GOLDEN = Path(__file__).parent / "golden" / "payloads"
 
@@ -585,7 +586,7 @@ def test_what_is_no_response_says_why(body, message):
         ([TEXTS[0], "~"], "'output': Instance 1: .*is not base64"),
         ([TEXTS[0], "AAAA"], "Instance 1: "),
         (
-            [TEXTS[0], base64.b64encode(xee_tf.tensors.encode_tensor([1])).decode()],
+            [TEXTS[0], base64.b64encode(encode_tensor([1])).decode()],
             "Instance 1 is int64 of shape",
         ),
         ([1.5, 2.5], r"expected a serialised tensor for each instance. Is the model prepared"),

@@ -17,7 +17,7 @@ from tests.foreign import write_export
 from tests.rasters import random_band, raster
 from xee_tf.cli import main
 from xee_tf.errors import RecordError
-from xee_tf.reading import verify as module
+from xee_tf.reading import verifying as module
 from xee_tf.records.framing import frame
 from xee_tf.shards.inflate import inflate_stream
 
