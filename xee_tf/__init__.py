@@ -21,6 +21,7 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef.bands import add_bands
+from xee_tf.installed import show_versions
 from xee_tf.model import Model
 from xee_tf.predict.to_zarr import predict_to_zarr
 from xee_tf.prepare.model import PreparedModel, prepare_model
@@ -79,6 +80,7 @@ __all__ = [
     "prepare_model",
     "sample_table",
     "serve",
+    "show_versions",
     "tf_dataset",
     "upload_image",
     "upload_table",
