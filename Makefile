@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export XEE_TF_DATA ?= $(abspath $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench lint format clean
+.PHONY: help demo test test-full coverage bench lint format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: lint $(DATA)/installed.stamp ## Linters, types, import contracts and tests
 
 test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take long
 	$(BIN)/python -m pytest --durations=15 -m "not mlflow"
+
+coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Lines and branches that the tests reach: htmlcov/index.html
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
 
 bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON
 	$(BIN)/python -m benchmarks
@@ -35,7 +38,7 @@ format: $(VENV)/dev.stamp ## Mend what the linters can mend
 	$(BIN)/ruff format
 
 clean: ## Remove everything that make has made
-	rm -rf $(VENV) $(DATA) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DATA) demo-output htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as old as the last installation; a changed pyproject.toml calls for a new one.

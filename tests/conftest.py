@@ -10,6 +10,9 @@ import rioxarray
 import xarray as xr
 from hypothesis import HealthCheck, settings
 
+import xee_tf
+from tests.connector_conformance import in_tensorflow
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Times vary on shared machines; what is slow shows up in pytest's own --durations.
@@ -17,6 +20,37 @@ settings.register_profile("xee_tf", deadline=None, suppress_health_check=[Health
 settings.load_profile("xee_tf")
 
 ROOT = Path(__file__).parents[1]
+
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals and limits of POSIX")
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many blocks as the chunks allow, as in a large raster."""
+    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+
+
+@pytest.fixture(scope="session")
+def known_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of `connector_conformance`: ``known`` as it is, ``prepared`` as Earth Engine wants it."""
+    folder = tmp_path_factory.mktemp("known_models")
+    in_tensorflow(folder / "known")
+    xee_tf.prepare_model(folder / "known", folder / "prepared")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def known_model(known_models: Path) -> Path:
+    """The first of them."""
+    return known_models / "known"
+
+
+@pytest.fixture(scope="session")
+def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of models that tests of the server serve; `serving_models` says which."""
+    from tests.serving_models import save_models  # TensorFlow, which most tests do without
+
+    return save_models(tmp_path_factory.mktemp("served_models"))
 
 
 @pytest.fixture(scope="session")

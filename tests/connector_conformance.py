@@ -27,7 +27,8 @@ def in_numpy(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     a = batch["a"][..., 0]
     _, height, width = a.shape
     padded = np.pad(a, ((0, 0), (1, 1), (1, 1)))
-    box = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3))
+    shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    box = np.sum(shifted, axis=0)
     count = (batch["b"] > 0).sum(-1, dtype="int32")
     return {"box": box[..., None], "count": count[..., None]}
 

@@ -172,9 +172,10 @@ class GrpcFaults(grpc.GenericRpcHandler):
                 if self.faults:
                     context.abort(*self.faults.popleft())
             try:
-                return self._channel.unary_unary(details.method)(data)
+                return bytes(self._channel.unary_unary(details.method)(data))
             except grpc.RpcError as error:
                 context.abort(error.code(), error.details())
+                raise  # abort never returns
 
         return grpc.unary_unary_rpc_method_handler(answer)
 

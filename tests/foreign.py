@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.oracle import cut_patches
+from xee_tf.wire import encode_varint
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,22 @@ def example(values):
         else:
             feature.float_list.value.extend(array.ravel().tolist())
     return message
+
+
+def floats(values):
+    """A feature with a float list."""
+    return tf.train.Feature(float_list=tf.train.FloatList(value=np.ravel(values)))
+
+
+def delimited(number, data):
+    """A field of a protobuf message that holds bytes, a text or another message."""
+    return encode_varint(number << 3 | 2) + encode_varint(len(data)) + data
+
+
+def parsed_tensor(data, array):
+    """What TensorFlow makes of a TensorProto that should hold an array."""
+    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    return np.asarray(tf.io.parse_tensor(data, dtype).numpy(), array.dtype)
 
 
 def split(records, max_file_size, count):

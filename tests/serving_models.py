@@ -83,7 +83,9 @@ def save_models(folder: Path) -> Path:
     return folder
 
 
-def called_directly(folder: Path, inputs: dict[str, Any], signature: str = "serving_default") -> dict:
+def called_directly(
+    folder: Path, inputs: dict[str, Any], signature: str = "serving_default"
+) -> dict[str, np.ndarray]:
     """The outputs of a SavedModel in this process."""
     loaded = tf.saved_model.load(str(folder))
     tensors = {name: tf.constant(values) for name, values in inputs.items()}

@@ -16,10 +16,7 @@ from tests.strategies import chunkings, indices, sizes
 
 ARRAYS = ["uint8", "int16", "float32"]
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def numbers(feature):

@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, needs_posix
 
 
+@needs_posix
 def test_all_benchmarks_run_and_report(tmp_path, data_dir):
     command = [sys.executable, "-m", "benchmarks", "--small", "--json", str(tmp_path / "figures.json")]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.conftest import ROOT, needs_posix
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, Model, OptionError, PredictionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
@@ -22,7 +23,6 @@ from xee_tf.storage import Location
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import _open_raster, to_cog, write_cog
 
-ROOT = Path(__file__).parents[1]
 SIDE, CHUNK = 96, 32
 GRID = PatchGrid(
     Size(x=SIDE, y=SIDE), Size(x=32, y=32), Size(x=0, y=0), Affine(30, 0, 7e5, 0, -30, 5e6), "EPSG:32633"
@@ -116,6 +116,7 @@ def test_a_chunk_that_comes_late_finds_the_file_closed(tmp_path):
         raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
 
 
+@needs_posix
 def test_a_full_disk_is_an_error(tmp_path):
     """A limit on the size of files stands for it: of the plain file, of the final one, of its last bytes."""
     values = np.random.default_rng(0).random((512, 512), dtype="f4")

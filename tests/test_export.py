@@ -25,11 +25,7 @@ from tests.strategies import chunkings, sizes
 
 DTYPES = ["uint8", "int8", "int16", "uint16", "float32", "float64", "bool"]
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """As many blocks as the chunks allow, as in a large raster."""
-    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def records(result):

@@ -21,7 +21,6 @@ from tests.connector_conformance import (
     batch_of,
     in_keras,
     in_numpy,
-    in_tensorflow,
 )
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import MissingModelError, ModelError, PredictionError
@@ -31,11 +30,6 @@ from xee_tf.models.saved_model import SavedModelConnector
 
 # Keras makes numpy arrays of its variables in a way that numpy 2 complains of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_tensorflow(tmp_path_factory.mktemp("models") / "known")
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +51,8 @@ def exported(keras_model: Any) -> ExportedKerasConnector:
 
 class TestSavedModel(ConnectorConformance):
     @pytest.fixture
-    def connector(self, saved_model: Path) -> Connector:
-        return SavedModelConnector.of(saved_model)
+    def connector(self, known_model: Path) -> Connector:
+        return SavedModelConnector.of(known_model)
 
     @pytest.fixture
     def missing(self, tmp_path: Path) -> Connector:
@@ -181,12 +175,12 @@ def test_strings_and_scalars(tmp_path: Path) -> None:
     assert found["greeting"].tolist() == [b"OAK", b"fir"]
 
 
-def test_saved_model_on_another_filesystem(saved_model: Path) -> None:
+def test_saved_model_on_another_filesystem(known_model: Path) -> None:
     fs = fsspec.filesystem("memory")
-    fs.put(f"{saved_model}/", "/models/known", recursive=True)
+    fs.put(f"{known_model}/", "/models/known", recursive=True)
     try:
         connector = SavedModelConnector.of("memory://models/known")
-        assert connector.signature() == SavedModelConnector.of(saved_model).signature()
+        assert connector.signature() == SavedModelConnector.of(known_model).signature()
         assert_same(connected(connector).predict(batch_of(2)), in_numpy(batch_of(2)))
     finally:
         fs.rm("/models", recursive=True)
@@ -227,8 +221,8 @@ def test_keras_h5(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, in_numpy(batch_of(2))["box"])
 
 
-def test_what_the_graph_itself_refuses(saved_model: Path) -> None:
-    connection = connected(SavedModelConnector.of(saved_model))
+def test_what_the_graph_itself_refuses(known_model: Path) -> None:
+    connection = connected(SavedModelConnector.of(known_model))
     with pytest.raises(PredictionError, match=r"assertion|[Cc]ondition") as caught:
         connection.predict(batch_of(2) | {"b": batch_of(2, height=9)["b"]})
     assert len(str(caught.value)) < 700
@@ -300,8 +294,8 @@ def test_functions_that_cannot_travel(tmp_path: Path) -> None:
         FunctionConnector.of(np.sum).open().predict({"B4": np.zeros(1)})
 
 
-def test_memory_stays_flat(saved_model: Path) -> None:
-    connection = connected(SavedModelConnector.of(saved_model))
+def test_memory_stays_flat(known_model: Path) -> None:
+    connection = connected(SavedModelConnector.of(known_model))
     process = psutil.Process()
     batch = batch_of(4, height=64, width=64)
 
@@ -324,8 +318,8 @@ def _connection_id(connector: Connector) -> int:
     return id(connected(connector))
 
 
-def test_a_cluster_loads_once_in_each_process(saved_model: Path) -> None:
-    connector = SavedModelConnector.of(saved_model)
+def test_a_cluster_loads_once_in_each_process(known_model: Path) -> None:
+    connector = SavedModelConnector.of(known_model)
     with (
         LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
         Client(cluster) as client,

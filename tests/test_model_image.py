@@ -14,10 +14,7 @@ from tests.rasters import random_band, raster
 from tests.strategies import chunkings, sizes
 from xee_tf import Model, OptionError, PredictionError
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def box_sum(pixels, reach, axes=(1, 2)):
@@ -47,7 +44,7 @@ class Local:
         return np.stack([found * (c + 1) for c in range(self.vector)], -1) if self.vector else found
 
 
-SENT = []
+SENT: list[np.ndarray] = []
 
 
 def noted(pixels):

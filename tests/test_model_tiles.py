@@ -17,10 +17,7 @@ from xee_tf import Model, OptionError
 
 CALLS: list[int] = []
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def neighbourhoods(band: npt.NDArray[Any], reach: tuple[int, int]) -> npt.NDArray[Any]:

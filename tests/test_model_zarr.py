@@ -34,6 +34,8 @@ TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
 CALLS = 16  # a call for two tiles of each of two dates
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
 
 def scene():
     """Sixteen chunks of 16 x 16 pixels, of two dates."""
@@ -41,11 +43,6 @@ def scene():
     values[:, 5, 7] = np.nan
     ds = raster({"template": values[0]}).drop_vars("template")
     return ds.assign(a=(("time", "y", "x"), values)).assign_coords(time=TIMES).chunk(y=16, x=16, time=1)
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
 
 
 class Fragile:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import xee_tf
+from tests.foreign import parsed_tensor
 from tests.strategies import TENSOR_DTYPES, tensor_arrays
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.remote.payloads.formats import FORMATS, PayloadFormat, payload_of
@@ -230,12 +231,6 @@ def test_requests_are_filled_up_to_the_limit_and_no_further(case, data):
 # -- What others read in our requests ----------------------------------------------------------------
 
 
-def parsed(data, array):
-    """One instance, by TensorFlow."""
-    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
-    return np.asarray(tf.io.parse_tensor(data, dtype).numpy(), array.dtype)
-
-
 def instance(array):
     """The first one, as an array even if it has no dimensions."""
     return array[:1].reshape(array.shape[1:])
@@ -261,7 +256,7 @@ def test_serialized_tf_tensors_by_json_and_tensorflow(batch, model_decodes):
         else:
             tensors = [base64.b64decode(value["b64"], validate=True) for value in found]
         assert_same(
-            {name: stacked([parsed(data, instance(array)) for data in tensors], array)}, {name: array}
+            {name: stacked([parsed_tensor(data, instance(array)) for data in tensors], array)}, {name: array}
         )
 
 
@@ -320,7 +315,7 @@ def test_grpc_tf_tensors_by_protobuf(batch):
     assert set(message.inputs) == set(batch)
     for name, array in batch.items():
         tensor = message.inputs[name]
-        assert_same({name: parsed(tensor.SerializeToString(), array)}, {name: array})
+        assert_same({name: parsed_tensor(tensor.SerializeToString(), array)}, {name: array})
 
 
 @given(batches(), st.booleans())
@@ -332,7 +327,7 @@ def test_grpc_serialized_tf_tensors_by_protobuf(batch, model_decodes):
         assert strings.shape == (len(array),)
         tensors = [tf.io.decode_base64(s).numpy() if model_decodes else s for s in strings]
         assert_same(
-            {name: stacked([parsed(data, instance(array)) for data in tensors], array)}, {name: array}
+            {name: stacked([parsed_tensor(data, instance(array)) for data in tensors], array)}, {name: array}
         )
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import fsspec
 import keras
@@ -313,7 +314,7 @@ def test_standard_base64_is_refused_and_padding_may_be_left_out(ours):
         run_in_session(ours / "double", {"serving_default_array": np.array([standard], object)})
 
 
-def test_variables_from_elsewhere(models, ours, tmp_path):
+def test_variables_from_elsewhere(models, ours, tmp_path, monkeypatch):
     """The same variables as the other model's, so the same answers; the usual ones need not be there."""
     feeds = {"pixels": encode(feeds_of("tf1", 2)["pixels"])}
     expected = run_in_session(ours / "tf1", feeds)["once"].tolist()
@@ -327,6 +328,9 @@ def test_variables_from_elsewhere(models, ours, tmp_path):
         with pytest.raises(ModelError, match="cannot load the model"):
             xee_tf.prepare_model(tmp_path / name, tmp_path / "out")
         xee_tf.prepare_model(tmp_path / name, tmp_path / f"{name}_out", variables="elsewhere/variables")
+
+    monkeypatch.setattr("os.symlink", mock.Mock(side_effect=OSError("as on Windows")))
+    xee_tf.prepare_model(tmp_path / "double", tmp_path / "copied", variables="elsewhere/variables")
 
 
 # -- Names -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from packaging.requirements import Requirement
 from rattler import MatchSpec
 
 import xee_tf
-
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
 
 # Where conda-forge uses another name than PyPI; extras are left out by both sides.
 CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base"}
+
+# Extras that users do not need.
+FOR_DEVELOPERS = {"dev", "docs", "test", "test-core"}
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +33,83 @@ def environment() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "environment.yml").read_text())
 
 
+@pytest.fixture(scope="module")
+def recipe() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "packaging" / "conda-forge" / "recipe.yaml").read_text())
+
+
+def by_conda_name(texts: Iterable[str]) -> dict[str, str]:
+    """Versions of requirements in pip's spelling, by their names on conda-forge."""
+    found = {}
+    for requirement in map(Requirement, texts):
+        name = requirement.name.lower()
+        found[CONDA_NAMES.get(name, name)] = str(requirement.specifier)
+    return found
+
+
+def specs(texts: Iterable[str]) -> dict[str, str]:
+    """Versions of requirements in conda's spelling, by name."""
+    return {spec.name.normalized: str(spec.version or "") for spec in map(MatchSpec, texts)}
+
+
 def test_environment_has_the_requirements_of_the_package(
     pyproject: dict[str, Any], environment: dict[str, Any]
 ) -> None:
     project = pyproject["project"]
     wanted = {"python": project["requires-python"]}
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    for requirement in map(Requirement, (text for texts in lists for text in texts)):
-        name = requirement.name.lower()
-        wanted[CONDA_NAMES.get(name, name)] = str(requirement.specifier)
-    specs = [MatchSpec(text) for text in environment["dependencies"] if isinstance(text, str)]
-    found = {spec.name.normalized: str(spec.version or "") for spec in specs}
+    for texts in (project["dependencies"], *project["optional-dependencies"].values()):
+        wanted |= by_conda_name(texts)
+    found = specs(text for text in environment["dependencies"] if isinstance(text, str))
     assert found.pop("pip") == ""
     [editable, *by_pip] = environment["dependencies"][-1]["pip"]
     assert editable == "--editable ."
     found |= {requirement.name: str(requirement.specifier) for requirement in map(Requirement, by_pip)}
     assert found == wanted
     assert environment["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_recipe_has_the_requirements_of_the_package(
+    pyproject: dict[str, Any], recipe: dict[str, Any]
+) -> None:
+    project, requirements = pyproject["project"], recipe["requirements"]
+    run = specs(text for text in requirements["run"] if "python_min" not in text)
+    constraints = specs(requirements["run_constraints"])
+    core = by_conda_name(project["dependencies"])
+    extras: dict[str, str] = {}
+    for extra, texts in project["optional-dependencies"].items():
+        if extra not in FOR_DEVELOPERS:
+            extras |= by_conda_name(text for text in texts if not text.startswith("xee-tf["))
+    assert not set(run) & set(constraints)
+    assert run | constraints == core | extras
+    assert specs(text for text in requirements["host"] if "hatchling" in text) == by_conda_name(
+        pyproject["build-system"]["requires"]
+    )
+    [script] = recipe["build"]["python"]["entry_points"]
+    assert dict([script.split(" = ")]) == project["scripts"]
+    if "tensorflow" in core:
+        pytest.skip("the requirements are not split into core and extras yet")
+    assert run == core
+
+
+def test_recipe_and_citation_are_of_this_version(recipe: dict[str, Any]) -> None:
+    release = xee_tf.__version__.partition(".dev")[0]
+    assert recipe["context"]["version"] == release
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == xee_tf.__version__
+
+
+def test_workflows_test_every_supported_python(pyproject: dict[str, Any]) -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    pythons = workflow["jobs"]["posix"]["strategy"]["matrix"]["python"]
+    classifiers = pyproject["project"]["classifiers"]
+    assert [f"Programming Language :: Python :: {version}" for version in pythons] == [
+        text for text in classifiers if re.search(r":: 3\.\d+$", text)
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
+def test_forms_and_workflows_are_yaml(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text()), dict)
 
 
 def test_version_has_one_source(pyproject: dict[str, Any]) -> None:
@@ -76,3 +139,38 @@ def test_data_packages_are_pinned_by_hash() -> None:
     ]
     assert lines
     assert all(re.fullmatch(r"[\w-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
+
+
+# -- What CONTRIBUTING.md says -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def contributing() -> str:
+    return (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_the_map_has_every_room_from_top_to_bottom(pyproject: dict[str, Any], contributing: str) -> None:
+    [layers] = [
+        contract["layers"]
+        for contract in pyproject["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    ]
+    height = {room: place for place, layer in enumerate(layers) for room in re.findall(r"\w+", layer)}
+    rows = [line for line in contributing.splitlines() if re.match(r"\| `\w+`.*\|.*\|$", line)]
+    told = [height.get(room, room) for row in rows for room in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert told == sorted(height.values())
+
+
+def test_the_files_that_it_names_are_there(contributing: str) -> None:
+    names = re.findall(r"`((?:xee_tf|tests|packaging|\.github)/[\w./-]+)`", contributing)
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_the_classes_and_functions_of_its_recipes_are_there(contributing: str) -> None:
+    recipes = contributing[contributing.index("## How to add") : contributing.index("## Deprecations")]
+    names = {name.rsplit(".", 1)[-1] for name in re.findall(r"`(\w+(?:\.\w+)?)`", recipes)}
+    assert len(names) > 40
+    paths = (path for folder in ("xee_tf", "tests") for path in (ROOT / folder).rglob("*.py"))
+    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in paths)))
+    assert sorted(names - words) == []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
-from tests.foreign import write_export
+from tests.foreign import floats, write_export
 from tests.rasters import random_band, raster
 from xee_tf.sidecars import Mixer
 
@@ -25,10 +25,6 @@ def write_records(path, records):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in records:
             writer.write(record.SerializeToString())
-
-
-def floats(values):
-    return tf.train.Feature(float_list=tf.train.FloatList(value=np.ravel(values)))
 
 
 def series(values):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tests.foreign import delimited
 from tests.strategies import layouts, layouts_and_values, names
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.names import check_key
@@ -319,10 +320,6 @@ def test_we_read_what_protobuf_writes_in_any_order(case, random):
         body = b"".join(entries)
         shuffled = b"\x0a" + encode_varint(len(body)) + body
         assert plain(decode_example(shuffled)) == as_bytes(message)
-
-
-def delimited(number, data):
-    return encode_varint(number << 3 | 2) + encode_varint(len(data)) + data
 
 
 def an_example(*features):

@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 
 import xee_tf
-from tests.connector_conformance import ConnectorConformance, assert_same, batch_of, in_numpy, in_tensorflow
+from tests.connector_conformance import ConnectorConformance, assert_same, batch_of, in_numpy
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import MissingModelError, ModelError, OptionError, PredictionError
 from xee_tf.models.hosted import HOSTED_SPELLING
@@ -28,17 +28,8 @@ ENDPOINT = "projects/forest/locations/europe-west4/endpoints/"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The known model, as it is and prepared as Earth Engine wants it."""
-    root = tmp_path_factory.mktemp("served")
-    in_tensorflow(root / "known")
-    xee_tf.prepare_model(root / "known", root / "prepared")
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    with serve(folder) as server:
+def server(known_models: Path) -> Iterator[Server]:
+    with serve(known_models) as server:
         yield server
 
 
@@ -158,9 +149,9 @@ OPTIONS: dict[str, Any] = {
 
 
 def test_an_image_is_predicted_as_by_the_model_itself(
-    server: Server, folder: Path, scene: xr.Dataset
+    server: Server, known_models: Path, scene: xr.Dataset
 ) -> None:
-    expected = xee_tf.Model.from_saved_model(folder / "known", **OPTIONS).predict_image(scene).compute()
+    expected = xee_tf.Model.from_saved_model(known_models / "known", **OPTIONS).predict_image(scene).compute()
     vertex = {"endpoint": ENDPOINT + "prepared", "base_url": server.url, "credentials": None}
     plain = vertex | {"endpoint": ENDPOINT + "known"}
     found = {
@@ -217,10 +208,10 @@ command.run(parser.parse_args(sys.argv[1:]), None)
 """
 
 
-def test_a_model_that_earth_engine_prepared(folder: Path, tmp_path: Path, scene: xr.Dataset) -> None:
+def test_a_model_that_earth_engine_prepared(known_models: Path, tmp_path: Path, scene: xr.Dataset) -> None:
     """By its own command, in a process of its own: it turns TensorFlow 2 off."""
     arguments = [
-        f"--source_dir={folder / 'known'}",
+        f"--source_dir={known_models / 'known'}",
         f"--dest_dir={tmp_path / 'theirs'}",
         '--input={"serving_default_a:0": "a", "serving_default_b:0": "b"}',
         '--output={"StatefulPartitionedCall:0": "box", "StatefulPartitionedCall:1": "count"}',
@@ -229,7 +220,7 @@ def test_a_model_that_earth_engine_prepared(folder: Path, tmp_path: Path, scene:
         [sys.executable, "-c", EARTH_ENGINE, *arguments], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    expected = xee_tf.Model.from_saved_model(folder / "known", **OPTIONS).predict_image(scene).compute()
+    expected = xee_tf.Model.from_saved_model(known_models / "known", **OPTIONS).predict_image(scene).compute()
     with serve(tmp_path / "theirs") as server:
         for url, payload_format in (
             (server.url, "SERIALIZED_TF_TENSORS"),
@@ -287,7 +278,7 @@ def test_properties_by_examples(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.ndvi, (table.nir - table.red) / (table.nir + table.red), rtol=1e-6)
 
 
-def test_versions_labels_and_signatures(folder: Path, tmp_path: Path) -> None:
+def test_versions_labels_and_signatures(known_models: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
     for version in (1, 2):

@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 
 import xee_tf
-from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tensorflow
+from tests.connector_conformance import assert_same, batch_of, in_numpy
 from tests.faults import (
     ANSWER_TWICE,
     DUPLICATE,
@@ -40,13 +40,8 @@ from xee_tf.serving.server import Server, serve
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_tensorflow(tmp_path_factory.mktemp("models") / "known")
-
-
-@pytest.fixture(scope="module")
-def server(known: Path) -> Iterator[Server]:
-    with serve(known) as server:
+def server(known_model: Path) -> Iterator[Server]:
+    with serve(known_model) as server:
         yield server
 
 
@@ -307,8 +302,8 @@ def test_pauses_grow_and_vary() -> None:
     assert len(np.unique(found)) == found.size
 
 
-def test_a_server_that_dies_and_comes_back(known: Path) -> None:
-    with serve(known) as first:
+def test_a_server_that_dies_and_comes_back(known_model: Path) -> None:
+    with serve(known_model) as first:
         http_port, grpc_port = (int(url.rpartition(":")[2]) for url in (first.url, first.grpc))
         models = [rest(first.url, max_payload_bytes=3000), over_grpc(first.grpc, max_payload_bytes=3000)]
         for model in models:
@@ -317,7 +312,7 @@ def test_a_server_that_dies_and_comes_back(known: Path) -> None:
         futures = [pool.submit(predict, model, 20, seed) for seed in range(2) for model in models]
         until(lambda: all(model.stats().retries >= 2 for model in models))
         assert not any(future.done() for future in futures)
-        with serve(known, port=http_port, grpc_port=grpc_port):
+        with serve(known_model, port=http_port, grpc_port=grpc_port):
             for future in futures:
                 future.result(60)
 

@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
-from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tensorflow
+from tests.conftest import needs_posix
+from tests.connector_conformance import assert_same, batch_of, in_numpy
 from tests.faults import Delay, FaultProxy, Status, grpc_faults, until
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import OptionError, PredictionError
@@ -34,11 +35,8 @@ ENDPOINT = "projects/p/locations/us-central1/endpoints/"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    root = tmp_path_factory.mktemp("served")
-    in_tensorflow(root / "known")
-    xee_tf.prepare_model(root / "known", root / "prepared")
-    with serve(root) as server:
+def server(known_models: Path) -> Iterator[Server]:
+    with serve(known_models) as server:
         yield server
 
 
@@ -289,6 +287,7 @@ def _die(connector: Connector, marker: str) -> dict[str, np.ndarray]:
     return _predict(connector, 1)
 
 
+@needs_posix
 def test_a_worker_that_is_killed_gives_its_lease_back(
     server: Server, cluster: Client, tmp_path: Path
 ) -> None:
@@ -329,6 +328,7 @@ def _kill_once(block: np.ndarray, marker: str) -> np.ndarray:
     raise AssertionError
 
 
+@needs_posix
 def test_an_image_survives_a_worker(server: Server, cluster: Client, tmp_path: Path) -> None:
     scene = image_of(96, 3).chunk(y=32, x=32)
     options: dict[str, Any] = {"inputs": {"B0": "a", "B1": "b", "B2": "b"}, "input_tile_size": 16}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
 
 DASK_TASKS = ("dask.task_spec", "dask._task_spec", "dask.highlevelgraph", "dask.delayed")
 

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.foreign import delimited
 from tests.strategies import features
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records import (
@@ -380,10 +381,6 @@ def test_we_read_what_protobuf_writes(case):
     for record in range(len([*case[1], *case[2]][0])):
         message = protobuf_sequence(case, record)
         assert decoded(message.SerializeToString()) == parsed(message)
-
-
-def delimited(number, data):
-    return encode_varint(number << 3 | 2) + encode_varint(len(data)) + data
 
 
 unknown_fields = st.sampled_from(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.foreign import floats
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
 from tests.strategies import sizes
@@ -325,10 +326,6 @@ def write(path, messages):
         ' "patchDimensions": [2, 2], "patchesPerRow": 2, "totalPatches": 2}'
     )
     return path / "scene-mixer.json", str(path / "scene-*.tfrecord")
-
-
-def floats(values):
-    return tf.train.Feature(float_list=tf.train.FloatList(value=np.ravel(values)))
 
 
 def test_ragged_series_of_others(tmp_path):

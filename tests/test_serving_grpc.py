@@ -12,19 +12,14 @@ from google.cloud.aiplatform_v1.services.prediction_service.transports import Pr
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 import xee_tf
-from tests.serving_models import called_directly, save_models, tiles
+from tests.serving_models import called_directly, tiles
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    with xee_tf.serve(folder, labels={"stable": 1}, max_request_bytes=9 << 20) as server:
+def server(served_models):
+    with xee_tf.serve(served_models, labels={"stable": 1}, max_request_bytes=9 << 20) as server:
         yield server
 
 
@@ -53,17 +48,17 @@ def arrays_of(response):
 
 
 @pytest.mark.parametrize(("spec", "version"), [({}, 2), ({"version": 1}, 1), ({"label": "stable"}, 1)])
-def test_predict_as_the_model_itself(stub, folder, spec, version):
+def test_predict_as_the_model_itself(stub, served_models, spec, version):
     x = tiles(3)
     response = stub.Predict(request_for("scaled", {"x": x}, **spec), timeout=30)
-    expected = called_directly(folder / "scaled" / str(version), {"x": x})
+    expected = called_directly(served_models / "scaled" / str(version), {"x": x})
     np.testing.assert_array_equal(arrays_of(response)["y"], expected["y"])
     assert response.model_spec.name == "scaled"
     assert response.model_spec.version.value == version
     assert response.model_spec.signature_name == "serving_default"
 
 
-def test_every_kind_of_value(stub, folder):
+def test_every_kind_of_value(stub, served_models):
     inputs = {
         "name": np.array([b"oak", b"\xff\x00"], object),
         "flag": np.array([True, False]),
@@ -71,7 +66,7 @@ def test_every_kind_of_value(stub, folder):
         "level": np.array([np.nan, -np.inf]),
     }
     found = arrays_of(stub.Predict(request_for("types", inputs), timeout=30))
-    expected = called_directly(folder / "types", inputs)
+    expected = called_directly(served_models / "types", inputs)
     assert set(found) == set(expected)
     for name, values in expected.items():
         assert found[name].dtype == values.dtype

@@ -19,7 +19,8 @@ import pytest
 import requests
 
 import xee_tf
-from tests.serving_models import address, save_models
+from tests.conftest import needs_posix
+from tests.serving_models import address
 from xee_tf.cli import main
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import PredictionError
@@ -31,11 +32,6 @@ from xee_tf.remote.payloads.predict_messages import (
 from xee_tf.serving import bodies
 from xee_tf.serving.batching import Batcher
 from xee_tf.serving.server import stop_signal
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_models(tmp_path_factory.mktemp("models"))
 
 
 def sleep(server, seconds, path="models/slow:predict"):
@@ -158,9 +154,9 @@ def test_models_of_a_fixed_number_of_rows_and_large_requests_run_alone():
 
 
 @pytest.mark.parametrize("max_batch_size", [0, 32])
-def test_everybody_gets_their_own_answer(folder, max_batch_size):
+def test_everybody_gets_their_own_answer(served_models, max_batch_size):
     with (
-        xee_tf.serve(folder / "scaled", max_batch_size=max_batch_size) as server,
+        xee_tf.serve(served_models / "scaled", max_batch_size=max_batch_size) as server,
         ThreadPoolExecutor(8) as pool,
     ):
 
@@ -177,8 +173,8 @@ def test_everybody_gets_their_own_answer(folder, max_batch_size):
 # -- Limits ------------------------------------------------------------------------------------------
 
 
-def test_past_the_limit_requests_are_told_to_come_again(folder):
-    with xee_tf.serve(folder, max_concurrency=2) as server, ThreadPoolExecutor(2) as pool:
+def test_past_the_limit_requests_are_told_to_come_again(served_models):
+    with xee_tf.serve(served_models, max_concurrency=2) as server, ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(taken, server, 1.0) for _ in range(2)]
         refused = until(lambda: is_full(server))
         assert refused.headers["Retry-After"] == "1"
@@ -191,8 +187,8 @@ def test_past_the_limit_requests_are_told_to_come_again(folder):
         assert sleep(server, 0).status_code == 200
 
 
-def test_grpc_has_the_same_limit(folder):
-    with xee_tf.serve(folder, max_concurrency=1) as server, ThreadPoolExecutor(1) as pool:
+def test_grpc_has_the_same_limit(served_models):
+    with xee_tf.serve(served_models, max_concurrency=1) as server, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(taken_by_grpc, server, 1.0)
 
         def refused():
@@ -207,10 +203,10 @@ def test_grpc_has_the_same_limit(folder):
         assert taken_by_grpc(server, 0) == "[0.0]"
 
 
-def test_clients_that_go_or_stay_silent_hold_no_place(folder, monkeypatch):
+def test_clients_that_go_or_stay_silent_hold_no_place(served_models, monkeypatch):
     monkeypatch.setattr(bodies, "IDLE", 0.3)
     head = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
-    with xee_tf.serve(folder, max_concurrency=1) as server:
+    with xee_tf.serve(served_models, max_concurrency=1) as server:
         place = server.url.removeprefix("http://").split(":")
         with socket.create_connection(place) as gone:
             gone.sendall(head)
@@ -224,10 +220,10 @@ def test_clients_that_go_or_stay_silent_hold_no_place(folder, monkeypatch):
 # -- The end -----------------------------------------------------------------------------------------
 
 
-def test_requests_under_way_are_answered_before_the_end(folder):
+def test_requests_under_way_are_answered_before_the_end(served_models):
     threads, frozen = set(threading.enumerate()), gc.get_threshold()
     with ThreadPoolExecutor(2) as pool:
-        with xee_tf.serve(folder, max_concurrency=1) as server:
+        with xee_tf.serve(served_models, max_concurrency=1) as server:
             slow = [pool.submit(ask, server, 0.5) for ask in (taken, taken_by_grpc)]
             until(lambda: is_full(server))
         assert slow[0].result().json() == {"predictions": [0.5]}
@@ -242,8 +238,8 @@ def test_requests_under_way_are_answered_before_the_end(folder):
     server.close()  # once more does no harm
 
 
-def test_a_forgotten_server_ends(folder):
-    server = xee_tf.serve(folder / "scaled")
+def test_a_forgotten_server_ends(served_models):
+    server = xee_tf.serve(served_models / "scaled")
     health = f"{server}/health"
     assert requests.get(health, timeout=30).status_code == 200
     del server
@@ -251,8 +247,8 @@ def test_a_forgotten_server_ends(folder):
         requests.get(health, timeout=30)
 
 
-def test_a_process_ends_although_its_server_runs(folder):
-    code = f"import xee_tf; server = xee_tf.serve({str(folder / 'scaled')!r}); print(server.models)"
+def test_a_process_ends_although_its_server_runs(served_models):
+    code = f"import xee_tf; server = xee_tf.serve({str(served_models / 'scaled')!r}); print(server.models)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
@@ -260,11 +256,11 @@ def test_a_process_ends_although_its_server_runs(folder):
     assert "Traceback" not in done.stderr
 
 
-def test_the_port_is_free_at_once(folder):
-    with xee_tf.serve(folder / "scaled") as server:
+def test_the_port_is_free_at_once(served_models):
+    with xee_tf.serve(served_models / "scaled") as server:
         port, grpc_port = (int(place.rpartition(":")[2]) for place in (server.url, server.grpc))
         assert requests.get(f"{server}/health", timeout=30).status_code == 200
-    with xee_tf.serve(folder / "scaled", port=port, grpc_port=grpc_port) as server:
+    with xee_tf.serve(served_models / "scaled", port=port, grpc_port=grpc_port) as server:
         assert server.url.endswith(f":{port}")
         assert requests.get(f"{server}/health", timeout=30).status_code == 200
 
@@ -296,8 +292,9 @@ class Process:
         return self.url
 
 
-def test_the_command_serves_until_it_is_told_to_end(folder):
-    command = [sys.executable, "-m", "xee_tf.cli", "model", "serve", str(folder), "--port", "0"]
+@needs_posix
+def test_the_command_serves_until_it_is_told_to_end(served_models):
+    command = [sys.executable, "-m", "xee_tf.cli", "model", "serve", str(served_models), "--port", "0"]
     command += ["--grpc-port", "0", "--labels", "stable=1", "--max-concurrency", "1"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(

@@ -15,18 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import xee_tf
-from tests.serving_models import address, called_directly, save_models, tiles
+from tests.serving_models import address, called_directly, tiles
 from xee_tf.tensors import decode_tensor, encode_tensors
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    with xee_tf.serve(folder, labels={"stable": 1}, max_request_bytes=1 << 20) as server:
+def server(served_models):
+    with xee_tf.serve(served_models, labels={"stable": 1}, max_request_bytes=1 << 20) as server:
         yield server
 
 
@@ -50,9 +45,9 @@ def answer(server, path, message):
         ("models/scaled/labels/stable:predict", 1),
     ],
 )
-def test_rows_and_columns_of_each_version_as_the_model_itself(server, folder, path, version):
+def test_rows_and_columns_of_each_version_as_the_model_itself(server, served_models, path, version):
     x = tiles(3)
-    expected = called_directly(folder / "scaled" / str(version), {"x": x})["y"]
+    expected = called_directly(served_models / "scaled" / str(version), {"x": x})["y"]
     for message, key in [
         ({"instances": x.tolist()}, "predictions"),
         ({"instances": [{"x": tile.tolist()} for tile in x]}, "predictions"),
@@ -115,7 +110,7 @@ def test_every_kind_of_value(server):
 
 
 @pytest.mark.parametrize("in_b64", [False, True])
-def test_a_prepared_model_takes_and_gives_base64(server, folder, in_b64):
+def test_a_prepared_model_takes_and_gives_base64(server, served_models, in_b64):
     x = tiles(3)
     texts = [base64.urlsafe_b64encode(tensor) for tensor in encode_tensors(x)]
     values = [{"b64": base64.b64encode(text).decode()} if in_b64 else text.decode() for text in texts]
@@ -124,7 +119,7 @@ def test_a_prepared_model_takes_and_gives_base64(server, folder, in_b64):
     found = answer(server, "models/prepared:predict", {"instances": [{name: value} for value in values]})
     tensors = [base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) for text in found["predictions"]]
     y = np.stack([tf.io.parse_tensor(tensor, tf.float32).numpy() for tensor in tensors])
-    np.testing.assert_array_equal(y, called_directly(folder / "scaled" / "2", {"x": x})["y"])
+    np.testing.assert_array_equal(y, called_directly(served_models / "scaled" / "2", {"x": x})["y"])
     np.testing.assert_array_equal(y[1], decode_tensor(tensors[1]))
 
 
@@ -222,9 +217,9 @@ def test_other_methods_and_places(server):
     assert nowhere.status_code == 404
 
 
-def test_errors_do_not_show_the_servers_folders(server, folder):
+def test_errors_do_not_show_the_servers_folders(server, served_models):
     for message in ({"inputs": "a"}, {"instances": [[1], [2, 3]]}, {"instances": [{"z": 1}]}):
-        assert str(folder) not in post(server, "models/scaled:predict", message).text
+        assert str(served_models) not in post(server, "models/scaled:predict", message).text
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -79,6 +79,15 @@ def test_what_a_path_means(path, expected, tmp_path, monkeypatch):
     assert Location.of(path).url == expected.format(cwd=tmp_path, home=Path.home())
 
 
+@pytest.mark.parametrize(
+    ("path", "parent"),
+    [("/data/scene", "/data"), ("/scene", "/"), ("D:/maps/scene", "D:/maps"), ("D:/scene", "D:/")],
+)
+def test_the_folder_of_a_path(path, parent):
+    assert Location(path).parent.url == parent
+    assert Location(parent).child("scene").url == path
+
+
 def test_a_path_means_the_folder_of_the_call_and_not_that_of_the_computation(tmp_path, monkeypatch):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()

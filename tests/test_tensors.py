@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
+from tests.foreign import parsed_tensor
 from tests.strategies import tensor_arrays
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
@@ -46,12 +47,6 @@ def typed_message(array):
         values = values.view("u2")
     getattr(message, TYPED_FIELDS.get(name, "int_val")).extend(values.tolist())
     return message
-
-
-def parsed(data, array):
-    """What TensorFlow makes of the bytes."""
-    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
-    return np.asarray(tf.io.parse_tensor(data, dtype).numpy(), array.dtype)
 
 
 def assert_same(found, expected):
@@ -102,7 +97,7 @@ def test_the_last_value_stands_for_those_that_are_missing(array, data):
     message = typed_message(values[: data.draw(st.integers(0, array.size))])
     message.tensor_shape.CopyFrom(typed_message(array).tensor_shape)
     serialised = message.SerializeToString()
-    assert_same(decode_tensor(serialised), parsed(serialised, array))
+    assert_same(decode_tensor(serialised), parsed_tensor(serialised, array))
 
 
 def test_a_repeated_string_keeps_its_zeros():
@@ -188,7 +183,7 @@ def test_damage_gives_an_error_of_ours_or_what_tensorflow_reads(array, typed, da
     if found.size < 1000:
         # TensorFlow also looks into the fields of other types, which we leave alone.
         with suppress(tf.errors.InvalidArgumentError):
-            assert_same(found, parsed(damaged, found))
+            assert_same(found, parsed_tensor(damaged, found))
 
 
 def test_what_is_refused_says_why():

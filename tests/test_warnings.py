@@ -83,6 +83,14 @@ def test_a_warning_while_a_file_is_opened_names_the_line_of_the_user(tmp_path):
         assert [warning.filename for warning in caught] == [__file__]
 
 
+def test_a_deprecation_names_the_line_of_the_user():
+    ours = {"__name__": "xee_tf.made_up", "warn": warn}
+    exec("def old():\n    warn('old() is deprecated', FutureWarning)", ours)
+    with pytest.warns(FutureWarning, match="deprecated") as caught:
+        ours["old"]()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_a_warning_without_a_line_of_the_user():
     ours = {"__name__": "xee_tf.made_up", "warn": warn}
     exec("def inner():\n    warn('text')\n\ndef outer():\n    inner()", ours)

@@ -19,6 +19,7 @@ from xee_tf.errors import (
 from xee_tf.export import ExportPlan, ExportResult, export_image, plan_export
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import add_bands
+from xee_tf.installed import show_versions
 from xee_tf.model import Model
 from xee_tf.predict import predict_to_zarr
 from xee_tf.prepare import PreparedModel, prepare_model
@@ -71,6 +72,7 @@ __all__ = [
     "prepare_model",
     "sample_table",
     "serve",
+    "show_versions",
     "tf_dataset",
     "upload_image",
     "upload_table",

@@ -108,7 +108,7 @@ def shorten(text: str, length: int = 80) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn about the line of the user that led here, however many of our functions lie between.
 
     ``warnings.warn(skip_file_prefixes=...)`` does this from Python 3.12 on.
@@ -120,4 +120,4 @@ def warn(message: str) -> None:
             break
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _PASSED_THROUGH:
             break
-    warnings.warn(message, UserWarning, stacklevel=level + 1)
+    warnings.warn(message, category, stacklevel=level + 1)

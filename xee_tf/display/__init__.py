@@ -4,7 +4,7 @@ This room takes texts and numbers. What they are is decided beside the types tha
 """
 
 from xee_tf.display.summary import Listing, Summarised, Summary
-from xee_tf.display.svg import GridPicture, grid_svg
+from xee_tf.display.svg import GridPicture
 from xee_tf.display.text import Facts, abbreviated, aligned, by, counted
 
 __all__ = [
@@ -17,5 +17,4 @@ __all__ = [
     "aligned",
     "by",
     "counted",
-    "grid_svg",
 ]

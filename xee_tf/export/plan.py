@@ -12,16 +12,14 @@ import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks.layout import BlockAxis, BlockLayout
-from xee_tf.blocks.sizing import pixel_bytes
+from xee_tf.blocks import BlockAxis, BlockLayout, pixel_bytes
 from xee_tf.display import Summarised, Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef.summary import bands_text, grid_picture, grid_rows
-from xee_tf.sidecars import BandSpec
-from xee_tf.sidecars.names import ExportNames
+from xee_tf.georef import bands_text, grid_picture, grid_rows
+from xee_tf.sidecars import BandSpec, ExportNames
 
 __all__ = ["ExportPlan"]
 

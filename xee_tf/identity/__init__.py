@@ -2,4 +2,6 @@
 
 from xee_tf.identity.content import content_hash
 
-__all__ = ["content_hash"]
+__all__ = [
+    "content_hash",
+]

@@ -171,8 +171,19 @@ def _usual_variables(folder: str, variables: str) -> Iterator[str]:
         os.mkdir(f"{usual}/variables")
         for path in index.parent.iterdir():
             if path.name.startswith(index.stem + "."):
-                os.symlink(path, f"{usual}/variables/variables{path.name[len(index.stem) :]}")
+                _link(path, f"{usual}/variables/variables{path.name[len(index.stem) :]}")
         for path in Path(folder).absolute().iterdir():
             if path.name != "variables":
-                os.symlink(path, f"{usual}/{path.name}")
+                _link(path, f"{usual}/{path.name}")
         yield usual
+
+
+def _link(path: Path, name: str) -> None:
+    """A link to a file or folder; a copy where links are not allowed, as for most users of Windows."""
+    try:
+        os.symlink(path, name)
+    except OSError:
+        if path.is_dir():
+            shutil.copytree(path, name)
+        else:
+            shutil.copyfile(path, name)

@@ -168,7 +168,9 @@ class Location:
     def parent(self) -> Location:
         """The folder that holds it."""
         head, slash, _ = self._link[0].rpartition("/")
-        return self._with_path(f"{head}/" if head.endswith(":/") else head or slash or ".")
+        # "memory://" and a drive of Windows, "D:/", keep their slash.
+        is_root = head.endswith(":/") or (len(head) == 2 and head[1] == ":")
+        return self._with_path(f"{head}/" if is_root else head or slash or ".")
 
     @property
     def is_root(self) -> bool:
