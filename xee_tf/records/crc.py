@@ -121,7 +121,7 @@ def _called(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     count, length = rows.shape
     if not count or not length:
         return np.zeros(count, np.uint32)
-    if length > _MAX_COPIED:
+    if length > _MAX_COPIED or count == 1:
         return np.fromiter((crc32c(row.data) for row in rows), np.uint32, count)
     step = rows.strides[0]
     if rows.strides[1] != 1 or step < length:

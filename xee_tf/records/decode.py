@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -207,6 +207,7 @@ def _names(features: Sequence[Feature]) -> frozenset[str]:
     return frozenset(feature.name for feature in features)
 
 
+@lru_cache(maxsize=64)
 def _order(layout: RecordLayout) -> Order:
     """The order of features of records of a layout."""
     context, sequences = (

@@ -195,8 +195,9 @@ def frame_offsets(
     size = int.from_bytes(view[:8], "little") + FRAMING
     if len(view) >= FRAMING and len(view) % size == 0:
         heads = raw.reshape(-1, size)[:, :HEADER]
-        if (heads == heads[0]).all() and _lengths_are_right(heads[:1]):
-            return np.arange(len(heads) + 1, dtype=np.int64) * size
+        if len(heads) == 1 or (heads == heads[0]).all():
+            read_length(view, 0, first, source)
+            return np.arange(0, len(view) + 1, size, dtype=np.int64)
     # Where a frame starts is known only when the one before has been looked at: all that can be done is
     # to do nothing else in this loop.
     starts, position, end, read = [], 0, len(view) - FRAMING, struct.Struct("<Q").unpack_from

@@ -138,8 +138,11 @@ class Slot:
             return np.empty(shape, self.feature.dtype)
         outer = (block.strides[0],) if self.steps is None else (block.strides[0], self.stride)
         inner = shape[len(outer) :]
-        sizes = np.cumprod((np.dtype(self.feature.dtype).itemsize, *inner[:0:-1]))[::-1].tolist()
-        return np.ndarray(shape, self.feature.dtype, block, self.offset, (*outer, *sizes[: len(inner)]))
+        size, sizes = np.dtype(self.feature.dtype).itemsize, []
+        for length in reversed(inner):
+            sizes.append(size)
+            size *= length
+        return np.ndarray(shape, self.feature.dtype, block, self.offset, (*outer, *reversed(sizes)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,7 @@ __all__ = ["order_of", "read_varied"]
 
 _MAX_ORDERS = 32  # of features that are remembered
 _FEW = 64  # records that are read together however long they are
+_SINGLE = 4  # Examples up to which parsing each alone takes less time than reading them together
 
 
 def read_varied(frames: Frames, orders: list[Order], wanted: Wanted) -> list[FeatureValues]:
@@ -36,8 +37,14 @@ def read_varied(frames: Frames, orders: list[Order], wanted: Wanted) -> list[Fea
         parts.extend(found)
         return left[~right]
 
+    together = frames.count
+    if wanted.pass_others and not wanted.sequences and frames.count <= _SINGLE:
+        together = 0
+        for record in range(frames.count):
+            parsed = frames.parse(record)
+            alone.setdefault(order_of(frames, parsed), []).append((record, parsed))
     batch = max(_FEW, frames.batch)
-    for start in range(0, frames.count, batch):
+    for start in range(0, together, batch):
         left = np.arange(start, min(start + batch, frames.count))
         for order in tuple(orders):
             if len(left):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -22,6 +22,7 @@ THREADS = 16
 """Shards looked at at a time: mostly waiting for an object store."""
 
 _READ = 4 << 20  # bytes of records handed on at a time, about
+_JOINED = 256 << 10  # bytes up to which small buffers are put together: each costs its reader a call
 
 Access = Literal["plain", "members", "stream"]
 
@@ -103,7 +104,7 @@ def read_records(
     Inflated bytes are kept for others who will read them, unless `share` is False.
     """
     if shard.access == "members":
-        yield from _read_members(shard, start, stop, share)
+        yield from _joined(_read_members(shard, start, stop, share))
         return
     edge = _byte_of(shard, start)
     while start < stop:
@@ -140,7 +141,7 @@ def _read_stream(shard: Shard, begin: int, end: int, edge: int, share: bool) -> 
         keep = share or base + SEGMENT > end or base < edge
         segment = read_segment(shard.location, shard.size, shard.identity, number, keep=keep)
         parts.append(memoryview(segment)[max(0, begin - base) : end - base])
-    data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+    data = _whole(parts)
     if len(data) < end - begin:
         raise RecordError(f"{shard} is truncated: its stream ends {end - begin - len(data)} bytes early.")
     return data
@@ -174,6 +175,29 @@ def _read_members(shard: Shard, start: int, stop: int, share: bool) -> Iterator[
                 view = _part(shard, view, range(first, end), range(begin, finish))
             yield begin, view
         group = until
+
+
+def _joined(buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    """Put small neighbouring buffers together; large ones are handed on as they are."""
+    first, size = 0, 0
+    parts: list[memoryview] = []
+    for record, view in buffers:
+        if parts and size + len(view) > _JOINED:
+            yield first, _whole(parts)
+            size, parts = 0, []
+        if not parts:
+            first = record
+        parts.append(view)
+        size += len(view)
+        if size >= _JOINED:
+            yield first, _whole(parts)
+            size, parts = 0, []
+    if parts:
+        yield first, _whole(parts)
+
+
+def _whole(parts: Sequence[memoryview]) -> memoryview:
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 def _part(shard: Shard, view: memoryview, held: range, wanted: range) -> memoryview:
