@@ -22,9 +22,11 @@ from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef.bands import add_bands
 from xee_tf.model import Model
+from xee_tf.predict.to_cog import predict_to_cog
 from xee_tf.predict.to_zarr import predict_to_zarr
 from xee_tf.prepare.model import PreparedModel, prepare_model
 from xee_tf.reading.image import open_image
+from xee_tf.reading.inspect import Inspection, inspect
 from xee_tf.reading.verify import Verification, verify
 from xee_tf.remote.statistics import PredictionStats
 from xee_tf.serving.server import Server, serve
@@ -35,6 +37,7 @@ from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
 from xee_tf.training.dataset import feature_spec, tf_dataset
 from xee_tf.upload.image import upload_image
+from xee_tf.upload.raster import to_cog
 from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter
 from xee_tf.version import __version__ as __version__
@@ -46,6 +49,7 @@ __all__ = [
     "ExportResult",
     "GeoreferenceError",
     "GridMismatchError",
+    "Inspection",
     "ManifestError",
     "MissingModelError",
     "MissingShardError",
@@ -72,14 +76,17 @@ __all__ = [
     "export_image",
     "export_table",
     "feature_spec",
+    "inspect",
     "open_image",
     "open_table",
     "plan_export",
+    "predict_to_cog",
     "predict_to_zarr",
     "prepare_model",
     "sample_table",
     "serve",
     "tf_dataset",
+    "to_cog",
     "upload_image",
     "upload_table",
     "verify",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import xarray as xr
 
@@ -15,7 +16,7 @@ from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog import write_cog
 
-__all__ = ["raster_format", "to_cog"]
+__all__ = ["raster_format", "to_cog", "write_raster"]
 
 
 def raster_format(location: Location) -> Literal["tif", "zarr"]:
@@ -45,7 +46,7 @@ def to_cog(
     *,
     if_exists: IfExists = "error",
     progress: bool = False,
-    remedy: str = "cast it first, for example with astype('int32'), or write a Zarr",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
     """Write a lazy raster as a cloud-optimised GeoTIFF; it is never in memory as a whole.
 
@@ -60,10 +61,11 @@ def to_cog(
     destination : str or path-like
         Local, or any URL that fsspec knows. The file appears when it is complete.
     if_exists : {"error", "overwrite"}, optional
+        What to do where the destination exists.
     progress : bool, optional
         Show a bar.
-    remedy : str, optional
-        What to do about a value that no common dtype holds: the end of the error.
+    storage_options : mapping, optional
+        Handed to fsspec.
 
     Returns
     -------
@@ -91,9 +93,16 @@ def to_cog(
     ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
     (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
     """
-    location = Location.of(destination)
+    location = Location.of(destination, storage_options)
     require_free(location, if_exists)
     require_writable(location)
+    remedy = "cast it first, for example with astype('int32'), or write a Zarr"
+    write_raster(raster, location, progress=progress, remedy=remedy)
+    return location
+
+
+def write_raster(raster: xr.Dataset, location: Location, *, progress: bool, remedy: str) -> None:
+    """Write a raster as `to_cog` does; `remedy` is the end of the error about a value that does not fit."""
     georef = read_georef(raster)
     bands = {
         str(name): band.transpose(..., georef.y_dim, georef.x_dim) for name, band in raster.data_vars.items()
@@ -109,4 +118,3 @@ def to_cog(
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
     with progress_bar(progress):
         write_cog(location, arrays, names, georef, nodata)
-    return location
