@@ -17,7 +17,7 @@ import xee_tf
 ROOT = Path(__file__).parents[1]
 
 # Where conda-forge uses another name than PyPI; extras are left out by both sides.
-CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base", "docstring-parser": "docstring_parser"}
 
 
 @pytest.fixture(scope="module")
