@@ -98,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     apps: Sequence[App] = ()
     try:
         names, apps, _ = app.parse_commands(words)
-        for each in apps:
-            if each.default_command is not None and not each.name[0].startswith("-"):
+        for name, each in zip(names, apps[1:], strict=True):
+            if each.default_command is not None and not name.startswith("-"):
                 each.help = None  # that of a list; its own help begins with its docstring
         app(words, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt:

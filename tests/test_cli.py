@@ -681,13 +681,12 @@ def test_every_command_is_known():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_describes_every_option(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_the_help_describes_every_option(command, capsys):
     assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     function = command_of(command).default_command
     assert f"Usage: xee-tf {command}" in text
-    assert inspect.getdoc(function).partition("\n")[0] in text
+    assert inspect.getdoc(function).partition("\n")[0] in " ".join(text.split())
     described = re.findall(r"^(\w+)\n    \S", inspect.getdoc(function), re.MULTILINE)
     assert described == list(inspect.signature(function).parameters)
     assert "`" not in text
