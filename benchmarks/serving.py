@@ -99,7 +99,7 @@ def _make_models(folder: Path, tf: Any) -> None:
 @contextmanager
 def _server(folder: str) -> Iterator[tuple[str, grpc.Channel]]:
     """The command in a process of its own: base URL and gRPC channel."""
-    command = [sys.executable, "-m", "xee_tf.cli", "model", "serve", folder, "--port", "0"]
+    command = [sys.executable, "-m", "xee_tf", "model", "serve", folder, "--port", "0"]
     process = subprocess.Popen([*command, "--grpc-port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import inspect
 import re
 import subprocess
 import sys
@@ -14,12 +14,16 @@ import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from cyclopts import App
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+import xee_tf_cli
 from tests.rasters import random_band, raster
-from xee_tf.cli import _parser, _with_flags, main
+from xee_tf import demo
+from xee_tf.cli.errors import with_flags
+from xee_tf_cli import app, main
 
 SHAPE = (60, 90)
 
@@ -101,7 +105,7 @@ def test_upload_and_inspect(scene, tmp_path, capsys):
     assert "bands    2 as float: red, nir" in out
     assert "x        700000.0 to 702700.0, steps of 30.0" in out
     assert main(["inspect", records]) == 0
-    assert "an Example, holds\n  class  float, 600 values" in capsys.readouterr().out
+    assert "an Example\n  class         float, 600 values" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def cube(tmp_path):
 )
 def test_array_bands_are_exported_as_by_the_function(cube, tmp_path, flags, options, capsys):
     store, ds = cube
-    patch = ["--patch-dimensions", "30", "20", "--bands", "ndvi", "slope"]
+    patch = ["--patch-dimensions", "30", "20", "--bands", "ndvi,slope"]
     assert main(["export", store, str(tmp_path / "cli"), *flags, *patch]) == 0
     ds.tfexport(tmp_path / "function", patch_dimensions=(30, 20), **options)
     for suffix in ("-00000.tfrecord.gz", "-mixer.json", "-image.tfexport"):
@@ -173,7 +177,7 @@ def test_upload_with_another_crs_and_a_nodata_of_64_bits(scene, tmp_path):
 def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
     store, ds = cube
     patch = ["--patch-dimensions", "30", "20"]
-    bands = ["--bands", "ndvi", "slope"]
+    bands = ["--bands", "ndvi,slope"]
     for name, flags in {"patches": [], "pixels": ["--sequence-data"], "one": ["--collapse-bands"]}.items():
         assert main(["export", store, str(tmp_path / name), *patch, *bands, *flags]) == 0
     capsys.readouterr()
@@ -190,7 +194,7 @@ def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
     assert "ndvi (time), slope; collapsed into the feature ndvi\n" in capsys.readouterr().out
     assert main(["inspect", str(tmp_path / "pixels-00000.tfrecord.gz")]) == 0
     assert (
-        "a SequenceExample, holds\n  slope  float, 1 value\n  ndvi   float, 3 steps"
+        "a SequenceExample\n  slope         float, 1 value\n  ndvi          float, 3 steps"
         in capsys.readouterr().out
     )
 
@@ -226,11 +230,11 @@ def test_tables_become_points(tmp_path, capsys):
     assert gpd.read_file(target).name.tolist() == ["Ã¶ak", "fir"]
 
 
-@pytest.mark.parametrize("depth", ["ndvi", "=3", "ndvi=", "ndvi=x", "ndvi=-1"])
+@pytest.mark.parametrize("depth", ["ndvi", "=3", "ndvi=", "ndvi=x", "ndvi=-1", "ndvi=3,", "ndvi=3,evi"])
 def test_depths_are_pairs(cube, tmp_path, depth, capsys):
-    with pytest.raises(SystemExit):
-        main(["export", cube[0], str(tmp_path / "x"), "--tensor-depths", depth])
-    assert f"{depth!r} is not of the form band=depth, such as ndvi=12" in capsys.readouterr().err
+    assert main(["export", cube[0], str(tmp_path / "x"), "--tensor-depths", depth]) == 2
+    message = f"Invalid value for --tensor-depths: {depth!r} is not of the form BAND=DEPTH, such as ndvi=12."
+    assert message in capsys.readouterr().err
 
 
 def test_messages_name_options_as_they_are_spelled_here(cube, tmp_path, capsys):
@@ -263,9 +267,9 @@ def test_unknown_band_names_the_known_ones(files, tmp_path, capsys):
     assert "There is no band 'blue'; there are 'red', 'nir'" in capsys.readouterr().err
 
 
-def test_the_command_is_installed_and_says_its_version():
+def test_the_package_runs_as_a_module_and_says_its_version():
     run = subprocess.run(
-        [sys.executable, "-m", "xee_tf.cli", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "xee_tf", "--version"], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == f"xee-tf {xee_tf.__version__}"
 
@@ -281,7 +285,7 @@ def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
         return {"total": total, "high": tf.cast(total > 100, tf.uint8)}
 
     tf.saved_model.save(module, tmp_path / "model", signatures=predict)
-    flags = ["--input-tile-size", "16", "12", "--output-bands", "total", "high=uint8"]
+    flags = ["--input-tile-size", "16", "12", "--output-bands", "total,high=uint8"]
     names = [str(tmp_path / name) for name in ("out.tif", "out.zarr")]
     for name in names:
         assert main(["predict", str(tmp_path / "model"), *files, name, *flags]) == 0
@@ -321,7 +325,7 @@ def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, 
 
     tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
     path = tmp_path / "o.tif"
-    words = ["--input-tile-size", "16", "--output-bands", "signed=int64", "unsigned=uint64"]
+    words = ["--input-tile-size", "16", "--output-bands", "signed=int64,unsigned=uint64"]
     code = main(["predict", str(tmp_path / "model"), *files, str(path), *words])
     error = capsys.readouterr().err
     assert code == bool(message)
@@ -363,13 +367,12 @@ def two_bands(scene, tmp_path):
 @pytest.mark.parametrize(
     "order",
     [
-        "--bands nir red SCENE OUT",
         "--bands nir,red SCENE OUT",
         "--bands=nir,red SCENE OUT",
         "--bands nir --bands red SCENE OUT",
-        "SCENE --bands nir red OUT",
-        "SCENE OUT --bands nir red",
-        "--bands nir red --overwrite -- SCENE OUT",
+        "SCENE --bands nir,red OUT",
+        "SCENE OUT --bands nir,red",
+        "--bands nir,red --overwrite -- SCENE OUT",
         "SCENE OUT --bands nir --overwrite --bands red",
     ],
 )
@@ -386,7 +389,6 @@ def test_bands_leave_the_destination_alone(order, two_bands, tmp_path, capsys):
     [
         (["--patch-dimensions", "20"], (20, 20)),
         (["--patch-dimensions=20"], (20, 20)),
-        (["--patch-dim", "20"], (20, 20)),
         (["--patch-dimensions", "20", "10"], (20, 10)),
         (["--patch-dimensions", "20", "10", "--kernel-size", "3"], (20, 10)),
     ],
@@ -402,68 +404,79 @@ def test_one_number_is_a_square(flags, pair, two_bands, tmp_path, capsys):
 
 
 def test_more_than_two_numbers_are_no_size(two_bands, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["export", two_bands, str(tmp_path / "a"), "--patch-dimensions", "1", "2", "3"])
-    assert "expected one number or two, and not 3" in capsys.readouterr().err
+    assert main(["export", two_bands, str(tmp_path / "a"), "--patch-dimensions", "1", "2", "3"]) == 1
+    assert f"{tmp_path / 'a'}: No such file" in capsys.readouterr().err
     assert not (tmp_path / "3-mixer.json").exists()
+
+
+def parsed(words):
+    """What a command is called with."""
+    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    return bound.arguments
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (
-            "predict m --bands a b --output-bands p q=uint8 s.tif o.tif",
-            (["s.tif"], ["a", "b"], ["p", "q=uint8"]),
+            "predict m --bands a,b --output-bands p,q=uint8 s.tif o.tif",
+            (["s.tif"], ["a,b"], ["p,q=uint8"]),
         ),
         ("predict --output-bands p --bands a,b m s.tif t.tif o.zarr", (["s.tif", "t.tif"], ["a,b"], ["p"])),
         ("predict m s.tif t.tif --bands a o.tif", (["s.tif", "t.tif"], ["a"], None)),
-        ("predict m s.tif o.tif --bands a/b c", (["s.tif"], ["a/b", "c"], None)),
+        ("predict m s.tif o.tif --bands a/b --bands c", (["s.tif"], ["a/b", "c"], None)),
     ],
 )
 def test_arguments_of_predictions(words, expected):
-
-    found = _parser().parse_args(words.split())
-    assert (found.sources, found.bands, found.output_bands) == expected
-    assert (found.model, found.destination[:2]) == ("m", "o.")
+    found = parsed(words.split())
+    assert (found["rasters"], found.get("bands"), found.get("output_bands")) == expected
+    assert (found["model"], found["destination"][:2]) == ("m", "o.")
 
 
 @pytest.mark.parametrize(
     ("words", "dims"),
     [
-        ("predict m s.tif o.tif --array-dims time run", ["time", "run"]),
-        ("predict m s.tif o.tif --array-dims month", ["month"]),
-        ("predict m s.tif o.tif --array-dims", []),
-        ("predict --array-dims m s.tif o.tif", []),
-        ("predict --array-dims level run m s.tif o.zarr", ["level", "run"]),
-        ("predict m --array-dims level,run s.tif o.zarr", ["level,run"]),
-        ("predict m --array-dims s.tif --bands a o.tif", []),
-        ("predict m --array-dims --bands a b s.tif o.tif", []),
+        ("predict m s.tif o.tif --array-dims time,run", ["time,run"]),
+        ("predict m s.tif o.tif --no-array-dims", []),
+        ("predict --no-array-dims m s.tif o.tif", []),
+        ("predict m --no-array-dims s.tif --bands a o.tif", []),
         ("predict m s.tif --array-dims run --array-dims time o.tif", ["run", "time"]),
         ("predict m s.tif o.tif", None),
     ],
 )
 def test_dimensions_leave_the_arguments_of_predictions_alone(words, dims):
-
-    found = _parser().parse_args(words.split())
-    assert (found.model, found.sources, found.destination[:2]) == ("m", ["s.tif"], "o.")
-    assert found.array_dims == dims
-
-
-@pytest.mark.parametrize("flag", ["--bands", "--array-dims", "--output-bands", "--input-tile-size"])
-def test_what_a_command_lacks_is_said(flag, capsys):
-    from xee_tf.cli import main
-
-    with pytest.raises(SystemExit):
-        main(["predict", "m.keras", flag])
-    assert "usage: xee-tf predict" in capsys.readouterr().err
+    found = parsed(words.split())
+    assert (found["model"], found["rasters"], found["destination"][:2]) == ("m", ["s.tif"], "o.")
+    assert found.get("array_dims") == dims
 
 
-@pytest.mark.parametrize("dims", [["time", "run"], ["time,run"], ["run,time"]])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("predict m.keras --bands", "parameter --bands requires an argument"),
+        ("predict m.keras s.tif", "parameter RASTERS requires an argument"),
+        ("export s.tif", "parameter RASTERS requires an argument"),
+        ("export s.tif o --edge wrap", 'Invalid value "wrap" for --edge. Choose from: "drop", "pad"'),
+        ("model prepare --source-dir m", "parameter --dest-dir requires an argument"),
+        ("nothing", 'Unknown command "nothing"'),
+        ("upload nothing", 'Unknown command "nothing"'),
+    ],
+)
+def test_mistakes_in_the_arguments_are_one_line_and_exit_2(words, message, capsys):
+    assert main(words.split()) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert re.match("xee-tf[: ]", captured.err)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("dims", ["time,run", "run,time"])
 def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
     import tensorflow as tf
 
     sizes = {"time": 3, "run": 2}
-    order = ",".join(dims).split(",")
+    order = dims.split(",")
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, None, None, *map(sizes.get, order), 1), tf.float32, "pixels")]
@@ -476,7 +489,7 @@ def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
     ds = raster({"B": values[0, 0]})
     ds["B"] = (("time", "run", "y", "x"), values)
     ds.rio.write_crs(ds.attrs["crs"]).to_netcdf(tmp_path / "s.nc")
-    words = ["--array-dims", *dims, "--input-tile-size", "8", "--output-bands", "last"]
+    words = ["--array-dims", dims, "--input-tile-size", "8", "--output-bands", "last"]
     assert (
         main(["predict", str(tmp_path / "model"), str(tmp_path / "s.nc"), str(tmp_path / "o.tif"), *words])
         == 0
@@ -489,10 +502,10 @@ def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
 @given(
     st.permutations(
         [
-            ["--bands", "a", "b"],
+            ["--bands", "a,b"],
             ["--patch-dimensions", "4"],
             ["--kernel-size", "3", "2"],
-            ["--tensor-depths", "a=1", "b=2"],
+            ["--tensor-depths", "a=1,b=2"],
             ["--region", "-1", "-2.5", "3", "4"],
             ["--overwrite"],
             ["s.tif"],
@@ -501,20 +514,19 @@ def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
     )
 )
 def test_options_may_stand_anywhere(groups):
-
-    found = _parser().parse_args(["export", *(word for group in groups for word in group)])
+    found = parsed(["export", *(word for group in groups for word in group)])
     first, last = [group[0] for group in groups if not group[0].startswith("-")]
-    assert (found.sources, found.prefix) == ([first], last)
-    assert (found.bands, found.patch_dimensions, found.kernel_size) == (["a", "b"], (4, 4), (3, 2))
-    assert (found.tensor_depths, found.region) == ([("a", 1), ("b", 2)], [-1, -2.5, 3, 4])
-    assert found.overwrite
+    assert (found["rasters"], found["prefix"]) == ([first], last)
+    assert (found["bands"], found["patch_dimensions"], found["kernel_size"]) == (["a,b"], 4, (3, 2))
+    assert (found["tensor_depths"], found["region"]) == ({"a": 1, "b": 2}, (-1, -2.5, 3, 4))
+    assert found["overwrite"]
 
 
 def test_bands_may_have_commas_in_their_names(tmp_path, capsys):
     ds = raster({"a,b": random_band(SHAPE), "c": random_band(SHAPE, seed=1)})
     ds.rio.write_crs(ds.attrs["crs"]).to_zarr(tmp_path / "s.zarr", zarr_format=2)
     store, prefix = str(tmp_path / "s.zarr"), str(tmp_path / "out")
-    assert main(["export", store, prefix, "--patch-dimensions", "8", "--bands", "a,b", "c"]) == 0
+    assert main(["export", store, prefix, "--patch-dimensions", "8", "--bands", "a,b", "--bands", "c"]) == 0
     assert list(xee_tf.open_image(f"{prefix}-mixer.json")) == ["a,b", "c"]
     assert main(["export", store, prefix, "--patch-dimensions", "8", "--bands", "c,,"]) == 1
     assert "empty name in 'c,,'" in capsys.readouterr().err
@@ -535,9 +547,37 @@ def test_paths_in_messages_stay_as_they_were_typed(name, two_bands, tmp_path, mo
         assert "replace it with --overwrite." in message
 
 
-def test_only_options_of_the_command_are_flags(two_bands, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "~/a b",
+        "[1].tif",
+        '{"a": 1}.tif',
+        "none",
+        "null",
+        "C:\\data\\a.tif",
+        "s3://bucket/run=, date=.zarr",
+        "a\tb",
+        " a ",
+        "a,b",
+        "$HOME/%d",
+        "@a",
+    ],
+)
+def test_paths_are_taken_as_they_are_typed(path):
+    for words in (["export", path, path], ["export", "--crs", path, "--", path, path]):
+        found = parsed(words)
+        assert (found["rasters"], found["prefix"]) == ([path], path)
+    assert found["crs"] == path
+    assert parsed(["inspect", path]) == {"path": path}
+    assert parsed(["inspect", "--", f"--{path}"]) == {"path": f"--{path}"}
+    found = parsed(["model", "prepare", f"--source-dir={path}", "--dest-dir", path, "--input", path])
+    assert found == {"source_dir": path, "dest_dir": path, "input": path}
+
+
+def test_errors_name_the_options_as_flags(two_bands, tmp_path, capsys):
     assert main(["export", two_bands, str(tmp_path / "x"), "--patch-dimensions", "999"]) == 1
-    assert "keep incomplete patches with edge='pad'" in capsys.readouterr().err
+    assert "keep incomplete patches with --edge pad" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "no-mixer.json"), "--kernel-size", "3"]) == 1
     assert "xee-tf inspect: " in capsys.readouterr().err
 
@@ -557,32 +597,164 @@ def test_a_file_that_no_reader_opens_is_named(tmp_path, capsys):
         (["export", "--scale", "30"], "there is no --scale here: the raster keeps its own pixels"),
         (["export", "--max-pixels=1e9"], "there is no --max-pixels here: there is no limit"),
         (["export", "--if-exists", "overwrite"], "--overwrite replaces"),
-        (
-            ["export", "--kernal-size", "3"],
-            "unrecognized argument: --kernal-size. Did you mean '--kernel-size'",
-        ),
-        (["export", "--patch-dimensions", "16,x"], "expected one number or two, such as 256"),
-        (["export", "--patch-dimensions", "16,8,4"], "expected one number or two"),
+        (["export", "--kernal-size", "3"], "Unknown option: --kernal-size. Did you mean --kernel-size"),
+        (["export", "--patch-dim", "16"], "Unknown option: --patch-dim. Did you mean --patch-dimensions"),
+        (["export", "--patch-dimensions", "x"], "--patch-dimensions takes WIDTH [HEIGHT]: "),
+        (["upload", "image", "--no-data=3", "--scale", "3"], "Unknown option: --no-data"),
+        (["upload", "image", "--formatOptions", "x"], "there is no --format-options here: give the options"),
         (["predict", "model", "--crs-transform", "1"], "there is no --crs-transform here"),
         (["predict", "model", "--ifExists", "overwrite"], "--overwrite replaces"),
     ],
 )
 def test_what_the_shell_does_not_take_is_explained(typed, words, capsys):
-    with pytest.raises(SystemExit):
-        main([*typed, "a.tif", "out.zarr"])
+    assert main([*typed, "a.tif", "out.zarr"]) == 2
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--patchDimensions", "--patch_dimensions", "--patch-dimensions"])
+def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
+    for words in ([flag, "16", "8"], [f"{flag}=16"]):
+        assert main(["export", "--plan", two_bands, *words, "--kernelSize", "3", str(tmp_path / "s")]) == 0
+        out = capsys.readouterr().out
+        assert f"of 16 × {'8' if len(words) > 1 else '16'} px" in out
+
+
 @pytest.mark.parametrize(
-    "typed", [["--patchDimensions", "16", "8"], ["--patch_dimensions=16,8"], ["--patch-dimensions", "16,8"]]
+    ("command", "message", "told"),
+    [
+        (
+            "predict",
+            "Say input_tile_size=(256, 256), or input_overlap_size=3.",
+            "Say --input-tile-size 256 256, or --input-overlap-size 3.",
+        ),
+        (
+            "predict",
+            "declare output_bands={'a b': 'int32'}, or use blend='crop': 1",
+            "declare --output-bands a b=int32, or use --blend crop: 1",
+        ),
+        ("predict", "array_dims=[...] takes them", "--array-dims takes them"),
+        ("predict", "kernel_size=3 is another's", "kernel_size=3 is another's"),
+        ("predict", "x exists: say if_exists='overwrite'.", "x exists: say --overwrite."),
+        ("predict", "the file crs=3.tif or 'crs=' or a/crs=3", "the file crs=3.tif or 'crs=' or a/crs=3"),
+        ("export", "compressed=False writes plain files", "--no-compress writes plain files"),
+        ("export", "drop_masked_steps=True needs it", "--drop-masked-steps needs it"),
+        ("upload table", "encoding='latin-1' reads it", "--charset latin-1 reads it"),
+    ],
 )
-def test_spellings_of_a_size_in_the_shell(typed):
-    parsed = _parser().parse_args(["export", "a.tif", *typed, "--kernelSize", "3", "out/s"])
-    assert (parsed.patch_dimensions, parsed.kernel_size) == ((16, 8), (3, 3))
-    assert (parsed.sources, parsed.prefix) == (["a.tif"], "out/s")
+def test_options_in_errors_are_flags(command, message, told):
+    arguments = command_of(command).assemble_argument_collection()
+    assert with_flags(message, arguments, [*command.split(), "a.tif", "--crs=3", "out"]) == told
+    if told != message:  # not where it could be a path
+        assert with_flags(message, arguments, [message]) == message
 
 
-def test_numbers_of_options_in_errors_are_flags():
-    arguments = argparse.Namespace(input_tile_size=None, kernel_size=None)
-    text = _with_flags("Say input_tile_size=(256, 256), or kernel_size=3.", arguments, [])
-    assert text == "Say --input-tile-size 256 256, or --kernel-size 3."
+# -- Help, and what is imported for it ---------------------------------------------------------------
+
+COMMANDS = {
+    "export": [xee_tf.export_image],
+    "inspect": [xee_tf.inspect],
+    "upload image": [xee_tf.upload_image],
+    "upload table": [xee_tf.upload_table],
+    "predict": [xee_tf.Model.from_saved_model, xee_tf.predict_to_zarr, xee_tf.predict_to_cog],
+    "model prepare": [xee_tf.prepare_model],
+    "model serve": [xee_tf.serve],
+    "demo": [demo.run],
+}
+
+THEIR_OWN = {
+    ("model serve", "port"),
+    ("model serve", "grpc_port"),
+    ("predict", "input_overlap_size"),
+}
+"""Options with other defaults than those of the functions."""
+
+
+def command_of(name):
+    """The application of a command."""
+    return app.parse_commands(name.split())[1][-1]
+
+
+def test_every_command_is_known():
+    lists = {"": app, "upload ": app["upload"], "model ": app["model"]}
+    found = {f"{prefix}{name}" for prefix, each in lists.items() for name in each if name[0] != "-"}
+    assert found - {"upload", "model"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_describes_every_option(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    function = command_of(command).default_command
+    assert f"Usage: xee-tf {command}" in text
+    assert inspect.getdoc(function).partition("\n")[0] in " ".join(text.split())
+    described = re.findall(r"^(\w+)\n    \S", inspect.getdoc(function), re.MULTILINE)
+    assert described == list(inspect.signature(function).parameters)
+    assert "`" not in text
+    for each in command_of(command).assemble_argument_collection():
+        assert (each.name if each.name.startswith("-") else each.name.upper()) in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_defaults_are_those_of_the_functions(command):
+    for function in COMMANDS[command]:
+        theirs = inspect.signature(function).parameters
+        for name, option in inspect.signature(command_of(command).default_command).parameters.items():
+            if name in theirs and (command, name) not in THEIR_OWN:
+                assert option.default == theirs[name].default, name
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["upload", "--help"], ["model", "--help"]])
+def test_lists_of_commands_import_nothing_large(words):
+    """In a process of its own: only its modules count."""
+    code = (
+        f"import sys, xee_tf_cli\nassert xee_tf_cli.main({words}) == 0\n"
+        "large = {'xee_tf', 'xarray', 'dask', 'numpy', 'pandas', 'tensorflow'}\n"
+        "print('imported', sorted(large.intersection(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("imported []\n")
+    assert "Usage: xee-tf" in run.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_lists_have_a_line_for_every_command(command, capsys):
+    *groups, name = command.split()
+    assert main([*groups, "--help"]) == 0
+    assert re.search(rf"\b{name} +\w+ \w+", capsys.readouterr().out)
+
+
+def test_no_help_imports_tensorflow():
+    code = "\n".join(
+        [
+            "import sys, xee_tf_cli",
+            *(f"assert xee_tf_cli.main({[*each.split(), '--help']}) == 0" for each in COMMANDS),
+            "assert 'tensorflow' not in sys.modules",
+        ]
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_a_command_that_cannot_be_imported_says_why(monkeypatch, capsys):
+    broken = App(name="xee-tf")
+    broken.command("xee_tf.cli.nothing:nothing", name="nothing")
+    monkeypatch.setattr(xee_tf_cli, "app", broken)
+    assert main(["nothing"]) == 1
+    assert capsys.readouterr().err == "xee-tf: No module named 'xee_tf.cli.nothing'\n"
+
+
+def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xee_tf, "inspect", interrupted)
+    assert main(["inspect", "x"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_errors_of_ours_have_a_traceback(monkeypatch):
+    def wrong(*_, **__):
+        raise AssertionError("wrong")
+
+    monkeypatch.setattr(xee_tf, "inspect", wrong)
+    with pytest.raises(AssertionError, match="wrong"):
+        main(["inspect", "x"])

@@ -13,8 +13,9 @@ import xarray as xr
 from nbclient import NotebookClient
 from PIL import Image
 
-from xee_tf import cli, demo
+from xee_tf import demo
 from xee_tf.errors import XeeTFError
+from xee_tf_cli import main
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "main_job.ipynb"
 
@@ -23,7 +24,7 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "main_job.ipynb"
 def done(tmp_path_factory, data_dir):
     """A finished run of ``xee-tf demo``: its folder."""
     folder = tmp_path_factory.mktemp("demo")
-    assert cli.main(["demo", "--output", str(folder), "--data", str(data_dir), "--epochs", "18"]) == 0
+    assert main(["demo", "--output", str(folder), "--data", str(data_dir), "--epochs", "18"]) == 0
     return folder
 
 
@@ -86,7 +87,7 @@ def test_a_shifted_raster_is_noticed(done, data_dir):
 
 
 def test_the_scene_is_asked_for_by_name_where_it_is_missing(tmp_path, capsys):
-    assert cli.main(["demo", "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert main(["demo", "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
     assert re.search(r"scene is not in .*pip install", capsys.readouterr().err)
 
 

@@ -19,8 +19,8 @@ import xarray as xr
 import xee_tf
 from tests.rasters import random_band, raster
 from xee_tf import OptionError, RecordError, open_image, open_table, tf_dataset, verify
-from xee_tf.cli import main
 from xee_tf.storage import Location
+from xee_tf_cli import main
 
 PATCHES = {"patch_dimensions": 8}
 

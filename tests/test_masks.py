@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import raster
 from xee_tf.blocks.assembling import PlaneRule
-from xee_tf.cli import main
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, write_georef
@@ -31,6 +30,7 @@ from xee_tf.georef.masks import band_nodata
 from xee_tf.models.types import fill_outside, pixel_type
 from xee_tf.predict.resampling import from_projection
 from xee_tf.upload.casting import common_nodata
+from xee_tf_cli import main
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 FLOATS = ("float16", "float32", "float64")
@@ -756,7 +756,7 @@ def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):
     both = keras.layers.Concatenate()([pixels, pixels])
     keras.Model(pixels, both).save(tmp_path / "m.keras")
     arguments = ["predict", tmp_path / "m.keras", tmp_path / "b.tif", tmp_path / "p.tif"]
-    assert main([*map(str, arguments), "--output-bands", "big=int16", "small=int32"]) == 0
+    assert main([*map(str, arguments), "--output-bands", "big=int16,small=int32"]) == 0
     with rasterio.open(tmp_path / "p.tif") as file:
         for number in (1, 2):
             found = file.read(number, masked=True)

@@ -352,7 +352,7 @@ def test_series_in_tables() -> None:
 def test_the_command_line(tmp_path: Path) -> None:
     import keras
 
-    from xee_tf.cli import main
+    from xee_tf_cli import main
 
     tile = keras.Input((None, None, None))
     keras.Model(tile, keras.ops.max(tile, -1, keepdims=True), name="largest").save(tmp_path / "m.keras")
@@ -361,11 +361,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     options = ["predict", f"{tmp_path}/m.keras", f"{tmp_path}/a.nc"]
     sizes = ["--input-tile-size", "4", "4", "--output-bands", "p"]
     assert main([*options, f"{tmp_path}/no.zarr", *sizes]) != 0
-    for array_dims, wanted in ((["time"], ds.a.max("time")), ([], ds.a)):
-        assert (
-            main([*options, f"{tmp_path}/{len(array_dims)}.zarr", *sizes, "--array-dims", *array_dims]) == 0
-        )
-        found = xr.open_zarr(tmp_path / f"{len(array_dims)}.zarr", consolidated=False).p
+    for number, (flags, wanted) in enumerate(
+        [(["--array-dims", "time"], ds.a.max("time")), (["--no-array-dims"], ds.a)]
+    ):
+        assert main([*options, f"{tmp_path}/{number}.zarr", *sizes, *flags]) == 0
+        found = xr.open_zarr(tmp_path / f"{number}.zarr", consolidated=False).p
         np.testing.assert_array_equal(found, wanted)
 
 

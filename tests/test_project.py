@@ -17,7 +17,7 @@ import xee_tf
 from tests.conftest import ROOT
 
 # Where conda-forge uses another name than PyPI; extras are left out by both sides.
-CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base", "docstring-parser": "docstring_parser"}
 
 # Extras that users do not need.
 FOR_DEVELOPERS = {"dev", "docs", "test", "test-core"}

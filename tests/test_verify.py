@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.foreign import write_export
 from tests.rasters import random_band, raster
-from xee_tf.cli import main
 from xee_tf.errors import RecordError
 from xee_tf.reading import verifying as module
 from xee_tf.records.framing import frame
 from xee_tf.shards.inflate import inflate_stream
+from xee_tf_cli import main
 
 OPTIONS = {"patch_dimensions": 8, "kernel_size": (3, 1), "max_file_size": 6000}
 

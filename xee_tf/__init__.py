@@ -21,15 +21,15 @@ from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import add_bands
 from xee_tf.installed import show_versions
 from xee_tf.model import Model
-from xee_tf.predict import predict_to_zarr
+from xee_tf.predict import predict_to_cog, predict_to_zarr
 from xee_tf.prepare import PreparedModel, prepare_model
-from xee_tf.reading import Verification, open_image, verify
+from xee_tf.reading import Inspection, Verification, inspect, open_image, verify
 from xee_tf.remote import PredictionStats
 from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables import TableResult, export_table, open_table, sample_table
 from xee_tf.training import feature_spec, tf_dataset
-from xee_tf.upload import PredictionWriter, upload_image, upload_table
+from xee_tf.upload import PredictionWriter, to_cog, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "ExportResult",
     "GeoreferenceError",
     "GridMismatchError",
+    "Inspection",
     "ManifestError",
     "MissingModelError",
     "MissingShardError",
@@ -65,15 +66,18 @@ __all__ = [
     "export_image",
     "export_table",
     "feature_spec",
+    "inspect",
     "open_image",
     "open_table",
     "plan_export",
+    "predict_to_cog",
     "predict_to_zarr",
     "prepare_model",
     "sample_table",
     "serve",
     "show_versions",
     "tf_dataset",
+    "to_cog",
     "upload_image",
     "upload_table",
     "verify",

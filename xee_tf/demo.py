@@ -84,7 +84,16 @@ def run(
 ) -> DemoResult:
     """Do the main job and print what happens.
 
-    Files of an earlier run in the folder `output` are overwritten; `data` is as for `find_data`.
+    Parameters
+    ----------
+    output : path-like, optional
+        Folder for the results; files of an earlier run in it are overwritten.
+    data : path-like, optional
+        Folder of the scene. Default: ``$XEE_TF_DATA``, else ``.data``.
+    epochs : int, optional
+        Rounds of training.
+    seed : int, optional
+        Of the training.
     """
     begin = time.perf_counter()
     out = Path(output)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
-from xee_tf.cli.parser import Parser
+from cyclopts import Parameter
 
-__all__ = ["add_demo"]
+from xee_tf import demo as public
+from xee_tf.cli.options import described_by
 
+__all__ = ["demo"]
 
-def add_demo(parser: Parser) -> None:
-    """The command for the whole round."""
-    parser.description = (
-        "Export a Landsat scene and a land-cover map as TFRecord, train a small U-Net, predict, rebuild "
-        "georeferenced rasters and draw them; about a minute on two cores."
-    )
-    parser.add_argument("--output", default="demo-output", metavar="FOLDER", help="default: demo-output")
-    parser.add_argument("--data", metavar="FOLDER", help="default: $XEE_TF_DATA, else .data")
-    parser.add_argument("--epochs", type=int, default=60, metavar="N", help="rounds of training; default: 60")
-    parser.set_defaults(run=_demo)
+Folder = Parameter(metavar="FOLDER")
 
 
-def _demo(arguments: argparse.Namespace) -> None:
-    from xee_tf import demo
+@described_by(public.run)
+def demo(
+    *,
+    output: Annotated[str, Folder] = "demo-output",
+    data: Annotated[str | None, Folder] = None,
+    epochs: int = 60,
+) -> None:
+    """Export a real scene, train a model on it, predict, and draw what was predicted.
 
-    demo.run(arguments.output, data=arguments.data, epochs=arguments.epochs)
+    A Landsat scene and a land-cover map are exported as TFRecord, a small U-Net is trained, and its
+    predictions become georeferenced rasters; about a minute on two cores.
+    """
+    public.run(output, data=data, epochs=epochs)

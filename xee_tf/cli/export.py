@@ -2,98 +2,112 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.arguments import (
-    NO_IF_EXISTS,
-    add_crs_and_chunk,
-    add_depths,
-    add_names,
-    add_overwrite,
-    add_size,
-    add_sources,
-    if_exists,
-    names,
-    open_image,
-    options_of,
-)
-from xee_tf.cli.parser import Parser
+from xee_tf.cli.options import Crs, Depths, Flag, Names, Size, described_by, if_exists, names
+from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
-from xee_tf.export import IMAGE_SPELLING
+from xee_tf.geometry import Edge
+from xee_tf.records import FeatureTypes
 
-__all__ = ["add_export"]
-
-
-def add_export(parser: Parser) -> None:
-    """The command that exports."""
-    parser.instead = {**IMAGE_SPELLING.replaced, **NO_IF_EXISTS}
-    parser.description = (
-        "Export rasters on one grid as overlapping patches, row by row, as Earth Engine's "
-        "Export.image(fileFormat='TFRecord') does."
-    )
-    add_sources(parser, "of several files each band is named after its own")
-    parser.add_argument("prefix", help="where to write: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json")
-    add_size(parser, "--patch-dimensions", (256, 256), "pixels of a patch without its margin")
-    add_size(parser, "--kernel-size", (1, 1), "half of it is the margin on every side")
-    parser.add_argument("--plan", action="store_true", help="only show what would be written")
-    add_names(parser, "--bands", "BAND", "bands to export, in this order: B4 B3, or B4,B3")
-    parser.add_argument(
-        "--region",
-        nargs=4,
-        type=float,
-        metavar=("LEFT", "BOTTOM", "RIGHT", "TOP"),
-        help="export this part; margins show the real pixels around it",
-    )
-    parser.add_argument("--region-crs", metavar="CRS", help="CRS of --region, such as EPSG:4326")
-    parser.add_argument("--no-compress", dest="compressed", action="store_false", help="do not gzip")
-    parser.add_argument("--max-file-size", type=int, default=2**30, metavar="BYTES", help="default: 1 GiB")
-    parser.add_argument("--default-value", type=float, default=0, metavar="VALUE", help="of masked pixels")
-    add_depths(parser, "of array bands, which are cut or filled up to it; default: the length that each has")
-    parser.add_argument(
-        "--sequence-data", action="store_true", help="a SequenceExample for each pixel, of its series"
-    )
-    parser.add_argument(
-        "--collapse-bands", action="store_true", help="all bands in one tensor, under the first one's name"
-    )
-    parser.add_argument(
-        "--drop-masked-steps", action="store_true", help="with --sequence-data: write only valid steps"
-    )
-    parser.add_argument(
-        "--split-dim", metavar="DIM", help="an export for each step of a dimension, such as time"
-    )
-    parser.add_argument(
-        "--masked-threshold",
-        type=float,
-        default=1.0,
-        metavar="SHARE",
-        help="leave out patches with more masked pixels; below 1 no mixer is written",
-    )
-    parser.add_argument("--index", action="store_true", help="also write a GeoParquet index of the patches")
-    parser.add_argument("--edge", choices=("drop", "pad"), default="drop", help="incomplete patches")
-    parser.add_argument("--feature-types", choices=("float", "band"), default="float")
-    add_crs_and_chunk(parser)
-    add_overwrite(parser, "an earlier export")
-    parser.set_defaults(run=_export)
+__all__ = ["export"]
 
 
-def _export(arguments: argparse.Namespace) -> None:
-    image = open_image(arguments)
-    if bands := names(arguments.bands, image.data_vars):
-        unknown = [band for band in bands if band not in image]
+@described_by(xee_tf.export_image)
+def export(
+    rasters: list[str],
+    prefix: str,
+    /,
+    *,
+    plan: Flag = False,
+    bands: Names = None,
+    patch_dimensions: Size = (256, 256),
+    kernel_size: Size = (1, 1),
+    region: Annotated[
+        tuple[float, float, float, float] | None, Parameter(metavar="LEFT BOTTOM RIGHT TOP")
+    ] = None,
+    region_crs: Crs = None,
+    compressed: Annotated[bool, Parameter(name="--compress")] = True,
+    max_file_size: Annotated[int, Parameter(metavar="BYTES")] = 2**30,
+    default_value: Annotated[float, Parameter(metavar="VALUE")] = 0,
+    tensor_depths: Depths = None,
+    sequence_data: Flag = False,
+    collapse_bands: Flag = False,
+    drop_masked_steps: Flag = False,
+    split_dim: str | None = None,
+    masked_threshold: float = 1.0,
+    index: Flag = False,
+    edge: Edge = "drop",
+    feature_types: FeatureTypes = "float",
+    crs: Crs = None,
+    chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
+    overwrite: Flag = False,
+) -> None:
+    """Export rasters on one grid as TFRecord patches with a mixer.
+
+    Patches overlap if you ask for a kernel, and go row by row, as Earth Engine's
+    Export.image(fileFormat='TFRecord') writes them.
+
+    Parameters
+    ----------
+    rasters
+        Anything that GDAL, Zarr or NetCDF opens. Of several files each band is named after its own.
+    prefix
+        Where to write: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json.
+    plan
+        Only show what would be written.
+    bands
+        Bands to export, in this order. Default: all.
+    region
+        Export this part, in the CRS of the raster or in `region_crs`. Margins show the real pixels around it.
+    region_crs
+        CRS of `region`, such as EPSG:4326.
+    tensor_depths
+        Depth of array bands (those with further dimensions, such as time): they are truncated to that, or
+        filled up with `default_value`. Default: the length that each has.
+    split_dim
+        A dimension, such as time, of which each step becomes an export of its own; its date or coordinate is
+        added to the prefix.
+    crs
+        CRS of rasters that have none.
+    chunk
+        Side of a chunk that is read from disk.
+    overwrite
+        Replace an earlier export.
+    """
+    image = open_rasters(rasters, chunk, crs)
+    if chosen := names(bands, image.data_vars):
+        unknown = [band for band in chosen if band not in image]
         if unknown:
             raise OptionError(f"There is no band {unknown[0]!r}; there are {', '.join(map(repr, image))}.")
-        image = image[bands]
-    options = options_of(
-        xee_tf.export_image,
-        arguments,
-        tensor_depths=dict(arguments.tensor_depths) or None,
-        if_exists=if_exists(arguments),
-    )
-    if arguments.plan:
-        print(image.tfexport.plan(arguments.prefix, **options))
+        image = image[chosen]
+    options: dict[str, Any] = {
+        "patch_dimensions": patch_dimensions,
+        "kernel_size": kernel_size,
+        "region": region,
+        "region_crs": region_crs,
+        "compressed": compressed,
+        "max_file_size": max_file_size,
+        "default_value": default_value,
+        "tensor_depths": tensor_depths,
+        "sequence_data": sequence_data,
+        "collapse_bands": collapse_bands,
+        "drop_masked_steps": drop_masked_steps,
+        "split_dim": split_dim,
+        "masked_threshold": masked_threshold,
+        "index": index,
+        "edge": edge,
+        "feature_types": feature_types,
+        "crs": crs,
+        "if_exists": if_exists(overwrite),
+    }
+    if plan:
+        print(xee_tf.plan_export(image, prefix, **options))
         return
-    written = image.tfexport(arguments.prefix, progress=sys.stderr.isatty(), **options)
+    written = xee_tf.export_image(image, prefix, progress=sys.stderr.isatty(), **options)
     for result in written.values() if isinstance(written, dict) else [written]:
         print(result)

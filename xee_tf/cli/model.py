@@ -2,97 +2,99 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
 
 import xee_tf
-from xee_tf.cli.arguments import is_assignment, label, options_of
-from xee_tf.cli.parser import Parser
+from xee_tf.cli.options import described_by, pairs
 from xee_tf.serving import stop_signal
 
-__all__ = ["add_model"]
+__all__ = ["prepare", "serve"]
 
 
-def add_model(parser: Parser) -> None:
-    """The commands for models."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    prepare = actions.add_parser(
-        "prepare", help="wrap a SavedModel so that it takes and returns base64 of serialised tensors"
-    )
-    prepare.description = (
-        "Wrap a SavedModel so that Earth Engine's default payload fits it: URL-safe base64 of serialised "
-        "TensorProtos in and out. Flags are those of `earthengine model prepare`."
-    )
-    names = (
-        "names with commas between them, or a JSON object of names and new ones; a name is an argument of "
-        "the signature (array) or a node (serving_default_array:0); default: all of serving_default"
-    )
-    prepare.add_argument("--source_dir", "--source-dir", required=True, help="folder of the SavedModel")
-    prepare.add_argument("--dest_dir", "--dest-dir", required=True, help="folder to make")
-    prepare.add_argument("--input", metavar="NAMES", help=names)
-    prepare.add_argument("--output", metavar="NAMES", help="the same, of the outputs")
-    prepare.add_argument("--tag", default="serve", help="of the graph in the SavedModel; default: serve")
-    prepare.add_argument(
-        "--variables",
-        default="/variables/variables",
-        metavar="PREFIX",
-        help="of the files of variables in the source; default: /variables/variables",
-    )
-    prepare.add_argument(
-        "--no-verify",
-        dest="verify",
-        action="store_false",
-        help="do not run both models on random input first",
-    )
-    prepare.set_defaults(run=_prepare)
-    _add_serve(actions.add_parser("serve", help="SavedModels over HTTP and gRPC, as hosted models are"))
+@described_by(xee_tf.prepare_model)
+def prepare(
+    *,
+    source_dir: str,
+    dest_dir: str,
+    input: Annotated[str | None, Parameter(metavar="NAMES")] = None,
+    output: Annotated[str | None, Parameter(metavar="NAMES")] = None,
+    tag: str = "serve",
+    variables: Annotated[str, Parameter(metavar="PREFIX")] = "/variables/variables",
+    verify: bool = True,
+) -> None:
+    """Wrap a SavedModel so that it takes and returns what Earth Engine sends and expects.
 
+    That is URL-safe base64 of serialised TensorProtos. The options are those of "earthengine model prepare".
 
-def _prepare(arguments: argparse.Namespace) -> None:
-    prepared = xee_tf.prepare_model(**options_of(xee_tf.prepare_model, arguments))
+    Parameters
+    ----------
+    input
+        Names with commas between them, or a JSON object of names and new ones. A name is an argument of the
+        signature (array) or a node (serving_default_array:0). Default: all of the signature serving_default,
+        or of the only one.
+    output
+        The same for the outputs.
+    """
+    prepared = xee_tf.prepare_model(
+        source_dir, dest_dir, input=input, output=output, tag=tag, variables=variables, verify=verify
+    )
     print(f"Wrote {prepared}")
 
 
-def _add_serve(parser: Parser) -> None:
-    parser.description = (
-        "Serve SavedModels at the addresses of TensorFlow Serving (REST and gRPC), Vertex AI and AI "
-        "Platform, until Ctrl-C or SIGTERM; requests under way are answered first. It asks nobody who "
-        "they are."
-    )
-    parser.add_argument(
-        "folder", metavar="DIR", help="a SavedModel; a folder of its versions; or a folder of models"
-    )
-    parser.add_argument("--port", type=int, default=8501, help="of HTTP; 0: any that is free; default: 8501")
-    parser.add_argument("--grpc-port", type=int, default=8500, metavar="PORT", help="default: 8500")
-    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
-    parser.add_argument("--name", help="of the model, if there is one; default: that of its folder")
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        type=label,
-        action="extend",
-        default=[],
-        fits=is_assignment,
-        metavar="LABEL=VERSION",
-        help="names of versions, such as stable=1",
-    )
-    parser.add_argument(
-        "--max-request-bytes", type=int, default=2**30, metavar="BYTES", help="default: 1 GiB"
-    )
-    parser.add_argument(
-        "--max-concurrency", type=int, default=64, metavar="N", help="predictions at a time; default: 64"
-    )
-    parser.add_argument(
-        "--max-batch-size",
-        type=int,
-        default=0,
-        metavar="N",
-        help="instances of small requests that run together, such as 32; default: 0, none",
-    )
-    parser.set_defaults(run=_serve, command="model serve")
+def _labels(_: Any, tokens: Sequence[Token]) -> dict[str, int]:
+    return pairs([token.value for token in tokens], "LABEL=VERSION, such as stable=1")
 
 
-def _serve(arguments: argparse.Namespace) -> None:
-    options = options_of(xee_tf.serve, arguments, labels=dict(arguments.labels))
-    with stop_signal() as stop, xee_tf.serve(arguments.folder, **options) as server:
+@described_by(xee_tf.serve)
+def serve(
+    path: str,
+    /,
+    *,
+    port: int = 8501,
+    grpc_port: int = 8500,
+    host: str = "127.0.0.1",
+    name: str | None = None,
+    labels: Annotated[
+        dict[str, int] | None,
+        Parameter(
+            converter=_labels,
+            n_tokens=1,
+            accepts_keys=False,
+            allow_repeating=True,
+            metavar="LABEL=VERSION[,LABEL=VERSION...]",
+        ),
+    ] = None,
+    max_request_bytes: Annotated[int, Parameter(metavar="BYTES")] = 2**30,
+    max_concurrency: int = 64,
+    max_batch_size: int = 0,
+) -> None:
+    """Serve SavedModels over HTTP and gRPC, as TensorFlow Serving, Vertex AI and AI Platform do.
+
+    The server runs until Ctrl-C or SIGTERM; requests under way are answered first. It has no authentication.
+
+    Parameters
+    ----------
+    port
+        Port of HTTP. 0: any that is free.
+    grpc_port
+        Port of gRPC. 0: any that is free.
+    labels
+        Names of versions, such as stable=1.
+    """
+    server = xee_tf.serve(
+        path,
+        name=name,
+        labels=labels,
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        max_request_bytes=max_request_bytes,
+        max_concurrency=max_concurrency,
+        max_batch_size=max_batch_size,
+    )
+    with stop_signal() as stop, server:
         print(f"{', '.join(server.models)} at {server.url} and, by gRPC, {server.grpc}", flush=True)
         stop.wait()

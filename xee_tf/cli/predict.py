@@ -2,100 +2,93 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.arguments import (
-    NO_IF_EXISTS,
-    add_crs_and_chunk,
-    add_names,
-    add_overwrite,
-    add_size,
-    add_sources,
-    if_exists,
-    names,
-    open_image,
-)
-from xee_tf.cli.parser import Parser
-from xee_tf.models import MODEL_SPELLING
-from xee_tf.storage import Location, require_free, require_writable
-from xee_tf.upload import raster_format, to_cog
+from xee_tf.cli.options import Crs, Flag, Names, Size, described_by, if_exists, names
+from xee_tf.cli.rasters import open_rasters
+from xee_tf.predict import Blend
+from xee_tf.storage import Location
+from xee_tf.upload import raster_format
 
-__all__ = ["add_predict"]
-
-_MODEL_OPTIONS = ("input_tile_size", "input_overlap_size", "output_tile_size")
-_OPTIONS = ("batch_size", "blend", "augment", "crs")
+__all__ = ["predict"]
 
 
-def add_predict(parser: Parser) -> None:
-    """The command that predicts."""
-    parser.instead = {**MODEL_SPELLING.replaced, **NO_IF_EXISTS}
-    parser.description = (
-        "Predict every pixel of rasters on one grid with a model on disk. A Zarr goes on where an "
-        "interrupted run has left it."
-    )
-    parser.add_argument("model", help="a SavedModel's folder, or a .keras or .h5 file")
-    add_sources(parser, "several are put together")
-    parser.add_argument("destination", help="a file ending with .tif or a folder ending with .zarr")
-    add_names(parser, "--bands", "BAND", "those that the model sees, in its order: B4 B3, or B4,B3")
-    add_names(
-        parser,
-        "--array-dims",
-        "DIM",
-        "dimensions that the model takes as a whole, in its order: time run, or time,run; none: each "
-        "step is predicted by itself; default: what the model takes",
-        nargs="*",
-    )
-    add_size(parser, "--input-tile-size", None, "pixels of a tile; default: what the model takes")
-    add_size(parser, "--input-overlap-size", None, "pixels added along each edge of a tile")
-    add_size(parser, "--output-tile-size", None, "pixels that come back for a tile, if the scale changes")
-    add_names(
-        parser,
-        "--output-bands",
-        "BAND[=TYPE]",
-        "such as forest=uint8, or water,forest=uint8; default: as the model has them",
-    )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="tiles in a call of the model")
-    parser.add_argument("--blend", choices=("crop", "hann"), default="crop", help="of overlapping answers")
-    parser.add_argument(
-        "--augment", choices=("d4",), help="mean and spread over eight positions of each tile"
-    )
-    add_crs_and_chunk(parser)
-    add_overwrite(parser)
-    parser.set_defaults(run=_predict)
+@described_by(xee_tf.Model, xee_tf.Model.predict_image)
+def predict(
+    model: str,
+    rasters: list[str],
+    destination: str,
+    /,
+    *,
+    bands: Names = None,
+    array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
+    input_tile_size: Size = None,
+    input_overlap_size: Size = None,
+    output_tile_size: Size = None,
+    output_bands: Annotated[Names, Parameter(metavar="NAME[=TYPE][,NAME...]")] = None,
+    batch_size: int | None = None,
+    blend: Blend = "crop",
+    augment: Literal["d4"] | None = None,
+    crs: Crs = None,
+    chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
+    overwrite: Flag = False,
+) -> None:
+    """Predict every pixel of rasters on one grid with a model on disk.
 
+    A Zarr store is continued where an interrupted run has left it.
 
-def _output(text: str) -> tuple[str, str | None]:
-    name, _, kind = text.partition("=")
-    return name, kind or None
-
-
-def _predict(arguments: argparse.Namespace) -> None:
-    location = Location.of(arguments.destination)
+    Parameters
+    ----------
+    model
+        The folder of a SavedModel, or a .keras or .h5 file.
+    rasters
+        Anything that GDAL, Zarr or NetCDF opens. Several are put together; each band is named after its file.
+    destination
+        A file ending with .tif (a cloud-optimised GeoTIFF) or a folder ending with .zarr.
+    array_dims
+        Dimensions, such as time, that the model takes as a whole, in its order. All others are mapped over:
+        each step is predicted by itself. --no-array-dims maps over every dimension. Default: what the model
+        takes.
+    output_bands
+        What the model gives, with types where they are not the model's own: forest=uint8,water. Default: as
+        the model tells.
+    crs
+        CRS of rasters that have none.
+    chunk
+        Side of a chunk that is read from disk.
+    overwrite
+        Replace the destination.
+    """
+    location = Location.of(destination)
     written = raster_format(location)
-    if written == "tif":
-        require_free(location, if_exists(arguments))
-    require_writable(location)
-    chosen: dict[str, Any] = {name: getattr(arguments, name) for name in _MODEL_OPTIONS}
-    if arguments.output_bands:
-        outputs = map(_output, names(arguments.output_bands) or [])
-        chosen["output_bands"] = {name: {"type": kind} for name, kind in outputs}
-    image = open_image(arguments)
-    chosen["bands"] = names(arguments.bands, image.data_vars)
-    chosen["array_dims"] = names(arguments.array_dims, image.dims)
-    is_file = PurePath(arguments.model).suffix in (".keras", ".h5")
+    image = open_rasters(rasters, chunk, crs)
+    chosen: dict[str, Any] = {
+        "bands": names(bands, image.data_vars),
+        "array_dims": names(array_dims, image.dims),
+        "input_tile_size": input_tile_size,
+        "input_overlap_size": input_overlap_size,
+        "output_tile_size": output_tile_size,
+    }
+    if outputs := names(output_bands):
+        types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
+        chosen["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
+    is_file = PurePath(model).suffix in (".keras", ".h5")
     make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
-    model = make(arguments.model, **chosen)
-    options = {name: getattr(arguments, name) for name in _OPTIONS}
-    files: dict[str, Any] = {"if_exists": if_exists(arguments), "progress": sys.stderr.isatty()}
-    if written == "zarr":
-        xee_tf.predict_to_zarr(model, image, location, **files, **options)
-    else:
-        predicted = model.predict_image(image, merge=False, **options)
-        example = f"--output-bands {next(iter(predicted.data_vars))}=int32"
-        remedy = f"declare smaller types, for example {example}, or write a .zarr"
-        to_cog(predicted, location, remedy=remedy, **files)
+    write = xee_tf.predict_to_cog if written == "tif" else xee_tf.predict_to_zarr
+    write(
+        make(model, **chosen),
+        image,
+        location,
+        batch_size=batch_size,
+        blend=blend,
+        augment=augment,
+        crs=crs,
+        if_exists=if_exists(overwrite),
+        progress=sys.stderr.isatty(),
+    )
     print(f"Wrote {location}")

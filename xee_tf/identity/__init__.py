@@ -2,6 +2,4 @@
 
 from xee_tf.identity.content import content_hash
 
-__all__ = [
-    "content_hash",
-]
+__all__ = ["content_hash"]

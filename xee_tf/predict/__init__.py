@@ -1,15 +1,19 @@
 """Predictions: from rasters and tables to the output bands and columns of a model."""
 
+from xee_tf.predict.averaging import Blend
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.properties import predict_properties
+from xee_tf.predict.to_cog import predict_to_cog
 from xee_tf.predict.to_zarr import predict_to_zarr
 
 __all__ = [
     "PREDICT_SPELLING",
+    "Blend",
     "PredictKeywords",
     "PredictOptions",
     "predict_image",
     "predict_properties",
+    "predict_to_cog",
     "predict_to_zarr",
 ]

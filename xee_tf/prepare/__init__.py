@@ -2,7 +2,4 @@
 
 from xee_tf.prepare.model import PreparedModel, prepare_model
 
-__all__ = [
-    "PreparedModel",
-    "prepare_model",
-]
+__all__ = ["PreparedModel", "prepare_model"]

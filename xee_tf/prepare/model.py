@@ -73,7 +73,7 @@ def prepare_model(
         from them to new names, or JSON or a list with commas, as in Earth Engine's command. Default: all of
         the signature ``serving_default``, or of the only one.
     tag : str
-        Of the graph in the SavedModel.
+        Tag of the graph in the SavedModel.
     variables : str
         Prefix of the files of variables inside `source_dir`.
     verify : bool

@@ -3,7 +3,7 @@
 from xee_tf.reading.content import Unit, band_names, fitting_fill
 from xee_tf.reading.features import open_files
 from xee_tf.reading.image import check_crs, lazy_dataset, open_image
-from xee_tf.reading.inspect import inspect_path
+from xee_tf.reading.inspecting import Inspection, inspect
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import open_export
@@ -11,6 +11,7 @@ from xee_tf.reading.options import ReadOptions, RecordFiles
 from xee_tf.reading.verifying import Verification, verify
 
 __all__ = [
+    "Inspection",
     "Margins",
     "OpenedExport",
     "ReadOptions",
@@ -21,7 +22,7 @@ __all__ = [
     "check_crs",
     "dask_arrays",
     "fitting_fill",
-    "inspect_path",
+    "inspect",
     "lazy_dataset",
     "open_export",
     "open_files",

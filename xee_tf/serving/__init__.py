@@ -2,8 +2,4 @@
 
 from xee_tf.serving.server import Server, serve, stop_signal
 
-__all__ = [
-    "Server",
-    "serve",
-    "stop_signal",
-]
+__all__ = ["Server", "serve", "stop_signal"]

@@ -61,7 +61,7 @@ def serve(
         A SavedModel; a folder of its versions (``1``, ``2``, ...); or a folder of models, each a SavedModel
         or a folder of versions. All are loaded at once; requests that name no version get the latest.
     name : str, optional
-        Of the model, if there is one. Default: that of its folder.
+        Name of the model, if there is one. Default: that of its folder.
     labels : mapping from str to int, optional
         Names of versions, such as ``{"stable": 1}``.
     host : str, optional

@@ -3,7 +3,4 @@
 from xee_tf.training.dataset import tf_dataset
 from xee_tf.training.spec import feature_spec
 
-__all__ = [
-    "feature_spec",
-    "tf_dataset",
-]
+__all__ = ["feature_spec", "tf_dataset"]

@@ -1,6 +1,6 @@
 """Predictions to TFRecord; records and rasters to files that a GIS opens."""
 
-from xee_tf.upload.cog import to_cog
+from xee_tf.upload.cog import to_cog, write_raster
 from xee_tf.upload.image import raster_format, upload_image
 from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter
@@ -11,4 +11,5 @@ __all__ = [
     "to_cog",
     "upload_image",
     "upload_table",
+    "write_raster",
 ]

@@ -33,7 +33,7 @@ from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
 
-__all__ = ["to_cog", "write_cog"]
+__all__ = ["to_cog", "write_cog", "write_raster"]
 
 _BLOCK = 512  # pixels of a GeoTIFF tile's side
 _BLOCK_BYTES = 16 << 20  # of a tile of all bands, which a cloud-optimised GeoTIFF keeps together
@@ -47,7 +47,7 @@ def to_cog(
     *,
     if_exists: IfExists = "error",
     progress: bool = False,
-    remedy: str = "cast it first, for example with astype('int32'), or write a Zarr",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
     """Write a lazy raster as a cloud-optimised GeoTIFF; it is never in memory as a whole.
 
@@ -64,8 +64,8 @@ def to_cog(
     if_exists : {"error", "overwrite"}, optional
     progress : bool, optional
         Show a bar.
-    remedy : str, optional
-        What to do about a value that no common dtype holds: the end of the error.
+    storage_options : mapping, optional
+        Handed to fsspec.
 
     Returns
     -------
@@ -93,9 +93,16 @@ def to_cog(
     ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
     (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
     """
-    location = Location.of(destination)
+    location = Location.of(destination, storage_options)
     require_free(location, if_exists)
     require_writable(location)
+    remedy = "cast it first, for example with astype('int32'), or write a Zarr"
+    write_raster(raster, location, progress=progress, remedy=remedy)
+    return location
+
+
+def write_raster(raster: xr.Dataset, location: Location, *, progress: bool, remedy: str) -> None:
+    """Write a raster as `to_cog` does; `remedy` is the end of the error about a value that does not fit."""
     georef = read_georef(raster)
     bands = {
         str(name): band.transpose(..., georef.y_dim, georef.x_dim) for name, band in raster.data_vars.items()
@@ -111,7 +118,6 @@ def to_cog(
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
     with progress_bar(progress):
         write_cog(location, arrays, names, georef, nodata)
-    return location
 
 
 def write_cog(

@@ -78,19 +78,20 @@ def upload_image(
         ``ndvi_2020-05-01``. ``.zarr``: Zarr with CF coordinates and ``spatial_ref`` (open it with
         ``decode_coords="all"``); array bands keep their dimensions. Local, or any URL that fsspec knows.
     bands : sequence of str, optional
-        Which bands, in which order. Default: all, in the order of the first record.
+        The bands to write, in this order. Default: all, in the order of the first record.
     nodata : number, optional
         The value that marks missing pixels; it is noted in the file. NaN is replaced by it. Default: NaN,
         in bands of floats.
     dtype : dtype, optional
-        Of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
+        Type of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
         dtype for all bands, takes the smallest that holds them all, and float32 in place of float16.
         Fractions are rounded where it is an integer type; a value out of its range, or one that is rounded
         to `nodata`, is an error.
     crs : optional
         The CRS, in place of that of the mixer; anything that pyproj understands.
     kernel_size : int or (width, height), optional
-        Where there is no manifest and it cannot be inferred from the length of the records.
+        Kernel of the export, where there is no manifest and it cannot be inferred from the length of the
+        records.
     tensor_depths : mapping from band to int, optional
         Values a pixel of array bands, where they cannot be told from the length of the records; see
         `xee_tf.open_image`.
