@@ -14,7 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Times vary on shared machines; what is slow shows up in pytest's own --durations.
 settings.register_profile("xee_tf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("xee_tf")
+# Without extras the same code is run again: few examples will do.
+settings.register_profile("core", settings.get_profile("xee_tf"), max_examples=10)
+settings.load_profile("xee_tf" if os.environ.get("XEE_TF_EXTRAS", "all") == "all" else "core")
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
+from tests.optional import optional
 from tests.oracle import cut_patches
+
+tf = optional("tensorflow")
 
 
 @dataclass(frozen=True)

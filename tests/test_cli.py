@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf.cli import _parser, _with_flags, main
+
+gpd = optional("geopandas")
 
 SHAPE = (60, 90)
 
@@ -271,7 +273,7 @@ def test_the_command_is_installed_and_says_its_version():
 
 
 def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
 
@@ -309,7 +311,7 @@ def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
     ],
 )
 def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, files, tmp_path, capsys):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, len(files)), tf.float32, "pixels")])
     def predict(pixels):
@@ -335,7 +337,7 @@ def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, 
 
 
 def test_half_floats_of_a_model_become_float32_in_a_geotiff(files, tmp_path):
-    import keras
+    keras = pytest.importorskip("keras")
 
     pixels = keras.Input((None, None, len(files)))
     halves = keras.layers.Lambda(lambda values: keras.ops.cast(values[..., :1], "float16"))(pixels)
@@ -460,7 +462,7 @@ def test_what_a_command_lacks_is_said(flag, capsys):
 
 @pytest.mark.parametrize("dims", [["time", "run"], ["time,run"], ["run,time"]])
 def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     sizes = {"time": 3, "run": 2}
     order = ",".join(dims).split(",")

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 import xarray as xr
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import OptionError, RecordError, open_image, open_table, tf_dataset, verify
 from xee_tf.cli import main
 from xee_tf.storage import Location
+
+tf = optional("tensorflow")
 
 PATCHES = {"patch_dimensions": 8}
 

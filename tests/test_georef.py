@@ -4,7 +4,6 @@ import re
 import warnings
 
 import numpy as np
-import odc.geo.xr
 import pyproj
 import pytest
 import rasterio
@@ -13,8 +12,8 @@ import xarray as xr
 from affine import Affine
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from odc.geo.geobox import GeoBox
 
+from tests.optional import optional
 from tests.strategies import affines, places, sizes
 from xee_tf.errors import GeoreferenceError, GridMismatchError, XeeTFError
 from xee_tf.geometry import PatchGrid, Size
@@ -22,6 +21,10 @@ from xee_tf.georef import GeoRef, read_georef, same_grid, spatial_dims, write_ge
 from xee_tf.georef.coordinates import affine_of_centres, fit_axis, gap, pixel_centres
 from xee_tf.georef.crs import crs_text, describe_crs, same_crs
 from xee_tf.sidecars import Mixer
+
+optional("odc.geo.xr")  # registers .odc
+odc = optional("odc")
+GeoBox = optional("odc.geo.geobox", "GeoBox")
 
 NORTH_UP = Affine(30, 0, 500_000, 0, -30, 4_500_000)
 

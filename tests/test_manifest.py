@@ -14,7 +14,6 @@ import threading
 import warnings
 from pathlib import Path
 
-import cftime
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
 from xee_tf.records.framing import footers, frame, run_crc
@@ -32,6 +32,8 @@ from xee_tf.sidecars import TableManifest, parse_manifest, read_manifest
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.sidecars.find import find_export
 from xee_tf.storage import Location
+
+cftime = optional("cftime")
 
 
 def scene(height=48, width=64, seed=0):
@@ -236,7 +238,7 @@ def test_coordinates_that_have_no_text_are_left_out(values):
 
 
 def test_an_export_is_named_in_every_way(tmp_path):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     ds = scene(32, 32)
     result = ds.tfexport(tmp_path / "s", patch_dimensions=16, kernel_size=(3, 5))

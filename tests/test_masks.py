@@ -8,7 +8,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 import dask
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyproj
@@ -21,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import raster
 from xee_tf.blocks.assemble import PlaneRule
 from xee_tf.cli import main
@@ -31,6 +31,8 @@ from xee_tf.georef.masks import band_nodata
 from xee_tf.models.types import fill_outside, pixel_type
 from xee_tf.predict.resampling import from_projection
 from xee_tf.upload.casting import common_nodata
+
+gpd = optional("geopandas")
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 FLOATS = ("float16", "float32", "float64")
@@ -747,7 +749,7 @@ def test_masks_of_64_bits_survive_geotiffs(tmp_path, dtype):
 
 
 def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):
-    import keras
+    keras = pytest.importorskip("keras")
 
     values = np.arange(64, dtype="float32").reshape(8, 8) * 5
     values[0, 1] = np.nan

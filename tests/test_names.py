@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import cftime
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +16,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf.labels import file_labels, label_steps
 from xee_tf.names import check_zarr
 from xee_tf.storage import Location
+
+cftime = optional("cftime")
+gpd = optional("geopandas")
 
 SHAPE = (6, 8)
 BAND = random_band(SHAPE)

@@ -165,6 +165,7 @@ def test_one_message_names_all_that_means_nothing_here(
 
 
 def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> None:
+    pytest.importorskip("ee")
     from ee import batch
 
     sites = pd.DataFrame({"a": [1.0]})

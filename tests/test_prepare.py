@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
 import fsspec
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 import xee_tf

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("yaml")
+pytest.importorskip("rattler")
+
 import yaml
 from packaging.requirements import Requirement
 from rattler import MatchSpec

@@ -7,16 +7,18 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-import tensorflow as tf
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
 from tests.strategies import sizes
 from xee_tf.training.dataset import feature_spec, tf_dataset
+
+tf = optional("tensorflow")
 
 # -- Any export, in numpy ----------------------------------------------------------------------------
 
@@ -455,6 +457,7 @@ def forest(data_dir: Path) -> xr.Dataset:
 
 def convolutional_network(mean):
     """Density from series of reflectance, 0 where clouds are: two convolutions along time."""
+    pytest.importorskip("keras")
     from keras import Input, Model, layers, ops
 
     series = Input((140, len(SENTINEL)))
@@ -476,7 +479,7 @@ def r_squared(found, true):
 
 def predict_density(data_dir, folder, seed=0, epochs=30):
     """The whole way from series of pixels to ``density.tif``. Gives the model and the scene."""
-    import keras
+    keras = pytest.importorskip("keras")
 
     ds = forest(data_dir)
     result = ds.tfexport(folder / "forest", patch_dimensions=10, sequence_data=True)

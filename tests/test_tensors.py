@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
 import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from tests.strategies import tensor_arrays
-from xee_tf.errors import OptionError, RecordError
+from xee_tf.errors import MissingExtraError, OptionError, RecordError
 from xee_tf.records import decode_tensor, encode_tensor, encode_tensors, is_tensor, tensor_size
 
 TYPED_FIELDS = {
@@ -215,5 +218,5 @@ def test_what_is_refused_says_why():
 def test_bfloat16_needs_its_package(monkeypatch):
     data = encode_tensor(np.zeros(2, tf.bfloat16.as_numpy_dtype))
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    with pytest.raises(RecordError, match="pip install ml_dtypes"):
+    with pytest.raises(MissingExtraError, match=r"needs ml_dtypes.*pip install \"xee-tf\[hosted\]\""):
         decode_tensor(data)

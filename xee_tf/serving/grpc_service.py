@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
-
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.extras import extra
 from xee_tf.records.wire import delimited_fields, encode_field, text
 from xee_tf.remote.google import DIRECT_RAW_PREDICT
 from xee_tf.remote.payloads.predict_messages import PREDICT, decode_predict_request
@@ -16,6 +15,9 @@ from xee_tf.serving.failures import as_request_error
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
 from xee_tf.serving.models import Models
 from xee_tf.serving.predictions import predict_message
+
+with extra("serve", "A model server"):
+    import grpc
 
 __all__ = ["grpc_server"]
 

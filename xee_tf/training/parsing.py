@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xee_tf.errors import OptionError
+from xee_tf.extras import extra
 from xee_tf.reading.content import fitting_fill
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
 
-if TYPE_CHECKING:
+with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
-__all__ = ["SequenceSpec", "Side", "batch_parser", "record_spec"]
+__all__ = ["SequenceSpec", "Side", "batch_parser", "mix", "record_spec"]
 
 
 _NO_INTEGER = -(2**63)  # stands for an absent integer between parsing and casting
@@ -88,8 +89,6 @@ class Side:
 
 def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
     """How TensorFlow reads the records of an export; see `xee_tf.feature_spec`."""
-    import tensorflow as tf
-
     content, layout = export.content, export.layout
     if layout.sequences is not None:
         context, sequence = tf.io.FixedLenFeature, tf.io.FixedLenSequenceFeature
@@ -103,8 +102,6 @@ def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
 
 def _example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -> dict[str, Any]:
     """A spec of Examples, in which some features may be absent, and others have any length."""
-    import tensorflow as tf
-
     spec: dict[str, Any] = {}
     for feature in export.layout.features:
         name, dtype, shape = feature.name, _dtype(feature), _shape(export, feature)
@@ -119,8 +116,6 @@ def _example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) 
 
 def _dtype(feature: Feature) -> tf.DType:
     """The dtype of a feature's values; byte lists are strings."""
-    import tensorflow as tf
-
     return {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}[feature.kind]
 
 
@@ -151,8 +146,6 @@ def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> 
 
     `flat` is whether each pixel is an example of its own.
     """
-    import tensorflow as tf
-
     parse_features = (_series_parser if export.layout.sequences is not None else _patch_parser)(export)
     labels = export.content.labels
     height, width = export.stored.shape
@@ -199,8 +192,6 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
 
     Those of labels are of shape (batch, values).
     """
-    import tensorflow as tf
-
     content = export.content
     numbers = {each.name: each for each in export.layout.features if each.kind != "bytes"}
     short: dict[str, Feature] = {}
@@ -240,8 +231,6 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
 
 def _padded(values: Any, length: int, message: str, fill: Any = 0) -> Any:
     """Values with the second axis as long as it can be in a batch; longer ones are an error."""
-    import tensorflow as tf
-
     missing = length - tf.shape(values)[1]
     few_enough = tf.debugging.assert_non_negative(missing, message)
     with tf.control_dependencies([few_enough]):  # or padding may be first to complain
@@ -251,8 +240,6 @@ def _padded(values: Any, length: int, message: str, fill: Any = 0) -> Any:
 
 def _cast(values: Any, band: BandSpec, side: Side, export: OpenedExport) -> Any:
     """Values in the dtype of a side; absent ones are NaN, and refused where that is an integer type."""
-    import tensorflow as tf
-
     dtype = tf.as_dtype(side.dtype)
     if export.described or values.dtype not in (tf.float32, tf.int64):
         return tf.cast(values, dtype)
@@ -276,8 +263,6 @@ def _cast(values: Any, band: BandSpec, side: Side, export: OpenedExport) -> Any:
 
 def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
     """A function from a batch of SequenceExamples to features of shape (batch, depth, 1, 1)."""
-    import tensorflow as tf
-
     spec = record_spec(export)
     features = {feature.name: feature for feature in export.layout.features}
 
@@ -305,3 +290,10 @@ def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
         return {name: values[:, :, None, None] for name, values in found.items()}
 
     return parse
+
+
+def mix(tensors: Any, seed: Any) -> Any:
+    """The same random order for the pixels of all tensors."""
+    count = tf.shape(tensors[0])[0]
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+    return tuple(tf.gather(tensor, order) for tensor in tensors)
