@@ -2,8 +2,8 @@
 
 A test that needs another package says so in its first line, ``pytest.importorskip("keras")``; a module of
 tests above its imports. A module that needs a package in some tests only has ``tf = optional("tensorflow")``,
-which does the same where it is used. So these tests are skipped, with the name of the package, where it is not
-installed; tests/test_extras.py fails if one is absent that should be there.
+which does the same where it is used. So such tests are skipped, with the name of the package, where it is
+absent; tests/test_extras.py fails if one is absent that should be there.
 """
 
 from __future__ import annotations

@@ -208,6 +208,7 @@ def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
 
 
 def test_tables_become_points(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
     places = {"easting": [500_000.0, 500_030.0], "northing": [5e6, 5e6 + 30], "name": ["öak", "fir"]}
     xee_tf.export_table(pd.DataFrame(places), tmp_path / "sites")
     records, target = str(tmp_path / "sites.tfrecord.gz"), str(tmp_path / "sites.gpkg")

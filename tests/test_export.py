@@ -335,6 +335,7 @@ def test_a_failed_export_leaves_nothing_and_harms_nothing(tmp_path):
 
 
 def test_overwriting_leaves_nothing_of_the_old_export(tmp_path):
+    pytest.importorskip("geopandas")
     ds = scene(40, 40)
     ds.tfexport(tmp_path / "scene", index=True, **OPTIONS)
     ds.tfexport(tmp_path / "scene_2", **OPTIONS)

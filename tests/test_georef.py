@@ -555,6 +555,7 @@ def test_a_crs_that_cf_has_no_words_for():
 
 @given(places(sheared=False))
 def test_rioxarray_and_odc_agree_with_us(place):
+    pytest.importorskip("odc.geo")
     assume(min(abs(place.affine.a), abs(place.affine.e)) > 1e-3)
     assume(place.crs.to_authority() is not None)
     image = raster(place.affine, place.shape.shape).rio.write_crs(place.crs)
@@ -588,6 +589,7 @@ def test_what_is_written_is_read_again_exactly(place, as_dataset, names):
 
 
 def test_rioxarray_odc_and_gdal_read_what_is_written(tmp_path):
+    pytest.importorskip("odc.geo")
     grid = PatchGrid(Size(x=5, y=4), Size(x=2, y=2), affine=NORTH_UP, crs="EPSG:32119")
     written = write_georef(xr.DataArray(np.ones((4, 5), "f4"), dims=("y", "x"), name="band"), grid)
     assert written.encoding["grid_mapping"] == "spatial_ref"

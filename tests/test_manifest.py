@@ -59,6 +59,7 @@ def manifest_of(result):
 
 
 def test_every_image_has_one_and_json_is_the_mixer_alone(tmp_path):
+    pytest.importorskip("geopandas")
     names = ("sequence_data", "collapse_bands", "index")
     for number, options in enumerate([{}, {"masked_threshold": 0.3}, *({name: True} for name in names)]):
         folder = tmp_path / str(number)

@@ -294,6 +294,7 @@ def counts(tmp_path_factory):
 @pytest.mark.parametrize("decoded", [True, False])
 @pytest.mark.parametrize("suffix", ["nc", "zarr", "tif", "engine"])
 def test_files_keep_their_masks(counts, tmp_path, suffix, decoded):
+    pytest.importorskip("h5netcdf")
     folder, masked = counts
     if suffix == "tif":
         image = rioxarray.open_rasterio(folder / "counts.tif", masked=decoded, chunks=4)
@@ -319,6 +320,7 @@ def test_files_keep_their_masks(counts, tmp_path, suffix, decoded):
 
 def test_what_xarray_decoded_is_not_masked_again(tmp_path):
     """Scaled, the fill value may be that of a valid pixel."""
+    pytest.importorskip("h5netcdf")
     raw = np.array([[0, 10], [20, 30]], "int16")
     scene = raster({"b": raw}).rio.write_crs(32633)
     scene["b"].attrs.update(_FillValue=np.int16(0), scale_factor=0.5, add_offset=-5.0, nodata=0)

@@ -160,6 +160,7 @@ def mixed() -> pd.DataFrame:
 
 
 def test_strings_booleans_and_arrays(mixed: pd.DataFrame) -> None:
+    pytest.importorskip("pyarrow")
     model = Model.from_function(
         everything, named=True, input_properties=["name", "wet", "profile", "age"], output_properties=OUTPUTS
     )
@@ -221,6 +222,7 @@ def test_empty_tables(cover_model: Model, sites: pd.DataFrame) -> None:
     ],
 )
 def test_tables_that_do_not_fit(options: dict[str, Any], table: dict[str, Any], words: str) -> None:
+    pytest.importorskip("pyarrow")
     model = Model.from_function(np.sum, **{"output_properties": ["p"], **options})
     with pytest.raises(OptionError, match=words):
         model.predict_properties(pd.DataFrame(table))

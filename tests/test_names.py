@@ -125,6 +125,7 @@ def test_bands_come_back_from_a_geotiff(name: str, tmp_path_factory: pytest.Temp
 def test_columns_come_back_from_files(
     name: str, ending: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    pytest.importorskip("geopandas")
     folder = tmp_path_factory.mktemp("table")
     columns = pd.Index(["longitude", "latitude", name], dtype=object)  # pandas' texts are UTF-8
     frame = pd.DataFrame([[1.0, 3.0, 5.5], [2.0, 4.0, 7.0]], columns=columns)

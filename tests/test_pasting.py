@@ -344,6 +344,7 @@ def test_signatures_stay_real() -> None:
 
 
 def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
+    pytest.importorskip("tensorflow")
     result = scene().tfexport(tmp_path / "s", patch_dimensions=20, kernel_size=4)
     xr.testing.assert_identical(xee_tf.open_image(result, kernelSize=4), xee_tf.open_image(result))
     batches = xee_tf.tf_dataset(result, inputs=["B4", "B3"], batchSize=3)

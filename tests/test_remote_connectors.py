@@ -334,6 +334,7 @@ def test_a_model_that_is_not_prepared(server: Server) -> None:
 
 
 def test_a_server_that_is_not_there_says_so_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("requests")
     monkeypatch.setattr("xee_tf.remote.connector._SIGNATURE_SECONDS", 0.5)
     for url, transport in (("http://127.0.0.1:1", "rest"), ("127.0.0.1:1", "grpc")):
         model = xee_tf.Model.from_tf_serving(url, "known", transport=transport)
