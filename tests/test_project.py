@@ -29,18 +29,26 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.fixture(scope="module")
-def environment() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "environment.yml").read_text())
+def requirements(project: dict[str, Any], extra: str | None) -> list[Requirement]:
+    """Those of the package, or of an extra and of the extras that it names."""
+    texts = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    found = []
+    for requirement in map(Requirement, texts):
+        if requirement.name == project["name"]:
+            found += [each for name in requirement.extras for each in requirements(project, name)]
+        else:
+            found.append(requirement)
+    return found
 
 
+@pytest.mark.parametrize(("file", "extra"), [("environment.yml", "all"), ("environment-dev.yml", "dev")])
 def test_environment_has_the_requirements_of_the_package(
-    pyproject: dict[str, Any], environment: dict[str, Any]
+    pyproject: dict[str, Any], file: str, extra: str
 ) -> None:
+    environment = yaml.safe_load((ROOT / file).read_text())
     project = pyproject["project"]
     wanted = {"python": project["requires-python"]}
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    for requirement in map(Requirement, (text for texts in lists for text in texts)):
+    for requirement in requirements(project, None) + requirements(project, extra):
         name = requirement.name.lower()
         wanted[CONDA_NAMES.get(name, name)] = str(requirement.specifier)
     specs = [MatchSpec(text) for text in environment["dependencies"] if isinstance(text, str)]
