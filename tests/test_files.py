@@ -496,6 +496,8 @@ def test_servers_that_list_nothing(tmp_path, status):
 
 
 def test_results_where_shards_are_asked_for(tmp_path):
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("pyarrow")
     result = image().tfexport(tmp_path / "s", **PATCHES)
     mixer = result.mixer.path
     for records in (result, result.files, [file.path for file in result.files], result.files[0].path):

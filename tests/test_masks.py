@@ -280,6 +280,7 @@ def test_any_values_mask_their_equals(dtype, noted, data):
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory):
     """A band with two masked pixels in a GeoTIFF, a NetCDF file and a Zarr, scaled in none of them."""
+    pytest.importorskip("h5netcdf")
     folder = tmp_path_factory.mktemp("counts")
     values = np.arange(64, dtype="int16").reshape(8, 8)
     values[1, 2] = values[5, 6] = -32768
