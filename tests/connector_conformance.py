@@ -35,7 +35,7 @@ def in_numpy(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def in_tensorflow(path: Path) -> Path:
     """The model as a SavedModel, made from a tf.Module."""
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     module.kernel = tf.Variable(tf.ones((3, 3, 1, 1)))
@@ -59,7 +59,7 @@ def in_tensorflow(path: Path) -> Path:
 
 def in_keras() -> Any:
     """The model in Keras, alive."""
-    import keras
+    keras = pytest.importorskip("keras")
 
     a = keras.Input((None, None, 1), name="a")
     b = keras.Input((None, None, 2), name="b")

@@ -17,7 +17,9 @@ from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-import grpc
+from tests.optional import optional
+
+grpc = optional("grpc")
 
 
 @dataclass

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
+from tests.optional import optional
 from tests.oracle import cut_patches
 from xee_tf.wire import encode_varint
+
+tf = optional("tensorflow")
 
 
 @dataclass(frozen=True)

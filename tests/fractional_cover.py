@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 BANDS = ("b2", "b3", "b4", "b5", "b7")
 FRACTIONS = ("bare", "green", "non_green")
@@ -61,7 +62,7 @@ class TfliteNetwork:
 
 
 def interpreter_of(path: str | Path) -> Any:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     with warnings.catch_warnings():
         # It is to move into a package of its own.
@@ -77,7 +78,7 @@ def as_saved_model(network: Path, path: Path, lead: tuple[int | None, ...] = (No
     lead : tuple
         ``(None,)`` for rows, ``(None, None, None)`` for tiles.
     """
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     interpreter = interpreter_of(network)
     interpreter.allocate_tensors()

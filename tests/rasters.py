@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 import xarray as xr
+
+from tests.optional import optional
+
+tf = optional("tensorflow")
 
 CRS = "EPSG:32633"
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 import xee_tf
+from tests.optional import optional
 from xee_tf.serving.server import Server
+
+tf = optional("tensorflow")
 
 
 class Scaled(tf.Module):

@@ -2,16 +2,18 @@
 
 from itertools import pairwise
 
-import ml_dtypes
 import numpy as np
 import pyproj
 from affine import Affine
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.optional import optional
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef
 from xee_tf.records import Feature, RecordLayout
+
+ml_dtypes = optional("ml_dtypes")
 
 # -- Geometry: sizes, affines, CRSs -----------------------------------------------------------------
 

@@ -4,15 +4,17 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-import tensorflow as tf
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
 from tests.strategies import chunkings, indices, sizes
+
+tf = optional("tensorflow")
 
 ARRAYS = ["uint8", "int16", "float32"]
 

@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT, needs_posix
 
 
 @needs_posix
 def test_all_benchmarks_run_and_report(tmp_path, data_dir):
+    pytest.importorskip("tensorflow")
     command = [sys.executable, "-m", "benchmarks", "--small", "--json", str(tmp_path / "figures.json")]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr

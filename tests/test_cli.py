@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,10 +19,13 @@ from hypothesis import strategies as st
 
 import xee_tf
 import xee_tf_cli
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import demo
 from xee_tf.cli.errors import with_flags
 from xee_tf_cli import app, main
+
+gpd = optional("geopandas")
 
 SHAPE = (60, 90)
 
@@ -210,6 +212,7 @@ def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
 
 
 def test_tables_become_points(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
     places = {"easting": [500_000.0, 500_030.0], "northing": [5e6, 5e6 + 30], "name": ["öak", "fir"]}
     xee_tf.export_table(pd.DataFrame(places), tmp_path / "sites")
     records, target = str(tmp_path / "sites.tfrecord.gz"), str(tmp_path / "sites.gpkg")
@@ -275,7 +278,7 @@ def test_the_package_runs_as_a_module_and_says_its_version():
 
 
 def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
 
@@ -313,7 +316,7 @@ def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
     ],
 )
 def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, files, tmp_path, capsys):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, len(files)), tf.float32, "pixels")])
     def predict(pixels):
@@ -339,7 +342,7 @@ def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, 
 
 
 def test_half_floats_of_a_model_become_float32_in_a_geotiff(files, tmp_path):
-    import keras
+    keras = pytest.importorskip("keras")
 
     pixels = keras.Input((None, None, len(files)))
     halves = keras.layers.Lambda(lambda values: keras.ops.cast(values[..., :1], "float16"))(pixels)
@@ -473,7 +476,7 @@ def test_mistakes_in_the_arguments_are_one_line_and_exit_2(words, message, capsy
 
 @pytest.mark.parametrize("dims", ["time,run", "run,time"])
 def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     sizes = {"time": 3, "run": 2}
     order = dims.split(",")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import dask
 import dask.array as da
-import dask.dataframe as dd
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +14,12 @@ from dask.delayed import delayed
 from distributed import Client, LocalCluster
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import CRS, contents, random_band, raster
 from xee_tf import DestinationExistsError, Model, OptionError
+
+dd = optional("dask.dataframe")
+gpd = optional("geopandas")
 
 BANDS = {"red": random_band((60, 80), seed=1), "nir": random_band((60, 80), "int16", seed=2)}
 CHUNKS = ((20, 40), (50, 30))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("nbformat")
+pytest.importorskip("nbclient")
+
 import nbformat
 import numpy as np
-import pytest
 import rioxarray
 import xarray as xr
 from nbclient import NotebookClient

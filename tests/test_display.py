@@ -60,6 +60,7 @@ def test_plan_text_answers_at_a_glance(scene):
 
 
 def test_plan_text_of_the_other_choices(scene):
+    pytest.importorskip("geopandas")
     plan = scene.tfexport.plan(
         "out/scene",
         patch_dimensions=100,
@@ -126,6 +127,7 @@ def test_result_text_of_array_bands_and_pixels(tmp_path):
 
 @pytest.fixture
 def table(tmp_path):
+    pytest.importorskip("pyarrow")
     columns = {f"B{number}": [0.5, 0.25] for number in range(1, 13)}
     frame = pd.DataFrame({"name": ["<b>oak", "fir"], "id": [2**24 + 1, 1], **columns})
     frame["profile"] = [np.ones((2, 3)), np.zeros((2, 3))]
@@ -134,6 +136,7 @@ def table(tmp_path):
 
 
 def test_table_text_answers_at_a_glance(table, tmp_path):
+    pytest.importorskip("pyarrow")
     text = repr(table)
     lines = text.splitlines()
     assert lines[0] == f"<xee_tf.TableResult {tmp_path}/sites.tfrecord.gz>"
@@ -151,6 +154,7 @@ def test_table_text_answers_at_a_glance(table, tmp_path):
 
 
 def test_table_html_is_well_formed_and_bounded(table):
+    pytest.importorskip("pyarrow")
     root = ElementTree.fromstring(table._repr_html_())
     cells = ["".join(cell.itertext()) for cell in root.iter("td")]
     assert "<b>oak" not in cells

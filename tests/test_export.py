@@ -9,19 +9,21 @@ from pathlib import Path
 
 import dask
 import dask.array as da
-import geopandas as gpd
 import numpy as np
 import pytest
-import tensorflow as tf
 import xarray as xr
 from dask.task_spec import DataNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import contents, random_band, raster, raw_records, without_keys
 from tests.strategies import chunkings, sizes
+
+gpd = optional("geopandas")
+tf = optional("tensorflow")
 
 DTYPES = ["uint8", "int8", "int16", "uint16", "float32", "float64", "bool"]
 
@@ -329,6 +331,7 @@ def test_a_failed_export_leaves_nothing_and_harms_nothing(tmp_path):
 
 
 def test_overwriting_leaves_nothing_of_the_old_export(tmp_path):
+    pytest.importorskip("geopandas")
     ds = scene(40, 40)
     ds.tfexport(tmp_path / "scene", index=True, **OPTIONS)
     ds.tfexport(tmp_path / "scene_2", **OPTIONS)
@@ -356,7 +359,8 @@ def test_shards_in_an_object_store(expected):
 
 def test_shards_in_s3(expected, monkeypatch):
     """A server that speaks S3, on this machine: multipart uploads, server-side moves, options that travel."""
-    import s3fs
+    s3fs = pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
     from moto.server import ThreadedMotoServer
 
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -380,7 +384,7 @@ def test_shards_in_s3(expected, monkeypatch):
 
 
 def test_checksums_are_those_of_the_files(tmp_path):
-    import google_crc32c
+    google_crc32c = pytest.importorskip("google_crc32c")
 
     result = scene(64, 64).tfexport(tmp_path / "scene", **OPTIONS)
     for file in result.files:
@@ -467,6 +471,7 @@ def test_earth_engine_code_can_be_pasted(tmp_path, expected):
 
 def earth_engine(format_options, **flat):
     """What earthengine-api's own client makes of the same options."""
+    pytest.importorskip("ee")
     from ee import batch
 
     config = {"fileFormat": "TFRecord", "formatOptions": dict(format_options), "description": "x", **flat}
@@ -483,7 +488,7 @@ def earth_engine(format_options, **flat):
     ],
 )
 def test_what_earth_engines_client_refuses_is_refused(tmp_path, format_options, flat):
-    import ee
+    ee = pytest.importorskip("ee")
 
     with pytest.raises(ee.EEException) as theirs:
         earth_engine(format_options, **flat)

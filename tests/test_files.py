@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 import xarray as xr
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import OptionError, RecordError, open_image, open_table, tf_dataset, verify
 from xee_tf.storage import Location
 from xee_tf_cli import main
+
+tf = optional("tensorflow")
 
 PATCHES = {"patch_dimensions": 8}
 
@@ -57,6 +59,7 @@ def recompress(path):
 @pytest.mark.parametrize("options", [{"collapse_bands": True}, {}, {"sequence_data": True}])
 @pytest.mark.parametrize("depths", [{"C": 3}, {"D": 9.0}, {}, {"C": 3, "D": 9}])
 def test_depths_that_agree_change_nothing(tmp_path, options, depths):
+    pytest.importorskip("tensorflow")
     ds = cube()
     result = ds.tfexport(tmp_path / "p", **PATCHES, **options)
     opened = open_image(result, tensor_depths=depths)
@@ -93,6 +96,7 @@ def test_depths_that_do_not_fit_are_refused(tmp_path, options, depths):
 
 @pytest.mark.parametrize("depths", [{"C": "x"}, {"C": None}, {"C": True}, {"C": 2.5}, {"E": 1}, "C", 3, [3]])
 def test_depths_that_are_none_are_refused(tmp_path, depths):
+    pytest.importorskip("tensorflow")
     result = cube().tfexport(tmp_path / "p", **PATCHES)
     for read in (open_image, partial(tf_dataset, inputs="C")):
         with pytest.raises(OptionError, match=r"tensor_depths|tensor depth"):
@@ -103,6 +107,7 @@ def test_depths_that_are_none_are_refused(tmp_path, depths):
 
 
 def test_a_table_without_its_file_is_a_problem(tmp_path):
+    pytest.importorskip("pyarrow")
     xee_tf.export_table(table(), tmp_path / "alone" / "q")
     image().tfexport(tmp_path / "p", **PATCHES)
     xee_tf.export_table(table(), tmp_path / "p")
@@ -171,6 +176,7 @@ def test_an_edited_manifest_of_a_table_is_a_problem(tmp_path):
 
 
 def test_a_manifest_without_a_band_is_refused(tmp_path):
+    pytest.importorskip("tensorflow")
     result = image().tfexport(tmp_path / "p", **PATCHES)
     edit(result.manifest, lambda document: document.update(bands=[]))
     for read in (open_image, partial(tf_dataset, inputs="B"), lambda each: verify(each).raise_for_problems()):
@@ -179,6 +185,7 @@ def test_a_manifest_without_a_band_is_refused(tmp_path):
 
 
 def test_several_exports_are_checked_together(tmp_path):
+    pytest.importorskip("pyarrow")
     first, second = (image().tfexport(tmp_path / name, **PATCHES) for name in "pq")
     kept = xee_tf.export_table(table(), tmp_path / "t")
     assert len(verify({"a": first, "b": second}).names) == 2
@@ -198,6 +205,7 @@ def test_several_exports_are_checked_together(tmp_path):
     [{}, {"compressed": False}, {"sequence_data": True}, {"collapse_bands": True}, {"feature_types": "band"}],
 )
 def test_an_export_without_a_patch_is_a_masked_raster(tmp_path, options):
+    pytest.importorskip("tensorflow")
     ds = cube()
     ds["B"] = (("y", "x"), random_band((16, 16)))
     result = ds.where(False).tfexport(tmp_path / "p", **PATCHES, masked_threshold=0.5, **options)
@@ -212,6 +220,7 @@ def test_an_export_without_a_patch_is_a_masked_raster(tmp_path, options):
 
 
 def test_one_cloudy_date_of_many(tmp_path):
+    pytest.importorskip("tensorflow")
     ds = cube()[["C"]].astype("float32")
     ds["C"] = ds.C.where(ds.time != 5)
     parts = ds.tfexport(tmp_path / "p", **PATCHES, split_dim="time", masked_threshold=0.5)
@@ -310,6 +319,7 @@ def test_integers_that_floats_cannot_hold_are_never_changed(tmp_path):
 
 
 def test_files_in_an_archive(tmp_path):
+    pytest.importorskip("pyarrow")
     image().tfexport(tmp_path / "s", **PATCHES)
     xee_tf.export_table(table(), tmp_path / "t")
     names = list(tmp_path.iterdir())
@@ -350,6 +360,7 @@ def test_parts_of_paths(url, name, parent, child):
 
 
 def test_names_with_signs_of_patterns(tmp_path):
+    pytest.importorskip("tensorflow")
     for prefix in ("my export [1]", "what? [a-z]", "s*"):
         image().tfexport(tmp_path / prefix, **PATCHES)
         assert len(list(tf_dataset(tmp_path / prefix, inputs="B"))) == 1
@@ -362,6 +373,7 @@ def test_names_with_signs_of_patterns(tmp_path):
 
 
 def test_the_folder_of_a_table(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
     result = xee_tf.export_table(table(), tmp_path / "sites")
     assert [batch.shape for batch in tf_dataset(tmp_path, inputs="a")] == [(20, 1)]
     assert set(xee_tf.feature_spec(tmp_path)) == {"a", "name"}
@@ -375,6 +387,7 @@ def test_the_folder_of_a_table(tmp_path, capsys):
 
 
 def test_tables_by_a_pattern(tmp_path):
+    pytest.importorskip("pyarrow")
     for number in range(3):
         xee_tf.export_table(table(), tmp_path / f"sites-{number}")
     pattern = str(tmp_path / "sites-*.tfrecord.gz")
@@ -387,6 +400,7 @@ def test_tables_by_a_pattern(tmp_path):
 
 
 def test_mixers_by_a_pattern(tmp_path):
+    pytest.importorskip("tensorflow")
     for name in ("one", "two"):
         image().tfexport(tmp_path / name, **PATCHES)
     assert [batch.shape[0] for batch in tf_dataset(f"{tmp_path}/*-mixer.json", inputs="B")] == [8]
@@ -395,6 +409,7 @@ def test_mixers_by_a_pattern(tmp_path):
 
 
 def test_tables_and_images_compressed_anew(tmp_path):
+    pytest.importorskip("pyarrow")
     result = xee_tf.export_table(table(2000), tmp_path / "tab")
     scene = image(size=32).tfexport(tmp_path / "s", **PATCHES)
     recompress(result.path)
@@ -420,6 +435,7 @@ def test_tables_and_images_compressed_anew(tmp_path):
 
 
 def test_a_shard_of_another_export_is_not_trained_on(tmp_path):
+    pytest.importorskip("tensorflow")
     first, second = (
         image(seed).tfexport(tmp_path / str(seed) / "s", **PATCHES, compressed=False) for seed in (0, 5)
     )
@@ -440,6 +456,7 @@ def test_missing_shards_are_named(tmp_path):
 
 @pytest.mark.parametrize("status", [403, 500])
 def test_servers_that_list_nothing(tmp_path, status):
+    pytest.importorskip("pyarrow")
     result = image().tfexport(tmp_path / "s", **PATCHES)
     xee_tf.export_table(table(), tmp_path / "t")
 
@@ -479,6 +496,8 @@ def test_servers_that_list_nothing(tmp_path, status):
 
 
 def test_results_where_shards_are_asked_for(tmp_path):
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("pyarrow")
     result = image().tfexport(tmp_path / "s", **PATCHES)
     mixer = result.mixer.path
     for records in (result, result.files, [file.path for file in result.files], result.files[0].path):
@@ -492,6 +511,7 @@ def test_results_where_shards_are_asked_for(tmp_path):
 
 
 def test_what_is_no_path_is_refused(tmp_path):
+    pytest.importorskip("tensorflow")
     result = image().tfexport(tmp_path / "s", **PATCHES)
     mixer = xee_tf.Mixer.read(result.mixer)
     for read in (
@@ -512,6 +532,7 @@ def test_what_is_no_path_is_refused(tmp_path):
 
 @pytest.mark.parametrize("chunks", ["auto", {}, 2.5, 0, True, "3"])
 def test_chunks_of_tables(tmp_path, chunks):
+    pytest.importorskip("pyarrow")
     result = xee_tf.export_table(table(), tmp_path / "t")
     with pytest.raises(OptionError, match="number of records"):
         open_table(result, chunks=chunks)
@@ -549,6 +570,7 @@ def test_shapes_of_columns(tmp_path):
     ],
 )
 def test_options_of_training_are_checked_at_once(tmp_path, option):
+    pytest.importorskip("tensorflow")
     result = image().tfexport(tmp_path / "s", **PATCHES)
     with pytest.raises(OptionError, match=next(iter(option))):
         tf_dataset(result, **{"inputs": "B", "targets": "C", **option})

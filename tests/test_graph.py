@@ -10,7 +10,6 @@ from pathlib import Path
 
 import dask
 import dask.array as da
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,11 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import contents, random_band, raster, without_keys
 from tests.strategies import chunkings
 from xee_tf import DestinationExistsError, Model
 from xee_tf.graph import BlockJob, Sources, add_task, work_on_blocks
 from xee_tf.graph.order import in_order
+
+dd = optional("dask.dataframe")
 
 BANDS = {"a": random_band((45, 70), seed=1), "b": random_band((45, 70), "uint8", seed=2)}
 CHUNKS = ((10, 30, 5), (35, 35))

@@ -214,7 +214,7 @@ def test_the_same_in_every_process(tmp_path):
 
 
 def keras_model(seed, units=2):
-    import keras
+    keras = pytest.importorskip("keras")
 
     keras.utils.set_random_seed(seed)
     layers = [keras.Input((8, 8, 2), name="pixels"), keras.layers.Conv2D(units, 1, name="conv")]

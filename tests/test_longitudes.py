@@ -3,7 +3,6 @@
 import warnings
 from contextlib import suppress
 
-import geopandas as gpd
 import numpy as np
 import pyproj
 import pytest
@@ -12,9 +11,9 @@ import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odc.geo.geom import BoundingBox
 
 import xee_tf
+from tests.optional import optional
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, region_window, write_georef
@@ -22,6 +21,9 @@ from xee_tf.georef.crs import read_crs
 from xee_tf.georef.longitudes import pixels_of_points, turn_along_x, unwrap_rings, wrap_longitude
 from xee_tf.models.projection import Projection
 from xee_tf.predict.resampling import to_projection
+
+gpd = optional("geopandas")
+BoundingBox = optional("odc.geo.geom", "BoundingBox")
 
 LONLAT = pyproj.CRS("EPSG:4326")
 

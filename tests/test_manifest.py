@@ -15,7 +15,6 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import cftime
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
 from xee_tf.records.framing import footers, frame, run_crc
@@ -34,6 +34,8 @@ from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.sidecars.find import find_export
 from xee_tf.sidecars.manifest import parse_manifest
 from xee_tf.storage import Location
+
+cftime = optional("cftime")
 
 
 def scene(height=48, width=64, seed=0):
@@ -59,6 +61,7 @@ def manifest_of(result):
 
 
 def test_every_image_has_one_and_json_is_the_mixer_alone(tmp_path):
+    pytest.importorskip("geopandas")
     names = ("sequence_data", "collapse_bands", "index")
     for number, options in enumerate([{}, {"masked_threshold": 0.3}, *({name: True} for name in names)]):
         folder = tmp_path / str(number)
@@ -237,7 +240,7 @@ def test_coordinates_that_have_no_text_are_left_out(values):
 
 
 def test_an_export_is_named_in_every_way(tmp_path):
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     ds = scene(32, 32)
     result = ds.tfexport(tmp_path / "s", patch_dimensions=16, kernel_size=(3, 5))

@@ -8,7 +8,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 import dask
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyproj
@@ -21,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import raster
 from xee_tf.blocks.assembling import PlaneRule
 from xee_tf.errors import OptionError, PredictionError, RecordError
@@ -31,6 +31,8 @@ from xee_tf.models.types import fill_outside, pixel_type
 from xee_tf.predict.resampling import from_projection
 from xee_tf.upload.casting import common_nodata
 from xee_tf_cli import main
+
+gpd = optional("geopandas")
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 FLOATS = ("float16", "float32", "float64")
@@ -278,6 +280,7 @@ def test_any_values_mask_their_equals(dtype, noted, data):
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory):
     """A band with two masked pixels in a GeoTIFF, a NetCDF file and a Zarr, scaled in none of them."""
+    pytest.importorskip("h5netcdf")
     folder = tmp_path_factory.mktemp("counts")
     values = np.arange(64, dtype="int16").reshape(8, 8)
     values[1, 2] = values[5, 6] = -32768
@@ -292,6 +295,7 @@ def counts(tmp_path_factory):
 @pytest.mark.parametrize("decoded", [True, False])
 @pytest.mark.parametrize("suffix", ["nc", "zarr", "tif", "engine"])
 def test_files_keep_their_masks(counts, tmp_path, suffix, decoded):
+    pytest.importorskip("h5netcdf")
     folder, masked = counts
     if suffix == "tif":
         image = rioxarray.open_rasterio(folder / "counts.tif", masked=decoded, chunks=4)
@@ -317,6 +321,7 @@ def test_files_keep_their_masks(counts, tmp_path, suffix, decoded):
 
 def test_what_xarray_decoded_is_not_masked_again(tmp_path):
     """Scaled, the fill value may be that of a valid pixel."""
+    pytest.importorskip("h5netcdf")
     raw = np.array([[0, 10], [20, 30]], "int16")
     scene = raster({"b": raw}).rio.write_crs(32633)
     scene["b"].attrs.update(_FillValue=np.int16(0), scale_factor=0.5, add_offset=-5.0, nodata=0)
@@ -747,7 +752,7 @@ def test_masks_of_64_bits_survive_geotiffs(tmp_path, dtype):
 
 
 def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):
-    import keras
+    keras = pytest.importorskip("keras")
 
     values = np.arange(64, dtype="float32").reshape(8, 8) * 5
     values[0, 1] = np.nan

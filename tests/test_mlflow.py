@@ -20,8 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+pytest.importorskip("requests")
+
+import numpy as np
 import requests
 import xarray as xr
 
@@ -93,7 +96,7 @@ class MLflowConnector(RemoteConnector):
 
 def differences() -> Any:
     """The first band less twice the third, bands first; in Keras, alive."""
-    import keras
+    keras = pytest.importorskip("keras")
 
     bands = keras.Input((3, None, None), name="bands")
     weighted = keras.layers.Conv2D(1, 1, use_bias=False, name="d")

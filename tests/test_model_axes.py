@@ -285,7 +285,7 @@ def test_errors_name_the_dimensions_that_are_mapped_over() -> None:
 
 def test_a_keras_model_of_series() -> None:
     """A real one, and the same model of single pixels in a function, as its error proposes."""
-    import keras
+    keras = pytest.importorskip("keras")
 
     tile = keras.Input((None, None, 3, 2))
     keras_model = keras.Model(tile, keras.ops.sum(tile * np.arange(6.0).reshape(3, 2), (-2, -1)))
@@ -350,7 +350,7 @@ def test_series_in_tables() -> None:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    import keras
+    keras = pytest.importorskip("keras")
 
     from xee_tf_cli import main
 

@@ -486,7 +486,7 @@ def test_properties_that_do_not_fit() -> None:
 
 def test_a_refused_tile_says_what_was_sent_and_what_was_said(tmp_path: Any) -> None:
     """A U-Net that halves twice takes multiples of four, and says so when it runs."""
-    import keras
+    keras = pytest.importorskip("keras")
 
     image = keras.Input((None, None, 1), name="B4")
     down = keras.layers.MaxPooling2D(4)(image)

@@ -105,7 +105,7 @@ class TestFunction(ConnectorConformance):
 
 
 def test_signatures_to_choose_from(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     spec = tf.TensorSpec((None, 2), tf.float32, "x")
@@ -123,7 +123,7 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
 
 
 def test_module_without_signatures(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     tf.saved_model.save(tf.Module(), tmp_path)
     with pytest.raises(ModelError, match=r"has no signatures.*model\.export"):
@@ -132,7 +132,7 @@ def test_module_without_signatures(tmp_path: Path) -> None:
 
 def test_keras_model_saved_by_tensorflow(keras_model: Any, tmp_path: Path) -> None:
     """Earth Engine's own tool makes a model of it that does not run."""
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     tf.saved_model.save(keras_model, tmp_path)
     connection = SavedModelConnector.of(tmp_path).open()
@@ -141,7 +141,7 @@ def test_keras_model_saved_by_tensorflow(keras_model: Any, tmp_path: Path) -> No
 
 
 def test_a_replaced_model_is_opened_again(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     def save(factor: float) -> None:
         module = tf.Module()
@@ -160,7 +160,7 @@ def test_a_replaced_model_is_opened_again(tmp_path: Path) -> None:
 
 
 def test_strings_and_scalars(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     specs = [tf.TensorSpec((None,), tf.string, "name"), tf.TensorSpec((None,), tf.bool, "loud")]
@@ -212,7 +212,7 @@ def test_paths_without_a_model(tmp_path: Path, keras_model: Any) -> None:
 
 
 def test_keras_h5(tmp_path: Path) -> None:
-    import keras
+    keras = pytest.importorskip("keras")
 
     box = keras.layers.Conv2D(1, 3, padding="same", use_bias=False, kernel_initializer="ones")
     keras.Sequential([keras.Input((None, None, 1), name="a"), box]).save(tmp_path / "box.h5")
@@ -230,7 +230,7 @@ def test_what_the_graph_itself_refuses(known_model: Path) -> None:
 
 
 def test_keras_model_of_your_own_class() -> None:
-    import keras
+    keras = pytest.importorskip("keras")
 
     class Sum(keras.Model):
         def call(self, x: Any) -> Any:
@@ -248,7 +248,7 @@ def test_keras_model_of_your_own_class() -> None:
 
 
 def test_a_trained_on_model_is_another(keras_model: Any) -> None:
-    import keras
+    keras = pytest.importorskip("keras")
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
     first = ExportedKerasConnector.of(model)

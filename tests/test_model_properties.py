@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import dask.dataframe as dd
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,8 +21,12 @@ from tests.fractional_cover import (
     network_path,
     sites_path,
 )
+from tests.optional import optional
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.model import Model
+
+dd = optional("dask.dataframe")
+gpd = optional("geopandas")
 
 COVERS = ("bare_cover", "green_cover", "other_cover")  # the table has a column "bare"
 
@@ -158,6 +160,7 @@ def mixed() -> pd.DataFrame:
 
 
 def test_strings_booleans_and_arrays(mixed: pd.DataFrame) -> None:
+    pytest.importorskip("pyarrow")
     model = Model.from_function(
         everything, named=True, input_properties=["name", "wet", "profile", "age"], output_properties=OUTPUTS
     )
@@ -189,7 +192,7 @@ def test_strings_booleans_and_arrays(mixed: pd.DataFrame) -> None:
 
 
 def test_strings_of_a_saved_model(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     spec = tf.TensorSpec((None, 1), tf.string, "name")
@@ -219,6 +222,7 @@ def test_empty_tables(cover_model: Model, sites: pd.DataFrame) -> None:
     ],
 )
 def test_tables_that_do_not_fit(options: dict[str, Any], table: dict[str, Any], words: str) -> None:
+    pytest.importorskip("pyarrow")
     model = Model.from_function(np.sum, **{"output_properties": ["p"], **options})
     with pytest.raises(OptionError, match=words):
         model.predict_properties(pd.DataFrame(table))

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import cftime
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,10 +16,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf.labels import file_labels, label_steps
 from xee_tf.names import check_zarr
 from xee_tf.storage import Location
+
+cftime = optional("cftime")
+gpd = optional("geopandas")
 
 SHAPE = (6, 8)
 BAND = random_band(SHAPE)
@@ -123,6 +125,7 @@ def test_bands_come_back_from_a_geotiff(name: str, tmp_path_factory: pytest.Temp
 def test_columns_come_back_from_files(
     name: str, ending: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    pytest.importorskip("geopandas")
     folder = tmp_path_factory.mktemp("table")
     columns = pd.Index(["longitude", "latitude", name], dtype=object)  # pandas' texts are UTF-8
     frame = pd.DataFrame([[1.0, 3.0, 5.5], [2.0, 4.0, 7.0]], columns=columns)

@@ -165,6 +165,7 @@ def test_one_message_names_all_that_means_nothing_here(
 
 
 def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> None:
+    pytest.importorskip("ee")
     from ee import batch
 
     sites = pd.DataFrame({"a": [1.0]})
@@ -343,6 +344,7 @@ def test_signatures_stay_real() -> None:
 
 
 def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
+    pytest.importorskip("tensorflow")
     result = scene().tfexport(tmp_path / "s", patch_dimensions=20, kernel_size=4)
     xr.testing.assert_identical(xee_tf.open_image(result, kernelSize=4), xee_tf.open_image(result))
     batches = xee_tf.tf_dataset(result, inputs=["B4", "B3"], batchSize=3)

@@ -9,8 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
+pytest.importorskip("google.protobuf")
+
+import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given

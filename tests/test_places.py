@@ -1,7 +1,6 @@
 """Results lie where their images were taken to lie, however that was written."""
 
 import numpy as np
-import odc.geo.xr
 import pyproj
 import pytest
 import rasterio
@@ -9,9 +8,9 @@ import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odc.geo.geobox import GeoBox
 
 import xee_tf
+from tests.optional import optional
 from tests.strategies import places
 from xee_tf import Model
 from xee_tf.geometry import Size
@@ -19,6 +18,10 @@ from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.bands import image_dataset
 from xee_tf.georef.coordinates import gap
 from xee_tf.georef.crs import read_crs, same_crs
+
+optional("odc.geo.xr")  # registers .odc
+odc = optional("odc")
+GeoBox = optional("odc.geo.geobox", "GeoBox")
 
 # "crs= that overrules" contradicts what the image says, on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:crs= is :UserWarning")

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from unittest import mock
 
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
 import fsspec
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 import xee_tf

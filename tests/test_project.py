@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("yaml")
+pytest.importorskip("rattler")
+
 import yaml
 from packaging.requirements import Requirement
 from rattler import MatchSpec
@@ -19,18 +23,22 @@ from tests.conftest import ROOT
 # Where conda-forge uses another name than PyPI; extras are left out by both sides.
 CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base", "docstring-parser": "docstring_parser"}
 
-# Extras that users do not need.
-FOR_DEVELOPERS = {"dev", "docs", "test", "test-core"}
-
 
 @pytest.fixture(scope="module")
 def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.fixture(scope="module")
-def environment() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "environment.yml").read_text())
+def requirements(project: dict[str, Any], extra: str | None) -> list[Requirement]:
+    """Those of the package, or of an extra and of the extras that it names."""
+    texts = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    found = []
+    for requirement in map(Requirement, texts):
+        if requirement.name == project["name"]:
+            found += [each for name in requirement.extras for each in requirements(project, name)]
+        else:
+            found.append(requirement)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +46,10 @@ def recipe() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "packaging" / "conda-forge" / "recipe.yaml").read_text())
 
 
-def by_conda_name(texts: Iterable[str]) -> dict[str, str]:
-    """Versions of requirements in pip's spelling, by their names on conda-forge."""
+def by_conda_name(requirements: Iterable[Requirement]) -> dict[str, str]:
+    """Versions of requirements, by their names on conda-forge."""
     found = {}
-    for requirement in map(Requirement, texts):
+    for requirement in requirements:
         name = requirement.name.lower()
         found[CONDA_NAMES.get(name, name)] = str(requirement.specifier)
     return found
@@ -52,13 +60,14 @@ def specs(texts: Iterable[str]) -> dict[str, str]:
     return {spec.name.normalized: str(spec.version or "") for spec in map(MatchSpec, texts)}
 
 
+@pytest.mark.parametrize(("file", "extra"), [("environment.yml", "all"), ("environment-dev.yml", "dev")])
 def test_environment_has_the_requirements_of_the_package(
-    pyproject: dict[str, Any], environment: dict[str, Any]
+    pyproject: dict[str, Any], file: str, extra: str
 ) -> None:
+    environment = yaml.safe_load((ROOT / file).read_text())
     project = pyproject["project"]
     wanted = {"python": project["requires-python"]}
-    for texts in (project["dependencies"], *project["optional-dependencies"].values()):
-        wanted |= by_conda_name(texts)
+    wanted |= by_conda_name(requirements(project, None) + requirements(project, extra))
     found = specs(text for text in environment["dependencies"] if isinstance(text, str))
     assert found.pop("pip") == ""
     [editable, *by_pip] = environment["dependencies"][-1]["pip"]
@@ -71,24 +80,17 @@ def test_environment_has_the_requirements_of_the_package(
 def test_recipe_has_the_requirements_of_the_package(
     pyproject: dict[str, Any], recipe: dict[str, Any]
 ) -> None:
-    project, requirements = pyproject["project"], recipe["requirements"]
-    run = specs(text for text in requirements["run"] if "python_min" not in text)
-    constraints = specs(requirements["run_constraints"])
-    core = by_conda_name(project["dependencies"])
-    extras: dict[str, str] = {}
-    for extra, texts in project["optional-dependencies"].items():
-        if extra not in FOR_DEVELOPERS:
-            extras |= by_conda_name(text for text in texts if not text.startswith("xee-tf["))
-    assert not set(run) & set(constraints)
-    assert run | constraints == core | extras
-    assert specs(text for text in requirements["host"] if "hatchling" in text) == by_conda_name(
-        pyproject["build-system"]["requires"]
+    project, sections = pyproject["project"], recipe["requirements"]
+    core = by_conda_name(requirements(project, None))
+    extras = by_conda_name(requirements(project, "all"))
+    assert specs(text for text in sections["run"] if "python_min" not in text) == core
+    constraints = specs(sections["run_constraints"])
+    assert constraints == {name: extras[name] for name in extras if name not in core}
+    assert specs(text for text in sections["host"] if "hatchling" in text) == by_conda_name(
+        map(Requirement, pyproject["build-system"]["requires"])
     )
     [script] = recipe["build"]["python"]["entry_points"]
     assert dict([script.split(" = ")]) == project["scripts"]
-    if "tensorflow" in core:
-        pytest.skip("the requirements are not split into core and extras yet")
-    assert run == core
 
 
 def test_recipe_and_citation_are_of_this_version(recipe: dict[str, Any]) -> None:

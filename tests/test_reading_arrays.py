@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.foreign import floats, write_export
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf.sidecars import Mixer
+
+tf = optional("tensorflow")
 
 TIME = np.array(["2020-05-01", "2020-06-11T12:30", "2020-07-01", "2020-08-01"], "datetime64[ns]")
 

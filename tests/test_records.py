@@ -8,15 +8,13 @@ import zlib
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tests.foreign import delimited
+from tests.optional import optional
 from tests.strategies import layouts, layouts_and_values, names
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.names import check_key
@@ -45,6 +43,10 @@ from xee_tf.shards.members import (
 )
 from xee_tf.varints import decode_varints, encode_varints, varint_bound
 from xee_tf.wire import encode_varint, varint_size
+
+tf = optional("tensorflow")
+DecodeError = optional("google.protobuf.message", "DecodeError")
+UnknownFieldSet = optional("google.protobuf.unknown_fields", "UnknownFieldSet")
 
 Example = tf.train.Example
 

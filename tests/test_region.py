@@ -2,7 +2,6 @@
 
 import json
 
-import geopandas
 import numpy as np
 import pyproj
 import pytest
@@ -10,14 +9,19 @@ import shapely
 from affine import Affine
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox, box, polygon
 from rasterio.coords import BoundingBox as RasterioBox
 
+from tests.optional import optional
 from tests.strategies import places
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, region_window
+
+geopandas = optional("geopandas")
+GeoBox = optional("odc.geo.geobox", "GeoBox")
+BoundingBox = optional("odc.geo.geom", "BoundingBox")
+box = optional("odc.geo.geom", "box")
+polygon = optional("odc.geo.geom", "polygon")
 
 UTM = GeoRef(
     pyproj.CRS("EPSG:32633"),

@@ -180,7 +180,7 @@ def test_an_image_is_predicted_as_by_the_model_itself(
 
 
 def test_b64_for_models_that_take_tensor_protos(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     spec = tf.TensorSpec((None,), tf.string, "x")
@@ -233,7 +233,7 @@ def test_a_model_that_earth_engine_prepared(known_models: Path, tmp_path: Path, 
 
 
 def test_nd_arrays_have_bands_first(tmp_path: Path, scene: xr.Dataset) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     spec = tf.TensorSpec((None, 3, None, None), tf.float32, "bands")
@@ -253,7 +253,7 @@ def test_nd_arrays_have_bands_first(tmp_path: Path, scene: xr.Dataset) -> None:
 
 
 def test_properties_by_examples(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     features = {name: tf.io.FixedLenFeature((), tf.float32) for name in ("red", "nir")}
@@ -279,7 +279,7 @@ def test_properties_by_examples(tmp_path: Path) -> None:
 
 
 def test_versions_labels_and_signatures(known_models: Path, tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     for version in (1, 2):
         module = tf.Module()
@@ -325,6 +325,7 @@ def test_a_model_that_is_not_prepared(server: Server) -> None:
 
 
 def test_a_server_that_is_not_there_says_so_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("requests")
     monkeypatch.setattr("xee_tf.remote.connector._SIGNATURE_SECONDS", 0.5)
     for url, transport in (("http://127.0.0.1:1", "rest"), ("127.0.0.1:1", "grpc")):
         model = xee_tf.Model.from_tf_serving(url, "known", transport=transport)
@@ -333,7 +334,7 @@ def test_a_server_that_is_not_there_says_so_soon(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_batch_size_that_the_model_fixes(tmp_path: Path) -> None:
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
     spec = tf.TensorSpec((4, 8, 8, 1), tf.float32, "a")
@@ -355,7 +356,7 @@ def test_a_batch_size_that_the_model_fixes(tmp_path: Path) -> None:
 
 
 def test_names_are_earth_engines() -> None:
-    import ee
+    ee = pytest.importorskip("ee")
 
     for theirs, ours in (
         (ee.Model.fromVertexAi, xee_tf.Model.fromVertexAi),

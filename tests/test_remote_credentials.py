@@ -17,7 +17,6 @@ from threading import Thread
 from typing import Any
 
 import cloudpickle
-import grpc
 import pytest
 import xarray as xr
 from cryptography import x509
@@ -28,9 +27,12 @@ from distributed import Client, LocalCluster
 import xee_tf
 from tests.connector_conformance import assert_same, batch_of, in_numpy, in_tensorflow
 from tests.faults import FaultProxy, Status, grpc_faults
+from tests.optional import optional
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import ModelError, PredictionError
 from xee_tf.serving.server import Server, serve
+
+grpc = optional("grpc")
 
 TOKEN = "ya29.throw-away-token-of-a-test"
 ENDPOINT = "projects/forest/locations/us-central1/endpoints/known"

@@ -11,10 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("grpc")
+
 import dask
 import grpc
 import numpy as np
-import pytest
 import xarray as xr
 
 import xee_tf

@@ -7,11 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("geopandas")
+pytest.importorskip("tensorflow")
+
 import dask
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pytest
 import shapely
 import tensorflow as tf
 import xarray as xr

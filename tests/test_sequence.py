@@ -7,15 +7,13 @@ import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from crc32c import crc32c
-from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.foreign import delimited
+from tests.optional import optional
 from tests.strategies import features
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records import (
@@ -33,6 +31,10 @@ from xee_tf.records.crc import record_crcs
 from xee_tf.records.framing import FOOTER, HEADER
 from xee_tf.records.ragged import Ragged, join, rows_by_size
 from xee_tf.wire import encode_varint
+
+tf = optional("tensorflow")
+DecodeError = optional("google.protobuf.message", "DecodeError")
+UnknownFieldSet = optional("google.protobuf.unknown_fields", "UnknownFieldSet")
 
 SequenceExample = tf.train.SequenceExample
 READ = {"float": "<f4", "int64": "<i8", "bytes": "|u1"}

@@ -7,18 +7,20 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-import tensorflow as tf
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.foreign import floats
+from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
 from tests.strategies import sizes
 from xee_tf.training.dataset import tf_dataset
 from xee_tf.training.spec import feature_spec
+
+tf = optional("tensorflow")
 
 # -- Any export, in numpy ----------------------------------------------------------------------------
 
@@ -114,6 +116,7 @@ def joined(dataset):
 @settings(max_examples=40)
 @given(exports(), st.integers(1, 40), st.data())
 def test_any_export_equals_numpy(tmp_path_factory, export, batch_size, data):
+    pytest.importorskip("tensorflow")
     shape, bands, depth, options, seed = export
     ds, truth = build(shape, bands, seed)
     depths = {name: depth for name, (_, steps) in bands.items() if steps}
@@ -206,6 +209,7 @@ def export(folder, name="scene", **options):
 
 
 def test_series_are_batches_of_time_and_band(tmp_path):
+    pytest.importorskip("tensorflow")
     mixer = export(tmp_path, feature_types="band").mixer
     dataset = tf_dataset(
         mixer, inputs=["evi", "slope", "ndvi"], targets="class", target_dtype="int32", batch_size=10
@@ -223,6 +227,7 @@ def test_series_are_batches_of_time_and_band(tmp_path):
 
 
 def test_shuffled_series_are_the_same_ones_in_another_order(tmp_path):
+    pytest.importorskip("tensorflow")
     mixer = export(tmp_path).mixer
     options = {"inputs": ["ndvi", "evi"], "targets": "slope", "batch_size": 7, "shuffle": True}
     dataset = tf_dataset(mixer, seed=3, **options)
@@ -240,6 +245,7 @@ def test_shuffled_series_are_the_same_ones_in_another_order(tmp_path):
 
 
 def test_series_repeat_and_drop_remainders(tmp_path):
+    pytest.importorskip("tensorflow")
     mixer = export(tmp_path).mixer
     twice = tf_dataset(mixer, inputs="ndvi", batch_size=50, repeat=2, drop_remainder=True)
     assert [len(part) for part in twice] == [50, 50, 50]
@@ -248,12 +254,14 @@ def test_series_repeat_and_drop_remainders(tmp_path):
 
 
 def test_series_in_other_filesystems():
+    pytest.importorskip("tensorflow")
     mixer = export("memory://series").mixer
     series = np.concatenate(list(tf_dataset(mixer, inputs="ndvi")))
     np.testing.assert_array_equal(series[..., 0], series_of(CUBE))
 
 
 def test_series_without_a_mixer(tmp_path):
+    pytest.importorskip("tensorflow")
     export(tmp_path)
     pattern = f"{tmp_path}/scene-*.tfrecord.gz"
     series, slope = joined(tf_dataset(pattern, inputs=["ndvi"], targets=["slope"]))
@@ -265,6 +273,7 @@ def test_series_without_a_mixer(tmp_path):
 
 
 def test_a_series_is_no_patch(tmp_path):
+    pytest.importorskip("tensorflow")
     mixer = export(tmp_path).mixer
     with pytest.raises(xee_tf.OptionError, match="is a single pixel: leave unit out"):
         tf_dataset(mixer, inputs="ndvi", unit="patch")
@@ -272,6 +281,7 @@ def test_a_series_is_no_patch(tmp_path):
 
 @pytest.mark.parametrize("sequence_data", [True, False])
 def test_bands_of_several_depths_are_not_stacked(tmp_path, sequence_data):
+    pytest.importorskip("tensorflow")
     mixer = export(tmp_path, sequence_data=sequence_data, tensor_depths={"ndvi": 3, "evi": 4}).mixer
     with pytest.raises(xee_tf.OptionError, match="differ in depth, 'ndvi' 3, 'evi' 4"):
         tf_dataset(mixer, inputs=["ndvi", "slope", "evi"])
@@ -280,6 +290,7 @@ def test_bands_of_several_depths_are_not_stacked(tmp_path, sequence_data):
 
 
 def test_exports_of_different_depths_do_not_go_together(tmp_path):
+    pytest.importorskip("tensorflow")
     one = export(tmp_path).mixer
     other = export(tmp_path, "other", tensor_depths={"ndvi": 4, "evi": 5}).mixer
     both = np.concatenate(list(tf_dataset([one, other], inputs="evi")))
@@ -298,6 +309,7 @@ def test_exports_of_different_depths_do_not_go_together(tmp_path):
 
 def test_series_are_padded_with_what_the_export_says(tmp_path):
     """Ragged int64 and byte series: the first pixel has no step at all."""
+    pytest.importorskip("tensorflow")
     ds = raster(SCALARS)
     values = random_band((3, 12, 8), "int16", seed=5)
     values[:, 0, 0] = 7
@@ -392,6 +404,7 @@ def test_bands_that_are_not_asked_for_tell_of_those_that_are(tmp_path):
 
 
 def test_collapsed_bands_go_by_their_names(tmp_path):
+    pytest.importorskip("tensorflow")
     mixer = export(tmp_path, sequence_data=False, collapse_bands=True).mixer
     patches = np.concatenate(list(tf_dataset(mixer, inputs=["evi", "class"], unit="pixel")))
     expected = [series_of(CUBE) + 200, np.repeat(series_of(SCALARS["class"])[:, None], 5, axis=1)]
@@ -408,6 +421,7 @@ def test_a_scalar_band_alone_is_not_ragged(tmp_path):
 
 
 def test_several_further_dimensions_are_one_axis_of_steps(tmp_path):
+    pytest.importorskip("tensorflow")
     cube = random_band((2, 3, 8, 8))
     ds = raster({"slope": cube[0, 0]}).assign(a=(("time", "wave", "y", "x"), cube))
     mixer = ds.tfexport(tmp_path / "scene", patch_dimensions=4).mixer
@@ -416,6 +430,7 @@ def test_several_further_dimensions_are_one_axis_of_steps(tmp_path):
 
 
 def test_pixels_of_array_bands_are_mixed_across_patches(tmp_path):
+    pytest.importorskip("tensorflow")
     mixer = export(tmp_path, sequence_data=False).mixer
     dataset = tf_dataset(mixer, inputs="ndvi", targets="slope", unit="pixel", shuffle=True, seed=1)
     series, slope = joined(dataset)
@@ -453,6 +468,7 @@ def forest(data_dir: Path) -> xr.Dataset:
 
 def convolutional_network(mean):
     """Density from series of reflectance, 0 where clouds are: two convolutions along time."""
+    pytest.importorskip("keras")
     from keras import Input, Model, layers, ops
 
     series = Input((140, len(SENTINEL)))
@@ -474,7 +490,7 @@ def r_squared(found, true):
 
 def predict_density(data_dir, folder, seed=0, epochs=30):
     """The whole way from series of pixels to ``density.tif``. Gives the model and the scene."""
-    import keras
+    keras = pytest.importorskip("keras")
 
     ds = forest(data_dir)
     result = ds.tfexport(folder / "forest", patch_dimensions=10, sequence_data=True)

@@ -6,6 +6,10 @@ import socket
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("requests")
+pytest.importorskip("tensorflow")
+
 import requests
 import tensorflow as tf
 

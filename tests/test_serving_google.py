@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
+
+pytest.importorskip("requests")
+pytest.importorskip("tensorflow")
+pytest.importorskip("google.api_core")
+pytest.importorskip("google.auth")
+pytest.importorskip("google.cloud.aiplatform_v1")
+pytest.importorskip("google.protobuf")
+pytest.importorskip("googleapiclient")
+pytest.importorskip("tensorflow_serving")
+
+import numpy as np
 import requests
 import tensorflow as tf
 from google.api_core.exceptions import GoogleAPICallError

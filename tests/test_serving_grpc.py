@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip("grpc")
+pytest.importorskip("tensorflow")
+pytest.importorskip("google.auth")
+pytest.importorskip("google.cloud.aiplatform_v1")
+pytest.importorskip("tensorflow_serving")
+
 import grpc
 import numpy as np
-import pytest
 import tensorflow as tf
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1

@@ -13,9 +13,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import pytest
+
+pytest.importorskip("grpc")
+pytest.importorskip("requests")
+
 import grpc
 import numpy as np
-import pytest
 import requests
 
 import xee_tf

@@ -6,8 +6,12 @@ import base64
 import gzip
 import json
 
-import numpy as np
 import pytest
+
+pytest.importorskip("requests")
+pytest.importorskip("tensorflow")
+
+import numpy as np
 import requests
 import tensorflow as tf
 from hypothesis import given

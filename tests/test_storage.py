@@ -8,18 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import s3fs
-import upath
 from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
 from xee_tf.storage.zarr import RECORD, create_store, replace_store, require_our_store, storable
+
+s3fs = optional("s3fs")
+upath = optional("upath")
 
 PATCHES = {"patch_dimensions": 16}
 
@@ -35,6 +37,7 @@ def model():
 @pytest.fixture(scope="module")
 def server():
     """A server that speaks S3, on this machine, with one bucket; the options to reach it."""
+    pytest.importorskip("moto.server")
     from moto.server import ThreadedMotoServer
 
     os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
@@ -498,6 +501,7 @@ def writers(tmp_path, path, **options):
 
 @pytest.mark.parametrize("path", [None, b"s", 7, ["s"]])
 def test_what_is_no_path_is_refused(path, tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow")
     monkeypatch.chdir(tmp_path)
     for write in writers(tmp_path, path).values():
         before = sorted(os.listdir(tmp_path))

@@ -5,6 +5,12 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("dask.dataframe")
+pytest.importorskip("geopandas")
+pytest.importorskip("tensorflow")
+
 import crc32c
 import dask
 import dask.array as da
@@ -13,7 +19,6 @@ import fsspec
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pytest
 import tensorflow as tf
 import xarray as xr
 from hypothesis import given, settings

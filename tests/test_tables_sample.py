@@ -1,7 +1,6 @@
 """Rasters sampled into tables, against plain rasterio and numpy."""
 
 import dask.array as da
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
+from tests.optional import optional
 from tests.rasters import CRS, random_band, raster
 from tests.strategies import chunkings
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
+
+gpd = optional("geopandas")
 
 LANDSAT = [f"B{number}" for number in (1, 2, 3, 4, 5, 7)]
 AFFINE = Affine(30, 0, 700_000, 0, -30, 5_000_000)  # of tests.rasters.raster

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-import numpy as np
 import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
 import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from tests.foreign import parsed_tensor
 from tests.strategies import tensor_arrays
-from xee_tf.errors import OptionError, RecordError
+from xee_tf.errors import MissingExtraError, OptionError, RecordError
 from xee_tf.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
 from xee_tf.tensors.protos import encode_tensor
 
@@ -211,5 +214,5 @@ def test_what_is_refused_says_why():
 def test_bfloat16_needs_its_package(monkeypatch):
     data = encode_tensor(np.zeros(2, tf.bfloat16.as_numpy_dtype))
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    with pytest.raises(RecordError, match="pip install ml_dtypes"):
+    with pytest.raises(MissingExtraError, match=r"needs ml_dtypes.*pip install \"xee-tf\[hosted\]\""):
         decode_tensor(data)

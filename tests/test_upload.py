@@ -9,13 +9,13 @@ import fsspec
 import numpy as np
 import pytest
 import rasterio
-import tensorflow as tf
 import xarray as xr
 from affine import Affine
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.foreign import example, write_export, write_records
+from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band
 from tests.strategies import affines, sizes
@@ -32,6 +32,8 @@ from xee_tf.reading.image import open_image
 from xee_tf.storage import Location
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.writer import PredictionWriter
+
+tf = optional("tensorflow")
 
 NORTH_UP = Affine(30, 0, 700_000, 0, -30, 5_000_000)
 

@@ -8,18 +8,20 @@ import warnings
 import numpy as np
 import pytest
 import rasterio
-import tensorflow as tf
 import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.foreign import example, write_records
+from tests.optional import optional
 from tests.rasters import random_band, raster
 from tests.strategies import sizes
 from xee_tf import Mixer, OptionError, RecordError, Size
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.writer import PredictionWriter
+
+tf = optional("tensorflow")
 
 
 def a_mixer(patch=(6, 4), columns=3, rows=2):

@@ -154,6 +154,7 @@ def test_exports_of_others_are_checked_by_their_records(tmp_path):
 
 
 def test_tables_folders_and_prefixes(tmp_path):
+    pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"a": np.arange(500.0), "name": ["oak"] * 500})
     table = xee_tf.export_table(frame, tmp_path / "s")
     scene().tfexport(tmp_path / "s", **OPTIONS)

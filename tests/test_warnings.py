@@ -2,7 +2,6 @@
 
 import warnings
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +9,11 @@ import shapely
 import xarray as xr
 
 import xee_tf
+from tests.optional import optional
 from tests.rasters import CRS, raster
 from xee_tf.errors import warn
+
+gpd = optional("geopandas")
 
 SCENE = raster({"b": np.arange(64).reshape(8, 8).astype("uint8")})
 X, Y = float(SCENE.x[2]), float(SCENE.y[3])

@@ -24,6 +24,7 @@ import xarray as xr
 
 import xee_tf
 from xee_tf.errors import XeeTFError
+from xee_tf.extras import extra
 from xee_tf.storage import PathLike
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
 
     with _step("Open the scene and the map, in chunks, and put them together"):
+        with extra("demo", "The demo"):  # the functions below take it for granted
+            _import_tensorflow()
+            import matplotlib  # noqa: F401
         scene = open_scene(find_data(data))
         print(f"  {scene.sizes['x']} x {scene.sizes['y']} pixels: {', '.join(map(str, scene))}")
 
@@ -112,7 +116,6 @@ def run(
         ]
 
     with _step(f"Train a U-Net from the TFRecords, {epochs} epochs"):
-        _import_tensorflow()
         model, majority = train(mixers, epochs, seed)
 
     with _step("Export the whole scene for prediction, in larger patches that are not square"):

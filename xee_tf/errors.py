@@ -16,6 +16,7 @@ __all__ = [
     "GeoreferenceError",
     "GridMismatchError",
     "ManifestError",
+    "MissingExtraError",
     "MissingModelError",
     "MissingShardError",
     "MixerError",
@@ -64,6 +65,10 @@ class RecordError(XeeTFError, ValueError):
 
 class MissingShardError(RecordError, FileNotFoundError):
     """A shard that the mixer or the numbering of its neighbours calls for is not there."""
+
+
+class MissingExtraError(XeeTFError, ModuleNotFoundError):
+    """A package that xee_tf does not always bring is needed and not installed."""
 
 
 class DestinationError(XeeTFError, OSError):

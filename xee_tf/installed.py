@@ -15,7 +15,7 @@ __all__ = ["show_versions"]
 _DISTRIBUTION = "xee-tf"
 
 #: Extras for those who work on xee_tf itself.
-_FOR_DEVELOPERS = frozenset({"dev", "docs", "test", "test-core"})
+_FOR_DEVELOPERS = frozenset({"dev", "test", "test-core"})
 
 #: Packages that no extra asks for, and that xee_tf or xarray use where they are installed.
 _USED_IF_PRESENT = (

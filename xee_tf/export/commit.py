@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xee_tf.export.result import ExportResult
+from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
 from xee_tf.shards import Replaced, ShardStore, WrittenShard
@@ -81,7 +82,8 @@ class ImageCommit:
 
     def _index(self, shards: Sequence[WrittenShard]) -> bytes:
         """A GeoParquet file with a row for each record, or group of records, of a patch."""
-        import geopandas as gpd
+        with extra("tables", "index=True"):
+            import geopandas as gpd
         import shapely
 
         counts = [len(shard.of_runs("patches")) for shard in shards]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypedDict, get_args
 import xarray as xr
 
 from xee_tf.errors import OptionError
+from xee_tf.extras import extra
 from xee_tf.geometry import Edge, Size
 from xee_tf.options import (
     EXPORT_FORMATS,
@@ -135,6 +136,9 @@ class ExportOptions(Options):
             raise OptionError(
                 "drop_masked_steps=True needs sequence_data=True: a patch has the same steps at every pixel."
             )
+        if self.index:
+            with extra("tables", "index=True"):  # now, not after hours of writing
+                import geopandas  # noqa: F401
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

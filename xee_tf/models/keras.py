@@ -16,6 +16,7 @@ from typing import Any
 
 from xee_tf.connector import Connector
 from xee_tf.errors import MissingModelError, ModelError
+from xee_tf.extras import extra
 from xee_tf.identity import content_hash
 from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model, time_written
 from xee_tf.storage import Location, PathLike
@@ -60,7 +61,8 @@ class KerasConnector(Connector):
         if not file.is_file():
             there = f"a folder with {sorted(os.listdir(file))[:8]}" if file.is_dir() else "nothing"
             raise MissingModelError(f"There is no Keras file at {self.path}: {there} is there.")
-        import keras
+        with extra("tensorflow", "A Keras model"):
+            import keras
 
         try:
             model = keras.saving.load_model(self.path, compile=False)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays, Connector, Signature, TensorInfo
 from xee_tf.errors import ModelError, PredictionError, shorten
+from xee_tf.extras import extra
 from xee_tf.identity import content_hash
 from xee_tf.models.saved_model_files import local_copy, read_meta_graph, require_saved_model
 from xee_tf.storage import Location, PathLike
@@ -65,7 +66,8 @@ class SavedModelConnector(Connector):
     def signature(self) -> Signature:
         """The signature as its file says it, without the weights."""
         require_saved_model(Location.of(self.path))
-        import tensorflow as tf
+        with extra("tensorflow", "A SavedModel"):
+            import tensorflow as tf
 
         known = {
             name: found
@@ -124,7 +126,8 @@ class TensorFlowConnection:
 
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See `xee_tf.connector.Connection`."""
-        import tensorflow as tf
+        with extra("tensorflow", "A SavedModel"):
+            import tensorflow as tf
 
         self.signature.check_inputs(batch, self._name)
         try:
@@ -145,7 +148,8 @@ def load_signatures(path: str, name: str, tag: str = "serve") -> dict[str, Tenso
     ModelError
         If it cannot be loaded, or has no signatures.
     """
-    import tensorflow as tf
+    with extra("tensorflow", "A SavedModel"):
+        import tensorflow as tf
 
     try:
         loaded = tf.saved_model.load(path, tags=[tag])

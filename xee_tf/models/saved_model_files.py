@@ -10,6 +10,7 @@ from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import MissingModelError, ModelError
+from xee_tf.extras import extra
 from xee_tf.storage import Location
 from xee_tf.tensors import STRING
 
@@ -65,7 +66,8 @@ def read_meta_graph(folder: str, tag: str = "serve") -> Any:
     ModelError
         If the file cannot be read, or no graph has that tag.
     """
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    with extra("tensorflow", "A SavedModel"):
+        from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     path = Location.of(folder).child("saved_model.pb")
     try:

@@ -10,10 +10,14 @@ import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
 from xee_tf.errors import ModelError
+from xee_tf.extras import extra
 from xee_tf.models import tensorflow_message
 from xee_tf.prepare.wrapping import Loaded, Node
 from xee_tf.remote.payloads import parse_strings, serialise_tensors
 from xee_tf.tensors import STRING
+
+with extra("tensorflow", "prepare_model"):
+    import tensorflow as tf
 
 __all__ = ["verify"]
 
@@ -56,8 +60,6 @@ def verify(model: Loaded, folder: str) -> None:
 
 def _answers(model: Loaded) -> tuple[Arrays, Arrays]:
     """Random input that the model takes, and what it answers."""
-    import tensorflow as tf
-
     refused = ""
     for shapes in _shapes(list(model.inputs.values())):
         generator = np.random.default_rng(0)
@@ -109,8 +111,6 @@ def _random(generator: np.random.Generator, node: Node, shape: tuple[int, ...]) 
 
 
 def _in_session(folder: str, encoded: Arrays) -> Mapping[str, Any]:
-    import tensorflow as tf
-
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         graph = v1.saved_model.load(session, ["serve"], folder)
@@ -123,8 +123,6 @@ def _in_session(folder: str, encoded: Arrays) -> Mapping[str, Any]:
 
 
 def _in_tensorflow_2(folder: str, encoded: Arrays) -> Mapping[str, Any]:
-    import tensorflow as tf
-
     root = tf.saved_model.load(folder)  # variables live as long as it does
     answers = root.signatures[DEFAULT_SIGNATURE](
         **{name: tf.constant(strings) for name, strings in encoded.items()}

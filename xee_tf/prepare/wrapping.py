@@ -17,9 +17,14 @@ from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError
+from xee_tf.extras import extra
 from xee_tf.models import tensorflow_message
 from xee_tf.prepare.nodes import Selection, signatures_text
 from xee_tf.tensors import TensorType, type_of_number
+
+with extra("tensorflow", "prepare_model"):
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 __all__ = ["Loaded", "Node", "load", "quiet", "save_wrapped"]
 
@@ -76,8 +81,6 @@ def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
     OptionError
         If a node is not in the graph.
     """
-    import tensorflow as tf
-
     find = _nodes_of_graph if selection.signature is None else _nodes_of_signature
     try:
         tensors, inputs, outputs = find(graph, selection)
@@ -94,8 +97,6 @@ def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
 
 def save_wrapped(model: Loaded, folder: str) -> None:
     """Save a model with the wrapper around it: one signature, ``serving_default``, of vectors of strings."""
-    import tensorflow as tf
-
     arguments = {key: _argument(node.name, place) for place, (key, node) in enumerate(model.inputs.items())}
 
     def wrapped(**encoded: Any) -> dict[str, Any]:
@@ -118,8 +119,6 @@ def save_wrapped(model: Loaded, folder: str) -> None:
 
 def _decoded(encoded: Any, node: Node) -> Any:
     """Tensors of a batch from their strings."""
-    import tensorflow as tf
-
     dtype = tf.as_dtype(node.kind.number)
     inner = None if node.shape is None else node.shape[1:]
     tensors = tf.map_fn(
@@ -132,8 +131,6 @@ def _decoded(encoded: Any, node: Node) -> Any:
 
 def _encoded(tensors: Any) -> Any:
     """The string of each tensor of a batch."""
-    import tensorflow as tf
-
     strings = tf.map_fn(tf.io.serialize_tensor, tensors, fn_output_signature=tf.TensorSpec([], tf.string))
     return tf.io.encode_base64(strings)
 
@@ -145,8 +142,6 @@ def _frozen(
 
     TensorFlow 2 can load the variables of such a graph, but not save them again.
     """
-    import tensorflow as tf
-
     v1 = tf.compat.v1
     fetched = [tensors[key] for key in outputs]
     with tf.Graph().as_default() as graph, v1.Session() as session:
@@ -167,8 +162,6 @@ Found = tuple[dict[str, str], dict[str, Node], dict[str, Node]]
 
 def _nodes_of_signature(graph: Any, selection: Selection) -> Found:
     """What a signature says of its arguments and outputs."""
-    import tensorflow as tf
-
     signature = graph.signature_def[selection.signature]
     tensors: dict[str, str] = {}
     sides: list[dict[str, Node]] = []
@@ -185,8 +178,6 @@ def _nodes_of_signature(graph: Any, selection: Selection) -> Found:
 
 def _nodes_of_graph(graph: Any, selection: Selection) -> Found:
     """Tensors of the graph itself, of a TensorFlow 1 model."""
-    import tensorflow as tf
-
     tensors: dict[str, str] = {}
     sides: list[dict[str, Node]] = []
     with tf.Graph().as_default() as imported:
@@ -227,8 +218,6 @@ def _argument(name: str, place: int) -> str:
 
 def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
     """Give inputs of a saved signature names that no Python function may have, such as ``0_B4``."""
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
     model = SavedModel.FromString(path.read_bytes())
     [graph] = model.meta_graphs
     inputs = graph.signature_def[DEFAULT_SIGNATURE].inputs

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any, Literal
 
 from xee_tf.errors import ModelError, OptionError, shorten
+from xee_tf.extras import extra
 from xee_tf.remote.addresses import may_carry_credentials
 
 __all__ = [
@@ -74,9 +75,10 @@ class GoogleCredentials:
     """
 
     def __init__(self) -> None:
-        import google.auth
-        import google.auth.exceptions
-        from google.auth.transport.requests import Request
+        with extra("hosted", "A hosted model"):
+            import google.auth
+            import google.auth.exceptions
+            from google.auth.transport.requests import Request
 
         try:
             found, _ = google.auth.default(scopes=[_SCOPE])
@@ -96,7 +98,8 @@ class GoogleCredentials:
         CredentialsError
             If they expired and are not renewed.
         """
-        import google.auth.exceptions
+        with extra("hosted", "A hosted model"):
+            import google.auth.exceptions
 
         headers: dict[str, str] = {}
         try:

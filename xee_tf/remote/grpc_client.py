@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import grpc
-
+from xee_tf.extras import extra
 from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import GoogleCredentials
 from xee_tf.remote.responses import Response, grpc_response
+
+with extra("hosted", "A hosted model"):
+    import grpc
 
 __all__ = ["GrpcClient"]
 

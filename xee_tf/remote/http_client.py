@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-
+from xee_tf.extras import extra
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import GoogleCredentials
 from xee_tf.remote.responses import Response, http_response
+
+with extra("hosted", "A hosted model"):
+    import requests
+    import urllib3
+    from requests.adapters import HTTPAdapter
 
 __all__ = ["HttpClient"]
 

@@ -87,8 +87,10 @@ class PolygonPlaces(Places):
         return numbers, rows, columns
 
 
-def find_places(features: Any, georef: GeoRef, layout: BlockLayout, *, all_touched: bool) -> Places:
-    """The pixels of a GeoSeries of points or polygons, by blocks of the raster.
+def find_places(
+    features: pd.Series[Any], crs: Any, georef: GeoRef, layout: BlockLayout, *, all_touched: bool
+) -> Places:
+    """The pixels of a Series of points or polygons in a CRS, by blocks of the raster.
 
     Longitudes may be in any range, whichever the raster has. Polygons are planar in their own CRS, as they
     are given; `unwrap_rings` tells which of them are written across 180 degrees.
@@ -106,31 +108,32 @@ def find_places(features: Any, georef: GeoRef, layout: BlockLayout, *, all_touch
     if not len(features):
         raise OptionError("There are no points or polygons to sample at.")
     labels = features.index
-    missing = np.flatnonzero(np.asarray(features.isna() | features.is_empty))
+    geometries = features.to_numpy(object)
+    missing = np.flatnonzero(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if missing.size:
         raise OptionError(
             f"{_row(labels, missing[0])} has no geometry ({missing.size} such rows): drop them, for example "
             "features[~(features.geometry.isna() | features.geometry.is_empty)]."
         )
-    kinds = features.geom_type.to_numpy()
-    points = bool((kinds == "Point").all())
-    odd = np.flatnonzero(~np.isin(kinds, ["Polygon", "MultiPolygon"]))
+    kinds = shapely.get_type_id(geometries)
+    points = bool((kinds == shapely.GeometryType.POINT).all())
+    odd = np.flatnonzero(~np.isin(kinds, [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON]))
     if not points and odd.size:
         raise OptionError(
-            f"A raster is sampled at points or in polygons: {_row(labels, odd[0])} is a {kinds[odd[0]]}"
+            "A raster is sampled at points or in polygons: "
+            f"{_row(labels, odd[0])} is a {geometries[odd[0]].geom_type}"
             + (" among polygons." if odd.size < len(kinds) else ".")
         )
-    geometries = features.to_numpy()
     coordinates, row_of = shapely.get_coordinates(geometries, return_index=True)
     odd = row_of[~np.isfinite(coordinates).all(axis=1)]
     if odd.size:
         raise OptionError(f"{_row(labels, odd[0])} has a coordinate that is no finite number.")
-    if features.crs is None:
+    if crs is None:
         raise GeoreferenceError(
             "The points or polygons have no CRS: say what their coordinates are, for example "
             "features.set_crs('EPSG:4326')."
         )
-    own = read_crs(features.crs, "the points or polygons", "Set another one with features.set_crs().")
+    own = read_crs(crs, "the points or polygons", "Set another one with features.set_crs().")
     place = f"the raster covers {georef.bounds} in {describe_crs(georef.crs)} (left, bottom, right, top)"
     if points:
         at = mover(own, georef.crs)(coordinates)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from starlette.requests import Request
-
+from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.serving.failures import RequestError
+
+with extra("serve", "A model server"):
+    from starlette.requests import Request
 
 __all__ = ["read_body"]
 

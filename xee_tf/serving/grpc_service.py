@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
-
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.extras import extra
 from xee_tf.remote import DIRECT_RAW_PREDICT, GET_METADATA
 from xee_tf.remote.payloads import PREDICT, decode_predict_request
 from xee_tf.serving.failures import as_request_error
@@ -15,6 +14,9 @@ from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_res
 from xee_tf.serving.models import Models
 from xee_tf.serving.predictions import predict_message
 from xee_tf.wire import delimited_fields, encode_field, text
+
+with extra("serve", "A model server"):
+    import grpc
 
 __all__ = ["grpc_server"]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from xee_tf.errors import RecordError
+from xee_tf.extras import extra
 from xee_tf.remote import SIGNATURES
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.serving.models import ModelVersion
@@ -31,7 +32,8 @@ def status_json(versions: Iterable[ModelVersion]) -> bytes:
 
 def metadata_json(model: ModelVersion) -> bytes:
     """The answer to ``GET /v1/models/NAME/metadata``."""
-    from google.protobuf.json_format import MessageToDict
+    with extra("serve", "A model server"):
+        from google.protobuf.json_format import MessageToDict
 
     signatures: dict[str, Any] = {
         name: MessageToDict(

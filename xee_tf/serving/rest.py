@@ -9,12 +9,7 @@ from concurrent.futures import Executor
 from threading import BoundedSemaphore
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
-
+from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import decode_predict_request
 from xee_tf.serving.bodies import read_body
@@ -22,6 +17,13 @@ from xee_tf.serving.failures import RequestError, as_request_error
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
 from xee_tf.serving.predictions import predict_json, predict_message
+
+with extra("serve", "A model server"):
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
 
 __all__ = ["rest_app"]
 

@@ -15,6 +15,7 @@ from threading import Event, Thread
 from types import TracebackType
 
 from xee_tf.errors import OptionError
+from xee_tf.extras import extra
 from xee_tf.serving.folders import find_models
 from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
@@ -225,7 +226,8 @@ def _running(
 ) -> Iterator[int]:
     """Both sides; gives the port of the gRPC one."""
     # The libraries of the server are imported where there is something to serve.
-    import uvicorn
+    with extra("serve", "A model server"):
+        import uvicorn
 
     from xee_tf.serving.grpc_service import grpc_server
     from xee_tf.serving.rest import rest_app

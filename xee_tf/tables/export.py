@@ -13,6 +13,7 @@ from dask.utils import format_bytes
 from xee_tf.display import Listing, Summarised, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, warn
+from xee_tf.extras import extra
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, spelled
 from xee_tf.shards import (
@@ -111,7 +112,8 @@ class TableResult(Summarised):
 
     def feature_spec(self) -> dict[str, tf.io.FixedLenFeature]:
         """What ``tf.io.parse_single_example`` needs; single values have shape [1], as in the guide."""
-        import tensorflow as tf
+        with extra("tensorflow", "feature_spec"):
+            import tensorflow as tf
 
         dtypes = {"float": tf.float32, "bytes": tf.string}
         return {

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
 from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
@@ -131,7 +132,9 @@ def open_table(
     if chunks is None:
         return reader.read_all()
     import dask
-    import dask.dataframe as dd
+
+    with extra("tables", "A table in chunks"):
+        import dask.dataframe as dd
 
     edges = [*range(0, reader.total, int(chunks)), reader.total]
     ranges = list(pairwise(edges))

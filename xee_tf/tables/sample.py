@@ -16,6 +16,7 @@ from affine import Affine
 
 from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble
 from xee_tf.errors import OptionError
+from xee_tf.extras import extra
 from xee_tf.geometry import PatchAxis
 from xee_tf.georef import (
     GeoRef,
@@ -147,7 +148,7 @@ def sample_table(
     dataset = whole_image(image, "sample", crs=crs, transform=transform)
     georef = read_georef(dataset, crs=crs, transform=transform)
     columns, rules, arrays = _read_bands(dataset, georef)
-    features, table = _features(where, georef, properties)
+    features, places_crs, table = _features(where, georef, properties)
     for name in table.columns:
         column_values(table[name], name)  # what cannot be written is refused now, not in a worker
     lonlat = LONLAT if geometry else ()
@@ -156,7 +157,7 @@ def sample_table(
     sampler = _Sampler(
         columns=columns,
         rules=rules,
-        places=find_places(features, georef, layout, all_touched=all_touched),
+        places=find_places(features, places_crs, georef, layout, all_touched=all_touched),
         drop_nulls=drop_nulls,
         choice=Choice.of(n, class_band, seed, [c.name for c in columns if not c.shape], table),
     )
@@ -179,9 +180,9 @@ def _read_bands(
                 f"Band {name!r} has dtype {variable.dtype}: a table holds numbers. Convert it, for example "
                 f"ds[{name!r}].astype('float32'), or leave it out."
             )
-        extra = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
-        column = TableColumn(name, "float", tuple(variable.sizes[dim] for dim in extra))
-        array = plane_array(variable, extra, y, x, sides=(_CHUNK_SIDE, _CHUNK_SIDE))
+        steps = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
+        column = TableColumn(name, "float", tuple(variable.sizes[dim] for dim in steps))
+        array = plane_array(variable, steps, y, x, sides=(_CHUNK_SIDE, _CHUNK_SIDE))
         rule = BandRule.of(
             array.chunks,
             dtype=np.result_type(variable.dtype, np.float32).str,
@@ -196,18 +197,41 @@ def _read_bands(
     return tuple(columns), tuple(rules), arrays
 
 
-def _features(where: Any, georef: GeoRef, properties: Sequence[str] | None) -> tuple[Any, pd.DataFrame]:
-    """Geometries, and the properties to copy."""
-    import geopandas as gpd
+def _features(
+    where: Any, georef: GeoRef, properties: Sequence[str] | None
+) -> tuple[pd.Series[Any], Any, pd.DataFrame]:
+    """Geometries, their CRS, and the properties to copy."""
+    if where is None:
+        geometries, crs, table = pd.Series([_outline(georef)]), georef.crs, pd.DataFrame(index=range(1))
+    else:
+        geometries, crs, table = _read_features(where)
+    if properties is not None:
+        wanted = [properties] if isinstance(properties, str) else list(properties)
+        unknown = [name for name in wanted if name not in table.columns]
+        if unknown:
+            raise OptionError(
+                f"The properties {unknown} are no columns of the features: {list(table.columns)}."
+            )
+        table = table[wanted]
+    return geometries, crs, table
+
+
+def _outline(georef: GeoRef) -> Any:
+    """The whole raster as a polygon."""
     import shapely
 
-    if where is None:
-        width, height = georef.shape.xy
-        corners: list[tuple[float, float]] = [(0, 0), (width, 0), (width, height), (0, height)]
-        outline = shapely.Polygon([georef.affine @ corner for corner in corners])
-        if (turn := full_turn(georef.crs)) is not None:  # no edge goes the short way around the globe
-            outline = shapely.segmentize(outline, turn / 8)
-        where = gpd.GeoSeries([outline], crs=georef.crs)
+    width, height = georef.shape.xy
+    corners: list[tuple[float, float]] = [(0, 0), (width, 0), (width, height), (0, height)]
+    outline = shapely.Polygon([georef.affine @ corner for corner in corners])
+    if (turn := full_turn(georef.crs)) is not None:  # no edge goes the short way around the globe
+        outline = shapely.segmentize(outline, turn / 8)
+    return outline
+
+
+def _read_features(where: Any) -> tuple[Any, Any, pd.DataFrame]:
+    with extra("tables", "Sampling at points or in polygons"):
+        import geopandas as gpd
+
     if isinstance(where, gpd.GeoSeries):
         where = where.to_frame("geometry").set_geometry("geometry")
     if not isinstance(where, gpd.GeoDataFrame):
@@ -221,16 +245,7 @@ def _features(where: Any, georef: GeoRef, properties: Sequence[str] | None) -> t
             "polygons as a GeoSeries."
         )
     geometries = where.geometry
-    table = pd.DataFrame(where.drop(columns=geometries.name))
-    if properties is not None:
-        wanted = [properties] if isinstance(properties, str) else list(properties)
-        unknown = [name for name in wanted if name not in table.columns]
-        if unknown:
-            raise OptionError(
-                f"The properties {unknown} are no columns of the features: {list(table.columns)}."
-            )
-        table = table[wanted]
-    return geometries, table
+    return geometries, geometries.crs, pd.DataFrame(where.drop(columns=geometries.name))
 
 
 def _names(

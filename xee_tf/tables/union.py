@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from xee_tf.dtypes import beyond_float64
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records import Feature, FeatureValues, Kind, Ragged
+from xee_tf.tables.arrow import arrow
 
 __all__ = ["FoundColumn", "Tally", "describe_list", "fill_column", "tally", "unite"]
 
@@ -204,6 +204,7 @@ def _index(rows: npt.NDArray[np.int64]) -> Any:
 
 
 def _arrow(strings: Ragged) -> Any:
+    pa = arrow()
     offsets = np.append(strings.starts, len(strings.data))  # one follows the other
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(strings.data)]
     return pa.Array.from_buffers(pa.large_binary(), len(strings), buffers)
@@ -211,6 +212,7 @@ def _arrow(strings: Ragged) -> Any:
 
 def _in_order(parts: Sequence[FeatureValues], total: int) -> Any:
     """Ragged in the order of the rows, null where there is none."""
+    pa = arrow()
     arrays = []
     source = np.full(total, -1, np.int64)
     begin = 0
@@ -230,6 +232,7 @@ def _texts(name: str, strings: Any, gaps: bool, describe: Describe, encoding: st
     if encoding is None:
         return np.fromiter(strings.to_pylist(), object, len(strings))
     if encoding.lower().replace("-", "") == "utf8":
+        pa = arrow()
         try:
             texts = strings.cast(pa.large_string())
             return texts.to_numpy() if gaps else texts.to_pandas()._values

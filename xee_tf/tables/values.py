@@ -23,17 +23,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from xee_tf.dtypes import is_missing
 from xee_tf.errors import OptionError, shorten
 from xee_tf.records import Ragged
 from xee_tf.sidecars import TableColumn
+from xee_tf.tables.arrow import arrow
 from xee_tf.tables.rows import Values
 
 __all__ = ["byte_strings", "column_values"]
-
-_STRINGS = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 
 
 def column_values(
@@ -63,19 +61,24 @@ def column_values(
         return column_values(series.astype(dtype.categories.dtype), name, describe_row)
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
         return TableColumn(name), series.to_numpy()
-    arrow = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
-    if isinstance(dtype, pd.StringDtype) or arrow in _STRINGS:
+    arrow_type = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
+    if isinstance(dtype, pd.StringDtype) or (arrow_type is not None and _holds_strings(arrow_type)):
         return TableColumn(name, "bytes"), _strings(series, name, describe_row)
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
         plain = None if series.isna().any() else series.to_numpy()
         if plain is None or plain.dtype.kind not in "biuf":
             plain = series.to_numpy(np.float64, na_value=np.nan)
         return TableColumn(name), plain
-    if arrow is not None and pa.types.is_nested(arrow):
+    if arrow_type is not None and arrow().types.is_nested(arrow_type):
         series = series.astype(object)
     elif not (isinstance(dtype, np.dtype) and dtype.kind == "O"):
         raise _unencodable(name, str(dtype))
     return _object_values(series, name, describe_row)
+
+
+def _holds_strings(arrow_type: Any) -> bool:
+    pa = arrow()
+    return arrow_type in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 
 
 def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -> tuple[TableColumn, Values]:
@@ -115,6 +118,7 @@ def byte_strings(values: Any) -> Ragged:
     >>> byte_strings(["oak", None, "fir"]).sizes.tolist()
     [3, 0, 3]
     """
+    pa = arrow()
     array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -131,6 +135,7 @@ def byte_strings(values: Any) -> Ragged:
 def _strings(
     series: Any, name: str, describe_row: Callable[[int], str], kind: type[str] | type[bytes] = str
 ) -> Ragged:
+    pa = arrow()
     try:
         return byte_strings(pa.array(series, from_pandas=True, type=None if kind is str else pa.binary()))
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, pa.ArrowNotImplementedError):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.extras import extra
 
 __all__ = ["STRING", "TensorType", "tensor_type", "type_of_number"]
 
@@ -44,13 +45,8 @@ class TensorType:
             return np.dtype(object)
         if self.name != "bfloat16":
             return np.dtype(self.name).newbyteorder("<")
-        try:
+        with extra("hosted", "A bfloat16 tensor"):
             from ml_dtypes import bfloat16
-        except ModuleNotFoundError:
-            raise RecordError(
-                "A bfloat16 tensor needs the package ml_dtypes: pip install ml_dtypes, "
-                "or let the model return float32."
-            ) from None
         dtype: np.dtype[Any] = np.dtype(bfloat16)
         return dtype
 

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xee_tf.errors import OptionError
+from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, one_of, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit, band_names
 from xee_tf.storage import PathLike
-from xee_tf.training.parsing import Side, batch_parser
 from xee_tf.training.sources import Exports, check_alike, open_exports
-from xee_tf.training.stream import serialised_records
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -160,7 +159,11 @@ def tf_dataset(
     (2, 40, 40, 1) (2, 40, 40, 1)
     (2, 40, 40, 1) (2, 40, 40, 1)
     """
-    import tensorflow as tf
+    with extra("tensorflow", "tf_dataset"):
+        import tensorflow as tf
+
+    from xee_tf.training.parsing import Side, batch_parser, mix
+    from xee_tf.training.stream import serialised_records
 
     input_names, target_names = _names("inputs", inputs), _names("targets", targets)
     one_of("unit", unit, ("patch", "pixel", None))
@@ -221,7 +224,7 @@ def tf_dataset(
         data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         if shuffle:
             seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-            data = tf.data.Dataset.zip(data, seeds).map(_mix, num_parallel_calls=tf.data.AUTOTUNE)
+            data = tf.data.Dataset.zip(data, seeds).map(mix, num_parallel_calls=tf.data.AUTOTUNE)
         data = data.rebatch(batch_size, drop_remainder=drop_remainder)
         if count is not None and repeat is not True:
             total = count * export.area(margins).pixels * int(repeat or 1)
@@ -258,15 +261,6 @@ def _unit(unit: Unit | None, export: OpenedExport) -> Unit:
     return unit or "patch"
 
 
-def _mix(tensors: Any, seed: Any) -> Any:
-    """The same random order for the pixels of all tensors."""
-    import tensorflow as tf
-
-    count = tf.shape(tensors[0])[0]
-    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
-    return tuple(tf.gather(tensor, order) for tensor in tensors)
-
-
 def _check_number(name: str, number: Any, least: int) -> None:
     if isinstance(number, bool | np.bool_) and least == 0:  # shuffle and repeat are switches, too
         return
@@ -278,7 +272,8 @@ def _check_number(name: str, number: Any, least: int) -> None:
 
 def _number_type(dtype: Any) -> Any:
     """A dtype of numbers, as TensorFlow has it."""
-    import tensorflow as tf
+    with extra("tensorflow", "tf_dataset"):
+        import tensorflow as tf
 
     try:
         found = tf.as_dtype(dtype)

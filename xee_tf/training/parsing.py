@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xee_tf.errors import OptionError
+from xee_tf.extras import extra
 from xee_tf.reading import Margins, OpenedExport, fitting_fill
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.spec import NO_INTEGER, absent_value, example_spec, record_spec
 
-if TYPE_CHECKING:
-    pass
+with extra("tensorflow", "A tf.data.Dataset"):
+    import tensorflow as tf
 
-__all__ = ["Side", "batch_parser"]
+__all__ = ["Side", "batch_parser", "mix"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,6 @@ def batch_parser(export: OpenedExport, sides: Sequence[Side], *, flat: bool) -> 
 
     `flat` is whether each pixel is an example of its own.
     """
-    import tensorflow as tf
-
     parse_features = (_series_parser if export.layout.sequences is not None else _patch_parser)(export)
     labels = export.content.labels
     height, width = export.stored.shape
@@ -119,8 +118,6 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
 
     Those of labels are of shape (batch, values).
     """
-    import tensorflow as tf
-
     content = export.content
     numbers = {each.name: each for each in export.layout.features if each.kind != "bytes"}
     short: dict[str, Feature] = {}
@@ -160,8 +157,6 @@ def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
 
 def _padded(values: Any, length: int, message: str, fill: Any = 0) -> Any:
     """Values with the second axis as long as it can be in a batch; longer ones are an error."""
-    import tensorflow as tf
-
     missing = length - tf.shape(values)[1]
     few_enough = tf.debugging.assert_non_negative(missing, message)
     with tf.control_dependencies([few_enough]):  # or padding may be first to complain
@@ -171,8 +166,6 @@ def _padded(values: Any, length: int, message: str, fill: Any = 0) -> Any:
 
 def _cast(values: Any, band: BandSpec, side: Side, export: OpenedExport) -> Any:
     """Values in the dtype of a side; absent ones are NaN, and refused where that is an integer type."""
-    import tensorflow as tf
-
     dtype = tf.as_dtype(side.dtype)
     if export.described or values.dtype not in (tf.float32, tf.int64):
         return tf.cast(values, dtype)
@@ -196,8 +189,6 @@ def _cast(values: Any, band: BandSpec, side: Side, export: OpenedExport) -> Any:
 
 def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
     """A function from a batch of SequenceExamples to features of shape (batch, depth, 1, 1)."""
-    import tensorflow as tf
-
     spec = record_spec(export)
     features = {feature.name: feature for feature in export.layout.features}
 
@@ -225,3 +216,10 @@ def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
         return {name: values[:, :, None, None] for name, values in found.items()}
 
     return parse
+
+
+def mix(tensors: Any, seed: Any) -> Any:
+    """The same random order for the pixels of all tensors."""
+    count = tf.shape(tensors[0])[0]
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+    return tuple(tf.gather(tensor, order) for tensor in tensors)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading import OpenedExport, ReadOptions
 from xee_tf.records import Feature
@@ -111,7 +112,7 @@ def feature_spec(
 
 def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
     """How TensorFlow reads the records of an export; see `xee_tf.feature_spec`."""
-    import tensorflow as tf
+    tf = _tensorflow()
 
     content, layout = export.content, export.layout
     if layout.sequences is not None:
@@ -126,7 +127,7 @@ def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
 
 def example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -> dict[str, Any]:
     """A spec of Examples, in which some features may be absent, and others have any length."""
-    import tensorflow as tf
+    tf = _tensorflow()
 
     spec: dict[str, Any] = {}
     for feature in export.layout.features:
@@ -142,7 +143,7 @@ def example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -
 
 def _dtype(feature: Feature) -> tf.DType:
     """The dtype of a feature's values; byte lists are strings."""
-    import tensorflow as tf
+    tf = _tensorflow()
 
     return {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}[feature.kind]
 
@@ -167,3 +168,9 @@ def _shape(export: OpenedExport, feature: Feature) -> list[int]:
     depth = content.depths[feature.name]
     scalar = depth == 1 and not any(band.dims for band in export.bands if band.feature == feature.name)
     return [*([] if scalar else [depth]), *export.stored.shape]
+
+
+def _tensorflow() -> Any:
+    with extra("tensorflow", "feature_spec"):
+        import tensorflow
+    return tensorflow

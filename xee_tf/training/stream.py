@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from xee_tf.extras import extra
 from xee_tf.records import FOOTER, HEADER
 from xee_tf.shards import Shard, inflated, read_pieces, scan_records
 
-if TYPE_CHECKING:
+with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
 __all__ = ["serialised_records"]
@@ -21,8 +22,6 @@ def serialised_records(
     shards: Sequence[Shard], shuffle: bool | int, seed: int | None, parallel: int | None
 ) -> tf.data.Dataset:
     """Serialised records: in exact order, or from several files at a time if shuffled."""
-    import tensorflow as tf
-
     numbers = tf.data.Dataset.range(len(shards))
     if not shuffle:
         return numbers.flat_map(_shard_reader(shards))
@@ -36,8 +35,6 @@ def serialised_records(
 
 def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
     """A function from the number of a shard to its records."""
-    import tensorflow as tf
-
     if not all(shard.location.is_local for shard in shards):
         return lambda number: tf.data.Dataset.from_generator(
             lambda index: _stream(shards[index]),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
+from xee_tf.extras import extra
 from xee_tf.georef import describe_crs, read_crs
 from xee_tf.names import check_columns
 from xee_tf.options import READ_SPELLING, IfExists, spelled
@@ -85,7 +86,8 @@ def upload_table(
     >>> geopandas.read_parquet(file.url).geometry.to_wkt().tolist()
     ['POINT (13.5 45)', 'POINT (13.75 45.25)']
     """
-    import geopandas as gpd
+    with extra("tables", "upload_table"):
+        import geopandas as gpd
 
     target = Location.of(destination, storage_options)
     suffix = os.path.splitext(target.name)[1].lower()

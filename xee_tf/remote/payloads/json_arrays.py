@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from xee_tf.errors import OptionError, RecordError, shorten
+from xee_tf.extras import extra
 from xee_tf.remote.payloads.strings import as_bytes, decode_base64
 from xee_tf.tensors import STRING, tensor_type
 
@@ -41,6 +41,13 @@ UNNAMED = ""
 
 _LARGE = 1 << 16  # bytes of JSON from which on the garbage collector is paused
 _PAUSE = Lock()
+
+
+def _orjson() -> Any:
+    with extra("hosted", "JSON of a model server"):
+        import orjson
+    return orjson
+
 
 # -- Writing ---------------------------------------------------------------------------------------
 
@@ -70,7 +77,7 @@ def json_texts(batch: npt.NDArray[Any], *, quoted: bool = False, in_base64: bool
     if _kind(batch.dtype) == "string":
         return _string_texts(batch, in_base64)
     if not batch.size:
-        return list(map(orjson.dumps, batch.tolist()))
+        return list(map(_orjson().dumps, batch.tolist()))
     values = np.ascontiguousarray(batch, batch.dtype.newbyteorder("="))
     if values.dtype.itemsize == 2 and values.dtype.kind not in "iu":  # float16, bfloat16
         values = values.astype(np.float32)
@@ -132,7 +139,8 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 def _number_text(values: npt.NDArray[Any]) -> bytes:
     """Numbers as nested lists."""
-    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
+    orjson = _orjson()
+    text: bytes = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return text
     # orjson writes what is not finite as null.
@@ -273,6 +281,7 @@ def array_of(value: Any, name: str, dtype: npt.DTypeLike | None) -> npt.NDArray[
 
 
 def _parse(data: bytes) -> Any:
+    orjson = _orjson()
     with _collector_paused() if len(data) >= _LARGE else nullcontext():
         try:
             return orjson.loads(data)

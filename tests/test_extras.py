@@ -1,0 +1,225 @@
+"""What is not installed is said in one clear error, and what needs no extra does without them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+import xee_tf
+from xee_tf.extras import extra
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = ("tensorflow", "tables", "hosted", "serve", "demo")
+
+# Modules of what only extras install; urllib3 and protobuf come with other packages too.
+OPTIONAL = (
+    "dask.dataframe",
+    "geopandas",
+    "google",
+    "grpc",
+    "httptools",
+    "keras",
+    "matplotlib",
+    "ml_dtypes",
+    "orjson",
+    "pyarrow",
+    "requests",
+    "starlette",
+    "tensorflow",
+    "urllib3",
+    "uvicorn",
+)
+
+WITHOUT = """
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dask.dataframe" or name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Nothing())
+"""
+
+CORE_JOBS = """
+import sys
+import numpy as np, pandas as pd, xarray as xr, xee_tf
+
+folder = sys.argv[1]
+x, y = 7e5 + 30 * np.arange(64.0), 5e6 - 30 * np.arange(64.0)
+band = (("y", "x"), np.arange(64 * 64, dtype="float32").reshape(64, 64))
+ds = xr.Dataset({"B4": band}, {"x": x, "y": y}).rio.write_crs("EPSG:32633").chunk(y=32, x=32)
+
+assert ds.tfexport.plan(f"{folder}/scene", patch_dimensions=32)._repr_html_()
+result = ds.tfexport(f"{folder}/scene", patch_dimensions=32)
+assert xee_tf.verify(f"{folder}/scene").ok
+assert xee_tf.open_image(result)["B4"].identical(xee_tf.open_image(f"{folder}/scene-mixer.json")["B4"])
+opened = xr.open_dataset(f"{folder}/scene-mixer.json", engine="tfrecord", chunks={})
+np.testing.assert_array_equal(opened["B4"], ds["B4"])
+
+sampled = xee_tf.sample_table(ds, None, f"{folder}/sampled", n=10, seed=0)
+assert len(xee_tf.open_table(sampled.path)) == 10
+table = xee_tf.export_table(pd.DataFrame({"a": [1, 2]}), f"{folder}/table")
+assert xee_tf.open_table(table.path)["a"].tolist() == [1, 2]
+
+model = xee_tf.Model.from_function(lambda tiles: tiles * 2, input_tile_size=32, output_bands=["twice"])
+np.testing.assert_array_equal(model.predict_image(ds, merge=False)["twice"], ds["B4"] * 2)
+xee_tf.predict_to_zarr(model, ds, f"{folder}/twice.zarr")
+
+with xee_tf.PredictionWriter(f"{folder}/p-00000.tfrecord.gz", f"{folder}/scene-mixer.json") as writer:
+    writer.write({"ones": np.ones((4, 32, 32), "float32")})
+for name in ("p.tif", "p.zarr"):
+    xee_tf.upload_image(f"{folder}/p-00000.tfrecord.gz", f"{folder}/scene-mixer.json", f"{folder}/{name}")
+"""
+
+
+def run_without(absent: tuple[str, ...], code: str, *arguments: str) -> None:
+    """Run code in a process in which modules cannot be imported."""
+    program = WITHOUT.replace("ABSENT", repr(absent)) + code
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def needed(names: set[str]) -> set[str]:
+    """The packages of extras, and of the extras that they name."""
+    found = set()
+    for name in names:
+        for text in PROJECT["optional-dependencies"][name]:
+            package, inner = re.fullmatch(r"([\w-]+)(?:\[([\w,-]+)\])?.*", text).groups()
+            found |= needed(set(inner.split(","))) if package == "xee-tf" else {package}
+    return found - {"dask"}  # it is there; pyarrow tells whether its tables are
+
+
+def is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def test_this_environment_has_what_its_tests_are_to_have() -> None:
+    """All that tests use; or, with XEE_TF_EXTRAS=none, nothing of what they are to do without."""
+    expected = os.environ.get("XEE_TF_EXTRAS", "all")
+    assert expected in ("all", "none")
+    packages = needed({"test"} if expected == "all" else set(EXTRAS)) - needed({"test-core"})
+    there = {package for package in packages if is_installed(package)}
+    if expected == "all":
+        assert sorted(packages - there) == []
+    else:
+        assert sorted(there - {"urllib3"}) == []  # which Dask brings
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_extra(name: str) -> None:
+    """Shows among what is skipped which extras this environment lacks."""
+    absent = sorted(package for package in needed({name}) if not is_installed(package))
+    if absent:
+        pytest.skip(f"the extra {name} is not installed: no {', '.join(absent)}")
+
+
+def test_all_is_every_extra_for_users() -> None:
+    assert needed({"all"}) == needed(set(EXTRAS))
+
+
+def test_without_extras_the_main_jobs_run(tmp_path: Path) -> None:
+    absent = tuple(name for name in OPTIONAL if name not in ("dask.dataframe", "urllib3"))
+    run_without(absent, CORE_JOBS, str(tmp_path))
+
+
+def test_only_extra_imports_optional_packages() -> None:
+    """The demo asks for all that it needs at its beginning, so that its functions can be read."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {name}"
+        for path in sorted((ROOT / "xee_tf").rglob("*.py"))
+        if path.name != "demo.py"
+        for node, guarded in walk(ast.parse(path.read_text()), False)
+        if not guarded
+        for name in imported(node)
+        if f"{name}.".startswith(tuple(f"{each}." for each in OPTIONAL))
+    ]
+    assert wrong == []
+
+
+def walk(node: ast.AST, guarded: bool):
+    """All nodes, and whether each is in a block of `extra` or for type checkers only."""
+    yield node, guarded
+    inner = guarded
+    if isinstance(node, ast.With):
+        inner = any(ast.unparse(item.context_expr).startswith("extra(") for item in node.items) or guarded
+    elif isinstance(node, ast.If):
+        inner = ast.unparse(node.test) == "TYPE_CHECKING" or guarded
+    for child in ast.iter_child_nodes(node):
+        yield from walk(child, inner)
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    names = {
+        node.args[0].value
+        for path in (ROOT / "xee_tf").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "extra"
+    }
+    assert names <= set(EXTRAS)
+
+
+def test_an_absent_package_is_named_with_the_line_that_installs_it(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "google.auth", None)
+    with pytest.raises(xee_tf.MissingExtraError) as caught, extra("hosted", "A hosted model"):
+        import google.auth  # noqa: F401
+    assert str(caught.value) == (
+        'A hosted model needs google-auth, which is not installed: pip install "xee-tf[hosted]"'
+    )
+    assert isinstance(caught.value, xee_tf.XeeTFError)
+    assert isinstance(caught.value, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("call", "package", "name"),
+    [
+        ("xee_tf.tf_dataset('scene-mixer.json', inputs='B4')", "tensorflow", "tensorflow"),
+        ("xee_tf.prepare_model('model', 'prepared')", "tensorflow", "tensorflow"),
+        ("xee_tf.upload_table('sites.tfrecord', 'sites.parquet')", "geopandas", "tables"),
+        ("xee_tf.export_table(pandas.DataFrame({'a': ['text']}), FOLDER + '/table')", "pyarrow", "tables"),
+        ("xee_tf.export_image(scene, FOLDER + '/scene', index=True)", "geopandas", "tables"),
+    ],
+)
+def test_functions_say_which_extra_they_need(call: str, package: str, name: str, tmp_path: Path) -> None:
+    code = f"""
+import sys
+import numpy, pandas, xarray, xee_tf
+FOLDER = sys.argv[1]
+axis = numpy.arange(4.0)
+scene = xarray.Dataset({{"B4": (("y", "x"), numpy.ones((4, 4)))}}, {{"y": axis[::-1], "x": axis}})
+try:
+    {call}
+except xee_tf.MissingExtraError as error:
+    assert "needs {package}, which" in str(error), error
+    assert str(error).endswith('pip install "xee-tf[{name}]"'), error
+else:
+    raise SystemExit("nothing is missing")
+"""
+    run_without(("tensorflow", "geopandas", "pyarrow"), code, str(tmp_path))
+
+
+def test_a_package_that_is_broken_speaks_for_itself() -> None:
+    with pytest.raises(ImportError, match="no symbol") as caught, extra("tables", "A table"):
+        raise ImportError("no symbol")
+    assert not isinstance(caught.value, xee_tf.XeeTFError)
