@@ -120,7 +120,7 @@ def test_result_text_of_array_bands_and_pixels(tmp_path):
     ds["ndvi"] = (("time", "y", "x"), random_band((3, 40, 40)))
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=20, sequence_data=True)
     text = repr(result)
-    assert "records  1,600, one for each pixel, 400 a patch\n" in text
+    assert "records  1,600, one per pixel, 400 per patch\n" in text
     assert f"sidecar  {tmp_path}/scene-image.tfexport" in text
 
 

@@ -104,7 +104,7 @@ def test_an_explicit_crs_wins():
 @pytest.mark.parametrize("crs", ["EPSG:4326", "OGC:CRS84", 4807])
 def test_degrees_are_refused_where_none_can_be(crs):
     for image in (raster(), raster().rio.write_crs("EPSG:32633"), raster().rio.write_crs("EPSG:3857")):
-        with pytest.raises(GeoreferenceError, match=r"covers x .* and y .*, which cannot be the degrees of"):
+        with pytest.raises(GeoreferenceError, match=r"covers x .* and y .*, which cannot be degrees in"):
             read_georef(image, crs=crs)
 
 
@@ -124,7 +124,7 @@ def test_what_can_be_degrees(affine, fits):
     if fits:
         assert read_georef(image, crs=4326).affine == affine
     else:
-        with pytest.raises(GeoreferenceError, match="cannot be the degrees"):
+        with pytest.raises(GeoreferenceError, match="cannot be degrees"):
             read_georef(image, crs=4326)
 
 
@@ -155,7 +155,7 @@ def test_zarr_without_decoded_coordinates(tmp_path):
     assert "spatial_ref" in opened.data_vars
     assert read_georef(opened).crs_text == "EPSG:32119"
     with pytest.raises(
-        GeoreferenceError, match=r"'spatial_ref', which was not decoded\. Open .* decode_coords='all'"
+        GeoreferenceError, match=r"'spatial_ref', which was not found\. Open .* decode_coords='all'"
     ):
         read_georef(opened[["band"]])
 
@@ -177,7 +177,7 @@ def test_a_crs_that_cannot_be_understood(text):
 
 def test_a_grid_mapping_that_cannot_be_understood():
     image = raster().assign_coords(spatial_ref=((), 0, {"grid_mapping_name": "flat_earth"}))
-    with pytest.raises(GeoreferenceError, match=r"'spatial_ref' \(flat_earth\) cannot be understood"):
+    with pytest.raises(GeoreferenceError, match=r"'spatial_ref' \(flat_earth\) cannot be parsed"):
         read_georef(image)
 
 
@@ -275,7 +275,7 @@ def test_float32_coordinates_are_accepted_and_understood():
 
 def test_float32_coordinates_that_are_too_coarse_are_refused():
     centres = (4_500_000 + 0.3 * np.arange(50)).astype("f4")
-    with pytest.raises(GeoreferenceError, match=r"not evenly spaced|do not advance"):
+    with pytest.raises(GeoreferenceError, match=r"not evenly spaced|must be increasing"):
         fit_axis(centres, "y")
 
 
@@ -320,9 +320,9 @@ def test_irregular_coordinates_say_where_and_by_how_much():
     assert "rio.reproject" in str(caught.value)
     # A slow drift has no single jump.
     drifting = np.arange(1000.0) + 1e-6 * np.arange(1000.0) ** 2
-    with pytest.raises(GeoreferenceError, match=r"x\[\d+\] = .* lies 0\.2\d* px off the straight line"):
+    with pytest.raises(GeoreferenceError, match=r"x\[\d+\] = .* is 0\.2\d* px off an even grid"):
         fit_axis(drifting, "x")
-    with pytest.raises(GeoreferenceError, match="do not advance"):
+    with pytest.raises(GeoreferenceError, match="must be increasing"):
         fit_axis([5.0, 5.0, 5.0], "x")
 
 
@@ -391,7 +391,8 @@ def test_a_single_row_or_column_takes_its_size_from_the_geotransform():
         assert read_georef(image.isel(window)).affine == NORTH_UP @ shift
     image.spatial_ref.attrs.pop("GeoTransform")
     with pytest.raises(
-        GeoreferenceError, match=r"One y coordinate does not tell the pixel size.*write_transform"
+        GeoreferenceError,
+        match=r"The pixel size along y cannot be inferred from a single y coordinate.*write_transform",
     ):
         read_georef(image.isel(y=slice(2, 3)))
 
@@ -625,7 +626,7 @@ def test_writing_is_refused_where_it_cannot_be_right():
         write_georef(image, grid)
     place = GeoRef(pyproj.CRS(4326), NORTH_UP, Size(x=4, y=5))
     with pytest.raises(
-        GridMismatchError, match=r"sizes \{'y': 5, 'x': 4\}, but the raster has \{'y': 4, 'x': 5\}"
+        GridMismatchError, match=r"are \{'y': 4, 'x': 5\}; expected those of the grid, \{'y': 5, 'x': 4\}"
     ):
         write_georef(image, place)
     with pytest.raises(GridMismatchError, match="None"):
@@ -663,11 +664,11 @@ def test_grids_that_are_the_same():
         ),
         (
             changed(affine=NORTH_UP @ Affine.translation(2, -0.5)),
-            r"one grid\. Origin: labels starts 2\.0 pixels further along x and -0\.5 along y\. Bring",
+            r"same grid\. Origin: labels starts 2\.0 pixels further along x and -0\.5 along y\. Reproject",
         ),
         (
             changed(affine=Affine(60, 0, 500_000, 0, -60, 4_500_000)),
-            r"one grid\. Pixel size: 30\.0 x -30\.0 and 60\.0 x -60\.0\. Bring",
+            r"same grid\. Pixel size: 30\.0 x -30\.0 and 60\.0 x -60\.0\. Reproject",
         ),
         (
             changed(affine=Affine(30, 3, 500_000, 0, -30, 4_500_000)),
@@ -675,7 +676,7 @@ def test_grids_that_are_the_same():
         ),
         (
             changed(shape=Size(x=99, y=80)),
-            r"one grid\. Shape: 100 x 80 and 99 x 80 pixels \(width x height\)\. Bring",
+            r"same grid\. Shape: 100 x 80 and 99 x 80 pixels \(width x height\)\. Reproject",
         ),
         (
             changed(

@@ -482,9 +482,9 @@ def test_bands_of_several_variables() -> None:
     # Of one band each, as several files put together: their variables' names.
     ones = ds[["refl", "error"]].isel(band=[0]).drop_vars(["band", "wavelength"])
     assert list(image_dataset(ones)) == ["refl", "error"]
-    with pytest.raises(OptionError, match="'red' is taken by another band"):
+    with pytest.raises(OptionError, match="'red' is already used by another band"):
         image_dataset(ds[["refl"]].assign(red=ds.ndvi))
-    with pytest.raises(OptionError, match="'x' is taken by a coordinate"):
+    with pytest.raises(OptionError, match="'x' is already used by a coordinate"):
         image_dataset(ds[["refl"]].assign_coords(band=["x", "nir"]))
 
 

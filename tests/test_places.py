@@ -257,9 +257,9 @@ def test_the_text_of_a_crs_is_no_address(tmp_path, text):
     mixer = bare().tfexport(tmp_path / "s", patch_dimensions=6, crs=32631).mixer
     path = tmp_path / "s-mixer.json"
     path.write_text(path.read_text().replace("EPSG:32631", text.format(folder=tmp_path)))
-    with pytest.raises(xee_tf.XeeTFError, match="cannot be understood"):
+    with pytest.raises(xee_tf.XeeTFError, match="cannot be parsed"):
         xee_tf.upload_image(None, mixer, tmp_path / "map.tif")
-    with pytest.raises(xee_tf.XeeTFError, match="cannot be understood"):
+    with pytest.raises(xee_tf.XeeTFError, match="cannot be parsed"):
         xee_tf.open_image(mixer)
     assert not list(tmp_path.glob("*.tif*"))
     assert not list(tmp_path.glob(".*"))

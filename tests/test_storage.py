@@ -243,7 +243,7 @@ def _check_stores_of_ours(tmp_path):
     for inside, is_folder in (("thesis.txt", False), ("photos", True)):
         mixed = our_store(tmp_path / f"with {inside}")
         (Path(mixed.path) / inside).mkdir() if is_folder else (Path(mixed.path) / inside).write_text("x")
-        with pytest.raises(DestinationExistsError, match=f"it holds '{inside}'"):
+        with pytest.raises(DestinationExistsError, match=f"it contains '{inside}'"):
             require_our_store(mixed)
 
 
@@ -319,7 +319,7 @@ def test_a_mistyped_bucket_is_named_and_not_made(server, tmp_path):
         ),
     ]
     for call in calls:
-        with pytest.raises(DestinationError, match="there is no bucket 'bukcet'"):
+        with pytest.raises(DestinationError, match="the bucket 'bukcet' does not exist"):
             call()
     with pytest.raises(DestinationError, match="s3://bukcet/a/b"):
         Location.of("s3://bukcet/a/b", server).write_bytes(b"")
@@ -464,7 +464,7 @@ def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
     renamed = tmp_path / "georeference.json"
     os.rename(result.mixer.path, renamed)
     for read in (xee_tf.open_image, lambda path: xee_tf.tf_dataset(path, inputs=["B4"])):
-        with pytest.raises(OptionError, match="cannot be found by its name"):
+        with pytest.raises(OptionError, match="cannot be found, because its name"):
             read(renamed)
     shards = [file.path for file in result.files]
     dataset = xee_tf.tf_dataset(renamed, inputs=["B4"], records=shards)
@@ -501,14 +501,14 @@ def test_what_is_no_path_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for write in writers(tmp_path, path).values():
         before = sorted(os.listdir(tmp_path))
-        with pytest.raises(OptionError, match="A path is a string or path-like"):
+        with pytest.raises(OptionError, match="A path must be a string or path-like"):
             write()
         assert sorted(os.listdir(tmp_path)) == before
 
 
 @pytest.mark.parametrize("server_of", ["web", "dead"])
 def test_servers_that_take_nothing(server_of, tmp_path, monkeypatch):
-    url, options, words = "http://127.0.0.1:9/e/s", {}, "web servers are only read"
+    url, options, words = "http://127.0.0.1:9/e/s", {}, "web servers are read-only"
     if server_of == "dead":
         url, words = "s3://bucket/e/s", "Could not connect|Cannot write s3://bucket"
         client = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1}}
@@ -577,7 +577,7 @@ def test_a_link_that_leads_nowhere_is_named(if_exists, tmp_path):
         (tmp_path / f"link{suffix}").symlink_to(tmp_path / "nowhere")
     write = writers(tmp_path, str(tmp_path / "link"), if_exists=if_exists)
     for name in ("prediction", "geotiff", "zarr", "records"):
-        with pytest.raises(DestinationError, match=r"it is a link to .*nowhere, which does not exist"):
+        with pytest.raises(DestinationError, match=r"symbolic link to .*nowhere, which does not"):
             write[name]()
     assert not (tmp_path / "nowhere").exists()
 
@@ -602,7 +602,7 @@ def test_a_folder_in_the_place_of_a_tables_manifest(tmp_path):
 @pytest.mark.skipif(os.sep != "/", reason="a backslash separates folders here")
 def test_names_with_backslashes(tmp_path):
     for write in (writers(tmp_path, f"{tmp_path}/out\\s")[name] for name in ("tfexport", "table")):
-        with pytest.raises(DestinationError, match="has a backslash"):
+        with pytest.raises(DestinationError, match="contains a backslash"):
             write()
 
 

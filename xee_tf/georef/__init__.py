@@ -1,4 +1,4 @@
-"""Where a raster lies: CRS, affine and spatial dimensions, as xarray users have them."""
+"""Georeferencing of xarray objects: CRS, affine transform and spatial dimensions."""
 
 from xee_tf.georef.bands import add_bands, image_dataset, plane_array, whole_image
 from xee_tf.georef.conventions import (

@@ -1,4 +1,4 @@
-"""Where files are: local paths and object stores, and whether they can be written there."""
+"""Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.location import Location, PathLike, is_refused
