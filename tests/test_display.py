@@ -18,7 +18,7 @@ from tests.rasters import random_band, raster
 from tests.strategies import sizes
 from xee_tf.display import Summary
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, grid_svg, patches_per_cell
-from xee_tf.display.text import head_of
+from xee_tf.display.text import truncate
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.summary import grid_picture
 
@@ -160,8 +160,8 @@ def test_table_html_is_well_formed_and_bounded(table):
 
 
 def test_long_lists_are_cut_but_never_to_spare_one_line():
-    assert head_of("abcdef", 5) == ("abcdef", 0)
-    assert head_of("abcdefg", 5) == ("abcde", 2)
+    assert truncate("abcdef", 5) == ("abcdef", 0)
+    assert truncate("abcdefg", 5) == ("abcde", 2)
 
 
 def test_verification_text_names_files_and_problems(scene, tmp_path):

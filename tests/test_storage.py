@@ -19,7 +19,7 @@ from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
-from xee_tf.storage.zarr import RECORD, create_store, replace_store, require_our_store, storable
+from xee_tf.storage.zarr import RECORD, create_store, replace_store, require_own_store, to_storable
 
 PATCHES = {"patch_dimensions": 16}
 
@@ -218,7 +218,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
 
 def our_store(folder):
     store = Location.of(folder)
-    create_store(storable(image()), store, compute=True)
+    create_store(to_storable(image()), store, compute=True)
     return store
 
 
@@ -231,20 +231,20 @@ def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path, zarr_for
 
 
 def _check_stores_of_ours(tmp_path):
-    require_our_store(our_store(tmp_path / "ours"))
+    require_own_store(our_store(tmp_path / "ours"))
     (tmp_path / "empty").mkdir()
-    require_our_store(Location.of(tmp_path / "empty"))
+    require_own_store(Location.of(tmp_path / "empty"))
     image().to_zarr(tmp_path / "foreign.zarr", consolidated=False)
     with pytest.raises(DestinationExistsError, match=f"without '{RECORD}'"):
-        require_our_store(Location.of(tmp_path / "foreign.zarr"))
+        require_own_store(Location.of(tmp_path / "foreign.zarr"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(DestinationExistsError, match="it is a file"):
-        require_our_store(Location.of(tmp_path / "file"))
+        require_own_store(Location.of(tmp_path / "file"))
     for inside, is_folder in (("thesis.txt", False), ("photos", True)):
         mixed = our_store(tmp_path / f"with {inside}")
         (Path(mixed.path) / inside).mkdir() if is_folder else (Path(mixed.path) / inside).write_text("x")
         with pytest.raises(DestinationExistsError, match=f"it contains '{inside}'"):
-            require_our_store(mixed)
+            require_own_store(mixed)
 
 
 def test_a_store_is_swapped_and_stays_where_that_fails(tmp_path, monkeypatch):

@@ -16,9 +16,9 @@ __all__ = [
     "beyond_float64",
     "clamp",
     "coerce",
-    "held_as",
+    "convert_number",
     "is_missing",
-    "spare_values",
+    "nodata_candidates",
 ]
 
 FLOAT32_EXACT = 2**24
@@ -40,7 +40,7 @@ def beyond_float64(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return beyond
 
 
-def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
+def convert_number(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
     """Return a number as an integer or float dtype stores it, or None if the dtype cannot represent it.
 
     Parameters
@@ -54,9 +54,9 @@ def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | 
 
     Examples
     --------
-    >>> held_as(-9999.9, np.dtype("float32")), held_as(1e39, np.dtype("float32"))
+    >>> convert_number(-9999.9, np.dtype("float32")), convert_number(1e39, np.dtype("float32"))
     (-9999.900390625, None)
-    >>> held_as(255.0, np.dtype("uint8")), held_as(-1, np.dtype("uint8"))
+    >>> convert_number(255.0, np.dtype("uint8")), convert_number(-1, np.dtype("uint8"))
     (255, None)
     """
     if dtype.kind == "f":
@@ -81,7 +81,7 @@ def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | 
     return number if low <= number <= high else None
 
 
-def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
+def nodata_candidates(dtype: np.dtype[Any]) -> tuple[int, ...]:
     """Return candidates for the nodata value of an integer dtype, the most common first.
 
     These are the maximum of unsigned dtypes and the minimum of signed dtypes, followed by the opposite limit.
@@ -89,7 +89,7 @@ def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
 
     Examples
     --------
-    >>> spare_values(np.dtype("int8")), spare_values(np.dtype("uint64"))
+    >>> nodata_candidates(np.dtype("int8")), nodata_candidates(np.dtype("uint64"))
     ((-128, 127), (9007199254740991, 0, 18446744073709551615))
     """
     limits = np.iinfo(dtype)

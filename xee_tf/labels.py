@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from xee_tf.names import folded, is_utf8
+from xee_tf.names import fold_case, is_utf8
 
 __all__ = ["file_labels", "label_steps"]
 
@@ -94,6 +94,6 @@ def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
 
 def _are_distinct(labels: Sequence[str]) -> bool:
     """Return whether labels are valid and unique file names on every file system."""
-    if len({folded(label) for label in labels}) != len(labels):
+    if len({fold_case(label) for label in labels}) != len(labels):
         return False
     return all(label and is_utf8(label) and len(label.encode()) <= _LABEL_BYTES for label in labels)

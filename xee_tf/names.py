@@ -35,7 +35,7 @@ __all__ = [
     "check_key",
     "check_variables",
     "check_zarr",
-    "folded",
+    "fold_case",
     "is_utf8",
 ]
 
@@ -115,13 +115,13 @@ def check_zarr(names: Iterable[Hashable], destination: Location, remedy: str) ->
     local = destination.is_local
     seen: dict[str, Hashable] = {}
     for name in names:
-        why = _not_in_zarr(name) or (_not_in_files(str(name)) if local else "")
+        why = _zarr_problem(name) or (_file_problem(str(name)) if local else "")
         if local and not why and (first := seen.setdefault(_file_key(str(name)), name)) != name:
             why = f"the local file system does not distinguish it from {first!r}"
-        _refuse(f"The name {name!r} cannot be stored in Zarr", why, remedy)
+        _raise_problem(f"The name {name!r} cannot be stored in Zarr", why, remedy)
 
 
-def _not_in_zarr(name: Hashable) -> str:
+def _zarr_problem(name: Hashable) -> str:
     """Return why Zarr does not allow an array name, or "" if it does."""
     if not isinstance(name, str):
         return "it is not a string"
@@ -136,10 +136,10 @@ def _not_in_zarr(name: Hashable) -> str:
         return "names that begin with '__' are reserved"
     if name in ZARR_METADATA:
         return "Zarr reserves that name for its metadata"
-    return _not_utf8(name) or ("it contains a null character" if "\0" in name else "")
+    return _utf8_problem(name) or ("it contains a null character" if "\0" in name else "")
 
 
-def _not_in_files(name: str) -> str:
+def _file_problem(name: str) -> str:
     """Return why the local file system does not allow a folder name, or "" if it does."""
     if len(name.encode()) > _NAME_BYTES:
         return f"file systems limit names to {_NAME_BYTES} bytes"
@@ -152,7 +152,7 @@ def _not_in_files(name: str) -> str:
 
 def _file_key(name: str) -> str:
     """Return the form in which the local file system compares names."""
-    return folded(name) if sys.platform in ("darwin", "win32") else name
+    return fold_case(name) if sys.platform in ("darwin", "win32") else name
 
 
 def check_geotiff(names: Iterable[str], remedy: str) -> None:
@@ -166,14 +166,14 @@ def check_geotiff(names: Iterable[str], remedy: str) -> None:
     xee_tf.errors.OptionError: The name ' B4' cannot describe a band of a GeoTIFF: GDAL strips leading ...
     """
     for name in names:
-        why = _not_utf8(name)
+        why = _utf8_problem(name)
         if not name:
             why = "it is empty"
         elif name[0] in " \t\r\n":
             why = "GDAL strips leading whitespace"
         elif found := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", name):
             why = f"XML does not allow the character {found[0]!r}"
-        _refuse(f"The name {name!r} cannot describe a band of a GeoTIFF", why, remedy)
+        _raise_problem(f"The name {name!r} cannot describe a band of a GeoTIFF", why, remedy)
 
 
 def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet"], remedy: str) -> None:
@@ -188,7 +188,7 @@ def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet
     """
     seen: dict[str, str] = {}
     for name in names:
-        why = _not_utf8(name)
+        why = _utf8_problem(name)
         if name == "geometry":
             why = "it is the name of the geometry column"
         elif store == "GeoPackage" and not why:
@@ -201,7 +201,7 @@ def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet
                 why = f"it differs from {first!r} only in case"
             elif "\0" in name:
                 why = "it contains a null character"
-        _refuse(f"The column {name!r} cannot be stored in a {store}", why, remedy)
+        _raise_problem(f"The column {name!r} cannot be stored in a {store}", why, remedy)
 
 
 def is_utf8(text: str) -> bool:
@@ -213,17 +213,17 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def folded(name: str) -> str:
+def fold_case(name: str) -> str:
     """Return the form in which case-insensitive file systems compare names."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _not_utf8(name: str) -> str:
+def _utf8_problem(name: str) -> str:
     """Return why a name cannot be stored as text, or "" if it can."""
     return "" if is_utf8(name) else "it cannot be encoded as UTF-8"
 
 
-def _refuse(what: str, why: str, remedy: str) -> None:
+def _raise_problem(what: str, why: str, remedy: str) -> None:
     """Raise an error unless `why` is empty."""
     if why:
         raise OptionError(f"{what}: {why}. {remedy}")

@@ -12,9 +12,9 @@ from xee_tf.errors import RecordError
 from xee_tf.wire import MAX_VARINT, varint_size
 
 __all__ = [
+    "decode_varint_parts",
     "decode_varints",
     "encode_varints",
-    "listed_varints",
     "varint_bound",
     "varint_ends",
     "varint_rows",
@@ -104,12 +104,12 @@ def decode_varints(data: npt.NDArray[np.uint8] | memoryview | bytes) -> npt.NDAr
     return varint_values(raw, first, last)
 
 
-def listed_varints(parts: Iterable[memoryview]) -> npt.NDArray[np.int64]:
+def decode_varint_parts(parts: Iterable[memoryview]) -> npt.NDArray[np.int64]:
     """Decode a list that is split into parts: packed lists and single varints, in order.
 
     Examples
     --------
-    >>> listed_varints([memoryview(bytes.fromhex(part)) for part in ("01ac02", "07")]).tolist()
+    >>> decode_varint_parts([memoryview(bytes.fromhex(part)) for part in ("01ac02", "07")]).tolist()
     [1, 300, 7]
     """
     runs = [decode_varints(part) for part in parts]

@@ -118,7 +118,7 @@ def cut_strips(
         plane, iy, ix = key
         whole = layout.planes[plane].window(iy, ix)
         kept[key] = {
-            part: values if part == "chunk" else values[_within(window, whole)].copy()
+            part: values if part == "chunk" else values[_index_in(window, whole)].copy()
             for part, window in layout.strips(*key).items()
         }
     return kept
@@ -160,16 +160,16 @@ def assemble(
     mask = None
     if has_mask:
         rule = BandRule("|b1", 1, (PlaneRule(0, False),))
-        mask, _ = _place(window, _parts(pieces, firsts[-1], rule), rule, False)
+        mask, _ = _assemble_band(window, _parts(pieces, firsts[-1], rule), rule, False)
     bands: list[NDArray[Any]] = []
     masks: list[NDArray[np.bool_]] = []
     for first, rule in zip(firsts, rules, strict=False):
         parts = _parts(pieces, first, rule)
-        band = _whole(window, parts, rule) if mask is None else None
+        band = _as_view(window, parts, rule) if mask is None else None
         if band is not None:
             masks.append(np.broadcast_to(np.False_, band.shape))
         else:
-            band, masked = _place(window, parts, rule, want_masks)
+            band, masked = _assemble_band(window, parts, rule, want_masks)
             if mask is not None:
                 for plane in rule.planes:
                     np.copyto(band[plane.first :], plane.default, where=mask, casting="unsafe")
@@ -216,12 +216,12 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     """
     if len(parts) == 1:
         window, values = parts[0]
-        return values[_within(target, window)]
+        return values[_index_in(target, window)]
     first = parts[0][1]
     out = np.zeros((*first.shape[:-2], *target.shape), first.dtype)
     for window, values in parts:
         common = window.intersection(target)
-        out[_within(common, target)] += values[_within(common, window)]
+        out[_index_in(common, target)] += values[_index_in(common, window)]
     return out
 
 
@@ -234,7 +234,7 @@ def _parts(pieces: Pieces, first: int, rule: BandRule) -> BandPieces:
     ]
 
 
-def _whole(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] | None:
+def _as_view(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] | None:
     """Return the band as a view if a single piece covers it and no value must change, else None."""
     if len(parts) != 1:
         return None
@@ -242,12 +242,12 @@ def _whole(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] | 
     inside = there.intersection(window) == window
     if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
-    view = values[_within(window, there)]
+    view = values[_index_in(window, there)]
     masked = plane.masked(view)
     return view if masked is None or not masked.any() else None
 
 
-def _place(
+def _assemble_band(
     window: Window, parts: BandPieces, rule: BandRule, want_mask: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Assemble a band from its pieces; return it and, if `want_mask`, where it is masked."""
@@ -261,9 +261,9 @@ def _place(
             masked.fill(True)
     for plane, there, values in parts:
         common = there.intersection(window)
-        source = values[_within(common, there)]
+        source = values[_index_in(common, there)]
         steps = slice(plane.first, plane.first + len(source))
-        target = band[steps][_within(common, window)]
+        target = band[steps][_index_in(common, window)]
         # A float64 beyond the range of float32 becomes infinite, as usual in numpy.
         with np.errstate(over="ignore"):
             np.copyto(target, source, casting="unsafe")
@@ -271,11 +271,11 @@ def _place(
         if absent is not None and absent.any():
             target[absent] = plane.default
         if masked is not None:
-            masked[steps][_within(common, window)] = False if absent is None else absent
+            masked[steps][_index_in(common, window)] = False if absent is None else absent
     return band, masked
 
 
-def _within(window: Window, frame: Window) -> tuple[Any, slice, slice]:
+def _index_in(window: Window, frame: Window) -> tuple[Any, slice, slice]:
     """Return the index of `window` in an array (..., y, x) that covers `frame`."""
     return (
         ...,

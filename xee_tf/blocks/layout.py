@@ -185,12 +185,12 @@ class BlockLayout:
     def chunks(self, plane: int) -> Iterator[tuple[int, int]]:
         """Return the chunks of a plane that any block needs."""
         grid = self.planes[plane]
-        return product(_meeting(grid.y, *self.y.needed), _meeting(grid.x, *self.x.needed))
+        return product(_overlapping(grid.y, *self.y.needed), _overlapping(grid.x, *self.x.needed))
 
     def chunk_count(self) -> int:
         """Return the number of chunks to load, over all planes."""
         return sum(
-            len(_meeting(grid.y, *self.y.needed)) * len(_meeting(grid.x, *self.x.needed))
+            len(_overlapping(grid.y, *self.y.needed)) * len(_overlapping(grid.x, *self.x.needed))
             for grid in self.planes
         )
 
@@ -237,7 +237,7 @@ class BlockLayout:
         left, right = self.x.clipped(column)
         found = []
         for plane, grid in enumerate(self.planes):
-            for iy, ix in product(_meeting(grid.y, top, bottom), _meeting(grid.x, left, right)):
+            for iy, ix in product(_overlapping(grid.y, top, bottom), _overlapping(grid.x, left, right)):
                 home = self.home(plane, iy, ix)
                 if home == (row, column):
                     part, window = "chunk", grid.window(iy, ix)
@@ -260,7 +260,7 @@ def chunk_edges(sizes: Sequence[int]) -> tuple[int, ...]:
     return (0, *np.cumsum(sizes).tolist())
 
 
-def _meeting(edges: Sequence[int], begin: int, end: int) -> range:
+def _overlapping(edges: Sequence[int], begin: int, end: int) -> range:
     """Return the indices of the chunks that overlap the half-open range ``begin..end``."""
     if begin >= end:
         return range(0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture, grid_svg, patches_per_cell
-from xee_tf.display.text import Facts, aligned, head_of
+from xee_tf.display.text import Facts, aligned, truncate
 
 __all__ = ["Listing", "Summarised", "Summary"]
 
@@ -37,7 +37,7 @@ class Listing:
 
     def text_rows(self) -> Facts:
         """Return the first items as rows of text."""
-        shown, more = head_of(self.rows, self.most)
+        shown, more = truncate(self.rows, self.most)
         width = max((len(name) for name, *_ in shown), default=0)
         lines = ["  ".join([f"{name:{width}}", *cells]) for name, *cells in shown]
         if more:
@@ -46,7 +46,7 @@ class Listing:
 
     def html(self) -> str:
         """Return the first items as a collapsible HTML section, with their total number as its title."""
-        shown, more = head_of(self.rows, _LISTED)
+        shown, more = truncate(self.rows, _LISTED)
         body = [*shown, *([(f"... and {more:,} more",)] if more else [])]
         return (
             f'<details open="" style="margin-top:6px"><summary>{len(self.rows):,} {self.title}</summary>'
@@ -113,7 +113,7 @@ class Summary:
             body += self.listing.html()
         if self.picture is None:
             return f'<div style="margin:6px 0">{body}</div>'
-        return f'<div style="{_BOX}"><div>{body}</div><div>{_drawn(self.picture)}</div></div>'
+        return f'<div style="{_BOX}"><div>{body}</div><div>{_picture_html(self.picture)}</div></div>'
 
 
 class Summarised:
@@ -143,7 +143,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     return f'<table style="border-collapse:collapse;border:none;margin:0"><tbody>{body}</tbody></table>'
 
 
-def _drawn(picture: GridPicture) -> str:
+def _picture_html(picture: GridPicture) -> str:
     """Return the drawing of a patch grid and its legend as HTML."""
     across, down = patches_per_cell(picture)
     legend = [_swatch(PATCH, f"{down} × {across} patches" if across * down > 1 else "patch")]

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "head_of"]
+__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "truncate"]
 
 Facts = list[tuple[str, str]]
 """Labels and values. A row with an empty label continues the row above it."""
@@ -39,7 +39,7 @@ def aligned(rows: Sequence[tuple[str, str]], *, wrap: bool = True) -> str:
     return "\n".join(lines)
 
 
-def head_of(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
+def truncate(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
     """Return the first `most` items and the number of the others; all items if only one would be omitted."""
     return (items, 0) if len(items) <= most + 1 else (items[:most], len(items) - most)
 
@@ -52,7 +52,7 @@ def abbreviated(names: Sequence[str], most: int = 12) -> str:
     >>> abbreviated(["B2", "B3", "B4"]), abbreviated([f"B{number}" for number in range(1, 6)], most=2)
     ('B2, B3, B4', 'B1, B2, 3 more')
     """
-    shown, more = head_of(names, most)
+    shown, more = truncate(names, most)
     return ", ".join([*shown, *([f"{more:,} more"] if more else [])])
 
 

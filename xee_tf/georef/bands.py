@@ -12,7 +12,7 @@ from affine import Affine
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef.conventions import (
     Raster,
-    forget_place,
+    drop_georeference,
     grid_mappings,
     name_dims,
     raster_variables,
@@ -81,10 +81,10 @@ def add_bands(
         same_grid(georef, place, ("image", "other" if len(others) == 1 else f"other {number}"))
         for name, band in _bands(dataset, place):
             _require_free(name, {*result.coords, *result.dims}, {*result.data_vars, *added})
-            added[name] = _fit_in(band, place, georef, mapping)
+            added[name] = _adapt_band(band, place, georef, mapping)
             for dim in added[name].dims:
                 if dim in band.coords and str(dim) not in (georef.x_dim, georef.y_dim):
-                    _take_over(str(dim), band.coords[dim].variable, result, coords)
+                    _merge_coord(str(dim), band.coords[dim].variable, result, coords)
     result = result.assign(added).assign_coords(coords)
     if crs is None and transform is None:
         return name_dims(result, georef.x_dim, georef.y_dim)
@@ -319,20 +319,20 @@ def _bands(dataset: xr.Dataset, georef: GeoRef) -> list[tuple[str, xr.DataArray]
     return bands
 
 
-def _fit_in(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str | None) -> xr.Variable:
+def _adapt_band(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str | None) -> xr.Variable:
     """Return the band's variable with the dimension names and grid mapping of the image to add it to."""
     spatial = {place.x_dim: georef.x_dim, place.y_dim: georef.y_dim}
     single = [dim for dim, size in band.sizes.items() if size == 1 and dim not in spatial]
     bare = band.drop_vars(list(band.coords)).isel(dict.fromkeys(single, 0))
     variable = bare.rename({old: new for old, new in spatial.items() if old != new}).variable.copy(deep=False)
     variable.encoding = band.encoding
-    forget_place(variable)
+    drop_georeference(variable)
     if mapping is not None:
         variable.encoding["grid_mapping"] = mapping
     return variable
 
 
-def _take_over(dim: str, coord: xr.Variable, image: xr.Dataset, coords: dict[str, xr.Variable]) -> None:
+def _merge_coord(dim: str, coord: xr.Variable, image: xr.Dataset, coords: dict[str, xr.Variable]) -> None:
     there = image.variables.get(dim, coords.get(dim))
     if there is None:
         coords[dim] = coord

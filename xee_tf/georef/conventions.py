@@ -19,7 +19,7 @@ __all__ = [
     "GRID_MAPPING",
     "Raster",
     "curvilinear",
-    "forget_place",
+    "drop_georeference",
     "grid_mappings",
     "is_grid_mapping",
     "mapping_name",
@@ -126,7 +126,7 @@ def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
     return dict.fromkeys(map(str, found))
 
 
-def forget_place(obj: xr.Dataset | xr.DataArray | xr.Variable) -> None:
+def drop_georeference(obj: xr.Dataset | xr.DataArray | xr.Variable) -> None:
     """Remove the attributes and the encoding that may contradict a georeference written later, in place."""
     obj.attrs = {key: value for key, value in obj.attrs.items() if key not in _STALE_ATTRS}
     obj.encoding = {key: value for key, value in obj.encoding.items() if key != "grid_mapping"}

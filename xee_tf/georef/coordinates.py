@@ -20,8 +20,8 @@ __all__ = [
     "affine_of_centres",
     "apply_affine",
     "bounds",
+    "corner_distance",
     "fit_axis",
-    "gap",
     "pixel_centres",
     "pixels_between",
     "window_of",
@@ -194,7 +194,7 @@ def pixel_centres(affine: Affine, shape: Size) -> tuple[NDArray[np.float64], NDA
 
 
 def affine_of_centres(
-    x: Any, y: Any, units: tuple[float, float] = (1.0, 1.0), noted: Affine | None = None
+    x: Any, y: Any, units: tuple[float, float] = (1.0, 1.0), stored: Affine | None = None
 ) -> Affine:
     """Return the affine, possibly with shear, for two-dimensional coordinates of pixel centres.
 
@@ -204,7 +204,7 @@ def affine_of_centres(
         Coordinates, of which only the corners are read.
     units : (float, float)
         Factors to multiply x and y with.
-    noted : Affine, optional
+    stored : Affine, optional
         Affine with the pixel size along a side of one pixel; required if a side is shorter than 2.
 
     Returns
@@ -226,7 +226,7 @@ def affine_of_centres(
     corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
     points = np.array([[float(x[at]) * units[0], float(y[at]) * units[1]] for at in corners])
     origin = points[0]
-    steps = [np.array(step) for step in ((noted.a, noted.d), (noted.b, noted.e))] if noted else []
+    steps = [np.array(step) for step in ((stored.a, stored.d), (stored.b, stored.e))] if stored else []
     right = (points[1] - origin) / (width - 1) if width > 1 else steps[0]
     down = (points[2] - origin) / (height - 1) if height > 1 else steps[1]
     first = origin - (right + down) / 2
@@ -288,12 +288,12 @@ def bounds(affine: Affine, window: Window) -> tuple[float, float, float, float]:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def gap(first: Affine, second: Affine, shape: Size) -> float:
+def corner_distance(first: Affine, second: Affine, shape: Size) -> float:
     """Return the largest distance between the corners of two grids, in pixels of the first grid.
 
     Examples
     --------
-    >>> gap(Affine(10, 0, 0, 0, -10, 0), Affine(10, 0, 5, 0, -10, 0), Size(x=100, y=100))
+    >>> corner_distance(Affine(10, 0, 0, 0, -10, 0), Affine(10, 0, 5, 0, -10, 0), Size(x=100, y=100))
     0.5
     """
     inverse = ~first

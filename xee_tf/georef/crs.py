@@ -18,17 +18,17 @@ from xee_tf.georef.coordinates import Points
 
 __all__ = [
     "FIX_CRS",
-    "Move",
+    "PointTransform",
     "crs_name",
     "crs_text",
     "describe_crs",
-    "mover",
+    "point_transformer",
     "read_crs",
     "same_crs",
     "unbound",
 ]
 
-Move = Callable[[Points], Points]
+PointTransform = Callable[[Points], Points]
 """A function that transforms points from one CRS to another."""
 
 FIX_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
@@ -198,12 +198,12 @@ def same_crs(first: pyproj.CRS, second: pyproj.CRS) -> bool:
     return bool(first.equals(second, ignore_axis_order=True))
 
 
-def mover(source: pyproj.CRS, target: pyproj.CRS) -> Move:
+def point_transformer(source: pyproj.CRS, target: pyproj.CRS) -> PointTransform:
     """Return a function that transforms points of shape (n, 2); points outside the target become infinite.
 
     Examples
     --------
-    >>> mover(pyproj.CRS("EPSG:4326"), pyproj.CRS("EPSG:32633"))(np.array([[15.0, 45.0]])).round()
+    >>> point_transformer(pyproj.CRS("EPSG:4326"), pyproj.CRS("EPSG:32633"))(np.array([[15.0, 45.0]])).round()
     array([[ 500000., 4982950.]])
     """
     if same_crs(source, target):

@@ -23,7 +23,7 @@ from xee_tf.georef.conventions import (
     raster_variables,
     variables,
 )
-from xee_tf.georef.coordinates import TOLERANCE, Axis, affine_of_centres, fit_axis, gap
+from xee_tf.georef.coordinates import TOLERANCE, Axis, affine_of_centres, corner_distance, fit_axis
 from xee_tf.georef.crs import FIX_CRS, describe_crs, read_crs, same_crs
 from xee_tf.georef.units import axis_units
 
@@ -141,19 +141,19 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
     """
     x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
     needed = any(axis is None or axis.size < 2 for axis in (x, y))
-    noted = _noted_affine(obj, x_dim, y_dim, needed)
+    stored = _stored_affine(obj, x_dim, y_dim, needed)
     if x is None and y is None:
-        return _affine_without_axes(obj, noted, x_dim, y_dim, shape, crs)
-    if noted is None and (x is None or y is None):
+        return _affine_without_axes(obj, stored, x_dim, y_dim, shape, crs)
+    if stored is None and (x is None or y is None):
         raise GeoreferenceError(
             f"There are no coordinates along {y_dim if y is None else x_dim}. Add them, write "
             "ds.rio.write_transform(...), or pass transform=."
         )
     tolerance = TOLERANCE
-    a, c, e, f = (noted.a, noted.c, noted.e, noted.f) if noted else (None, 0.0, None, 0.0)
-    sheared = noted is not None and bool(noted.b or noted.d)
+    a, c, e, f = (stored.a, stored.c, stored.e, stored.f) if stored else (None, 0.0, None, 0.0)
+    sheared = stored is not None and bool(stored.b or stored.d)
     # The coordinates that odc-geo writes for a sheared raster are pixel numbers; a crop keeps them.
-    numbered = noted is not None and all(
+    numbered = stored is not None and all(
         axis is not None and axis.attrs.get("units") in ("pixel", "pixels") for axis in (x, y)
     )
     if numbered:
@@ -170,48 +170,48 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
         axis = fit(y, y_dim, e)
         e, f, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")
-    if noted is None:
+    if stored is None:
         return affine
     if numbered:
-        return noted @ affine
-    if gap(affine, noted, shape) <= tolerance:
-        return affine if sheared else noted  # the same grid; the GeoTransform has exact numbers
+        return stored @ affine
+    if corner_distance(affine, stored, shape) <= tolerance:
+        return affine if sheared else stored  # the same grid; the GeoTransform has exact numbers
     if sheared:
         raise GeoreferenceError(
-            f"The GeoTransform is sheared (b = {noted.b}, d = {noted.d}), but the {x_dim} and {y_dim} "
+            f"The GeoTransform is sheared (b = {stored.b}, d = {stored.d}), but the {x_dim} and {y_dim} "
             "coordinates describe a grid without shear. Drop the coordinates, or pass transform=."
         )
     return affine  # the raster was cropped or coarsened after the GeoTransform was written
 
 
 def _affine_without_axes(
-    obj: Raster, noted: Affine | None, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS
+    obj: Raster, stored: Affine | None, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS
 ) -> Affine:
     # rioxarray adds two-dimensional xc and yc to a sheared raster; after a crop only these are correct.
     centres = [obj.coords[name] for name in ("xc", "yc") if name in obj.coords]
-    known = min(shape.xy) > 1 or noted is not None
+    known = min(shape.xy) > 1 or stored is not None
     if len(centres) == 2 and known and all(set(c.dims) == {x_dim, y_dim} for c in centres):
         x, y = (c.transpose(y_dim, x_dim) for c in centres)
         units = (axis_units(str(x.name), x.attrs, crs), axis_units(str(y.name), y.attrs, crs))
-        affine = affine_of_centres(x, y, units, noted)
-        return affine if noted is None or gap(affine, noted, shape) > TOLERANCE else noted
-    if noted is None:
+        affine = affine_of_centres(x, y, units, stored)
+        return affine if stored is None or corner_distance(affine, stored, shape) > TOLERANCE else stored
+    if stored is None:
         why = curvilinear(obj, x_dim, y_dim)
         raise GeoreferenceError(
             f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform"
             f"{f': {why}' if why else ''}. Add coordinates "
             "of the pixel centres, write ds.rio.write_transform(...), or pass transform=."
         )
-    return noted
+    return stored
 
 
-def _noted_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
+def _stored_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
     """Return the affine in a GeoTransform or an attribute.
 
     If the coordinates are sufficient (`needed` is false), attributes that are not an affine are ignored.
     """
     problem = None
-    for attrs, key in _affine_notes(obj, x_dim, y_dim):
+    for attrs, key in _affine_attrs(obj, x_dim, y_dim):
         numbers = _numbers(attrs[key])
         try:
             if key != "GeoTransform":
@@ -228,7 +228,7 @@ def _noted_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine |
     return None
 
 
-def _affine_notes(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:
+def _affine_attrs(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:
     for name in grid_mappings(obj, x_dim, y_dim):
         attrs = variables(obj)[name].attrs
         if attrs.get("GeoTransform") not in (None, "", b""):

@@ -12,27 +12,27 @@ import pyproj
 from numpy.typing import NDArray
 
 from xee_tf.georef.coordinates import Points, apply_affine
-from xee_tf.georef.crs import Move, mover, unbound
+from xee_tf.georef.crs import PointTransform, point_transformer, unbound
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
 __all__ = [
-    "BESIDE",
-    "cut_apart",
+    "EDGE_DISTANCE",
     "edges_of_projection",
     "nearest_turn",
     "outlines_on_raster",
     "pixels_of_points",
     "polygons_in",
     "single_parts",
+    "split_at_longitudes",
     "turn_along_x",
     "turns",
-    "unbroken",
+    "unwrap_outline",
     "unwrap_rings",
     "wrap_longitude",
 ]
 
-BESIDE = 1e-9
+EDGE_DISTANCE = 1e-9
 """Distance from the edge of a projection at which geometries are cut, in degrees.
 
 A point on the edge itself has two projected locations.
@@ -160,12 +160,12 @@ def pixels_of_points(points: Points, georef: GeoRef) -> Points:
     return at
 
 
-def unbroken(points: Points, turn: float) -> tuple[Points, bool]:
+def unwrap_outline(points: Points, turn: float) -> tuple[Points, bool]:
     """Unwrap the longitudes of an outline; return it and whether it goes around a pole.
 
     Examples
     --------
-    >>> points, around = unbroken(np.array([[170.0, 0.0], [-170.0, 0.0], [-170.0, 5.0]]), 360.0)
+    >>> points, around = unwrap_outline(np.array([[170.0, 0.0], [-170.0, 0.0], [-170.0, 5.0]]), 360.0)
     >>> points[:, 0], around
     (array([170., 190., 190.]), False)
     """
@@ -237,7 +237,7 @@ def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[f
     if turn is None or projected.is_geographic:
         return []
     opposite = sorted({(origin + turn / 2) % turn for origin in _origins(projected)})
-    move = mover(geographic, projected)
+    move = point_transformer(geographic, projected)
     latitudes = np.linspace(-0.24, 0.24, 9) * turn
     with np.errstate(invalid="ignore"):  # points without a projected location
         near, far = (_gaps(move, opposite, latitudes, turn * times) for times in (1e-9, 1e-6))
@@ -246,7 +246,7 @@ def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[f
     return sorted(edge + turn * times for edge in opposite for times in (-2, -1, 0, 1))
 
 
-def _gaps(move: Move, longitudes: Sequence[float], latitudes: Points, step: float) -> Points:
+def _gaps(move: PointTransform, longitudes: Sequence[float], latitudes: Points, step: float) -> Points:
     """Return distances between points on both sides of longitudes, of shape (longitudes, latitudes)."""
     at = np.stack(np.meshgrid(longitudes, latitudes, indexing="ij"), axis=-1).reshape(-1, 2)
     side = np.array([step, 0.0])
@@ -254,13 +254,13 @@ def _gaps(move: Move, longitudes: Sequence[float], latitudes: Points, step: floa
     return np.asarray(gaps).reshape(len(longitudes), len(latitudes))
 
 
-def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
+def split_at_longitudes(geometry: Any, edges: Sequence[float]) -> Any:
     """Split a geometry at longitudes, leaving out a thin strip along each of them.
 
     Examples
     --------
     >>> import shapely
-    >>> [part.bounds for part in cut_apart(shapely.box(170, 0, 190, 5), [180.0]).geoms]
+    >>> [part.bounds for part in split_at_longitudes(shapely.box(170, 0, 190, 5), [180.0]).geoms]
     [(170.0, 0.0, 179.999999999, 5.0), (180.000000001, 0.0, 190.0, 5.0)]
     """
     from shapely import GeometryCollection, MultiPolygon, box, make_valid
@@ -271,7 +271,7 @@ def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
         return geometry
     whole = geometry if geometry.is_valid else make_valid(geometry)
     parts = [
-        whole.intersection(box(first + BESIDE, bottom - 1, last - BESIDE, top + 1))
+        whole.intersection(box(first + EDGE_DISTANCE, bottom - 1, last - EDGE_DISTANCE, top + 1))
         for first, last in pairwise([left - 1, *inner, right + 1])
     ]
     cut = GeometryCollection(parts)

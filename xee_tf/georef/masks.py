@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xee_tf.dtypes import held_as
+from xee_tf.dtypes import convert_number
 from xee_tf.errors import OptionError, shorten
 
 __all__ = [
@@ -87,7 +87,7 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
     unsigned = variable.attrs.get("_Unsigned", variable.encoding.get("_Unsigned"))
     wraps = dtype.kind in "iu" and str(unsigned).lower() in ("true", "false")
     written = _written(variable, name)
-    held = [held_as(number, dtype, wraps=wraps) for number in written]
+    held = [convert_number(number, dtype, wraps=wraps) for number in written]
     if dtype.kind == "f":  # a cast to float32 made pixels with values beyond the range infinite
         held = [
             (math.inf if number > 0 else -math.inf) if value is None else value

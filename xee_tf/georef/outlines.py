@@ -11,24 +11,24 @@ import pyproj
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef.coordinates import Points, apply_affine, bounds, window_of
-from xee_tf.georef.crs import describe_crs, mover, same_crs
+from xee_tf.georef.crs import describe_crs, point_transformer, same_crs
 from xee_tf.georef.longitudes import (
-    BESIDE,
-    cut_apart,
+    EDGE_DISTANCE,
     edges_of_projection,
     outlines_on_raster,
     single_parts,
+    split_at_longitudes,
     turn_along_x,
     turns,
-    unbroken,
+    unwrap_outline,
 )
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
 __all__ = ["covered_window"]
 
-_PIECES = 1024  # segments per extent of an outline, because straight lines bend in another CRS
-_TORN = 20  # a step longer than this many times the median step crosses the edge of a projection
+_SEGMENTS = 1024  # segments per extent of an outline, because straight lines bend in another CRS
+_EDGE_FACTOR = 20  # a step longer than this many times the median step crosses the edge of a projection
 _BORDER = 8192  # maximum number of points along a side of the raster
 _LON_LAT = pyproj.CRS("EPSG:4326")
 
@@ -90,18 +90,20 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterat
             f"The region's coordinates {_box_text(shape.bounds)} cannot be degrees in {describe_crs(crs)}. "
             "Pass their CRS as region_crs=, for example region_crs=ds.rio.crs."
         )
-    longest = max(right - left, top - bottom) / _PIECES
-    move, turn = mover(crs, georef.crs), turn_along_x(georef.crs)
-    for part in _simple_parts(shape if turn else cut_apart(shape, edges_of_projection(crs, georef.crs))):
+    longest = max(right - left, top - bottom) / _SEGMENTS
+    move, turn = point_transformer(crs, georef.crs), turn_along_x(georef.crs)
+    for part in _simple_parts(
+        shape if turn else split_at_longitudes(shape, edges_of_projection(crs, georef.crs))
+    ):
         outline = get_coordinates(segmentize(part, longest) if longest else part)
         moved = move(outline)
         moved = moved[np.isfinite(moved).all(axis=1)]  # drop points without a projected location
         if not len(moved):
             continue
         if turn is None:
-            yield from _torn_apart(moved, georef)
+            yield from _split_at_edges(moved, georef)
             continue
-        moved, around = unbroken(moved, turn)
+        moved, around = unwrap_outline(moved, turn)
         if around and part.is_closed:
             moved = np.concatenate([moved, [[moved[0, 0] + turn, moved[0, 1]]]])
         yield moved
@@ -109,11 +111,11 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterat
 
 def _crosses(shape: Any, cuts: Sequence[float]) -> bool:
     """Return whether a shape has parts that end at both sides of one of the longitudes `cuts`."""
-    bounds = [part.bounds for part in _simple_parts(cut_apart(shape, cuts))]
+    bounds = [part.bounds for part in _simple_parts(split_at_longitudes(shape, cuts))]
     west, east = ([box[side] for box in bounds] for side in (2, 0))
     return any(
-        any(abs(a - cut) < 2 * BESIDE for a in west)
-        and any(abs((b - cut + 180) % 360 - 180) < 2 * BESIDE for b in east)
+        any(abs(a - cut) < 2 * EDGE_DISTANCE for a in west)
+        and any(abs((b - cut + 180) % 360 - 180) < 2 * EDGE_DISTANCE for b in east)
         for cut in cuts
     )
 
@@ -123,14 +125,14 @@ def _simple_parts(shape: Any) -> list[Any]:
     return [part.exterior if part.geom_type == "Polygon" else part for part in single_parts(shape)]
 
 
-def _torn_apart(points: Points, georef: GeoRef) -> Iterator[Points]:
+def _split_at_edges(points: Points, georef: GeoRef) -> Iterator[Points]:
     """Yield the parts of an outline, split where it crosses the edge of a projection."""
     steps = np.hypot(*np.diff(points, axis=0).T)
     if not steps.size:
         yield points
         return
     left, _, right, _ = georef.bounds
-    far = max(_TORN * float(np.median(steps)), (right - left) / 4)
+    far = max(_EDGE_FACTOR * float(np.median(steps)), (right - left) / 4)
     yield from np.split(points, np.flatnonzero(steps > far) + 1)
 
 
@@ -141,7 +143,7 @@ def _border_windows(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Win
     """
     from shapely import contains_xy
 
-    move = mover(georef.crs, crs)
+    move = point_transformer(georef.crs, crs)
     left, _, right, _ = shape.bounds
     for pixels in _border(georef.shape):
         x, y = move(apply_affine(georef.affine, pixels)).T
@@ -204,7 +206,7 @@ def _closes(georef: GeoRef) -> bool:
     x = points[:, 0]
     if (turn := full_turn(georef.crs)) is None:
         turn = 360.0
-        x = mover(georef.crs, _LON_LAT)(points)[:, 0]
+        x = point_transformer(georef.crs, _LON_LAT)(points)[:, 0]
         if not np.isfinite(x).all():
             return False
         x = np.unwrap(x, period=turn)

@@ -18,14 +18,14 @@ from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     Raster,
-    forget_place,
+    drop_georeference,
     grid_mappings,
     name_dims,
     raster_variables,
     spatial_dims,
     variables,
 )
-from xee_tf.georef.coordinates import TOLERANCE, bounds, gap, pixel_centres
+from xee_tf.georef.coordinates import TOLERANCE, bounds, corner_distance, pixel_centres
 from xee_tf.georef.crs import FIX_CRS, crs_text, describe_crs, read_crs, same_crs
 from xee_tf.georef.find import find_affine, find_crs, read_affine
 from xee_tf.georef.units import axis_units, crs_units, full_turn
@@ -236,7 +236,7 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     if not (affine.b or affine.d):
         for name, axis, values in zip((x_dim, y_dim), "XY", pixel_centres(affine, grid.shape), strict=True):
             there = obj.coords[name].variable if name in obj.coords else None
-            kept = there is not None and _lies_on(there, name, values, crs)
+            kept = there is not None and _matches_centres(there, name, values, crs)
             numbers = there.values if there is not None and kept else values
             centres[name] = xr.Variable(name, numbers, _axis_attrs(crs, axis))
     else:
@@ -249,14 +249,14 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     mapping = grid_mapping(crs)
     mapping.attrs["GeoTransform"] = " ".join(repr(float(number)) for number in affine.to_gdal())
     result = result.assign_coords({GRID_MAPPING: mapping, **centres})
-    forget_place(result)
+    drop_georeference(result)
     for _, variable in raster_variables(result, x_dim, y_dim):
-        forget_place(variable)
+        drop_georeference(variable)
         variable.encoding["grid_mapping"] = GRID_MAPPING
     return name_dims(result, x_dim, y_dim)
 
 
-def _lies_on(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: pyproj.CRS) -> bool:
+def _matches_centres(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: pyproj.CRS) -> bool:
     """Return whether a coordinate equals the pixel centres of a grid, within its own precision."""
     if coord.dims != (name,) or coord.size != centres.size or coord.dtype.kind not in "iuf":
         return False
@@ -311,10 +311,10 @@ labels.rio.reproject_match(image).
     if not same_crs(first.crs, second.crs):
         differences.append(f"CRS: {describe_crs(first.crs)} and {describe_crs(second.crs)}.")
         fix += f" Or, if the CRSs are equivalent, make them equal: {two}.rio.write_crs({one}.rio.crs)."
-    if gap(first.affine, second.affine, first.shape) > _SAME_PLACE:
+    if corner_distance(first.affine, second.affine, first.shape) > _SAME_PLACE:
         steps = [(g.affine.a, g.affine.b, g.affine.d, g.affine.e) for g in (first, second)]
         turned = Affine(steps[1][0], steps[1][1], first.affine.c, steps[1][2], steps[1][3], first.affine.f)
-        if gap(first.affine, turned, first.shape) > _SAME_PLACE:
+        if corner_distance(first.affine, turned, first.shape) > _SAME_PLACE:
             differences.append(f"Pixel size: {_pixel(first.affine)} and {_pixel(second.affine)}.")
         column, row = ~first.affine @ (second.affine.c, second.affine.f)
         if max(abs(column), abs(row)) > _SAME_PLACE:

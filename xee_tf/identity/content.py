@@ -187,7 +187,7 @@ def _parts(hasher: _Hasher, value: Any) -> Iterator[_HashPart]:
 
 
 def _function_parts(function: types.FunctionType) -> Iterator[_HashPart]:
-    if is_library(function.__module__) and _found_by_name(function):
+    if is_library(function.__module__) and _is_importable(function):
         yield from (b"function", _name(function).encode())
         return
     code = function.__code__
@@ -268,7 +268,7 @@ def _name(value: Any) -> str:
     return f"{module}.{getattr(value, '__qualname__', None) or value.__name__}"
 
 
-def _found_by_name(function: types.FunctionType) -> bool:
+def _is_importable(function: types.FunctionType) -> bool:
     """Return whether the function can be imported by its qualified name, as pickle requires."""
     found: Any = sys.modules.get(function.__module__)
     for name in function.__qualname__.split("."):

@@ -15,7 +15,14 @@ from affine import Affine
 from xee_tf.blocks import Block, BlockLayout
 from xee_tf.errors import WARNING_FILTERS, GeoreferenceError, OptionError, warn
 from xee_tf.geometry import Window
-from xee_tf.georef import GeoRef, describe_crs, mover, pixels_of_points, polygons_in_pixels, read_crs
+from xee_tf.georef import (
+    GeoRef,
+    describe_crs,
+    pixels_of_points,
+    point_transformer,
+    polygons_in_pixels,
+    read_crs,
+)
 
 __all__ = ["Places", "PolygonPlaces", "find_places"]
 
@@ -132,7 +139,7 @@ def find_places(features: Any, georef: GeoRef, layout: BlockLayout, *, all_touch
     own = read_crs(features.crs, "the points or polygons", "Set another one with features.set_crs().")
     place = f"the raster covers {georef.bounds} in {describe_crs(georef.crs)} (left, bottom, right, top)"
     if points:
-        at = mover(own, georef.crs)(coordinates)
+        at = point_transformer(own, georef.crs)(coordinates)
         return _points(pixels_of_points(at, georef), georef, layout, place)
     shapes = polygons_in_pixels(geometries, own, georef)
     return _polygons(shapes, geometries, georef, layout, labels, place, all_touched)

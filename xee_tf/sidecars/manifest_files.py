@@ -8,7 +8,7 @@ from typing import Any
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.sidecars.manifest import FORMAT_VERSION, ImageManifest, Manifest, TableManifest
-from xee_tf.storage import Location, is_refused
+from xee_tf.storage import Location, is_inaccessible
 
 __all__ = ["manifest_of", "parse_dimensions", "parse_manifest", "read_document", "read_manifest"]
 
@@ -111,7 +111,7 @@ def _read(location: Location) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except Exception as error:
-        if location.is_local or not is_refused(error):
+        if location.is_local or not is_inaccessible(error):
             raise
         return None
     if len(data) > _LARGEST:

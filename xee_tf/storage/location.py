@@ -20,7 +20,7 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 
-__all__ = ["Location", "PathLike", "is_refused"]
+__all__ = ["Location", "PathLike", "is_inaccessible"]
 
 PathLike = str | os.PathLike[str]
 
@@ -209,7 +209,7 @@ class Location:
         try:
             return bool(self.fresh_fs.isdir(self.path))
         except Exception as error:
-            if not is_refused(error):
+            if not is_inaccessible(error):
                 raise
             return False
 
@@ -236,7 +236,7 @@ class Location:
         try:
             entries = folder.entries() if folder.exists() else {}
         except Exception as error:
-            if self.is_local or not is_refused(error):
+            if self.is_local or not is_inaccessible(error):
                 raise
             entries = {}
         return [
@@ -410,7 +410,7 @@ class Location:
                 self.fs.makedirs(self.parent.path, exist_ok=True)
 
 
-def is_refused(error: Exception) -> bool:
+def is_inaccessible(error: Exception) -> bool:
     """Return whether an error means that a file does not exist or cannot be accessed.
 
     If a store does not permit listing, a missing file gives the same error as a forbidden one; simple web

@@ -26,12 +26,12 @@ __all__ = [
     "ZARR_METADATA",
     "beside",
     "create_store",
+    "explain_changes",
     "open_arrays",
     "read_record",
     "replace_store",
-    "require_our_store",
-    "storable",
-    "why_changed",
+    "require_own_store",
+    "to_storable",
     "write_record",
 ]
 
@@ -64,7 +64,7 @@ BEGUN, PREPARED, COMPLETE = "begun", "prepared", "complete"
 
 
 def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts: Any) -> None:
-    """Write a Dataset from `storable` to a new store, with a record that identifies the store.
+    """Write a Dataset from `to_storable` to a new store, with a record that identifies the store.
 
     Without `compute`, lazy bands are not written. The `facts` are added to the record as JSON.
     """
@@ -122,7 +122,7 @@ def stored_arrays(store: Location, names: Iterable[Hashable]) -> dict[str, list[
     return {name: list(array) for name, array in found.items() if array is not None}
 
 
-def why_changed(store: Location) -> str:
+def explain_changes(store: Location) -> str:
     """Return why the arrays of a store differ from those that were written, or "" if they do not.
 
     An unfinished store may lack arrays.
@@ -136,7 +136,7 @@ def why_changed(store: Location) -> str:
     return f"its array {changed!r} is not the one that was written" if changed else ""
 
 
-def require_our_store(store: Location) -> None:
+def require_own_store(store: Location) -> None:
     """Check that a folder may be deleted: it is empty, or a Zarr store that this package wrote.
 
     Raises
@@ -148,20 +148,20 @@ def require_our_store(store: Location) -> None:
     --------
     >>> folder = Location.of("memory://stores/documents")
     >>> folder.child("thesis.txt").write_bytes(b"A thesis")
-    >>> require_our_store(folder)
+    >>> require_own_store(folder)
     Traceback (most recent call last):
     ...
     xee_tf.errors.DestinationExistsError: memory://stores/documents is not replaced, because it is not a \
 store that xee_tf wrote: it contains 'thesis.txt'. Choose another name, or delete it first.
     """
-    if found := _foreign(store):
+    if found := _foreign_contents(store):
         raise DestinationExistsError(
             f"{store} is not replaced, because it is not a store that xee_tf wrote: {found}. Choose another "
             "name, or delete it first."
         )
 
 
-def _foreign(store: Location) -> str:
+def _foreign_contents(store: Location) -> str:
     """Return why a path may not be deleted, as part of a sentence, or "" if it may."""
     if not store.is_folder():
         return "it is a file"
@@ -182,7 +182,7 @@ def _foreign(store: Location) -> str:
             return f"it contains {name!r}"
         if stray := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
             return f"it contains {f'{name}/{stray[0]}'!r}"
-    return why_changed(store)
+    return explain_changes(store)
 
 
 def _is_node(folder: Location) -> bool:
@@ -221,16 +221,16 @@ def replace_store(new: Location, store: Location) -> None:
         raise DestinationError(f"{store} cannot be replaced by {new}, which is complete: {error}") from error
 
 
-def storable(dataset: xr.Dataset) -> xr.Dataset:
+def to_storable(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset without lazy coordinates and without attributes and coordinates unsupported by Zarr.
 
     Examples
     --------
     >>> steps = xr.Dataset(coords={"step": [b"dry", b"wet"], "owner": object()}, attrs={"title": "a", 7: "b"})
-    >>> storable(steps).step.values.tolist(), list(storable(steps).coords), storable(steps).attrs
+    >>> to_storable(steps).step.values.tolist(), list(to_storable(steps).coords), to_storable(steps).attrs
     (['dry', 'wet'], ['step'], {'title': 'a'})
     """
-    coords = {name: _as_stored(coord) for name, coord in dataset.coords.items()}
+    coords = {name: _encode_coord(coord) for name, coord in dataset.coords.items()}
     bands = {
         name: xr.Variable(band.dims, band.data, _storable_attrs(band.attrs), band.encoding)
         for name, band in dataset.data_vars.items()
@@ -239,7 +239,7 @@ def storable(dataset: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(bands, stored, _storable_attrs(dataset.attrs))
 
 
-def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
+def _encode_coord(coord: xr.DataArray) -> xr.Variable | None:
     """Return a coordinate in the form in which Zarr stores it; None if that is not possible."""
     import zarr
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.tensors.types import STRING, TensorType, tensor_type, type_of_number
-from xee_tf.varints import listed_varints
+from xee_tf.varints import decode_varint_parts
 from xee_tf.wire import (
     encode_field,
     field_head,
@@ -165,7 +165,7 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
         if field == 1 and wire == 0:
             number = read_varint(body, 0)[0]
         elif field == 2 and wire == 2:
-            shape += _sizes(body)
+            shape += _decode_shape(body)
         elif field == _CONTENT and wire == 2:
             content = body
         else:
@@ -180,7 +180,7 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
             )
         values = np.frombuffer(content, dtype)
     else:
-        values = _repeated(_listed_values(listed.get(kind.field, []), kind), shape)
+        values = _fill_shape(_listed_values(listed.get(kind.field, []), kind), shape)
     try:
         return values.reshape(shape)
     except ValueError:
@@ -212,7 +212,7 @@ def _string_pieces(strings: Iterable[object]) -> list[bytes | memoryview]:
 # -- Reading -----------------------------------------------------------------------------------------
 
 
-def _sizes(data: memoryview) -> list[int]:
+def _decode_shape(data: memoryview) -> list[int]:
     """Decode the shape of a TensorShapeProto."""
     sizes = []
     for field, wire, body in read_fields(data):
@@ -233,7 +233,7 @@ def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) ->
         strings[:] = [bytes(part) for wire, part in parts if wire == 2]
         return strings
     if kind.wire == "varint":
-        numbers = listed_varints(part for wire, part in parts if wire in (0, 2))
+        numbers = decode_varint_parts(part for wire, part in parts if wire in (0, 2))
         if kind.field == _BITS:
             return numbers.astype("<u2").view(dtype)
         return numbers != 0 if kind.name == "bool" else numbers.astype(dtype, copy=False)
@@ -247,7 +247,7 @@ def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) ->
     return np.frombuffer(data, dtype)
 
 
-def _repeated(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+def _fill_shape(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
     """Repeat the last value (zero if there is none) to fill the shape."""
     count = math.prod(shape)
     if values.size > count:
