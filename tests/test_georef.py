@@ -19,7 +19,7 @@ from tests.strategies import affines, places, sizes
 from xee_tf.errors import GeoreferenceError, GridMismatchError, XeeTFError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, spatial_dims, write_georef
-from xee_tf.georef.coordinates import affine_of_centres, fit_axis, gap, pixel_centres
+from xee_tf.georef.coordinates import affine_of_centres, corner_distance, fit_axis, pixel_centres
 from xee_tf.georef.crs import crs_text, describe_crs, same_crs
 from xee_tf.georef.reference import same_grid
 from xee_tf.sidecars import Mixer
@@ -244,7 +244,7 @@ def test_coordinates_give_back_the_affine(affine, size):
         # Only where doubles are too coarse for the pixels: an origin of 1e7 and pixels of 1e-6 or so.
         assert min(abs(affine.a), abs(affine.e)) < 1e-4 * max(abs(affine.c), abs(affine.f))
         return
-    assert gap(affine, found, size) < 0.2
+    assert corner_distance(affine, found, size) < 0.2
     rounding = 4 * np.spacing(max(abs(v) for v in (*image.x.values, *image.y.values)))
     assert np.allclose(tuple(found)[:6], tuple(affine)[:6], rtol=0, atol=size.x + size.y and rounding * 2)
 
@@ -270,7 +270,7 @@ def test_float32_coordinates_are_accepted_and_understood():
     utm = Affine(10, 0, 499_980, 0, -10, 4_200_000)
     coarse = raster(utm, (1000, 1000))
     coarse = coarse.assign_coords(y=coarse.y.astype("f4"), x=coarse.x.astype("f4"))
-    assert gap(utm, read_georef(coarse, crs=32633).affine, Size(x=1000, y=1000)) < 0.05
+    assert corner_distance(utm, read_georef(coarse, crs=32633).affine, Size(x=1000, y=1000)) < 0.05
 
 
 def test_float32_coordinates_that_are_too_coarse_are_refused():
@@ -358,15 +358,17 @@ def test_coordinates_win_where_the_raster_was_cropped(affine, size, data):
     image = raster(affine, size.shape).rio.write_crs(3857).rio.write_transform(affine)
     cropped = image.isel(y=slice(top, None), x=slice(left, None))
     expected = affine @ Affine.translation(left, top)
-    assert gap(expected, read_georef(cropped).affine, size) < 1e-3
+    assert corner_distance(expected, read_georef(cropped).affine, size) < 1e-3
     coarse = image.isel(y=slice(None, None, 2), x=slice(None, None, 2))
     assert (
-        gap(affine @ Affine.scale(2) @ Affine.translation(-0.25, -0.25), read_georef(coarse).affine, size)
+        corner_distance(
+            affine @ Affine.scale(2) @ Affine.translation(-0.25, -0.25), read_georef(coarse).affine, size
+        )
         < 1e-3
     )
     flipped = image.isel(y=slice(None, None, -1))
     south_up = affine @ Affine.translation(0, size.y) @ Affine.scale(1, -1)
-    assert gap(south_up, read_georef(flipped).affine, size) < 1e-3
+    assert corner_distance(south_up, read_georef(flipped).affine, size) < 1e-3
 
 
 def test_an_explicit_transform_wins():
@@ -426,7 +428,10 @@ def test_sheared_rasters_as_rioxarray_opens_them(tmp_path):
     assert read_georef(image).affine == sheared
     # The GeoTransform does not follow a crop; the two-dimensional coordinates do.
     cropped = image.isel(x=slice(2, None), y=slice(1, None))
-    assert gap(sheared @ Affine.translation(2, 1), read_georef(cropped).affine, Size(x=3, y=3)) < 1e-6
+    assert (
+        corner_distance(sheared @ Affine.translation(2, 1), read_georef(cropped).affine, Size(x=3, y=3))
+        < 1e-6
+    )
 
 
 def test_sheared_rasters_as_odc_makes_them():
@@ -434,7 +439,7 @@ def test_sheared_rasters_as_odc_makes_them():
         (4, 5), Affine.translation(1000, 2000) @ Affine.rotation(10) @ Affine.scale(10, -10), "EPSG:32633"
     )
     image = odc.geo.xr.xr_zeros(box)
-    assert gap(box.affine, read_georef(image).affine, Size(x=5, y=4)) < 1e-9
+    assert corner_distance(box.affine, read_georef(image).affine, Size(x=5, y=4)) < 1e-9
     for window in (
         {"x": slice(2, None), "y": slice(1, 3)},
         {"y": slice(None, None, 2)},
@@ -442,9 +447,9 @@ def test_sheared_rasters_as_odc_makes_them():
     ):
         crop = image.isel(window)
         found = read_georef(crop)
-        assert gap(crop.odc.geobox.affine, found.affine, found.shape) < 1e-9
+        assert corner_distance(crop.odc.geobox.affine, found.affine, found.shape) < 1e-9
     column = read_georef(image.isel(x=slice(3, 4)))
-    assert gap(box.affine @ Affine.translation(3, 0), column.affine, column.shape) < 1e-9
+    assert corner_distance(box.affine @ Affine.translation(3, 0), column.affine, column.shape) < 1e-9
 
 
 def test_curvilinear_coordinates_are_refused():
@@ -458,7 +463,7 @@ def test_centres_in_two_dimensions_give_back_the_affine(affine, size):
     assume(min(abs(affine.a), abs(affine.e)) > 1e-3)
     rows, columns = np.mgrid[0 : size.y, 0 : size.x] + 0.5
     x, y = affine @ (columns, rows)
-    assert gap(affine, affine_of_centres(x, y), size) < 1e-3
+    assert corner_distance(affine, affine_of_centres(x, y), size) < 1e-3
 
 
 def test_one_coordinate_missing_or_both():
@@ -539,9 +544,9 @@ def test_parts_of_rotated_rasters(tmp_path, window):
         half = Affine.translation(0.5, 0.5)
         expected = expected @ half @ Affine.scale(*steps) @ ~half
         found = read_georef(part)
-        assert gap(expected, found.affine, found.shape) < 1e-9
+        assert corner_distance(expected, found.affine, found.shape) < 1e-9
         again = read_georef(write_georef(part, found))
-        assert gap(expected, again.affine, again.shape) < 1e-9
+        assert corner_distance(expected, again.affine, again.shape) < 1e-9
 
 
 def test_a_crs_that_cf_has_no_words_for():
@@ -558,8 +563,8 @@ def test_rioxarray_and_odc_agree_with_us(place):
     assume(place.crs.to_authority() is not None)
     image = raster(place.affine, place.shape.shape).rio.write_crs(place.crs)
     found = read_georef(image)
-    assert gap(image.rio.transform(), found.affine, found.shape) < 1e-3
-    assert gap(Affine(*image.odc.geobox.affine), found.affine, found.shape) < 1e-3
+    assert corner_distance(image.rio.transform(), found.affine, found.shape) < 1e-3
+    assert corner_distance(Affine(*image.odc.geobox.affine), found.affine, found.shape) < 1e-3
     assert rasterio.crs.CRS.from_user_input(found.crs) == image.rio.crs
     assert np.allclose(found.bounds, image.rio.bounds(), rtol=1e-9)
 
@@ -583,7 +588,10 @@ def test_what_is_written_is_read_again_exactly(place, as_dataset, names):
     part = written.isel({y_dim: slice(top, None), x_dim: slice(left, left + 1)})
     found = read_georef(part).affine
     rounding = np.spacing(np.abs(place.bounds).max()) / min(abs(place.affine.a), abs(place.affine.e))
-    assert gap(place.affine @ Affine.translation(left, top), found, Size(x=1, y=1)) < 1e-3 + 4 * rounding
+    assert (
+        corner_distance(place.affine @ Affine.translation(left, top), found, Size(x=1, y=1))
+        < 1e-3 + 4 * rounding
+    )
 
 
 def test_rioxarray_odc_and_gdal_read_what_is_written(tmp_path):

@@ -160,7 +160,7 @@ def test_one_message_names_all_that_means_nothing_here(
             f"- {name}" for name in {*PASTED, "image", "crs"} - taken
         }
         assert "ds.rio.reproject" in str(caught.value)
-        assert "is used without reprojection" in str(caught.value)
+        assert "nothing is reprojected" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -17,7 +17,7 @@ from xee_tf import Model
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.bands import image_dataset
-from xee_tf.georef.coordinates import gap
+from xee_tf.georef.coordinates import corner_distance
 from xee_tf.georef.crs import read_crs, same_crs
 
 # "crs= that overrules" contradicts what the image says, on purpose.
@@ -130,7 +130,7 @@ def check(result, georef):
         if found is result or not (georef.affine.b or georef.affine.d) or georef.x_dim == "x":
             assert pyproj.CRS(found.rio.crs.to_wkt()).equals(georef.crs, ignore_axis_order=True)
             assert (found.rio.x_dim, found.rio.y_dim) == (georef.x_dim, georef.y_dim)
-            assert gap(georef.affine, found.rio.transform(), georef.shape) < 1e-3
+            assert corner_distance(georef.affine, found.rio.transform(), georef.shape) < 1e-3
     assert "spatial_ref" in result.coords
     for name in (georef.x_dim, georef.y_dim):
         if name in result.coords and result[name].dtype.kind == "f":
@@ -138,7 +138,7 @@ def check(result, georef):
             assert (result[name].attrs.get("units") == "pixel") == sheared
             assert result[name].attrs.get("units") != "km"
     part = read_georef(result.isel({georef.y_dim: slice(1, 2), georef.x_dim: slice(2, None)}))
-    assert gap(georef.affine @ Affine.translation(2, 1), part.affine, part.shape) < 1e-3
+    assert corner_distance(georef.affine @ Affine.translation(2, 1), part.affine, part.shape) < 1e-3
 
 
 @pytest.mark.parametrize("merge", [False, True])

@@ -31,7 +31,7 @@ __all__ = [
 WARNING_FILTERS = Lock()
 """Lock held while rasterio changes the warning filters, which are global to the process."""
 
-_INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls our backend and our accessors
+_INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and accessors of this package
 
 
 class XeeTFError(Exception):

@@ -92,8 +92,8 @@ class Size:
             ) from None
         size = cls(x=sides[0], y=sides[-1])
         if min(sides) < least:
-            wanted = "must be at least 1 pixel on each side" if least else "cannot be negative"
-            raise OptionError(f"{name} {wanted}; got {size.xy}.")
+            rule = "must be at least 1 pixel on each side" if least else "cannot be negative"
+            raise OptionError(f"{name} {rule}; got {size.xy}.")
         return size
 
     @property
@@ -112,7 +112,22 @@ class Size:
         return self.x * self.y
 
     def with_margin(self, margin: Size) -> Size:
-        """Return the size with `margin` added on every side."""
+        """Return the size with `margin` added on every side.
+
+        Parameters
+        ----------
+        margin : Size
+            Margin in pixels.
+
+        Returns
+        -------
+        Size
+
+        Examples
+        --------
+        >>> Size(x=128, y=64).with_margin(Size(x=16, y=2))
+        Size(x=160, y=68)
+        """
         return Size(x=self.x + 2 * margin.x, y=self.y + 2 * margin.y)
 
     @property
@@ -163,6 +178,15 @@ class Window:
 
     def intersection(self, other: Window) -> Window:
         """Return the intersection with another window; an empty window if they do not overlap.
+
+        Parameters
+        ----------
+        other : Window
+            The other window, in the same pixels.
+
+        Returns
+        -------
+        Window
 
         Examples
         --------
@@ -284,6 +308,16 @@ class PatchGrid:
         Earth Engine's guide gives the stored side as patch + kernel, and its default kernel of 1 stores
         exactly the patch: both agree with ``patch + 2 * (kernel // 2)``.
 
+        Parameters
+        ----------
+        kernel : Size
+            Size of the kernel in pixels.
+
+        Returns
+        -------
+        Size
+            Margin in pixels.
+
         Examples
         --------
         >>> PatchGrid.margin_of(Size(x=32, y=5))
@@ -330,19 +364,79 @@ class PatchGrid:
         return PatchAxis(self.origin.x, self.patch.x, self.margin.x, self.columns)
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Return the (row, column) of patch `index`; raise IndexError if it is out of range."""
+        """Return the row and column of a patch in the grid.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        row, column : int
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> PatchGrid(Size(x=489, y=443), Size(x=128, y=128)).locate(4)
+        (1, 1)
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"Patch index {index} is out of range for a grid of {len(self)} patches.")
         return divmod(index, self.columns)
 
     def core(self, index: int) -> Window:
-        """Return the window of patch `index` in the grid, without its margin."""
+        """Return the window of a patch in the grid, without its margin.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        Window
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> PatchGrid(Size(x=489, y=443), Size(x=128, y=128)).core(4)
+        Window(top=128, bottom=256, left=128, right=256)
+        """
         row, column = self.locate(index)
         top, left = row * self.patch.y, column * self.patch.x
         return Window(top, top + self.patch.y, left, left + self.patch.x)
 
     def halo(self, index: int) -> Window:
-        """Return the window of patch `index` with its margin; it may extend beyond the raster."""
+        """Return the window of a patch with its margin; it may extend beyond the raster.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        Window
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=16)).halo(0)
+        Window(top=-16, bottom=144, left=-16, right=144)
+        """
         core = self.core(index)
         return Window(
             core.top - self.margin.y,
@@ -352,12 +446,58 @@ class PatchGrid:
         )
 
     def transform(self, index: int, *, halo: bool = False) -> Affine:
-        """Return the affine transform of patch `index`, or of its halo if `halo` is true."""
+        """Return the affine transform of a patch.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+        halo : bool, default False
+            Whether to include the margin.
+
+        Returns
+        -------
+        Affine
+            Maps pixel corners (column, row) of the patch to coordinates in `crs`.
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> grid = PatchGrid(Size(x=64, y=64), Size(x=32, y=32), affine=Affine(10, 0, 500, 0, -10, 800))
+        >>> tuple(grid.transform(1))[:6]
+        (10.0, 0.0, 820.0, 0.0, -10.0, 800.0)
+        """
         window = self.halo(index) if halo else self.core(index)
         return self.affine @ Affine.translation(window.left, window.top)
 
     def corners(self, index: int) -> list[tuple[float, float]]:
-        """Return the corners of the core of patch `index` as (x, y), clockwise from the top left."""
+        """Return the corners of a patch without its margin.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        list of (float, float)
+            Coordinates (x, y) in `crs`, clockwise from the top left of the patch.
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> grid = PatchGrid(Size(x=64, y=64), Size(x=32, y=32), affine=Affine(10, 0, 500, 0, -10, 800))
+        >>> grid.corners(0)
+        [(500.0, 800.0), (820.0, 800.0), (820.0, 480.0), (500.0, 480.0)]
+        """
         transform = self.transform(index)
         return [
             transform @ corner for corner in ((0, 0), (self.patch.x, 0), self.patch.xy, (0, self.patch.y))

@@ -238,11 +238,11 @@ def _as_view(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] 
     """Return the band as a view if a single piece covers it and no value must change, else None."""
     if len(parts) != 1:
         return None
-    plane, there, values = parts[0]
-    inside = there.intersection(window) == window
+    plane, area, values = parts[0]
+    inside = area.intersection(window) == window
     if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
-    view = values[_index_in(window, there)]
+    view = values[_index_in(window, area)]
     masked = plane.masked(view)
     return view if masked is None or not masked.any() else None
 
@@ -252,16 +252,16 @@ def _assemble_band(
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Assemble a band from its pieces; return it and, if `want_mask`, where it is masked."""
     band = np.empty((rule.depth, *window.shape), rule.dtype)
-    covered = sum(there.intersection(window).size.pixels * len(values) for _, there, values in parts)
+    covered = sum(area.intersection(window).size.pixels * len(values) for _, area, values in parts)
     masked = np.zeros(band.shape, bool) if want_mask else None
     if covered < band.size:
         for plane in rule.planes:  # collapsed bands may have different defaults
             band[plane.first :] = plane.default
         if masked is not None:
             masked.fill(True)
-    for plane, there, values in parts:
-        common = there.intersection(window)
-        source = values[_index_in(common, there)]
+    for plane, area, values in parts:
+        common = area.intersection(window)
+        source = values[_index_in(common, area)]
         steps = slice(plane.first, plane.first + len(source))
         target = band[steps][_index_in(common, window)]
         # A float64 beyond the range of float32 becomes infinite, as usual in numpy.

@@ -55,16 +55,16 @@ def lay_out_blocks(
     )
     # The three tasks of a block pay off only if the block has at least two chunks.
     alone = sum((plane.y, plane.x) == (edges_y, edges_x) for plane in planes) == 1
-    wanted = int(np.clip(grid.shape.pixels * pixel_size / 64, *_BLOCK_BYTES)) // pixel_size
+    target = int(np.clip(grid.shape.pixels * pixel_size / 64, *_BLOCK_BYTES)) // pixel_size
     rows = merge_edges(edges_y, *span_y, pixels=y.patch)
     height = int(np.diff(rows).max())
     columns = merge_edges(
-        edges_x, *span_x, pixels=max(x.patch * patches_per_member, wanted // height), chunks=2 if alone else 1
+        edges_x, *span_x, pixels=max(x.patch * patches_per_member, target // height), chunks=2 if alone else 1
     )
     if len(columns) == 2:
         width = columns[1] - columns[0]
         many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
-        rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, wanted // width), chunks=2 if many else 1)
+        rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, target // width), chunks=2 if many else 1)
     return BlockLayout(
         y=BlockAxis(rows, raster.y, y),
         x=BlockAxis(columns, raster.x, x, patches_per_member),

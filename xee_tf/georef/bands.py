@@ -333,11 +333,12 @@ def _adapt_band(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str 
 
 
 def _merge_coord(dim: str, coord: xr.Variable, image: xr.Dataset, coords: dict[str, xr.Variable]) -> None:
-    there = image.variables.get(dim, coords.get(dim))
-    if there is None:
+    existing = image.variables.get(dim, coords.get(dim))
+    if existing is None:
         coords[dim] = coord
-    elif there.size != coord.size or (there.values != coord.values).any():
+    elif existing.size != coord.size or (existing.values != coord.values).any():
         raise GridMismatchError(
-            f"The images have different coordinates along {dim!r}: {there.size} from {there.values[0]}, and "
-            f"{coord.size} from {coord.values[0]}. Select the same steps, or rename one of the dimensions."
+            f"The images have different coordinates along {dim!r}: {existing.size} steps from "
+            f"{existing.values[0]}, and {coord.size} steps from {coord.values[0]}. Select the same steps, or "
+            "rename one of the dimensions."
         )

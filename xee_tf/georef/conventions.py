@@ -119,9 +119,9 @@ def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
         if name:
             names.setdefault(name, variable)
     names = names or {mapping_name(obj) or GRID_MAPPING: None}
-    there = {name: user for name, user in names.items() if name in variables(obj)}
-    if there:
-        return there
+    existing = {name: user for name, user in names.items() if name in variables(obj)}
+    if existing:
+        return existing
     found = (name for name, value in variables(obj).items() if not value.dims and is_grid_mapping(value))
     return dict.fromkeys(map(str, found))
 

@@ -112,9 +112,9 @@ y[2] = 2.0 to y[3] = 4.0 it is 2.0 (1 px more). ...
         centres = given.astype(np.float64)
     except (TypeError, ValueError):
         centres = np.full(given.shape, np.nan)
-    sound = np.abs(centres) < 1e100  # False for NaN, and for numbers that could overflow
-    if not (np.issubdtype(given.dtype, np.number) and sound.all()):
-        at = int(np.argmin(sound))
+    valid = np.abs(centres) < 1e100  # False for NaN, and for numbers that could overflow
+    if not (np.issubdtype(given.dtype, np.number) and valid.all()):
+        at = int(np.argmin(valid))
         raise GeoreferenceError(
             f"The {name} coordinates must be finite numbers; {name}[{at}] is {given[at]!r}."
         )

@@ -200,9 +200,9 @@ def _written(variable: xr.DataArray, name: str) -> list[int | float]:
 
 
 def _entries(
-    where: str, mapping: Mapping[Any, Any], wanted: tuple[str, ...]
+    where: str, mapping: Mapping[Any, Any], keys: tuple[str, ...]
 ) -> list[tuple[str, Hashable, Any]]:
-    return [(where, key, value) for key, value in mapping.items() if _key(key) in wanted]
+    return [(where, key, value) for key, value in mapping.items() if _key(key) in keys]
 
 
 def _key(key: Any) -> str:

@@ -61,9 +61,9 @@ def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
         # Repair polygons with points without a location, or with edges that jump between turns of the globe.
         left, bottom, right, top = shapely.bounds(moved).T
         with np.errstate(invalid="ignore"):
-            odd = ~(np.isfinite(left + bottom + right + top))
-            odd |= False if turn is None else right - left > turn / 2
-        for number in np.flatnonzero(odd):
+            broken = ~(np.isfinite(left + bottom + right + top))
+            broken |= False if turn is None else right - left > turn / 2
+        for number in np.flatnonzero(broken):
             moved[number] = _repair_polygon(moved[number], turn)
         bent = np.flatnonzero(shapely.get_num_coordinates(moved) > shapely.get_num_coordinates(geometries))
         for number in bent[~shapely.is_valid(moved[bent])]:  # edges may intersect, for example at a pole

@@ -235,9 +235,9 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     centres: dict[str, xr.Variable] = {}
     if not (affine.b or affine.d):
         for name, axis, values in zip((x_dim, y_dim), "XY", pixel_centres(affine, grid.shape), strict=True):
-            there = obj.coords[name].variable if name in obj.coords else None
-            kept = there is not None and _matches_centres(there, name, values, crs)
-            numbers = there.values if there is not None and kept else values
+            existing = obj.coords[name].variable if name in obj.coords else None
+            kept = existing is not None and _matches_centres(existing, name, values, crs)
+            numbers = existing.values if existing is not None and kept else values
             centres[name] = xr.Variable(name, numbers, _axis_attrs(crs, axis))
     else:
         for name, axis, length in zip((x_dim, y_dim), "XY", grid.shape.xy, strict=True):

@@ -121,16 +121,17 @@ def find_places(features: Any, georef: GeoRef, layout: BlockLayout, *, all_touch
         )
     kinds = features.geom_type.to_numpy()
     points = bool((kinds == "Point").all())
-    odd = np.flatnonzero(~np.isin(kinds, ["Polygon", "MultiPolygon"]))
-    if not points and odd.size:
+    invalid = np.flatnonzero(~np.isin(kinds, ["Polygon", "MultiPolygon"]))
+    if not points and invalid.size:
         raise OptionError(
-            f"The features must be all points or all polygons; {_row(labels, odd[0])} is a {kinds[odd[0]]}."
+            "The features must be all points or all polygons; "
+            f"{_row(labels, invalid[0])} is a {kinds[invalid[0]]}."
         )
     geometries = features.to_numpy()
     coordinates, row_of = shapely.get_coordinates(geometries, return_index=True)
-    odd = row_of[~np.isfinite(coordinates).all(axis=1)]
-    if odd.size:
-        raise OptionError(f"{_row(labels, odd[0])} has a coordinate that is not a finite number.")
+    invalid = row_of[~np.isfinite(coordinates).all(axis=1)]
+    if invalid.size:
+        raise OptionError(f"{_row(labels, invalid[0])} has a coordinate that is not a finite number.")
     if features.crs is None:
         raise GeoreferenceError(
             "The points or polygons have no CRS: set the CRS of their coordinates, for example "
@@ -195,9 +196,9 @@ def _polygons(
         first = int(outside[0])
         covers = tuple(float(f"{number:.10g}") for number in geometries[first].bounds)
         if outside.size == len(shapes):
-            who = "The polygon is" if len(shapes) == 1 else f"All {len(shapes)} polygons are"
+            subject = "The polygon is" if len(shapes) == 1 else f"All {len(shapes)} polygons are"
             which = "it" if len(shapes) == 1 else _row(labels, first)
-            raise OptionError(f"{who} outside the raster: {which} covers {covers}, {place}.")
+            raise OptionError(f"{subject} outside the raster: {which} covers {covers}, {place}.")
         warn(
             f"{outside.size} of {len(shapes)} polygons are outside the raster and are omitted; the first one "
             f"is {_row(labels, first)}, which covers {covers}: {place}."
@@ -217,19 +218,19 @@ def _polygons(
     empty = _without_pixels(places, georef, layout)
     if not empty:
         return places
-    lack = "no pixel" if all_touched else "no pixel centre"
+    nothing = "no pixel" if all_touched else "no pixel centre"
     hint = "" if all_touched else " To include all pixels that a polygon touches, pass all_touched=True."
     if len(empty) == inside.size:
-        who = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
+        subject = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
         if outside.size:
-            who = f"the {inside.size} of {len(shapes)} polygons that overlap the raster cover"
+            subject = f"the {inside.size} of {len(shapes)} polygons that overlap the raster cover"
         size = f"{abs(georef.affine.a):.10g} x {abs(georef.affine.e):.10g}"
         raise OptionError(
-            f"There is no pixel to sample: {who} {lack}. Pixels are {size} in "
+            f"There is no pixel to sample: {subject} {nothing}. Pixels are {size} in "
             f"{describe_crs(georef.crs)}.{hint}"
         )
     warn(
-        f"{len(empty)} of {len(shapes)} polygons cover {lack} and are omitted; the first one is "
+        f"{len(empty)} of {len(shapes)} polygons cover {nothing} and are omitted; the first one is "
         f"{_row(labels, min(empty))}.{hint}"
     )
     kept = {block: [n for n in numbers if n not in empty] for block, numbers in by_block.items()}

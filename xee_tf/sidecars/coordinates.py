@@ -102,31 +102,33 @@ def read_coordinate(document: Any) -> NDArray[Any]:
 def _objects(values: Sequence[Any]) -> dict[str, Any] | None:
     """Encode Python objects of one type, with or without missing values."""
     missing = [is_missing(value) for value in values]
-    there = [value for value, absent in zip(values, missing, strict=True) if not absent]
-    if not there:
+    present = [value for value, absent in zip(values, missing, strict=True) if not absent]
+    if not present:
         return {"dtype": "text", "values": [None] * len(values)}
-    if all(isinstance(value, str) for value in there):
-        texts = iter(there)
+    if all(isinstance(value, str) for value in present):
+        texts = iter(present)
         return {"dtype": "text", "values": [None if absent else str(next(texts)) for absent in missing]}
-    if any(missing) and all(isinstance(value, int | float) for value in there):
+    if any(missing) and all(isinstance(value, int | float) for value in present):
         return coordinate_document(
             np.array([math.nan if absent else v for v, absent in zip(values, missing, strict=True)], float)
         )
-    if all(hasattr(value, "calendar") and hasattr(value, "isoformat") for value in there):
-        if any(missing) or len({value.calendar for value in there}) > 1:
+    if all(hasattr(value, "calendar") and hasattr(value, "isoformat") for value in present):
+        if any(missing) or len({value.calendar for value in present}) > 1:
             return None
         return {
             "dtype": "cftime",
-            "calendar": str(there[0].calendar),
-            "values": [value.isoformat() for value in there],
+            "calendar": str(present[0].calendar),
+            "values": [value.isoformat() for value in present],
         }
-    if all(isinstance(value, datetime.date) for value in there):
+    if all(isinstance(value, datetime.date) for value in present):
         return _plain_dates(values, missing)
-    if all(type(value).__name__ in ("Period", "Interval") for value in there) and not any(missing):
-        return {"dtype": "text", "values": [str(value) for value in there]}
-    if any(missing) or not all(isinstance(value, bool | int | float | bytes | np.generic) for value in there):
+    if all(type(value).__name__ in ("Period", "Interval") for value in present) and not any(missing):
+        return {"dtype": "text", "values": [str(value) for value in present]}
+    if any(missing) or not all(
+        isinstance(value, bool | int | float | bytes | np.generic) for value in present
+    ):
         return None
-    again = np.array(there)
+    again = np.array(present)
     return None if again.dtype.kind == "O" else coordinate_document(again)
 
 

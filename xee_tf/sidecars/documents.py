@@ -152,6 +152,11 @@ class ShardInfo:
         Size of the file in bytes.
     crc32c : int
         CRC-32C of the whole file, as object stores report it.
+
+    Examples
+    --------
+    >>> ShardInfo("out/scene-00000.tfrecord.gz", records=9, bytes=4096, crc32c=0xE3069283).records
+    9
     """
 
     path: str

@@ -77,15 +77,15 @@ to form the file names. Use 'out/scene'.
             f"{text!r} contains a backslash, which is not a path separator on this system: use '/'."
         )
     folder, slash, name = text.replace(os.sep, "/").rpartition("/")
-    meant = name
+    intended = name
     if name in ("", ".", "..", "~") and text:
-        folder, slash, meant = text.rstrip("/"), "/", ""
+        folder, slash, intended = text.rstrip("/"), "/", ""
     elif not (suffix and name.endswith(suffix) and name != suffix):
-        meant = _NO_PREFIX.sub("", name)
-    if text and (not meant or meant != name):
+        intended = _NO_PREFIX.sub("", name)
+    if text and (not intended or intended != name):
         raise DestinationError(
             f"{text!r} is not a prefix: suffixes are appended to it to form the file names. "
-            f"Use {folder + slash + (meant or example)!r}."
+            f"Use {folder + slash + (intended or example)!r}."
         )
     return Location.of(path, storage_options)
 

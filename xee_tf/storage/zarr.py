@@ -131,8 +131,8 @@ def explain_changes(store: Location) -> str:
     if record.get("state") == BEGUN:
         return ""
     written = record.get("arrays") or {}
-    there = stored_arrays(store, written)
-    changed = next((name for name in written if there.get(name) != written[name]), "")
+    current = stored_arrays(store, written)
+    changed = next((name for name in written if current.get(name) != written[name]), "")
     return f"its array {changed!r} is not the one that was written" if changed else ""
 
 
@@ -172,16 +172,16 @@ def _foreign_contents(store: Location) -> str:
     ours = record.get("arrays") or {}
     members = {name for name, is_folder in entries.items() if is_folder}
     known = members | _METADATA
-    if odd := [each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)]:
-        return f"it contains {odd[0]!r}"
+    if unknown := [each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)]:
+        return f"it contains {unknown[0]!r}"
     if not record:
-        strange = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
-        return f"it contains {strange!r}" if strange else f"it is a Zarr store without {RECORD!r}"
+        folder = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
+        return f"it contains {folder!r}" if folder else f"it is a Zarr store without {RECORD!r}"
     for name in sorted(members - {RECORD}):
         if name not in ours:
             return f"it contains {name!r}"
-        if stray := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
-            return f"it contains {f'{name}/{stray[0]}'!r}"
+        if files := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
+            return f"it contains {f'{name}/{files[0]}'!r}"
     return explain_changes(store)
 
 
