@@ -219,7 +219,7 @@ def test_several_further_dimensions_are_flattened_in_their_order(tmp_path):
 
 
 def test_what_the_mixer_does_not_hold_stands_beside_it(tmp_path):
-    from xee_tf.sidecars.manifest import parse_manifest
+    from xee_tf.sidecars.manifest_files import parse_manifest
 
     time = np.array(["2020-05-01", "2020-06-11T12:30"], "datetime64[ns]")
     ds = raster({"slope": random_band((8, 8))})

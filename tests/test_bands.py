@@ -96,19 +96,19 @@ def test_a_geotiff_with_descriptions_keeps_its_place_and_nodata(tmp_path):
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        (np.zeros((4, 5)), "An image is an xarray Dataset or DataArray; got ndarray"),
+        (np.zeros((4, 5)), "An image must be an xarray Dataset or DataArray; got ndarray"),
         (
             xr.DataArray(np.zeros((2, 4, 5)), {"band": ["a", "a"]}, ("band", "y", "x")),
-            "The name 'a' is taken by another band",
+            "The name 'a' is already used by another band",
         ),
         (xr.DataArray(np.zeros((0, 4, 5)), {}, ("band", "y", "x")), "The image has no bands"),
         (
             xr.DataArray(np.zeros((1, 2)), {"x": [1, 2]}, ("y", "x"), name="x"),
-            "The name 'x' is taken by a coord",
+            "The name 'x' is already used by a coord",
         ),
         (
             xr.DataArray(np.zeros((1, 1, 2)), {"x": [1, 2], "band": ["x"]}, ("band", "y", "x")),
-            "The name 'x' is taken",
+            "The name 'x' is already used",
         ),
     ],
 )
@@ -200,10 +200,12 @@ def test_further_dimensions():
 
 def test_names_must_differ():
     for others in ([plane("B4")], [plane("label"), plane("label")], [plane("x1"), plane("B4")]):
-        with pytest.raises(OptionError, match=r"The name '(B4|label)' is taken by another band\. Rename one"):
+        with pytest.raises(
+            OptionError, match=r"The name '(B4|label)' is already used by another band\. Rename one"
+        ):
             add_bands(plane("B4").to_dataset(), *others)
     dated = plane("B4", time=np.datetime64("2020-01-01", "ns")).to_dataset()
-    with pytest.raises(OptionError, match="The name 'time' is taken by a coordinate"):
+    with pytest.raises(OptionError, match="The name 'time' is already used by a coordinate"):
         add_bands(dated, plane("time"))
 
 
@@ -221,7 +223,7 @@ def test_grids_must_be_the_same():
 def test_variables_that_are_no_rasters():
     other = plane("label").to_dataset().assign(row_mean=("y", np.zeros(4)))
     with pytest.raises(
-        GeoreferenceError, match=r"\['row_mean'\] do not have both dimensions x and y.*drop_vars"
+        GeoreferenceError, match=r"\['row_mean'\] lack one of the dimensions x and y.*drop_vars"
     ):
         add_bands(plane("B4").to_dataset(), other)
     # But a grid mapping that was not decoded is none of them.

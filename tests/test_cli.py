@@ -191,7 +191,7 @@ def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "pixels-mixer.json")]) == 0
     out = capsys.readouterr().out
     assert "bands    2 as float: ndvi (time), slope\n" in out
-    assert "records  5,400 SequenceExamples, one for each pixel, 600 a patch; 1 shard" in out
+    assert "records  5,400 SequenceExamples, one per pixel, 600 per patch; 1 shard" in out
     assert main(["inspect", str(tmp_path / "one-mixer.json")]) == 0
     assert "ndvi (time), slope; collapsed into the feature ndvi\n" in capsys.readouterr().out
     assert main(["inspect", str(tmp_path / "pixels-00000.tfrecord.gz")]) == 0

@@ -162,7 +162,7 @@ def test_a_crs_is_never_fetched_or_read_from_a_file(crs, tmp_path, monkeypatch):
     (tmp_path / "crs.prj").write_text(rasterio.crs.CRS.from_epsg(32633).to_wkt())
     band = da.zeros((SIDE, SIDE), chunks=CHUNK, dtype="u1")
     grid = PatchGrid(GRID.shape, GRID.patch, GRID.margin, GRID.affine, crs)
-    with pytest.raises(xee_tf.GeoreferenceError, match="cannot be understood"):
+    with pytest.raises(xee_tf.GeoreferenceError, match="cannot be parsed"):
         write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, grid, None)
     assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]
 

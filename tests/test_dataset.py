@@ -204,7 +204,7 @@ def test_files_without_a_mixer(mixer, tmp_path):
     np.testing.assert_array_equal(pixels, expected("B3").reshape(-1, 1))
     with pytest.raises(OptionError, match="give the mixer instead of its files, or patch_dimensions"):
         tf_dataset(pattern, inputs="B3")
-    with pytest.raises(MissingShardError, match="No file matches"):
+    with pytest.raises(MissingShardError, match="No files match"):
         tf_dataset(str(tmp_path / "none-*.tfrecord"), inputs="B3")
 
 

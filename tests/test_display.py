@@ -18,7 +18,7 @@ from tests.rasters import random_band, raster
 from tests.strategies import sizes
 from xee_tf.display import Summary
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, grid_svg, patches_per_cell
-from xee_tf.display.text import head_of
+from xee_tf.display.text import truncate
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.summary import grid_picture
 
@@ -121,7 +121,7 @@ def test_result_text_of_array_bands_and_pixels(tmp_path):
     ds["ndvi"] = (("time", "y", "x"), random_band((3, 40, 40)))
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=20, sequence_data=True)
     text = repr(result)
-    assert "records  1,600, one for each pixel, 400 a patch\n" in text
+    assert "records  1,600, one per pixel, 400 per patch\n" in text
     assert f"sidecar  {tmp_path}/scene-image.tfexport" in text
 
 
@@ -164,8 +164,8 @@ def test_table_html_is_well_formed_and_bounded(table):
 
 
 def test_long_lists_are_cut_but_never_to_spare_one_line():
-    assert head_of("abcdef", 5) == ("abcdef", 0)
-    assert head_of("abcdefg", 5) == ("abcde", 2)
+    assert truncate("abcdef", 5) == ("abcdef", 0)
+    assert truncate("abcdefg", 5) == ("abcde", 2)
 
 
 def test_verification_text_names_files_and_problems(scene, tmp_path):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from xee_tf.dtypes import FLOAT32_EXACT, FLOAT64_EXACT, held_as, spare_values
+from xee_tf.dtypes import FLOAT32_EXACT, FLOAT64_EXACT, convert_number, nodata_candidates
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
@@ -31,16 +31,16 @@ INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uin
     ],
 )
 def test_which_numbers_a_dtype_holds(number, dtype, held):
-    assert held_as(number, np.dtype(dtype)) == held
-    assert math.isnan(held_as(math.nan, np.dtype("float32")))
+    assert convert_number(number, np.dtype(dtype)) == held
+    assert math.isnan(convert_number(math.nan, np.dtype("float32")))
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_spare_values_are_ends_and_exact_ones_come_first(dtype):
-    values, limits = spare_values(np.dtype(dtype)), np.iinfo(dtype)
+def test_nodata_candidates_are_limits_and_exact_ones_come_first(dtype):
+    values, limits = nodata_candidates(np.dtype(dtype)), np.iinfo(dtype)
     assert len(set(values)) == len(values)
     assert {int(limits.min), int(limits.max)} <= set(values)
-    assert int(float(values[0])) == values[0] == held_as(values[0], np.dtype(dtype))
+    assert int(float(values[0])) == values[0] == convert_number(values[0], np.dtype(dtype))
 
 
 def test_where_floats_stop_counting():

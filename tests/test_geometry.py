@@ -80,7 +80,7 @@ def test_bad_grids(arguments, message):
 
 @pytest.mark.parametrize("value", ["256", (1, 2, 3), [], 2.5, (2.5, 3), None])
 def test_bad_sizes(value):
-    with pytest.raises(OptionError, match="patch_dimensions must be one whole number or a pair"):
+    with pytest.raises(OptionError, match="patch_dimensions must be an integer or a pair"):
         Size.from_xy(value, "patch_dimensions")
 
 
@@ -98,5 +98,5 @@ def test_margins_may_have_no_pixel():
 
 
 def test_there_is_no_patch_beyond_the_last():
-    with pytest.raises(IndexError, match="Patch 4 is not among the 4"):
+    with pytest.raises(IndexError, match="Patch index 4 is out of range for a grid of 4 patches"):
         PatchGrid(Size(x=4, y=4), Size(x=2, y=2)).core(4)

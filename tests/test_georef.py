@@ -18,7 +18,7 @@ from tests.strategies import affines, places, sizes
 from xee_tf.errors import GeoreferenceError, GridMismatchError, XeeTFError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, spatial_dims, write_georef
-from xee_tf.georef.coordinates import affine_of_centres, fit_axis, gap, pixel_centres
+from xee_tf.georef.coordinates import affine_of_centres, corner_distance, fit_axis, pixel_centres
 from xee_tf.georef.crs import crs_text, describe_crs, same_crs
 from xee_tf.georef.reference import same_grid
 from xee_tf.sidecars import Mixer
@@ -107,7 +107,7 @@ def test_an_explicit_crs_wins():
 @pytest.mark.parametrize("crs", ["EPSG:4326", "OGC:CRS84", 4807])
 def test_degrees_are_refused_where_none_can_be(crs):
     for image in (raster(), raster().rio.write_crs("EPSG:32633"), raster().rio.write_crs("EPSG:3857")):
-        with pytest.raises(GeoreferenceError, match=r"covers x .* and y .*, which cannot be the degrees of"):
+        with pytest.raises(GeoreferenceError, match=r"covers x .* and y .*, which cannot be degrees in"):
             read_georef(image, crs=crs)
 
 
@@ -127,7 +127,7 @@ def test_what_can_be_degrees(affine, fits):
     if fits:
         assert read_georef(image, crs=4326).affine == affine
     else:
-        with pytest.raises(GeoreferenceError, match="cannot be the degrees"):
+        with pytest.raises(GeoreferenceError, match="cannot be degrees"):
             read_georef(image, crs=4326)
 
 
@@ -158,7 +158,7 @@ def test_zarr_without_decoded_coordinates(tmp_path):
     assert "spatial_ref" in opened.data_vars
     assert read_georef(opened).crs_text == "EPSG:32119"
     with pytest.raises(
-        GeoreferenceError, match=r"'spatial_ref', which was not decoded\. Open .* decode_coords='all'"
+        GeoreferenceError, match=r"'spatial_ref', which was not found\. Open .* decode_coords='all'"
     ):
         read_georef(opened[["band"]])
 
@@ -180,7 +180,7 @@ def test_a_crs_that_cannot_be_understood(text):
 
 def test_a_grid_mapping_that_cannot_be_understood():
     image = raster().assign_coords(spatial_ref=((), 0, {"grid_mapping_name": "flat_earth"}))
-    with pytest.raises(GeoreferenceError, match=r"'spatial_ref' \(flat_earth\) cannot be understood"):
+    with pytest.raises(GeoreferenceError, match=r"'spatial_ref' \(flat_earth\) cannot be parsed"):
         read_georef(image)
 
 
@@ -247,7 +247,7 @@ def test_coordinates_give_back_the_affine(affine, size):
         # Only where doubles are too coarse for the pixels: an origin of 1e7 and pixels of 1e-6 or so.
         assert min(abs(affine.a), abs(affine.e)) < 1e-4 * max(abs(affine.c), abs(affine.f))
         return
-    assert gap(affine, found, size) < 0.2
+    assert corner_distance(affine, found, size) < 0.2
     rounding = 4 * np.spacing(max(abs(v) for v in (*image.x.values, *image.y.values)))
     assert np.allclose(tuple(found)[:6], tuple(affine)[:6], rtol=0, atol=size.x + size.y and rounding * 2)
 
@@ -273,12 +273,12 @@ def test_float32_coordinates_are_accepted_and_understood():
     utm = Affine(10, 0, 499_980, 0, -10, 4_200_000)
     coarse = raster(utm, (1000, 1000))
     coarse = coarse.assign_coords(y=coarse.y.astype("f4"), x=coarse.x.astype("f4"))
-    assert gap(utm, read_georef(coarse, crs=32633).affine, Size(x=1000, y=1000)) < 0.05
+    assert corner_distance(utm, read_georef(coarse, crs=32633).affine, Size(x=1000, y=1000)) < 0.05
 
 
 def test_float32_coordinates_that_are_too_coarse_are_refused():
     centres = (4_500_000 + 0.3 * np.arange(50)).astype("f4")
-    with pytest.raises(GeoreferenceError, match=r"not evenly spaced|do not advance"):
+    with pytest.raises(GeoreferenceError, match=r"not evenly spaced|must be increasing"):
         fit_axis(centres, "y")
 
 
@@ -323,9 +323,9 @@ def test_irregular_coordinates_say_where_and_by_how_much():
     assert "rio.reproject" in str(caught.value)
     # A slow drift has no single jump.
     drifting = np.arange(1000.0) + 1e-6 * np.arange(1000.0) ** 2
-    with pytest.raises(GeoreferenceError, match=r"x\[\d+\] = .* lies 0\.2\d* px off the straight line"):
+    with pytest.raises(GeoreferenceError, match=r"x\[\d+\] = .* is 0\.2\d* px off an even grid"):
         fit_axis(drifting, "x")
-    with pytest.raises(GeoreferenceError, match="do not advance"):
+    with pytest.raises(GeoreferenceError, match="must be increasing"):
         fit_axis([5.0, 5.0, 5.0], "x")
 
 
@@ -361,15 +361,17 @@ def test_coordinates_win_where_the_raster_was_cropped(affine, size, data):
     image = raster(affine, size.shape).rio.write_crs(3857).rio.write_transform(affine)
     cropped = image.isel(y=slice(top, None), x=slice(left, None))
     expected = affine @ Affine.translation(left, top)
-    assert gap(expected, read_georef(cropped).affine, size) < 1e-3
+    assert corner_distance(expected, read_georef(cropped).affine, size) < 1e-3
     coarse = image.isel(y=slice(None, None, 2), x=slice(None, None, 2))
     assert (
-        gap(affine @ Affine.scale(2) @ Affine.translation(-0.25, -0.25), read_georef(coarse).affine, size)
+        corner_distance(
+            affine @ Affine.scale(2) @ Affine.translation(-0.25, -0.25), read_georef(coarse).affine, size
+        )
         < 1e-3
     )
     flipped = image.isel(y=slice(None, None, -1))
     south_up = affine @ Affine.translation(0, size.y) @ Affine.scale(1, -1)
-    assert gap(south_up, read_georef(flipped).affine, size) < 1e-3
+    assert corner_distance(south_up, read_georef(flipped).affine, size) < 1e-3
 
 
 def test_an_explicit_transform_wins():
@@ -394,7 +396,8 @@ def test_a_single_row_or_column_takes_its_size_from_the_geotransform():
         assert read_georef(image.isel(window)).affine == NORTH_UP @ shift
     image.spatial_ref.attrs.pop("GeoTransform")
     with pytest.raises(
-        GeoreferenceError, match=r"One y coordinate does not tell the pixel size.*write_transform"
+        GeoreferenceError,
+        match=r"The pixel size along y cannot be inferred from a single y coordinate.*write_transform",
     ):
         read_georef(image.isel(y=slice(2, 3)))
 
@@ -428,7 +431,10 @@ def test_sheared_rasters_as_rioxarray_opens_them(tmp_path):
     assert read_georef(image).affine == sheared
     # The GeoTransform does not follow a crop; the two-dimensional coordinates do.
     cropped = image.isel(x=slice(2, None), y=slice(1, None))
-    assert gap(sheared @ Affine.translation(2, 1), read_georef(cropped).affine, Size(x=3, y=3)) < 1e-6
+    assert (
+        corner_distance(sheared @ Affine.translation(2, 1), read_georef(cropped).affine, Size(x=3, y=3))
+        < 1e-6
+    )
 
 
 def test_sheared_rasters_as_odc_makes_them():
@@ -436,7 +442,7 @@ def test_sheared_rasters_as_odc_makes_them():
         (4, 5), Affine.translation(1000, 2000) @ Affine.rotation(10) @ Affine.scale(10, -10), "EPSG:32633"
     )
     image = odc.geo.xr.xr_zeros(box)
-    assert gap(box.affine, read_georef(image).affine, Size(x=5, y=4)) < 1e-9
+    assert corner_distance(box.affine, read_georef(image).affine, Size(x=5, y=4)) < 1e-9
     for window in (
         {"x": slice(2, None), "y": slice(1, 3)},
         {"y": slice(None, None, 2)},
@@ -444,9 +450,9 @@ def test_sheared_rasters_as_odc_makes_them():
     ):
         crop = image.isel(window)
         found = read_georef(crop)
-        assert gap(crop.odc.geobox.affine, found.affine, found.shape) < 1e-9
+        assert corner_distance(crop.odc.geobox.affine, found.affine, found.shape) < 1e-9
     column = read_georef(image.isel(x=slice(3, 4)))
-    assert gap(box.affine @ Affine.translation(3, 0), column.affine, column.shape) < 1e-9
+    assert corner_distance(box.affine @ Affine.translation(3, 0), column.affine, column.shape) < 1e-9
 
 
 def test_curvilinear_coordinates_are_refused():
@@ -460,7 +466,7 @@ def test_centres_in_two_dimensions_give_back_the_affine(affine, size):
     assume(min(abs(affine.a), abs(affine.e)) > 1e-3)
     rows, columns = np.mgrid[0 : size.y, 0 : size.x] + 0.5
     x, y = affine @ (columns, rows)
-    assert gap(affine, affine_of_centres(x, y), size) < 1e-3
+    assert corner_distance(affine, affine_of_centres(x, y), size) < 1e-3
 
 
 def test_one_coordinate_missing_or_both():
@@ -541,9 +547,9 @@ def test_parts_of_rotated_rasters(tmp_path, window):
         half = Affine.translation(0.5, 0.5)
         expected = expected @ half @ Affine.scale(*steps) @ ~half
         found = read_georef(part)
-        assert gap(expected, found.affine, found.shape) < 1e-9
+        assert corner_distance(expected, found.affine, found.shape) < 1e-9
         again = read_georef(write_georef(part, found))
-        assert gap(expected, again.affine, again.shape) < 1e-9
+        assert corner_distance(expected, again.affine, again.shape) < 1e-9
 
 
 def test_a_crs_that_cf_has_no_words_for():
@@ -561,8 +567,8 @@ def test_rioxarray_and_odc_agree_with_us(place):
     assume(place.crs.to_authority() is not None)
     image = raster(place.affine, place.shape.shape).rio.write_crs(place.crs)
     found = read_georef(image)
-    assert gap(image.rio.transform(), found.affine, found.shape) < 1e-3
-    assert gap(Affine(*image.odc.geobox.affine), found.affine, found.shape) < 1e-3
+    assert corner_distance(image.rio.transform(), found.affine, found.shape) < 1e-3
+    assert corner_distance(Affine(*image.odc.geobox.affine), found.affine, found.shape) < 1e-3
     assert rasterio.crs.CRS.from_user_input(found.crs) == image.rio.crs
     assert np.allclose(found.bounds, image.rio.bounds(), rtol=1e-9)
 
@@ -586,7 +592,10 @@ def test_what_is_written_is_read_again_exactly(place, as_dataset, names):
     part = written.isel({y_dim: slice(top, None), x_dim: slice(left, left + 1)})
     found = read_georef(part).affine
     rounding = np.spacing(np.abs(place.bounds).max()) / min(abs(place.affine.a), abs(place.affine.e))
-    assert gap(place.affine @ Affine.translation(left, top), found, Size(x=1, y=1)) < 1e-3 + 4 * rounding
+    assert (
+        corner_distance(place.affine @ Affine.translation(left, top), found, Size(x=1, y=1))
+        < 1e-3 + 4 * rounding
+    )
 
 
 def test_rioxarray_odc_and_gdal_read_what_is_written(tmp_path):
@@ -630,7 +639,7 @@ def test_writing_is_refused_where_it_cannot_be_right():
         write_georef(image, grid)
     place = GeoRef(pyproj.CRS(4326), NORTH_UP, Size(x=4, y=5))
     with pytest.raises(
-        GridMismatchError, match=r"sizes \{'y': 5, 'x': 4\}, but the raster has \{'y': 4, 'x': 5\}"
+        GridMismatchError, match=r"are \{'y': 4, 'x': 5\}; expected those of the grid, \{'y': 5, 'x': 4\}"
     ):
         write_georef(image, place)
     with pytest.raises(GridMismatchError, match="None"):
@@ -668,11 +677,11 @@ def test_grids_that_are_the_same():
         ),
         (
             changed(affine=NORTH_UP @ Affine.translation(2, -0.5)),
-            r"one grid\. Origin: labels starts 2\.0 pixels further along x and -0\.5 along y\. Bring",
+            r"same grid\. Origin: labels starts 2\.0 pixels further along x and -0\.5 along y\. Reproject",
         ),
         (
             changed(affine=Affine(60, 0, 500_000, 0, -60, 4_500_000)),
-            r"one grid\. Pixel size: 30\.0 x -30\.0 and 60\.0 x -60\.0\. Bring",
+            r"same grid\. Pixel size: 30\.0 x -30\.0 and 60\.0 x -60\.0\. Reproject",
         ),
         (
             changed(affine=Affine(30, 3, 500_000, 0, -30, 4_500_000)),
@@ -680,7 +689,7 @@ def test_grids_that_are_the_same():
         ),
         (
             changed(shape=Size(x=99, y=80)),
-            r"one grid\. Shape: 100 x 80 and 99 x 80 pixels \(width x height\)\. Bring",
+            r"same grid\. Shape: 100 x 80 and 99 x 80 pixels \(width x height\)\. Reproject",
         ),
         (
             changed(

@@ -431,7 +431,7 @@ def test_a_vertex_that_is_no_number_is_named(tmp_path):
     corners = np.array([[10.0, 10.0], [20.0, np.nan], [20.0, 20.0]])
     with np.errstate(invalid="ignore"):
         polygons = [shapely.box(0, 0, 5, 5), shapely.Polygon(corners)]
-    with pytest.raises(OptionError, match=r"Row 1 has a coordinate that is no finite number"):
+    with pytest.raises(OptionError, match=r"Row 1 has a coordinate that is not a finite number"):
         sampled(tmp_path, image_of(globe(-180)), polygons)
 
 

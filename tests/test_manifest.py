@@ -32,7 +32,7 @@ from xee_tf.records.framing import footers, frame, run_crc
 from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.sidecars.find import find_export
-from xee_tf.sidecars.manifest import parse_manifest
+from xee_tf.sidecars.manifest_files import parse_manifest
 from xee_tf.storage import Location
 
 cftime = optional("cftime")
@@ -310,9 +310,9 @@ def test_what_names_no_export_is_refused(tmp_path):
     scene(32, 32).tfexport(tmp_path / "b", patch_dimensions=16)
     table = xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "empty" / "t")
     for source, error, message in (
-        (tmp_path, xee_tf.OptionError, r"2 exports .*a-mixer.json, b-mixer.json"),
-        (tmp_path / "empty", xee_tf.MissingShardError, "no export in the folder"),
-        (tmp_path / "c", xee_tf.MissingShardError, "There is no export .*/c: expected a mixer"),
+        (tmp_path, xee_tf.OptionError, r"2 exports: a-mixer.json, b-mixer.json"),
+        (tmp_path / "empty", xee_tf.MissingShardError, "does not contain an export"),
+        (tmp_path / "c", xee_tf.MissingShardError, "The export .*/c was not found: expected a mixer"),
         (tmp_path / "c-mixer.json", FileNotFoundError, "c-mixer.json"),
         (tmp_path / "c-image.tfexport", xee_tf.ManifestError, "c-image.tfexport does not exist"),
         (tmp_path / "a-00000.tfrecord.gz", xee_tf.MixerError, "is a shard"),
@@ -663,7 +663,7 @@ def test_files_of_version_0_1_0_are_read_and_replaced(tmp_path):
     for text in ("{}", "[", '{"record": 1, "fill": 0, "bands": [{}], "coords": {}}'):
         (tmp_path / "s-image.tfexport").unlink(missing_ok=True)
         (tmp_path / "s-dimensions.json").write_text(text)
-        with pytest.raises(xee_tf.ManifestError, match=r"s-dimensions.json does not describe"):
+        with pytest.raises(xee_tf.ManifestError, match=r"s-dimensions.json is not a valid description"):
             xee_tf.open_image(tmp_path / "s")
 
 
@@ -678,7 +678,7 @@ def test_later_formats(tmp_path):
     path.write_text(json.dumps(document))
     assert xee_tf.open_image(result).sizes == {"y": 32, "x": 32}
     path.write_text(json.dumps({**document, "formatVersion": "2.0"}))
-    with pytest.raises(xee_tf.ManifestError, match=r"s-image.tfexport has the format version 2.0.* newer"):
+    with pytest.raises(xee_tf.ManifestError, match=r"s-image.tfexport has format version 2.0.* newer"):
         xee_tf.open_image(result)
 
 

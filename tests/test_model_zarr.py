@@ -442,9 +442,9 @@ def test_what_is_no_store_of_ours_is_not_replaced(kind, tmp_path):
     words = {
         "folder": "'docs'",
         "mixed": "'docs'",
-        "array": "it holds 'A'",
-        "group": "it holds 'years'",
-        "inside": "it holds 'p/thesis.txt'",
+        "array": "it contains 'A'",
+        "group": "it contains 'years'",
+        "inside": "it contains 'p/thesis.txt'",
         "zarr": "without '.xee_tf'",
         "file": "a file",
     }

@@ -16,7 +16,7 @@ from xee_tf import Model
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.bands import image_dataset
-from xee_tf.georef.coordinates import gap
+from xee_tf.georef.coordinates import corner_distance
 from xee_tf.georef.crs import read_crs, same_crs
 
 optional("odc.geo.xr")  # registers .odc
@@ -133,7 +133,7 @@ def check(result, georef):
         if found is result or not (georef.affine.b or georef.affine.d) or georef.x_dim == "x":
             assert pyproj.CRS(found.rio.crs.to_wkt()).equals(georef.crs, ignore_axis_order=True)
             assert (found.rio.x_dim, found.rio.y_dim) == (georef.x_dim, georef.y_dim)
-            assert gap(georef.affine, found.rio.transform(), georef.shape) < 1e-3
+            assert corner_distance(georef.affine, found.rio.transform(), georef.shape) < 1e-3
     assert "spatial_ref" in result.coords
     for name in (georef.x_dim, georef.y_dim):
         if name in result.coords and result[name].dtype.kind == "f":
@@ -141,7 +141,7 @@ def check(result, georef):
             assert (result[name].attrs.get("units") == "pixel") == sheared
             assert result[name].attrs.get("units") != "km"
     part = read_georef(result.isel({georef.y_dim: slice(1, 2), georef.x_dim: slice(2, None)}))
-    assert gap(georef.affine @ Affine.translation(2, 1), part.affine, part.shape) < 1e-3
+    assert corner_distance(georef.affine @ Affine.translation(2, 1), part.affine, part.shape) < 1e-3
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -260,9 +260,9 @@ def test_the_text_of_a_crs_is_no_address(tmp_path, text):
     mixer = bare().tfexport(tmp_path / "s", patch_dimensions=6, crs=32631).mixer
     path = tmp_path / "s-mixer.json"
     path.write_text(path.read_text().replace("EPSG:32631", text.format(folder=tmp_path)))
-    with pytest.raises(xee_tf.XeeTFError, match="cannot be understood"):
+    with pytest.raises(xee_tf.XeeTFError, match="cannot be parsed"):
         xee_tf.upload_image(None, mixer, tmp_path / "map.tif")
-    with pytest.raises(xee_tf.XeeTFError, match="cannot be understood"):
+    with pytest.raises(xee_tf.XeeTFError, match="cannot be parsed"):
         xee_tf.open_image(mixer)
     assert not list(tmp_path.glob("*.tif*"))
     assert not list(tmp_path.glob(".*"))

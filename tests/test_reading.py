@@ -152,7 +152,7 @@ def test_several_shards_in_both_namings(tmp_path, naming, compression):
 def test_more_than_99999_shards_and_neighbours_are_told_apart(tmp_path):
     for name in ("s-00000", "s-100000", "s-099999", "s-b-00000", "s00000", "xs-00000"):
         (tmp_path / f"{name}.tfrecord").touch()
-    with pytest.raises(MissingShardError, match=r"Shards 1, 2, .*, 10, \.\.\. \(99999 in all\)"):
+    with pytest.raises(MissingShardError, match=r"Shards 1, 2, .*, 10, \.\.\. \(99999 in total\)"):
         find_records(Location.of(tmp_path / "s-mixer.json"))
     (tmp_path / "s-100000.tfrecord").unlink()
     assert [file.name for file in find_records(Location.of(tmp_path / "s-mixer.json"))] == [
@@ -665,7 +665,7 @@ def test_missing_shards(tmp_path, compression):
         open_image(export.mixer, export.shards)
     for path in export.shards:
         path.unlink(missing_ok=True)
-    with pytest.raises(MissingShardError, match=r"No shards are beside .*expected scene-00000.tfrecord or"):
+    with pytest.raises(MissingShardError, match=r"No shards found for .*expected scene-00000.tfrecord or"):
         open_image(export.mixer)
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "nothing-mixer.json")
@@ -749,7 +749,7 @@ def test_shards_that_do_not_fit_the_mixer(tmp_path, compression):
 def test_a_shard_that_is_there_twice(tmp_path):
     export = make(tmp_path, "plain")
     shutil.copy(export.shards[0], tmp_path / "scene-00000.tfrecord.gz")
-    with pytest.raises(RecordError, match=r"Shard 0 is there twice, as scene-00000.tfrecord and scene-00000"):
+    with pytest.raises(RecordError, match=r"Shard 0 exists twice, as scene-00000.tfrecord and scene-00000"):
         open_image(export.mixer)
 
 

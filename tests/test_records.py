@@ -282,7 +282,7 @@ def test_integers_that_are_malformed_are_refused_between_others(values, place, b
     [
         (b"\x01" * 4999, "feature 'a' holds 4999 values; expected 5000"),
         (b"\x01" * 5001, "feature 'a' holds 5001 values; expected 5000"),
-        (b"\x01" * 4999 + b"\x81", "The bytes end inside a varint"),
+        (b"\x01" * 4999 + b"\x81", "The data ends inside a varint"),
         (b"\x01" * 4999 + b"\xff" * 10 + b"\x01", "A varint is longer than ten bytes"),
     ],
 )

@@ -804,7 +804,7 @@ def test_a_key_longer_than_its_entry_is_refused(field):
     assert decode_records(frames[0] * 2, layout).count == 2
     with pytest.raises(DecodeError):
         SequenceExample.FromString(delimited(field, bad))
-    with pytest.raises(RecordError, match="record 2: A field is longer than the message that holds it"):
+    with pytest.raises(RecordError, match="record 2: A field extends beyond the end of its message"):
         decode_records(frames[0] * 2 + frames[1], layout)
 
 

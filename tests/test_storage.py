@@ -18,7 +18,7 @@ from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location
-from xee_tf.storage.zarr import RECORD, create_store, replace_store, require_our_store, storable
+from xee_tf.storage.zarr import RECORD, create_store, replace_store, require_own_store, to_storable
 
 s3fs = optional("s3fs")
 upath = optional("upath")
@@ -221,7 +221,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
 
 def our_store(folder):
     store = Location.of(folder)
-    create_store(storable(image()), store, compute=True)
+    create_store(to_storable(image()), store, compute=True)
     return store
 
 
@@ -234,20 +234,20 @@ def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path, zarr_for
 
 
 def _check_stores_of_ours(tmp_path):
-    require_our_store(our_store(tmp_path / "ours"))
+    require_own_store(our_store(tmp_path / "ours"))
     (tmp_path / "empty").mkdir()
-    require_our_store(Location.of(tmp_path / "empty"))
+    require_own_store(Location.of(tmp_path / "empty"))
     image().to_zarr(tmp_path / "foreign.zarr", consolidated=False)
     with pytest.raises(DestinationExistsError, match=f"without '{RECORD}'"):
-        require_our_store(Location.of(tmp_path / "foreign.zarr"))
+        require_own_store(Location.of(tmp_path / "foreign.zarr"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(DestinationExistsError, match="it is a file"):
-        require_our_store(Location.of(tmp_path / "file"))
+        require_own_store(Location.of(tmp_path / "file"))
     for inside, is_folder in (("thesis.txt", False), ("photos", True)):
         mixed = our_store(tmp_path / f"with {inside}")
         (Path(mixed.path) / inside).mkdir() if is_folder else (Path(mixed.path) / inside).write_text("x")
-        with pytest.raises(DestinationExistsError, match=f"it holds '{inside}'"):
-            require_our_store(mixed)
+        with pytest.raises(DestinationExistsError, match=f"it contains '{inside}'"):
+            require_own_store(mixed)
 
 
 def test_a_store_is_swapped_and_stays_where_that_fails(tmp_path, monkeypatch):
@@ -322,7 +322,7 @@ def test_a_mistyped_bucket_is_named_and_not_made(server, tmp_path):
         ),
     ]
     for call in calls:
-        with pytest.raises(DestinationError, match="there is no bucket 'bukcet'"):
+        with pytest.raises(DestinationError, match="the bucket 'bukcet' does not exist"):
             call()
     with pytest.raises(DestinationError, match="s3://bukcet/a/b"):
         Location.of("s3://bukcet/a/b", server).write_bytes(b"")
@@ -467,7 +467,7 @@ def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
     renamed = tmp_path / "georeference.json"
     os.rename(result.mixer.path, renamed)
     for read in (xee_tf.open_image, lambda path: xee_tf.tf_dataset(path, inputs=["B4"])):
-        with pytest.raises(OptionError, match="cannot be found by its name"):
+        with pytest.raises(OptionError, match="cannot be found, because its name"):
             read(renamed)
     shards = [file.path for file in result.files]
     dataset = xee_tf.tf_dataset(renamed, inputs=["B4"], records=shards)
@@ -505,14 +505,14 @@ def test_what_is_no_path_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for write in writers(tmp_path, path).values():
         before = sorted(os.listdir(tmp_path))
-        with pytest.raises(OptionError, match="A path is a string or path-like"):
+        with pytest.raises(OptionError, match="A path must be a string or path-like"):
             write()
         assert sorted(os.listdir(tmp_path)) == before
 
 
 @pytest.mark.parametrize("server_of", ["web", "dead"])
 def test_servers_that_take_nothing(server_of, tmp_path, monkeypatch):
-    url, options, words = "http://127.0.0.1:9/e/s", {}, "web servers are only read"
+    url, options, words = "http://127.0.0.1:9/e/s", {}, "web servers are read-only"
     if server_of == "dead":
         url, words = "s3://bucket/e/s", "Could not connect|Cannot write s3://bucket"
         client = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1}}
@@ -581,7 +581,7 @@ def test_a_link_that_leads_nowhere_is_named(if_exists, tmp_path):
         (tmp_path / f"link{suffix}").symlink_to(tmp_path / "nowhere")
     write = writers(tmp_path, str(tmp_path / "link"), if_exists=if_exists)
     for name in ("prediction", "geotiff", "zarr", "records"):
-        with pytest.raises(DestinationError, match=r"it is a link to .*nowhere, which does not exist"):
+        with pytest.raises(DestinationError, match=r"symbolic link to .*nowhere, which does not"):
             write[name]()
     assert not (tmp_path / "nowhere").exists()
 
@@ -606,7 +606,7 @@ def test_a_folder_in_the_place_of_a_tables_manifest(tmp_path):
 @pytest.mark.skipif(os.sep != "/", reason="a backslash separates folders here")
 def test_names_with_backslashes(tmp_path):
     for write in (writers(tmp_path, f"{tmp_path}/out\\s")[name] for name in ("tfexport", "table")):
-        with pytest.raises(DestinationError, match="has a backslash"):
+        with pytest.raises(DestinationError, match="contains a backslash"):
             write()
 
 

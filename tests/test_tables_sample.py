@@ -223,7 +223,7 @@ REFUSED = {
     "a point among polygons": (
         FIELD.set_geometry([FIELD.geometry[0], SITE.geometry[1]]),
         {},
-        "Row 1 is a Point among polygons",
+        "all points or all polygons; Row 1 is a Point",
     ),
     "a polygon outside": (
         FIELD[:1].set_geometry([shapely.box(0, 0, 1, 1)], crs=CRS),
@@ -241,8 +241,8 @@ REFUSED = {
     "unknown selector": (SITE, {"selectors": ["a", "id"]}, r"\['id'\].*\['a', 'b', 'label', 'longitude'"),
     "a property like a band": (SITE.rename(columns={"label": "a"}), {}, r"\['a'\] would stand for two"),
     "dates": (SITE.assign(label=pd.Timestamp("2020")), {}, "'label' holds datetime"),
-    "unknown class": (SITE, {"n": 1, "class_band": "c"}, r"'c' is neither a band \['a', 'b'\] nor"),
-    "class without n": (SITE, {"class_band": "a"}, "needs n="),
+    "unknown class": (SITE, {"n": 1, "class_band": "c"}, r"'c' not found; available bands: \['a', 'b'\]"),
+    "class without n": (SITE, {"class_band": "a"}, "requires n="),
     "n": (SITE, {"n": 1.5}, "n must be a number of pixels"),
     "n of classes": (SITE, {"n": {1: 5}}, "class_band="),
     "no such class": (SITE, {"n": {"z": 5}, "class_band": "label"}, r"\['z'\] occurs"),
@@ -276,6 +276,6 @@ def test_polygons_of_which_those_on_the_raster_have_no_pixel(tmp_path):
     fields = FIELD.set_geometry([tiny, shapely.box(2, 2, 3, 3)], crs=CRS).translate(7)
     with (
         pytest.warns(UserWarning, match="1 of 2 polygons are outside the raster.*first one is Row 1"),
-        pytest.raises(OptionError, match="the 1 of 2 polygons that meet the raster cover no centre"),
+        pytest.raises(OptionError, match="the 1 of 2 polygons that overlap the raster cover no pixel centre"),
     ):
         sample_table(SCENE, fields, tmp_path / "t")

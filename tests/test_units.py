@@ -168,7 +168,7 @@ def test_a_grid_mapping_that_names_no_crs_is_named():
     image = raster(4326, None).drop_vars("spatial_ref").assign_coords(polar=((), 0, {"srs_of_ours": "32633"}))
     image.b.attrs["grid_mapping"] = "polar"
     image.b.encoding.clear()
-    with pytest.raises(GeoreferenceError, match=r"grid mapping 'polar' holds \['srs_of_ours'\]"):
+    with pytest.raises(GeoreferenceError, match=r"grid mapping 'polar' has the attributes \['srs_of_ours'\]"):
         read_georef(image)
 
 
@@ -300,7 +300,7 @@ def test_other_names(name, meaning):
     ["SR-ORG:99", "EPSG:999999", "EPSG:10", "", "nowhere", True, None, 3.5, b"\xff", "file:///tmp", {}],
 )
 def test_names_that_are_refused(name):
-    with pytest.raises(GeoreferenceError, match=r"of the test cannot be understood \(.*\)\. Correct it\."):
+    with pytest.raises(GeoreferenceError, match=r"of the test cannot be parsed \(.*\)\. Correct it\."):
         read_crs(name, "the test", "Correct it.")
 
 
@@ -333,7 +333,9 @@ def test_a_geotiff_without_a_crs_has_none_in_its_file(tmp_path):
     image.rio.to_raster(tmp_path / "bare.tif")
     opened = rioxarray.open_rasterio(tmp_path / "bare.tif")
     for obj in (opened, opened.squeeze("band", drop=True).to_dataset(name="b")):
-        with pytest.raises(GeoreferenceError, match=r"no CRS: its file has none\. Write one") as caught:
+        with pytest.raises(
+            GeoreferenceError, match=r"no CRS: its file does not define one\. Write one"
+        ) as caught:
             read_georef(obj)
         assert "decode_coords" not in str(caught.value)
 
@@ -359,7 +361,5 @@ def test_curvilinear_coordinates(names):
 
 def test_a_grid_mapping_that_was_named_but_not_decoded():
     image = raster("EPSG:32633", None).drop_vars("spatial_ref")
-    with pytest.raises(
-        GeoreferenceError, match=r"'spatial_ref', which was not decoded\..*decode_coords='all'"
-    ):
+    with pytest.raises(GeoreferenceError, match=r"'spatial_ref', which was not found\..*decode_coords='all'"):
         read_georef(image)

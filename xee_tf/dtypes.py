@@ -1,4 +1,4 @@
-"""Which numbers a dtype holds, numbers made to fit one, and what stands for no value."""
+"""Ranges of dtypes, conversion of numbers to a dtype, and missing values."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = [
     "beyond_float64",
     "clamp",
     "coerce",
-    "held_as",
+    "convert_number",
     "is_missing",
-    "spare_values",
+    "nodata_candidates",
 ]
 
 FLOAT32_EXACT = 2**24
-"""float32 has every whole number up to here."""
+"""float32 represents every integer up to this value."""
 
 FLOAT64_EXACT = 2**53 - 1
-"""The largest integer that float64 tells from all others. GDAL's and rasterio's nodata is a float64."""
+"""The largest integer that float64 distinguishes from all others. GDAL stores nodata as float64."""
 
 
 def beyond_float64(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which integers are so large that float64 does not have all of their size.
+    """Return which integers are outside the range in which float64 represents every integer.
 
     Examples
     --------
@@ -40,22 +40,23 @@ def beyond_float64(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return beyond
 
 
-def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
-    """A number as a dtype of integers or floats holds it; None if it cannot.
+def convert_number(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | float | None:
+    """Return a number as an integer or float dtype stores it, or None if the dtype cannot represent it.
 
     Parameters
     ----------
     number : int or float
-        Of Python or numpy. Floats round it; integers must have it exactly.
+        A Python or numpy number. A float dtype rounds it; an integer dtype must represent it exactly.
     dtype : dtype
+        Integer or float dtype.
     wraps : bool, default False
-        Whether the number may stand for the integer with the same bits, read with or without a sign.
+        Whether to accept an out-of-range number as the integer with the same bits in the other signedness.
 
     Examples
     --------
-    >>> held_as(-9999.9, np.dtype("float32")), held_as(1e39, np.dtype("float32"))
+    >>> convert_number(-9999.9, np.dtype("float32")), convert_number(1e39, np.dtype("float32"))
     (-9999.900390625, None)
-    >>> held_as(255.0, np.dtype("uint8")), held_as(-1, np.dtype("uint8"))
+    >>> convert_number(255.0, np.dtype("uint8")), convert_number(-1, np.dtype("uint8"))
     (255, None)
     """
     if dtype.kind == "f":
@@ -72,7 +73,7 @@ def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | 
         number = float(number)
         if not number.is_integer():
             return None
-        # float64 has neither the largest int64 nor the largest uint64, and rounds them up.
+        # float64 represents neither the largest int64 nor the largest uint64; it rounds them up.
         number = high if limits.bits == 64 and number == float(high) else number
     number = int(number)
     if wraps and not low <= number <= high:
@@ -80,15 +81,15 @@ def held_as(number: Any, dtype: np.dtype[Any], *, wraps: bool = False) -> int | 
     return number if low <= number <= high else None
 
 
-def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """Values for nodata in a type of integers, the usual ones first.
+def nodata_candidates(dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """Return candidates for the nodata value of an integer dtype, the most common first.
 
-    Those are the largest of unsigned types and the smallest of signed ones, then the other end; of 64 bits,
-    ends that float64 holds exactly come first.
+    These are the maximum of unsigned dtypes and the minimum of signed dtypes, followed by the opposite limit.
+    For 64-bit dtypes, limits that float64 represents exactly come first.
 
     Examples
     --------
-    >>> spare_values(np.dtype("int8")), spare_values(np.dtype("uint64"))
+    >>> nodata_candidates(np.dtype("int8")), nodata_candidates(np.dtype("uint64"))
     ((-128, 127), (9007199254740991, 0, 18446744073709551615))
     """
     limits = np.iinfo(dtype)
@@ -99,7 +100,7 @@ def spare_values(dtype: np.dtype[Any]) -> tuple[int, ...]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a Python object stands for a missing value: None, NaN, or what pandas has in its place.
+    """Return whether a Python object is a missing value: None, NaN, ``pandas.NA`` or ``pandas.NaT``.
 
     Examples
     --------
@@ -110,7 +111,7 @@ def is_missing(value: Any) -> bool:
 
 
 def clamp(value: float, dtype: np.dtype[Any]) -> int:
-    """A number in a type of integers or booleans by Earth Engine's rule: fraction dropped, range clamped.
+    """Convert a number to an integer or boolean dtype as Earth Engine does: truncate, then clamp.
 
     Examples
     --------
@@ -126,20 +127,21 @@ def clamp(value: float, dtype: np.dtype[Any]) -> int:
 def coerce(
     values: npt.NDArray[Any], dtype: np.dtype[Any], out: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[Any]:
-    """Values in another type: fractions dropped, the range clamped (Earth Engine's guide, of integers).
+    """Convert values to another dtype: truncate, then clamp to the range (Earth Engine's rule for integers).
 
     Parameters
     ----------
     values : ndarray
-        Without NaN where `dtype` is an integer.
+        Must not contain NaN if `dtype` is an integer dtype.
     dtype : numpy.dtype
+        Target dtype.
     out : ndarray, optional
-        Where to put them; of type `dtype`.
+        Output array of dtype `dtype`.
 
     Returns
     -------
     ndarray
-        `out`, or a new array; `values` themselves where nothing is to be done.
+        `out` or a new array; `values` itself if it already has the dtype and `out` is not given.
 
     Examples
     --------
@@ -156,20 +158,20 @@ def coerce(
         values = np.clip(values, low, high)
     if out is None:
         out = np.empty(values.shape, dtype)
-    with np.errstate(over="ignore"):  # what a float cannot hold is infinite
+    with np.errstate(over="ignore"):  # values beyond the range of a float dtype become infinite
         np.copyto(out, values, casting="unsafe")
-    if above is not None:  # a float holds no number between its largest one in range and the limit
+    if above is not None:  # the float dtype cannot represent the integer limit itself
         out[above] = np.iinfo(dtype).max
     return out
 
 
 def _limits(source: np.dtype[Any], target: np.dtype[Any]) -> tuple[Any, Any]:
-    """The range of `target`, in numbers that `source` holds exactly."""
+    """Return the range of `target` in numbers that `source` represents exactly."""
     limits = np.iinfo(target)
     if source.kind in "iu":
-        there = np.iinfo(source)
-        return source.type(max(limits.min, there.min)), source.type(min(limits.max, there.max))
-    source = np.promote_types(source, "float32")  # a half float holds hardly any range
+        own = np.iinfo(source)
+        return source.type(max(limits.min, own.min)), source.type(min(limits.max, own.max))
+    source = np.promote_types(source, "float32")  # the range of float16 is too small
     high = source.type(limits.max)
     if int(high) > limits.max:
         high = np.nextafter(high, source.type(0))

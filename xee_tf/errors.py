@@ -1,7 +1,7 @@
-"""The exceptions of xee_tf, and its warnings.
+"""Exceptions and warnings.
 
-Each one is ours *and* the builtin that a caller would expect, so ``except ValueError`` and
-``except xee_tf.XeeTFError`` both work.
+Each exception derives from `XeeTFError` *and* from the matching builtin exception, so both
+``except ValueError`` and ``except xee_tf.XeeTFError`` work.
 """
 
 import sys
@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 WARNING_FILTERS = Lock()
-"""Held where rasterio changes the filters of warnings, which are those of the whole process."""
+"""Lock held while rasterio changes the warning filters, which are global to the process."""
 
-_PASSED_THROUGH = ("xee_tf", "xarray")  # xarray opens files with our engine, and its accessors are ours
+_INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and accessors of this package
 
 
 class XeeTFError(Exception):
@@ -64,7 +64,7 @@ class RecordError(XeeTFError, ValueError):
 
 
 class MissingShardError(RecordError, FileNotFoundError):
-    """A shard that the mixer or the numbering of its neighbours calls for is not there."""
+    """A shard that the mixer lists, or that the shard numbering requires, does not exist."""
 
 
 class MissingExtraError(XeeTFError, ModuleNotFoundError):
@@ -72,29 +72,30 @@ class MissingExtraError(XeeTFError, ModuleNotFoundError):
 
 
 class DestinationError(XeeTFError, OSError):
-    """A destination cannot be written."""
+    """A destination cannot be written to."""
 
 
 class DestinationExistsError(DestinationError, FileExistsError):
-    """A destination holds files already."""
+    """A destination already contains files."""
 
 
 class ModelError(XeeTFError, ValueError):
-    """A model cannot be opened, or is not what was said of it."""
+    """A model cannot be opened, or does not match its declaration."""
 
 
 class MissingModelError(ModelError, FileNotFoundError):
-    """There is no model where one was said to be."""
+    """A model was not found at the given location."""
 
 
 class PredictionError(XeeTFError, RuntimeError):
-    """A model refused what it was sent, or answered with something other than what was declared.
+    """A model failed on its input, or returned something other than what was declared.
 
     Parameters
     ----------
     message : str
+        The error message.
     instances : range, optional
-        The tiles or rows of the batch that it is about, where that is known.
+        Indices of the affected tiles or rows in the batch, if known.
     """
 
     def __init__(self, message: str = "", *, instances: range | None = None) -> None:
@@ -103,7 +104,7 @@ class PredictionError(XeeTFError, RuntimeError):
 
 
 def shorten(text: str, length: int = 80) -> str:
-    """A text for a message, cut if it is long.
+    """Truncate a text to `length` characters for use in a message.
 
     Examples
     --------
@@ -114,15 +115,15 @@ def shorten(text: str, length: int = 80) -> str:
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn about the line of the user that led here, however many of our functions lie between.
+    """Issue a warning that points to the user's line of code.
 
-    ``warnings.warn(skip_file_prefixes=...)`` does this from Python 3.12 on.
+    ``warnings.warn(skip_file_prefixes=...)`` does the same in Python 3.12 and later.
     """
     for level in count(1):
         try:
             frame = sys._getframe(level)
-        except ValueError:  # a thread of ours: there is no line of the user
+        except ValueError:  # an internal thread: no user code on the stack
             break
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _PASSED_THROUGH:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _INTERNAL_PACKAGES:
             break
     warnings.warn(message, category, stacklevel=level + 1)

@@ -1,7 +1,7 @@
-"""The one geometry: a regular grid of patches, each with a margin, over a raster.
+"""Patch geometry: a regular grid of patches, each with a margin, over a raster.
 
-Pure integers and affine maths; no xarray, no Dask, no TensorFlow. Export, reading and prediction
-all ask this module which pixels a patch owns and where it lies.
+Integer and affine arithmetic only; no xarray, no Dask, no TensorFlow. Export, reading and prediction all use
+this module to compute which pixels belong to a patch and where the patch is located.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _IDENTITY = Affine.identity()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """A width and a height in pixels that cannot be confused with one another.
+    """A width and a height in pixels, with unambiguous axis order.
 
-    Earth Engine speaks (x, y), numpy and xarray speak (y, x). Options are translated once, by
-    `from_xy`; everything behind that edge reads ``.x``, ``.y`` or ``.shape``.
+    Earth Engine uses the order (x, y); numpy and xarray use (y, x). `from_xy` converts options once; all
+    other code uses ``.x``, ``.y`` or ``.shape``.
 
     Parameters
     ----------
@@ -49,21 +49,25 @@ class Size:
     def from_xy(
         cls, value: SupportsIndex | Sequence[SupportsIndex] | Size, name: str, *, least: Literal[0, 1] = 1
     ) -> Size:
-        """Read a user's option in Earth Engine's order.
+        """Parse an option in Earth Engine's order (width, height).
 
         Parameters
         ----------
         value : int, sequence of int or Size
-            ``(width, height)``; one number stands for a square, as in Earth Engine.
+            ``(width, height)``; a single number means a square, as in Earth Engine.
         name : str
-            The option's name, for the error.
+            Name of the option, for the error message.
         least : {0, 1}
-            Pixels that each side must have.
+            Minimum length of each side, in pixels.
+
+        Returns
+        -------
+        Size
 
         Raises
         ------
         OptionError
-            If `value` is not one or two whole numbers, or too small.
+            If `value` is not one or two integers, or a side is shorter than `least`.
 
         Examples
         --------
@@ -83,13 +87,13 @@ class Size:
                 raise TypeError
         except TypeError:
             raise OptionError(
-                f"{name} must be one whole number or a pair (width, height), for example (256, 256); "
+                f"{name} must be an integer or a pair of integers (width, height), for example (256, 256); "
                 f"got {value!r}."
             ) from None
         size = cls(x=sides[0], y=sides[-1])
         if min(sides) < least:
-            wanted = "must be at least 1 pixel on each side" if least else "cannot be negative"
-            raise OptionError(f"{name} {wanted}; got {size.xy}.")
+            rule = "must be at least 1 pixel on each side" if least else "cannot be negative"
+            raise OptionError(f"{name} {rule}; got {size.xy}.")
         return size
 
     @property
@@ -108,7 +112,22 @@ class Size:
         return self.x * self.y
 
     def with_margin(self, margin: Size) -> Size:
-        """The size with a margin on every side."""
+        """Return the size with `margin` added on every side.
+
+        Parameters
+        ----------
+        margin : Size
+            Margin in pixels.
+
+        Returns
+        -------
+        Size
+
+        Examples
+        --------
+        >>> Size(x=128, y=64).with_margin(Size(x=16, y=2))
+        Size(x=160, y=68)
+        """
         return Size(x=self.x + 2 * margin.x, y=self.y + 2 * margin.y)
 
     @property
@@ -119,7 +138,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rectangle of pixels, half open; it may reach outside the raster.
+    """A half-open rectangle of pixels; it may extend beyond the raster.
 
     Parameters
     ----------
@@ -149,16 +168,25 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """(y, x) slices; meaningful only where the window lies inside the array."""
+        """(y, x) slices; valid only if the window lies inside the array."""
         return (slice(self.top, self.bottom), slice(self.left, self.right))
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no pixels."""
+        """Whether the window has no pixels."""
         return self.bottom <= self.top or self.right <= self.left
 
     def intersection(self, other: Window) -> Window:
-        """The pixels that two windows share; an empty window if there are none.
+        """Return the intersection with another window; an empty window if they do not overlap.
+
+        Parameters
+        ----------
+        other : Window
+            The other window, in the same pixels.
+
+        Returns
+        -------
+        Window
 
         Examples
         --------
@@ -182,7 +210,7 @@ class PatchAxis:
     start : int
         First pixel of the first patch.
     patch, margin, count : int
-        Pixels of a patch, pixels of the margin on either side, and number of patches.
+        Patch size in pixels, margin on either side in pixels, and number of patches.
     """
 
     start: int
@@ -191,12 +219,12 @@ class PatchAxis:
     count: int
 
     def core(self, first: int, last: int | None = None) -> tuple[int, int]:
-        """Half-open pixel range that patches `first` to `last` (inclusive) own."""
+        """Return the half-open pixel range of patches `first` to `last` (inclusive), without margins."""
         last = first if last is None else last
         return self.start + first * self.patch, self.start + (last + 1) * self.patch
 
     def halo(self, first: int, last: int | None = None) -> tuple[int, int]:
-        """`core` with the margin on either side."""
+        """Return the range of `core` extended by the margin on either side."""
         begin, end = self.core(first, last)
         return begin - self.margin, end + self.margin
 
@@ -205,28 +233,28 @@ class PatchAxis:
 class PatchGrid:
     """A regular grid of patches over a raster.
 
-    Patch ``i`` is row-major: ``i = row * columns + column``; rows run top to bottom, columns left
-    to right (the order of Earth Engine's records). `core` is what a patch owns, `halo` is `core`
-    and the margin around it.
+    Patches are numbered in row-major order, ``index = row * columns + column``, with rows from top to bottom
+    and columns from left to right (the order of Earth Engine's records). `core` is the window of a patch;
+    `halo` is `core` with the margin around it.
 
     Parameters
     ----------
     shape : Size
-        Pixels that the grid covers: the raster, or the region of it that was asked for.
+        Size of the covered area in pixels: the raster, or the selected region of it.
     patch : Size
-        Pixels of a patch without its margin (Earth Engine's ``patchDimensions``).
+        Size of a patch in pixels, without its margin (Earth Engine's ``patchDimensions``).
     margin : Size, optional
         Pixels added on every side of a patch: half the kernel, see `margin_of`.
     affine : Affine, optional
-        Maps (column, row) of the grid's top-left corner to coordinates of `crs`. North-up,
-        south-up and sheared grids are all welcome.
+        Maps pixel coordinates (column, row) of the grid to coordinates in `crs`. North-up, south-up and
+        sheared grids are supported.
     crs : str, optional
         The coordinate reference system, as an authority string ("EPSG:32119") or WKT.
     edge : {"drop", "pad"}, optional
-        What becomes of patches that do not fit at the right and bottom edges. Earth Engine drops
-        them; "pad" keeps them, filled up with masked pixels (our addition).
+        How to handle incomplete patches at the right and bottom edges. "drop" omits them, as Earth Engine
+        does; "pad" keeps them and fills them with masked pixels (not available in Earth Engine).
     origin : Size, optional
-        The pixel of the source raster at which the grid starts; not zero for a region.
+        Offset of the grid in the source raster, in pixels; nonzero for a region.
 
     Raises
     ------
@@ -269,16 +297,26 @@ class PatchGrid:
             if patch > length and self.edge == "drop":
                 raise OptionError(
                     f"A patch of {patch} pixels does not fit: the raster is only {length} {side}. "
-                    f"Make the patch smaller, or keep incomplete patches with edge='pad'."
+                    f"Use a smaller patch, or keep incomplete patches with edge='pad'."
                 )
         one_of("edge", self.edge, get_args(Edge))
 
     @staticmethod
     def margin_of(kernel: Size) -> Size:
-        """The margin that belongs to a kernel: half of it on every side, odd kernels included.
+        """Return the margin for a kernel: half its size, rounded down, on every side.
 
-        Earth Engine's guide gives a stored side as patch + kernel, and its default kernel of 1
-        stores exactly the patch: both hold with ``patch + 2 * (kernel // 2)``.
+        Earth Engine's guide gives the stored side as patch + kernel, and its default kernel of 1 stores
+        exactly the patch: both agree with ``patch + 2 * (kernel // 2)``.
+
+        Parameters
+        ----------
+        kernel : Size
+            Size of the kernel in pixels.
+
+        Returns
+        -------
+        Size
+            Margin in pixels.
 
         Examples
         --------
@@ -292,53 +330,113 @@ class PatchGrid:
 
     @property
     def columns(self) -> int:
-        """Patches in a row (the mixer's ``patchesPerRow``)."""
+        """Number of patches in a row (``patchesPerRow`` in the mixer)."""
         return _count(self.shape.x, self.patch.x, self.edge)
 
     @property
     def rows(self) -> int:
-        """Rows of patches."""
+        """Number of rows of patches."""
         return _count(self.shape.y, self.patch.y, self.edge)
 
     @property
     def stored(self) -> Size:
-        """Pixels of a patch as it is stored, its margins included."""
+        """Size of a patch as stored, margins included, in pixels."""
         return self.patch.with_margin(self.margin)
 
     @property
     def covered(self) -> Size:
-        """Pixels from the first patch's corner to the last's; larger than `shape` when padded."""
+        """Size of the area that all patches cover, in pixels; larger than `shape` if padded."""
         return Size(x=self.columns * self.patch.x, y=self.rows * self.patch.y)
 
     @property
     def dropped(self) -> Size:
-        """Columns at the right and rows at the bottom that no patch owns."""
+        """Number of columns at the right and rows at the bottom that no patch covers."""
         return Size(x=max(0, self.shape.x - self.covered.x), y=max(0, self.shape.y - self.covered.y))
 
     @property
     def axis_y(self) -> PatchAxis:
-        """Rows of patches, in pixels of the source raster."""
+        """Patches along y, in pixels of the source raster."""
         return PatchAxis(self.origin.y, self.patch.y, self.margin.y, self.rows)
 
     @property
     def axis_x(self) -> PatchAxis:
-        """Columns of patches, in pixels of the source raster."""
+        """Patches along x, in pixels of the source raster."""
         return PatchAxis(self.origin.x, self.patch.x, self.margin.x, self.columns)
 
     def locate(self, index: int) -> tuple[int, int]:
-        """(row, column) of patch `index`; IndexError if there is no such patch."""
+        """Return the row and column of a patch in the grid.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        row, column : int
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> PatchGrid(Size(x=489, y=443), Size(x=128, y=128)).locate(4)
+        (1, 1)
+        """
         if not 0 <= index < len(self):
-            raise IndexError(f"Patch {index} is not among the {len(self)} patches of this grid.")
+            raise IndexError(f"Patch index {index} is out of range for a grid of {len(self)} patches.")
         return divmod(index, self.columns)
 
     def core(self, index: int) -> Window:
-        """The pixels of the grid that patch `index` owns."""
+        """Return the window of a patch in the grid, without its margin.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        Window
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> PatchGrid(Size(x=489, y=443), Size(x=128, y=128)).core(4)
+        Window(top=128, bottom=256, left=128, right=256)
+        """
         row, column = self.locate(index)
         top, left = row * self.patch.y, column * self.patch.x
         return Window(top, top + self.patch.y, left, left + self.patch.x)
 
     def halo(self, index: int) -> Window:
-        """`core` and the margin around it; it may reach outside the raster."""
+        """Return the window of a patch with its margin; it may extend beyond the raster.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        Window
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=16)).halo(0)
+        Window(top=-16, bottom=144, left=-16, right=144)
+        """
         core = self.core(index)
         return Window(
             core.top - self.margin.y,
@@ -348,12 +446,58 @@ class PatchGrid:
         )
 
     def transform(self, index: int, *, halo: bool = False) -> Affine:
-        """Affine of patch `index`: of its core, or of the stored patch with its margin."""
+        """Return the affine transform of a patch.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+        halo : bool, default False
+            Whether to include the margin.
+
+        Returns
+        -------
+        Affine
+            Maps pixel corners (column, row) of the patch to coordinates in `crs`.
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> grid = PatchGrid(Size(x=64, y=64), Size(x=32, y=32), affine=Affine(10, 0, 500, 0, -10, 800))
+        >>> tuple(grid.transform(1))[:6]
+        (10.0, 0.0, 820.0, 0.0, -10.0, 800.0)
+        """
         window = self.halo(index) if halo else self.core(index)
         return self.affine @ Affine.translation(window.left, window.top)
 
     def corners(self, index: int) -> list[tuple[float, float]]:
-        """The four corners of the core of patch `index` as (x, y), clockwise from its top left."""
+        """Return the corners of a patch without its margin.
+
+        Parameters
+        ----------
+        index : int
+            Index of the patch.
+
+        Returns
+        -------
+        list of (float, float)
+            Coordinates (x, y) in `crs`, clockwise from the top left of the patch.
+
+        Raises
+        ------
+        IndexError
+            If the index is out of range.
+
+        Examples
+        --------
+        >>> grid = PatchGrid(Size(x=64, y=64), Size(x=32, y=32), affine=Affine(10, 0, 500, 0, -10, 800))
+        >>> grid.corners(0)
+        [(500.0, 800.0), (820.0, 800.0), (820.0, 480.0), (500.0, 480.0)]
+        """
         transform = self.transform(index)
         return [
             transform @ corner for corner in ((0, 0), (self.patch.x, 0), self.patch.xy, (0, self.patch.y))

@@ -1,4 +1,4 @@
-"""Short texts for the steps of a dimension, in the names of bands and of files."""
+"""Short labels of the steps of a dimension, for use in band names and file names."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from xee_tf.names import folded, is_utf8
+from xee_tf.names import fold_case, is_utf8
 
 __all__ = ["file_labels", "label_steps"]
 
-_LABEL_BYTES = 120  # of the 255 of a file's name; the prefix and the endings of an export need the rest
+_LABEL_BYTES = 120  # a file name has 255 bytes; the rest is for the prefix and the suffixes of an export
 
 
 def label_steps(values: npt.NDArray[Any]) -> list[str]:
-    """A short text for each value of a coordinate.
+    """Return a short label for each value of a coordinate.
 
-    Dates of every calendar are days where these tell the steps apart, else they have the time too. Bytes are
-    decoded.
+    Dates in any calendar are formatted as days if these are unique, else as days with the time of day. Bytes
+    are decoded.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def label_steps(values: npt.NDArray[Any]) -> list[str]:
 
 
 def _forms(values: npt.NDArray[Any]) -> Iterator[list[str]]:
-    """Texts for the values of a coordinate, the shortest first."""
+    """Yield lists of labels for the values of a coordinate, shortest first."""
     if values.dtype.kind == "M":
         for unit in ("D", "s"):
             yield [str(value) for value in values.astype(f"datetime64[{unit}]")]
@@ -54,7 +54,7 @@ def _text(value: Any) -> str:
 
 
 def _are_dates(values: npt.NDArray[Any]) -> bool:
-    """Whether steps are points in time: of numpy, pandas, the standard library or cftime."""
+    """Return whether values are points in time from numpy, pandas, the standard library or cftime."""
     return values.dtype.kind == "M" or (
         values.dtype.kind == "O"
         and all(
@@ -66,11 +66,11 @@ def _are_dates(values: npt.NDArray[Any]) -> bool:
 
 
 def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
-    """What the `count` steps of a dimension are called in the names of files.
+    """Return labels of the `count` steps of a dimension for use in file names.
 
-    The labels of `label_steps`, with "-" for what is not a letter, a digit, "_", "." or "-"; dates are
-    written ``20200501``. Steps are numbered where that does not tell them apart on every file system (twins
-    in case included), and where there are no values.
+    These are the labels of `label_steps`, with "-" in place of any character other than a letter, a digit,
+    "_", "." or "-"; dates are formatted as ``20200501``. Steps are numbered instead if the labels are not
+    unique on every file system (labels that differ only in case included), or if there are no values.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def file_labels(values: npt.NDArray[Any] | None, count: int) -> list[str]:
 
 
 def _are_distinct(labels: Sequence[str]) -> bool:
-    """Whether labels can tell files apart, wherever these are copied to."""
-    if len({folded(label) for label in labels}) != len(labels):
+    """Return whether labels are valid and unique file names on every file system."""
+    if len({fold_case(label) for label in labels}) != len(labels):
         return False
     return all(label and is_utf8(label) and len(label.encode()) <= _LABEL_BYTES for label in labels)

@@ -1,19 +1,19 @@
-"""Names, checked against the store that will hold them before anything is computed, written or deleted.
+"""Checks of names against the rules of the output format, before anything is computed, written or deleted.
 
 =============  ==================================================================================
-store          what it cannot hold
+format         names that are not allowed
 =============  ==================================================================================
-records        empty names, and text that has no UTF-8 form (protocol buffers)
-xarray         two variables of one name; a variable named like a dimension of another variable
-Zarr           names that are not one segment of a path, or that Zarr keeps for itself (Zarr v3
-               specification, "Node names"); what the file system refuses, where files are local
-GeoTIFF        leading blanks, control characters: the descriptions of bands are text in XML
-GeoPackage     ``fid`` and ``geom``; two columns that differ in case only (SQLite)
+records        empty names, and text that cannot be encoded as UTF-8 (protocol buffers)
+xarray         two variables with the same name; a variable named like a dimension of another one
+Zarr           names that are not a single path segment, or that are reserved (Zarr v3
+               specification, "Node names"); for local files, names that the file system rejects
+GeoTIFF        leading whitespace, control characters: band descriptions are stored as XML text
+GeoPackage     ``fid`` and ``geom``; two columns that differ only in case (SQLite)
 GeoParquet     a second column ``geometry``
 =============  ==================================================================================
 
-The checks raise an `OptionError` that names the first name which cannot be held, says why, and ends with the
-``remedy`` of the caller.
+The checks raise an `OptionError` with the first invalid name, the reason, and the ``remedy`` that the caller
+passes.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = [
     "check_key",
     "check_variables",
     "check_zarr",
-    "folded",
+    "fold_case",
     "is_utf8",
 ]
 
 RASTER_NAMES = frozenset({"x", "y", "spatial_ref"})
-"""Dimensions and coordinates of every raster that xee_tf reads back."""
+"""Dimensions and coordinates of every raster that xee_tf reads."""
 
-_NAME_BYTES = 255  # of a file or folder, on every file system in use
+_NAME_BYTES = 255  # maximum length of a file name on common file systems
 _WINDOWS_CHARACTERS = re.compile(r'[<>:"|?*\x00-\x1f]')
 _WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?")
 
 
 def check_key(name: object, what: str = "band") -> str:
-    """A name, if it can be the key of a feature in a record; the error says `what` it names.
+    """Return `name` if it is a valid feature key in a record; `what` describes it in the error message.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def check_key(name: object, what: str = "band") -> str:
             f"{article} {what} name must be a string; got {name!r}. Rename it, for example to {str(name)!r}."
         )
     if not name:
-        raise OptionError(f"There is an empty name (''): rename the {what}.")
+        raise OptionError(f"A {what} name cannot be empty (''): rename the {what}.")
     if not is_utf8(name):
         raise OptionError(f"The {what} name {name!r} cannot be encoded as UTF-8: rename the {what}.")
     return name
@@ -70,10 +70,10 @@ def check_key(name: object, what: str = "band") -> str:
 def check_variables(
     bands: Mapping[str, Sequence[Hashable]], taken: Collection[Hashable], remedy: str, what: str = "band"
 ) -> None:
-    """Check that bands and the dimensions that they bring along can be variables of one Dataset.
+    """Check that bands and their extra dimensions can be variables of one Dataset.
 
-    The error names the first band (or `what` else it is) that would replace, or be replaced by, something
-    else. Names that are `taken` are those of the dimensions and coordinates that the Dataset has in any case.
+    The error names the first band (or `what`) whose name conflicts with another variable. `taken` holds the
+    names of the dimensions and coordinates that the Dataset always has.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def check_variables(
 
 
 def check_zarr(names: Iterable[Hashable], destination: Location, remedy: str) -> None:
-    """Check that the variables of a Dataset can be arrays of one Zarr group; local disks limit names further.
+    """Check that names are valid array names in a Zarr group, and valid folder names on local file systems.
 
     Examples
     --------
@@ -115,97 +115,97 @@ def check_zarr(names: Iterable[Hashable], destination: Location, remedy: str) ->
     local = destination.is_local
     seen: dict[str, Hashable] = {}
     for name in names:
-        why = _not_in_zarr(name) or (_not_in_files(str(name)) if local else "")
+        why = _zarr_problem(name) or (_file_problem(str(name)) if local else "")
         if local and not why and (first := seen.setdefault(_file_key(str(name)), name)) != name:
-            why = f"the file system here does not distinguish it from {first!r}"
-        _refuse(f"The name {name!r} cannot be stored in Zarr", why, remedy)
+            why = f"the local file system does not distinguish it from {first!r}"
+        _raise_problem(f"The name {name!r} cannot be stored in Zarr", why, remedy)
 
 
-def _not_in_zarr(name: Hashable) -> str:
-    """Why a name cannot be that of an array; empty if it can."""
+def _zarr_problem(name: Hashable) -> str:
+    """Return why Zarr does not allow an array name, or "" if it does."""
     if not isinstance(name, str):
         return "it is not a string"
     if not name:
         return "it is empty"
     if not name.strip("."):
-        return "names of dots alone are paths"
+        return "names that consist only of dots are paths"
     for separator in "/\\":
         if separator in name:
             return f"{separator!r} separates groups"
     if name.startswith("__"):
         return "names that begin with '__' are reserved"
     if name in ZARR_METADATA:
-        return "Zarr keeps its metadata under that name"
-    return _not_utf8(name) or ("it holds a null character" if "\0" in name else "")
+        return "Zarr reserves that name for its metadata"
+    return _utf8_problem(name) or ("it contains a null character" if "\0" in name else "")
 
 
-def _not_in_files(name: str) -> str:
-    """Why a name cannot be that of a folder on this machine; empty if it can."""
+def _file_problem(name: str) -> str:
+    """Return why the local file system does not allow a folder name, or "" if it does."""
     if len(name.encode()) > _NAME_BYTES:
-        return f"file systems hold names of at most {_NAME_BYTES} bytes"
+        return f"file systems limit names to {_NAME_BYTES} bytes"
     if sys.platform == "win32" and (
         _WINDOWS_CHARACTERS.search(name) or _WINDOWS_DEVICES.fullmatch(name) or name[-1] in ". "
     ):
-        return "Windows does not allow it as the name of a folder"
+        return "Windows does not allow it as a folder name"
     return ""
 
 
 def _file_key(name: str) -> str:
-    """What the file system of this machine compares names by."""
-    return folded(name) if sys.platform in ("darwin", "win32") else name
+    """Return the form in which the local file system compares names."""
+    return fold_case(name) if sys.platform in ("darwin", "win32") else name
 
 
 def check_geotiff(names: Iterable[str], remedy: str) -> None:
-    """Check that names can be the descriptions of the bands of a GeoTIFF, which GDAL would not change.
+    """Check that GDAL stores names unchanged as band descriptions of a GeoTIFF.
 
     Examples
     --------
     >>> check_geotiff(["ndvi_2020-05-01", "a/b", "<B4>"], "")
     >>> check_geotiff([" B4"], "Rename it.")
     Traceback (most recent call last):
-    xee_tf.errors.OptionError: The name ' B4' cannot describe a band of a GeoTIFF: it begins with a blank, ...
+    xee_tf.errors.OptionError: The name ' B4' cannot describe a band of a GeoTIFF: GDAL strips leading ...
     """
     for name in names:
-        why = _not_utf8(name)
+        why = _utf8_problem(name)
         if not name:
             why = "it is empty"
         elif name[0] in " \t\r\n":
-            why = "it begins with a blank, which is lost"
+            why = "GDAL strips leading whitespace"
         elif found := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", name):
-            why = f"XML has no character {found[0]!r}"
-        _refuse(f"The name {name!r} cannot describe a band of a GeoTIFF", why, remedy)
+            why = f"XML does not allow the character {found[0]!r}"
+        _raise_problem(f"The name {name!r} cannot describe a band of a GeoTIFF", why, remedy)
 
 
 def check_columns(names: Sequence[str], store: Literal["GeoPackage", "GeoParquet"], remedy: str) -> None:
-    """Check that names can be columns beside the points of a file that a GIS opens.
+    """Check that names are valid columns, next to the geometry column, in a GeoPackage or GeoParquet file.
 
     Examples
     --------
     >>> check_columns(["a", "A", "fid"], "GeoParquet", "")
     >>> check_columns(["a", "A"], "GeoPackage", "Leave one out.")
     Traceback (most recent call last):
-    xee_tf.errors.OptionError: The column 'A' cannot be stored in a GeoPackage: it differs from 'a' in ...
+    xee_tf.errors.OptionError: The column 'A' cannot be stored in a GeoPackage: it differs from 'a' only ...
     """
     seen: dict[str, str] = {}
     for name in names:
-        why = _not_utf8(name)
+        why = _utf8_problem(name)
         if name == "geometry":
-            why = "the points have that name"
+            why = "it is the name of the geometry column"
         elif store == "GeoPackage" and not why:
-            # SQLite folds the letters of ASCII only.
+            # SQLite ignores case for ASCII letters only.
             key = re.sub("[A-Z]+", lambda letters: letters[0].lower(), name)
             first = seen.setdefault(key, name)
             if key in ("fid", "geom"):
-                why = f"it keeps its {'keys' if key == 'fid' else 'geometries'} under that name"
+                why = f"the name is reserved for its {'primary key' if key == 'fid' else 'geometry column'}"
             elif first != name:
-                why = f"it differs from {first!r} in case only"
+                why = f"it differs from {first!r} only in case"
             elif "\0" in name:
-                why = "it holds a null character"
-        _refuse(f"The column {name!r} cannot be stored in a {store}", why, remedy)
+                why = "it contains a null character"
+        _raise_problem(f"The column {name!r} cannot be stored in a {store}", why, remedy)
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be encoded: strings of Python may hold halves of characters."""
+    """Return whether a text can be encoded as UTF-8; Python strings may contain lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -213,17 +213,17 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def folded(name: str) -> str:
-    """What file systems that do not distinguish case compare names by."""
+def fold_case(name: str) -> str:
+    """Return the form in which case-insensitive file systems compare names."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _not_utf8(name: str) -> str:
-    """Why a name is not text in a file; empty if it is."""
+def _utf8_problem(name: str) -> str:
+    """Return why a name cannot be stored as text, or "" if it can."""
     return "" if is_utf8(name) else "it cannot be encoded as UTF-8"
 
 
-def _refuse(what: str, why: str, remedy: str) -> None:
-    """Raise an error if there is a reason."""
+def _raise_problem(what: str, why: str, remedy: str) -> None:
+    """Raise an error unless `why` is empty."""
     if why:
         raise OptionError(f"{what}: {why}. {remedy}")

@@ -1,4 +1,4 @@
-"""Packed lists of varints, to and from numpy arrays; for the format see `xee_tf.wire`."""
+"""Convert between packed lists of varints and numpy arrays; for the format see `xee_tf.wire`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from xee_tf.errors import RecordError
 from xee_tf.wire import MAX_VARINT, varint_size
 
 __all__ = [
+    "decode_varint_parts",
     "decode_varints",
     "encode_varints",
-    "listed_varints",
     "varint_bound",
     "varint_ends",
     "varint_rows",
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def varint_bound(dtype: npt.DTypeLike) -> int:
-    """Bytes of the longest varint that an integer dtype can give.
+    """Return the maximum length in bytes of the varints of an integer dtype.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def varint_bound(dtype: npt.DTypeLike) -> int:
 def encode_varints(
     values: npt.NDArray[np.integer[Any]],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Varints of many numbers, taken in C order, one after the other; and the bytes of each.
+    """Encode numbers, in C order, as consecutive varints; return the data and the length of each varint.
 
     Examples
     --------
@@ -55,9 +55,9 @@ def encode_varints(
 def varint_rows(
     values: npt.NDArray[np.integer[Any] | np.bool_],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Varints of many numbers, each at the start of a row of its own; and the bytes of each.
+    """Encode each number as a varint at the start of its own row; return the rows and the varint lengths.
 
-    Rows are as wide as the longest varint; what is behind a shorter one means nothing.
+    Rows are as wide as the longest varint; the bytes after a shorter one are undefined.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def varint_rows(
     if values.dtype == np.uint64 and values.size and int(values.max()) >> 63:
         raise RecordError(f"{int(values.max())} does not fit into the signed 64 bits of an int64_list.")
     sizes = np.ones(values.size, np.uint8)
-    # Sign extension happens in astype(int64); the view then gives the two's complement.
+    # astype(int64) extends the sign; the view then gives the two's complement.
     unsigned = values.astype(np.int64).view(np.uint64)
     width = varint_size(int(unsigned.max(initial=0)))
     if width == 1:
@@ -86,7 +86,7 @@ def varint_rows(
 
 
 def decode_varints(data: npt.NDArray[np.uint8] | memoryview | bytes) -> npt.NDArray[np.int64]:
-    """The int64 numbers of a packed list of varints; an error if one is cut off or longer than ten bytes.
+    """Decode a packed list of varints to int64; raise an error if one is truncated or longer than ten bytes.
 
     Examples
     --------
@@ -97,19 +97,19 @@ def decode_varints(data: npt.NDArray[np.uint8] | memoryview | bytes) -> npt.NDAr
     if not raw.size:
         return np.empty(0, np.int64)
     if raw[-1] & 0x80:
-        raise RecordError("The bytes end inside a varint.")
+        raise RecordError("The data ends inside a varint.")
     first, last = varint_ends(raw)
     if int((last - first).max()) >= MAX_VARINT:
         raise RecordError("A varint is longer than ten bytes.")
     return varint_values(raw, first, last)
 
 
-def listed_varints(parts: Iterable[memoryview]) -> npt.NDArray[np.int64]:
-    """The numbers of a list in parts, as they come: packed runs, and single varints.
+def decode_varint_parts(parts: Iterable[memoryview]) -> npt.NDArray[np.int64]:
+    """Decode a list that is split into parts: packed lists and single varints, in order.
 
     Examples
     --------
-    >>> listed_varints([memoryview(bytes.fromhex(part)) for part in ("01ac02", "07")]).tolist()
+    >>> decode_varint_parts([memoryview(bytes.fromhex(part)) for part in ("01ac02", "07")]).tolist()
     [1, 300, 7]
     """
     runs = [decode_varints(part) for part in parts]
@@ -117,7 +117,7 @@ def listed_varints(parts: Iterable[memoryview]) -> npt.NDArray[np.int64]:
 
 
 def varint_ends(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Where each varint of a packed list has its first and its last byte.
+    """Return the positions of the first and the last byte of each varint in a packed list.
 
     Examples
     --------
@@ -138,9 +138,9 @@ def varint_values(
     last: npt.NDArray[np.intp],
     into: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
-    """The numbers of the varints between first and last bytes; of longer ones than ten bytes, anything.
+    """Decode the varints at the given byte positions, into the array `into` if given.
 
-    They are written `into` an array, if one is given.
+    The values of varints longer than ten bytes are undefined.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def varint_values(
         if 4 * np.count_nonzero(longer) < longer.size:
             chosen = np.flatnonzero(longer)
             out[chosen] |= low[first[chosen] + place].astype(np.uint64) << shift
-        else:  # taking all of them along costs less than picking
+        else:  # updating all of them is faster than selecting
             piece = low[np.minimum(first + place, last)].astype(np.uint64)
             piece *= longer
             out |= piece << shift

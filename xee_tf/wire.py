@@ -1,10 +1,10 @@
-"""The wire format of protocol buffers: messages written and read field by field.
+"""Read and write protocol buffer messages field by field.
 
-A message is a run of fields: a tag, which holds the number of the field and its wire type, and the field's
-bytes. Fields of wire type 2 (strings, messages, packed lists) have their length in front of them. A varint
-carries seven bits a byte, lowest first; the top bit of a byte is set when more bytes follow. Negative
-numbers travel as their 64-bit two's complement and always take ten bytes. For packed lists of varints see
-`xee_tf.varints`.
+A message is a sequence of fields. Each field consists of a tag, which encodes the field number and the wire
+type, and its payload. The payload of wire type 2 (strings, messages, packed lists) is preceded by its length.
+A varint stores seven bits per byte, lowest first; the top bit of a byte is set if more bytes follow. Negative
+numbers are encoded as their 64-bit two's complement and always take ten bytes. For packed lists of varints
+see `xee_tf.varints`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MAX_VARINT = 10
-"""Bytes of the longest varint."""
+"""Maximum length of a varint in bytes."""
 
 _MASK = (1 << 64) - 1
 _MAX_DEPTH = 100  # of nested groups: protobuf's own limit
@@ -42,7 +42,7 @@ _VARINT, _DELIMITED = 0, 2  # wire types
 
 
 def encode_varint(value: int) -> bytes:
-    """One varint.
+    """Encode an integer as a varint.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def encode_varint(value: int) -> bytes:
 
 
 def varint_size(value: int) -> int:
-    """Bytes of one varint.
+    """Return the length of a varint in bytes.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def varint_size(value: int) -> int:
 
 
 def field_head(number: int, size: int) -> bytes:
-    """The tag and the length in front of a field of `size` bytes.
+    """Encode the tag and the length of a field whose payload has `size` bytes.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def field_head(number: int, size: int) -> bytes:
 
 
 def encode_field(number: int, body: bytes) -> bytes:
-    """A field that holds a string or a message.
+    """Encode a field that holds a string or a message.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def encode_field(number: int, body: bytes) -> bytes:
 
 
 def field_size(size: int) -> int:
-    """Bytes of a field whose body has `size` bytes, for field numbers up to 15.
+    """Return the length in bytes of a field whose payload has `size` bytes, for field numbers up to 15.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def field_size(size: int) -> int:
 
 
 def text_field(number: int, value: str) -> bytes:
-    """A field of text. The empty text is the default and is left out.
+    """Encode a text field. Empty text is the default and is omitted.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def text_field(number: int, value: str) -> bytes:
 
 
 def integer_field(number: int, value: int) -> bytes:
-    """A field of an integer. Zero is the default and is left out.
+    """Encode an integer field. Zero is the default and is omitted.
 
     Examples
     --------
@@ -130,19 +130,19 @@ def integer_field(number: int, value: int) -> bytes:
 
 
 def read_varint(data: memoryview, position: int) -> tuple[int, int]:
-    """The unsigned varint at `position`, and the position behind it.
+    """Return the unsigned varint at `position`, and the position after it.
 
     Examples
     --------
     >>> read_varint(memoryview(bytes.fromhex("ac02")), 0)
     (300, 2)
     """
-    if position < len(data) and data[position] < 0x80:  # by far the most
+    if position < len(data) and data[position] < 0x80:  # the common case
         return data[position], position + 1
     value = 0
     for shift in range(0, 7 * MAX_VARINT, 7):
         if position >= len(data):
-            raise RecordError("The bytes end inside a varint.")
+            raise RecordError("The data ends inside a varint.")
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
@@ -152,7 +152,7 @@ def read_varint(data: memoryview, position: int) -> tuple[int, int]:
 
 
 def read_fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Number, wire type and bytes of each field of a message; groups are skipped."""
+    """Yield the number, wire type and payload of each field of a message; groups are skipped."""
     position = 0
     while position < len(data):
         number, wire, begin = _tag(data, position)
@@ -162,21 +162,21 @@ def read_fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         else:
             position = _skip(data, begin, number, wire, 0)
         if position > len(data):
-            raise RecordError("A field is longer than the message that holds it.")
+            raise RecordError("A field extends beyond the end of its message.")
         if wire != 3:
             yield number, wire, data[begin:position]
 
 
 def _tag(data: memoryview, position: int) -> tuple[int, int, int]:
-    """Field number, wire type, and where the field's bytes start."""
+    """Return the field number, the wire type, and the position of the payload."""
     tag, position = read_varint(data, position)
     if tag >> 3 == 0 or tag >> 32:
-        raise RecordError(f"A field has the impossible number {tag >> 3}.")
+        raise RecordError(f"A field has the invalid number {tag >> 3}.")
     return tag >> 3, tag & 7, position
 
 
 def _skip(data: memoryview, position: int, number: int, wire: int, depth: int) -> int:
-    """Where a field ends whose bytes start at `position`."""
+    """Return the end of the field whose payload starts at `position`."""
     if wire == 0:
         return read_varint(data, position)[1]
     if wire in (1, 5):
@@ -194,7 +194,7 @@ def _skip(data: memoryview, position: int, number: int, wire: int, depth: int) -
 
 
 def delimited_fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and body of each field of a message that holds a message, bytes or text.
+    """Yield the number and payload of each field of wire type 2: messages, bytes and text.
 
     Examples
     --------
@@ -207,12 +207,12 @@ def delimited_fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview
 
 
 def bodies(data: bytes | memoryview, number: int) -> Iterator[memoryview]:
-    """Bodies of the fields of one number; see `delimited_fields`."""
+    """Yield the payloads of the fields with a given number; see `delimited_fields`."""
     return (body for found, body in delimited_fields(data) if found == number)
 
 
 def integer(data: bytes | memoryview, number: int) -> int:
-    """The signed integer of a field: the last one, or 0.
+    """Return the last signed integer in the fields with a given number, or 0 if there is none.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def integer(data: bytes | memoryview, number: int) -> int:
 
 
 def text(body: memoryview, what: str = "A name") -> str:
-    """The text of a field; `what` names it in the error if it is not UTF-8."""
+    """Decode a text field; `what` describes it in the error message if it is not UTF-8."""
     try:
         return str(body, "utf-8")
     except UnicodeDecodeError:
@@ -237,7 +237,9 @@ def text(body: memoryview, what: str = "A name") -> str:
 def map_entries(
     data: bytes | memoryview, number: int, what: str = "A name"
 ) -> Iterator[tuple[str, memoryview]]:
-    """Keys and values of the field `number`, a map from text to messages; see `text`.
+    """Yield the keys and values of field `number`, a map from text to messages.
+
+    `what` describes a key in the error message if it is not UTF-8.
 
     Examples
     --------
@@ -250,6 +252,6 @@ def map_entries(
         for part, body in delimited_fields(entry):
             if part == 1:
                 key = text(body, what)
-            elif part == 2:  # a message that comes in pieces is that of their bytes together
+            elif part == 2:  # protobuf merges repeated parts of a message: concatenate their bytes
                 value = memoryview(bytes(value) + bytes(body)) if value else body
         yield key, value

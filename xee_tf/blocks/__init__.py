@@ -1,4 +1,4 @@
-"""Chunks of a raster and the blocks of patches that are made from them; numpy only."""
+"""Blocks of patches, and their assembly from the chunks of a raster; numpy only."""
 
 from xee_tf.blocks.assembling import BandRule, assemble, cut_row, cut_strips, stitch
 from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Chunk, ChunkGrid, Pieces, chunk_edges

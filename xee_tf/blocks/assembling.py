@@ -1,6 +1,6 @@
-"""Blocks in numpy: strips cut from chunks, bands put together from pieces, patches cut from bands.
+"""Cut strips from chunks, assemble bands from pieces, and cut patches from bands.
 
-No Dask here: what a task computes can be called and tested by hand.
+This module uses numpy only, so that the work of a task can be tested without Dask.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch
 
 @dataclass(frozen=True)
 class PlaneRule:
-    """What becomes of the pixels of one plane: a scalar band, or neighbouring steps of an array band.
+    """How to copy one plane: a scalar band, or consecutive steps of an array band.
 
     Parameters
     ----------
     first : int
-        The step of the assembled band at which it starts.
+        Index of the plane's first step in the assembled band.
     default : int or float
-        Written into masked pixels; representable in the band's dtype.
+        Value for masked pixels; representable in the dtype of the band.
     nodata : tuple of int or float
-        Values that mean "masked", as the dtype of the source holds them. NaN always does.
+        Values that mean "masked", as stored in the source dtype. NaN is always masked.
     """
 
     first: int
@@ -39,27 +39,27 @@ class PlaneRule:
     nodata: tuple[float, ...] = ()
 
     def masked(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Where `values` are masked; None where a look at the dtype shows that nothing can be."""
+        """Return where `values` are masked, or None if no value of the dtype can be masked."""
         masked: NDArray[np.bool_] | None = np.isnan(values) if values.dtype.kind == "f" else None
         for number in self.nodata:
-            equal = values == number  # Python's numbers take the dtype of `values`, and lose nothing in it
+            equal = values == number  # exact: a Python number is compared in the dtype of `values`
             masked = equal if masked is None else np.logical_or(masked, equal, out=masked)
         return masked
 
 
 @dataclass(frozen=True)
 class BandRule:
-    """How one band is put together from the planes of a `BlockLayout`.
+    """How to assemble one band from the planes of a `BlockLayout`.
 
     Parameters
     ----------
     dtype : str
         numpy dtype of the assembled band.
     depth : int
-        Steps; 1 for a scalar band.
+        Number of steps; 1 for a scalar band.
     planes : tuple of PlaneRule
-        What it is made of, in the order of the layout, whose first planes are those of the first band, and
-        so on. Steps that no plane fills are masked.
+        The planes of the band, in the order of the layout, which lists the planes of all bands one band after
+        the other. Steps that no plane fills are masked.
     """
 
     dtype: str
@@ -76,16 +76,16 @@ class BandRule:
         nodata: tuple[float, ...] = (),
         depth: int | None = None,
     ) -> BandRule:
-        """The rule of a band that is one array (y, x) or (step, y, x).
+        """Return the rule for a band that is a single array (y, x) or (step, y, x).
 
         Parameters
         ----------
         chunks : sequence of sequence of int
             Dask's ``array.chunks``.
         dtype, default, nodata
-            As for the class and `PlaneRule`.
+            See the class and `PlaneRule`.
         depth : int, optional
-            Default: the steps of the array.
+            Number of steps. Default: the steps of the array.
         """
         steps = chunks[0] if len(chunks) == 3 else (1,)
         planes = tuple(PlaneRule(first, default, nodata) for first in accumulate(steps[:-1], initial=0))
@@ -93,32 +93,32 @@ class BandRule:
 
 
 BandPieces = list[tuple[PlaneRule, Window, NDArray[Any]]]
-"""The pieces of one band, each (step, y, x) with its window."""
+"""The pieces of one band: rule, window, and array (step, y, x)."""
 
 
 def cut_strips(
     layout: BlockLayout, chunks: Sequence[tuple[Chunk, NDArray[Any]]]
 ) -> dict[Chunk, dict[str, NDArray[Any]]]:
-    """Copy out what later blocks need of the chunks of one block, so that the chunks may go.
+    """Copy the strips that later blocks need from the chunks of one block, so that the chunks can be freed.
 
     Parameters
     ----------
     layout : BlockLayout
-        The blocks.
+        The block layout.
     chunks : sequence of ((plane, iy, ix), array)
         The chunks that start in the block.
 
     Returns
     -------
     dict
-        By chunk and by the names of `BlockLayout.strips`.
+        For each chunk, arrays by the keys of `BlockLayout.strips`.
     """
     kept = {}
     for key, values in chunks:
         plane, iy, ix = key
         whole = layout.planes[plane].window(iy, ix)
         kept[key] = {
-            part: values if part == "chunk" else values[_within(window, whole)].copy()
+            part: values if part == "chunk" else values[_index_in(window, whole)].copy()
             for part, window in layout.strips(*key).items()
         }
     return kept
@@ -132,42 +132,44 @@ def assemble(
     has_mask: bool = False,
     want_masks: bool = False,
 ) -> tuple[list[NDArray[Any]], list[NDArray[np.bool_]] | None]:
-    """Put the bands of one block together.
+    """Assemble the bands of one block.
 
     Parameters
     ----------
     window : Window
-        The raster pixels wanted; those outside the raster come out masked.
+        The requested raster pixels; pixels outside the raster are masked.
     pieces : sequence of (Piece, array)
-        All that `BlockLayout.pieces` named, with their pixels.
+        The pieces that `BlockLayout.pieces` lists, with their pixels.
     rules : sequence of BandRule
         One for each band.
     has_mask : bool, optional
-        Whether the plane behind those of the bands is boolean and masks all of them where it is true.
+        Whether the plane after those of the bands is a boolean mask that applies to all bands (true where
+        masked).
     want_masks : bool, optional
-        Also say what is masked.
+        Whether to return masks.
 
     Returns
     -------
     bands : list of ndarray
-        (depth, height, width) each, masked pixels already replaced by the default.
+        Arrays of shape (depth, height, width) in which masked pixels have the default value.
     masks : list of ndarray of bool, or None
-        Of the same shapes, true where masked; views of a single False where nothing is. None unless wanted.
+        Arrays of the same shapes, true where masked; a view of a single False if no pixel is masked. None
+        unless `want_masks` is true.
     """
     firsts = list(accumulate((len(rule.planes) for rule in rules), initial=0))
     mask = None
     if has_mask:
         rule = BandRule("|b1", 1, (PlaneRule(0, False),))
-        mask, _ = _place(window, _parts(pieces, firsts[-1], rule), rule, False)
+        mask, _ = _assemble_band(window, _parts(pieces, firsts[-1], rule), rule, False)
     bands: list[NDArray[Any]] = []
     masks: list[NDArray[np.bool_]] = []
     for first, rule in zip(firsts, rules, strict=False):
         parts = _parts(pieces, first, rule)
-        band = _whole(window, parts, rule) if mask is None else None
+        band = _as_view(window, parts, rule) if mask is None else None
         if band is not None:
             masks.append(np.broadcast_to(np.False_, band.shape))
         else:
-            band, masked = _place(window, parts, rule, want_masks)
+            band, masked = _assemble_band(window, parts, rule, want_masks)
             if mask is not None:
                 for plane in rule.planes:
                     np.copyto(band[plane.first :], plane.default, where=mask, casting="unsafe")
@@ -180,14 +182,14 @@ def assemble(
 
 
 def cut_row(band: NDArray[Any], window: Window, y: PatchAxis, x: PatchAxis, row: int, columns: range) -> Any:
-    """The stored patches of one patch row as a view (n, depth, height, width) of an assembled band.
+    """Return the stored patches of one patch row as a view (n, depth, height, width) of an assembled band.
 
-    Neighbours overlap where there is a margin; nothing is copied.
+    Adjacent patches overlap if they have a margin; no pixels are copied.
     """
     top, bottom = y.halo(row)
     left, right = x.halo(columns[0])
     first = band[:, top - window.top :, left - window.left :]
-    return as_strided(  # a third of the time that sliding_window_view takes, for every row of patches
+    return as_strided(  # three times as fast as sliding_window_view
         first,
         shape=(len(columns), len(band), bottom - top, right - left),
         strides=(x.patch * band.strides[2], *band.strides),
@@ -196,13 +198,14 @@ def cut_row(band: NDArray[Any], window: Window, y: PatchAxis, x: PatchAxis, row:
 
 
 def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDArray[Any]:
-    """One array (..., y, x) from parts of it, which lie anywhere; where they overlap they are added.
+    """Assemble one array (..., y, x) from its parts; overlapping values are added.
 
     Parameters
     ----------
     target : Window
-        What is wanted; the parts cover all of it.
+        The window of the result, which the parts must cover.
     parts : sequence of (Window, ndarray)
+        Windows and their pixels.
 
     Examples
     --------
@@ -213,17 +216,17 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     """
     if len(parts) == 1:
         window, values = parts[0]
-        return values[_within(target, window)]
+        return values[_index_in(target, window)]
     first = parts[0][1]
     out = np.zeros((*first.shape[:-2], *target.shape), first.dtype)
     for window, values in parts:
         common = window.intersection(target)
-        out[_within(common, target)] += values[_within(common, window)]
+        out[_index_in(common, target)] += values[_index_in(common, window)]
     return out
 
 
 def _parts(pieces: Pieces, first: int, rule: BandRule) -> BandPieces:
-    """The pieces of a band whose planes begin with number `first`."""
+    """Return the pieces of the band whose first plane is `first`."""
     return [
         (rule.planes[piece.plane - first], piece.window, values if values.ndim == 3 else values[None])
         for piece, values in pieces
@@ -231,49 +234,49 @@ def _parts(pieces: Pieces, first: int, rule: BandRule) -> BandPieces:
     ]
 
 
-def _whole(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] | None:
-    """The band without a copy, where one piece is all of it and needs no change."""
+def _as_view(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] | None:
+    """Return the band as a view if a single piece covers it and no value must change, else None."""
     if len(parts) != 1:
         return None
-    plane, there, values = parts[0]
-    inside = there.intersection(window) == window
+    plane, area, values = parts[0]
+    inside = area.intersection(window) == window
     if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
-    view = values[_within(window, there)]
+    view = values[_index_in(window, area)]
     masked = plane.masked(view)
     return view if masked is None or not masked.any() else None
 
 
-def _place(
+def _assemble_band(
     window: Window, parts: BandPieces, rule: BandRule, want_mask: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """A band put together from its pieces, and where it is masked."""
+    """Assemble a band from its pieces; return it and, if `want_mask`, where it is masked."""
     band = np.empty((rule.depth, *window.shape), rule.dtype)
-    covered = sum(there.intersection(window).size.pixels * len(values) for _, there, values in parts)
+    covered = sum(area.intersection(window).size.pixels * len(values) for _, area, values in parts)
     masked = np.zeros(band.shape, bool) if want_mask else None
     if covered < band.size:
-        for plane in rule.planes:  # bands that were made one may differ in their defaults
+        for plane in rule.planes:  # collapsed bands may have different defaults
             band[plane.first :] = plane.default
         if masked is not None:
             masked.fill(True)
-    for plane, there, values in parts:
-        common = there.intersection(window)
-        source = values[_within(common, there)]
+    for plane, area, values in parts:
+        common = area.intersection(window)
+        source = values[_index_in(common, area)]
         steps = slice(plane.first, plane.first + len(source))
-        target = band[steps][_within(common, window)]
-        # A float64 beyond float32's range becomes infinite, as it would anywhere else in numpy.
+        target = band[steps][_index_in(common, window)]
+        # A float64 beyond the range of float32 becomes infinite, as usual in numpy.
         with np.errstate(over="ignore"):
             np.copyto(target, source, casting="unsafe")
         absent = plane.masked(source)
         if absent is not None and absent.any():
             target[absent] = plane.default
         if masked is not None:
-            masked[steps][_within(common, window)] = False if absent is None else absent
+            masked[steps][_index_in(common, window)] = False if absent is None else absent
     return band, masked
 
 
-def _within(window: Window, frame: Window) -> tuple[Any, slice, slice]:
-    """Index of `window` in an array (..., y, x) that holds `frame`."""
+def _index_in(window: Window, frame: Window) -> tuple[Any, slice, slice]:
+    """Return the index of `window` in an array (..., y, x) that covers `frame`."""
     return (
         ...,
         slice(window.top - frame.top, window.bottom - frame.top),

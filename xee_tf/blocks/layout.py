@@ -1,13 +1,13 @@
-"""Which block makes which patches, and which chunks it needs for that.
+"""Assign patches and chunks to blocks.
 
-A *block* is a rectangle of whole chunks, at least one patch wide. Everything here is integers; the
-Dask layer (`graph`) and the numpy work (`assemble`) both read it, so they cannot disagree.
+A *block* is a rectangle of whole chunks, at least one patch wide. This module uses integers only; both the
+Dask layer (`graph`) and the numpy code (`assemble`) use it, which keeps them consistent.
 
-The patches of a gzip member, neighbours in one row, stay together. They belong to the block that
-holds the **last** pixel of their halo. Then all that a block needs from elsewhere lies above it or
-to its left: a chunk is used up as soon as it is there, and only the thin *strips* along its bottom
-and right edges wait for the blocks that come later. Were the block of the first pixel to own them,
-whole chunks would have to wait for those below them.
+The patches of a gzip member, consecutive patches in one row, stay together. They belong to the block that
+contains the **last** pixel of their halo. Everything that a block needs from other blocks is then above it or
+to its left: a chunk can be freed soon after it is loaded, and only thin *strips* along its bottom and right
+edges are kept for later blocks. If patches belonged to the block of their first pixel, whole chunks would be
+kept until the chunks below them are loaded.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Chunk = tuple[int, int, int]
 class ChunkGrid:
     """The chunk edges of one plane, in pixels of the raster.
 
-    A plane is what one chunk holds of a band: all of a scalar band, some steps of an array band.
+    A plane is a scalar band, or the steps of an array band that are in the same chunks.
 
     Parameters
     ----------
     y, x : tuple of int
-        Edges from 0 to the raster's height (width), both ends included.
+        Edges from 0 to the raster's height (width), both included.
     itemsize : int
-        Bytes a pixel, all steps of the plane together.
+        Bytes per pixel, for all steps of the plane.
     """
 
     y: tuple[int, ...]
@@ -53,13 +53,13 @@ class ChunkGrid:
 
     @classmethod
     def of(cls, chunks: Sequence[Sequence[int]], itemsize: int) -> list[ChunkGrid]:
-        """The planes of an array (y, x) or (step, y, x), from Dask's ``array.chunks``."""
+        """Return the planes of an array (y, x) or (step, y, x), from Dask's ``array.chunks``."""
         y, x = map(chunk_edges, chunks[-2:])
         steps = chunks[0] if len(chunks) == 3 else (1,)
         return [cls(y, x, itemsize * count) for count in steps]
 
     def window(self, iy: int, ix: int) -> Window:
-        """The pixels of chunk (iy, ix)."""
+        """Return the window of chunk (iy, ix)."""
         return Window(self.y[iy], self.y[iy + 1], self.x[ix], self.x[ix + 1])
 
 
@@ -72,11 +72,11 @@ class BlockAxis:
     edges : tuple of int
         Block edges in pixels of the raster.
     length : int
-        Pixels of the raster along this axis; a halo is clipped to it.
+        Length of the raster along this axis in pixels; halos are clipped to it.
     patches : PatchAxis
         The patches along this axis.
     patches_per_member : int
-        Neighbours along this axis that are in one gzip member; 1 along y.
+        Consecutive patches along this axis in one gzip member; 1 along y.
     """
 
     edges: tuple[int, ...]
@@ -89,7 +89,7 @@ class BlockAxis:
 
     @cached_property
     def _first_patches(self) -> list[int]:
-        """The first patch of every block, and the number of patches behind them."""
+        """The first patch of every block, followed by the total number of patches."""
         firsts = np.arange(0, self.patches.count, self.patches_per_member)
         stops = np.minimum(firsts + self.patches_per_member, self.patches.count)
         ends = self.patches.start + stops * self.patches.patch + self.patches.margin
@@ -99,21 +99,21 @@ class BlockAxis:
         return first
 
     def owned(self, block: int) -> range:
-        """Numbers of the patches that `block` makes; may be empty."""
+        """Return the indices of the patches that belong to `block`; may be empty."""
         return range(*self._first_patches[block : block + 2])
 
     def window(self, block: int) -> tuple[int, int]:
-        """Pixels under the halos of the owned patches; may reach outside the raster."""
+        """Return the pixel range of the halos of the block's patches; may extend beyond the raster."""
         owned = self.owned(block)
         return self.patches.halo(owned[0], owned[-1]) if owned else (0, 0)
 
     def clipped(self, block: int) -> tuple[int, int]:
-        """`window` without what lies outside the raster."""
+        """Return `window` clipped to the raster."""
         return self._clip(*self.window(block))
 
     @property
     def needed(self) -> tuple[int, int]:
-        """Pixels of the raster under the halos of all patches."""
+        """Pixel range of the halos of all patches, clipped to the raster."""
         return self._clip(*self.patches.halo(0, self.patches.count - 1))
 
     def _clip(self, begin: int, end: int) -> tuple[int, int]:
@@ -128,11 +128,11 @@ class BlockAxis:
         ]
 
     def tail(self, block: int) -> int:
-        """First pixel that a later block will ask for; the end of the raster if none will."""
+        """Return the first pixel that later blocks need, or the end of the raster if they need none."""
         return self._tails[block]
 
     def home(self, pixel: int) -> int:
-        """The block that holds a pixel, the first or last block if it lies before or after all."""
+        """Return the block that contains a pixel; for pixels outside all blocks, the first or last block."""
         return min(max(bisect_right(self.edges, pixel) - 1, 0), len(self) - 1)
 
 
@@ -147,9 +147,9 @@ class Piece:
     home : tuple of int
         The block (row, column) in which the chunk starts.
     part : {"chunk", "bottom", "right"}
-        What is read: the chunk itself, or one of the strips that its home block kept of it.
+        The source: the chunk itself, or one of the strips that its home block kept.
     window : Window
-        The raster pixels that `part` holds.
+        The raster pixels of `part`.
     """
 
     plane: int
@@ -161,7 +161,7 @@ class Piece:
 
 
 Pieces = Sequence[tuple[Piece, NDArray[Any]]]
-"""Pieces with their pixels: (y, x) or (step, y, x)."""
+"""Pieces with their pixels, of shape (y, x) or (step, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -173,29 +173,29 @@ class BlockLayout:
     planes: tuple[ChunkGrid, ...]
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks that own patches, row-major."""
+        """Return the blocks that have patches, in row-major order."""
         rows = [row for row in range(len(self.y)) if self.y.owned(row)]
         columns = [column for column in range(len(self.x)) if self.x.owned(column)]
         return product(rows, columns)
 
     def window(self, row: int, column: int) -> Window:
-        """Pixels under the halos of a block's patches; may reach outside the raster."""
+        """Return the window of the halos of a block's patches; may extend beyond the raster."""
         return Window(*self.y.window(row), *self.x.window(column))
 
     def chunks(self, plane: int) -> Iterator[tuple[int, int]]:
-        """The chunks of a plane that any block needs."""
+        """Return the chunks of a plane that any block needs."""
         grid = self.planes[plane]
-        return product(_meeting(grid.y, *self.y.needed), _meeting(grid.x, *self.x.needed))
+        return product(_overlapping(grid.y, *self.y.needed), _overlapping(grid.x, *self.x.needed))
 
     def chunk_count(self) -> int:
-        """How many chunks will be loaded, planes counted apart."""
+        """Return the number of chunks to load, over all planes."""
         return sum(
-            len(_meeting(grid.y, *self.y.needed)) * len(_meeting(grid.x, *self.x.needed))
+            len(_overlapping(grid.y, *self.y.needed)) * len(_overlapping(grid.x, *self.x.needed))
             for grid in self.planes
         )
 
     def chunks_by_home(self) -> dict[Block, list[Chunk]]:
-        """The chunks (plane, iy, ix) that any block needs, by the block in which they start."""
+        """Return the chunks (plane, iy, ix) that any block needs, by the block in which they start."""
         found: dict[Block, list[Chunk]] = {}
         for plane in range(len(self.planes)):
             for iy, ix in self.chunks(plane):
@@ -203,18 +203,18 @@ class BlockLayout:
         return found
 
     def home(self, plane: int, iy: int, ix: int) -> Block:
-        """The block in which a chunk starts."""
+        """Return the block in which a chunk starts."""
         grid = self.planes[plane]
         return self.y.home(grid.y[iy]), self.x.home(grid.x[ix])
 
     def strips(self, plane: int, iy: int, ix: int) -> dict[str, Window]:
-        """What blocks other than its home need of a chunk.
+        """Return the parts of a chunk that blocks other than its home block need.
 
         Returns
         -------
         dict
-            Nothing; or a "bottom" and a "right" strip; or the whole "chunk", where strips would
-            save too little to be worth a copy.
+            Empty, or windows of a "bottom" and a "right" strip, or of the whole "chunk" if copying strips
+            would save too little memory.
         """
         grid = self.planes[plane]
         window = grid.window(iy, ix)
@@ -232,12 +232,12 @@ class BlockLayout:
         return strips if pixels <= 0.75 * height * width else {"chunk": window}
 
     def pieces(self, row: int, column: int) -> list[Piece]:
-        """All that one block is assembled from, in a fixed order."""
+        """Return the pieces from which one block is assembled, in a fixed order."""
         top, bottom = self.y.clipped(row)
         left, right = self.x.clipped(column)
         found = []
         for plane, grid in enumerate(self.planes):
-            for iy, ix in product(_meeting(grid.y, top, bottom), _meeting(grid.x, left, right)):
+            for iy, ix in product(_overlapping(grid.y, top, bottom), _overlapping(grid.x, left, right)):
                 home = self.home(plane, iy, ix)
                 if home == (row, column):
                     part, window = "chunk", grid.window(iy, ix)
@@ -250,7 +250,7 @@ class BlockLayout:
 
 
 def chunk_edges(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Where chunks of some sizes begin, and where the last one ends.
+    """Return the edges of consecutive chunks: where each one begins, and where the last one ends.
 
     Examples
     --------
@@ -260,8 +260,8 @@ def chunk_edges(sizes: Sequence[int]) -> tuple[int, ...]:
     return (0, *np.cumsum(sizes).tolist())
 
 
-def _meeting(edges: Sequence[int], begin: int, end: int) -> range:
-    """Chunks that share a pixel with the half-open range ``begin..end``."""
+def _overlapping(edges: Sequence[int], begin: int, end: int) -> range:
+    """Return the indices of the chunks that overlap the half-open range ``begin..end``."""
     if begin >= end:
         return range(0)
     return range(bisect_right(edges, begin) - 1, bisect_left(edges, end))

@@ -1,4 +1,4 @@
-"""How large blocks are: few enough for the scheduler, small enough for memory, cut along chunks."""
+"""Choose block sizes: few blocks for the scheduler, small blocks for memory, aligned with chunks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from xee_tf.geometry import PatchGrid, Size
 
 __all__ = ["lay_out_blocks", "merge_edges", "pixel_bytes"]
 
-#: Least and most bytes of the bands of a block.
+#: Minimum and maximum size of the bands of a block, in bytes.
 _BLOCK_BYTES = (1 << 20, 16 << 20)
 
 
 def pixel_bytes(rules: Sequence[BandRule]) -> int:
-    """Bytes of one pixel in all assembled bands."""
+    """Return the bytes of one pixel in all assembled bands."""
     return sum(np.dtype(rule.dtype).itemsize * rule.depth for rule in rules)
 
 
@@ -28,19 +28,21 @@ def lay_out_blocks(
 ) -> BlockLayout:
     """Choose the blocks of an export or a prediction.
 
-    Block edges are chunk edges: those of the chunking that most bytes share. Blocks grow, first along x, to
-    about 1/64 of the raster but no more than 16 MiB, so that small chunks do not make small tasks.
+    Block edges are edges of the chunking with the most bytes. Blocks grow, first along x, to about 1/64 of
+    the raster and at most 16 MiB, so that small chunks do not lead to small tasks.
 
     Parameters
     ----------
     grid : PatchGrid
+        The patches.
     raster : Size
-        Pixels of the source.
+        Size of the source in pixels.
     planes : sequence of ChunkGrid
+        The chunk edges of all planes.
     pixel_size : int
         Bytes of one pixel in all assembled bands.
     patches_per_member : int
-        Neighbours along x that are in one gzip member.
+        Consecutive patches along x in one gzip member.
     """
     chunkings = Counter({(plane.y, plane.x): 0 for plane in planes})
     for plane in planes:
@@ -51,18 +53,18 @@ def lay_out_blocks(
         (max(0, begin), min(length, end))
         for length, (begin, end) in ((raster.y, y.halo(0, y.count - 1)), (raster.x, x.halo(0, x.count - 1)))
     )
-    # Three tasks a block are worth it only if it has two chunks at least.
+    # The three tasks of a block pay off only if the block has at least two chunks.
     alone = sum((plane.y, plane.x) == (edges_y, edges_x) for plane in planes) == 1
-    wanted = int(np.clip(grid.shape.pixels * pixel_size / 64, *_BLOCK_BYTES)) // pixel_size
+    target = int(np.clip(grid.shape.pixels * pixel_size / 64, *_BLOCK_BYTES)) // pixel_size
     rows = merge_edges(edges_y, *span_y, pixels=y.patch)
     height = int(np.diff(rows).max())
     columns = merge_edges(
-        edges_x, *span_x, pixels=max(x.patch * patches_per_member, wanted // height), chunks=2 if alone else 1
+        edges_x, *span_x, pixels=max(x.patch * patches_per_member, target // height), chunks=2 if alone else 1
     )
     if len(columns) == 2:
         width = columns[1] - columns[0]
         many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
-        rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, wanted // width), chunks=2 if many else 1)
+        rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, target // width), chunks=2 if many else 1)
     return BlockLayout(
         y=BlockAxis(rows, raster.y, y),
         x=BlockAxis(columns, raster.x, x, patches_per_member),
@@ -73,7 +75,9 @@ def lay_out_blocks(
 def merge_edges(
     edges: Sequence[int], begin: int, end: int, *, pixels: int, chunks: int = 1
 ) -> tuple[int, ...]:
-    """Chunk edges around ``begin..end``, merged into blocks of at least so many pixels and chunks.
+    """Merge the chunks around ``begin..end`` into blocks of at least `pixels` pixels and `chunks` chunks.
+
+    Returns the edges of the blocks.
 
     Examples
     --------
@@ -86,6 +90,6 @@ def merge_edges(
     for chunk in range(first + 1, last + 1):
         if chunk - merged[-1] >= chunks and edges[chunk] - edges[merged[-1]] >= pixels:
             merged.append(chunk)
-    if merged[-1] != last:  # what is left over is too small for a block of its own
+    if merged[-1] != last:  # the remainder is too small for a separate block
         merged[1:] = [*merged[1:-1], last]
     return tuple(edges[chunk] for chunk in merged)

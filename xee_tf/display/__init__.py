@@ -1,6 +1,6 @@
-"""How objects look: rows of text, HTML, and a picture of a patch grid.
+"""Reprs of objects: rows of text, HTML, and a drawing of a patch grid.
 
-This room takes texts and numbers. What they are is decided beside the types that are shown.
+This package formats text and numbers only; each class chooses the content of its own repr.
 """
 
 from xee_tf.display.summary import Listing, Summarised, Summary

@@ -1,4 +1,4 @@
-"""What an object shows of itself: plain text, and HTML for notebooks."""
+"""Summaries of objects as plain text, and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from html import escape
 
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture, grid_svg, patches_per_cell
-from xee_tf.display.text import Facts, aligned, head_of
+from xee_tf.display.text import Facts, aligned, truncate
 
 __all__ = ["Listing", "Summarised", "Summary"]
 
-# Everything is styled inline and takes the page's own colours: notebooks strip or share style sheets.
+# Inline styles and inherited colours only: notebooks strip style sheets or share them between outputs.
 _CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
 _BOX = "display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start;margin:6px 0"
 _LISTED = 8
@@ -19,16 +19,16 @@ _LISTED = 8
 
 @dataclass(frozen=True)
 class Listing:
-    """Many things of one kind, of which the first ones are shown.
+    """A list of items, truncated for display.
 
     Parameters
     ----------
     title : str
-        Their plural.
+        Plural noun for the items.
     rows : sequence of sequence of str
-        The cells of each of them, its name first.
+        Cells of each item; the first cell is its name.
     most : int
-        How many are shown in text.
+        Maximum number of items in the text.
     """
 
     title: str
@@ -36,8 +36,8 @@ class Listing:
     most: int
 
     def text_rows(self) -> Facts:
-        """The first ones as rows of text."""
-        shown, more = head_of(self.rows, self.most)
+        """Return the first items as rows of text."""
+        shown, more = truncate(self.rows, self.most)
         width = max((len(name) for name, *_ in shown), default=0)
         lines = ["  ".join([f"{name:{width}}", *cells]) for name, *cells in shown]
         if more:
@@ -45,8 +45,8 @@ class Listing:
         return [("" if number else self.title, line) for number, line in enumerate(lines)]
 
     def html(self) -> str:
-        """The first ones under their number; readers can fold them."""
-        shown, more = head_of(self.rows, _LISTED)
+        """Return the first items as a collapsible HTML section, with their total number as its title."""
+        shown, more = truncate(self.rows, _LISTED)
         body = [*shown, *([(f"... and {more:,} more",)] if more else [])]
         return (
             f'<details open="" style="margin-top:6px"><summary>{len(self.rows):,} {self.title}</summary>'
@@ -56,20 +56,22 @@ class Listing:
 
 @dataclass(frozen=True)
 class Summary:
-    """The facts of an object: `text` is its repr, `html` what a notebook shows.
+    """The summary of an object: `text` for its repr, `html` for notebooks.
 
     Parameters
     ----------
     name : str
-        The public name of its class.
+        Public name of the class.
     detail : str
-        Which object it is.
+        Text that identifies the object.
     rows : list of (str, str)
         Labels and values.
     warnings : sequence of str
+        Warnings to show below the rows.
     listing : Listing, optional
-        What the object consists of.
+        Items of the object.
     picture : GridPicture, optional
+        Drawing of the patch grid.
 
     Examples
     --------
@@ -88,7 +90,7 @@ class Summary:
     picture: GridPicture | None = field(default=None, repr=False)
 
     def text(self) -> str:
-        """Plain text."""
+        """Return the summary as plain text."""
         rows = [*self.rows, *(("warning", text) for text in self.warnings)]
         if self.listing is not None:
             rows += self.listing.text_rows()
@@ -96,7 +98,7 @@ class Summary:
         return f"{head}\n{aligned(rows)}" if rows else head
 
     def html(self) -> str:
-        """HTML without scripts and style sheets: text, and the picture beside it where there is room."""
+        """Return the summary as HTML, without scripts or style sheets."""
         body = (
             f'<div style="margin-bottom:4px"><span style="opacity:.6">xee_tf.</span>'
             f"<b>{escape(self.name)}</b> "
@@ -111,11 +113,11 @@ class Summary:
             body += self.listing.html()
         if self.picture is None:
             return f'<div style="margin:6px 0">{body}</div>'
-        return f'<div style="{_BOX}"><div>{body}</div><div>{_drawn(self.picture)}</div></div>'
+        return f'<div style="{_BOX}"><div>{body}</div><div>{_picture_html(self.picture)}</div></div>'
 
 
 class Summarised:
-    """An object that shows its `Summary`, in text and in notebooks; a dataclass needs ``repr=False``."""
+    """Mixin that uses a `Summary` as text repr and HTML repr; dataclasses must set ``repr=False``."""
 
     def _summary(self) -> Summary:
         raise NotImplementedError
@@ -128,7 +130,7 @@ class Summarised:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
-    """Cells as a table; the first cell of each row is its label."""
+    """Return cells as an HTML table; the first cell of each row is its label."""
     body = "".join(
         "<tr>"
         + "".join(
@@ -141,8 +143,8 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     return f'<table style="border-collapse:collapse;border:none;margin:0"><tbody>{body}</tbody></table>'
 
 
-def _drawn(picture: GridPicture) -> str:
-    """The picture of a patch grid and its legend."""
+def _picture_html(picture: GridPicture) -> str:
+    """Return the drawing of a patch grid and its legend as HTML."""
     across, down = patches_per_cell(picture)
     legend = [_swatch(PATCH, f"{down} × {across} patches" if across * down > 1 else "patch")]
     if picture.stored != picture.patch:

@@ -1,4 +1,4 @@
-"""A picture of a patch grid over its raster, in a bounded number of SVG elements."""
+"""Draw a patch grid over its raster with a bounded number of SVG elements."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from xee_tf.display.text import by
 
 __all__ = ["DROPPED", "MARGIN", "PATCH", "GridPicture", "grid_svg", "patches_per_cell"]
 
-# Middle tones with transparency: legible on white and on black. Text and frames take the page's own colour.
+# Midtones with transparency, legible on white and on black. Text and frames inherit the colour of the page.
 PATCH = "#2f81c7"
 MARGIN = "#c0569e"
 DROPPED = "#e08a1e"
 
 _STORED = f"fill:{MARGIN};fill-opacity:.3;stroke:{MARGIN};stroke-width:1.2"
-_GAP = 5.0  # closest distance, in drawn pixels, at which lines are still seen apart
-_PAD = 22.0  # room for margins and for the numbers along the sides
-_SIZE = 240  # CSS pixels of a picture's longer side
+_GAP = 5.0  # minimum distance between lines, in CSS pixels
+_PAD = 22.0  # space for margins and for the labels along the sides, in CSS pixels
+_SIZE = 240  # length of the longer side, in CSS pixels
 
 Pair = tuple[int, int]
 
@@ -31,9 +31,9 @@ class GridPicture:
     raster, patch, margin : (x, y)
         Sizes of the raster, of a patch, and of its margin on each side.
     patches : (columns, rows)
-        How many there are.
+        Number of patches along each axis.
     block_columns, block_rows : sequence of int
-        Edges of the blocks that a task works on; drawn dashed.
+        Edges of the blocks that each task processes; drawn as dashed lines.
     """
 
     raster: Pair
@@ -45,43 +45,43 @@ class GridPicture:
 
     @property
     def stored(self) -> Pair:
-        """A patch with its margins."""
+        """Size of a patch with its margins."""
         return self.patch[0] + 2 * self.margin[0], self.patch[1] + 2 * self.margin[1]
 
     @property
     def covered(self) -> Pair:
-        """What all patches cover together, padding included."""
+        """Size of the area that all patches cover, padding included."""
         return self.patch[0] * self.patches[0], self.patch[1] * self.patches[1]
 
     @property
     def dropped(self) -> Pair:
-        """Pixels at the right and at the bottom that no patch covers."""
+        """Number of columns at the right and rows at the bottom that no patch covers."""
         return max(self.raster[0] - self.covered[0], 0), max(self.raster[1] - self.covered[1], 0)
 
     @property
     def extent(self) -> Pair:
-        """The raster, and the padding beyond it."""
+        """Size of the raster with padding."""
         return max(self.raster[0], self.covered[0]), max(self.raster[1], self.covered[1])
 
 
 def grid_svg(picture: GridPicture, *, size: int = _SIZE) -> str:
-    """Draw a raster, its patches, its dropped edges, and one patch enlarged with its margin.
+    """Draw a raster, its patches, its dropped edges, and an enlarged patch with its margin.
 
-    The first row of the raster is at the top, whichever way its affine points. Where patches are too
-    many to be seen apart, each drawn cell stands for several: the picture of a million patches is no
-    larger than that of a thousand.
+    The first row of the raster is at the top, regardless of the orientation of its affine. If the patches are
+    too small to distinguish, each drawn cell represents several patches, so that the size of the output is
+    bounded.
 
     Parameters
     ----------
     picture : GridPicture
-        What to draw.
+        The grid to draw.
     size : int, optional
-        Length of the picture's longer side, in CSS pixels.
+        Length of the longer side, in CSS pixels.
 
     Returns
     -------
     str
-        An ``<svg>`` element without ids or scripts, fit to be put into any page, light or dark.
+        An ``<svg>`` element without ids or scripts, suitable for light and dark pages.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def grid_svg(picture: GridPicture, *, size: int = _SIZE) -> str:
 
 
 def patches_per_cell(picture: GridPicture, *, size: int = _SIZE) -> Pair:
-    """How many patches one cell of the picture stands for, along x and along y.
+    """Return the number of patches that one drawn cell represents, along x and along y.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def patches_per_cell(picture: GridPicture, *, size: int = _SIZE) -> Pair:
 
 
 def _scales(extent: Pair, size: int) -> tuple[float, float]:
-    """Drawn pixels per raster pixel; a very narrow raster is drawn wider than it is."""
+    """Return CSS pixels per raster pixel along x and y; very narrow rasters are stretched."""
     scale = size / max(extent)
     least = size / 6
     return max(scale, least / extent[0]), max(scale, least / extent[1])
@@ -155,7 +155,7 @@ def _dropped(picture: GridPicture, covered: tuple[float, float], raster: tuple[f
 
 
 def _lines(picture: GridPicture, cell: Pair, scale_x: float, scale_y: float) -> str:
-    """The edges of the patches, thinned to what the eye can tell apart."""
+    """Draw the edges of the cells."""
     width, height = picture.covered[0] * scale_x, picture.covered[1] * scale_y
     columns = [column * picture.patch[0] * scale_x for column in range(0, picture.patches[0], cell[0])]
     rows = [row * picture.patch[1] * scale_y for row in range(0, picture.patches[1], cell[1])]
@@ -164,7 +164,7 @@ def _lines(picture: GridPicture, cell: Pair, scale_x: float, scale_y: float) -> 
 
 
 def _step(drawn: float) -> int:
-    """How many patches a drawn cell stands for: 1, 2, 5, 10, 20, 50, ..."""
+    """Return the number of patches that a drawn cell represents: 1, 2, 5, 10, 20, 50, ..."""
     step = 1
     while step * drawn < _GAP:
         step = step * 5 // 2 if str(step)[0] == "2" else step * 2
@@ -180,7 +180,7 @@ def _blocks(picture: GridPicture, scale_x: float, scale_y: float) -> str:
 
 
 def _inner(edges: Sequence[int], scale: float, length: float) -> list[float]:
-    """Drawn positions strictly inside the raster, none closer than `_GAP` to the one before."""
+    """Return drawn positions strictly inside the raster, at least `_GAP` apart."""
     drawn: list[float] = []
     for edge in edges:
         position = edge * scale
@@ -190,7 +190,7 @@ def _inner(edges: Sequence[int], scale: float, length: float) -> list[float]:
 
 
 def _sample(picture: GridPicture, scale_x: float, scale_y: float) -> list[str]:
-    """One patch in its place; it has neighbours on all sides if any patch has."""
+    """Draw a sample patch in its place, with neighbours on all sides if possible."""
     column, row = (min(1, count - 1) for count in picture.patches)
     index = row * picture.patches[0] + column
     left, top = column * picture.patch[0], row * picture.patch[1]
@@ -211,7 +211,7 @@ def _sample(picture: GridPicture, scale_x: float, scale_y: float) -> list[str]:
 
 
 def _inset(picture: GridPicture, size: int) -> tuple[str, float, float]:
-    """The sample patch enlarged, with its measures; returns the markup, its width and its height."""
+    """Draw the sample patch enlarged, with its dimensions; return the markup, its width and its height."""
     scale_x, scale_y = _scales(picture.stored, size // 2)
     width, height = picture.stored[0] * scale_x, picture.stored[1] * scale_y
     margin_x, margin_y = picture.margin[0] * scale_x, picture.margin[1] * scale_y
@@ -233,7 +233,7 @@ def _rect(x: float, y: float, width: float, height: float, style: str, title: st
 
 
 def _mesh(columns: Sequence[float], rows: Sequence[float], width: float, height: float, style: str) -> str:
-    """Lines from side to side as a single element."""
+    """Draw vertical and horizontal lines as a single path element."""
     down = "".join(f"M{_n(x)} 0V{_n(height)}" for x in columns)
     across = "".join(f"M0 {_n(y)}H{_n(width)}" for y in rows)
     return f'<path d="{down}{across}" style="{style}"/>' if columns or rows else ""

@@ -1,4 +1,4 @@
-"""Facts of labels and values as plain text, and the phrases that they share."""
+"""Format labels and values as plain text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "head_of"]
+__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "truncate"]
 
 Facts = list[tuple[str, str]]
-"""Labels and values. An empty label continues the row above it."""
+"""Labels and values. A row with an empty label continues the row above it."""
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ _WIDTH = 100
 
 
 def aligned(rows: Sequence[tuple[str, str]], *, wrap: bool = True) -> str:
-    """Labels and values in two columns; long values are wrapped unless `wrap` is false.
+    """Format labels and values in two columns; wrap long values unless `wrap` is false.
 
     Examples
     --------
@@ -39,25 +39,25 @@ def aligned(rows: Sequence[tuple[str, str]], *, wrap: bool = True) -> str:
     return "\n".join(lines)
 
 
-def head_of(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
-    """The first `most` items and the number of the others; all items where only one would be left out."""
+def truncate(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
+    """Return the first `most` items and the number of the others; all items if only one would be omitted."""
     return (items, 0) if len(items) <= most + 1 else (items[:most], len(items) - most)
 
 
 def abbreviated(names: Sequence[str], most: int = 12) -> str:
-    """Names with commas between them, the first ones of many.
+    """Join names with commas, truncated to about `most` names.
 
     Examples
     --------
     >>> abbreviated(["B2", "B3", "B4"]), abbreviated([f"B{number}" for number in range(1, 6)], most=2)
     ('B2, B3, B4', 'B1, B2, 3 more')
     """
-    shown, more = head_of(names, most)
+    shown, more = truncate(names, most)
     return ", ".join([*shown, *([f"{more:,} more"] if more else [])])
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun.
+    """Format a number with its noun in the singular or plural.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def by(width: int, height: int) -> str:
-    """A width and a height.
+    """Format a width and a height.
 
     Examples
     --------

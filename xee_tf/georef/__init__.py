@@ -1,4 +1,4 @@
-"""Where a raster lies: CRS, affine and spatial dimensions, as xarray users have them."""
+"""Georeferencing of xarray objects: CRS, affine transform and spatial dimensions."""
 
 from xee_tf.georef.bands import add_bands, image_dataset, plane_array, whole_image
 from xee_tf.georef.conventions import (
@@ -10,13 +10,21 @@ from xee_tf.georef.conventions import (
     spatial_dims,
 )
 from xee_tf.georef.coordinates import Points, apply_affine, bounds, pixels_between, window_of
-from xee_tf.georef.crs import Move, crs_name, crs_text, describe_crs, mover, read_crs, same_crs
+from xee_tf.georef.crs import (
+    PointTransform,
+    crs_name,
+    crs_text,
+    describe_crs,
+    point_transformer,
+    read_crs,
+    same_crs,
+)
 from xee_tf.georef.find import read_affine
 from xee_tf.georef.longitudes import (
     edges_of_projection,
     nearest_turn,
     pixels_of_points,
-    unbroken,
+    unwrap_outline,
     wrap_longitude,
 )
 from xee_tf.georef.masks import band_nodata, can_mask
@@ -30,7 +38,7 @@ __all__ = [
     "GRID_MAPPING",
     "GeoRef",
     "GridLike",
-    "Move",
+    "PointTransform",
     "Points",
     "add_bands",
     "apply_affine",
@@ -49,13 +57,13 @@ __all__ = [
     "grid_rows",
     "image_dataset",
     "is_grid_mapping",
-    "mover",
     "name_dims",
     "nearest_turn",
     "per_pixel",
     "pixels_between",
     "pixels_of_points",
     "plane_array",
+    "point_transformer",
     "polygons_in_pixels",
     "raster_variables",
     "read_affine",
@@ -64,7 +72,7 @@ __all__ = [
     "region_window",
     "same_crs",
     "spatial_dims",
-    "unbroken",
+    "unwrap_outline",
     "whole_image",
     "window_of",
     "wrap_longitude",

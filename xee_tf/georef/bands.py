@@ -1,4 +1,4 @@
-"""Images put together: the bands of several rasters on one grid."""
+"""Combine the bands of several rasters on the same grid into one image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from affine import Affine
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef.conventions import (
     Raster,
-    forget_place,
+    drop_georeference,
     grid_mappings,
     name_dims,
     raster_variables,
@@ -25,35 +25,38 @@ __all__ = ["add_bands", "image_dataset", "plane_array", "whole_image"]
 
 _BAND = "band"
 _STEP = "_step"
-_WHOLE = "_whole"  # an array with all its bands
+_WHOLE = "_whole"  # temporary name of a DataArray with all its bands
 _CHUNK_BYTES = 4 << 20
 
 
 def add_bands(
     image: Raster, *others: Raster, crs: Any = None, transform: Affine | Sequence[float] | None = None
 ) -> xr.Dataset:
-    """One image with the bands of several, as Earth Engine's ``addBands``, but strict: nothing is resampled.
+    """Combine the bands of several images, like Earth Engine's ``addBands``, but without any resampling.
 
     Parameters
     ----------
     image : Dataset or DataArray
-        Its coordinates and CRS are those of the result. A ``band`` dimension becomes one variable for each
-        band (see `image_dataset`).
+        The first image; the result has its coordinates and CRS. A ``band`` dimension is split into one
+        variable per band (see `image_dataset`).
     *others : Dataset or DataArray
-        Images on the same grid, the names of their dimensions and their chunks being free. Of their
-        coordinates those of further dimensions (time, ...) are taken over.
-    crs, transform : optional
-        For images that do not say where they are, as in `xee_tf.georef.read_georef`; the result has them.
+        Images on the same grid. Their dimension names and chunks may differ. Coordinates of extra dimensions
+        (time, ...) are copied to the result.
+    crs : optional
+        CRS of images without georeference, in any form that pyproj accepts; it is also written to the result.
+    transform : Affine or sequence of 6 numbers, optional
+        Affine transform ``[a, b, c, d, e, f]`` of images without georeference, in units of the CRS; it is
+        also written to the result.
 
     Returns
     -------
     Dataset
-        Lazy where the images are.
+        The combined image; lazy images stay lazy.
 
     Raises
     ------
     GridMismatchError
-        If the grids differ; the message says in what and by how much.
+        If the grids differ; the message describes the difference.
     OptionError
         If two bands have the same name.
 
@@ -78,10 +81,10 @@ def add_bands(
         same_grid(georef, place, ("image", "other" if len(others) == 1 else f"other {number}"))
         for name, band in _bands(dataset, place):
             _require_free(name, {*result.coords, *result.dims}, {*result.data_vars, *added})
-            added[name] = _fit_in(band, place, georef, mapping)
+            added[name] = _adapt_band(band, place, georef, mapping)
             for dim in added[name].dims:
                 if dim in band.coords and str(dim) not in (georef.x_dim, georef.y_dim):
-                    _take_over(str(dim), band.coords[dim].variable, result, coords)
+                    _merge_coord(str(dim), band.coords[dim].variable, result, coords)
     result = result.assign(added).assign_coords(coords)
     if crs is None and transform is None:
         return name_dims(result, georef.x_dim, georef.y_dim)
@@ -89,23 +92,27 @@ def add_bands(
 
 
 def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
-    """An image as a Dataset with one variable for each band.
+    """Convert an image to a Dataset with one variable for each band.
 
-    Each step of a ``band`` dimension, which `rioxarray.open_rasterio` and
-    ``xr.open_dataset(engine="rasterio")`` give, is a band. Bands are named by the coordinate of ``band``
-    if it holds texts, else by the attribute ``long_name`` if it has one name for each band (as rioxarray
-    reads GeoTIFF descriptions), else "B" and the number. A single band has the name of its variable, or
-    "B1". Where several variables of a Dataset have a ``band`` dimension, their names and "_" come first
-    ("reflectance_red"). Only the name ``band`` is safe: variable, channel or wavelength may be a real axis,
-    such as that of a spectrum, and are dimensions like any other.
+    Each step of a ``band`` dimension, as returned by `rioxarray.open_rasterio` and
+    ``xr.open_dataset(engine="rasterio")``, becomes a band. Band names are the coordinate of ``band`` if it
+    contains strings, else the attribute ``long_name`` if it has one name for each band (as rioxarray reads
+    GeoTIFF descriptions), else "B" and the number. A single band has the name of its variable, or "B1". If
+    several variables of a Dataset have a ``band`` dimension, the name of the variable and "_" are prepended
+    ("reflectance_red"). Dimensions with other names, such as channel or wavelength, are not split, because
+    they may be a physical axis (of a spectrum, for example).
 
     Parameters
     ----------
     image : Dataset or DataArray
-        One without a ``band`` dimension is returned as it is, but nodata in its attributes goes to its
-        bands.
+        The image. Without a ``band`` dimension it is returned unchanged, except that nodata in the
+        attributes of a Dataset is copied to its bands.
     split : bool
-        False: ``band`` is a dimension like any other.
+        Whether to split the ``band`` dimension. If false, it is treated like any other dimension.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
@@ -113,7 +120,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
         If `image` is not an xarray object, has no variables or a ``band`` dimension without steps, or two
         bands have the same name.
     GeoreferenceError
-        If it has no x and y dimensions.
+        If the image has no x and y dimensions.
 
     Examples
     --------
@@ -144,7 +151,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
             }
         return _split_bands(image, names, x_dim, y_dim)
     if not isinstance(image, xr.DataArray):
-        raise OptionError(f"An image is an xarray Dataset or DataArray; got {type(image).__name__}.")
+        raise OptionError(f"An image must be an xarray Dataset or DataArray; got {type(image).__name__}.")
     x_dim, y_dim = spatial_dims(image)
     image = with_set_nodata(image)
     if not split or _BAND not in image.dims:
@@ -157,7 +164,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
 def _split_bands(
     image: xr.Dataset, names: Mapping[Hashable, Sequence[str]], x_dim: str, y_dim: str
 ) -> xr.Dataset:
-    """A variable for each step of the band dimension of some variables, in their places."""
+    """Replace variables with a band dimension by one variable for each band."""
     bands: dict[Hashable, xr.Variable] = {}
     others = [name for name in image.data_vars if name not in names]
     for name, array in image.data_vars.items():
@@ -187,18 +194,20 @@ def plane_array(
     sides: tuple[int, int],
     depth: int | None = None,
 ) -> Any:
-    """The chunked array of a band, (y, x), or (step, y, x) with its further dimensions made one.
+    """Return the chunked array of a band: (y, x), or (step, y, x) with all extra dimensions stacked.
 
     Parameters
     ----------
     variable : DataArray
+        The band.
     dims : sequence
-        Further dimensions to keep, the first one the slowest; of others there must be one step.
+        Extra dimensions to keep, slowest first; all others must have length 1.
     y_dim, x_dim : str
+        Names of the spatial dimensions.
     sides : (height, width)
-        Chunks of what is not chunked are multiples of it, of about 4 MiB.
+        An array without chunks is split into chunks of about 4 MiB whose sides are multiples of these.
     depth : int, optional
-        Steps to keep, from the first on.
+        Number of steps to keep, starting with the first.
     """
     others = [dim for dim in variable.dims if dim not in (*dims, y_dim, x_dim)]
     plane = variable.drop_vars(list(variable.coords)).isel(dict.fromkeys(others, 0))
@@ -219,36 +228,40 @@ def plane_array(
 def whole_image(
     image: Raster | Sequence[Raster], verb: str, *, crs: Any = None, transform: Any = None, split: bool = True
 ) -> xr.Dataset:
-    """One image, or several on one grid, as a Dataset with a variable for each band and no empty dimension.
+    """Convert one image, or several on the same grid, to a Dataset with one variable for each band.
 
     Parameters
     ----------
     image : Dataset, DataArray or sequence of them
+        The image or images.
     verb : str
-        What is not done where there is nothing, for errors: ``"export"``.
+        The action, for error messages: ``"export"``.
     crs, transform
-        As for `add_bands`.
+        See `add_bands`.
     split : bool
-        As for `image_dataset`.
+        See `image_dataset`.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
     OptionError
-        If there is no band, or a dimension has no steps; the message names it.
+        If there are no bands, or a dimension is empty.
 
     Examples
     --------
     >>> whole_image(xr.Dataset({"B4": (("time", "y", "x"), np.zeros((0, 2, 2)))}), "export")
     Traceback (most recent call last):
-    xee_tf.errors.OptionError: There is nothing to export: the dimension 'time' has no steps. ...
+    xee_tf.errors.OptionError: There is nothing to export: the dimension 'time' is empty. ...
     """
     images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
     if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
         raise OptionError(f"There is nothing to {verb}: the image has no bands.")
     if len(images) > 1 and not split:
         raise OptionError(
-            "The bands of several images cannot be split by their dimension 'band'. Leave split_dim='band' "
-            "out, or pass one image."
+            "split_dim='band' cannot be used with several images. Omit split_dim, or pass a single image."
         )
     dataset = (
         image_dataset(images[0], split=split)
@@ -258,8 +271,8 @@ def whole_image(
     dims = {dim for band in dataset.data_vars.values() for dim in band.dims}
     if empty := [str(dim) for dim, size in dataset.sizes.items() if dim in dims and not size]:
         raise OptionError(
-            f"There is nothing to {verb}: the dimension {empty[0]!r} has no steps. Was a selection, such as "
-            f"ds.sel({empty[0]}=slice(...)), outside of its coordinates?"
+            f"There is nothing to {verb}: the dimension {empty[0]!r} is empty. A selection such as "
+            f"ds.sel({empty[0]}=slice(...)) may be outside the range of the coordinates."
         )
     return dataset
 
@@ -268,7 +281,7 @@ def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Has
     if name in coords or name in bands:
         owner = "another band" if name in bands else "a coordinate or dimension"
         raise OptionError(
-            f"The name {name!r} is taken by {owner}. Rename one, for example "
+            f"The name {name!r} is already used by {owner}. Rename one, for example "
             f"ds.rename({{{name!r}: {name + '_2'!r}}}) or da.assign_coords(band=['red', 'nir'])."
         )
 
@@ -294,37 +307,38 @@ def _band_names(image: xr.DataArray) -> list[str]:
 
 
 def _bands(dataset: xr.Dataset, georef: GeoRef) -> list[tuple[str, xr.DataArray]]:
-    """The raster variables; others are refused, but for grid mappings."""
+    """Return the raster variables; raise an error if there are others, except grid mappings."""
     dims = georef.x_dim, georef.y_dim
     bands = [(str(name), band) for name, band in raster_variables(dataset, *dims)]
     known = {name for name, _ in bands} | set(grid_mappings(dataset, *dims))
     if left := set(map(str, dataset.data_vars)) - known:
         raise GeoreferenceError(
-            f"{sorted(left)} do not have both dimensions {georef.x_dim} and {georef.y_dim}. Leave them out, "
-            f"for example ds.drop_vars({sorted(left)})."
+            f"The variables {sorted(left)} lack one of the dimensions {georef.x_dim} and {georef.y_dim}. "
+            f"Drop them, for example ds.drop_vars({sorted(left)})."
         )
     return bands
 
 
-def _fit_in(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str | None) -> xr.Variable:
-    """The band's variable, in the terms of the image that it is added to."""
+def _adapt_band(band: xr.DataArray, place: GeoRef, georef: GeoRef, mapping: str | None) -> xr.Variable:
+    """Return the band's variable with the dimension names and grid mapping of the image to add it to."""
     spatial = {place.x_dim: georef.x_dim, place.y_dim: georef.y_dim}
     single = [dim for dim, size in band.sizes.items() if size == 1 and dim not in spatial]
     bare = band.drop_vars(list(band.coords)).isel(dict.fromkeys(single, 0))
     variable = bare.rename({old: new for old, new in spatial.items() if old != new}).variable.copy(deep=False)
     variable.encoding = band.encoding
-    forget_place(variable)
+    drop_georeference(variable)
     if mapping is not None:
         variable.encoding["grid_mapping"] = mapping
     return variable
 
 
-def _take_over(dim: str, coord: xr.Variable, image: xr.Dataset, coords: dict[str, xr.Variable]) -> None:
-    there = image.variables.get(dim, coords.get(dim))
-    if there is None:
+def _merge_coord(dim: str, coord: xr.Variable, image: xr.Dataset, coords: dict[str, xr.Variable]) -> None:
+    existing = image.variables.get(dim, coords.get(dim))
+    if existing is None:
         coords[dim] = coord
-    elif there.size != coord.size or (there.values != coord.values).any():
+    elif existing.size != coord.size or (existing.values != coord.values).any():
         raise GridMismatchError(
-            f"The images have different coordinates along {dim!r}: {there.size} from {there.values[0]}, and "
-            f"{coord.size} from {coord.values[0]}. Select the same steps, or rename one of the dimensions."
+            f"The images have different coordinates along {dim!r}: {existing.size} steps from "
+            f"{existing.values[0]}, and {coord.size} steps from {coord.values[0]}. Select the same steps, or "
+            "rename one of the dimensions."
         )

@@ -1,4 +1,4 @@
-"""Where xarray objects keep their place, by the conventions of CF, rioxarray, odc-geo, Xee and Zarr."""
+"""Conventions for georeferences of xarray objects: CF, rioxarray, odc-geo, Xee and Zarr."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are ours
+import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are used here
 import xarray as xr
 from rioxarray.exceptions import MissingSpatialDimensionError
 
@@ -19,7 +19,7 @@ __all__ = [
     "GRID_MAPPING",
     "Raster",
     "curvilinear",
-    "forget_place",
+    "drop_georeference",
     "grid_mappings",
     "is_grid_mapping",
     "mapping_name",
@@ -34,26 +34,26 @@ RasterT = TypeVar("RasterT", xr.Dataset, xr.DataArray)
 
 GRID_MAPPING = "spatial_ref"
 
-# Names beside those that rioxarray knows: Xee's before its version 0.1.
+# Names in addition to those of rioxarray: used by Xee before version 0.1.
 _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
-# Attributes with a CRS or an affine: Xee's, those of xarray's former rasterio reader, the Zarr convention's.
+# Attributes with a CRS or an affine: of Xee, xarray's former rasterio reader and the Zarr convention.
 CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
 AFFINE_ATTRS = ("transform", "spatial:transform")
 
 _STALE_ATTRS = frozenset({*CRS_ATTRS, *AFFINE_ATTRS, "crs_transform", "grid_mapping"})
-"""Attributes that may contradict a place written later."""
+"""Attributes that may contradict a georeference written later."""
 
 
 def spatial_dims(obj: Raster) -> tuple[str, str]:
-    """Names of the x and the y dimension, by rioxarray's rules and a few names more.
+    """Return the names of the x and y dimensions, by the rules of rioxarray and a few additional names.
 
-    In this order: set by the user (``.rio.set_spatial_dims``), x/y, longitude/latitude, coordinates with
-    CF's axis or standard_name, lon/lat, X/Y. Their order in the array does not matter.
+    In this order: names set by the user (``.rio.set_spatial_dims``), x/y, longitude/latitude, coordinates
+    with the CF attributes axis or standard_name, lon/lat, X/Y. The order of the dimensions does not matter.
 
     Raises
     ------
     GeoreferenceError
-        If there are none.
+        If no such dimensions are found.
 
     Examples
     --------
@@ -70,15 +70,15 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
     raise GeoreferenceError(
         f"No x and y dimensions among {tuple(obj.dims)}"
         f"{f': {why}' if why else ''}. Rename them, for example "
-        "ds.rename(easting='x', northing='y'), or name them: "
+        "ds.rename(easting='x', northing='y'), or set their names: "
         "ds.rio.set_spatial_dims(x_dim='easting', y_dim='northing')."
     )
 
 
 def name_dims(obj: RasterT, x_dim: str, y_dim: str) -> RasterT:
-    """Set the names of the dimensions for ``.rio``, in place, where they are not found by themselves.
+    """Set the spatial dimensions for ``.rio`` in place, unless ``.rio`` already detects them.
 
-    Names that a user set do not travel from one object to another.
+    Names set by the user are not copied from one object to another.
     """
     try:
         known = (str(obj.rio.x_dim), str(obj.rio.y_dim)) == (x_dim, y_dim)
@@ -90,7 +90,7 @@ def name_dims(obj: RasterT, x_dim: str, y_dim: str) -> RasterT:
 
 
 def raster_variables(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Hashable, xr.DataArray]]:
-    """The data variables with both spatial dimensions, and their names."""
+    """Yield the names and data variables that have both spatial dimensions."""
     if isinstance(obj, xr.DataArray):
         yield obj.name, obj
         return
@@ -100,45 +100,45 @@ def raster_variables(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Hash
 
 
 def variables(obj: Raster) -> Mapping[Any, Any]:
-    """Where grid mappings are looked for: xr.open_zarr leaves them among the data variables."""
+    """Return the variables to search for grid mappings; xr.open_zarr keeps them in the data variables."""
     return obj.variables if isinstance(obj, xr.Dataset) else obj.coords
 
 
 def mapping_name(obj: Any) -> str | None:
-    """The name of the grid mapping that a variable refers to."""
+    """Return the name of the grid mapping that a variable refers to."""
     name = obj.encoding.get("grid_mapping") or obj.attrs.get("grid_mapping")
-    # CF's extended form is "crs: x y"; the first one is that of the raster.
+    # The extended form of CF is "crs: x y"; the first mapping is that of the raster.
     return str(name).split()[0].rstrip(":") if name else None
 
 
 def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
-    """Names of the grid mappings that are there, each with the first variable that names it."""
+    """Return the names of existing grid mappings, each with the first variable that refers to it."""
     names: dict[str, Hashable] = {}
     for variable, array in raster_variables(obj, x_dim, y_dim):
         name = mapping_name(array)
         if name:
             names.setdefault(name, variable)
     names = names or {mapping_name(obj) or GRID_MAPPING: None}
-    there = {name: user for name, user in names.items() if name in variables(obj)}
-    if there:
-        return there
+    existing = {name: user for name, user in names.items() if name in variables(obj)}
+    if existing:
+        return existing
     found = (name for name, value in variables(obj).items() if not value.dims and is_grid_mapping(value))
     return dict.fromkeys(map(str, found))
 
 
-def forget_place(obj: xr.Dataset | xr.DataArray | xr.Variable) -> None:
-    """Remove the attributes and the encoding that may contradict a place written later, in place."""
+def drop_georeference(obj: xr.Dataset | xr.DataArray | xr.Variable) -> None:
+    """Remove the attributes and the encoding that may contradict a georeference written later, in place."""
     obj.attrs = {key: value for key, value in obj.attrs.items() if key not in _STALE_ATTRS}
     obj.encoding = {key: value for key, value in obj.encoding.items() if key != "grid_mapping"}
 
 
 def is_grid_mapping(variable: Any) -> bool:
-    """Whether a variable describes a CRS, as CF, rioxarray and GDAL write it."""
+    """Return whether a variable describes a CRS in the form of CF, rioxarray or GDAL."""
     return bool({"crs_wkt", "spatial_ref", "gridmapping_name"} & set(variable.attrs))
 
 
 def curvilinear(obj: Raster, *dims: str) -> str:
-    """What to do about two-dimensional longitudes and latitudes; empty if there are none."""
+    """Describe two-dimensional longitudes and latitudes and how to handle them; "" if there are none."""
     found = [
         str(name)
         for name, coord in variables(obj).items()
@@ -147,9 +147,9 @@ def curvilinear(obj: Raster, *dims: str) -> str:
     if len(found) < 2:
         return ""
     return (
-        f"its coordinates {found[0]!r} and {found[1]!r} are two-dimensional, those of a curvilinear grid or "
-        "a swath, and an affine cannot describe them. Resample it to a regular grid first, for example "
-        "with pyresample or xESMF"
+        f"its coordinates {found[0]!r} and {found[1]!r} are two-dimensional (a curvilinear grid or a swath), "
+        "which an affine cannot describe. Resample it to a regular grid first, for example with pyresample "
+        "or xESMF"
     )
 
 

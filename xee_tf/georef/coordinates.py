@@ -1,4 +1,4 @@
-"""From pixel-centre coordinates to an affine and back; numpy only."""
+"""Convert between pixel-centre coordinates and affine transforms; numpy only."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = [
     "affine_of_centres",
     "apply_affine",
     "bounds",
+    "corner_distance",
     "fit_axis",
-    "gap",
     "pixel_centres",
     "pixels_between",
     "window_of",
 ]
 
 Points = NDArray[np.float64]
-"""Of shape (points, 2): columns and rows, or x and y."""
+"""Array of shape (points, 2): columns and rows, or x and y."""
 
 TOLERANCE = 1e-3
-"""How far coordinates may lie from an even grid, in pixels (our choice)."""
+"""Maximum distance of coordinates from an even grid, in pixels."""
 
-_COARSEST = 0.1
-_SLACK = 1e-6  # pixels: what ends on a pixel's edge does not reach into the next one
+_COARSEST = 0.1  # maximum tolerance in pixels, for coordinates of low precision
+_SLACK = 1e-6  # pixels; a span that ends on the edge of a pixel does not include the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Axis:
     Parameters
     ----------
     step : float
-        From one pixel to the next, with its sign, in units of the CRS.
+        Signed distance from one pixel to the next, in units of the CRS.
     edge : float
-        The outer edge of the first pixel.
+        Outer edge of the first pixel, in units of the CRS.
     tolerance : float
-        How well the coordinates are known, in pixels.
+        Precision of the coordinates, in pixels.
     """
 
     step: float
@@ -56,7 +56,7 @@ class Axis:
     tolerance: float = field(default=TOLERANCE, repr=False)
 
     def scaled(self, factor: float) -> Axis:
-        """The same axis in another unit, of which `factor` make one of this.
+        """Convert the axis to another unit by multiplying with `factor`.
 
         Examples
         --------
@@ -73,25 +73,29 @@ class Axis:
 
 
 def fit_axis(values: Any, name: str, step: float | None = None) -> Axis:
-    """The regular axis whose pixel centres are `values`.
+    """Fit a regular axis to the coordinates of pixel centres.
 
-    Coordinates are rounded numbers: step and edge are the shortest decimal numbers that explain them to
-    their own precision (so that 28.5 does not come back as 28.499999999999996).
+    Coordinates are rounded numbers. The step and edge are the shortest decimal numbers that agree with them
+    to their precision (so that 28.5 does not become 28.499999999999996).
 
     Parameters
     ----------
     values : array_like, shape (n,)
         Coordinates of pixel centres, ascending or descending, of any real dtype.
     name : str
-        The axis' name, for errors.
+        Name of the axis, for error messages.
     step : float, optional
-        The pixel size to take where a single coordinate cannot tell it.
+        The pixel size to use if there is only one coordinate.
+
+    Returns
+    -------
+    Axis
 
     Raises
     ------
     GeoreferenceError
-        If they are not finite numbers, or not evenly spaced to within a thousandth of a pixel (and the
-        rounding of their dtype); the message says where.
+        If the coordinates are not finite numbers, or not evenly spaced to within a thousandth of a pixel
+        (and the rounding of their dtype); the message contains the position.
 
     Examples
     --------
@@ -108,9 +112,9 @@ y[2] = 2.0 to y[3] = 4.0 it is 2.0 (1 px more). ...
         centres = given.astype(np.float64)
     except (TypeError, ValueError):
         centres = np.full(given.shape, np.nan)
-    sound = np.abs(centres) < 1e100  # beyond, and with NaN, no arithmetic makes sense
-    if not (np.issubdtype(given.dtype, np.number) and sound.all()):
-        at = int(np.argmin(sound))
+    valid = np.abs(centres) < 1e100  # False for NaN, and for numbers that could overflow
+    if not (np.issubdtype(given.dtype, np.number) and valid.all()):
+        at = int(np.argmin(valid))
         raise GeoreferenceError(
             f"The {name} coordinates must be finite numbers; {name}[{at}] is {given[at]!r}."
         )
@@ -120,7 +124,7 @@ y[2] = 2.0 to y[3] = 4.0 it is 2.0 (1 px more). ...
     if count == 1:
         if step is None:
             raise GeoreferenceError(
-                f"One {name} coordinate does not tell the pixel size along {name}. "
+                f"The pixel size along {name} cannot be inferred from a single {name} coordinate. "
                 f"Write it with .rio.write_transform(...), or pass transform=."
             )
         return Axis(step, float(centres[0]) - step / 2)
@@ -136,31 +140,33 @@ y[2] = 2.0 to y[3] = 4.0 it is 2.0 (1 px more). ...
 def _require_even(centres: NDArray[np.float64], mean: float, tolerance: float, name: str) -> None:
     steps = np.diff(centres)
     step = float(np.median(steps))
-    mend = (
+    fix = (
         "Resample to an even grid first (for example ds.interp(...) or ds.rio.reproject(...)), "
         "or pass transform= if the coordinates are only labels."
     )
     if step == 0 or not np.isfinite(step):
-        raise GeoreferenceError(f"The {name} coordinates do not advance: the step is {step}. {mend}")
+        raise GeoreferenceError(
+            f"The {name} coordinates must be increasing or decreasing; the step is {step}. {fix}"
+        )
     jump = int(np.argmax(np.abs(steps - step)))
     off = (float(steps[jump]) - step) / step
     if abs(off) > 2 * tolerance:
         raise GeoreferenceError(
             f"The {name} coordinates are not evenly spaced: the step is {step}, but from "
             f"{name}[{jump}] = {centres[jump]} to {name}[{jump + 1}] = {centres[jump + 1]} it is "
-            f"{steps[jump]} ({abs(off):.4g} px {'more' if off > 0 else 'less'}). {mend}"
+            f"{steps[jump]} ({abs(off):.4g} px {'more' if off > 0 else 'less'}). {fix}"
         )
     drift = np.abs(centres - (centres[0] + mean * np.arange(centres.size))) / abs(mean)
     at = int(np.argmax(drift))
     if drift[at] > tolerance:
         raise GeoreferenceError(
-            f"The {name} coordinates are not evenly spaced: {name}[{at}] = {centres[at]} lies "
-            f"{drift[at]:.4g} px off the straight line from {centres[0]} to {centres[-1]}. {mend}"
+            f"The {name} coordinates are not evenly spaced: {name}[{at}] = {centres[at]} is "
+            f"{drift[at]:.4g} px off an even grid from {centres[0]} to {centres[-1]}. {fix}"
         )
 
 
 def _shortest(value: float, tolerance: float) -> float:
-    """The number with the fewest digits within `tolerance` of `value`."""
+    """Return the number with the fewest digits within `tolerance` of `value`."""
     if abs(value) <= tolerance:
         return 0.0
     for digits in range(1, 17):
@@ -175,7 +181,7 @@ def _residual(axis: Axis, centres: NDArray[np.float64]) -> float:
 
 
 def pixel_centres(affine: Affine, shape: Size) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The x of every column and the y of every row of an affine without shear.
+    """Return the x coordinates of the columns and the y coordinates of the rows; the affine has no shear.
 
     Examples
     --------
@@ -188,23 +194,27 @@ def pixel_centres(affine: Affine, shape: Size) -> tuple[NDArray[np.float64], NDA
 
 
 def affine_of_centres(
-    x: Any, y: Any, units: tuple[float, float] = (1.0, 1.0), noted: Affine | None = None
+    x: Any, y: Any, units: tuple[float, float] = (1.0, 1.0), stored: Affine | None = None
 ) -> Affine:
-    """The affine, sheared perhaps, whose pixel centres are the two-dimensional `x` and `y`.
+    """Return the affine, possibly with shear, for two-dimensional coordinates of pixel centres.
 
     Parameters
     ----------
     x, y : indexable, shape (height, width)
-        Only the corners are looked at.
+        Coordinates, of which only the corners are read.
     units : (float, float)
-        By what they are multiplied.
-    noted : Affine, optional
-        Tells the steps along a side of one pixel; without it both sides must be at least 2.
+        Factors to multiply x and y with.
+    stored : Affine, optional
+        Affine with the pixel size along a side of one pixel; required if a side is shorter than 2.
+
+    Returns
+    -------
+    Affine
 
     Raises
     ------
     GeoreferenceError
-        If the corners are not those of a parallelogram: a curvilinear grid has no affine.
+        If the corners do not form a parallelogram: a curvilinear grid has no affine.
 
     Examples
     --------
@@ -216,7 +226,7 @@ def affine_of_centres(
     corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
     points = np.array([[float(x[at]) * units[0], float(y[at]) * units[1]] for at in corners])
     origin = points[0]
-    steps = [np.array(step) for step in ((noted.a, noted.d), (noted.b, noted.e))] if noted else []
+    steps = [np.array(step) for step in ((stored.a, stored.d), (stored.b, stored.e))] if stored else []
     right = (points[1] - origin) / (width - 1) if width > 1 else steps[0]
     down = (points[2] - origin) / (height - 1) if height > 1 else steps[1]
     first = origin - (right + down) / 2
@@ -226,32 +236,32 @@ def affine_of_centres(
         if max(abs(column - width + 0.5), abs(row - height + 0.5)) <= TOLERANCE:
             return affine
     raise GeoreferenceError(
-        "The two-dimensional coordinates are those of a curvilinear grid, which has no affine. "
+        "The two-dimensional coordinates describe a curvilinear grid, which has no affine. "
         "Reproject to a regular grid first."
     )
 
 
 def apply_affine(affine: Affine, points: NDArray[Any]) -> Points:
-    """Points taken through an affine.
+    """Transform points with an affine.
 
     Examples
     --------
     >>> apply_affine(Affine(10, 0, 500, 0, -10, 800), np.array([[0, 0], [3, 2]])).tolist()
     [[500.0, 800.0], [530.0, 780.0]]
     """
-    vectors: Any = affine  # its types know single points only
+    vectors: Any = affine  # its annotations support only single points
     return np.column_stack(vectors @ (points[:, 0], points[:, 1]))
 
 
 def pixels_between(window: Window, count: int) -> Points:
-    """`count` times `count` columns and rows from side to side of a window, row by row."""
+    """Return `count` x `count` evenly spaced positions (column, row) that span a window, row by row."""
     columns = np.linspace(window.left, window.right, count)
     rows = np.linspace(window.top, window.bottom, count)
     return np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
 
 
 def window_of(pixels: Points) -> Window:
-    """The pixels that columns and rows span, rounded outward; a single point is one pixel.
+    """Return the window that positions (column, row) span, rounded outward; at least one pixel.
 
     Examples
     --------
@@ -266,7 +276,7 @@ def window_of(pixels: Points) -> Window:
 
 
 def bounds(affine: Affine, window: Window) -> tuple[float, float, float, float]:
-    """(left, bottom, right, top) of the outer edges of some pixels.
+    """Return the bounds (left, bottom, right, top) of a window, outer pixel edges included.
 
     Examples
     --------
@@ -278,12 +288,12 @@ def bounds(affine: Affine, window: Window) -> tuple[float, float, float, float]:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def gap(first: Affine, second: Affine, shape: Size) -> float:
-    """How far two grids lie apart at the worst corner, in pixels of the first.
+def corner_distance(first: Affine, second: Affine, shape: Size) -> float:
+    """Return the largest distance between the corners of two grids, in pixels of the first grid.
 
     Examples
     --------
-    >>> gap(Affine(10, 0, 0, 0, -10, 0), Affine(10, 0, 5, 0, -10, 0), Size(x=100, y=100))
+    >>> corner_distance(Affine(10, 0, 0, 0, -10, 0), Affine(10, 0, 5, 0, -10, 0), Size(x=100, y=100))
     0.5
     """
     inverse = ~first

@@ -1,4 +1,4 @@
-"""Coordinate reference systems as text: read, named and described, never guessed."""
+"""Parse, name and describe coordinate reference systems, without guessing."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from xee_tf.errors import GeoreferenceError, shorten
 from xee_tf.georef.coordinates import Points
 
 __all__ = [
-    "MEND_CRS",
-    "Move",
+    "FIX_CRS",
+    "PointTransform",
     "crs_name",
     "crs_text",
     "describe_crs",
-    "mover",
+    "point_transformer",
     "read_crs",
     "same_crs",
     "unbound",
 ]
 
-Move = Callable[[Points], Points]
-"""Takes points from one CRS to another."""
+PointTransform = Callable[[Points], Points]
+"""A function that transforms points from one CRS to another."""
 
-MEND_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
+FIX_CRS = "Write one, for example ds.rio.write_crs('EPSG:32633'), or pass crs=."
 
-# The grid of MODIS and VIIRS: sinusoidal, on a sphere (MODIS Land). PROJ does not know the SR-ORG codes.
+# The grid of MODIS and VIIRS: sinusoidal, on a sphere (MODIS Land). PROJ does not support SR-ORG codes.
 _MODIS_RADIUS = 6371007.181
 _MODIS = f"+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R={_MODIS_RADIUS} +units=m +no_defs +type=crs"
 _KNOWN = {
@@ -42,14 +42,14 @@ _KNOWN = {
     "SR-ORG:6965": ("MODIS Sinusoidal", _MODIS),  # another entry of spatialreference.org
     "SR-ORG:6627": ("Google Maps Mercator", "EPSG:3857"),  # Earth Engine's guide to video exports
     "SR-ORG:6864": ("Web Mercator", "EPSG:3857"),  # an entry of spatialreference.org
-    "CRS84": ("", "OGC:CRS84"),  # as WMS and GeoJSON name it
+    "CRS84": ("", "OGC:CRS84"),  # the name in WMS and GeoJSON
     "CRS:84": ("", "OGC:CRS84"),
 }
-# Earth Engine's own WKT of SR-ORG:6974 has the ellipsoid of WGS 84 and the sphere as two parameters, which
-# PROJ ignores: it is then wrong by up to 19 km. No other CRS is written in this way.
+# Earth Engine's WKT of SR-ORG:6974 has the ellipsoid of WGS 84, and the sphere as two parameters that PROJ
+# ignores, which causes errors of up to 19 km. No other CRS is written in this way.
 _MODIS_IN_WKT = re.compile(r'PARAMETER\[\s*"semi_major"\s*,\s*6371007\.181', re.IGNORECASE)
 _SR_ORG = re.compile(r"(?:urn:ogc:def:crs:)?sr-org:(?:[^:]*:)?(\d+)", re.IGNORECASE)
-# As xarray's former rasterio reader and geopandas wrote it; the order of axes does not matter here.
+# The form of xarray's former rasterio reader and of geopandas; the axis order does not matter here.
 _INIT = re.compile(r"\+?init=(\w+):(\w+)(?:\s+\+(?:no_defs|type=crs))*", re.IGNORECASE)
 _GML = re.compile(r"https?://www\.opengis\.net/gml/srs/epsg\.xml#(\d+)", re.IGNORECASE)
 _EPSG = re.compile(r"(?:epsg:|urn:ogc:def:crs:epsg:[^:]*:)\s*(\d+)", re.IGNORECASE)
@@ -57,9 +57,9 @@ _FIRST_OF_ESRI = 37000
 
 
 def crs_text(crs: pyproj.CRS) -> str:
-    """The CRS as a mixer holds it: an authority's code where it is exact, else WKT2.
+    """Return the CRS as text for a mixer: an authority code if it is exact, else WKT2.
 
-    Never a guess: a CRS that merely resembles EPSG:32119 (an unknown datum, say) stays WKT.
+    A CRS that merely resembles EPSG:32119 (with an unknown datum, for example) is written as WKT.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def crs_text(crs: pyproj.CRS) -> str:
     return _exact_code(crs) or str(crs.to_wkt())
 
 
-@lru_cache(maxsize=256)  # a look-up takes up to 0.2 s
+@lru_cache(maxsize=256)  # a lookup takes up to 0.2 s
 def _exact_code(crs: pyproj.CRS) -> str | None:
     named = crs.to_json_dict().get("id", {})
     name = f"{named.get('authority')}:{named.get('code')}"
@@ -83,23 +83,36 @@ def _exact_code(crs: pyproj.CRS) -> str | None:
         crs.to_authority(min_confidence=100),
     ]
     for found in filter(None, candidates):
-        # A file may name a code and then define something else.
+        # A file may contain a code with a different definition.
         with suppress(pyproj.exceptions.CRSError):
             if same_crs(pyproj.CRS.from_authority(*found), crs):
                 return ":".join(found)
     return None
 
 
-def read_crs(value: Any, source: str = "crs", mend: str = MEND_CRS) -> pyproj.CRS:
-    """A CRS from anything that pyproj, rasterio or odc-geo understands, or that Earth Engine calls it.
+def read_crs(value: Any, source: str = "crs", fix: str = FIX_CRS) -> pyproj.CRS:
+    """Parse a CRS in any form that pyproj, rasterio, odc-geo or Earth Engine uses.
 
-    Earth Engine's "SR-ORG:6974" (MODIS' sinusoidal projection) and "SR-ORG:6627" (Web Mercator) are known,
-    although PROJ has no such codes. Nothing is fetched or opened, whatever the text is.
+    Earth Engine's codes "SR-ORG:6974" (the sinusoidal projection of MODIS) and "SR-ORG:6627" (Web Mercator)
+    are supported, although PROJ lacks them. URLs are never fetched, and files are never opened.
+
+    Parameters
+    ----------
+    value : any
+        The CRS.
+    source : str
+        Origin of the value, for error messages.
+    fix : str
+        How to fix the problem, for error messages.
+
+    Returns
+    -------
+    pyproj.CRS
 
     Raises
     ------
     GeoreferenceError
-        If it cannot be understood; `source` says where the value came from, `mend` what to do about it.
+        If the CRS cannot be parsed.
 
     Examples
     --------
@@ -113,7 +126,7 @@ def read_crs(value: Any, source: str = "crs", mend: str = MEND_CRS) -> pyproj.CR
     except (pyproj.exceptions.CRSError, TypeError, ValueError, UnicodeError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise GeoreferenceError(
-            f"The CRS {shorten(repr(value))} of {source} cannot be understood ({reason}). {mend}"
+            f"The CRS {shorten(repr(value))} of {source} cannot be parsed ({reason}). {fix}"
         ) from None
 
 
@@ -125,14 +138,14 @@ def _known_crs(value: Any) -> pyproj.CRS:
     if isinstance(value, str):
         return _crs_of_text(str(value).strip())
     if hasattr(value, "__index__") and not isinstance(value, bool):
-        value = operator.index(value)  # an integer of numpy
+        value = operator.index(value)  # a numpy integer
     crs = pyproj.CRS.from_user_input(value)
     return _crs_of_text("SR-ORG:6974") if _MODIS_IN_WKT.search(crs.to_wkt()) else crs
 
 
 @lru_cache(maxsize=256)
 def _crs_of_text(text: str) -> pyproj.CRS:
-    """A CRS from text. PROJ neither fetches addresses nor opens files, unlike GDAL's SetFromUserInput."""
+    """Parse a CRS from text; PROJ does not fetch URLs or open files, unlike GDAL's SetFromUserInput."""
     if code := _SR_ORG.fullmatch(text):
         text = f"SR-ORG:{code[1]}"
     elif code := _INIT.fullmatch(text):
@@ -146,7 +159,7 @@ def _crs_of_text(text: str) -> pyproj.CRS:
         crs = pyproj.CRS.from_user_input(meaning)
         if not name:
             return crs
-        # With its name in it, so that what was read from a mixer is written to one by the same name.
+        # Keep the code in the CRS, so that a mixer that is read and written again has the same code.
         parts = crs.to_json_dict()
         authority, code_text = text.upper().split(":")
         return pyproj.CRS.from_json_dict(
@@ -155,7 +168,7 @@ def _crs_of_text(text: str) -> pyproj.CRS:
     try:
         return pyproj.CRS.from_user_input(text)
     except pyproj.exceptions.CRSError:
-        # Esri's numbers are often given as EPSG's, by GeoTools and by GDAL, too.
+        # Esri codes are often labelled as EPSG codes, also by GeoTools and GDAL.
         code = _EPSG.fullmatch(text)
         if code and int(code[1]) >= _FIRST_OF_ESRI:
             with suppress(pyproj.exceptions.CRSError):
@@ -164,9 +177,9 @@ def _crs_of_text(text: str) -> pyproj.CRS:
 
 
 def same_crs(first: pyproj.CRS, second: pyproj.CRS) -> bool:
-    """Whether two CRSs give the same place to the same (x, y).
+    """Return whether two CRSs assign the same location to the same (x, y).
 
-    The order in which an authority lists the axes does not matter: ours is x, y always.
+    The axis order of the authority does not matter: the order is always x, y here.
 
     Examples
     --------
@@ -177,20 +190,20 @@ def same_crs(first: pyproj.CRS, second: pyproj.CRS) -> bool:
     """
     if first.equals(second, ignore_axis_order=True):
         return True
-    # PROJ ignores the order of geographic axes only. GDAL's WKT1 leaves out that of projected ones, too.
+    # PROJ ignores only the order of geographic axes. GDAL's WKT1 also omits the order of projected axes.
     try:
         first, second = (pyproj.CRS(crs.to_wkt("WKT1_GDAL")) for crs in (first, second))
     except pyproj.exceptions.CRSError:
-        return False  # not every CRS can be said in WKT1
+        return False  # not every CRS can be expressed in WKT1
     return bool(first.equals(second, ignore_axis_order=True))
 
 
-def mover(source: pyproj.CRS, target: pyproj.CRS) -> Move:
-    """What takes points of shape (n, 2) to another CRS; those that lie outside of it become infinite.
+def point_transformer(source: pyproj.CRS, target: pyproj.CRS) -> PointTransform:
+    """Return a function that transforms points of shape (n, 2); points outside the target become infinite.
 
     Examples
     --------
-    >>> mover(pyproj.CRS("EPSG:4326"), pyproj.CRS("EPSG:32633"))(np.array([[15.0, 45.0]])).round()
+    >>> point_transformer(pyproj.CRS("EPSG:4326"), pyproj.CRS("EPSG:32633"))(np.array([[15.0, 45.0]])).round()
     array([[ 500000., 4982950.]])
     """
     if same_crs(source, target):
@@ -200,7 +213,7 @@ def mover(source: pyproj.CRS, target: pyproj.CRS) -> Move:
 
 
 def unbound(crs: pyproj.CRS) -> pyproj.CRS:
-    """A CRS without the transformation to WGS 84 that it may be bound to (PROJ's ``+towgs84``).
+    """Return a CRS without its bound transformation to WGS 84 (``+towgs84`` in PROJ), if it has one.
 
     Examples
     --------
@@ -212,7 +225,7 @@ def unbound(crs: pyproj.CRS) -> pyproj.CRS:
 
 
 def describe_crs(crs: pyproj.CRS) -> str:
-    """A few words on a CRS for an error; for one without an exact code also what it resembles.
+    """Describe a CRS for an error message; without an exact code, include the most similar one.
 
     Examples
     --------
@@ -230,7 +243,7 @@ def describe_crs(crs: pyproj.CRS) -> str:
 
 
 def crs_name(text: str) -> str:
-    """A code as it is; of a WKT its name, or that of its projection.
+    """Return a short name of a CRS: its code, or the name in its WKT, or its projection.
 
     Examples
     --------

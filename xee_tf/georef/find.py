@@ -1,4 +1,4 @@
-"""The CRS and the affine of an xarray object, wherever it keeps them."""
+"""Find the CRS and the affine of an xarray object."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from xee_tf.georef.conventions import (
     raster_variables,
     variables,
 )
-from xee_tf.georef.coordinates import TOLERANCE, Axis, affine_of_centres, fit_axis, gap
-from xee_tf.georef.crs import MEND_CRS, describe_crs, read_crs, same_crs
+from xee_tf.georef.coordinates import TOLERANCE, Axis, affine_of_centres, corner_distance, fit_axis
+from xee_tf.georef.crs import FIX_CRS, describe_crs, read_crs, same_crs
 from xee_tf.georef.units import axis_units
 
 __all__ = ["find_affine", "find_crs", "read_affine"]
 
-# What data centres write into grid mappings beside or instead of CF's words, without case and underscores.
+# Attributes that data centres add to grid mappings or use instead of CF's, without case and underscores.
 _OTHER_CRS_ATTRS = frozenset(
     {"epsg", "epsgcode", "spatialepsg", "proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt"}
     | {"esripestring"}
@@ -37,14 +37,14 @@ _OTHER_CRS_ATTRS = frozenset(
 
 
 def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
-    """The CRS of the raster variables.
+    """Return the CRS of the raster variables.
 
     Raises
     ------
     GeoreferenceError
-        If there is none, or it cannot be understood.
+        If there is no CRS, or it cannot be parsed.
     GridMismatchError
-        If variables have different ones.
+        If variables have different CRSs.
     """
     found: list[tuple[Hashable, pyproj.CRS | None]] = [
         (mapping if user is None else user, _crs_of_mapping(variables(obj)[mapping].attrs, mapping))
@@ -53,21 +53,21 @@ def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
     if not any(crs for _, crs in found):
         found = [("the attributes", _crs_of_attrs(obj.attrs, "the raster"))]
     if not any(crs for _, crs in found):
-        # Xee 0.1 writes the CRS to each variable. Before, variables held that of their source and the dataset
-        # that of the grid: so the dataset came first.
+        # Xee 0.1 writes the CRS to each variable. In earlier versions, variables had the CRS of their source,
+        # and the dataset that of the grid; the dataset therefore takes precedence.
         found = [
             (name, _crs_of_attrs(v.attrs, repr(name))) for name, v in raster_variables(obj, x_dim, y_dim)
         ]
     known = [(name, crs) for name, crs in found if crs]
     if not known:
-        raise GeoreferenceError(f"The raster has no CRS{_why_no_crs(obj, x_dim, y_dim)}. {MEND_CRS}")
+        raise GeoreferenceError(f"The raster has no CRS{_why_no_crs(obj, x_dim, y_dim)}. {FIX_CRS}")
     name, crs = known[0]
     for other, another in known[1:]:
         if not same_crs(crs, another):
             raise GridMismatchError(
                 f"Variables of one image have different CRSs: {name} has {describe_crs(crs)}, {other} has "
-                f"{describe_crs(another)}. Reproject one to the grid of the other, or pass crs= if they mean "
-                "the same."
+                f"{describe_crs(another)}. Reproject one to the grid of the other, or pass crs= if they are "
+                "equivalent."
             )
     return crs
 
@@ -77,19 +77,20 @@ def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
     lost = [name for name in named if name and name not in variables(obj)]
     if lost:
         return (
-            f": its variables name the grid mapping {lost[0]!r}, which was not decoded. Open the file with "
+            f": its variables refer to the grid mapping {lost[0]!r}, which was not found. Open the file with "
             "decode_coords='all', or keep that variable when you select bands"
         )
     if why := curvilinear(obj, x_dim, y_dim):
-        return f": {why}. If {x_dim} and {y_dim} are coordinates of a projection, name it"
+        return f": {why}. If {x_dim} and {y_dim} are projected coordinates, specify the CRS"
     for name in grid_mappings(obj, x_dim, y_dim):
         held = sorted(str(key) for key in variables(obj)[name].attrs if key != "GeoTransform")
         if held:
             return (
-                f": its grid mapping {name!r} holds {shorten(repr(held))}, and no name of a CRS is among them"
+                f": its grid mapping {name!r} has the attributes {shorten(repr(held))}, none of which "
+                "defines a CRS"
             )
     if any(named):
-        return ": its file has none"
+        return ": its file does not define one"
     return " (its dimensions look like degrees: EPSG:4326?)" if x_dim.startswith("lon") else ""
 
 
@@ -105,8 +106,8 @@ def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
         except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
             if other is None:
                 raise GeoreferenceError(
-                    f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be understood: "
-                    f"{error}. {MEND_CRS}"
+                    f"The grid mapping {name!r} ({attrs['grid_mapping_name']}) cannot be parsed: "
+                    f"{error}. {FIX_CRS}"
                 ) from None
     if other is None:
         return None
@@ -128,31 +129,31 @@ def _is_given(value: Any) -> bool:
 
 
 def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS) -> Affine:
-    """The affine of the raster in units of its CRS, from its coordinates and its GeoTransform.
+    """Return the affine of the raster in units of its CRS, from its coordinates and its GeoTransform.
 
-    Coordinates are in the units that their attribute ``units`` names; a GeoTransform is in those of the CRS.
+    Coordinates are in the units of their attribute ``units``; a GeoTransform is in units of the CRS.
 
     Raises
     ------
     GeoreferenceError
-        If there is none, or coordinates are not evenly spaced, contradict a sheared GeoTransform, or have
-        units that do not fit the CRS.
+        If there is no affine, or coordinates are not evenly spaced, contradict a sheared GeoTransform, or
+        have units that are incompatible with the CRS.
     """
     x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
     needed = any(axis is None or axis.size < 2 for axis in (x, y))
-    noted = _noted_affine(obj, x_dim, y_dim, needed)
+    stored = _stored_affine(obj, x_dim, y_dim, needed)
     if x is None and y is None:
-        return _affine_without_axes(obj, noted, x_dim, y_dim, shape, crs)
-    if noted is None and (x is None or y is None):
+        return _affine_without_axes(obj, stored, x_dim, y_dim, shape, crs)
+    if stored is None and (x is None or y is None):
         raise GeoreferenceError(
             f"There are no coordinates along {y_dim if y is None else x_dim}. Add them, write "
             "ds.rio.write_transform(...), or pass transform=."
         )
     tolerance = TOLERANCE
-    a, c, e, f = (noted.a, noted.c, noted.e, noted.f) if noted else (None, 0.0, None, 0.0)
-    sheared = noted is not None and bool(noted.b or noted.d)
-    # odc-geo numbers the pixels of a sheared raster; in a crop they keep their numbers.
-    numbered = noted is not None and all(
+    a, c, e, f = (stored.a, stored.c, stored.e, stored.f) if stored else (None, 0.0, None, 0.0)
+    sheared = stored is not None and bool(stored.b or stored.d)
+    # The coordinates that odc-geo writes for a sheared raster are pixel numbers; a crop keeps them.
+    numbered = stored is not None and all(
         axis is not None and axis.attrs.get("units") in ("pixel", "pixels") for axis in (x, y)
     )
     if numbered:
@@ -169,48 +170,48 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
         axis = fit(y, y_dim, e)
         e, f, tolerance = axis.step, axis.edge, max(tolerance, axis.tolerance)
     affine = read_affine((a, 0.0, c, 0.0, e, f), "The step of the coordinates")
-    if noted is None:
+    if stored is None:
         return affine
     if numbered:
-        return noted @ affine
-    if gap(affine, noted, shape) <= tolerance:
-        return affine if sheared else noted  # one grid; the note has exact numbers
+        return stored @ affine
+    if corner_distance(affine, stored, shape) <= tolerance:
+        return affine if sheared else stored  # the same grid; the GeoTransform has exact numbers
     if sheared:
         raise GeoreferenceError(
-            f"The GeoTransform is sheared (b = {noted.b}, d = {noted.d}), but the {x_dim} and {y_dim} "
-            "coordinates are those of a grid that is not. Drop the coordinates, or pass transform=."
+            f"The GeoTransform is sheared (b = {stored.b}, d = {stored.d}), but the {x_dim} and {y_dim} "
+            "coordinates describe a grid without shear. Drop the coordinates, or pass transform=."
         )
-    return affine  # the raster was cropped or coarsened since the note was written
+    return affine  # the raster was cropped or coarsened after the GeoTransform was written
 
 
 def _affine_without_axes(
-    obj: Raster, noted: Affine | None, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS
+    obj: Raster, stored: Affine | None, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CRS
 ) -> Affine:
-    # rioxarray gives a sheared raster two-dimensional xc and yc; after a crop only they are right.
+    # rioxarray adds two-dimensional xc and yc to a sheared raster; after a crop only these are correct.
     centres = [obj.coords[name] for name in ("xc", "yc") if name in obj.coords]
-    known = min(shape.xy) > 1 or noted is not None
+    known = min(shape.xy) > 1 or stored is not None
     if len(centres) == 2 and known and all(set(c.dims) == {x_dim, y_dim} for c in centres):
         x, y = (c.transpose(y_dim, x_dim) for c in centres)
         units = (axis_units(str(x.name), x.attrs, crs), axis_units(str(y.name), y.attrs, crs))
-        affine = affine_of_centres(x, y, units, noted)
-        return affine if noted is None or gap(affine, noted, shape) > TOLERANCE else noted
-    if noted is None:
+        affine = affine_of_centres(x, y, units, stored)
+        return affine if stored is None or corner_distance(affine, stored, shape) > TOLERANCE else stored
+    if stored is None:
         why = curvilinear(obj, x_dim, y_dim)
         raise GeoreferenceError(
             f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform"
             f"{f': {why}' if why else ''}. Add coordinates "
             "of the pixel centres, write ds.rio.write_transform(...), or pass transform=."
         )
-    return noted
+    return stored
 
 
-def _noted_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
-    """The affine in a GeoTransform or an attribute.
+def _stored_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
+    """Return the affine in a GeoTransform or an attribute.
 
-    Where coordinates tell the place (`needed` is false), an attribute that is no affine means something else.
+    If the coordinates are sufficient (`needed` is false), attributes that are not an affine are ignored.
     """
     problem = None
-    for attrs, key in _affine_notes(obj, x_dim, y_dim):
+    for attrs, key in _affine_attrs(obj, x_dim, y_dim):
         numbers = _numbers(attrs[key])
         try:
             if key != "GeoTransform":
@@ -227,7 +228,7 @@ def _noted_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine |
     return None
 
 
-def _affine_notes(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:
+def _affine_attrs(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:
     for name in grid_mappings(obj, x_dim, y_dim):
         attrs = variables(obj)[name].attrs
         if attrs.get("GeoTransform") not in (None, "", b""):
@@ -237,7 +238,7 @@ def _affine_notes(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping
 
 
 def _numbers(value: Any) -> list[float]:
-    """Numbers in a list, or in a text such as that of an Affine; none where there are others than numbers."""
+    """Parse numbers from a list, or from text such as the repr of an Affine; return [] if any is invalid."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
@@ -249,12 +250,23 @@ def _numbers(value: Any) -> list[float]:
 
 
 def read_affine(value: Any, source: str = "transform") -> Affine:
-    """An affine from ``[a, b, c, d, e, f]``, the order of rasterio and Earth Engine.
+    """Parse an affine from ``[a, b, c, d, e, f]``, the order of rasterio and Earth Engine.
+
+    Parameters
+    ----------
+    value : Affine or sequence of 6 or 9 numbers
+        The affine.
+    source : str
+        Origin of the value, for error messages.
+
+    Returns
+    -------
+    Affine
 
     Raises
     ------
     GeoreferenceError
-        If it is not six finite numbers, or not invertible; `source` says where they came from.
+        If the value is not six finite numbers, or not invertible.
 
     Examples
     --------
@@ -269,5 +281,5 @@ def read_affine(value: Any, source: str = "transform") -> Affine:
         raise GeoreferenceError(f"{source} must be six finite numbers [a, b, c, d, e, f]; got {value!r}.")
     affine = Affine(*numbers[:6])
     if affine.is_degenerate:
-        raise GeoreferenceError(f"{source} must be invertible, pixels with an area; got {numbers[:6]}.")
+        raise GeoreferenceError(f"{source} must be invertible; got {numbers[:6]}.")
     return affine

@@ -1,4 +1,4 @@
-"""Longitudes: the range in which they are given is free, and 180 degrees is no edge."""
+"""Handle longitudes in any range, and geometries that cross 180 degrees."""
 
 from __future__ import annotations
 
@@ -12,37 +12,41 @@ import pyproj
 from numpy.typing import NDArray
 
 from xee_tf.georef.coordinates import Points, apply_affine
-from xee_tf.georef.crs import Move, mover, unbound
+from xee_tf.georef.crs import PointTransform, point_transformer, unbound
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
 __all__ = [
-    "BESIDE",
-    "cut_apart",
+    "EDGE_DISTANCE",
     "edges_of_projection",
     "nearest_turn",
     "outlines_on_raster",
     "pixels_of_points",
     "polygons_in",
     "single_parts",
+    "split_at_longitudes",
     "turn_along_x",
     "turns",
-    "unbroken",
+    "unwrap_outline",
     "unwrap_rings",
     "wrap_longitude",
 ]
 
-BESIDE = 1e-9
-"""How many degrees beside the edge of a projection a geometry is cut: on it, a point has two places."""
+EDGE_DISTANCE = 1e-9
+"""Distance from the edge of a projection at which geometries are cut, in degrees.
 
-_SLACK = 1e-6  # pixels: an outline that ends on an edge of the raster lies within it
+A point on the edge itself has two projected locations.
+"""
+
+_SLACK = 1e-6  # pixels; an outline that ends on an edge of the raster counts as inside
 
 
 @lru_cache(maxsize=64)
 def turn_along_x(crs: pyproj.CRS) -> float | None:
-    """How far one turn around the globe is along x, in geographic CRSs and in cylindrical projections.
+    """Return the length of one turn around the globe along x, in units of the CRS.
 
-    None for other projections: there x is no longitude.
+    This applies to geographic CRSs and cylindrical projections. For other projections, in which x is not a
+    longitude, return None.
 
     Examples
     --------
@@ -56,7 +60,7 @@ def turn_along_x(crs: pyproj.CRS) -> float | None:
     if crs.is_geographic or own is None or not crs.is_projected:
         return full_turn(crs)
     transformer = pyproj.Transformer.from_crs(geographic, unbound(crs), always_xy=True)
-    # An eighth and a quarter of a turn to either side of its middle.
+    # Sample an eighth and a quarter of a turn on either side of the origin.
     steps, latitudes = np.meshgrid(np.array([-2, -1, 0, 1, 2]) * own / 8, np.linspace(-2, 2, 9) * own / 9)
     for origin in _origins(crs):
         x, y = transformer.transform(origin + steps, latitudes)
@@ -76,7 +80,7 @@ def _origins(projected: pyproj.CRS) -> set[float]:
 
 
 def wrap_longitude(degrees: Any) -> NDArray[np.float64]:
-    """Longitudes in -180..180; those within that range keep their exact numbers.
+    """Wrap longitudes to -180..180; values in that range are unchanged.
 
     Examples
     --------
@@ -90,7 +94,7 @@ def wrap_longitude(degrees: Any) -> NDArray[np.float64]:
 
 
 def nearest_turn(x: Any, middle: float, turn: float) -> Any:
-    """By how much longitudes are moved, in whole turns of the globe, to lie nearest to `middle`.
+    """Return the shift, in whole turns of the globe, that moves longitudes nearest to `middle`.
 
     Examples
     --------
@@ -101,10 +105,10 @@ def nearest_turn(x: Any, middle: float, turn: float) -> Any:
 
 
 def turns(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
-    """By how much longitudes may be moved to be those of a raster or a geometry around `middle`.
+    """Return shifts of longitudes to try for a raster or a geometry around `middle`.
 
-    First not at all; then to the nearest turn of the globe, and to its neighbours. `turn` is None where x is
-    not a longitude.
+    The first shift is zero, the next one is to the nearest turn of the globe, then to its neighbours. `turn`
+    is None if x is not a longitude.
 
     Examples
     --------
@@ -118,10 +122,10 @@ def turns(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
 
 
 def outlines_on_raster(points: Points, georef: GeoRef) -> list[Points]:
-    """An outline, given in the CRS of a raster, in its pixels, at the turns of the globe where it lies there.
+    """Convert an outline from the CRS of a raster to its pixels, at each turn of the globe that overlaps it.
 
-    That is one, where the outline then lies wholly between the sides of the raster; otherwise each turn that
-    takes a part of it there, perhaps none.
+    If the outline fits between the sides of the raster at one turn, only that turn is returned; otherwise
+    every turn at which a part of it overlaps the raster, possibly none.
     """
     width, height = georef.shape.xy
     middle = (float(points[:, 0].min()) + float(points[:, 0].max())) / 2
@@ -137,12 +141,13 @@ def outlines_on_raster(points: Points, georef: GeoRef) -> list[Points]:
 
 
 def pixels_of_points(points: Points, georef: GeoRef) -> Points:
-    """Columns and rows of points, given in a raster's CRS, at the turn of the globe where each lies on it.
+    """Convert points from the CRS of a raster to columns and rows.
 
-    Those of points that do not lie on the raster are beside it.
+    Each point is moved to the turn of the globe at which it is inside the raster. Points outside the raster
+    have columns and rows outside it.
     """
     inverse, shape = ~georef.affine, georef.shape.xy
-    with np.errstate(invalid="ignore"):  # of points that lie nowhere
+    with np.errstate(invalid="ignore"):  # points without a projected location
         at = apply_affine(inverse, points)
         beside = np.flatnonzero(~((at >= 0) & (at < shape)).all(axis=1))
     if beside.size:
@@ -155,12 +160,12 @@ def pixels_of_points(points: Points, georef: GeoRef) -> Points:
     return at
 
 
-def unbroken(points: Points, turn: float) -> tuple[Points, bool]:
-    """An outline in which longitudes run on beyond the end of their range, and whether it goes around a pole.
+def unwrap_outline(points: Points, turn: float) -> tuple[Points, bool]:
+    """Unwrap the longitudes of an outline; return it and whether it goes around a pole.
 
     Examples
     --------
-    >>> points, around = unbroken(np.array([[170.0, 0.0], [-170.0, 0.0], [-170.0, 5.0]]), 360.0)
+    >>> points, around = unwrap_outline(np.array([[170.0, 0.0], [-170.0, 0.0], [-170.0, 5.0]]), 360.0)
     >>> points[:, 0], around
     (array([170., 190., 190.]), False)
     """
@@ -169,13 +174,13 @@ def unbroken(points: Points, turn: float) -> tuple[Points, bool]:
 
 
 def unwrap_rings(geometry: Any, turn: float) -> Any:
-    """Lines and polygons in degrees, with longitudes beyond 180 where they are written across it.
+    """Unwrap lines and polygons in degrees that cross 180 degrees, to longitudes beyond 180.
 
-    Geometries are planar, as they are given: a polygon from -170 to 170 is 340 degrees wide. Written across
-    180 degrees is one whose longitudes are all within 90 degrees of it, on both sides, and whose outline then
-    runs counterclockwise, as GeoJSON has it [1]_: from 170 to -170 along its lower edge. (Read as planar it
-    runs clockwise.) Of lines only the first of these is asked for. Everything else that crosses 180 degrees
-    is split there or has longitudes beyond.
+    Geometries are planar: a polygon from -170 to 170 is 340 degrees wide. A polygon crosses 180 degrees if
+    all its longitudes are within 90 degrees of it, on both sides, and its outline is then counterclockwise,
+    as in GeoJSON [1]_: from 170 to -170 along its lower edge. (As a planar outline it is clockwise.) For
+    lines, only the first condition applies. Other geometries that cross 180 degrees must be split there or
+    have longitudes beyond 180.
 
     `turn` is 360 degrees in the unit of the coordinates.
 
@@ -206,7 +211,7 @@ def unwrap_rings(geometry: Any, turn: float) -> Any:
 
 
 def _is_beside_180(points: Points, turn: float) -> bool:
-    """Whether all longitudes are nearer to 180 than to 0, on both sides of it, and some are not on it."""
+    """Return whether all longitudes are closer to 180 than to 0, on both sides, and not all exactly on it."""
     x = points[:, 0]
     size = np.abs(x)
     near = (size > turn / 4).all() and (size <= turn / 2).all() and (size < turn / 2).any()
@@ -219,9 +224,9 @@ def _is_clockwise(ring: Points) -> bool:
 
 
 def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[float]:
-    """Longitudes in a geographic CRS along which a projection cuts the globe open.
+    """Return the longitudes in a geographic CRS at which a projection is discontinuous.
 
-    Empty if `geographic` is not geographic, or if `projected` is.
+    The list is empty if `geographic` is not geographic, or if `projected` is.
 
     Examples
     --------
@@ -232,30 +237,30 @@ def edges_of_projection(geographic: pyproj.CRS, projected: pyproj.CRS) -> list[f
     if turn is None or projected.is_geographic:
         return []
     opposite = sorted({(origin + turn / 2) % turn for origin in _origins(projected)})
-    move = mover(geographic, projected)
+    move = point_transformer(geographic, projected)
     latitudes = np.linspace(-0.24, 0.24, 9) * turn
-    with np.errstate(invalid="ignore"):  # of places that the projection does not have
+    with np.errstate(invalid="ignore"):  # points without a projected location
         near, far = (_gaps(move, opposite, latitudes, turn * times) for times in (1e-9, 1e-6))
-        whole = np.all(near <= far / 10, axis=1)  # elsewhere they become as small as the steps
+        whole = np.all(near <= far / 10, axis=1)  # without an edge, gaps shrink with the step
     opposite = np.array(opposite)[~whole].tolist()
     return sorted(edge + turn * times for edge in opposite for times in (-2, -1, 0, 1))
 
 
-def _gaps(move: Move, longitudes: Sequence[float], latitudes: Points, step: float) -> Points:
-    """How far places on both sides of each longitude lie apart, of shape (longitudes, latitudes)."""
+def _gaps(move: PointTransform, longitudes: Sequence[float], latitudes: Points, step: float) -> Points:
+    """Return distances between points on both sides of longitudes, of shape (longitudes, latitudes)."""
     at = np.stack(np.meshgrid(longitudes, latitudes, indexing="ij"), axis=-1).reshape(-1, 2)
     side = np.array([step, 0.0])
     gaps = np.hypot(*(move(at + side) - move(at - side)).T)
     return np.asarray(gaps).reshape(len(longitudes), len(latitudes))
 
 
-def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
-    """A geometry without a thin strip along some longitudes, in parts that do not cross them.
+def split_at_longitudes(geometry: Any, edges: Sequence[float]) -> Any:
+    """Split a geometry at longitudes, leaving out a thin strip along each of them.
 
     Examples
     --------
     >>> import shapely
-    >>> [part.bounds for part in cut_apart(shapely.box(170, 0, 190, 5), [180.0]).geoms]
+    >>> [part.bounds for part in split_at_longitudes(shapely.box(170, 0, 190, 5), [180.0]).geoms]
     [(170.0, 0.0, 179.999999999, 5.0), (180.000000001, 0.0, 190.0, 5.0)]
     """
     from shapely import GeometryCollection, MultiPolygon, box, make_valid
@@ -266,7 +271,7 @@ def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
         return geometry
     whole = geometry if geometry.is_valid else make_valid(geometry)
     parts = [
-        whole.intersection(box(first + BESIDE, bottom - 1, last - BESIDE, top + 1))
+        whole.intersection(box(first + EDGE_DISTANCE, bottom - 1, last - EDGE_DISTANCE, top + 1))
         for first, last in pairwise([left - 1, *inner, right + 1])
     ]
     cut = GeometryCollection(parts)
@@ -275,12 +280,12 @@ def cut_apart(geometry: Any, edges: Sequence[float]) -> Any:
 
 
 def single_parts(geometry: Any) -> list[Any]:
-    """The points, lines and polygons that are in a geometry or a collection, without empty ones."""
+    """Return the non-empty points, lines and polygons in a geometry or a collection."""
     if hasattr(geometry, "geoms"):
         return [part for whole in geometry.geoms for part in single_parts(whole)]
     return [] if geometry.is_empty else [geometry]
 
 
 def polygons_in(geometry: Any) -> list[Any]:
-    """Of the `single_parts` of a geometry, the polygons."""
+    """Return the polygons among the `single_parts` of a geometry."""
     return [part for part in single_parts(geometry) if part.geom_type == "Polygon"]

@@ -1,17 +1,17 @@
-"""Which values of a band mean "masked", however its source writes them.
+"""Find the nodata values of a band from its attributes and encoding.
 
-The first of these places that has a value decides, as in rioxarray:
+The first of these sources that has a value is used, as in rioxarray:
 
-1. the attributes ``_FillValue`` and ``missing_value`` (CF, rioxarray, Xee, and what xarray opens with
-   ``mask_and_scale=False``). Where both have values, all of them mask (CF conventions, section 2.5.1);
+1. the attributes ``_FillValue`` and ``missing_value`` (CF, rioxarray, Xee, and data that xarray opens with
+   ``mask_and_scale=False``). If both have values, all of them are nodata (CF conventions, section 2.5.1);
 2. the same names in the encoding, for integer bands that are not scaled (``rio.write_nodata`` with
-   ``encoded=True``). The encoding of floats describes the file: xarray has masked and scaled them;
+   ``encoded=True``). The encoding of float bands describes the file, which xarray has masked and scaled;
 3. the attributes ``fill_value``, then ``nodata`` (odc-stac, odc-geo, STAC), then ``nodatavals`` (xarray's
-   former rasterio reader, one value for each band). They describe the file too: xarray leaves them where
-   it masks and scales, and then they do not count.
+   former rasterio reader, one value for each band). They also describe the file: xarray keeps them when it
+   masks and scales, and in that case they are ignored.
 
-Upper case and underscores within names make no difference. NaN always masks. CF's ``valid_min``,
-``valid_max`` and ``valid_range`` do not mask, as in xarray and rioxarray; a comparison does, for example
+Case and underscores within names are ignored. NaN is always masked. The CF attributes ``valid_min``,
+``valid_max`` and ``valid_range`` do not mask, as in xarray and rioxarray; to mask by range, use for example
 ``band.where(band <= 10_000)``.
 """
 
@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xee_tf.dtypes import held_as
+from xee_tf.dtypes import convert_number
 from xee_tf.errors import OptionError, shorten
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 Nodata = tuple[int | float, ...]
-"""Values that mean "masked", as the dtype of their band holds them."""
+"""Values that mean "masked", as stored in the dtype of their band."""
 
 _CF = ("_fillvalue", "missingvalue")
 _OTHERS = ("fillvalue", "nodata", "nodatavals")  # "_FillValue" is not "fill_value"
@@ -52,25 +52,26 @@ _SCALES = ("scale_factor", "add_offset")
 
 
 def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
-    """The values of a band that mean "masked", beside NaN.
+    """Return the values of a band that mean "masked", in addition to NaN.
 
     Parameters
     ----------
     variable : DataArray
+        The band.
     name : str
-        The band, for errors.
+        Name of the band, for error messages.
 
     Returns
     -------
     tuple of int or float
-        As the band holds them: -9999.9 is -9999.900390625 in float32, and -1.797e308 is -inf. Empty where
-        nothing but NaN masks: also where an integer type does not have the value (-99999 or NaN in uint8),
-        and for booleans, which have no value to spare; a comparison of bands keeps their attributes.
+        The values as stored in the dtype of the band: in float32, -9999.9 becomes -9999.900390625, and
+        -1.797e308 becomes -inf. Empty if only NaN is masked, if an integer dtype cannot represent the value
+        (-99999 or NaN in uint8), and for booleans (a comparison of bands keeps their attributes).
 
     Raises
     ------
     OptionError
-        If a value is not a number, or it is unclear which of several belongs to the band.
+        If a value is not a number, or it is ambiguous which of several values belongs to the band.
 
     Examples
     --------
@@ -86,8 +87,8 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
     unsigned = variable.attrs.get("_Unsigned", variable.encoding.get("_Unsigned"))
     wraps = dtype.kind in "iu" and str(unsigned).lower() in ("true", "false")
     written = _written(variable, name)
-    held = [held_as(number, dtype, wraps=wraps) for number in written]
-    if dtype.kind == "f":  # pixels with a value beyond the range became infinite, as in a cast to float32
+    held = [convert_number(number, dtype, wraps=wraps) for number in written]
+    if dtype.kind == "f":  # a cast to float32 made pixels with values beyond the range infinite
         held = [
             (math.inf if number > 0 else -math.inf) if value is None else value
             for number, value in zip(written, held, strict=True)
@@ -96,14 +97,14 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
 
 
 def can_mask(dtype: np.dtype[Any], nodata: Nodata) -> bool:
-    """Whether a pixel of a band can be masked at all."""
+    """Return whether pixels of a band can be masked."""
     return dtype.kind == "f" or bool(nodata)
 
 
 def nodata_of_band(attrs: Mapping[Any, Any], number: int, count: int, label: Any = None) -> dict[Any, Any]:
-    """The attributes of band `number` of `count` in a DataArray; of nodata for each band, its own value.
+    """Return the attributes of band `number` of `count`, with its own value of per-band nodata.
 
-    Bands of a file have numbers from 1 on as their labels, and keep them in a selection.
+    The labels of the bands in a file are numbers starting at 1, which a selection keeps.
 
     Examples
     --------
@@ -123,9 +124,9 @@ def nodata_of_band(attrs: Mapping[Any, Any], number: int, count: int, label: Any
 
 
 def with_own_nodata(image: xr.Dataset) -> xr.Dataset:
-    """A Dataset whose own nodata is in its bands, but for those that have nodata or scales already.
+    """Move nodata from the attributes of a Dataset to its bands, unless they have their own nodata or scale.
 
-    Its attributes may describe anything: what is not a number stays where it is.
+    Attributes that are not numbers are not moved, because they may have another meaning.
 
     Examples
     --------
@@ -157,28 +158,28 @@ def _is_nodata(value: Any) -> bool:
 
 
 def _has_own(band: xr.Variable) -> bool:
-    """Whether a band says what masks, or was decoded."""
+    """Return whether a band has nodata values, or was decoded."""
     notes = [value for key, value in (*band.attrs.items(), *band.encoding.items()) if _key(key) in _NAMES]
     return any(value is not None for value in (*notes, *map(band.encoding.get, _SCALES)))
 
 
 def with_set_nodata(variable: xr.DataArray) -> xr.DataArray:
-    """A DataArray with the value of ``rio.set_nodata``, which is in no attribute, in one."""
+    """Copy the value of ``rio.set_nodata``, which is not an attribute, to the attribute ``_FillValue``."""
     if any(_key(key) in _NAMES for key in (*variable.attrs, *variable.encoding)):
         return variable
-    nodata = getattr(variable.rio, "_nodata", None)  # rio.nodata opens the file of a lazy raster for it
+    nodata = getattr(variable.rio, "_nodata", None)  # rio.nodata would open the file of a lazy raster
     return variable if nodata in (None, False) else variable.assign_attrs(_FillValue=nodata)
 
 
 def _written(variable: xr.DataArray, name: str) -> list[int | float]:
-    """The numbers that are written for a band, from the first place that has one."""
+    """Return the nodata values of a band from the first source that has any."""
     attrs, encoding = variable.attrs, variable.encoding
     places: list[list[tuple[str, Hashable, Any]]] = [_entries("attrs", attrs, _CF)]
     scaled = any(encoding.get(key) is not None for key in _SCALES)
     masked = any(encoding.get(key) is not None for key in ("_FillValue", "missing_value"))
     if variable.dtype.kind in "iu" and not scaled:
         places.append(_entries("encoding", encoding, _CF))
-    # What xarray opens has the dtype of the file in its encoding; odc-geo sets attributes and encoding alike.
+    # xarray puts the dtype of the file in the encoding; odc-geo sets both attributes and encoding.
     if not (scaled or (masked and "dtype" in encoding and variable.dtype.kind == "f")):
         places += [_entries("attrs", attrs, (key,)) for key in _OTHERS]
     for entries in places:
@@ -189,8 +190,8 @@ def _written(variable: xr.DataArray, name: str) -> list[int | float]:
             found = list(_numbers(value, name, where, key))
             if _key(key) not in _CF and len(set(map(repr, found))) > 1:
                 raise OptionError(
-                    f"Band {name!r} has {where}[{key!r}] = {_short(value)}, and it is unclear which of these "
-                    f"values is that of the band. Fix: ds[{name!r}].{where}[{key!r}] = {found[0]!r}."
+                    f"Band {name!r} has {where}[{key!r}] = {_short(value)}, and it is ambiguous which of "
+                    f"these values applies to the band. Fix: ds[{name!r}].{where}[{key!r}] = {found[0]!r}."
                 )
             numbers += found
         if numbers:
@@ -199,26 +200,26 @@ def _written(variable: xr.DataArray, name: str) -> list[int | float]:
 
 
 def _entries(
-    where: str, mapping: Mapping[Any, Any], wanted: tuple[str, ...]
+    where: str, mapping: Mapping[Any, Any], keys: tuple[str, ...]
 ) -> list[tuple[str, Hashable, Any]]:
-    return [(where, key, value) for key, value in mapping.items() if _key(key) in wanted]
+    return [(where, key, value) for key, value in mapping.items() if _key(key) in keys]
 
 
 def _key(key: Any) -> str:
-    """A name without upper case and underscores but the first."""
+    """Normalise a name: lower case, without underscores except a leading one."""
     text = str(key).lower()
     plain = text[:1] + text[1:].replace("_", "")
     return _SPELLINGS.get(plain, plain)
 
 
 def _flat(value: Any) -> list[Any]:
-    """A scalar, a list, a tuple or an array of any kind as a list of Python's objects."""
+    """Convert a scalar, list, tuple or array of any kind to a flat list of Python objects."""
     if isinstance(value, str | bytes):
         return [value]
     if isinstance(value, np.ma.MaskedArray):
         value = value.compressed()
     array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | xr.DataArray) else None
-    if array is not None and array.dtype.kind not in "mM":  # of dates, tolist() makes integers
+    if array is not None and array.dtype.kind not in "mM":  # tolist() converts dates to integers
         return list(array.reshape(-1).tolist())
     if isinstance(value, list | tuple):
         return [scalar for item in value for scalar in _flat(item)]
@@ -231,8 +232,8 @@ def _numbers(value: Any, name: str, where: str, key: Hashable) -> Iterator[int |
             number = _number(scalar)
         except (TypeError, ValueError):
             raise OptionError(
-                f"Band {name!r} has {where}[{key!r}] = {_short(value)}, which is not a number. Fix: "
-                f"ds[{name!r}].{where}[{key!r}] = -9999, with the value that marks masked pixels; or "
+                f"Band {name!r} has {where}[{key!r}] = {_short(value)}, which is not a number. Set it to the "
+                f"value of masked pixels, for example ds[{name!r}].{where}[{key!r}] = -9999, or remove it: "
                 f"del ds[{name!r}].{where}[{key!r}]."
             ) from None
         if number is not None:
@@ -240,9 +241,9 @@ def _numbers(value: Any, name: str, where: str, key: Hashable) -> Iterator[int |
 
 
 def _number(value: Any) -> int | float | None:
-    """A number as Python has it; None for what stands for no value."""
+    """Convert a value to a Python number; return None if it represents a missing value."""
     if value is None or value is pd.NA or value is pd.NaT or isinstance(value, bool | np.bool_):
-        return None  # rioxarray and Zarr write False where there is no value
+        return None  # rioxarray and Zarr write False for a missing value
     if isinstance(value, bytes):
         value = value.decode()
     if isinstance(value, str):
@@ -261,14 +262,14 @@ def _number(value: Any) -> int | float | None:
 
 
 def _own(value: Any, variable: xr.DataArray) -> Any:
-    """Of values for all bands of a file, that of a band which still has its number there."""
+    """Select the value of a band from the per-band values of a file, if the band still has its number."""
     values = _flat(value)
     at = _position(variable.coords["band"].values, len(values)) if "band" in variable.coords else None
     return value if at is None else values[at]
 
 
 def _position(label: Any, count: int) -> int | None:
-    """Where the value of a band is among those of all bands of its file, by its number there."""
+    """Return the index of a band among all bands of its file, by its number; None if it has no number."""
     found = np.asarray(label)
     if found.ndim or found.dtype.kind not in "iu" or not 1 <= int(found) <= count:
         return None

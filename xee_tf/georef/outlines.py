@@ -1,4 +1,4 @@
-"""Geometries over a raster: their outlines in its CRS, and the window of pixels that they touch."""
+"""Find the window of pixels of a raster that a geometry touches."""
 
 from __future__ import annotations
 
@@ -11,35 +11,44 @@ import pyproj
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef.coordinates import Points, apply_affine, bounds, window_of
-from xee_tf.georef.crs import describe_crs, mover, same_crs
+from xee_tf.georef.crs import describe_crs, point_transformer, same_crs
 from xee_tf.georef.longitudes import (
-    BESIDE,
-    cut_apart,
+    EDGE_DISTANCE,
     edges_of_projection,
     outlines_on_raster,
     single_parts,
+    split_at_longitudes,
     turn_along_x,
     turns,
-    unbroken,
+    unwrap_outline,
 )
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
 __all__ = ["covered_window"]
 
-_PIECES = 1024  # an outline is cut into pieces of this part of its extent: straight lines bend elsewhere
-_TORN = 20  # times the usual distance of two points of an outline: between them is the edge of a projection
-_BORDER = 8192  # points along a side of the raster, at most
+_SEGMENTS = 1024  # segments per extent of an outline, because straight lines bend in another CRS
+_EDGE_FACTOR = 20  # a step longer than this many times the median step crosses the edge of a projection
+_BORDER = 8192  # maximum number of points along a side of the raster
 _LON_LAT = pyproj.CRS("EPSG:4326")
 
 
 def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
-    """The pixels of a raster that a geometry of some CRS touches, rounded outward.
+    """Return the window of the pixels that a geometry touches, rounded outward.
+
+    Parameters
+    ----------
+    shape : geometry
+        A shapely geometry.
+    crs : pyproj.CRS
+        The CRS of the geometry.
+    georef : GeoRef
+        The georeference of the raster.
 
     Raises
     ------
     OptionError
-        If the geometry lies outside the raster, or has parts at both of its sides.
+        If the geometry is outside the raster, or crosses the edge of a global raster.
     """
     same = same_crs(crs, georef.crs)
     outlines = list(_outlines(shape, crs, georef, same))
@@ -52,9 +61,9 @@ def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
         covers = f"{_box_text(shape.bounds)} in {describe_crs(crs)}"
         if outlines and not same:
             points = np.concatenate(outlines)
-            covers += f", that is {_box_text((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS"
+            covers += f" ({_box_text((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS)"
         raise OptionError(
-            f"The region lies outside the raster. The region covers {covers}; the raster covers "
+            f"The region is outside the raster. The region covers {covers}; the raster covers "
             f"{_box_text(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top)."
         )
     window = Window(
@@ -68,7 +77,7 @@ def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
 
 
 def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterator[Points]:
-    """Unbroken outlines of a region's parts in the CRS of the raster; `same` if it is that of the region."""
+    """Yield unwrapped outlines of a region in the CRS of the raster; `same` if the region is in that CRS."""
     from shapely import get_coordinates, segmentize
 
     if same:
@@ -78,65 +87,67 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterat
     left, bottom, right, top = shape.bounds
     if crs.is_geographic and (max(abs(bottom), abs(top)) > 90 or max(abs(left), abs(right)) > 540):
         raise OptionError(
-            f"The region's coordinates {_box_text(shape.bounds)} cannot be degrees of {describe_crs(crs)}. "
-            "Say what they are with region_crs=, for example region_crs=ds.rio.crs."
+            f"The region's coordinates {_box_text(shape.bounds)} cannot be degrees in {describe_crs(crs)}. "
+            "Pass their CRS as region_crs=, for example region_crs=ds.rio.crs."
         )
-    longest = max(right - left, top - bottom) / _PIECES
-    move, turn = mover(crs, georef.crs), turn_along_x(georef.crs)
-    for part in _simple_parts(shape if turn else cut_apart(shape, edges_of_projection(crs, georef.crs))):
+    longest = max(right - left, top - bottom) / _SEGMENTS
+    move, turn = point_transformer(crs, georef.crs), turn_along_x(georef.crs)
+    for part in _simple_parts(
+        shape if turn else split_at_longitudes(shape, edges_of_projection(crs, georef.crs))
+    ):
         outline = get_coordinates(segmentize(part, longest) if longest else part)
         moved = move(outline)
-        moved = moved[np.isfinite(moved).all(axis=1)]  # what lies nowhere is left out
+        moved = moved[np.isfinite(moved).all(axis=1)]  # drop points without a projected location
         if not len(moved):
             continue
         if turn is None:
-            yield from _torn_apart(moved, georef)
+            yield from _split_at_edges(moved, georef)
             continue
-        moved, around = unbroken(moved, turn)
+        moved, around = unwrap_outline(moved, turn)
         if around and part.is_closed:
             moved = np.concatenate([moved, [[moved[0, 0] + turn, moved[0, 1]]]])
         yield moved
 
 
 def _crosses(shape: Any, cuts: Sequence[float]) -> bool:
-    """Whether a shape has parts that end at both sides of one of these longitudes."""
-    bounds = [part.bounds for part in _simple_parts(cut_apart(shape, cuts))]
+    """Return whether a shape has parts that end at both sides of one of the longitudes `cuts`."""
+    bounds = [part.bounds for part in _simple_parts(split_at_longitudes(shape, cuts))]
     west, east = ([box[side] for box in bounds] for side in (2, 0))
     return any(
-        any(abs(a - cut) < 2 * BESIDE for a in west)
-        and any(abs((b - cut + 180) % 360 - 180) < 2 * BESIDE for b in east)
+        any(abs(a - cut) < 2 * EDGE_DISTANCE for a in west)
+        and any(abs((b - cut + 180) % 360 - 180) < 2 * EDGE_DISTANCE for b in east)
         for cut in cuts
     )
 
 
 def _simple_parts(shape: Any) -> list[Any]:
-    """Points, and the outer outlines of lines and polygons."""
+    """Return points, lines, and the outer outlines of polygons."""
     return [part.exterior if part.geom_type == "Polygon" else part for part in single_parts(shape)]
 
 
-def _torn_apart(points: Points, georef: GeoRef) -> Iterator[Points]:
-    """An outline cut where it crosses the edge of a projection."""
+def _split_at_edges(points: Points, georef: GeoRef) -> Iterator[Points]:
+    """Yield the parts of an outline, split where it crosses the edge of a projection."""
     steps = np.hypot(*np.diff(points, axis=0).T)
     if not steps.size:
         yield points
         return
     left, _, right, _ = georef.bounds
-    far = max(_TORN * float(np.median(steps)), (right - left) / 4)
+    far = max(_EDGE_FACTOR * float(np.median(steps)), (right - left) / 4)
     yield from np.split(points, np.flatnonzero(steps > far) + 1)
 
 
 def _border_windows(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Window]:
-    """The pixels of runs of the raster's border that lie in the region.
+    """Yield windows of the parts of the raster's border that are inside the region.
 
-    Around a pole or the whole globe an outline does not enclose in one CRS what it encloses in the other.
+    An outline around a pole or the whole globe encloses different areas in different CRSs.
     """
     from shapely import contains_xy
 
-    move = mover(georef.crs, crs)
+    move = point_transformer(georef.crs, crs)
     left, _, right, _ = shape.bounds
     for pixels in _border(georef.shape):
         x, y = move(apply_affine(georef.affine, pixels)).T
-        with np.errstate(invalid="ignore"):  # of places that the other CRS does not have
+        with np.errstate(invalid="ignore"):  # points without a location in the other CRS
             shifts = turns(x, (left + right) / 2, full_turn(crs))
             inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
         runs = np.split(np.arange(inside.size), np.flatnonzero(np.diff(inside)) + 1)
@@ -144,7 +155,7 @@ def _border_windows(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Win
 
 
 def _border(shape: Size) -> Iterator[Points]:
-    """Columns and rows of the corners of the pixels along each side of the raster."""
+    """Yield positions (column, row) of pixel corners along each side of the raster."""
     width, height = shape.xy
     columns = np.linspace(0, width, min(width, _BORDER) + 1)
     rows = np.linspace(0, height, min(height, _BORDER) + 1)
@@ -157,7 +168,7 @@ def _border(shape: Size) -> Iterator[Points]:
 def _require_one_part(
     parts: Sequence[Window], window: Window, shape: Any, crosses: bool, georef: GeoRef
 ) -> None:
-    """Refuse a region that crosses the edge of a raster of the whole globe: it has a part on each side."""
+    """Raise an error if a region crosses the edge of a global raster, with a part on each side."""
     sides = window.left, window.right
     if not (crosses or sides == (0, georef.shape.x)) or not _closes(georef):
         return
@@ -172,7 +183,7 @@ def _require_one_part(
     raise OptionError(
         f"The region {_box_text(shape.bounds)} crosses the edge of the raster, which covers "
         f"{_box_text(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
-        f"by itself, in the raster's CRS region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
+        f"separately: in the raster's CRS, region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
     )
 
 
@@ -183,11 +194,11 @@ def _other_edge(georef: GeoRef) -> str:
     moved = f"ds.{x} % {turn:g}"
     if georef.bounds[2] > 0.75 * turn:
         moved = f"(ds.{x} + {turn / 2:g}) % {turn:g} - {turn / 2:g}"
-    return f", or move the edge, ds.assign_coords({x}={moved}).sortby({x!r})"
+    return f"; or move the edge with ds.assign_coords({x}={moved}).sortby({x!r})"
 
 
 def _closes(georef: GeoRef) -> bool:
-    """Whether the first column of a raster is the neighbour of the last one on the globe."""
+    """Return whether the first and last columns of a raster are adjacent on the globe."""
     width = georef.shape.x
     columns = np.linspace(0.5, width - 0.5, min(width, _BORDER))
     middle = np.full(columns.size, georef.shape.y / 2)
@@ -195,7 +206,7 @@ def _closes(georef: GeoRef) -> bool:
     x = points[:, 0]
     if (turn := full_turn(georef.crs)) is None:
         turn = 360.0
-        x = mover(georef.crs, _LON_LAT)(points)[:, 0]
+        x = point_transformer(georef.crs, _LON_LAT)(points)[:, 0]
         if not np.isfinite(x).all():
             return False
         x = np.unwrap(x, period=turn)

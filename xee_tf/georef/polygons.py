@@ -1,4 +1,4 @@
-"""Polygons in the pixels of a raster."""
+"""Convert polygons to pixel coordinates of a raster."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import pyproj
 
 from xee_tf.georef.coordinates import apply_affine
-from xee_tf.georef.crs import Move, mover, same_crs
+from xee_tf.georef.crs import PointTransform, point_transformer, same_crs
 from xee_tf.georef.longitudes import (
-    cut_apart,
     edges_of_projection,
     outlines_on_raster,
     polygons_in,
+    split_at_longitudes,
     turn_along_x,
     turns,
-    unbroken,
+    unwrap_outline,
     unwrap_rings,
 )
 from xee_tf.georef.reference import GeoRef
@@ -25,12 +25,12 @@ from xee_tf.georef.units import full_turn
 
 __all__ = ["polygons_in_pixels"]
 
-_BEND = 0.01  # pixels that an edge may lie beside its course
-_PIECES = 1024  # of the longest edge of a polygon, at most
+_BEND = 0.01  # maximum deviation of an edge from its exact course, in pixels
+_SEGMENTS = 1024  # maximum number of segments of the longest edge of a polygon
 
 
 def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
-    """Polygons, planar in their own CRS, in pixels of a raster; in parts where the raster has them so.
+    """Convert polygons, planar in their own CRS, to pixels of a raster; split them at its edge if necessary.
 
     Examples
     --------
@@ -55,18 +55,18 @@ def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
         for edge in edges_of_projection(own, georef.crs) if turn is None else ():
             left, _, right, _ = shapely.bounds(moved).T
             for number in np.flatnonzero((left < edge) & (edge < right)):
-                moved[number] = cut_apart(moved[number], [edge])
-        move = mover(own, georef.crs)
-        moved = shapely.transform(_with_bends(moved, lambda points: to_pixels(move(points))), move)
-        # What has a point nowhere, or edges that are long: broken apart between one turn and the next.
+                moved[number] = split_at_longitudes(moved[number], [edge])
+        move = point_transformer(own, georef.crs)
+        moved = shapely.transform(_add_bends(moved, lambda points: to_pixels(move(points))), move)
+        # Repair polygons with points without a location, or with edges that jump between turns of the globe.
         left, bottom, right, top = shapely.bounds(moved).T
         with np.errstate(invalid="ignore"):
-            odd = ~(np.isfinite(left + bottom + right + top))
-            odd |= False if turn is None else right - left > turn / 2
-        for number in np.flatnonzero(odd):
-            moved[number] = _connected(moved[number], turn)
+            broken = ~(np.isfinite(left + bottom + right + top))
+            broken |= False if turn is None else right - left > turn / 2
+        for number in np.flatnonzero(broken):
+            moved[number] = _repair_polygon(moved[number], turn)
         bent = np.flatnonzero(shapely.get_num_coordinates(moved) > shapely.get_num_coordinates(geometries))
-        for number in bent[~shapely.is_valid(moved[bent])]:  # edges that meet, at a pole for example
+        for number in bent[~shapely.is_valid(moved[bent])]:  # edges may intersect, for example at a pole
             moved[number] = _polygons_of(shapely.make_valid(moved[number]))
     pixels = shapely.transform(moved, to_pixels)
     if turn is not None:
@@ -82,8 +82,8 @@ def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
     return pixels
 
 
-def _with_bends(geometries: Any, to_pixels: Move) -> Any:
-    """Polygons with as many points as their edges need, which may bend in the raster."""
+def _add_bends(geometries: Any, to_pixels: PointTransform) -> Any:
+    """Add points to polygons, so that their edges can bend in the raster."""
     import shapely
 
     rings, numbers = shapely.get_rings(geometries, return_index=True)
@@ -102,7 +102,7 @@ def _with_bends(geometries: Any, to_pixels: Move) -> Any:
     needed = np.ones(len(geometries))
     longest = np.zeros(len(geometries))
     of_edge = numbers[ring[edges]]
-    np.fmax.at(needed, of_edge, np.minimum(pieces, _PIECES))
+    np.fmax.at(needed, of_edge, np.minimum(pieces, _SEGMENTS))
     np.fmax.at(longest, of_edge, lengths)
     dense = geometries.copy()
     bends = np.flatnonzero((needed > 1) & (longest > 0))
@@ -110,8 +110,8 @@ def _with_bends(geometries: Any, to_pixels: Move) -> Any:
     return dense
 
 
-def _connected(geometry: Any, turn: float | None) -> Any:
-    """A moved polygon without the points that lie nowhere, and with rings unbroken around the globe."""
+def _repair_polygon(geometry: Any, turn: float | None) -> Any:
+    """Rebuild a projected polygon without infinite points, and with rings unwrapped around the globe."""
     import shapely
 
     parts: list[Any] = []
@@ -132,7 +132,7 @@ def _connected(geometry: Any, turn: float | None) -> Any:
 
 
 def _ring(ring: Any, turn: float | None) -> Any:
-    """What a ring encloses; around a pole, all up to the pole. None if it encloses nothing."""
+    """Return the area that a ring encloses, up to the pole if it goes around it; None if it is empty."""
     import shapely
 
     points = shapely.get_coordinates(ring)
@@ -142,7 +142,7 @@ def _ring(ring: Any, turn: float | None) -> Any:
     if turn is not None:
         if (points[0] != points[-1]).any():
             points = np.concatenate([points, points[:1]])
-        points, around = unbroken(points, turn)
+        points, around = unwrap_outline(points, turn)
         if around:
             pole = np.copysign(turn / 4, points[:, 1].mean())
             points = np.concatenate([points, [[points[-1, 0], pole], [points[0, 0], pole]]])
@@ -150,7 +150,7 @@ def _ring(ring: Any, turn: float | None) -> Any:
 
 
 def _polygons_of(geometry: Any) -> Any:
-    """Of what `shapely.make_valid` found, the polygons."""
+    """Return the polygons in a result of `shapely.make_valid`."""
     import shapely
 
     parts = polygons_in(geometry)

@@ -1,4 +1,4 @@
-"""Where a raster lies: CRS and affine of an xarray object, read, written and compared."""
+"""Read, write and compare the georeference (CRS and affine) of xarray objects."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     Raster,
-    forget_place,
+    drop_georeference,
     grid_mappings,
     name_dims,
     raster_variables,
     spatial_dims,
     variables,
 )
-from xee_tf.georef.coordinates import TOLERANCE, bounds, gap, pixel_centres
-from xee_tf.georef.crs import MEND_CRS, crs_text, describe_crs, read_crs, same_crs
+from xee_tf.georef.coordinates import TOLERANCE, bounds, corner_distance, pixel_centres
+from xee_tf.georef.crs import FIX_CRS, crs_text, describe_crs, read_crs, same_crs
 from xee_tf.georef.find import find_affine, find_crs, read_affine
 from xee_tf.georef.units import axis_units, crs_units, full_turn
 
 __all__ = ["GeoRef", "GridLike", "grid_mapping", "read_georef", "same_grid", "write_georef"]
 
-_SAME_PLACE = 0.01
-_FARTHEST = 540.0  # degrees of longitude: half a turn beyond 0..360
+_SAME_PLACE = 0.01  # maximum distance between equal grids, in pixels
+_FARTHEST = 540.0  # maximum longitude in degrees: half a turn beyond 0..360
 
 ImageT = TypeVar("ImageT", xr.Dataset, xr.DataArray)
 
 
 class GridLike(Protocol):
-    """What has a place: a `GeoRef`, a `PatchGrid`."""
+    """An object with a georeference, such as `GeoRef` or `PatchGrid`."""
 
     @property
     def crs(self) -> Any:
-        """Anything that pyproj understands."""
+        """The CRS, in any form that pyproj accepts."""
 
     @property
     def affine(self) -> Affine:
-        """From pixel corners to (x, y)."""
+        """The affine from pixel corners to (x, y)."""
 
     @property
     def shape(self) -> Size:
-        """Pixels."""
+        """The size in pixels."""
 
 
 @dataclass(frozen=True)
 class GeoRef:
-    """The place of a raster.
+    """The georeference of a raster.
 
     Parameters
     ----------
     crs : pyproj.CRS
         The coordinate reference system; coordinates are (x, y), longitude before latitude.
     affine : Affine
-        From pixel corners (column, row) to (x, y); signs and shear are free.
+        Maps pixel corners (column, row) to (x, y); any signs and shear are allowed.
     shape : Size
-        Pixels.
+        Size of the raster in pixels.
     x_dim, y_dim : str
-        Names of the dimensions.
+        Names of the spatial dimensions.
 
     Examples
     --------
@@ -84,7 +84,7 @@ class GeoRef:
 
     @property
     def crs_text(self) -> str:
-        """As in a mixer: "EPSG:n" where that code identifies the CRS exactly, else WKT2."""
+        """The CRS as in a mixer: "EPSG:n" if that code identifies it exactly, else WKT2."""
         return crs_text(self.crs)
 
     @property
@@ -104,28 +104,33 @@ def read_georef(
     crs: Any = None,
     transform: Affine | Sequence[float] | None = None,
 ) -> GeoRef:
-    """Find out where a raster lies; reads coordinates and attributes, never pixels.
+    """Read the georeference of a raster from its coordinates and attributes; pixels are not read.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        With x and y dimensions in any order (see `spatial_dims`).
+        The raster, with x and y dimensions in any order (see `spatial_dims`).
     crs : optional
-        Anything that pyproj understands; wins over what the object says. Else, in this order: the CF grid
-        mapping that rioxarray and odc-geo write (``spatial_ref``), then ``attrs["crs"]`` of the object
-        and of its variables (Xee), then the ``proj:`` attributes of the Zarr convention.
+        The CRS, in any form that pyproj accepts; it overrides the CRS of the object. By default, the CRS is
+        read from these sources, in this order: the CF grid mapping that rioxarray and odc-geo write
+        (``spatial_ref``), ``attrs["crs"]`` of the object and of its variables (Xee), and the ``proj:``
+        attributes of the Zarr convention.
     transform : Affine or sequence of 6 numbers, optional
-        ``[a, b, c, d, e, f]`` in the order of rasterio and Earth Engine; wins over what the object says.
-        Else the x and y coordinates (pixel centres, ascending or descending), in the units that their
-        attribute ``units`` names, or else in those of the CRS. Where the ``GeoTransform`` of
-        the grid mapping agrees with them it is preferred, being exact; without coordinates it is all
-        there is, and may be sheared.
+        The affine ``[a, b, c, d, e, f]``, in the order of rasterio and Earth Engine; it overrides the
+        georeference of the object. By default, it is computed from the x and y coordinates (pixel centres,
+        ascending or descending), in the units of their attribute ``units`` or else of the CRS. If the
+        ``GeoTransform`` of the grid mapping agrees with the coordinates, it is used instead, because it is
+        exact. Without coordinates only the ``GeoTransform`` is used, which may have shear.
+
+    Returns
+    -------
+    GeoRef
 
     Raises
     ------
     GeoreferenceError
-        If there is no CRS, no affine, no x/y dimension, or the coordinates are not evenly spaced, have
-        units that do not fit the CRS, or cannot be degrees as `crs` says.
+        If there is no CRS, no affine or no x/y dimension, or if the coordinates are not evenly spaced, have
+        units that are incompatible with the CRS, or cannot be degrees although `crs` is geographic.
     GridMismatchError
         If variables of the dataset have different CRSs.
 
@@ -156,7 +161,7 @@ def read_georef(
 
 
 def _require_degrees(georef: GeoRef) -> None:
-    """Raise an error if coordinates cannot be in degrees, as a user says that they are."""
+    """Raise an error if the CRS is geographic but the coordinates are out of range for degrees."""
     crs, affine = georef.crs, georef.affine
     if (turn := full_turn(crs)) is None:
         return
@@ -167,44 +172,43 @@ def _require_degrees(georef: GeoRef) -> None:
     if beyond:
         x, y = (f"{one:.10g} to {other:.10g}" for one, other in ((left, right), (bottom, top)))
         raise GeoreferenceError(
-            f"The raster covers {georef.x_dim} {x} and {georef.y_dim} {y}, which cannot be the degrees of "
-            f"{describe_crs(crs)}. crs= names the CRS of the coordinates and reprojects nothing. Leave it "
-            f"out where the raster has a CRS, and reproject with ds.rio.reproject({crs_text(crs)[:40]!r})."
+            f"The raster covers {georef.x_dim} {x} and {georef.y_dim} {y}, which cannot be degrees in "
+            f"{describe_crs(crs)}. crs= is the CRS of the coordinates and does not reproject. Omit it if the "
+            f"raster has a CRS, and reproject with ds.rio.reproject({crs_text(crs)[:40]!r})."
         )
 
 
 def _compare_crs(obj: Raster, georef: GeoRef) -> None:
-    """Warn if the raster has another CRS than the one that is given."""
-    with suppress(GeoreferenceError):  # it has none, or a wrong one
+    """Warn if the CRS of the raster differs from the one that the user passed."""
+    with suppress(GeoreferenceError):  # the raster has no CRS, or an invalid one
         own = find_crs(obj, georef.x_dim, georef.y_dim)
         if not same_crs(own, georef.crs):
             warn(
                 f"crs= is {describe_crs(georef.crs)}, but the raster's own CRS is {describe_crs(own)}. crs= "
-                "is used, and nothing is reprojected. To reproject, use ds.rio.reproject(...)."
+                "is used without reprojection. To reproject, use ds.rio.reproject(...)."
             )
 
 
 def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y") -> ImageT:
-    """Give an object the place of a grid, by CF's conventions; nothing is computed.
+    """Write the georeference of a grid to an object, following the CF conventions; nothing is computed.
 
     Parameters
     ----------
     obj : Dataset or DataArray
-        With dimensions `x_dim` and `y_dim` of the grid's size.
-    grid : GeoRef, PatchGrid or alike
-        Has ``crs`` (anything pyproj understands), ``affine`` and ``shape``.
+        The object, with dimensions `x_dim` and `y_dim` of the size of the grid.
+    grid : GeoRef, PatchGrid or similar
+        An object with ``crs`` (in any form that pyproj accepts), ``affine`` and ``shape``.
     x_dim, y_dim : str
-        Names of the dimensions.
+        Names of the spatial dimensions.
 
     Returns
     -------
     Dataset or DataArray
-        A copy with pixel-centre coordinates in units of the CRS (if the affine is sheared, in pixels, as
-        odc-geo has it, so that a part of the raster keeps its place), the scalar coordinate ``spatial_ref``
-        (``crs_wkt``, ``spatial_ref``, ``GeoTransform``) and ``encoding["grid_mapping"]`` on each raster
-        variable. Coordinates that are there and lie on the grid keep their numbers, so that the result
-        aligns with what it was made from; what contradicts the grid is removed. ``.rio`` knows the names of
-        the dimensions.
+        A copy with pixel-centre coordinates in units of the CRS (for an affine with shear, in pixels, as in
+        odc-geo, so that a subset keeps its georeference), the scalar coordinate ``spatial_ref`` (``crs_wkt``,
+        ``spatial_ref``, ``GeoTransform``) and ``encoding["grid_mapping"]`` on each raster variable. Existing
+        coordinates that match the grid keep their values, so that the result aligns with `obj`; anything
+        that contradicts the grid is removed. The spatial dimensions are set for ``.rio``.
 
     Raises
     ------
@@ -221,19 +225,19 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     (array([500015., 500045., 500075.]), 32633, '500000.0 30.0 0.0 60.0 0.0 -30.0')
     """
     if grid.crs is None:
-        raise GeoreferenceError(f"The grid has no CRS. {MEND_CRS}")
+        raise GeoreferenceError(f"The grid has no CRS. {FIX_CRS}")
     crs, affine = read_crs(grid.crs), grid.affine
     sizes = {y_dim: grid.shape.y, x_dim: grid.shape.x}
     found = {name: obj.sizes.get(name) for name in sizes}
     if found != sizes:
-        raise GridMismatchError(f"The grid has the sizes {sizes}, but the raster has {found}.")
+        raise GridMismatchError(f"The sizes of the raster are {found}; expected those of the grid, {sizes}.")
 
     centres: dict[str, xr.Variable] = {}
     if not (affine.b or affine.d):
         for name, axis, values in zip((x_dim, y_dim), "XY", pixel_centres(affine, grid.shape), strict=True):
-            there = obj.coords[name].variable if name in obj.coords else None
-            kept = there is not None and _lies_on(there, name, values, crs)
-            numbers = there.values if there is not None and kept else values
+            existing = obj.coords[name].variable if name in obj.coords else None
+            kept = existing is not None and _matches_centres(existing, name, values, crs)
+            numbers = existing.values if existing is not None and kept else values
             centres[name] = xr.Variable(name, numbers, _axis_attrs(crs, axis))
     else:
         for name, axis, length in zip((x_dim, y_dim), "XY", grid.shape.xy, strict=True):
@@ -245,15 +249,15 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     mapping = grid_mapping(crs)
     mapping.attrs["GeoTransform"] = " ".join(repr(float(number)) for number in affine.to_gdal())
     result = result.assign_coords({GRID_MAPPING: mapping, **centres})
-    forget_place(result)
+    drop_georeference(result)
     for _, variable in raster_variables(result, x_dim, y_dim):
-        forget_place(variable)
+        drop_georeference(variable)
         variable.encoding["grid_mapping"] = GRID_MAPPING
     return name_dims(result, x_dim, y_dim)
 
 
-def _lies_on(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: pyproj.CRS) -> bool:
-    """Whether a coordinate has the pixel centres of a grid already, to within its own rounding."""
+def _matches_centres(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: pyproj.CRS) -> bool:
+    """Return whether a coordinate equals the pixel centres of a grid, within its own precision."""
     if coord.dims != (name,) or coord.size != centres.size or coord.dtype.kind not in "iuf":
         return False
     try:
@@ -267,7 +271,7 @@ def _lies_on(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: p
 
 
 def grid_mapping(crs: pyproj.CRS) -> xr.Variable:
-    """The CRS as a scalar variable: as CF has it, or as WKT alone where pyproj has no words of CF for it."""
+    """Return the CRS as a scalar grid mapping variable: in CF form, or as WKT if CF cannot describe it."""
     try:
         attrs = dict(crs.to_cf())
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
@@ -278,17 +282,17 @@ def grid_mapping(crs: pyproj.CRS) -> xr.Variable:
 def _axis_attrs(crs: pyproj.CRS, axis: str) -> dict[str, Any]:
     found: dict[str, Any] = next((cf for cf in crs.cs_to_cf() if cf.get("axis") == axis), {"axis": axis})
     units = crs_units(crs)
-    # pyproj writes "degrees_east" whatever the angle, and lengths other than metres as numbers.
+    # pyproj writes "degrees_east" for any unit of angle, and lengths other than metres as numbers.
     return found if units in ("degree", "metre") or "units" not in found else {**found, "units": units}
 
 
 def same_grid(first: GeoRef, second: GeoRef, names: Sequence[str] = ("the first", "the second")) -> None:
-    """Check that two rasters share one grid: CRS, origin, pixel size (to a hundredth of a pixel), shape.
+    """Check that two rasters have the same CRS, origin and pixel size (to a hundredth of a pixel), and shape.
 
     Raises
     ------
     GridMismatchError
-        Saying what differs, by how much, and how to mend it.
+        If the grids differ; the message describes the differences and how to fix them.
 
     Examples
     --------
@@ -297,22 +301,20 @@ def same_grid(first: GeoRef, second: GeoRef, names: Sequence[str] = ("the first"
     >>> same_grid(a, b, ("image", "labels"))
     Traceback (most recent call last):
     ...
-    xee_tf.errors.GridMismatchError: image and labels are not on one grid. Origin: labels starts 2.0 pixels \
-further along x and 0.0 along y. Bring one onto the grid of the other: labels.rio.reproject_match(image).
+    xee_tf.errors.GridMismatchError: image and labels are not on the same grid. Origin: labels starts 2.0 \
+pixels further along x and 0.0 along y. Reproject one to the grid of the other: \
+labels.rio.reproject_match(image).
     """
     one, two = names
     differences = []
-    mend = f"Bring one onto the grid of the other: {two}.rio.reproject_match({one})."
+    fix = f"Reproject one to the grid of the other: {two}.rio.reproject_match({one})."
     if not same_crs(first.crs, second.crs):
         differences.append(f"CRS: {describe_crs(first.crs)} and {describe_crs(second.crs)}.")
-        mend += (
-            f" Or, if you know that the CRSs mean the same, make them equal: "
-            f"{two}.rio.write_crs({one}.rio.crs)."
-        )
-    if gap(first.affine, second.affine, first.shape) > _SAME_PLACE:
+        fix += f" Or, if the CRSs are equivalent, make them equal: {two}.rio.write_crs({one}.rio.crs)."
+    if corner_distance(first.affine, second.affine, first.shape) > _SAME_PLACE:
         steps = [(g.affine.a, g.affine.b, g.affine.d, g.affine.e) for g in (first, second)]
         turned = Affine(steps[1][0], steps[1][1], first.affine.c, steps[1][2], steps[1][3], first.affine.f)
-        if gap(first.affine, turned, first.shape) > _SAME_PLACE:
+        if corner_distance(first.affine, turned, first.shape) > _SAME_PLACE:
             differences.append(f"Pixel size: {_pixel(first.affine)} and {_pixel(second.affine)}.")
         column, row = ~first.affine @ (second.affine.c, second.affine.f)
         if max(abs(column), abs(row)) > _SAME_PLACE:
@@ -323,7 +325,7 @@ further along x and 0.0 along y. Bring one onto the grid of the other: labels.ri
         (wide, high), (wide2, high2) = first.shape.xy, second.shape.xy
         differences.append(f"Shape: {wide} x {high} and {wide2} x {high2} pixels (width x height).")
     if differences:
-        raise GridMismatchError(f"{one} and {two} are not on one grid. {' '.join(differences)} {mend}")
+        raise GridMismatchError(f"{one} and {two} are not on the same grid. {' '.join(differences)} {fix}")
 
 
 def _pixel(affine: Affine) -> str:

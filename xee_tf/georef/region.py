@@ -1,4 +1,4 @@
-"""Part of a raster: boxes, geometries and pixel slices to a window of pixels."""
+"""Convert a region (box, geometry or pixel slices) to a window of a raster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xee_tf.georef.units import full_turn
 
 __all__ = ["region_window"]
 
-_MEND = "Give one that pyproj understands, for example region_crs='EPSG:4326'."
+_FIX_CRS = "Pass a CRS that pyproj accepts, for example region_crs='EPSG:4326'."
 
 _KINDS = (
     "a box (left, bottom, right, top), a GeoJSON-like geometry, an odc.geo or shapely geometry, or slices of "
@@ -30,38 +30,39 @@ _KINDS = (
 
 
 def region_window(region: Any, georef: GeoRef, region_crs: Any = None) -> Window:
-    """The pixels of a raster that a region touches.
+    """Return the window of the pixels that a region touches.
 
     Parameters
     ----------
     region : box, geometry or slices
         * ``(left, bottom, right, top)`` in the CRS of the raster, or in `region_crs`. In degrees, left may
-          be greater than right: such a box crosses 180 degrees.
-        * A box, geometry or geobox of odc.geo, or whatever else carries a ``crs`` of its own.
-        * A GeoJSON-like mapping (geometry, Feature, FeatureCollection, any with ``__geo_interface__``): in
-          EPSG:4326, in `region_crs`, or in the CRS of a "crs" member. Geometries are planar, as they are
-          given. Across 180 degrees they have longitudes beyond it, or are split there, or have all
-          longitudes within 90 degrees of it and run counterclockwise if read across it, from 170 to
-          -170 along the lower edge; with ``"geodesic": False``, as Earth Engine has it, they never are.
-        * Pixels of the raster: ``(slice_y, slice_x)`` or ``{"y": slice, "x": slice}``, counted from the
-          end if negative.
+          be greater than right for a box that crosses 180 degrees.
+        * A bounding box, geometry or geobox from odc.geo, or another object with a ``crs`` attribute.
+        * A GeoJSON-like mapping (geometry, Feature, FeatureCollection) or an object with
+          ``__geo_interface__``: in EPSG:4326, in `region_crs`, or in the CRS of a "crs" member. Geometries
+          are planar. A geometry that crosses 180 degrees must have longitudes beyond it, or be split there,
+          or have all longitudes within 90 degrees of it and a counterclockwise outline across it, from 170 to
+          -170 along the lower edge. The last rule does not apply to geometries with ``"geodesic": False``,
+          as in Earth Engine.
+        * Pixels of the raster: ``(slice_y, slice_x)`` or ``{"y": slice, "x": slice}``; negative numbers
+          count from the end.
     georef : GeoRef
-        The raster's place.
+        The georeference of the raster.
     region_crs : optional
-        The CRS of the numbers in `region`: anything that pyproj understands.
+        The CRS of the coordinates in `region`, in any form that pyproj accepts.
 
     Returns
     -------
     Window
         The bounding box of the region in pixels, rounded outward and clipped to the raster.
-        Outlines are finely cut and reprojected point by point, so that edges may bend. Longitudes may be
-        in -180..180, in 0..360 or in any other range, whichever the raster has.
+        Outlines are split into short segments and reprojected point by point, so that edges can bend.
+        Longitudes may be in -180..180, 0..360 or any other range, regardless of the range of the raster.
 
     Raises
     ------
     OptionError
-        If the region is none of these, empty, or outside the raster; if the raster's first and last
-        columns are neighbours on the globe and the region has parts at both.
+        If the region has another form, is empty, or is outside the raster; or if the first and last columns
+        of the raster are adjacent on the globe and the region has parts at both.
 
     Examples
     --------
@@ -80,19 +81,19 @@ def region_window(region: Any, georef: GeoRef, region_crs: Any = None) -> Window
         with suppress(ValueError):
             region = json.loads(region)
     if hasattr(region, "boundingbox") and hasattr(region, "extent"):
-        region, exact = region.extent, True  # a geobox, perhaps a turned one
+        region, exact = region.extent, True  # a geobox, which may be rotated
     else:
-        exact = False  # whether edges are as long as they look
+        exact = False  # whether the geometry is never unwrapped at 180 degrees
     interface = getattr(region, "__geo_interface__", region)
     default = pyproj.CRS("EPSG:4326") if isinstance(interface, Mapping) else georef.crs
     own = _geojson_crs(region) if isinstance(region, Mapping) else getattr(region, "crs", None)
-    crs = default if own is None else read_crs(own, "the region", _MEND)
+    crs = default if own is None else read_crs(own, "the region", _FIX_CRS)
     if region_crs is not None:
-        given = read_crs(region_crs, "region_crs", _MEND)
+        given = read_crs(region_crs, "region_crs", _FIX_CRS)
         if own is not None and not same_crs(given, crs):
             raise OptionError(
                 f"region_crs is {describe_crs(given)}, but the region itself is in {describe_crs(crs)}. "
-                "Leave region_crs out."
+                "Omit region_crs."
             )
         crs = given
     turn = full_turn(crs)
@@ -100,7 +101,7 @@ def region_window(region: Any, georef: GeoRef, region_crs: Any = None) -> Window
 
 
 def _slices(region: Any, georef: GeoRef) -> tuple[slice, slice] | None:
-    """(rows, columns) if the region is given in pixels."""
+    """Return the slices (rows, columns) if the region is given in pixels, else None."""
     if isinstance(region, Mapping):
         if not any(isinstance(value, slice) for value in region.values()):
             return None
@@ -108,7 +109,7 @@ def _slices(region: Any, georef: GeoRef) -> tuple[slice, slice] | None:
         unknown = [key for key in region if key not in names]
         if unknown:
             raise OptionError(
-                f"region names the dimensions {unknown}; known are {georef.y_dim!r} and {georef.x_dim!r}."
+                f"Unknown dimensions {unknown} in region; expected {georef.y_dim!r} and {georef.x_dim!r}."
             )
         found = {names[key]: value for key, value in region.items()}
         rows, columns = found.get("y", slice(None)), found.get("x", slice(None))
@@ -129,17 +130,17 @@ def _sliced(slices: tuple[slice, slice], georef: GeoRef) -> Window:
         try:
             start, stop, step = part.indices(length)
         except (TypeError, ValueError) as error:
-            raise OptionError(f"The slice {part} along {name} must hold whole numbers ({error}).") from None
+            raise OptionError(f"The slice {part} along {name} must contain integers ({error}).") from None
         if step != 1:
-            raise OptionError(f"A region keeps every pixel: the slice {part} along {name} must have no step.")
+            raise OptionError(f"The slice {part} along {name} must not have a step.")
         if stop <= start:
-            raise OptionError(f"The slice {part} holds none of the raster's {length} pixels along {name}.")
+            raise OptionError(f"The slice {part} along {name} is empty; the raster has {length} pixels.")
         edges += [start, stop]
     return Window(*edges)
 
 
 def _shape(interface: Any, region: Any, turn: float | None, exact: bool) -> Any:
-    """A shapely geometry; `turn` is 360 degrees, where the region is in degrees."""
+    """Convert a region to a shapely geometry; `turn` is 360 degrees for a geographic region, else None."""
     from shapely import GeometryCollection, box, get_coordinates
 
     if isinstance(interface, Mapping):
@@ -147,7 +148,9 @@ def _shape(interface: Any, region: Any, turn: float | None, exact: bool) -> Any:
         if shape.is_empty:
             raise OptionError(f"The region is empty: {shorten(repr(interface))}.")
         if not np.isfinite(get_coordinates(shape)).all():
-            raise OptionError(f"The region has coordinates that are no numbers: {shorten(repr(interface))}.")
+            raise OptionError(
+                f"The region has coordinates that are not finite numbers: {shorten(repr(interface))}."
+            )
         return shape
     try:
         left, bottom, right, top = map(float, interface)
@@ -164,7 +167,7 @@ def _shape(interface: Any, region: Any, turn: float | None, exact: bool) -> Any:
 
 
 def _geojson_parts(region: Mapping[str, Any], turn: float | None) -> Iterator[Any]:
-    """The geometries in GeoJSON; across 180 degrees where they are written so, unless `turn` is None."""
+    """Yield the geometries in GeoJSON; those that cross 180 degrees are unwrapped unless `turn` is None."""
     from shapely.geometry import shape
 
     kind = region.get("type")
@@ -179,13 +182,13 @@ def _geojson_parts(region: Mapping[str, Any], turn: float | None) -> Iterator[An
     else:
         try:
             geometry = shape(region)
-        except Exception as error:  # shapely lets all kinds of them through
-            raise OptionError(f"The {kind} cannot be read ({error}): {shorten(repr(region))}.") from None
+        except Exception as error:  # shapely raises many types of exceptions
+            raise OptionError(f"The {kind} cannot be parsed ({error}): {shorten(repr(region))}.") from None
         yield geometry if turn is None or region.get("geodesic") is False else unwrap_rings(geometry, turn)
 
 
 def _geojson_crs(region: Mapping[str, Any]) -> Any:
-    """The "crs" member that GeoJSON had before 2016, and Earth Engine still writes."""
+    """Return the CRS from the "crs" member of GeoJSON before 2016, which Earth Engine still writes."""
     member = region.get("crs")
     if not isinstance(member, Mapping):
         return member

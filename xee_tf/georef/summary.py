@@ -1,4 +1,4 @@
-"""A patch grid in words and as a picture, for the reprs of plans, results and opened exports."""
+"""Text and drawing of a patch grid, for the reprs of plans, results and opened exports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel"]
 
 
 def grid_rows(grid: PatchGrid) -> Facts:
-    """The patches, the raster, and what becomes of incomplete patches."""
+    """Return rows that describe the patches, the raster, and the incomplete patches."""
     rows, columns = counted(grid.rows, "row"), counted(grid.columns, "column")
     patches = f"{len(grid):,} = {rows} × {columns} of {by(*grid.patch.xy)} px"
     if grid.stored != grid.patch:
@@ -29,7 +29,7 @@ def grid_rows(grid: PatchGrid) -> Facts:
 def grid_picture(
     grid: PatchGrid, block_columns: Sequence[int] = (), block_rows: Sequence[int] = ()
 ) -> GridPicture:
-    """The numbers to draw a grid from; edges of blocks are in pixels of the source raster."""
+    """Return the input for drawing a grid; block edges are in pixels of the source raster."""
     return GridPicture(
         grid.shape.xy,
         grid.patch.xy,
@@ -41,7 +41,7 @@ def grid_picture(
 
 
 def bands_text(names: Sequence[str], kinds: Sequence[str]) -> str:
-    """The bands and the kinds of list that hold them.
+    """Describe the bands and the kinds of lists that store them.
 
     Examples
     --------
@@ -52,12 +52,12 @@ def bands_text(names: Sequence[str], kinds: Sequence[str]) -> str:
 
 
 def per_pixel(records: int) -> str:
-    """How many records a patch has, where that is not one."""
-    return f", one for each pixel, {records:,} a patch" if records > 1 else ""
+    """Describe the number of records per patch, if there is more than one."""
+    return f", one per pixel, {records:,} per patch" if records > 1 else ""
 
 
 def _edges(grid: PatchGrid) -> tuple[str, str]:
-    """What becomes of the pixels at the right and bottom edges."""
+    """Describe the pixels at the right and bottom edges that are dropped or padded."""
     if grid.edge == "pad":
         padding = Size(x=grid.covered.x - grid.shape.x, y=grid.covered.y - grid.shape.y)
         return "padded", _sides(padding) or "nothing: the patches fit exactly"

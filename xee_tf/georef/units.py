@@ -1,4 +1,4 @@
-"""Units of coordinates beside those of their CRS."""
+"""Convert units of coordinates to units of their CRS."""
 
 from __future__ import annotations
 
@@ -43,46 +43,46 @@ _ANGLES = {
 }
 _METRES = {name: size for size, names in _LENGTHS.items() for name in names.split()}
 _RADIANS = {name: size for size, names in _ANGLES.items() for name in names.split()}
-# Where units are meant to be given and none are.
+# Values of the attribute that mean that no units are given.
 _NO_UNITS = frozenset({"", "1", "none", "unknown", "unitless", "dimensionless", "nan"})
-# CF's "degrees_east" and its kin.
+# "degrees_east" and similar units of CF.
 _DIRECTED = re.compile(r"(degrees?|deg)(east|north|true|[ent])")
 _FACTOR = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?\d+)?)\*?([^0-9.].*)")
-# What tells degrees on the ground from scan angles in degrees.
+# Standard names that distinguish longitudes and latitudes from scan angles in degrees.
 _LON_LAT = frozenset({"longitude", "latitude"})
 
 
 def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS, values: Any = None) -> float:
-    """How many units of the CRS one unit of a coordinate is, by the coordinate's attribute ``units``.
+    """Return the factor from the units of a coordinate (its attribute ``units``) to the units of the CRS.
 
     Parameters
     ----------
     name : str
-        The coordinate, for errors.
+        Name of the coordinate, for error messages.
     attrs : mapping
-        Its attributes. Where ``units`` is missing the coordinate is in units of the CRS.
+        Attributes of the coordinate. Without ``units`` the coordinate is in units of the CRS.
     crs : pyproj.CRS
-        Of the raster.
+        The CRS of the raster.
     values : array, optional
-        The coordinate. Without units, those of a geostationary satellite that are all smaller than 1 are
-        scan angles in radians: in metres they would be a part of one pixel.
+        Values of the coordinate. Values without units in a geostationary projection that are all smaller than
+        1 are scan angles in radians: as metres they would be a fraction of one pixel.
 
     Returns
     -------
     float
-        1 where they agree.
+        The factor; 1 if the units are equal.
 
     Raises
     ------
     GeoreferenceError
-        If the units are unknown, or cannot be those of coordinates in this CRS.
+        If the units are unknown, or incompatible with the CRS.
 
     Notes
     -----
-    Scan angles of geostationary satellites (radians, or degrees) are multiplied by the height of the
-    satellite, as PROJ defines the projection's coordinates [1]_. "foot" is the foot of the CRS where
-    that is in feet of any kind; "degrees" is the unit of a geographic CRS, whichever angle that is, because
-    CF has no other.
+    Scan angles of geostationary satellites (in radians or degrees) are multiplied by the height of the
+    satellite, as PROJ defines the coordinates of the projection [1]_. "foot" means the foot of the CRS if its
+    unit is any kind of foot; "degrees" means the unit of a geographic CRS, even if that is another unit of
+    angle, because CF has no other unit.
 
     References
     ----------
@@ -118,14 +118,14 @@ def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS, values: Any
     else:
         problem = f"but coordinates in {describe_crs(crs)} are in {crs_units(crs)}"
     raise GeoreferenceError(
-        f"The {name} coordinates are in {str(units)!r}, {problem}. Correct the units, "
-        f"ds[{name!r}].attrs['units'] = {crs_units(crs)!r}, or name the CRS that the coordinates are in "
-        "with crs=, or pass transform= in units of the CRS."
+        f"The {name} coordinates are in {str(units)!r}, {problem}. Correct the units with "
+        f"ds[{name!r}].attrs['units'] = {crs_units(crs)!r}, pass the CRS of the coordinates as crs=, or pass "
+        "transform= in units of the CRS."
     )
 
 
 def crs_units(crs: pyproj.CRS) -> str:
-    """The name of a CRS' unit, as CF and UDUNITS spell it.
+    """Return the name of the unit of a CRS, in the spelling of CF and UDUNITS.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def crs_units(crs: pyproj.CRS) -> str:
 
 
 def full_turn(crs: pyproj.CRS) -> float | None:
-    """360 degrees in the unit of a geographic CRS; None for other CRSs.
+    """Return 360 degrees in the unit of a geographic CRS; None for other CRSs.
 
     Examples
     --------
@@ -145,12 +145,12 @@ def full_turn(crs: pyproj.CRS) -> float | None:
     """
     if not crs.is_geographic or not crs.axis_info:
         return None
-    # Rounded, because the size of a degree in radians is.
+    # Rounded, because the conversion factor is a rounded number.
     return round(2 * math.pi / float(crs.axis_info[0].unit_conversion_factor), 9)
 
 
 def is_lon_lat(attrs: Mapping[str, Any]) -> bool:
-    """Whether the attributes of a coordinate say that it is a longitude or a latitude."""
+    """Return whether a coordinate is a longitude or a latitude, by its attributes."""
     directed = _DIRECTED.fullmatch(_normal(attrs.get("units")))
     return bool(directed) or attrs.get("standard_name") in _LON_LAT
 
@@ -165,7 +165,7 @@ def _normal(units: Any) -> str:
 
 
 def _size(text: str, table: Mapping[str, float]) -> float | None:
-    """In metres or radians; "0.3048 metre" is how pyproj and UDUNITS write units without a name."""
+    """Return a unit in metres or radians; pyproj and UDUNITS write unnamed units as "0.3048 metre"."""
     if directed := _DIRECTED.fullmatch(text):
         text = directed[1]
     for spelling in (text, text.removesuffix("s"), text.removesuffix("es")):
@@ -183,7 +183,7 @@ def _are_scan_angles(values: Any) -> bool:
 
 
 def _satellite_height(crs: pyproj.CRS) -> float | None:
-    """Metres above the ellipsoid, of a geostationary projection."""
+    """Return the satellite height of a geostationary projection in metres, or None for other projections."""
     operation = unbound(crs).coordinate_operation
     if operation is None or not operation.method_name.startswith("Geostationary"):
         return None

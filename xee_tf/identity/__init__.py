@@ -1,4 +1,4 @@
-"""What Python objects are by their content, whatever process they are in."""
+"""Hashes of Python objects by content, independent of the process."""
 
 from xee_tf.identity.content import content_hash
 

@@ -1,4 +1,4 @@
-"""What a function uses: the globals that its bytecode names, the modules that it imports."""
+"""Dependencies of a function: the globals that its bytecode refers to and the modules that it imports."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-__all__ = ["codes", "globals_of", "imports_of", "is_library"]
+__all__ = ["code_objects", "globals_of", "imports_of", "is_library"]
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def imports_of(function: types.FunctionType) -> Iterator[types.ModuleType]:
-    """The modules of one's own that a function imports when it is called, imported now."""
+    """Import and yield the user's own modules that a function imports when it is called."""
     package = function.__globals__.get("__package__") or ""
     for name, level, members in sorted(_imported(function.__code__), key=repr):
         absolute = f"{'.' * level}{name}"
-        with suppress(Exception):  # what cannot be imported here fails in the call, or is optional there
+        with suppress(Exception):  # a failing import also fails in the call, or is optional there
             if level:
                 absolute = importlib.util.resolve_name(absolute, package)
             if is_library(absolute):
                 continue
             module = importlib.import_module(absolute)
-            # Without members the name that is bound is that of the outermost package.
+            # Without members, the import statement binds the top-level package.
             yield from {sys.modules[absolute.partition(".")[0]], module} if not members else {module}
             for member in members:
                 if not hasattr(module, member):
@@ -39,9 +39,9 @@ def imports_of(function: types.FunctionType) -> Iterator[types.ModuleType]:
 
 
 def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
-    """The import statements in a function and those in it: module, dots before it, and members."""
+    """Return the imports of a function and its nested functions: module, level (leading dots) and members."""
     found = set()
-    for part in codes(code):
+    for part in code_objects(code):
         steps = [each for each in dis.get_instructions(part) if each.opname not in ("EXTENDED_ARG", "CACHE")]
         for number, each in enumerate(steps):
             if each.opname == "IMPORT_NAME":
@@ -51,9 +51,9 @@ def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
 
 
 def globals_of(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """The global names that a function and those in it read, and those that they assign."""
+    """Return the global names that a function and its nested functions read, and those that they assign."""
     read, assigned = set[str](), set[str]()
-    for instruction in chain.from_iterable(map(dis.get_instructions, codes(code))):
+    for instruction in chain.from_iterable(map(dis.get_instructions, code_objects(code))):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             read.add(str(instruction.argval))
         elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
@@ -61,17 +61,20 @@ def globals_of(code: types.CodeType) -> tuple[set[str], set[str]]:
     return read, assigned
 
 
-def codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code of a function and of those in it."""
+def code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield the code objects of a function and its nested functions."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from codes(constant)
+            yield from code_objects(constant)
 
 
 @functools.cache
 def is_library(name: str | None) -> bool:
-    """Whether the name of a module stands for its content: it is Python's, installed, or this package's."""
+    """Return whether a module belongs to Python, an installed package or this package.
+
+    The name of such a module identifies its content.
+    """
     if name is None or name == "__main__":
         return False
     root = name.partition(".")[0]
@@ -80,7 +83,7 @@ def is_library(name: str | None) -> bool:
     if root in sys.modules:
         module: Any = sys.modules[root]
         file, folders = getattr(module, "__file__", None), getattr(module, "__path__", ())
-    else:  # not imported yet, and it may never be
+    else:  # look up the path without importing the module
         try:
             spec = importlib.util.find_spec(root)
         except (ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""What a Python object is by its content: equal in every session in which the same script makes it."""
+"""Hash Python objects by content, with the same result in every session that runs the same script."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from xee_tf.identity.code import codes, globals_of, imports_of, is_library
+from xee_tf.identity.code import code_objects, globals_of, imports_of, is_library
 
 __all__ = ["content_hash"]
 
 _TENSORS = frozenset({"torch", "tensorflow", "jax", "jaxlib"})
-# What a class has beside its own content.
-_CLASS_FURNITURE = frozenset(
+# Attributes that Python adds to a class.
+_IMPLICIT_CLASS_ATTRIBUTES = frozenset(
     {
         "__dict__",
         "__weakref__",
@@ -43,12 +43,12 @@ _BY_NAME = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrapper
 
 
 def content_hash(value: Any) -> str | None:
-    """A hash of an object's content, the same in every process.
+    """Return a hash of an object's content, the same in every process.
 
     Functions are hashed by their bytecode, constants, defaults, closures and the globals that they read,
-    without file names and line numbers; what comes from installed packages by its name; other objects
-    by what pickle would keep of them. Global variables that a function assigns are caches and do not count.
-    An object whose class has ``__dask_tokenize__`` is what that method returns.
+    without file names and line numbers. Functions and classes from installed packages are hashed by name,
+    other objects by their pickled state. Global variables that a function assigns are treated as caches and
+    ignored. An object whose class has ``__dask_tokenize__`` is hashed by the result of that method.
 
     Returns
     -------
@@ -63,13 +63,13 @@ def content_hash(value: Any) -> str | None:
     (True, False)
     """
     try:
-        return _Walk().digest(value).hex()
-    except Exception:  # of other people's __reduce__, of recursion that is too deep
+        return _Hasher().digest(value).hex()
+    except Exception:  # from third-party __reduce__ methods, or a RecursionError
         return None
 
 
-class _Walk:
-    """Hashes objects and all that they consist of; those that it has seen are kept, with their hashes."""
+class _Hasher:
+    """Hash objects recursively; keep a reference to each object with its hash."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Any, bytes]] = {}
@@ -81,7 +81,7 @@ class _Walk:
         number = id(value)
         if number in self._known:
             return self._known[number][1]
-        if number in self._open:  # a cycle: how many objects up
+        if number in self._open:  # a cycle: hash the distance to the enclosing object
             return _hash([b"above", str(len(self._open) - self._open.index(number)).encode()])
         self._open.append(number)
         try:
@@ -98,7 +98,7 @@ class _Walk:
 
 
 _HashPart = bytes | tuple[Any]
-"""Bytes, or an object (alone in a tuple) of which the hash stands there."""
+"""Bytes, or an object in a one-element tuple, which is replaced by its hash."""
 
 
 def _hash(parts: Sequence[bytes | memoryview]) -> bytes:
@@ -110,7 +110,7 @@ def _hash(parts: Sequence[bytes | memoryview]) -> bytes:
 
 
 def _leaf(value: Any) -> list[bytes | memoryview] | None:
-    """What is written down as it is."""
+    """Return the parts of a value that is hashed directly, or None for other objects."""
     kind = type(value).__name__.encode()
     if value is None or value is Ellipsis or value is NotImplemented or isinstance(value, bool):
         return [repr(value).encode()]
@@ -132,12 +132,12 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
     return None
 
 
-def _parts(walk: _Walk, value: Any) -> Iterator[_HashPart]:
-    """What an object consists of."""
+def _parts(hasher: _Hasher, value: Any) -> Iterator[_HashPart]:
+    """Yield the components of an object."""
     if isinstance(value, types.ModuleType):
         yield from (b"module", value.__name__.encode())
         if not is_library(value.__name__) and (file := getattr(value, "__file__", None)):
-            yield Path(file).read_bytes()  # what is used of it is not known
+            yield Path(file).read_bytes()  # any part of the module may be used
     elif isinstance(value, _BY_NAME):
         yield from (b"builtin", _name(value).encode())
         if not isinstance(owner := getattr(value, "__self__", None), types.ModuleType | None):
@@ -173,7 +173,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[_HashPart]:
         for key, each in value.items():
             yield from ((key,), (each,))
     elif type(value) in (set, frozenset):
-        yield from (type(value).__name__.encode(), walk.unordered(value))
+        yield from (type(value).__name__.encode(), hasher.unordered(value))
     elif type(value) is np.ndarray:
         yield from (b"objects", repr(value.shape).encode(), (value.tolist(),))
     elif type(value).__module__.partition(".")[0] in _TENSORS and hasattr(value, "__array__"):
@@ -187,7 +187,7 @@ def _parts(walk: _Walk, value: Any) -> Iterator[_HashPart]:
 
 
 def _function_parts(function: types.FunctionType) -> Iterator[_HashPart]:
-    if is_library(function.__module__) and _found_by_name(function):
+    if is_library(function.__module__) and _is_importable(function):
         yield from (b"function", _name(function).encode())
         return
     code = function.__code__
@@ -200,18 +200,18 @@ def _function_parts(function: types.FunctionType) -> Iterator[_HashPart]:
     for name in sorted(found):
         module = isinstance(found[name], types.ModuleType)
         yield from (name.encode(), found[name].__name__.encode() if module else (found[name],))
-    # Of modules of one's own, what the function may use.
+    # The members of the user's own modules that the function may use.
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
     reached = [*found.values(), *cells, *(function.__defaults__ or ())]
     reached += (function.__kwdefaults__ or {}).values()
     modules = [each for each in reached if isinstance(each, types.ModuleType)]
     yield from _used_parts(
-        [*modules, *imports_of(function)], {name for part in codes(code) for name in part.co_names}
+        [*modules, *imports_of(function)], {name for part in code_objects(code) for name in part.co_names}
     )
 
 
 def _used_parts(modules: list[types.ModuleType], names: set[str]) -> Iterator[_HashPart]:
-    """What code with such names may use of modules of one's own, and of the modules in these."""
+    """Yield the members of the user's own modules, nested ones included, that appear in `names`."""
     seen, waiting = set[str](), sorted(modules, key=lambda module: module.__name__)
     while waiting:
         module = waiting.pop(0)
@@ -241,14 +241,14 @@ def _class_parts(kind: type) -> Iterator[_HashPart]:
         yield kind.__module__.encode()
         return
     yield from ((base,) for base in kind.__bases__)
-    for name in sorted(set(vars(kind)) - _CLASS_FURNITURE):
+    for name in sorted(set(vars(kind)) - _IMPLICIT_CLASS_ATTRIBUTES):
         member = vars(kind)[name]
         if not isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):
             yield from (name.encode(), (member,))
 
 
 def _reduced_parts(value: Any) -> Iterator[_HashPart]:
-    """What pickle would keep."""
+    """Yield the components of the pickled state of an object."""
     dispatch: Any = cloudpickle.CloudPickler.dispatch_table
     reduce: Callable[[Any], Any] | None = dispatch.get(type(value)) or copyreg.dispatch_table.get(type(value))
     reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)
@@ -268,8 +268,8 @@ def _name(value: Any) -> str:
     return f"{module}.{getattr(value, '__qualname__', None) or value.__name__}"
 
 
-def _found_by_name(function: types.FunctionType) -> bool:
-    """Whether a module has the function, as pickle requires it: it is not one that is made by a call."""
+def _is_importable(function: types.FunctionType) -> bool:
+    """Return whether the function can be imported by its qualified name, as pickle requires."""
     found: Any = sys.modules.get(function.__module__)
     for name in function.__qualname__.split("."):
         found = getattr(found, name, None)

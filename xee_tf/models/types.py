@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.dtypes import spare_values
+from xee_tf.dtypes import nodata_candidates
 from xee_tf.errors import OptionError
 from xee_tf.models.earth_engine import function_call
 
@@ -104,7 +104,7 @@ def pixel_type(value: Any, name: str) -> PixelType:
 def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[Any], int]:
     """A value that marks masked pixels of an integer type, and the type that has it.
 
-    It is the first of `spare_values` that is outside the declared range. A type without a value outside
+    It is the first of `nodata_candidates` that is outside the declared range. A type without a value outside
     becomes the next larger one.
 
     Parameters
@@ -122,10 +122,10 @@ def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[An
     if valid is not None:
         for size in (1, 2, 4, 8):
             candidate = np.dtype(f"{dtype.kind}{max(size, dtype.itemsize)}")
-            for value in spare_values(candidate):
+            for value in nodata_candidates(candidate):
                 if not valid[0] <= value <= valid[1]:
                     return candidate, value
-    return dtype, spare_values(dtype)[0]
+    return dtype, nodata_candidates(dtype)[0]
 
 
 def _bounds(value: Mapping[str, Any], name: str) -> tuple[Any, Any]:

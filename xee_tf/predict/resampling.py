@@ -13,24 +13,24 @@ import pyproj
 import xarray as xr
 from affine import Affine
 
-from xee_tf.dtypes import beyond_float64, spare_values
+from xee_tf.dtypes import beyond_float64, nodata_candidates
 from xee_tf.errors import GeoreferenceError, PredictionError, warn
 from xee_tf.geometry import Size
 from xee_tf.georef import (
     GRID_MAPPING,
     GeoRef,
-    Move,
     Points,
+    PointTransform,
     apply_affine,
     band_nodata,
     describe_crs,
     edges_of_projection,
     full_turn,
-    mover,
     pixels_between,
+    point_transformer,
     raster_variables,
     read_crs,
-    unbroken,
+    unwrap_outline,
     window_of,
     write_georef,
 )
@@ -102,7 +102,7 @@ def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]
             f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "
             f"integers of {values.dtype}: without nodata, pixels outside the image could not be masked. Fix: "
             f"name a value that does not occur, ds[{name!r}].attrs['_FillValue'] = "
-            f"{spare_values(values.dtype)[0]}."
+            f"{nodata_candidates(values.dtype)[0]}."
         )
     return values.astype(np.float64)
 
@@ -144,7 +144,7 @@ def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: st
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     """The pixels of a projection's grid that an image meets; it must lie inside the projection's edges."""
     crs = read_crs(projection.crs)
-    move = mover(georef.crs, crs)
+    move = point_transformer(georef.crs, crs)
 
     def project(pixels: Points) -> Points:
         return move(apply_affine(georef.affine, pixels))
@@ -154,7 +154,7 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     _require_finite(georef, crs, outline, np.isfinite(points).all(axis=1))
     torn = outline[:0]
     if (turn := full_turn(crs)) is not None:
-        points, around = unbroken(points, turn)  # across 180 degrees on the short side
+        points, around = unwrap_outline(points, turn)  # across 180 degrees on the short side
         if around:
             y = np.append(points[:, 1], math.copysign(turn / 4, points[:, 1].mean()))
             points = np.column_stack((np.linspace(-turn / 2, turn / 2, y.size), y))
@@ -182,7 +182,7 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
 
 
-def _inside(georef: GeoRef, crs: pyproj.CRS, move: Move) -> Points:
+def _inside(georef: GeoRef, crs: pyproj.CRS, move: PointTransform) -> Points:
     """Points inside an image, and on both sides of where a projection cuts it open, in that projection.
 
     The outline of an image of the globe may lie on the edges of the projection, or far from them.

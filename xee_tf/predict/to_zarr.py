@@ -29,14 +29,14 @@ from xee_tf.storage import (
     PathLike,
     beside,
     create_store,
+    explain_changes,
     open_arrays,
     read_record,
     replace_store,
-    require_our_store,
+    require_own_store,
     require_reachable,
     require_writable,
-    storable,
-    why_changed,
+    to_storable,
     write_record,
 )
 
@@ -141,7 +141,7 @@ def predict_to_zarr(
                 "it with if_exists='overwrite'."
             )
         if found:
-            require_our_store(location)
+            require_own_store(location)
             target = replacement
     elif replacement.exists() and not _difference(replacement, description):
         target = replacement  # it was to be put in place
@@ -149,14 +149,14 @@ def predict_to_zarr(
     if target != location and target.exists():
         found = _difference(target, description) if resume else "resume is False"
     if found and target.exists():
-        require_our_store(target)
+        require_own_store(target)
         target.remove(recursive=True)
     bands = {str(name): band.data for name, band in predicted.data_vars.items()}
     if read_record(target).get("state", BEGUN) == BEGUN:
         if target.exists():  # an interruption left some metadata, or an empty folder
-            require_our_store(target)
+            require_own_store(target)
             target.remove(recursive=True)
-        create_store(storable(predicted), target, compute=False, **{_DESCRIPTION: description})
+        create_store(to_storable(predicted), target, compute=False, **{_DESCRIPTION: description})
     if not _is_complete(target, bands):
         record, notes = read_record(target), target.child(RECORD).child(_FINISHED)
         if record["state"] == COMPLETE:  # files of it have gone, and notes do not say which
@@ -212,7 +212,7 @@ def _difference(store: Location, description: Description) -> str:
         return "it holds no prediction that was begun by this function"
     if found := difference(record[_DESCRIPTION], description):
         return found
-    return why_changed(store)
+    return explain_changes(store)
 
 
 def _is_complete(store: Location, bands: Iterable[str]) -> bool:

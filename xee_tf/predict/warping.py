@@ -21,7 +21,15 @@ from xee_tf.blocks import chunk_edges
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import WARNING_FILTERS
 from xee_tf.geometry import Size, Window
-from xee_tf.georef import GeoRef, Move, apply_affine, full_turn, mover, nearest_turn, pixels_between
+from xee_tf.georef import (
+    GeoRef,
+    PointTransform,
+    apply_affine,
+    full_turn,
+    nearest_turn,
+    pixels_between,
+    point_transformer,
+)
 
 __all__ = ["warp"]
 
@@ -38,7 +46,7 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
     that lie outside of it.
     """
     chunks = normalize_chunks(array.chunksize[-2:], shape=target.shape.shape)
-    move = mover(target.crs, source.crs)
+    move = point_transformer(target.crs, source.crs)
     rows = []
     for top, bottom in pairwise(chunk_edges(chunks[0])):
         row = []
@@ -73,7 +81,9 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
     return da.block(rows)
 
 
-def _needed(source: GeoRef, target: GeoRef, block: Window, move: Move) -> tuple[Window | None, bool]:
+def _needed(
+    source: GeoRef, target: GeoRef, block: Window, move: PointTransform
+) -> tuple[Window | None, bool]:
     """The pixels of the source that a block of the target may show.
 
     And whether its sides do not tell them: a projection is cut open inside of it.
@@ -100,7 +110,7 @@ def _needed(source: GeoRef, target: GeoRef, block: Window, move: Move) -> tuple[
     return (None if window.is_empty else window), whole
 
 
-def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window, move: Move) -> Affine:
+def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window, move: PointTransform) -> Affine:
     """The affine of a part of the source, at the turn of the globe where GDAL looks for it."""
     affine = source.affine @ Affine.translation(needed.left, needed.top)
     turn = full_turn(source.crs)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dtypes import held_as
+from xee_tf.dtypes import convert_number
 from xee_tf.errors import warn
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import check_default_value
@@ -141,7 +141,7 @@ class OpenedExport:
         check_default_value(value, finite=False)
         masked, unclear = {}, []
         for band in self.bands:
-            held = held_as(value, self.dtypes[band.name])
+            held = convert_number(value, self.dtypes[band.name])
             # A band whose type in the source could not hold the default value has another one in its place.
             replaced = written == value and band.default is not None and band.default != held
             if held is None or (replaced and not math.isnan(value)):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xee_tf.errors import RecordError
 from xee_tf.records.feature import STRINGS, Feature, Kind
 from xee_tf.records.layout import LISTS, RecordLayout
-from xee_tf.varints import decode_varints, listed_varints
+from xee_tf.varints import decode_varint_parts, decode_varints
 from xee_tf.wire import bodies, delimited_fields, map_entries, read_fields
 
 __all__ = [
@@ -220,7 +220,7 @@ def _values(kind: Kind, data: memoryview) -> Values:
             numbers = decode_varints(raw)
             if numbers.size % 2 == 0 and (numbers[::2] == 8).all():
                 return numbers[1::2]
-        return listed_varints(_parts(data, scalar=0, width=1))
+        return decode_varint_parts(_parts(data, scalar=0, width=1))
     return [bytes(part) for part in _parts(data, scalar=-1, width=1)]
 
 

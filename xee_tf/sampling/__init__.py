@@ -1,4 +1,4 @@
-"""Which pixels and points of a raster are sampled."""
+"""Select the pixels and points of a raster to sample."""
 
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.places import Places, find_places

@@ -1,4 +1,4 @@
-"""Sampled pixels, and the choice of some of them: a number of each class, at random, the same every time."""
+"""Sampled pixels, and reproducible random selection of a number of pixels per class."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["Choice", "Sample", "first_plane"]
 
 @dataclass(frozen=True)
 class Sample:
-    """Sampled pixels: feature, row and column of each, and its values in every plane.
+    """Sampled pixels: the feature, row and column of each pixel, and its values in every plane.
 
-    `dropped` counts those that were left out because they are masked.
+    `dropped` is the number of pixels that were omitted because they are masked.
     """
 
     numbers: Indices
@@ -38,9 +38,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which pixels are taken of all that could be: the `n` of each class with the smallest random numbers.
+    """A selection of pixels: for each class the `n` pixels with the smallest random numbers.
 
-    The number of a pixel is made of its place and the seed, so that each block can choose by itself.
+    The random number of a pixel depends only on its position and the seed, so that blocks can be processed
+    independently.
     """
 
     quota: int | dict[Any, int]
@@ -52,56 +53,63 @@ class Choice:
     def of(
         cls, n: Any, class_band: str | None, seed: int, bands: list[str], table: pd.DataFrame
     ) -> Choice | None:
-        """From what a user gave; None where all pixels are taken.
+        """Create a selection from user options; return None if all pixels are to be sampled.
 
         Parameters
         ----------
         n, class_band, seed
             As for `xee_tf.sample_table`.
         bands : list of str
-            Bands of single values: those that can hold a class.
+            Scalar bands, which can be class bands.
         table : DataFrame
             Properties of the features.
 
         Raises
         ------
         OptionError
-            That names the option and what was expected.
+            If an option is invalid.
         """
         if n is None:
             if class_band is not None:
-                raise OptionError(f"class_band={class_band!r} needs n=, the pixels to take of each class.")
+                raise OptionError(
+                    f"class_band={class_band!r} requires n=, the number of pixels to sample per class."
+                )
             return None
         for count in n.values() if isinstance(n, Mapping) else (n,):
             if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
-                raise OptionError(f"n must be a number of pixels, or one for each class; got {n!r}.")
+                raise OptionError(
+                    f"n must be a number of pixels, or a mapping of classes to numbers of pixels; got {n!r}."
+                )
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise OptionError(f"seed must be a whole number; got {seed!r}.")
+            raise OptionError(f"seed must be an integer; got {seed!r}.")
         quota = {key: int(count) for key, count in n.items()} if isinstance(n, Mapping) else int(n)
         classes = None
         if class_band is None:
             if isinstance(quota, dict):
-                raise OptionError("n names classes: say which band or property holds them with class_band=.")
+                raise OptionError(
+                    "n is given per class: pass the band or property that holds the classes as class_band=."
+                )
         elif class_band in table.columns:
             classes = table[class_band].to_numpy(object)
             if isinstance(quota, dict) and not set(quota) & set(classes.tolist()):
-                raise OptionError(f"None of the classes {list(quota)} occurs in property {class_band!r}.")
+                raise OptionError(f"None of the classes {list(quota)} occurs in the property {class_band!r}.")
         elif class_band not in bands:
             raise OptionError(
-                f"class_band={class_band!r} is neither a band {bands} nor a property {list(table.columns)}."
+                f"class_band={class_band!r} not found; available bands: {bands}, properties: "
+                f"{list(table.columns)}."
             )
         band = class_band if classes is None else None
         return cls(quota, band, classes, int(seed))
 
     def __call__(self, sample: Sample, columns: Sequence[TableColumn]) -> Sample:
-        """The chosen pixels of a sample; choosing from what others chose comes to the same."""
+        """Select pixels from a sample; selecting again from merged selections gives the same result."""
         kinds: npt.NDArray[Any] = np.zeros(len(sample.numbers))
         if self.classes is not None:
             kinds = self.classes[sample.numbers]
         elif self.band is not None:
             kinds = sample.values[:, first_plane(columns, self.band)]
         codes, uniques = pd.factorize(kinds)
-        # A missing class (code -1) is none.
+        # A missing class (code -1) has the limit 0, the last one.
         quotas = [self.quota.get(u, 0) if isinstance(self.quota, dict) else self.quota for u in uniques]
         limits = np.array([*quotas, 0], np.int64)[codes]
         order = np.lexsort((sample.columns, sample.rows, sample.numbers, self._random(sample), codes))
@@ -111,7 +119,7 @@ class Choice:
 
     def _random(self, sample: Sample) -> npt.NDArray[np.uint64]:
         state = np.full(len(sample.rows), self.seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
-        for part in (sample.numbers, sample.rows, sample.columns):  # splitmix64 over all that tells a pixel
+        for part in (sample.numbers, sample.rows, sample.columns):  # splitmix64 over the pixel's identity
             state += part.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
             state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
@@ -120,6 +128,6 @@ class Choice:
 
 
 def first_plane(columns: Sequence[TableColumn], name: str) -> int:
-    """The first plane of a band: columns have a plane for each of their values."""
+    """Return the index of a band's first plane; each column has one plane per value."""
     names = [column.name for column in columns]
     return sum(math.prod(column.shape) for column in columns[: names.index(name)])

@@ -1,4 +1,4 @@
-"""Where a raster is sampled: points and polygons as pixels of its blocks."""
+"""Convert points and polygons to pixels of the blocks of a raster."""
 
 from __future__ import annotations
 
@@ -15,24 +15,31 @@ from affine import Affine
 from xee_tf.blocks import Block, BlockLayout
 from xee_tf.errors import WARNING_FILTERS, GeoreferenceError, OptionError, warn
 from xee_tf.geometry import Window
-from xee_tf.georef import GeoRef, describe_crs, mover, pixels_of_points, polygons_in_pixels, read_crs
+from xee_tf.georef import (
+    GeoRef,
+    describe_crs,
+    pixels_of_points,
+    point_transformer,
+    polygons_in_pixels,
+    read_crs,
+)
 
 __all__ = ["Places", "PolygonPlaces", "find_places"]
 
 Indices = npt.NDArray[np.int64]
 
 Pixels = tuple[Indices, Indices, Indices]
-"""Number of the feature, row and column of each pixel."""
+"""Index of the feature, row and column of each pixel."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Pixels to sample: those under points, unless a subclass says otherwise.
+    """Pixels to sample at points; base class of other kinds of samples.
 
     Parameters
     ----------
     by_block : mapping
-        What is sampled in each block that holds any.
+        What to sample in each block; blocks without samples are omitted.
     """
 
     by_block: Mapping[Block, Any]
@@ -45,14 +52,14 @@ class Places:
 
 @dataclass(frozen=True)
 class PolygonPlaces(Places):
-    """Every pixel in each polygon; for each block the numbers of the polygons that touch it.
+    """All pixels in polygons; `by_block` holds the indices of the polygons that intersect each block.
 
     Parameters
     ----------
     shapes : mapping of int to geometry
-        The polygons in pixels of the raster.
+        The polygons in pixel coordinates of the raster.
     all_touched : bool
-        Whether a pixel counts that is touched, or one whose centre is inside.
+        Whether to include all pixels that a polygon touches, or only those whose centre is inside.
     """
 
     shapes: Mapping[int, Any]
@@ -90,23 +97,23 @@ class PolygonPlaces(Places):
 def find_places(
     features: pd.Series[Any], crs: Any, georef: GeoRef, layout: BlockLayout, *, all_touched: bool
 ) -> Places:
-    """The pixels of a Series of points or polygons in a CRS, by blocks of the raster.
+    """Find the pixels of a Series of points or polygons in a CRS, by blocks of the raster.
 
-    Longitudes may be in any range, whichever the raster has. Polygons are planar in their own CRS, as they
-    are given; `unwrap_rings` tells which of them are written across 180 degrees.
+    Longitudes may be in any range, regardless of the range of the raster. Polygons are planar in their own
+    CRS; `unwrap_rings` describes which of them cross 180 degrees.
 
     Raises
     ------
     OptionError
-        If a feature has no geometry, or is neither a point nor a polygon; if no point is on the raster, or no
-        pixel in a polygon.
+        If a feature has no geometry, or is neither a point nor a polygon; if no point is inside the raster,
+        or no pixel is inside a polygon.
     GeoreferenceError
         If the features have no CRS.
     """
     import shapely
 
     if not len(features):
-        raise OptionError("There are no points or polygons to sample at.")
+        raise OptionError("There are no points or polygons to sample: the features are empty.")
     labels = features.index
     geometries = features.to_numpy(object)
     missing = np.flatnonzero(shapely.is_missing(geometries) | shapely.is_empty(geometries))
@@ -117,26 +124,25 @@ def find_places(
         )
     kinds = shapely.get_type_id(geometries)
     points = bool((kinds == shapely.GeometryType.POINT).all())
-    odd = np.flatnonzero(~np.isin(kinds, [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON]))
-    if not points and odd.size:
+    invalid = np.flatnonzero(~np.isin(kinds, [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON]))
+    if not points and invalid.size:
         raise OptionError(
-            "A raster is sampled at points or in polygons: "
-            f"{_row(labels, odd[0])} is a {geometries[odd[0]].geom_type}"
-            + (" among polygons." if odd.size < len(kinds) else ".")
+            "The features must be all points or all polygons; "
+            f"{_row(labels, invalid[0])} is a {geometries[invalid[0]].geom_type}."
         )
     coordinates, row_of = shapely.get_coordinates(geometries, return_index=True)
-    odd = row_of[~np.isfinite(coordinates).all(axis=1)]
-    if odd.size:
-        raise OptionError(f"{_row(labels, odd[0])} has a coordinate that is no finite number.")
+    invalid = row_of[~np.isfinite(coordinates).all(axis=1)]
+    if invalid.size:
+        raise OptionError(f"{_row(labels, invalid[0])} has a coordinate that is not a finite number.")
     if crs is None:
         raise GeoreferenceError(
-            "The points or polygons have no CRS: say what their coordinates are, for example "
+            "The points or polygons have no CRS: set the CRS of their coordinates, for example "
             "features.set_crs('EPSG:4326')."
         )
     own = read_crs(crs, "the points or polygons", "Set another one with features.set_crs().")
     place = f"the raster covers {georef.bounds} in {describe_crs(georef.crs)} (left, bottom, right, top)"
     if points:
-        at = mover(own, georef.crs)(coordinates)
+        at = point_transformer(own, georef.crs)(coordinates)
         return _points(pixels_of_points(at, georef), georef, layout, place)
     shapes = polygons_in_pixels(geometries, own, georef)
     return _polygons(shapes, geometries, georef, layout, labels, place, all_touched)
@@ -155,7 +161,7 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
     if outside == len(at):
         raise OptionError(f"All {outside} points are outside the raster: {place}.")
     if outside:
-        warn(f"{outside} of {len(at)} points are outside the raster and left out: {place}.")
+        warn(f"{outside} of {len(at)} points are outside the raster and are omitted: {place}.")
     numbers = np.flatnonzero(inside)
     columns, rows = np.floor(at[inside]).astype(np.int64).T
     down, across = (
@@ -192,14 +198,14 @@ def _polygons(
         first = int(outside[0])
         covers = tuple(float(f"{number:.10g}") for number in geometries[first].bounds)
         if outside.size == len(shapes):
-            who = "The polygon is" if len(shapes) == 1 else f"All {len(shapes)} polygons are"
+            subject = "The polygon is" if len(shapes) == 1 else f"All {len(shapes)} polygons are"
             which = "it" if len(shapes) == 1 else _row(labels, first)
-            raise OptionError(f"{who} outside the raster: {which} covers {covers}, {place}.")
+            raise OptionError(f"{subject} outside the raster: {which} covers {covers}, {place}.")
         warn(
-            f"{outside.size} of {len(shapes)} polygons are outside the raster and left out; the first one is "
-            f"{_row(labels, first)}, which covers {covers}: {place}."
+            f"{outside.size} of {len(shapes)} polygons are outside the raster and are omitted; the first one "
+            f"is {_row(labels, first)}, which covers {covers}: {place}."
         )
-    # Of a block only the centres of its pixels count: a polygon that just touches its edge does not need it.
+    # Without all_touched only pixel centres matter: a block is not needed if a polygon only touches its edge.
     inner = 1e-6 if all_touched else 0.499
     y, x = np.array(layout.y.edges), np.array(layout.x.edges)
     left, top = np.meshgrid(x[:-1] + inner, y[:-1] + inner)
@@ -214,19 +220,19 @@ def _polygons(
     empty = _without_pixels(places, georef, layout)
     if not empty:
         return places
-    lack = "no pixel" if all_touched else "no centre of a pixel"
-    hint = "" if all_touched else " Pixels that a polygon just touches are taken with all_touched=True."
+    nothing = "no pixel" if all_touched else "no pixel centre"
+    hint = "" if all_touched else " To include all pixels that a polygon touches, pass all_touched=True."
     if len(empty) == inside.size:
-        who = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
+        subject = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
         if outside.size:
-            who = f"the {inside.size} of {len(shapes)} polygons that meet the raster cover"
+            subject = f"the {inside.size} of {len(shapes)} polygons that overlap the raster cover"
         size = f"{abs(georef.affine.a):.10g} x {abs(georef.affine.e):.10g}"
         raise OptionError(
-            f"There is no pixel to sample: {who} {lack}. Pixels are {size} in "
+            f"There is no pixel to sample: {subject} {nothing}. Pixels are {size} in "
             f"{describe_crs(georef.crs)}.{hint}"
         )
     warn(
-        f"{len(empty)} of {len(shapes)} polygons cover {lack} and give no row; the first one is "
+        f"{len(empty)} of {len(shapes)} polygons cover {nothing} and are omitted; the first one is "
         f"{_row(labels, min(empty))}.{hint}"
     )
     kept = {block: [n for n in numbers if n not in empty] for block, numbers in by_block.items()}
@@ -236,10 +242,10 @@ def _polygons(
 
 
 def _without_pixels(places: PolygonPlaces, georef: GeoRef, layout: BlockLayout) -> set[int]:
-    """The polygons in which no pixel lies."""
+    """Return the indices of the polygons that contain no pixel."""
     import shapely
 
-    # Most polygons cover the centre of the pixel that one of their inner points is in.
+    # Shortcut: most polygons contain the centre of the pixel at their representative point.
     width, height = georef.shape.xy
     numbers, shapes = np.array(list(places.shapes)), np.array(list(places.shapes.values()))
     inner = np.floor(shapely.get_coordinates(shapely.point_on_surface(shapes))) + 0.5

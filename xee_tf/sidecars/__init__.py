@@ -1,4 +1,4 @@
-"""The files beside records: Earth Engine's mixer, and the manifest that holds what the mixer cannot."""
+"""Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
 from xee_tf.sidecars.described import describe_export, differing_keys, manifest_name

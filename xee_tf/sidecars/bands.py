@@ -1,4 +1,4 @@
-"""A band: its further dimensions, its type and nodata, and the feature of a record that holds it."""
+"""Description of a band: extra dimensions, dtype, nodata, and the record feature that stores it."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ Record = Literal["Example", "SequenceExample"]
 
 @dataclass(frozen=True)
 class BandSpec:
-    """What a band is: in the records of an export, or in an image that a model sees or gives.
+    """Description of a band in the records of an export, or in an input or output image of a model.
 
     Parameters
     ----------
     name : str
+        Name of the band.
     dims : tuple of str
-        Its dimensions beside y and x; none for a scalar band.
+        Dimensions other than y and x; empty for a scalar band.
     shape : tuple of int
-        Their lengths.
+        Lengths of `dims`.
     feature : str, optional
-        The feature that holds it: its own (default), or the first band's where bands were collapsed.
+        The feature that stores the band. Default: the band's name. If bands were collapsed, the name of the
+        first band.
     first : int
-        The first of its steps in the feature.
+        Index of the band's first step in the feature.
     dtype : str, optional
-        The numpy dtype that the band has in its source ("int16"). None where it is not known, as in files of
-        Earth Engine; the same holds for the following.
+        The numpy dtype of the band in its source, for example "int16". None if it is unknown, as for files
+        from Earth Engine; this also applies to the following parameters.
     kind : {"bytes", "float", "int64"}, optional
-        The list that holds it.
+        The kind of list that stores the band.
     default : number, optional
-        What stands for masked values: in records the export's default value as the band's type holds it, in
-        predictions ``_FillValue``. None in predictions where nothing can be masked.
+        The value of masked pixels: in records, the default value of the export converted to the dtype of the
+        band; in predictions, ``_FillValue``. None in predictions if no pixel can be masked.
     nodata : tuple of numbers
-        The values that mean "masked" in the source; NaN always does.
+        The values that mean "masked" in the source. NaN is always masked.
     units : str, optional
-        The attribute of that name.
+        The ``units`` attribute.
     """
 
     name: str
@@ -69,12 +71,12 @@ class BandSpec:
 
 
 def dim_lengths(bands: Iterable[BandSpec]) -> dict[str, int]:
-    """The further dimensions of bands, and how long they are; see `distinct_dims`."""
+    """Return the extra dimensions of bands and their lengths; see `distinct_dims`."""
     return {dim: length for band in bands for dim, length in zip(band.dims, band.shape, strict=True)}
 
 
 def distinct_dims(bands: Sequence[BandSpec]) -> tuple[BandSpec, ...]:
-    """Bands whose dimensions of one name have one length: others get the length into their name.
+    """Make dimension names unique: append the length to names that occur with different lengths.
 
     Examples
     --------
@@ -99,7 +101,7 @@ def distinct_dims(bands: Sequence[BandSpec]) -> tuple[BandSpec, ...]:
 
 
 def step_names(band: BandSpec, coords: Mapping[str, NDArray[Any]]) -> list[str]:
-    """What the steps of a band are called in a GeoTIFF, which has no further dimensions.
+    """Return names for the steps of a band as separate bands of a GeoTIFF, which has no extra dimensions.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Coordinates of further dimensions as JSON, and back: numbers, texts, dates of every calendar, bytes."""
+"""Encode coordinates of extra dimensions as JSON, and decode them: numbers, text, bytes and dates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["coordinate_document", "read_coordinate"]
 
 _NUMBERS = "iufb"
 _TIMES = "Mm"
-_LARGEST_TABLE = 64 << 20  # bytes of a matrix of texts; longer ones stay Python's own
+_LARGEST_TABLE = 64 << 20  # maximum bytes of a fixed-width string array; longer ones use objects
 _DATE = re.compile(r"(-?\d{1,9})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
 _CFTIME = {
     "360_day": "Datetime360Day",
@@ -34,10 +34,11 @@ _CFTIME = {
 
 
 def coordinate_document(values: Any) -> dict[str, Any] | None:
-    """A coordinate as what JSON can hold; None for values that have no such form (tuples, geometries).
+    """Encode a coordinate for JSON; return None for values that cannot be encoded (tuples, geometries).
 
-    Values are one-dimensional: numbers, booleans, texts (fixed-width, ``StringDType``, objects, arrays of
-    pandas and Arrow), bytes, datetime64 and timedelta64 of any unit, ``cftime`` dates of any calendar.
+    Supported are one-dimensional arrays of numbers, booleans, text (fixed-width, ``StringDType``, objects,
+    pandas and Arrow arrays), bytes, datetime64 and timedelta64 in any unit, and ``cftime`` dates in any
+    calendar.
 
     Examples
     --------
@@ -70,11 +71,11 @@ def coordinate_document(values: Any) -> dict[str, Any] | None:
 
 
 def read_coordinate(document: Any) -> NDArray[Any]:
-    """The values of a `coordinate_document`.
+    """Decode the values of a `coordinate_document`.
 
     Notes
     -----
-    Dates of another calendar than the standard one need the package ``cftime``; without it they are texts.
+    Dates in non-standard calendars require the package ``cftime``; without it they are returned as text.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def read_coordinate(document: Any) -> NDArray[Any]:
     """
     dtype, values = document["dtype"], document["values"]
     if not isinstance(values, list) or not isinstance(dtype, str):
-        raise TypeError("a coordinate has a dtype and a list of values")
+        raise TypeError("a coordinate must have a dtype and a list of values")
     if dtype == "text":
         return _texts(values)
     if dtype == "bytes":
@@ -92,65 +93,67 @@ def read_coordinate(document: Any) -> NDArray[Any]:
         return _calendar_dates(values, document["calendar"])
     known = np.dtype(dtype)
     if known.kind not in _NUMBERS + _TIMES or known.itemsize > 8:
-        raise ValueError(f"the dtype {dtype!r} is not that of a coordinate")
+        raise ValueError(f"the dtype {dtype!r} is not supported for coordinates")
     if known.kind in _TIMES:
         return np.array(["NaT" if value is None else value for value in values], known)
     return np.array([read_number(value) for value in values], known)
 
 
 def _objects(values: Sequence[Any]) -> dict[str, Any] | None:
-    """Python objects: all of one kind, some of them perhaps missing."""
+    """Encode Python objects of one type, with or without missing values."""
     missing = [is_missing(value) for value in values]
-    there = [value for value, absent in zip(values, missing, strict=True) if not absent]
-    if not there:
+    present = [value for value, absent in zip(values, missing, strict=True) if not absent]
+    if not present:
         return {"dtype": "text", "values": [None] * len(values)}
-    if all(isinstance(value, str) for value in there):
-        texts = iter(there)
+    if all(isinstance(value, str) for value in present):
+        texts = iter(present)
         return {"dtype": "text", "values": [None if absent else str(next(texts)) for absent in missing]}
-    if any(missing) and all(isinstance(value, int | float) for value in there):
+    if any(missing) and all(isinstance(value, int | float) for value in present):
         return coordinate_document(
             np.array([math.nan if absent else v for v, absent in zip(values, missing, strict=True)], float)
         )
-    if all(hasattr(value, "calendar") and hasattr(value, "isoformat") for value in there):
-        if any(missing) or len({value.calendar for value in there}) > 1:
+    if all(hasattr(value, "calendar") and hasattr(value, "isoformat") for value in present):
+        if any(missing) or len({value.calendar for value in present}) > 1:
             return None
         return {
             "dtype": "cftime",
-            "calendar": str(there[0].calendar),
-            "values": [value.isoformat() for value in there],
+            "calendar": str(present[0].calendar),
+            "values": [value.isoformat() for value in present],
         }
-    if all(isinstance(value, datetime.date) for value in there):
+    if all(isinstance(value, datetime.date) for value in present):
         return _plain_dates(values, missing)
-    if all(type(value).__name__ in ("Period", "Interval") for value in there) and not any(missing):
-        return {"dtype": "text", "values": [str(value) for value in there]}
-    if any(missing) or not all(isinstance(value, bool | int | float | bytes | np.generic) for value in there):
+    if all(type(value).__name__ in ("Period", "Interval") for value in present) and not any(missing):
+        return {"dtype": "text", "values": [str(value) for value in present]}
+    if any(missing) or not all(
+        isinstance(value, bool | int | float | bytes | np.generic) for value in present
+    ):
         return None
-    again = np.array(there)
+    again = np.array(present)
     return None if again.dtype.kind == "O" else coordinate_document(again)
 
 
 def _plain_dates(values: Sequence[Any], missing: Sequence[bool]) -> dict[str, Any] | None:
-    """Python's and pandas' dates; those with a time zone in UTC."""
+    """Encode dates from Python or pandas; dates with a time zone are converted to UTC."""
     plain = []
     for value, absent in zip(values, missing, strict=True):
         zone = getattr(value, "tzinfo", None)
         if zone is not None:
             value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-        exact = getattr(value, "to_datetime64", None)  # pandas has nanoseconds
+        exact = getattr(value, "to_datetime64", None)  # keeps the nanoseconds of pandas
         plain.append(np.datetime64("NaT") if absent else exact() if exact else np.datetime64(value))
     return coordinate_document(np.array(plain))
 
 
 def _texts(values: Sequence[Any]) -> NDArray[Any]:
     if any(value is not None and not isinstance(value, str) for value in values):
-        raise TypeError("a coordinate of texts has other values")
+        raise TypeError("a text coordinate contains values that are not text")
     if None in values:
         return np.array([*values, None], object)[:-1]
     return _compact(values, np.str_)
 
 
 def _compact(values: Sequence[Any], dtype: Any) -> NDArray[Any]:
-    """An array of one width, unless a single long text would make it huge."""
+    """Return a fixed-width array, or an object array if a single long value would make it very large."""
     longest = max(map(len, values), default=0)
     if longest * len(values) * 4 <= _LARGEST_TABLE:
         return np.array(values, dtype)
@@ -160,7 +163,7 @@ def _compact(values: Sequence[Any], dtype: Any) -> NDArray[Any]:
 def _calendar_dates(values: Sequence[str], calendar: str) -> NDArray[Any]:
     parts = [_DATE.fullmatch(value) for value in values]
     if None in parts or calendar not in _CFTIME:
-        raise ValueError(f"these are not dates of the calendar {calendar!r}")
+        raise ValueError(f"a coordinate contains values that are not dates in the calendar {calendar!r}")
     try:
         import cftime  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""The mixer and the manifest of an export, and whether they describe the same patches."""
+"""Read the mixer and the manifest of an export, and check that they describe the same patches."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ __all__ = ["Described", "describe_export", "differing_keys", "manifest_name"]
 
 
 class Described(NamedTuple):
-    """What describes the patches of an export.
+    """The mixer and the manifest of an export.
 
     Parameters
     ----------
     name : str
-        What the user named, for errors.
+        The source, for error messages.
     mixer : Mixer
-        Read from its file, or made from the grid of the manifest where the export has no mixer.
+        Read from its file, or created from the grid of the manifest if the export has no mixer.
     manifest : ImageManifest or None
+        The manifest, if the export has one.
     location : Location or None
-        The mixer's file, or the manifest's; None for a `Mixer` that the user made.
+        The file of the mixer or of the manifest; None for a `Mixer` object.
     """
 
     name: str
@@ -43,10 +44,9 @@ class Described(NamedTuple):
 def describe_export(
     source: Exported | Mixer, own_records: bool, storage_options: Mapping[str, Any] | None
 ) -> Described:
-    """The mixer and the manifest of what a user names; an error if they do not describe the same patches.
+    """Read the mixer and the manifest of an export; raise an error if they describe different patches.
 
-    Where the user names the shards too (`own_records`), a manifest that does not go with the mixer is
-    ignored.
+    If the user also passes the shards (`own_records`), a manifest that does not match the mixer is ignored.
     """
     if isinstance(source, Mixer):
         return Described("the mixer", source, None, None)
@@ -68,13 +68,13 @@ def describe_export(
     try:
         mixer = Mixer.read(location)
     except FileNotFoundError:
-        raise MissingShardError(f"There is no mixer {location}.") from None
+        raise MissingShardError(f"The mixer {location} was not found.") from None
     if manifest is not None and manifest.grid is not None:
         wrong = differing_keys(mixer, manifest.grid)[:1]
         if wrong and not own_records:
             raise MixerError(
-                f"{location} does not describe the export beside it: {wrong[0]} in "
-                f"{manifest_name(location)}. Restore the mixer; if it is right, remove the manifest."
+                f"{location} does not match the manifest of the export: {wrong[0]} in "
+                f"{manifest_name(location)}. Restore the mixer; if it is correct, remove the manifest."
             )
         if wrong:
             manifest = None
@@ -82,14 +82,14 @@ def describe_export(
 
 
 def manifest_name(location: Location | None) -> str:
-    """What the manifest of a mixer is called."""
+    """Return the file name of the manifest that belongs to a mixer, for error messages."""
     return "the manifest" if location is None else prefix_of(location).with_suffix(IMAGE_MANIFEST).name
 
 
 def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
-    """Where the patches of a mixer are not those of a grid: key, value and what is expected.
+    """Describe how a mixer differs from a grid: key, value and expected value.
 
-    The CRS is not compared: that of a mixer may be edited.
+    The CRS is not compared, because users may edit it in the mixer.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Bands, the grid and shards as parts of the JSON of a manifest.
+"""Encode bands, the grid and shards as parts of the JSON of a manifest, and decode them.
 
-Values that cannot be used raise a TypeError or ValueError; the caller adds the name of the file.
+Invalid values raise a TypeError or ValueError; the caller adds the file name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def band_document(band: BandSpec) -> dict[str, Any]:
-    """A band of a manifest."""
+    """Encode a band for a manifest."""
     document: dict[str, Any] = {
         "name": band.name,
         "feature": band.feature,
@@ -61,12 +61,12 @@ def band_document(band: BandSpec) -> dict[str, Any]:
 
 
 def band_of(document: Mapping[str, Any]) -> BandSpec:
-    """The band that `band_document` has written."""
+    """Decode a band from `band_document`."""
     name = read_text(document["name"], "the name of a band")
     dims = tuple(read_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
     shape = tuple(read_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
     if len(dims) != len(shape) or math.prod(shape) > MOST:
-        raise ValueError(f"the dimensions {list(dims)} of {name!r} do not go with its shape {list(shape)}")
+        raise ValueError(f"the dimensions {list(dims)} of {name!r} do not match its shape {list(shape)}")
     facts: dict[str, Any] = {"nodata": tuple(read_number(number) for number in document.get("nodata", ()))}
     if "default" in document:
         facts["default"] = read_number(document["default"])
@@ -75,7 +75,7 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
             facts[key] = read_text(document[key], f"{key} of {name!r}")
     kind = document.get("kind")
     if kind not in (None, *get_args(Kind)):
-        raise ValueError(f"the band {name!r} is of the kind {kind!r}")
+        raise ValueError(f"the band {name!r} has the unknown kind {kind!r}")
     return BandSpec(
         name,
         dims,
@@ -88,23 +88,23 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
 
 
 def check_places(bands: Sequence[BandSpec]) -> None:
-    """Refuse bands that do not fill their features, one after the other."""
+    """Raise ValueError unless the bands of each feature are contiguous and have unique names."""
     if not bands:
-        raise ValueError("there is no band")
+        raise ValueError("it has no bands")
     if len({band.name for band in bands}) < len(bands):
-        raise ValueError(f"two bands of {[band.name for band in bands]} have one name")
+        raise ValueError(f"the band names {[band.name for band in bands]} are not unique")
     ends: dict[str, int] = {}
     for band in sorted(bands, key=lambda band: band.first):
         if band.first != ends.get(band.feature, 0):
             raise ValueError(
-                f"the band {band.name!r} begins at {band.first} of {band.feature!r}, but "
-                f"{ends.get(band.feature, 0)} is free"
+                f"the band {band.name!r} starts at {band.first} in {band.feature!r}; expected "
+                f"{ends.get(band.feature, 0)}"
             )
         ends[band.feature] = band.first + band.depth
 
 
 def grid_document(grid: PatchGrid) -> dict[str, Any]:
-    """The grid of a manifest."""
+    """Encode the grid for a manifest."""
     return {
         "crs": grid.crs,
         "affine": matrix_of(grid.affine),
@@ -118,7 +118,7 @@ def grid_document(grid: PatchGrid) -> dict[str, Any]:
 
 
 def grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
-    """The grid that `grid_document` has written, with the margin of a kernel."""
+    """Decode a grid from `grid_document`, with the margin for a kernel."""
     affine = [float(read_number(value)) for value in document["affine"]]
     if len(affine) != 6 or not all(map(math.isfinite, affine)):
         raise ValueError("the affine of the grid must be six finite numbers")
@@ -145,12 +145,18 @@ class ShardInfo:
     Parameters
     ----------
     path : str
+        Path or URL of the file.
     records : int
-        Examples in it.
+        Number of records.
     bytes : int
-        Its size on disk.
+        Size of the file in bytes.
     crc32c : int
         CRC-32C of the whole file, as object stores report it.
+
+    Examples
+    --------
+    >>> ShardInfo("out/scene-00000.tfrecord.gz", records=9, bytes=4096, crc32c=0xE3069283).records
+    9
     """
 
     path: str
@@ -166,14 +172,14 @@ class ManifestShard:
     Parameters
     ----------
     file : ShardInfo
-        Its path is the file's name, without its folder.
+        The file; its path is the file name without the folder.
     run_records : ndarray of uint32
-        Records of each run: consecutive records that are compressed together.
+        Number of records in each run of consecutive records that are compressed together.
     run_crcs : ndarray of uint32
-        For each run the CRC-32C over the footers of its records (the four bytes behind the data of each).
-        It stands for the content of the run, whether the file is compressed or not.
+        For each run, the CRC-32C over the footers of its records (the four bytes after the data of each
+        record). It identifies the content of the run, whether or not the file is compressed.
     patches : ndarray of int64, optional
-        The number of the patch in every record, where patches were dropped.
+        The patch index of each record, if patches were dropped.
     """
 
     file: ShardInfo
@@ -182,11 +188,11 @@ class ManifestShard:
     patches: npt.NDArray[np.int64] | None = None
 
     def same_kind(self, location: Location) -> bool:
-        """Whether a file is compressed if this one was, by its name: then it has the same bytes, too."""
+        """Return whether a file has the same compression, by its name, and hence the same bytes."""
         return location.name.endswith(".gz") == self.file.path.endswith(".gz")
 
     def document(self) -> dict[str, Any]:
-        """The part of a manifest for this file."""
+        """Encode the shard for a manifest."""
         document = {
             "name": self.file.path,
             "records": self.file.records,
@@ -201,10 +207,10 @@ class ManifestShard:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> ManifestShard:
-        """The shard that `document` describes."""
+        """Decode a shard from `document`."""
         name = read_text(document["name"], "the name of a shard")
         if "/" in name or "\\" in name:
-            raise ValueError(f"the name of a shard is {name!r}, which has a folder")
+            raise ValueError(f"the shard name {name!r} contains a folder")
         crc = document["crc32c"]
         file = ShardInfo(
             name,

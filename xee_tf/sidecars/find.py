@@ -1,4 +1,4 @@
-"""From what a user names to the mixer, manifest or table of an export."""
+"""Find the mixer, manifest or table of an export from a path or an export result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 @runtime_checkable
 class ExportedImage(Protocol):
-    """What an image export returns, as far as readers need it; see `xee_tf.ExportResult`."""
+    """The attributes of an image export result that readers need; see `xee_tf.ExportResult`."""
 
     @property
     def files(self) -> Sequence[Any]:
@@ -54,11 +54,11 @@ class ExportedImage(Protocol):
 
 @runtime_checkable
 class ExportedTable(Protocol):
-    """What a table export returns, as far as readers need it; see `xee_tf.TableResult`."""
+    """The attributes of a table export result that readers need; see `xee_tf.TableResult`."""
 
     @property
     def file(self) -> Any:
-        """The TFRecord file: its `path` and what is in it."""
+        """The TFRecord file, with its `path`."""
 
     @property
     def manifest(self) -> Location:
@@ -66,14 +66,14 @@ class ExportedTable(Protocol):
 
 
 Exported = PathLike | Location | ExportedImage
-"""What names an image export: its mixer, manifest, folder, prefix or result."""
+"""An image export: the path of its mixer, manifest, folder or prefix, or the export result."""
 
 
 def find_export(source: Exported, storage_options: Mapping[str, Any] | None = None) -> Location:
-    """The mixer of an image export, or its manifest where it has no mixer.
+    """Find the mixer of an image export, or its manifest if it has no mixer.
 
-    It is named by its mixer or manifest; a folder with one export; the prefix of an export ("out/scene"); or
-    what an export returned.
+    The source is the path of a mixer or manifest, a folder with one export, the prefix of an export
+    ("out/scene"), or an export result.
 
     Examples
     --------
@@ -88,15 +88,15 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
     if isinstance(source, ExportedTable):
         raise OptionError(f"{source.file.path} is a table: open it with xee_tf.open_table.")
     if isinstance(source, Mapping):
-        raise OptionError(f"These are {len(source)} exports: choose one of {list(source)}.")
+        raise OptionError(f"Expected one export; got a mapping of {len(source)}: pass one of {list(source)}.")
     if isinstance(source, Collection) and not isinstance(source, str):
-        raise OptionError(f"Expected one export; got {len(source)} in a {type(source).__name__}: name one.")
+        raise OptionError(f"Expected one export; got a {type(source).__name__} of {len(source)}: pass one.")
     location = Location.of(source, storage_options)
     name = location.name
     if name.endswith(RECORDS):
         raise MixerError(
-            f"{location} is a shard, not a mixer: give the path of the file that ends with {MIXER}, "
-            "and the shards as records= if they are elsewhere."
+            f"{location} is a shard, not a mixer: pass the path of the file that ends with {MIXER}, "
+            "and the shards as records= if they are in another folder."
         )
     if name.endswith(TABLE_MANIFEST):
         raise OptionError(f"{location} is the manifest of a table: open it with xee_tf.open_table.")
@@ -116,15 +116,15 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         return location
     example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
     raise MissingShardError(
-        f"There is no export {location}: expected a mixer{example}, a folder with one, or what an export "
-        "returned."
+        f"The export {location} was not found: expected a mixer{example}, a folder that contains one, or an "
+        "export result."
     )
 
 
 def find_table(source: PathLike | Location | ExportedTable, storage_options: Any = None) -> Location:
-    """The file of a table that a user names: it, its prefix, manifest or folder, or what an export returned.
+    """Find the file of a table from its path, prefix, manifest or folder, or from an export result.
 
-    A file whose manifest alone is there is given as if it were there.
+    If only the manifest exists, the path of the missing file is returned.
     """
     if isinstance(source, ExportedTable):
         return Location.of(source.file.path, storage_options or source.manifest.storage_options)
@@ -132,7 +132,7 @@ def find_table(source: PathLike | Location | ExportedTable, storage_options: Any
         raise OptionError(f"{source.manifest} is the manifest of an image: open it with xee_tf.open_image.")
     location = Location.of(source, storage_options)
     if is_image(location):
-        raise OptionError(f"{location} names an image, not a table: open it with xee_tf.open_image.")
+        raise OptionError(f"{location} is an image, not a table: open it with xee_tf.open_image.")
     if (found := _table_file(location)) is not None:
         return found
     exported = table_location(location)
@@ -141,16 +141,17 @@ def find_table(source: PathLike | Location | ExportedTable, storage_options: Any
         if found is not None:
             return found
         if images := _images_in(location):
-            raise OptionError(f"{location} holds an image, {images[0].name}: open it with xee_tf.open_image.")
-    raise MissingShardError(
-        f"There is no table {location}" + ("." if location == exported else f" or {exported}.")
-    )
+            raise OptionError(
+                f"{location} contains an image, {images[0].name}: open it with xee_tf.open_image."
+            )
+    tried = f"{location}" if location == exported else f"{location} or {exported}"
+    raise MissingShardError(f"No table was found at {tried}.")
 
 
 def find_tables(
     source: PathLike | Location | ExportedTable, storage_options: Mapping[str, Any] | None = None
 ) -> list[Location]:
-    """The files of a table that a user names, as `find_table` does, or by a pattern."""
+    """Find the files of a table from a pattern, or a single file as `find_table` does."""
     if not isinstance(source, ExportedTable | ExportedImage):
         location = Location.of(source, storage_options)
         if location.is_pattern and _table_file(location) is None and not location.is_folder():
@@ -161,9 +162,9 @@ def find_tables(
 def find_sources(
     source: Exported | ExportedTable, storage_options: Mapping[str, Any] | None = None
 ) -> list[Location]:
-    """What is read for training: a mixer, a manifest, or TFRecord files, by a pattern too.
+    """Find the sources to read for training: a mixer, a manifest, or TFRecord files.
 
-    What a name stands for is looked for first; only then is it a pattern.
+    The source may be a glob pattern; an existing export of that name takes precedence.
     """
     if isinstance(source, ExportedImage):
         return [find_export(source)]
@@ -189,21 +190,23 @@ def find_sources(
     unique = list({export.url: export for export in exports}.values())
     if unique and any(file.name.endswith(RECORDS) for file in files):
         raise OptionError(
-            f"{location} stands for {len(unique)} exports and for files of records: name mixers, or files."
+            f"{location} matches both TFRecord files and {len(unique)} exports: use a pattern that matches "
+            "only one of these."
         )
     return unique or files
 
 
 def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) -> list[Location]:
-    """All exports that a user names: mixers, manifests of images without one, and the files of tables.
+    """Find all exports of a source: mixers, manifests of images without a mixer, and the files of tables.
 
-    They are named as for `find_export` and `find_table`, or are a collection; a folder may hold any number.
+    The source is the same as for `find_export` and `find_table`, or a collection of such sources. A folder
+    may contain any number of exports.
     """
     if isinstance(source, ExportedImage | ExportedTable):
         return find_sources(source, storage_options)
     if isinstance(source, Collection) and not isinstance(source, str):
         if not source:
-            raise OptionError("There is nothing to check: name an export.")
+            raise OptionError("There is nothing to check: pass at least one export.")
         many = source.values() if isinstance(source, Mapping) else source
         return [location for each in many for location in find_exports(each, storage_options)]
     location = Location.of(source, storage_options)
@@ -219,17 +222,17 @@ def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) 
 
 
 def _matching(location: Location) -> list[Location]:
-    """The files of a pattern, unless a file has that name."""
+    """Return the files that match a pattern, unless a file of that name exists."""
     if not location.is_pattern or location.exists():
         return [location]
     found = location.matching()
     if not found:
-        raise MissingShardError(f"No file matches {location}.")
+        raise MissingShardError(f"No files match {location}.")
     return found
 
 
 def _table_file(location: Location) -> Location | None:
-    """The file of the table that a file, a manifest or a prefix stands for; None if there is none."""
+    """Return the file of the table with the given path, manifest or prefix; None if there is none."""
     manifest = manifest_location(location)
     if location.name.endswith(TABLE_MANIFEST):
         location, manifest = location.without_suffix(f"-{TABLE_MANIFEST}"), location
@@ -246,7 +249,7 @@ def _table_file(location: Location) -> Location | None:
 
 
 def _beside(prefix: Location) -> Location | None:
-    """The mixer of an export with that prefix, in either of Earth Engine's namings, or its manifest."""
+    """Return the mixer of an export (in either naming scheme of Earth Engine) or its manifest, by prefix."""
     if not prefix.name or prefix.is_root:
         return None
     suffixes = ("" if prefix.name.endswith("-") else "-") + MIXER, MIXER, f"-{IMAGE_MANIFEST}"
@@ -255,9 +258,9 @@ def _beside(prefix: Location) -> Location | None:
 
 
 def folder_exports(folder: Location) -> list[Location]:
-    """The exports in a folder, images and then tables; none if it is not a folder.
+    """Return the exports in a folder, first images, then tables; an empty list if it is not a folder.
 
-    Images are given by their mixers, or by their manifests where they have no mixer; tables by their files.
+    Images are returned as mixers, or as manifests if they have no mixer; tables are returned as files.
     """
     if not folder.is_folder():
         return []
@@ -270,12 +273,12 @@ def folder_exports(folder: Location) -> list[Location]:
 
 
 def _images_in(folder: Location) -> list[Location]:
-    """The images in a folder."""
+    """Return the images in a folder."""
     return [found for found in folder_exports(folder) if is_image(found)]
 
 
 def _tables_in(folder: Location) -> list[Location]:
-    """The tables in a folder; without any manifest, the files of records that are no shards of an image."""
+    """Return the tables in a folder; without manifests, TFRecord files that are not shards of an image."""
     exports = folder_exports(folder)
     tables = [found for found in exports if not is_image(found)]
     if tables:
@@ -289,15 +292,15 @@ def _tables_in(folder: Location) -> list[Location]:
 
 
 def _one_of(found: Sequence[Location], folder: Location, what: str) -> Location | None:
-    """The one thing that was found in a folder, if any was."""
+    """Return the only item found in a folder, or None; raise an error if there are several."""
     if len(found) > 1:
-        raise OptionError(f"There are {len(found)} {what} in {folder}, {_listed(found)}: name one of them.")
+        raise OptionError(f"{folder} contains {len(found)} {what}: {_listed(found)}. Pass one of them.")
     return found[0] if found else None
 
 
 def _nothing_in(folder: Location) -> MissingShardError:
     return MissingShardError(
-        f"There is no export in the folder {folder}: expected a file that ends with {MIXER}."
+        f"The folder {folder} does not contain an export: expected a file that ends with {MIXER}."
     )
 
 

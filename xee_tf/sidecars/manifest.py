@@ -1,7 +1,8 @@
-"""The manifest: one JSON file beside every export that holds what Earth Engine's files cannot.
+"""The manifest: a JSON file next to every export with the information that Earth Engine's files lack.
 
-``<prefix>-image.tfexport`` lies beside an image, ``<prefix>-table.tfexport`` beside a table. With it readers
-infer nothing, and `xee_tf.verify` checks every byte. Other programs can ignore it.
+It is named ``<prefix>-image.tfexport`` for an image and ``<prefix>-table.tfexport`` for a table. With a
+manifest, readers need not infer anything, and `xee_tf.verify` checks every byte. Other programs can ignore
+it.
 """
 
 from __future__ import annotations
@@ -37,44 +38,44 @@ __all__ = [
     "TableManifest",
 ]
 
-FORMAT_VERSION = "1.0"  # readers refuse a larger first number and ignore keys that they do not know
+FORMAT_VERSION = "1.0"  # readers reject other major versions and ignore unknown keys
 
 
 @dataclass(frozen=True, eq=False)
 class ImageManifest:
-    """The facts about the files of an image export.
+    """The manifest of an image export.
 
     Parameters
     ----------
     record : {"Example", "SequenceExample"}
-        A record for each patch, or for each pixel.
+        Whether there is one record per patch ("Example") or per pixel ("SequenceExample").
     bands : tuple of BandSpec
         The bands in the records.
     coords : mapping from dimension to ndarray
-        Coordinates of the bands' further dimensions.
+        Coordinates of the extra dimensions of the bands.
     default_value : float
-        The value that the user gives in place of masked ones. What stands in the records of a band is
-        ``BandSpec.default``.
+        The user's value for masked pixels. ``BandSpec.default`` is the value that the records of a band
+        contain.
     ragged : bool
-        Whether masked steps were left out of the records.
+        Whether masked steps were omitted from the records.
     kernel : Size, optional
-        The kernel of the export. None in files of version 0.1.0, as are all of the following.
+        The kernel of the export. This and all following fields are missing in files of version 0.1.0.
     grid : PatchGrid, optional
-        The patches, those that were dropped included, with their margin.
+        The patch grid with its margin, including patches that were dropped.
     shards : tuple of ManifestShard
         The TFRecord files, in order.
     options : mapping
-        The options of the export, by name; for people to read.
+        The options of the export, by name; for information only.
     key : str
-        A hash of the names that Dask gives to the inputs, and of the options. Two exports of the same
-        content have the same key if their inputs have the same names; files that changed under
-        the same name are not noticed. An equal key is necessary for equal content, not sufficient.
+        A hash of the Dask names of the inputs and of the options. Two exports with the same content have the
+        same key if their inputs have the same Dask names; changes to a file with the same name are not
+        detected. An equal key is necessary for equal content, not sufficient.
     version : str
-        The version of xee_tf that wrote it.
+        The version of xee_tf that wrote the manifest.
 
     Examples
     --------
-    >>> from xee_tf.sidecars import parse_manifest
+    >>> from xee_tf.sidecars.manifest_files import parse_manifest
     >>> bands = (BandSpec("ndvi", ("orbit",), (2,)),)
     >>> coords = {"orbit": np.array(["asc", "desc"])}
     >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
@@ -97,7 +98,7 @@ class ImageManifest:
 
     @property
     def patches(self) -> npt.NDArray[np.int64] | None:
-        """The number of the patch in every record (in every group of records), where patches were dropped."""
+        """The patch index of each record (or group of records), if patches were dropped."""
         numbers = [shard.patches for shard in self.shards if shard.patches is not None]
         return np.concatenate(numbers) if numbers else None
 
@@ -124,7 +125,7 @@ class ImageManifest:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> ImageManifest:
-        """The manifest that `text` has written; a TypeError or ValueError says what is wrong with it."""
+        """Create a manifest from the parsed output of `text`; raise TypeError or ValueError if invalid."""
         bands = tuple(band_of(band) for band in document["bands"])
         check_places(bands)
         lengths = dim_lengths(bands)
@@ -137,7 +138,7 @@ class ImageManifest:
         size = None if kernel is None else read_size(kernel, "kernel")
         record = document["record"]
         if record not in get_args(Record):
-            raise ValueError(f"the record is {record!r}")
+            raise ValueError(f"the record type {record!r} is unknown")
         return cls(
             record=record,
             bands=bands,
@@ -155,9 +156,9 @@ class ImageManifest:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One column of a table: its name, the kind of its list, and the shape of its values.
+    """A column of a table: name, kind of list, and shape of its values.
 
-    Records hold the values of array-valued columns flattened; the shape of single values is empty.
+    Records store the values of array-valued columns flattened; the shape of scalar values is empty.
     """
 
     name: str
@@ -166,12 +167,12 @@ class TableColumn:
 
     @property
     def size(self) -> int:
-        """Values a row."""
+        """Number of values per row."""
         return math.prod(self.shape)
 
     @property
     def feature(self) -> Feature:
-        """What a record holds of the column."""
+        """The record feature of the column."""
         if self.kind == "bytes":
             return Feature.strings(self.name)
         return Feature.stored(self.name, self.kind, self.size)
@@ -184,20 +185,20 @@ class TableColumn:
 
 @dataclass(frozen=True, eq=False)
 class TableManifest:
-    """The facts about the file of a table export.
+    """The manifest of a table export.
 
     Parameters
     ----------
     columns : tuple of TableColumn
-        In their order in the table.
+        The columns, in the order of the table.
     shards : tuple of ManifestShard
         The TFRecord file.
     version : str
-        The version of xee_tf that wrote it.
+        The version of xee_tf that wrote the manifest.
 
     Examples
     --------
-    >>> from xee_tf.sidecars import parse_manifest
+    >>> from xee_tf.sidecars.manifest_files import parse_manifest
     >>> manifest = TableManifest((TableColumn("patch", "float", (16, 16)),))
     >>> parse_manifest(manifest.text()).shapes
     {'patch': (16, 16)}
@@ -226,12 +227,12 @@ class TableManifest:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> TableManifest:
-        """The manifest that `text` has written; see `ImageManifest.of`."""
+        """Create a manifest from the parsed output of `text`; see `ImageManifest.of`."""
         columns = []
         for column in document["columns"]:
             kind = column["kind"]
             if kind not in get_args(Kind):
-                raise ValueError(f"a column is of the kind {kind!r}")
+                raise ValueError(f"a column has the unknown kind {kind!r}")
             shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
         shards = tuple(ManifestShard.of(shard) for shard in document.get("shards", ()))

@@ -1,4 +1,4 @@
-"""Reading manifests: their files, and the JSON in them."""
+"""Read and parse manifest files."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.sidecars.manifest import FORMAT_VERSION, ImageManifest, Manifest, TableManifest
-from xee_tf.storage import Location, is_refused
+from xee_tf.storage import Location, is_inaccessible
 
 __all__ = ["manifest_of", "parse_dimensions", "parse_manifest", "read_document", "read_manifest"]
 
-_LARGEST = 1 << 30  # bytes of a manifest
+_LARGEST = 1 << 30  # maximum size of a manifest in bytes
 
 
 def parse_manifest(text: str, source: str = "the manifest") -> Manifest:
-    """Read the JSON of a manifest of either kind.
+    """Parse the JSON of an image or table manifest.
 
     Examples
     --------
     >>> parse_manifest('{"format": "xee_tf image", "formatVersion": "2.0"}', "scene-image.tfexport")
     Traceback (most recent call last):
     ...
-    xee_tf.errors.ManifestError: scene-image.tfexport has the format version 2.0, and this version of xee_tf \
-reads 1: use a newer xee_tf, or remove the file to have its content inferred.
+    xee_tf.errors.ManifestError: scene-image.tfexport has format version 2.0, but this version of xee_tf \
+reads version 1: use a newer xee_tf, or remove the file to have its content inferred.
     """
     return manifest_of(_parse(text, source), source)
 
 
 def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
-    """The manifest in a parsed document; see `parse_manifest`."""
+    """Create a manifest from a parsed document; see `parse_manifest`."""
     kinds: dict[Any, Any] = {"xee_tf image": ImageManifest, "xee_tf table": TableManifest}
     found = document.get("format") if isinstance(document, dict) else None
     if not isinstance(found, str) or found not in kinds:
@@ -42,7 +42,7 @@ def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
     ours = FORMAT_VERSION.split(".")[0]
     if version.split(".")[0] != ours:
         raise ManifestError(
-            f"{source} has the format version {shorten(version)}, and this version of xee_tf reads "
+            f"{source} has format version {shorten(version)}, but this version of xee_tf reads version "
             f"{ours}: use a newer xee_tf, or remove the file to have its content inferred."
         )
     try:
@@ -56,13 +56,13 @@ def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
 
 
 def read_manifest(location: Location) -> Manifest | None:
-    """The manifest at a location; None if there is no such file."""
+    """Read the manifest at a location; return None if the file does not exist."""
     document = read_document(location)
     return None if document is None else manifest_of(document, str(location))
 
 
 def read_document(location: Location) -> Any:
-    """The JSON of the manifest at a location, parsed; None if there is no such file."""
+    """Read and parse the JSON of the manifest at a location; return None if the file does not exist."""
     text = _read(location)
     return None if text is None else _parse(text, str(location))
 
@@ -75,15 +75,15 @@ def _parse(text: str, source: str) -> Any:
 
 
 def _finite(text: str) -> float:
-    """A number of JSON, which has no NaN and no infinity; Python reads them, and 1e999, all the same."""
+    """Parse a finite number; JSON does not allow NaN or infinity, but Python accepts them, and 1e999."""
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is not a number of JSON")
+        raise ValueError(f"{text} is not a valid JSON number")
     return value
 
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
-    """Read ``<prefix>-dimensions.json``, which version 0.1.0 wrote beside array bands.
+    """Parse ``<prefix>-dimensions.json``, which version 0.1.0 wrote for array bands.
 
     Examples
     --------
@@ -99,7 +99,8 @@ def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
         return ImageManifest.of({**document, "coords": coords, "defaultValue": document["fill"]})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ManifestError(
-            f"{source} does not describe array bands ({type(error).__name__}: {shorten(str(error))}). "
+            f"{source} is not a valid description of array bands "
+            f"({type(error).__name__}: {shorten(str(error))}). "
             "Remove it to have their depths inferred."
         ) from None
 
@@ -110,11 +111,11 @@ def _read(location: Location) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except Exception as error:
-        if location.is_local or not is_refused(error):
+        if location.is_local or not is_inaccessible(error):
             raise
         return None
     if len(data) > _LARGEST:
-        raise ManifestError(f"{location} has {len(data)} bytes, more than a manifest can have.")
+        raise ManifestError(f"{location} has {len(data)} bytes; a manifest has at most {_LARGEST}.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The mixer: the JSON file beside exported patches that describes how they tile the ground."""
+"""The mixer: the JSON sidecar of exported patches that describes their arrangement and georeference."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ _MATRIX = "six finite numbers [x scale, x shear, x origin, y shear, y scale, y o
 
 @dataclass(frozen=True)
 class Mixer:
-    """What Earth Engine writes beside exported patches (``<prefix>-mixer.json``).
+    """The sidecar that Earth Engine writes for exported patches (``<prefix>-mixer.json``).
 
-    All sizes are those of the un-padded patches: the mixer does not hold kernels, bands or
-    files. Keys, their order and the text are those of real Earth Engine files.
+    All sizes refer to patches without margins: the mixer does not contain kernels, bands or file names. Keys,
+    their order and the formatting are the same as in files from Earth Engine.
 
     Parameters
     ----------
     crs : str
         The coordinate reference system as in the file: "EPSG:32119" or WKT.
     affine : Affine
-        From pixel corners (column, row) of the whole grid to (x, y) in units of the CRS. The origin is
-        the outer corner of the first pixel; signs and shear are free.
+        Maps pixel corners (column, row) of the whole grid to (x, y) in units of the CRS. The origin is the
+        outer corner of the first pixel; any signs and shear are allowed.
     patch : Size
-        Pixels of a patch without its margin (``patchDimensions``).
+        Size of a patch in pixels, without its margin (``patchDimensions``).
     patches_per_row : int
-        Columns of patches.
+        Number of columns of patches.
     total_patches : int
-        Patches in all, a multiple of `patches_per_row`; they are numbered row by row.
+        Total number of patches, a multiple of `patches_per_row`; patches are numbered row by row.
     extra : mapping
-        Keys of the file that Earth Engine does not write, at their place ("projection" may nest some).
+        Additional keys of the file that Earth Engine does not write; those of "projection" are nested.
 
     Raises
     ------
     MixerError
-        If a value is not what it must be.
+        If a value is invalid.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Mixer:
         if not all(map(math.isfinite, matrix)):
             raise MixerError(f"doubleMatrix must be {_MATRIX}; got {list(matrix)}.")
         if self.affine.is_degenerate:
-            raise MixerError(f"doubleMatrix must be invertible, pixels with an area; got {list(matrix)}.")
+            raise MixerError(f"doubleMatrix must be invertible; got {list(matrix)}.")
         _positive("patchDimensions", *self.patch.xy)
         _positive("patchesPerRow", self.patches_per_row)
         _positive("totalPatches", self.total_patches)
@@ -99,12 +99,26 @@ class Mixer:
 
     @property
     def rows(self) -> int:
-        """Rows of patches."""
+        """Number of rows of patches."""
         return self.total_patches // self.patches_per_row
 
     @classmethod
     def from_grid(cls, grid: PatchGrid) -> Mixer:
-        """The mixer of a grid of patches; the grid needs a CRS.
+        """Create the mixer of a patch grid.
+
+        Parameters
+        ----------
+        grid : PatchGrid
+            A grid with a CRS.
+
+        Returns
+        -------
+        Mixer
+
+        Raises
+        ------
+        MixerError
+            If the grid has no CRS.
 
         Examples
         --------
@@ -113,16 +127,20 @@ class Mixer:
         18
         """
         if grid.crs is None:
-            raise MixerError("A mixer needs a CRS, and this grid has none: give one, such as 'EPSG:4326'.")
+            raise MixerError("A mixer requires a CRS, but the grid has none: pass crs=, such as 'EPSG:4326'.")
         return cls(grid.crs, grid.affine, grid.patch, grid.columns, len(grid))
 
     def grid(self, margin: Size = Size(x=0, y=0)) -> PatchGrid:  # noqa: B008 - frozen
-        """The grid of patches that it describes.
+        """Return the patch grid that the mixer describes.
 
         Parameters
         ----------
         margin : Size
-            Pixels around each patch, which the file does not hold; see `PatchGrid.margin_of`.
+            Margin around each patch in pixels, which the file does not contain; see `PatchGrid.margin_of`.
+
+        Returns
+        -------
+        PatchGrid
 
         Examples
         --------
@@ -137,12 +155,30 @@ class Mixer:
     def read(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Mixer:
         """Read a mixer from a local path or an fsspec URL.
 
+        Parameters
+        ----------
+        path : str or path-like
+            Local path or fsspec URL.
+        storage_options : mapping, optional
+            Options for fsspec.
+
+        Returns
+        -------
+        Mixer
+
         Raises
         ------
         FileNotFoundError
-            If there is no such file.
+            If the file does not exist.
         MixerError
-            If it is not a mixer; the message names the file, the key and the value.
+            If the file is not a valid mixer; the message contains the file, the key and the value.
+
+        Examples
+        --------
+        >>> mixer = Mixer("EPSG:4326", Affine(0.5, 0, 0, 0, -0.5, 0), Size(x=256, y=128), 3, 15)
+        >>> location = mixer.write("memory://read-mixer/scene-mixer.json")
+        >>> Mixer.read(location) == mixer
+        True
         """
         location = Location.of(path, storage_options)
         try:
@@ -152,18 +188,42 @@ class Mixer:
         return cls.parse(text, source=str(location))
 
     def write(self, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
-        """Write `text` to a local path or an fsspec URL, whole or not at all."""
+        """Write the mixer to a local path or an fsspec URL, atomically.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Local path or fsspec URL.
+        storage_options : mapping, optional
+            Options for fsspec.
+
+        Returns
+        -------
+        Location
+            The file.
+
+        Raises
+        ------
+        DestinationError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> mixer = Mixer("EPSG:4326", Affine(0.5, 0, 0, 0, -0.5, 0), Size(x=256, y=128), 3, 15)
+        >>> mixer.write("memory://write-mixer/scene-mixer.json").name
+        'scene-mixer.json'
+        """
         location = Location.of(path, storage_options)
         location.write_bytes(self.text().encode())
         return location
 
     @classmethod
     def parse(cls, text: str, source: str = "the mixer") -> Mixer:
-        """Read the text of a mixer.
+        """Parse the text of a mixer.
 
-        Tolerant of what people and other parts of Earth Engine write: unknown keys are kept in
-        `extra`; a CRS may be WKT, under "crs" or "wkt"; the affine may be ``{"doubleMatrix": [...]}``, a
-        plain list (also under "transform", "crsTransform") or ``{"scaleX": ...}``. Values are checked
+        Variants from other tools and other parts of Earth Engine are accepted: unknown keys are kept in
+        `extra`; the CRS may be WKT, under "crs" or "wkt"; the affine may be ``{"doubleMatrix": [...]}``, a
+        plain list (also under "transform" or "crsTransform") or ``{"scaleX": ...}``. Values are checked
         strictly.
 
         Parameters
@@ -171,12 +231,16 @@ class Mixer:
         text : str
             JSON.
         source : str
-            What to call it in errors, usually the path.
+            Name of the source in error messages, usually the path.
+
+        Returns
+        -------
+        Mixer
 
         Raises
         ------
         MixerError
-            If it is not a mixer; the message names the key, the value and what was expected.
+            If it is not a valid mixer; the message contains the key, the value and the expected value.
 
         Examples
         --------
@@ -196,7 +260,7 @@ class Mixer:
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise MixerError(f"this is not JSON ({error}).") from None
+            raise MixerError(f"not valid JSON ({error}).") from None
         if not isinstance(document, dict):
             raise MixerError(f"a mixer is a JSON object; got {shorten(repr(document))}.")
         rest = dict(document)
@@ -218,13 +282,24 @@ class Mixer:
             crs,
             Affine(*matrix),
             Size(x=dimensions[0], y=dimensions[1]),
-            _take(rest, ("patchesPerRow",), '"patchesPerRow": columns of patches', "it")[1],
-            _take(rest, ("totalPatches",), '"totalPatches": patches in all', "it")[1],
+            _take(rest, ("patchesPerRow",), '"patchesPerRow": patches per row', "it")[1],
+            _take(rest, ("totalPatches",), '"totalPatches": number of patches', "it")[1],
             rest,
         )
 
     def text(self) -> str:
-        """The file as Earth Engine writes it, to the byte (UTF-8, without a final newline)."""
+        """Return the text of the file, byte for byte as Earth Engine writes it (without a final newline).
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> mixer = Mixer("EPSG:4326", Affine(0.5, 0, 0, 0, -0.5, 0), Size(x=256, y=128), 3, 15)
+        >>> mixer.text().splitlines()[-2]
+        '  "totalPatches": 15'
+        """
         return _render(_merge(self._document(), self.extra))
 
     def _document(self) -> dict[str, Any]:
@@ -240,17 +315,21 @@ class Mixer:
 
 
 def java_double(value: float) -> str:
-    """A double as Java's ``Double.toString`` writes it (JDK 19 and later: the shortest digits).
+    """Format a double like Java's ``Double.toString`` (JDK 19 and later: the shortest digits).
 
     Parameters
     ----------
     value : float
         Any finite double.
 
+    Returns
+    -------
+    str
+
     Raises
     ------
     MixerError
-        If it is not finite: JSON has no such number.
+        If the value is not finite, because JSON has no such numbers.
 
     Examples
     --------
@@ -259,12 +338,12 @@ def java_double(value: float) -> str:
     """
     value = float(value)
     if not math.isfinite(value):
-        raise MixerError(f"JSON cannot hold {value!r}: it must be a finite number.")
+        raise MixerError(f"JSON does not support {value!r}: the value must be a finite number.")
     if value == 0 or 1e-3 <= abs(value) < 1e7:
-        return repr(value)  # Python's digits are the shortest too, and its form is the same here
+        return repr(value)  # Python also writes the shortest digits, in the same format in this range
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     if len(digits) == 1:
-        # Java always writes two digits, and then the closest two: 4.9E-324, not 5.0E-324.
+        # Java always writes at least two digits, and chooses the closest two: 4.9E-324, not 5.0E-324.
         closest = Decimal(f"{value:.1e}")
         if float(closest) == value:
             sign, digits, exponent = closest.normalize().as_tuple()
@@ -274,26 +353,27 @@ def java_double(value: float) -> str:
 
 def _require_text(key: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise MixerError(f'{key} must be a text such as "EPSG:4326" or WKT; got {shorten(repr(value))}.')
+        raise MixerError(f'{key} must be a string such as "EPSG:4326" or WKT; got {shorten(repr(value))}.')
 
 
 def _positive(key: str, *values: Any) -> None:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise MixerError(f"{key} must be whole numbers above zero; got {shorten(repr(value))}.")
+            what = "positive integers" if len(values) > 1 else "a positive integer"
+            raise MixerError(f"{key} must be {what}; got {shorten(repr(value))}.")
 
 
 def _take(container: dict[str, Any], keys: Sequence[str], expected: str, where: str) -> tuple[str, Any]:
-    """Remove the first of `keys` (spellings of one thing) that is there."""
+    """Remove and return the first of `keys` (alternative spellings) that is present, with its value."""
     for key in keys:
         if key in container:
             return key, container.pop(key)
-    others = f"; other keys there: {', '.join(map(repr, container))}" if container else ""
+    others = f"; available keys: {', '.join(map(repr, container))}" if container else ""
     raise MixerError(f'{where} has no "{keys[0]}" (expected {expected}){others}.')
 
 
 def _read_matrix(key: str, transform: Any) -> tuple[list[float], dict[str, Any]]:
-    """The six numbers, and the unknown keys beside them."""
+    """Return the six numbers, and the unknown keys of the same object."""
     unknown: dict[str, Any] = {}
     values = transform
     if isinstance(transform, dict):
@@ -301,13 +381,13 @@ def _read_matrix(key: str, transform: Any) -> tuple[list[float], dict[str, Any]]
         if "doubleMatrix" in unknown:
             key, values = "doubleMatrix", unknown.pop("doubleMatrix")
         elif "scaleX" in unknown and "scaleY" in unknown:
-            values = [unknown.pop(part, 0.0) for part in _AFFINE_PARTS]  # REST leaves zeros out
+            values = [unknown.pop(part, 0.0) for part in _AFFINE_PARTS]  # the REST API omits zeros
     if not isinstance(values, list) or len(values) != 6:
         raise MixerError(f"{key} must be {_MATRIX}; got {shorten(repr(values))}.")
     numbers = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise MixerError(f"{key} must be {_MATRIX}; got {shorten(repr(value))} among them.")
+            raise MixerError(f"{key} must be {_MATRIX}; one of them is {shorten(repr(value))}.")
         try:
             numbers.append(float(value))
         except OverflowError:
@@ -319,18 +399,18 @@ def _merge(document: dict[str, Any], extra: Mapping[str, Any], path: str = "") -
     merged = dict(document)
     for key, value in extra.items():
         if not isinstance(key, str):
-            raise MixerError(f"extra must have texts as keys; got {key!r}.")
+            raise MixerError(f"extra must have strings as keys; got {key!r}.")
         if key not in merged:
             merged[key] = value
         elif isinstance(merged[key], dict) and isinstance(value, Mapping):
             merged[key] = _merge(merged[key], value, f"{path}{key}.")
         else:
-            raise MixerError(f"extra cannot replace the key {path + key!r}: set the field of that meaning.")
+            raise MixerError(f"extra cannot replace the key {path + key!r}: set the matching field of Mixer.")
     return merged
 
 
 def _render(value: Any, indent: str = "") -> str:
-    """JSON with objects over several lines and arrays on one."""
+    """Format JSON with one line per key of an object, and arrays on a single line."""
     if isinstance(value, Mapping):
         if not value:
             return "{}"
@@ -344,4 +424,4 @@ def _render(value: Any, indent: str = "") -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:
-        raise MixerError(f"extra holds {shorten(repr(value))}, which JSON cannot hold.") from None
+        raise MixerError(f"extra contains {shorten(repr(value))}, which cannot be encoded as JSON.") from None

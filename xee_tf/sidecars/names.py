@@ -1,4 +1,4 @@
-"""The names of an export's files: what follows a prefix, and what a file is by its name."""
+"""File names of an export: suffixes after the prefix, and recognition of files by name."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ MIXER = "mixer.json"
 IMAGE_MANIFEST = "image.tfexport"
 TABLE_MANIFEST = "table.tfexport"
 OLD_MANIFEST = "dimensions.json"
-"""What version 0.1.0 wrote in place of a manifest."""
+"""File that version 0.1.0 wrote instead of a manifest."""
 PATCH_INDEX = "index.parquet"
 TABLE = ".tfrecord.gz"
-"""The end of the one file of a table."""
+"""Suffix of the file of a table."""
 RECORDS = (".tfrecord", ".tfrecord.gz")
-"""The ends of all files of records."""
+"""Suffixes of TFRecord files."""
 SHARD = r"(\d{5}|[1-9]\d{5,})\.tfrecord(\.gz)?"
-"""A regular expression for what follows the prefix of an image in the name of a shard."""
+"""Regular expression for the part of a shard name after the prefix of an image."""
 
-# What follows a prefix, and names of rasters given by mistake.
+# Suffixes of export files, and of raster files passed by mistake.
 _NO_PREFIX = re.compile(
     r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
     re.IGNORECASE,
@@ -58,40 +58,40 @@ def export_prefix(
     suffix: str = "",
     example: str = "scene",
 ) -> Location:
-    """The first part of file names, such as ``out/scene`` of ``out/scene-00000.tfrecord.gz``.
+    """Return the prefix of file names, for example ``out/scene`` for ``out/scene-00000.tfrecord.gz``.
 
-    A path that names a folder, or ends like one of the files themselves, is refused with the name that was
-    probably meant; an ending that is allowed is the `suffix`, and `example` is a name for the error.
+    A path of a folder, or with the suffix of an export file, raises an error that suggests the intended
+    prefix. `suffix` is a suffix that is allowed; `example` is a name for the error message.
 
     Examples
     --------
     >>> export_prefix("out/scene.tfrecord.gz")
     Traceback (most recent call last):
     ...
-    xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: file names are made by \
-adding an ending to it. Use 'out/scene'.
+    xee_tf.errors.DestinationError: 'out/scene.tfrecord.gz' is not a prefix: suffixes are appended to it \
+to form the file names. Use 'out/scene'.
     """
     text = path.url if isinstance(path, Location) else str(path)
     if os.sep == "/" and "\\" in text.rpartition("/")[2]:
         raise DestinationError(
-            f"{text!r} has a backslash, which is no separator here and cannot be part of a name: use '/'."
+            f"{text!r} contains a backslash, which is not a path separator on this system: use '/'."
         )
     folder, slash, name = text.replace(os.sep, "/").rpartition("/")
-    meant = name
+    intended = name
     if name in ("", ".", "..", "~") and text:
-        folder, slash, meant = text.rstrip("/"), "/", ""
+        folder, slash, intended = text.rstrip("/"), "/", ""
     elif not (suffix and name.endswith(suffix) and name != suffix):
-        meant = _NO_PREFIX.sub("", name)
-    if text and (not meant or meant != name):
+        intended = _NO_PREFIX.sub("", name)
+    if text and (not intended or intended != name):
         raise DestinationError(
-            f"{text!r} is not a prefix: file names are made by adding an ending to it. "
-            f"Use {folder + slash + (meant or example)!r}."
+            f"{text!r} is not a prefix: suffixes are appended to it to form the file names. "
+            f"Use {folder + slash + (intended or example)!r}."
         )
     return Location.of(path, storage_options)
 
 
 def shard_name(number: int, compressed: bool) -> str:
-    """What follows the prefix of an image, and its hyphen, in the name of a shard.
+    """Return the part of a shard name after the prefix of an image and its hyphen.
 
     Examples
     --------
@@ -102,9 +102,9 @@ def shard_name(number: int, compressed: bool) -> str:
 
 
 def image_files(prefix: Location, *, folders: bool = False) -> list[Location]:
-    """The files of an image export under a prefix (``out/scene``), whatever version wrote them.
+    """Return the existing files of an image export with a prefix (``out/scene``), from any version.
 
-    Or the folders that are in their place.
+    With `folders`, return folders with such names instead.
     """
     endings = "|".join(map(re.escape, (MIXER, IMAGE_MANIFEST, OLD_MANIFEST, PATCH_INDEX)))
     pattern = re.compile(rf"{re.escape(prefix.name)}-({SHARD}|{endings})")
@@ -113,7 +113,7 @@ def image_files(prefix: Location, *, folders: bool = False) -> list[Location]:
 
 @dataclass(frozen=True)
 class ExportNames:
-    """The names of an export's files, as Earth Engine gives them on Drive.
+    """The file names of an export, as Earth Engine names files on Drive.
 
     Examples
     --------
@@ -126,44 +126,44 @@ class ExportNames:
     compressed: bool
 
     def shard(self, number: int) -> Location:
-        """Shard `number`."""
+        """Return the location of shard `number`."""
         return self._file(shard_name(number, self.compressed))
 
     @property
     def mixer(self) -> Location:
-        """The sidecar."""
+        """The mixer file."""
         return self._file(MIXER)
 
     @property
     def index(self) -> Location:
-        """The patch index (our addition)."""
+        """The patch index (not written by Earth Engine)."""
         return self._file(PATCH_INDEX)
 
     @property
     def manifest(self) -> Location:
-        """What the mixer does not hold (our addition)."""
+        """The manifest (not written by Earth Engine)."""
         return self._file(IMAGE_MANIFEST)
 
     def _file(self, name: str) -> Location:
         return self.prefix.with_suffix(f"-{name}")
 
     def existing(self) -> list[Location]:
-        """Files of an earlier export under the same prefix."""
+        """Return the files of an earlier export with the same prefix."""
         return image_files(self.prefix)
 
 
 def is_image(location: Location) -> bool:
-    """Whether a file stands for an image, by its name: a mixer, whatever it is called, or a manifest."""
+    """Return whether a file name is that of a mixer (any JSON file) or an image manifest."""
     return location.name.endswith((".json", IMAGE_MANIFEST))
 
 
 def has_prefix(location: Location) -> bool:
-    """Whether the mixer or manifest of an image is called as they are, so that its shards can be found."""
+    """Return whether a mixer or manifest has a standard name, from which its shards can be found."""
     return location.name.endswith((MIXER, IMAGE_MANIFEST))
 
 
 def prefix_of(location: Location) -> Location:
-    """What the names of all files of an image start with, from its mixer or manifest.
+    """Return the common prefix of the files of an image, from its mixer or manifest.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def prefix_of(location: Location) -> Location:
 
 
 def table_location(location: Location) -> Location:
-    """The file of a table, from its prefix, its manifest or its full name.
+    """Return the location of a table's file, from its prefix, manifest or full name.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def table_location(location: Location) -> Location:
 
 
 def manifest_location(file: Location) -> Location:
-    """The manifest beside the file of a table, which may have been inflated since.
+    """Return the location of a table's manifest, from its file, compressed or not.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Values in the JSON of a manifest: written, and read with checks.
+"""Encode values for the JSON of a manifest, and decode them with checks.
 
-Values that cannot be used raise a TypeError or ValueError; the caller adds the name of the file.
+Invalid values raise a TypeError or ValueError; the caller adds the file name.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ __all__ = [
 ]
 
 MOST = 1 << 62
-"""The most of any count."""
+"""Maximum value of any count."""
 
 _CHECKSUM = "crc32c"
-"""The key with the CRC-32C of all others, whatever blanks are between them."""
-_UNCHECKED = (_CHECKSUM, "key")  # the latter differs where inputs have other chunks but the same pixels
+"""The key with the CRC-32C of all other keys, independent of whitespace."""
+_UNCHECKED = (_CHECKSUM, "key")  # "key" differs for inputs with the same pixels in different chunks
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each item of a list of objects; the last is a checksum."""
+    """Return JSON with one line per key and per item of a list of objects; the last key is a checksum."""
     lines = []
     for key, value in {**document, _CHECKSUM: _checksum(document)}.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -54,7 +54,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def is_unchanged(document: dict[str, Any]) -> bool:
-    """Whether a document has the content that was rendered; True where it has no checksum.
+    """Return whether a document matches its checksum; True if it has no checksum.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def is_unchanged(document: dict[str, Any]) -> bool:
     """
     try:
         return _CHECKSUM not in document or bool(document[_CHECKSUM] == _checksum(document))
-    except ValueError:  # NaN, which is not JSON
+    except ValueError:  # NaN is not allowed in JSON
         return False
 
 
@@ -78,7 +78,7 @@ def _json(value: Any) -> str:
 
 
 def write_number(value: Any) -> Any:
-    """A number as JSON can hold it: a text where it is not finite.
+    """Encode a number for JSON; numbers that are not finite become text.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def write_number(value: Any) -> Any:
 
 
 def matrix_of(affine: Affine) -> list[float]:
-    """The six numbers of an affine, row by row.
+    """Return the six numbers of an affine, row by row.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def matrix_of(affine: Affine) -> list[float]:
 
 
 def read_number(value: Any) -> Any:
-    """The number that `write_number` was given."""
+    """Decode a number from `write_number`."""
     if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
         return float(value)
     if not isinstance(value, int | float):
@@ -111,27 +111,27 @@ def read_number(value: Any) -> Any:
 
 
 def read_size(value: Any, what: str, least: int = 1) -> Size:
-    """The two numbers (x, y) of a document as a size; `what` names them in the error."""
+    """Decode a pair (x, y) as a size; `what` describes it in the error message."""
     x, y = value
     return Size(x=read_count(x, what, least), y=read_count(y, what, least))
 
 
 def read_text(value: Any, what: str) -> str:
-    """A text of a document that is not empty."""
+    """Check that a value is a non-empty string; `what` describes it in the error message."""
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{what} must be a text; got {shorten(repr(value))}")
+        raise TypeError(f"{what} must be a non-empty string; got {shorten(repr(value))}")
     return value
 
 
 def read_count(value: Any, what: str, least: int = 0) -> int:
-    """A whole number of a document."""
+    """Check that a value is an integer of at least `least`; `what` describes it in the error message."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
-        raise TypeError(f"{what} must be a whole number of at least {least}; got {shorten(repr(value))}")
+        raise TypeError(f"{what} must be an integer of at least {least}; got {shorten(repr(value))}")
     return value
 
 
 def pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
-    """Many numbers as base64.
+    """Encode numbers as base64.
 
     Examples
     --------
@@ -142,10 +142,10 @@ def pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
 
 
 def unpack(text: Any, dtype: str) -> npt.NDArray[Any]:
-    """The numbers of `pack`."""
+    """Decode numbers from `pack`."""
     if not isinstance(text, str):
         raise TypeError(f"a list of numbers must be base64; got {shorten(repr(text))}")
     try:
         return np.frombuffer(base64.b64decode(text, validate=True), dtype)
-    except ValueError as error:  # base64's errors are ValueErrors, too
-        raise ValueError(f"a list of numbers is not base64: {error}") from None
+    except ValueError as error:  # includes the errors of base64
+        raise ValueError(f"a list of numbers is not valid base64: {error}") from None

@@ -1,4 +1,4 @@
-"""The shard files of an export, by their names."""
+"""Find the shard files of an export by name, and check their order."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["check_order", "find_records", "listed_shards"]
 
 
 def find_records(mixer: Location) -> list[Location]:
-    """The shards beside a mixer or manifest, which need not exist, in the order of their numbers.
+    """Find the shards of a mixer or manifest, which need not exist, in numerical order.
 
-    Both of Earth Engine's ways to name files are known: ``<prefix>-mixer.json`` goes with
-    ``<prefix>-00000.tfrecord[.gz]`` (Drive), ``<prefix>mixer.json`` with ``<prefix>00000.tfrecord[.gz]``
-    (Cloud Storage). Missing numbers, and shards that are there twice, are errors.
+    Both naming schemes of Earth Engine are supported: ``<prefix>-mixer.json`` with
+    ``<prefix>-00000.tfrecord[.gz]`` (Drive), and ``<prefix>mixer.json`` with ``<prefix>00000.tfrecord[.gz]``
+    (Cloud Storage). Missing or duplicate numbers raise an error.
 
     Examples
     --------
@@ -31,8 +31,8 @@ def find_records(mixer: Location) -> list[Location]:
     """
     if not has_prefix(mixer):
         raise OptionError(
-            f"The shards of {mixer} cannot be found by its name, which does not end with {MIXER!r}: "
-            "give them as records=[...], in order."
+            f"The shards of {mixer} cannot be found, because its name does not end with {MIXER!r}: "
+            "pass them as records=[...], in order."
         )
     prefix = prefix_of(mixer)
     found: dict[int, Location] = {}
@@ -43,33 +43,33 @@ def find_records(mixer: Location) -> list[Location]:
         number = int(match[1])
         if number in found:
             raise RecordError(
-                f"Shard {number} is there twice, as {found[number].name} and {file.name}: "
-                "remove one of them, or give the shards as records=[...]."
+                f"Shard {number} exists twice, as {found[number].name} and {file.name}: "
+                "remove one of them, or pass the shards as records=[...]."
             )
         found[number] = file
     if not found:
         raise MissingShardError(
-            f"No shards are beside {mixer}: expected {prefix.name}{shard_name(0, False)} or "
-            f"{prefix.name}{shard_name(0, True)} and so on. Where they have other names, give them as "
+            f"No shards found for {mixer}: expected {prefix.name}{shard_name(0, False)} or "
+            f"{prefix.name}{shard_name(0, True)} and so on. If they have other names, pass them as "
             "records=[...], in order."
         )
     missing = sorted(set(range(max(found))) - set(found))
     if missing:
         raise MissingShardError(
             f"{_missing(missing, f' of {mixer}')}, but {found[max(found)].name} exists. Every later patch "
-            "would be out of place; fetch the missing files again."
+            "would be misplaced; download the missing files again."
         )
     return [found[number] for number in sorted(found)]
 
 
 def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
-    """Where the shards that a manifest lists are, or would be, beside the mixer or manifest of an image."""
+    """Return the expected paths of the shards that a manifest lists, next to the mixer or manifest."""
     prefix, compressed = prefix_of(location), known[0].file.path.endswith(".gz")
     return [prefix.with_suffix(shard_name(number, compressed)) for number in range(len(known))]
 
 
 def check_order(records: Sequence[Location]) -> None:
-    """Refuse shards of one export whose names are out of order, or have gaps.
+    """Raise an error if the shards of one export are out of order or incomplete.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def check_order(records: Sequence[Location]) -> None:
     Traceback (most recent call last):
     ...
     xee_tf.errors.RecordError: The shards are out of order: s-00001.tfrecord comes before s-00000.tfrecord. \
-Give them in the order of their numbers.
+Pass them in numerical order.
     """
     matches = [re.fullmatch(rf"(.*?){SHARD}", record.name) for record in records]
     for (first, before), (second, after) in pairwise(zip(records, matches, strict=True)):
@@ -87,13 +87,13 @@ Give them in the order of their numbers.
         if step < 1:
             raise RecordError(
                 f"The shards are out of order: {first.name} comes before {second.name}. "
-                "Give them in the order of their numbers."
+                "Pass them in numerical order."
             )
         if step > 1:
             missing = list(range(int(before[2]) + 1, int(after[2])))
             raise MissingShardError(
-                f"{_missing(missing)} between {first.name} and {second.name}. Every later patch would be out "
-                "of place."
+                f"{_missing(missing)} between {first.name} and {second.name}. Every later patch would be "
+                "misplaced."
             )
 
 
@@ -101,4 +101,4 @@ def _missing(numbers: Sequence[int], of: str = "") -> str:
     shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
     if len(numbers) == 1:
         return f"Shard {shown}{of} is missing"
-    return f"Shards {shown} ({len(numbers)} in all){of} are missing"
+    return f"Shards {shown} ({len(numbers)} in total){of} are missing"

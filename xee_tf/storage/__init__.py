@@ -1,7 +1,7 @@
-"""Where files are: local paths and object stores, and whether they can be written there."""
+"""Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
-from xee_tf.storage.location import Location, PathLike, is_refused
+from xee_tf.storage.location import Location, PathLike, is_inaccessible
 from xee_tf.storage.zarr import (
     BEGUN,
     COMPLETE,
@@ -10,12 +10,12 @@ from xee_tf.storage.zarr import (
     ZARR_METADATA,
     beside,
     create_store,
+    explain_changes,
     open_arrays,
     read_record,
     replace_store,
-    require_our_store,
-    storable,
-    why_changed,
+    require_own_store,
+    to_storable,
     write_record,
 )
 
@@ -29,15 +29,15 @@ __all__ = [
     "PathLike",
     "beside",
     "create_store",
-    "is_refused",
+    "explain_changes",
+    "is_inaccessible",
     "open_arrays",
     "read_record",
     "replace_store",
     "require_free",
-    "require_our_store",
+    "require_own_store",
     "require_reachable",
     "require_writable",
-    "storable",
-    "why_changed",
+    "to_storable",
     "write_record",
 ]

@@ -1,4 +1,4 @@
-"""Whether something can be written at a location, asked before the work begins."""
+"""Checks of a destination before the work begins."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ __all__ = ["require_free", "require_reachable", "require_writable"]
 
 
 def require_free(location: Location, if_exists: str, *, folder: bool = False) -> None:
-    """Raise `DestinationExistsError` if something at a location may not be replaced.
+    """Check that nothing at a location would be replaced without permission.
 
     Parameters
     ----------
     location : Location
+        The destination.
     if_exists : {"error", "overwrite"}
+        Whether existing files may be replaced.
     folder : bool
-        Whether a folder is written. A file never replaces a folder.
+        Whether the destination is a folder. A file never replaces a folder.
 
     Raises
     ------
+    DestinationExistsError
+        If the destination exists and may not be replaced.
     OptionError
         If `if_exists` is neither "error" nor "overwrite".
     """
@@ -31,27 +35,27 @@ def require_free(location: Location, if_exists: str, *, folder: bool = False) ->
     require_reachable(location)
     if not folder and location.is_folder():
         raise DestinationExistsError(
-            f"{location} is a folder, and a file cannot replace it: choose another name, or name a file in "
-            f"that folder, such as {location.child('name' + os.path.splitext(location.name)[1])}."
+            f"{location} is a folder, which a file cannot replace: choose another name, or a file in that "
+            f"folder, such as {location.child('name' + os.path.splitext(location.name)[1])}."
         )
     if if_exists == "error" and location.exists():
         raise DestinationExistsError(
-            f"{location} exists: choose another name, or replace it with if_exists='overwrite'."
+            f"{location} already exists: choose another name, or replace it with if_exists='overwrite'."
         )
 
 
 def require_writable(location: Location) -> None:
-    """Raise `DestinationError` if a file cannot be created at a location; nothing is left behind.
+    """Raise `DestinationError` if a file cannot be created at a location; nothing is written.
 
-    Whether the objects of a bucket can be written is known only at the first one.
+    Whether objects can be written to a bucket cannot be checked in advance.
     """
     require_reachable(location)
     if not location.is_local:
         return
     if os.path.islink(location.path) and not os.path.exists(location.path):
         raise DestinationError(
-            f"Cannot write {location.url}: it is a link to {os.path.realpath(location.path)}, which does not "
-            "exist. Remove the link, or choose another name."
+            f"Cannot write {location.url}: it is a symbolic link to {os.path.realpath(location.path)}, which "
+            "does not exist. Remove the link, or choose another name."
         )
     folder = os.path.abspath(location.parent.path)
     while not os.path.exists(folder):
@@ -66,21 +70,21 @@ def require_writable(location: Location) -> None:
 
 
 def require_reachable(location: Location) -> None:
-    """Raise `DestinationError` if a location is a bucket, or in a store that does not answer or is only read.
+    """Raise `DestinationError` if a location is a bucket, or its store is unreachable or read-only.
 
-    No bucket is ever created.
+    Buckets are never created.
     """
     if location.is_local:
         return
     if location.bucket is not None and location.is_root:
         scheme = location.url.partition("://")[0]
         raise DestinationError(
-            f"{location.url} is a bucket without a name in it: add one, such as "
+            f"{location.url} is a bucket: append an object name, such as "
             f"{scheme}://{location.bucket or 'bucket'}/scene."
         )
     if location.is_web:
         raise DestinationError(
-            f"Cannot write {location.url}: web servers are only read. Choose a path on a disk, or an object "
+            f"Cannot write {location.url}: web servers are read-only. Choose a local path or an object "
             "store, such as s3://bucket/scene."
         )
     try:
@@ -90,7 +94,7 @@ def require_reachable(location: Location) -> None:
             location.parent.exists()
     except DestinationError:
         raise
-    except Exception as error:  # of clients for object stores, each of which has its own
+    except Exception as error:  # each object store client has its own exceptions
         raise DestinationError(f"Cannot write {location.url}: {error}") from error
 
 
@@ -98,15 +102,17 @@ def _require_bucket(location: Location, bucket: str) -> None:
     fs = location.fresh_fs
     if fs.exists(bucket):
         return
-    # An account that may only write objects cannot look at their bucket; listing gives the reason.
+    # An account that may only write objects cannot check its bucket; listing it gives the reason.
     try:
         fs.ls(bucket)
     except FileNotFoundError:
         raise DestinationError(
-            f"Cannot write {location.url}: there is no bucket {bucket!r}. Correct its name, or create the "
-            "bucket first."
+            f"Cannot write {location.url}: the bucket {bucket!r} does not exist. Correct its name, or create "
+            "it first."
         ) from None
     except PermissionError:
         return
     except Exception as error:
-        raise DestinationError(f"Cannot write {location.url}: the bucket {bucket!r} gives {error}") from error
+        raise DestinationError(
+            f"Cannot write {location.url}: the bucket {bucket!r} cannot be accessed: {error}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Local paths and object stores, through fsspec; files appear whole or not at all."""
+"""Access to local paths and object stores through fsspec, with atomic writes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 
-__all__ = ["Location", "PathLike", "is_refused"]
+__all__ = ["Location", "PathLike", "is_inaccessible"]
 
 PathLike = str | os.PathLike[str]
 
-# Stores whose first name is a bucket or container, which only its owner creates.
+# Protocols whose first path segment is a bucket or container, which is never created.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
 
 _WEB = frozenset({"http", "https"})
 
-_WHOLE_FILE = 64 << 20  # bytes of a file that is read whole where a server does not send parts of it
+_WHOLE_FILE = 64 << 20  # maximum bytes to download if a server does not support byte ranges
 
 
 @dataclass(frozen=True)
 class Location:
-    """A path on some filesystem: small, picklable, and the only way files are touched.
+    """A picklable path on any filesystem; all file access goes through this class.
 
     Parameters
     ----------
     url : str
         A local path or an fsspec URL ("s3://bucket/scene").
     storage_options : mapping
-        Handed to fsspec. Never shown in a repr: it may hold credentials.
+        Options for fsspec. Never included in a repr, because they may contain credentials.
 
     Examples
     --------
@@ -54,17 +54,17 @@ class Location:
 
     @classmethod
     def of(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
-        """From a string, a `pathlib.Path`, or a `upath.UPath` with options of its own.
+        """Create a location from a string, a `pathlib.Path`, or a `upath.UPath` with its own options.
 
-        A local path becomes absolute: it means the folder of the caller, whatever the folder of the
-        process that uses it. A slash at its end is dropped, and so are slashes beside others in a URL.
+        A local path becomes absolute: it is resolved in the current directory of the caller, not of the
+        process that uses it. Trailing slashes are removed, as are repeated slashes in a URL.
 
         Raises
         ------
         DestinationError
             If the path is empty.
         OptionError
-            If it is no path.
+            If `path` is not a string or path-like.
 
         Examples
         --------
@@ -78,17 +78,17 @@ class Location:
         options.update(storage_options or {})
         if not isinstance(given, str | os.PathLike) and not hasattr(given, "storage_options"):
             raise OptionError(
-                f"A path is a string or path-like, such as 'out/scene'; got {shorten(repr(path))}."
+                f"A path must be a string or path-like, such as 'out/scene'; got {shorten(repr(path))}."
             )
-        # UPath keeps its scheme in str(); os.fspath of a Path is the plain local path.
+        # str() of a UPath includes its scheme.
         text = str(path)
         if not text:
-            raise DestinationError("The path is empty: give a name such as 'out/scene'.")
+            raise DestinationError("The path is empty: pass a name such as 'out/scene'.")
         if "::" in text:
             return cls(text, options)
         scheme, separator, rest = text.partition("://")
         if separator and scheme not in ("file", "local"):
-            if scheme not in _WEB:  # whose servers decide what two slashes mean
+            if scheme not in _WEB:  # repeated slashes may be significant to web servers
                 rest = re.sub("//+", "/", rest)
             return cls(f"{scheme}://{rest.rstrip('/') if rest.strip('/') else rest}", options)
         return cls(os.path.abspath(os.path.expanduser(rest if separator else text)), options)
@@ -97,22 +97,22 @@ class Location:
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
             filesystem, path = url_to_fs(self.url, **self.storage_options)
-        except (ImportError, ValueError) as error:  # a package that is not installed, an unknown protocol
+        except (ImportError, ValueError) as error:  # a missing package or an unknown protocol
             raise DestinationError(f"{self.url} cannot be opened: {error}") from error
         return filesystem, str(path)
 
     def __getstate__(self) -> dict[str, Any]:
-        # An open filesystem stays in its process.
+        # Without the filesystem instance, which cannot be shared between processes.
         return {"url": self.url, "storage_options": self.storage_options}
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        """The filesystem (fsspec keeps one instance per process)."""
+        """The filesystem (fsspec caches one instance per process)."""
         return self._found[0]
 
     @property
     def path(self) -> str:
-        """The path as the filesystem itself spells it."""
+        """The path in the form that the filesystem uses."""
         return self._found[1]
 
     @property
@@ -122,36 +122,36 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine's disks: files can be renamed there, and read by other libraries."""
+        """Whether it is on a local disk, where files can be renamed and read by other libraries."""
         return "file" in self._protocols
 
     @property
     def bucket(self) -> str | None:
-        """The bucket or container of an object store; None where there are only folders."""
+        """The bucket or container of an object store; None for other filesystems."""
         return self.path.strip("/").partition("/")[0] if self._protocols & _BUCKETS else None
 
     @property
     def is_web(self) -> bool:
-        """Whether a web server has it: nothing can be written there."""
+        """Whether it is on a web server, which is read-only."""
         return bool(self._protocols & _WEB)
 
     @property
     def fresh_fs(self) -> fsspec.AbstractFileSystem:
-        """The filesystem without listings that it remembers: other processes write there too."""
+        """The filesystem with its listings cache cleared, because other processes may write to it."""
         if not self.is_local:
             self.fs.invalidate_cache()
         return self.fs
 
     @property
     def zarr_options(self) -> dict[str, Any] | None:
-        """The storage options as Zarr takes them: none for local folders."""
+        """The storage options for Zarr; None for local folders."""
         return None if self.is_local else dict(self.storage_options) or None
 
     @cached_property
     def _link(self) -> tuple[str, str]:
         """The URL up to the end of the path, and the archive that holds it: ``zip://scene::/maps.zip``."""
         links = self.url.split("::")
-        # A name alone is a cache, which has the path of what follows it.
+        # A protocol without a path is a cache, which uses the path of the next link.
         number = next((i for i, link in enumerate(links[:-1]) if "://" in link), len(links) - 1)
         path, archive = "::".join(links[: number + 1]), "::".join(links[number + 1 :])
         return path.replace(os.sep, "/"), archive and f"::{archive}"
@@ -161,20 +161,20 @@ class Location:
 
     @property
     def name(self) -> str:
-        """What follows the last slash of the path."""
+        """The last component of the path."""
         return self._link[0].rsplit("/", 1)[-1]
 
     @property
     def parent(self) -> Location:
-        """The folder that holds it."""
+        """The parent folder."""
         head, slash, _ = self._link[0].rpartition("/")
-        # "memory://" and a drive of Windows, "D:/", keep their slash.
+        # "memory://" and Windows drives such as "D:/" keep their slash.
         is_root = head.endswith(":/") or (len(head) == 2 and head[1] == ":")
         return self._with_path(f"{head}/" if is_root else head or slash or ".")
 
     @property
     def is_root(self) -> bool:
-        """Whether it is a whole bucket, or a web server: nothing can be appended to its name."""
+        """Whether it is a whole bucket or web server, to whose name no suffix can be appended."""
         host = self.url.startswith(("http://", "https://")) and self.url.count("/") == 2
         return host or (self.bucket is not None and self.path.strip("/") == self.bucket)
 
@@ -182,39 +182,39 @@ class Location:
         return self.url
 
     def child(self, name: str) -> Location:
-        """A name inside this folder."""
+        """Return the location of `name` inside this folder."""
         path = self._link[0]
         return self._with_path(path + name if path.endswith("://") else f"{path.rstrip('/')}/{name}")
 
     def with_suffix(self, suffix: str) -> Location:
-        """The same path with `suffix` appended."""
+        """Return the location with `suffix` appended."""
         return self._with_path(self._link[0] + suffix)
 
     def without_suffix(self, *suffixes: str) -> Location:
-        """The same path without the first of those endings that it has."""
+        """Return the location without the first of `suffixes` that matches."""
         path = self._link[0]
         suffix = next((suffix for suffix in suffixes if path.endswith(suffix)), "")
         return self._with_path(path.removesuffix(suffix))
 
     def temporary(self, ending: str = ".tmp") -> Location:
-        """A name that nothing else has, beside this one: ``scene.1f0a93c2.tmp``."""
+        """Return a unique location in the same folder: ``scene.1f0a93c2.tmp``."""
         return self.with_suffix(f".{uuid.uuid4().hex[:8]}{ending}")
 
     def exists(self) -> bool:
-        """Whether a file or folder is there."""
+        """Return whether a file or folder exists."""
         return bool(self.fresh_fs.exists(self.path))
 
     def is_folder(self) -> bool:
-        """Whether a folder is there."""
+        """Return whether a folder exists."""
         try:
             return bool(self.fresh_fs.isdir(self.path))
         except Exception as error:
-            if not is_refused(error):
+            if not is_inaccessible(error):
                 raise
             return False
 
     def entries(self) -> dict[str, bool]:
-        """The names in this folder, sorted, each with whether it is a folder."""
+        """Return the sorted names in this folder, each with whether it is a folder."""
         found = {
             str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry["type"] == "directory"
             for entry in self.fresh_fs.ls(self.path, detail=True)
@@ -223,20 +223,20 @@ class Location:
         return dict(sorted(found.items()))
 
     def count_files(self) -> int:
-        """How many files are in this folder and those in it."""
+        """Return the number of files in this folder, including subfolders."""
         return len(self.fresh_fs.find(self.path))
 
     def size(self) -> int:
-        """Bytes of the file."""
+        """Return the size of the file in bytes."""
         return int(self.fresh_fs.size(self.path))
 
     def siblings(self, *, folders: bool = False) -> list[Location]:
-        """Files, or folders, in the same folder whose names start with this one's, sorted by name."""
+        """Return the files (or folders) in the same folder whose names start with this name, sorted."""
         folder, path = self.parent, self._link[0]
         try:
             entries = folder.entries() if folder.exists() else {}
         except Exception as error:
-            if self.is_local or not is_refused(error):
+            if self.is_local or not is_inaccessible(error):
                 raise
             entries = {}
         return [
@@ -247,11 +247,11 @@ class Location:
 
     @property
     def is_pattern(self) -> bool:
-        """Whether it may stand for several files, as ``out/scene-*.tfrecord.gz`` does."""
+        """Whether it may be a glob pattern, such as ``out/scene-*.tfrecord.gz``."""
         return any(sign in self.url for sign in "*?[")
 
     def matching(self) -> list[Location]:
-        """The files that this pattern stands for, sorted by name."""
+        """Return the files that match this pattern, sorted by name."""
         fs = self.fresh_fs
         try:
             paths = sorted(fs.glob(self.path))
@@ -263,18 +263,18 @@ class Location:
         return [Location(fs.unstrip_protocol(path), self.storage_options) for path in paths]
 
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes ``start..end`` of the file; all of it by default.
+        """Read the bytes ``start..end`` of the file; by default, the whole file.
 
         Raises
         ------
         RecordError
-            If a web server sends the whole of a large file instead of the bytes.
+            If a web server sends a large file as a whole instead of the requested range.
         """
         if end is None or end <= start:
             return bytes(self.fs.cat_file(self.path, start=start, end=end))
         try:
             data = bytes(self.fs.cat_file(self.path, start=start, end=end))
-        except ValueError as error:  # how fsspec refuses servers without ranges
+        except ValueError as error:  # raised by fsspec if the server does not support ranges
             if "range" not in str(error):
                 raise
             data = bytes(self.fs.cat_file(self.path))
@@ -288,15 +288,15 @@ class Location:
         return data
 
     def open(self, mode: str = "rb") -> Any:
-        """An open file; on an object store it appears when it is closed.
+        """Open the file; in an object store, a written file appears when it is closed.
 
         Raises
         ------
         DestinationError
-            If it is opened for writing and that is not possible in this process.
+            If the file cannot be opened for writing.
         """
         if "w" not in mode:
-            # Without fsspec's wrapper, which costs more than small files do.
+            # Without the wrapper of fsspec, which is slow for small files.
             return open(self.path, mode) if self.is_local else self.fs.open(self.path, mode)
         with self._writing():
             if not self.is_local:
@@ -309,7 +309,7 @@ class Location:
                 return open(self.path, mode)
 
     def write_bytes(self, data: bytes) -> None:
-        """Write a small file whole or not at all."""
+        """Write a small file atomically."""
         if not self.is_local:
             with self._writing():
                 self.fs.pipe_file(self.path, data)
@@ -325,12 +325,12 @@ class Location:
             raise
 
     def put_file(self, file: PathLike) -> None:
-        """Put a file of this machine here: on a local disk it is moved, to an object store it is copied.
+        """Move a local file here; to an object store it is copied.
 
         Raises
         ------
         DestinationError
-            If it cannot be written here.
+            If the file cannot be written.
 
         Examples
         --------
@@ -348,9 +348,9 @@ class Location:
             self.fs.put_file(os.fspath(file), self.path)
 
     def move(self, target: Location) -> None:
-        """Put this file in the place of `target`: a rename where the filesystem has one.
+        """Move this file to `target`, by renaming it if the filesystem supports that.
 
-        Where `target` is a link, what it leads to is replaced. A file of this machine can be moved to
+        If `target` is a symbolic link, the file that it points to is replaced. A local file can be moved to
         another store.
         """
         if self.is_local and not target.is_local:
@@ -368,22 +368,22 @@ class Location:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # The link leads to another disk: copied there first, so that the file appears whole.
+            # The link points to another disk: copy the file there first, so that the rename is atomic.
             copy = Location(path).temporary().path
             shutil.copyfile(self.path, copy)
             os.replace(copy, path)
             os.remove(self.path)
 
     def remove(self, *, recursive: bool = False) -> None:
-        """Delete the file, or the folder and all in it."""
+        """Delete the file, or the folder with its contents if `recursive`."""
         self.fresh_fs.rm(self.path, recursive=recursive)
 
     def clear(self) -> None:
-        """Delete the folder and all in it, while other processes that have begun may still write there."""
+        """Delete the folder with its contents, even while other processes finish writing to it."""
         deadline = time.monotonic() + 10
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:
-            with suppress(Exception):  # what made the caller give up is the error to show
+            with suppress(Exception):  # the caller is about to raise a more important error
                 quiet += 1
                 if self.exists():
                     quiet = 0
@@ -392,29 +392,29 @@ class Location:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the filesystem refuses is a `DestinationError`, which names the machine too."""
+        """Convert errors of the filesystem to a `DestinationError` that names the machine."""
         try:
             yield
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             where = ""
             if self.is_local:
-                where = f" on {socket.gethostname()}. Every process that writes needs access to its folder"
+                where = f" on {socket.gethostname()}. Every process that writes needs access to the folder"
             raise DestinationError(f"Cannot write {self.url}: {reason}{where}.") from error
 
     def _make_parent(self) -> None:
         if self.is_local:
             os.makedirs(self.parent.path, exist_ok=True)
         elif self.bucket is None and not self.fs.exists(self.parent.path):
-            with suppress(Exception):  # a store that has no folders may refuse
+            with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
 
 
-def is_refused(error: Exception) -> bool:
-    """Whether an error is one of the usual answers of a server without that file, or without access to it.
+def is_inaccessible(error: Exception) -> bool:
+    """Return whether an error means that a file does not exist or cannot be accessed.
 
-    Where a store may not be listed, a missing file looks like a forbidden one; simple web servers fail. What
-    may pass (too many requests, a gateway) is no such answer.
+    If a store does not permit listing, a missing file gives the same error as a forbidden one; simple web
+    servers respond with a server error. Transient errors (too many requests, bad gateway) do not count.
     """
     status = getattr(error, "status", None)
     refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)

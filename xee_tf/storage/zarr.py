@@ -1,4 +1,4 @@
-"""Zarr stores: what they can hold, whether a folder is one of ours, and putting a new one in its place."""
+"""Write Zarr stores, identify stores that this package wrote, and replace them."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ __all__ = [
     "ZARR_METADATA",
     "beside",
     "create_store",
+    "explain_changes",
     "open_arrays",
     "read_record",
     "replace_store",
-    "require_our_store",
-    "storable",
-    "why_changed",
+    "require_own_store",
+    "to_storable",
     "write_record",
 ]
 
 RECORD = ".xee_tf"
-"""The Zarr group, inside each store of this package, that says what the store is.
+"""The Zarr group in each store of this package that identifies the store.
 
-It is no attribute: xarray hands attributes on, so that stores which others derive would have them too.
+It is not an attribute, because xarray copies attributes to derived datasets, which may be stored elsewhere.
 """
 
 ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
-"""Files that Zarr, of formats 3 and 2, keeps its metadata in."""
+"""Metadata files of Zarr formats 3 and 2."""
 
-# Files of a Zarr group, and of the systems that people look into folders with.
+# Files of a Zarr group, and files that desktop systems add to folders.
 _METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
-_PARTIAL = r"(zarr|\.z\w+)\.[0-9a-f]{32}\.partial"  # what zarr leaves of a file where its process is killed
-# What the folder of an array holds: metadata, and chunks of format 3 or 2.
+_PARTIAL = r"(zarr|\.z\w+)\.[0-9a-f]{32}\.partial"  # temporary files of a zarr process that was killed
+# Contents of an array's folder: metadata, and chunks in format 3 or 2.
 _OF_ARRAY = re.compile(rf"zarr\.json|\.zarray|\.zattrs|\.DS_Store|c|\d+(\.\d+)*|{_PARTIAL}")
 
-# Where nodes of Zarr have their metadata, in format 3 or 2.
+# Metadata files of Zarr nodes in format 3 or 2.
 _Take = Callable[[Any], Any]
 _ATTRIBUTES: Mapping[str, _Take] = {"zarr.json": lambda found: dict(found["attributes"]), ".zattrs": dict}
 _SHAPE_AND_DTYPE: Mapping[str, _Take] = {
@@ -60,13 +60,13 @@ _SHAPE_AND_DTYPE: Mapping[str, _Take] = {
 
 
 BEGUN, PREPARED, COMPLETE = "begun", "prepared", "complete"
-"""States of a store: metadata are written, all metadata are there, all pixels are there."""
+"""States of a store: metadata incomplete, metadata complete, pixels complete."""
 
 
 def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts: Any) -> None:
-    """Write a Dataset, as `storable` gives it, where nothing is yet, with a record of what the store is.
+    """Write a Dataset from `to_storable` to a new store, with a record that identifies the store.
 
-    Without `compute`, lazy bands are not written. The `facts` are for the record, as JSON holds them.
+    Without `compute`, lazy bands are not written. The `facts` are added to the record as JSON.
     """
     names = [str(name) for name in dataset.variables]
     write_record(store, {**facts, "state": BEGUN, "arrays": dict.fromkeys(names)})
@@ -80,7 +80,7 @@ def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts
 
 
 def _metadata(node: Location, files: Mapping[str, _Take]) -> Any:
-    """What the first file has that a node of Zarr does have; None if there is none."""
+    """Return the metadata from the first existing file of a Zarr node; None if there is none."""
     for file, take in files.items():
         with suppress(OSError, ValueError, KeyError, TypeError):
             return take(json.loads(node.child(file).read_bytes()))
@@ -88,15 +88,15 @@ def _metadata(node: Location, files: Mapping[str, _Take]) -> Any:
 
 
 def read_record(store: Location) -> dict[str, Any]:
-    """What `write_record` has written; empty where that is nothing."""
+    """Read the record that `write_record` wrote; return an empty dict if there is none."""
     found: dict[str, Any] | None = _metadata(store.child(RECORD), _ATTRIBUTES)
     return found or {}
 
 
 def write_record(store: Location, record: Mapping[str, Any]) -> None:
-    """Note in a store that this package writes it, and what it is."""
+    """Write the record that identifies a store of this package."""
     try:
-        group = _open_group(store.child(RECORD), "a", attributes=dict(record))  # if there is none yet
+        group = _open_group(store.child(RECORD), "a", attributes=dict(record))  # for a new group
         if dict(group.attrs) != dict(record):
             group.attrs.put(dict(record))
     except OSError as error:
@@ -104,7 +104,7 @@ def write_record(store: Location, record: Mapping[str, Any]) -> None:
 
 
 def open_arrays(store: Location) -> Any:
-    """The group of a store that is there, to write into its arrays."""
+    """Open an existing store for writing to its arrays."""
     return _open_group(store, "r+")
 
 
@@ -117,52 +117,52 @@ def _open_group(store: Location, mode: Literal["a", "r+"], **options: Any) -> An
 
 
 def stored_arrays(store: Location, names: Iterable[Hashable]) -> dict[str, list[Any]]:
-    """Shape and dtype of the arrays of a store, as their metadata say; without those that are not there."""
+    """Return the shape and dtype of arrays in a store, from their metadata; missing arrays are omitted."""
     found = {name: _metadata(store.child(name), _SHAPE_AND_DTYPE) for name in sorted(map(str, names))}
     return {name: list(array) for name, array in found.items() if array is not None}
 
 
-def why_changed(store: Location) -> str:
-    """Why the arrays of a store of ours are not those that were written; empty if they are.
+def explain_changes(store: Location) -> str:
+    """Return why the arrays of a store differ from those that were written, or "" if they do not.
 
-    Of a store that was begun, arrays may be missing.
+    An unfinished store may lack arrays.
     """
     record = read_record(store)
     if record.get("state") == BEGUN:
         return ""
     written = record.get("arrays") or {}
-    there = stored_arrays(store, written)
-    changed = next((name for name in written if there.get(name) != written[name]), "")
+    current = stored_arrays(store, written)
+    changed = next((name for name in written if current.get(name) != written[name]), "")
     return f"its array {changed!r} is not the one that was written" if changed else ""
 
 
-def require_our_store(store: Location) -> None:
-    """Raise an error unless a folder may be deleted: it is empty, or a Zarr store that this package wrote.
+def require_own_store(store: Location) -> None:
+    """Check that a folder may be deleted: it is empty, or a Zarr store that this package wrote.
 
     Raises
     ------
     DestinationExistsError
-        With what is there instead.
+        If the folder has other contents.
 
     Examples
     --------
     >>> folder = Location.of("memory://stores/documents")
     >>> folder.child("thesis.txt").write_bytes(b"A thesis")
-    >>> require_our_store(folder)
+    >>> require_own_store(folder)
     Traceback (most recent call last):
     ...
     xee_tf.errors.DestinationExistsError: memory://stores/documents is not replaced, because it is not a \
-store that xee_tf wrote: it holds 'thesis.txt'. Choose another name, or delete it first.
+store that xee_tf wrote: it contains 'thesis.txt'. Choose another name, or delete it first.
     """
-    if found := _foreign(store):
+    if found := _foreign_contents(store):
         raise DestinationExistsError(
             f"{store} is not replaced, because it is not a store that xee_tf wrote: {found}. Choose another "
             "name, or delete it first."
         )
 
 
-def _foreign(store: Location) -> str:
-    """Why a path may not be deleted, as part of a sentence; empty if it may."""
+def _foreign_contents(store: Location) -> str:
+    """Return why a path may not be deleted, as part of a sentence, or "" if it may."""
     if not store.is_folder():
         return "it is a file"
     entries = store.entries()
@@ -172,17 +172,17 @@ def _foreign(store: Location) -> str:
     ours = record.get("arrays") or {}
     members = {name for name, is_folder in entries.items() if is_folder}
     known = members | _METADATA
-    if odd := [each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)]:
-        return f"it holds {odd[0]!r}"
+    if unknown := [each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)]:
+        return f"it contains {unknown[0]!r}"
     if not record:
-        strange = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
-        return f"it holds {strange!r}" if strange else f"it is a Zarr store without {RECORD!r}"
+        folder = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
+        return f"it contains {folder!r}" if folder else f"it is a Zarr store without {RECORD!r}"
     for name in sorted(members - {RECORD}):
         if name not in ours:
-            return f"it holds {name!r}"
-        if stray := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
-            return f"it holds {f'{name}/{stray[0]}'!r}"
-    return why_changed(store)
+            return f"it contains {name!r}"
+        if files := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
+            return f"it contains {f'{name}/{files[0]}'!r}"
+    return explain_changes(store)
 
 
 def _is_node(folder: Location) -> bool:
@@ -190,22 +190,22 @@ def _is_node(folder: Location) -> bool:
 
 
 def beside(store: Location, suffix: str = "") -> Location:
-    """A name beside a store, on the same disk: where the path is a link, beside what it leads to."""
+    """Return a location next to a store on the same disk; symbolic links are resolved first."""
     if not store.is_local:
         return store.with_suffix(suffix)
     return Location(os.path.realpath(store.path) + suffix, store.storage_options)
 
 
 def replace_store(new: Location, store: Location) -> None:
-    """Put a complete store in the place of another one, which is deleted.
+    """Replace a store by a complete new one; the old store is deleted.
 
-    On local disks both are renamed, and a failure leaves the old one. An object store has no renaming: the
-    old one is deleted, then the objects of the new one are copied.
+    On local disks both are renamed, and the old store is kept if that fails. Object stores do not support
+    renaming: the old store is deleted, then the objects of the new store are copied.
 
     Raises
     ------
     DestinationError
-        If that fails; the new store is then still complete under its own name.
+        If the replacement fails; the new store is then still complete under its own name.
     """
     try:
         if new.is_local:
@@ -221,16 +221,16 @@ def replace_store(new: Location, store: Location) -> None:
         raise DestinationError(f"{store} cannot be replaced by {new}, which is complete: {error}") from error
 
 
-def storable(dataset: xr.Dataset) -> xr.Dataset:
-    """A Dataset without the attributes and coordinates that Zarr cannot hold, and without lazy coordinates.
+def to_storable(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset without lazy coordinates and without attributes and coordinates unsupported by Zarr.
 
     Examples
     --------
     >>> steps = xr.Dataset(coords={"step": [b"dry", b"wet"], "owner": object()}, attrs={"title": "a", 7: "b"})
-    >>> storable(steps).step.values.tolist(), list(storable(steps).coords), storable(steps).attrs
+    >>> to_storable(steps).step.values.tolist(), list(to_storable(steps).coords), to_storable(steps).attrs
     (['dry', 'wet'], ['step'], {'title': 'a'})
     """
-    coords = {name: _as_stored(coord) for name, coord in dataset.coords.items()}
+    coords = {name: _encode_coord(coord) for name, coord in dataset.coords.items()}
     bands = {
         name: xr.Variable(band.dims, band.data, _storable_attrs(band.attrs), band.encoding)
         for name, band in dataset.data_vars.items()
@@ -239,8 +239,8 @@ def storable(dataset: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(bands, stored, _storable_attrs(dataset.attrs))
 
 
-def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
-    """A coordinate as it is stored; None if that is not possible."""
+def _encode_coord(coord: xr.DataArray) -> xr.Variable | None:
+    """Return a coordinate in the form in which Zarr stores it; None if that is not possible."""
     import zarr
 
     if coord.chunks is not None:
@@ -248,12 +248,12 @@ def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
     values = coord.values
     with suppress(UnicodeDecodeError):
         if values.dtype.kind not in "biufcmM":
-            # Zarr's own specification has texts of any length, but none of a fixed one.
+            # The Zarr specification has variable-length strings, but no fixed-length strings.
             values = np.asarray(np.char.decode(values) if values.dtype.kind == "S" else values, dtype=object)
     calendar = {key: coord.encoding[key] for key in ("units", "calendar") if key in coord.encoding}
     for encoding in (calendar, {}):
         stored = xr.Variable(coord.dims, values, _storable_attrs(coord.attrs), encoding)
-        with suppress(Exception), warnings.catch_warnings():  # of xarray's and Zarr's encoders
+        with suppress(Exception), warnings.catch_warnings():  # from the encoders of xarray and Zarr
             warnings.simplefilter("error")
             xr.Dataset(coords={coord.name: stored}).to_zarr(zarr.storage.MemoryStore(), consolidated=False)
             return stored
@@ -261,7 +261,7 @@ def _as_stored(coord: xr.DataArray) -> xr.Variable | None:
 
 
 def _storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes that JSON has: texts, numbers, truths, and lists and mappings of these."""
+    """Return the attributes that JSON supports: strings, numbers, booleans, lists and mappings of these."""
     found = {}
     for name, value in attrs.items():
         plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -23,8 +23,8 @@ from xee_tf.georef import (
     apply_affine,
     band_nodata,
     full_turn,
-    mover,
     plane_array,
+    point_transformer,
     raster_variables,
     read_georef,
     whole_image,
@@ -330,7 +330,7 @@ class _JoinSamples:
         if set(LONLAT) & set(self.names):
             centres = self.georef.affine @ Affine.translation(0.5, 0.5)
             points = apply_affine(centres, np.column_stack((sample.columns, sample.rows)))
-            longitudes, latitudes = mover(self.georef.crs, pyproj.CRS("EPSG:4326"))(points).T
+            longitudes, latitudes = point_transformer(self.georef.crs, pyproj.CRS("EPSG:4326"))(points).T
             lonlat = wrap_longitude(longitudes), latitudes
             found |= {name: (TableColumn(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
         return Rows.of((found[name] for name in self.names), dropped)

@@ -1,4 +1,4 @@
-"""`TensorProto` messages, to and from numpy arrays, and the types of their values."""
+"""Convert between `TensorProto` messages and numpy arrays, and their element types."""
 
 from xee_tf.tensors.protos import (
     decode_tensor,

@@ -1,9 +1,9 @@
-"""TensorProto to and from numpy arrays: no protobuf objects, no TensorFlow.
+"""Convert between TensorProto messages and numpy arrays, without protobuf objects or TensorFlow.
 
-A TensorProto is ``dtype (1), tensor_shape (2), tensor_content (4)``: the raw little-endian values in
-C order, which are never copied but once into their place. Or its values are listed one by one, in a
-field of their own for each group of types; there the last value stands for all that are missing.
-Strings are always listed.
+A TensorProto is ``dtype (1), tensor_shape (2), tensor_content (4)``. The content holds the raw little-endian
+values in C order and is copied once at most. Alternatively the values are listed one by one, in a separate
+field for each group of dtypes; the last listed value is repeated for all that are missing. Strings are always
+listed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.tensors.types import STRING, TensorType, tensor_type, type_of_number
-from xee_tf.varints import listed_varints
+from xee_tf.varints import decode_varint_parts
 from xee_tf.wire import (
     encode_field,
     field_head,
@@ -40,14 +40,14 @@ __all__ = [
 ]
 
 _DTYPE_TAG = integer_field(1, 1)[:1]
-_CONTENT = 4  # the field of the raw values
-_BITS = 13  # that of the bits of half floats
+_CONTENT = 4  # field of the raw values
+_BITS = 13  # field of the bit patterns of float16 and bfloat16
 
 
 def encode_tensor(array: npt.ArrayLike) -> bytes:
-    """One serialised TensorProto, as ``tf.io.serialize_tensor`` gives it.
+    """Serialise an array as a TensorProto, like ``tf.io.serialize_tensor``.
 
-    Of numbers, booleans, or strings (bytes, or str, which is encoded as UTF-8); any shape.
+    The array may have any shape and hold numbers, booleans or strings (bytes, or str encoded as UTF-8).
 
     Examples
     --------
@@ -58,12 +58,12 @@ def encode_tensor(array: npt.ArrayLike) -> bytes:
     """
     values = np.asarray(array)
     if values.dtype.kind in "SU" and not isinstance(array, np.ndarray):
-        values = np.asarray(array, object)  # numpy's own strings lose zeros at their end
+        values = np.asarray(array, object)  # numpy's string dtypes strip trailing null bytes
     return b"".join(tensor_pieces(values))
 
 
 def encode_tensors(batch: npt.NDArray[Any]) -> list[bytes]:
-    """A serialised TensorProto for each element of the first dimension.
+    """Serialise each element of the first dimension as a TensorProto.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def encode_tensors(batch: npt.NDArray[Any]) -> list[bytes]:
     """
     kind = tensor_type(batch.dtype)
     if kind is STRING:
-        # Not by iterating: an element without dimensions would be no array any more.
+        # Slices, because iteration over a 1-d array returns scalars, not arrays.
         elements = (batch[i : i + 1].reshape(batch.shape[1:]) for i in range(len(batch)))
         return [encode_tensor(element) for element in elements]
     batch = np.ascontiguousarray(batch, kind.dtype)
@@ -82,7 +82,7 @@ def encode_tensors(batch: npt.NDArray[Any]) -> list[bytes]:
 
 
 def tensor_pieces(array: npt.NDArray[Any]) -> list[bytes | memoryview]:
-    """What a serialised TensorProto is joined from; the values of numbers are not copied.
+    """Return the consecutive parts of a serialised TensorProto; numeric values are not copied.
 
     Examples
     --------
@@ -97,16 +97,16 @@ def tensor_pieces(array: npt.NDArray[Any]) -> list[bytes | memoryview]:
 
 
 def tensor_size(dtype: npt.DTypeLike, shape: Sequence[int], payload: int | None = None) -> int:
-    """Bytes of a serialised TensorProto.
+    """Return the size of a serialised TensorProto in bytes.
 
     Parameters
     ----------
     dtype : dtype
-        Of the values.
+        Dtype of the values.
     shape : sequence of int
-        Of the tensor.
+        Shape of the tensor.
     payload : int, optional
-        Bytes that the values take; see `value_sizes`. Default: those of numbers, or of empty strings.
+        Size of the values in bytes; see `value_sizes`. Default: the size of numbers or of empty strings.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def tensor_size(dtype: npt.DTypeLike, shape: Sequence[int], payload: int | None 
 
 
 def value_sizes(batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Bytes that the values of each element of the first dimension take in a TensorProto.
+    """Return the size in bytes that the values of each element of the first dimension take in a TensorProto.
 
     Examples
     --------
@@ -137,22 +137,22 @@ def value_sizes(batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def is_tensor(data: bytes) -> bool:
-    """Whether bytes are a serialised TensorProto rather than base64 of one.
+    """Return whether data is a serialised TensorProto, as opposed to its base64 encoding.
 
-    Every TensorProto begins with the tag of its dtype, which no text does.
+    Every TensorProto begins with the tag of its dtype, a byte that base64 text does not contain.
     """
     return data.startswith(_DTYPE_TAG)
 
 
 def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
-    """The array of a serialised TensorProto, in whichever form; an error if it is not valid and complete.
+    """Decode a serialised TensorProto in any of its forms; raise an error if it is invalid or incomplete.
 
-    It is little endian, and may be a read-only view of `data`, or of one value that stands for all. Strings
-    are an array of objects (bytes).
+    The array is little endian. It may be a read-only view of `data`, or of a single repeated value. Strings
+    are returned as an array of objects (bytes).
 
     Examples
     --------
-    Of values that are listed the last one is repeated:
+    The last listed value is repeated:
 
     >>> decode_tensor(bytes.fromhex("0803 12041202 0804 3a020102")).tolist()
     [1, 2, 2, 2]
@@ -165,7 +165,7 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
         if field == 1 and wire == 0:
             number = read_varint(body, 0)[0]
         elif field == 2 and wire == 2:
-            shape += _sizes(body)
+            shape += _decode_shape(body)
         elif field == _CONTENT and wire == 2:
             content = body
         else:
@@ -176,15 +176,15 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
         size = math.prod(shape) * dtype.itemsize
         if len(content) != size:
             raise RecordError(
-                f"A tensor of {kind.name} and shape {shape} holds {len(content)} bytes; expected {size}."
+                f"A {kind.name} tensor of shape {shape} has {len(content)} bytes; expected {size}."
             )
         values = np.frombuffer(content, dtype)
     else:
-        values = _repeated(_listed_values(listed.get(kind.field, []), kind), shape)
+        values = _fill_shape(_listed_values(listed.get(kind.field, []), kind), shape)
     try:
         return values.reshape(shape)
     except ValueError:
-        raise RecordError(f"A tensor has the shape {shape}, which numpy cannot hold.") from None
+        raise RecordError(f"A tensor has shape {shape}, which numpy does not support.") from None
 
 
 # -- Writing -----------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=1024)
 def _head(kind: TensorType, shape: tuple[int, ...], payload: int = 0) -> bytes:
-    """Everything in front of the values: of numbers the tag and length of their field, too."""
+    """Encode all fields before the values; for numbers, also the tag and length of the content field."""
     dims = b"".join(encode_field(2, integer_field(1, size)) for size in shape)
     head = integer_field(1, kind.number) + encode_field(2, dims)
     return head + field_head(_CONTENT, payload) if payload and kind is not STRING else head
@@ -204,7 +204,7 @@ def _string_pieces(strings: Iterable[object]) -> list[bytes | memoryview]:
         if isinstance(string, str):
             string = string.encode()
         elif not isinstance(string, bytes):
-            raise OptionError(f"An array of strings holds {string!r}; expected str or bytes only.")
+            raise OptionError(f"An array of strings contains {string!r}; expected only str or bytes.")
         pieces += (field_head(STRING.field, len(string)), string)
     return pieces
 
@@ -212,12 +212,12 @@ def _string_pieces(strings: Iterable[object]) -> list[bytes | memoryview]:
 # -- Reading -----------------------------------------------------------------------------------------
 
 
-def _sizes(data: memoryview) -> list[int]:
-    """The lengths of the dimensions of a TensorShapeProto."""
+def _decode_shape(data: memoryview) -> list[int]:
+    """Decode the shape of a TensorShapeProto."""
     sizes = []
     for field, wire, body in read_fields(data):
         if field == 3 and wire == 0 and read_varint(body, 0)[0]:
-            raise RecordError("A tensor has no shape: its rank is said to be unknown.")
+            raise RecordError("A tensor has no shape: its rank is declared as unknown.")
         if field == 2 and wire == 2:
             sizes.append(integer(body, 1))
             if sizes[-1] < 0:
@@ -226,14 +226,14 @@ def _sizes(data: memoryview) -> list[int]:
 
 
 def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) -> npt.NDArray[Any]:
-    """The values of a typed field, as they come: packed runs and single ones."""
+    """Decode the values of a typed field in order: packed lists and single values."""
     dtype = kind.dtype
     if kind is STRING:
         strings = np.empty(len(parts), dtype)
         strings[:] = [bytes(part) for wire, part in parts if wire == 2]
         return strings
     if kind.wire == "varint":
-        numbers = listed_varints(part for wire, part in parts if wire in (0, 2))
+        numbers = decode_varint_parts(part for wire, part in parts if wire in (0, 2))
         if kind.field == _BITS:
             return numbers.astype("<u2").view(dtype)
         return numbers != 0 if kind.name == "bool" else numbers.astype(dtype, copy=False)
@@ -241,25 +241,27 @@ def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) ->
     found = [part for wire, part in parts if wire in (2, single)]
     data = found[0] if len(found) == 1 else b"".join(found)
     if len(data) % dtype.itemsize:
-        raise RecordError(f"A list of {len(data)} bytes does not hold whole {kind.name} numbers.")
+        raise RecordError(
+            f"A list of {kind.name} values has {len(data)} bytes; expected a multiple of {dtype.itemsize}."
+        )
     return np.frombuffer(data, dtype)
 
 
-def _repeated(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
-    """As many values as the shape wants: the last one stands for all that are missing, zero for none."""
+def _fill_shape(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
+    """Repeat the last value (zero if there is none) to fill the shape."""
     count = math.prod(shape)
     if values.size > count:
-        raise RecordError(f"A tensor of shape {list(shape)} lists {values.size} values.")
+        raise RecordError(f"A tensor of shape {list(shape)} lists {values.size} values; expected {count}.")
     if values.size == count:
         return values
     if not values.size:
         values = np.array([b"" if values.dtype == object else 0]).astype(values.dtype)
     try:
-        if values.size == 1:  # a view, whatever the shape: a few bytes cannot fill the memory
+        if values.size == 1:  # a view: a few bytes of input must not fill the memory
             return np.broadcast_to(values, count)
         return np.concatenate([values, np.broadcast_to(values[-1:], count - values.size)])
     except (ValueError, MemoryError):
         raise RecordError(
             f"A tensor of shape {list(shape)} lists {values.size} values; "
-            "what is missing does not fit into memory."
+            "the missing ones do not fit in memory."
         ) from None

@@ -1,4 +1,4 @@
-"""The element types of TensorProto: their numbers, their numpy dtypes, the fields that carry them."""
+"""Element types of TensorProto: enum numbers, numpy dtypes and fields."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class TensorType:
     Parameters
     ----------
     number : int
-        Its number in the enum DataType of TensorFlow.
+        Number in TensorFlow's enum ``DataType``.
     name : str
-        Its name in numpy; of strings "string".
+        Name of the numpy dtype; "string" for strings.
     field : int
         The field of a TensorProto that lists values one by one.
     wire : {"fixed", "varint", "bytes"}
-        How that field holds them.
+        Encoding of the values in that field.
     """
 
     number: int
@@ -51,7 +51,7 @@ class TensorType:
         return dtype
 
 
-# complex numbers are listed as pairs of floats, half floats by their bits.
+# Complex numbers are listed as pairs of floats, 16-bit floats as their bit patterns.
 _TYPES = (
     TensorType(1, "float32", 5, "fixed"),
     TensorType(2, "float64", 6, "fixed"),
@@ -78,9 +78,9 @@ STRING = _BY_NAME["string"]
 
 @lru_cache(maxsize=256)
 def tensor_type(dtype: npt.DTypeLike) -> TensorType:
-    """The element type that carries a numpy dtype.
+    """Return the element type for a numpy dtype.
 
-    Objects and every kind of numpy strings are taken for strings.
+    Object dtypes and all numpy string dtypes are treated as strings.
 
     Examples
     --------
@@ -94,12 +94,12 @@ def tensor_type(dtype: npt.DTypeLike) -> TensorType:
         return _BY_NAME[dtype.name]
     except KeyError:
         raise OptionError(
-            f"Values of dtype {dtype} cannot be sent as a tensor; what can: {', '.join(_BY_NAME)}."
+            f"Values of dtype {dtype} cannot be sent as a tensor; supported: {', '.join(_BY_NAME)}."
         ) from None
 
 
 def type_of_number(number: int) -> TensorType:
-    """The element type of a number of the enum DataType.
+    """Return the element type for a number of the enum ``DataType``.
 
     Examples
     --------
@@ -110,6 +110,6 @@ def type_of_number(number: int) -> TensorType:
         return _BY_NUMBER[number]
     except KeyError:
         raise RecordError(
-            f"A tensor has the element type {number}, which numpy cannot hold; what it can: "
+            f"A tensor has the element type {number}, which is not supported; supported: "
             f"{', '.join(f'{kind.number} ({kind.name})' for kind in _TYPES)}."
         ) from None

@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dtypes import FLOAT64_EXACT, spare_values
+from xee_tf.dtypes import FLOAT64_EXACT, nodata_candidates
 from xee_tf.errors import OptionError, RecordError
 
 __all__ = ["cast", "common_dtype", "common_nodata"]
@@ -58,7 +58,7 @@ def common_nodata(
         return dtype, None
     valid = {name: np.iinfo(common_dtype([own])) for name, own in dtypes.items()}
     while True:
-        for value in (*marked, *spare_values(dtype)):
+        for value in (*marked, *nodata_candidates(dtype)):
             if abs(value) <= FLOAT64_EXACT and all(
                 value == fills.get(name) or not own.min <= value <= own.max for name, own in valid.items()
             ):

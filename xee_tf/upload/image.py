@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dtypes import held_as
+from xee_tf.dtypes import convert_number
 from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import progress_bar
 from xee_tf.names import check_zarr
@@ -33,9 +33,9 @@ from xee_tf.storage import (
     create_store,
     replace_store,
     require_free,
-    require_our_store,
+    require_own_store,
     require_writable,
-    storable,
+    to_storable,
 )
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
@@ -137,7 +137,7 @@ def upload_image(
     written = raster_format(location)
     require_free(location, if_exists, folder=written == "zarr")
     if written == "zarr" and location.exists():
-        require_our_store(location)
+        require_own_store(location)
     options = ReadOptions(
         records=records,
         crs=crs,
@@ -210,7 +210,7 @@ def _number(nodata: Any) -> int | float:
 
 def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
     """Whether a dtype has a value, or one that differs by no more than the rounding of float32."""
-    held = held_as(nodata, dtype)
+    held = convert_number(nodata, dtype)
     return held is not None and (math.isnan(held) or math.isclose(held, nodata, rel_tol=1e-7))
 
 
@@ -228,7 +228,7 @@ def _write_zarr(
     if not location.is_local and not location.exists():
         target = location  # nothing to keep, and objects are not renamed but copied
     try:
-        create_store(storable(dataset), target, compute=True)
+        create_store(to_storable(dataset), target, compute=True)
     except BaseException:
         target.clear()
         raise
