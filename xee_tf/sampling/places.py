@@ -124,7 +124,9 @@ def find_places(
         )
     kinds = shapely.get_type_id(geometries)
     points = bool((kinds == shapely.GeometryType.POINT).all())
-    invalid = np.flatnonzero(~np.isin(kinds, [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON]))
+    invalid = np.flatnonzero(
+        ~np.isin(kinds, [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON])
+    )
     if not points and invalid.size:
         raise OptionError(
             "The features must be all points or all polygons; "
