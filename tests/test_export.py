@@ -536,7 +536,7 @@ BAD = [
     ({"kernel_size": 171}, None, xee_tf.OptionError, "kernel of 171 pixels is larger than the raster: 170"),
     ({"masked_threshold": 1.2}, None, xee_tf.OptionError, "between 0 and 1; got 1.2"),
     ({"masked_threshold": "half"}, None, xee_tf.OptionError, "between 0 and 1; got 'half'"),
-    ({"max_file_size": 0}, None, xee_tf.OptionError, "positive number of bytes; got 0"),
+    ({"max_file_size": 0}, None, xee_tf.OptionError, "whole number of at least 1; got 0"),
     ({"default_value": float("nan")}, None, xee_tf.OptionError, "finite number, such as -9999; got nan"),
     ({"feature_types": "int"}, None, xee_tf.OptionError, "'float' or 'band'; got 'int'"),
     ({"edge": "wrap"}, None, xee_tf.OptionError, "'drop' or 'pad'; got 'wrap'"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from xee_tf.errors import DestinationExistsError, ModelError
 from xee_tf.models import is_prepared, local_copy, read_meta_graph, require_saved_model
+from xee_tf.options import check_flags
 from xee_tf.prepare.nodes import NodesLike, read_nodes, select
 from xee_tf.prepare.verifying import verify as verify_wrapped
 from xee_tf.prepare.wrapping import load, quiet, save_wrapped
@@ -111,6 +112,7 @@ def prepare_model(
     >>> prepared.inputs, prepared.outputs
     (('array (float32, ? × ? × ? × 2)',), ('ndvi (float32, ? × ? × ? × 1)',))
     """
+    check_flags(verify=verify)
     inputs, outputs = read_nodes(input, "input"), read_nodes(output, "output")
     source, target = Location.of(source_dir, storage_options), Location.of(dest_dir, storage_options)
     require_saved_model(source)

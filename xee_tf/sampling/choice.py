@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xee_tf.errors import OptionError
+from xee_tf.options import whole
 from xee_tf.sampling.places import Indices
 from xee_tf.sidecars import TableColumn
 
@@ -68,16 +69,16 @@ class Choice:
         OptionError
             That names the option and what was expected.
         """
+        seed = whole()(seed, "seed")
         if n is None:
             if class_band is not None:
                 raise OptionError(f"class_band={class_band!r} needs n=, the pixels to take of each class.")
             return None
-        for count in n.values() if isinstance(n, Mapping) else (n,):
-            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
-                raise OptionError(f"n must be a number of pixels, or one for each class; got {n!r}.")
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise OptionError(f"seed must be a whole number; got {seed!r}.")
-        quota = {key: int(count) for key, count in n.items()} if isinstance(n, Mapping) else int(n)
+        quota: int | dict[Any, int] = (
+            {key: whole(0)(count, f"n[{key!r}]") for key, count in n.items()}
+            if isinstance(n, Mapping)
+            else whole(0)(n, "n")
+        )
         classes = None
         if class_band is None:
             if isinstance(quota, dict):
@@ -91,7 +92,7 @@ class Choice:
                 f"class_band={class_band!r} is neither a band {bands} nor a property {list(table.columns)}."
             )
         band = class_band if classes is None else None
-        return cls(quota, band, classes, int(seed))
+        return cls(quota, band, classes, seed)
 
     def __call__(self, sample: Sample, columns: Sequence[TableColumn]) -> Sample:
         """The chosen pixels of a sample; choosing from what others chose comes to the same."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
-from xee_tf.options import IfExists
+from xee_tf.options import IfExists, check_flags, one_of
 from xee_tf.reading import Unit
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
@@ -93,6 +93,9 @@ class PredictionWriter:
         if_exists: IfExists = "error",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if compressed is not None:
+            check_flags(compressed=compressed)
+        one_of("feature_types", feature_types, get_args(FeatureTypes))
         if str(path).endswith("/"):
             raise DestinationError(
                 f"{str(path)!r} is a folder: name a file, such as '{path}prediction.tfrecord.gz'."
