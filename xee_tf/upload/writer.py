@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, get_args
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
-from xee_tf.options import IfExists, check_flags, one_of
+from xee_tf.options import READ_SPELLING, IfExists, check_flags, one_of, spelled
 from xee_tf.reading import Unit
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
@@ -20,6 +21,12 @@ from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, by_band
 
 __all__ = ["PredictionWriter"]
+
+_SPELLING = replace(
+    READ_SPELLING,
+    what="options of a prediction file",
+    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"},
+)
 
 
 class PredictionWriter:
@@ -82,6 +89,7 @@ class PredictionWriter:
     (64, 64)
     """
 
+    @spelled(_SPELLING)
     def __init__(
         self,
         path: PathLike | Location,
