@@ -219,13 +219,14 @@ def test_several_further_dimensions_are_flattened_in_their_order(tmp_path):
 
 
 def test_what_the_mixer_does_not_hold_stands_beside_it(tmp_path):
-    from xee_tf.sidecars.manifest_files import parse_manifest
+    from xee_tf.sidecars import read_manifest
+    from xee_tf.storage import Location
 
     time = np.array(["2020-05-01", "2020-06-11T12:30"], "datetime64[ns]")
     ds = raster({"slope": random_band((8, 8))})
     ds["ndvi"] = xr.DataArray(random_band((2, 8, 8)), dims=("time", "y", "x"), coords={"time": time})
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=8, default_value=-1)
-    found = parse_manifest((tmp_path / "scene-image.tfexport").read_text())
+    found = read_manifest(Location.of(tmp_path / "scene-image.tfexport"))
     assert str(result.manifest).endswith("scene-image.tfexport")
     assert [(band.name, band.dims, band.shape) for band in found.bands] == [
         ("slope", (), ()),

@@ -357,7 +357,7 @@ def test_records_that_end_too_early_are_an_error(tmp_path):
         ({"inputs": ["B3", "B3"]}, "names the band 'B3' twice"),
         ({"inputs": "B3", "unit": "tile"}, "unit must be 'patch', 'pixel' or None; got 'tile'"),
         ({"inputs": "B3", "margins": "cut"}, "margins must be 'keep', 'trim' or None; got 'cut'"),
-        ({"inputs": "B3", "batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"inputs": "B3", "batch_size": 0}, "batch_size must be a whole number from 1"),
         ({"inputs": "B3", "shuffle": -4}, "shuffle must be"),
         ({"inputs": "B3", "repeat": -1}, "repeat must be"),
         ({"inputs": "B3", "patch_dimensions": 32}, "the mixer has its own"),

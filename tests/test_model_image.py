@@ -384,7 +384,7 @@ def test_a_fixed_projection_is_sampled_and_left_again():
         ({"blend": "gauss"}, "blend must be 'crop' or 'hann'; got 'gauss'"),
         ({"augment": "d8"}, "augment must be None or 'd4'; got 'd8'"),
         ({"blend": "hann"}, r"blend='hann' averages predictions, and 'k' is uint8"),
-        ({"batch_size": 0}, "batch_size must be a positive whole number"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
     ],
 )
 def test_options_that_cannot_be_used(options, message):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import xee_tf
+from tests.rasters import raster
 from xee_tf.errors import OptionError
 from xee_tf.export.options import ExportKeywords, ExportOptions, ExportSource
 from xee_tf.geometry import Size
@@ -120,3 +124,111 @@ def test_every_option_is_shown_with_its_default(
     for name, default in known.items():
         assert shown[name].default is default or shown[name].default == default
         assert "Size" not in str(shown[name].annotation)
+
+
+SCENE = raster({"B4": np.ones((8, 8), "float32")})
+SITES = pd.DataFrame({"B4": [0.5]})
+
+
+def index(**options: Any) -> xee_tf.Model:
+    return xee_tf.Model.from_function(len, output_bands=["p"], **{"input_tile_size": 4, **options})
+
+
+def served(**options: Any) -> xee_tf.Model:
+    return xee_tf.Model.from_tf_serving("http://m:8501", "m", **options)
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "export": lambda at, **given: xee_tf.export_image(SCENE, at / "new", **{"patch_dimensions": 4, **given}),
+    "plan": lambda at, **given: xee_tf.plan_export(SCENE, at / "new", **given),
+    "table": lambda at, **given: xee_tf.export_table(SITES, at / "new", geometry=None, **given),
+    "sample": lambda at, **given: xee_tf.sample_table(SCENE, None, at / "new", **given),
+    "open": lambda at, **given: xee_tf.open_image(at / "old-mixer.json", **given),
+    "rows": lambda at, **given: xee_tf.open_table(at / "old.tfrecord.gz", **given),
+    "verify": lambda at, **given: xee_tf.verify(at / "old-mixer.json", **given),
+    "training": lambda at, **given: xee_tf.tf_dataset(at / "old-mixer.json", inputs="B4", **given),
+    "upload": lambda at, **given: xee_tf.upload_image(None, at / "old-mixer.json", at / "new.tif", **given),
+    "upload table": lambda at, **given: xee_tf.upload_table(
+        at / "old.tfrecord.gz", at / "new.parquet", **given
+    ),
+    "writer": lambda at, **given: xee_tf.PredictionWriter(at / "new", at / "old-mixer.json", **given),
+    "zarr": lambda at, **given: xee_tf.predict_to_zarr(index(), SCENE, at / "new.zarr", **given),
+    "predict": lambda at, **given: index().predict_image(SCENE, **given),
+    "properties": lambda at, **given: index(output_properties=["p"]).predict_properties(SITES, **given),
+    "prepare": lambda at, **given: xee_tf.prepare_model(at, at / "new", **given),
+    "serve": lambda at, **given: xee_tf.serve(at, **given),
+    "model": lambda at, **given: index(**given),
+    "served": lambda at, **given: served(**given),
+}
+FLAGS = {
+    "export": "compressed sequence_data collapse_bands drop_masked_steps index progress compute",
+    "table": "progress compute",
+    "sample": "progress compute drop_nulls all_touched",
+    "open": "verify",
+    "rows": "verify",
+    "training": "drop_remainder",
+    "upload": "progress",
+    "writer": "compressed",
+    "zarr": "resume progress skip_masked",
+    "predict": "merge skip_masked",
+    "prepare": "verify",
+    "model": "named fix_input_proj overlap_is_total",
+    "served": "b64 numbers_as_strings",
+}
+NUMBERS = {
+    "export": "max_file_size masked_threshold patch_dimensions kernel_size default_value",
+    "sample": "n seed",
+    "open": "chunks kernel_size default_value",
+    "rows": "chunks",
+    "training": "batch_size shuffle repeat seed num_parallel_reads patch_dimensions kernel_size",
+    "upload": "nodata kernel_size",
+    "predict": "batch_size",
+    "properties": "batch_size",
+    "serve": "port grpc_port max_request_bytes max_concurrency max_batch_size grace",
+    "model": "input_tile_size input_overlap_size output_tile_size output_multiplier",
+    "served": "version timeout deadline max_concurrency max_payload_bytes max_response_bytes",
+}
+STORED = "export table sample open rows training upload writer zarr prepare verify"
+WRONG_NUMBERS = (True, "x", -5.5)
+WRONG: list[tuple[str, str, Any]] = [
+    *((call, name, value) for call, names in FLAGS.items() for name in names.split() for value in ("no", 2)),
+    *((call, name, v) for call, names in NUMBERS.items() for name in names.split() for v in WRONG_NUMBERS),
+    *((call, "storage_options", 3) for call in STORED.split()),
+    *((call, "if_exists", "maybe") for call in ("export", "table", "sample", "upload", "writer", "zarr")),
+    *(("upload", "dtype", value) for value in ("x", 3, "complex64")),
+    *(("open", "chunks", value) for value in (0, {"y": 0}, (1, 2, 3))),
+    *(("export", name, None) for name in ("compute", "progress", "index", "compressed")),
+    *(("table", name, None) for name in ("compute", "progress")),
+    ("export", "max_file_size", 1.7),
+    ("training", "target_dtype", "x"),
+    ("sample", "n", {1: 2.5}),
+    ("served", "timeout", float("inf")),
+    ("predict", "blend", 3),
+]
+RIGHT: list[Any] = [("default_value", -5.5), ("nodata", -5.5), ("shuffle", True), ("repeat", True)]
+WRONG = [case for case in WRONG if case[1:] not in RIGHT]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("options")
+    xee_tf.export_image(SCENE, folder / "old", patch_dimensions=4)
+    xee_tf.export_table(SITES, folder / "old", geometry=None)
+    return folder
+
+
+@pytest.mark.parametrize(("call", "name", "value"), WRONG)
+def test_options_of_a_wrong_type_are_refused(written: Path, call: str, name: str, value: Any) -> None:
+    before = set(written.iterdir())
+    with pytest.raises(OptionError, match=name):
+        CALLS[call](written, **{name: value})
+    assert set(written.iterdir()) == before
+
+
+def test_numbers_of_any_type_are_taken() -> None:
+    plan = xee_tf.plan_export(SCENE, max_file_size=1e9, compressed=np.bool_(False), patch_dimensions=4)
+    assert (plan.options.max_file_size, plan.options.compressed) == (10**9, False)
+    eight = np.int64(8)
+    flow: Any = served(max_concurrency=eight, timeout=np.float32(2), version=eight).connector
+    assert (flow.flow.max_concurrency, flow.flow.timeout) == (8, 2.0)
+    assert type(flow.flow.max_concurrency) is int

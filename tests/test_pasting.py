@@ -120,6 +120,17 @@ def test_tables() -> None:
     assert result.records == 7
 
 
+def test_predictions_that_are_written(tmp_path: Any) -> None:
+    result = scene().tfexport(tmp_path / "scene", patch_dimensions=20)
+    with xee_tf.PredictionWriter(  # type: ignore[call-arg]
+        tmp_path / "p.tfrecord", result.mixer, featureTypes="band", ifExists="overwrite"
+    ) as writer:
+        writer.write(np.ones((writer.total, 20, 20), "uint8"))
+    assert writer.feature_types == "band"
+    with pytest.raises(xee_tf.OptionError, match=r"Unknown options .*mean 'feature_types'"):
+        xee_tf.PredictionWriter(tmp_path / "q", result.mixer, featureType="band")  # type: ignore[call-arg]
+
+
 def test_models_and_predictions() -> None:
     theirs = xee_tf.Model.from_function(np.sum, inputTileSize=[16, 16], outputBands=["p"], fixInputProj=None)
     ours = xee_tf.Model.from_function(np.sum, input_tile_size=16, output_bands=["p"])

@@ -243,7 +243,7 @@ REFUSED = {
     "dates": (SITE.assign(label=pd.Timestamp("2020")), {}, "'label' holds datetime"),
     "unknown class": (SITE, {"n": 1, "class_band": "c"}, r"'c' not found; available bands: \['a', 'b'\]"),
     "class without n": (SITE, {"class_band": "a"}, "requires n="),
-    "n": (SITE, {"n": 1.5}, "n must be a number of pixels"),
+    "n": (SITE, {"n": 1.5}, "n must be a whole number"),
     "n of classes": (SITE, {"n": {1: 5}}, "class_band="),
     "no such class": (SITE, {"n": {"z": 5}, "class_band": "label"}, r"\['z'\] occurs"),
     "seed": (SITE, {"n": 1, "seed": "x"}, "seed must be"),

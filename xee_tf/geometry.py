@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 from affine import Affine
 
@@ -78,13 +78,14 @@ class Size:
         """
         try:
             if isinstance(value, Size):
-                sides = [*value.xy]
+                given: list[Any] = [*value.xy]
             elif isinstance(value, SupportsIndex) and not isinstance(value, Sequence):
-                sides = [operator.index(value)]
+                given = [value]
             else:
-                sides = [operator.index(side) for side in value]
-            if len(sides) not in (1, 2):
+                given = list(value)
+            if len(given) not in (1, 2) or bool in map(type, given):
                 raise TypeError
+            sides = [operator.index(side) for side in given]
         except TypeError:
             raise OptionError(
                 f"{name} must be an integer or a pair of integers (width, height), for example (256, 256); "

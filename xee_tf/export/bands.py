@@ -18,7 +18,7 @@ from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, band_nodata, is_grid_mapping, plane_array
 from xee_tf.names import check_key
-from xee_tf.options import read_depth
+from xee_tf.options import read_depths
 from xee_tf.records import STORED, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.sidecars import BandSpec, distinct_dims
 
@@ -168,7 +168,7 @@ def _depths(
             f"tensor_depths has no depth for the array band {lacking[0]!r}, which has {own[lacking[0]]} "
             "values per pixel. Add it, or leave tensor_depths out to write every band as it is."
         )
-    return {name: read_depth(depth, name) for name, depth in given.items()}
+    return read_depths(given)
 
 
 def _stored_dims(

@@ -19,9 +19,11 @@ from xee_tf.options import (
     Spelling,
     check_default_value,
     choice,
-    is_number,
+    flag,
     nested_names,
+    number,
     option,
+    whole,
 )
 from xee_tf.records import FeatureTypes
 
@@ -82,12 +84,6 @@ class ExportKeywords(TypedDict, total=False):
     format_options: Mapping[str, Any] | None
 
 
-def _bytes(value: Any, name: str) -> int:
-    if not is_number(value) or int(value) < 1:
-        raise OptionError(f"{name} must be a positive number of bytes; got {value!r}.")
-    return int(value)
-
-
 def _finite(value: Any, name: str) -> Any:
     check_default_value(value, finite=True)
     return value
@@ -99,16 +95,6 @@ def _depths(value: Any, name: str) -> Any:
     return value
 
 
-def _proportion(value: Any, name: str) -> float:
-    if not is_number(value) or not 0 <= value <= 1:
-        raise OptionError(f"{name} must be a proportion between 0 and 1; got {value!r}.")
-    return float(value)
-
-
-def _truth(value: Any, name: str) -> bool:
-    return bool(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
     """Checked options of an image export that its plan holds; `xee_tf.export_image` describes each one."""
@@ -117,17 +103,17 @@ class ExportOptions(Options):
 
     patch_dimensions: Size = option((256, 256), Size.from_xy, nested=True)
     kernel_size: Size = option((1, 1), Size.from_xy, nested=True)
-    compressed: bool = option(True, _truth, nested=True)
-    max_file_size: int = option(2**30, _bytes, nested=True)
+    compressed: bool = option(True, flag, nested=True)
+    max_file_size: int = option(2**30, whole(1), nested=True)
     default_value: float = option(0, _finite, nested=True)
     tensor_depths: Mapping[str, int] | Sequence[int] | None = option(None, _depths, nested=True)
-    sequence_data: bool = option(False, _truth, nested=True)
-    collapse_bands: bool = option(False, _truth, nested=True)
-    drop_masked_steps: bool = option(False, _truth)
-    masked_threshold: float = option(1.0, _proportion, nested=True)
+    sequence_data: bool = option(False, flag, nested=True)
+    collapse_bands: bool = option(False, flag, nested=True)
+    drop_masked_steps: bool = option(False, flag)
+    masked_threshold: float = option(1.0, number(0, 1), nested=True)
     feature_types: FeatureTypes = option("float", choice(*get_args(FeatureTypes)))
     edge: Edge = option("drop", choice(*get_args(Edge)))
-    index: bool = option(False, _truth)
+    index: bool = option(False, flag)
     if_exists: IfExists = option("error", choice(*get_args(IfExists)))
 
     def __post_init__(self) -> None:
@@ -153,8 +139,8 @@ class ExportSource(Options):
     mask: str | xr.DataArray | None = None
     crs: Any = None
     transform: Any = None
-    progress: bool = False
-    compute: bool = True
+    progress: bool = option(False, flag)
+    compute: bool = option(True, flag)
     storage_options: Mapping[str, Any] | None = None
     format_options: Mapping[str, Any] | None = None
 

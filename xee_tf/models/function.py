@@ -16,6 +16,7 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Signature, TensorInfo
 from xee_tf.errors import ModelError, PredictionError
 from xee_tf.identity import content_hash
+from xee_tf.options import check_flags
 
 __all__ = ["ONE_INPUT", "ONE_OUTPUT", "FunctionConnector"]
 
@@ -56,6 +57,7 @@ class FunctionConnector(Connector):
         ModelError
             If it cannot be called or pickled.
         """
+        check_flags(named=named)
         name = getattr(function, "__qualname__", type(function).__qualname__)
         if not callable(function):
             raise ModelError(f"A function is called with arrays and returns arrays; got {function!r}.")

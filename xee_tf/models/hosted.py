@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from dataclasses import dataclass, fields, replace
 from types import EllipsisType
 from typing import Any, ClassVar, Literal, get_args
 
 from xee_tf.errors import OptionError
-from xee_tf.models.options import MODEL_SPELLING, ModelKeywords, read_multiplier
-from xee_tf.options import flag, one_of, option
+from xee_tf.models.options import MODEL_SPELLING, ModelKeywords
+from xee_tf.options import flag, one_of, option, whole
 from xee_tf.remote import (
     AIPlatformConnector,
     Credentials,
@@ -87,7 +86,6 @@ class HostedOptions(Flow):
     payload_format: PayloadFormat | None = option(None, lambda value, name: payload_format(value))
     b64: bool = option(False, flag)
     numbers_as_strings: bool | None = option(None, flag)
-    output_multiplier: float = option(1.0, read_multiplier)
     credentials: Credentials | EllipsisType = ...
 
     def flow(self) -> Flow:
@@ -220,12 +218,8 @@ def _check_part(value: object, name: str) -> str:
 def _version(value: Any) -> int | None:
     if value is None:
         return None
-    try:
-        number = int(value) if isinstance(value, str) else operator.index(value)
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0:
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
         raise OptionError(
             f"version must be the number of a version; got {value!r}. Names are labels: label=..."
         )
-    return number
+    return whole(0)(int(value) if isinstance(value, str) else value, "version")

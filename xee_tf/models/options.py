@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, TypedDict
 
-import numpy as np
-
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
-from xee_tf.options import LIMITS, Spelling
+from xee_tf.options import LIMITS, Spelling, is_number, whole
 
 __all__ = [
     "MODEL_SPELLING",
     "REPLACED",
     "ModelKeywords",
     "read_inputs",
-    "read_multiplier",
     "read_name",
     "read_names",
     "read_outputs",
@@ -115,26 +111,10 @@ def read_shapes(value: Any, name: str) -> dict[str, tuple[int, ...]]:
 
 
 def _shape(value: Any, name: str) -> tuple[int, ...]:
-    sides = [value] if isinstance(value, int) else value
-    if not isinstance(sides, Sequence) or not all(
-        isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0 for side in sides
-    ):
+    sides = [value] if is_number(value) else value
+    if not isinstance(sides, Sequence) or isinstance(sides, str | bytes):
         raise OptionError(f"{name} must be a shape such as [12]; got {value!r}.")
-    return tuple(map(int, sides))
-
-
-def read_multiplier(value: Any, name: str) -> float:
-    """A finite number of at least 1."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number >= 1):
-        raise OptionError(
-            f"{name} is how many times more data the model gives than it takes, and cannot be less than 1; "
-            f"got {value!r}."
-        )
-    return number
+    return tuple(whole(1)(side, f"{name}[{axis}]") for axis, side in enumerate(sides))
 
 
 def read_outputs(value: Any, name: str) -> dict[str, PixelType]:

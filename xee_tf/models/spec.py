@@ -13,7 +13,6 @@ from xee_tf.geometry import Size
 from xee_tf.models.options import (
     ModelKeywords,
     read_inputs,
-    read_multiplier,
     read_name,
     read_names,
     read_outputs,
@@ -23,7 +22,7 @@ from xee_tf.models.options import (
 )
 from xee_tf.models.projection import Projection
 from xee_tf.models.types import PixelType
-from xee_tf.options import Options, flag, option
+from xee_tf.options import Options, flag, number, option
 
 __all__ = ["ModelSpec"]
 
@@ -63,7 +62,7 @@ class ModelSpec(Options):
     output_tile_size: Size | None = option(None, Size.from_xy)
     output_bands: Mapping[str, PixelType] | None = option(None, read_outputs)
     output_properties: Mapping[str, PixelType] | None = option(None, read_outputs)
-    output_multiplier: float = option(1.0, read_multiplier)
+    output_multiplier: float = option(1.0, number(1))
 
     def __post_init__(self, overlap_is_total: bool | None) -> None:
         connector: Any = self.connector
@@ -74,7 +73,7 @@ class ModelSpec(Options):
                 "Model.from_saved_model the folder of a SavedModel."
             )
         super().__post_init__()
-        if overlap_is_total:
+        if overlap_is_total is not None and flag(overlap_is_total, "overlap_is_total"):
             object.__setattr__(self, "input_overlap_size", _half(self.input_overlap_size))
         if self.inputs is not None and (self.bands is not None or self.input_name is not None):
             raise OptionError(

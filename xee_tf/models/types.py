@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from xee_tf.dtypes import nodata_candidates
 from xee_tf.errors import OptionError
 from xee_tf.models.earth_engine import function_call
+from xee_tf.options import is_number, whole
 
 __all__ = ["STRING", "PixelType", "Range", "fill_outside", "pixel_type", "type_name"]
 
@@ -133,7 +133,7 @@ def _bounds(value: Mapping[str, Any], name: str) -> tuple[Any, Any]:
     low, high = value.get("min", value.get("minValue")), value.get("max", value.get("maxValue"))
     low, high = _INT[0] if low is None else low, _INT[1] if high is None else high
     for bound in (low, high):
-        if isinstance(bound, bool) or not isinstance(bound, Real):
+        if not is_number(bound):
             raise OptionError(f"{name}: min and max must be numbers; got {bound!r}.")
     if not low <= high:
         raise OptionError(f"{name}: min must not be above max; got {low} and {high}.")
@@ -168,9 +168,7 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> PixelType:
 def _dimensions(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise OptionError(f"{name}: dimensions must be a whole number, 0 for a scalar; got {value!r}.")
-    return int(value)
+    return whole(0)(value, f"{name}['dimensions']")
 
 
 def _of_earth_engine(value: Any, name: str) -> Any:

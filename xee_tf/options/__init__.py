@@ -5,18 +5,19 @@ check. A `Spelling` has the names of Earth Engine that differ from ours. `spelle
 options in every spelling and shows all of them in its signature; `parse` makes the class from them.
 """
 
-from xee_tf.options.classes import (
-    IfExists,
-    Options,
+from xee_tf.options.checks import (
     check_default_value,
+    check_flags,
+    check_storage_options,
     choice,
     flag,
     is_number,
+    number,
     one_of,
-    option,
-    parse,
-    read_depth,
+    read_depths,
+    whole,
 )
+from xee_tf.options.classes import IfExists, Options, option, parse
 from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED, LIMITS
 from xee_tf.options.spelling import (
     READ_SPELLING,
@@ -36,15 +37,19 @@ __all__ = [
     "Options",
     "Spelling",
     "check_default_value",
+    "check_flags",
+    "check_storage_options",
     "choice",
     "did_you_mean",
     "flag",
     "is_number",
     "nested_names",
+    "number",
     "one_of",
     "option",
     "parse",
-    "read_depth",
+    "read_depths",
     "show_signature",
     "spelled",
+    "whole",
 ]

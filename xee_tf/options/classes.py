@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
-import numpy as np
+from xee_tf.options.checks import Check
 
-from xee_tf.errors import OptionError, shorten
-
-__all__ = [
-    "IfExists",
-    "Options",
-    "by_name",
-    "check_default_value",
-    "choice",
-    "flag",
-    "is_number",
-    "one_of",
-    "option",
-    "parse",
-    "read_depth",
-]
+__all__ = ["IfExists", "Options", "by_name", "option", "parse"]
 
 IfExists = Literal["error", "overwrite"]
-
-Check = Callable[[Any, str], Any]
-"""Takes what a user gave and the name of the option; returns the value to use, or raises OptionError."""
 
 Kind = TypeVar("Kind", bound="Options")
 
@@ -62,6 +44,7 @@ class Options:
 
     Examples
     --------
+    >>> from xee_tf.options import choice
     >>> @dataclass(frozen=True, kw_only=True)
     ... class Tiling(Options):
     ...     edge: str = option("drop", choice("drop", "pad"))
@@ -104,70 +87,3 @@ def by_name(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
             kind = written.get(name, each.annotation)
             found[name] = each.replace(annotation=getattr(kind, "__forward_arg__", kind))
     return found
-
-
-def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Refuse a value that an option may not have.
-
-    Examples
-    --------
-    >>> one_of("blend", "crop", ("crop", "hann"))
-    >>> one_of("blend", "gauss", ("crop", "hann", None))
-    Traceback (most recent call last):
-    xee_tf.errors.OptionError: blend must be 'crop', 'hann' or None; got 'gauss'.
-    """
-    # "value in allowed" would ask an array for one truth.
-    if not any(isinstance(value, type(one)) and value == one for one in allowed):
-        *first, last = map(repr, allowed)
-        raise OptionError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
-
-
-def choice(*allowed: Any) -> Check:
-    """The check of an option that has a few values."""
-
-    def check(value: Any, name: str) -> Any:
-        one_of(name, value, allowed)
-        return value
-
-    return check
-
-
-def flag(value: Any, name: str) -> bool:
-    """The check of an option that is True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise OptionError(f"{name} must be True or False; got {value!r}.")
-    return bool(value)
-
-
-def is_number(value: Any) -> bool:
-    """Whether an option is a number that float64 holds, of any type; texts and truth values are none."""
-    if isinstance(value, str | bytes | bool | np.bool_):
-        return False
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def check_default_value(value: Any, *, finite: bool) -> None:
-    """Refuse a ``default_value`` that is not a number, or not a finite one where a record is to hold it."""
-    if not is_number(value) or (finite and not math.isfinite(value)):
-        kind = "a finite number" if finite else "a number"
-        raise OptionError(f"default_value must be {kind}, such as -9999; got {shorten(repr(value))}.")
-
-
-def read_depth(value: Any, band: str) -> int:
-    """The depth that a user gives an array band in ``tensor_depths``.
-
-    Examples
-    --------
-    >>> read_depth(3.0, "ndvi")
-    3
-    >>> read_depth(True, "ndvi")
-    Traceback (most recent call last):
-    xee_tf.errors.OptionError: The tensor depth of 'ndvi' must be a whole number above 0; got True.
-    """
-    if not is_number(value) or not 1 <= value < 2**62 or value != int(value):
-        raise OptionError(f"The tensor depth of {band!r} must be a whole number above 0; got {value!r}.")
-    return int(value)

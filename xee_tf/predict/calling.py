@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Signature, connected, join_batches
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models import Feed, Item, ModelSpec, Output, plan_feeds, plan_outputs, type_name
+from xee_tf.options import whole
 from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
 from xee_tf.sidecars import BandSpec
 
@@ -182,12 +182,7 @@ def batch_of(
     if batch_size is None:
         automatic = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(instance_bytes, 1)))
         return (automatic, False) if fixed is None else (fixed, True)
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise OptionError(f"batch_size must be a positive whole number; got {batch_size!r}.")
+    size = whole(1)(batch_size, "batch_size")
     if fixed not in (None, size):
         raise OptionError(
             f"batch_size={batch_size}, and {connector} takes {fixed} at a time, no other number."

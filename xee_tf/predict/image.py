@@ -32,6 +32,7 @@ from xee_tf.georef import (
 from xee_tf.graph import ArraySpec, arrays_of_blocks, chunk_grids
 from xee_tf.models import Item, ModelSpec, check_overrides, fill_outside, find_array_dims, group_inputs
 from xee_tf.names import check_key, check_variables
+from xee_tf.options import check_flags
 from xee_tf.predict.averaging import SPREAD, Blend
 from xee_tf.predict.calling import TileCaller, tile_caller
 from xee_tf.predict.options import PredictOptions
@@ -80,6 +81,7 @@ def predict_image(
     spec: ModelSpec, image: xr.Dataset | xr.DataArray, options: PredictOptions, *, merge: bool
 ) -> Prediction:
     """Predict every pixel of a raster, tile by tile and lazily; see `xee_tf.Model.predict_image`."""
+    check_flags(merge=merge)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
     georef = read_georef(dataset, options.crs, options.transform)
     values = dict(image.attrs if options.properties is None else options.properties)

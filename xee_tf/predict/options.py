@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypedDict, get_args
 from affine import Affine
 
 from xee_tf.models import REPLACED, ModelSpec
-from xee_tf.options import Options, Spelling, choice, option
+from xee_tf.options import Options, Spelling, choice, flag, option
 from xee_tf.predict.averaging import Blend
 from xee_tf.predict.resampling import Resampling
 
@@ -49,7 +49,7 @@ class PredictOptions(Options):
     properties: Mapping[str, Any] | None = None
     batch_size: int | None = None
     blend: Blend = option("crop", choice(*get_args(Blend)))
-    skip_masked: bool = True
+    skip_masked: bool = option(True, flag)
     augment: Literal["d4"] | None = option(None, choice(None, "d4"))
     resampling: Resampling = option("nearest", choice(*get_args(Resampling)))
     output_grid: Literal["image", "model"] = option("image", choice("image", "model"))

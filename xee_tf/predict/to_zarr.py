@@ -16,7 +16,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
-from xee_tf.options import IfExists, one_of, parse, spelled
+from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, difference
@@ -125,6 +125,7 @@ def predict_to_zarr(
     (30.0, 'EPSG:32633')
     """
     one_of("if_exists", if_exists, get_args(IfExists))
+    check_flags(resume=resume, progress=progress)
     location = Location.of(store, storage_options)
     require_reachable(location)
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 from xee_tf.errors import DestinationExistsError, ModelError
 from xee_tf.models import is_prepared, local_copy, read_meta_graph, require_saved_model
+from xee_tf.options import check_flags
 from xee_tf.prepare.nodes import NodesLike, read_nodes, select
 from xee_tf.storage import Location, PathLike, require_writable
 
@@ -109,6 +110,7 @@ def prepare_model(
     >>> prepared.inputs, prepared.outputs
     (('array (float32, ? × ? × ? × 2)',), ('ndvi (float32, ? × ? × ? × 1)',))
     """
+    check_flags(verify=verify)
     # TensorFlow comes with them.
     from xee_tf.prepare.verifying import verify as verify_wrapped
     from xee_tf.prepare.wrapping import load, quiet, save_wrapped

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from xee_tf.dtypes import clamp
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import Size
-from xee_tf.options import read_depth
+from xee_tf.options import read_depths
 from xee_tf.records import (
     FRAMING,
     Feature,
@@ -184,7 +184,7 @@ def check_depths(given: Any, names: Collection[str]) -> dict[str, int]:
             raise OptionError(
                 f"tensor_depths has {name!r}, which is not a band that is read; those are {list(names)}."
             )
-    return {name: read_depth(depth, name) for name, depth in given.items()}
+    return read_depths(given)
 
 
 def with_depths(manifest: ImageManifest, given: Mapping[str, int]) -> ImageManifest:

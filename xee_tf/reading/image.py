@@ -12,7 +12,7 @@ from xarray.core import indexing
 
 from xee_tf.georef import GRID_MAPPING, apply_affine, grid_mapping, read_crs, write_georef
 from xee_tf.names import RASTER_NAMES, check_variables
-from xee_tf.options import READ_SPELLING, one_of, spelled
+from xee_tf.options import READ_SPELLING, check_flags, one_of, spelled
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import open_export
@@ -122,6 +122,7 @@ def open_image(
     ('EPSG:32633', [5.0, 15.0, 25.0])
     """
     one_of("margins", margins, get_args(Margins))
+    check_flags(verify=verify)
     options = ReadOptions(
         records=records,
         crs=crs,

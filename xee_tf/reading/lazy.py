@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid
 from xee_tf.graph import ArraySpec, arrays_of_boxes
 from xee_tf.reading.chunk import BandChunk
@@ -96,7 +98,8 @@ def dask_arrays(
         wanted = tuple(preferred[name] if chunks.get(name) is None else chunks[name] for name in shape)
     previous = tuple((preferred[name],) for name in shape)
     pixel = np.dtype((np.void, largest))  # what "auto" goes by
-    sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
+    with _refused(chunks):
+        sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
     token = tokenize(
         export.grid, export.shards, export.bands, export.layout, export.verify, margins, sizes, export.masked
     )
@@ -119,8 +122,20 @@ def dask_arrays(
             for axis, dim in enumerate(band.dims)
             if isinstance(chunks, int) or (isinstance(chunks, Mapping) and chunks.get(dim) is not None)
         }
-        arrays[band.name] = array.rechunk(asked) if asked else array
+        with _refused(chunks):
+            arrays[band.name] = array.rechunk(asked) if asked else array
     return arrays
+
+
+@contextmanager
+def _refused(chunks: Any) -> Iterator[None]:
+    """Name the option in errors of Dask."""
+    try:
+        if isinstance(chunks, bool):
+            raise TypeError("it is neither a number nor a mapping")
+        yield
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise OptionError(f"chunks={shorten(repr(chunks))} cannot be used: {error}.") from error
 
 
 def _turn_of(grid: PatchGrid, firsts: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.identity import content_hash
-from xee_tf.options import Options, option
+from xee_tf.options import Options, number, option, whole
 from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import Credentials, GoogleCredentials
@@ -32,18 +32,6 @@ _SIGNATURE_SECONDS = 10.0
 
 Ask = Callable[[str, bytes | None], Response]
 """Asks an address, with a body or without one, and again if need be."""
-
-
-def _count(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise OptionError(f"{name} must be a positive whole number; got {value!r}.")
-    return value
-
-
-def _seconds(value: Any, name: str) -> float:
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise OptionError(f"{name} must be a number of seconds; got {value!r}.")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +57,12 @@ class Flow(Options):
         Larger answers are refused before they are read. Default: 256 MiB.
     """
 
-    max_payload_bytes: int = option(1_500_000, _count)
-    output_multiplier: float = option(1.0)
-    max_concurrency: int = option(8, _count)
-    timeout: float = option(60.0, _seconds)
-    deadline: float = option(300.0, _seconds)
-    max_response_bytes: int = option(256 << 20, _count)
+    max_payload_bytes: int = option(1_500_000, whole(1))
+    output_multiplier: float = option(1.0, number(1))
+    max_concurrency: int = option(8, whole(1))
+    timeout: float = option(60.0, number(above=0))
+    deadline: float = option(300.0, number(above=0))
+    max_response_bytes: int = option(256 << 20, whole(1))
 
     @property
     def request_bytes(self) -> int:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xee_tf.errors import OptionError
+from xee_tf.options import whole
 from xee_tf.sampling.places import Indices
 from xee_tf.sidecars import TableColumn
 
@@ -69,20 +70,18 @@ class Choice:
         OptionError
             If an option is invalid.
         """
+        seed = whole()(seed, "seed")
         if n is None:
             if class_band is not None:
                 raise OptionError(
                     f"class_band={class_band!r} requires n=, the number of pixels to sample per class."
                 )
             return None
-        for count in n.values() if isinstance(n, Mapping) else (n,):
-            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
-                raise OptionError(
-                    f"n must be a number of pixels, or a mapping of classes to numbers of pixels; got {n!r}."
-                )
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise OptionError(f"seed must be an integer; got {seed!r}.")
-        quota = {key: int(count) for key, count in n.items()} if isinstance(n, Mapping) else int(n)
+        quota: int | dict[Any, int] = (
+            {key: whole(0)(count, f"n[{key!r}]") for key, count in n.items()}
+            if isinstance(n, Mapping)
+            else whole(0)(n, "n")
+        )
         classes = None
         if class_band is None:
             if isinstance(quota, dict):
@@ -99,7 +98,7 @@ class Choice:
                 f"{list(table.columns)}."
             )
         band = class_band if classes is None else None
-        return cls(quota, band, classes, int(seed))
+        return cls(quota, band, classes, seed)
 
     def __call__(self, sample: Sample, columns: Sequence[TableColumn]) -> Sample:
         """Select pixels from a sample; selecting again from merged selections gives the same result."""

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
+from xee_tf.options import number, whole
 from xee_tf.serving.folders import find_models
 from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
@@ -107,18 +108,18 @@ def serve(
     ...         requests.post(address, json={"instances": [[1, 3], [2, 2]]}, timeout=30).json()
     {'predictions': [0.5, 0.0]}
     """
-    limits = {"max_request_bytes": max_request_bytes, "max_concurrency": max_concurrency}
-    for option, value in limits.items():
-        if value < 1:
-            raise OptionError(f"{option} must be at least 1; got {value}.")
-    for option, value in {"port": port, "grpc_port": grpc_port}.items():
-        if not 0 <= value < 1 << 16:
-            raise OptionError(f"{option} must be 0 to 65535; got {value}.")
+    limits = {
+        "max_request_bytes": whole(1)(max_request_bytes, "max_request_bytes"),
+        "max_concurrency": whole(1)(max_concurrency, "max_concurrency"),
+    }
+    port, grpc_port = whole(0, 65535)(port, "port"), whole(0, 65535)(grpc_port, "grpc_port")
+    max_batch_size = whole(0)(max_batch_size, "max_batch_size")
+    grace = number(0)(grace, "grace")
     folders = find_models(path, name)
     with ExitStack() as stack:
         http_socket = stack.enter_context(_listening(host, port))
         models = Models(folders, labels or {}, max_batch_size)
-        pool = stack.enter_context(ThreadPoolExecutor(max_concurrency, "xee-tf-serve"))
+        pool = stack.enter_context(ThreadPoolExecutor(limits["max_concurrency"], "xee-tf-serve"))
         bound = f"[{host}]" if ":" in host else host
         stack.enter_context(_few_collections())
         grpc_bound = stack.enter_context(
@@ -172,8 +173,8 @@ def stop_signal() -> Iterator[Event]:
         restore()
 
     def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

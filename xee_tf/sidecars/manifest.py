@@ -75,11 +75,12 @@ class ImageManifest:
 
     Examples
     --------
-    >>> from xee_tf.sidecars.manifest_files import parse_manifest
+    >>> import json
+    >>> from xee_tf.sidecars import manifest_of
     >>> bands = (BandSpec("ndvi", ("orbit",), (2,)),)
     >>> coords = {"orbit": np.array(["asc", "desc"])}
     >>> manifest = ImageManifest("Example", bands, coords, kernel=Size(x=3, y=3))
-    >>> again = parse_manifest(manifest.text())
+    >>> again = manifest_of(json.loads(manifest.text()))
     >>> again.bands[0].dims, again.coords["orbit"], again.kernel
     (('orbit',), array(['asc', 'desc'], dtype='<U4'), Size(x=3, y=3))
     """
@@ -198,9 +199,10 @@ class TableManifest:
 
     Examples
     --------
-    >>> from xee_tf.sidecars.manifest_files import parse_manifest
+    >>> import json
+    >>> from xee_tf.sidecars import manifest_of
     >>> manifest = TableManifest((TableColumn("patch", "float", (16, 16)),))
-    >>> parse_manifest(manifest.text()).shapes
+    >>> manifest_of(json.loads(manifest.text())).shapes
     {'patch': (16, 16)}
     """
 

@@ -10,27 +10,22 @@ from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.sidecars.manifest import FORMAT_VERSION, ImageManifest, Manifest, TableManifest
 from xee_tf.storage import Location, is_inaccessible
 
-__all__ = ["manifest_of", "parse_dimensions", "parse_manifest", "read_document", "read_manifest"]
+__all__ = ["manifest_of", "parse_dimensions", "read_document", "read_manifest"]
 
 _LARGEST = 1 << 30  # maximum size of a manifest in bytes
 
 
-def parse_manifest(text: str, source: str = "the manifest") -> Manifest:
-    """Parse the JSON of an image or table manifest.
+def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
+    """Create a manifest of either kind from a parsed document.
 
     Examples
     --------
-    >>> parse_manifest('{"format": "xee_tf image", "formatVersion": "2.0"}', "scene-image.tfexport")
+    >>> manifest_of({"format": "xee_tf image", "formatVersion": "2.0"}, "scene-image.tfexport")
     Traceback (most recent call last):
     ...
     xee_tf.errors.ManifestError: scene-image.tfexport has format version 2.0, but this version of xee_tf \
 reads version 1: use a newer xee_tf, or remove the file to have its content inferred.
     """
-    return manifest_of(_parse(text, source), source)
-
-
-def manifest_of(document: Any, source: str = "the manifest") -> Manifest:
-    """Create a manifest from a parsed document; see `parse_manifest`."""
     kinds: dict[Any, Any] = {"xee_tf image": ImageManifest, "xee_tf table": TableManifest}
     found = document.get("format") if isinstance(document, dict) else None
     if not isinstance(found, str) or found not in kinds:
@@ -64,22 +59,25 @@ def read_manifest(location: Location) -> Manifest | None:
 def read_document(location: Location) -> Any:
     """Read and parse the JSON of the manifest at a location; return None if the file does not exist."""
     text = _read(location)
-    return None if text is None else _parse(text, str(location))
-
-
-def _parse(text: str, source: str) -> Any:
     try:
-        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+        return None if text is None else json.loads(text, parse_float=_in_range, parse_constant=_no_number)
+    except OverflowError as error:
+        raise ManifestError(f"{location} is not valid: {shorten(str(error))}.") from None
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{source} is not a manifest: it is not JSON ({shorten(str(error))}).") from None
+        message = shorten(str(error))
+        raise ManifestError(f"{location} is not a manifest: it is not JSON ({message}).") from None
 
 
-def _finite(text: str) -> float:
-    """Parse a finite number; JSON does not allow NaN or infinity, but Python accepts them, and 1e999."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a valid JSON number")
+def _in_range(text: str) -> float:
+    """A number that float64 holds; Python reads 1e999 as infinity."""
+    if math.isinf(value := float(text)):
+        raise OverflowError(f"{text} is out of range")
     return value
+
+
+def _no_number(text: str) -> float:
+    """Refuse NaN and infinities, which Python reads though JSON does not have them."""
+    raise ValueError(f"{text} is not a number of JSON")
 
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:

@@ -13,7 +13,7 @@ from affine import Affine
 
 from xee_tf.errors import MixerError, shorten
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.sidecars.packing import matrix_of
+from xee_tf.sidecars.packing import matrix_of, read_count
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Mixer", "java_double"]
@@ -358,9 +358,10 @@ def _require_text(key: str, value: Any) -> None:
 
 def _positive(key: str, *values: Any) -> None:
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            what = "positive integers" if len(values) > 1 else "a positive integer"
-            raise MixerError(f"{key} must be {what}; got {shorten(repr(value))}.")
+        try:
+            read_count(value, key, least=1)
+        except TypeError as error:
+            raise MixerError(f"{error}.") from None
 
 
 def _take(container: dict[str, Any], keys: Sequence[str], expected: str, where: str) -> tuple[str, Any]:

@@ -19,6 +19,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
+from xee_tf.options import check_storage_options
 
 __all__ = ["Location", "PathLike", "is_inaccessible"]
 
@@ -73,6 +74,7 @@ class Location:
         """
         if isinstance(path, Location):
             return cls.of(path.url, path.storage_options)
+        check_storage_options(storage_options)
         given: Any = path  # a UPath need not be an os.PathLike
         options = dict(getattr(given, "storage_options", None) or {})
         options.update(storage_options or {})

@@ -15,7 +15,7 @@ from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, warn
 from xee_tf.extras import extra
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
-from xee_tf.options import IfExists, spelled
+from xee_tf.options import IfExists, check_flags, spelled
 from xee_tf.shards import (
     TABLE_MEMBER,
     OneFile,
@@ -197,6 +197,7 @@ def export_table(
     >>> result.records, result.path.rsplit("/")[-1]
     (2, 'sites.tfrecord.gz')
     """
+    check_flags(progress=progress, compute=compute)
     target = check_target(path, if_exists, storage_options)
     source = read_table(table, selectors, geometry)
     if isinstance(source, Rows):

@@ -10,12 +10,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, spelled
+from xee_tf.options import READ_SPELLING, check_flags, spelled, whole
 from xee_tf.records import FeatureValues, Order, decode_features
 from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
 from xee_tf.sidecars import (
@@ -116,9 +115,8 @@ def open_table(
     paths: list[Any] = list(named) if several else [named]
     if not paths:
         raise OptionError("There is nothing to read: name a TFRecord file.")
-    whole = isinstance(chunks, int | np.integer) and not isinstance(chunks, bool)
-    if chunks is not None and not (whole and chunks > 0):
-        raise OptionError(f"chunks must be a number of records above 0, such as 10_000; got {chunks!r}.")
+    check_flags(verify=verify)
+    chunks = None if chunks is None else whole(1)(chunks, "chunks")
     given = _read_shapes(shapes)
     files = [file for each in paths for file in find_tables(each, storage_options)]
     numbered = number_shards(open_shards(files), None, -1)
@@ -136,7 +134,7 @@ def open_table(
     with extra("tables", "A table in chunks"):
         import dask.dataframe as dd
 
-    edges = [*range(0, reader.total, int(chunks)), reader.total]
+    edges = [*range(0, reader.total, chunks), reader.total]
     ranges = list(pairwise(edges))
     divisions = (*edges[:-1], reader.total - 1)
     partition = partial(reader.read_part, reader.choose(reader.look()))

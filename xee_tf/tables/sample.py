@@ -31,7 +31,7 @@ from xee_tf.georef import (
     wrap_longitude,
 )
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
-from xee_tf.options import IfExists, one_of, spelled
+from xee_tf.options import IfExists, check_flags, one_of, spelled
 from xee_tf.sampling import Choice, Places, Sample, find_places, first_plane
 from xee_tf.sidecars import TableColumn
 from xee_tf.storage import PathLike
@@ -143,6 +143,7 @@ def sample_table(
     0  4.0  oak
     1  1.0  fir
     """
+    check_flags(progress=progress, compute=compute, drop_nulls=drop_nulls, all_touched=all_touched)
     target = check_target(path, if_exists, storage_options)
     one_of("geometry", geometry, ("lonlat", None))
     dataset = whole_image(image, "sample", crs=crs, transform=transform)

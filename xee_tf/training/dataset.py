@@ -13,7 +13,7 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, one_of, spelled
+from xee_tf.options import READ_SPELLING, check_flags, flag, one_of, spelled, whole
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit, band_names
 from xee_tf.storage import PathLike
 from xee_tf.training.sources import Exports, check_alike, open_exports
@@ -27,6 +27,7 @@ __all__ = ["tf_dataset"]
 _SHUFFLE_BYTES = 256 << 20  # what a shuffle buffer may hold where its size is left to us
 _POOL_PIXELS = 1 << 20  # pixels parsed together, and mixed with one another, where they are the unit
 _POOL_BYTES = 128 << 20  # what they may take as tensors
+_INT64 = (1 << 63) - 1
 
 
 @spelled(READ_SPELLING)
@@ -169,16 +170,13 @@ def tf_dataset(
     one_of("unit", unit, ("patch", "pixel", None))
     one_of("margins", margins, ("keep", "trim", None))
     one_of("target_margins", target_margins, ("keep", "trim", None))
-    for name, number, least in (
-        ("batch_size", batch_size, 1),
-        ("num_parallel_reads", 1 if num_parallel_reads is None else num_parallel_reads, 1),
-        ("shuffle", shuffle, 0),
-        ("repeat", repeat, 0),
-    ):
-        _check_number(name, number, least)
-    one_of("drop_remainder", drop_remainder, (False, True))
+    batch_size = whole(1, _INT64)(batch_size, "batch_size")
+    shuffle, repeat = _switch(shuffle, "shuffle"), _switch(repeat, "repeat")
+    check_flags(drop_remainder=drop_remainder)
+    if num_parallel_reads is not None:
+        num_parallel_reads = whole(1, _INT64)(num_parallel_reads, "num_parallel_reads")
     if seed is not None:
-        _check_number("seed", seed, -(2**63))
+        seed = whole(-_INT64 - 1, _INT64)(seed, "seed")
     target_dtype = _number_type(target_dtype)
 
     options = ReadOptions(
@@ -208,10 +206,10 @@ def tf_dataset(
         # Progress bars know where they are, and a record that went missing since is an error.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
     if shuffle:
-        room = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else int(shuffle)
+        room = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else shuffle
         raw = raw.shuffle(min(room, count or room), seed=seed)
     if repeat:
-        raw = raw.repeat(None if repeat is True else int(repeat))
+        raw = raw.repeat(None if repeat is True else repeat)
 
     parse = batch_parser(export, sides, flat=unit == "pixel")
     if unit == "patch" or export.content.unit == "pixel":
@@ -261,13 +259,9 @@ def _unit(unit: Unit | None, export: OpenedExport) -> Unit:
     return unit or "patch"
 
 
-def _check_number(name: str, number: Any, least: int) -> None:
-    if isinstance(number, bool | np.bool_) and least == 0:  # shuffle and repeat are switches, too
-        return
-    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    if not whole or number < least:
-        kind = "" if whole else "a whole number of "
-        raise OptionError(f"{name} must be {kind}at least {least}; got {number!r}.")
+def _switch(value: Any, name: str) -> int | bool:
+    """True, False, or a number."""
+    return flag(value, name) if isinstance(value, bool | np.bool_) else whole(0, _INT64)(value, name)
 
 
 def _number_type(dtype: Any) -> Any:

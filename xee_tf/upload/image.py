@@ -15,7 +15,7 @@ from xee_tf.dtypes import convert_number
 from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import progress_bar
 from xee_tf.names import check_zarr
-from xee_tf.options import READ_SPELLING, IfExists, is_number, spelled
+from xee_tf.options import READ_SPELLING, IfExists, check_flags, is_number, spelled
 from xee_tf.reading import (
     OpenedExport,
     ReadOptions,
@@ -132,7 +132,9 @@ def upload_image(
     ...     file.read(1)[::3, ::3].tolist(), file.crs.to_string(), file.descriptions
     ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
     """
+    check_flags(progress=progress)
     nodata = None if nodata is None else _number(nodata)
+    stored = None if dtype is None else _dtype(dtype)
     location = Location.of(destination, storage_options)
     written = raster_format(location)
     require_free(location, if_exists, folder=written == "zarr")
@@ -148,7 +150,7 @@ def upload_image(
     )
     reader = open_export(mixer, options)
     check_crs(reader)
-    arrays = _convert(reader, None if dtype is None else np.dtype(dtype), nodata, one=written == "tif")
+    arrays = _convert(reader, stored, nodata, one=written == "tif")
     if written == "zarr":
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
@@ -189,8 +191,6 @@ def _convert(
     """The lazy bands, in their final dtype."""
     dtypes = reader.dtypes
     if dtype is not None:
-        if dtype.kind not in "iuf":
-            raise OptionError(f"dtype must be an integer or float type; got {dtype}.")
         dtypes = dict.fromkeys(dtypes, dtype)
     if one:
         dtypes = dict.fromkeys(dtypes, common_dtype(dtypes.values()))
@@ -199,6 +199,16 @@ def _convert(
             raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
     arrays = dask_arrays(reader, "trim", {})
     return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
+
+
+def _dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except (TypeError, ValueError):
+        found = np.dtype(object)
+    if found.kind not in "iuf":
+        raise OptionError(f"dtype must be an integer or float type, such as 'uint8'; got {dtype!r}.")
+    return found
 
 
 def _number(nodata: Any) -> int | float:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import DestinationError, OptionError, RecordError
 from xee_tf.names import check_key
-from xee_tf.options import IfExists
+from xee_tf.options import READ_SPELLING, IfExists, check_flags, one_of, spelled
 from xee_tf.reading import Unit
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
@@ -20,6 +21,12 @@ from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, by_band
 
 __all__ = ["PredictionWriter"]
+
+_SPELLING = replace(
+    READ_SPELLING,
+    what="options of a prediction file",
+    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"},
+)
 
 
 class PredictionWriter:
@@ -82,6 +89,7 @@ class PredictionWriter:
     (64, 64)
     """
 
+    @spelled(_SPELLING)
     def __init__(
         self,
         path: PathLike | Location,
@@ -93,6 +101,9 @@ class PredictionWriter:
         if_exists: IfExists = "error",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if compressed is not None:
+            check_flags(compressed=compressed)
+        one_of("feature_types", feature_types, get_args(FeatureTypes))
         if str(path).endswith("/"):
             raise DestinationError(
                 f"{str(path)!r} is a folder: name a file, such as '{path}prediction.tfrecord.gz'."
