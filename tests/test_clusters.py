@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from dask.delayed import delayed
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 
 import xee_tf
 from tests.optional import optional
@@ -281,6 +281,7 @@ def test_annotations_survive(tmp_path, client, expected):
 
 def test_another_client_of_the_same_cluster(tmp_path, cluster, client, expected):
     ds = image(persisted, client)
+    wait(ds)  # the scheduler may hear of the other client's tasks first
     with Client(cluster):
         ds.tfexport(tmp_path / "scene", **OPTIONS)
     assert contents(tmp_path) == expected["image"]

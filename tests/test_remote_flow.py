@@ -364,9 +364,9 @@ def test_statistics_of_nothing() -> None:
 def test_statistics_while_it_runs(server: Server) -> None:
     with FaultProxy(server.url, hold=0.15) as proxy:
         model = rest(proxy.url, max_payload_bytes=900, max_concurrency=1)
-        thread = threading.Thread(target=connected(model.connector).predict, args=(batch_of(20),))
+        thread = threading.Thread(target=connected(model.connector).predict, args=(batch_of(60),))
         thread.start()
-        until(lambda: 0 < model.stats().answered < 20)
+        until(lambda: 0 < model.stats().answered < 60)
         thread.join()
-        assert model.stats().answered == model.stats().instances == 20
+        assert model.stats().answered == model.stats().instances == 60
         assert model.stats().bytes_received > 0
