@@ -102,6 +102,11 @@ class BlockAxis:
         """Numbers of the patches that `block` makes; may be empty."""
         return range(*self._first_patches[block : block + 2])
 
+    def owners(self, first: int, last: int) -> range:
+        """The blocks that own patches `first` to `last`, and those between them that own none."""
+        begin, end = (bisect_right(self._first_patches, patch) - 1 for patch in (first, last))
+        return range(begin, end + 1)
+
     def window(self, block: int) -> tuple[int, int]:
         """Pixels under the halos of the owned patches; may reach outside the raster."""
         owned = self.owned(block)
