@@ -85,7 +85,7 @@ def tile_caller(model: Model, image: Bands, properties: Mapping[str, Any], **opt
         BandSpec(name, tuple(f"dim_{axis}" for axis in range(len(shape))), shape, dtype=dtype)
         for name, (dtype, shape) in image.items()
     ]
-    return calling.tile_caller(model, bands, properties, **options)
+    return calling.tile_caller(model, model.connector.signature(), bands, properties, **options)
 
 
 def caller_of(connector: Connector, image: Bands, properties: Any = (), /, **options: Any) -> TileCaller:

@@ -102,6 +102,11 @@ class BlockAxis:
         """Return the indices of the patches that belong to `block`; may be empty."""
         return range(*self._first_patches[block : block + 2])
 
+    def owners(self, first: int, last: int) -> range:
+        """The blocks that own patches `first` to `last`, and those between them that own none."""
+        begin, end = (bisect_right(self._first_patches, patch) - 1 for patch in (first, last))
+        return range(begin, end + 1)
+
     def window(self, block: int) -> tuple[int, int]:
         """Return the pixel range of the halos of the block's patches; may extend beyond the raster."""
         owned = self.owned(block)

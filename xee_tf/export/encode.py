@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble, cut_row
+from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble, cut_row
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.shards import Part, Run, ShardStore, pack_run
@@ -32,9 +32,6 @@ class BlockEncoder:
         One for each band.
     has_mask : bool
         Whether the user's mask is behind the planes of the bands.
-    patches_per_member : int
-        Patches in a gzip member. It depends on the record size alone, so that the bytes of an
-        export do not depend on how its source is chunked.
     shards : PatchShards
         Which patches are in which shard.
     masked_threshold : float
@@ -48,7 +45,6 @@ class BlockEncoder:
     record: PatchRecords
     rules: tuple[BandRule, ...]
     has_mask: bool
-    patches_per_member: int
     shards: PatchShards
     masked_threshold: float
     count_masked: bool
@@ -95,7 +91,7 @@ class BlockEncoder:
             kept = np.ones(len(columns), bool) if keep is None else keep
             before = np.concatenate([[0], np.cumsum(kept)])
             for shard, begin, end in self.shards.split(first, first + len(columns)):
-                edges = before[np.array(self._member_edges(row, begin, end)) - first]
+                edges = before[np.array(self._member_edges(layout.x, row, begin, end)) - first]
                 numbers = np.flatnonzero(kept[begin - first : end - first])
                 run = pack_run(
                     encoded,
@@ -107,8 +103,10 @@ class BlockEncoder:
                 )
                 yield shard, run
 
-    def _member_edges(self, row: int, begin: int, end: int) -> list[int]:
+    def _member_edges(self, axis: BlockAxis, row: int, begin: int, end: int) -> list[int]:
         """Patch numbers at which gzip members begin, counted from the start of the patch row."""
-        start, step = row * self.grid.columns, self.patches_per_member
+        # Their length depends on the record size alone, so that the bytes of an export do not depend on how
+        # its source is chunked.
+        start, step = row * self.grid.columns, axis.patches_per_member
         inner = range(start + ((begin - start) // step + 1) * step, end, step)
         return [begin, *inner, end]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain
+from itertools import product
 from typing import Any
 
 from dask.tokenize import tokenize
@@ -18,7 +17,7 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, work_on_blocks
-from xee_tf.shards import PartStore, ShardStore
+from xee_tf.shards import ShardStore
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["ExportJob", "export_graph"]
@@ -43,18 +42,8 @@ class ExportJob:
     arrays: list[Any]
     label: str = ""
 
-    @cached_property
-    def run(self) -> str:
-        """A name of its own for every graph: what an interrupted run left is never taken for this one's."""
-        return uuid.uuid4().hex[:12]
 
-    @cached_property
-    def store(self) -> ShardStore:
-        """Where parts and shards wait."""
-        return PartStore.begin(self.plan.names)
-
-
-def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
+def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Delayed:
     """One graph for all jobs, so that a chunk that several of them need is loaded once.
 
     Returns
@@ -62,68 +51,63 @@ def export_graph(jobs: Sequence[ExportJob]) -> Delayed:
     Delayed
         Of an ExportResult; of a dictionary of them by label, if the jobs have labels.
     """
+    # Keys of their own for every graph: what an interrupted run left is never taken for this one's.
+    runs = [uuid.uuid4().hex[:12] for _ in jobs]
     graph, blocks = work_on_blocks(
         [
-            BlockJob(f"{_NAME}-encode-{job.run}", job.arrays, job.plan.block_layout, _encoder(job))
-            for job in jobs
+            BlockJob(f"{_NAME}-encode-{run}", job.arrays, job.plan.block_layout, _encoder(job.plan, store))
+            for job, store, run in zip(jobs, stores, runs, strict=True)
         ],
         ordered=True,
     )
-    results = [_finish(graph.tasks, job, made) for job, made in zip(jobs, blocks, strict=True)]
+    results = [
+        _finish(graph.tasks, job, store, run, made)
+        for job, store, run, made in zip(jobs, stores, runs, blocks, strict=True)
+    ]
     if jobs[0].label:
         labels = [job.label for job in jobs]
-        results = [add_task(graph.tasks, f"{_NAME}-all-{jobs[0].run}", _by_label, labels, results)]
-    return graph.delayed(f"{_NAME}-export-{jobs[0].run}", results[0])
+        results = [add_task(graph.tasks, f"{_NAME}-all-{runs[0]}", _by_label, labels, results)]
+    return graph.delayed(f"{_NAME}-export-{runs[0]}", results[0])
 
 
-def _encoder(job: ExportJob) -> BlockEncoder:
-    plan = job.plan
+def _encoder(plan: ExportPlan, store: ShardStore) -> BlockEncoder:
     return BlockEncoder(
         grid=plan.grid,
         record=plan.record,
         rules=plan.band_plan.rules,
         has_mask=plan.band_plan.has_mask,
-        patches_per_member=plan.block_layout.x.patches_per_member,
         shards=plan.patch_shards,
         masked_threshold=plan.masked_threshold,
         count_masked=plan.masked_threshold < 1 or plan.options.index,
-        store=job.store,
+        store=store,
     )
 
 
-def _finish(tasks: Tasks, job: ExportJob, blocks: Mapping[Block, Ref]) -> Ref:
+def _finish(tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: Mapping[Block, Ref]) -> Ref:
     """Add the tasks that join shards and commit them; the result of the last."""
     plan, grid, layout = job.plan, job.plan.grid, job.plan.block_layout
-    row_owner, column_owner = (
-        list(chain.from_iterable([block] * len(axis.owned(block)) for block in range(len(axis))))
-        for axis in (layout.y, layout.x)
-    )
     shards = []
     for number in range(plan.shards):
         patches = plan.patch_shards.patches_of(number)
         (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
         if bottom > top:
             left, right = 0, grid.columns - 1
-        needed = [
-            blocks[row, column]
-            for row in range(row_owner[top], row_owner[bottom] + 1)
-            for column in range(column_owner[left], column_owner[right] + 1)
-            if (row, column) in blocks
-        ]
-        key = (f"{_NAME}-shard-{job.run}", number)
+        owners = product(layout.y.owners(top, bottom), layout.x.owners(left, right))
+        needed = [blocks[block] for block in owners if block in blocks]
+        key = (f"{_NAME}-shard-{run}", number)
         record = patches[0] * plan.record.per_patch
-        shards.append(add_task(tasks, key, job.store.join, number, record, needed))
+        shards.append(add_task(tasks, key, store.join, number, record, needed))
     commit = ImageCommit(
         names=plan.names,
         grid=grid,
         records_per_patch=plan.record.per_patch,
-        store=job.store,
+        store=store,
         manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
         overwrite=plan.options.if_exists == "overwrite",
     )
-    return add_task(tasks, f"{_NAME}-commit-{job.run}", commit, shards)
+    return add_task(tasks, f"{_NAME}-commit-{run}", commit, shards)
 
 
 def _manifest(job: ExportJob) -> ImageManifest:

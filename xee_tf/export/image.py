@@ -23,7 +23,7 @@ from xee_tf.graph import Delayed, chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.shards import IMAGE_MEMBER, aborted_on_failure, patches_per_member
+from xee_tf.shards import IMAGE_MEMBER, PartStore, aborted_on_failure, patches_per_member
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
@@ -156,10 +156,11 @@ def export_image(
         for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
     require_writable(jobs[0].plan.names.prefix)
-    delayed = export_graph(jobs)
+    stores = [PartStore.begin(job.plan.names) for job in jobs]
+    delayed = export_graph(jobs, stores)
     if not source.compute:
         return delayed
-    with aborted_on_failure([job.store for job in jobs]):
+    with aborted_on_failure(stores):
         return run_graph(delayed, source.progress)
 
 

@@ -102,25 +102,25 @@ class TileCaller:
 
 def tile_caller(
     spec: ModelSpec,
+    signature: Signature,
     bands: Sequence[BandSpec],
     properties: Mapping[str, Any],
     *,
     batch_size: int | None = None,
-    signature: Signature | None = None,
 ) -> TileCaller:
     """Check a model against an image, and make what calls it.
 
     Parameters
     ----------
     spec : ModelSpec
+    signature : Signature
+        That of the model.
     bands : sequence of BandSpec
         The bands of the image, with their dtypes.
     properties : mapping
         Those of the image; of these, `input_properties` are sent.
     batch_size : int, optional
         Tiles in a call. Default: about 8 MiB of them.
-    signature : Signature, optional
-        That of the model, where it is known already.
 
     Raises
     ------
@@ -134,11 +134,11 @@ def tile_caller(
     >>> from xee_tf.models import FunctionConnector
     >>> connector = FunctionConnector.of(lambda pixels: pixels.sum(-1))
     >>> total = ModelSpec(connector, input_tile_size=2, output_bands=["sum"])
-    >>> caller = tile_caller(total, [BandSpec("B4", dtype="uint8"), BandSpec("B3", dtype="uint8")], {})
+    >>> bands = [BandSpec("B4", dtype="uint8"), BandSpec("B3", dtype="uint8")]
+    >>> caller = tile_caller(total, connector.signature(), bands, {})
     >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
     {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
     """
-    signature = signature or spec.connector.signature()
     values = {name: np.asarray(properties[name]) for name in spec.input_properties if name in properties}
     items = {band.name: Item(np.dtype(band.dtype), band.shape, tiled=True) for band in bands}
     for name, value in values.items():

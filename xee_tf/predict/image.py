@@ -89,14 +89,15 @@ def predict_image(
     if spec.fix_input_proj and spec.proj is not None:
         source, place = to_projection(dataset, georef, spec.proj, options.resampling)
     signature = spec.connector.signature()
-    variables = _variables(source, place)
-    bands = _bands(spec, signature, variables, place, values)
-    caller = tile_caller(spec, bands, values, batch_size=options.batch_size, signature=signature)
+    variables = _variables(dataset, georef)
+    sampled = variables if source is dataset else _variables(source, place)
+    bands = _bands(spec, signature, sampled, place, values)
+    caller = tile_caller(spec, signature, bands, values, batch_size=options.batch_size)
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(np.dtype(band.dtype), band.nodata) for band in bands)
     outputs = _outputs(caller, options.blend, options.augment, maskable)
     _check_names(outputs, dataset, place, merge)
-    predicted = _predict(caller, bands, outputs, variables, source, place, options)
+    predicted = _predict(caller, bands, outputs, sampled, source, place, options)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and options.output_grid == "image":
         predicted = from_projection(predicted, place, georef, options.resampling)
@@ -108,7 +109,6 @@ def predict_image(
         )
     if not own_grid:
         predicted = _on_grid(predicted, dataset, georef, merge)
-    variables = _variables(dataset, georef)
     return Prediction(
         predicted,
         caller,
