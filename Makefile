@@ -8,8 +8,6 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PYTEST := -m pytest -n $(WORKERS)
-# Modules that cannot be imported without an extra are skipped where their examples are looked for.
-PYTEST_CORE := $(PYTEST) --doctest-ignore-import-errors
 export XEE_TF_DATA ?= $(abspath $(DATA))
 
 .DEFAULT_GOAL := help
@@ -28,13 +26,13 @@ test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take lo
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests of what runs without any extra
-	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST_CORE)
+	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST)
 
 test-minimum: .venv-minimum/core.stamp $(DATA)/installed.stamp ## The same with the lowest versions that are declared
-	XEE_TF_EXTRAS=none .venv-minimum/bin/python $(PYTEST_CORE)
+	XEE_TF_EXTRAS=none .venv-minimum/bin/python $(PYTEST)
 
 test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, also those to come
-	XEE_TF_EXTRAS=none .venv-newest/bin/python $(PYTEST_CORE)
+	XEE_TF_EXTRAS=none .venv-newest/bin/python $(PYTEST)
 
 coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Lines and branches that the tests reach: htmlcov/index.html
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip("cryptography")
+
 import datetime
 import ipaddress
 import json
@@ -17,7 +21,6 @@ from threading import Thread
 from typing import Any
 
 import cloudpickle
-import pytest
 import xarray as xr
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip("grpc")
+
 import math
 import os
 import re
@@ -14,7 +18,6 @@ from typing import Any
 
 import dask
 import numpy as np
-import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 from hypothesis import given

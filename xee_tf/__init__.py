@@ -84,3 +84,8 @@ __all__ = [
     "upload_table",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    """Complete what is public; the modules of the package are not."""
+    return [*__all__, "__version__"]

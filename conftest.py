@@ -1,0 +1,21 @@
+"""Which modules pytest looks for examples in."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from xee_tf import MissingExtraError
+
+ROOT = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out modules of the package that cannot be imported without an extra."""
+    if collection_path.suffix != ".py" or not collection_path.is_relative_to(ROOT / "xee_tf"):
+        return None
+    try:
+        import_module(".".join(collection_path.relative_to(ROOT).with_suffix("").parts))
+    except MissingExtraError:
+        return True
+    return None
