@@ -337,7 +337,7 @@ def test_what_names_no_export_is_refused(tmp_path):
         with pytest.raises(error, match=message):
             xee_tf.open_image(source)
     xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "empty" / "u")
-    with pytest.raises(xee_tf.OptionError, match=r"2 tables .*t.tfrecord.gz, u.tfrecord.gz"):
+    with pytest.raises(xee_tf.OptionError, match=r"2 tables: t.tfrecord.gz, u.tfrecord.gz"):
         xee_tf.open_table(tmp_path / "empty")
 
 
