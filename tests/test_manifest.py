@@ -282,6 +282,7 @@ def test_an_export_is_named_in_every_way(tmp_path):
 
 
 def test_tables_are_named_in_every_way(tmp_path):
+    pytest.importorskip("geopandas")
     frame = pd.DataFrame({"a": [1.0, 2.0], "lon": [13.0, 14.0], "lat": [45.0, 46.0]})
     frame["patch"] = [np.arange(6.0).reshape(2, 3)] * 2
     result = xee_tf.export_table(frame, tmp_path / "t")
@@ -427,6 +428,7 @@ def test_more_and_fewer_shards_are_refused(tmp_path):
     [("patchesPerRow", 2), ("patchDimensions", [4, 16]), ("totalPatches", 20), ("patchesPerRow", 16)],
 )
 def test_an_edited_mixer_is_refused_by_its_key(tmp_path, key, value):
+    pytest.importorskip("tensorflow")
     result = small(tmp_path)
     document = {**json.loads(Path(result.mixer.path).read_text()), key: value}
     Path(result.mixer.path).write_text(json.dumps(document))
@@ -542,6 +544,7 @@ def test_other_values_than_the_default_of_the_export_are_taken_literally(tmp_pat
     "options", [{}, {"kernel_size": (5, 3)}, {"compressed": False, "max_file_size": 9000}]
 )
 def test_dropped_patches_are_missing_pixels(tmp_path, options):
+    pytest.importorskip("tensorflow")
     ds = scene()[["B4", "dem"]]
     ds.B4.values[:16, 16:48] = np.nan
     result = ds.tfexport(
@@ -563,6 +566,7 @@ def test_dropped_patches_are_missing_pixels(tmp_path, options):
 
 
 def test_a_crs_that_cannot_be_read_is_overruled(tmp_path):
+    pytest.importorskip("tensorflow")
     result = scene(32, 32).tfexport(tmp_path / "s", patch_dimensions=16)
     path = Path(result.mixer.path)
     path.write_text(path.read_text().replace("EPSG:32633", "LOCAL:7"))
@@ -616,6 +620,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     "options", [{}, {"compressed": False, "feature_types": "band"}, {"masked_threshold": 0.5}]
 )
 def test_web_servers_without_byte_ranges(tmp_path, options):
+    pytest.importorskip("aiohttp")
     scene().tfexport(tmp_path / "s", patch_dimensions=16, max_file_size=20_000, **options)
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
@@ -632,6 +637,7 @@ def test_web_servers_without_byte_ranges(tmp_path, options):
 
 
 def test_large_files_of_servers_without_byte_ranges_are_refused(tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp")
     from xee_tf.storage import location
 
     (tmp_path / "s").write_bytes(bytes(100))

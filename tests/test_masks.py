@@ -91,9 +91,7 @@ def test_every_name_in_every_form(name):
 @pytest.mark.parametrize("name", ["_FillValue", "nodata", "nodatavals"])
 @pytest.mark.parametrize("value", ["abc", b"\xff", 1j, {"b": 1}, [[1], "x"], np.datetime64("2020-01-01")])
 def test_what_is_no_number_is_named_with_its_band(name, value):
-    with pytest.raises(
-        OptionError, match=rf"Band 'B4' has attrs\['{name}'\] = .* is not a number. Fix: ds\["
-    ):
+    with pytest.raises(OptionError, match=rf"Band 'B4' has attrs\['{name}'\] = .* is not a number\. .*ds\["):
         band_nodata(band_of("uint8", {name: value}), "B4")
 
 
@@ -184,7 +182,7 @@ def test_values_of_several_bands():
     assert band_nodata(image.assign_attrs(missing_value=[1, 5, 9]), "b") == (1, 5, 9)
     assert band_nodata(image.assign_attrs(nodatavals=[7, 7, 7]), "b") == (7,)
     with pytest.raises(
-        OptionError, match=r"Band 'b' has attrs\['nodatavals'\] = \[1, 5, 9\], and it is unclear"
+        OptionError, match=r"Band 'b' has attrs\['nodatavals'\] = \[1, 5, 9\], and it is ambiguous"
     ):
         band_nodata(noted.isel(band=1, drop=True), "b")
 
@@ -221,7 +219,7 @@ def test_attributes_of_a_dataset_for_each_band_and_of_no_number():
     assert found.attrs == {"crs": "EPSG:32633", "no_data": "see the manual", "missing_value": None}
     numbered = scene.rename(a=1, b=2)[[2]]
     assert band_nodata(xee_tf.georef.bands.image_dataset(numbered)[2], "2") == (5,)
-    with pytest.raises(OptionError, match=r"Band 'b' has attrs\['nodatavals'\].* unclear"):
+    with pytest.raises(OptionError, match=r"Band 'b' has attrs\['nodatavals'\].* ambiguous"):
         scene[["b"]].tfexport.plan(patch_dimensions=2)
 
 

@@ -155,7 +155,7 @@ def test_mappings_follow_the_order_of_bands(tmp_path):
         ({"a": np.zeros((2, 4, 6))}, {"bands": ["b"]}, r"Bands must be \['b'\]; got \['a'\]"),
         ({}, {}, "Bands must be"),
         ({"a": np.zeros((2, 4, 6)), "b": np.zeros((3, 4, 6))}, {}, "must have the same shape"),
-        ({"": np.zeros((2, 4, 6))}, {}, "empty name"),
+        ({"": np.zeros((2, 4, 6))}, {}, "name cannot be empty"),
         (np.zeros((2, 4, 6), complex), {}, "complex128 cannot be stored"),
         (np.full((2, 4, 6), 2**24 + 1), {}, "'prediction' holds 16777217, which float32 cannot carry"),
         (np.full((2, 4, 6), -(2**40)), {}, "holds 1099511627776"),
