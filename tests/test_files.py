@@ -534,7 +534,7 @@ def test_what_is_no_path_is_refused(tmp_path):
 def test_chunks_of_tables(tmp_path, chunks):
     pytest.importorskip("pyarrow")
     result = xee_tf.export_table(table(), tmp_path / "t")
-    with pytest.raises(OptionError, match="number of records"):
+    with pytest.raises(OptionError, match="chunks must be a whole number of at least 1"):
         open_table(result, chunks=chunks)
 
 

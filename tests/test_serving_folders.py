@@ -78,7 +78,7 @@ def test_ports_that_cannot_be_had(tmp_path, kind):
         taken = other.getsockname()[1]
         with pytest.raises(OptionError, match=f"{taken}"):
             xee_tf.serve(tmp_path / "m", **{kind: taken})
-    with pytest.raises(OptionError, match=f"{kind} must be 0 to 65535; got 65536"):
+    with pytest.raises(OptionError, match=f"{kind} must be a whole number from 0 to 65535; got 65536"):
         xee_tf.serve(tmp_path / "m", **{kind: 65536})
 
 
@@ -86,7 +86,7 @@ def test_options_that_cannot_be_used(tmp_path):
     save_scaled(tmp_path / "m", 1.0)
     with pytest.raises(OptionError, match="'stable' is to be version 2; there are"):
         xee_tf.serve(tmp_path / "m", labels={"stable": 2})
-    with pytest.raises(OptionError, match="max_concurrency must be at least 1; got 0"):
+    with pytest.raises(OptionError, match="max_concurrency must be a whole number of at least 1; got 0"):
         xee_tf.serve(tmp_path / "m", max_concurrency=0)
 
 
