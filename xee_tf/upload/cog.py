@@ -62,6 +62,7 @@ def to_cog(
     destination : str or path-like
         Local, or any URL that fsspec knows. The file appears when it is complete.
     if_exists : {"error", "overwrite"}, optional
+        What to do if the destination exists.
     progress : bool, optional
         Show a bar.
     storage_options : mapping, optional
