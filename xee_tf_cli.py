@@ -148,7 +148,7 @@ def _normalize_flags(tokens: Sequence[str]) -> list[str]:
 
 def _suggest_commas(error: BaseException, apps: Sequence[App], tokens: Sequence[str]) -> str:
     """Suggest ``--bands B4,B3`` for ``--bands B4 B3``; empty if this does not explain the error."""
-    if not apps:
+    if not apps or apps[-1].default_command is None:
         return ""
     from xee_tf.cli.errors import join_values
 
