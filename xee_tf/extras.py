@@ -36,7 +36,8 @@ def extra(name: str, feature: str) -> Iterator[None]:
     ...     import no_such_package
     Traceback (most recent call last):
         ...
-    xee_tf.errors.MissingExtraError: A table needs no_such_package, which is not installed: pip install "xee-tf[tables]"
+    xee_tf.errors.MissingExtraError: A table needs no_such_package, which is not installed: pip install
+    "xee-tf[tables]"
     """
     try:
         yield
