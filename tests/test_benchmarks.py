@@ -16,7 +16,7 @@ def test_benchmarks_run(tmp_path, data_dir):
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     report = json.loads((tmp_path / "figures.json").read_text())
-    names = {measurement["what"] for measurement in report["measurements"]}
+    names = {measurement["name"] for measurement in report["measurements"]}
     assert len(names) >= 11
     assert all(measurement["value"] > 0 for measurement in report["measurements"])
     assert len(process.stdout.splitlines()) == len(report["measurements"])
