@@ -632,8 +632,8 @@ def test_file_without_a_reader_is_an_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export", "--scale", "30"], "Unknown option --scale: the raster keeps its own pixels"),
-        (["export", "--max-pixels=1e9"], "Unknown option --max-pixels: there is no limit"),
+        (["export", "--scale", "30"], "Unknown option --scale: "),
+        (["export", "--max-pixels=1e9"], "Unknown option --max-pixels: "),
         (["export", "--if-exists", "overwrite"], "use --overwrite"),
         (["export", "--kernal-size", "3"], "Unknown option: --kernal-size. Did you mean --kernel-size"),
         (["export", "--patch-dim", "16"], "Unknown option: --patch-dim. Did you mean --patch-dimensions"),

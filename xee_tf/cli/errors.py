@@ -35,8 +35,8 @@ def find_replacement(command: Sequence[str], flag: str) -> str:
 
     Examples
     --------
-    >>> find_replacement(["export"], "--max-pixels")
-    'there is no limit; leave it out'
+    >>> find_replacement(["export"], "--if-exists")
+    'use --overwrite to replace existing files'
     """
     if (spelling := _SPELLINGS.get(" ".join(command))) is None:
         return ""
