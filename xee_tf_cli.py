@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except CycloptsError as error:
-        return _fail(names, _format_usage_error(error) + _suggest_commas(error, apps, tokens), 2)
+        return _fail(names, _suggest_commas(_format_usage_error(error), error, apps, tokens), 2)
     except Exception as error:
         from xee_tf.cli.errors import USER_ERRORS, options_to_flags
 
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         arguments = apps[-1].assemble_argument_collection() if apps else []
         message = options_to_flags(str(cause), arguments, tokens)
-        return _fail(names, message + _suggest_commas(cause, apps, tokens), 1)
+        return _fail(names, _suggest_commas(message, cause, apps, tokens), 1)
     return 0
 
 
@@ -146,10 +146,10 @@ def _normalize_flags(tokens: Sequence[str]) -> list[str]:
     return normalized
 
 
-def _suggest_commas(error: BaseException, apps: Sequence[App], tokens: Sequence[str]) -> str:
-    """Suggest ``--bands B4,B3`` for ``--bands B4 B3``; empty if this does not explain the error."""
+def _suggest_commas(message: str, error: BaseException, apps: Sequence[App], tokens: Sequence[str]) -> str:
+    """Suggest ``--bands B4,B3`` if ``--bands B4 B3`` explains the error."""
     if not apps or apps[-1].default_command is None:
-        return ""
+        return message
     from xee_tf.cli.errors import join_values
 
     for flag, value, corrected in join_values(error, apps[-1].assemble_argument_collection(), tokens):
@@ -157,8 +157,8 @@ def _suggest_commas(error: BaseException, apps: Sequence[App], tokens: Sequence[
             app.parse_args(corrected, exit_on_error=False, print_error=False)
         except CycloptsError:
             continue
-        return f" Did you mean {flag} {value}?"
-    return ""
+        return f"{message.rstrip('.')}; did you mean {flag} {value}?"
+    return message
 
 
 def _format_usage_error(error: CycloptsError) -> str:

@@ -433,17 +433,19 @@ def test_values_separated_by_spaces_get_a_suggestion(line, suggestion, two_bands
     tokens = line.replace("SCENE", Path(two_bands).name).replace("OUT", "out").split()
     assert main(["export", "--patch-dimensions", "20", *tokens]) in (1, 2)
     message = capsys.readouterr().err
-    assert message.endswith(f" Did you mean {suggestion}?\n") if suggestion else "Did you mean" not in message
+    assert (
+        message.endswith(f"; did you mean {suggestion}?\n") if suggestion else "did you mean" not in message
+    )
 
 
 def test_suggested_commas_keep_the_destination(two_bands, tmp_path, capsys):
     tokens = ["predict", str(tmp_path / "model"), two_bands, str(tmp_path / "o.tif"), "--bands", "nir", "red"]
     assert main(tokens) == 1
     assert "'red'" in (message := capsys.readouterr().err)
-    assert message.endswith(" Did you mean --bands nir,red?\n")
+    assert message.endswith("; did you mean --bands nir,red?\n")
     tokens = ["upload", "table", "sites.tfrecord", "sites.gpkg", "--columns", "id", "name"]
     assert main(tokens) == 1
-    assert capsys.readouterr().err.endswith(" Did you mean --columns id,name?\n")
+    assert capsys.readouterr().err.endswith("; did you mean --columns id,name?\n")
 
 
 def parse(tokens):
