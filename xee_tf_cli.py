@@ -97,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names: Sequence[str] = ()
     apps: Sequence[App] = ()
     try:
-        names, apps, _ = app.parse_commands(tokens)
-        _import_command(names, apps)
+        names, apps = _import_command(tokens)
         app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         return 130
@@ -117,15 +116,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _import_command(names: Sequence[str], apps: Sequence[App]) -> None:
-    """Import the module of a command, and use its docstring as the help."""
-    gc.disable()  # collections during the imports take 0.1 s and free nothing
+def _import_command(tokens: Sequence[str]) -> tuple[Sequence[str], Sequence[App]]:
+    """Find a command, import its module, and use its docstring as the help."""
+    # Modules are never freed. Excluding their objects from garbage collection saves 0.3 s.
+    first = "xee_tf" not in sys.modules
+    gc.disable()
     try:
+        names, apps, _ = app.parse_commands(tokens)
         for name, each in zip(names, apps[1:], strict=True):
             if each.default_command is not None and not name.startswith("-"):
                 each.help = None  # the line shown in lists of commands
     finally:
+        if first:
+            gc.freeze()
         gc.enable()
+    return names, apps
 
 
 def _normalize_flags(tokens: Sequence[str]) -> list[str]:
