@@ -94,7 +94,7 @@ def join_values(
         The corrected command line. It is not necessarily valid.
     """
     always = isinstance(error, (OSError, CycloptsError))
-    named = set(re.findall(r"[^\s'\"/\\]+", str(error)))
+    named = set(re.findall(r"[^\s'\"/\\:;]+", str(error)))
     lists = {name for each in arguments if "[," in (each.parameter.metavar or "") for name in each.names}
     for index, token in enumerate(tokens):
         flag, equals, value = token.partition("=")
