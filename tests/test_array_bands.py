@@ -167,7 +167,7 @@ def test_array_bands_come_back(tmp_path_factory, case, chunks, data):
                 wanted = values if name in depths else values[:, 0]
                 if margins == "trim":
                     inner = wanted[..., my : wanted.shape[-2] - my, mx : wanted.shape[-1] - mx]
-                    wanted = unpatch(inner, result.grid.columns)
+                    wanted = unpatch(inner, result.grid.patches_per_row)
                 found = opened[name]
                 assert found.shape == wanted.shape
                 index = tuple(data.draw(indices(length)) for length in found.shape)
@@ -178,7 +178,7 @@ def test_array_bands_come_back(tmp_path_factory, case, chunks, data):
                 # The steps that were written stand in front, in their order.
                 axis = 1 if margins == "keep" else 0
                 if name in depths:
-                    where = masked if margins == "keep" else unpatch(masked, result.grid.columns)
+                    where = masked if margins == "keep" else unpatch(masked, result.grid.patches_per_row)
                     order = np.argsort(where, axis=axis, kind="stable")
                     moved = np.take_along_axis(wanted, order, axis)
                     there = ~np.take_along_axis(where, order, axis)

@@ -57,7 +57,7 @@ def cases(draw):
     grid = PatchGrid(region, patch, PatchGrid.margin_of(kernel), edge=edge, origin=Size(x=left, y=top))
     chunks = draw(st.lists(st.tuples(chunkings(shape.y), chunkings(shape.x)), min_size=1, max_size=3))
     least = draw(st.integers(1, 20)), draw(st.integers(1, 20))
-    group = draw(st.integers(1, grid.columns))
+    group = draw(st.integers(1, grid.patches_per_row))
     return shape, grid, kernel, chunks, least, group
 
 

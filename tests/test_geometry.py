@@ -38,7 +38,7 @@ def test_a_patch_lies_where_its_pixels_lie(shape, patch, kernel, affine):
     margin = PatchGrid.margin_of(kernel)
     grid = PatchGrid(shape, patch, margin, affine)
     for number in {0, len(grid) - 1, len(grid) // 2}:
-        row, column = number // grid.columns, number % grid.columns
+        row, column = number // grid.patches_per_row, number % grid.patches_per_row
         x, y = column * patch.x, row * patch.y
         assert grid.transform(number) @ (0, 0) == pytest.approx(affine @ (x, y))
         padded = grid.transform(number, halo=True)

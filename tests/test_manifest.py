@@ -383,7 +383,7 @@ def test_a_shard_of_another_export_is_named_where_it_is_read(tmp_path):
     shutil.copy(other.files[2].path, result.files[2].path)
     opened = xee_tf.open_image(result, chunks=None)
     patches = result.files[0].records
-    rows_of_first = patches // result.grid.columns * 8
+    rows_of_first = patches // result.grid.patches_per_row * 8
     if rows_of_first:
         opened["B4"][:rows_of_first].load()
     with pytest.raises(xee_tf.RecordError, match=r"s-00002.tfrecord: records .* are not those"):

@@ -177,8 +177,8 @@ def test_grid_and_mixer_agree(affine, patch, extent, margin, edge):
     shape = Size(x=patch.x + extent.x, y=patch.y + extent.y)
     grid = PatchGrid(shape, patch, margin, affine, "EPSG:3857", edge=edge)
     again = Mixer.from_grid(grid).grid(margin)
-    assert (again.columns, again.rows, again.stored, again.crs) == (
-        grid.columns,
+    assert (again.patches_per_row, again.rows, again.stored, again.crs) == (
+        grid.patches_per_row,
         grid.rows,
         grid.stored,
         grid.crs,

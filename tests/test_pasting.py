@@ -190,7 +190,7 @@ def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> 
         for name in names - {"kwargs", "image", "collection", "table", "selectors"}:
             if name in ("fileFormat", "formatOptions", "region", "crs"):
                 continue
-            with pytest.raises(xee_tf.OptionError, match=rf"(- {name}: |'path' is given twice)"):
+            with pytest.raises(xee_tf.OptionError, match=rf"(- {name}: |'destination' is given twice)"):
                 export(**{name: 3})
     assert not list(tmp_path.iterdir())
 
@@ -247,7 +247,7 @@ TWICE: list[tuple[dict[str, Any], str, str]] = [
         "format_options",
         "formatO",
     ),
-    ({"path": "a", "fileNamePrefix": "b"}, "path", "fileNamePrefix"),
+    ({"destination": "a", "fileNamePrefix": "b"}, "destination", "fileNamePrefix"),
 ]
 
 
@@ -256,7 +256,7 @@ def test_an_option_in_two_spellings(options: dict[str, Any], first: str, second:
     with pytest.raises(xee_tf.OptionError, match=f"Both '{first}' and '{second}.*specified"):
         scene().tfexport.plan(**options)
     with pytest.raises(
-        xee_tf.OptionError, match="'path' is given twice: by its position, and as 'fileNamePrefix"
+        xee_tf.OptionError, match="'destination' is given twice: by its position, and as 'fileNamePrefix"
     ):
         scene().tfexport("a", fileNamePrefix="b")
 

@@ -360,8 +360,8 @@ points = gpd.points_from_xy([13, 14, 15], [45, 46, 47])
 three = {"B2": [1.0, 2.0, 3.0]}
 
 REFUSED = {
-    "unknown selectors": (
-        pd.DataFrame(three), {"selectors": ["B2", "B9"]}, r"\['B9'\] are no columns.*\['B2', 'B9'\].*\['B2'\]"
+    "unknown columns": (
+        pd.DataFrame(three), {"columns": ["B2", "B9"]}, r"no columns \['B9'\]; available: \['B2'\]"
     ),
     "duplicate columns": (
         pd.DataFrame([[1, 2]], columns=["B2", "B2"]), {}, "two columns named 'B2'"

@@ -238,7 +238,7 @@ REFUSED = {
     "all points outside": (points([[0, 0]]), {}, "All 1 points are outside"),
     "a frame": (pd.DataFrame({"x": [1]}), {}, "GeoDataFrame or GeoSeries; got DataFrame"),
     "unknown property": (SITE, {"properties": ["id"]}, r"\['id'\] are no columns .*\['label'\]"),
-    "unknown selector": (SITE, {"selectors": ["a", "id"]}, r"\['id'\].*\['a', 'b', 'label', 'longitude'"),
+    "unknown column": (SITE, {"columns": ["a", "id"]}, r"\['id'\].*\['a', 'b', 'label', 'longitude'"),
     "a property like a band": (SITE.rename(columns={"label": "a"}), {}, r"\['a'\] would stand for two"),
     "dates": (SITE.assign(label=pd.Timestamp("2020")), {}, "'label' holds datetime"),
     "unknown class": (SITE, {"n": 1, "class_band": "c"}, r"'c' not found; available bands: \['a', 'b'\]"),

@@ -265,7 +265,7 @@ class PatchGrid:
     Examples
     --------
     >>> grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=16))
-    >>> len(grid), grid.columns, grid.rows
+    >>> len(grid), grid.patches_per_row, grid.rows
     (9, 3, 3)
     >>> grid.core(4)
     Window(top=128, bottom=256, left=128, right=256)
@@ -327,10 +327,10 @@ class PatchGrid:
         return Size(x=kernel.x // 2, y=kernel.y // 2)
 
     def __len__(self) -> int:
-        return self.columns * self.rows
+        return self.patches_per_row * self.rows
 
     @property
-    def columns(self) -> int:
+    def patches_per_row(self) -> int:
         """Number of patches in a row (``patchesPerRow`` in the mixer)."""
         return _count(self.shape.x, self.patch.x, self.edge)
 
@@ -347,7 +347,7 @@ class PatchGrid:
     @property
     def covered(self) -> Size:
         """Size of the area that all patches cover, in pixels; larger than `shape` if padded."""
-        return Size(x=self.columns * self.patch.x, y=self.rows * self.patch.y)
+        return Size(x=self.patches_per_row * self.patch.x, y=self.rows * self.patch.y)
 
     @property
     def dropped(self) -> Size:
@@ -362,7 +362,7 @@ class PatchGrid:
     @property
     def axis_x(self) -> PatchAxis:
         """Patches along x, in pixels of the source raster."""
-        return PatchAxis(self.origin.x, self.patch.x, self.margin.x, self.columns)
+        return PatchAxis(self.origin.x, self.patch.x, self.margin.x, self.patches_per_row)
 
     def locate(self, index: int) -> tuple[int, int]:
         """Return the row and column of a patch in the grid.
@@ -388,7 +388,7 @@ class PatchGrid:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"Patch index {index} is out of range for a grid of {len(self)} patches.")
-        return divmod(index, self.columns)
+        return divmod(index, self.patches_per_row)
 
     def core(self, index: int) -> Window:
         """Return the window of a patch in the grid, without its margin.

@@ -91,7 +91,7 @@ class ImageCommit:
             np.array([value for shard in shards for value in shard.of_runs(name)], dtype)
             for name, dtype in (("patches", np.int64), ("masked", np.float64))
         )
-        rows, columns = np.divmod(patches, self.grid.columns)
+        rows, columns = np.divmod(patches, self.grid.patches_per_row)
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
         pixels = (np.stack([columns, rows], axis=1)[:, None, :] + corners) * self.grid.patch.xy
         points = apply_affine(self.grid.affine, pixels.reshape(-1, 2)).reshape(pixels.shape)

@@ -85,7 +85,7 @@ class BlockEncoder:
             if masked is not None:
                 share = cut([masked[None]])[0].mean(axis=(1, 2, 3))
                 keep = share <= self.masked_threshold
-            first = row * self.grid.columns + columns[0]
+            first = row * self.grid.patches_per_row + columns[0]
             encoded = self.record.encode(cut(bands), None if masks is None else cut(masks), keep)
             per_patch = self.record.per_patch
             kept = np.ones(len(columns), bool) if keep is None else keep
@@ -107,6 +107,6 @@ class BlockEncoder:
         """Patch numbers at which gzip members begin, counted from the start of the patch row."""
         # Their length depends on the record size alone, so that the bytes of an export do not depend on how
         # its source is chunked.
-        start, step = row * self.grid.columns, axis.patches_per_member
+        start, step = row * self.grid.patches_per_row, axis.patches_per_member
         inner = range(start + ((begin - start) // step + 1) * step, end, step)
         return [begin, *inner, end]

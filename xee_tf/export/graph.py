@@ -91,7 +91,7 @@ def _finish(tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: M
         patches = plan.patch_shards.patches_of(number)
         (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
         if bottom > top:
-            left, right = 0, grid.columns - 1
+            left, right = 0, grid.patches_per_row - 1
         owners = product(layout.y.owners(top, bottom), layout.x.owners(left, right))
         needed = [blocks[block] for block in owners if block in blocks]
         key = (f"{_NAME}-shard-{run}", number)

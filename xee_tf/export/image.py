@@ -34,17 +34,17 @@ Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
 def export_image(
-    image: Image, path: PathLike, **options: Unpack[ExportKeywords]
+    image: Image, destination: PathLike, **options: Unpack[ExportKeywords]
 ) -> ExportResult | dict[str, ExportResult] | Delayed:
     """Export a raster as overlapping patches in TFRecord with a mixer, as Earth Engine does.
 
-    Writes ``<path>-00000.tfrecord.gz`` ... and ``<path>-mixer.json``. One ``tf.train.Example`` for
-    each patch, patches row-major from the top left across all shards, one feature for each band,
-    pixels row-major. The bytes do not depend on how the raster is chunked or which scheduler runs.
+    Writes ``<destination>-00000.tfrecord.gz`` ... and ``<destination>-mixer.json``: one ``tf.train.Example``
+    for each patch, row-major from the top left across all shards; one feature for each band, pixels
+    row-major. The bytes do not depend on how the raster is chunked or which scheduler runs.
 
     All options are known in Earth Engine's spelling too, as in ``ee.batch.Export.image``:
     ``patchDimensions=[256, 256]``, ``tfrecordPatchDimensions=[256, 256]``, ``formatOptions``,
-    ``fileFormat="TFRecord"``, and ``fileNamePrefix`` for `path`. Those that do not exist here, such as
+    ``fileFormat="TFRecord"``, and ``fileNamePrefix`` for `destination`. Those that do not exist here, such as
     ``scale``, are refused with what takes their place.
 
     Parameters
@@ -52,7 +52,7 @@ def export_image(
     image : Dataset, DataArray or sequence of them
         A variable for each band, or a ``band`` dimension. Several images on one grid are exported
         as one, with the bands of all (see `xee_tf.add_bands`).
-    path : str or path-like
+    destination : str or path-like
         Prefix of the files: a local path or any URL that fsspec knows.
     patch_dimensions : int or (width, height)
         Pixels of a patch without its margin; Earth Engine's ``patchDimensions``. Default: 256 x 256.
@@ -103,7 +103,7 @@ def export_image(
         "float": all bands as float lists (Earth Engine's guide). "band": as Earth Engine's writer
         does, uint8 as bytes, other integers as int64 lists, floats as float lists.
     index : bool
-        Also write ``<path>-index.parquet`` (GeoParquet): file, record, patch, row, column,
+        Also write ``<destination>-index.parquet`` (GeoParquet): file, record, patch, row, column,
         proportion of masked pixels and outline of every record.
     if_exists : {"error", "overwrite"}
         What to do where an export with this prefix exists.
@@ -141,7 +141,7 @@ def export_image(
     (4, ['scene-00000.tfrecord.gz'])
     """
     source = parse(ExportSource, options)
-    prefix = export_prefix(path, source.storage_options)
+    prefix = export_prefix(destination, source.storage_options)
     require_reachable(prefix)
     jobs = _jobs(image, prefix, parse(ExportOptions, options), source)
     for message in jobs[0].plan.warnings:
@@ -165,13 +165,15 @@ def export_image(
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
-def plan_export(image: Image, path: PathLike | None = None, **options: Unpack[ExportKeywords]) -> ExportPlan:
+def plan_export(
+    image: Image, destination: PathLike | None = None, **options: Unpack[ExportKeywords]
+) -> ExportPlan:
     """What `export_image` would write, without reading a pixel.
 
     Parameters
     ----------
-    image, path, **options
-        As for `export_image`; `path` may be left out.
+    image, destination, **options
+        As for `export_image`; `destination` may be omitted.
 
     Returns
     -------
@@ -185,7 +187,7 @@ def plan_export(image: Image, path: PathLike | None = None, **options: Unpack[Ex
         As `export_image` does.
     """
     source = parse(ExportSource, options)
-    location = None if path is None else export_prefix(path, source.storage_options)
+    location = None if destination is None else export_prefix(destination, source.storage_options)
     jobs = _jobs(image, location or Location(""), parse(ExportOptions, options), source)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 
@@ -255,7 +257,7 @@ def _job(
             georef.shape,
             chunk_grids(arrays),
             pixel_bytes(bands.rules),
-            patches_per_member(record.framed_size * record.per_patch, grid.columns, IMAGE_MEMBER),
+            patches_per_member(record.framed_size * record.per_patch, grid.patches_per_row, IMAGE_MEMBER),
         ),
         options=options,
     )

@@ -147,10 +147,11 @@ class ExportSource(Options):
 
 IMAGE_SPELLING = Spelling(
     "export options",
-    aliases={"fileNamePrefix": "path"},
+    aliases={"fileNamePrefix": "destination"},
     replaced=_IMAGE_REPLACED,
     notes={"crs": "here it replaces the CRS that the raster has, and nothing is reprojected"},
     formats=_IMAGE_FORMATS,
     nested=nested_names(ExportOptions),
+    renamed={"path": "destination"},
 )
 """How the options of an image export are written: ``ee.batch.Export.image`` and ours."""

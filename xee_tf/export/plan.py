@@ -56,7 +56,7 @@ class ExportPlan(Summarised):
     ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)},
     ...                 attrs={"crs": "EPSG:32633"})
     >>> plan = ds.tfexport.plan("out/scene", patch_dimensions=(128, 128), kernel_size=(32, 32))
-    >>> plan.grid.columns, plan.grid.rows, plan.records, plan.shards
+    >>> plan.grid.patches_per_row, plan.grid.rows, plan.records, plan.shards
     (3, 4, 12, 1)
     """
 

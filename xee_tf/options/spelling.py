@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, ParamSpec, TypeVar, cast
 
-from xee_tf.errors import OptionError, shorten
+from xee_tf.errors import OptionError, shorten, warn
 from xee_tf.options.classes import Options, by_name
 
 __all__ = ["READ_SPELLING", "Spelling", "did_you_mean", "nested_names", "show_signature", "spelled"]
@@ -40,6 +40,8 @@ class Spelling:
         Values of ``fileFormat``, in lower case: empty if it is what is written, else what to do instead.
     nested : mapping from str to str
         Names that the option ``format_options`` may hold, and ours.
+    renamed : mapping from str to str
+        Names that the previous version had, and ours. They give a DeprecationWarning.
     """
 
     what: str
@@ -48,6 +50,7 @@ class Spelling:
     notes: Mapping[str, str] = field(default_factory=dict)
     formats: Mapping[str, str] = field(default_factory=dict)
     nested: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def read(
         self, given: Mapping[str, Any], known: Collection[str], taken: Collection[str] = ()
@@ -88,6 +91,11 @@ class Spelling:
                 if name in spelling:
                     self._refuse_twice(name, spelling[name], key)
                 spelling[name], found[name] = key, value
+                if key in self.renamed:
+                    warn(
+                        f"{key!r} is deprecated and will be removed: use {name!r} instead.",
+                        DeprecationWarning,
+                    )
         lines: list[str] = []
         if unknown:
             lines.append(_unknown(self.what, unknown, known, ["fileFormat"] if self.formats else ()))
@@ -135,6 +143,8 @@ class Spelling:
         """Our name of an option, if it is one."""
         if key in known:
             return key
+        if key in self.renamed:
+            return self.renamed[key]
         if key in self.aliases:
             return self.aliases[key]
         if self._is_flat(key):

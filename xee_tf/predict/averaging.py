@@ -42,7 +42,7 @@ def blend_weights(
     """
     return (
         _weights(output.y, overlap.y, grid.rows, rows),
-        _weights(output.x, overlap.x, grid.columns, columns),
+        _weights(output.x, overlap.x, grid.patches_per_row, columns),
     )
 
 

@@ -45,6 +45,7 @@ __all__ = ["predict_to_zarr"]
 _SPELLING = replace(
     PREDICT_SPELLING,
     replaced={**PREDICT_SPELLING.replaced, "merge": "the store holds predictions alone; leave it out"},
+    renamed={"store": "destination"},
 )
 
 # In the record of a store: what was predicted; and a folder beside it, while the store is written, that has
@@ -56,7 +57,7 @@ _DESCRIPTION, _FINISHED = "prediction", "finished"
 def predict_to_zarr(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,
-    store: PathLike | Location,
+    destination: PathLike | Location,
     *,
     resume: bool = True,
     if_exists: IfExists = "error",
@@ -83,15 +84,15 @@ def predict_to_zarr(
     image : Dataset or DataArray
         Its attributes and coordinates are stored too, as far as Zarr can hold them: texts, numbers and
         times, and no lazy coordinates.
-    store : str or path-like
+    destination : str or path-like
         ``.zarr`` folder, local or any URL that fsspec knows. A relative path means the current folder.
     resume : bool
         Continue what is there. False: begin anew.
     if_exists : {"error", "overwrite"}, optional
         What to do with a store that cannot be continued, or that you do not want to continue. "overwrite"
         replaces stores that this package wrote and empty folders, and nothing else. On a local disk the old
-        store stays until the new one, ``<store>.replacement`` until then, is complete. In an object store
-        the old one is deleted before the first chunk is predicted.
+        store stays until the new one, ``<destination>.replacement`` until then, is complete. In an object
+        store the old one is deleted before the first chunk is predicted.
     progress : bool
         Show a bar.
     storage_options : mapping, optional
@@ -126,7 +127,7 @@ def predict_to_zarr(
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
-    location = Location.of(store, storage_options)
+    location = Location.of(destination, storage_options)
     require_reachable(location)
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset

@@ -204,7 +204,7 @@ class TileWork:
         if not about:
             return error
         row, column = about[0]
-        corners = self.grid.corners(row * self.grid.columns + column)
+        corners = self.grid.corners(row * self.grid.patches_per_row + column)
         (left, right), (bottom, top) = ((min(side), max(side)) for side in zip(*corners, strict=True))
         which = "tile" if len(about) == 1 else f"first of {len(about)} tiles"
         return PredictionError(

@@ -178,7 +178,7 @@ def lazy_dataset(
 def _locate_patches(dataset: xr.Dataset, export: OpenedExport, crs: pyproj.CRS) -> xr.Dataset:
     """Add the place of each stored patch as coordinates."""
     grid = export.grid
-    rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
+    rows, columns = np.divmod(np.arange(len(grid)), grid.patches_per_row)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
     left, top = apply_affine(grid.affine, np.column_stack((x, y))).T
     corner = "of the outer corner of the first stored pixel"

@@ -140,6 +140,6 @@ def _refused(chunks: Any) -> Iterator[None]:
 
 def _turn_of(grid: PatchGrid, firsts: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
     """Sorts chunks: through some shards side by side, each from its start on, then through the next."""
-    start = box[0][0] if len(box) == 3 else box[0][0] // grid.patch.y * grid.columns
+    start = box[0][0] if len(box) == 3 else box[0][0] // grid.patch.y * grid.patches_per_row
     shard = bisect_right(firsts, start) - 1
     return shard // _STREAMS, start - firsts[shard], shard

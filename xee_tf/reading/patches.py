@@ -92,9 +92,12 @@ def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
         return []
     rows = range(window.top // grid.patch.y, -(-window.bottom // grid.patch.y))
     columns = range(window.left // grid.patch.x, -(-window.right // grid.patch.x))
-    if len(columns) == grid.columns:
-        return [(rows.start * grid.columns, rows.stop * grid.columns)]
-    return [(row * grid.columns + columns.start, row * grid.columns + columns.stop) for row in rows]
+    if len(columns) == grid.patches_per_row:
+        return [(rows.start * grid.patches_per_row, rows.stop * grid.patches_per_row)]
+    return [
+        (row * grid.patches_per_row + columns.start, row * grid.patches_per_row + columns.stop)
+        for row in rows
+    ]
 
 
 def fill_window(
@@ -106,8 +109,8 @@ def fill_window(
         count = len(next(iter(features.values())))
         done = 0
         while done < count:
-            row, column = divmod(first + done, grid.columns)
-            many = min(count - done, grid.columns - column)
+            row, column = divmod(first + done, grid.patches_per_row)
+            many = min(count - done, grid.patches_per_row - column)
             for target in targets:
                 patches = target.values(features[target.feature][done : done + many])
                 _place(patches, target.array, grid, window, row, column)

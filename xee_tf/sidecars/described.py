@@ -101,7 +101,7 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     """
     pairs = {
         "patchDimensions": (list(mixer.patch.xy), list(grid.patch.xy)),
-        "patchesPerRow": (mixer.patches_per_row, grid.columns),
+        "patchesPerRow": (mixer.patches_per_row, grid.patches_per_row),
         "totalPatches": (mixer.total_patches, len(grid)),
     }
     wrong = [f"{key} is {found}, but {right}" for key, (found, right) in pairs.items() if found != right]

@@ -128,7 +128,7 @@ class Mixer:
         """
         if grid.crs is None:
             raise MixerError("A mixer requires a CRS, but the grid has none: pass crs=, such as 'EPSG:4326'.")
-        return cls(grid.crs, grid.affine, grid.patch, grid.columns, len(grid))
+        return cls(grid.crs, grid.affine, grid.patch, grid.patches_per_row, len(grid))
 
     def grid(self, margin: Size = Size(x=0, y=0)) -> PatchGrid:  # noqa: B008 - frozen
         """Return the patch grid that the mixer describes.

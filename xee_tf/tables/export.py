@@ -133,8 +133,8 @@ def _cells(column: TableColumn) -> tuple[str, str]:
 @spelled(TABLE_SPELLING)
 def export_table(
     table: Table,
-    path: PathLike,
-    selectors: Sequence[str] | None = None,
+    destination: PathLike,
+    columns: Sequence[str] | None = None,
     geometry: Geometry | None = "lonlat",
     *,
     if_exists: IfExists = "error",
@@ -144,10 +144,10 @@ def export_table(
 ) -> TableResult | Delayed:
     """Export a table as one gzipped TFRecord, an Example for each row, as Earth Engine's ``Export.table``.
 
-    Writes ``<path>.tfrecord.gz``, and ``<path>-table.tfexport`` with shapes and checksums. Numbers become
-    float lists of one value, strings bytes lists (UTF-8), array-valued columns flattened float lists.
-    Partitions of a lazy table are encoded in parallel, put aside on disk, and joined in the order of the
-    rows.
+    Writes ``<destination>.tfrecord.gz``, and ``<destination>-table.tfexport`` with shapes and checksums.
+    Numbers become float lists of one value, strings bytes lists (UTF-8), array-valued columns flattened float
+    lists. Partitions of a lazy table are encoded in parallel, put aside on disk, and joined in the order of
+    the rows.
 
     Parameters
     ----------
@@ -158,9 +158,9 @@ def export_table(
         are written as NaN, missing strings as empty ones. A chunked Dataset or a Dask frame is never in
         memory as a whole. (Dask itself makes texts of the arrays in a frame, unless the frame was made with
         ``dask.config.set({"dataframe.convert-string": False})``.)
-    path : str or path-like
+    destination : str or path-like
         Prefix of the file: a local path or any URL that fsspec knows.
-    selectors : sequence of str, optional
+    columns : sequence of str, optional
         Columns to write, in this order, and no others. ``"longitude"`` and ``"latitude"`` can be among them.
         Default: all of them.
     geometry : {"lonlat", None}
@@ -198,8 +198,8 @@ def export_table(
     (2, 'sites.tfrecord.gz')
     """
     check_flags(progress=progress, compute=compute)
-    target = check_target(path, if_exists, storage_options)
-    source = read_table(table, selectors, geometry)
+    target = check_target(destination, if_exists, storage_options)
+    source = read_table(table, columns, geometry)
     if isinstance(source, Rows):
         if not len(source):
             raise _no_rows()
@@ -207,9 +207,11 @@ def export_table(
     return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
 
-def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None) -> Location:
+def check_target(
+    destination: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None
+) -> Location:
     """The file to write, if it can be."""
-    target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
+    target = table_location(export_prefix(destination, storage_options, suffix=TABLE, example="table"))
     require_free(target, if_exists)
     require_free(manifest_location(target), "overwrite")  # no folder is in its place
     require_writable(target)

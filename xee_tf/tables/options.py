@@ -21,7 +21,7 @@ _FORMATS = EXPORT_FORMATS | {
 
 TABLE_SPELLING = Spelling(
     "options of a table",
-    aliases={"fileNamePrefix": "path", "collection": "table"},
+    aliases={"fileNamePrefix": "destination", "collection": "table", "selectors": "columns"},
     replaced=_REPLACED
     | {
         "maxVertices": "geometries are written as points; leave it out",
@@ -29,17 +29,19 @@ TABLE_SPELLING = Spelling(
         "image": "a raster is exported with export_image, and sampled with sample_table",
     },
     formats=_FORMATS,
+    renamed={"path": "destination"},
 )
 """How the options of a table export are written: ``ee.batch.Export.table`` and ours."""
 
 SAMPLE_SPELLING = Spelling(
     "options of a sample",
     aliases={
-        "fileNamePrefix": "path",
+        "fileNamePrefix": "destination",
         "collection": "where",
         "region": "where",
         "numPoints": "n",
         "numPixels": "n",
+        "selectors": "columns",
     },
     replaced=_REPLACED
     | {
@@ -50,5 +52,6 @@ SAMPLE_SPELLING = Spelling(
         "maxVertices": "geometries are not written; leave it out",
     },
     formats=_FORMATS,
+    renamed={"path": "destination"},
 )
 """How the options of a sample are written: ``sampleRegions``, ``stratifiedSample`` and ours."""

@@ -85,7 +85,7 @@ class Rows:
         )
 
 
-def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | None) -> list[str]:
+def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None) -> list[str]:
     """The names of the columns to write, in order.
 
     Examples
@@ -94,15 +94,13 @@ def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | No
     ['landcover', 'B4']
     """
     known = list(available)
-    if selectors is None:
+    if columns is None:
         chosen = known
     else:
-        chosen = [selectors] if isinstance(selectors, str) else list(selectors)
+        chosen = [columns] if isinstance(columns, str) else list(columns)
         unknown = [name for name in chosen if name not in known]
         if unknown:
-            raise OptionError(
-                f"The selectors {unknown} are no columns of the table. Selectors: {chosen}. Columns: {known}."
-            )
+            raise OptionError(f"The table has no columns {unknown}; available: {known}.")
     for name in chosen:
         check_key(name, "column")
         if chosen.count(name) > 1 or known.count(name) > 1:

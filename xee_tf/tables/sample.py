@@ -50,7 +50,7 @@ _CHUNK_SIDE = 1024
 def sample_table(
     image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
     where: Any,
-    path: PathLike,
+    destination: PathLike,
     *,
     properties: Sequence[str] | None = None,
     n: int | Mapping[Any, int] | None = None,
@@ -58,7 +58,7 @@ def sample_table(
     seed: int = 0,
     drop_nulls: bool = True,
     all_touched: bool = False,
-    selectors: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
     geometry: Geometry | None = "lonlat",
     crs: Any = None,
     transform: Any = None,
@@ -82,8 +82,8 @@ def sample_table(
         polygon, then row-major. None: every pixel of the raster; for use with `n`. In any CRS; longitudes may
         be in -180..180 or in 0..360, whichever the raster has, and an edge of a polygon that spans more than
         180 degrees crosses the antimeridian.
-    path : str or path-like
-        Prefix of the file ``<path>.tfrecord.gz``.
+    destination : str or path-like
+        Prefix of the file ``<destination>.tfrecord.gz``.
     properties : sequence of str, optional
         Columns of `where` to copy. Default: all but the geometry.
     n : int or mapping of class to int, optional
@@ -98,7 +98,7 @@ def sample_table(
         counts them. False: write NaN.
     all_touched : bool
         Take all pixels that a polygon touches.
-    selectors : sequence of str, optional
+    columns : sequence of str, optional
         Columns to write, in this order: bands, properties, ``longitude``, ``latitude``. Default: all of them.
     geometry : {"lonlat", None}
         "lonlat": also write longitude (-180 to 180) and latitude of the pixel's centre (EPSG:4326).
@@ -144,26 +144,26 @@ def sample_table(
     1  1.0  fir
     """
     check_flags(progress=progress, compute=compute, drop_nulls=drop_nulls, all_touched=all_touched)
-    target = check_target(path, if_exists, storage_options)
+    target = check_target(destination, if_exists, storage_options)
     one_of("geometry", geometry, ("lonlat", None))
     dataset = whole_image(image, "sample", crs=crs, transform=transform)
     georef = read_georef(dataset, crs=crs, transform=transform)
-    columns, rules, arrays = _read_bands(dataset, georef)
+    bands, rules, arrays = _read_bands(dataset, georef)
     features, places_crs, table = _features(where, georef, properties)
     for name in table.columns:
         column_values(table[name], name)  # what cannot be written is refused now, not in a worker
     lonlat = LONLAT if geometry else ()
-    names = _names([column.name for column in columns], list(table.columns), lonlat, selectors)
+    names = _names([band.name for band in bands], list(table.columns), lonlat, columns)
     layout = _lay_out(arrays)
     sampler = _Sampler(
-        columns=columns,
+        columns=bands,
         rules=rules,
         places=find_places(features, places_crs, georef, layout, all_touched=all_touched),
         drop_nulls=drop_nulls,
-        choice=Choice.of(n, class_band, seed, [c.name for c in columns if not c.shape], table),
+        choice=Choice.of(n, class_band, seed, [band.name for band in bands if not band.shape], table),
     )
     table = table[[name for name in table.columns if name in names]]
-    join = _JoinSamples(columns, sampler.choice, table, georef, tuple(names))
+    join = _JoinSamples(bands, sampler.choice, table, georef, tuple(names))
     source = _sample(sampler, join, layout, arrays)
     return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
@@ -250,7 +250,7 @@ def _read_features(where: Any) -> tuple[Any, Any, pd.DataFrame]:
 
 
 def _names(
-    bands: list[str], properties: list[Any], lonlat: Sequence[str], selectors: Sequence[str] | None
+    bands: list[str], properties: list[Any], lonlat: Sequence[str], columns: Sequence[str] | None
 ) -> list[str]:
     counts = Counter([*bands, *properties, *lonlat])
     twice = [name for name, count in counts.items() if count > 1]
@@ -259,7 +259,7 @@ def _names(
             f"The names {twice} would stand for two columns each, of the bands {bands}, the properties "
             f"{properties} and {list(lonlat)}: choose with properties= which to copy, or rename bands."
         )
-    return select_columns([*bands, *properties, *lonlat], selectors)
+    return select_columns([*bands, *properties, *lonlat], columns)
 
 
 def _lay_out(arrays: Sequence[Any]) -> BlockLayout:

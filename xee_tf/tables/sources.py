@@ -63,16 +63,16 @@ class LazyTable:
     read: Callable[[Any, int], Rows] = _as_it_is
 
 
-def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
+def read_table(table: Table, columns: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
     """The rows of a table in memory, or how to come by those of a lazy one."""
     one_of("geometry", geometry, ("lonlat", None))
     if isinstance(table, xr.Dataset):
-        return _read_dataset(table, selectors)
+        return _read_dataset(table, columns)
     if isinstance(table, pd.DataFrame):
-        return _FrameReader.of(table, selectors, geometry)([table])
+        return _FrameReader.of(table, columns, geometry)([table])
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
-        reader = _FrameReader.of(meta, selectors, geometry)
+        reader = _FrameReader.of(meta, columns, geometry)
         return _lazy_table([table], reader)
     raise no_table(table)
 
@@ -105,12 +105,12 @@ class _FrameReader:
 
     @classmethod
     def of(
-        cls, frame: pd.DataFrame, selectors: Sequence[str] | None, geometry: Geometry | None
+        cls, frame: pd.DataFrame, columns: Sequence[str] | None, geometry: Geometry | None
     ) -> _FrameReader:
         active = geometry_column(frame)
         available = [name for name in frame.columns if name != active]
         points = geometry is not None and active is not None
-        if points and (selectors is None or set(LONLAT) & set(selectors)):
+        if points and (columns is None or set(LONLAT) & set(columns)):
             taken = [name for name in LONLAT if name in available]
             if taken:
                 raise OptionError(
@@ -119,7 +119,7 @@ class _FrameReader:
                 )
         if points:
             available += LONLAT
-        names = tuple(select_columns(available, selectors))
+        names = tuple(select_columns(available, columns))
         points = points and bool(set(LONLAT) & set(names))
         if points and getattr(frame, "crs", None) is None:
             raise GeoreferenceError(
@@ -190,7 +190,7 @@ def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
     return dict(zip(LONLAT, (wrap_longitude(x), y), strict=True))
 
 
-def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows | LazyTable:
+def _read_dataset(dataset: xr.Dataset, columns: Sequence[str] | None) -> Rows | LazyTable:
     rows = row_dimension(dataset)
     along = {
         name: variable
@@ -198,14 +198,14 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
         if rows in variable.dims and not (name in dataset.indexes and name not in dataset.data_vars)
     }
     others = [name for name in dataset.data_vars if rows not in dataset[name].dims and dataset[name].ndim]
-    if selectors is None and others:
+    if columns is None and others:
         raise OptionError(
             f"The variables {others} have no dimension {rows!r}, along which the rows of this table lie: "
-            "leave them out with selectors=."
+            "leave them out with columns=."
         )
     # Columns first, then the coordinates that tell something about each row.
     ordered = sorted(along, key=lambda name: name not in dataset.data_vars)
-    names = select_columns(ordered, selectors)
+    names = select_columns(ordered, columns)
     chosen = {name: along[name].transpose(rows, ...) for name in names}
     if not any(variable.chunks for variable in chosen.values()):
         return Rows.of(column_values(_numpy(variable), name) for name, variable in chosen.items())

@@ -26,6 +26,7 @@ _SPELLING = replace(
     READ_SPELLING,
     what="options of a prediction file",
     replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"},
+    renamed={"path": "destination"},
 )
 
 
@@ -41,7 +42,7 @@ class PredictionWriter:
 
     Parameters
     ----------
-    path : str or path-like
+    destination : str or path-like
         The file, such as ``out/prediction.tfrecord.gz``: local, or any URL that fsspec knows.
     mixer : str, path-like, ExportResult or Mixer
         The mixer of the patches that were predicted from, or what else names an export for
@@ -50,7 +51,7 @@ class PredictionWriter:
         Names of the output bands. Default: the keys of a mapping; for arrays ``prediction``, or
         ``prediction_0``, ``prediction_1``, ... for several channels.
     compressed : bool, optional
-        Gzip the file. Default: if `path` ends with ``.gz``.
+        Gzip the file. Default: if `destination` ends with ``.gz``.
     feature_types : {"float", "band"}, optional
         "float": numbers as float lists. "band": uint8 as bytes, other integers as int64 lists.
     if_exists : {"error", "overwrite"}, optional
@@ -92,7 +93,7 @@ class PredictionWriter:
     @spelled(_SPELLING)
     def __init__(
         self,
-        path: PathLike | Location,
+        destination: PathLike | Location,
         mixer: Exported | Mixer,
         *,
         bands: Sequence[str] | None = None,
@@ -104,11 +105,12 @@ class PredictionWriter:
         if compressed is not None:
             check_flags(compressed=compressed)
         one_of("feature_types", feature_types, get_args(FeatureTypes))
-        if str(path).endswith("/"):
+        if str(destination).endswith("/"):
             raise DestinationError(
-                f"{str(path)!r} is a folder: name a file, such as '{path}prediction.tfrecord.gz'."
+                f"{str(destination)!r} is a folder: name a file, such as "
+                f"'{destination}prediction.tfrecord.gz'."
             )
-        self.location = Location.of(path, storage_options)
+        self.location = Location.of(destination, storage_options)
         _, self.mixer, manifest, _ = describe_export(mixer, False, storage_options)
         kept = None if manifest is None else manifest.patches
         self._expected = self.mixer.total_patches if kept is None else len(kept)
