@@ -229,7 +229,11 @@ def test_other_work_is_refused_in_words(what, tmp_path):
         {"model": index(lambda b: b[..., 0] - b[..., 1])},
         {"image": image(seed=0, transform=Affine.identity(), title="another")},
         {"image": image().assign_coords(area=(("y", "x"), da.ones((32, 32))))},
-        {"image": image().map(lambda band: band.assign_attrs(valid_max=40, valid_range=[0, 40]))},
+        {
+            "image": image().map(
+                lambda band: band.assign_attrs(valid_max=40, valid_range=[0, 40]), keep_attrs=True
+            )
+        },
         {"image": image().assign(unseen=("z", [1.0]))},
     ],
     ids=range(8),
