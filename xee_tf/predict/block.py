@@ -209,8 +209,8 @@ class BlockPredictor:
         if bits < 64:
             fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
         error = PredictionError(
-            f"The model returned {band.fill} for {band.name!r} in {_count_unmasked(int(invalid.sum()))}, but "
-            f"this value marks masked pixels of {values.dtype} bands. Fix: {', or '.join(fixes)}."
+            f"The output {band.name!r} is {band.fill} in {_count_unmasked(int(invalid.sum()))}, but this "
+            f"value marks masked pixels of {values.dtype} bands. Fix: {', or '.join(fixes)}."
         )
         raise self._add_location(error, self._tiles_of(invalid, rows, columns))
 

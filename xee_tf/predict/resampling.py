@@ -99,9 +99,9 @@ def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]
     beyond = beyond_float64(values)
     if beyond.any():
         raise PredictionError(
-            f"Band {name!r} contains {values[beyond][0]}, which float64 cannot represent exactly. The band "
-            f"is converted from {values.dtype} to float64 because it has no nodata value to mask pixels "
-            "outside the image. Fix: define a value that does not occur, "
+            f"Band {name!r} contains {values[beyond][0]}, outside the range in which float64 represents all "
+            f"integers. The band is converted from {values.dtype} to float64 because it has no nodata value "
+            "to mask pixels outside the image. Fix: define a value that does not occur, "
             f"ds[{name!r}].attrs['_FillValue'] = {nodata_candidates(values.dtype)[0]}."
         )
     return values.astype(np.float64)
