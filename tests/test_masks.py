@@ -520,8 +520,8 @@ def test_a_valid_fill_is_refused_whether_or_not_its_block_is_masked(tmp_path, mo
     with pytest.raises(PredictionError) as caught:
         model.predict_image(scene, merge=False).c.load()
     message = str(caught.value)
-    assert f"The model gives {fill} for 'c' in 1 pixels" in message
-    assert "the tile is that of row 1 and column 1" in message
+    assert f"The output 'c' is {fill} in 1 pixel that is not masked" in message
+    assert "the tile is at row 1 and column 1" in message
     assert ("declare the range" in message) == (limits.bits < 64)
     other = {8: "int32", 16: "int32", 32: "int64", 64: "float64"}[limits.bits]
     assert f"declare a wider type, output_bands={{'c': '{other}'}}" in message
@@ -535,7 +535,7 @@ def test_a_valid_fill_is_refused_whether_or_not_its_block_is_masked(tmp_path, mo
 
 def test_clamped_values_are_valid_too():
     scene = raster({"b": np.full((4, 4), 300, "float32")})
-    with pytest.raises(PredictionError, match="The model gives 255 for 'c' in 16 pixels"):
+    with pytest.raises(PredictionError, match="The output 'c' is 255 in 16 pixels that are not masked"):
         classes("uint8").predict_image(scene, merge=False).c.load()
     found = classes(ranged(0, 200)).predict_image(scene, merge=False).c
     assert (found == 200).all()
@@ -666,7 +666,7 @@ def test_large_integers_survive_reprojection(dtype, nodata):
     if limits.bits == 64 and not nodata:
         for image in (scene, scene.chunk()):
             with pytest.raises(
-                PredictionError, match=r"'b' holds -?\d+, .*.attrs\['_FillValue'\] = -?9007199"
+                PredictionError, match=r"'b' contains -?\d+, .*.attrs\['_FillValue'\] = -?9007199"
             ):
                 model.predict_image(image, merge=False).load(scheduler="sync")
         return

@@ -231,7 +231,7 @@ def test_dimensions_of_outputs_do_not_collide() -> None:
     twins = vectors(p=VECTOR, p_0="float32")
     with pytest.raises(xee_tf.OptionError, match="'p_0' cannot be a variable: 'p' has a dimension"):
         twins.predict_image(scene(), merge=False)
-    with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', and the image has a band"):
+    with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', but the image has a band"):
         vectors(p=VECTOR).predict_image(scene(p_0=BAND))
     with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', a name that the raster's own"):
         vectors(p=VECTOR).predict_image(scene().expand_dims(p_0=2), merge=False)

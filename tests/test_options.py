@@ -104,6 +104,7 @@ PUBLIC: list[tuple[Callable[..., Any], type, tuple[type, ...]]] = [
     (xee_tf.Model.from_ai_platform_predictor, HostedKeywords, (ModelSpec, HostedOptions)),
     (xee_tf.Model.predict_image, PredictKeywords, (PredictOptions,)),
     (xee_tf.predict_to_zarr, PredictKeywords, (PredictOptions,)),
+    (xee_tf.predict_to_cog, PredictKeywords, (PredictOptions,)),
 ]
 
 

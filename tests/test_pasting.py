@@ -331,7 +331,7 @@ def test_options_of_models_and_of_predictions_are_told_apart() -> None:
     model = xee_tf.Model.from_function(lambda tile: tile[..., 0], input_tile_size=16, output_bands=["p"])
     with pytest.raises(xee_tf.OptionError, match="- inputTileSize: it is an option of the model"):
         model.predict_image(scene(), inputTileSize=8)  # type: ignore[call-arg]
-    with pytest.raises(xee_tf.OptionError, match="- merge: the store holds predictions alone"):
+    with pytest.raises(xee_tf.OptionError, match="- merge: the store contains only predictions"):
         xee_tf.predict_to_zarr(model, scene(), "out/z.zarr", merge=True)  # type: ignore[call-arg]
     with pytest.raises(xee_tf.OptionError, match="- scale: predictions have the pixels of the image"):
         xee_tf.Model.from_function(np.sum, scale=30)  # type: ignore[call-arg]

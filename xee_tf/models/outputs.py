@@ -116,6 +116,11 @@ class Output:
         )
 
     def _typed(self, values: npt.NDArray[Any], connector: Connector, keep_nan: bool) -> npt.NDArray[Any]:
+        if values.dtype.kind == "c":
+            raise PredictionError(
+                f"{connector} returned {values.dtype} for {self.name!r}; expected booleans, integers, floats "
+                "or strings. Return the real and imaginary parts as two outputs, or the magnitude."
+            )
         if (self.dtype == STRING) != (values.dtype.kind in "OSU"):
             raise PredictionError(
                 f"{connector} answered {values.dtype} for {self.name!r}, which is declared as "

@@ -1,4 +1,4 @@
-"""Predictions: from rasters and tables to the output bands and columns of a model."""
+"""Predictions of a model for rasters and tables."""
 
 from xee_tf.predict.averaging import Blend
 from xee_tf.predict.image import predict_image
