@@ -273,7 +273,7 @@ def series(tmp_path):
 
 
 def test_texts_beside_series_are_not_numbers(series):
-    with pytest.raises(OptionError, match="'cls' holds strings"):
+    with pytest.raises(OptionError, match="'cls' contains strings"):
         tf_dataset(series, inputs="ndvi", targets="cls", tensor_depths={"ndvi": 3})
 
 

@@ -420,7 +420,7 @@ def test_layout_of_empty_records_and_byte_strings_raises():
         read_layout(encode_example(("s", 1, delimited(1, b"x") + delimited(1, b"y"))))
 
 
-# -- Many records at once ---------------------------------------------------------------------------
+# -- Many records at once ----------------------------------------------------------------------------
 
 
 @given(layouts_and_values(max_records=40), st.booleans())

@@ -376,7 +376,7 @@ def test_uint64_values_outside_int64_raise():
         encode_records(layout, [np.array([[2**63]], "u8")])
 
 
-# -- Decoding one record ----------------------------------------------------------------------------
+# -- Decoding one record -----------------------------------------------------------------------------
 
 
 @given(cases(max_records=1))
