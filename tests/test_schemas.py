@@ -510,7 +510,7 @@ def test_missing_numbers_are_nan_or_raise(tmp_path):
     for target in ("label", "id"):
         dataset = tf_dataset(path, inputs="a", targets=target, target_dtype="int32")
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match=f"t.tfrecord lack a value of {target}, and int32"
+            tf.errors.InvalidArgumentError, match=f"t.tfrecord lack a value of {target}, which int32"
         ):
             joined(dataset)
 
@@ -687,7 +687,7 @@ def test_empty_features_raise(tmp_path):
         xee_tf.sample_table(scene(), gpd.GeoDataFrame({"a": [1]}), tmp_path / "t")
 
 
-def test_dropped_masked_pixels_are_counted(tmp_path):
+def test_masked_pixels_are_counted(tmp_path):
     ds = scene().where(lambda ds: ds["B2"] % 4 != 1).chunk(x=3)
     where = fields((0, 0, 4, 2), (4, 4, 4, 1))
     result = xee_tf.sample_table(ds, where, tmp_path / "t")

@@ -319,7 +319,7 @@ def _depths(
             record = int((counts > limit).argmax())
             raise RecordError(
                 f"{frames.describe(record)}: feature {name!r} has {counts[record]} steps; expected at most "
-                f"{limit}. Pass tensor_depths={{{name!r}: ...}} with the maximum number of steps."
+                f"{limit}. Pass the maximum of all records, such as tensor_depths={{{name!r}: {maximum}}}."
             )
         depths[name] = limit
     return depths
