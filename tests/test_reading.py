@@ -783,7 +783,7 @@ def test_other_things_than_shards_and_mixers(tmp_path):
     export = make(tmp_path, "plain")
     with pytest.raises(MixerError, match="is a shard, not a mixer"):
         open_image(export.shards[0])
-    with pytest.raises(RecordError, match=r"scene-mixer.json: record 0 is corrupt: .*no TFRecord file"):
+    with pytest.raises(RecordError, match=r"scene-mixer.json: record 0 is corrupt: .*not a TFRecord file"):
         open_image(export.mixer, [export.mixer])
     with pytest.raises(RecordError, match="is a folder"):
         open_image(export.mixer, [tmp_path])
