@@ -11,7 +11,7 @@ import numpy.typing as npt
 from xee_tf.records.framing import FOOTER, HEADER, check_frames, frame_offsets
 from xee_tf.records.parse import Parsed
 
-__all__ = ["Frames", "ParseRecord"]
+__all__ = ["Frames"]
 
 _BATCH_BYTES = 1 << 21  # bytes of records processed at a time
 
