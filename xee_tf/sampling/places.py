@@ -24,7 +24,7 @@ from xee_tf.georef import (
     read_crs,
 )
 
-__all__ = ["Places", "find_places"]
+__all__ = ["Indices", "Places", "find_places"]
 
 Indices = npt.NDArray[np.int64]
 
