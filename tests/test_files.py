@@ -273,7 +273,7 @@ def series(tmp_path):
 
 
 def test_texts_beside_series_are_not_numbers(series):
-    with pytest.raises(OptionError, match="'cls' holds strings"):
+    with pytest.raises(OptionError, match="'cls' contains strings"):
         tf_dataset(series, inputs="ndvi", targets="cls", tensor_depths={"ndvi": 3})
 
 
@@ -294,7 +294,7 @@ def test_ragged_series_of_others_name_the_remedy(tmp_path, series):
     }
     (tmp_path / "m.json").write_text(json.dumps(document))
     options = {"records": [series], "bands": ["ndvi"]}
-    with pytest.raises(RecordError, match=r"tensor_depths=\{'ndvi': steps\}"):
+    with pytest.raises(RecordError, match=r"has 3 steps; .* tensor_depths=\{'ndvi': 3\}"):
         open_image(tmp_path / "m.json", **options).compute()
     found = open_image(tmp_path / "m.json", **options, tensor_depths={"ndvi": 3}).ndvi
     np.testing.assert_array_equal(found[:, 0], [[0, 0, 0], [0, 1, 1], [0, 2, 0]])

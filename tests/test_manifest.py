@@ -26,10 +26,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.foreign import frame
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
-from xee_tf.records.framing import footers, frame, run_crc
+from xee_tf.records.framing import frame_footers, run_crc
 from xee_tf.sidecars import TableManifest, read_manifest
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
 from xee_tf.sidecars.find import find_export
@@ -805,7 +806,7 @@ def test_the_checksum_of_a_run():
     data = [b"one", b"three", b"", b"four", b"fives"]
     frames = [frame(each) for each in data]
     plain = np.frombuffer(b"".join(frames), np.uint8)
-    ends = footers(plain, np.cumsum([len(each) for each in frames]))
+    ends = frame_footers(plain, np.cumsum([len(each) for each in frames]))
     assert run_crc(ends) == crc32c(b"".join(each[-4:] for each in frames))
     assert run_crc(ends[2:], run_crc(ends[:2])) == run_crc(ends) != run_crc(ends[::-1].copy())
     assert run_crc(ends[:0], 7) == 7

@@ -230,7 +230,7 @@ def test_a_record_of_another_shape_than_its_neighbours_is_named(tmp_path):
 
     write_records(tmp_path / "b.tfrecord", [pixel(2)] * 7 + [pixel(3)] + [pixel(2)] * 8)
     with pytest.raises(
-        xee_tf.RecordError, match=r"b\.tfrecord: record 7: feature 'a' has more than the 2 steps"
+        xee_tf.RecordError, match=r"b\.tfrecord: record 7: feature 'a' has 3 steps; expected at most 2"
     ):
         xee_tf.open_image(mixer, tmp_path / "b.tfrecord").compute()
     write_records(tmp_path / "c.tfrecord", [pixel(2)] * 7 + [pixel(2, size=2)] + [pixel(2)] * 8)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records import Feature, RecordLayout, encode_records
-from xee_tf.records.crc import join_crcs
+from xee_tf.records.crc import combine_crcs
 from xee_tf.shards.folder_store import AppendingStore, PartStore
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.runs import pack_run
@@ -144,4 +144,4 @@ def test_nothing_that_is_appended(tmp_path, compressed):
 
 @given(st.binary(max_size=50), st.binary(max_size=500))
 def test_checksums_are_joined(first, second):
-    assert join_crcs(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
+    assert combine_crcs(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)

@@ -33,7 +33,7 @@ from xee_tf.errors import (
     OptionError,
     RecordError,
 )
-from xee_tf.records.crc import record_crcs
+from xee_tf.records.crc import row_crcs
 from xee_tf.tables.export import export_table
 from xee_tf.tables.read import open_table
 from xee_tf.upload.table import upload_table
@@ -231,7 +231,7 @@ def test_checksums_of_rows(count, length, spans, seed):
     framed = np.empty((count, length + 7), "u1")
     framed[:, 3:-4] = rows
     for places in (varying, None):
-        found = record_crcs(framed[:, 3:-4], places)
+        found = row_crcs(framed[:, 3:-4], places)
         assert found.tolist() == [crc32c.crc32c(row.tobytes()) for row in rows]
 
 

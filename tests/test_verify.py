@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
-from tests.foreign import write_export
+from tests.foreign import frame, write_export
 from tests.rasters import random_band, raster
 from xee_tf.errors import RecordError
 from xee_tf.reading import verifying as module
-from xee_tf.records.framing import frame
 from xee_tf.shards.inflate import inflate_stream
 from xee_tf_cli import main
 

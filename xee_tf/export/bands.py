@@ -19,7 +19,7 @@ from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, band_nodata, is_grid_mapping, plane_array
 from xee_tf.names import check_key
 from xee_tf.options import read_depths
-from xee_tf.records import STORED, FeatureTypes, Kind, kind_of, written_dtype
+from xee_tf.records import LIST_DTYPES, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.sidecars import BandSpec, distinct_dims
 
 __all__ = ["BandPlan", "read_bands"]
@@ -214,7 +214,7 @@ def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | Non
 
 def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> BandRule:
     """One rule for all bands: byte, then int64, then float, whichever holds them all (the guide)."""
-    dtype = STORED["float" if "float" in kinds else "int64" if "int64" in kinds else "bytes"]
+    dtype = LIST_DTYPES["float" if "float" in kinds else "int64" if "int64" in kinds else "bytes"]
     planes = []
     depth = 0
     for rule in rules:

@@ -49,7 +49,7 @@ class PatchRecords:
     @property
     def exact(self) -> bool:
         """Whether all records have the same number of bytes."""
-        return self.layout.exact and not self.drop_masked_steps
+        return self.layout.fixed_size and not self.drop_masked_steps
 
     @property
     def framed_size(self) -> int:

@@ -95,7 +95,7 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Co
     for shard, numbers, buffer in _buffers(shards):
         source = source or str(shard)
         parts = decode_features(buffer, [], source=str(shard), first=numbers.start)
-        for part in sorted(parts, key=lambda part: (part.records[0], part.place)):
+        for part in sorted(parts, key=lambda part: (part.records[0], part.index)):
             feature = part.feature
             lists.setdefault(feature.name, set()).add(feature)
             if not feature.size:

@@ -65,7 +65,7 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     if patches is not None:  # the index of a file counts the patches that were dropped, too
         found = [replace(shard, announced=None) for shard in found]
     ragged = layout.sequences is not None and (inferred or manifest is None or manifest.ragged)
-    record_size = first.size if layout.exact and not ragged else None
+    record_size = first.size if layout.fixed_size and not ragged else None
     shards = number_shards(found, record_size, total * (pixels if by_pixel else 1))
     held = sum(shard.records for shard in shards)
     if manifest is not None and manifest.patches is not None and patches is None:

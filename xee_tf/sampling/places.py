@@ -24,7 +24,7 @@ from xee_tf.georef import (
     read_crs,
 )
 
-__all__ = ["Places", "PolygonPlaces", "find_places"]
+__all__ = ["Indices", "Places", "find_places"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -161,7 +161,8 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
         inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
     outside = int((~inside).sum())
     if outside == len(at):
-        raise OptionError(f"All {outside} points are outside the raster: {place}.")
+        subject = "The point is" if len(at) == 1 else f"All {len(at)} points are"
+        raise OptionError(f"{subject} outside the raster: {place}.")
     if outside:
         warn(f"{outside} of {len(at)} points are outside the raster and are omitted: {place}.")
     numbers = np.flatnonzero(inside)

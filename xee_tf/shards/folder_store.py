@@ -14,7 +14,7 @@ from typing import Any
 from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.records import join_crcs
+from xee_tf.records import combine_crcs
 from xee_tf.shards.members import MEMBER_HEADER, index_room
 from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
 from xee_tf.shards.store import Packed, Replaced, ShardNames
@@ -261,7 +261,7 @@ class AppendingStore(_FolderStore):
             header = shard_header(runs, first_record, length=self._room)
             self._file.seek(0)
             self._file.write(header)
-            crc = join_crcs(crc32c(header), crc, size - len(header))
+            crc = combine_crcs(crc32c(header), crc, size - len(header))
         self._file.close()
         return self._written(shard, size, crc, runs)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from xee_tf.errors import RecordError
-from xee_tf.records import footers, frame_offsets, run_crc
+from xee_tf.records import frame_footers, frame_offsets, run_crc
 from xee_tf.shards.access import THREADS, Shard, read_records
 from xee_tf.sidecars import ManifestShard
 
@@ -71,7 +71,7 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
             ends = np.arange(shard.record_size, len(buffer) + 1, shard.record_size)
         else:
             ends = frame_offsets(buffer, source=str(shard), first=first)[1:]
-        found = footers(buffer, ends)
+        found = frame_footers(buffer, ends)
         last = first + len(found)
         run = int(np.searchsorted(starts, first, "right")) - 1
         edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()

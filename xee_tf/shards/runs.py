@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.records import Encoded, footers, run_crc
+from xee_tf.records import Encoded, frame_footers, run_crc
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
 
@@ -97,7 +97,7 @@ def pack_run(
     offsets = encoded.offsets[edges[0] : edges[-1] + 1]
     buffer = encoded.buffer[offsets[0] : offsets[-1]]
     offsets = offsets - offsets[0]
-    ends = footers(buffer, offsets[1:])
+    ends = frame_footers(buffer, offsets[1:])
     spans = list(pairwise(edge - edges[0] for edge in edges))
     if compressed:
         pieces: list[Any] = [compress_member(buffer[offsets[a] : offsets[b]]) for a, b in spans]

@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records import FRAMING, HEADER, corrupt, count_right, read_length
+from xee_tf.records import (
+    FRAMING,
+    HEADER,
+    corrupt_record,
+    count_valid,
+    read_length,
+    truncated_record,
+)
 from xee_tf.shards.access import Shard
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file, inflate_stream
 from xee_tf.storage import Location
@@ -41,10 +48,11 @@ def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[n
 
     Examples
     --------
-    >>> from xee_tf.records import frame
-    >>> data = frame(b"one") + frame(b"two") + frame(b"three")
-    >>> [rows.shape for rows in scan_records(iter([data[:25], data[25:]]), "s")]
-    [(1, 19), (1, 19), (1, 21)]
+    >>> from xee_tf.records import Feature, RecordLayout, encode_records
+    >>> layout = RecordLayout((Feature.of("B4", "f4", 1),))
+    >>> data = encode_records(layout, [np.zeros(3, "f4")]).buffer.tobytes()
+    >>> [rows.shape for rows in scan_records(iter([data[:40], data[40:]]), "s")]
+    [(1, 34), (2, 34)]
     """
     waiting: list[bytes] = []
     held, needed, record = 0, HEADER, 0
@@ -66,19 +74,17 @@ def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[n
                 needed = size
                 break
             rows = _alike(buffer, position, size)
-            right = count_right(rows)
+            right = count_valid(rows)
             if right:
                 yield rows[:right]
             if right < len(rows):
-                raise corrupt(record + right, source)
+                raise corrupt_record(record + right, source)
             record += len(rows)
             position += len(rows) * size
         waiting = [bytes(buffer[position:])]
         held = len(waiting[0])
     if held:
-        raise RecordError(
-            f"{source}: record {record} is truncated: it needs {needed} bytes, {held} are there."
-        )
+        raise truncated_record(record, source, needed, held)
 
 
 def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8]:
@@ -148,6 +154,4 @@ def _hop_stream(shard: Shard) -> Iterator[int]:
 
 def _cut_off(shard: Shard, record: int, length: int, missing: int) -> RecordError:
     needed = length + FRAMING
-    return RecordError(
-        f"{shard}: record {record} is truncated: it needs {needed} bytes, {needed - missing} are there."
-    )
+    return truncated_record(record, str(shard), needed, needed - missing)

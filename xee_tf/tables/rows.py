@@ -34,11 +34,11 @@ class Rows:
 
     Examples
     --------
-    >>> from xee_tf.records import decode_example, iter_frames
+    >>> from xee_tf.records import decode_sequence_example, iter_frames
     >>> from xee_tf.tables.values import byte_strings
     >>> name = TableColumn("name", "bytes"), byte_strings(["oak"])
     >>> rows = Rows.of([(TableColumn("B4"), np.array([0.5])), name])
-    >>> [decode_example(data) for data in iter_frames(rows.encode().buffer.data)]
+    >>> [decode_sequence_example(data)[0] for data in iter_frames(rows.encode().buffer.data)]
     [{'B4': array([0.5], dtype=float32), 'name': [b'oak']}]
     """
 

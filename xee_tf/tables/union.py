@@ -82,8 +82,8 @@ def tally(parts: Iterable[FeatureValues]) -> list[Tally]:
     """The features of some parts, each kind and length once."""
     found: dict[Feature, tuple[int, int, int]] = {}
     for part in parts:
-        first, place, count = found.get(part.feature, (int(part.records[0]), part.place, 0))
-        first, place = min((first, place), (int(part.records[0]), part.place))
+        first, place, count = found.get(part.feature, (int(part.records[0]), part.index, 0))
+        first, place = min((first, place), (int(part.records[0]), part.index))
         found[part.feature] = first, place, count + len(part.records)
     return [Tally(feature, *item) for feature, item in found.items()]
 

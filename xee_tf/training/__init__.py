@@ -1,4 +1,4 @@
-"""Records as `tf.data` pipelines for training."""
+"""Read exports as `tf.data` pipelines for training."""
 
 from xee_tf.training.dataset import tf_dataset
 from xee_tf.training.spec import feature_spec

@@ -17,7 +17,6 @@ from xee_tf.names import check_key
 from xee_tf.records import (
     FOOTER,
     HEADER,
-    STRINGS,
     Feature,
     Ragged,
     RecordLayout,
@@ -166,9 +165,9 @@ def _serialise_examples(arrays: Arrays) -> list[bytes]:
 
     Examples
     --------
-    >>> from xee_tf.records import decode_example
+    >>> from xee_tf.records import decode_sequence_example
     >>> [example] = _serialise_examples({"B4": np.array([[0.5, 2]]), "class": np.array(["oak"])})
-    >>> decode_example(example)
+    >>> decode_sequence_example(example)[0]
     {'B4': array([0.5, 2. ], dtype=float32), 'class': [b'oak']}
     """
     texts = {name for name, array in arrays.items() if tensor_type(array.dtype) is STRING}
@@ -197,6 +196,6 @@ def _strings(array: npt.NDArray[Any]) -> Ragged:
 def _least_entry_size(feature: Feature) -> int:
     """Bytes that a feature takes at least in an Example: exactly, unless it holds strings."""
     values = feature.max_bytes
-    if feature.dtype == STRINGS:  # of empty strings; the head of a single one holds its tag and length
+    if feature.holds_strings:  # of empty strings; the head of a single one holds its tag and length
         values = 0 if feature.size == 1 else feature.size * field_size(0)
     return len(context_head(feature, values)) + values
