@@ -39,8 +39,8 @@ from tests.connector_conformance import (
 )
 from xee_tf.connector import Connector, Signature, TensorInfo, connected
 from xee_tf.errors import PredictionError
-from xee_tf.remote.connector import Ask, Flow, RemoteConnector
-from xee_tf.remote.payloads.json_arrays import json_texts
+from xee_tf.remote.connector import Fetch, Flow, RemoteConnector
+from xee_tf.remote.payloads.json_arrays import encode_elements
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson
 from xee_tf.serving.server import serve
 
@@ -85,7 +85,7 @@ class MLflowConnector(RemoteConnector):
     def address(self) -> str:
         return f"{self.url}/invocations"
 
-    def ask_signature(self, ask: Ask) -> Signature:
+    def fetch_signature(self, ask: Fetch) -> Signature:
         if self.payload.format == "ND_ARRAYS":
             return Signature(None, {"d": TensorInfo(np.dtype("float32"))})
         return Signature(
@@ -181,7 +181,7 @@ class TestMLflow(ConnectorConformance):
 
 def by_columns(batch: dict[str, np.ndarray]) -> bytes:
     """TensorFlow Serving's other form, which our client reads but does not write."""
-    texts = {name: json_texts(array[None])[0].decode() for name, array in batch.items()}
+    texts = {name: encode_elements(array[None])[0].decode() for name, array in batch.items()}
     return '{{"inputs":{{"a":{a},"b":{b}}}}}'.format(**texts).encode()
 
 

@@ -25,7 +25,7 @@ import xee_tf
 from tests.foreign import parsed_tensor
 from tests.strategies import TENSOR_DTYPES, tensor_arrays
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.remote.payloads.formats import FORMATS, PayloadFormat, payload_of
+from xee_tf.remote.payloads.formats import FORMATS, PayloadFormat, create_payload
 from xee_tf.remote.payloads.grpc_formats import GrpcExamples, GrpcSerializedTensors, GrpcTensors
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson, SerializedTensors
 from xee_tf.remote.payloads.predict_messages import (
@@ -155,7 +155,7 @@ def batches_for(draw, payload):
 
 @st.composite
 def payloads_and_batches(draw):
-    payload = payload_of(
+    payload = create_payload(
         draw(st.sampled_from(list(FORMATS))),
         model_decodes=draw(st.booleans()),
         numbers_as_strings=draw(st.booleans()),
@@ -192,7 +192,7 @@ def part_of(batch, first, stop):
 def test_sizes_are_known_beforehand(case):
     payload, batch = case
     count = len(next(iter(batch.values())))
-    least, size = payload.least_size(items_of(batch), count), len(payload.encode(batch))
+    least, size = payload.min_size(items_of(batch), count), len(payload.encode(batch))
     assert least <= size
     if payload.format not in ("RAW_JSON", "ND_ARRAYS") and not longest_string(batch):
         assert least == size
@@ -208,7 +208,7 @@ def test_the_least_size_is_that_of_the_smallest_values(case):
     payload, batch = case
     count = len(next(iter(batch.values())))
     batch = {name: smallest(array) for name, array in batch.items()}
-    assert payload.least_size(items_of(batch), count) == len(payload.encode(batch))
+    assert payload.min_size(items_of(batch), count) == len(payload.encode(batch))
 
 
 @given(payloads_and_batches(), st.data())
@@ -684,14 +684,14 @@ def test_requests_by_rows_and_by_columns():
 def test_formats_by_both_names():
     assert get_args(PayloadFormat) == tuple(FORMATS)
     for name in FORMATS:
-        assert payload_of(name) == payload_of(name.lower())
-        assert payload_of(name).format == name
-    assert payload_of("GRPC_SERIALIZED_TF_EXAMPLES") == GrpcExamples()
-    assert payload_of("RAW_JSON", model_decodes=False, numbers_as_strings=False) == RawJson(
+        assert create_payload(name) == create_payload(name.lower())
+        assert create_payload(name).format == name
+    assert create_payload("GRPC_SERIALIZED_TF_EXAMPLES") == GrpcExamples()
+    assert create_payload("RAW_JSON", model_decodes=False, numbers_as_strings=False) == RawJson(
         numbers_as_strings=False
     )
     with pytest.raises(OptionError, match=r"must be one of SERIALIZED_TF_TENSORS, .*; got 'JSON'"):
-        payload_of("JSON")
+        create_payload("JSON")
 
 
 def test_batches_that_cannot_be_sent():
@@ -712,7 +712,7 @@ def test_the_largest_tile_of_earth_engines_limit():
         fitting = [
             n
             for n in range(1, 400)
-            if payload.least_size({f"B{i}": ("float32", (n, n, 1)) for i in range(6)}) <= 1_500_000
+            if payload.min_size({f"B{i}": ("float32", (n, n, 1)) for i in range(6)}) <= 1_500_000
         ]
         return fitting[-1]
 
@@ -800,4 +800,4 @@ def test_golden_payloads(name):
     data = (GOLDEN / name).read_bytes()
     assert data == golden(payload)
     assert payload.encode(GOLDEN_BATCH) == data
-    assert payload.least_size(items_of(GOLDEN_BATCH), 2) <= len(data)
+    assert payload.min_size(items_of(GOLDEN_BATCH), 2) <= len(data)

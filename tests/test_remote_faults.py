@@ -38,7 +38,7 @@ from tests.faults import (
 )
 from xee_tf.connector import Connection, connected
 from xee_tf.errors import PredictionError
-from xee_tf.remote.retrying import ask_until
+from xee_tf.remote.retrying import retry_until
 from xee_tf.serving.server import Server, serve
 
 
@@ -296,7 +296,7 @@ def test_pauses_grow_and_vary() -> None:
     for _ in range(200):
         taken: list[float] = []
         answers = iter([Response(503, "HTTP 503")] * 7 + [Response(200, "HTTP 200")])
-        ask_until(lambda timeout, before, answers=answers: next(answers), 1, 1e6, taken.append)
+        retry_until(lambda timeout, before, answers=answers: next(answers), 1, 1e6, taken.append)
         pauses.append(taken)
     found = np.array(pauses)
     bounds = 0.0025 * 2.0 ** np.arange(7)

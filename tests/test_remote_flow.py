@@ -171,7 +171,7 @@ def test_numbers_that_turn_out_too_long(server: Server) -> None:
         payload = rest(proxy.url).connector.payload
         limit = len(payload.encode({name: array[:1] for name, array in batch.items()})) + 5
         model = rest(proxy.url, max_payload_bytes=limit)
-        assert not model.connector.refusal({name: (a.dtype, a.shape[1:]) for name, a in batch.items()})
+        assert not model.connector.size_problem({name: (a.dtype, a.shape[1:]) for name, a in batch.items()})
         with pytest.raises(PredictionError, match=rf"RAW_JSON.*{limit:,}.*max_payload_bytes") as caught:
             connected(model.connector).predict(batch)
         assert "Instance 1" in str(caught.value)

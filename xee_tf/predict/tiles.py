@@ -120,7 +120,7 @@ def refuse_too_large(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, 
             feed.input: (feed.dtype, (height, width, *feed.shape) if feed.tiled else feed.shape)
             for feed in feeds
         }
-        return connector.refusal(items, count)
+        return connector.size_problem(items, count)
 
     longest = max(core.xy)
     if not (said := refusal(longest)):
