@@ -58,6 +58,9 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Examples cannot say what they need without teaching it to users.
 DOCTESTS_NEED = {
+    "xee_tf.model.Model.from_tf_serving": "requests",
+    "xee_tf.model.Model.from_vertex_ai": "requests",
+    "xee_tf.model.Model.stats": "requests",
     "xee_tf.prepare.model.": "tensorflow",
     "xee_tf.remote.payloads.json_": "orjson",
     "xee_tf.serving.predictions.": "orjson",

@@ -109,7 +109,8 @@ def _split(url: Any, name: str, schemes: tuple[str, ...]) -> SplitResult:
     except ValueError:
         raise OptionError(f"{expected}; its host or port is not valid.") from None
     if parts.scheme not in schemes:
-        hint = " For gRPC, use transport='grpc'." if parts.scheme in ("grpc", "grpcs") else ""
+        is_grpc = name == "url" and parts.scheme in ("grpc", "grpcs")
+        hint = " For gRPC, pass transport='grpc'." if is_grpc else ""
         raise OptionError(
             f"{expected}; got the scheme {parts.scheme!r}, expected one of {', '.join(schemes)}.{hint}"
         )
