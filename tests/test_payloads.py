@@ -389,9 +389,9 @@ def test_prepared_model_decodes_both_serialised_formats(tmp_path):
             sent = decode_predict_request(body).inputs
         else:
             sent = JsonRequest.parse(body).inputs(dict.fromkeys(batch, object))
-        answers = prepared(**{name: tf.constant(strings) for name, strings in sent.items()})
-        answers = {name: answer.numpy() for name, answer in answers.items()}
-        response = encode_predict_response(answers) if payload.is_grpc else encode_json_response(answers)
+        outputs = prepared(**{name: tf.constant(strings) for name, strings in sent.items()})
+        outputs = {name: tensor.numpy() for name, tensor in outputs.items()}
+        response = encode_predict_response(outputs) if payload.is_grpc else encode_json_response(outputs)
         found = payload.decode(response, count=3)
         np.testing.assert_array_equal(found["sum"], batch["B4"] + batch["B5"])
         np.testing.assert_array_equal(found["none"], np.zeros((3, 2, 2, 1)))
@@ -421,9 +421,9 @@ def test_predict_messages_round_trip(batch, spec, output_filter):
     assert request.output_filter == tuple(output_filter)
     assert_same({name: request.inputs[name] for name in batch}, batch)
 
-    answer = encode_predict_response(batch, spec)
-    message = PredictResponse.FromString(answer)
-    assert len(message.SerializeToString()) == len(answer)
+    data = encode_predict_response(batch, spec)
+    message = PredictResponse.FromString(data)
+    assert len(message.SerializeToString()) == len(data)
     assert ServedModel.decode(memoryview(message.model_spec.SerializeToString())) == spec
     outputs = decode_predict_response(message.SerializeToString())
     assert_same({name: outputs[name] for name in batch}, batch)

@@ -367,6 +367,9 @@ def test_earth_engine_names_are_accepted() -> None:
 
 
 def test_earth_engine_calls() -> None:
+    pytest.importorskip("grpc")
+    pytest.importorskip("requests")
+    pytest.importorskip("google.auth")
     model = xee_tf.Model.fromVertexAi(
         endpoint=ENDPOINT + "123",
         inputTileSize=[8, 8],

@@ -185,7 +185,7 @@ def test_token_is_sent_over_grpc(server: Server, issuer: Issuer) -> None:
         assert_secret(str(caught.value))
         [first, _] = handler.metadata
         assert first["authorization"] == f"Bearer {TOKEN}"
-        assert first["x-vertex_ai-ai-endpoint-id"] == "known"
+        assert first["x-vertex-ai-endpoint-id"] == "known"
 
 
 def _predict(connector: Connector) -> dict[str, Any]:

@@ -197,9 +197,9 @@ def test_different_outputs_in_one_batch(server: Server) -> None:
             predict(model, 2)
 
 
-@pytest.mark.parametrize("transport", ["serving_rest", "grpc"])
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
 def test_max_response_bytes(server: Server, transport: Any) -> None:
-    address = server.url if transport == "serving_rest" else server.grpc
+    address = server.url if transport == "rest" else server.grpc
     model = serving_rest(address, transport=transport, max_response_bytes=3000)
     predict(model, 1)
     with pytest.raises(

@@ -50,7 +50,7 @@ def sleep_by_grpc(server, seconds):
 
 
 def wait_for(poll):
-    """Call `poll` wait_for it returns a result."""
+    """Call `poll` until it returns a result."""
     end = time.monotonic() + 10
     while (result := poll()) is None:
         assert time.monotonic() < end
@@ -59,7 +59,7 @@ def wait_for(poll):
 
 
 def sleep_with_retries(server, seconds):
-    """Send a request wait_for a slot is free, and return its response."""
+    """Send a request until a slot is free, and return its response."""
 
     def send():
         response = sleep(server, seconds)

@@ -219,7 +219,7 @@ def test_unknown_urls_and_methods(server):
     assert wrong.json() == {"error": "Malformed request: GET /v1/models/scaled:predict"}
     unknown = requests.get(f"{server}/", timeout=30)
     assert unknown.status_code == 404
-    assert unknown.json() == {"error": "Not found: GET /"}
+    assert unknown.json() == {"error": "Not found: GET /."}
 
 
 def test_errors_do_not_contain_paths(server, served_models):

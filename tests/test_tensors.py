@@ -176,8 +176,8 @@ def test_damaged_tensors(array, typed, data):
         whole[-1:] = b""
     else:
         for _ in range(data.draw(st.integers(1, 3))):
-            place = data.draw(st.integers(0, len(whole) - 1))
-            whole[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+            start = data.draw(st.integers(0, len(whole) - 1))
+            whole[start : start + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
     damaged = bytes(whole)
     try:
         found = decode_tensor(damaged)

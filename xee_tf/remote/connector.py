@@ -27,7 +27,7 @@ from xee_tf.remote.responses import Response
 from xee_tf.remote.retrying import retry_until
 from xee_tf.remote.statistics import get_recorder
 
-__all__ = ["Fetch", "Flow", "RemoteConnection", "RemoteConnector"]
+__all__ = ["Fetch", "Flow", "RemoteConnector"]
 
 _SIGNATURE_SECONDS = 10.0
 

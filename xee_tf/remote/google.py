@@ -21,7 +21,6 @@ from xee_tf.wire import bodies, field_head, text_field
 __all__ = [
     "DIRECT_RAW_PREDICT",
     "AIPlatformConnector",
-    "GoogleConnector",
     "Route",
     "VertexAIConnector",
     "check_endpoint",

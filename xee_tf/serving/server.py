@@ -133,7 +133,7 @@ def serve(
 class Server(AbstractContextManager["Server"]):
     """A running server; see `serve`.
 
-    Attributes
+    Parameters
     ----------
     url : str
         Base URL for HTTP, without a trailing slash.
@@ -141,6 +141,13 @@ class Server(AbstractContextManager["Server"]):
         Address for gRPC (``host:port``), without TLS.
     models : tuple of str
         Names of the models.
+    stack : contextlib.ExitStack
+        Resources to release when the server is closed.
+
+    Examples
+    --------
+    >>> Server("http://127.0.0.1:8501", "127.0.0.1:8500", ("landcover",), ExitStack())
+    <xee_tf.Server landcover at http://127.0.0.1:8501, gRPC 127.0.0.1:8500>
     """
 
     def __init__(self, url: str, grpc: str, models: tuple[str, ...], stack: ExitStack) -> None:
@@ -155,7 +162,13 @@ class Server(AbstractContextManager["Server"]):
         return f"<xee_tf.Server {', '.join(self.models)} at {self.url}, gRPC {self.grpc}>"
 
     def close(self) -> None:
-        """Stop accepting requests, complete those in progress, and stop all threads."""
+        """Stop accepting requests, complete those in progress, and stop all threads.
+
+        Examples
+        --------
+        >>> server = Server("http://127.0.0.1:8501", "127.0.0.1:8500", ("landcover",), ExitStack())
+        >>> server.close()
+        """
         self._close()
 
     def __exit__(

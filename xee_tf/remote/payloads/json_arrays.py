@@ -297,8 +297,8 @@ def _collector_paused() -> Iterator[None]:
     """Pause the garbage collector, in one thread at a time.
 
     The lists of a tile trigger it hundreds of times, and each time it may traverse all objects of TensorFlow,
-    which dominates the time of parsing. The lock is free, because parsing holds the GIL anyway; a counter of
-    pauses instead would allow threads that take turns to keep the collector off.
+    which dominates the time of parsing. The lock costs nothing, because parsing holds the GIL anyway. With a
+    counter of pauses instead, threads that take turns could keep the collector off permanently.
     """
     with _PAUSE:
         enabled = gc.isenabled()
