@@ -196,9 +196,9 @@ class RemoteConnector(Connector):
         """Describe a batch of `count` instances that exceeds the limit; empty if it does not."""
         if size <= self.body_limit:
             return ""
-        number = "1 instance" if count == 1 else f"{count} instances"
+        instances = "1 instance" if count == 1 else f"{count} instances"
         return (
-            f"a request with {number} takes {size:,} bytes as {self.payload.format}; the limit is "
+            f"a request with {instances} takes {size:,} bytes as {self.payload.format}; the limit is "
             f"{self.body_limit:,} bytes ({self.flow})"
         )
 
