@@ -1,4 +1,4 @@
-"""Packages that not every installation has: imports of them go through `extra`."""
+"""Imports of optional packages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ _DISTRIBUTIONS = {"google": "google-auth", "google.auth": "google-auth", "grpc":
 
 
 @contextmanager
-def extra(name: str, wanted: str) -> Iterator[None]:
-    """Import packages of an extra of xee_tf in this block.
+def extra(name: str, feature: str) -> Iterator[None]:
+    """Report a missing package of an extra as a `MissingExtraError`.
+
+    Optional packages are imported in a ``with`` block of this context manager.
 
     Parameters
     ----------
     name : str
-        The extra, as in pyproject.toml.
-    wanted : str
-        What cannot be done without it; the beginning of the message.
+        Name of the extra, as in pyproject.toml.
+    feature : str
+        What needs the package; the message starts with it.
 
     Raises
     ------
@@ -31,11 +33,11 @@ def extra(name: str, wanted: str) -> Iterator[None]:
 
     Examples
     --------
-    >>> with extra("tables", "A map of moods"):
+    >>> with extra("tables", "A table"):
     ...     import no_such_package
     Traceback (most recent call last):
         ...
-    xee_tf.errors.MissingExtraError: A map of moods needs no_such_package, which is not installed: pip install
+    xee_tf.errors.MissingExtraError: A table needs no_such_package, which is not installed: pip install
     "xee-tf[tables]"
     """
     try:
@@ -43,21 +45,21 @@ def extra(name: str, wanted: str) -> Iterator[None]:
     except XeeTFError:
         raise
     except ImportError as error:
-        absent = _absent(error)
-        if absent is None:  # it is installed, but broken; its own words are best
+        missing = _find_missing_module(error)
+        if missing is None:  # the package is installed, but its import fails
             raise
-        package = _DISTRIBUTIONS.get(absent, absent.partition(".")[0])
+        package = _DISTRIBUTIONS.get(missing, missing.partition(".")[0])
         raise MissingExtraError(
-            f'{wanted} needs {package}, which is not installed: pip install "xee-tf[{name}]"', name=absent
+            f'{feature} needs {package}, which is not installed: pip install "xee-tf[{name}]"', name=missing
         ) from error
 
 
-def require(name: str, wanted: str, *modules: str) -> None:
+def require(name: str, feature: str, *modules: str) -> None:
     """Raise an error if modules of an extra are not installed, without importing them.
 
     Parameters
     ----------
-    name, wanted : str
+    name, feature : str
         See `extra`.
     *modules : str
         Names of the modules.
@@ -74,14 +76,14 @@ def require(name: str, wanted: str, *modules: str) -> None:
     xee_tf.errors.MissingExtraError: A hosted model needs no_such_package, which is not installed: pip install
     "xee-tf[hosted]"
     """
-    with extra(name, wanted):
+    with extra(name, feature):
         for module in modules:
             if find_spec(module) is None:
                 raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
-def _absent(error: BaseException | None) -> str | None:
-    """The module that was not found; packages such as dask.dataframe raise errors of their own from it."""
+def _find_missing_module(error: BaseException | None) -> str | None:
+    """Return the module that was not found; dask.dataframe, for example, raises its own error from it."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError):
             return error.name
