@@ -144,7 +144,7 @@ def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
         if array.dtype != arrays[0].dtype or array.shape != arrays[0].shape:
             raise RecordError(
                 f"Instance {index} has dtype {array.dtype} and shape {array.shape}; expected "
-                f"{arrays[0].dtype} and {arrays[0].shape}, as instance 0."
+                f"{arrays[0].dtype} and {arrays[0].shape}, like instance 0."
             )
     return np.stack(arrays)
 
