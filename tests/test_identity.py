@@ -249,6 +249,9 @@ def test_saved_models_are_their_files(tmp_path):
 
 
 def test_hosted_models_are_where_they_are_and_how_they_are_called():
+    pytest.importorskip("requests")
+    pytest.importorskip("orjson")
+
     def hosted(url="http://models:8501", model="landcover", **options):
         return Model.from_tf_serving(url, model, **options).connector.content()
 

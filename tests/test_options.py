@@ -231,6 +231,8 @@ def test_options_of_a_wrong_type_are_refused(written: Path, call: str, name: str
 def test_numbers_of_any_type_are_taken() -> None:
     plan = xee_tf.plan_export(SCENE, max_file_size=1e9, compressed=np.bool_(False), patch_dimensions=4)
     assert (plan.options.max_file_size, plan.options.compressed) == (10**9, False)
+    pytest.importorskip("requests")
+    pytest.importorskip("orjson")
     eight = np.int64(8)
     flow: Any = served(max_concurrency=eight, timeout=np.float32(2), version=eight).connector
     assert (flow.flow.max_concurrency, flow.flow.timeout) == (8, 2.0)

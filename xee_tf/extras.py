@@ -1,27 +1,30 @@
-"""Packages that not every installation has: imports of them go through `extra`."""
+"""Imports of optional packages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from xee_tf.errors import MissingExtraError, XeeTFError
 
-__all__ = ["extra"]
+__all__ = ["extra", "require"]
 
 _DISTRIBUTIONS = {"google": "google-auth", "google.auth": "google-auth", "grpc": "grpcio"}
 
 
 @contextmanager
-def extra(name: str, wanted: str) -> Iterator[None]:
-    """Import packages of an extra of xee_tf in this block.
+def extra(name: str, feature: str) -> Iterator[None]:
+    """Report a missing package of an extra as a `MissingExtraError`.
+
+    Optional packages are imported in a ``with`` block of this context manager.
 
     Parameters
     ----------
     name : str
-        The extra, as in pyproject.toml.
-    wanted : str
-        What cannot be done without it; the beginning of the message.
+        Name of the extra, as in pyproject.toml.
+    feature : str
+        What needs the package; the message starts with it.
 
     Raises
     ------
@@ -30,11 +33,11 @@ def extra(name: str, wanted: str) -> Iterator[None]:
 
     Examples
     --------
-    >>> with extra("tables", "A map of moods"):
+    >>> with extra("tables", "A table"):
     ...     import no_such_package
     Traceback (most recent call last):
         ...
-    xee_tf.errors.MissingExtraError: A map of moods needs no_such_package, which is not installed: pip install
+    xee_tf.errors.MissingExtraError: A table needs no_such_package, which is not installed: pip install
     "xee-tf[tables]"
     """
     try:
@@ -42,17 +45,45 @@ def extra(name: str, wanted: str) -> Iterator[None]:
     except XeeTFError:
         raise
     except ImportError as error:
-        absent = _absent(error)
-        if absent is None:  # it is installed, but broken; its own words are best
+        missing = _find_missing_module(error)
+        if missing is None:  # the package is installed, but its import fails
             raise
-        package = _DISTRIBUTIONS.get(absent, absent.partition(".")[0])
+        package = _DISTRIBUTIONS.get(missing, missing.partition(".")[0])
         raise MissingExtraError(
-            f'{wanted} needs {package}, which is not installed: pip install "xee-tf[{name}]"', name=absent
+            f'{feature} needs {package}, which is not installed: pip install "xee-tf[{name}]"', name=missing
         ) from error
 
 
-def _absent(error: BaseException | None) -> str | None:
-    """The module that was not found; packages such as dask.dataframe raise errors of their own from it."""
+def require(name: str, feature: str, *modules: str) -> None:
+    """Raise an error if modules of an extra are not installed, without importing them.
+
+    Parameters
+    ----------
+    name, feature : str
+        See `extra`.
+    *modules : str
+        Names of the modules.
+
+    Raises
+    ------
+    MissingExtraError
+        If a module is not found.
+
+    Examples
+    --------
+    >>> require("hosted", "A hosted model", "no_such_package")
+    Traceback (most recent call last):
+    xee_tf.errors.MissingExtraError: A hosted model needs no_such_package, which is not installed: pip install
+    "xee-tf[hosted]"
+    """
+    with extra(name, feature):
+        for module in modules:
+            if find_spec(module) is None:
+                raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
+def _find_missing_module(error: BaseException | None) -> str | None:
+    """Return the module that was not found; dask.dataframe, for example, raises its own error from it."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError):
             return error.name

@@ -34,7 +34,7 @@ from xee_tf.predict import (
     predict_image,
     predict_properties,
 )
-from xee_tf.remote import PredictionStats, RemoteConnector, Route, stats_everywhere
+from xee_tf.remote import PredictionStats, RemoteConnector, Route, collect_stats
 from xee_tf.storage import PathLike
 from xee_tf.tables import Table
 
@@ -492,7 +492,7 @@ class Model(Summarised, ModelSpec):
         """
         if not isinstance(self.connector, RemoteConnector):
             raise OptionError(f"Only models on servers keep statistics; this is {self.connector}.")
-        return stats_everywhere(self.connector)
+        return collect_stats(self.connector)
 
     # As Earth Engine spells them.
     fromVertexAi = from_vertex_ai  # noqa: N815

@@ -23,7 +23,14 @@ from xee_tf.remote import (
     check_url,
     shared_url,
 )
-from xee_tf.remote.payloads import ANY_MODEL, Payload, PayloadFormat, ServedModel, payload_format, payload_of
+from xee_tf.remote.payloads import (
+    ANY_MODEL,
+    Payload,
+    PayloadFormat,
+    ServedModel,
+    create_payload,
+    payload_format,
+)
 
 __all__ = [
     "HOSTED_SPELLING",
@@ -38,7 +45,13 @@ __all__ = [
 Transport = Literal["rest", "grpc"]
 """How TensorFlow Serving is asked."""
 
-HOSTED_SPELLING = replace(MODEL_SPELLING, aliases={"projectName": "project_id"})
+_RETRIES = "failed requests are retried until `deadline` seconds have passed; set deadline=... instead"
+
+HOSTED_SPELLING = replace(
+    MODEL_SPELLING,
+    aliases={"projectName": "project_id"},
+    replaced={**MODEL_SPELLING.replaced, "max_retries": _RETRIES, "retries": _RETRIES},
+)
 """How the options of models on servers are written: ``ee.Model`` and ours."""
 
 
@@ -94,7 +107,7 @@ class HostedOptions(Flow):
 
     def payload(self, default: PayloadFormat, spec: ServedModel, *, as_strings: bool) -> Payload:
         """How batches are written; `default` and `as_strings` are those of the server."""
-        return payload_of(
+        return create_payload(
             self.payload_format or default,
             model_decodes=not self.b64,
             numbers_as_strings=as_strings if self.numbers_as_strings is None else self.numbers_as_strings,

@@ -123,7 +123,7 @@ def check_tile_size(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, c
             feed.input: (feed.dtype, (height, width, *feed.shape) if feed.tiled else feed.shape)
             for feed in feeds
         }
-        return connector.refusal(items, count)
+        return connector.size_problem(items, count)
 
     longest = max(core.xy)
     if not (reason := refusal(longest)):
