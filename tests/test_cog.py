@@ -167,7 +167,7 @@ def test_a_crs_is_never_fetched_or_read_from_a_file(crs, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]
 
 
-# -- Bands as one dtype -------------------------------------------------------------------------------------
+# -- Bands as one dtype -------------------------------------------------------------------------------
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 

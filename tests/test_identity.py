@@ -210,7 +210,7 @@ def test_the_same_in_every_process(tmp_path):
     assert "None" not in found[0]
 
 
-# -- Models ------------------------------------------------------------------------------------------
+# -- Models -------------------------------------------------------------------------------------------
 
 
 def keras_model(seed, units=2):
@@ -265,7 +265,7 @@ def test_hosted_models_are_where_they_are_and_how_they_are_called():
     assert len({same, *others}) == 1 + len(others)
 
 
-# -- Modules of one's own ----------------------------------------------------------------------------
+# -- Modules of one's own -----------------------------------------------------------------------------
 
 REACHED = {
     "import in the function": "def f(b):\n    import own\n    return own.direct(b)",

@@ -337,7 +337,7 @@ def test_variables_from_elsewhere(models, ours, tmp_path, monkeypatch):
     xee_tf.prepare_model(tmp_path / "double", tmp_path / "copied", variables="elsewhere/variables")
 
 
-# -- Names -------------------------------------------------------------------------------------------
+# -- Names --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_what_cannot_be_verified_can_be_prepared(models, tmp_path):
     )
 
 
-# -- Places ------------------------------------------------------------------------------------------
+# -- Places -------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_overwritten(models, ours, tmp_path):
@@ -455,7 +455,7 @@ def test_a_damaged_graph(models, tmp_path):
         xee_tf.prepare_model(tmp_path / "double", tmp_path / "out")
 
 
-# -- The command -------------------------------------------------------------------------------------
+# -- The command --------------------------------------------------------------------------------------
 
 
 def test_the_command_has_earth_engines_flags(models, theirs, tmp_path, capsys):

@@ -56,7 +56,7 @@ def read_with_tensorflow(path, compressed):
     return [tf.train.Example.FromString(record.numpy()) for record in dataset]
 
 
-# -- Writing -----------------------------------------------------------------------------------------
+# -- Writing ------------------------------------------------------------------------------------------
 
 
 @given(st.data())
@@ -250,7 +250,7 @@ def test_predictions_on_other_filesystems(tmp_path):
     fsspec.filesystem("memory").rm("/up", recursive=True)
 
 
-# -- GeoTIFF -----------------------------------------------------------------------------------------
+# -- GeoTIFF ------------------------------------------------------------------------------------------
 
 
 def check_cog(path, bands, mixer, *, dtype, nodata=None):
@@ -350,7 +350,7 @@ def test_large_rasters_have_overviews_and_stay_out_of_memory(tmp_path):
         np.testing.assert_array_equal(file.read(1), band)
 
 
-# -- Zarr --------------------------------------------------------------------------------------------
+# -- Zarr ---------------------------------------------------------------------------------------------
 
 
 def test_zarr_keeps_each_dtype_and_its_place(tmp_path):
@@ -388,7 +388,7 @@ def test_sheared_rasters_go_to_zarr_too(tmp_path):
     np.testing.assert_array_equal(ds.prediction.values, band)
 
 
-# -- What cannot be done -----------------------------------------------------------------------------
+# -- What cannot be done ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])

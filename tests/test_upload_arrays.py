@@ -65,7 +65,7 @@ def read_with_tensorflow(path):
     return [tf.train.Example.FromString(record) for record in dataset.as_numpy_iterator()]
 
 
-# -- Writing -----------------------------------------------------------------------------------------
+# -- Writing ------------------------------------------------------------------------------------------
 
 
 @given(st.data())
@@ -225,7 +225,7 @@ def test_later_predictions_are_counted_like_the_first(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# -- Rebuilding --------------------------------------------------------------------------------------
+# -- Rebuilding ---------------------------------------------------------------------------------------
 
 
 def sequence_example(context, series):
@@ -426,7 +426,7 @@ def test_deep_rasters_stay_out_of_memory(tmp_path, name):
                 np.testing.assert_array_equal(ds.a[step], plane + np.float32(step))
 
 
-# -- What cannot be done -----------------------------------------------------------------------------
+# -- What cannot be done ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
