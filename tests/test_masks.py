@@ -416,7 +416,7 @@ def test_a_default_beyond_float32_masks_nothing_when_it_is_read(tmp_path):
     with pytest.warns(UserWarning, match=r"masks nothing in 'b' \(float32\)"):
         found = xee_tf.open_image(result, default_value=-4e38)
     np.testing.assert_array_equal(found.b, scene.b)
-    with pytest.raises(OptionError, match="is no value of float32"):
+    with pytest.raises(OptionError, match="cannot be represented as float32"):
         xee_tf.upload_image(None, result, tmp_path / "b.tif", nodata=-4e38)
 
 

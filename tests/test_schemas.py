@@ -186,7 +186,7 @@ def test_records_without_any_feature(tmp_path):
     for chunks in (None, 1):
         with pytest.raises(RecordError, match=r"t.tfrecord: record 0 holds no feature"):
             open_table(path, chunks=chunks)
-    with pytest.raises(OptionError, match=r"no columns \['c'\]; the table has \['a', 'b'\]"):
+    with pytest.raises(OptionError, match=r"Columns \['c'\] not found; available: \['a', 'b'\]"):
         open_table(write(tmp_path / "u.tfrecord", [{"a": 0.5}, {"b": 0.5}]), ["c"])
 
 
