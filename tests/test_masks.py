@@ -782,7 +782,7 @@ def test_uploads_mark_nan_and_nothing_else(tmp_path):
         writer.write(tiles)
     for name in ("p.tif", "p.zarr"):
         xee_tf.upload_image(tmp_path / "p.tfrecord", mixer, tmp_path / name, nodata=-9999)
-        with pytest.raises(RecordError, match=r"254.6.*, which uint8 rounds to 255, the value that marks"):
+        with pytest.raises(RecordError, match=r"254.6.*, which is rounded to the nodata value 255 in uint8"):
             xee_tf.upload_image(
                 tmp_path / "p.tfrecord", mixer, tmp_path / f"u{name}", nodata=255, dtype="uint8"
             )

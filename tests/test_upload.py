@@ -145,7 +145,7 @@ def test_order_of_bands_in_a_mapping(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("patches", "options", "why"),
+    ("patches", "options", "message"),
     [
         (np.zeros((4, 6)), {}, r"got \(4, 6\). For a single patch, pass patch\[np.newaxis\]"),
         (np.zeros((2, 6, 4)), {}, "4 pixels wide and 6 high; expected the size of the patches, 6 x 4"),
@@ -161,9 +161,9 @@ def test_order_of_bands_in_a_mapping(tmp_path):
         (np.full((2, 4, 6), -(2**40)), {}, "holds 1099511627776"),
     ],
 )
-def test_invalid_predictions(tmp_path, patches, options, why):
+def test_invalid_predictions(tmp_path, patches, options, message):
     writer = PredictionWriter(tmp_path / "p", make_mixer(), **options)
-    with pytest.raises(OptionError, match=why):
+    with pytest.raises(OptionError, match=message):
         writer.write(patches)
     writer.abort()
     assert list(tmp_path.iterdir()) == []
@@ -393,7 +393,7 @@ def test_sheared_raster_in_zarr(tmp_path):
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
 @pytest.mark.parametrize(
-    ("value", "options", "why"),
+    ("value", "options", "message"),
     [
         (np.nan, {"dtype": "uint8"}, "'prediction' holds NaN, which uint8 cannot represent: pass nodata="),
         (256, {"dtype": "uint8"}, "holds 256.0, which uint8 cannot represent: choose another dtype"),
@@ -403,12 +403,12 @@ def test_sheared_raster_in_zarr(tmp_path):
         (2.0**63, {"dtype": "int64"}, "holds 9.2233720368547.*e.18, which int64"),
     ],
 )
-def test_values_that_a_dtype_cannot_represent(tmp_path, name, value, options, why):
+def test_values_that_a_dtype_cannot_represent(tmp_path, name, value, options, message):
     mixer = make_mixer()
     patches = np.zeros((6, 4, 6), "f4")
     patches[5, 3, 5] = value
     write_batches(tmp_path / "p", mixer, [patches])
-    with pytest.raises(RecordError, match=why):
+    with pytest.raises(RecordError, match=message):
         upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
@@ -470,7 +470,7 @@ def test_integers_that_float32_cannot_represent(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "why"),
+    ("name", "options", "message"),
     [
         ("map.png", {}, "Unknown output format of 'map.png': use the extension .tif"),
         ("map.tif", {"dtype": "complex64"}, "dtype must be an integer or float type.*got 'complex64'"),
@@ -494,10 +494,10 @@ def test_integers_that_float32_cannot_represent(tmp_path):
         ("map.tif", {"bands": ["x"]}, "no band 'x'; there are 'prediction'"),
     ],
 )
-def test_invalid_options(tmp_path, name, options, why):
+def test_invalid_options(tmp_path, name, options, message):
     mixer = make_mixer()
     write_batches(tmp_path / "p", mixer, [np.zeros((6, 4, 6))])
-    with pytest.raises(OptionError, match=why):
+    with pytest.raises(OptionError, match=message):
         upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 

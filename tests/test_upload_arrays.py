@@ -167,7 +167,7 @@ def test_pending_pixels_are_copied(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("predictions", "options", "why"),
+    ("predictions", "options", "message"),
     [
         ({"a": np.zeros((4, 6))}, {}, r"got \(4, 6\). For a single patch, pass patch\[np.newaxis\]"),
         ({"a": np.zeros((2, 4, 6)), "b": np.zeros(48)}, {}, "All bands must have the same shape"),
@@ -183,9 +183,9 @@ def test_pending_pixels_are_copied(tmp_path):
         (np.zeros(20, "U3"), {}, "<U3 cannot be stored"),
     ],
 )
-def test_invalid_predictions(tmp_path, predictions, options, why):
+def test_invalid_predictions(tmp_path, predictions, options, message):
     writer = PredictionWriter(tmp_path / "p", make_mixer(), **options)
-    with pytest.raises(OptionError, match=why):
+    with pytest.raises(OptionError, match=message):
         writer.write(predictions)
     assert writer.written == 0
     writer.abort()
@@ -449,33 +449,33 @@ def test_error_names_a_record_of_another_shape(tmp_path, name, kind):
 
 
 @pytest.mark.parametrize(
-    ("held", "why"),
+    ("held", "message"),
     [
         (47, "announces 4 patches of 12 pixels, a record each; .*/p holds 47\\."),
         (49, "announces 4 patches of 12 pixels, a record each; .*/p holds 49\\."),
         (4, "'a' has 1 values per record, which patches of 4 x 3 pixels have with no kernel"),
     ],
 )
-def test_number_of_pixel_records(tmp_path, held, why):
+def test_number_of_pixel_records(tmp_path, held, message):
     record = example({"a": np.ones(1, "f4")}).SerializeToString()
     write_records(tmp_path / "p", [record] * held, "plain")
-    with pytest.raises(RecordError, match=why):
+    with pytest.raises(RecordError, match=message):
         upload_image(tmp_path / "p", make_mixer((4, 3), 2, 2), tmp_path / "map.tif")
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 @pytest.mark.parametrize(
-    ("depths", "why"),
+    ("depths", "message"),
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number from 1 to"),
         ({"a": 5}, "not 5 steps of patches of 6 x 4 pixels"),
     ],
 )
-def test_invalid_tensor_depths(tmp_path, depths, why):
+def test_invalid_tensor_depths(tmp_path, depths, message):
     with PredictionWriter(tmp_path / "p", make_mixer()) as writer:
         writer.write({"a": np.zeros((6, 4, 6, 3))})
-    with pytest.raises((OptionError, RecordError), match=why):
+    with pytest.raises((OptionError, RecordError), match=message):
         upload_image(tmp_path / "p", make_mixer(), tmp_path / "map.tif", tensor_depths=depths)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
