@@ -23,6 +23,7 @@ from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
 __all__ = [
+    "LONLAT",
     "Geometry",
     "LazyTable",
     "Table",

@@ -100,7 +100,7 @@ def count_features(parts: Iterable[FeatureValues]) -> list[FeatureCount]:
 def merge_columns(
     found: Iterable[FeatureCount], total: int, describe: Describe, wanted: Collection[str] | None = None
 ) -> tuple[FoundColumn, ...]:
-    """Merge feature counts to the columns of a table of `total` records, in order of first appearance.
+    """Merge feature counts into the columns of a table of `total` records, in order of first appearance.
 
     A feature may appear several times in `found`, for different records. In each column in `wanted` (all by
     default), either all lists must be numbers or all must be byte strings.

@@ -123,7 +123,7 @@ def cast(
 
 @dataclass(frozen=True)
 class _Cast:
-    """Conversion of blocks to a dtype that changes no values, except that fractions may be rounded."""
+    """Conversion of blocks to a dtype without changes of values, except the rounding of fractions."""
 
     name: str
     dtype: np.dtype[Any]

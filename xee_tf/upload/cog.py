@@ -241,7 +241,7 @@ def _copy_as_cog(plain: Path, cog: Path, block: int) -> None:
 
 @contextmanager
 def _gdal_errors(location: Location) -> Iterator[None]:
-    """Convert GDAL errors of writes to `DestinationError`; errors of reads must be raised outside."""
+    """Convert GDAL errors of a block that writes to `DestinationError`."""
     try:
         yield
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
