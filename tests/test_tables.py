@@ -556,12 +556,12 @@ def test_round_trip_of_points(tmp_path):
 @pytest.mark.parametrize(
     ("destination", "options", "error", "message"),
     [
-        ("p.shp", {}, OptionError, r"must end with .parquet .* or .gpkg"),
+        ("p.shp", {}, OptionError, r"Unknown output format .*p.shp: use .* .parquet .* or .gpkg"),
         ("p.gpkg", {"crs": "EPSG:32633"}, OptionError, "projected.*x_column"),
-        ("p.gpkg", {"x_column": "east"}, OptionError, r"no column 'east'.*\['B2', 'longitude'"),
-        ("p.gpkg", {}, OptionError, r"no arrays, and \['patch'\]"),
-        ("p.gpkg", {"x_column": "patch"}, OptionError, "'patch' holds no single numbers"),
-        ("p.parquet", {"x_column": "B2"}, RecordError, "Record 1 has no place: B2 is nan"),
+        ("p.gpkg", {"x_column": "east"}, OptionError, r"'east' not found; available: \['B2', 'longitude'"),
+        ("p.gpkg", {}, OptionError, r"not support arrays, but \['patch'\]"),
+        ("p.gpkg", {"x_column": "patch"}, OptionError, "'patch' cannot be .*: expected one number per row"),
+        ("p.parquet", {"x_column": "B2"}, RecordError, "Record 1 has no coordinates: B2 is nan"),
         ("p.parquet", {"crs": "nonsense"}, GeoreferenceError, "nonsense"),
         ("t.parquet", {}, DestinationExistsError, "if_exists"),
     ],

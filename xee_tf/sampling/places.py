@@ -166,7 +166,7 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
         inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
     outside = int((~inside).sum())
     if outside == len(at):
-        subject = "The point is" if outside == 1 else f"All {outside} points are"
+        subject = "The point is" if len(at) == 1 else f"All {len(at)} points are"
         raise OptionError(f"{subject} outside the raster: {place}.")
     if outside:
         verb = "is" if outside == 1 else "are"

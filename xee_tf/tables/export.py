@@ -88,7 +88,7 @@ class TableResult(Summarised):
 
     def _summary(self) -> Summary:
         rows = [
-            ("rows", f"{self.records:,} of {counted(len(self.columns), 'column')}"),
+            ("rows", f"{self.records:,} × {counted(len(self.columns), 'column')}"),
             ("bytes", f"{format_bytes(self.bytes)}, crc32c {self.file.crc32c:08x}"),
         ]
         if self.rounded:
