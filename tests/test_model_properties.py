@@ -230,7 +230,7 @@ def test_tables_that_do_not_fit(options: dict[str, Any], table: dict[str, Any], 
 
 def test_what_is_no_table(cover_model: Model, sites: pd.DataFrame) -> None:
     for wrong in (sites["b2"], {"b2": [1]}, np.zeros((3, 5))):
-        with pytest.raises(OptionError, match="A table is"):
+        with pytest.raises(OptionError, match="table must be a"):
             cover_model.predict_properties(wrong)
     with pytest.raises(OptionError, match="batch_size"):
         cover_model.predict_properties(sites, batch_size=0)
