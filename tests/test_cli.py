@@ -217,7 +217,7 @@ def test_tables_become_points(tmp_path, capsys):
     xee_tf.export_table(pd.DataFrame(places), tmp_path / "sites")
     records, target = str(tmp_path / "sites.tfrecord.gz"), str(tmp_path / "sites.gpkg")
     assert main(["upload", "table", records, target, "--crs", "EPSG:32633"]) == 1
-    message = "name their columns with --x-column and --y-column."
+    message = "as --x-column and --y-column."
     assert message in capsys.readouterr().err
     columns = ["--x-column", "easting", "--y_column", "northing"]
     assert main(["upload", "table", records, target, "--crs", "EPSG:32633", *columns]) == 0

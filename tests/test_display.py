@@ -140,9 +140,9 @@ def test_table_text_answers_at_a_glance(table, tmp_path):
     text = repr(table)
     lines = text.splitlines()
     assert lines[0] == f"<xee_tf.TableResult {tmp_path}/sites.tfrecord.gz>"
-    assert lines[1] == "  rows     2 of 15 columns"
+    assert lines[1] == "  rows     2 × 15 columns"
     assert lines[2] == f"  bytes    {table.bytes} B, crc32c {table.file.crc32c:08x}"
-    assert lines[3] == "  rounded  id: whole numbers that float32 cannot hold"
+    assert lines[3] == "  rounded  id: integers that float32 cannot represent exactly"
     assert [line.split()[-2:] for line in lines[4:7]] == [["name", "bytes"], ["id", "float"], ["B1", "float"]]
     assert lines[-1].split(maxsplit=1) == ["...", "and 3 more"]
     assert "profile" not in text

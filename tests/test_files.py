@@ -237,7 +237,7 @@ def test_predictions_of_the_patches_that_were_kept(tmp_path):
         writer.write(np.arange(2.0)[:, None, None] * np.ones((2, 8, 8)))
     found = open_image(result, tmp_path / "out.tfrecord.gz").prediction
     np.testing.assert_array_equal(found[::8, ::8], [[np.nan, np.nan], [0, 1]])
-    with pytest.raises(RecordError, match="The manifest announces 2 patches"):
+    with pytest.raises(RecordError, match="the manifest specifies 2 patches"):
         xee_tf.PredictionWriter(tmp_path / "short", result).close()
 
 

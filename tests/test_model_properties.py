@@ -231,7 +231,7 @@ def test_tables_that_do_not_match_the_model(
 
 def test_other_objects_than_tables(cover_model: Model, sites: pd.DataFrame) -> None:
     for wrong in (sites["b2"], {"b2": [1]}, np.zeros((3, 5))):
-        with pytest.raises(OptionError, match="A table is"):
+        with pytest.raises(OptionError, match="table must be a"):
             cover_model.predict_properties(wrong)
     with pytest.raises(OptionError, match="batch_size"):
         cover_model.predict_properties(sites, batch_size=0)

@@ -387,7 +387,7 @@ def test_options_of_the_model_are_none_of_a_prediction(name: str) -> None:
 def test_hints_of_formats(tmp_path: Any) -> None:
     table = pd.DataFrame({"a": [1.0]})
     for name in ("formatOptions", "format_options"):
-        with pytest.raises(xee_tf.OptionError, match=f"{name}: they are of images") as caught:
+        with pytest.raises(xee_tf.OptionError, match=f"{name}: it applies to images only") as caught:
             xee_tf.export_table(table, tmp_path / "t", **{name: {"compressed": True}})
         assert "Did you mean" not in str(caught.value)
     with pytest.raises(xee_tf.OptionError, match="Did you mean 'fileFormat'"):

@@ -161,7 +161,7 @@ def test_shapes_of_arrays_with_missing_values(tmp_path):
     assert found[0] is None
     assert found[1].tolist() == [[1.5, 2.5], [3.5, 4.5]]
     with pytest.raises(
-        OptionError, match=r"'r' has 1 or 2 values per row, which are not an array of shape \(2,\)"
+        OptionError, match=r"'r' has 1 or 2 values per row, which cannot be reshaped to \(2,\)"
     ):
         open_table(path, shapes={"r": (2,)}, chunks=2)
 
@@ -170,7 +170,7 @@ def test_shapes_of_arrays_with_missing_values(tmp_path):
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
-        ({"a": "x"}, r"t.tfrecord: record 3: feature 'a' holds 1 byte string.*before it 1 float"),
+        ({"a": "x"}, r"t.tfrecord: record 3: feature 'a' holds 1 byte string.*before it hold 1 float"),
         ({"a": 2**53 + 1}, r"t.tfrecord: record 3: feature 'a' holds the integer 9007199254740993"),
     ],
 )
@@ -184,9 +184,11 @@ def test_values_of_incompatible_kinds_raise(tmp_path, odd, message, chunks):
 def test_records_without_features(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{}, {"a": None}])
     for chunks in (None, 1):
-        with pytest.raises(RecordError, match=r"t.tfrecord: record 0 holds no feature"):
+        with pytest.raises(
+            RecordError, match=r"t.tfrecord: record 0 and all other records of .* hold no feat"
+        ):
             open_table(path, chunks=chunks)
-    with pytest.raises(OptionError, match=r"no columns \['c'\]; the table has \['a', 'b'\]"):
+    with pytest.raises(OptionError, match=r"Columns \['c'\] not found; available: \['a', 'b'\]"):
         open_table(write(tmp_path / "u.tfrecord", [{"a": 0.5}, {"b": 0.5}]), ["c"])
 
 
@@ -194,7 +196,7 @@ def test_a_file_that_changes_between_opening_and_reading(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{"a": 0.5}] * 4)
     lazy = open_table(path, chunks=2)
     write(path, [{"b": 0.5}] * 4)
-    with pytest.raises(RecordError, match=r"'a' holds nothing .*t.tfrecord.*Open it again"):
+    with pytest.raises(RecordError, match=r"'a' holds nothing .*t.tfrecord.*open it again"):
         lazy.compute(scheduler="sync")
 
 
@@ -300,7 +302,7 @@ def test_upload_of_a_table_with_missing_values(tmp_path, suffix):
 
 def test_missing_coordinates_raise(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{"longitude": 13, "latitude": 45}, {"latitude": 45}])
-    with pytest.raises(RecordError, match=r"Record 1 has no place: longitude is nan"):
+    with pytest.raises(RecordError, match=r"Record 1 has no coordinates: longitude is nan"):
         xee_tf.upload_table(path, tmp_path / "t.gpkg")
 
 

@@ -61,7 +61,10 @@ WARNED = {
     "points": ("1 of 2 points", lambda path: xee_tf.sample_table(SCENE, TWO_POINTS, path)),
     "points, accessor": ("1 of 2 points", lambda path: SCENE.tfexport.table(TWO_POINTS, path)),
     "polygons": ("1 of 2 polygons", lambda path: SCENE.tfexport.table(TWO_POLYGONS, path)),
-    "rounded": ("whole numbers", lambda path: xee_tf.export_table(table_with_rounded_numbers(), path)),
+    "rounded": (
+        "integers that float32",
+        lambda path: xee_tf.export_table(table_with_rounded_numbers(), path),
+    ),
     "many pixels": ("as many are predicted", lambda path: model(0.5).predict_image(SCENE)),
 }
 

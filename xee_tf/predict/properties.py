@@ -27,7 +27,7 @@ from xee_tf.models import (
 )
 from xee_tf.names import check_key, check_variables
 from xee_tf.predict.calling import choose_batch_size, predict_batches
-from xee_tf.tables import Table, column_values, geometry_column, no_table, row_dimension
+from xee_tf.tables import Table, column_values, geometry_column, row_dimension, table_type_error
 
 __all__ = ["predict_properties"]
 
@@ -45,7 +45,7 @@ def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None 
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
         return table.map_partitions(_predict_frame, caller, meta=empty)
-    raise no_table(table)
+    raise table_type_error(table)
 
 
 @dataclass(frozen=True)

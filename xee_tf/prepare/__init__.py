@@ -1,4 +1,4 @@
-"""`prepare_model`: what ``earthengine model prepare`` does, in TensorFlow 2."""
+"""Prepare models for Earth Engine in TensorFlow 2, as ``earthengine model prepare`` does in TensorFlow 1."""
 
 from xee_tf.prepare.model import PreparedModel, prepare_model
 

@@ -198,11 +198,10 @@ def _parse(data: memoryview, where: str, *, sequences: bool = False) -> Parsed:
 
 def _parse_row(data: memoryview, where: str) -> Parsed:
     """Parse an Example; raise an error for a SequenceExample, whose series would be lost silently."""
-    context, _ = _parse(data, where)
     try:
-        series = decode_sequence_example(data)[1]
-    except RecordError:
-        series = {}
+        context, series = decode_sequence_example(data)
+    except RecordError:  # field 2, which an Example does not have, may hold anything
+        context, series = _parse(data, where)
     if series:
         raise RecordError(
             f"{where} is a SequenceExample with the series {list(series)}; expected an Example (a row of a "

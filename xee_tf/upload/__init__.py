@@ -1,4 +1,4 @@
-"""Predictions to TFRecord; records and rasters to files that a GIS opens."""
+"""Write predictions to TFRecord, and convert records and rasters to GeoTIFF, Zarr and vector files."""
 
 from xee_tf.upload.cog import to_cog, write_raster
 from xee_tf.upload.image import raster_format, upload_image
