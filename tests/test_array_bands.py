@@ -237,7 +237,7 @@ def test_what_the_mixer_does_not_hold_stands_beside_it(tmp_path):
 
 
 def test_series_without_an_array_band_are_warned_of(tmp_path):
-    with pytest.warns(UserWarning, match="no array band"):
+    with pytest.warns(UserWarning, match="no array bands"):
         result = raster({"a": random_band((4, 4))}).tfexport(
             tmp_path / "scene", patch_dimensions=2, sequence_data=True
         )
@@ -288,7 +288,7 @@ def test_a_split_dimension_makes_an_export_of_each_step_and_loads_once(tmp_path)
         for example, patch in zip(found, patches, strict=True):
             np.testing.assert_array_equal(numbers(example.features.feature["a"]), patch.ravel())
     with pytest.raises(
-        xee_tf.OptionError, match=r"split_dim='date' is not a dimension; there are \['y', 'x', 'time'\]"
+        xee_tf.OptionError, match=r"split_dim='date' is not a dimension; available: \['y', 'x', 'time'\]"
     ):
         ds.tfexport(tmp_path / "scene", split_dim="date")
 

@@ -597,7 +597,7 @@ def test_a_file_that_no_reader_opens_is_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (["export", "--scale", "30"], "there is no --scale here: the raster keeps its own pixels"),
+        (["export", "--scale", "30"], "there is no --scale here: the raster keeps its pixel grid"),
         (["export", "--max-pixels=1e9"], "there is no --max-pixels here: there is no limit"),
         (["export", "--if-exists", "overwrite"], "--overwrite replaces"),
         (["export", "--kernal-size", "3"], "Unknown option: --kernal-size. Did you mean --kernel-size"),

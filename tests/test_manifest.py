@@ -363,7 +363,7 @@ def small(folder, seed=0, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel_size": (4, 7)}, {"sequence_data": True}])
-@pytest.mark.filterwarnings("ignore:sequence_data=True, but there is no array band")
+@pytest.mark.filterwarnings("ignore:sequence_data=True, but there are no array bands")
 def test_exchanged_shards_are_named(tmp_path, options):
     result = small(tmp_path, **options)
     first, second = (Path(file.path) for file in result.files[:2])
@@ -499,7 +499,7 @@ def masked_scene():
 def test_masks_survive_reading(tmp_path, feature_types, options):
     ds = masked_scene()[["B4", "dem"]].isel(y=slice(32), x=slice(32))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "sequence_data=True, but there is no array band")
+        warnings.filterwarnings("ignore", "sequence_data=True, but there are no array bands")
         result = ds.tfexport(
             tmp_path / "s", patch_dimensions=16, default_value=-9999, feature_types=feature_types, **options
         )

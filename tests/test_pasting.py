@@ -198,7 +198,7 @@ def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> 
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("scale", "keeps its own pixels"),
+        ("scale", "keeps its pixel grid"),
         ("max_pixels", "no limit"),
         ("maxPixels", "no limit"),
         ("bucket", "'s3://bucket/scene'"),
@@ -221,18 +221,18 @@ def test_what_takes_the_place_of_an_option(name: str, instead: str) -> None:
         ("GeoTIFF", r"rio\.to_raster"),
         ("GEO_TIFF", r"rio\.to_raster"),
         ("NPY", "np.save"),
-        ("PNG", "TFRecord is"),
+        ("PNG", "exports are TFRecord"),
     ],
 )
 def test_another_format(file_format: str, instead: str) -> None:
-    with pytest.raises(xee_tf.OptionError, match=f"fileFormat='{file_format}' cannot.*{instead}"):
+    with pytest.raises(xee_tf.OptionError, match=f"fileFormat='{file_format}' is not supported.*{instead}"):
         scene().tfexport.plan(fileFormat=file_format)
-    with pytest.raises(xee_tf.OptionError, match=f"file_?[fF]ormat='{file_format}' cannot"):
+    with pytest.raises(xee_tf.OptionError, match=f"file_?[fF]ormat='{file_format}' is not supported"):
         xee_tf.export_image(scene(), "out/scene", file_format=file_format)
 
 
 def test_another_format_of_a_table() -> None:
-    with pytest.raises(xee_tf.OptionError, match=r"fileFormat='CSV' cannot.*to_csv"):
+    with pytest.raises(xee_tf.OptionError, match=r"fileFormat='CSV' is not supported.*to_csv"):
         xee_tf.export_table(pd.DataFrame({"a": [1.0]}), "out/t", fileFormat="CSV")
 
 
@@ -256,7 +256,7 @@ def test_an_option_in_two_spellings(options: dict[str, Any], first: str, second:
     with pytest.raises(xee_tf.OptionError, match=f"Both '{first}' and '{second}.*specified"):
         scene().tfexport.plan(**options)
     with pytest.raises(
-        xee_tf.OptionError, match="'destination' is given twice: by its position, and as 'fileNamePrefix"
+        xee_tf.OptionError, match="'destination' is given twice: by position and as 'fileNamePrefix"
     ):
         scene().tfexport("a", fileNamePrefix="b")
 
@@ -316,12 +316,12 @@ def test_what_is_nothing_like_an_option_is_listed_with_those_that_are() -> None:
         scene().tfexport.plan(zzz=1, storage_option={"secret": "hunter2"}, scale=30)
     message = str(caught.value)
     assert (
-        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Known options: patch_dimensions,"
+        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Available options: patch_dimensions,"
         in message
     )
     assert "- scale: " in message
     assert "hunter2" not in message
-    with pytest.raises(xee_tf.OptionError, match="must be a mapping such as"):
+    with pytest.raises(xee_tf.OptionError, match="must be a mapping, such as"):
         scene().tfexport.plan(format_options=[256, 256])
     with pytest.raises(xee_tf.OptionError, match=r"Unknown file format options: \{'3': 4\}"):
         scene().tfexport.plan(format_options={3: 4})
@@ -366,7 +366,7 @@ def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
     for function in (xee_tf.open_image, xee_tf.open_table, xee_tf.feature_spec):
         with pytest.raises(xee_tf.OptionError, match=r"Unknown reading options: {'kernal': 3}"):
             function(result, kernal=3)
-    with pytest.raises(xee_tf.OptionError, match="patchDimensions: the mixer says it"):
+    with pytest.raises(xee_tf.OptionError, match="patchDimensions: it is read from the mixer"):
         xee_tf.open_image(result, patchDimensions=20)
 
 

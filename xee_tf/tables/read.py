@@ -14,7 +14,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, spelled, whole
+from xee_tf.options import READ_SPELLING, check_flags, integer, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
 from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
 from xee_tf.sidecars import (
@@ -116,7 +116,7 @@ def open_table(
     if not paths:
         raise OptionError("There is nothing to read: name a TFRecord file.")
     check_flags(verify=verify)
-    chunks = None if chunks is None else whole(1)(chunks, "chunks")
+    chunks = None if chunks is None else integer(1)(chunks, "chunks")
     given = _read_shapes(shapes)
     files = [file for each in paths for file in find_tables(each, storage_options)]
     numbered = number_shards(open_shards(files), None, -1)
