@@ -1,4 +1,4 @@
-"""Dask graphs: the only room that builds tasks, and where they are run."""
+"""Build and run Dask graphs; no other subpackage creates tasks."""
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, work_on_blocks
