@@ -67,7 +67,7 @@ def test_tasks_that_are_run_again_answer_the_same(tmp_path):
     replaced = Replaced(targets, "s-0 exists")  # it is the store's own work
     assert store.commit([shard], replaced=replaced)[0].bytes == shard.file.bytes
     targets[0].write_bytes(b"another")
-    with pytest.raises(DestinationError, match="Shard 0 has gone from"):
+    with pytest.raises(DestinationError, match="Shard 0 is missing from"):
         store.commit([shard])
 
 
@@ -95,7 +95,7 @@ def test_a_part_that_became_shorter(tmp_path):
     [[part], *_] = blocks = put_all(store, records(9))
     path = store.folder.child(part.name).path
     os.truncate(path, os.path.getsize(path) - 1)
-    with pytest.raises(DestinationError, match="shorter than it was"):
+    with pytest.raises(DestinationError, match="was truncated"):
         store.join(0, 0, blocks)
     store.abort()
     assert not os.listdir(tmp_path)

@@ -103,7 +103,7 @@ class BlockAxis:
         return range(*self._first_patches[block : block + 2])
 
     def owners(self, first: int, last: int) -> range:
-        """The blocks that own patches `first` to `last`, and those between them that own none."""
+        """Return the range of the blocks that own patches `first` to `last`; some may own none."""
         begin, end = (bisect_right(self._first_patches, patch) - 1 for patch in (first, last))
         return range(begin, end + 1)
 

@@ -216,7 +216,7 @@ class _Reader:
         """
         found: list[Tally] = []
         for shard in self.shards:
-            if shard.alike:
+            if shard.same_features:
                 first = tally(self.parts(shard.first, shard.first + 1, ()))
                 found += [replace(item, count=shard.records) for item in first]
             else:
