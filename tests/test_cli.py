@@ -242,7 +242,7 @@ def test_depths_are_pairs(cube, tmp_path, depth, capsys):
 
 def test_messages_name_options_as_they_are_spelled_here(cube, tmp_path, capsys):
     assert main(["export", cube[0], str(tmp_path / "x"), "--drop-masked-steps"]) == 1
-    assert ": --drop-masked-steps needs --sequence-data: a patch" in capsys.readouterr().err
+    assert ": --drop-masked-steps requires --sequence-data, because" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -604,7 +604,7 @@ def test_a_file_that_no_reader_opens_is_named(tmp_path, capsys):
         (["export", "--patch-dim", "16"], "Unknown option: --patch-dim. Did you mean --patch-dimensions"),
         (["export", "--patch-dimensions", "x"], "--patch-dimensions takes WIDTH [HEIGHT]: "),
         (["upload", "image", "--no-data=3", "--scale", "3"], "Unknown option: --no-data"),
-        (["upload", "image", "--formatOptions", "x"], "there is no --format-options here: give the options"),
+        (["upload", "image", "--formatOptions", "x"], "there is no --format-options here: pass the options"),
         (["predict", "model", "--crs-transform", "1"], "there is no --crs-transform here"),
         (["predict", "model", "--ifExists", "overwrite"], "--overwrite replaces"),
     ],

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Piece", "Pieces", "chunk_edges"]
+__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Pieces", "chunk_edges"]
 
 Block = tuple[int, int]
 """Row and column of a block."""

@@ -28,7 +28,7 @@ from xee_tf.shards import IMAGE_MEMBER, PartStore, aborted_on_failure, patches_p
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
-__all__ = ["Image", "export_image", "plan_export"]
+__all__ = ["export_image", "plan_export"]
 
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 

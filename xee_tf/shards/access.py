@@ -16,7 +16,7 @@ from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
 from xee_tf.shards.members import inflate_member
 from xee_tf.storage import Location
 
-__all__ = ["THREADS", "Access", "Shard", "read_records", "shard_spans"]
+__all__ = ["THREADS", "Shard", "read_records", "shard_spans"]
 
 THREADS = 16
 """Number of shards to open concurrently; the threads mostly wait for an object store."""
