@@ -17,6 +17,7 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, war
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, band_nodata, is_grid_mapping, plane_array
+from xee_tf.graph import ChunkedArray
 from xee_tf.names import check_key
 from xee_tf.options import read_depths
 from xee_tf.records import STORED, FeatureTypes, Kind, kind_of, written_dtype
@@ -53,7 +54,7 @@ class BandPlan:
 
 def read_bands(
     dataset: xr.Dataset, georef: GeoRef, options: ExportOptions, mask: str | xr.DataArray | None
-) -> tuple[BandPlan, list[Any]]:
+) -> tuple[BandPlan, list[ChunkedArray]]:
     """Check every band and determine how it is written.
 
     Parameters
@@ -71,7 +72,7 @@ def read_bands(
     -------
     plan : BandPlan
         How the bands are written.
-    arrays : list of chunked arrays
+    arrays : list of ChunkedArray
         Arrays of shape (y, x) or (step, y, x): one for each band, followed by the user's mask if there is
         one.
 
@@ -213,10 +214,11 @@ def _in_records(
     return named, coords
 
 
-def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> Any:
+def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> ChunkedArray:
     y, x = georef.y_dim, georef.x_dim
     dims = [] if depth is None else [dim for dim in variable.dims if dim not in (y, x)]
-    return plane_array(variable, dims, y, x, sides=patch.shape, depth=depth)
+    array: ChunkedArray = plane_array(variable, dims, y, x, sides=patch.shape, depth=depth)
+    return array
 
 
 def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> BandRule:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from dask.task_spec import TaskRef
 from dask.tokenize import tokenize
 
 from xee_tf.blocks import Block
@@ -16,7 +17,7 @@ from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, work_on_blocks
+from xee_tf.graph import BlockJob, ChunkedArray, Delayed, Tasks, add_task, work_on_blocks
 from xee_tf.shards import ShardStore
 from xee_tf.sidecars import ImageManifest
 
@@ -33,7 +34,7 @@ class ExportJob:
     ----------
     plan : ExportPlan
         The plan of the export.
-    arrays : list of chunked arrays
+    arrays : list of ChunkedArray
         Arrays of shape (y, x) or (step, y, x): one for each band, followed by the user's mask if there is
         one.
     label : str
@@ -41,7 +42,7 @@ class ExportJob:
     """
 
     plan: ExportPlan
-    arrays: list[Any]
+    arrays: list[ChunkedArray]
     label: str = ""
 
 
@@ -92,7 +93,9 @@ def _encoder(plan: ExportPlan, store: ShardStore) -> BlockEncoder:
     )
 
 
-def _finish(tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: Mapping[Block, Ref]) -> Ref:
+def _finish(
+    tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: Mapping[Block, TaskRef]
+) -> TaskRef:
     """Add the tasks that join shards and commit them; return a reference to the ExportResult."""
     plan, grid, layout = job.plan, job.plan.grid, job.plan.block_layout
     shards = []
