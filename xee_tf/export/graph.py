@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from dask.task_spec import TaskRef
 from dask.tokenize import tokenize
 
 from xee_tf.blocks import Block
@@ -17,7 +16,7 @@ from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, ChunkedArray, Delayed, Tasks, add_task, work_on_blocks
+from xee_tf.graph import BlockJob, ChunkedArray, Delayed, TaskRef, Tasks, add_task, work_on_blocks
 from xee_tf.shards import ShardStore
 from xee_tf.sidecars import ImageManifest
 

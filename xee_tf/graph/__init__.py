@@ -4,7 +4,7 @@ from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, work_on_blocks
 from xee_tf.graph.run import each_chunk, progress_bar, run_graph
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import ChunkedArray, Delayed, Graph, Ref, Tasks, add_task, add_value
+from xee_tf.graph.tasks import ChunkedArray, Delayed, Graph, Ref, TaskRef, Tasks, add_task, add_value
 
 __all__ = [
     "ArraySpec",
@@ -14,6 +14,7 @@ __all__ = [
     "Graph",
     "Ref",
     "Sources",
+    "TaskRef",
     "Tasks",
     "add_task",
     "add_value",

@@ -19,6 +19,7 @@ __all__ = [
     "Graph",
     "Key",
     "Ref",
+    "TaskRef",
     "Tasks",
     "add_task",
     "add_value",
