@@ -242,7 +242,7 @@ def test_depths_are_pairs(cube, tmp_path, depth, capsys):
 
 def test_messages_name_options_as_they_are_spelled_here(cube, tmp_path, capsys):
     assert main(["export", cube[0], str(tmp_path / "x"), "--drop-masked-steps"]) == 1
-    assert ": --drop-masked-steps needs --sequence-data: a patch" in capsys.readouterr().err
+    assert ": --drop-masked-steps requires --sequence-data, because" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -597,14 +597,14 @@ def test_a_file_that_no_reader_opens_is_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (["export", "--scale", "30"], "there is no --scale here: the raster keeps its own pixels"),
+        (["export", "--scale", "30"], "there is no --scale here: the raster keeps its pixel grid"),
         (["export", "--max-pixels=1e9"], "there is no --max-pixels here: there is no limit"),
         (["export", "--if-exists", "overwrite"], "--overwrite replaces"),
         (["export", "--kernal-size", "3"], "Unknown option: --kernal-size. Did you mean --kernel-size"),
         (["export", "--patch-dim", "16"], "Unknown option: --patch-dim. Did you mean --patch-dimensions"),
         (["export", "--patch-dimensions", "x"], "--patch-dimensions takes WIDTH [HEIGHT]: "),
         (["upload", "image", "--no-data=3", "--scale", "3"], "Unknown option: --no-data"),
-        (["upload", "image", "--formatOptions", "x"], "there is no --format-options here: give the options"),
+        (["upload", "image", "--formatOptions", "x"], "there is no --format-options here: pass the options"),
         (["predict", "model", "--crs-transform", "1"], "there is no --crs-transform here"),
         (["predict", "model", "--ifExists", "overwrite"], "--overwrite replaces"),
     ],

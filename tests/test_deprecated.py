@@ -1,4 +1,4 @@
-"""Names of options that the previous version had: they work for one version, with a DeprecationWarning."""
+"""Tests of option names from the previous version, which give a DeprecationWarning."""
 
 from pathlib import Path
 
@@ -17,41 +17,41 @@ def scene() -> xr.Dataset:
     return xr.Dataset({"B4": (("y", "x"), values)}, coords, {"crs": "EPSG:32633"})
 
 
-def warned(old: str, new: str):
+def warns_deprecated(old: str, new: str):
     return pytest.warns(DeprecationWarning, match=f"'{old}' is deprecated .* use '{new}'")
 
 
-def test_path_of_what_is_written(scene: xr.Dataset, tmp_path: Path) -> None:
-    with warned("path", "destination") as caught:
+def test_path_of_export(scene: xr.Dataset, tmp_path: Path) -> None:
+    with warns_deprecated("path", "destination") as caught:
         result = xee_tf.export_image(scene, path=tmp_path / "scene", patch_dimensions=4)
     assert caught[0].filename == __file__
-    with warned("path", "destination"):
+    with warns_deprecated("path", "destination"):
         plan = scene.tfexport.plan(path=tmp_path / "scene", patch_dimensions=4)
     assert plan.prefix == str(tmp_path / "scene")
     with (
-        warned("path", "destination"),
+        warns_deprecated("path", "destination"),
         xee_tf.PredictionWriter(path=tmp_path / "p.tfrecord", mixer=result) as writer,
     ):
         writer.write(np.zeros((4, 4, 4)))
     assert (tmp_path / "p.tfrecord").exists()
 
 
-def test_path_of_a_table(tmp_path: Path) -> None:
+def test_path_of_table(tmp_path: Path) -> None:
     table = xr.Dataset({"a": ("row", [1.0, 2.0]), "b": ("row", [3.0, 4.0])})
-    with warned("path", "destination"):
+    with warns_deprecated("path", "destination"):
         result = xee_tf.export_table(table, path=tmp_path / "sites", columns=["b"])
     assert [column.name for column in result.columns] == ["b"]
 
 
-def test_store_of_a_prediction(scene: xr.Dataset, tmp_path: Path) -> None:
+def test_store_of_prediction(scene: xr.Dataset, tmp_path: Path) -> None:
     model = Model.from_function(lambda bands: bands[..., 0], input_tile_size=4, output_bands=["same"])
-    with warned("store", "destination"):
+    with warns_deprecated("store", "destination"):
         xee_tf.predict_to_zarr(model, scene, store=tmp_path / "same.zarr")
     found = xr.open_zarr(tmp_path / "same.zarr", consolidated=False)
     np.testing.assert_array_equal(found.same, scene.B4)
 
 
-def test_given_in_both_spellings(scene: xr.Dataset, tmp_path: Path) -> None:
+def test_old_and_new_name_together(scene: xr.Dataset, tmp_path: Path) -> None:
     with pytest.raises(xee_tf.OptionError, match="'path'"):
         xee_tf.export_image(scene, tmp_path / "a", path=tmp_path / "b")
     assert not list(tmp_path.iterdir())

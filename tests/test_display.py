@@ -112,7 +112,7 @@ def test_result_text_counts_what_was_left_out(tmp_path):
     band = random_band((40, 40))
     band[:20] = math.nan
     result = raster({"B3": band}).tfexport(tmp_path / "scene", patch_dimensions=20, masked_threshold=0.5)
-    assert "records  2, 2 patches left out as masked" in repr(result)
+    assert "records  2, 2 masked patches omitted" in repr(result)
     assert "mixer" not in repr(result)
 
 

@@ -419,7 +419,7 @@ def test_each_step_is_an_export(tmp_path: Any) -> None:
 
 
 def test_a_grid_is_not_split(tmp_path: Any) -> None:
-    with pytest.raises(xee_tf.OptionError, match="split_dim='y' is a dimension of the raster's grid"):
+    with pytest.raises(xee_tf.OptionError, match="split_dim='y' is a spatial dimension"):
         scene().tfexport(tmp_path / "s", split_dim="y", patch_dimensions=2)
 
 

@@ -35,7 +35,7 @@ from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,
     compress_member,
-    index_room,
+    index_header_size,
     indexed_header,
     inflate_member,
     read_index,
@@ -590,7 +590,7 @@ def test_an_index_is_read_and_ignored_by_other_readers(runs, first):
     members = [compress_member(run) for run in runs]
     index = MemberIndex(first, tuple(map(len, runs)), tuple(map(len, members)))
     body = b"".join(members)[len(MEMBER_HEADER) :]
-    for header in (indexed_header(index), indexed_header(index, length=index_room(len(runs)))):
+    for header in (indexed_header(index), indexed_header(index, length=index_header_size(len(runs)))):
         shard = header + body
         assert gzip.decompress(shard) == b"".join(runs)
         found = read_index(shard)
@@ -606,7 +606,7 @@ def test_an_index_is_read_and_ignored_by_other_readers(runs, first):
 @pytest.mark.parametrize("count", [8_000, 50_000, 1_000_000])
 def test_large_indices_are_coarsened(count):
     index = MemberIndex(3, (2,) * count, (70_000,) * count)
-    for header in (indexed_header(index), indexed_header(index, length=index_room(count))):
+    for header in (indexed_header(index), indexed_header(index, length=index_header_size(count))):
         found = read_index(header)
         assert found.total == index.total
         assert sum(found.sizes) == sum(index.sizes) + len(header) - len(MEMBER_HEADER)
@@ -650,7 +650,7 @@ def test_damaged_members_raise():
             inflate_member(member[:-1], size)
         with pytest.raises(RecordError, match="corrupt"):
             inflate_member(member[:-8] + bytes(8), size)
-    with pytest.raises(RecordError, match="more than the 500 bytes"):
+    with pytest.raises(RecordError, match="more than the expected 500 bytes"):
         inflate_member(member, 500)
     with pytest.raises(RecordError, match="corrupt"):
         inflate_member(b"this is no member")

@@ -415,7 +415,7 @@ def test_collapsed_bands_are_read_by_name(tmp_path):
 def test_a_single_scalar_band_is_not_ragged(tmp_path):
     image = raster({"B0": random_band((4, 4))})
     options = {"sequence_data": True, "collapse_bands": True, "drop_masked_steps": True}
-    with pytest.warns(UserWarning, match="no array band"):
+    with pytest.warns(UserWarning, match="no array bands"):
         result = xee_tf.export_image(image, tmp_path / "s", patch_dimensions=2, **options)
     np.testing.assert_array_equal(xee_tf.open_image(result).B0, image.B0)
 

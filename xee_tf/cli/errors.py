@@ -34,7 +34,7 @@ def instead(command: Sequence[str], flag: str) -> str:
     Examples
     --------
     >>> instead(["export"], "--max-pixels")
-    'there is no limit; leave it out'
+    'there is no limit; omit it'
     """
     if (spelling := _SPELLINGS.get(" ".join(command))) is None:
         return ""

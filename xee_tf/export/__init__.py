@@ -1,4 +1,4 @@
-"""Exports of images: options, plan and run."""
+"""Export images: options, plan and run."""
 
 from xee_tf.export.image import export_image, plan_export
 from xee_tf.export.options import IMAGE_SPELLING

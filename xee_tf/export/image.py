@@ -1,4 +1,4 @@
-"""Exporting an image: from an xarray object and options to a plan, from a plan to a Dask graph."""
+"""Export an image: from an xarray object and options to a plan, and from a plan to a Dask graph."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import lay_out_blocks, pixel_bytes
+from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
-from xee_tf.export.patches import records_of
+from xee_tf.export.patches import plan_records
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
@@ -27,7 +28,7 @@ from xee_tf.shards import IMAGE_MEMBER, PartStore, aborted_on_failure, patches_p
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
 
-__all__ = ["Image", "export_image", "plan_export"]
+__all__ = ["export_image", "plan_export"]
 
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
@@ -36,98 +37,110 @@ Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 def export_image(
     image: Image, destination: PathLike, **options: Unpack[ExportKeywords]
 ) -> ExportResult | dict[str, ExportResult] | Delayed:
-    """Export a raster as overlapping patches in TFRecord with a mixer, as Earth Engine does.
+    """Export a raster as TFRecord files of overlapping patches and a mixer, as Earth Engine does.
 
     Writes ``<destination>-00000.tfrecord.gz`` ... and ``<destination>-mixer.json``: one ``tf.train.Example``
-    for each patch, row-major from the top left across all shards; one feature for each band, pixels
-    row-major. The bytes do not depend on how the raster is chunked or which scheduler runs.
+    for each patch, in row-major order from the top left across all shards. An Example has one feature for
+    each band, with the pixels in row-major order. The bytes do not depend on the chunks of the raster or on
+    the Dask scheduler.
 
-    All options are known in Earth Engine's spelling too, as in ``ee.batch.Export.image``:
+    Options are also accepted in Earth Engine's spelling, as in ``ee.batch.Export.image``:
     ``patchDimensions=[256, 256]``, ``tfrecordPatchDimensions=[256, 256]``, ``formatOptions``,
-    ``fileFormat="TFRecord"``, and ``fileNamePrefix`` for `destination`. Those that do not exist here, such as
-    ``scale``, are refused with what takes their place.
+    ``fileFormat="TFRecord"``, and ``fileNamePrefix`` for `destination`. Unsupported options, such as
+    ``scale``, raise an error that explains what to use instead.
 
     Parameters
     ----------
     image : Dataset, DataArray or sequence of them
-        A variable for each band, or a ``band`` dimension. Several images on one grid are exported
-        as one, with the bands of all (see `xee_tf.add_bands`).
+        A raster with one variable for each band, or with a ``band`` dimension. Several images on the same
+        grid are exported together as one image with all bands (see `xee_tf.add_bands`).
     destination : str or path-like
-        Prefix of the files: a local path or any URL that fsspec knows.
-    patch_dimensions : int or (width, height)
-        Pixels of a patch without its margin; Earth Engine's ``patchDimensions``. Default: 256 x 256.
-    kernel_size : int or (width, height)
-        A stored patch has half of it as a margin on every side, filled with the real pixels around:
-        ``patch + 2 * (kernel // 2)``. Default: 1, no margin.
-    compressed : bool
-        Gzip the shards (default, as Earth Engine's guide says).
-    max_file_size : int
-        A shard is full when one more record would make it larger, in bytes before compression.
-        Default: 1 GiB.
-    default_value : number
-        Written where a band is masked: NaN, ``_FillValue``/nodata, `mask`, or outside the raster. For
-        integer bands the fraction is dropped and the number clamped to the type's range; a warning names
-        the bands that cannot hold it. Default: 0.
-    tensor_depths : mapping from band to int, optional
-        Depth of every array band (a variable with further dimensions, such as time): it is truncated to
-        that, or filled up with `default_value`, and written channel, height, width. A sequence has one
-        depth for each array band. Default: the length that each has.
-    sequence_data : bool
-        Write a ``SequenceExample`` for each pixel, row-major in its patch: scalar bands as context, array
-        bands as feature lists, a list of one value for each step. Pixels have no margins.
-    collapse_bands : bool
-        All bands, array bands included, as one tensor (with `sequence_data`: one series) under the
-        first band's name, promoted to byte, int64 or float, whichever holds them all.
+        Prefix of the files: a local path or any URL that fsspec supports.
+    patch_dimensions : int or (width, height), default (256, 256)
+        Size of a patch in pixels, without its margin.
+    kernel_size : int or (width, height), default 1
+        Size of the kernel in pixels. A stored patch includes a margin of half the kernel on every side, with
+        the surrounding pixels of the raster: ``patch + 2 * (kernel // 2)``. The default means no margin.
+    compressed : bool, default True
+        Whether to compress the shards with gzip.
+    max_file_size : int, default 2**30
+        Maximum size of a shard in bytes, before compression. A shard has at least one patch.
+    default_value : float, default 0
+        Value for pixels of a band that are masked: NaN, ``_FillValue`` or nodata, `mask`, or outside the
+        raster. For integer bands, the value is truncated to an integer and clamped to the range of the dtype;
+        a warning lists the bands that cannot hold it.
+    tensor_depths : mapping of str to int, or sequence of int, optional
+        Depth of each array band (a variable with additional dimensions, such as time). The band is truncated
+        to this depth or padded with `default_value`, and written in the order channel, height, width. A
+        sequence has one depth for each array band. Default: the number of values per pixel of each band.
+    sequence_data : bool, default False
+        Whether to write one ``SequenceExample`` for each pixel, in row-major order within a patch: scalar
+        bands as context, array bands as feature lists with one value for each step. Pixels have no margins.
+    collapse_bands : bool, default False
+        Whether to write all bands, including array bands, as one tensor (with `sequence_data`, one series)
+        under the name of the first band. Its type is the first of byte, int64 and float that can hold all
+        bands.
+    drop_masked_steps : bool, default False
+        With `sequence_data`, whether to omit masked steps, so that the series are ragged.
+    masked_threshold : float, default 1.0
+        Patches with a larger proportion of masked pixels (masked in any band, including margins) are
+        omitted. If it is below 1, no mixer is written, as in Earth Engine; `index` keeps the georeference.
+    feature_types : {"float", "band"}, default "float"
+        "float" writes all bands as float lists, as described in Earth Engine's guide. "band" writes uint8 as
+        bytes, other integers as int64 lists and floats as float lists, as Earth Engine does in practice.
+    edge : {"drop", "pad"}, default "drop"
+        Whether incomplete patches at the right and bottom edges are dropped, as in Earth Engine, or padded
+        with `default_value`.
+    index : bool, default False
+        Whether to write ``<destination>-index.parquet`` (GeoParquet) with the file, record, patch, row,
+        column, proportion of masked pixels and outline of every patch.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if an export with this prefix exists.
     split_dim : str, optional
-        A dimension, such as "time", of which each step becomes an export of its own: the prefix is
-        followed by ``_<date>`` (or the coordinate as text), and the result is a dictionary.
-    drop_masked_steps : bool
-        With `sequence_data`: write only the steps that are not masked, so that series are ragged.
-    masked_threshold : float
-        Patches with a larger proportion of masked pixels (masked in any band, margins included) are
-        left out. Below 1 no mixer is written, as in Earth Engine; `index` keeps the georeference.
-    format_options : mapping
-        The same options in Earth Engine's spelling, ``{"patchDimensions": [256, 256]}``.
-    region : optional
-        Export a part: ``(left, bottom, right, top)``, a GeoJSON-like geometry (its bounding box is
-        exported), or ``(slice_y, slice_x)`` in pixels. Margins show the real pixels around it.
-    region_crs : optional
-        CRS of `region`. Default: the raster's for a bounding box, EPSG:4326 for GeoJSON.
-    mask : DataArray or str
-        Boolean, true where pixels are masked in all bands; or the name of such a variable, which is
-        then not a band.
-    edge : {"drop", "pad"}
-        Patches that do not fit at the right and bottom edges are dropped, as in Earth Engine, or
-        kept and filled up with `default_value`.
-    feature_types : {"float", "band"}
-        "float": all bands as float lists (Earth Engine's guide). "band": as Earth Engine's writer
-        does, uint8 as bytes, other integers as int64 lists, floats as float lists.
-    index : bool
-        Also write ``<destination>-index.parquet`` (GeoParquet): file, record, patch, row, column,
-        proportion of masked pixels and outline of every record.
-    if_exists : {"error", "overwrite"}
-        What to do where an export with this prefix exists.
-    crs, transform : optional
-        CRS and affine, where the image has none or a wrong one.
-    progress : bool
-        Show a bar.
-    compute : bool
-        If false, return a Delayed and touch nothing. It checks `if_exists` again when it is computed.
-    storage_options : mapping
-        Handed to fsspec.
+        Dimension, such as "time", to split into one export for each step. The prefix of each export ends
+        with ``_<date>`` (or the coordinate as text).
+    region : tuple or GeoJSON-like, optional
+        Part of the raster to export: ``(left, bottom, right, top)``, a geometry (its bounding box is used),
+        or ``(slice_y, slice_x)`` in pixels. Margins have the pixels around the region.
+    region_crs : CRS or str or int, optional
+        CRS of `region`. Default: the CRS of the raster for a bounding box, EPSG:4326 for GeoJSON.
+    mask : DataArray or str, optional
+        Boolean array, true where pixels are masked in all bands; or the name of such a variable of `image`,
+        which is not exported as a band.
+    crs : CRS or str or int, optional
+        CRS of the image, if it has none or a wrong one.
+    transform : Affine or sequence of float, optional
+        Affine transform of the image, if it has none or a wrong one.
+    progress : bool, default False
+        Whether to show a progress bar.
+    compute : bool, default True
+        Whether to run the export. If False, return a Delayed without writing anything; `if_exists` is
+        checked again when it is computed.
+    storage_options : mapping, optional
+        Options for fsspec.
+    format_options : mapping, optional
+        Options in Earth Engine's spelling: ``{"patchDimensions": [256, 256]}``.
 
     Returns
     -------
-    ExportResult or Delayed
-        With `split_dim` a dictionary of ExportResults, by the ending of their prefixes.
+    ExportResult, dict of str to ExportResult, or Delayed
+        The written files; with `split_dim`, a result for each step by the suffix of its prefix; if `compute`
+        is False, a Delayed of these.
 
     Raises
     ------
-    OptionError, GeoreferenceError, GridMismatchError
-        Before anything is written. Among others if a dimension has no steps, or if a band or a further
-        dimension is named ``x``, ``y`` or ``spatial_ref``, so that `xee_tf.open_image` could not read it.
+    OptionError
+        If the type of `image` or an option is not supported, a dimension is empty, or a band or an
+        additional dimension is named ``x``, ``y`` or ``spatial_ref``, which `xee_tf.open_image` could not
+        read. All errors are raised before anything is written.
+    GeoreferenceError
+        If the image has no usable georeference.
+    GridMismatchError
+        If images or `mask` are on different grids.
+    DestinationError
+        If `destination` cannot be written to.
     DestinationExistsError
-        If there is an export of this name and `if_exists` is "error".
+        If an export with this prefix exists and `if_exists` is "error".
 
     Examples
     --------
@@ -150,8 +163,8 @@ def export_image(
         existing = job.plan.names.existing()
         if existing and job.plan.options.if_exists == "error":
             raise DestinationExistsError(
-                f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or "
-                "replace it with if_exists='overwrite'."
+                f"{existing[0]} already exists ({counted(len(existing), 'file')} of that export): choose "
+                "another prefix, or replace it with if_exists='overwrite'."
             )
         for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
@@ -168,23 +181,41 @@ def export_image(
 def plan_export(
     image: Image, destination: PathLike | None = None, **options: Unpack[ExportKeywords]
 ) -> ExportPlan:
-    """What `export_image` would write, without reading a pixel.
+    """Return what `export_image` would write, without reading pixels.
 
     Parameters
     ----------
-    image, destination, **options
-        As for `export_image`; `destination` may be omitted.
+    image : Dataset, DataArray or sequence of them
+        See `export_image`.
+    destination : str or path-like, optional
+        See `export_image`.
+    **options
+        See `export_image`.
 
     Returns
     -------
     ExportPlan
-        Patches, dropped pixels, record size, shards, bytes, tasks and memory, with a picture in a
-        notebook.
+        The patches, dropped pixels, record size, shards, bytes, tasks and memory; shown with a picture in
+        notebooks. With `split_dim`, the plan of the first step.
 
     Raises
     ------
-    OptionError, GeoreferenceError, GridMismatchError
-        As `export_image` does.
+    OptionError
+        If the type of `image` or an option is not supported.
+    GeoreferenceError
+        If the image has no usable georeference.
+    GridMismatchError
+        If images or `mask` are on different grids.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xee_tf
+    >>> ds = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))},
+    ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)},
+    ...                 attrs={"crs": "EPSG:32633"})
+    >>> plan = xee_tf.plan_export(ds, patch_dimensions=128, kernel_size=32)
+    >>> plan.records, plan.shards
+    (12, 1)
     """
     source = parse(ExportSource, options)
     location = None if destination is None else export_prefix(destination, source.storage_options)
@@ -193,7 +224,7 @@ def plan_export(
 
 
 def _jobs(image: Image, prefix: Location, options: ExportOptions, source: ExportSource) -> list[ExportJob]:
-    """The exports that are asked for: one, or one for each step of a dimension."""
+    """Return the jobs of an export: one, or one for each step of `split_dim`."""
     split_dim, mask = source.split_dim, source.mask
     dataset = whole_image(
         image, "export", crs=source.crs, transform=source.transform, split=split_dim != "band"
@@ -201,10 +232,11 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
     if split_dim is None:
         return [_job(dataset, prefix, options, source)]
     if split_dim not in dataset.dims:
-        raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
+        raise OptionError(f"split_dim={split_dim!r} is not a dimension; available: {list(dataset.dims)}.")
     if split_dim in spatial_dims(dataset):
         raise OptionError(
-            f"split_dim={split_dim!r} is a dimension of the raster's grid: an export needs both of these."
+            f"split_dim={split_dim!r} is a spatial dimension, which cannot be split. Use region to export a "
+            "part of the raster."
         )
     jobs = []
     values = dataset.coords[split_dim].values if split_dim in dataset.coords else None
@@ -220,13 +252,13 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
 def _job(
     dataset: xr.Dataset, prefix: Location, options: ExportOptions, source: ExportSource, label: str = ""
 ) -> ExportJob:
-    """Everything about one export that can be known without reading a pixel."""
+    """Return one export, planned without reading pixels."""
     georef = read_georef(dataset, crs=source.crs, transform=source.transform)
     for axis in ("x", "y"):
         length, kernel = getattr(georef.shape, axis), getattr(options.kernel_size, axis)
         if kernel > length:
             raise OptionError(
-                f"A kernel of {kernel} pixels is larger than the raster: {length} along {axis}."
+                f"A kernel of {kernel} pixels is larger than the raster: {length} pixels along {axis}."
             )
     window = georef.shape.window
     if source.region is not None:
@@ -244,9 +276,9 @@ def _job(
     check_variables(
         {band.name: band.dims for band in bands.bands},
         RASTER_NAMES,
-        "It could not be read again. Rename it, for example ds.rename({'x': 'x_1'}).",
+        "xee_tf.open_image could not read it. Rename it, for example with ds.rename({'x': 'x_1'}).",
     )
-    record = records_of(bands, grid.stored, options)
+    record = plan_records(bands, grid.stored, options)
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),
         grid=grid,

@@ -1,4 +1,4 @@
-"""The options of an export: Earth Engine's spelling, ours, and what each may be."""
+"""The options of an image export: their types, checks and spelling in Earth Engine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from xee_tf.options import (
     check_default_value,
     choice,
     flag,
+    integer,
     nested_names,
     number,
     option,
-    whole,
 )
 from xee_tf.records import FeatureTypes
 
@@ -35,15 +35,15 @@ __all__ = [
 ]
 
 _IMAGE_REPLACED = EXPORT_REPLACED | {
-    "fileDimensions": "patch_dimensions is the size of a patch, max_file_size that of a file",
-    "skipEmptyTiles": "masked_threshold=0.999 leaves out patches without a valid pixel",
-    "pyramidingPolicy": "TFRecords have no overviews; leave it out",
+    "fileDimensions": "use patch_dimensions for the size of a patch, max_file_size for the size of a file",
+    "skipEmptyTiles": "use masked_threshold=0.999 to omit patches without valid pixels",
+    "pyramidingPolicy": "TFRecord files have no overviews; omit it",
     "selectors": "select the bands, as in ds[['B4', 'B3']]",
-    "collection": "rows of a table are exported with xee_tf.export_table",
-    "maxVertices": "it is an option of tables; leave it out",
-    "noData": "default_value is written where a band is masked",
-    "cloudOptimized": "it is an option of GeoTIFFs; leave it out",
-    "metadataKeys": "it is an option of GeoTIFFs; leave it out",
+    "collection": "use xee_tf.export_table to export a table",
+    "maxVertices": "it applies to tables only; omit it",
+    "noData": "use default_value, which is written where a band is masked",
+    "cloudOptimized": "it applies to GeoTIFFs only; omit it",
+    "metadataKeys": "it applies to GeoTIFFs only; omit it",
 }
 
 _IMAGE_FORMATS = EXPORT_FORMATS | {
@@ -56,7 +56,7 @@ _IMAGE_FORMATS = EXPORT_FORMATS | {
 
 
 class ExportKeywords(TypedDict, total=False):
-    """What users write for the options of an image export; `xee_tf.export_image` describes each one."""
+    """Types of the options of an image export before conversion; see `xee_tf.export_image`."""
 
     patch_dimensions: int | Sequence[int]
     kernel_size: int | Sequence[int]
@@ -91,20 +91,20 @@ def _finite(value: Any, name: str) -> Any:
 
 def _depths(value: Any, name: str) -> Any:
     if not isinstance(value, Mapping | Sequence):
-        raise OptionError(f"{name} must be a mapping from array bands to depths; got {value!r}.")
+        raise OptionError(f"{name} must be a mapping of array bands to depths; got {value!r}.")
     return value
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
-    """Checked options of an image export that its plan holds; `xee_tf.export_image` describes each one."""
+    """Checked options of an image export that are part of its plan; see `xee_tf.export_image`."""
 
     _keywords: ClassVar[type] = ExportKeywords
 
     patch_dimensions: Size = option((256, 256), Size.from_xy, nested=True)
     kernel_size: Size = option((1, 1), Size.from_xy, nested=True)
     compressed: bool = option(True, flag, nested=True)
-    max_file_size: int = option(2**30, whole(1), nested=True)
+    max_file_size: int = option(2**30, integer(1), nested=True)
     default_value: float = option(0, _finite, nested=True)
     tensor_depths: Mapping[str, int] | Sequence[int] | None = option(None, _depths, nested=True)
     sequence_data: bool = option(False, flag, nested=True)
@@ -120,16 +120,17 @@ class ExportOptions(Options):
         super().__post_init__()
         if self.drop_masked_steps and not self.sequence_data:
             raise OptionError(
-                "drop_masked_steps=True needs sequence_data=True: a patch has the same steps at every pixel."
+                "drop_masked_steps=True requires sequence_data=True, because all pixels of a patch have the "
+                "same steps."
             )
         if self.index:
-            with extra("tables", "index=True"):  # now, not after hours of writing
+            with extra("tables", "index=True"):  # fail now, not after hours of writing
                 import geopandas  # noqa: F401
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExportSource(Options):
-    """Options of an image export about the raster and the run, which its plan does not hold."""
+    """Options of an image export that are not part of its plan: the source and how to run the export."""
 
     _keywords: ClassVar[type] = ExportKeywords
 
@@ -149,9 +150,9 @@ IMAGE_SPELLING = Spelling(
     "export options",
     aliases={"fileNamePrefix": "destination"},
     replaced=_IMAGE_REPLACED,
-    notes={"crs": "here it replaces the CRS that the raster has, and nothing is reprojected"},
+    notes={"crs": "here it overrides the CRS of the raster, and nothing is reprojected"},
     formats=_IMAGE_FORMATS,
     nested=nested_names(ExportOptions),
     renamed={"path": "destination"},
 )
-"""How the options of an image export are written: ``ee.batch.Export.image`` and ours."""
+"""The spelling of the options of an image export, as in ``ee.batch.Export.image``."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from xee_tf.errors import OptionError
 from xee_tf.models.options import MODEL_SPELLING, ModelKeywords
-from xee_tf.options import flag, one_of, option, whole
+from xee_tf.options import flag, integer, one_of, option
 from xee_tf.remote import (
     AIPlatformConnector,
     Credentials,
@@ -235,4 +235,4 @@ def _version(value: Any) -> int | None:
         raise OptionError(
             f"version must be the number of a version; got {value!r}. Names are labels: label=..."
         )
-    return whole(0)(int(value) if isinstance(value, str) else value, "version")
+    return integer(0)(int(value) if isinstance(value, str) else value, "version")

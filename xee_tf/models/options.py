@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
-from xee_tf.options import LIMITS, Spelling, is_number, whole
+from xee_tf.options import LIMITS, Spelling, integer, is_number
 
 __all__ = [
     "MODEL_SPELLING",
@@ -114,7 +114,7 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
     sides = [value] if is_number(value) else value
     if not isinstance(sides, Sequence) or isinstance(sides, str | bytes):
         raise OptionError(f"{name} must be a shape such as [12]; got {value!r}.")
-    return tuple(whole(1)(side, f"{name}[{axis}]") for axis, side in enumerate(sides))
+    return tuple(integer(1)(side, f"{name}[{axis}]") for axis, side in enumerate(sides))
 
 
 def read_outputs(value: Any, name: str) -> dict[str, PixelType]:

@@ -12,7 +12,7 @@ import numpy as np
 from xee_tf.dtypes import nodata_candidates
 from xee_tf.errors import OptionError
 from xee_tf.models.earth_engine import function_call
-from xee_tf.options import is_number, whole
+from xee_tf.options import integer, is_number
 
 __all__ = ["STRING", "PixelType", "Range", "fill_outside", "pixel_type", "type_name"]
 
@@ -168,7 +168,7 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> PixelType:
 def _dimensions(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    return whole(0)(value, f"{name}['dimensions']")
+    return integer(0)(value, f"{name}['dimensions']")
 
 
 def _of_earth_engine(value: Any, name: str) -> Any:

@@ -1,8 +1,9 @@
-"""The options of calls, by one mechanism for exports, tables, models and predictions.
+"""Parse the options of exports, tables, models and predictions.
 
-The options of a call are the fields of an `Options` class, made by `option`: each has its default and its
-check. A `Spelling` has the names of Earth Engine that differ from ours. `spelled` lets a function take its
-options in every spelling and shows all of them in its signature; `parse` makes the class from them.
+The options of a call are the fields of an `Options` class. `option` defines a field with its default and its
+check. A `Spelling` lists the Earth Engine names that differ from the names of this package. `spelled` lets a
+function accept its options in every spelling, and shows all of them in its signature; `parse` creates the
+class from them.
 """
 
 from xee_tf.options.checks import (
@@ -11,11 +12,11 @@ from xee_tf.options.checks import (
     check_storage_options,
     choice,
     flag,
+    integer,
     is_number,
     number,
     one_of,
     read_depths,
-    whole,
 )
 from xee_tf.options.classes import IfExists, Options, option, parse
 from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED, LIMITS
@@ -42,6 +43,7 @@ __all__ = [
     "choice",
     "did_you_mean",
     "flag",
+    "integer",
     "is_number",
     "nested_names",
     "number",
@@ -51,5 +53,4 @@ __all__ = [
     "read_depths",
     "show_signature",
     "spelled",
-    "whole",
 ]

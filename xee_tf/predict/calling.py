@@ -12,7 +12,7 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Signature, connected, join_batches
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models import Feed, Item, ModelSpec, Output, plan_feeds, plan_outputs, type_name
-from xee_tf.options import whole
+from xee_tf.options import integer
 from xee_tf.predict.tiles import Tiles, check_tile_size, plan_tiles
 from xee_tf.sidecars import BandSpec
 
@@ -185,7 +185,7 @@ def choose_batch_size(
     if batch_size is None:
         automatic = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(instance_bytes, 1)))
         return (automatic, False) if fixed is None else (fixed, True)
-    size = whole(1)(batch_size, "batch_size")
+    size = integer(1)(batch_size, "batch_size")
     if fixed not in (None, size):
         raise OptionError(
             f"{connector} requires exactly {fixed} instance{'s' * (fixed != 1)} per call; got "

@@ -147,7 +147,7 @@ def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview
     Of records that are all alike only the first one is yielded.
     """
     for shard in shards:
-        if shard.alike:
+        if shard.same_features:
             for first, buffer in read_records(shard, 0, min(1, shard.records), share=False):
                 yield shard, range(first, first + 1), buffer
             continue

@@ -117,7 +117,7 @@ class OpenedExport:
     @property
     def complete(self) -> bool:
         """Whether all records certainly have all features: those of images, and of tables by xee_tf."""
-        return self.described or all(shard.alike for shard in self.shards)
+        return self.described or all(shard.same_features for shard in self.shards)
 
     @property
     def records(self) -> int | None:

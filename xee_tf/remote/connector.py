@@ -17,7 +17,7 @@ from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.extras import require
 from xee_tf.identity import content_hash
-from xee_tf.options import Options, number, option, whole
+from xee_tf.options import Options, integer, number, option
 from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import Credentials, GoogleCredentials
@@ -59,12 +59,12 @@ class Flow(Options):
         Maximum size of a response in bytes. Larger responses are rejected before they are read.
     """
 
-    max_payload_bytes: int = option(1_500_000, whole(1))
+    max_payload_bytes: int = option(1_500_000, integer(1))
     output_multiplier: float = option(1.0, number(1))
-    max_concurrency: int = option(8, whole(1))
+    max_concurrency: int = option(8, integer(1))
     timeout: float = option(60.0, number(above=0))
     deadline: float = option(300.0, number(above=0))
-    max_response_bytes: int = option(256 << 20, whole(1))
+    max_response_bytes: int = option(256 << 20, integer(1))
 
     @property
     def request_bytes(self) -> int:

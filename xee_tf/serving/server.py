@@ -16,7 +16,7 @@ from types import TracebackType
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import number, whole
+from xee_tf.options import integer, number
 from xee_tf.serving.folders import find_models
 from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
@@ -110,11 +110,11 @@ def serve(
     {'predictions': [0.5, 0.0]}
     """
     limits = {
-        "max_request_bytes": whole(1)(max_request_bytes, "max_request_bytes"),
-        "max_concurrency": whole(1)(max_concurrency, "max_concurrency"),
+        "max_request_bytes": integer(1)(max_request_bytes, "max_request_bytes"),
+        "max_concurrency": integer(1)(max_concurrency, "max_concurrency"),
     }
-    port, grpc_port = whole(0, 65535)(port, "port"), whole(0, 65535)(grpc_port, "grpc_port")
-    max_batch_size = whole(0)(max_batch_size, "max_batch_size")
+    port, grpc_port = integer(0, 65535)(port, "port"), integer(0, 65535)(grpc_port, "grpc_port")
+    max_batch_size = integer(0)(max_batch_size, "max_batch_size")
     grace = number(0)(grace, "grace")
     folders = find_models(path, name)
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, spelled, whole
+from xee_tf.options import READ_SPELLING, check_flags, integer, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
 from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
 from xee_tf.sidecars import (
@@ -122,7 +122,7 @@ def open_table(
     if not paths:
         raise OptionError("path is empty: expected at least one TFRecord file.")
     check_flags(verify=verify)
-    chunks = None if chunks is None else whole(1)(chunks, "chunks")
+    chunks = None if chunks is None else integer(1)(chunks, "chunks")
     user_shapes = _read_shapes(shapes)
     files = [file for each in paths for file in find_tables(each, storage_options)]
     numbered = number_shards(open_shards(files), None, -1)
@@ -222,7 +222,7 @@ class _Reader:
         """
         found: list[FeatureCount] = []
         for shard in self.shards:
-            if shard.alike:
+            if shard.same_features:
                 first = count_features(self.parts(shard.first, shard.first + 1, ()))
                 found += [replace(item, count=shard.records) for item in first]
             else:

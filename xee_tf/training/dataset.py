@@ -13,7 +13,7 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, flag, one_of, spelled, whole
+from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit, band_names
 from xee_tf.storage import PathLike
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
@@ -179,13 +179,13 @@ def tf_dataset(
     one_of("unit", unit, ("patch", "pixel", None))
     one_of("margins", margins, ("keep", "trim", None))
     one_of("target_margins", target_margins, ("keep", "trim", None))
-    batch_size = whole(1, _INT64)(batch_size, "batch_size")
+    batch_size = integer(1, _INT64)(batch_size, "batch_size")
     shuffle, repeat = _flag_or_count(shuffle, "shuffle"), _flag_or_count(repeat, "repeat")
     check_flags(drop_remainder=drop_remainder)
     if num_parallel_reads is not None:
-        num_parallel_reads = whole(1, _INT64)(num_parallel_reads, "num_parallel_reads")
+        num_parallel_reads = integer(1, _INT64)(num_parallel_reads, "num_parallel_reads")
     if seed is not None:
-        seed = whole(-_INT64 - 1, _INT64)(seed, "seed")
+        seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
     target_dtype = _numeric_dtype(target_dtype)
 
     options = ReadOptions(
@@ -280,7 +280,7 @@ def _unknown_shape(export: OpenedExport) -> OptionError:
 
 def _flag_or_count(value: Any, name: str) -> int | bool:
     """Check an option that is a bool or a number."""
-    return flag(value, name) if isinstance(value, bool | np.bool_) else whole(0, _INT64)(value, name)
+    return flag(value, name) if isinstance(value, bool | np.bool_) else integer(0, _INT64)(value, name)
 
 
 def _numeric_dtype(dtype: Any) -> Any:
