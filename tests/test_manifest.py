@@ -157,6 +157,53 @@ def test_what_the_user_gives_overrules_the_manifest(tmp_path):
     assert deep.B4.shape == (1, 32, 32)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint32", "int64"])
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 3}, {"masked_threshold": 0.9}])
+def test_integer_dtypes_are_restored(tmp_path, dtype, options):
+    band = random_band((16, 16), dtype)
+    limits = np.iinfo(dtype)
+    band[0, :2] = limits.min, limits.max
+    band[8:, 8:] = 7
+    ds = raster({"b": band, "f": random_band((16, 16))})
+    ds.b.attrs["_FillValue"] = band.dtype.type(7)
+    result = ds.tfexport(tmp_path / "s", patch_dimensions=8, feature_types="band", default_value=7, **options)
+    expected = {"b": np.dtype(dtype), "f": np.dtype("float32")}
+    for chunks in ({}, None):
+        opened = xee_tf.open_image(result, chunks=chunks)
+        assert {name: variable.dtype for name, variable in opened.items()} == expected
+        np.testing.assert_array_equal(opened.b, ds.b)
+        assert opened.b.values.dtype == dtype
+    masked = xee_tf.open_image(result, default_value=7).b
+    assert masked.dtype == np.result_type(dtype, "float32")
+    if dtype != "int64":
+        np.testing.assert_array_equal(masked, ds.b.where(ds.b != 7))
+    # Records that are passed separately may be predictions with other values.
+    assert xee_tf.open_image(result, result.files).b.dtype == "int64"
+    Path(result.manifest.path).unlink()
+    if result.mixer is not None:
+        assert xee_tf.open_image(result.mixer).b.dtype == "int64"
+
+
+def test_missing_steps_are_in_the_range_of_the_restored_dtype(tmp_path):
+    ds = raster({"f": random_band((4, 4))})
+    ds["b"] = (("time", "y", "x"), random_band((3, 4, 4), "uint16") % 100 + 1)
+    ds["b"][1, :2] = 9
+    ds.b.attrs["_FillValue"] = np.uint16(9)
+    with pytest.warns(UserWarning, match="default_value=-1 cannot be represented"):
+        result = ds.tfexport(
+            tmp_path / "s",
+            patch_dimensions=2,
+            sequence_data=True,
+            drop_masked_steps=True,
+            feature_types="band",
+            default_value=-1,
+        )
+    opened = xee_tf.open_image(result)
+    assert opened.b.dtype == "uint16"
+    assert int(opened.b.max()) <= 100
+    assert int(opened.b.min()) == 0
+
+
 # -- Coordinates -------------------------------------------------------------------------------------
 
 
@@ -323,23 +370,35 @@ def test_images_and_tables_share_a_prefix(tmp_path):
 def test_what_names_no_export_is_refused(tmp_path):
     scene(32, 32).tfexport(tmp_path / "a", patch_dimensions=16)
     scene(32, 32).tfexport(tmp_path / "b", patch_dimensions=16)
-    table = xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "empty" / "t")
+    table = xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "tables" / "t")
+    (tmp_path / "empty").mkdir()
     for source, error, message in (
         (tmp_path, xee_tf.OptionError, r"2 exports: a-mixer.json, b-mixer.json"),
+        (tmp_path / "tables", xee_tf.OptionError, "contains a table, t.tfrecord.gz, .*open_table"),
+        (tmp_path / "tables" / "t", xee_tf.OptionError, "tables/t is a table: .*open_table"),
+        (table.path, xee_tf.OptionError, "t.tfrecord.gz is a table: .*open_table"),
         (tmp_path / "empty", xee_tf.MissingShardError, "does not contain an export"),
+        (tmp_path / "scene.TIF", xee_tf.OptionError, "scene.TIF is a raster file.*rioxarray.open_rasterio"),
+        (tmp_path / "scene.zarr", xee_tf.OptionError, "scene.zarr is a raster file.*xarray.open_zarr"),
+        (tmp_path / "p.tfrecord", xee_tf.MixerError, "not a mixer. For an image.*records=.*open_table"),
+        ([tmp_path / "a-00000.tfrecord.gz"], xee_tf.OptionError, "first argument, and shards as records="),
         (tmp_path / "c", xee_tf.MissingShardError, "The export .*/c was not found: expected a mixer"),
         (tmp_path / "c-mixer.json", FileNotFoundError, "c-mixer.json"),
         (tmp_path / "c-image.tfexport", xee_tf.ManifestError, "c-image.tfexport does not exist"),
-        (tmp_path / "a-00000.tfrecord.gz", xee_tf.MixerError, "is a shard"),
+        (
+            tmp_path / "a-00000.tfrecord.gz",
+            xee_tf.MixerError,
+            "is a shard.*a-mixer.json, as the first argument",
+        ),
         (table, xee_tf.OptionError, "open_table"),
         (table.manifest, xee_tf.OptionError, "open_table"),
         ({"a": 1, "b": 2}, xee_tf.OptionError, r"pass one of \['a', 'b'\]"),
     ):
         with pytest.raises(error, match=message):
             xee_tf.open_image(source)
-    xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "empty" / "u")
+    xee_tf.export_table(pd.DataFrame({"a": [1.0]}), tmp_path / "tables" / "u")
     with pytest.raises(xee_tf.OptionError, match=r"2 tables: t.tfrecord.gz, u.tfrecord.gz"):
-        xee_tf.open_table(tmp_path / "empty")
+        xee_tf.open_table(tmp_path / "tables")
 
 
 def test_cloud_names_and_object_stores_have_a_manifest(tmp_path):
@@ -415,7 +474,7 @@ def test_more_and_fewer_shards_are_refused(tmp_path):
     last = Path(result.files[-1].path)
     extra = tmp_path / f"s-{len(result.files):05d}.tfrecord"
     shutil.copy(last, extra)
-    with pytest.raises(xee_tf.RecordError, match=r"another export|only the last shard may hold fewer"):
+    with pytest.raises(xee_tf.RecordError, match=r"another export|only the last shard may contain fewer"):
         xee_tf.open_image(result)
     extra.unlink()
     last.unlink()
@@ -522,7 +581,7 @@ def test_bands_that_cannot_hold_the_default_are_named_and_not_masked(tmp_path, f
         result = ds.tfexport(
             tmp_path / "s", patch_dimensions=16, default_value=-9999, feature_types=feature_types
         )
-    with pytest.warns(UserWarning, match=r"masks nothing in 'class' \(uint8, 0 instead\)"):
+    with pytest.warns(UserWarning, match=r"masks no pixels of 'class' \(uint8, 0 instead\)"):
         opened = xee_tf.open_image(result, default_value=-9999)
     values = ds["class"].values
     np.testing.assert_array_equal(opened["class"], np.where(values == 7, 0, values))
@@ -533,7 +592,7 @@ def test_other_values_than_the_default_of_the_export_are_taken_literally(tmp_pat
     result = scene().tfexport(tmp_path / "s", patch_dimensions=16, feature_types="band")
     opened = xee_tf.open_image(result, default_value=5)
     for name, band in scene().items():
-        assert opened[name].dtype == ("float64" if name == "dem" else "float32")
+        assert opened[name].dtype == "float32"
         np.testing.assert_array_equal(np.isnan(opened[name].values), band.values == 5)
     for wrong in ("5", True, [5], b"5"):
         with pytest.raises(xee_tf.OptionError, match="default_value must be a number"):
@@ -607,7 +666,9 @@ def test_the_engine_takes_the_keywords_of_xarray(tmp_path):
             with xr.open_dataset(result.mixer.path, engine="tfrecord", **{name: value}) as opened:
                 assert opened.rio.crs.to_epsg() == 32633
                 np.testing.assert_array_equal(opened.B4, scene(32, 32).B4)
-    with pytest.raises(xee_tf.OptionError, match=r"no option 'kernel'; .*kernel_size"):
+    with pytest.raises(
+        xee_tf.OptionError, match=r"Unknown options .*'kernel'; available: .*Did you mean 'kernel_size'"
+    ):
         xr.open_dataset(result.mixer.path, engine="tfrecord", kernel=3)
 
 
@@ -733,7 +794,7 @@ def test_hostile_manifests_are_refused_with_our_error(hostile, data):
 @pytest.mark.parametrize(
     ("number", "why"),
     [
-        ("NaN", r"is not JSON \(NaN is not a number of JSON\)"),
+        ("NaN", r"is not JSON \(NaN is not a valid number in JSON\)"),
         ("Infinity", "is not JSON"),
         ("-Infinity", "is not JSON"),
         ("1e999", "is not valid: 1e999 is out of range"),

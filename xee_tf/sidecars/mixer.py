@@ -11,6 +11,7 @@ from typing import Any
 
 from affine import Affine
 
+from xee_tf.display import quoted
 from xee_tf.errors import MixerError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.sidecars.packing import matrix_of, read_count
@@ -369,7 +370,7 @@ def _take(container: dict[str, Any], keys: Sequence[str], expected: str, where: 
     for key in keys:
         if key in container:
             return key, container.pop(key)
-    others = f"; available keys: {', '.join(map(repr, container))}" if container else ""
+    others = f"; available keys: {quoted(container)}" if container else ""
     raise MixerError(f'{where} has no "{keys[0]}" (expected {expected}){others}.')
 
 
