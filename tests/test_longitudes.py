@@ -128,7 +128,8 @@ def test_boxes_that_are_still_refused():
         with pytest.raises(OptionError, match="left < right"):
             region_window(region, georef)
     europe = GeoRef(LONLAT, Affine(1, 0, 0, 0, -1, 60), Size(x=30, y=30))
-    with pytest.raises(OptionError, match="outside the raster"):
+    swapped = r"read as \(170, 40, 190, 50\)\. If left and right are swapped, pass \(-170, 40, 170, 50\)"
+    with pytest.raises(OptionError, match=f"outside the raster.*{swapped}"):
         region_window((170, 40, -170, 50), europe)
 
 

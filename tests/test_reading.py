@@ -546,6 +546,15 @@ def test_the_engine_opens_mixers(exports):
     assert list(ds) == ["B4"]
     with pytest.raises(OptionError, match="path or URL of a mixer; got a BytesIO"):
         TFRecordBackend().open_dataset(io.BytesIO())
+    for shards, message in (
+        (str(export.shards[0]), "is a shard, not a mixer: pass the mixer, "),
+        (
+            [str(path) for path in export.shards],
+            "got a list of .* items: pass one mixer as the first argument, and",
+        ),
+    ):
+        with pytest.raises((OptionError, MixerError), match=message):
+            xr.open_dataset(shards, engine=TFRecordBackend)
     with pytest.raises(OptionError, match="'trim' or 'keep'; got 'crop'"):
         xr.open_dataset(export.mixer, engine=TFRecordBackend, margins="crop")
 
@@ -780,7 +789,8 @@ def test_records_that_differ_from_the_first(tmp_path, compression):
 def test_other_things_than_shards_and_mixers(tmp_path):
     export = make(tmp_path, "plain")
     with pytest.raises(
-        MixerError, match="is a shard, not a mixer: pass the mixer, .*scene-mixer.json, as the first argument"
+        MixerError,
+        match=r"is a shard, not a mixer: pass the mixer, .*scene-mixer.json, as the first",
     ):
         open_image(export.shards[0])
     with pytest.raises(RecordError, match=r"scene-mixer.json: record 0 is corrupt: .*no TFRecord file"):

@@ -282,6 +282,10 @@ def test_slices_that_make_no_region(region, said):
             (600_000, 4_999_400, 600_600, 4_999_700),
             r"outside the raster\. The region covers \(600000, .*raster covers \(500000, 4991000, 512000",
         ),
+        (
+            (14.9, 45.0, 15.1, 45.2),
+            "outside the raster.* If the region is in degrees, .*region_crs='EPSG:4326'",
+        ),
         ((500_600, 4_999_400, 500_300, 4_999_700), r"left < right and bottom < top; got \(500600"),
         ((500_300, 4_999_700, 500_600, 4_999_400), "left < right and bottom < top"),
         ((0, 0, 0, 0), "left < right"),

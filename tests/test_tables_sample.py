@@ -235,7 +235,7 @@ REFUSED = {
         {},
         "All 2 polygons are outside the raster: Row 0 covers",
     ),
-    "all points outside": (points([[0, 0]]), {}, "All 1 points are outside"),
+    "all points outside": (points([[0, 0]]), {}, "The point is outside the raster"),
     "a frame": (pd.DataFrame({"x": [1]}), {}, "GeoDataFrame or GeoSeries; got DataFrame"),
     "unknown property": (SITE, {"properties": ["id"]}, r"\['id'\] are no columns .*\['label'\]"),
     "unknown selector": (SITE, {"selectors": ["a", "id"]}, r"\['id'\].*\['a', 'b', 'label', 'longitude'"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from xee_tf.display import abbreviated
+from xee_tf.display import abbreviated, counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import NO_MARGIN, PIXEL, Content, Unit, choose_features
@@ -206,7 +206,7 @@ def _row_of_pixels(
     for name, depth in depths.items():
         if sizes.get(name, depth) != depth:
             raise OptionError(
-                f"tensor_depths specifies {depth} for {name!r}, which has {sizes[name]} values per record. "
+                f"tensor_depths specifies {depth} for {name!r}, which has {counted(sizes[name], 'value')} per record. "
                 "If these are patches, pass the mixer instead of its files, or also patch_dimensions=(width, "
                 "height)."
             )

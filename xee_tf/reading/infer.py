@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from xee_tf.display import counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import PIXEL, Content, choose_features, feature_depths
@@ -188,7 +189,7 @@ class Inference:
         for name, depth in depths.items():
             if values[name] != depth:
                 raise RecordError(
-                    f"Band {name!r} has {values[name]} values per pixel, but tensor_depths specifies "
+                    f"Band {name!r} has {counted(values[name], 'value')} per pixel, but tensor_depths specifies "
                     f"{depth}. Omit it to infer the depth."
                 )
         return replace(content, bands=infer_bands(layout, values, depths))
@@ -249,7 +250,7 @@ def _count_steps(feature: Feature, found: int, depths: Mapping[str, int]) -> int
     values = depths.get(feature.name, found * feature.size)
     if values < found * feature.size or values % feature.size:
         raise RecordError(
-            f"Band {feature.name!r} has {found * feature.size} values in the first record, but tensor_depths "
+            f"Band {feature.name!r} has {counted(found * feature.size, 'value')} in the first record, but tensor_depths "
             f"specifies {values}."
         )
     if not values:

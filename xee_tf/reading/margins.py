@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
+from xee_tf.display import counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import NO_MARGIN
@@ -28,7 +29,7 @@ def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: 
     >>> infer_margin(Size(x=256, y=128), 256 * 128)
     Size(x=0, y=0)
     """
-    found = f"Band {band!r} has {values} values per record"
+    found = f"Band {band!r} has {counted(values, 'value')} per record"
     if kernel is not None:
         margin = PatchGrid.margin_of(kernel)
         stored = patch.with_margin(margin).pixels
@@ -83,8 +84,8 @@ def margin_of_bands(
             if not rest:
                 return infer_margin(patch, values, kernel=kernel, band=deep.name)
         raise RecordError(
-            f"Band {deep.name!r} has {deep.size} values per record, which no margin fits for patches of "
-            f"{patch.x} x {patch.y} pixels and {depths[deep.name]} steps (tensor_depths)."
+            f"Band {deep.name!r} has {counted(deep.size, 'value')} per record, which no margin fits for patches of "
+            f"{patch.x} x {patch.y} pixels and {counted(depths[deep.name], 'step')} (tensor_depths)."
         )
     shortest = min(features, key=lambda feature: feature.size)
     if kernel is None:
@@ -124,7 +125,7 @@ def margin_beside_labels(
         largest = max(chosen, key=lambda feature: feature.size)
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
         raise RecordError(
-            f"Band {largest.name!r} has {largest.size} values per record, but patches of {patch.x} x "
+            f"Band {largest.name!r} has {counted(largest.size, 'value')} per record, but patches of {patch.x} x "
             f"{patch.y} pixels{margins} have {stored.pixels} or a multiple of it. Correct patch_dimensions "
             "and kernel_size, or omit them if each record is a pixel or a table row."
         )
@@ -134,13 +135,13 @@ def margin_beside_labels(
             continue
         if depth is not None:
             raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values per record, but patches of {stored.x} x "
-                f"{stored.y} pixels with {depth} values per pixel (tensor_depths) have "
+                f"Band {feature.name!r} has {counted(feature.size, 'value')} per record, but patches of {stored.x} x "
+                f"{stored.y} pixels with {counted(depth, 'value')} per pixel (tensor_depths) have "
                 f"{depth * stored.pixels}."
             )
         if feature.size % patch.pixels == 0:
             raise RecordError(
-                f"Band {feature.name!r} has {feature.size} values per record: patches of {patch.x} x "
+                f"Band {feature.name!r} has {counted(feature.size, 'value')} per record: patches of {patch.x} x "
                 f"{patch.y} pixels without a margin, while other bands are stored as {stored.x} x {stored.y} "
                 "pixels. Export all bands with one kernel_size. If the values belong to the whole record, "
                 f"pass tensor_depths={{{feature.name!r}: {feature.size}}}."

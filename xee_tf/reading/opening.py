@@ -57,7 +57,7 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     if layout is None:
         raise MissingShardError(
             f"The shards contain no records; expected {counted(described.total_patches, 'patch', 'patches')} "
-            f"({name})."
+            f"for {name}."
         )
     inference = Inference(layout, described.patch, steps, kernel, options.tensor_depths)
     content = None
@@ -90,7 +90,9 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     if per_patch > 1:
         expected += f" ({counted(total, 'patch', 'patches')} x {pixels:,} pixels)"
     named = beside and patches is None
-    _check_counts(shards, total * per_patch, f"Expected {expected} ({name})", record_size is not None, named)
+    _check_counts(
+        shards, total * per_patch, f"Expected {expected} for {name}", record_size is not None, named
+    )
     if manifest is not None and beside:
         shards = match_shards(shards, manifest.shards)
     if 0 in steps.values():  # the kind of a series is the kind of its first step

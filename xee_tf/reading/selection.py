@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from xee_tf.display import quoted
+from xee_tf.display import counted, quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.options import did_you_mean, read_depths
 from xee_tf.sidecars import ImageManifest, dim_lengths, distinct_dims
@@ -67,7 +67,7 @@ def override_depths(manifest: ImageManifest, depths: Mapping[str, int]) -> Image
         collapsed = features.count(band.feature) > 1
         if collapsed and depth != band.depth:
             raise OptionError(
-                f"Band {band.name!r} has {band.depth} values per pixel, but tensor_depths specifies {depth}. "
+                f"Band {band.name!r} has {counted(band.depth, 'value')} per pixel, but tensor_depths specifies {depth}. "
                 "The depth of a band that was collapsed with others cannot be changed: omit it."
             )
         new = band.name in depths and not collapsed and (depth != band.depth or not band.dims)

@@ -161,7 +161,8 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
         inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
     outside = int((~inside).sum())
     if outside == len(at):
-        raise OptionError(f"All {outside} points are outside the raster: {place}.")
+        points = f"All {outside} points are" if outside > 1 else "The point is"
+        raise OptionError(f"{points} outside the raster: {place}.")
     if outside:
         warn(f"{outside} of {len(at)} points are outside the raster and are omitted: {place}.")
     numbers = np.flatnonzero(inside)
