@@ -345,14 +345,14 @@ def test_records_that_end_too_early_are_an_error(tmp_path):
     with pytest.raises(tf.errors.FailedPreconditionError, match="elements"):
         joined(dataset)
     last.unlink()
-    with pytest.raises(MissingShardError, match="announces 16 records"):
+    with pytest.raises(MissingShardError, match="Expected 16 records"):
         tf_dataset(mixer, inputs="B3")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": "B9"}, "no band 'B9'; there are 'B3', 'B4', 'class', 'height'"),
+        ({"inputs": "B9"}, "Band 'B9' not found; available: 'B3', 'B4', 'class', 'height'"),
         ({"inputs": []}, "name at least one band"),
         ({"inputs": ["B3", "B3"]}, "names the band 'B3' twice"),
         ({"inputs": "B3", "unit": "tile"}, "unit must be 'patch', 'pixel' or None; got 'tile'"),
@@ -372,7 +372,7 @@ def test_bad_options_are_refused(mixer, options, message):
 def test_records_need_one_mixer(mixer):
     with pytest.raises(OptionError, match="single mixer; got 2"):
         tf_dataset([mixer, mixer], inputs="B3", records=["a.tfrecord"])
-    with pytest.raises(MixerError, match="is a shard, not a mixer"):
+    with pytest.raises(MixerError, match="is a TFRecord file, not a mixer"):
         tf_dataset("a.tfrecord", inputs="B3", records=["a.tfrecord"])
     with pytest.raises(OptionError, match="nothing to read"):
         tf_dataset([], inputs="B3")

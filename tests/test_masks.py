@@ -413,7 +413,7 @@ def test_a_default_that_bands_hold_is_silent():
 def test_a_default_beyond_float32_masks_nothing_when_it_is_read(tmp_path):
     scene = raster({"b": np.array([[1.0, np.inf], [-np.inf, 3.0]], "float32")})
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=2)
-    with pytest.warns(UserWarning, match=r"masks nothing in 'b' \(float32\)"):
+    with pytest.warns(UserWarning, match=r"masks no pixels of 'b' \(float32\)"):
         found = xee_tf.open_image(result, default_value=-4e38)
     np.testing.assert_array_equal(found.b, scene.b)
     with pytest.raises(OptionError, match="is no value of float32"):

@@ -487,7 +487,7 @@ def test_integers_that_floats_cannot_hold(tmp_path):
         ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot note nodata=9007199254740992"),
         ("map.tif", {"dtype": "bool"}, "dtype must be an integer or float type.*got 'bool'"),
         ("map.tif", {"if_exists": "append"}, "'error' or 'overwrite'; got 'append'"),
-        ("map.tif", {"bands": ["x"]}, "no band 'x'; there are 'prediction'"),
+        ("map.tif", {"bands": ["x"]}, "Band 'x' not found; available: 'prediction'"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, name, options, why):

@@ -189,8 +189,8 @@ class Inference:
         for name, depth in depths.items():
             if values[name] != depth:
                 raise RecordError(
-                    f"Band {name!r} has {counted(values[name], 'value')} per pixel, but tensor_depths specifies "
-                    f"{depth}. Omit it to infer the depth."
+                    f"Band {name!r} has {counted(values[name], 'value')} per pixel, but tensor_depths "
+                    f"specifies {depth}. Omit it to infer the depth."
                 )
         return replace(content, bands=infer_bands(layout, values, depths))
 
@@ -250,8 +250,8 @@ def _count_steps(feature: Feature, found: int, depths: Mapping[str, int]) -> int
     values = depths.get(feature.name, found * feature.size)
     if values < found * feature.size or values % feature.size:
         raise RecordError(
-            f"Band {feature.name!r} has {counted(found * feature.size, 'value')} in the first record, but tensor_depths "
-            f"specifies {values}."
+            f"Band {feature.name!r} has {counted(found * feature.size, 'value')} in the first record, but "
+            f"tensor_depths specifies {values}."
         )
     if not values:
         raise RecordError(

@@ -59,6 +59,10 @@ def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: 
     )
 
 
+def _length(feature: Feature) -> str:
+    return f"Band {feature.name!r} has {counted(feature.size, 'value')} per record"
+
+
 def _feature_margin(feature: Feature, patch: Size, depth: int = 1) -> Size:
     """Return the margin of patches with `depth` values per pixel in a feature."""
     values = feature.size // depth
@@ -84,8 +88,8 @@ def margin_of_bands(
             if not rest:
                 return infer_margin(patch, values, kernel=kernel, band=deep.name)
         raise RecordError(
-            f"Band {deep.name!r} has {counted(deep.size, 'value')} per record, which no margin fits for patches of "
-            f"{patch.x} x {patch.y} pixels and {counted(depths[deep.name], 'step')} (tensor_depths)."
+            f"{_length(deep)}, which no margin fits for patches of {patch.x} x {patch.y} pixels "
+            f"and {counted(depths[deep.name], 'step')} (tensor_depths)."
         )
     shortest = min(features, key=lambda feature: feature.size)
     if kernel is None:
@@ -125,8 +129,7 @@ def margin_beside_labels(
         largest = max(chosen, key=lambda feature: feature.size)
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
         raise RecordError(
-            f"Band {largest.name!r} has {counted(largest.size, 'value')} per record, but patches of {patch.x} x "
-            f"{patch.y} pixels{margins} have {stored.pixels} or a multiple of it. Correct patch_dimensions "
+            f"{_length(largest)}, but patches of {patch.x} x {patch.y} pixels{margins} have {stored.pixels} or a multiple of it. Correct patch_dimensions "
             "and kernel_size, or omit them if each record is a pixel or a table row."
         )
     for feature in chosen:
@@ -135,14 +138,12 @@ def margin_beside_labels(
             continue
         if depth is not None:
             raise RecordError(
-                f"Band {feature.name!r} has {counted(feature.size, 'value')} per record, but patches of {stored.x} x "
-                f"{stored.y} pixels with {counted(depth, 'value')} per pixel (tensor_depths) have "
+                f"{_length(feature)}, but patches of {stored.x} x {stored.y} pixels with {counted(depth, 'value')} per pixel (tensor_depths) have "
                 f"{depth * stored.pixels}."
             )
         if feature.size % patch.pixels == 0:
             raise RecordError(
-                f"Band {feature.name!r} has {counted(feature.size, 'value')} per record: patches of {patch.x} x "
-                f"{patch.y} pixels without a margin, while other bands are stored as {stored.x} x {stored.y} "
+                f"{_length(feature)}: patches of {patch.x} x {patch.y} pixels without a margin, while other bands are stored as {stored.x} x {stored.y} "
                 "pixels. Export all bands with one kernel_size. If the values belong to the whole record, "
                 f"pass tensor_depths={{{feature.name!r}: {feature.size}}}."
             )
