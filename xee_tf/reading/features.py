@@ -207,8 +207,8 @@ def _row_of_pixels(
         if sizes.get(name, depth) != depth:
             raise OptionError(
                 f"tensor_depths specifies {depth} for {name!r}, which has "
-                f"{counted(sizes[name], 'value')} per record. If these are patches, pass the mixer instead of its "
-                "files, or also patch_dimensions=(width, height)."
+                f"{counted(sizes[name], 'value')} per record. If these are patches, pass the mixer instead "
+                "of its files, or also patch_dimensions=(width, height)."
             )
     if depths or any(feature.size == 1 and feature.kind != "bytes" for feature in features):
         return PIXEL

@@ -129,8 +129,9 @@ def margin_beside_labels(
         largest = max(chosen, key=lambda feature: feature.size)
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
         raise RecordError(
-            f"{_length(largest)}, but patches of {patch.x} x {patch.y} pixels{margins} have {stored.pixels} or a multiple of it. Correct patch_dimensions "
-            "and kernel_size, or omit them if each record is a pixel or a table row."
+            f"{_length(largest)}, but patches of {patch.x} x {patch.y} pixels{margins} have "
+            f"{stored.pixels} or a multiple of it. Correct patch_dimensions and kernel_size, or omit them if "
+            "each record is a pixel or a table row."
         )
     for feature in chosen:
         depth = depths.get(feature.name)
@@ -138,14 +139,15 @@ def margin_beside_labels(
             continue
         if depth is not None:
             raise RecordError(
-                f"{_length(feature)}, but patches of {stored.x} x {stored.y} pixels with {counted(depth, 'value')} per pixel (tensor_depths) have "
-                f"{depth * stored.pixels}."
+                f"{_length(feature)}, but patches of {stored.x} x {stored.y} pixels with "
+                f"{counted(depth, 'value')} per pixel (tensor_depths) have {depth * stored.pixels}."
             )
         if feature.size % patch.pixels == 0:
             raise RecordError(
-                f"{_length(feature)}: patches of {patch.x} x {patch.y} pixels without a margin, while other bands are stored as {stored.x} x {stored.y} "
-                "pixels. Export all bands with one kernel_size. If the values belong to the whole record, "
-                f"pass tensor_depths={{{feature.name!r}: {feature.size}}}."
+                f"{_length(feature)}: patches of {patch.x} x {patch.y} pixels without a margin, "
+                f"while other bands are stored as {stored.x} x {stored.y} pixels. Export all bands with "
+                "one kernel_size. If the values belong to the whole record, pass "
+                f"tensor_depths={{{feature.name!r}: {feature.size}}}."
             )
     return margin
 

@@ -68,7 +68,8 @@ def override_depths(manifest: ImageManifest, depths: Mapping[str, int]) -> Image
         if collapsed and depth != band.depth:
             raise OptionError(
                 f"Band {band.name!r} has {counted(band.depth, 'value')} per pixel, but tensor_depths "
-                f"specifies {depth}. The depth of a band that was collapsed with others cannot be changed: omit it."
+                f"specifies {depth}. The depth of a band that was collapsed with others cannot be changed: "
+                "omit it."
             )
         new = band.name in depths and not collapsed and (depth != band.depth or not band.dims)
         bands.append(replace(band, dims=("depth",), shape=(depth,)) if new else band)
