@@ -345,14 +345,14 @@ def test_missing_records_raise(tmp_path):
     with pytest.raises(tf.errors.FailedPreconditionError, match="elements"):
         joined(dataset)
     last.unlink()
-    with pytest.raises(MissingShardError, match="announces 16 records"):
+    with pytest.raises(MissingShardError, match="Expected 16 records"):
         tf_dataset(mixer, inputs="B3")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": "B9"}, "no band 'B9'; there are 'B3', 'B4', 'class', 'height'"),
+        ({"inputs": "B9"}, "Band 'B9' not found; available: 'B3', 'B4', 'class', 'height'"),
         ({"inputs": []}, "inputs is empty: pass the name of at least one band"),
         ({"inputs": ["B3", "B3"]}, "band 'B3' appears twice in inputs"),
         ({"inputs": "B3", "unit": "tile"}, "unit must be 'patch', 'pixel' or None; got 'tile'"),
@@ -388,7 +388,7 @@ def test_invalid_sources_raise(mixer, tmp_path):
 def test_records_require_one_mixer(mixer):
     with pytest.raises(OptionError, match="single mixer; got 2"):
         tf_dataset([mixer, mixer], inputs="B3", records=["a.tfrecord"])
-    with pytest.raises(MixerError, match="is a shard, not a mixer"):
+    with pytest.raises(MixerError, match="is a TFRecord file, not a mixer"):
         tf_dataset("a.tfrecord", inputs="B3", records=["a.tfrecord"])
     with pytest.raises(OptionError, match="nothing to read"):
         tf_dataset([], inputs="B3")

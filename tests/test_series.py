@@ -383,9 +383,9 @@ def test_array_bands_of_other_writers(tmp_path):
         np.testing.assert_array_equal(patches, expected)
     pixels = np.concatenate(list(tf_dataset(mixer, inputs="ndvi", unit="pixel", batch_size=3, **depth)))
     np.testing.assert_array_equal(pixels[..., 0], deep.transpose(0, 2, 3, 1).reshape(8, 3))
-    with pytest.raises(xee_tf.OptionError, match="'ndvi' 12, 'slope' 4: are they array bands"):
+    with pytest.raises(xee_tf.OptionError, match=r"'ndvi' 12, 'slope' 4\. If these are array bands"):
         tf_dataset(pattern, inputs=["ndvi", "slope"], unit="pixel")
-    with pytest.raises(xee_tf.OptionError, match="tensor_depths says 3 of 'ndvi', which has 12 values"):
+    with pytest.raises(xee_tf.OptionError, match="tensor_depths specifies 3 for 'ndvi', which has 12 values"):
         tf_dataset(pattern, inputs="ndvi", **depth)
     with pytest.raises(xee_tf.RecordError, match="record 0: Band 'ndvi'"):
         tf_dataset(mixer, inputs="ndvi", tensor_depths={"ndvi": 4})

@@ -491,7 +491,7 @@ def test_integers_that_float32_cannot_represent(tmp_path):
         ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot store nodata=9007199254740992"),
         ("map.tif", {"dtype": "bool"}, "dtype must be an integer or float type.*got 'bool'"),
         ("map.tif", {"if_exists": "append"}, "'error' or 'overwrite'; got 'append'"),
-        ("map.tif", {"bands": ["x"]}, "no band 'x'; there are 'prediction'"),
+        ("map.tif", {"bands": ["x"]}, "Band 'x' not found; available: 'prediction'"),
     ],
 )
 def test_invalid_options(tmp_path, name, options, message):

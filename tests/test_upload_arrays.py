@@ -332,7 +332,7 @@ def test_empty_first_series(tmp_path):
     series = [np.empty(0, "f4"), np.float32([1, 2])]
     messages = [sequence_example({}, {"a": steps}).SerializeToString() for steps in series]
     write_records(tmp_path / "p", messages, "plain")
-    with pytest.raises(RecordError, match=r"/p: record 0: Band 'a' has no step in the first record"):
+    with pytest.raises(RecordError, match=r"/p: record 0: Band 'a' has no steps in the first record"):
         upload_image(tmp_path / "p", mixer, tmp_path / "map.tif")
     found = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", tensor_depths={"a": 3})
     check_tif(found.path, {"a_1": [[0, 1]], "a_2": [[0, 2]], "a_3": [[0, 0]]})
@@ -451,9 +451,9 @@ def test_error_names_a_record_of_another_shape(tmp_path, name, kind):
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        (47, "announces 4 patches of 12 pixels, a record each; .*/p holds 47\\."),
-        (49, "announces 4 patches of 12 pixels, a record each; .*/p holds 49\\."),
-        (4, "'a' has 1 values per record, which patches of 4 x 3 pixels have with no kernel"),
+        (47, r"Expected 48 records \(4 patches x 12 pixels\).*/p contains 47\."),
+        (49, r"Expected 48 records \(4 patches x 12 pixels\).*/p contains 49\."),
+        (4, "'a' has 1 value per record, which no kernel fits for patches of 4 x 3 pixels"),
     ],
 )
 def test_number_of_pixel_records(tmp_path, held, message):
@@ -469,7 +469,7 @@ def test_number_of_pixel_records(tmp_path, held, message):
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number from 1 to"),
-        ({"a": 5}, "not 5 steps of patches of 6 x 4 pixels"),
+        ({"a": 5}, "no margin fits for patches of 6 x 4 pixels and 5 steps"),
     ],
 )
 def test_invalid_tensor_depths(tmp_path, depths, message):

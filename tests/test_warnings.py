@@ -83,7 +83,7 @@ def test_a_warning_while_a_file_is_opened_names_the_line_of_the_user(tmp_path):
         lambda: xee_tf.open_image(result, default_value=-1),
         lambda: xr.open_dataset(f"{tmp_path}/scene-mixer.json", engine="tfrecord", default_value=-1),
     ):
-        with pytest.warns(UserWarning, match="masks nothing") as caught:
+        with pytest.warns(UserWarning, match="masks no pixels") as caught:
             opened()
         assert [warning.filename for warning in caught] == [__file__]
 

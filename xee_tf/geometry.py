@@ -57,7 +57,7 @@ class Size:
             ``(width, height)``; a single number means a square, as in Earth Engine.
         name : str
             Name of the option, for the error message.
-        least : {0, 1}
+        least : {0, 1}, default 1
             Minimum length of each side, in pixels.
 
         Returns
@@ -123,6 +123,7 @@ class Size:
         Returns
         -------
         Size
+            Size of the patch with its margin.
 
         Examples
         --------
@@ -188,6 +189,7 @@ class Window:
         Returns
         -------
         Window
+            The common pixels.
 
         Examples
         --------
@@ -374,7 +376,10 @@ class PatchGrid:
 
         Returns
         -------
-        row, column : int
+        row : int
+            Row of the patch, from the top.
+        column : int
+            Column of the patch, from the left.
 
         Raises
         ------
@@ -401,6 +406,7 @@ class PatchGrid:
         Returns
         -------
         Window
+            Pixels of the grid.
 
         Raises
         ------
@@ -427,6 +433,7 @@ class PatchGrid:
         Returns
         -------
         Window
+            Pixels of the grid.
 
         Raises
         ------

@@ -17,7 +17,7 @@ from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefi
 from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location
 
-__all__ = ["Described", "describe_export", "differing_keys", "manifest_name"]
+__all__ = ["describe_export", "differing_keys", "manifest_name"]
 
 
 class Described(NamedTuple):

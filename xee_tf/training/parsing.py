@@ -8,7 +8,7 @@ from typing import Any
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.reading import Margins, OpenedExport, fitting_fill
+from xee_tf.reading import Margins, OpenedExport, fit_fill_value
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.spec import MISSING_INTEGER, example_spec, missing_value, record_spec
@@ -226,7 +226,7 @@ def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
             )
             values = _padded(numbers(values, name), steps, message)
             valid = tf.sequence_mask(lengths[name], steps)[..., None]
-            fill = tf.constant(fitting_fill(export.content.fill, feature), values.dtype)
+            fill = tf.constant(fit_fill_value(export.content.fill, feature), values.dtype)
             found[name] = tf.reshape(tf.where(valid, values, fill), (-1, depth))
         return {name: values[:, :, None, None] for name, values in found.items()}
 
