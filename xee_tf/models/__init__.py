@@ -1,6 +1,7 @@
 """Models: what they take and give, and the local ways to call them."""
 
 from xee_tf.models.axes import find_array_dims
+from xee_tf.models.docstrings import document_options
 from xee_tf.models.feeds import Feed, Item
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.hosted import (
@@ -42,6 +43,7 @@ __all__ = [
     "ai_platform_connector",
     "check_overrides",
     "check_wanted",
+    "document_options",
     "fill_outside",
     "find_array_dims",
     "group_inputs",
