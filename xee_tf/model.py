@@ -557,10 +557,11 @@ class Model(Summarised, ModelSpec):
         *Masks.* If a pixel of any band that the model takes is masked (NaN, ``_FillValue``, nodata), the
         model gets 0 and the result is masked: NaN in float bands and ``_FillValue`` in integer bands.
         ``_FillValue`` is the largest value of unsigned types and the smallest value of signed types (for 64
-        bits, 2**53 - 1 and its negative, because the nodata value of a GeoTIFF is a float64). If that value is
-        within the declared range of the output, another value is used, and a larger type if the range includes
-        every value of the type. Without a declared range, a tile with a valid pixel of that value raises an
-        error when it is computed. There is no ``_FillValue`` if no band of the image can have masked pixels.
+        bits, 2**53 - 1 and its negative, because the nodata value of a GeoTIFF is a float64). If that value
+        is within the declared range of the output, another value is used, and a larger type if the range
+        includes every value of the type. Without a declared range, a tile with a valid pixel of that value
+        raises an error when it is computed. There is no ``_FillValue`` if no band of the image can have
+        masked pixels.
 
         *Scale.* If ``output_tile_size`` changes the scale, the result has a grid of its own, and a pixel is
         masked if all the pixels that it covers are masked.
