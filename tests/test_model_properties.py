@@ -213,12 +213,12 @@ def test_empty_tables(cover_model: Model, sites: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("options", "table", "words"),
     [
-        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, "wants 'z'.*lacks.*columns 'a'"),
-        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, "wants 'z'.*lacks"),
+        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, "needs 'z', not found in the table.*columns 'a'"),
+        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, "needs 'z', not found"),
         ({}, {"p": [1.0]}, r"\['p'\] already"),
         ({}, {"a": ["oak"], "b": [1.0]}, "strings.*numbers"),
         ({"input_properties": ["a"]}, {"a": pd.date_range("2024-01-01", periods=1)}, "'a'.*datetime"),
-        ({"output_properties": None}, {"a": [1.0]}, "does not tell what it gives.*output_properties"),
+        ({"output_properties": None}, {"a": [1.0]}, "outputs of function sum are unknown.*output_properties"),
     ],
 )
 def test_tables_that_do_not_fit(options: dict[str, Any], table: dict[str, Any], words: str) -> None:
@@ -252,5 +252,5 @@ def test_types_of_columns_that_a_table_lacks() -> None:
     model = Model.from_function(
         lambda rows: rows[:, 0], output_properties=["p"], input_type_override={"swir1": "float"}
     )
-    with pytest.raises(OptionError, match=r"'swir1', which the table lacks.*Did you mean 'swir'"):
+    with pytest.raises(OptionError, match=r"'swir1', not found in the table.*Did you mean 'swir'"):
         model.predict_properties(pd.DataFrame({"swir": [1.0], "red": [2.0]}))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.rasters import random_band, raster
 from tests.strategies import chunkings, sizes
-from tests.test_model_calling import FREE, tensors, told
+from tests.test_model_calling import FREE, fake_model, tensors
 from xee_tf import Model, OptionError
 
 CALLS: list[int] = []
@@ -172,7 +172,7 @@ def test_the_model_tells_its_tile() -> None:
         ((None, 3, 3, 2), lambda x: x[..., [0, 0]]),
         ((*FREE, 2), lambda x: x[:, 1:2, 1:2, [0, 0]]),
     ):
-        connector = told(
+        connector = fake_model(
             tensors(x=(None, 3, 3, 1)), tensors(p=outputs), lambda batch, a=answer: {"p": a(batch["x"])}
         )
         result = Model(connector, input_overlap_size=1).predict_image(raster({"a": band}), merge=False)

@@ -120,9 +120,7 @@ def tf_serving_connector(
     if not model or not isinstance(model, str):
         raise OptionError(f"model must be the name of the model on the server; got {model!r}.")
     if version is not None and label is not None:
-        raise OptionError(
-            f"version={version} and label={label!r} cannot be used together: remove one of them."
-        )
+        raise OptionError(f"version={version} and label={label!r} cannot be combined: remove one of them.")
     is_grpc = transport == "grpc"
     address = str(check_grpc_target(url)) if is_grpc else check_url(url)
     spec = ServedModel(model, _version(version), label, signature_name or "")
@@ -191,9 +189,9 @@ def ai_platform_connector(
     if base_url is None:
         raise OptionError(
             "Google's AI Platform Prediction was discontinued on January 31, 2025: "
-            f"https://{region}-ml.googleapis.com no longer returns predictions. Deploy the model to Vertex AI "
-            "and use Model.from_vertex_ai(endpoint). For another server with the addresses of AI Platform, "
-            "pass its URL as base_url."
+            f"https://{region}-ml.googleapis.com no longer returns predictions. Deploy the model to Vertex "
+            "AI and use Model.from_vertex_ai(endpoint). For another server with the addresses of AI "
+            "Platform, pass its URL as base_url."
         )
     address = check_url(base_url, "base_url")
     payload = options.payload("SERIALIZED_TF_TENSORS", ANY_MODEL, as_strings=True)

@@ -1,4 +1,4 @@
-"""A model at a glance: where it is, what it is sent and what it gives."""
+"""The repr of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["spec_rows"]
 
 
 def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
-    """The repr of a model as rows (name, value): what was specified. Nothing is loaded for it."""
+    """Return the repr of a model as rows (name, value): its options. The model is not loaded."""
     rows: list[tuple[str, str]] = []
     overlap = spec.input_overlap_size
     tiles = [] if spec.input_tile_size is None else [f"{by(*spec.input_tile_size.xy)} px"]
@@ -51,7 +51,7 @@ def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
 
 
 def _default_dims(spec: ModelSpec) -> str:
-    """What becomes of dimensions beside y and x of which nothing was said; see `find_array_dims`."""
+    """Describe the default for dimensions other than y and x; see `find_array_dims`."""
     if isinstance(spec.connector, FunctionConnector):
         return "none, all are mapped over"
     return "those in the shapes of its inputs; others are mapped over"
