@@ -307,8 +307,8 @@ EXPECTED = r"expected an array .*\(n, y, x\) or \(n, y, x, channel\).*Return suc
         ((np.zeros((1, 2, 2)), np.zeros((1, 2, 2))), "returned a tuple of ndarray, ndarray; "),
         ((), "returned a tuple of no elements; "),
         ([[1.0], [1.0, 2.0]], r"returned \[\[1\.0\], \[1\.0, 2\.0\]\] \(list\) \(ValueError: .*\); "),
-        ({"p": None}, "returned for the output 'p', None; "),
-        ({"p": "forest"}, r"returned for the output 'p', 'forest' \(str\); "),
+        ({"p": None}, "returned None for the output 'p'; "),
+        ({"p": "forest"}, r"returned 'forest' \(str\) for the output 'p'; "),
     ],
 )
 def test_functions_that_do_not_return_arrays(returned: Any, message: str) -> None:

@@ -84,7 +84,7 @@ def find_array_dims(
     """
     taken = {name: bands[name] for members in groups.values() for name in members if name in bands}
     if spec.array_dims is not None:
-        return _checked(spec.array_dims, taken)
+        return _check_array_dims(spec.array_dims, taken)
     inputs = {
         target: info
         for target, info in (signature.inputs or {}).items()
@@ -107,12 +107,12 @@ def find_array_dims(
             )
     for target, info in inputs.items():
         members = groups[target]
-        rank = tuple(info.shape or ())
-        if len(rank) < _LEAD or _of_single_pixels(rank, len(members), sizes):
+        sides = tuple(info.shape or ())
+        if len(sides) < _LEAD or _of_single_pixels(sides, len(members), sizes):
             raise tile_axes_error(spec, target, info)
         explicit = all(name in declared for name in members if taken.get(name))
-        fitting = [dims for dims in choices if _takes(dims, members, taken, rank[_LEAD:], flat=explicit)]
-        if _steps_first(rank, len(members), sizes):
+        fitting = [dims for dims in choices if _takes(dims, members, taken, sides[_LEAD:], flat=explicit)]
+        if _steps_first(sides, len(members), sizes):
             raise OptionError(
                 f"The input {target!r} of {spec.connector} is {info}, with steps before height and width. "
                 "Tiles are sent as (n, height, width, steps, bands): use Model.from_function with a "
@@ -129,7 +129,7 @@ def _permutations(dims: Mapping[Hashable, int]) -> list[Dims]:
     return [chosen for count in range(len(dims) + 1) for chosen in permutations(dims, count)]
 
 
-def _checked(dims: Dims, taken: Mapping[str, Mapping[Hashable, int]]) -> Dims:
+def _check_array_dims(dims: Dims, taken: Mapping[str, Mapping[Hashable, int]]) -> Dims:
     sizes = {dim: size for own in taken.values() for dim, size in own.items()}
     if unknown := [dim for dim in dims if dim not in sizes]:
         raise OptionError(

@@ -18,9 +18,9 @@ from xee_tf.errors import ModelError, PredictionError, shorten
 from xee_tf.identity import content_hash
 from xee_tf.options import check_flags
 
-__all__ = ["ONE_INPUT", "ONE_OUTPUT", "FunctionConnector"]
+__all__ = ["ONE_OUTPUT", "FunctionConnector"]
 
-ONE_INPUT = "pixels"
+_INPUT = "pixels"
 ONE_OUTPUT = "output"
 
 
@@ -88,7 +88,7 @@ class FunctionConnector(Connector):
 
     def signature(self) -> Signature:
         """Return a single input of unknown dtype and shape, or with `named` an unknown signature."""
-        return Signature() if self.named else Signature({ONE_INPUT: TensorInfo()})
+        return Signature() if self.named else Signature({_INPUT: TensorInfo()})
 
     def _load(self) -> Callable[..., Any]:
         function: Callable[..., Any] = _CopyingUnpickler(io.BytesIO(self.pickle)).load()
@@ -126,10 +126,10 @@ class _FunctionConnection:
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         if self.signature.inputs is not None and set(batch) != set(self.signature.inputs):
             raise ModelError(
-                f"The function {self._name} takes one array, {ONE_INPUT!r}; got {sorted(batch)}. Use "
+                f"The function {self._name} takes one array, {_INPUT!r}; got {sorted(batch)}. Use "
                 "named=True for a function that takes a mapping of names to arrays."
             )
-        argument = batch[ONE_INPUT] if self.signature.inputs is not None else dict(batch)
+        argument = batch[_INPUT] if self.signature.inputs is not None else dict(batch)
         try:
             returned = self._function(argument)
         except Exception as error:
@@ -138,7 +138,7 @@ class _FunctionConnection:
             ) from error
         if isinstance(returned, Mapping):
             return {
-                str(name): self._array(values, f"for the output {name!r}, ")
+                str(name): self._array(values, f" for the output {name!r}")
                 for name, values in returned.items()
             }
         return {ONE_OUTPUT: self._array(returned)}
@@ -154,7 +154,7 @@ class _FunctionConnection:
                 if array.ndim:
                     return array
         raise PredictionError(
-            f"The function {self._name} returned {output}{_described(values)}{problem}; expected an array "
+            f"The function {self._name} returned {_describe(values)}{output}{problem}; expected an array "
             "with one element per tile or row: of shape (n, y, x) or (n, y, x, channel) for tiles, (n,) or "
             "(n, channel) for rows. Return such an array or, for several outputs, a mapping of output names "
             "to arrays, such as {'a': a, 'b': b}."
@@ -164,8 +164,8 @@ class _FunctionConnection:
         """Do nothing: a connection contains only the function."""
 
 
-def _described(value: Any) -> str:
-    """What a function returned, for an error."""
+def _describe(value: Any) -> str:
+    """Describe what a function returned."""
     if value is None:
         return "None"
     if isinstance(value, tuple):

@@ -54,7 +54,7 @@ class KerasConnector(Connector):
         return f"Keras model {self.path}"
 
     def open(self) -> TensorFlowConnection:
-        """Load the model and export it to a SavedModel, which is loaded."""
+        """Load the file, export the model as a SavedModel and load that."""
         file = Path(self.path)
         if (file / "saved_model.pb").is_file():
             raise ModelError(f"{self.path} is a SavedModel, not a Keras file: use Model.from_saved_model.")

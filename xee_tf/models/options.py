@@ -27,7 +27,7 @@ __all__ = [
 REPLACED = LIMITS | {
     "scale": "predictions have the pixels of the image; proj=('EPSG:32633', 30) with fix_input_proj=True "
     "resamples it for the model",
-    "crs": "predictions have the CRS of the image, which predict_image(crs=...) names where it has none",
+    "crs": "predictions have the CRS of the image; if it has none, set it with predict_image(crs=...)",
     "crsTransform": "predictions have the grid of the image; see proj and fix_input_proj",
 }
 
