@@ -510,27 +510,33 @@ class Model(Summarised, ModelSpec):
             Include the bands of the image in the result, as in Earth Engine's guide. False: return only the
             predictions.
         properties : mapping of str to object, optional
-            Properties of the image; the ``input_properties`` of the model are sent with each tile. Default:
-            the attributes of the image.
+            Values of the model's ``input_properties``, which are sent with every tile. Default: the
+            attributes of `image`.
         batch_size : int, optional
-            Tiles per call of the model. Default: about 8 MiB of tiles.
+            Number of tiles per call of the model. Default: as many as fit in about 8 MiB, or the number that
+            the model requires.
         blend : {"crop", "hann"}, default "crop"
-            "hann": average overlapping predictions instead of cropping them, with weights that decrease
-            towards the edges. Float bands only. Earth Engine does not have this option.
+            What to do with the overlap of predictions. "crop" cuts it off. "hann" averages the predictions of
+            overlapping tiles with weights that decrease towards the edges of each tile (not in Earth Engine).
+            It requires float outputs and a model with ``input_overlap_size``.
         skip_masked : bool, default True
-            Do not send tiles without valid pixels; their result is masked in any case.
+            Do not send tiles in which all pixels are masked. Their result is masked in either case.
         augment : {"d4"}, optional
-            Predict each tile in the eight orientations of a square, and return the mean and, in bands with
-            the suffix "_spread", the standard deviation. Float bands only. Earth Engine does not have this
-            option.
+            "d4" predicts every tile in the eight rotations and reflections of a square and returns the mean
+            of each output and, in a second band with the suffix "_spread", the standard deviation (not in
+            Earth Engine). It requires float outputs and square tiles.
         resampling : {"nearest", "bilinear"}, default "nearest"
-            The method that resamples pixels to the model's projection and back, with ``fix_input_proj``.
+            Resampling method for models with ``fix_input_proj=True``, from the grid of the image to the
+            model's projection and back. Predictions with an integer dtype are always resampled with
+            "nearest".
         output_grid : {"image", "model"}, default "image"
-            The grid of the predictions, with ``fix_input_proj``: that of the image or that of the model.
-        crs : CRS, str or int, optional
-            The CRS of the image, if it has none or a wrong one.
+            Grid of the result for models with ``fix_input_proj=True``: the grid of the image, or the grid of
+            the model's projection.
+        crs : str, int or pyproj.CRS, optional
+            CRS of the image, if its own is missing or wrong.
         transform : Affine or sequence of float, optional
-            The affine transform of the image, if it has none or a wrong one.
+            Affine transformation from pixels to coordinates of the CRS, (a, b, c, d, e, f), if that of the
+            image is missing or wrong.
 
         Returns
         -------

@@ -26,10 +26,8 @@ def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     if tiles:
         rows.append(("tiles", " ".join(tiles)))
     if spec.proj is not None:
-        where = "sampled in" if spec.fix_input_proj else "of the model"
-        rows.append(
-            ("projection", f"{crs_name(spec.proj.crs)}, {spec.proj.transform[0]:g} per pixel, {where}")
-        )
+        use = "resampled" if spec.fix_input_proj else "not resampled"
+        rows.append(("projection", f"{crs_name(spec.proj.crs)}, {spec.proj.transform[0]:g} per pixel, {use}"))
     if spec.inputs is not None:
         rows.append(("inputs", abbreviated([f"{band} → {name}" for band, name in spec.inputs.items()])))
     elif spec.bands is not None:
