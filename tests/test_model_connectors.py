@@ -194,7 +194,7 @@ def test_paths_without_a_model(tmp_path: Path, keras_model: Any) -> None:
     cases = {
         "nowhere": "not exist",
         "known.keras": "Keras file",
-        "versions": "versions 1",
+        "versions": "version 1",
         "versions/1/saved_model.pb": "folder",
     }
     for name, message in cases.items():

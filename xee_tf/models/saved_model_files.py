@@ -107,7 +107,8 @@ def _describe(folder: Location) -> str:
     names = list(folder.entries())
     inner = [name for name in names if folder.child(name).child("saved_model.pb").exists()]
     if inner:
-        what = "versions" if all(re.fullmatch(r"\d+", name) for name in inner) else "SavedModels"
+        what = "version" if all(re.fullmatch(r"\d+", name) for name in inner) else "SavedModel"
+        what += "s" if len(inner) > 1 else ""
         return f"it contains the {what} {', '.join(inner)}; use one, such as {folder.child(inner[-1])}."
     if not names:
         return f"it is empty. {_EXPORT}"
