@@ -605,7 +605,7 @@ def test_ranges_of_pixel_types(kind, expected):
 
 @pytest.mark.parametrize(
     ("low", "high", "message"),
-    [("0", 9, "must be numbers; got '0'"), (9, 0, "must not be above"), (0, True, "True")],
+    [("0", 9, "must be numbers; got '0'"), (9, 0, "must not be greater than"), (0, True, "True")],
 )
 def test_invalid_ranges(low, high, message):
     with pytest.raises(OptionError, match=message):

@@ -1,4 +1,4 @@
-"""Connectors to models in this process."""
+"""Connectors of local models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from xee_tf.models.function import FunctionConnector
 from xee_tf.models.keras import ExportedKerasConnector, KerasConnector, keras_connector
 from xee_tf.models.saved_model import SavedModelConnector
 
-# Keras converts its variables to arrays in a way that numpy 2 deprecates.
+# Keras converts its variables to numpy arrays in a way that numpy 2 warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -88,7 +88,7 @@ def checked(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def broken(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    raise OSError("the file of the model was not found")
+    raise OSError("the file of the model does not exist")
 
 
 class TestFunction(ConnectorConformance):
@@ -101,10 +101,10 @@ class TestFunction(ConnectorConformance):
         return FunctionConnector.of(broken, named=True)
 
 
-# -- Specific connectors -------------------------------------------------------------------------------
+# -- Tests of single connectors ------------------------------------------------------------------------
 
 
-def test_signature_by_name(tmp_path: Path) -> None:
+def test_selection_of_a_signature(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -115,8 +115,9 @@ def test_signature_by_name(tmp_path: Path) -> None:
     x = np.ones((3, 2), "float32")
     found = SavedModelConnector.of(tmp_path, "halve").open().predict({"x": x})
     np.testing.assert_array_equal(found["y"], x / 2)
-    for attempt in (SavedModelConnector.of(tmp_path).open, SavedModelConnector.of(tmp_path).signature):
-        with pytest.raises(ModelError, match=r"no signature 'serving_default'; it has \['double', 'halve'\]"):
+    connector = SavedModelConnector.of(tmp_path)
+    for attempt in (connector.open, connector.signature):
+        with pytest.raises(ModelError, match=r"no signature 'serving_default'; .*: \['double', 'halve'\]"):
             attempt()
     with pytest.raises(ModelError, match="'gpu'"):
         SavedModelConnector.of(tmp_path, "halve", "gpu").signature()
@@ -131,7 +132,7 @@ def test_module_without_signatures(tmp_path: Path) -> None:
 
 
 def test_keras_model_saved_by_tensorflow(keras_model: Any, tmp_path: Path) -> None:
-    """A model that fails if it is prepared with Earth Engine's own tool."""
+    """Earth Engine's own tool converts it to a model that fails."""
     tf = pytest.importorskip("tensorflow")
 
     tf.saved_model.save(keras_model, tmp_path)
@@ -140,7 +141,7 @@ def test_keras_model_saved_by_tensorflow(keras_model: Any, tmp_path: Path) -> No
     assert_same(connection.predict(renamed), in_numpy(batch_of(2)))
 
 
-def test_replaced_model_is_reopened(tmp_path: Path) -> None:
+def test_replaced_models_are_reopened(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     def save(factor: float) -> None:
@@ -193,7 +194,7 @@ def test_paths_without_a_model(tmp_path: Path, keras_model: Any) -> None:
     cases = {
         "nowhere": "not exist",
         "known.keras": "Keras file",
-        "versions": "versions 1",
+        "versions": "version 1",
         "versions/1/saved_model.pb": "folder",
     }
     for name, message in cases.items():
@@ -221,7 +222,7 @@ def test_keras_h5(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, in_numpy(batch_of(2))["box"])
 
 
-def test_error_of_the_graph(known_model: Path) -> None:
+def test_errors_of_the_graph(known_model: Path) -> None:
     connection = connected(SavedModelConnector.of(known_model))
     with pytest.raises(PredictionError, match=r"assertion|[Cc]ondition") as caught:
         connection.predict(batch_of(2) | {"b": batch_of(2, height=9)["b"]})
@@ -236,7 +237,7 @@ def test_subclassed_keras_model() -> None:
         def call(self, x: Any) -> Any:
             return keras.ops.sum(x, -1, keepdims=True)
 
-    with pytest.raises(ModelError, match="built once it was called"):
+    with pytest.raises(ModelError, match="Build it first"):
         keras_connector(Sum())
     model = Sum()
     x = np.ones((2, 3, 3, 4), "float32")
@@ -285,13 +286,43 @@ def test_function_keeps_its_state() -> None:
         assert outputs["output"].max() == 1
 
 
-def test_invalid_functions(tmp_path: Path) -> None:
+def test_functions_that_cannot_be_pickled_or_called(tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as file, pytest.raises(ModelError, match=r"cannot be pickled.*lazily"):
         FunctionConnector.of(lambda pixels: file.write("x"))
-    with pytest.raises(ModelError, match="called"):
+    with pytest.raises(ModelError, match="must be callable; got 3"):
         FunctionConnector.of(3)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="named=True"):
         FunctionConnector.of(np.sum).open().predict({"B4": np.zeros(1)})
+
+
+EXPECTED = r"expected an array .*\(n, y, x\) or \(n, y, x, channel\).*Return such an array or.*mapping"
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "returned None; "),
+        ("forest", r"returned 'forest' \(str\); "),
+        (3.5, r"returned 3\.5 \(float\); "),
+        ((np.zeros((1, 2, 2)), np.zeros((1, 2, 2))), "returned a tuple of ndarray, ndarray; "),
+        ((), "returned a tuple of no elements; "),
+        ([[1.0], [1.0, 2.0]], r"returned \[\[1\.0\], \[1\.0, 2\.0\]\] \(list\) \(ValueError: .*\); "),
+        ({"p": None}, "returned None for the output 'p'; "),
+        ({"p": "forest"}, r"returned 'forest' \(str\) for the output 'p'; "),
+    ],
+)
+def test_functions_that_do_not_return_arrays(returned: Any, message: str) -> None:
+    def function(tiles: np.ndarray) -> Any:
+        return returned
+
+    connection = FunctionConnector.of(function).open()
+    with pytest.raises(PredictionError, match=f"The function .*function {message}{EXPECTED}"):
+        connection.predict({"pixels": np.zeros((1, 2, 2, 3))})
+
+
+def test_functions_may_return_nested_lists() -> None:
+    connection = FunctionConnector.of(lambda rows: rows.tolist()).open()
+    assert connection.predict({"pixels": np.ones((2, 1))})["output"].tolist() == [[1], [1]]
 
 
 def test_memory_does_not_grow(known_model: Path) -> None:
@@ -305,7 +336,7 @@ def test_memory_does_not_grow(known_model: Path) -> None:
         return int(process.memory_info().rss)
 
     before = run(100)
-    # A leak of 2,000 tiles would be 94 MB of inputs and 31 MB of outputs.
+    # A leak would keep 94 MB of inputs and 31 MB of outputs of the 2,000 tiles.
     assert run(500) - before < 8 << 20
 
 
@@ -338,7 +369,7 @@ def test_loaded_once_in_each_process_of_a_cluster(known_model: Path) -> None:
         assert client.run(_connection_id, connector) == opened
 
 
-def test_tensorflow_is_imported_lazily() -> None:
+def test_tensorflow_is_not_imported_before_it_is_needed() -> None:
     code = """
         import sys
         import numpy as np

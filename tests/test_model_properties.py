@@ -212,12 +212,12 @@ def test_empty_tables(cover_model: Model, sites: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("options", "table", "message"),
     [
-        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, "wants 'z'.*lacks.*columns 'a'"),
-        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, "wants 'z'.*lacks"),
+        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, "needs 'z', not found in the table.*columns 'a'"),
+        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, "needs 'z', not found"),
         ({}, {"p": [1.0]}, r"already has the columns \['p'\]"),
         ({}, {"a": ["oak"], "b": [1.0]}, "strings.*numbers"),
         ({"input_properties": ["a"]}, {"a": pd.date_range("2024-01-01", periods=1)}, "'a'.*datetime"),
-        ({"output_properties": None}, {"a": [1.0]}, "does not tell what it gives.*output_properties"),
+        ({"output_properties": None}, {"a": [1.0]}, "outputs of function sum are unknown.*output_properties"),
     ],
 )
 def test_tables_that_do_not_match_the_model(
@@ -259,5 +259,5 @@ def test_types_of_missing_columns() -> None:
     model = Model.from_function(
         lambda rows: rows[:, 0], output_properties=["p"], input_type_override={"swir1": "float"}
     )
-    with pytest.raises(OptionError, match=r"'swir1', which the table lacks.*Did you mean 'swir'"):
+    with pytest.raises(OptionError, match=r"'swir1', not found in the table.*Did you mean 'swir'"):
         model.predict_properties(pd.DataFrame({"swir": [1.0], "red": [2.0]}))

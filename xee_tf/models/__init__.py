@@ -1,6 +1,7 @@
-"""Models: what they take and give, and the local ways to call them."""
+"""Model specifications, inputs and outputs, and the connectors of local models."""
 
 from xee_tf.models.axes import find_array_dims
+from xee_tf.models.docstrings import document_options
 from xee_tf.models.feeds import Feed, Item
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.hosted import (
@@ -12,7 +13,14 @@ from xee_tf.models.hosted import (
     tf_serving_connector,
     vertex_ai_connector,
 )
-from xee_tf.models.inputs import check_overrides, check_wanted, group_inputs, lacking, listed, plan_feeds
+from xee_tf.models.inputs import (
+    check_overrides,
+    check_required,
+    group_inputs,
+    listed,
+    missing_error,
+    plan_feeds,
+)
 from xee_tf.models.keras import keras_connector
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
 from xee_tf.models.outputs import Output, plan_outputs
@@ -41,16 +49,17 @@ __all__ = [
     "Transport",
     "ai_platform_connector",
     "check_overrides",
-    "check_wanted",
+    "check_required",
+    "document_options",
     "fill_outside",
     "find_array_dims",
     "group_inputs",
     "is_prepared",
     "keras_connector",
-    "lacking",
     "listed",
     "load_signatures",
     "local_copy",
+    "missing_error",
     "plan_feeds",
     "plan_outputs",
     "read_meta_graph",

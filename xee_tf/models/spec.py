@@ -1,4 +1,4 @@
-"""The specification of a model: where it is, what it takes and what it gives, as plain values."""
+"""The specification of a model: its connector and its options, as immutable values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from xee_tf.models.options import (
     read_inputs,
     read_name,
     read_names,
+    read_nonempty_names,
     read_outputs,
     read_shapes,
-    read_some_names,
     read_types,
 )
 from xee_tf.models.projection import Projection
@@ -29,10 +29,9 @@ __all__ = ["ModelSpec"]
 
 @dataclass(frozen=True)
 class ModelSpec(Options):
-    """Where a model is, and how rasters and tables become its inputs.
+    """The connector of a model, and how rasters and tables become its inputs.
 
-    The public class is `xee_tf.Model`, which describes each option; it adds ways to make a model and to
-    predict with it.
+    The public class is `xee_tf.Model`, which describes each option and adds constructors and prediction.
 
     Examples
     --------
@@ -49,7 +48,7 @@ class ModelSpec(Options):
     _: KW_ONLY
     inputs: Mapping[str, str] | None = option(None, read_inputs)
     input_name: str | None = option(None, read_name)
-    bands: tuple[str, ...] | None = option(None, read_some_names)
+    bands: tuple[str, ...] | None = option(None, read_nonempty_names)
     input_properties: tuple[str, ...] = option((), read_names)
     input_type_override: Mapping[str, PixelType] | None = option(None, read_types)
     input_shapes: Mapping[str, tuple[int, ...]] | None = option(None, read_shapes)
@@ -68,25 +67,23 @@ class ModelSpec(Options):
         connector: Any = self.connector
         if not all(callable(getattr(connector, name, None)) for name in ("open", "signature")):
             raise OptionError(
-                f"connector must be a Connector, the way to a model; got {connector!r}. "
-                "Model.from_function takes a function, Model.from_keras a Keras model and "
-                "Model.from_saved_model the folder of a SavedModel."
+                f"connector must be a Connector; got {connector!r}. Use Model.from_function for a function, "
+                "Model.from_keras for a Keras model or Model.from_saved_model for a SavedModel."
             )
         super().__post_init__()
         if overlap_is_total is not None and flag(overlap_is_total, "overlap_is_total"):
             object.__setattr__(self, "input_overlap_size", _half(self.input_overlap_size))
         if self.inputs is not None and (self.bands is not None or self.input_name is not None):
             raise OptionError(
-                "inputs says already which band goes to which input of the model, so that bands and "
-                "input_name cannot be given beside it: bands of one input are stacked in the order of "
-                "inputs."
+                "inputs cannot be combined with bands or input_name: it already assigns each band to an "
+                "input. Bands with the same input are stacked in the order of inputs."
             )
 
 
 def _half(total: Size) -> Size:
     if total.x % 2 or total.y % 2:
         raise OptionError(
-            f"input_overlap_size={total.xy} with overlap_is_total=True is shared by two edges: it must be "
-            "even."
+            f"input_overlap_size must be even with overlap_is_total=True, because two edges share it; got "
+            f"{total.xy}."
         )
     return Size(x=total.x // 2, y=total.y // 2)

@@ -19,9 +19,9 @@ from xee_tf.models import (
     ModelSpec,
     Output,
     check_overrides,
-    check_wanted,
-    lacking,
+    check_required,
     listed,
+    missing_error,
     plan_feeds,
     plan_outputs,
 )
@@ -119,9 +119,9 @@ def row_caller(
     named = bool(spec.input_properties or spec.inputs or (inputs and inputs <= set(columns)))
     chosen = tuple(name for name in columns if name in wanted or not named)
     held = f"The table has the columns {listed(columns)}."
-    check_wanted(spec, columns, held, table=True)
+    check_required(spec, columns, held, table=True)
     if not chosen:
-        raise lacking(spec, sorted(wanted), held, table=True)
+        raise missing_error(spec, sorted(wanted), held, table=True)
     if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise OptionError(
             f"The columns {repeated} appear more than once in the table. Drop or rename one of each, for "
