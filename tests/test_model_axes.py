@@ -277,7 +277,7 @@ def test_errors_suggest_array_dims_for_mapped_dimensions() -> None:
         return tiles[:, :, :, 2, 1]
 
     ds = scene({"a": ("time",), "b": ("time",)})
-    with pytest.raises(xee_tf.PredictionError, match=r"step of 'time' is.*needs array_dims=\('time',\)"):
+    with pytest.raises(xee_tf.PredictionError, match=r"step of 'time' is.*requires array_dims=\('time',\)"):
         Model.from_function(series, input_tile_size=4, output_bands=["p"]).predict_image(ds).p.compute()
     model = Model.from_function(series, input_tile_size=4, output_bands=["p"], array_dims="time")
     np.testing.assert_array_equal(model.predict_image(ds).p, ds.b[2])
@@ -421,7 +421,7 @@ def test_no_steps_of_a_mapped_dimension(tmp_path: Path, dims: Any) -> None:
 def test_images_without_bands_or_pixels() -> None:
     with pytest.raises(OptionError, match="no bands: it is a Dataset without variables"):
         predict(scene({}))
-    with pytest.raises(OptionError, match="no bands: no variable has the dimensions y and x"):
+    with pytest.raises(OptionError, match="no bands: no variable has the dimensions 'y' and 'x'"):
         predict(scene({}).rio.write_crs(32633).assign(count=3))
     for part in ({"y": slice(0, 0)}, {"x": slice(0, 0)}):
         with pytest.raises(xee_tf.XeeTFError, match=r"no pixels|empty|0 "):

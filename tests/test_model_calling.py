@@ -259,7 +259,7 @@ def test_default_batch_size() -> None:
             caller_of(connector, RGB, batch_size=wrong)
     fixed = fake_connector(tensors(x=(2, None, None, 3)), tensors(p=(2, None, None, 1)))
     assert caller_of(fixed, RGB).batch_size == 2
-    with pytest.raises(OptionError, match="takes 2 at a time"):
+    with pytest.raises(OptionError, match="requires exactly 2 instances per call"):
         caller_of(fixed, RGB, batch_size=3)
 
 
@@ -333,8 +333,6 @@ def test_outputs_with_and_without_overlap(padded: bool, output: int, margin: int
     side = output + 2 * (margin or 0) * padded
     returned = np.full((1, side, side, 1), 3.0)
     connector = fake_connector(None, None, lambda batch: {"p": np.repeat(returned, len(batch["B4"]), axis=0)})
-        None, None, lambda batch: {"p": np.full((len(batch["B4"]), side, side, 1), 3.0)}
-    )
     bands: Bands = {"B4": ("float32", ())}
     caller = caller_of(
         connector, bands, input_tile_size=8, input_overlap_size=4, output_tile_size=output, output_bands=["p"]
@@ -507,7 +505,7 @@ def test_images_that_do_not_fit_the_model(inputs: Any, options: Any, message: st
 def test_properties_that_cannot_be_sent() -> None:
     connector = fake_connector(None, None)
     for properties, message in (
-        ({"B4": 3}, "rename"),
+        ({"B4": 3}, "Rename one"),
         ({"day": np.datetime64("2024-01-01")}, "'day'.*datetime64"),
     ):
         with pytest.raises(OptionError, match=message):
@@ -533,7 +531,8 @@ def test_error_of_a_failed_call_contains_the_input_and_the_cause(tmp_path: Any) 
     keras.Model(image, keras.layers.Concatenate()([image, up])).export(path, verbose=False)
     bands: Bands = {"B4": ("float32", ())}
     model = Model.from_saved_model(path, inputTileSize=[8, 8], inputOverlapSize=[1, 1])
-    with pytest.raises(PredictionError, match=r"B4: float32 \(1, 10, 10, 1\).*said.*[Dd]imension") as caught:
+    message = r"failed on its input .B4: float32 \(1, 10, 10, 1\).*[Dd]imension"
+    with pytest.raises(PredictionError, match=message) as caught:
         tile_caller(model, bands, {}).call(tiles_of(bands, 1, 10))
     assert str(path) in str(caught.value)
     model = Model.from_saved_model(path, inputTileSize=[8, 8], inputOverlapSize=[2, 2])

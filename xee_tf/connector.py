@@ -144,11 +144,41 @@ class Connection(Protocol):
 class Connector(Protocol):
     """Location of a model: immutable, hashable and picklable, without credentials or open resources.
 
-    Implementations inherit the defaults of this class.
+    Subclasses define `open` and inherit the defaults of the other methods.
+
+    Examples
+    --------
+    A model that multiplies its input, with a connection that holds no resources:
+
+    >>> from dataclasses import dataclass
+    >>> class Multiplication:
+    ...     signature = Signature()
+    ...
+    ...     def __init__(self, factor):
+    ...         self.factor = factor
+    ...
+    ...     def predict(self, batch):
+    ...         return {"product": self.factor * batch["pixels"][..., 0]}
+    ...
+    ...     def close(self):
+    ...         pass
+    >>> @dataclass(frozen=True)
+    ... class Multiply(Connector):
+    ...     factor: float
+    ...
+    ...     def open(self):
+    ...         return Multiplication(self.factor)
+    >>> connected(Multiply(2)).predict({"pixels": np.array([[3, 4]])})
+    {'product': array([6])}
     """
 
     def open(self) -> Connection:
         """Load the model, or create the client.
+
+        Returns
+        -------
+        Connection
+            The open connection, which the process uses for all batches.
 
         Raises
         ------
@@ -157,18 +187,35 @@ class Connector(Protocol):
         """
 
     def signature(self) -> Signature:
-        """Return the signature of the model. Default: that of the open connection."""
+        """Return the signature of the model.
+
+        Returns
+        -------
+        Signature
+            The inputs and outputs. Default: those of the open connection.
+        """
         return connected(self).signature
 
     def version(self) -> Hashable:
-        """Return a value that changes when the model is replaced. Default: a constant."""
+        """Return a value that changes when the model is replaced.
+
+        Returns
+        -------
+        hashable
+            For example the time of the last change. Default: None, for a model that is never replaced.
+        """
         return None
 
     def content(self) -> str | None:
-        """Return a hash of the model that is the same in every process; None if it cannot be determined.
+        """Return a hash of the model that is the same in every process.
 
-        Interrupted predictions are resumed only if the model has the same hash. Default: a hash of the
-        connector's fields and its `version`.
+        Interrupted predictions are resumed only if the model has the same hash.
+
+        Returns
+        -------
+        str or None
+            None if the hash cannot be determined. Default: a hash of the connector's fields and its
+            `version`.
         """
         return content_hash((self, self.version()))
 

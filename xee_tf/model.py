@@ -21,13 +21,12 @@ from xee_tf.models import (
     SavedModelConnector,
     Transport,
     ai_platform_connector,
-    document_options,
     keras_connector,
     spec_rows,
     tf_serving_connector,
     vertex_ai_connector,
 )
-from xee_tf.options import parse, spelled
+from xee_tf.options import document_options, parse, spelled
 from xee_tf.predict import (
     PREDICT_SPELLING,
     PredictKeywords,
@@ -35,13 +34,14 @@ from xee_tf.predict import (
     predict_image,
     predict_properties,
 )
-from xee_tf.remote import Flow, PredictionStats, RemoteConnector, Route, collect_stats
+from xee_tf.remote import PredictionStats, RemoteConnector, Route, collect_stats
 from xee_tf.storage import PathLike
 from xee_tf.tables import Table
 
 __all__ = ["Model"]
 
 
+@document_options(ModelSpec)
 class Model(Summarised, ModelSpec):
     """A model and how rasters and tables become its inputs, like ``ee.Model`` in Earth Engine.
 
@@ -55,64 +55,8 @@ class Model(Summarised, ModelSpec):
     ----------
     connector : Connector
         Where the model is and how it is called.
-    inputs : mapping of str to str, optional
-        The model input that each band, property or column goes to. Bands with the same input are stacked
-        along its last axis, in the order of the mapping. Default: the inputs of the same names or, if the
-        model has a single input, all bands stacked in it.
-    input_name : str, optional
-        The input in which the bands are stacked, for a model with several inputs.
-    bands : sequence of str, optional
-        The bands that the model takes, in the order in which they are stacked. Default: all bands, if the
-        model takes that many.
-    input_properties : sequence of str, optional
-        Properties that are sent with each instance. A property of an image is repeated for each tile. For a
-        table, its columns, in the order in which they are stacked.
-    input_type_override : mapping of str to dtype, optional
-        Types that bands and properties are converted to, as numpy dtypes or Earth Engine pixel types.
-        Fractions are truncated and values outside the range are clamped. Default: the dtype of the model's
-        input, if numpy's casting rule ``same_kind`` allows the conversion.
-    input_shapes : mapping of str to sequence of int, optional
-        Shapes of array bands, such as ``{"ndvi": [12]}``. The dimensions of the band that have these sizes
-        go to the model, as ``(n, height, width, *shape)`` if the band has an input of its own, and are not
-        mapped over.
-    array_dims : str or sequence of str, optional
-        Dimensions other than y and x, such as ``("time",)``, that go to the model as a whole, in this order:
-        ``(n, height, width, time, band)``, just as `xee_tf.tf_dataset` yields ``[time, band]`` for training.
-        A band without such a dimension is repeated at every step. All other dimensions are mapped over: each
-        step is predicted separately. ``()`` maps over every dimension. Default: the dimensions that
-        `input_shapes` or the shapes of the model's own inputs require. The order of the dimensions in the
-        image does not matter.
-    proj : tuple, mapping or GeoBox, optional
-        The CRS and grid of the pixels that the model takes: ``("EPSG:32633", 30)`` for pixels of 30 metres,
-        ``(crs, transform)`` for an exact grid, a mapping as returned by ``ee.Projection.getInfo``, an
-        ``ee.Projection`` or a GeoBox of odc-geo.
-    fix_input_proj : bool, default False
-        Resample the pixels to `proj`, instead of using the projection of the image.
-    input_tile_size : int or pair of int, optional
-        Width and height of a tile in pixels, without its overlap. Default: the size that the model takes,
-        less the overlap.
-    input_overlap_size : int or pair of int, default 0
-        Pixels added along each edge: tiles of ``input_tile_size + 2 * input_overlap_size`` are sent, as in
-        Earth Engine's reference and in its working samples. The overlap may be larger than the tile: a
-        classifier of 3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
-    overlap_is_total : bool, default False
-        `input_overlap_size` is the sum of both edges, as in Earth Engine's guide to image predictions.
-    output_tile_size : int or pair of int, optional
-        Width and height in pixels of the prediction for the `input_tile_size` pixels of a tile. A size other
-        than `input_tile_size` changes the scale. Default: the size of the model's output, or
-        `input_tile_size`.
-    output_bands : mapping or sequence of str, optional
-        The output bands, as ``{name: {"type": "float32", "dimensions": 1, "shape": [3]}}``,
-        ``{name: "float32"}`` or names. ``dimensions`` is 0 for a scalar band and 1 for a vector in each
-        pixel. ``shape``, which Earth Engine does not have, is required if the signature of the model does
-        not contain it. A single output may have any name here, unless a function returns it in a mapping;
-        all others are matched by name. Several scalar bands of a single output are its channels. An integer
-        pixel type with a range, ``{"precision": "int", "min": 0, "max": 9}``, clamps the values to it, and
-        masked pixels get a value outside it. Default: the outputs in the signature of the model.
-    output_properties : mapping or sequence of str, optional
-        The same for tables, where a range only determines the type.
-    output_multiplier : float, default 1
-        Approximate size of the model's output relative to its input, at least 1.
+    **options
+        See `ModelSpec`.
 
     Raises
     ------
@@ -140,7 +84,6 @@ class Model(Summarised, ModelSpec):
         super().__init__(connector, **cast(Any, options))
 
     @classmethod
-    @document_options(__doc__)
     @spelled(MODEL_SPELLING, ModelSpec)
     def from_connector(cls, connector: Connector, **options: Unpack[ModelKeywords]) -> Model:
         """Create a model from a connector.
@@ -148,7 +91,7 @@ class Model(Summarised, ModelSpec):
         Parameters
         ----------
         connector : Connector
-            An instance of your own subclass of ``xee_tf.connector.Connector``.
+            An instance of your own subclass of `xee_tf.Connector`.
         **options
             See `Model`.
 
@@ -173,7 +116,6 @@ class Model(Summarised, ModelSpec):
         return cls(connector=connector, **options)
 
     @classmethod
-    @document_options(__doc__)
     @spelled(MODEL_SPELLING, ModelSpec)
     def from_saved_model(
         cls,
@@ -220,7 +162,6 @@ class Model(Summarised, ModelSpec):
         return cls(SavedModelConnector.of(path, signature, tag), **options)
 
     @classmethod
-    @document_options(__doc__)
     @spelled(MODEL_SPELLING, ModelSpec)
     def from_keras(cls, path_or_model: Any, **options: Unpack[ModelKeywords]) -> Model:
         """Create a model from a Keras file or a Keras model in memory.
@@ -257,7 +198,6 @@ class Model(Summarised, ModelSpec):
         return cls(keras_connector(path_or_model), **options)
 
     @classmethod
-    @document_options(__doc__, HostedOptions.__doc__, Flow.__doc__)
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)
     def from_tf_serving(
         cls,
@@ -317,7 +257,6 @@ class Model(Summarised, ModelSpec):
         return parse(cls, options, connector)
 
     @classmethod
-    @document_options(__doc__, HostedOptions.__doc__, Flow.__doc__)
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)
     def from_vertex_ai(
         cls,
@@ -379,7 +318,6 @@ class Model(Summarised, ModelSpec):
         return parse(cls, options, connector)
 
     @classmethod
-    @document_options(__doc__, HostedOptions.__doc__, Flow.__doc__)
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)
     def from_ai_platform_predictor(
         cls,
@@ -437,7 +375,6 @@ class Model(Summarised, ModelSpec):
         return parse(cls, options, connector)
 
     @classmethod
-    @document_options(__doc__)
     @spelled(MODEL_SPELLING, ModelSpec)
     def from_function(
         cls, function: Callable[..., Any], *, named: bool = False, **options: Unpack[ModelKeywords]
@@ -509,34 +446,8 @@ class Model(Summarised, ModelSpec):
         merge : bool, default True
             Include the bands of the image in the result, as in Earth Engine's guide. False: return only the
             predictions.
-        properties : mapping of str to object, optional
-            Values of the model's ``input_properties``, which are sent with every tile. Default: the
-            attributes of `image`.
-        batch_size : int, optional
-            Number of tiles per call of the model. Default: as many as fit in about 8 MiB, or the number that
-            the model requires.
-        blend : {"crop", "hann"}, default "crop"
-            What to do with the overlap of predictions. "crop" cuts it off. "hann" averages the predictions of
-            overlapping tiles with weights that decrease towards the edges of each tile (not in Earth Engine).
-            It requires float outputs and a model with ``input_overlap_size``.
-        skip_masked : bool, default True
-            Do not send tiles in which all pixels are masked. Their result is masked in either case.
-        augment : {"d4"}, optional
-            "d4" predicts every tile in the eight rotations and reflections of a square and returns the mean
-            of each output and, in a second band with the suffix "_spread", the standard deviation (not in
-            Earth Engine). It requires float outputs and square tiles.
-        resampling : {"nearest", "bilinear"}, default "nearest"
-            Resampling method for models with ``fix_input_proj=True``, from the grid of the image to the
-            model's projection and back. Predictions with an integer dtype are always resampled with
-            "nearest".
-        output_grid : {"image", "model"}, default "image"
-            Grid of the result for models with ``fix_input_proj=True``: the grid of the image, or the grid of
-            the model's projection.
-        crs : str, int or pyproj.CRS, optional
-            CRS of the image, if its own is missing or wrong.
-        transform : Affine or sequence of float, optional
-            Affine transformation from pixels to coordinates of the CRS, (a, b, c, d, e, f), if that of the
-            image is missing or wrong.
+        **options
+            See `PredictOptions`.
 
         Returns
         -------

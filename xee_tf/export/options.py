@@ -97,7 +97,51 @@ def _depths(value: Any, name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
-    """Checked options of an image export that are part of its plan; see `xee_tf.export_image`."""
+    """Checked options of an image export that its plan contains.
+
+    Parameters
+    ----------
+    patch_dimensions : int or (width, height), default (256, 256)
+        Size of a patch in pixels, without its margin.
+    kernel_size : int or (width, height), default 1
+        Size of the kernel in pixels. A stored patch includes a margin of half the kernel on every side, with
+        the surrounding pixels of the raster: ``patch + 2 * (kernel // 2)``. The default means no margin.
+    compressed : bool, default True
+        Whether to compress the shards with gzip.
+    max_file_size : int, default 2**30
+        Maximum size of a shard in bytes, before compression. A shard has at least one patch.
+    default_value : float, default 0
+        Value for pixels of a band that are masked: NaN, ``_FillValue`` or nodata, `mask`, or outside the
+        raster. For integer bands, the value is truncated to an integer and clamped to the range of the dtype;
+        a warning lists the bands that cannot hold it.
+    tensor_depths : mapping of str to int, or sequence of int, optional
+        Depth of each array band (a variable with additional dimensions, such as time). The band is truncated
+        to this depth or padded with `default_value`, and written in the order channel, height, width. A
+        sequence has one depth for each array band. Default: the number of values per pixel of each band.
+    sequence_data : bool, default False
+        Whether to write one ``SequenceExample`` for each pixel, in row-major order within a patch: scalar
+        bands as context, array bands as feature lists with one value for each step. Pixels have no margins.
+    collapse_bands : bool, default False
+        Whether to write all bands, including array bands, as one tensor (with `sequence_data`, one series)
+        under the name of the first band. Its type is the first of byte, int64 and float that can hold all
+        bands.
+    drop_masked_steps : bool, default False
+        With `sequence_data`, whether to omit masked steps, so that the series are ragged.
+    masked_threshold : float, default 1.0
+        Patches with a larger proportion of masked pixels (masked in any band, including margins) are
+        omitted. If it is below 1, no mixer is written, as in Earth Engine; `index` keeps the georeference.
+    feature_types : {"float", "band"}, default "float"
+        "float" writes all bands as float lists, as described in Earth Engine's guide. "band" writes uint8 as
+        bytes, other integers as int64 lists and floats as float lists, as Earth Engine does in practice.
+    edge : {"drop", "pad"}, default "drop"
+        Whether incomplete patches at the right and bottom edges are dropped, as in Earth Engine, or padded
+        with `default_value`.
+    index : bool, default False
+        Whether to write ``<destination>-index.parquet`` (GeoParquet) with the file, record, patch, row,
+        column, proportion of masked pixels and outline of every patch.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if an export with this prefix exists.
+    """
 
     _keywords: ClassVar[type] = ExportKeywords
 
@@ -130,7 +174,35 @@ class ExportOptions(Options):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExportSource(Options):
-    """Options of an image export that are not part of its plan: the source and how to run the export."""
+    """Options of an image export about the raster and the run, which its plan does not contain.
+
+    Parameters
+    ----------
+    split_dim : str, optional
+        Dimension, such as "time", to split into one export for each step. The prefix of each export ends
+        with ``_<date>`` (or the coordinate as text).
+    region : tuple or GeoJSON-like, optional
+        Part of the raster to export: ``(left, bottom, right, top)``, a geometry (its bounding box is used),
+        or ``(slice_y, slice_x)`` in pixels. Margins have the pixels around the region.
+    region_crs : CRS or str or int, optional
+        CRS of `region`. Default: the CRS of the raster for a bounding box, EPSG:4326 for GeoJSON.
+    mask : DataArray or str, optional
+        Boolean array, true where pixels are masked in all bands; or the name of such a variable of `image`,
+        which is not exported as a band.
+    crs : CRS or str or int, optional
+        CRS of the image, if it has none or a wrong one.
+    transform : Affine or sequence of float, optional
+        Affine transform of the image, if it has none or a wrong one.
+    progress : bool, default False
+        Whether to show a progress bar.
+    compute : bool, default True
+        Whether to run the export. If False, return a Delayed without writing anything; `if_exists` is
+        checked again when it is computed.
+    storage_options : mapping, optional
+        Options for fsspec.
+    format_options : mapping, optional
+        Options in Earth Engine's spelling: ``{"patchDimensions": [256, 256]}``.
+    """
 
     _keywords: ClassVar[type] = ExportKeywords
 

@@ -1,7 +1,6 @@
 """Model specifications, inputs and outputs, and the connectors of local models."""
 
 from xee_tf.models.axes import find_array_dims
-from xee_tf.models.docstrings import document_options
 from xee_tf.models.feeds import Feed, Item
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.hosted import (
@@ -29,7 +28,7 @@ from xee_tf.models.rows import spec_rows
 from xee_tf.models.saved_model import SavedModelConnector, load_signatures, tensorflow_message
 from xee_tf.models.saved_model_files import is_prepared, local_copy, read_meta_graph, require_saved_model
 from xee_tf.models.spec import ModelSpec
-from xee_tf.models.types import STRING, fill_outside, type_name
+from xee_tf.models.types import STRING, PixelType, fill_outside, type_name
 
 __all__ = [
     "HOSTED_SPELLING",
@@ -44,13 +43,13 @@ __all__ = [
     "ModelKeywords",
     "ModelSpec",
     "Output",
+    "PixelType",
     "Projection",
     "SavedModelConnector",
     "Transport",
     "ai_platform_connector",
     "check_overrides",
     "check_required",
-    "document_options",
     "fill_outside",
     "find_array_dims",
     "group_inputs",

@@ -19,6 +19,7 @@ from xee_tf.options.checks import (
     read_depths,
 )
 from xee_tf.options.classes import IfExists, Options, option, parse
+from xee_tf.options.docstrings import document_options
 from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED, LIMITS
 from xee_tf.options.spelling import (
     READ_SPELLING,
@@ -42,6 +43,7 @@ __all__ = [
     "check_storage_options",
     "choice",
     "did_you_mean",
+    "document_options",
     "flag",
     "integer",
     "is_number",

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 from xee_tf.errors import OptionError, shorten, warn
 from xee_tf.options.classes import Options, keyword_parameters
+from xee_tf.options.docstrings import document_options
 
 __all__ = ["READ_SPELLING", "Spelling", "did_you_mean", "nested_names", "show_signature", "spelled"]
 
@@ -220,7 +221,7 @@ def spelled(spelling: Spelling, *options: type[Options]) -> Callable[[Callable[P
 
         parameters = [*by_position.values(), *keywords.values()]
         show_signature(call, signature.replace(parameters=parameters))
-        return call
+        return document_options(*options)(call)
 
     return decorate
 

@@ -4,6 +4,7 @@ from xee_tf.predict.averaging import Blend
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.properties import predict_properties
+from xee_tf.predict.resampling import Resampling
 from xee_tf.predict.to_cog import predict_to_cog
 from xee_tf.predict.to_zarr import predict_to_zarr
 
@@ -12,6 +13,7 @@ __all__ = [
     "Blend",
     "PredictKeywords",
     "PredictOptions",
+    "Resampling",
     "predict_image",
     "predict_properties",
     "predict_to_cog",

@@ -11,7 +11,7 @@ import xarray as xr
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, parse, spelled
 from xee_tf.predict.image import predict_image
-from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions, describe_options
+from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload import write_raster
 
@@ -24,7 +24,6 @@ _SPELLING = replace(
 
 
 @spelled(_SPELLING, PredictOptions)
-@describe_options
 def predict_to_cog(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,

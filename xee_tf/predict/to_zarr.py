@@ -18,7 +18,7 @@ from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, predict_image
-from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions, describe_options
+from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import Description, describe_run, explain_difference
 from xee_tf.storage import (
     BEGUN,
@@ -54,7 +54,6 @@ _DESCRIPTION, _FINISHED = "prediction", "finished"
 
 
 @spelled(_SPELLING, PredictOptions)
-@describe_options
 def predict_to_zarr(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,

@@ -3,7 +3,7 @@
 from xee_tf.reading.content import Unit, fit_fill_value
 from xee_tf.reading.features import open_files
 from xee_tf.reading.image import check_crs, lazy_dataset, open_image
-from xee_tf.reading.inspecting import Inspection, inspect
+from xee_tf.reading.inspecting import Inspection, Kind, inspect
 from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import open_export
@@ -13,6 +13,7 @@ from xee_tf.reading.verifying import Verification, verify
 
 __all__ = [
     "Inspection",
+    "Kind",
     "Margins",
     "OpenedExport",
     "ReadOptions",

@@ -23,7 +23,7 @@ from xee_tf.shards import first_record, open_shards
 from xee_tf.sidecars import Exported, ExportedTable, dim_lengths, find_sources, is_image
 from xee_tf.storage import Location
 
-__all__ = ["Inspection", "inspect"]
+__all__ = ["Inspection", "Kind", "inspect"]
 
 Kind = Literal["Example", "SequenceExample"]
 

@@ -17,7 +17,7 @@ from xee_tf.training.sources import Exports, open_exports
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["MISSING_INTEGER", "example_spec", "feature_spec", "missing_value", "record_spec"]
+__all__ = ["MISSING_INTEGER", "SequenceSpec", "example_spec", "feature_spec", "missing_value", "record_spec"]
 
 MISSING_INTEGER = -(2**63)  # represents a missing integer between parsing and casting
 
