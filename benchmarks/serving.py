@@ -19,7 +19,7 @@ import requests
 from benchmarks.measure import Measurement, best_times
 from benchmarks.predicting import CHANNELS, TILE, save_model
 from xee_tf import prepare_model
-from xee_tf.remote.payloads import ServedModel, payload_of
+from xee_tf.remote.payloads import ServedModel, create_payload
 
 BATCH = 4
 THREADS = 2
@@ -117,7 +117,7 @@ def _make_request(
 ) -> Callable[[], bytes]:
     """Return a function that sends the same encoded request, and does not decode the response."""
     name = "examples" if "EXAMPLES" in kind else "prepared" if "SERIALIZED" in kind else "plain"
-    payload = payload_of(
+    payload = create_payload(
         "GRPC_TF_TENSORS" if kind == "rawPredict" else kind,
         numbers_as_strings=False,
         served_model=ServedModel(name if kind.startswith("GRPC") else ""),

@@ -35,7 +35,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def known_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of `connector_conformance`: ``known`` as it is, ``prepared`` as Earth Engine wants it."""
+    """The model of `connector_conformance`, as saved (``known``) and for Earth Engine (``prepared``)."""
     folder = tmp_path_factory.mktemp("known_models")
     in_tensorflow(folder / "known")
     xee_tf.prepare_model(folder / "known", folder / "prepared")
@@ -44,13 +44,13 @@ def known_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def known_model(known_models: Path) -> Path:
-    """The first of them."""
+    """The model that is not prepared."""
     return known_models / "known"
 
 
 @pytest.fixture(scope="session")
 def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of models that tests of the server serve; `serving_models` says which."""
+    """The folder of models that tests of the server use; see `serving_models`."""
     from tests.serving_models import save_models  # TensorFlow, which most tests do without
 
     return save_models(tmp_path_factory.mktemp("served_models"))
@@ -58,6 +58,9 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Doctests that need optional packages. The doctests themselves are documentation, and do not skip.
 DOCTESTS_NEED = {
+    "xee_tf.model.Model.from_tf_serving": "requests",
+    "xee_tf.model.Model.from_vertex_ai": "requests",
+    "xee_tf.model.Model.stats": "requests",
     "xee_tf.prepare.model.": "tensorflow",
     "xee_tf.remote.payloads.json_": "orjson",
     "xee_tf.serving.predictions.": "orjson",

@@ -1,9 +1,9 @@
-"""What any connector must do, as a test class; and one small model, in numpy, TensorFlow and Keras.
+"""Tests that every connector must pass, as a base class; and a small model in numpy, TensorFlow and Keras.
 
-A connector passes if a subclass of `ConnectorConformance` that makes it does. The model takes ``a`` of
-shape (n, h, w, 1) and ``b`` of shape (n, h, w, 2), float32, and gives ``box``, the sum of the 3 x 3 pixels of
-``a`` around each pixel (zeros outside), float32, and ``count``, how many of ``b`` are positive, int32, both
-of shape (n, h, w, 1).
+To test a connector, subclass `ConnectorConformance` with fixtures that create it. The inputs of the model
+are ``a`` of shape (n, h, w, 1) and ``b`` of shape (n, h, w, 2), both float32. Its outputs have shape
+(n, h, w, 1): ``box`` is the sum of the 3 x 3 pixels of ``a`` around each pixel (zeros outside), float32, and
+``count`` is the number of positive values of ``b``, int32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xee_tf.errors import ModelError, PredictionError
 
 
 def in_numpy(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The model, plainly."""
+    """The model in numpy."""
     a = batch["a"][..., 0]
     _, height, width = a.shape
     padded = np.pad(a, ((0, 0), (1, 1), (1, 1)))
@@ -34,7 +34,7 @@ def in_numpy(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def in_tensorflow(path: Path) -> Path:
-    """The model as a SavedModel, made from a tf.Module."""
+    """Save the model as a SavedModel, from a tf.Module."""
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -58,7 +58,7 @@ def in_tensorflow(path: Path) -> Path:
 
 
 def in_keras() -> Any:
-    """The model in Keras, alive."""
+    """The model in Keras, in memory."""
     keras = pytest.importorskip("keras")
 
     a = keras.Input((None, None, 1), name="a")
@@ -69,7 +69,7 @@ def in_keras() -> Any:
 
 
 def batch_of(size: int, seed: int = 0, height: int = 7, width: int = 5) -> dict[str, np.ndarray]:
-    """Whole numbers, so that sums are exact in any order."""
+    """Create a batch of whole numbers, whose sums are exact in any order."""
     rng = np.random.default_rng(seed)
     return {
         "a": rng.integers(-9, 9, (size, height, width, 1)).astype("float32"),
@@ -85,26 +85,26 @@ def assert_same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
 
 
 class ConnectorConformance:
-    """Subclass it as ``TestMyConnector``, with these two fixtures."""
+    """Base class for tests of a connector; subclasses override the fixtures `connector` and `missing`."""
 
     secrets: tuple[str, ...] = ()
-    """Texts that must never be seen or travel."""
+    """Texts that must not be shown or pickled."""
 
     @pytest.fixture
     def connector(self) -> Connector:
-        """A connector of the known model."""
+        """A connector to the model of this module."""
         raise NotImplementedError
 
     @pytest.fixture
     def missing(self) -> Connector:
-        """A connector of the same kind to a model that is not there; its str names it."""
+        """A connector to a model that does not exist; its text ends with the name of the model."""
         raise NotImplementedError
 
     @pytest.fixture
     def connection(self, connector: Connector) -> Connection:
         return connected(connector)
 
-    def test_travels_without_anything_alive(self, connector: Connector) -> None:
+    def test_pickle(self, connector: Connector) -> None:
         before = pickle.dumps(connector)
         copy = pickle.loads(before)
         assert copy == connector
@@ -113,7 +113,7 @@ class ConnectorConformance:
         assert pickle.dumps(connector) == before
         assert connected(copy) is connected(connector)
 
-    def test_shows_what_it_is_and_no_secret(self, connector: Connector) -> None:
+    def test_text_and_repr(self, connector: Connector) -> None:
         for text in (str(connector), repr(connector)):
             assert 0 < len(text) < 500
             assert "0x" not in text
@@ -129,15 +129,15 @@ class ConnectorConformance:
             "outputs": {"box": ("float32", 1), "count": ("int32", 1)},
         }
         for which, tensors in expected.items():
-            told = getattr(signature, which)
-            if told is not None:
-                assert set(told) == set(tensors)
+            found = getattr(signature, which)
+            if found is not None:
+                assert set(found) == set(tensors)
                 for name, (dtype, channels) in tensors.items():
-                    assert told[name].dtype in (None, np.dtype(dtype))
-                    assert told[name].shape in (None, (None, None, None, channels))
+                    assert found[name].dtype in (None, np.dtype(dtype))
+                    assert found[name].shape in (None, (None, None, None, channels))
 
     @pytest.mark.parametrize("size", [1, 2, 5])
-    def test_same_results_in_batches_of_any_size(self, connection: Connection, size: int) -> None:
+    def test_batch_sizes(self, connection: Connection, size: int) -> None:
         whole = batch_of(10)
         parts = [
             connection.predict({name: values[start : start + size] for name, values in whole.items()})
@@ -146,14 +146,14 @@ class ConnectorConformance:
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         assert_same(joined, in_numpy(whole))
 
-    def test_any_memory_layout(self, connection: Connection) -> None:
+    def test_memory_layout(self, connection: Connection) -> None:
         batch = batch_of(4)
-        turned = {name: np.asfortranarray(values[::-1]) for name, values in batch.items()}
-        for values in turned.values():
+        reversed_batch = {name: np.asfortranarray(values[::-1]) for name, values in batch.items()}
+        for values in reversed_batch.values():
             values.flags.writeable = False
-        assert_same(connection.predict(turned), in_numpy(turned))
+        assert_same(connection.predict(reversed_batch), in_numpy(reversed_batch))
 
-    def test_nan_and_infinity_pass(self, connection: Connection) -> None:
+    def test_nan_and_infinity(self, connection: Connection) -> None:
         batch = batch_of(3)
         batch["a"][0, 1, 1] = np.nan
         batch["a"][1, 5, 3] = np.inf
@@ -163,25 +163,25 @@ class ConnectorConformance:
         assert_same(found, in_numpy(batch))
         assert np.isnan(found["box"]).sum() == 9
 
-    def test_many_threads_at_once(self, connection: Connection) -> None:
+    def test_threads(self, connection: Connection) -> None:
         batches = [batch_of(2, seed, 3 + seed % 4, 4 + seed % 3) for seed in range(24)]
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(connection.predict, batches))
-        for answer, batch in zip(found, batches, strict=True):
-            assert_same(answer, in_numpy(batch))
+        for outputs, batch in zip(found, batches, strict=True):
+            assert_same(outputs, in_numpy(batch))
 
-    def test_opened_once_in_a_process(self, connector: Connector) -> None:
+    def test_opened_once(self, connector: Connector) -> None:
         barrier = Barrier(8)
 
-        def arrive(_: int) -> Connection:
+        def connect(_: int) -> Connection:
             barrier.wait()
             return connected(connector)
 
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(arrive, range(8)))
+            found = list(pool.map(connect, range(8)))
         assert len({id(connection) for connection in found}) == 1
 
-    def test_missing_model_is_named_and_tried_again(self, missing: Connector) -> None:
+    def test_missing_model(self, missing: Connector) -> None:
         for _ in range(2):
             with pytest.raises((ModelError, PredictionError)) as caught:
                 connected(missing).predict(batch_of(1))
@@ -195,14 +195,12 @@ class ConnectorConformance:
         ],
         ids=["missing", "unknown"],
     )
-    def test_wrong_inputs_are_named(
-        self, connection: Connection, batch: dict[str, np.ndarray], named: str
-    ) -> None:
+    def test_wrong_inputs(self, connection: Connection, batch: dict[str, np.ndarray], named: str) -> None:
         with pytest.raises((ModelError, PredictionError), match=f"'{named}'"):
             connection.predict(batch)
         assert_same(connection.predict(batch_of(2)), in_numpy(batch_of(2)))
 
-    def test_refusal_leaves_it_usable(self, connection: Connection) -> None:
+    def test_usable_after_an_error(self, connection: Connection) -> None:
         batch = batch_of(2) | {"a": batch_of(2)["b"]}
         with pytest.raises(PredictionError) as caught:
             connection.predict(batch)
@@ -210,7 +208,7 @@ class ConnectorConformance:
         assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
         assert_same(connection.predict(batch_of(2)), in_numpy(batch_of(2)))
 
-    def test_closing_twice(self, connector: Connector) -> None:
+    def test_close_twice(self, connector: Connector) -> None:
         connection = connector.open()
         connection.predict(batch_of(1))
         connection.close()

@@ -1,4 +1,4 @@
-"""Servers between a client and a model server that go wrong on purpose, and see what is sent."""
+"""Proxies in front of a model server that inject failures and record the requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ grpc = optional("grpc")
 
 @dataclass
 class Status:
-    """Answer with this instead of asking the server."""
+    """Respond with this instead of forwarding the request."""
 
     code: int
     body: bytes = b'{"error": "on purpose"}'
@@ -33,21 +33,21 @@ class Status:
 
 @dataclass
 class Delay:
-    """Wait, then pass on."""
+    """Wait before forwarding the request."""
 
     seconds: float
 
 
-RESET = "reset"  # the connection, before the server is asked
-RESET_AFTER = "reset after"  # once the server has answered
-TRUNCATE = "truncate"  # the answer, in the middle of its body
-TRUNCATE_SILENTLY = "truncate silently"  # and say that this is its length
-DUPLICATE = "duplicate"  # the request
-ANSWER_TWICE = "answer twice"
+RESET = "reset"  # reset the connection without forwarding the request
+RESET_AFTER = "reset after"  # reset the connection after the server has responded
+TRUNCATE = "truncate"  # send half of the body
+TRUNCATE_SILENTLY = "truncate silently"  # send half of the body, with a matching Content-Length
+DUPLICATE = "duplicate"  # forward the request twice
+RESPOND_TWICE = "respond twice"
 
 
 class FaultProxy(socketserver.ThreadingTCPServer):
-    """Passes HTTP requests on to a server; each POST takes the next of `faults`, if there is one."""
+    """Forward HTTP requests to a server; each POST takes the next of `faults`, if there is one."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -59,7 +59,7 @@ class FaultProxy(socketserver.ThreadingTCPServer):
         self.bodies: list[bytes] = []
         self.headers: list[HTTPMessage] = []
         self.paths: list[str] = []
-        self.most = self.now = 0
+        self.max_active = self.active = 0
         self.lock = Lock()
 
     @property
@@ -67,10 +67,10 @@ class FaultProxy(socketserver.ThreadingTCPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients go away; that is what they are here for."""
+        """Ignore clients that disconnect."""
 
     def __enter__(self) -> FaultProxy:
-        # Often asked whether it is to end: closing is waited for.
+        # A short polling interval, because `__exit__` waits for it.
         Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -87,21 +87,21 @@ class _Handler(socketserver.StreamRequestHandler):
             method, path, _ = line.decode().split()
             headers = http.client.parse_headers(self.rfile)
             body = self.rfile.read(int(headers.get("Content-Length", 0)))
-            if not self.answer(method, path, headers, body):
+            if not self.respond(method, path, headers, body):
                 return
 
-    def answer(self, method: str, path: str, headers: HTTPMessage, body: bytes) -> bool:
-        """Answer one request; False: the connection is done."""
+    def respond(self, method: str, path: str, headers: HTTPMessage, body: bytes) -> bool:
+        """Respond to a request; return False to close the connection."""
         proxy = self.server
         if method != "POST":
-            return self.send(*self.ask(method, path, headers, body))
+            return self.send(*self.forward(method, path, headers, body))
         with proxy.lock:
             fault = proxy.faults.popleft() if proxy.faults else None
             proxy.bodies.append(body)
             proxy.headers.append(headers)
             proxy.paths.append(path)
-            proxy.now += 1
-            proxy.most = max(proxy.most, proxy.now)
+            proxy.active += 1
+            proxy.max_active = max(proxy.max_active, proxy.active)
         try:
             if proxy.hold:
                 time.sleep(proxy.hold)
@@ -110,26 +110,26 @@ class _Handler(socketserver.StreamRequestHandler):
             if fault == RESET:
                 return self.reset()
             if isinstance(fault, Status):
-                answer = fault.code, fault.headers, fault.body
+                response = fault.code, fault.headers, fault.body
             else:
-                answer = self.ask(method, path, headers, body)
+                response = self.forward(method, path, headers, body)
             if fault == DUPLICATE:
-                answer = self.ask(method, path, headers, body)
+                response = self.forward(method, path, headers, body)
         finally:
             with proxy.lock:
-                proxy.now -= 1
+                proxy.active -= 1
         if fault == RESET_AFTER:
             return self.reset()
-        code, kept, data = answer
+        code, headers_to_send, data = response
         if fault == TRUNCATE:
-            self.send(code, kept, data[: len(data) // 2], length=len(data))
+            self.send(code, headers_to_send, data[: len(data) // 2], length=len(data))
             return False
         if fault == TRUNCATE_SILENTLY:
-            self.send(code, kept, data[: len(data) // 2])
+            self.send(code, headers_to_send, data[: len(data) // 2])
             return False
-        return self.send(code, kept, data, twice=fault == ANSWER_TWICE)
+        return self.send(code, headers_to_send, data, twice=fault == RESPOND_TWICE)
 
-    def ask(self, method: str, path: str, headers: HTTPMessage, body: bytes) -> tuple[int, Any, bytes]:
+    def forward(self, method: str, path: str, headers: HTTPMessage, body: bytes) -> tuple[int, Any, bytes]:
         connection = http.client.HTTPConnection(self.server.upstream)
         try:
             connection.request(method, path, body, {"Content-Type": headers.get("Content-Type", "")})
@@ -141,7 +141,7 @@ class _Handler(socketserver.StreamRequestHandler):
     def send(
         self, code: int, headers: dict[str, str], body: bytes, length: int | None = None, twice: bool = False
     ) -> bool:
-        lines = [f"HTTP/1.1 {code} {http.client.responses.get(code, 'What')}"]
+        lines = [f"HTTP/1.1 {code} {http.client.responses.get(code, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [f"Content-Length: {len(body) if length is None else length}", "", ""]
         message = "\r\n".join(lines).encode() + body
@@ -158,7 +158,7 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 class GrpcFaults(grpc.GenericRpcHandler):
-    """Passes calls on to a server; each prediction takes the next of `faults`: a status and its words."""
+    """Forward calls to a server; each prediction takes the next of `faults`: a status and its details."""
 
     def __init__(self, upstream: str, faults: tuple[tuple[grpc.StatusCode, str], ...] = ()) -> None:
         self._channel = grpc.insecure_channel(upstream, [("grpc.max_receive_message_length", -1)])
@@ -167,7 +167,7 @@ class GrpcFaults(grpc.GenericRpcHandler):
         self.metadata: list[dict[str, str]] = []
 
     def service(self, details: Any) -> Any:
-        def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+        def respond(data: bytes, context: grpc.ServicerContext) -> bytes:
             if not details.method.endswith("GetModelMetadata"):
                 self.bodies.append(data)
                 self.metadata.append(dict(context.invocation_metadata()))
@@ -179,14 +179,14 @@ class GrpcFaults(grpc.GenericRpcHandler):
                 context.abort(error.code(), error.details())
                 raise  # abort never returns
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return grpc.unary_unary_rpc_method_handler(respond)
 
 
 @contextmanager
 def grpc_faults(
     upstream: str, faults: tuple[tuple[grpc.StatusCode, str], ...] = ()
 ) -> Iterator[tuple[str, GrpcFaults]]:
-    """Address and handler of a server in front of another."""
+    """Run a gRPC proxy, and yield its address and handler."""
     handler = GrpcFaults(upstream, faults)
     server = grpc.server(
         ThreadPoolExecutor(8), handlers=[handler], options=[("grpc.max_receive_message_length", -1)]
@@ -200,13 +200,13 @@ def grpc_faults(
 
 
 @contextmanager
-def tcp_cuts(upstream: str, sizes: tuple[int, ...]) -> Iterator[str]:
-    """A proxy that resets its first connections, after so many bytes of answers each."""
-    left = deque(sizes)
+def tcp_resets(upstream: str, sizes: tuple[int, ...]) -> Iterator[str]:
+    """Run a proxy that resets its first connections, each after a number of bytes of responses."""
+    remaining = deque(sizes)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            budget = left.popleft() if left else None
+            budget = remaining.popleft() if remaining else None
             host, _, port = upstream.rpartition(":")
             with socket.create_connection((host, int(port))) as server:
                 Thread(target=_pump, args=(self.request, server, None), daemon=True).start()
@@ -218,7 +218,7 @@ def tcp_cuts(upstream: str, sizes: tuple[int, ...]) -> Iterator[str]:
         allow_reuse_address = daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """Cut connections are what it is for."""
+            """Ignore interrupted connections."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -229,7 +229,7 @@ def tcp_cuts(upstream: str, sizes: tuple[int, ...]) -> Iterator[str]:
 
 
 def _pump(source: socket.socket, target: socket.socket, budget: int | None) -> None:
-    """Bytes from one to the other, until the end or until there were so many."""
+    """Copy data from one socket to the other wait_until the end, or wait_until `budget` bytes."""
     try:
         while data := source.recv(65536):
             if budget is not None and (budget := budget - len(data)) <= 0:
@@ -239,9 +239,9 @@ def _pump(source: socket.socket, target: socket.socket, budget: int | None) -> N
         pass
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for something that is about to be so."""
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait wait_until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "It did not happen."
+        assert time.monotonic() < end, "The condition did not become true."
         time.sleep(0.01)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from crc32c import crc32c
 
 from tests.optional import optional
 from tests.oracle import cut_patches
@@ -101,6 +103,18 @@ def floats(values):
 def delimited(number, data):
     """Encode a length-delimited field of a protobuf message: bytes, a string or a message."""
     return encode_varint(number << 3 | 2) + encode_varint(len(data)) + data
+
+
+def frame(data):
+    """The data of a record with the framing of a TFRecord file."""
+    length = struct.pack("<Q", len(data))
+    return length + masked_crc(length) + data + masked_crc(data)
+
+
+def masked_crc(data):
+    """The masked CRC-32C of data: rotated right by 15 bits, plus a constant."""
+    crc = crc32c(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def parsed_tensor(data, array):

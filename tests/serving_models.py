@@ -1,4 +1,4 @@
-"""Small SavedModels for the server's tests, and what they answer when they are called directly."""
+"""Small SavedModels for tests of the server, and their outputs when called directly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ tf = optional("tensorflow")
 
 
 class Scaled(tf.Module):
-    """One input, one output, two signatures; versions differ by their factor."""
+    """One input, one output and two signatures; versions have different factors."""
 
     def __init__(self, factor: float) -> None:
         self.factor = tf.Variable(factor)
@@ -30,7 +30,7 @@ class Scaled(tf.Module):
 
 
 class Types(tf.Module):
-    """Every kind of value, and outputs of both names that strings may have."""
+    """Inputs of several dtypes, and string outputs with and without the suffix ``_bytes``."""
 
     columns = (
         tf.TensorSpec([None], tf.string, "name"),
@@ -51,7 +51,7 @@ class Types(tf.Module):
 
 
 class Total(tf.Module):
-    """Its output has no rows."""
+    """A scalar output."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     def __call__(self, x):
@@ -59,11 +59,11 @@ class Total(tf.Module):
 
 
 class Slow(tf.Module):
-    """Takes as many seconds as it is told; negative ones it refuses."""
+    """Sleep for a number of seconds, which must not be negative."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "seconds")])
     def __call__(self, seconds):
-        tf.debugging.assert_non_negative(seconds, "No time to go back.")
+        tf.debugging.assert_non_negative(seconds, "seconds must not be negative")
         start = tf.timestamp()
         longest = tf.cast(tf.reduce_max(tf.concat([seconds, [0.0]], 0)), tf.float64)
         tf.while_loop(lambda now: now < start + longest, lambda now: [tf.timestamp()], [start])
@@ -76,7 +76,7 @@ def save_scaled(folder: Path, factor: float) -> None:
 
 
 def save_models(folder: Path) -> Path:
-    """Versions of one, a prepared one, and others without versions."""
+    """Save a model with two versions, a prepared model, and models without versions."""
     save_scaled(folder / "scaled" / "1", 1.0)
     save_scaled(folder / "scaled" / "2", 2.0)
     xee_tf.prepare_model(folder / "scaled" / "2", folder / "prepared")
@@ -85,21 +85,21 @@ def save_models(folder: Path) -> Path:
     return folder
 
 
-def called_directly(
+def call_directly(
     folder: Path, inputs: dict[str, Any], signature: str = "serving_default"
 ) -> dict[str, np.ndarray]:
-    """The outputs of a SavedModel in this process."""
+    """Return the outputs of a SavedModel that is called in this process."""
     loaded = tf.saved_model.load(str(folder))
     tensors = {name: tf.constant(values) for name, values in inputs.items()}
     return {name: tensor.numpy() for name, tensor in loaded.signatures[signature](**tensors).items()}
 
 
 def tiles(count: int, seed: int = 0) -> np.ndarray:
-    """Pixels with values that are not finite among them."""
+    """Create tiles, some of whose values are not finite."""
     values = np.random.default_rng(seed).normal(size=(count, 4, 3, 2)).astype("float32")
     values[0, 0, 0] = np.nan, -np.inf
     return values
 
 
-def address(server: Server, path: str) -> str:
+def api_url(server: Server, path: str) -> str:
     return f"{server}/v1/{path}"

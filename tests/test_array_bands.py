@@ -1,4 +1,4 @@
-"""Array bands, collapsed bands and pixels as SequenceExamples, read by TensorFlow's own protobufs."""
+"""Tests of array bands, collapsed bands and SequenceExamples, against TensorFlow's protobuf classes."""
 
 import dask
 import dask.array as da
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def numbers(feature):
-    """The values of a protobuf Feature."""
+    """Return the values of a protobuf Feature."""
     kind = feature.WhichOneof("kind")
     if kind == "bytes_list":
         return np.frombuffer(b"".join(feature.bytes_list.value), np.uint8)
@@ -56,7 +56,7 @@ def cases(draw):
 
 
 def build(shape, bands, seed):
-    """The Dataset, and for each band its steps and where they are masked, in numpy."""
+    """Return a Dataset, and the values and masks of each band as numpy arrays (step, y, x)."""
     rng = np.random.default_rng(seed)
     ds = raster({"template": np.zeros(shape.shape)}).drop_vars("template")
     arrays, absent = {}, {}
@@ -76,7 +76,7 @@ def build(shape, bands, seed):
 
 
 def export_case(case, folder):
-    """Export a case; gives the result and (values, masked) by band, (patch, depth, height, width) each."""
+    """Export a case; return the result, (values, masks) by band (patch, depth, height, width), and depths."""
     shape, bands, options, seed = case
     ds, arrays, absent = build(shape, bands, seed)
     depths = {name: depth for name, (_, steps, depth, *_) in bands.items() if steps}
@@ -101,10 +101,10 @@ def export_case(case, folder):
     return result, expected, depths
 
 
-@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
+@pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
 @settings(max_examples=80)
 @given(cases())
-def test_every_value_of_array_bands(tmp_path_factory, case):
+def test_array_bands_export(tmp_path_factory, case):
     _, bands, options, _ = case
     result, expected, depths = export_case(case, tmp_path_factory.mktemp("arrays"))
     expected = list(expected.values())
@@ -142,19 +142,19 @@ def test_every_value_of_array_bands(tmp_path_factory, case):
 
 
 def unpatch(patches, columns):
-    """Patches (n, ..., height, width) side by side."""
+    """Join patches (n, ..., height, width) to a raster."""
     rows = [np.concatenate(patches[i : i + columns], axis=-1) for i in range(0, len(patches), columns)]
     return np.concatenate(rows, axis=-2)
 
 
-@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
+@pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
 @settings(max_examples=50)
 @given(cases(), st.sampled_from([None, {}, {"y": 3, "x": 5}, 2]), st.data())
-def test_array_bands_come_back(tmp_path_factory, case, chunks, data):
+def test_array_bands_round_trip(tmp_path_factory, case, chunks, data):
     _, bands, options, _ = case
     result, expected, depths = export_case(case, tmp_path_factory.mktemp("arrays"))
     ragged = options.get("drop_masked_steps", False)
-    if ragged and options["collapse_bands"]:  # whose step is whose is lost
+    if ragged and options["collapse_bands"]:  # steps cannot be assigned to bands
         values, masked = (np.concatenate(parts, axis=1) for parts in zip(*expected.values(), strict=True))
         expected = {next(iter(bands)): (values, masked)}
         depths = dict.fromkeys(expected, values.shape[1])
@@ -167,7 +167,7 @@ def test_array_bands_come_back(tmp_path_factory, case, chunks, data):
                 wanted = values if name in depths else values[:, 0]
                 if margins == "trim":
                     inner = wanted[..., my : wanted.shape[-2] - my, mx : wanted.shape[-1] - mx]
-                    wanted = unpatch(inner, result.grid.columns)
+                    wanted = unpatch(inner, result.grid.patches_per_row)
                 found = opened[name]
                 assert found.shape == wanted.shape
                 index = tuple(data.draw(indices(length)) for length in found.shape)
@@ -175,10 +175,10 @@ def test_array_bands_come_back(tmp_path_factory, case, chunks, data):
                     np.testing.assert_array_equal(found, wanted)
                     np.testing.assert_array_equal(found[index], wanted[index])
                     continue
-                # The steps that were written stand in front, in their order.
+                # The steps that were written come first, in order.
                 axis = 1 if margins == "keep" else 0
                 if name in depths:
-                    where = masked if margins == "keep" else unpatch(masked, result.grid.columns)
+                    where = masked if margins == "keep" else unpatch(masked, result.grid.patches_per_row)
                     order = np.argsort(where, axis=axis, kind="stable")
                     moved = np.take_along_axis(wanted, order, axis)
                     there = ~np.take_along_axis(where, order, axis)
@@ -209,7 +209,7 @@ def test_each_chunk_of_a_series_is_loaded_once(tmp_path):
         np.testing.assert_array_equal(found.reshape(6, 14, 14), np.stack([step[number] for step in patches]))
 
 
-def test_several_further_dimensions_are_flattened_in_their_order(tmp_path):
+def test_several_additional_dimensions_are_flattened_in_order(tmp_path):
     cube = random_band((2, 3, 10, 10))
     ds = raster({"a": cube[0, 0]}).assign(a=(("y", "time", "wave", "x"), cube.transpose(2, 0, 1, 3)))
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=10)
@@ -218,7 +218,7 @@ def test_several_further_dimensions_are_flattened_in_their_order(tmp_path):
     np.testing.assert_array_equal(found.reshape(cube.shape), cube)
 
 
-def test_what_the_mixer_does_not_hold_stands_beside_it(tmp_path):
+def test_manifest_of_array_bands(tmp_path):
     from xee_tf.sidecars import read_manifest
     from xee_tf.storage import Location
 
@@ -236,8 +236,8 @@ def test_what_the_mixer_does_not_hold_stands_beside_it(tmp_path):
     assert found.default_value == -1
 
 
-def test_series_without_an_array_band_are_warned_of(tmp_path):
-    with pytest.warns(UserWarning, match="no array band"):
+def test_sequence_data_without_array_bands_warns(tmp_path):
+    with pytest.warns(UserWarning, match="no array bands"):
         result = raster({"a": random_band((4, 4))}).tfexport(
             tmp_path / "scene", patch_dimensions=2, sequence_data=True
         )
@@ -245,7 +245,7 @@ def test_series_without_an_array_band_are_warned_of(tmp_path):
     assert not example.feature_lists.feature_list
 
 
-def test_tensorflow_parses_series_with_its_own_spec(tmp_path):
+def test_tensorflow_parses_sequence_examples(tmp_path):
     cube = random_band((5, 8, 8))
     ds = raster({"slope": random_band((8, 8))}).assign(ndvi=(("time", "y", "x"), cube))
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=8, sequence_data=True)
@@ -258,13 +258,13 @@ def test_tensorflow_parses_series_with_its_own_spec(tmp_path):
     np.testing.assert_array_equal(series["ndvi"], cube[:, 1, 3])
 
 
-def test_a_sequence_of_depths_serves_those_who_follow_the_guide(tmp_path):
+def test_tensor_depths_as_sequence(tmp_path):
     ds = raster({"a": random_band((8, 8))}).expand_dims(time=4)
     plan = xee_tf.plan_export(ds, patch_dimensions=8, format_options={"tensorDepths": [3]})
     assert plan.bands[0].shape == (3,)
 
 
-def test_a_split_dimension_makes_an_export_of_each_step_and_loads_once(tmp_path):
+def test_split_dim_exports_each_step_and_loads_chunks_once(tmp_path):
     loads = []
 
     def load(block, block_info=None):
@@ -288,7 +288,7 @@ def test_a_split_dimension_makes_an_export_of_each_step_and_loads_once(tmp_path)
         for example, patch in zip(found, patches, strict=True):
             np.testing.assert_array_equal(numbers(example.features.feature["a"]), patch.ravel())
     with pytest.raises(
-        xee_tf.OptionError, match=r"split_dim='date' is not a dimension; there are \['y', 'x', 'time'\]"
+        xee_tf.OptionError, match=r"split_dim='date' is not a dimension; available: \['y', 'x', 'time'\]"
     ):
         ds.tfexport(tmp_path / "scene", split_dim="date")
 
@@ -305,7 +305,7 @@ def test_a_split_dimension_makes_an_export_of_each_step_and_loads_once(tmp_path)
         (None, ["00000", "00001"]),
     ],
 )
-def test_steps_are_named_after_their_coordinate(tmp_path, coordinate, labels):
+def test_split_dim_labels(tmp_path, coordinate, labels):
     ds = raster({"a": random_band((8, 8))}).expand_dims(time=2)
     if coordinate is not None:
         ds = ds.assign_coords(time=coordinate)

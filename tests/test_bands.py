@@ -1,4 +1,4 @@
-"""Images put together, and arrays taken apart into bands."""
+"""Tests of combining images, and of splitting arrays into bands."""
 
 import dask.array as da
 import numpy as np
@@ -21,7 +21,7 @@ def plane(name="a", dims=("y", "x"), value=0, **coords):
 
 
 def unreadable(shape=(4, 5), chunks=2):
-    """A lazy array that fails when computed."""
+    """Return a lazy array that fails when computed."""
 
     def fail(block_info=None):
         raise AssertionError("computed")
@@ -34,7 +34,7 @@ def unreadable(shape=(4, 5), chunks=2):
 # -- One image --------------------------------------------------------------------------------------
 
 
-def test_a_dataset_is_returned_as_it_is():
+def test_a_dataset_is_returned_unchanged():
     scene = plane().to_dataset()
     assert image_dataset(scene) is scene
     assert add_bands(scene) is scene
@@ -77,7 +77,7 @@ def test_a_single_band():
     assert image_dataset(plane("elevation"))["elevation"].identical(plane("elevation"))
 
 
-def test_a_geotiff_with_descriptions_keeps_its_place_and_nodata(tmp_path):
+def test_a_geotiff_with_descriptions_keeps_georeference_and_nodata(tmp_path):
     image = xr.concat(
         [plane(), plane(value=100)], "band", coords="minimal", compat="override", join="override"
     )
@@ -94,7 +94,7 @@ def test_a_geotiff_with_descriptions_keeps_its_place_and_nodata(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (np.zeros((4, 5)), "An image must be an xarray Dataset or DataArray; got ndarray"),
         (
@@ -112,8 +112,8 @@ def test_a_geotiff_with_descriptions_keeps_its_place_and_nodata(tmp_path):
         ),
     ],
 )
-def test_what_is_no_image(image, said):
-    with pytest.raises(OptionError, match=said):
+def test_objects_that_are_not_an_image(image, message):
+    with pytest.raises(OptionError, match=message):
         image_dataset(image)
 
 
@@ -131,7 +131,7 @@ def test_bands_are_added_without_computing_anything():
     assert both["label"].data.name == labels.data.name
 
 
-def test_the_first_image_says_where_and_how():
+def test_the_first_image_determines_coordinates_and_crs():
     scene = plane("B4", time=np.datetime64("2020-01-01", "ns")).to_dataset().assign_attrs(title="scene")
     labels = plane("label", value=100, time=np.datetime64("1999-01-01", "ns"))
     labels = labels.rio.write_crs(32633, grid_mapping_name="other").rio.write_nodata(-1)
@@ -182,7 +182,7 @@ def test_a_crs_and_a_transform_for_images_that_have_none():
     assert list(both) == ["a", "b"]
 
 
-def test_further_dimensions():
+def test_extra_dimensions():
     times = np.array(["2020-01-01", "2020-02-01"], "M8[ns]")
     series = plane("ndvi").expand_dims(time=times)
     both = add_bands(plane("label").to_dataset(), series)
@@ -193,12 +193,12 @@ def test_further_dimensions():
         add_bands(series, series.rename("evi").assign_coords(time=times + np.timedelta64(1, "D")))
     with pytest.raises(GridMismatchError, match="different coordinates along 'time'"):
         add_bands(plane("label").to_dataset(), series, series.rename("evi").isel(time=[1, 0]))
-    # One step is no dimension.
+    # A dimension of one step is dropped.
     one = series.isel(time=[0]).rename("evi").assign_coords(time=times[1:])
     assert add_bands(series, one)["evi"].dims == ("y", "x")
 
 
-def test_names_must_differ():
+def test_duplicate_names_raise():
     for others in ([plane("B4")], [plane("label"), plane("label")], [plane("x1"), plane("B4")]):
         with pytest.raises(
             OptionError, match=r"The name '(B4|label)' is already used by another band\. Rename one"
@@ -209,7 +209,7 @@ def test_names_must_differ():
         add_bands(dated, plane("time"))
 
 
-def test_grids_must_be_the_same():
+def test_different_grids_raise():
     scene = plane("B4").to_dataset()
     shifted = plane("label").assign_coords(x=X + 15)
     with pytest.raises(GridMismatchError, match=r"^image and other are .* Origin: other starts 0\.5 pixels"):
@@ -220,13 +220,13 @@ def test_grids_must_be_the_same():
         add_bands(scene, plane("label").rio.write_crs(32634))
 
 
-def test_variables_that_are_no_rasters():
+def test_variables_that_are_not_rasters():
     other = plane("label").to_dataset().assign(row_mean=("y", np.zeros(4)))
     with pytest.raises(
         GeoreferenceError, match=r"\['row_mean'\] lack one of the dimensions x and y.*drop_vars"
     ):
         add_bands(plane("B4").to_dataset(), other)
-    # But a grid mapping that was not decoded is none of them.
+    # A grid mapping that was not decoded is allowed.
     other = plane("label").to_dataset().reset_coords("spatial_ref")
     assert list(add_bands(plane("B4").to_dataset(), other)) == ["B4", "label"]
 

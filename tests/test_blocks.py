@@ -1,4 +1,4 @@
-"""The block layer by itself: whatever the chunking, patches equal those of the whole array."""
+"""Tests of blocks: for any chunks, the patches are equal to those of the whole array."""
 
 import dask
 import dask.array as da
@@ -17,7 +17,7 @@ from xee_tf.graph import BlockJob, add_task, chunk_grids, work_on_blocks
 
 
 def cut_block(layout, block, pieces):
-    """Work for `block_tasks`: the patches of a block by (band, number of the patch)."""
+    """Return the patches of a block by (band, number of the patch); work for `block_tasks`."""
     window = layout.window(*block)
     bands, _ = assemble(
         window,
@@ -40,7 +40,7 @@ def cut_block(layout, block, pieces):
 def join(blocks):
     joined = {}
     for block in blocks:
-        assert not joined.keys() & block.keys(), "a patch was made twice"
+        assert not joined.keys() & block.keys(), "duplicate patch"
         joined.update(block)
     return joined
 
@@ -57,12 +57,12 @@ def cases(draw):
     grid = PatchGrid(region, patch, PatchGrid.margin_of(kernel), edge=edge, origin=Size(x=left, y=top))
     chunks = draw(st.lists(st.tuples(chunkings(shape.y), chunkings(shape.x)), min_size=1, max_size=3))
     least = draw(st.integers(1, 20)), draw(st.integers(1, 20))
-    group = draw(st.integers(1, grid.columns))
+    group = draw(st.integers(1, grid.patches_per_row))
     return shape, grid, kernel, chunks, least, group
 
 
 @given(cases())
-def test_patches_equal_those_of_the_whole_array_and_chunks_load_once(case):
+def test_patches_of_blocks_and_chunks_loaded_once(case):
     shape, grid, kernel, chunks, least, group = case
     rng = np.random.default_rng(0)
     values = [rng.integers(0, 1000, shape.shape).astype("f4") for _ in chunks]
@@ -106,7 +106,7 @@ def test_patches_equal_those_of_the_whole_array_and_chunks_load_once(case):
         for number, patch in enumerate(expected):
             np.testing.assert_array_equal(found[band, number], patch)
     assert len(loads) == len(set(loads)) == layout.chunk_count()
-    # Chunks that stay together along x are made by one block, so that a gzip member is never split.
+    # The patches of a gzip member belong to one block.
     for block in range(len(layout.x)):
         owned = layout.x.owned(block)
         assert owned.start % group == 0 or not owned
@@ -116,7 +116,7 @@ def test_patches_equal_those_of_the_whole_array_and_chunks_load_once(case):
     assert len(work) == len(homes) + 2 * len(blocks) + 2
 
 
-def test_aligned_chunks_without_a_kernel_wait_for_nothing():
+def test_aligned_chunks_without_margin_have_no_strips():
     array = da.zeros((512, 512), chunks=(128, 128), dtype="f4")
     grid = PatchGrid(Size(x=512, y=512), Size(x=64, y=32))
     edges = (0, 128, 256, 384, 512)
@@ -127,8 +127,8 @@ def test_aligned_chunks_without_a_kernel_wait_for_nothing():
     assert all(len(layout.pieces(*block)) == 1 for block in layout.blocks())
 
 
-def test_only_strips_wait_under_a_kernel():
-    """With 1024-pixel chunks, patches of 256 and a kernel of 32, a third of a chunk waits at most."""
+def test_strips_are_small():
+    """With 1024-pixel chunks, patches of 256 and a kernel of 32, strips are below a third of a chunk."""
     array = da.zeros((8192, 8192), chunks=(1024, 1024), dtype="f4")
     grid = PatchGrid(Size(x=8192, y=8192), Size(x=256, y=256), Size(x=16, y=16))
     edges = tuple(range(0, 8193, 1024))
@@ -139,7 +139,7 @@ def test_only_strips_wait_under_a_kernel():
     assert max(bottoms) < 0.3 * 1024 * 1024
 
 
-def test_a_kernel_wider_than_the_chunks_is_met_by_many_of_them():
+def test_kernel_larger_than_chunks():
     array = da.from_array(np.arange(900.0, dtype="f4").reshape(30, 30), chunks=(3, 4))
     grid = PatchGrid(Size(x=30, y=30), Size(x=5, y=5), Size(x=10, y=10))
     grids = chunk_grids([array])
@@ -157,7 +157,7 @@ def test_a_kernel_wider_than_the_chunks_is_met_by_many_of_them():
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
-def test_nodata_and_nan_become_the_default(dtype):
+def test_nodata_and_nan_are_masked(dtype):
     values = np.array([[1, 2], [3, 4]], dtype)
     rule = PlaneRule(0, -5, nodata=(3,))
     masked = rule.masked(values)
@@ -171,7 +171,7 @@ def test_nodata_and_nan_become_the_default(dtype):
         np.testing.assert_array_equal(rule.masked(values), [[True, False], [True, False]])
 
 
-def test_delayed_is_a_dask_collection():
+def test_delayed_is_dask_collection():
     array = da.zeros((4, 4), chunks=2)
     grid = PatchGrid(Size(x=4, y=4), Size(x=2, y=2))
     layout = BlockLayout(

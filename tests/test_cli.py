@@ -217,7 +217,7 @@ def test_upload_table(tmp_path, capsys):
     xee_tf.export_table(pd.DataFrame(places), tmp_path / "sites")
     records, target = str(tmp_path / "sites.tfrecord.gz"), str(tmp_path / "sites.gpkg")
     assert main(["upload", "table", records, target, "--crs", "EPSG:32633"]) == 1
-    message = "name their columns with --x-column and --y-column."
+    message = "as --x-column and --y-column."
     assert message in capsys.readouterr().err
     columns = ["--x-column", "easting", "--y_column", "northing"]
     assert main(["upload", "table", records, target, "--crs", "EPSG:32633", *columns]) == 0
@@ -242,7 +242,7 @@ def test_tensor_depths_are_pairs(cube, tmp_path, depth, capsys):
 
 def test_messages_contain_flags(cube, tmp_path, capsys):
     assert main(["export", cube[0], str(tmp_path / "x"), "--drop-masked-steps"]) == 1
-    assert ": --drop-masked-steps needs --sequence-data: a patch" in capsys.readouterr().err
+    assert ": --drop-masked-steps requires --sequence-data, because" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""GeoTIFFs that fail while they are written: an error, no leftovers, and a process that lives on."""
+"""Writing of GeoTIFFs: errors do not leave files or crash the process; dtypes and nodata."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ GRID = PatchGrid(
 
 
 def export(folder):
-    """A plain export of several shards, one of them with a flipped bit."""
+    """Write an uncompressed export of several shards with a flipped bit in one of them."""
     ds = raster({"B4": random_band((512, 512))}).chunk(y=64, x=64)
     result = ds.tfexport(folder / "s", patch_dimensions=32, compressed=False, max_file_size=60_000)
     path = Path(result.files[len(result.files) // 2].path)
@@ -52,23 +52,23 @@ def run(code, *arguments):
 
 
 @pytest.mark.parametrize("times", [30, pytest.param(500, marks=pytest.mark.long)])
-def test_a_corrupt_record_is_an_error_every_time(tmp_path, times):
-    """In a process of its own: what goes wrong here ends the process."""
+def test_corrupt_record_raises_an_error_every_time(tmp_path, times):
+    """In a separate process, because a bug here crashes the process."""
     code = (
         "import sys, xee_tf\n"
         f"for _ in range({times}):\n"
         "    try:\n"
         "        xee_tf.upload_image(None, sys.argv[1], sys.argv[2], if_exists='overwrite')\n"
         "    except xee_tf.RecordError:\n"
-        "        print('refused')\n"
+        "        print('error')\n"
     )
     done = run(code, export(tmp_path), tmp_path / "u.tif")
-    assert (done.returncode, done.stdout.split()) == (0, ["refused"] * times), done.stderr
+    assert (done.returncode, done.stdout.split()) == (0, ["error"] * times), done.stderr
     assert not list(tmp_path.glob("*u.tif*"))
     assert not list(tmp_path.glob(".*"))
 
 
-def test_the_old_file_stays_when_a_new_one_fails(tmp_path):
+def test_old_file_remains_after_an_error(tmp_path):
     (tmp_path / "u.tif").write_text("the old one")
     with pytest.raises(RecordError):
         xee_tf.upload_image(None, export(tmp_path), tmp_path / "u.tif", if_exists="overwrite")
@@ -77,7 +77,7 @@ def test_the_old_file_stays_when_a_new_one_fails(tmp_path):
 
 
 class Failing:
-    """Fails at one chunk, while others are slower than it."""
+    """Raise an error for one chunk, while other chunks are still computed."""
 
     def __init__(self, number, error):
         self.number, self.error = number, error
@@ -94,31 +94,31 @@ ERRORS = [RecordError("corrupt"), rasterio.errors.RasterioIOError("a tile of the
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_failure_at_any_chunk_leaves_nothing(error, tmp_path):
+def test_error_in_any_chunk_leaves_no_files(error, tmp_path):
     band = da.from_array(random_band((SIDE, SIDE)), chunks=CHUNK)
     for number in range((SIDE // CHUNK) ** 2):
         failing = band.map_blocks(Failing(number, error), dtype=band.dtype, meta=np.empty((0, 0), band.dtype))
         with pytest.raises(type(error)):
             write_cog(Location.of(tmp_path / "u.tif"), {"B": failing}, {"B": ["B"]}, GRID, None)
         assert not list(tmp_path.iterdir())
-    time.sleep(0.05)  # what was still computed has come to an end
+    time.sleep(0.05)  # wait for chunks that are still computed
     write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, GRID, None)
     with rasterio.open(tmp_path / "u.tif") as file:
         np.testing.assert_array_equal(file.read(1), band)
 
 
-def test_a_chunk_that_comes_late_finds_the_file_closed(tmp_path):
+def test_write_after_close_raises_an_error(tmp_path):
     profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
     location = Location.of(tmp_path / "b.tif")
     with _open_raster(tmp_path / "a.tif", {**profile, "transform": GRID.affine}, location) as raster_file:
         raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
-    with pytest.raises(DestinationError, match="Another chunk has failed"):
+    with pytest.raises(DestinationError, match="closed because another chunk failed"):
         raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
 
 
 @needs_posix
-def test_a_full_disk_is_an_error(tmp_path):
-    """A limit on the size of files stands for it: of the plain file, of the final one, of its last bytes."""
+def test_full_disk_raises_an_error(tmp_path):
+    """Simulated by a limit on the file size, reached in the tiled file, the final file or its last bytes."""
     values = np.random.default_rng(0).random((512, 512), dtype="f4")
     raster({"B4": values}).tfexport(tmp_path / "s", patch_dimensions=64)
     whole = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "whole.tif").size()
@@ -140,7 +140,7 @@ def test_a_full_disk_is_an_error(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_nothing_is_left_when_a_model_fails(tmp_path):
+def test_model_error_leaves_no_files(tmp_path):
     def fails(pixels):
         if pixels.max() > 110:
             raise RuntimeError("too bright")
@@ -157,7 +157,7 @@ def test_nothing_is_left_when_a_model_fails(tmp_path):
 @pytest.mark.parametrize(
     "crs", ["http://127.0.0.1:9/crs", "/etc/hostname", "file:///etc/hostname", "crs.prj"]
 )
-def test_a_crs_is_never_fetched_or_read_from_a_file(crs, tmp_path, monkeypatch):
+def test_crs_is_not_read_from_urls_or_files(crs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "crs.prj").write_text(rasterio.crs.CRS.from_epsg(32633).to_wkt())
     band = da.zeros((SIDE, SIDE), chunks=CHUNK, dtype="u1")
@@ -167,15 +167,15 @@ def test_a_crs_is_never_fetched_or_read_from_a_file(crs, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]
 
 
-# -- Bands as one dtype -------------------------------------------------------------------------------------
+# -- Common dtype and nodata --------------------------------------------------------------------------
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 
 
 @given(st.data())
 @settings(deadline=None)
-def test_bands_of_several_dtypes_keep_their_values(data):
-    """Every value and every missing pixel comes back, or the band that holds the value is named."""
+def test_bands_of_different_dtypes_preserve_values(data):
+    """All values and missing pixels are preserved, or an error names the band."""
     dtypes, fills, values = {}, {}, {}
     for name in data.draw(st.sampled_from(["a", "ab", "abc"])):
         dtypes[name] = dtype = np.dtype(data.draw(st.sampled_from(DTYPES)))
@@ -217,12 +217,12 @@ def test_bands_of_several_dtypes_keep_their_values(data):
         (np.int32(70_000), "float16"),
     ],
 )
-def test_a_value_that_a_dtype_does_not_hold_is_refused(value, dtype):
-    with pytest.raises(RecordError, match=f"Band 'B' holds .*, which {dtype} cannot: choose another dtype"):
+def test_value_that_a_dtype_cannot_represent(value, dtype):
+    with pytest.raises(RecordError, match=f"Band 'B' holds .*, which {dtype} cannot represent: choose"):
         cast("B", da.full(2, value), np.dtype(dtype), None).compute()
 
 
-def test_a_truth_is_a_byte():
+def test_bool_becomes_uint8():
     bands = {"wet": np.dtype("bool"), "class": np.dtype("int8")}
     dtype, nodata = common_nodata(bands, {"wet": None, "class": -128}, "")
     assert (dtype, nodata) == (np.int16, -128)
@@ -230,8 +230,8 @@ def test_a_truth_is_a_byte():
     assert wet.compute().tolist() == [1, 0]
 
 
-def test_a_lazy_raster_becomes_one_file(tmp_path):
-    """Bands of several dtypes, with dimensions in any order, and what is masked in one of them."""
+def test_to_cog_of_a_lazy_raster(tmp_path):
+    """Bands of different dtypes, with dimensions in any order, and a mask in one of them."""
     scene = raster({"B4": random_band((40, 48)), "mask": np.zeros((40, 48), "uint8")}).chunk(y=16, x=16)
     scene["mask"].attrs["_FillValue"] = 0
     series = np.arange(2 * 40 * 48, dtype="int16").reshape(40, 48, 2)

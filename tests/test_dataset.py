@@ -1,4 +1,4 @@
-"""Records as a tf.data pipeline, against the pixels that were exported."""
+"""Compare the elements of tf.data pipelines with the exported pixels."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from hypothesis import strategies as st
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
 from tests.strategies import sizes
-from xee_tf import MissingShardError, MixerError, OptionError, export_table
+from xee_tf import MissingShardError, MixerError, OptionError, RecordError, export_table
 from xee_tf.training.dataset import tf_dataset
 from xee_tf.training.spec import feature_spec
 
 SHAPE = (70, 90)
 BANDS = {
-    "B3": np.arange(70 * 90, dtype="float32").reshape(SHAPE),  # every pixel a number of its own
+    "B3": np.arange(70 * 90, dtype="float32").reshape(SHAPE),  # a different number in every pixel
     "B4": random_band(SHAPE, "float32", seed=1),
     "class": random_band(SHAPE, "uint8", seed=2),
     "height": random_band(SHAPE, "int16", seed=3) - 60,
 }
-PATCH, KERNEL = (20, 16), (6, 2)  # the only kernel that fits the length of these records
+PATCH, KERNEL = (20, 16), (6, 2)  # the only kernel that matches the length of these records
 
 
 def export(folder, name="scene", bands=BANDS, **options):
-    """An export in shards of a few records, and its mixer's path."""
+    """Export bands to shards of a few records; return the path of the mixer."""
     options = {"patch_dimensions": PATCH, "kernel_size": KERNEL, "max_file_size": 25_000, **options}
     result = raster(bands).tfexport(folder / name, **options)
     return str(result.mixer)
 
 
 def expected(*names, patch=PATCH, kernel=KERNEL, bands=BANDS):
-    """Stored patches, bands last: (patch, y, x, band)."""
+    """The expected patches with bands last: (patch, y, x, band)."""
     cut = [cut_patches(bands[name], patch=patch, kernel=kernel, default=0)[0] for name in names]
     return np.stack([np.stack(patches).astype("float32") for patches in cut], axis=-1)
 
@@ -64,7 +64,7 @@ def mixer(tmp_path_factory):
 
 @pytest.mark.parametrize("feature_types", ["float", "band"])
 @pytest.mark.parametrize("compressed", [True, False])
-def test_patches_are_those_that_were_exported(tmp_path, feature_types, compressed):
+def test_patches_equal_the_exported_patches(tmp_path, feature_types, compressed):
     mixer = export(tmp_path, feature_types=feature_types, compressed=compressed)
     inputs, targets = ["height", "B3", "class"], ["class"]
     dataset = tf_dataset(mixer, inputs=inputs, targets=targets, batch_size=3)
@@ -76,12 +76,12 @@ def test_patches_are_those_that_were_exported(tmp_path, feature_types, compresse
     assert dataset.cardinality() == 6  # 16 patches by 3
 
 
-def test_inputs_alone(mixer):
+def test_inputs_without_targets(mixer):
     images = joined(tf_dataset(mixer, inputs="B4"))
     np.testing.assert_array_equal(images, expected("B4"))
 
 
-def test_order_is_that_of_the_records_however_many_files_are_read_at_a_time(mixer):
+def test_the_order_of_records_is_kept_with_parallel_reads(mixer):
     dataset = tf_dataset(mixer, inputs="B3", batch_size=1, num_parallel_reads=8)
     for _ in range(3):
         np.testing.assert_array_equal(joined(dataset), expected("B3"))
@@ -95,7 +95,7 @@ def test_margins_can_be_trimmed(mixer):
     np.testing.assert_array_equal(labels, core[..., 1:])
 
 
-def test_classes_may_stay_integers(mixer):
+def test_integer_targets(mixer):
     _, labels = joined(tf_dataset(mixer, inputs="B3", targets="height", target_dtype="int32"))
     assert labels.dtype == "int32"
     np.testing.assert_array_equal(labels, expected("height"))
@@ -122,7 +122,7 @@ def test_any_patch_and_kernel(tmp_path_factory, patch, kernel, batch_size, data)
 # -- Pixels ------------------------------------------------------------------------------------------
 
 
-def test_pixels_come_in_the_order_of_the_patches_each_once(mixer):
+def test_each_pixel_appears_once_in_the_order_of_the_patches(mixer):
     dataset = tf_dataset(mixer, inputs=["B3", "height"], targets="class", unit="pixel", batch_size=1000)
     pixels, labels = joined(dataset)
     core = expected("B3", "height", "class")[:, 1:-1, 3:-3].reshape(-1, 3)
@@ -142,7 +142,7 @@ def test_pixels_with_margins(mixer):
 
 
 @pytest.mark.parametrize("unit", ["patch", "pixel"])
-def test_shuffled_examples_are_the_same_ones_in_another_order(mixer, unit):
+def test_shuffled_examples_are_a_permutation(mixer, unit):
     options = {"inputs": "B3", "targets": "B4", "unit": unit, "batch_size": 7}
     plain, plain_targets = joined(tf_dataset(mixer, **options))
     dataset = tf_dataset(mixer, shuffle=True, seed=3, **options)
@@ -156,7 +156,7 @@ def test_shuffled_examples_are_the_same_ones_in_another_order(mixer, unit):
     assert not np.array_equal(first, other)
 
     def ordered(images, targets):
-        """Examples sorted by their largest input, which is unique, targets beside them."""
+        """Examples and targets, sorted by the largest input, which is unique."""
         order = np.argsort(images.reshape(len(images), -1).max(1))
         return images[order], targets[order]
 
@@ -164,14 +164,14 @@ def test_shuffled_examples_are_the_same_ones_in_another_order(mixer, unit):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_pixels_are_mixed_across_patches(mixer):
+def test_pixels_are_shuffled_across_patches(mixer):
     dataset = tf_dataset(mixer, inputs="B3", unit="pixel", shuffle=True, seed=0, batch_size=64)
     pixels = next(iter(dataset)).numpy()[:, 0].astype(int)
     patches = {(pixel // 90 // 16, pixel % 90 // 20) for pixel in pixels}
     assert len(patches) > 10  # of 16
 
 
-def test_a_small_shuffle_buffer_still_gives_every_record(mixer):
+def test_a_small_shuffle_buffer_gives_every_record(mixer):
     images = joined(tf_dataset(mixer, inputs="B3", shuffle=2, seed=0, num_parallel_reads=2))
     assert set(images.max((1, 2, 3))) == set(expected("B3").max((1, 2, 3)))
     assert len(images) == 16
@@ -202,13 +202,13 @@ def test_files_without_a_mixer(mixer, tmp_path):
     assert 0 < len(one) < 16
     pixels = joined(tf_dataset(pattern, inputs="B3", unit="pixel"))
     np.testing.assert_array_equal(pixels, expected("B3").reshape(-1, 1))
-    with pytest.raises(OptionError, match="give the mixer instead of its files, or patch_dimensions"):
+    with pytest.raises(OptionError, match=rf"-00000.* pass the mixer \({mixer}\) .*, or patch_dimensions"):
         tf_dataset(pattern, inputs="B3")
     with pytest.raises(MissingShardError, match="No files match"):
         tf_dataset(str(tmp_path / "none-*.tfrecord"), inputs="B3")
 
 
-def test_records_by_other_names(mixer, tmp_path):
+def test_records_of_a_renamed_mixer(mixer, tmp_path):
     copy = tmp_path / "elsewhere.json"
     shutil.copy(mixer, copy)
     shards = sorted(Path(mixer).parent.glob("scene-*.tfrecord.gz"))
@@ -216,13 +216,13 @@ def test_records_by_other_names(mixer, tmp_path):
     np.testing.assert_array_equal(images, expected("B3"))
 
 
-def test_several_exports_follow_one_another(mixer, tmp_path):
+def test_several_exports_are_concatenated(mixer, tmp_path):
     bands = {name: band[::-1] for name, band in BANDS.items()}
     other = export(tmp_path, bands=bands)
     images = joined(tf_dataset([other, mixer], inputs="B3"))
     np.testing.assert_array_equal(images, np.concatenate([expected("B3", bands=bands), expected("B3")]))
     swapped = export(tmp_path, "swapped", patch_dimensions=PATCH[::-1], kernel_size=KERNEL[::-1])
-    with pytest.raises(OptionError, match="do not go together"):
+    with pytest.raises(OptionError, match=r"exports are not compatible: scene.* swapped"):
         tf_dataset([mixer, swapped], inputs="B3")
 
 
@@ -262,7 +262,7 @@ def test_records_written_by_tensorflow_under_cloud_storage_names(tmp_path, compr
     np.testing.assert_array_equal(labels, classes)
 
 
-def test_the_spec_alone_parses_single_records(tmp_path):
+def test_the_spec_parses_single_records(tmp_path):
     mixer = export(tmp_path, feature_types="band", compressed=False)
     spec = feature_spec(mixer)
     assert list(spec) == list(BANDS)
@@ -282,7 +282,7 @@ def test_the_spec_alone_parses_single_records(tmp_path):
 
 @pytest.fixture
 def table(tmp_path):
-    """A table of 7 rows: numbers, an array-valued column, strings."""
+    """A table of 7 rows with numbers, an array column and strings."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"B4": rng.random(7), "B5": rng.random(7), "cover": np.arange(7)}).astype("float32")
     frame["ndvi"] = list(rng.random((7, 3)).astype("float32"))
@@ -306,7 +306,7 @@ def test_the_rows_of_a_table(table):
     assert sorted(mixed[:, 0]) == list(range(7))
 
 
-def test_the_spec_of_a_table_is_that_of_its_export(table):
+def test_the_spec_of_a_table_equals_the_spec_of_its_result(table):
     result, frame = table
     spec = feature_spec(result.path)
     assert spec == result.feature_spec()
@@ -319,60 +319,76 @@ def test_the_spec_of_a_table_is_that_of_its_export(table):
     assert one["B5"].numpy().tolist() == [frame["B5"][3]]
 
 
-def test_what_is_no_patch_and_no_number_in_a_table(table):
+def test_strings_and_patches_of_a_table_raise(table):
     result, _ = table
-    with pytest.raises(OptionError, match="'name' holds strings"):
+    with pytest.raises(OptionError, match="'name' contains strings"):
         tf_dataset(result.path, inputs=["B4", "name"])
-    with pytest.raises(OptionError, match="is a single pixel"):
+    with pytest.raises(OptionError, match="is a single pixel or a row"):
         tf_dataset(result.path, inputs="B4", unit="patch")
 
 
-# -- What goes wrong ---------------------------------------------------------------------------------
+# -- Errors ------------------------------------------------------------------------------------------
 
 
-def test_a_missing_shard_is_named(tmp_path):
+def test_a_missing_shard_raises(tmp_path):
     mixer = export(tmp_path)
     (tmp_path / "scene-00001.tfrecord.gz").unlink()
     with pytest.raises(MissingShardError, match="Shard 1 "):
         tf_dataset(mixer, inputs="B3")
 
 
-def test_records_that_end_too_early_are_an_error(tmp_path):
+def test_missing_records_raise(tmp_path):
     mixer = export(tmp_path)
     dataset = tf_dataset(mixer, inputs="B3")
     last = sorted(tmp_path.glob("*.tfrecord.gz"))[-1]
-    last.write_bytes(b"")  # numbering cannot tell: every file is there
+    last.write_bytes(b"")  # the numbers of the shards are complete
     with pytest.raises(tf.errors.FailedPreconditionError, match="elements"):
         joined(dataset)
     last.unlink()
-    with pytest.raises(MissingShardError, match="announces 16 records"):
+    with pytest.raises(MissingShardError, match="Expected 16 records"):
         tf_dataset(mixer, inputs="B3")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": "B9"}, "no band 'B9'; there are 'B3', 'B4', 'class', 'height'"),
-        ({"inputs": []}, "name at least one band"),
-        ({"inputs": ["B3", "B3"]}, "names the band 'B3' twice"),
+        ({"inputs": "B9"}, "Band 'B9' not found; available: 'B3', 'B4', 'class', 'height'"),
+        ({"inputs": []}, "inputs is empty: pass the name of at least one band"),
+        ({"inputs": ["B3", "B3"]}, "band 'B3' appears twice in inputs"),
         ({"inputs": "B3", "unit": "tile"}, "unit must be 'patch', 'pixel' or None; got 'tile'"),
         ({"inputs": "B3", "margins": "cut"}, "margins must be 'keep', 'trim' or None; got 'cut'"),
         ({"inputs": "B3", "batch_size": 0}, "batch_size must be a whole number from 1"),
         ({"inputs": "B3", "shuffle": -4}, "shuffle must be"),
         ({"inputs": "B3", "repeat": -1}, "repeat must be"),
-        ({"inputs": "B3", "patch_dimensions": 32}, "the mixer has its own"),
-        ({"inputs": "B3", "targets": "B4", "unit": "pixel", "target_margins": "keep"}, "must match"),
+        ({"inputs": "B3", "patch_dimensions": 32}, "patch_dimensions=32 is only for files without a mixer"),
+        ({"inputs": "B3", "targets": "B4", "unit": "pixel", "target_margins": "keep"}, "Omit target"),
     ],
 )
-def test_bad_options_are_refused(mixer, options, message):
+def test_invalid_options_raise(mixer, options, message):
     with pytest.raises(OptionError, match=message):
         tf_dataset(mixer, **options)
 
 
-def test_records_need_one_mixer(mixer):
+def test_invalid_sources_raise(mixer, tmp_path):
+    shard = mixer.replace("-mixer.json", "-00000.tfrecord.gz")
+    for source in (tmp_path / "none", tmp_path / "none.tfrecord", [mixer, str(tmp_path / "none.json")]):
+        with pytest.raises(MissingShardError, match=r"none.* was not found: expected a mixer .* Correct"):
+            tf_dataset(source, inputs="B3")
+    with pytest.raises(OptionError, match=rf"{shard} is a shard of {mixer}, .* pass only the mixer"):
+        feature_spec([mixer, shard])
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(RecordError, match=r"notes.txt: record 0 is truncated.* not a TFRecord file"):
+        feature_spec(tmp_path / "notes.txt")
+    with pytest.raises(OptionError, match=r"got a Dataset. Export it with ds.tfexport"):
+        tf_dataset(raster(BANDS), inputs="B3")
+    with pytest.raises(OptionError, match=r"got a DataFrame. Export it with xee_tf.export_table"):
+        tf_dataset(pd.DataFrame({"B3": [1]}), inputs="B3")
+
+
+def test_records_require_one_mixer(mixer):
     with pytest.raises(OptionError, match="single mixer; got 2"):
         tf_dataset([mixer, mixer], inputs="B3", records=["a.tfrecord"])
-    with pytest.raises(MixerError, match="is a shard, not a mixer"):
+    with pytest.raises(MixerError, match="is a TFRecord file, not a mixer"):
         tf_dataset("a.tfrecord", inputs="B3", records=["a.tfrecord"])
     with pytest.raises(OptionError, match="nothing to read"):
         tf_dataset([], inputs="B3")
@@ -382,8 +398,7 @@ def test_records_need_one_mixer(mixer):
 
 
 @pytest.mark.parametrize("unit", ["patch", "pixel"])
-def test_a_model_learns_from_it(mixer, unit):
-    """A linear relation between two bands is found; nothing in between garbles it."""
+def test_a_model_fits_a_linear_relation(mixer, unit):
     keras = pytest.importorskip("tensorflow").keras
 
     bands = {"dark": (BANDS["B4"] / 120).astype("float32")}

@@ -1,4 +1,4 @@
-"""What plans and results look like."""
+"""Tests of the text and HTML of plans and results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rects(svg: str, colour: str) -> list[tuple[float, ...]]:
 # -- Text --------------------------------------------------------------------------------------------
 
 
-def test_plan_text_answers_at_a_glance(scene):
+def test_plan_text(scene):
     text = repr(scene.tfexport.plan("out/scene", patch_dimensions=(128, 64), kernel_size=(32, 8)))
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines()[1:]}
     assert text.splitlines()[0] == f"<xee_tf.ExportPlan {os.path.abspath('out/scene')}>"
@@ -55,11 +55,11 @@ def test_plan_text_answers_at_a_glance(scene):
     assert lines["shards"].startswith("1; ")
     assert lines["files"] == "scene-00000.tfrecord.gz, scene-mixer.json, scene-image.tfexport"
     assert lines["bytes"].startswith("1.58 MiB before compression")
-    assert "for 8 source chunks" in lines["tasks"]  # 2 bands x 2 x 2: the patches end within them
+    assert "for 8 source chunks" in lines["tasks"]  # 2 bands x 2 x 2
     assert set(lines) >= {"tasks", "memory"}
 
 
-def test_plan_text_of_the_other_choices(scene):
+def test_plan_text_with_other_options(scene):
     pytest.importorskip("geopandas")
     plan = scene.tfexport.plan(
         "out/scene",
@@ -83,7 +83,7 @@ def test_plan_text_of_the_other_choices(scene):
     assert "compression" not in text
 
 
-def test_plan_text_where_everything_fits_and_nothing_is_named(scene):
+def test_plan_text_without_dropped_pixels_and_path(scene):
     plan = scene.tfexport.plan(patch_dimensions=(163, 443))
     text = repr(plan)
     assert text.splitlines()[0] == "<xee_tf.ExportPlan>"
@@ -91,7 +91,7 @@ def test_plan_text_where_everything_fits_and_nothing_is_named(scene):
     assert "dropped  nothing: the patches fit exactly" in text
 
 
-def test_plan_text_of_a_region_says_where_it_starts(scene):
+def test_plan_text_of_a_region_contains_its_origin(scene):
     plan = scene.tfexport.plan("out/scene", patch_dimensions=50, region=(slice(20, 120), slice(30, 180)))
     assert "raster   150 × 100 px from pixel x 30, y 20; EPSG:32633" in repr(plan)
 
@@ -108,11 +108,11 @@ def test_result_text_lists_files_and_checksums(scene, tmp_path):
     assert "scene-00007.tfrecord.gz" not in text
 
 
-def test_result_text_counts_what_was_left_out(tmp_path):
+def test_result_text_counts_omitted_patches(tmp_path):
     band = random_band((40, 40))
     band[:20] = math.nan
     result = raster({"B3": band}).tfexport(tmp_path / "scene", patch_dimensions=20, masked_threshold=0.5)
-    assert "records  2, 2 patches left out as masked" in repr(result)
+    assert "records  2, 2 masked patches omitted" in repr(result)
     assert "mixer" not in repr(result)
 
 
@@ -135,14 +135,14 @@ def table(tmp_path):
         return xee_tf.export_table(frame, tmp_path / "sites")
 
 
-def test_table_text_answers_at_a_glance(table, tmp_path):
+def test_table_text(table, tmp_path):
     pytest.importorskip("pyarrow")
     text = repr(table)
     lines = text.splitlines()
     assert lines[0] == f"<xee_tf.TableResult {tmp_path}/sites.tfrecord.gz>"
-    assert lines[1] == "  rows     2 of 15 columns"
+    assert lines[1] == "  rows     2 × 15 columns"
     assert lines[2] == f"  bytes    {table.bytes} B, crc32c {table.file.crc32c:08x}"
-    assert lines[3] == "  rounded  id: whole numbers that float32 cannot hold"
+    assert lines[3] == "  rounded  id: integers that float32 cannot represent exactly"
     assert [line.split()[-2:] for line in lines[4:7]] == [["name", "bytes"], ["id", "float"], ["B1", "float"]]
     assert lines[-1].split(maxsplit=1) == ["...", "and 3 more"]
     assert "profile" not in text
@@ -163,7 +163,7 @@ def test_table_html_is_well_formed_and_bounded(table):
     assert "15 columns" in "".join(root.itertext())
 
 
-def test_long_lists_are_cut_but_never_to_spare_one_line():
+def test_long_lists_are_truncated_unless_one_line_remains():
     assert truncate("abcdef", 5) == ("abcdef", 0)
     assert truncate("abcdefg", 5) == ("abcde", 2)
 
@@ -213,7 +213,7 @@ def test_warnings_and_an_object_without_facts():
 
 def test_picture_shows_margin_and_dropped_edges_in_proportion():
     grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=8))
-    svg = grid_svg(grid_picture(grid), size=489)  # one drawn pixel for each of the raster
+    svg = grid_svg(grid_picture(grid), size=489)  # one CSS pixel per pixel of the raster
     assert set(rects(svg, DROPPED)) == {(384.0, 0.0, 105.0, 443.0), (0.0, 384.0, 384.0, 59.0)}
     in_place, enlarged = rects(svg, MARGIN)
     assert in_place == (112.0, 120.0, 160.0, 144.0)  # the halo of patch 4

@@ -1,4 +1,4 @@
-"""Image exports: every value, whatever the chunking, read back by TensorFlow's own protobufs."""
+"""Tests of image exports: all values, for any chunks, read with TensorFlow's protobuf classes."""
 
 import gzip
 import json
@@ -31,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def records(result):
-    """All records of an export as parsed protobufs."""
+    """Parse all records of an export with protobuf."""
     return [tf.train.Example.FromString(data) for data in raw_records(result)]
 
 
 def values(example, name, shape, dtype):
-    """One band of a parsed record."""
+    """Return one band of a parsed record."""
     feature = example.features.feature[name]
     kind = feature.WhichOneof("kind")
     if kind == "bytes_list":
@@ -69,10 +69,10 @@ def exports(draw):
     return shape, bands, options, draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 9))
 
 
-@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
+@pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
 @settings(max_examples=60)
 @given(exports())
-def test_every_value_of_any_export(tmp_path_factory, case):
+def test_export_writes_all_values(tmp_path_factory, case):
     shape, bands, options, with_mask, transposed, seed = case
     rng = np.random.default_rng(seed)
     arrays, absent, dataset = {}, {}, {}
@@ -143,7 +143,7 @@ def test_every_value_of_any_export(tmp_path_factory, case):
     )
 
 
-# -- The same bytes, each chunk once, few tasks ------------------------------------------------------
+# -- Deterministic bytes, chunks loaded once, few tasks ----------------------------------------------
 
 
 def scene(chunks_y, chunks_x, seed=0, shape=(150, 170)):
@@ -157,7 +157,7 @@ OPTIONS = {"patch_dimensions": (16, 8), "kernel_size": (6, 5), "max_file_size": 
 
 @pytest.fixture
 def expected(tmp_path):
-    """What one chunk, and so one block, gives."""
+    """Return the files of an export of a single chunk, and so of a single block."""
     scene(150, 170).tfexport(tmp_path / "expected" / "scene", **OPTIONS)
     return contents(tmp_path / "expected")
 
@@ -165,12 +165,12 @@ def expected(tmp_path):
 @pytest.mark.parametrize(
     "chunks", [(150, 170), (1, 170), (7, 11), (64, 64), (150, 1), ((100, 3, 47), (9, 161))]
 )
-def test_bytes_do_not_depend_on_the_chunks(tmp_path, expected, chunks):
+def test_bytes_do_not_depend_on_chunks(tmp_path, expected, chunks):
     scene(*chunks).tfexport(tmp_path / "here" / "scene", **OPTIONS)
     assert contents(tmp_path / "here") == expected
 
 
-def test_bytes_do_not_depend_on_the_scheduler(tmp_path, expected):
+def test_bytes_do_not_depend_on_scheduler(tmp_path, expected):
     from distributed import Client, LocalCluster
 
     ds = scene(40, 40)
@@ -186,7 +186,7 @@ def test_bytes_do_not_depend_on_the_scheduler(tmp_path, expected):
     assert contents(tmp_path / "cluster") == expected
 
 
-def test_a_killed_worker_costs_nothing_but_time(tmp_path, expected):
+def test_killed_worker(tmp_path, expected):
     import distributed
     from distributed import Client, LocalCluster
 
@@ -197,7 +197,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, expected):
             marker.touch()
             os._exit(1)
         until = time.monotonic() + 10
-        while not marker.exists() and time.monotonic() < until:  # the other worker gets a block too
+        while not marker.exists() and time.monotonic() < until:  # wait until the other worker has a block
             time.sleep(0.01)
         return block
 
@@ -214,7 +214,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, expected):
 
 
 class Counting:
-    """An array that notes what is read of it."""
+    """An array that records which chunks are read."""
 
     def __init__(self, values):
         self.values, self.shape, self.dtype, self.ndim = values, values.shape, values.dtype, values.ndim
@@ -228,7 +228,7 @@ class Counting:
 @pytest.mark.parametrize("bands", [1, 3])
 @pytest.mark.parametrize("kernel", [1, 9])
 @pytest.mark.parametrize("chunks", [(50, 60), (300, 60), (50, 420), (100, 140)])
-def test_each_chunk_is_loaded_once_in_few_tasks(tmp_path, chunks, kernel, bands):
+def test_chunks_are_loaded_once_with_few_tasks(tmp_path, chunks, kernel, bands):
     shape = (300, 420)
     sources = {f"B{number}": Counting(random_band(shape)) for number in range(bands)}
     ds = raster({"a": np.zeros(shape)}).drop_vars("a")
@@ -251,7 +251,7 @@ def test_each_chunk_is_loaded_once_in_few_tasks(tmp_path, chunks, kernel, bands)
         assert len(source.loads) == len(set(source.loads)) == number_of_chunks / bands
 
 
-def test_bands_of_one_chunk_are_loaded_once(tmp_path):
+def test_chunk_with_several_bands_is_loaded_once(tmp_path):
     loads = []
 
     def load(block, block_info=None):
@@ -272,8 +272,8 @@ def test_bands_of_one_chunk_are_loaded_once(tmp_path):
     np.testing.assert_array_equal(values(example, "g", (20, 20), "f4"), cube[1].compute()[14:34, 14:34])
 
 
-def test_max_file_size_counts_bytes_before_compression_as_earth_engine_does(tmp_path):
-    """3 byte bands of 1024 x 1024 and 100 MiB make 33 records a file (a real export)."""
+def test_max_file_size_is_before_compression(tmp_path):
+    """In an Earth Engine export, 3 byte bands of 1024 x 1024 and 100 MiB gave 33 records per file."""
     ds = raster({f"B{n}": np.zeros((1024, 1024), "uint8") for n in (2, 3, 4)})
     plan = ds.tfexport.plan(
         patch_dimensions=1024, feature_types="band", max_file_size=104_857_600, compressed=False
@@ -281,10 +281,10 @@ def test_max_file_size_counts_bytes_before_compression_as_earth_engine_does(tmp_
     assert plan.records_per_shard == 33
 
 
-# -- What is asked for, and what is not touched --------------------------------------------------
+# -- Regions, plans, stores and failures ----------------------------------------------------------
 
 
-def test_a_region_shows_the_real_pixels_around_it(tmp_path):
+def test_margins_of_region_have_surrounding_pixels(tmp_path):
     array = random_band((100, 120))
     ds = raster({"a": array})
     result = ds.chunk(y=30, x=30).tfexport(
@@ -300,7 +300,7 @@ def test_a_region_shows_the_real_pixels_around_it(tmp_path):
     assert (mixer["patchesPerRow"], mixer["totalPatches"]) == (2, 6)
 
 
-def test_compute_false_and_plan_touch_nothing(tmp_path):
+def test_plan_and_compute_false_write_nothing(tmp_path):
     ds = scene(40, 40)
     delayed = ds.tfexport(tmp_path / "out" / "scene", compute=False, **OPTIONS)
     plan = ds.tfexport.plan(tmp_path / "out" / "scene", **OPTIONS)
@@ -314,7 +314,7 @@ def test_compute_false_and_plan_touch_nothing(tmp_path):
     assert contents(tmp_path / "out") == again
 
 
-def test_a_failed_export_leaves_nothing_and_harms_nothing(tmp_path):
+def test_failed_export_leaves_no_files(tmp_path):
     def fail(block, block_info=None):
         if block_info[0]["chunk-location"] == (2, 2):
             raise OSError("the disk is gone")
@@ -330,13 +330,13 @@ def test_a_failed_export_leaves_nothing_and_harms_nothing(tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_overwriting_leaves_nothing_of_the_old_export(tmp_path):
+def test_overwrite_removes_old_export(tmp_path):
     pytest.importorskip("geopandas")
     ds = scene(40, 40)
     ds.tfexport(tmp_path / "scene", index=True, **OPTIONS)
     ds.tfexport(tmp_path / "scene_2", **OPTIONS)
     with pytest.raises(
-        xee_tf.DestinationExistsError, match=r"scene-00000.tfrecord.gz exists .*if_exists='overwrite'"
+        xee_tf.DestinationExistsError, match=r"scene-00000.tfrecord.gz already exists .*if_exists='overwrite'"
     ):
         ds.tfexport(tmp_path / "scene", **OPTIONS)
     result = ds.tfexport(tmp_path / "scene", **{**OPTIONS, "max_file_size": 2**30}, if_exists="overwrite")
@@ -345,7 +345,7 @@ def test_overwriting_leaves_nothing_of_the_old_export(tmp_path):
     assert result.files[0].records == result.records
 
 
-def test_shards_in_an_object_store(expected):
+def test_export_to_memory(expected):
     import fsspec
 
     fs = fsspec.filesystem("memory")
@@ -357,8 +357,8 @@ def test_shards_in_an_object_store(expected):
     assert str(result.mixer) == "memory://bucket/run/scene-mixer.json"
 
 
-def test_shards_in_s3(expected, monkeypatch):
-    """A server that speaks S3, on this machine: multipart uploads, server-side moves, options that travel."""
+def test_export_to_s3(expected, monkeypatch):
+    """With a local S3 server: multipart uploads, server-side moves, storage options in tasks."""
     s3fs = pytest.importorskip("s3fs")
     pytest.importorskip("moto.server")
     from moto.server import ThreadedMotoServer
@@ -383,7 +383,7 @@ def test_shards_in_s3(expected, monkeypatch):
         server.stop()
 
 
-def test_checksums_are_those_of_the_files(tmp_path):
+def test_checksums_of_files(tmp_path):
     google_crc32c = pytest.importorskip("google_crc32c")
 
     result = scene(64, 64).tfexport(tmp_path / "scene", **OPTIONS)
@@ -392,12 +392,12 @@ def test_checksums_are_those_of_the_files(tmp_path):
         assert (file.bytes, file.crc32c) == (len(data), google_crc32c.value(data))
 
 
-def test_progress_shows_a_bar(tmp_path, capsys):
+def test_progress_bar(tmp_path, capsys):
     scene(64, 64).tfexport(tmp_path / "scene", progress=True, **OPTIONS)
     assert "100% Completed" in capsys.readouterr().out
 
 
-def test_everything_masked_still_makes_a_file_that_tensorflow_reads(tmp_path):
+def test_export_without_records(tmp_path):
     ds = raster({"a": np.full((32, 32), np.nan, "f4")})
     result = ds.tfexport(tmp_path / "empty", patch_dimensions=16, masked_threshold=0.5)
     assert result.records == 0
@@ -406,11 +406,11 @@ def test_everything_masked_still_makes_a_file_that_tensorflow_reads(tmp_path):
     assert gzip.decompress(Path(result.files[0].path).read_bytes()) == b""
 
 
-# -- How a raster may come -----------------------------------------------------------------------
+# -- Forms of rasters -----------------------------------------------------------------------------
 
 
-def test_a_dataset_as_xee_opens_it(tmp_path):
-    """CRS in attrs["crs"], a time dimension of one, lon/lat names, dimensions (time, lon, lat)."""
+def test_dataset_from_xee(tmp_path):
+    """With the CRS in attrs["crs"], a time dimension of length 1, and dimensions (time, lon, lat)."""
     array = random_band((40, 60))
     ds = xr.Dataset(
         {"ndvi": (("time", "lon", "lat"), array.T[None])},
@@ -429,7 +429,7 @@ def test_a_dataset_as_xee_opens_it(tmp_path):
     assert tuple(result.grid.affine)[:6] == pytest.approx((0.05, 0, 10, 0, -0.05, 50))
 
 
-def test_imagery_and_labels_on_one_grid(tmp_path):
+def test_several_images_on_same_grid(tmp_path):
     image, labels = raster({"a": random_band((40, 40))}), raster({"class": random_band((40, 40), "uint8")})
     result = xee_tf.export_image([image, labels], tmp_path / "both", patch_dimensions=20)
     assert set(records(result)[0].features.feature) == {"a", "class"}
@@ -439,7 +439,7 @@ def test_imagery_and_labels_on_one_grid(tmp_path):
     assert not (tmp_path / "shifted-mixer.json").exists()
 
 
-def test_the_mask_may_be_a_variable(tmp_path):
+def test_mask_as_variable(tmp_path):
     ds = raster({"a": random_band((20, 20))})
     ds["cloud"] = ds["a"] > 60
     result = ds.tfexport(tmp_path / "masked", patch_dimensions=20, default_value=-1, mask="cloud")
@@ -461,7 +461,7 @@ PASTED = {
 }
 
 
-def test_earth_engine_code_can_be_pasted(tmp_path, expected):
+def test_earth_engine_options_give_same_bytes(tmp_path, expected):
     ds = scene(64, 64)
     ds.tfexport(tmp_path / "pasted" / "scene", format_options=PASTED)
     flat = {f"tfrecord{key[0].upper()}{key[1:]}": value for key, value in PASTED.items()}
@@ -469,8 +469,8 @@ def test_earth_engine_code_can_be_pasted(tmp_path, expected):
     assert contents(tmp_path / "pasted") == contents(tmp_path / "flat") == expected
 
 
-def earth_engine(format_options, **flat):
-    """What earthengine-api's own client makes of the same options."""
+def earth_engine_request(format_options, **flat):
+    """Return the request of the earthengine-api client for the same options."""
     pytest.importorskip("ee")
     from ee import batch
 
@@ -487,33 +487,33 @@ def earth_engine(format_options, **flat):
         ({"patchDimensions": [16, 16]}, {"tfrecordPatchDimensions": [8, 8]}),
     ],
 )
-def test_what_earth_engines_client_refuses_is_refused(tmp_path, format_options, flat):
+def test_errors_of_earth_engine_client(tmp_path, format_options, flat):
     ee = pytest.importorskip("ee")
 
-    with pytest.raises(ee.EEException) as theirs:
-        earth_engine(format_options, **flat)
-    with pytest.raises(xee_tf.OptionError) as ours:
+    with pytest.raises(ee.EEException) as expected:
+        earth_engine_request(format_options, **flat)
+    with pytest.raises(xee_tf.OptionError) as raised:
         scene(64, 64).tfexport(tmp_path / "scene", format_options=format_options, **flat)
-    assert str(ours.value).split(":")[0].split(".")[0] == str(theirs.value).split(":")[0].split(".")[0]
+    assert str(raised.value).split(":")[0].split(".")[0] == str(expected.value).split(":")[0].split(".")[0]
 
 
-def test_what_earth_engines_client_takes_is_taken():
-    theirs = earth_engine(PASTED)["tfRecordOptions"]
+def test_options_of_earth_engine_client():
+    request = earth_engine_request(PASTED)["tfRecordOptions"]
     plan = scene(64, 64).tfexport.plan(format_options=PASTED)
-    assert theirs["tileDimensions"] == {"width": plan.grid.patch.x, "height": plan.grid.patch.y}
-    assert theirs["marginDimensions"] == {
+    assert request["tileDimensions"] == {"width": plan.grid.patch.x, "height": plan.grid.patch.y}
+    assert request["marginDimensions"] == {
         "width": plan.options.kernel_size.x,
         "height": plan.options.kernel_size.y,
     }
-    assert theirs["maxSizeBytes"]["value"] == str(plan.options.max_file_size)
-    assert theirs["compress"] is plan.options.compressed
-    assert theirs["maxMaskedRatio"]["value"] == plan.masked_threshold
+    assert request["maxSizeBytes"]["value"] == str(plan.options.max_file_size)
+    assert request["compress"] is plan.options.compressed
+    assert request["maxMaskedRatio"]["value"] == plan.masked_threshold
     square = scene(64, 64).tfexport.plan(format_options={"patchDimensions": 32})
-    both = earth_engine({"patchDimensions": 32})["tfRecordOptions"]["tileDimensions"]
+    both = earth_engine_request({"patchDimensions": 32})["tfRecordOptions"]["tileDimensions"]
     assert (both["width"], both["height"]) == square.grid.patch.xy
 
 
-# -- Bad input ---------------------------------------------------------------------------------------
+# -- Invalid input -----------------------------------------------------------------------------------
 
 
 def _no_crs():
@@ -531,7 +531,7 @@ def series():
     return scene(64, 64).expand_dims(time=3)
 
 
-BAD = [
+INVALID = [
     ({}, _no_crs, xee_tf.GeoreferenceError, "write_crs"),
     ({}, _irregular, xee_tf.GeoreferenceError, "regular|evenly"),
     ({}, lambda: scene(64, 64).rename(x="p", y="q"), xee_tf.GeoreferenceError, "set_spatial_dims"),
@@ -550,7 +550,7 @@ BAD = [
         {"patch_size": 16},
         None,
         xee_tf.OptionError,
-        "Unknown export options: {'patch_size': 16}. Known options: patch_dim",
+        "Unknown export options: {'patch_size': 16}. Available options: patch_dim",
     ),
     (
         {"kernel_size": 3, "format_options": {"kernelSize": 5}},
@@ -558,7 +558,7 @@ BAD = [
         xee_tf.OptionError,
         "Both 'kernel_size' and",
     ),
-    ({"mask": "cloud"}, None, xee_tf.OptionError, r"not a variable of the image; it has \['a', 'b'\]"),
+    ({"mask": "cloud"}, None, xee_tf.OptionError, r"not a variable of the image; available: \['a', 'b'\]"),
     ({"region": (0, 0, 1, 1)}, None, xee_tf.OptionError, "outside"),
     ({}, lambda: scene(64, 64).astype("complex64"), xee_tf.OptionError, "'a' has dtype complex64"),
     ({}, lambda: scene(64, 64).astype("datetime64[ns]"), xee_tf.OptionError, "'a' has dtype datetime64"),
@@ -567,7 +567,7 @@ BAD = [
         {"tensor_depths": {"c": 2}},
         None,
         xee_tf.OptionError,
-        r"'c', which is not a band; there are \['a', 'b'\]",
+        r"'c', which is not a band.*all bands: \['a', 'b'\]",
     ),
     ({"tensor_depths": {"a": 2}}, series, xee_tf.OptionError, "no depth for the array band 'b', which has 3"),
     (
@@ -580,23 +580,44 @@ BAD = [
     ({"tensor_depths": {"a": 2, "b": 1.5}}, series, xee_tf.OptionError, r"'b'. .* got 1\.5"),
     ({"tensor_depths": [2, 2, 2]}, series, xee_tf.OptionError, r"for each of the array bands \['a', 'b'\]"),
     ({"tensor_depths": 2}, series, xee_tf.OptionError, "tensor_depths must be a mapping"),
-    ({"sequence_data": True, "kernel_size": 3}, series, xee_tf.OptionError, "no margins: leave kernel_size"),
-    ({"drop_masked_steps": True}, series, xee_tf.OptionError, "needs sequence_data=True"),
+    ({"sequence_data": True, "kernel_size": 3}, series, xee_tf.OptionError, "no margins: omit kernel_size"),
+    ({"drop_masked_steps": True}, series, xee_tf.OptionError, "requires sequence_data=True"),
     ({}, lambda: scene(64, 64).rename(a=""), xee_tf.OptionError, "name"),
     ({}, lambda: scene(64, 64).rename(a=7), xee_tf.OptionError, "name"),
     ({}, lambda: scene(64, 64)[[]], xee_tf.OptionError, "no bands"),
 ]
 
 
-@pytest.mark.parametrize(("options", "image", "error", "message"), BAD)
-def test_bad_input_is_refused_before_anything_is_written(tmp_path, options, image, error, message):
+@pytest.mark.parametrize(("options", "image", "error", "message"), INVALID)
+def test_invalid_input_writes_nothing(tmp_path, options, image, error, message):
     ds = (image or (lambda: scene(64, 64)))()
     with pytest.raises(error, match=message):
         ds.tfexport(tmp_path / "scene", **{"patch_dimensions": 16, **options})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_band_named_twice():
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (None, "got NoneType"),
+        (5, "got int"),
+        ("scene.tif", r"got str\. Open the file first"),
+        ([None], "got list with an item of type NoneType"),
+        ({"a": 1}, "got dict with an item of type str"),
+    ],
+)
+def test_image_of_wrong_type(tmp_path, image, found):
+    for call in (
+        lambda: xee_tf.export_image(image, tmp_path / "scene"),
+        lambda: xee_tf.plan_export(image),
+        lambda: xee_tf.sample_table(image, None, tmp_path / "scene"),
+    ):
+        with pytest.raises(xee_tf.OptionError, match=f"image must be a Dataset, a DataArray or .*{found}"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_duplicate_band_name():
     image = xr.DataArray(
         np.zeros((2, 8, 8)),
         dims=("band", "y", "x"),
@@ -606,20 +627,20 @@ def test_a_band_named_twice():
         image.tfexport.plan(patch_dimensions=4)
 
 
-def test_integers_that_float32_cannot_carry_are_named():
+def test_warning_for_integers_beyond_float32():
     ds = raster({"id": np.zeros((32, 32), "int32")})
     with pytest.warns(UserWarning, match="'id' is int32 .* 16,777,216"):
         ds.tfexport.plan(patch_dimensions=16)
     ds.tfexport.plan(patch_dimensions=16, feature_types="band")
 
 
-def test_a_destination_that_cannot_be_written(tmp_path):
+def test_unwritable_destination(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(xee_tf.DestinationError, match="is a file, not a folder"):
         scene(64, 64).tfexport(tmp_path / "file" / "scene", **OPTIONS)
 
 
-def test_a_plan_that_does_not_fit_says_what_to_change():
+def test_plan_warns_about_memory():
     huge = da.zeros((200_000, 200_000), chunks=-1, dtype="f4")
     ds = raster({"a": np.zeros((2, 2))}).drop_vars(["a", "x", "y"]).assign(a=(("y", "x"), huge))
     plan = xee_tf.plan_export(ds, transform=(30, 0, 0, 0, -30, 0))
@@ -628,7 +649,7 @@ def test_a_plan_that_does_not_fit_says_what_to_change():
     assert not scene(64, 64).tfexport.plan(patch_dimensions=16).warnings
 
 
-def test_records_are_framed_as_tensorflow_frames_them(tmp_path):
+def test_record_framing(tmp_path):
     result = scene(64, 64).tfexport(tmp_path / "scene", **{**OPTIONS, "compressed": False})
     data = Path(result.files[0].path).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])

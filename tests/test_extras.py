@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -174,8 +175,9 @@ def test_names_of_extras_exist() -> None:
     names = {
         node.args[0].value
         for path in (ROOT / "xee_tf").rglob("*.py")
+        if path.name != "extras.py"
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "extra"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("extra", "require")
     }
     assert names <= set(EXTRAS)
 
@@ -199,6 +201,14 @@ def test_error_for_a_missing_package(monkeypatch) -> None:
         ("xee_tf.upload_table('sites.tfrecord', 'sites.parquet')", "geopandas", "tables"),
         ("xee_tf.export_table(pandas.DataFrame({'a': ['text']}), FOLDER + '/table')", "pyarrow", "tables"),
         ("xee_tf.export_image(scene, FOLDER + '/scene', index=True)", "geopandas", "tables"),
+        ("xee_tf.Model.from_tf_serving('http://models:8501', 'm')", "requests", "hosted"),
+        ("xee_tf.Model.from_tf_serving('models:8500', 'm', transport='grpc')", "grpcio", "hosted"),
+        ("xee_tf.Model.from_vertex_ai('projects/p/locations/l/endpoints/1')", "requests", "hosted"),
+        (
+            "xee_tf.Model.from_ai_platform_predictor('p', 'm', base_url='https://ml.test')",
+            "requests",
+            "hosted",
+        ),
     ],
 )
 def test_errors_contain_the_extra(call: str, package: str, name: str, tmp_path: Path) -> None:
@@ -216,7 +226,24 @@ except xee_tf.MissingExtraError as error:
 else:
     raise SystemExit("nothing is missing")
 """
-    run_without(("tensorflow", "geopandas", "pyarrow"), code, str(tmp_path))
+    run_without(("tensorflow", "geopandas", "pyarrow", "requests", "grpc"), code, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("absent", "package"), [("google.auth", "google-auth"), ("requests", "requests"), ("orjson", "orjson")]
+)
+def test_hosted_models_check_packages_without_importing_them(
+    absent: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("requests")
+    pytest.importorskip("orjson")
+    pytest.importorskip("google.auth")
+    endpoint = "projects/p/locations/l/endpoints/1"
+    pickled = pickle.dumps(xee_tf.Model.from_vertex_ai(endpoint))
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(xee_tf.MissingExtraError, match=rf"A hosted model needs {package}, which"):
+        xee_tf.Model.from_vertex_ai(endpoint)
+    assert isinstance(pickle.loads(pickled), xee_tf.Model)  # a scheduler needs no extra
 
 
 def test_error_of_a_broken_package_is_not_changed() -> None:

@@ -11,7 +11,7 @@ edges = st.sampled_from(["drop", "pad"])
 
 
 @given(sizes(8, 60), sizes(1, 8), sizes(1, 9), edges)
-def test_cores_tile_the_raster_once_in_row_major_order(shape, patch, kernel, edge):
+def test_cores_tile_the_raster_in_row_major_order(shape, patch, kernel, edge):
     grid = PatchGrid(shape, patch, PatchGrid.margin_of(kernel), edge=edge)
     times = np.zeros(grid.covered.shape, int)
     corners = []
@@ -34,11 +34,11 @@ def test_cores_tile_the_raster_once_in_row_major_order(shape, patch, kernel, edg
 
 
 @given(sizes(8, 40), sizes(1, 8), sizes(1, 9), affines())
-def test_a_patch_lies_where_its_pixels_lie(shape, patch, kernel, affine):
+def test_the_transform_of_a_patch_matches_its_pixels(shape, patch, kernel, affine):
     margin = PatchGrid.margin_of(kernel)
     grid = PatchGrid(shape, patch, margin, affine)
     for number in {0, len(grid) - 1, len(grid) // 2}:
-        row, column = number // grid.columns, number % grid.columns
+        row, column = number // grid.patches_per_row, number % grid.patches_per_row
         x, y = column * patch.x, row * patch.y
         assert grid.transform(number) @ (0, 0) == pytest.approx(affine @ (x, y))
         padded = grid.transform(number, halo=True)
@@ -73,30 +73,30 @@ def test_the_affine_keeps_its_orientation():
         ({"shape": Size(x=9, y=9), "patch": Size(x=2, y=2), "edge": "shift"}, "edge must be 'drop' or 'pad'"),
     ],
 )
-def test_bad_grids(arguments, message):
+def test_invalid_grids(arguments, message):
     with pytest.raises(OptionError, match=message):
         PatchGrid(**arguments)
 
 
 @pytest.mark.parametrize("value", ["256", (1, 2, 3), [], 2.5, (2.5, 3), None])
-def test_bad_sizes(value):
+def test_invalid_sizes(value):
     with pytest.raises(OptionError, match="patch_dimensions must be an integer or a pair"):
         Size.from_xy(value, "patch_dimensions")
 
 
 @pytest.mark.parametrize("value", [0, (5, 0), (-2, 7), Size(x=3, y=0), [np.int8(-1)]])
-def test_sizes_without_a_pixel(value):
+def test_empty_sizes_raise(value):
     with pytest.raises(OptionError, match=r"kernel_size must be at least 1 pixel on each side; got \("):
         Size.from_xy(value, "kernel_size")
 
 
-def test_margins_may_have_no_pixel():
+def test_margins_may_be_zero():
     assert Size.from_xy((0, 3), "input_overlap_size", least=0) == Size(x=0, y=3)
     for value in (-1, (4, -3), Size(x=-2, y=0)):
         with pytest.raises(OptionError, match=r"input_overlap_size cannot be negative; got \("):
             Size.from_xy(value, "input_overlap_size", least=0)
 
 
-def test_there_is_no_patch_beyond_the_last():
+def test_an_index_out_of_range_raises():
     with pytest.raises(IndexError, match="Patch index 4 is out of range for a grid of 4 patches"):
         PatchGrid(Size(x=4, y=4), Size(x=2, y=2)).core(4)

@@ -1,4 +1,4 @@
-"""CRS and affine of xarray objects: read, written, compared."""
+"""Tests of reading, writing and comparing the CRS and affine of xarray objects."""
 
 import re
 import warnings
@@ -31,7 +31,7 @@ NORTH_UP = Affine(30, 0, 500_000, 0, -30, 4_500_000)
 
 
 def raster(affine=NORTH_UP, shape=(4, 5), dims=("y", "x"), **attrs):
-    """An array with pixel-centre coordinates; `dims` names y first, wherever it then stands."""
+    """Return an array with pixel-centre coordinates; `dims` is (y, x) regardless of the order of axes."""
     height, width = shape
     y = affine.f + affine.e * (np.arange(height) + 0.5)
     x = affine.c + affine.a * (np.arange(width) + 0.5)
@@ -72,7 +72,7 @@ def test_dimensions_by_cf_attributes_and_by_the_user():
         assert read_georef(named, crs=32633).affine == NORTH_UP
 
 
-def test_an_empty_raster_is_refused():
+def test_an_empty_raster_raises():
     with pytest.raises(GeoreferenceError, match="no pixels: x is 5 long and y 0"):
         read_georef(raster().isel(y=slice(0, 0)), crs=4326)
 
@@ -88,13 +88,13 @@ def test_crs_of_rioxarray_odc_and_plain_cf():
     by_cf.attrs["grid_mapping"] = "albers"
     extended = raster().assign_coords(utm=by_rio.spatial_ref.variable, wgs84=((), 0))
     extended.attrs["grid_mapping"] = "utm: x y wgs84: latitude longitude"
-    lone = raster().assign_coords(crs=by_rio.spatial_ref.variable)  # nothing names it
+    lone = raster().assign_coords(crs=by_rio.spatial_ref.variable)  # no variable refers to it
     for image in (by_rio, by_odc, by_cf, extended, lone):
         assert read_georef(image).crs.to_epsg() == 32633
         assert read_georef(image.to_dataset()).crs.to_epsg() == 32633
 
 
-def test_an_explicit_crs_wins():
+def test_an_explicit_crs_takes_precedence():
     image = raster().rio.write_crs("EPSG:32633")
     for crs in ("EPSG:32119", rasterio.crs.CRS.from_epsg(3035), odc.geo.CRS("EPSG:3857")):
         assert read_georef(raster(), crs=crs).crs == pyproj.CRS(crs)
@@ -105,7 +105,7 @@ def test_an_explicit_crs_wins():
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "OGC:CRS84", 4807])
-def test_degrees_are_refused_where_none_can_be(crs):
+def test_coordinates_out_of_range_for_degrees_raise(crs):
     for image in (raster(), raster().rio.write_crs("EPSG:32633"), raster().rio.write_crs("EPSG:3857")):
         with pytest.raises(GeoreferenceError, match=r"covers x .* and y .*, which cannot be degrees in"):
             read_georef(image, crs=crs)
@@ -115,14 +115,14 @@ def test_degrees_are_refused_where_none_can_be(crs):
     ("affine", "fits"),
     [
         (Affine(1, 0, -180, 0, -1, 90), True),
-        (Affine(2, 0, 179, 0, -1, 90.5), True),  # rows of which the centres are the poles
+        (Affine(2, 0, 179, 0, -1, 90.5), True),  # the centres of the outer rows are the poles
         (Affine(1, 0, -540, 0, 1, -90), True),
         (Affine(1, 0, -541, 0, 1, -90), False),
         (Affine(1, 0, 0, 0, -1, 92), False),
         (Affine(2, 0, 181, 0, -1, 90), False),
     ],
 )
-def test_what_can_be_degrees(affine, fits):
+def test_bounds_that_can_be_degrees(affine, fits):
     image = raster(affine, (181, int(360 / affine.a)))
     if fits:
         assert read_georef(image, crs=4326).affine == affine
@@ -132,13 +132,13 @@ def test_what_can_be_degrees(affine, fits):
 
 
 @pytest.mark.parametrize("dims", [("time", "y", "x"), ("time", "x", "y"), ("time", "lon", "lat")])
-def test_datasets_as_xee_opens_them(dims):
+def test_datasets_from_xee(dims):
     y, x = (next(d for d in dims if d in pair) for pair in (("y", "lat"), ("x", "lon")))
     image = raster(dims=(y, x)).expand_dims(time=[np.datetime64("2020-01-01", "ns")]).transpose(*dims)
-    # Before version 0.1: the grid's CRS on the dataset, that of the source on each variable.
+    # Before version 0.1, the dataset has the CRS of the grid, and variables the CRS of the source.
     old = image.assign_attrs(crs="EPSG:4326", crs_transform=[1, 0, 0, 0, 1, 0]).to_dataset()
     old.attrs["crs"] = "EPSG:32633"
-    # Since: on each variable, beside the transform of the source.
+    # Since 0.1, each variable has the CRS, and the transform of the source.
     new = image.assign_attrs(crs="EPSG:32633", crs_transform=[10, 0, 0, 0, -10, 0]).to_dataset()
     for dataset in (old, new):
         georef = read_georef(dataset)
@@ -163,7 +163,7 @@ def test_zarr_without_decoded_coordinates(tmp_path):
         read_georef(opened[["band"]])
 
 
-def test_no_crs_says_how_to_mend():
+def test_a_missing_crs_raises_with_a_fix():
     with pytest.raises(GeoreferenceError, match=r"no CRS\. Write one.*rio\.write_crs.*or pass crs="):
         read_georef(raster())
     with pytest.raises(GeoreferenceError, match=r"look like degrees: EPSG:4326\?"):
@@ -171,14 +171,14 @@ def test_no_crs_says_how_to_mend():
 
 
 @pytest.mark.parametrize("text", ["EPSG:999999", "SR-ORG:9999", "nonsense", 3.5])
-def test_a_crs_that_cannot_be_understood(text):
+def test_an_invalid_crs(text):
     with pytest.raises(GeoreferenceError, match=re.escape(repr(text))):
         read_georef(raster(), crs=text)
     with pytest.raises(GeoreferenceError, match=re.escape(f"{text!r} of the raster (attribute 'crs')")):
         read_georef(raster(crs=text))
 
 
-def test_a_grid_mapping_that_cannot_be_understood():
+def test_an_invalid_grid_mapping():
     image = raster().assign_coords(spatial_ref=((), 0, {"grid_mapping_name": "flat_earth"}))
     with pytest.raises(GeoreferenceError, match=r"'spatial_ref' \(flat_earth\) cannot be parsed"):
         read_georef(image)
@@ -195,7 +195,7 @@ def test_variables_with_different_crss():
         {"a": first, "b": second.drop_vars("two").rio.write_crs(32633, grid_mapping_name="two")}
     )
     assert read_georef(same).crs.to_epsg() == 32633
-    # In attributes, as Xee writes them.
+    # In attributes, as from Xee.
     attributes = xr.Dataset({"a": raster(crs="EPSG:32633"), "b": raster(crs="EPSG:32634")})
     with pytest.raises(GridMismatchError, match="different CRSs"):
         read_georef(attributes)
@@ -205,7 +205,7 @@ def test_variables_with_different_crss():
     "code", ["EPSG:4326", "EPSG:32119", "EPSG:3358", "EPSG:3035", "ESRI:102001", "OGC:CRS84"]
 )
 @pytest.mark.parametrize("version", [None, "WKT1_GDAL", "WKT2_2019"])
-def test_crs_text_is_the_code_where_it_is_exact(code, version):
+def test_crs_text_is_the_code_if_it_is_exact(code, version):
     crs = pyproj.CRS(code)
     assert crs_text(crs if version is None else pyproj.CRS(crs.to_wkt(version))) == code
 
@@ -226,7 +226,7 @@ def test_crs_text_never_guesses(crs):
     assert rasterio.crs.CRS.from_string(text) == rasterio.crs.CRS.from_wkt(crs.to_wkt())
 
 
-def test_crs_text_does_not_believe_a_code_that_is_wrong():
+def test_crs_text_does_not_use_an_incorrect_code():
     utm = pyproj.CRS("EPSG:32633").to_wkt()
     moved = pyproj.CRS(utm.replace("500000", "400000"))
     assert crs_text(moved) == moved.to_wkt()
@@ -238,13 +238,13 @@ def test_crs_text_does_not_believe_a_code_that_is_wrong():
 
 
 @given(affines(sheared=False), sizes(2))
-def test_coordinates_give_back_the_affine(affine, size):
+def test_affine_from_coordinates(affine, size):
     image = raster(affine, size.shape)
     assume(len(set(image.x.values)) == size.x and len(set(image.y.values)) == size.y)
     try:
         found = read_georef(image, crs=32633).affine
     except GeoreferenceError:
-        # Only where doubles are too coarse for the pixels: an origin of 1e7 and pixels of 1e-6 or so.
+        # Only if float64 is too imprecise for the pixels: an origin of 1e7 and pixels of about 1e-6.
         assert min(abs(affine.a), abs(affine.e)) < 1e-4 * max(abs(affine.c), abs(affine.f))
         return
     assert corner_distance(affine, found, size) < 0.2
@@ -255,7 +255,7 @@ def test_coordinates_give_back_the_affine(affine, size):
 @pytest.mark.parametrize("step", [28.5, 0.05, 0.1, 1 / 3, 30, 0.000089831528, 463.3127165])
 @pytest.mark.parametrize("origin", [-180.0, 630534.0, 5_100_000.5, 0.0])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_round_numbers_come_back_as_they_were(step, origin, sign):
+def test_round_numbers_are_recovered_exactly(step, origin, sign):
     edges = origin + sign * step * np.arange(2001)
     centres = (edges[1:] + edges[:-1]) / 2
     axis = fit_axis(centres, "x")
@@ -265,7 +265,7 @@ def test_round_numbers_come_back_as_they_were(step, origin, sign):
         assert axis.step == sign * step
 
 
-def test_float32_coordinates_are_accepted_and_understood():
+def test_float32_coordinates():
     affine = Affine(0.1, 0, -180, 0, -0.1, 90)
     exact = raster(affine, (1800, 3600), dims=("lat", "lon"))
     image = exact.assign_coords(lat=exact.lat.astype("f4"), lon=exact.lon.astype("f4"))
@@ -276,7 +276,7 @@ def test_float32_coordinates_are_accepted_and_understood():
     assert corner_distance(utm, read_georef(coarse, crs=32633).affine, Size(x=1000, y=1000)) < 0.05
 
 
-def test_float32_coordinates_that_are_too_coarse_are_refused():
+def test_float32_coordinates_of_insufficient_precision_raise():
     centres = (4_500_000 + 0.3 * np.arange(50)).astype("f4")
     with pytest.raises(GeoreferenceError, match=r"not evenly spaced|must be increasing"):
         fit_axis(centres, "y")
@@ -293,14 +293,14 @@ def test_noise_of_linspace_and_arange_is_accepted():
 
 @pytest.mark.parametrize("dtype", ["int16", "int32", "uint16", "float32"])
 @pytest.mark.parametrize("descending", [False, True])
-def test_whole_numbered_coordinates(dtype, descending):
+def test_integer_coordinates(dtype, descending):
     centres = np.arange(5, 105, 10).astype(dtype)
     axis = fit_axis(centres[::-1] if descending else centres, "x")
     assert (axis.step, axis.edge) == ((-10.0, 100.0) if descending else (10.0, 0.0))
 
 
 @given(st.integers(3, 60), st.data())
-def test_any_moved_coordinate_is_found(count, data):
+def test_any_shifted_coordinate_raises(count, data):
     at = data.draw(st.integers(0, count - 1))
     by = data.draw(st.floats(0.01, 3.0)) * data.draw(st.sampled_from([1, -1]))
     centres = 1000 + 30.0 * np.arange(count)
@@ -312,7 +312,7 @@ def test_any_moved_coordinate_is_found(count, data):
         assert at in named
 
 
-def test_irregular_coordinates_say_where_and_by_how_much():
+def test_irregular_coordinates_raise_with_position_and_distance():
     y = [0, 10, 20, 30, 45, 55]
     with pytest.raises(GeoreferenceError) as caught:
         read_georef(raster(shape=(6, 5)).assign_coords(y=y), crs=4326)
@@ -330,7 +330,7 @@ def test_irregular_coordinates_say_where_and_by_how_much():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ([0.0, np.nan, 2.0], r"x\[1\] is .*nan"),
         ([0.0, 1.0, np.inf], r"x\[2\] is .*inf"),
@@ -338,15 +338,15 @@ def test_irregular_coordinates_say_where_and_by_how_much():
         (np.array(["2020-01-01", "2020-01-02"], "M8[ns]"), r"x\[0\] is .*2020"),
     ],
 )
-def test_coordinates_that_are_no_numbers(values, said):
-    with pytest.raises(GeoreferenceError, match=f"must be finite numbers; {said}"):
+def test_coordinates_that_are_not_numbers(values, message):
+    with pytest.raises(GeoreferenceError, match=f"must be finite numbers; {message}"):
         fit_axis(values, "x")
 
 
 # -- Affine from GeoTransform -----------------------------------------------------------------------
 
 
-def test_the_geotransform_is_preferred_where_it_agrees():
+def test_a_geotransform_that_matches_the_coordinates_is_used():
     third = Affine(1 / 3, 0, 100 / 7, 0, -1 / 3, 200 / 7)
     image = raster(third, (300, 400)).rio.write_crs(4326).rio.write_transform(third)
     assert read_georef(image).affine == third
@@ -355,7 +355,7 @@ def test_the_geotransform_is_preferred_where_it_agrees():
 
 
 @given(affines(sheared=False), sizes(4), st.data())
-def test_coordinates_win_where_the_raster_was_cropped(affine, size, data):
+def test_coordinates_take_precedence_after_a_crop(affine, size, data):
     assume(min(abs(affine.a), abs(affine.e)) > 1e-3)
     top, left = (data.draw(st.integers(0, n - 2)) for n in size.shape)
     image = raster(affine, size.shape).rio.write_crs(3857).rio.write_transform(affine)
@@ -374,7 +374,7 @@ def test_coordinates_win_where_the_raster_was_cropped(affine, size, data):
     assert corner_distance(south_up, read_georef(flipped).affine, size) < 1e-3
 
 
-def test_an_explicit_transform_wins():
+def test_an_explicit_transform_takes_precedence():
     image = raster().assign_coords(x=[0, 1, 5, 6, 7]).rio.write_crs(4326)
     given_one = Affine(1, 0.5, 2, 0.25, -1, 3)
     for value in (given_one, tuple(given_one)[:6], list(given_one), np.array(given_one)):
@@ -384,12 +384,12 @@ def test_an_explicit_transform_wins():
 @pytest.mark.parametrize(
     "value", [[1, 2, 3], "abc", 5, [1, 0, 0, 0, np.nan, 0], [1, 0, 0, 0, "x", 0], [0] * 6]
 )
-def test_a_transform_that_is_none(value):
+def test_an_invalid_transform(value):
     with pytest.raises(GeoreferenceError, match=r"transform must be (six finite numbers|invertible)"):
         read_georef(raster(), crs=4326, transform=value)
 
 
-def test_a_single_row_or_column_takes_its_size_from_the_geotransform():
+def test_the_pixel_size_of_a_single_row_or_column():
     image = raster().rio.write_crs(32633).rio.write_transform(NORTH_UP)
     for window in ({"y": slice(2, 3)}, {"x": slice(1, 2)}, {"y": slice(3, 4), "x": slice(4, 5)}):
         shift = Affine.translation(*(window.get(d, slice(0)).start or 0 for d in ("x", "y")))
@@ -413,7 +413,7 @@ def test_sheared_rasters_without_coordinates():
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_sheared_rasters_as_rioxarray_opens_them(tmp_path):
+def test_sheared_rasters_from_rioxarray(tmp_path):
     sheared = Affine(10, 2, 1000, 3, -10, 5000)
     with rasterio.open(
         tmp_path / "s.tif",
@@ -429,7 +429,7 @@ def test_sheared_rasters_as_rioxarray_opens_them(tmp_path):
         file.write(np.arange(20, dtype="u1").reshape(1, 4, 5))
     image = rioxarray.open_rasterio(tmp_path / "s.tif")
     assert read_georef(image).affine == sheared
-    # The GeoTransform does not follow a crop; the two-dimensional coordinates do.
+    # A crop changes the two-dimensional coordinates, but not the GeoTransform.
     cropped = image.isel(x=slice(2, None), y=slice(1, None))
     assert (
         corner_distance(sheared @ Affine.translation(2, 1), read_georef(cropped).affine, Size(x=3, y=3))
@@ -437,7 +437,7 @@ def test_sheared_rasters_as_rioxarray_opens_them(tmp_path):
     )
 
 
-def test_sheared_rasters_as_odc_makes_them():
+def test_sheared_rasters_from_odc_geo():
     box = GeoBox(
         (4, 5), Affine.translation(1000, 2000) @ Affine.rotation(10) @ Affine.scale(10, -10), "EPSG:32633"
     )
@@ -455,14 +455,14 @@ def test_sheared_rasters_as_odc_makes_them():
     assert corner_distance(box.affine @ Affine.translation(3, 0), column.affine, column.shape) < 1e-9
 
 
-def test_curvilinear_coordinates_are_refused():
+def test_curvilinear_coordinates_raise():
     y, x = np.mgrid[0:4, 0:5].astype(float)
     with pytest.raises(GeoreferenceError, match="curvilinear"):
         affine_of_centres(x + 0.1 * x * y, y)
 
 
 @given(affines(), sizes(2))
-def test_centres_in_two_dimensions_give_back_the_affine(affine, size):
+def test_affine_from_two_dimensional_centres(affine, size):
     assume(min(abs(affine.a), abs(affine.e)) > 1e-3)
     rows, columns = np.mgrid[0 : size.y, 0 : size.x] + 0.5
     x, y = affine @ (columns, rows)
@@ -481,7 +481,7 @@ def test_one_coordinate_missing_or_both():
 
 
 @pytest.mark.parametrize("text", ["1 2 3", "a b c d e f", "0 0 0 0 0 0", [1, 2], 5.0, np.nan])
-def test_a_geotransform_that_is_none(text):
+def test_an_invalid_geotransform(text):
     image = raster().rio.write_crs(4326)
     image.spatial_ref.attrs["GeoTransform"] = text
     with pytest.raises(GeoreferenceError, match="GeoTransform must be"):
@@ -490,7 +490,7 @@ def test_a_geotransform_that_is_none(text):
 
 @pytest.mark.parametrize("value", ["log10", None, "", 3, [1, 2], "1, 2", {"a": 1}, [0] * 6])
 @pytest.mark.parametrize("of_band", [False, True])
-def test_attributes_that_mean_something_else(value, of_band):
+def test_attributes_with_another_meaning(value, of_band):
     image = raster().rio.write_crs(32633).rename("b").to_dataset()
     (image.b if of_band else image).attrs["transform"] = value
     assert read_georef(image).affine == NORTH_UP
@@ -552,7 +552,7 @@ def test_parts_of_rotated_rasters(tmp_path, window):
         assert corner_distance(expected, again.affine, again.shape) < 1e-9
 
 
-def test_a_crs_that_cf_has_no_words_for():
+def test_a_crs_that_cf_cannot_describe():
     rotated = pyproj.CRS(
         "+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +lon_0=18 +a=1 +to_meter=0.0174532925199433"
     )
@@ -561,7 +561,7 @@ def test_a_crs_that_cf_has_no_words_for():
 
 
 @given(georefs(sheared=False))
-def test_rioxarray_and_odc_agree_with_us(place):
+def test_rioxarray_and_odc_geo_agree(place):
     pytest.importorskip("odc.geo")
     assume(min(abs(place.affine.a), abs(place.affine.e)) > 1e-3)
     assume(place.crs.to_authority() is not None)
@@ -577,7 +577,7 @@ def test_rioxarray_and_odc_agree_with_us(place):
 
 
 @given(georefs(min_side=1), st.booleans(), st.sampled_from([("x", "y"), ("lon", "lat"), ("a", "b")]))
-def test_what_is_written_is_read_again_exactly(place, as_dataset, names):
+def test_round_trip_of_georeferences(place, as_dataset, names):
     x_dim, y_dim = names
     image = xr.DataArray(np.zeros(place.shape.shape), dims=(y_dim, x_dim), name="band")
     image = image.to_dataset() if as_dataset else image
@@ -598,7 +598,7 @@ def test_what_is_written_is_read_again_exactly(place, as_dataset, names):
     )
 
 
-def test_rioxarray_odc_and_gdal_read_what_is_written(tmp_path):
+def test_rioxarray_odc_geo_and_gdal_read_written_georeferences(tmp_path):
     pytest.importorskip("odc.geo")
     grid = PatchGrid(Size(x=5, y=4), Size(x=2, y=2), affine=NORTH_UP, crs="EPSG:32119")
     written = write_georef(xr.DataArray(np.ones((4, 5), "f4"), dims=("y", "x"), name="band"), grid)
@@ -615,7 +615,7 @@ def test_rioxarray_odc_and_gdal_read_what_is_written(tmp_path):
     assert read_georef(opened) == read_georef(written)
 
 
-def test_the_original_is_not_touched_and_old_georeferences_go(tmp_path):
+def test_writing_copies_and_replaces_old_georeferences(tmp_path):
     image = raster(crs="EPSG:4326", crs_transform=[1, 0, 0, 0, 1, 0], kept="yes").to_dataset()
     image.attrs = {"crs": "EPSG:4326", "kept": "yes"}
     image = image.assign_coords(old=((), 0, pyproj.CRS(4326).to_cf()), xc=(("y", "x"), np.zeros((4, 5))))
@@ -632,7 +632,7 @@ def test_the_original_is_not_touched_and_old_georeferences_go(tmp_path):
     assert np.shares_memory(written["band"].values, image["band"].values)
 
 
-def test_writing_is_refused_where_it_cannot_be_right():
+def test_writing_an_inconsistent_georeference_raises():
     image = xr.DataArray(np.zeros((4, 5)), dims=("y", "x"))
     grid = PatchGrid(Size(x=5, y=4), Size(x=2, y=2))
     with pytest.raises(GeoreferenceError, match="has no CRS"):
@@ -655,7 +655,7 @@ def changed(**changes):
     return GeoRef(**{"crs": PLACE.crs, "affine": PLACE.affine, "shape": PLACE.shape, **changes})
 
 
-def test_grids_that_are_the_same():
+def test_equal_grids():
     for other in (
         PLACE,
         changed(crs=pyproj.CRS(PLACE.crs.to_wkt("WKT1_GDAL"))),
@@ -663,12 +663,12 @@ def test_grids_that_are_the_same():
         GeoRef(PLACE.crs, PLACE.affine, PLACE.shape, "lon", "lat"),
     ):
         same_grid(PLACE, other)
-    # Coordinates are (x, y) always, whatever order an authority has for them.
+    # Coordinates are always (x, y), regardless of the axis order of the authority.
     same_grid(changed(crs=pyproj.CRS("EPSG:4326")), changed(crs=pyproj.CRS("OGC:CRS84")))
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (
             changed(crs=pyproj.CRS("EPSG:3358")),
@@ -699,8 +699,8 @@ def test_grids_that_are_the_same():
         ),
     ],
 )
-def test_what_differs_and_by_how_much(other, said):
-    with pytest.raises(GridMismatchError, match=f"^scene and labels are not on .*{said}"):
+def test_differences_between_grids(other, message):
+    with pytest.raises(GridMismatchError, match=f"^scene and labels are not on .*{message}"):
         same_grid(PLACE, other, ("scene", "labels"))
 
 
@@ -729,7 +729,7 @@ def test_real_files_are_read_and_written_exactly(scene_and_labels, landsat_dir, 
         assert rasterio.crs.CRS.from_user_input(georef.crs) == crs
         bare = xr.DataArray(image.data, dims=("y", "x"))
         assert read_georef(write_georef(bare, georef)) == georef
-        # Through a mixer's text as well, whose CRS may be WKT.
+        # Also through the text of a mixer, whose CRS may be WKT.
         mixer = Mixer(georef.crs_text, georef.affine, Size(x=width, y=height), 1, 1)
         again = write_georef(bare, Mixer.parse(mixer.text()).grid())
         assert read_georef(again) == georef
@@ -745,11 +745,11 @@ def test_the_real_labels_do_not_match_the_real_scene(scene_and_labels):
             same_grid(scene, other, ("scene", "labels"))
         assert "Origin" not in str(e.value)
         assert "Shape" not in str(e.value)
-    # As the message advises.
+    # Apply the fix from the message.
     mended = scene_and_labels["strata"].rio.write_crs(scene_and_labels["lsat7_2000_10"].rio.crs)
     same_grid(scene, read_georef(mended))
     assert "EPSG:32119" in describe_crs(scene.crs)
-    assert not scene.crs_text.startswith("EPSG")  # its datum is unknown: that would be a guess
+    assert not scene.crs_text.startswith("EPSG")  # a code would be a guess, because the datum is unknown
 
 
 # -- Nothing else may come out ----------------------------------------------------------------------
@@ -760,7 +760,7 @@ def test_the_real_labels_do_not_match_the_real_scene(scene_and_labels):
     geo_transform=st.none() | st.text(max_size=12) | st.lists(st.floats(), min_size=6, max_size=6),
     crs=st.none() | st.text(max_size=6) | st.just("EPSG:4326"),
 )
-def test_strange_input_gives_a_place_or_one_of_our_errors(coords, geo_transform, crs):
+def test_arbitrary_input_gives_a_georeference_or_a_xee_tf_error(coords, geo_transform, crs):
     attrs = {} if geo_transform is None else {"GeoTransform": geo_transform}
     image = xr.DataArray(
         np.zeros((2, len(coords))),

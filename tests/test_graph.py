@@ -1,4 +1,4 @@
-"""Graphs of collections of every kind, without a cluster: their keys, their chunks, and what is alive."""
+"""Tests of graphs without a cluster: forms of collections, keys, loaded chunks, and chunks in memory."""
 
 import subprocess
 import sys
@@ -48,11 +48,11 @@ def lazy(values):
     return da.from_array(values, chunks=CHUNKS)
 
 
-def computed_with(values):
+def with_map_blocks(values):
     return lazy(values).map_blocks(lambda block: block + 1).map_blocks(lambda block: block - 1)
 
 
-def several_chunks_of_one_task(values):
+def rechunked_to_smaller_chunks(values):
     whole = da.from_array(values, chunks=-1).map_blocks(lambda block: block.copy())
     return whole.rechunk(CHUNKS)
 
@@ -79,9 +79,9 @@ def tasks_in_layers(values):
     return da.Array(graph, name, CHUNKS, values.dtype)
 
 
-def names_of_names(values):
+def with_aliases(values):
     name = f"names-{values.dtype}"
-    source = computed_with(values)
+    source = with_map_blocks(values)
     graph = HighLevelGraph.from_collections(
         name, {(name, *at): (source.name, *at) for at in blocks(values)}, [source]
     )
@@ -97,24 +97,24 @@ def from_delayed(values):
     return da.block(rows)
 
 
-def optimised(values):
-    return dask.optimize(computed_with(values))[0]
+def optimized(values):
+    return dask.optimize(with_map_blocks(values))[0]
 
 
 def persisted(values):
-    return computed_with(values).persist(scheduler="threads")
+    return with_map_blocks(values).persist(scheduler="threads")
 
 
 FORMS = [
     lazy,
-    computed_with,
-    several_chunks_of_one_task,
+    with_map_blocks,
+    rechunked_to_smaller_chunks,
     arrays_in_a_dict,
     tuples_in_a_dict,
     tasks_in_layers,
-    names_of_names,
+    with_aliases,
     from_delayed,
-    optimised,
+    optimized,
     persisted,
 ]
 
@@ -139,7 +139,7 @@ def expected(tmp_path_factory):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
-def test_collections_of_every_form_give_the_same(tmp_path, expected, form, scheduler):
+def test_all_forms_of_arrays(tmp_path, expected, form, scheduler):
     ds = image(form)
     with dask.config.set(scheduler=scheduler):
         ds.tfexport(tmp_path / "scene", **OPTIONS)
@@ -147,14 +147,14 @@ def test_collections_of_every_form_give_the_same(tmp_path, expected, form, sched
         np.testing.assert_array_equal(difference().predict_image(ds).d, BANDS["a"] - BANDS["b"])
 
 
-def test_bands_of_different_forms(tmp_path, expected):
+def test_bands_with_different_forms(tmp_path, expected):
     ds = image(persisted).assign(b=(("y", "x"), tuples_in_a_dict(BANDS["b"])))
     ds.tfexport(tmp_path / "scene", **OPTIONS)
     assert contents(tmp_path) == expected
 
 
 def groups_of(sources, together):
-    """The chunks of all bands at one place, or each by itself."""
+    """Group the chunks of all bands by location (`together`), or put each chunk in a separate group."""
     places = [(number, *at) for number, band in enumerate(sources.keys) for at in blocks(BANDS["a"])]
     keys = {place: sources.keys[place[0]][place[1]][place[2]] for place in places}
     if not together:
@@ -165,7 +165,7 @@ def groups_of(sources, together):
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_tasks_are_never_changed_under_their_own_keys(form, fused, together):
+def test_tasks_keep_their_keys(form, fused, together):
     arrays = [form(values) for values in BANDS.values()]
     alone = {key: node for array in arrays for key, node in Sources.of([array]).graph.items()}
     sources = Sources.of_planes(arrays, fused=fused)
@@ -176,19 +176,19 @@ def test_tasks_are_never_changed_under_their_own_keys(form, fused, together):
     changed = {key for key, node in graph.tasks.items() if not isinstance(node, DataNode)}
     assert not changed & alone.keys()
     assert len([key for key in changed if not graph.tasks[key].dependencies]) == 1
-    [chunks] = dask.threaded.get({**graph.tasks, "all": gathered(loaded)}, ["all"])
+    [chunks] = dask.threaded.get({**graph.tasks, "all": gather(loaded)}, ["all"])
     wanted = [blocks(values) for values in BANDS.values()]
     for group, values in zip(loaded, chunks, strict=True):
         expected = [band[group] for band in wanted] if together else [wanted[group[0]][group[1:]]]
         np.testing.assert_array_equal(values, expected)
 
 
-def gathered(loaded):
-    """The chunks of all groups, each of which is a reference or a list of them."""
+def gather(loaded):
+    """Return a task that collects the chunks of all groups."""
     return List(*(List(*each) if isinstance(each, list) else each for each in loaded.values()))
 
 
-def test_all_bands_of_a_block_are_loaded_by_one_task():
+def test_one_task_loads_all_bands_of_block():
     bands = {name: random_band((90, 90), seed=seed) for seed, name in enumerate("abc")}
     lazy_bands = {name: da.from_array(values, chunks=10) + 1 for name, values in bands.items()}
     ds = raster(bands).assign({name: (("y", "x"), values) for name, values in lazy_bands.items()})
@@ -200,30 +200,30 @@ def test_all_bands_of_a_block_are_loaded_by_one_task():
     graph, _ = work_on_blocks([job])
     loads = [node for key, node in graph.tasks.items() if key[0].startswith("load-")]
     assert len(loads) == 81
-    assert all(node.data_producer for node in loads)  # of which a cluster starts few at a time
+    assert all(node.data_producer for node in loads)  # a cluster starts only few of these at a time
 
 
-def median_of_many(values):
-    return da.stack([computed_with(values + step) for step in range(5)]).max(axis=0)
+def maximum_of_several(values):
+    return da.stack([with_map_blocks(values + step) for step in range(5)]).max(axis=0)
 
 
-def test_a_chunk_of_many_sources_is_not_loaded_by_one_task():
-    """One after another they would take long, and all threads together would hold too many."""
-    sources = Sources.of_planes([median_of_many(BANDS["a"] + 9 * band) for band in (0, 1)], fused=True)
+def test_chunk_with_many_sources_is_loaded_by_several_tasks():
+    """A single task would load the sources one after another, and keep all of them in memory."""
+    sources = Sources.of_planes([maximum_of_several(BANDS["a"] + 9 * band) for band in (0, 1)], fused=True)
     graph, _ = sources.loads(groups_of(sources, True))
-    assert len(graph.tasks) == len(sources.graph) + 1  # an empty one before them
+    assert len(graph.tasks) == len(sources.graph) + 1  # with the empty root task
 
 
 def smoothed(values):
-    """With neighbours: chains of tasks, which Dask fuses under the key of the last one."""
-    array = xr.DataArray(computed_with(values), dims=("y", "x"))
+    """Return an array with chains of tasks, which Dask fuses under the key of the last one."""
+    array = xr.DataArray(with_map_blocks(values), dims=("y", "x"))
     return array.rolling(x=3, min_periods=1).mean().data
 
 
-@pytest.mark.parametrize("form", [computed_with, smoothed])
-def test_a_prediction_leaves_the_keys_of_its_image_alone(form):
+@pytest.mark.parametrize("form", [with_map_blocks, smoothed])
+def test_prediction_keeps_keys_of_image(form):
     ds = image(form)
-    # Not fused yet: Dask does that when it computes the prediction, and twice would be another task.
+    # Tasks must not be fused yet: Dask fuses them when it computes the prediction.
     sources = Sources.of([ds.a.data, ds.b.data])
     graph = dict(difference().predict_image(ds, merge=False).d.data.__dask_graph__())
     assert sources.graph.keys() <= graph.keys()
@@ -232,8 +232,8 @@ def test_a_prediction_leaves_the_keys_of_its_image_alone(form):
 
 @settings(max_examples=30)
 @given(st.data())
-def test_chunks_are_loaded_once_whatever_they_share(data):
-    """Planes that come of common tasks: bands of one chunk, pieces of one chunk."""
+def test_shared_chunks_are_loaded_once(data):
+    """Planes can share tasks: bands of one chunk, or pieces of one chunk."""
     loads = []
 
     def load(block, block_info=None):
@@ -247,18 +247,18 @@ def test_chunks_are_loaded_once_whatever_they_share(data):
     arrays = [cube[0], cube[1].rechunk(after[1:]), cube[1:]]
     sources = Sources.of_planes(arrays, fused=True)
     graph, loaded = sources.loads({number: list(flatten(keys)) for number, keys in enumerate(sources.keys)})
-    chunks = iter(flatten(dask.get({**graph.tasks, "all": gathered(loaded)}, ["all"])))
+    chunks = iter(flatten(dask.get({**graph.tasks, "all": gather(loaded)}, ["all"])))
     found = [[[next(chunks) for _ in array.chunks[-1]] for _ in array.chunks[-2]] for array in arrays]
     for plane, wanted in zip(found, [values[0], values[1], values[1:]], strict=True):
         np.testing.assert_array_equal(np.block([list(row) for row in plane]), wanted)
     assert len(loads) == len(set(loads))
 
 
-# -- What is alive -----------------------------------------------------------------------------------
+# -- Chunks in memory --------------------------------------------------------------------------------
 
 
 class Counting:
-    """An array that notes what is read of it, and how much of that is alive at a time."""
+    """An array that counts the chunks that are read, and those in memory at a time."""
 
     dtype, ndim = np.dtype("f4"), 2
 
@@ -272,16 +272,16 @@ class Counting:
             self.alive += 1
             self.most = max(self.most, self.alive)
             self.loads.append((key[0].start, key[1].start))
-        weakref.finalize(found, self.gone)
+        weakref.finalize(found, self.freed)
         return found
 
-    def gone(self):
+    def freed(self):
         with self.lock:
             self.alive -= 1
 
 
 class Chunk(np.ndarray):
-    """An array that weak references can be made to."""
+    """An array that supports weak references."""
 
 
 def counted(shape, chunk):
@@ -290,7 +290,7 @@ def counted(shape, chunk):
     return source, raster({"a": np.zeros(shape, "f4")}).assign(a=(("y", "x"), array))
 
 
-def test_few_chunks_of_an_export_are_alive(tmp_path):
+def test_export_keeps_few_chunks_in_memory(tmp_path):
     source, ds = counted((2560, 2560), 256)
     with dask.config.set(scheduler="sync"):
         ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=9)
@@ -298,7 +298,7 @@ def test_few_chunks_of_an_export_are_alive(tmp_path):
     assert source.most <= 10  # a row
 
 
-def test_few_chunks_of_a_prediction_are_alive():
+def test_prediction_keeps_few_chunks_in_memory():
     source, ds = counted((2560, 2560), 256)
     model = Model.from_function(
         lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
@@ -310,7 +310,7 @@ def test_few_chunks_of_a_prediction_are_alive():
 
 
 @pytest.mark.parametrize("shape", [(512, 5120), (5120, 512)])
-def test_few_chunks_are_alive_where_one_task_gathers_a_long_prediction(shape):
+def test_gathered_prediction_keeps_few_chunks_in_memory(shape):
     source, ds = counted(shape, 128)
     model = Model.from_function(
         lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
@@ -321,7 +321,7 @@ def test_few_chunks_are_alive_where_one_task_gathers_a_long_prediction(shape):
     assert source.most <= 64  # blocks of eight chunks; without turns 80
 
 
-def test_an_image_and_its_prediction_share_chunks():
+def test_image_and_prediction_share_chunks():
     source, ds = counted((96, 96), 32)
     model = Model.from_function(lambda bands: bands[..., 0], input_tile_size=32, output_bands=["d"])
     found = model.predict_image(ds).compute()
@@ -329,8 +329,8 @@ def test_an_image_and_its_prediction_share_chunks():
     assert len(source.loads) == 9
 
 
-def test_the_order_of_a_long_chain_costs_little_time():
-    """What a task goes back to must not grow with the chain: 10,000 chunks took a minute and 10 GB."""
+def test_ordering_a_long_chain_is_fast():
+    """Tasks must have a single root: with separate roots, 10,000 chunks took a minute and 10 GB."""
     array = da.from_array(Counting((51_200, 51_200)), chunks=1024, meta=np.empty((0, 0), "f4"))
     sources = Sources.of_planes([array], fused=True)
     graph, loaded = sources.loads(sources.by_number())
@@ -373,16 +373,16 @@ def test_annotations_survive(tmp_path, name, value, wanted):
         assert [each for each in wanted if each in found.values()] == wanted
 
 
-def test_an_enclosing_annotation_holds_for_all_tasks(tmp_path):
+def test_enclosing_annotation_applies_to_all_tasks(tmp_path):
     with dask.annotate(retries=3):
-        waiting = image(lazy).tfexport(tmp_path / "scene", compute=False, **OPTIONS)
-    assert annotations_of(waiting.dask, "retries") == dict.fromkeys(waiting.dask, 3)
+        delayed = image(lazy).tfexport(tmp_path / "scene", compute=False, **OPTIONS)
+    assert annotations_of(delayed.dask, "retries") == dict.fromkeys(delayed.dask, 3)
 
 
 # -- Tables and Delayeds -----------------------------------------------------------------------------
 
 
-def test_tables_of_every_form(tmp_path):
+def test_all_forms_of_tables(tmp_path):
     frame = pd.DataFrame({"a": np.arange(25.0), "b": np.arange(25) % 3})
     rows = xr.Dataset({name: ("row", frame[name].to_numpy()) for name in frame}).chunk(row=7)
     lazy_frame = dd.from_pandas(frame, npartitions=3)
@@ -390,10 +390,10 @@ def test_tables_of_every_form(tmp_path):
         "rows": rows,
         "persisted rows": rows.persist(),
         "one persisted": rows.assign(a=rows.a.persist()),
-        "optimised rows": dask.optimize(rows)[0],
+        "optimized rows": dask.optimize(rows)[0],
         "frame": lazy_frame,
         "persisted frame": lazy_frame.persist(scheduler="threads"),
-        "optimised frame": dask.optimize(lazy_frame)[0],
+        "optimized frame": dask.optimize(lazy_frame)[0],
     }
     for name, table in forms.items():
         xee_tf.export_table(table, tmp_path / name)
@@ -401,13 +401,13 @@ def test_tables_of_every_form(tmp_path):
 
 
 def test_several_exports_in_one_computation(tmp_path):
-    """Their graphs are merged: no name of a layer or a task is that of another one."""
-    ds = image(computed_with)
+    """Dask merges the graphs, so that names of layers and tasks must be unique."""
+    ds = image(with_map_blocks)
     rows = xr.Dataset({name: ("row", np.arange(12.0)) for name in "ab"}).chunk(row=5)
     other = {name: values + 1 for name, values in BANDS.items()}
     dask.compute(
         ds.tfexport(tmp_path / "one", compute=False, **OPTIONS),
-        image(computed_with, other).tfexport(tmp_path / "other", compute=False, **OPTIONS),
+        image(with_map_blocks, other).tfexport(tmp_path / "other", compute=False, **OPTIONS),
         ds.tfexport.table(None, tmp_path / "t", compute=False),
         xee_tf.export_table(rows, tmp_path / "rows", compute=False),
         xee_tf.export_table(rows[["a"]], tmp_path / "a", compute=False),
@@ -422,7 +422,7 @@ def test_several_exports_in_one_computation(tmp_path):
     assert len(xee_tf.open_table(tmp_path / "t.tfrecord.gz")) == 45 * 70
 
 
-def waiting_exports(folder, **options):
+def lazy_exports(folder, **options):
     ds = image(lazy)
     rows = xr.Dataset({"a": ("row", np.arange(12.0))})
     more = {"compute": False, **options}
@@ -440,14 +440,14 @@ def waiting_exports(folder, **options):
 
 
 @pytest.mark.parametrize("kind", ["image", "steps", "table", "sample"])
-def test_a_delayed_checks_again_what_exists(tmp_path, kind):
-    make = waiting_exports(tmp_path)[kind]
+def test_delayed_checks_existing_files_again(tmp_path, kind):
+    make = lazy_exports(tmp_path)[kind]
     first, second = make(0), make(1)
     assert not list(tmp_path.iterdir())
     first.compute()
     before = contents(tmp_path)
     for again in (second, first):
-        with pytest.raises(DestinationExistsError, match=r"planned.*left as it is.*if_exists='overwrite'"):
+        with pytest.raises(DestinationExistsError, match=r"planned.*if_exists='overwrite'"):
             again.compute()
         visible = [file for file in sorted(tmp_path.iterdir()) if file.name[0] != "."]
         assert without_keys({file.name: file.read_bytes() for file in visible}) == before
@@ -455,8 +455,8 @@ def test_a_delayed_checks_again_what_exists(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["image", "table", "sample"])
-def test_a_delayed_that_may_replaces_what_exists(tmp_path, kind):
-    make = waiting_exports(tmp_path, if_exists="overwrite")[kind]
+def test_delayed_overwrites_existing_files(tmp_path, kind):
+    make = lazy_exports(tmp_path, if_exists="overwrite")[kind]
     first, second = make(0), make(1)
     first.compute()
     before = contents(tmp_path)
@@ -465,8 +465,8 @@ def test_a_delayed_that_may_replaces_what_exists(tmp_path, kind):
     assert contents(tmp_path) != before
 
 
-def test_expressions_of_arrays(tmp_path):
-    """Dask's arrays with query planning, which must be chosen before Dask is imported."""
+def test_array_expressions(tmp_path):
+    """Dask arrays with query planning, which must be enabled before Dask is imported."""
     code = """
 import sys, dask
 dask.config.set({"array.query-planning": True})

@@ -1,4 +1,4 @@
-"""What makes two functions, models and images the same work."""
+"""Content hashes of functions, models and other objects."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ values = st.recursive(
 
 
 def function_of(source, name="f", **names):
-    """A function as a script or a notebook makes it."""
+    """Create a function of a module ``__main__``, as in a script or a notebook."""
     module = types.ModuleType("__main__")
     module.__dict__.update(names)
     exec(compile(source, f"<cell {np.random.default_rng().integers(1 << 40)}>", "exec"), module.__dict__)
@@ -37,18 +37,18 @@ def content(function, **options):
 
 
 @given(values)
-def test_a_copy_has_the_same_hash(value):
+def test_copies_have_the_same_hash(value):
     assert content_hash(value) is not None
     assert content_hash(cloudpickle.loads(cloudpickle.dumps(value))) == content_hash(value)
 
 
 @given(values, values)
-def test_other_values_have_other_hashes(one, two):
+def test_different_values_have_different_hashes(one, two):
     if repr(one) != repr(two):
         assert content_hash(one) != content_hash(two)
 
 
-SAME = [
+EQUIVALENT = [
     ("f = lambda b: 2 * b", "# another line\n\n\nf = lambda b: 2 * b  # a remark"),
     ("K = 2\ndef f(b): return K * b", "K = 1 + 1\nU = 5\ndef f(b): return K * b"),
     (
@@ -56,7 +56,7 @@ SAME = [
         "cache = 1\ndef f(b):\n    global cache\n    cache = cache or 1\n    return b * cache",
     ),
 ]
-OTHER = [
+DIFFERENT = [
     ("f = lambda b: 2 * b", "f = lambda b: 3 * b"),
     ("f = lambda b: 2 * b", "f = lambda b: 2 + b"),
     ("f = lambda b: 2 * b", "f = lambda b: 2.0 * b"),
@@ -94,13 +94,13 @@ OTHER = [
 ]
 
 
-@pytest.mark.parametrize(("one", "two"), SAME)
-def test_what_does_not_change_a_function(one, two):
+@pytest.mark.parametrize(("one", "two"), EQUIVALENT)
+def test_equivalent_functions(one, two):
     assert content(function_of(one)) == content(function_of(two))
 
 
-@pytest.mark.parametrize(("one", "two"), OTHER)
-def test_what_changes_a_function(one, two):
+@pytest.mark.parametrize(("one", "two"), DIFFERENT)
+def test_different_functions(one, two):
     assert content(function_of(one)) == content(function_of(one))
     assert content(function_of(one)) != content(function_of(two))
 
@@ -145,13 +145,13 @@ def slow(n):
     ],
     ids=range(9),
 )
-def test_other_callables(one, two):
+def test_callable_objects(one, two):
     assert content(one) == content(one) is not None
     assert content(one) != content(two)
     assert content(one) != content(one, named=True)
 
 
-def test_cycles_and_shared_parts():
+def test_cycles_and_shared_objects():
     loop = [1]
     loop.append(loop)
     again = [1]
@@ -161,7 +161,7 @@ def test_cycles_and_shared_parts():
     assert content_hash([part, part]) == content_hash([[2], [2]])
 
 
-def test_an_object_may_name_its_own_content():
+def test_dask_tokenize_of_an_object():
     class Named:
         def __init__(self, name):
             self.name, self.counter = name, np.random.default_rng().random()
@@ -175,7 +175,7 @@ def test_an_object_may_name_its_own_content():
     assert content(Named("forest-7")) == content(Named("forest-7")) != content(Named("forest-8"))
 
 
-def test_what_cannot_be_determined_is_no_hash():
+def test_objects_that_cannot_be_hashed():
     class Broken:
         def __reduce_ex__(self, protocol):
             raise TypeError("no")
@@ -184,16 +184,16 @@ def test_what_cannot_be_determined_is_no_hash():
     assert content_hash([1, Broken()]) is None
 
 
-def test_the_same_in_every_process(tmp_path):
+def test_hashes_are_the_same_in_every_process(tmp_path):
     code = (
         "import functools, numpy as np\n"
         "from xee_tf.identity import content_hash\n"
-        "from tests.test_identity import Scale, even, function_of, OTHER\n"
+        "from tests.test_identity import Scale, even, function_of, DIFFERENT\n"
         "K = {'a', 'b', 'c'}\n"
         "def f(b, scale={'x': 1.5}): return b * scale['x'] if 'a' in K else g(b)\n"
         "g = lambda b: np.tanh(b) in {'u', 'v', 'w'}\n"
         "for each in (f, g, functools.partial(f, scale=K), Scale(2.0, np.arange(3)), even, Scale,\n"
-        "             *(function_of(source) for pair in OTHER for source in pair)):\n"
+        "             *(function_of(source) for pair in DIFFERENT for source in pair)):\n"
         "    print(content_hash(each))\n"
     )
     found = []
@@ -206,11 +206,11 @@ def test_the_same_in_every_process(tmp_path):
         assert not done.returncode, done.stderr
         found.append(done.stdout.split())
     assert found[0] == found[1]
-    assert len(found[0]) == 6 + 2 * len(OTHER)
+    assert len(found[0]) == 6 + 2 * len(DIFFERENT)
     assert "None" not in found[0]
 
 
-# -- Models ------------------------------------------------------------------------------------------
+# -- Models -------------------------------------------------------------------------------------------
 
 
 def keras_model(seed, units=2):
@@ -222,7 +222,7 @@ def keras_model(seed, units=2):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_keras_models_are_their_configuration_and_weights(tmp_path):
+def test_keras_models_are_hashed_by_configuration_and_weights(tmp_path):
     found = {}
     for name, seed, units in (("one", 1, 2), ("same", 1, 2), ("weights", 2, 2), ("layers", 1, 3)):
         model = keras_model(seed, units)
@@ -235,7 +235,7 @@ def test_keras_models_are_their_configuration_and_weights(tmp_path):
         assert len({found[name][number] for name in ("one", "weights", "layers")}) == 3
 
 
-def test_saved_models_are_their_files(tmp_path):
+def test_saved_models_are_hashed_by_their_files(tmp_path):
     import shutil
 
     keras_model(1).export(str(tmp_path / "one"), verbose=False)
@@ -248,7 +248,10 @@ def test_saved_models_are_their_files(tmp_path):
     assert one == moved != other
 
 
-def test_hosted_models_are_where_they_are_and_how_they_are_called():
+def test_hosted_models_are_hashed_by_url_and_signature():
+    pytest.importorskip("requests")
+    pytest.importorskip("orjson")
+
     def hosted(url="http://models:8501", model="landcover", **options):
         return Model.from_tf_serving(url, model, **options).connector.content()
 
@@ -265,36 +268,36 @@ def test_hosted_models_are_where_they_are_and_how_they_are_called():
     assert len({same, *others}) == 1 + len(others)
 
 
-# -- Modules of one's own ----------------------------------------------------------------------------
+# -- Modules of the user ------------------------------------------------------------------------------
 
-REACHED = {
+USES = {
     "import in the function": "def f(b):\n    import own\n    return own.direct(b)",
     "import of a name": "def f(b):\n    from own import direct as d\n    return d(b)",
     "import of a submodule": "def f(b):\n    from own import sub\n    return sub.scale(b)",
     "import of a deep name": "def f(b):\n    from own.sub import scale\n    return scale(b)",
     "import of a deep module": "def f(b):\n    import own.sub as s\n    return s.scale(b)",
-    "import in a function in it": "def f(b):\n"
+    "import in a nested function": "def f(b):\n"
     "    def g():\n        import own.sub\n        return own.sub.K\n    return g()",
-    "the globals": "import own.sub\ndef f(b): return own.sub.scale(b)",
-    "a closure": "def make():\n    import own.sub\n    return lambda b: own.sub.scale(b)\nf = make()",
-    "a default": "import own.sub\ndef f(b, *, m=own): return m.sub.scale(b)",
-    "a method": "class C:\n"
+    "global": "import own.sub\ndef f(b): return own.sub.scale(b)",
+    "closure": "def make():\n    import own.sub\n    return lambda b: own.sub.scale(b)\nf = make()",
+    "default": "import own.sub\ndef f(b, *, m=own): return m.sub.scale(b)",
+    "method": "class C:\n"
     "    def __call__(self, b):\n        import own.sub\n        return own.sub.K\nf = C()",
-    "an attribute": "import own.sub\n"
+    "attribute": "import own.sub\n"
     "class C:\n    m = own.sub\n    def __call__(self, b): return self.m.scale(b)\nf = C()",
-    "an instance": "import own.sub\nfrom types import SimpleNamespace\n"
+    "instance": "import own.sub\nfrom types import SimpleNamespace\n"
     "def make(m):\n    return lambda b: m.m.scale(b)\nf = make(SimpleNamespace(m=own.sub))",
-    "a relative import": "def f(b):\n    import own\n    return own.related(b)",
+    "relative import": "def f(b):\n    import own\n    return own.related(b)",
 }
 
 
-def test_what_is_reached_in_modules_of_ones_own(tmp_path):
-    """Every time in a new process, as a script is run again; once where all is imported already."""
+def test_modules_of_the_user_change_the_hash(tmp_path):
+    """Each time in a new process, and once with modules that are already imported."""
     found = []
     for number, factor in enumerate((2, 2, 3)):
         folder = tmp_path / str(number)
         (folder / "own").mkdir(parents=True)
-        # The modules reach each other.
+        # The modules import each other.
         (folder / "own" / "__init__.py").write_text(
             f"K = {factor}\ndef direct(b): return K * b\n"
             "def related(b):\n    from .sub import scale\n    return scale(b)\n"
@@ -306,7 +309,7 @@ def test_what_is_reached_in_modules_of_ones_own(tmp_path):
         script.write_text(
             ("import own.sub\n" if number == 1 else "")
             + "from xee_tf.models.function import FunctionConnector\n"
-            f"for source in {list(REACHED.values())!r}:\n"
+            f"for source in {list(USES.values())!r}:\n"
             "    names = {'__name__': '__main__'}\n"
             "    exec(source, names)\n"
             "    print(FunctionConnector.of(names['f']).content())\n"
@@ -314,13 +317,13 @@ def test_what_is_reached_in_modules_of_ones_own(tmp_path):
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=100)
         assert not done.returncode, done.stderr
-        found.append(dict(zip(REACHED, done.stdout.split(), strict=True)))
+        found.append(dict(zip(USES, done.stdout.split(), strict=True)))
     assert found[0] == found[1]
-    assert not [how for how in REACHED if found[0][how] == found[2][how]]
+    assert not [use for use in USES if found[0][use] == found[2][use]]
     assert "None" not in found[0].values()
 
 
-def test_what_a_function_imports_of_libraries_is_their_name():
+def test_imported_libraries_are_hashed_by_name():
     one, two = (function_of(f"def f(b):\n    import {name}\n    return b") for name in ("json", "nosuch_x"))
     assert content(one) == content(one)
     assert content(two) == content(two) != content(one)

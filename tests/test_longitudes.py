@@ -1,4 +1,4 @@
-"""Longitudes in -180..180 and in 0..360, across 180 degrees: regions, tables, other projections."""
+"""Tests of longitudes in any range and across 180 degrees, in regions, tables and projections."""
 
 import warnings
 from contextlib import suppress
@@ -29,13 +29,13 @@ LONLAT = pyproj.CRS("EPSG:4326")
 
 
 def globe(left, step=1.0):
-    """A raster of the whole globe."""
+    """Return the georeference of a global raster."""
     size = Size(x=round(360 / step), y=round(180 / step))
     return GeoRef(LONLAT, Affine(step, 0, left, 0, -step, 90), size)
 
 
 def image_of(georef):
-    """Each pixel holds its longitude, in -180..180, and its latitude."""
+    """Return a raster whose pixels contain their longitude (-180..180) and latitude."""
     columns, rows = np.meshgrid(np.arange(georef.shape.x) + 0.5, np.arange(georef.shape.y) + 0.5)
     x, y = georef.affine @ (columns, rows)
     lon, lat = pyproj.Transformer.from_crs(georef.crs, LONLAT, always_xy=True).transform(x, y)
@@ -68,7 +68,7 @@ FIJI = {
 
 @pytest.mark.parametrize("name", FIJI)
 @pytest.mark.parametrize("left", [0, -0.5, -90, -270, 100])
-def test_a_region_across_180_on_a_raster_that_goes_on_there(name, left):
+def test_a_region_across_180_on_a_raster_that_continues_there(name, left):
     first = 176 - left if left > -200 else -184 - left
     window = region_window(FIJI[name], globe(left, 0.5), LONLAT if name == "box" else None)
     assert window == Window(210, 220, round(2 * first), round(2 * first) + 12)
@@ -101,7 +101,7 @@ def test_a_region_across_180_in_utm(name):
 
 
 @given(st.integers(-300, 170), st.integers(1, 120), st.sampled_from([0, -180, -90, -360, 180]))
-def test_any_box_is_found_on_any_globe(left, width, start):
+def test_boxes_on_global_rasters(left, width, start):
     raster = globe(start)
     inside = (left - start) % 360
     if inside + width <= 360:
@@ -114,11 +114,11 @@ def test_any_box_is_found_on_any_globe(left, width, start):
 
 @pytest.mark.parametrize("left", [-180, 0, 20, -360])
 @pytest.mark.parametrize("region", [(-180, -60, 180, 60), (0, -60, 360, 60), shapely.box(-180, -60, 180, 60)])
-def test_the_whole_globe_is_all_of_it(left, region):
+def test_a_region_of_the_whole_globe(left, region):
     assert region_window(region, globe(left)) == Window(30, 150, 0, 360)
 
 
-def test_boxes_that_are_still_refused():
+def test_invalid_boxes_in_degrees():
     utm = GeoRef(pyproj.CRS(32633), Affine(30, 0, 5e5, 0, -30, 5e6), Size(x=100, y=100))
     for region, georef in [
         ((5e5 + 60, 0, 5e5, 5e6), utm),
@@ -128,11 +128,12 @@ def test_boxes_that_are_still_refused():
         with pytest.raises(OptionError, match="left < right"):
             region_window(region, georef)
     europe = GeoRef(LONLAT, Affine(1, 0, 0, 0, -1, 60), Size(x=30, y=30))
-    with pytest.raises(OptionError, match="outside the raster"):
+    swapped = r"read as \(170, 40, 190, 50\)\. If left and right are swapped, pass \(-170, 40, 170, 50\)"
+    with pytest.raises(OptionError, match=f"outside the raster.*{swapped}"):
         region_window((170, 40, -170, 50), europe)
 
 
-# Ordinary polygons of more than 180 degrees, their pixels of one degree, and how they are written.
+# Polygons wider than 180 degrees, their pixels of one degree, and their forms.
 WIDE = {
     "a continent and more": (shapely.box(-120, -2, 150, 2), 1080),
     "clockwise": (shapely.box(-80, -3, 130, 2, ccw=False), 1050),
@@ -145,19 +146,19 @@ WIDE = {
 
 @pytest.mark.parametrize("name", WIDE)
 @pytest.mark.parametrize("left", [-180, 0, -360, 90])
-def test_polygons_of_more_than_180_degrees_are_as_wide_as_they_look(tmp_path, name, left):
+def test_polygons_wider_than_180_degrees(tmp_path, name, left):
     polygon, count = WIDE[name]
     assert len(sampled(tmp_path, image_of(globe(left)), [polygon])) == count
 
 
 @pytest.mark.parametrize("name", WIDE)
-def test_regions_of_more_than_180_degrees_are_as_wide_as_they_look(name):
+def test_regions_wider_than_180_degrees(name):
     polygon, count = WIDE[name]
     mapping = shapely.geometry.mapping(polygon)
     for region in (polygon, mapping, {"type": "Feature", "geometry": mapping, "properties": {}}):
         left = 0 if name == "0..360" else -180
         assert region_window(region, globe(left)).size.pixels == count
-    # Of a raster in metres it covers what lies in it.
+    # In a raster in metres it covers the part inside the raster.
     for georef in (
         GeoRef(pyproj.CRS(32633), Affine(30, 0, 5e5, 0, -30, 5e4), Size(x=32, y=32)),
         GeoRef(pyproj.CRS(3857), Affine(1e3, 0, 2e6, 0, -1e3, 16e3), Size(x=32, y=32)),
@@ -165,12 +166,12 @@ def test_regions_of_more_than_180_degrees_are_as_wide_as_they_look(name):
         assert region_window(mapping, georef) == Window(0, 32, 0, 32)
 
 
-def test_a_wide_region_is_refused_where_it_has_parts_on_both_sides():
+def test_a_wide_region_with_parts_on_both_sides_raises():
     with pytest.raises(OptionError, match=r"crosses the edge.*\(0, -2, 100, 2\).*\(260, -2, 360, 2\)"):
         region_window(shapely.geometry.mapping(shapely.box(-100, -2, 100, 2)), globe(0))
 
 
-def test_what_is_written_across_180():
+def test_geometries_written_across_180():
     across = [(170, 0), (-170, 0), (-170, 5), (170, 5)]  # counterclockwise from 170 to -170
     assert unwrap_rings(shapely.Polygon(across), 360.0).bounds == (170, 0, 190, 5)
     assert unwrap_rings(shapely.box(170, 0, -170, 5), 360.0).bounds == (170, 0, 190, 5)
@@ -207,7 +208,7 @@ def test_rings_are_unwrapped_with_their_holes():
 
 
 @given(st.floats(-720, 720))
-def test_wrapped_longitudes_mean_the_same(degrees):
+def test_wrapped_longitudes_are_equivalent(degrees):
     found = float(wrap_longitude(degrees))
     assert -180 <= found <= 180
     assert np.isclose((found - degrees + 180) % 360 - 180, 0, atol=1e-9)
@@ -216,13 +217,13 @@ def test_wrapped_longitudes_mean_the_same(degrees):
 
 
 EIGHTHS = st.integers(-9000, 9000).map(lambda number: number / 8)
-# Beyond two turns as well: what a region finds, points and polygons find too.
+# Regions, points and polygons give the same pixels, also beyond two turns.
 TURNS = [360, -540, -180.5, 720, 1060]
 
 
 @pytest.mark.parametrize("left", TURNS)
 @pytest.mark.parametrize("given", [-170, 190, 550, -530, 10])
-def test_regions_points_and_polygons_are_at_the_same_turn(tmp_path, left, given):
+def test_regions_points_and_polygons_agree_at_any_turn(tmp_path, left, given):
     raster = globe(left)
     first = int((given - left) % 360)
     box = (given + 0.1, 10.1, given + 0.2, 10.4)
@@ -245,13 +246,13 @@ def test_points_at_any_turn_are_on_a_globe_at_any_turn(x, left, step):
 
 
 @pytest.mark.parametrize("crs", [LONLAT, pyproj.CRS(32633)])
-def test_a_point_on_the_edge_is_in_the_first_pixel_however_it_is_rounded(crs):
+def test_a_point_on_the_edge_is_in_the_first_pixel(crs):
     raster = GeoRef(crs, Affine(0.1, 0, 10.3, 0, -0.1, 20.7), Size(x=30, y=20))
     for x, y in [(10.3, 20.7), (10.3 - 1e-9, 20.7 + 1e-9)]:
         assert region_window(shapely.Point(x, y), raster, crs) == Window(0, 1, 0, 1)
 
 
-def test_an_outline_keeps_its_turn_where_a_raster_is_wider_than_the_globe():
+def test_outlines_on_a_raster_wider_than_the_globe():
     wide = GeoRef(LONLAT, Affine(1, 0, -360, 0, -1, 90), Size(x=1080, y=180))
     for left in (-300, 60, 420):
         assert region_window((left, 0, left + 5, 5), wide).left == left + 360
@@ -261,7 +262,7 @@ def test_an_outline_keeps_its_turn_where_a_raster_is_wider_than_the_globe():
 
 
 def sampled(tmp_path, image, geometries, crs=4326, **options):
-    """A table with where its pixels are; the bands say so, too."""
+    """Return a table with the location of pixels, and bands with the same numbers."""
     where = gpd.GeoDataFrame({"number": range(len(geometries))}, geometry=geometries, crs=crs)
     frame = xee_tf.open_table(
         image.tfexport.table(where, tmp_path / "t", if_exists="overwrite", **options).path
@@ -331,7 +332,7 @@ WEST_EAST = [(178.4, -1.2), (-179.3, -1.2), (-179.3, 1.3), (178.4, 1.3)]
 
 
 @pytest.mark.parametrize("crs", CYLINDRICAL)
-def test_cylindrical_rasters_that_run_beyond_180(tmp_path, crs):
+def test_cylindrical_rasters_beyond_180(tmp_path, crs):
     crs = pyproj.CRS(crs)
     turn = turn_along_x(crs)
     x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(179.9, 0)
@@ -356,7 +357,7 @@ def test_cylindrical_rasters_that_run_beyond_180(tmp_path, crs):
     "crs",
     [32633, 3413, 3031, "SR-ORG:6974", "+proj=moll", "+proj=tmerc +lon_0=10", 2056, 5070, "+proj=geocent"],
 )
-def test_elsewhere_x_is_no_longitude(crs):
+def test_x_is_not_a_longitude_in_other_projections(crs):
     assert turn_along_x(read_crs(crs)) is None
 
 
@@ -412,7 +413,7 @@ def test_polygons_around_a_pole_in_rasters_in_degrees(tmp_path, left):
     ],
 )
 @pytest.mark.parametrize("code", [4326, 3857, 54009, 3413])
-def test_flat_and_crossed_polygons_give_our_errors_or_a_result(tmp_path, ring, code):
+def test_degenerate_polygons_give_a_xee_tf_error_or_a_result(tmp_path, ring, code):
     crs = pyproj.CRS("+proj=moll" if code == 54009 else code)
     georef = (
         globe(-180) if code == 4326 else GeoRef(crs, Affine(4e5, 0, -2e7, 0, -4e5, 1e7), Size(x=100, y=50))
@@ -427,7 +428,7 @@ def test_flat_and_crossed_polygons_give_our_errors_or_a_result(tmp_path, ring, c
             image.tfexport.table(where, tmp_path / "t", if_exists="overwrite", all_touched=all_touched)
 
 
-def test_a_vertex_that_is_no_number_is_named(tmp_path):
+def test_a_vertex_that_is_not_a_number_raises(tmp_path):
     corners = np.array([[10.0, 10.0], [20.0, np.nan], [20.0, 20.0]])
     with np.errstate(invalid="ignore"):
         polygons = [shapely.box(0, 0, 5, 5), shapely.Polygon(corners)]
@@ -441,7 +442,7 @@ def test_polygons_two_turns_away(tmp_path, left):
     assert len(frame) == 80
 
 
-def test_a_raster_of_three_quarters_of_the_globe_is_sampled_whole(tmp_path):
+def test_sampling_a_raster_of_three_quarters_of_the_globe(tmp_path):
     georef = GeoRef(LONLAT, Affine(10, 0, -150, 0, -10, 60), Size(x=30, y=12))
     result = xee_tf.sample_table(image_of(georef), None, tmp_path / "t", n=1000)
     assert len(xee_tf.open_table(result.path)) == 360
@@ -457,7 +458,7 @@ def test_exported_points_have_longitudes_in_the_usual_range(tmp_path):
         0,
     ]
     utm = gpd.GeoDataFrame({"a": [1]}, geometry=gpd.points_from_xy([500_000], [10], crs=4326))
-    with pytest.raises(OptionError, match=r"Row 0 has a point at \(500000, 10\), which cannot be degrees"):
+    with pytest.raises(OptionError, match=r"Row 0 has a point at \(500000, 10\), which are not degrees"):
         xee_tf.export_table(utm, tmp_path / "u")
 
 
@@ -507,7 +508,7 @@ def test_a_projection_across_180_and_back(name, chunk):
     metres = abs(georef.affine.a) * (111_319.49 if georef.crs.is_geographic else 1)
     found = predicted(georef, (f"EPSG:{code}", metres / 2), chunk)
     assert np.isfinite(found.lon_2.values).all()
-    # Twice the nearest pixel: no more than one pixel off, on the ground.
+    # Nearest-neighbour resampling twice: at most one pixel off, on the ground.
     geod = pyproj.Geod(ellps="WGS84")
     _, _, off = geod.inv(found.lon, found.lat, found.lon_2, found.lat_2)
     assert off.max() < 1.6 * metres
@@ -516,7 +517,7 @@ def test_a_projection_across_180_and_back(name, chunk):
 @pytest.mark.parametrize("crs", ["SR-ORG:6974", "+proj=moll", "+proj=eqearth +lon_0=30", "+proj=robin"])
 @pytest.mark.parametrize(("left", "width"), [(0, 360), (-180, 360), (100, 160), (-260, 170)])
 @pytest.mark.parametrize("chunk", [None, 40])
-def test_images_through_the_edge_of_a_projection_keep_their_pixels(crs, left, width, chunk):
+def test_images_across_the_edge_of_a_projection_keep_their_pixels(crs, left, width, chunk):
     georef = GeoRef(LONLAT, Affine(2, 0, left, 0, -2, 60), Size(x=width // 2, y=60))
     found = predicted(georef, (crs, 1e5), chunk)
     known = np.isfinite(found.lon_2.values)
@@ -532,7 +533,7 @@ def test_grads_to_other_units_and_back(left, code):
     assert np.isfinite(predicted(georef, (f"EPSG:{code}", 3000)).lon_2.values).all()
 
 
-def test_an_image_that_would_be_torn_apart_is_refused():
+def test_an_image_that_would_be_split_raises():
     utm = GeoRef(pyproj.CRS(32660), Affine(3000, 0, 700_000, 0, -3000, 1e6), Size(x=200, y=100))
     lonlat = GeoRef(LONLAT, Affine(0.1, 0, 170, 0, -0.1, 30), Size(x=200, y=100))
     for georef, projection in [
@@ -542,26 +543,26 @@ def test_an_image_that_would_be_torn_apart_is_refused():
     ]:
         with pytest.raises(
             GeoreferenceError,
-            match=r"200 x 100 pixels.*spans [\d,]+ x 1\d\d pixels, \d\d times .*180 degrees",
+            match=r"180 degrees.*200 x 100 pixels.*spans [\d,]+ x 1\d\d pixels of .*, \d\d times",
         ):
             to_projection(image_of(georef), georef, Projection.of(projection), "nearest")
 
 
-def test_an_image_that_reaches_beyond_a_projection_is_refused():
+def test_an_image_beyond_the_range_of_a_projection_raises():
     disk = pyproj.CRS("+proj=geos +h=35785831 +lon_0=0")
     full = GeoRef(disk, Affine(1e5, 0, -5.5e6, 0, -1e5, 5.5e6), Size(x=110, y=110))
     image = write_georef(xr.Dataset({"b": (("y", "x"), np.zeros((110, 110)))}), full)
     with pytest.raises(
         GeoreferenceError,
-        match=r"\d+ of 404 points along the edges .* have no coordinates.*\(-5500000, 5500000\)",
+        match=r"partly outside.* \d+ of 404 points .*\(-5500000, 5500000\)",
     ):
         to_projection(image, full, Projection.of(("EPSG:4326", 1e5)), "nearest")
 
 
 @settings(max_examples=15)
 @given(st.integers(-175, 175), st.integers(-60, 60), st.sampled_from([0, 360, -360]), st.integers(4, 40))
-def test_any_place_on_the_globe_comes_back(lon, lat, turn, chunk):
-    """Bilinear resampling of longitude and latitude gives longitude and latitude."""
+def test_resampling_at_any_location_on_the_globe(lon, lat, turn, chunk):
+    """Bilinear resampling of longitude and latitude preserves them."""
     georef = GeoRef(LONLAT, Affine(0.05, 0, lon + turn, 0, -0.05, lat), Size(x=30, y=24))
     zone = int((lon + 0.75 + 180) // 6) + 1
     image = image_of(georef).chunk(y=chunk, x=chunk)

@@ -1,4 +1,4 @@
-"""What means "masked" in a band, however it is written; and valid values that stay valid."""
+"""Tests of nodata in all its forms, and of valid values that stay valid."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ NOTHING = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_in_every_form(name):
+def test_names_and_forms_of_nodata(name):
     for form in FORMS:
         for dtype in ("int8", "int64", "float16", "float32", "float64"):
             found = band_nodata(band_of(dtype, {name: form}), "b")
@@ -90,7 +90,7 @@ def test_every_name_in_every_form(name):
 
 @pytest.mark.parametrize("name", ["_FillValue", "nodata", "nodatavals"])
 @pytest.mark.parametrize("value", ["abc", b"\xff", 1j, {"b": 1}, [[1], "x"], np.datetime64("2020-01-01")])
-def test_what_is_no_number_is_named_with_its_band(name, value):
+def test_nodata_that_is_not_a_number_raises(name, value):
     with pytest.raises(OptionError, match=rf"Band 'B4' has attrs\['{name}'\] = .* is not a number\. .*ds\["):
         band_nodata(band_of("uint8", {name: value}), "B4")
 
@@ -115,14 +115,14 @@ def test_every_entry_point_names_the_band(tmp_path):
 @pytest.mark.parametrize(
     ("dtype", "attrs", "encoding", "expected"),
     [
-        # CF: both names mask; other names give way to them, as in rioxarray.
+        # In CF both names mask; they take precedence over other names, as in rioxarray.
         ("int16", {"_FillValue": -1, "missing_value": -2, "nodata": 0}, {}, (-1, -2)),
         ("int16", {"missing_value": np.array([-2, -3], "i2")}, {}, (-2, -3)),
         ("int16", {"fill_value": 5, "nodata": 6, "nodatavals": (7,)}, {}, (5,)),
         ("int16", {"nodata": 6, "nodatavals": (7,)}, {}, (6,)),
         ("int16", {"_FillValue": None, "nodata": 6}, {}, (6,)),
         ("float32", {"_FillValue": np.nan, "nodata": 0}, {}, ()),
-        # Out of the range, with a fraction, or by a rounding in the range.
+        # Out of range, with a fraction, or in range after rounding.
         ("uint8", {"_FillValue": 256}, {}, ()),
         ("uint8", {"_FillValue": 254.5}, {}, ()),
         ("uint8", {"_FillValue": 255.0}, {}, (255,)),
@@ -141,30 +141,30 @@ def test_every_entry_point_names_the_band(tmp_path):
         ("float32", {"_FillValue": "-3.4028234663852886e+38"}, {}, (float(np.finfo("f4").min),)),
         ("float32", {"_FillValue": -9999.9}, {}, (float(np.float32(-9999.9)),)),
         ("float32", {"_FillValue": "-inf"}, {}, (-np.inf,)),
-        # Unsigned integers in signed types, and the other way round.
+        # Unsigned integers in signed dtypes, and vice versa.
         ("int8", {"_FillValue": 255, "_Unsigned": "true"}, {}, (-1,)),
         ("int8", {"_FillValue": -1, "_Unsigned": "true"}, {}, (-1,)),
         ("uint8", {"_FillValue": np.int8(-1)}, {"_Unsigned": "true"}, (255,)),
         ("uint8", {"_FillValue": -1}, {}, ()),
         ("uint8", {"_FillValue": -1000, "_Unsigned": "false"}, {}, ()),
-        # Raw values are compared, whatever scales them later; a valid range masks nothing.
+        # Raw values are compared, regardless of scaling; a valid range does not mask.
         ("int16", {"_FillValue": -1, "scale_factor": 0.1, "add_offset": -1.0}, {}, (-1,)),
         ("int16", {"valid_min": 0, "valid_max": 9, "valid_range": [0, 9]}, {}, ()),
-        # The encoding counts for integers that are not scaled, and never for floats.
+        # The encoding applies only to integers that are not scaled.
         ("int16", {}, {"_FillValue": -1}, (-1,)),
         ("int16", {}, {"missing_value": np.int16(-1)}, (-1,)),
         ("int16", {"nodata": 0}, {"_FillValue": -1}, (-1,)),
         ("int16", {"_FillValue": 0}, {"_FillValue": -1}, (0,)),
-        ("uint8", {}, {"fill_value": np.uint8(0)}, ()),  # of Zarr's unwritten chunks
+        ("uint8", {}, {"fill_value": np.uint8(0)}, ()),  # for unwritten chunks of Zarr
         ("int16", {}, {"_FillValue": -1, "scale_factor": 2}, ()),
         ("float32", {}, {"_FillValue": -1}, ()),
         ("float32", {"nodata": -1}, {"_FillValue": -1, "dtype": "float32"}, ()),
         ("float32", {"nodata": 0}, {"scale_factor": 0.1, "dtype": "int16"}, ()),
-        ("float32", {"nodata": -1}, {"_FillValue": -1}, (-1.0,)),  # odc-geo notes both
+        ("float32", {"nodata": -1}, {"_FillValue": -1}, (-1.0,)),  # odc-geo writes both
         ("float32", {"_FillValue": -1}, {"_FillValue": -2, "dtype": "float32"}, (-1.0,)),
     ],
 )
-def test_what_decides(dtype, attrs, encoding, expected):
+def test_precedence_of_nodata_sources(dtype, attrs, encoding, expected):
     assert band_nodata(band_of(dtype, attrs, encoding), "b") == expected
 
 
@@ -187,7 +187,7 @@ def test_values_of_several_bands():
         band_nodata(noted.isel(band=1, drop=True), "b")
 
 
-def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
+def test_nodata_of_a_dataset_applies_to_bands_without_nodata(tmp_path):
     values = np.arange(128, dtype="int16").reshape(2, 8, 8) % 50
     whole = xr.DataArray(values, dims=("band", "y", "x"), coords=raster({"b": values[0]}).coords)
     whole.rio.write_crs(32633).rio.write_nodata(7).rio.to_raster(tmp_path / "b.tif")
@@ -199,7 +199,7 @@ def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
     found = xee_tf.georef.bands.image_dataset(scene)
     masks = {name: band_nodata(found[name], name) for name in found}
     assert masks == {"red": (7,), "nir": (7,), "own": (9,), "coded": ()}
-    assert "_FillValue" in scene.attrs  # the user's own object stays as it is
+    assert "_FillValue" in scene.attrs  # the user's object is unchanged
     assert not scene.red.attrs
     result = scene[["nir"]].tfexport(tmp_path / "e", patch_dimensions=8, default_value=-1)
     np.testing.assert_array_equal(xee_tf.open_image(result).nir == -1, values[1] == 7)
@@ -211,7 +211,7 @@ def test_nodata_of_a_dataset_masks_bands_that_have_none(tmp_path):
     assert len(xee_tf.open_table(tmp_path / "t.tfrecord.gz")) == (values[0] != 7).sum()
 
 
-def test_attributes_of_a_dataset_for_each_band_and_of_no_number():
+def test_per_band_and_non_numeric_attributes_of_a_dataset():
     bands = {name: np.zeros((2, 2), "uint8") for name in "ab"}
     scene = raster(bands).assign_attrs(nodatavals=(1, 5), no_data="see the manual", missing_value=None)
     found = xee_tf.georef.bands.image_dataset(scene)
@@ -223,7 +223,7 @@ def test_attributes_of_a_dataset_for_each_band_and_of_no_number():
         scene[["b"]].tfexport.plan(patch_dimensions=2)
 
 
-def test_pixels_beyond_float32_stay_masked_where_nodata_is(tmp_path):
+def test_pixels_out_of_range_for_float32_stay_masked(tmp_path):
     values = np.array([[1, 2, -1.797e308], [4, -1.797e308, 6]])
     scene = raster({"b": values}).rio.write_crs(32633)
     scene.b.rio.write_nodata(-1.797e308, inplace=True)
@@ -233,7 +233,7 @@ def test_pixels_beyond_float32_stay_masked_where_nodata_is(tmp_path):
     np.testing.assert_array_equal(predicted.c.isnull(), values < -1e300)
 
 
-def test_nodata_that_is_only_set():
+def test_nodata_from_rio_set_nodata():
     band = band_of("uint8")
     band.rio.set_nodata(3)
     assert band_nodata(xee_tf.georef.bands.image_dataset(band)["b"], "b") == (3,)
@@ -245,8 +245,8 @@ def test_nodata_that_is_only_set():
     st.data(),
 )
 @settings(max_examples=200)
-def test_any_values_mask_their_equals(dtype, noted, data):
-    """The oracle compares the exact values that the type holds, one by one."""
+def test_any_nodata_masks_equal_values(dtype, noted, data):
+    """The oracle compares the exact values in the dtype, one by one."""
     kind = np.dtype(dtype)
     limits = np.iinfo(kind) if kind.kind in "iu" else None
     near = [n for n in noted if limits and n == n and abs(n) < 2**70 and limits.min <= n <= limits.max]
@@ -266,7 +266,7 @@ def test_any_values_mask_their_equals(dtype, noted, data):
             return whole and int(value) == (int(limits.max) if high else int(number))
         with np.errstate(over="ignore"):
             held = kind.type(float(number))
-        return bool(value == held)  # infinite where the type does not have it, as the pixels are
+        return bool(value == held)  # infinite if out of range, as the pixels are
 
     expected = [value != value or any(masks(value, number) for number in noted) for value in values]
     np.testing.assert_array_equal(np.zeros(len(values), bool) if found is None else found, expected)
@@ -277,7 +277,7 @@ def test_any_values_mask_their_equals(dtype, noted, data):
 
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory):
-    """A band with two masked pixels in a GeoTIFF, a NetCDF file and a Zarr, scaled in none of them."""
+    """Write a band with two masked pixels as GeoTIFF, NetCDF and Zarr, without scaling."""
     pytest.importorskip("h5netcdf")
     folder = tmp_path_factory.mktemp("counts")
     values = np.arange(64, dtype="int16").reshape(8, 8)
@@ -317,8 +317,8 @@ def test_files_keep_their_masks(counts, tmp_path, suffix, decoded):
     np.testing.assert_array_equal(band == 777, masked)
 
 
-def test_what_xarray_decoded_is_not_masked_again(tmp_path):
-    """Scaled, the fill value may be that of a valid pixel."""
+def test_bands_decoded_by_xarray_are_not_masked_again(tmp_path):
+    """After scaling, a valid pixel may have the fill value."""
     pytest.importorskip("h5netcdf")
     raw = np.array([[0, 10], [20, 30]], "int16")
     scene = raster({"b": raw}).rio.write_crs(32633)
@@ -328,13 +328,13 @@ def test_what_xarray_decoded_is_not_masked_again(tmp_path):
     np.testing.assert_array_equal(opened.b, [[np.nan, 0], [5, 10]])
     assert band_nodata(opened.b, "b") == ()
     filled = opened.b.fillna(1).astype("uint8")
-    assert band_nodata(filled, "b") == (0,)  # the attribute nodata outlives the encoding
+    assert band_nodata(filled, "b") == (0,)  # the attribute nodata remains without the encoding
     assert band_nodata(filled.drop_attrs(), "b") == ()
     raw = xr.open_dataset(tmp_path / "scaled.nc", engine="h5netcdf", mask_and_scale=False)
     assert band_nodata(raw.b, "b") == (0,)
 
 
-def test_masks_are_inherited_where_they_can_be(tmp_path):
+def test_inheritance_of_masks(tmp_path):
     scene = raster({"b": np.linspace(0, 1, 64, dtype="float32").reshape(8, 8)})
     scene["b"].attrs["_FillValue"] = np.float32(-99999)
     scene["b"].values[2, 3] = -99999
@@ -353,7 +353,7 @@ def test_masks_are_inherited_where_they_can_be(tmp_path):
 
 @pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS, "bool"])
 def test_bands_of_every_type_are_masked_everywhere(tmp_path, dtype):
-    """By nodata, and by a mask that is chunked otherwise; exports, tables and predictions agree."""
+    """Nodata and masks with other chunks give the same result in exports, tables and predictions."""
     values = np.random.default_rng(1).integers(0, 2 if dtype == "bool" else 9, (8, 8)).astype(dtype)
     scene = raster({"b": values})
     absent = np.zeros((8, 8), bool)
@@ -363,7 +363,7 @@ def test_bands_of_every_type_are_masked_everywhere(tmp_path, dtype):
     cloud = scene.b.copy(data=np.indices((8, 8)).sum(0) % 5 == 0).drop_attrs().chunk(y=3, x=5)
     chunked = scene.chunk(y=4, x=2)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Band 'b' is")  # 32 and 64 bits as float32
+        warnings.filterwarnings("ignore", "Band 'b' is")  # integers of 32 and 64 bits as float32
         chunked.tfexport(tmp_path / "scene", patch_dimensions=4, default_value=1, mask=cloud)
     found = xee_tf.open_image(f"{tmp_path}/scene-mixer.json").b.values
     np.testing.assert_array_equal(found, np.where(absent | cloud.values, 1, values))
@@ -389,7 +389,7 @@ def test_bands_of_every_type_are_masked_everywhere(tmp_path, dtype):
         *(("int16", -1e9, -32768), ("float32", 1e300, float(np.finfo("f4").max))),
     ],
 )
-def test_a_default_that_a_band_cannot_hold_warns_once(tmp_path, dtype, default, stands):
+def test_a_default_value_that_a_band_cannot_represent_warns_once(tmp_path, dtype, default, stands):
     scene = raster({"b": np.ones((8, 8), dtype), "f": np.ones((8, 8), "float64")})
     mask = scene.f.copy(data=np.eye(8, dtype=bool))
     with pytest.warns(UserWarning, match="default_value") as caught:
@@ -402,7 +402,7 @@ def test_a_default_that_a_band_cannot_hold_warns_once(tmp_path, dtype, default, 
     assert plan.warnings == (str(caught[0].message),)
 
 
-def test_a_default_that_bands_hold_is_silent():
+def test_a_default_value_that_all_bands_can_represent_does_not_warn():
     scene = raster({"b": np.ones((8, 8), "int16"), "f": np.ones((8, 8), "float32")})
     assert scene.tfexport.plan(patch_dimensions=4, default_value=-9999).warnings == ()
     assert scene[["f"]].tfexport.plan(patch_dimensions=4, default_value=-9999.9).warnings == ()
@@ -410,24 +410,24 @@ def test_a_default_that_bands_hold_is_silent():
         scene.tfexport.plan(patch_dimensions=4, default_value=10**400)
 
 
-def test_a_default_beyond_float32_masks_nothing_when_it_is_read(tmp_path):
+def test_a_default_value_out_of_range_for_float32_masks_no_pixels(tmp_path):
     scene = raster({"b": np.array([[1.0, np.inf], [-np.inf, 3.0]], "float32")})
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=2)
-    with pytest.warns(UserWarning, match=r"masks nothing in 'b' \(float32\)"):
+    with pytest.warns(UserWarning, match=r"masks no pixels of 'b' \(float32\)"):
         found = xee_tf.open_image(result, default_value=-4e38)
     np.testing.assert_array_equal(found.b, scene.b)
-    with pytest.raises(OptionError, match="is no value of float32"):
+    with pytest.raises(OptionError, match="cannot be represented as float32"):
         xee_tf.upload_image(None, result, tmp_path / "b.tif", nodata=-4e38)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
 @pytest.mark.parametrize("spelling", ["nodata", "_FillValue", "missing_value", "fill_value", "encoding"])
-def test_what_masks_a_band_fills_where_a_projection_has_no_pixel(dtype, spelling):
+def test_pixels_outside_a_projection_are_masked(dtype, spelling):
     place = GeoRef(pyproj.CRS(4326), Affine(0.5, 0, 10, 0, -0.5, 20), Size(x=6, y=4))
     wider = GeoRef(pyproj.CRS(4326), Affine(0.5, 0, 9, 0, -0.5, 20), Size(x=10, y=4))
     image = write_georef(xr.Dataset({"b": (("y", "x"), np.full((4, 6), 7, dtype))}), place)
     if spelling == "encoding":
-        image.b.encoding["_FillValue"] = 111  # of floats it says how they are written
+        image.b.encoding["_FillValue"] = 111  # for floats it describes the file
     else:
         image.b.attrs[spelling] = 111
     found = from_projection(image, place, wider, "nearest").b
@@ -444,7 +444,7 @@ def ranged(low, high):
 
 
 def classes(output, value=None):
-    """A model that gives its band, or one value, as an output of a type."""
+    """Return a model whose output is its band, or a constant, in a dtype."""
     return xee_tf.Model.from_function(
         lambda tile: tile[..., 0] if value is None else np.full(tile.shape[:-1], value),
         input_tile_size=4,
@@ -484,8 +484,8 @@ def test_fills_are_outside_declared_ranges(dtype, data):
         (None, None, "int32", -(2**31)),
     ],
 )
-def test_every_value_of_a_declared_range_stays_valid(tmp_path, low, high, dtype, fill):
-    """In memory, in a GeoTIFF and in a Zarr; what is beyond the range becomes its nearest end."""
+def test_all_values_in_a_declared_range_stay_valid(tmp_path, low, high, dtype, fill):
+    """In memory, GeoTIFF and Zarr; values out of range are clamped."""
     ends = np.linspace(-70000 if low is None else low - 3, 70000 if high is None else high + 3, 64)
     values = np.trunc(ends).reshape(8, 8)
     values[2, 5] = values[7, 0] = np.nan
@@ -508,20 +508,20 @@ def test_every_value_of_a_declared_range_stays_valid(tmp_path, low, high, dtype,
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_a_valid_fill_is_refused_whether_or_not_its_block_is_masked(tmp_path, monkeypatch, dtype, masked):
+def test_a_fill_value_in_the_valid_range_raises(tmp_path, monkeypatch, dtype, masked):
     monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
     limits = np.iinfo(dtype)
     fill = max(int(limits.min), 1 - 2**53) if dtype[0] == "i" else min(int(limits.max), 2**53 - 1)
     values = np.ones((8, 8))
     values[0, 0] = np.nan if masked else 1
-    values[6, 5] = fill  # of the last tile, alone
+    values[6, 5] = fill  # only in the last tile
     scene = raster({"b": values}).chunk(y=4, x=4)
     model = classes(dtype)
     with pytest.raises(PredictionError) as caught:
         model.predict_image(scene, merge=False).c.load()
     message = str(caught.value)
-    assert f"The model gives {fill} for 'c' in 1 pixels" in message
-    assert "the tile is that of row 1 and column 1" in message
+    assert f"The output 'c' is {fill} in 1 pixel that is not masked" in message
+    assert "the tile is at row 1 and column 1" in message
     assert ("declare the range" in message) == (limits.bits < 64)
     other = {8: "int32", 16: "int32", 32: "int64", 64: "float64"}[limits.bits]
     assert f"declare a wider type, output_bands={{'c': '{other}'}}" in message
@@ -535,14 +535,14 @@ def test_a_valid_fill_is_refused_whether_or_not_its_block_is_masked(tmp_path, mo
 
 def test_clamped_values_are_valid_too():
     scene = raster({"b": np.full((4, 4), 300, "float32")})
-    with pytest.raises(PredictionError, match="The model gives 255 for 'c' in 16 pixels"):
+    with pytest.raises(PredictionError, match="The output 'c' is 255 in 16 pixels that are not masked"):
         classes("uint8").predict_image(scene, merge=False).c.load()
     found = classes(ranged(0, 200)).predict_image(scene, merge=False).c
     assert (found == 200).all()
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_where_nothing_can_be_masked_every_value_is_valid(tmp_path, dtype):
+def test_all_values_are_valid_if_no_pixel_can_be_masked(tmp_path, dtype):
     limits = np.iinfo(dtype)
     values = np.full((8, 8), limits.max, dtype)
     values[:4] = limits.min
@@ -568,7 +568,7 @@ def test_booleans_are_zero_one_or_masked(maskable):
     np.testing.assert_array_equal(found, np.where(np.isnan(values), 255, 1))
 
 
-def test_floats_note_nan_where_gdal_finds_it_and_arithmetic_drops_it(tmp_path):
+def test_floats_have_nan_as_fill_value_in_the_encoding(tmp_path):
     values = np.random.default_rng(0).random((8, 8), "float32")
     values[3, 4] = np.nan
     scene = raster({"b": values}).rio.write_crs(32633)
@@ -604,11 +604,11 @@ def test_ranges_of_pixel_types(kind, expected):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [("0", 9, "must be numbers; got '0'"), (9, 0, "must not be above"), (0, True, "True")],
+    ("low", "high", "message"),
+    [("0", 9, "must be numbers; got '0'"), (9, 0, "must not be greater than"), (0, True, "True")],
 )
-def test_ranges_that_are_none(low, high, words):
-    with pytest.raises(OptionError, match=words):
+def test_invalid_ranges(low, high, message):
+    with pytest.raises(OptionError, match=message):
         classes(ranged(low, high))
 
 
@@ -618,7 +618,7 @@ def test_ranges_that_are_none(low, high, words):
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 @pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS, "bool"])
 def test_masks_survive_reprojection(dtype):
-    """The model's grid is that of the image: what is masked must be the same, whatever the types."""
+    """On the grid of the image, masks must be the same for all dtypes."""
     values = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, (8, 8)).astype(dtype)
     masked, attrs = np.zeros((8, 8), bool), {}
     if dtype != "bool":
@@ -636,7 +636,7 @@ def test_masks_survive_reprojection(dtype):
         proj=("EPSG:32633", (30, 0, 700_000, 0, -30, 5_000_000)),
         fix_input_proj=True,
     )
-    # rasterio silences its warnings in a way that threads disturb.
+    # rasterio suppresses warnings in a way that is not thread-safe.
     found = model.predict_image(scene, merge=False).compute(scheduler="sync")
     for name, kind in outputs.items():
         assert found[name].dtype == kind
@@ -648,7 +648,7 @@ def test_masks_survive_reprojection(dtype):
 @pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64"])
 @pytest.mark.parametrize("nodata", [True, False])
 def test_large_integers_survive_reprojection(dtype, nodata):
-    """GDAL compares them with nodata as float32, and takes those of 64 bits as float64."""
+    """GDAL compares them with nodata as float32, and converts 64-bit integers to float64."""
     limits = np.iinfo(dtype)
     values = np.random.default_rng(0).integers(limits.max - 70, limits.max, (8, 8), dtype)
     if dtype[0] == "i":
@@ -666,7 +666,7 @@ def test_large_integers_survive_reprojection(dtype, nodata):
     if limits.bits == 64 and not nodata:
         for image in (scene, scene.chunk()):
             with pytest.raises(
-                PredictionError, match=r"'b' holds -?\d+, .*.attrs\['_FillValue'\] = -?9007199"
+                PredictionError, match=r"'b' contains -?\d+, .*.attrs\['_FillValue'\] = -?9007199"
             ):
                 model.predict_image(image, merge=False).load(scheduler="sync")
         return
@@ -675,7 +675,7 @@ def test_large_integers_survive_reprojection(dtype, nodata):
     np.testing.assert_array_equal(predicted.c.load(scheduler="sync"), expected)
 
 
-def test_bilinear_integers_leave_masked_pixels_out():
+def test_bilinear_resampling_of_integers_excludes_masked_pixels():
     values = np.full((8, 8), 2**24 + 5, "int32")
     values[::2] = 2**24 + 3
     values[3, 4] = 2**24 + 2
@@ -722,7 +722,7 @@ def test_one_nodata_for_bands_of_several_types(bands):
         assert nodata == band.attrs["_FillValue"] or not limits.min <= int(nodata) <= limits.max
 
 
-def test_one_nodata_where_there_is_none():
+def test_nodata_for_bands_without_a_common_value():
     bands = {"a": np.dtype("uint8"), "b": np.dtype("int8")}
     assert common_nodata(bands, dict.fromkeys(bands), "") == ("int16", None)
     wide = dict.fromkeys("ab", np.dtype("uint64"))
@@ -749,7 +749,7 @@ def test_masks_of_64_bits_survive_geotiffs(tmp_path, dtype):
     assert again.dtype == dtype
 
 
-def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):
+def test_the_command_line_keeps_valid_values_of_several_bands(tmp_path):
     keras = pytest.importorskip("keras")
 
     values = np.arange(64, dtype="float32").reshape(8, 8) * 5
@@ -770,7 +770,7 @@ def test_the_shell_keeps_valid_values_of_several_bands(tmp_path):
 # -- Uploads -------------------------------------------------------------------------------------------
 
 
-def test_uploads_mark_nan_and_nothing_else(tmp_path):
+def test_uploads_mask_only_nan(tmp_path):
     values = np.random.default_rng(0).random((8, 8), "float32")
     scene = raster({"b": values})
     scene.tfexport(tmp_path / "scene", patch_dimensions=4)
@@ -782,7 +782,7 @@ def test_uploads_mark_nan_and_nothing_else(tmp_path):
         writer.write(tiles)
     for name in ("p.tif", "p.zarr"):
         xee_tf.upload_image(tmp_path / "p.tfrecord", mixer, tmp_path / name, nodata=-9999)
-        with pytest.raises(RecordError, match=r"254.6.*, which uint8 rounds to 255, the value that marks"):
+        with pytest.raises(RecordError, match=r"254.6.*, which is rounded to the nodata value 255 in uint8"):
             xee_tf.upload_image(
                 tmp_path / "p.tfrecord", mixer, tmp_path / f"u{name}", nodata=255, dtype="uint8"
             )

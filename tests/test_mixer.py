@@ -1,4 +1,4 @@
-"""The mixer sidecar: Earth Engine's text to the byte, tolerant reading, strict values."""
+"""Tests of the mixer: Earth Engine's text byte for byte, alternative keys, checks of values."""
 
 import json
 import re
@@ -66,7 +66,7 @@ json_values = st.recursive(
 
 
 def a_mixer(**changes):
-    """The document of a valid mixer, with keys replaced."""
+    """Return the document of a valid mixer, with some keys replaced."""
     document = json.loads(AMERICAS)
     document.update(changes)
     return {key: value for key, value in document.items() if value is not ...}
@@ -103,21 +103,21 @@ def test_java_double_matches_java(value, text):
 @given(finite)
 @example(9.9e-324)
 @example(2.0**-44)
-def test_java_double_is_exact_shortest_and_of_the_right_form(value):
+def test_java_double_is_exact_and_shortest(value):
     text = java_double(value)
     assert float(text) == value
     if value == 0 or Decimal("1e-3") <= abs(Decimal(value)) < Decimal("1e7"):
         assert re.fullmatch(r"-?(0|[1-9]\d*)\.\d+", text)
     else:
         assert re.fullmatch(r"-?[1-9]\.\d+E-?[1-9]\d*", text)
-    # No shorter number would do: rounding away the last digit changes the value.
+    # Rounding the last digit changes the value.
     digits = Decimal(text).normalize().as_tuple().digits
     if len(digits) > 2:
         assert float(f"{value:.{len(digits) - 2}e}") != value
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_java_double_refuses_what_json_cannot_hold(value):
+def test_java_double_of_numbers_that_are_not_finite_raises(value):
     with pytest.raises(MixerError, match="finite"):
         java_double(value)
 
@@ -126,14 +126,14 @@ def test_java_double_refuses_what_json_cannot_hold(value):
 
 
 @pytest.mark.parametrize("text", GOLDEN.values(), ids=GOLDEN)
-def test_earth_engines_own_files_come_back_to_the_byte(text, tmp_path):
+def test_byte_for_byte_round_trip_of_files_from_earth_engine(text, tmp_path):
     source = tmp_path / "scene-mixer.json"
     source.write_bytes(text.encode())
     written = Mixer.read(source).write(tmp_path / "copy-mixer.json")
     assert written.read_bytes() == text.encode()
 
 
-def test_a_real_file_means_what_it_says():
+def test_values_of_a_file_from_earth_engine():
     mixer = Mixer.parse(AMERICAS)
     assert mixer.crs == "EPSG:4326"
     assert mixer.affine @ (0, 0) == (-105.00000000000894, 20.0000000000017)
@@ -147,7 +147,7 @@ def test_a_real_file_means_what_it_says():
     assert mixer.extra == {}
 
 
-def test_a_grid_that_would_make_the_real_file_makes_its_text():
+def test_the_grid_of_a_file_from_earth_engine_gives_the_same_text():
     affine = Affine(0.050000000000004256, 0, -105.00000000000894, 0, -0.050000000000004256, 20.0000000000017)
     grid = PatchGrid(
         Size(x=3 * 256 + 255, y=5 * 256 + 1), Size(x=256, y=256), Size(x=30, y=30), affine, "EPSG:4326"
@@ -162,11 +162,11 @@ def test_a_grid_that_would_make_the_real_file_makes_its_text():
     rows=st.integers(1, 50),
     extra=st.dictionaries(st.text(min_size=1, max_size=5).map("x".__add__), json_values, max_size=3),
 )
-def test_any_mixer_survives_its_text(affine, patch, columns, rows, extra):
+def test_round_trip_of_any_mixer(affine, patch, columns, rows, extra):
     mixer = Mixer("EPSG:32632", affine, patch, columns, columns * rows, extra)
     text = mixer.text()
     assert Mixer.parse(text) == mixer
-    document = json.loads(text)  # valid JSON for others too
+    document = json.loads(text)  # valid JSON
     assert document["projection"]["affine"]["doubleMatrix"] == list(affine)[:6]
     assert document["patchDimensions"] == [patch.x, patch.y]
     assert {key: document[key] for key in extra} == extra
@@ -177,8 +177,8 @@ def test_grid_and_mixer_agree(affine, patch, extent, margin, edge):
     shape = Size(x=patch.x + extent.x, y=patch.y + extent.y)
     grid = PatchGrid(shape, patch, margin, affine, "EPSG:3857", edge=edge)
     again = Mixer.from_grid(grid).grid(margin)
-    assert (again.columns, again.rows, again.stored, again.crs) == (
-        grid.columns,
+    assert (again.patches_per_row, again.rows, again.stored, again.crs) == (
+        grid.patches_per_row,
         grid.rows,
         grid.stored,
         grid.crs,
@@ -186,7 +186,7 @@ def test_grid_and_mixer_agree(affine, patch, extent, margin, edge):
     assert again.transform(len(again) - 1, halo=True) == grid.transform(len(grid) - 1, halo=True)
 
 
-def test_a_grid_without_crs_is_refused():
+def test_a_grid_without_crs_raises():
     with pytest.raises(MixerError, match="requires a CRS"):
         Mixer.from_grid(PatchGrid(Size(x=4, y=4), Size(x=2, y=2)))
 
@@ -195,7 +195,7 @@ def test_a_grid_without_crs_is_refused():
 
 
 @pytest.mark.parametrize("key", ["crs", "wkt", "crsWkt", "crsCode"])
-def test_a_crs_may_be_wkt_under_any_of_its_names(key):
+def test_spellings_of_the_key_of_a_wkt_crs(key):
     projection = {key: WKT, "affine": {"doubleMatrix": [1, 0, 2, 0, -1, 3]}}
     mixer = Mixer.parse(json.dumps(a_mixer(projection=projection)))
     assert mixer.crs == WKT
@@ -227,18 +227,18 @@ def test_spellings_of_an_affine_sheared_and_south_up(spelling):
     assert mixer.extra == {}
 
 
-def test_rest_leaves_zeros_out_of_an_affine():
+def test_an_affine_from_the_rest_api_may_lack_zeros():
     projection = {"crs": "EPSG:4326", "affine": {"scaleX": 2, "scaleY": -2}}
     assert Mixer.parse(json.dumps(a_mixer(projection=projection))).affine == Affine(2, 0, 0, 0, -2, 0)
 
 
-def test_unknown_keys_are_kept_where_they_were():
+def test_unknown_keys_are_preserved():
     document = a_mixer(
         kernelSize=[32, 32], note={"by": "someone", "résumé": [1, 2.0, None, True, []], "o": {}}
     )
     document["projection"]["type"] = "Projection"
     document["projection"]["affine"]["unit"] = "m"
-    document["projection"]["transform"] = [1, 2]  # a second spelling: the first one counts
+    document["projection"]["transform"] = [1, 2]  # another spelling; the first one takes precedence
     mixer = Mixer.parse(json.dumps(document))
     assert mixer.extra == {
         "kernelSize": [32, 32],
@@ -252,7 +252,7 @@ def test_unknown_keys_are_kept_where_they_were():
     )
 
 
-def test_a_byte_order_mark_is_no_harm(tmp_path):
+def test_a_byte_order_mark_is_ignored(tmp_path):
     path = tmp_path / "mixer.json"
     path.write_text(ROME, encoding="utf-8-sig")
     assert Mixer.read(path) == Mixer.parse(ROME)
@@ -272,7 +272,7 @@ def projection(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"projection": ...}, 'no "projection"'),
         ({"projection": "EPSG:4326"}, "projection must be an object; got 'EPSG:4326'"),
@@ -308,20 +308,20 @@ def projection(**changes):
         (projection(affine=[1, 2, 0, 2, 4, 0]), "doubleMatrix must be invertible"),
     ],
 )
-def test_wrong_values_are_named(changes, said):
-    with pytest.raises(MixerError, match=f"^scene-mixer.json: .*{said}"):
+def test_invalid_values_raise(changes, message):
+    with pytest.raises(MixerError, match=f"^scene-mixer.json: .*{message}"):
         Mixer.parse(json.dumps(a_mixer(**changes)), source="scene-mixer.json")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "[" * 100_000])
-def test_what_is_no_mixer_at_all(text, tmp_path):
+def test_text_that_is_not_a_mixer(text, tmp_path):
     path = tmp_path / "bad-mixer.json"
     path.write_text(text)
     with pytest.raises(MixerError, match=r"bad-mixer\.json: (not valid JSON|a mixer is a JSON object)"):
         Mixer.read(path)
 
 
-def test_a_file_that_is_no_text_or_not_there(tmp_path):
+def test_files_that_are_binary_or_missing(tmp_path):
     path = tmp_path / "mixer.json"
     path.write_bytes(b"\x1f\x8b\x08\x00")
     with pytest.raises(MixerError, match=r"mixer\.json is not a mixer: it is not UTF-8"):
@@ -331,7 +331,7 @@ def test_a_file_that_is_no_text_or_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("extra", "message"),
     [
         ({"totalPatches": 3}, "cannot replace the key 'totalPatches'"),
         ({"projection": {"affine": {"doubleMatrix": []}}}, "'projection.affine.doubleMatrix'"),
@@ -339,19 +339,19 @@ def test_a_file_that_is_no_text_or_not_there(tmp_path):
         ({1: 2}, "must have strings as keys; got 1"),
     ],
 )
-def test_extra_keys_cannot_contradict_the_fields(extra, said):
-    with pytest.raises(MixerError, match=said):
+def test_extra_cannot_replace_fields(extra, message):
+    with pytest.raises(MixerError, match=message):
         Mixer("EPSG:4326", Affine.identity(), Size(x=1, y=1), 1, 1, extra)
 
 
-def test_extra_that_json_cannot_hold():
+def test_extra_that_json_cannot_represent():
     mixer = Mixer("EPSG:4326", Affine.identity(), Size(x=1, y=1), 1, 1, {"when": {1, 2}})
     with pytest.raises(MixerError, match="cannot be encoded as JSON"):
         mixer.text()
 
 
 @given(json_values)
-def test_any_json_either_parses_or_says_why(value):
+def test_any_json_is_parsed_or_raises_a_mixer_error(value):
     with pytest.raises(MixerError):
         Mixer.parse(json.dumps(value))
 
@@ -360,7 +360,7 @@ def test_any_json_either_parses_or_says_why(value):
     st.sampled_from(["projection", "patchDimensions", "patchesPerRow", "totalPatches", "crs", "affine"]),
     json_values,
 )
-def test_any_value_at_any_key_either_parses_or_says_why(key, value):
+def test_any_value_of_any_key_is_parsed_or_raises_a_mixer_error(key, value):
     document = a_mixer()
     (document["projection"] if key in ("crs", "affine") else document)[key] = value
     try:

@@ -1,6 +1,6 @@
-"""Our client against ``mlflow models serve``, which reads TensorFlow Serving's JSON with a parser of its own.
+"""The client with ``mlflow models serve``, which has its own parser for TensorFlow Serving's JSON.
 
-MLflow stays out of our environments; these tests, which run only when asked for, want one that has it:
+These tests are deselected by default, and need a separate environment with MLflow:
 
     python -m venv ../mlflow
     ../mlflow/bin/pip install mlflow tensorflow
@@ -39,14 +39,14 @@ from tests.connector_conformance import (
 )
 from xee_tf.connector import Connector, Signature, TensorInfo, connected
 from xee_tf.errors import PredictionError
-from xee_tf.remote.connector import Ask, Flow, RemoteConnector
-from xee_tf.remote.payloads.json_arrays import json_texts
+from xee_tf.remote.connector import Fetch, Flow, RemoteConnector
+from xee_tf.remote.payloads.json_arrays import encode_elements
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson
 from xee_tf.serving.server import serve
 
 pytestmark = [
     pytest.mark.mlflow,
-    # Keras's variables, when numpy copies them.
+    # Raised when numpy copies variables of Keras.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
@@ -74,7 +74,7 @@ mlflow.tensorflow.save_model(
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MLflowConnector(RemoteConnector):
-    """Only the address is not TensorFlow Serving's. It tells no signature, so that ours is written here."""
+    """A connector to MLflow, which has another URL than TensorFlow Serving and no metadata."""
 
     url: str
 
@@ -85,7 +85,7 @@ class MLflowConnector(RemoteConnector):
     def address(self) -> str:
         return f"{self.url}/invocations"
 
-    def ask_signature(self, ask: Ask) -> Signature:
+    def fetch_signature(self, fetch: Fetch) -> Signature:
         if self.payload.format == "ND_ARRAYS":
             return Signature(None, {"d": TensorInfo(np.dtype("float32"))})
         return Signature(
@@ -94,8 +94,8 @@ class MLflowConnector(RemoteConnector):
         )
 
 
-def differences() -> Any:
-    """The first band less twice the third, bands first; in Keras, alive."""
+def difference_model() -> Any:
+    """A Keras model that subtracts twice the third band from the first, with bands first."""
     keras = pytest.importorskip("keras")
 
     bands = keras.Input((3, None, None), name="bands")
@@ -107,16 +107,16 @@ def differences() -> Any:
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    """The interpreter that has MLflow."""
+    """Path of the Python interpreter with MLflow."""
     name = os.environ.get("XEE_TF_MLFLOW", "")
     if not Path(name).is_file():
-        pytest.fail(f"XEE_TF_MLFLOW must name a Python that has mlflow and tensorflow; it is {name!r}.")
+        pytest.fail(f"XEE_TF_MLFLOW must be the path of a Python with mlflow and tensorflow; got {name!r}.")
     return Path(name).absolute()
 
 
 @contextmanager
 def mlflow_serving(python: Path, model: Any, folder: Path) -> Iterator[str]:
-    """A Keras model behind ``mlflow models serve``; ended with all its processes, whatever happens."""
+    """Serve a Keras model with ``mlflow models serve``, and kill all its processes at the end."""
     model.save(folder / "model.keras")
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "CUDA_VISIBLE_DEVICES": "-1"}
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
@@ -147,7 +147,7 @@ def mlflow_serving(python: Path, model: Any, folder: Path) -> Iterator[str]:
             wait_for(f"{url}/ping", process, folder / "log")
             yield url
         finally:
-            with suppress(ProcessLookupError):  # it has ended by itself
+            with suppress(ProcessLookupError):  # it has already exited
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -160,7 +160,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except requests.RequestException:
             time.sleep(0.2)
-    pytest.fail(f"MLflow does not serve.\n{log.read_text()}")
+    pytest.fail(f"MLflow did not start.\n{log.read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -179,16 +179,16 @@ class TestMLflow(ConnectorConformance):
         return MLflowConnector(payload=NUMBERS, url=f"{known}/nowhere")
 
 
-def by_columns(batch: dict[str, np.ndarray]) -> bytes:
-    """TensorFlow Serving's other form, which our client reads but does not write."""
-    texts = {name: json_texts(array[None])[0].decode() for name, array in batch.items()}
-    return '{{"inputs":{{"a":{a},"b":{b}}}}}'.format(**texts).encode()
+def encode_columns(batch: dict[str, np.ndarray]) -> bytes:
+    """Encode a batch as columns, which the client decodes but never sends."""
+    columns = {name: encode_elements(array[None])[0].decode() for name, array in batch.items()}
+    return '{{"inputs":{{"a":{a},"b":{b}}}}}'.format(**columns).encode()
 
 
 @pytest.mark.parametrize(
-    "body", [NUMBERS.encode, STRINGS.encode, by_columns], ids=["rows", "strings", "columns"]
+    "body", [NUMBERS.encode, STRINGS.encode, encode_columns], ids=["rows", "strings", "columns"]
 )
-def test_it_reads_our_json(known: str, body: Any) -> None:
+def test_mlflow_accepts_requests(known: str, body: Any) -> None:
     batch = batch_of(3)
     batch["a"][1, 2, 3] = np.nan
     batch["a"][2, 0, 0] = -np.inf
@@ -199,19 +199,19 @@ def test_it_reads_our_json(known: str, body: Any) -> None:
     assert_same(NUMBERS.decode(response.content, count=3, dtypes=DTYPES), in_numpy(batch))
 
 
-@pytest.mark.parametrize("body", [NUMBERS.encode, by_columns], ids=["rows", "columns"])
-def test_our_server_reads_the_same_as_it_does(known: str, tmp_path: Path, body: Any) -> None:
+@pytest.mark.parametrize("body", [NUMBERS.encode, encode_columns], ids=["rows", "columns"])
+def test_local_server_equals_mlflow(known: str, tmp_path: Path, body: Any) -> None:
     batch = batch_of(2, seed=1)
     with serve(in_tensorflow(tmp_path / "known")) as server:
-        answers = [
+        responses = [
             requests.post(url, body(batch), headers={"Content-Type": "application/json"}, timeout=60)
             for url in (f"{known}/invocations", f"{server.url}/v1/models/known:predict")
         ]
-    theirs, ours = (NUMBERS.decode(answer.content, dtypes=DTYPES) for answer in answers)
+    theirs, ours = (NUMBERS.decode(response.content, dtypes=DTYPES) for response in responses)
     assert_same(ours, theirs)
 
 
-def test_an_image_in_many_requests(known: str) -> None:
+def test_predict_image(known: str) -> None:
     rng = np.random.default_rng(5)
     bands = {name: (("y", "x"), rng.integers(-9, 9, (70, 90)).astype("float32")) for name in ("a", "b", "c")}
     grid = {"y": 5e6 - 30 * np.arange(70.0), "x": 4e5 + 30 * np.arange(90.0)}
@@ -230,7 +230,7 @@ def test_an_image_in_many_requests(known: str) -> None:
     assert model.stats().requests > 5
 
 
-def test_its_words_are_told(known: str) -> None:
+def test_error_message(known: str) -> None:
     connector = MLflowConnector(payload=NUMBERS, url=known)
     batch = batch_of(1, height=1, width=1)
     with pytest.raises(PredictionError, match=r"HTTP 400 Bad Request.*does not match expected shape"):
@@ -238,7 +238,7 @@ def test_its_words_are_told(known: str) -> None:
 
 
 def test_nd_arrays(python: Path, tmp_path: Path) -> None:
-    model = differences()
+    model = difference_model()
     rng = np.random.default_rng(3)
     batch = {name: rng.integers(-9, 9, (4, 5, 6, 1)).astype("float32") for name in ("B2", "B3", "B4")}
     with mlflow_serving(python, model, tmp_path) as url:

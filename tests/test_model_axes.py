@@ -1,4 +1,4 @@
-"""Dimensions of an image and a model: their names and the model's shapes count, never their order."""
+"""Dimensions of an image and a model, which are matched by name and size, whatever their order."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
-from tests.test_model_calling import FREE, tensors, told
+from tests.test_model_calling import FREE, fake_connector, tensors
 from xee_tf import Model, ModelError, OptionError, PredictionError, predict_to_zarr
 from xee_tf.georef.bands import image_dataset
 
 STEPS = {"time": 3, "run": 2}
-SEEN: list[tuple[int, ...]] = []
+SHAPES: list[tuple[int, ...]] = []
 
 
 def weighted(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """One number a pixel; every step of every band counts differently."""
+    """Return a weighted sum for each pixel, with a different weight for each step of each band."""
     weights = np.arange(1, 1 + np.prod(values.shape[3:])).reshape(values.shape[3:])
     return (np.asarray(values, "f8") * weights).sum(axis=tuple(range(3, values.ndim)))
 
 
-def noted(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """As `weighted`; what came is noted."""
-    SEEN.append(tiles.shape[1:])
+def recorded(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return `weighted` values and record the shape of the input."""
+    SHAPES.append(tiles.shape[1:])
     return weighted(tiles)
 
 
 def scene(bands: dict[str, tuple[str, ...]], seed: int = 0, sizes: dict[str, int] = STEPS) -> xr.Dataset:
-    """Bands with further dimensions in front of y and x."""
+    """Return bands with other dimensions before y and x."""
     ds = raster({"template": np.zeros((5, 6))}).drop_vars("template")
     for number, (name, dims) in enumerate(bands.items()):
         values = random_band((*(sizes[dim] for dim in dims), 5, 6), seed=seed + number)
@@ -51,15 +51,15 @@ def scene(bands: dict[str, tuple[str, ...]], seed: int = 0, sizes: dict[str, int
 def predict(ds: Any, connector: Any = None, /, **options: Any) -> xr.DataArray:
     options = {"input_tile_size": 4, "output_bands": {"p": "float64"}, **options}
     if connector is None:
-        model = Model.from_function(noted, **options)
+        model = Model.from_function(recorded, **options)
     else:
         model = Model(connector=connector, **options)
-    SEEN.clear()
+    SHAPES.clear()
     return model.predict_image(ds, merge=False)["p"].compute(scheduler="sync")
 
 
 def expected(ds: xr.Dataset, array_dims: tuple[str, ...]) -> xr.DataArray:
-    """In xarray, of the whole image."""
+    """Return the result for the whole image, computed with xarray."""
     bands = xr.broadcast(*ds.data_vars.values())
     stacked = xr.concat(bands, "band", coords="minimal", compat="override").transpose(
         ..., "y", "x", *array_dims, "band"
@@ -72,7 +72,7 @@ def expected(ds: xr.Dataset, array_dims: tuple[str, ...]) -> xr.DataArray:
 
 @st.composite
 def images(draw: st.DrawFn) -> tuple[xr.Dataset, tuple[str, ...]]:
-    """An image whose bands have their dimensions in any order and chunks, and what goes to the model."""
+    """Draw an image with dimensions in any order and any chunks, and dimensions that go to the model."""
     bands = draw(
         st.dictionaries(
             st.sampled_from(["B4", "B3", "B2"]),
@@ -93,21 +93,21 @@ def images(draw: st.DrawFn) -> tuple[xr.Dataset, tuple[str, ...]]:
 
 @settings(max_examples=15)
 @given(images())
-def test_the_order_of_dimensions_has_no_meaning(case: tuple[xr.Dataset, tuple[str, ...]]) -> None:
+def test_the_order_of_dimensions_does_not_matter(case: tuple[xr.Dataset, tuple[str, ...]]) -> None:
     ds, array_dims = case
     found = predict(ds, array_dims=array_dims)
     wanted = expected(ds, array_dims)
     assert set(found.dims) == set(wanted.dims)
     np.testing.assert_array_equal(found.transpose(*wanted.dims), wanted)
     lengths = tuple(STEPS[dim] for dim in array_dims)
-    assert set(SEEN) == {(4, 4, *lengths, len(ds))}
-    # The model's own shape calls for the same dimensions: no option is needed.
-    model = told(
+    assert set(SHAPES) == {(4, 4, *lengths, len(ds))}
+    # The input shape of a model implies the same dimensions without the option.
+    model = fake_connector(
         tensors(x=(*FREE, *lengths, len(ds))),
         tensors(p=("float64", (*FREE, 1))),
         lambda batch: {"p": weighted(batch["x"])[..., None]},
     )
-    if lengths or len(ds) > 1:  # one band and one channel could be time, too
+    if lengths or len(ds) > 1:  # otherwise the channel could also be time
         np.testing.assert_array_equal(predict(ds, model).transpose(*wanted.dims), wanted)
 
 
@@ -115,9 +115,9 @@ TIMED = {"a": ("time",), "b": ("time",), "s": ()}
 
 
 @pytest.mark.parametrize(
-    ("bands", "options", "seen", "array_dims"),
+    ("bands", "options", "shape", "array_dims"),
     [
-        # A function tells no shape.
+        # Functions have no signature.
         ("abs", {}, (4, 4, 3), ()),
         ("abs", {"array_dims": "time"}, (4, 4, 3, 3), ("time",)),
         ("abs", {"array_dims": ()}, (4, 4, 3), ()),
@@ -125,15 +125,15 @@ TIMED = {"a": ("time",), "b": ("time",), "s": ()}
         ("a", {"input_shapes": {"a": [3]}}, (4, 4, 3), ("time",)),
         ("a", {"inputShapes": {"a": [3]}}, (4, 4, 3), ("time",)),
         ("abs", {"input_shapes": {"a": [3], "b": [3]}}, (4, 4, 3, 3), ("time",)),
-        ("abs", {"bands": ["s"]}, (4, 4, 1), ()),  # time is of bands that the model does not see
+        ("abs", {"bands": ["s"]}, (4, 4, 1), ()),  # only bands that the model does not take have time
         ("s", {"input_shapes": {"s": [1]}}, (4, 4, 1), ()),
     ],
 )
 @pytest.mark.parametrize("behind", [False, True])
-def test_functions(bands: str, options: Any, seen: Any, array_dims: Any, behind: bool) -> None:
+def test_functions(bands: str, options: Any, shape: Any, array_dims: Any, behind: bool) -> None:
     ds = scene({name: TIMED[name] for name in bands})
     found = predict(ds.transpose("y", "x", ...) if behind else ds, **options)
-    assert set(SEEN) == {seen}
+    assert set(SHAPES) == {shape}
     wanted = expected(ds[options.get("bands", list(bands))], array_dims)
     assert found.dims == wanted.dims
     np.testing.assert_array_equal(found, wanted)
@@ -154,8 +154,8 @@ def test_functions(bands: str, options: Any, seen: Any, array_dims: Any, behind:
         ("s", (*FREE, None), (1,), ("y", "x")),
     ],
 )
-def test_models_that_tell_their_shape(bands: str, shape: Any, sent: Any, dims: Any) -> None:
-    model = told(
+def test_models_with_known_shapes(bands: str, shape: Any, sent: Any, dims: Any) -> None:
+    model = fake_connector(
         tensors(x=shape), tensors(p=(*FREE, 1)), lambda batch: {"p": np.zeros((*batch["x"].shape[:3], 1))}
     )
     for order in (("time", "y", "x"), ("y", "time", "x"), ("x", "y", "time")):
@@ -166,13 +166,13 @@ def test_models_that_tell_their_shape(bands: str, shape: Any, sent: Any, dims: A
 
 
 def test_a_declared_shape_of_one_step() -> None:
-    """The steps of a band that is declared go to the model, also where there is one."""
+    """A single step of a band with a declared shape goes to the model."""
     assert predict(scene({"a": ("time",)}, sizes={"time": 1}), input_shapes={"a": [1]}).dims == ("y", "x")
     assert predict(scene({"a": ("time",)}), input_shapes={"a": [1]}).dims == ("time", "y", "x")
 
 
-def test_inputs_of_their_own() -> None:
-    """A series and a scalar band, by name; both in a function and where the model tells shapes."""
+def test_separate_inputs() -> None:
+    """A time series and a scalar band by name, for functions and for models with known shapes."""
     ds = scene({"series": ("time",), "slope": ()}).transpose("y", "time", "x")
     wanted = weighted(ds.series.transpose("y", "x", "time").values[None])[0] + ds.slope
 
@@ -187,29 +187,29 @@ def test_inputs_of_their_own() -> None:
         )
         np.testing.assert_array_equal(model.predict_image(ds, merge=False).p, wanted)
     for inner in ((3,), (3, 1), (None, None)):
-        model = told(tensors(series=(*FREE, *inner), slope=(*FREE, 1)), tensors(p=FREE), add)
+        model = fake_connector(tensors(series=(*FREE, *inner), slope=(*FREE, 1)), tensors(p=FREE), add)
         np.testing.assert_array_equal(predict(ds, model), wanted)
 
 
-def test_two_dimensions_are_told_apart_by_their_sizes() -> None:
+def test_dimensions_are_distinguished_by_their_sizes() -> None:
     ds = scene({"a": ("time", "run"), "b": ("run", "time")}).transpose("x", "run", "y", "time")
-    answer = told(
+    model = fake_connector(
         tensors(x=(*FREE, 2, 2)), tensors(p=("float64", FREE)), lambda batch: {"p": weighted(batch["x"])}
     )
     np.testing.assert_array_equal(
-        predict(ds, answer).transpose("time", "y", "x"), expected(ds, ("run",)).transpose("time", "y", "x")
+        predict(ds, model).transpose("time", "y", "x"), expected(ds, ("run",)).transpose("time", "y", "x")
     )
     for shape in ([2, 3], [3, 2], [3], [2]):
         dims = tuple({3: "time", 2: "run"}[side] for side in shape)
         found = predict(ds[["a"]], input_shapes={"a": shape})
-        assert set(SEEN) == {(4, 4, *shape)}
+        assert set(SHAPES) == {(4, 4, *shape)}
         np.testing.assert_array_equal(*xr.broadcast(found, expected(ds[["a"]], dims)))
 
 
 @pytest.mark.parametrize(
-    ("bands", "sizes", "shape", "options", "words"),
+    ("bands", "sizes", "shape", "options", "message"),
     [
-        # What could mean both, with both remedies.
+        # Ambiguous shapes; the message contains all choices.
         (
             "a",
             {},
@@ -233,7 +233,7 @@ def test_two_dimensions_are_told_apart_by_their_sizes() -> None:
             {"input_shapes": {"t": [3]}},
             r"\('time',\) sends.*array_dims=\('run',\) sends",
         ),
-        # What fits nothing.
+        # No match.
         ("ab", {"time": 5}, (*FREE, 7, 2), {}, r"\[7, 2\] in each pixel.*'a', 'b'.*'time' \(5 steps\)"),
         ("ab", {}, (*FREE, 6), {}, r"\[6\] in each pixel.*neither \[2\].*array_dims"),
         ("a", {}, None, {"input_shapes": {"a": [4]}}, r"\[4\] for 'a'.*'time' \(3 steps\)"),
@@ -241,50 +241,50 @@ def test_two_dimensions_are_told_apart_by_their_sizes() -> None:
         ("a", {}, None, {"array_dims": "month"}, r"'month', but.*'a'.*'time' \(3 steps\)"),
         ("s", {}, None, {"array_dims": "time"}, "'time', but.*'s', have no dimensions"),
         ("as", {}, None, {"array_dims": "time", "bands": ["s"]}, "'time', but.*'s', have no dimensions"),
-        ("a", {}, None, {"array_dims": ("y", "time")}, "'y', but.*beside y and x"),
-        ("a", {"time": 0}, None, {"array_dims": "time"}, "'time' has no steps"),
+        ("a", {}, None, {"array_dims": ("y", "time")}, "'y', but.*besides y and x"),
+        ("a", {"time": 0}, None, {"array_dims": "time"}, "'time', which has no steps"),
         ("ab", {"time": 0}, (*FREE, 7, 2), {}, r"'time' \(0 steps\)"),
         ("ab", {}, (*FREE, 4, 2), {"array_dims": "time"}, r"\(3, 2\) in each pixel"),
     ],
 )
-def test_dimensions_that_are_refused(bands: str, sizes: Any, shape: Any, options: Any, words: str) -> None:
+def test_dimensions_that_do_not_fit(bands: str, sizes: Any, shape: Any, options: Any, message: str) -> None:
     dims = {**TIMED, "t": ("time", "run"), "u": ("run", "time")}
     ds = scene({name: dims[name] for name in bands}, sizes=STEPS | sizes)
-    model = None if shape is None else told(tensors(x=shape), tensors(p=FREE))
-    with pytest.raises(OptionError, match=words):
+    model = None if shape is None else fake_connector(tensors(x=shape), tensors(p=FREE))
+    with pytest.raises(OptionError, match=message):
         predict(ds, model, **options)
 
 
-def test_models_with_steps_in_front_are_refused() -> None:
+def test_models_with_steps_before_height_and_width() -> None:
     ds = scene({"a": ("time",), "b": ("time",)})
     for shape in ((None, 3, None, None, 2), (None, 3, 4, 4, 2), (None, 3, None, None, None)):
-        with pytest.raises(OptionError, match=r"steps in front of height and width.*moveaxis.*array_dims"):
-            predict(ds, told(tensors(x=shape), tensors(p=FREE)))
+        with pytest.raises(OptionError, match=r"steps before height and width.*moveaxis.*array_dims"):
+            predict(ds, fake_connector(tensors(x=shape), tensors(p=FREE)))
 
 
 @pytest.mark.parametrize("shape", [(None, 3, 2), (None, None, 2), (None, 2), (None, 6)])
-def test_models_of_single_pixels_are_refused(shape: Any) -> None:
-    model = told(tensors(x=shape), tensors(p=(None, 1)))
+def test_models_of_single_pixels(shape: Any) -> None:
+    model = fake_connector(tensors(x=shape), tensors(p=(None, 1)))
     for options in ({}, {"array_dims": "time"}):
-        with pytest.raises(ModelError, match=r"no room for the height and width.*reshapes.*array_dims"):
+        with pytest.raises(ModelError, match=r"without axes for the height and width.*reshapes.*array_dims"):
             predict(scene({"a": ("time",), "b": ("time",)}), model, **options)
-    with pytest.raises(ModelError, match="no room for the height and width"):
-        predict(scene({"a": ("time",)}), told(tensors(x=(None, 3, 1)), tensors(p=(None, 1))))
+    with pytest.raises(ModelError, match="without axes for the height and width"):
+        predict(scene({"a": ("time",)}), fake_connector(tensors(x=(None, 3, 1)), tensors(p=(None, 1))))
 
 
-def test_errors_name_the_dimensions_that_are_mapped_over() -> None:
+def test_errors_suggest_array_dims_for_mapped_dimensions() -> None:
     def series(tiles: Any) -> Any:
         return tiles[:, :, :, 2, 1]
 
     ds = scene({"a": ("time",), "b": ("time",)})
-    with pytest.raises(xee_tf.PredictionError, match=r"step of 'time' is.*needs array_dims=\('time',\)"):
+    with pytest.raises(xee_tf.PredictionError, match=r"step of 'time' is.*requires array_dims=\('time',\)"):
         Model.from_function(series, input_tile_size=4, output_bands=["p"]).predict_image(ds).p.compute()
     model = Model.from_function(series, input_tile_size=4, output_bands=["p"], array_dims="time")
     np.testing.assert_array_equal(model.predict_image(ds).p, ds.b[2])
 
 
 def test_a_keras_model_of_series() -> None:
-    """A real one, and the same model of single pixels in a function, as its error proposes."""
+    """A Keras model of tiles, and one of single pixels in a function as its error suggests."""
     keras = pytest.importorskip("keras")
 
     tile = keras.Input((None, None, 3, 2))
@@ -309,21 +309,23 @@ def test_a_keras_model_of_series() -> None:
 
 
 def test_a_dimension_of_one_step_is_mapped_over() -> None:
-    """The model gets the same either way."""
+    """The input of the model is the same in either case."""
     ds = scene({"a": ("time",)}, sizes={"time": 1})
     for inner in ((None,), (1,)):
-        model = told(tensors(x=(*FREE, *inner)), tensors(p=FREE), lambda batch: {"p": batch["x"][..., 0]})
+        model = fake_connector(
+            tensors(x=(*FREE, *inner)), tensors(p=FREE), lambda batch: {"p": batch["x"][..., 0]}
+        )
         assert predict(ds, model).dims == ("time", "y", "x")
 
 
-def test_a_band_of_some_of_the_dimensions_is_repeated() -> None:
+def test_bands_with_some_of_the_dimensions_are_repeated() -> None:
     ds = scene({"a": ("time", "run"), "b": ("run",), "s": ()})
     found = predict(ds, array_dims=("run", "time"))
     np.testing.assert_array_equal(found, expected(ds, ("run", "time")))
 
 
 def test_masks_of_array_dimensions() -> None:
-    """A pixel that is masked at any step is masked."""
+    """A pixel is masked if it is masked in any step."""
     ds = scene({"a": ("time",), "s": ()}).transpose("y", "x", "time")
     ds["a"][2, 3, 1] = np.nan
     found = predict(ds, array_dims="time")
@@ -332,13 +334,13 @@ def test_masks_of_array_dimensions() -> None:
     assert np.argwhere(np.isnan(mapped.values)).tolist() == [[1, 2, 3]]
 
 
-def test_series_in_tables() -> None:
-    """Columns of series are stacked as bands are, where the model takes steps and columns."""
+def test_columns_of_time_series() -> None:
+    """Columns of arrays are stacked like bands if the model takes steps and columns."""
     frame = pd.DataFrame(
         {"a": [np.arange(3.0), np.ones(3)], "b": [np.zeros(3), np.arange(3.0)], "s": [5.0, 6]}
     )
     model = Model(
-        told(tensors(x=(None, 3, 3)), tensors(p=(None, 3, 3)), lambda batch: {"p": batch["x"]}),
+        fake_connector(tensors(x=(None, 3, 3)), tensors(p=(None, 3, 3)), lambda batch: {"p": batch["x"]}),
         input_properties=["a", "b", "s"],
     )
     found = model.predict_properties(frame).p[1]
@@ -400,7 +402,7 @@ def test_stores_of_predictions(tmp_path: Path, dims: Any, array_dims: Any) -> No
     np.testing.assert_array_equal(found.isel(p_0=1), -wanted)
 
 
-# -- No steps, no bands, no pixels -----------------------------------------------------------------
+# -- Empty images ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dims", [("time", "y", "x"), ("y", "x", "time")])
@@ -419,7 +421,7 @@ def test_no_steps_of_a_mapped_dimension(tmp_path: Path, dims: Any) -> None:
 def test_images_without_bands_or_pixels() -> None:
     with pytest.raises(OptionError, match="no bands: it is a Dataset without variables"):
         predict(scene({}))
-    with pytest.raises(OptionError, match="no bands: no variable has the dimensions y and x"):
+    with pytest.raises(OptionError, match="no bands: no variable has the dimensions 'y' and 'x'"):
         predict(scene({}).rio.write_crs(32633).assign(count=3))
     for part in ({"y": slice(0, 0)}, {"x": slice(0, 0)}):
         with pytest.raises(xee_tf.XeeTFError, match=r"no pixels|empty|0 "):
@@ -428,7 +430,7 @@ def test_images_without_bands_or_pixels() -> None:
         predict(scene({"a": ("band",)}, sizes={"band": 0}))
 
 
-# -- A dimension called band holds bands ----------------------------------------------------------------
+# -- The dimension "band" -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -452,14 +454,14 @@ OPENINGS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("kind", list(OPENINGS))
-def test_every_way_to_open_a_geotiff_has_bands(geotiff: Path, tmp_path: Path, kind: str) -> None:
+def test_geotiffs_opened_in_any_way_have_bands(geotiff: Path, tmp_path: Path, kind: str) -> None:
     image = OPENINGS[kind](geotiff)
     ds = scene({"red": (), "nir": ()})
     assert image_dataset(image).rio.crs == "EPSG:32633"
     assert list(image_dataset(image)) == ["red", "nir"]
     np.testing.assert_array_equal(predict(image), expected(ds, ()))
     np.testing.assert_array_equal(predict(image, bands=["nir"]), ds.nir)
-    model = told(tensors(x=(*FREE, 2)), tensors(p=FREE), lambda batch: {"p": weighted(batch["x"])})
+    model = fake_connector(tensors(x=(*FREE, 2)), tensors(p=FREE), lambda batch: {"p": weighted(batch["x"])})
     np.testing.assert_array_equal(predict(image, model), expected(ds, ()))
     assert [band.name for band in image.tfexport.plan(patch_dimensions=4).bands] == ["red", "nir"]
     image.tfexport(tmp_path / "s", patch_dimensions=(3, 5))
@@ -479,7 +481,7 @@ def test_bands_of_several_variables() -> None:
     np.testing.assert_array_equal(found.error_nir, ds.error[1])
     single = image_dataset(ds[["refl", "ndvi"]])
     assert list(single) == ["red", "nir", "ndvi"]
-    # Of one band each, as several files put together: their variables' names.
+    # Variables of one band each, as from several files, keep their names.
     ones = ds[["refl", "error"]].isel(band=[0]).drop_vars(["band", "wavelength"])
     assert list(image_dataset(ones)) == ["refl", "error"]
     with pytest.raises(OptionError, match="'red' is already used by another band"):
@@ -488,7 +490,7 @@ def test_bands_of_several_variables() -> None:
         image_dataset(ds[["refl"]].assign_coords(band=["x", "nir"]))
 
 
-def test_what_other_variables_keep_of_the_band_dimension() -> None:
+def test_other_variables_keep_the_band_dimension() -> None:
     ds = scene({"refl": ("band",)}, sizes={"band": 2}).assign(gain=("band", [2.0, 3.0]))
     found = image_dataset(ds.assign_coords(band=["red", "nir"]))
     assert list(found) == ["red", "nir", "gain"]
@@ -501,13 +503,13 @@ def test_band_is_an_array_dimension_only_by_name() -> None:
     ds = scene({"refl": ("time", "band")}, sizes={"time": 3, "band": 2})
     found = predict(ds)
     assert found.dims == ("time", "y", "x")
-    assert set(SEEN) == {(4, 4, 2)}
+    assert set(SHAPES) == {(4, 4, 2)}
     together = predict(ds, array_dims=("band", "time"))
-    assert set(SEEN) == {(4, 4, 2, 3, 1)}
+    assert set(SHAPES) == {(4, 4, 2, 3, 1)}
     assert together.dims == ("y", "x")
     assert predict(ds.refl.assign_attrs(ds.attrs), array_dims=("time",)).dims == ("y", "x")
-    assert set(SEEN) == {(4, 4, 3, 2)}
-    # Names that may be those of real axes are dimensions like any other.
+    assert set(SHAPES) == {(4, 4, 3, 2)}
+    # Names that may be those of other axes are ordinary dimensions.
     for name in ("channel", "wavelength", "variable", "bands"):
         assert predict(ds.rename(band=name)).dims == ("time", name, "y", "x")
 
@@ -527,26 +529,26 @@ def test_lazy_bands_stay_lazy() -> None:
 
     values = da.zeros((2, 8, 8), chunks=4).map_blocks(fail, meta=np.empty((0, 0, 0)))
     ds = raster({"a": np.zeros((8, 8))}).assign(a=(("band", "y", "x"), values))
-    assert list(Model.from_function(noted, input_tile_size=4, output_bands=["p"]).predict_image(ds)) == [
+    assert list(Model.from_function(recorded, input_tile_size=4, output_bands=["p"]).predict_image(ds)) == [
         "B1",
         "B2",
         "p",
     ]
 
 
-@pytest.mark.parametrize("refused", [True, False])
-def test_array_dims_are_hinted_at_only_where_the_model_refuses_its_input(refused: bool) -> None:
+@pytest.mark.parametrize("fails", [True, False])
+def test_array_dims_are_only_suggested_if_the_model_fails(fails: bool) -> None:
     ds = scene({"a": ("run",)}).astype("int16")
     ds["a"].attrs["nodata"] = -1
 
     def least(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if refused:
-            raise ValueError("I want another rank")
+        if fails:
+            raise ValueError("expected another rank")
         return np.full(tiles.shape[:3], 255)
 
-    with pytest.raises(PredictionError, match="another rank" if refused else "marks masked") as raised:
+    with pytest.raises(PredictionError, match="another rank" if fails else "marks masked") as raised:
         Model.from_function(least, input_tile_size=4, output_bands={"p": "uint8"}).predict_image(ds).compute(
             scheduler="sync"
         )
-    assert ("array_dims=" in str(raised.value)) == refused
+    assert ("array_dims=" in str(raised.value)) == fails
     assert "row 0 and column 0" in str(raised.value)

@@ -1,4 +1,4 @@
-"""Tiles through a model: what is sent, what comes back, and what is refused."""
+"""Calls of models with tiles: inputs, outputs and errors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pickle
 import sys
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ FLOAT = np.dtype("float32")
 Bands = dict[str, tuple[str, tuple[int, ...]]]
 
 
-class Told(Connector):
-    """A model that tells what a test says, answers as it says, and keeps what it was sent."""
+class FakeConnector(Connector):
+    """A model with the signature and function of a test, which records its inputs."""
 
-    def __init__(self, signature: Signature, answer: Any) -> None:
-        self.told, self.answer = signature, answer
+    def __init__(self, signature: Signature, function: Any) -> None:
+        self.known, self.function = signature, function
         self.sent: list[dict[str, npt.NDArray[Any]]] = []
 
     def __str__(self) -> str:
@@ -40,28 +41,28 @@ class Told(Connector):
     __hash__ = object.__hash__
 
     def signature(self) -> Signature:
-        return self.told
+        return self.known
 
-    def open(self) -> Answering:
-        return Answering(self)
+    def open(self) -> FakeConnection:
+        return FakeConnection(self)
 
 
-class Answering:
-    def __init__(self, model: Told) -> None:
+class FakeConnection:
+    def __init__(self, model: FakeConnector) -> None:
         self.model = model
-        self.signature = model.told
+        self.signature = model.known
 
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         self.model.sent.append({name: np.array(values) for name, values in batch.items()})
-        found: dict[str, npt.NDArray[Any]] = self.model.answer(batch)
-        return found
+        outputs: dict[str, npt.NDArray[Any]] = self.model.function(batch)
+        return outputs
 
     def close(self) -> None:
         pass
 
 
 def tensors(**shapes: Any) -> dict[str, TensorInfo]:
-    """``x=(None, 8, 8, 3)`` float32, ``x=("int16", (None, 2))``, ``x=None``: nothing is known."""
+    """Return TensorInfo: ``x=(None, 8, 8, 3)`` is float32, ``x=("int16", (None, 2))``, ``x=None`` unknown."""
     found = {}
     for name, shape in shapes.items():
         dtype: Any = "float32"
@@ -74,10 +75,10 @@ def tensors(**shapes: Any) -> dict[str, TensorInfo]:
 FREE = (None, None, None)
 
 
-def told(
-    inputs: Mapping[str, TensorInfo] | None, outputs: Mapping[str, TensorInfo] | None, answer: Any = None
-) -> Told:
-    return Told(Signature(inputs, outputs), answer)
+def fake_connector(
+    inputs: Mapping[str, TensorInfo] | None, outputs: Mapping[str, TensorInfo] | None, function: Any = None
+) -> FakeConnector:
+    return FakeConnector(Signature(inputs, outputs), function)
 
 
 def tile_caller(model: Model, image: Bands, properties: Mapping[str, Any], **options: Any) -> TileCaller:
@@ -106,11 +107,11 @@ def tiles_of(bands: Bands, count: int, side: int = 4, seed: int = 0) -> dict[str
     }
 
 
-# -- What is sent ----------------------------------------------------------------------------------
+# -- Inputs ---------------------------------------------------------------------------------------
 
 
-def test_bands_by_name_have_a_last_axis_of_one_as_in_earth_engine() -> None:
-    connector = told(None, None, lambda batch: {"p": batch["B4"]})
+def test_bands_by_name_have_a_last_axis_of_one() -> None:
+    connector = fake_connector(None, None, lambda batch: {"p": batch["B4"]})
     bands: Bands = {"B4": ("uint16", ()), "series": ("float32", (12,)), "cube": ("int16", (2, 3))}
     caller = caller_of(connector, bands, output_bands={"p": "uint16"})
     tiles = tiles_of(bands, 3)
@@ -124,9 +125,9 @@ def test_bands_by_name_have_a_last_axis_of_one_as_in_earth_engine() -> None:
     }
 
 
-def test_only_what_the_model_wants_is_sent() -> None:
+def test_only_inputs_of_the_model_are_sent() -> None:
     inputs = tensors(B3=(*FREE, 1), B4=(*FREE, 1))
-    connector = told(inputs, tensors(p=(*FREE, 1)), lambda batch: {"p": batch["B4"] - batch["B3"]})
+    connector = fake_connector(inputs, tensors(p=(*FREE, 1)), lambda batch: {"p": batch["B4"] - batch["B3"]})
     caller = caller_of(connector, RGB)
     assert caller.bands == ("B3", "B4")
     tiles = tiles_of(RGB, 2)
@@ -144,7 +145,7 @@ def test_only_what_the_model_wants_is_sent() -> None:
     ],
 )
 def test_bands_stacked_in_one_tensor(options: dict[str, Any], order: list[str]) -> None:
-    connector = told(tensors(x=(*FREE, 3)), tensors(p=(*FREE, 3)), lambda batch: {"p": batch["x"]})
+    connector = fake_connector(tensors(x=(*FREE, 3)), tensors(p=(*FREE, 3)), lambda batch: {"p": batch["x"]})
     caller = caller_of(connector, RGB, **options)
     tiles = tiles_of(RGB, 2)
     np.testing.assert_array_equal(caller.call(tiles)["p"], np.stack([tiles[name] for name in order], -1))
@@ -152,25 +153,25 @@ def test_bands_stacked_in_one_tensor(options: dict[str, Any], order: list[str]) 
 
 def test_array_bands_are_stacked_with_their_channels() -> None:
     bands: Bands = {"B4": ("uint8", ()), "series": ("float32", (2,))}
-    connector = told(tensors(x=(*FREE, 3)), tensors(p=(*FREE, 3)), lambda batch: {"p": batch["x"]})
+    connector = fake_connector(tensors(x=(*FREE, 3)), tensors(p=(*FREE, 3)), lambda batch: {"p": batch["x"]})
     tiles = tiles_of(bands, 2)
     found = caller_of(connector, bands).call(tiles)["p"]
     np.testing.assert_array_equal(found[..., 0], tiles["B4"])
     np.testing.assert_array_equal(found[..., 1:], tiles["series"])
 
 
-def test_a_model_without_the_last_axis_is_sent_none() -> None:
-    connector = told(tensors(B4=FREE), tensors(p=FREE), lambda batch: {"p": batch["B4"]})
+def test_models_without_a_channel_axis() -> None:
+    connector = fake_connector(tensors(B4=FREE), tensors(p=FREE), lambda batch: {"p": batch["B4"]})
     caller = caller_of(connector, {"B4": ("float32", ())})
     assert caller.call(tiles_of({"B4": ("float32", ())}, 2))["p"].shape == (2, 4, 4)
     assert connector.sent[0]["B4"].shape == (2, 4, 4)
 
 
-def test_properties_go_with_each_tile() -> None:
+def test_properties_are_sent_with_each_tile() -> None:
     inputs = tensors(
         x=(*FREE, 1), day=(None, 1), place=("O", (None,)), wet=("bool", (None,)), angles=(None, 2)
     )
-    connector = told(
+    connector = fake_connector(
         inputs, tensors(p=(*FREE, 1)), lambda batch: {"p": batch["x"] + batch["day"][:, :, None, None]}
     )
     properties = {"day": 7, "place": "Wake", "wet": True, "angles": [1.5, 2], "other": object()}
@@ -189,9 +190,9 @@ def test_properties_go_with_each_tile() -> None:
     assert set(copy) == set(names)
 
 
-def test_types_are_what_the_model_takes_or_what_is_asked_for() -> None:
+def test_inputs_have_the_dtype_of_the_signature_or_the_override() -> None:
     bands: Bands = {"B4": ("uint16", ()), "B3": ("float64", ())}
-    connector = told(tensors(x=(*FREE, 2)), tensors(p=(*FREE, 2)), lambda batch: {"p": batch["x"]})
+    connector = fake_connector(tensors(x=(*FREE, 2)), tensors(p=(*FREE, 2)), lambda batch: {"p": batch["x"]})
     tiles = {"B4": np.full((1, 4, 4), 999, "uint16"), "B3": np.full((1, 4, 4), -2.75)}
     caller = caller_of(connector, bands, input_type_override={"B4": "uint8", "B3": "int16"})
     assert caller.call(tiles)["p"][0, 0, 0].tolist() == [255, -2]
@@ -203,7 +204,7 @@ def test_types_are_what_the_model_takes_or_what_is_asked_for() -> None:
     caller = caller_of(connector, bands, input_type_override=ranges)
     assert caller.call(tiles)["p"][0, 0, 0].tolist() == [90, -1]
     assert caller.call({name: 0 * tile for name, tile in tiles.items()})["p"][0, 0, 0].tolist() == [5, 0]
-    named = told(None, None, lambda batch: {"p": batch["B4"] + batch["B3"]})
+    named = fake_connector(None, None, lambda batch: {"p": batch["B4"] + batch["B3"]})
     caller_of(named, bands, input_type_override={"B3": "float"}, output_bands=["p"]).call(tiles)
     assert {name: values.dtype.name for name, values in named.sent[0].items()} == {
         "B4": "uint16",
@@ -217,12 +218,12 @@ def test_types_are_what_the_model_takes_or_what_is_asked_for() -> None:
     fixed=st.booleans(),
     tile=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
-def test_every_tile_comes_back_in_its_place(
+def test_predictions_keep_the_order_of_tiles(
     count: int, batch_size: int, fixed: bool, tile: tuple[int, int]
 ) -> None:
-    """Whatever the batches; also for a model that takes no other number of tiles."""
+    """For any batch size, and for models with a fixed one."""
     first = batch_size if fixed else None
-    connector = told(
+    connector = fake_connector(
         tensors(x=(first, None, None, 3)),
         tensors(p=(first, None, None, 3)),
         lambda batch: {"p": batch["x"] + 1},
@@ -247,8 +248,8 @@ def test_every_tile_comes_back_in_its_place(
     assert len(sizes) == -(-count // batch_size)
 
 
-def test_batches_are_some_megabytes_where_nothing_is_said() -> None:
-    connector = told(tensors(x=(*FREE, 3)), tensors(p=(*FREE, 1)))
+def test_default_batch_size() -> None:
+    connector = fake_connector(tensors(x=(*FREE, 3)), tensors(p=(*FREE, 1)))
     large = caller_of(connector, RGB, input_tile_size=256).batch_size
     assert 4 << 20 < large * 256 * 256 * 3 * 4 <= 8 << 20
     assert caller_of(connector, RGB, input_tile_size=4096).batch_size == 1
@@ -256,9 +257,9 @@ def test_batches_are_some_megabytes_where_nothing_is_said() -> None:
     for wrong in (0, 1.5, "2"):
         with pytest.raises(OptionError, match="batch_size"):
             caller_of(connector, RGB, batch_size=wrong)
-    fixed = told(tensors(x=(2, None, None, 3)), tensors(p=(2, None, None, 1)))
+    fixed = fake_connector(tensors(x=(2, None, None, 3)), tensors(p=(2, None, None, 1)))
     assert caller_of(fixed, RGB).batch_size == 2
-    with pytest.raises(OptionError, match="takes 2 at a time"):
+    with pytest.raises(OptionError, match="requires exactly 2 instances per call"):
         caller_of(fixed, RGB, batch_size=3)
 
 
@@ -268,10 +269,10 @@ def test_batches_are_some_megabytes_where_nothing_is_said() -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "options", "sent", "core", "output"),
     [
-        # Said.
+        # From the options.
         ((None, None), (None, None), {"input_tile_size": 4}, 4, 4, 4),
         ((None, None), (None, None), {"input_tile_size": 4, "input_overlap_size": 1}, 6, 4, 4),
-        # The two readings of Earth Engine's documentation.
+        # The two interpretations of input_overlap_size in Earth Engine's documentation.
         (
             (None, None),
             (None, None),
@@ -288,7 +289,7 @@ def test_batches_are_some_megabytes_where_nothing_is_said() -> None:
             192,
             192,
         ),
-        # Told by the model.
+        # From the signature.
         ((256, 256), (256, 256), {}, 256, 256, 256),
         ((256, 256), (256, 256), {"input_overlap_size": 64}, 256, 128, 128),
         ((256, 256), (128, 128), {"input_overlap_size": 64}, 256, 128, 128),
@@ -297,16 +298,16 @@ def test_batches_are_some_megabytes_where_nothing_is_said() -> None:
         ((16, 16), None, {}, 16, 16, 1),
     ],
 )
-def test_sizes(inputs: Any, outputs: Any, options: Any, sent: int, core: int, output: int) -> None:
+def test_tile_sizes(inputs: Any, outputs: Any, options: Any, sent: int, core: int, output: int) -> None:
     shape = (None, 5) if outputs is None else (None, *outputs, 1)
-    connector = told(tensors(x=(None, *inputs, 3)), tensors(p=shape))
+    connector = fake_connector(tensors(x=(None, *inputs, 3)), tensors(p=shape))
     caller = tile_caller(Model.from_connector(connector, **options), RGB, {})
     found = (caller.tiles.sent, caller.tiles.core, caller.tiles.output)
     assert found == tuple(Size(x=side, y=side) for side in (sent, core, output))
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "options", "words"),
+    ("inputs", "outputs", "options", "message"),
     [
         ((None, None), (None, None), {}, "any size.*input_tile_size"),
         (
@@ -320,9 +321,9 @@ def test_sizes(inputs: Any, outputs: Any, options: Any, sent: int, core: int, ou
         ((16, 16), (4, 4), {"input_overlap_size": 2}, "4 x 4.*output_tile_size"),
     ],
 )
-def test_sizes_that_contradict(inputs: Any, outputs: Any, options: Any, words: str) -> None:
-    connector = told(tensors(x=(None, *inputs, 3)), tensors(p=(None, *outputs, 1)))
-    with pytest.raises(OptionError, match=words):
+def test_contradictory_tile_sizes(inputs: Any, outputs: Any, options: Any, message: str) -> None:
+    connector = fake_connector(tensors(x=(None, *inputs, 3)), tensors(p=(None, *outputs, 1)))
+    with pytest.raises(OptionError, match=message):
         tile_caller(Model.from_connector(connector, **options), RGB, {})
 
 
@@ -330,7 +331,8 @@ def test_sizes_that_contradict(inputs: Any, outputs: Any, options: Any, words: s
 @pytest.mark.parametrize(("output", "margin"), [(8, 4), (4, 2), (2, 1), (1, None), (16, 8)])
 def test_outputs_with_and_without_overlap(padded: bool, output: int, margin: int | None) -> None:
     side = output + 2 * (margin or 0) * padded
-    connector = told(None, None, lambda batch: {"p": np.full((len(batch["B4"]), side, side, 1), 3.0)})
+    returned = np.full((1, side, side, 1), 3.0)
+    connector = fake_connector(None, None, lambda batch: {"p": np.repeat(returned, len(batch["B4"]), axis=0)})
     bands: Bands = {"B4": ("float32", ())}
     caller = caller_of(
         connector, bands, input_tile_size=8, input_overlap_size=4, output_tile_size=output, output_bands=["p"]
@@ -339,7 +341,7 @@ def test_outputs_with_and_without_overlap(padded: bool, output: int, margin: int
     assert caller.call(tiles_of(bands, 2, 16))["p"].shape == (2, side, side)
 
 
-# -- What comes back -------------------------------------------------------------------------------
+# -- Outputs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -368,19 +370,19 @@ def test_outputs_with_and_without_overlap(padded: bool, output: int, margin: int
         (None, {"q": {"type": "float", "shape": (2, 2)}}, [("q", "float32", (2, 2), None, None)]),
     ],
 )
-def test_outputs_are_known_beforehand(outputs: Any, declared: Any, expected: Any) -> None:
-    caller = caller_of(told(tensors(x=(*FREE, 3)), outputs), RGB, output_bands=declared)
+def test_planned_outputs(outputs: Any, declared: Any, expected: Any) -> None:
+    caller = caller_of(fake_connector(tensors(x=(*FREE, 3)), outputs), RGB, output_bands=declared)
     found = [(out.name, out.dtype.name, out.shape, out.source, out.channel) for out in caller.outputs]
     assert found == expected
 
 
 @pytest.mark.parametrize(
-    ("outputs", "declared", "words"),
+    ("outputs", "declared", "message"),
     [
-        (None, None, "does not tell what it gives.*output_bands"),
+        (None, None, "outputs of the model are unknown.*output_bands"),
         (None, {"q": {"dimensions": 1}}, "shape"),
         (tensors(p=(*FREE, None)), None, "'shape'"),
-        (tensors(p=(*FREE, 3)), {"q": {"dimensions": 0}}, r"dimensions 0.*3\).*dimensions 1.*3 bands"),
+        (tensors(p=(*FREE, 3)), {"q": {"dimensions": 0}}, r"dimensions 0.*3\).*dimensions 1.*3 channels"),
         (tensors(p=(*FREE, 3)), {"q": {"dimensions": 2}}, "dimensions 2"),
         (tensors(p=(*FREE, 3)), {"q": {"shape": [4]}}, r"shape \[4\]"),
         (tensors(p=(*FREE, 3)), ["a", "b"], r"2 outputs.*\['a', 'b'\].*3 channels"),
@@ -388,16 +390,16 @@ def test_outputs_are_known_beforehand(outputs: Any, declared: Any, expected: Any
         (tensors(p=(*FREE, 1), q=(*FREE, 1)), ["p", "r"], r"\['r'\].*p: float32.*q: float32"),
     ],
 )
-def test_declarations_that_do_not_fit(outputs: Any, declared: Any, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
-        caller_of(told(tensors(x=(*FREE, 3)), outputs), RGB, output_bands=declared)
+def test_declarations_that_contradict_the_signature(outputs: Any, declared: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        caller_of(fake_connector(tensors(x=(*FREE, 3)), outputs), RGB, output_bands=declared)
 
 
 @pytest.mark.parametrize(
-    ("declared", "answer", "words"),
+    ("declared", "outputs", "message"),
     [
         (["p"], {"q": np.zeros((2, 4, 4)), "r": np.zeros((2, 4, 4))}, r"\['q', 'r'\].*'p'"),
-        (["p"], {"p": np.zeros((2, 4, 4, 3))}, r"\(2, 4, 4, 3\).*should be \(2, 4, 4\)"),
+        (["p"], {"p": np.zeros((2, 4, 4, 3))}, r"\(2, 4, 4, 3\).*expected \(2, 4, 4\)"),
         (["p"], {"p": np.zeros((1, 4, 4))}, r"\(1, 4, 4\)"),
         (["p"], {"p": np.zeros((2, 3, 4))}, r"\(2, 3, 4\)"),
         (["a", "b"], {"p": np.zeros((2, 4, 4, 3))}, r"\(2, 4, 4, 2\)"),
@@ -405,87 +407,121 @@ def test_declarations_that_do_not_fit(outputs: Any, declared: Any, words: str) -
         (["p"], {"p": np.full((2, 4, 4), "oak", object)}, "object for 'p'.*float32"),
     ],
 )
-def test_answers_other_than_declared(declared: Any, answer: Any, words: str) -> None:
-    caller = caller_of(told(None, None, lambda _: answer), RGB, output_bands=declared)
-    with pytest.raises(PredictionError, match=f"the model answered.*{words}"):
+def test_outputs_that_contradict_the_declaration(declared: Any, outputs: Any, message: str) -> None:
+    caller = caller_of(fake_connector(None, None, lambda _: outputs), RGB, output_bands=declared)
+    with pytest.raises(PredictionError, match=f"the model returned.*{message}"):
         caller.call(tiles_of(RGB, 2))
 
 
-def test_answers_become_the_declared_types() -> None:
+def test_outputs_are_converted_to_the_declared_dtype() -> None:
     values = np.array([-3.0, 0.9, 254.9, 999.0], "float32").repeat(4).reshape(1, 4, 4)
-    caller = caller_of(told(None, None, lambda _: {"anything": values}), RGB, output_bands={"p": "uint8"})
+    caller = caller_of(
+        fake_connector(None, None, lambda _: {"anything": values}), RGB, output_bands={"p": "uint8"}
+    )
     found = caller.call(tiles_of(RGB, 1))["p"]
     assert found.dtype == np.uint8
     assert found[0, :, 0].tolist() == [0, 0, 254, 255]
 
 
-def test_names_go_before_channels_where_a_model_tells_nothing() -> None:
-    answer = {"a": np.full((1, 4, 4, 1), 1.0), "b": np.full((1, 4, 4), 2.0)}
-    caller = caller_of(told(None, None, lambda _: answer), RGB, output_bands=["b", "a"])
+@pytest.mark.parametrize(
+    ("declared", "returned", "message"),
+    [
+        (
+            ["ndvi"],
+            ["ndwi"],
+            r"function .* outputs \['ndwi'\]; expected 'ndvi'.*mean 'ndwi'.*Fix",
+        ),
+        (["p", "q"], ["probabilities"], r"\['probabilities'\]; expected 'p'"),
+        (["p", "q"], ["p"], r"\['p'\]; expected 'q'"),
+    ],
+)
+def test_names_that_a_function_returns_must_be_declared(declared: Any, returned: Any, message: str) -> None:
+    model = Model.from_function(
+        lambda tiles: dict.fromkeys(returned, tiles[..., 0]), input_tile_size=4, output_bands=declared
+    )
+    with pytest.raises(PredictionError, match=message):
+        tile_caller(model, RGB, {}).call(tiles_of(RGB, 1))
+
+
+def test_a_function_that_returns_an_array_may_have_any_output_name() -> None:
+    model = Model.from_function(lambda tiles: tiles, input_tile_size=4, output_bands=["a", "b", "c"])
+    tiles = tiles_of(RGB, 1)
+    assert set(tile_caller(model, RGB, {}).call(tiles)) == {"a", "b", "c"}
+    single = replace(model, bands=["B4"], output_bands="p")
+    assert set(tile_caller(single, RGB, {}).call(tiles)) == {"p"}
+
+
+def test_names_take_precedence_over_channels() -> None:
+    outputs = {"a": np.full((1, 4, 4, 1), 1.0), "b": np.full((1, 4, 4), 2.0)}
+    caller = caller_of(fake_connector(None, None, lambda _: outputs), RGB, output_bands=["b", "a"])
     found = caller.call(tiles_of(RGB, 1))
     assert {name: values.mean() for name, values in found.items()} == {"b": 2, "a": 1}
 
 
-def test_a_tile_may_become_one_pixel_without_axes() -> None:
-    """A classifier of whole patches."""
-    answer = np.arange(6, dtype="float32").reshape(2, 3)
-    connector = told(tensors(x=(None, 4, 4, 3)), tensors(p=(None, 3)), lambda _: {"p": answer})
+def test_predictions_of_whole_tiles_without_spatial_axes() -> None:
+    """A classifier of patches."""
+    classes = np.arange(6, dtype="float32").reshape(2, 3)
+    connector = fake_connector(tensors(x=(None, 4, 4, 3)), tensors(p=(None, 3)), lambda _: {"p": classes})
     found = tile_caller(Model.from_connector(connector), RGB, {}).call(tiles_of(RGB, 2))
     assert found["p"].shape == (2, 1, 1, 3)
-    np.testing.assert_array_equal(found["p"][:, 0, 0], answer)
+    np.testing.assert_array_equal(found["p"][:, 0, 0], classes)
 
 
-# -- What does not go together ---------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("inputs", "options", "words"),
+    ("inputs", "options", "message"),
     [
-        (tensors(B4=(*FREE, 1), B8=(*FREE, 1)), {}, "wants 'B8'.*lacks.*'B4', 'B3', 'B2'"),
-        (tensors(x=(*FREE, 3)), {"bands": ["B4", "B9"]}, "'B9'.*lacks.*'B4', 'B3', 'B2'"),
-        (tensors(x=(*FREE, 3)), {"inputs": {"B9": "x"}}, "'B9'.*lacks"),
-        (tensors(x=(*FREE, 3)), {"input_properties": ["day"]}, "'day'.*lacks"),
+        (tensors(B4=(*FREE, 1), B8=(*FREE, 1)), {}, "needs 'B8', not found in the image.*'B4', 'B3', 'B2'"),
+        (tensors(x=(*FREE, 3)), {"bands": ["B4", "B9"]}, "'B9', not found.*'B4', 'B3', 'B2'"),
+        (tensors(x=(*FREE, 3)), {"inputs": {"B9": "x"}}, "'B9', not found"),
+        (tensors(x=(*FREE, 3)), {"input_properties": ["day"]}, "'day', not found"),
         (tensors(x=(*FREE, 3)), {"input_name": "y"}, "no input 'y'.*x: float32"),
         (tensors(x=(*FREE, 3)), {"inputs": {"B4": "y"}}, "no input 'y'"),
         (tensors(x=(*FREE, 2)), {}, r"2 channels.*'B4', 'B3', 'B2' have 3.*bands=\[\.\.\.\]"),
         (tensors(x=(*FREE, 2)), {"bands": ["B4"]}, "2 channels.*'B4' have 1"),
         (tensors(x=(*FREE, 1), y=(*FREE, 2)), {"bands": ["B4", "B3"]}, "input_name='x'"),
-        (tensors(B4=(*FREE, 1), B3=(*FREE, 1)), {"bands": ["B4", "B3", "B2"]}, "not the inputs.*'B4', 'B3'"),
-        (tensors(B4=(*FREE, 1), B3=(*FREE, 1)), {"bands": ["B4"]}, "not the inputs.*'B4', 'B3'"),
+        (
+            tensors(B4=(*FREE, 1), B3=(*FREE, 1)),
+            {"bands": ["B4", "B3", "B2"]},
+            "not match the inputs.*'B4', 'B3'",
+        ),
+        (tensors(B4=(*FREE, 1), B3=(*FREE, 1)), {"bands": ["B4"]}, "not match the inputs.*'B4', 'B3'"),
         ({}, {}, "no input for 'B4', 'B3', 'B2'"),
-        (tensors(x=(*FREE, 1), y=(*FREE, 2)), {"inputs": {"B4": "x"}}, "'y'.*lacks"),
+        (tensors(x=(*FREE, 1), y=(*FREE, 2)), {"inputs": {"B4": "x"}}, "'y', not found"),
         (tensors(x=("int32", (*FREE, 3))), {}, "'B4' as int32.*float32.*input_type_override={'B4': 'int32'}"),
         (tensors(x=("O", (*FREE, 3))), {}, "'B4' as string"),
-        (tensors(x=(None, 3)), {}, "no room for the height and width"),
+        (tensors(x=(None, 3)), {}, "without axes for the height and width"),
         (tensors(x=(*FREE, 3)), {"input_shapes": {"B4": [2]}}, r"\[2\] for 'B4'.*\[\]"),
     ],
 )
-def test_images_that_do_not_fit(inputs: Any, options: Any, words: str) -> None:
-    with pytest.raises(XeeTFError, match=words) as caught:
-        caller_of(told(inputs, tensors(p=(*FREE, 1))), RGB, **options)
+def test_images_that_do_not_fit_the_model(inputs: Any, options: Any, message: str) -> None:
+    with pytest.raises(XeeTFError, match=message) as caught:
+        caller_of(fake_connector(inputs, tensors(p=(*FREE, 1))), RGB, **options)
     assert isinstance(caught.value, OptionError | ModelError)
 
 
-def test_properties_that_do_not_fit() -> None:
-    connector = told(None, None)
-    for properties, words in (
-        ({"B4": 3}, "rename"),
+def test_properties_that_cannot_be_sent() -> None:
+    connector = fake_connector(None, None)
+    for properties, message in (
+        ({"B4": 3}, "Rename one"),
         ({"day": np.datetime64("2024-01-01")}, "'day'.*datetime64"),
     ):
-        with pytest.raises(OptionError, match=words):
+        with pytest.raises(OptionError, match=message):
             caller_of(connector, RGB, properties, input_properties=list(properties), output_bands=["p"])
     with pytest.raises(OptionError, match="No band"):
         caller_of(
             connector, RGB, {"day": 3}, input_properties=["day"], inputs={"day": "day"}, output_bands=["p"]
         )
-    stacked = told(tensors(x=(*FREE, 4)), tensors(p=(*FREE, 1)))
+    stacked = fake_connector(tensors(x=(*FREE, 4)), tensors(p=(*FREE, 1)))
     inputs = dict.fromkeys([*RGB, "day"], "x")
     with pytest.raises(OptionError, match="cannot be stacked"):
         caller_of(stacked, RGB, {"day": 3}, input_properties=["day"], inputs=inputs)
 
 
-def test_a_refused_tile_says_what_was_sent_and_what_was_said(tmp_path: Any) -> None:
-    """A U-Net that halves twice takes multiples of four, and says so when it runs."""
+def test_error_of_a_failed_call_contains_the_input_and_the_cause(tmp_path: Any) -> None:
+    """A U-Net with two poolings requires sizes that are multiples of four, and fails otherwise."""
     keras = pytest.importorskip("keras")
 
     image = keras.Input((None, None, 1), name="B4")
@@ -495,7 +531,8 @@ def test_a_refused_tile_says_what_was_sent_and_what_was_said(tmp_path: Any) -> N
     keras.Model(image, keras.layers.Concatenate()([image, up])).export(path, verbose=False)
     bands: Bands = {"B4": ("float32", ())}
     model = Model.from_saved_model(path, inputTileSize=[8, 8], inputOverlapSize=[1, 1])
-    with pytest.raises(PredictionError, match=r"B4: float32 \(1, 10, 10, 1\).*said.*[Dd]imension") as caught:
+    message = r"failed on its input .B4: float32 \(1, 10, 10, 1\).*[Dd]imension"
+    with pytest.raises(PredictionError, match=message) as caught:
         tile_caller(model, bands, {}).call(tiles_of(bands, 1, 10))
     assert str(path) in str(caught.value)
     model = Model.from_saved_model(path, inputTileSize=[8, 8], inputOverlapSize=[2, 2])
@@ -504,8 +541,8 @@ def test_a_refused_tile_says_what_was_sent_and_what_was_said(tmp_path: Any) -> N
     assert values.shape == (1, 12, 12, 2)
 
 
-def test_real_models(tmp_path: Any) -> None:
-    """One model in three makes, the same tiles, the same answers."""
+def test_models_in_three_formats(tmp_path: Any) -> None:
+    """The same model in three formats returns the same outputs."""
     bands: Bands = {"a": ("int16", ()), "b": ("float64", (2,))}
     tiles = tiles_of(bands, 7, 6)
 
@@ -526,16 +563,16 @@ def test_real_models(tmp_path: Any) -> None:
             **options,
         ),
     ]
-    answers = []
+    predictions = []
     for model in models:
         caller = tile_caller(model, bands, {}, batch_size=3)
         assert [(out.name, out.dtype.name) for out in caller.outputs] == [
             ("box", "float32"),
             ("count", "int32"),
         ]
-        answers.append(pickle.loads(pickle.dumps(caller)).call(tiles))
-    for found in answers[1:]:
-        for name, values in answers[0].items():
+        predictions.append(pickle.loads(pickle.dumps(caller)).call(tiles))
+    for found in predictions[1:]:
+        for name, values in predictions[0].items():
             np.testing.assert_array_equal(found[name], values)
 
 
@@ -552,11 +589,11 @@ class Net:
 """
 
 
-def test_a_class_of_the_script_stays_as_it_is(monkeypatch):
-    """Also where two models of one class were made, before and after a global changed."""
+def test_models_do_not_change_classes_of_the_script(monkeypatch):
+    """Two models of one class are created before and after a global changes."""
     script = types.ModuleType("script_of_the_user")
     exec(SCRIPT, script.__dict__)
-    monkeypatch.setitem(sys.modules, "__main__", script)  # cloudpickle sends what it defines by value
+    monkeypatch.setitem(sys.modules, "__main__", script)  # cloudpickle pickles its classes by value
     script.Net.__module__ = script.Kind.__module__ = "__main__"
     call = script.Net.__call__
     pixels = {"pixels": np.full((1, 1, 1, 1), 7.0)}

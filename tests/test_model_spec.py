@@ -1,4 +1,4 @@
-"""The description of a model: options, types and projections, in Earth Engine's terms and ours."""
+"""Options, types and projections of models, in both spellings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
+import docstring_parser
 import numpy as np
 import pyproj
 import pytest
@@ -28,7 +29,7 @@ from xee_tf.models.types import PixelType, pixel_type
 
 GeoBox = optional("odc.geo.geobox", "GeoBox")
 
-# What says where a model is, or how bytes go there: not of the model itself.
+# Options of the location of a model and of its requests.
 OF_ENDPOINTS = {
     "projectName",
     "projectId",
@@ -40,8 +41,7 @@ OF_ENDPOINTS = {
     "payloadFormat",
 }
 
-
-# Those of a model itself.
+# Options of the model itself.
 EE_NAMES = {
     "inputProperties",
     "inputTypeOverride",
@@ -67,9 +67,8 @@ def model(**options: Any) -> xee_tf.Model:
 
 @pytest.fixture
 def earth_engine() -> Iterator[Any]:
-    """earthengine-api, set up as its own tests do: without a server."""
+    """earthengine-api, set up without a server, as in its own tests."""
     ee = pytest.importorskip("ee")
-    pytest.importorskip("ee")
     from ee import apitestcase
 
     case = apitestcase.ApiTestCase()
@@ -81,7 +80,7 @@ def earth_engine() -> Iterator[Any]:
 # -- Options ---------------------------------------------------------------------------------------
 
 
-def test_names_are_earth_engines() -> None:
+def test_option_names_of_earth_engine() -> None:
     ee = pytest.importorskip("ee")
 
     parameters: set[str] = set()
@@ -95,7 +94,7 @@ def test_names_are_earth_engines() -> None:
     assert {snake(name) for name in EE_NAMES} <= names
 
 
-def test_names_of_the_servers_algorithms() -> None:
+def test_option_names_of_earth_engine_algorithms() -> None:
     pytest.importorskip("ee")
     from ee import apitestcase
 
@@ -104,8 +103,8 @@ def test_names_of_the_servers_algorithms() -> None:
         assert arguments - OF_ENDPOINTS == set(EE_NAMES)
 
 
-def test_both_spellings_are_one() -> None:
-    theirs = model(
+def test_both_spellings_are_equivalent() -> None:
+    camel_case = model(
         inputProperties=["season"],
         inputTypeOverride={"B4": {"type": "PixelType", "precision": "float"}},
         inputShapes={"series": [12]},
@@ -120,7 +119,7 @@ def test_both_spellings_are_one() -> None:
         outputProperties={"q": {"type": "double"}},
         outputMultiplier=2,
     )
-    ours = model(
+    snake_case = model(
         input_properties=["season"],
         input_type_override={"B4": "float32"},
         input_shapes={"series": (12,)},
@@ -134,18 +133,18 @@ def test_both_spellings_are_one() -> None:
         output_properties={"q": np.float64},
         output_multiplier=2.0,
     )
-    assert theirs == ours
-    assert ours.input_tile_size == Size(x=144, y=128)
-    assert ours.input_overlap_size == Size(x=8, y=4)
-    assert ours.output_bands == {"p": PixelType(np.dtype("uint8"), 1, limits=(0, 9))}
-    assert pickle.loads(pickle.dumps(ours)) == ours
+    assert camel_case == snake_case
+    assert snake_case.input_tile_size == Size(x=144, y=128)
+    assert snake_case.input_overlap_size == Size(x=8, y=4)
+    assert snake_case.output_bands == {"p": PixelType(np.dtype("uint8"), 1, limits=(0, 9))}
+    assert pickle.loads(pickle.dumps(snake_case)) == snake_case
 
 
-def test_none_is_a_default() -> None:
+def test_none_is_the_default() -> None:
     assert model(**dict.fromkeys(EE_NAMES)) == model()
 
 
-def test_the_constructor_reads_options_as_the_others_do() -> None:
+def test_all_constructors_accept_the_same_options() -> None:
     connector = model().connector
     options: dict[str, Any] = {
         "bands": ["B4", "B3"],
@@ -187,13 +186,13 @@ def test_copies_with_other_options() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.sum, "models/unet", None, 3])
-def test_what_is_no_connector(wrong: Any) -> None:
+def test_objects_that_are_not_connectors(wrong: Any) -> None:
     with pytest.raises(OptionError, match=r"must be a Connector.*from_function"):
         xee_tf.Model(connector=wrong)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"inputTileSise": 4}, "inputTileSise.*input_tile_size"),
         ({"inputTileSize": 4, "input_tile_size": 4}, "twice"),
@@ -210,10 +209,10 @@ def test_what_is_no_connector(wrong: Any) -> None:
         ({"proj": {"transform": [30, 0, 0, 0, -30, 0]}}, "no CRS"),
         ({"proj": 3.5}, "CRS with a grid"),
         ({"fix_input_proj": "yes"}, "True or False"),
-        ({"input_properties": ["a", "a"]}, "twice"),
+        ({"input_properties": ["a", "a"]}, "duplicate"),
         ({"bands": 3}, "list of names"),
         ({"inputs": ["B4"]}, "mapping"),
-        ({"inputs": {"B4": "x"}, "bands": ["B4"]}, "beside it"),
+        ({"inputs": {"B4": "x"}, "bands": ["B4"]}, "cannot be combined"),
         ({"input_shapes": {"series": [0]}}, "shape"),
         ({"input_type_override": {"B4": "complex64"}}, "B4.*complex64"),
         ({"input_type_override": {"B4": {"precision": "half"}}}, "precision"),
@@ -222,7 +221,7 @@ def test_what_is_no_connector(wrong: Any) -> None:
         ({"output_bands": [""]}, "empty name"),
         ({"output_bands": ""}, "empty name"),
         ({"output_bands": {"": "float"}}, "empty name"),
-        ({"output_bands": ["p", "q", "p"]}, "twice"),
+        ({"output_bands": ["p", "q", "p"]}, "duplicate"),
         ({"output_bands": ["p", 4]}, "list of names"),
         ({"output_bands": {4: "float"}}, "mapping"),
         ({"output_bands": {"p", "q"}}, "list of names"),
@@ -231,22 +230,34 @@ def test_what_is_no_connector(wrong: Any) -> None:
         ({"bands": []}, "empty"),
         ({"bands": ["B4", ""]}, "empty name"),
         ({"input_properties": ["", "a"]}, "empty name"),
-        ({"array_dims": ["time", "time"]}, "twice"),
+        ({"array_dims": ["time", "time"]}, "duplicate"),
         ({"array_dims": {"time": 12}}, "list of names"),
         ({"array_dims": 12}, "list of names"),
-        ({"output_bands": {"p": {"dimension": 1}}}, "dimension.*known"),
+        ({"output_bands": {"p": {"dimension": 1}}}, r"unknown fields \['dimension'\].*'dimensions'"),
         ({"output_bands": {"p": {"dimensions": -1}}}, "whole number"),
-        ({"output_bands": {"p": {"dimensions": 2, "shape": [3]}}}, "2 dimensions"),
+        ({"output_bands": {"p": {"dimensions": 2, "shape": [3]}}}, "not match dimensions 2"),
         ({"output_bands": {"p": {"type": "float31"}}}, "float31"),
     ],
 )
-def test_bad_options_are_named(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(OptionError, match=words):
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         model(**options)
 
 
-def test_displays_show_what_was_said_and_load_nothing() -> None:
-    described = xee_tf.Model.from_saved_model(
+@pytest.mark.parametrize("name", [name for name in dir(xee_tf.Model) if name.startswith("from")])
+def test_constructors_describe_every_parameter(name: str) -> None:
+    constructor = getattr(xee_tf.Model, name)
+    described = [
+        name
+        for each in docstring_parser.parse(constructor.__doc__ or "").params
+        for name in each.arg_name.split(", ")
+        if each.description
+    ]
+    assert described == list(inspect.signature(constructor).parameters)
+
+
+def test_reprs_show_the_options_and_do_not_load_the_model() -> None:
+    landcover = xee_tf.Model.from_saved_model(
         "models/<unet>",
         bands=["B4", "B3"],
         input_tile_size=(144, 128),
@@ -257,8 +268,8 @@ def test_displays_show_what_was_said_and_load_nothing() -> None:
         input_properties=["season"],
         output_bands={"p": {"type": "uint8", "shape": [3]}, "q": {"type": "float32", "dimensions": 2}},
     )
-    text = repr(described)
-    for words in (
+    text = repr(landcover)
+    for part in (
         "models/<unet>",
         "144 × 128 px",
         "8 × 8",
@@ -267,17 +278,17 @@ def test_displays_show_what_was_said_and_load_nothing() -> None:
         "B4, B3",
         "p: uint8 (3)",
     ):
-        assert words in text
-    html = described._repr_html_()
+        assert part in text
+    html = landcover._repr_html_()
     assert "&lt;unet&gt;" in html
     assert "<unet>" not in html
     assert "144 × 128 px" in html
     assert len(repr(model(bands=[f"B{number}" for number in range(500)]))) < 400
 
 
-def test_displays_say_what_becomes_of_further_dimensions() -> None:
-    def row(described: xee_tf.Model) -> str:
-        lines = [line for line in repr(described).splitlines() if line.startswith("  array")]
+def test_reprs_show_array_dims() -> None:
+    def row(model: xee_tf.Model) -> str:
+        lines = [line for line in repr(model).splitlines() if line.startswith("  array")]
         (line,) = lines
         return " ".join(line.split())
 
@@ -331,8 +342,8 @@ def test_pixel_types_of_earthengine_api(earth_engine: Any) -> None:
     assert pixel_type(types("double", None, None, 2), "B4") == PixelType(np.dtype("float64"), 2)
     with pytest.raises(OptionError, match="getInfo"):
         pixel_type(types(earth_engine.String("int").cat("")), "B4")
-    pasted = model(outputBands={"p": {"type": types.int8(), "dimensions": 1}})
-    assert pasted.output_bands == {"p": PixelType(np.dtype("int8"), 1)}
+    found = model(outputBands={"p": {"type": types.int8(), "dimensions": 1}})
+    assert found.output_bands == {"p": PixelType(np.dtype("int8"), 1)}
 
 
 DTYPES = [
@@ -352,13 +363,13 @@ DTYPES = [
 
 @pytest.mark.parametrize("source", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("target", ["int32", "uint32", "int64", "uint64"])
-def test_what_is_out_of_range_becomes_the_limit(source: str, target: str) -> None:
+def test_values_out_of_range_are_clamped(source: str, target: str) -> None:
     found = coerce(np.array([np.inf, -np.inf, 7.9], source), np.dtype(target))
     assert found.tolist() == [np.iinfo(target).max, np.iinfo(target).min, 7]
 
 
 @given(st.data(), st.sampled_from(DTYPES), st.sampled_from(DTYPES))
-def test_coercion_drops_fractions_and_clamps(data: st.DataObject, source: str, target: str) -> None:
+def test_conversion_truncates_fractions_and_clamps(data: st.DataObject, source: str, target: str) -> None:
     elements = {"allow_nan": False} if np.dtype(source).kind == "f" else {}
     values = data.draw(arrays(source, 5, elements=elements or None))
     found = coerce(values, np.dtype(target))
@@ -379,7 +390,7 @@ def test_coercion_drops_fractions_and_clamps(data: st.DataObject, source: str, t
 # -- Projections -----------------------------------------------------------------------------------
 
 
-def test_scales_are_metres_as_in_earth_engine() -> None:
+def test_scales_are_in_metres() -> None:
     assert Projection.of(("EPSG:32633", 30)).affine == Affine(30, 0, 0, 0, -30, 0)
     # The scales of real exports of 10 m and 100 m pixels, in degrees.
     for metres, degrees in ((10, 8.983152841195215e-05), (100, 8.983152841195215e-04)):
@@ -388,7 +399,7 @@ def test_scales_are_metres_as_in_earth_engine() -> None:
     assert feet.transform[0] == pytest.approx(30 / 0.3048006096)
 
 
-def test_projections_in_all_forms(earth_engine: Any) -> None:
+def test_accepted_forms_of_projections(earth_engine: Any) -> None:
     six = (30.0, 0.0, 3e5, 0.0, -30.0, 5e6)
     expected = Projection("EPSG:32633", six)
     box = GeoBox((10, 10), Affine(*six), "EPSG:32633")

@@ -1,4 +1,4 @@
-"""Tiles of any size with overlaps of any size: what they give is what the whole raster gives."""
+"""Tiles of any size with any overlap give the same result as the whole raster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.rasters import random_band, raster
 from tests.strategies import chunkings, sizes
-from tests.test_model_calling import FREE, tensors, told
+from tests.test_model_calling import FREE, fake_connector, tensors
 from xee_tf import Model, OptionError
 
 CALLS: list[int] = []
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def neighbourhoods(band: npt.NDArray[Any], reach: tuple[int, int]) -> npt.NDArray[Any]:
-    """(y, x, height, width) around every pixel of a raster, zeros outside."""
+    """Return the neighbourhoods (y, x, height, width) of all pixels, padded with zeros."""
     x, y = reach
     padded = np.pad(np.asarray(band, "f8"), ((y, y), (x, x)))
-    found: npt.NDArray[Any] = np.lib.stride_tricks.sliding_window_view(padded, (2 * y + 1, 2 * x + 1))
-    return found
+    windows: npt.NDArray[Any] = np.lib.stride_tricks.sliding_window_view(padded, (2 * y + 1, 2 * x + 1))
+    return windows
 
 
 class Weighted:
-    """Weighs the neighbourhood of every pixel that has all of it in the tile; answers in several ways."""
+    """Weighted sums over neighbourhoods that lie inside the tile, with several forms of output."""
 
     def __init__(self, reach: tuple[int, int], form: str) -> None:
         self.reach, self.form = reach, form
@@ -39,16 +39,16 @@ class Weighted:
         x, y = self.reach
         tiles = np.asarray(tiles[..., 0], "f8")
         around = np.lib.stride_tricks.sliding_window_view(tiles, (2 * y + 1, 2 * x + 1), (1, 2))
-        found = (around * weights(self.reach)).sum((-2, -1))
+        total = (around * weights(self.reach)).sum((-2, -1))
         if self.form == "padded":
-            return np.pad(found, ((0, 0), (y, y), (x, x)), constant_values=-1e9)
+            return np.pad(total, ((0, 0), (y, y), (x, x)), constant_values=-1e9)
         if self.form == "rows":
-            return found[:, 0, 0]
+            return total[:, 0, 0]
         if self.form == "classes":
-            return np.stack([found[:, 0, 0], -found[:, 0, 0]], -1)
+            return np.stack([total[:, 0, 0], -total[:, 0, 0]], -1)
         if self.form == "tiles of classes":
-            return np.stack([found, -found], -1)
-        return found
+            return np.stack([total, -total], -1)
+        return total
 
 
 def weights(reach: tuple[int, int]) -> npt.NDArray[Any]:
@@ -66,7 +66,7 @@ def weights(reach: tuple[int, int]) -> npt.NDArray[Any]:
     seed=st.integers(0, 9),
     data=st.data(),
 )
-def test_tiles_equal_the_whole_whatever_the_overlap(
+def test_tiles_equal_the_whole_raster_for_any_overlap(
     shape: Any, tile: Any, reach: Any, form: str, batch_size: Any, seed: int, data: st.DataObject
 ) -> None:
     if form in ("rows", "classes"):
@@ -93,15 +93,15 @@ def test_tiles_equal_the_whole_whatever_the_overlap(
     vector=st.booleans(),
     data=st.data(),
 )
-def test_blending_of_tiles_that_overlap_several_others(
+def test_blending_of_tiles_that_overlap_several_tiles(
     shape: Any, side: int, overlap: int, batch_size: Any, vector: bool, data: st.DataObject
 ) -> None:
-    """Each tile gives its mean everywhere; each pixel is the weighted mean of all tiles that hold it."""
+    """The prediction of a tile is its mean; each pixel is the weighted mean of all tiles that contain it."""
     band = random_band(shape.shape)
 
     def mean(tiles: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        found = np.broadcast_to(tiles.mean((1, 2, 3))[:, None, None], tiles.shape[:3])
-        return np.stack([found, -found], -1) if vector else found
+        values = np.broadcast_to(tiles.mean((1, 2, 3))[:, None, None], tiles.shape[:3])
+        return np.stack([values, -values], -1) if vector else values
 
     model = Model.from_function(
         mean,
@@ -128,8 +128,8 @@ def test_blending_of_tiles_that_overlap_several_others(
     np.testing.assert_allclose(found.compute(scheduler="sync"), wanted, rtol=1e-4)
 
 
-def test_earth_engines_own_sizes() -> None:
-    """Tiles of 128 pixels with 125 more along each edge, and with more than a whole tile."""
+def test_sizes_from_earth_engine_examples() -> None:
+    """Tiles of 128 pixels with an overlap of 125 pixels, and with an overlap larger than the tile."""
     band = random_band((300, 280))
     for overlap in (125, 128, 200):
         model = Model.from_function(
@@ -152,7 +152,7 @@ def test_symmetries_of_small_tiles() -> None:
     np.testing.assert_allclose(result.p, np.mean([left, right, up, down], 0), rtol=1e-6)
 
 
-def test_a_spread_has_a_name_of_its_own() -> None:
+def test_spread_requires_an_unused_name() -> None:
     model = Model.from_function(lambda tiles: tiles, input_tile_size=2, output_bands=["p", "p_spread"])
     image = raster({"a": random_band((4, 4))})
     with pytest.raises(OptionError, match=r"Two outputs would be named 'p_spread'.*output_bands"):
@@ -164,26 +164,28 @@ def test_a_spread_has_a_name_of_its_own() -> None:
     assert {name: band.dims[0] for name, band in found.items()} == {"p": "p_0", "p_spread": "p_spread_0"}
 
 
-def test_the_model_tells_its_tile() -> None:
+def test_tile_sizes_from_the_signature() -> None:
     band = random_band((7, 9))
-    for outputs, answer in (
+    for outputs, predict in (
         ((None, 2), lambda x: x[:, 1, 1, [0, 0]]),
         ((None, 1, 1, 2), lambda x: x[:, 1:2, 1:2, [0, 0]]),
         ((None, 3, 3, 2), lambda x: x[..., [0, 0]]),
         ((*FREE, 2), lambda x: x[:, 1:2, 1:2, [0, 0]]),
     ):
-        connector = told(
-            tensors(x=(None, 3, 3, 1)), tensors(p=outputs), lambda batch, a=answer: {"p": a(batch["x"])}
+        connector = fake_connector(
+            tensors(x=(None, 3, 3, 1)),
+            tensors(p=outputs),
+            lambda batch, predict=predict: {"p": predict(batch["x"])},
         )
         result = Model(connector, input_overlap_size=1).predict_image(raster({"a": band}), merge=False)
         np.testing.assert_array_equal(result.p, [band, band])
-    with pytest.raises(OptionError, match=r"3 x 3 pixels.*\(2, 2\).*leaves no pixel.*half a tile"):
+    with pytest.raises(OptionError, match=r"3 x 3 pixels.*\(2, 2\).*leaves no pixels.*half a tile"):
         Model(connector, input_overlap_size=2).predict_image(raster({"a": band}))
 
 
 @pytest.mark.parametrize("blend", ["crop", "hann"])
 def test_small_tiles_are_sent_in_large_batches(monkeypatch: pytest.MonkeyPatch, blend: Any) -> None:
-    monkeypatch.undo()  # blocks as they are
+    monkeypatch.undo()  # the default block size
     CALLS.clear()
     band = random_band((256, 256))
     model = Model.from_function(

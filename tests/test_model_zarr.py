@@ -1,6 +1,8 @@
-"""Predictions in stores: written by the usual calls, and continued after an interruption."""
+"""Write predictions to Zarr stores and other files, and continue interrupted runs."""
 
+import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from xee_tf import (
     Model,
     OptionError,
     PredictionError,
+    predict_to_cog,
     predict_to_zarr,
 )
 from xee_tf.connector import Signature, TensorInfo
@@ -32,13 +35,13 @@ from xee_tf.connector import Signature, TensorInfo
 TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
 
-CALLS = 16  # a call for two tiles of each of two dates
+CALLS = 16  # one call for two tiles of each of two dates
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def scene():
-    """Sixteen chunks of 16 x 16 pixels, of two dates."""
+    """Two dates of sixteen chunks of 16 x 16 pixels."""
     values = random_band((2, 64, 64)).astype("f4")
     values[:, 5, 7] = np.nan
     ds = raster({"template": values[0]}).drop_vars("template")
@@ -46,7 +49,7 @@ def scene():
 
 
 class Fragile:
-    """Doubles pixels, notes each call in a folder, and breaks at the call that a file beside it names."""
+    """Double pixels, record each call in a folder, and fail at the call number in a file next to it."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -57,13 +60,13 @@ class Fragile:
         if limit.exists() and number >= int(limit.read_text()):
             if self.folder.with_suffix(".die").exists():
                 os._exit(9)
-            raise RuntimeError("the plug was pulled")
+            raise RuntimeError("interrupted")
         (self.folder / f"{number}-{pixels[0, 0, 0, 0]}").touch()
         return {"twice": pixels[..., 0] * 2, "pair": np.stack([pixels[..., 0]] * 2, -1)}
 
 
 def model_of(folder, limit=None, die=False):
-    """A model that breaks at the `limit`-th call; what makes it break is no part of it."""
+    """A model that fails at call number `limit`, which is not part of the model's content."""
     for suffix, value in ((".limit", limit), (".die", die or None)):
         file = Path(folder).with_suffix(suffix)
         file.unlink(missing_ok=True)
@@ -86,11 +89,11 @@ def check(store):
     return found
 
 
-def test_an_interrupted_run_is_continued_and_nothing_predicted_twice(tmp_path):
+def test_interrupted_run_is_continued_without_repeated_predictions(tmp_path):
     calls = tmp_path / "calls"
     calls.mkdir()
     store = tmp_path / "out.zarr"
-    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="the plug was pulled"):
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="interrupted"):
         predict_to_zarr(model_of(calls, limit=6), scene(), store)
     assert len(list(calls.iterdir())) == 6
     predict_to_zarr(model_of(calls), scene(), store)
@@ -101,7 +104,7 @@ def test_an_interrupted_run_is_continued_and_nothing_predicted_twice(tmp_path):
     assert len(list(calls.iterdir())) == CALLS
 
 
-def test_a_killed_process_is_followed_by_another(tmp_path):
+def test_run_is_continued_after_its_process_was_killed(tmp_path):
     calls = tmp_path / "calls"
     calls.mkdir()
     code = (
@@ -118,15 +121,15 @@ def test_a_killed_process_is_followed_by_another(tmp_path):
     store = tmp_path / "out.zarr"
     done = subprocess.run([sys.executable, "-c", code, root, calls, store], capture_output=True, cwd=tmp_path)
     assert done.returncode == 9, done.stderr.decode()
-    noted = len(list((store / ".xee_tf" / "finished").iterdir()))
-    assert noted
+    finished = len(list((store / ".xee_tf" / "finished").iterdir()))
+    assert finished
     before = len(list(calls.iterdir()))
     predict_to_zarr(model_of(calls), scene(), store)
-    assert len(list(calls.iterdir())) == before + CALLS - noted
+    assert len(list(calls.iterdir())) == before + CALLS - finished
     check(store)
 
 
-def test_other_predictions_are_not_mixed_in(tmp_path):
+def test_store_with_another_prediction_is_an_error(tmp_path):
     (tmp_path / "calls").mkdir()
     model = model_of(tmp_path / "calls")
     store = predict_to_zarr(model, scene(), tmp_path / "out.zarr")
@@ -138,17 +141,17 @@ def test_other_predictions_are_not_mixed_in(tmp_path):
     assert xr.open_zarr(store.path, consolidated=False).sizes["time"] == 1
     (tmp_path / "other.zarr").mkdir()
     zarr.open_group(str(tmp_path / "other.zarr"), mode="w")
-    with pytest.raises(DestinationExistsError, match="no prediction that was begun"):
+    with pytest.raises(DestinationExistsError, match="does not contain a prediction"):
         predict_to_zarr(model, scene(), tmp_path / "other.zarr")
 
 
-def test_object_stores(tmp_path):
+def test_object_store(tmp_path):
     (tmp_path / "calls").mkdir()
     store = predict_to_zarr(model_of(tmp_path / "calls"), scene(), "memory://predictions/out.zarr")
     check(store.url)
 
 
-def test_the_usual_calls_write_predictions(tmp_path):
+def test_predictions_are_written_by_xarray_and_rioxarray(tmp_path):
     ds = scene().isel(time=0, drop=True)
     model = Model.from_function(
         lambda pixels: {"kind": (pixels[..., 0] > 60).astype("uint8"), "twice": pixels[..., 0] * 2},
@@ -168,7 +171,13 @@ def test_the_usual_calls_write_predictions(tmp_path):
         np.testing.assert_array_equal(file.read(1), result.kind)
 
 
-# -- The same work, and other work -------------------------------------------------------------------
+@pytest.mark.parametrize("function", [predict_to_zarr, predict_to_cog])
+def test_docstrings_describe_every_option_in_order(function):
+    described = re.findall(r"^(\w+) : ", inspect.getdoc(function).partition("Returns\n---")[0], re.MULTILINE)
+    assert described == list(inspect.signature(function).parameters)
+
+
+# -- Same and different predictions -----------------------------------------------------------------
 
 
 def image(seed=0, **attrs):
@@ -183,33 +192,36 @@ def index(function=lambda b: b[..., 0] - b[..., 1], **options):
 
 DIFFERENT = {
     "its code": ({"model": index(lambda b: b[..., 0] + b[..., 1])}, "code, data or weights differ"),
-    "its name": ({"model": index(np.sum)}, r"it holds predictions of the function <lambda>.*function sum"),
+    "its name": (
+        {"model": index(np.sum)},
+        r"contains predictions of the function <lambda>, not of the function sum",
+    ),
     "bands": ({"model": index(bands=["A", "B"])}, "the model's option bands was None"),
     "overlap": ({"model": index(input_overlap_size=2)}, r"option input_overlap_size was Size\(x=0, y=0\)"),
     "output": ({"model": index(output_bands={"p": "float64"})}, "the model's option output_bands"),
-    "augment": ({"augment": "d4"}, "the option augment was None, and is now d4"),
+    "augment": ({"augment": "d4"}, "the option augment was None and is now d4"),
     "pixels": ({"image": image(1)}, "the image's band 'B' is not the same array"),
     "one band": ({"image": image().assign(A=image(1).A)}, "the image's band 'A' is not the same array"),
-    "names": ({"image": image().rename(A="C")}, r"had the bands \['B', 'A'\], and has now \['B', 'C'\]"),
-    "order": ({"image": image()[["A", "B"]]}, "had the bands"),
+    "names": ({"image": image().rename(A="C")}, r"were \['B', 'A'\] and are now \['B', 'C'\]"),
+    "order": ({"image": image()[["A", "B"]]}, "the bands of the image were"),
     "place": ({"image": image().assign_coords(x=image().x + 30)}, "its grid is"),
     "crs": ({"crs": "EPSG:32634"}, "its grid is .*EPSG:32633.* and would be .*EPSG:32634"),
     "size": ({"image": image().isel(y=slice(16))}, "its grid|its band"),
     "chunks": ({"image": image().chunk(x=16)}, "band 'p' is|is not the same array"),
     "nodata": (
         {"image": image().assign(B=image().B.assign_attrs(_FillValue=0.0))},
-        r"nodata of the image's band 'B' was \(\), and is now \(0.0,\)",
+        r"nodata of the image's band 'B' was \(\) and is now \(0.0,\)",
     ),
     "nodata by another name": (
         {"image": image().assign(A=image().A.assign_attrs(noDataValue="17"))},
-        r"nodata of the image's band 'A' was \(\), and is now \(17.0,\)",
+        r"nodata of the image's band 'A' was \(\) and is now \(17.0,\)",
     ),
 }
 
 
 @pytest.mark.parametrize("what", DIFFERENT)
 @pytest.mark.filterwarnings("ignore:crs= is :UserWarning")
-def test_other_work_is_refused_in_words(what, tmp_path):
+def test_different_prediction_is_an_error(what, tmp_path):
     changed, message = DIFFERENT[what]
     given = {"model": index(), "image": image(), **changed}
     predict_to_zarr(index(), image(), tmp_path / "p.zarr")
@@ -229,12 +241,16 @@ def test_other_work_is_refused_in_words(what, tmp_path):
         {"model": index(lambda b: b[..., 0] - b[..., 1])},
         {"image": image(seed=0, transform=Affine.identity(), title="another")},
         {"image": image().assign_coords(area=(("y", "x"), da.ones((32, 32))))},
-        {"image": image().map(lambda band: band.assign_attrs(valid_max=40, valid_range=[0, 40]))},
+        {
+            "image": image().map(
+                lambda band: band.assign_attrs(valid_max=40, valid_range=[0, 40]), keep_attrs=True
+            )
+        },
         {"image": image().assign(unseen=("z", [1.0]))},
     ],
     ids=range(8),
 )
-def test_what_is_the_same_work_is_not_done_again(changed, tmp_path, monkeypatch):
+def test_same_prediction_is_not_repeated(changed, tmp_path, monkeypatch):
     given = {"model": index(), "image": image(), **changed}
     predict_to_zarr(index(), image(), tmp_path / "p.zarr")
     monkeypatch.setattr("xee_tf.predict.to_zarr.run_graph", None)
@@ -242,7 +258,7 @@ def test_what_is_the_same_work_is_not_done_again(changed, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("key", ["fill_value", "nodata", "FillValue", "nodata_value", "missing_value"])
-def test_another_value_that_masks_is_other_work(key, tmp_path):
+def test_other_nodata_is_a_different_prediction(key, tmp_path):
     def filled(value):
         ds = image().astype("int16")
         return ds.assign(A=ds.A.assign_attrs({key: value}))
@@ -250,12 +266,12 @@ def test_another_value_that_masks_is_other_work(key, tmp_path):
     model = index(output_bands={"p": "int32"})
     predict_to_zarr(model, filled(11), tmp_path / "p.zarr")
     predict_to_zarr(model, filled([11.0]), tmp_path / "p.zarr")
-    with pytest.raises(DestinationExistsError, match=r"'A' was \(11,\), and is now \(12,\)"):
+    with pytest.raises(DestinationExistsError, match=r"'A' was \(11,\) and is now \(12,\)"):
         predict_to_zarr(model, filled(12), tmp_path / "p.zarr")
 
 
 @pytest.mark.parametrize("array_dims", [["band"], ["band", "time"], ["time", "band"]])
-def test_a_band_dimension_that_the_model_takes_is_recognised(array_dims, tmp_path):
+def test_band_dimension_that_the_model_takes_is_compared(array_dims, tmp_path):
     def spectrum(seed):
         values = random_band((3, 2, 32, 32), seed=seed)
         return image().assign(spectrum=(("band", "time", "y", "x"), values))[["spectrum"]]
@@ -268,35 +284,35 @@ def test_a_band_dimension_that_the_model_takes_is_recognised(array_dims, tmp_pat
 
 
 @pytest.mark.parametrize("output_grid", ["model", "image"])
-def test_the_place_of_the_image_counts_and_not_only_that_of_the_result(output_grid, tmp_path):
+def test_georeferences_of_image_and_result_are_compared(output_grid, tmp_path):
     model = index(proj=("EPSG:32633", 60), fix_input_proj=True)
     place = {"transform": [30, 0, 600015, 0, -30, 5000025], "crs": "EPSG:32633", "output_grid": output_grid}
     bare = image().drop_vars(["x", "y", "spatial_ref"], errors="ignore").drop_attrs()
     predict_to_zarr(model, bare, tmp_path / "p.zarr", **place)
     predict_to_zarr(model, bare, tmp_path / "p.zarr", **place)
     moved = {**place, "transform": [30, 0, 600020, 0, -30, 5000020]}
-    what = "the image was at" if output_grid == "model" else "its grid is"
+    what = "the grid of the image was" if output_grid == "model" else "its grid is"
     with pytest.raises(DestinationExistsError, match=what):
         predict_to_zarr(model, bare, tmp_path / "p.zarr", **moved)
 
 
-def test_what_a_model_tells_of_itself_counts(tmp_path, monkeypatch):
-    """The content of a model on a server is its address: its inputs may be others the next time."""
+def test_signature_of_the_model_is_compared(tmp_path, monkeypatch):
+    """A model on a server is identified by its address, but its inputs may change."""
     model = index(lambda b: {"p": b[..., :1]}, output_bands=None)
-    told = {"dtype": "float32"}
+    served = {"dtype": "float32"}
 
     def signature(self):
-        pixels = TensorInfo(np.dtype(told["dtype"]), (None, 16, 16, 2))
+        pixels = TensorInfo(np.dtype(served["dtype"]), (None, 16, 16, 2))
         return Signature({"pixels": pixels}, {"p": TensorInfo(np.dtype("float32"), (None, 16, 16, 1))})
 
     monkeypatch.setattr(type(model.connector), "signature", signature)
     predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
-    told["dtype"] = "float64"
+    served["dtype"] = "float64"
     with pytest.raises(DestinationExistsError, match="is called with other inputs than before"):
         predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
 
 
-def test_properties_that_are_sent_count_and_others_do_not(tmp_path):
+def test_only_properties_that_are_sent_are_compared(tmp_path):
     model = Model.from_function(
         lambda b: {"p": b["B"][..., 0] * b["gain"][:, None, None]},
         named=True,
@@ -313,7 +329,7 @@ def test_properties_that_are_sent_count_and_others_do_not(tmp_path):
 
 
 class Unpickled:
-    """A callable of which pickle gives nothing that is the same twice."""
+    """A callable whose pickle is different every time."""
 
     def __call__(self, pixels):
         return pixels[..., 0]
@@ -329,15 +345,15 @@ class Unknown(Unpickled):
         return Unknown, ()
 
 
-@pytest.mark.parametrize(("kind", "words"), [(Unpickled, "differ"), (Unknown, "__dask_tokenize__")])
-def test_a_model_that_cannot_be_recognised_is_never_continued(kind, words, tmp_path):
+@pytest.mark.parametrize(("kind", "message"), [(Unpickled, "differ"), (Unknown, "__dask_tokenize__")])
+def test_model_that_cannot_be_identified_is_not_continued(kind, message, tmp_path):
     model = index(kind())
     predict_to_zarr(model, image(), tmp_path / "p.zarr")
-    with pytest.raises(DestinationExistsError, match=words):
+    with pytest.raises(DestinationExistsError, match=message):
         predict_to_zarr(model if kind is Unknown else index(kind()), image(), tmp_path / "p.zarr")
 
 
-def test_random_numbers_and_files_are_recognised_by_their_arrays(tmp_path):
+def test_arrays_are_identified_by_their_names(tmp_path):
     def noise(**name):
         values = da.from_delayed(dask.delayed(np.ones)((32, 32)), (32, 32), dtype=float, **name)
         return image().assign(B=(("y", "x"), values))
@@ -345,7 +361,7 @@ def test_random_numbers_and_files_are_recognised_by_their_arrays(tmp_path):
     same = noise()
     predict_to_zarr(index(), same, tmp_path / "p.zarr")
     predict_to_zarr(index(), same, tmp_path / "p.zarr")
-    with pytest.raises(DestinationExistsError, match=r"dask\.delayed only where they have a name"):
+    with pytest.raises(DestinationExistsError, match=r"dask\.delayed only with an explicit name"):
         predict_to_zarr(index(), noise(), tmp_path / "p.zarr")
     predict_to_zarr(index(), noise(name="ones"), tmp_path / "named.zarr")
     predict_to_zarr(index(), noise(name="ones"), tmp_path / "named.zarr")
@@ -357,10 +373,10 @@ def test_random_numbers_and_files_are_recognised_by_their_arrays(tmp_path):
             predict_to_zarr(one_band, rioxarray.open_rasterio(tmp_path / "b.tif", chunks=chunks), store)
 
 
-def test_a_run_is_continued_by_the_same_script(tmp_path):
-    """The function, its helper and its data are made again in the second session.
+def test_run_is_continued_by_a_second_run_of_the_script(tmp_path):
+    """The second session defines the function, its helper and its data again.
 
-    The bands are named: without consolidated metadata xarray does not keep their order.
+    Bands are passed by name: without consolidated metadata, xarray does not keep their order.
     """
     script = tmp_path / "run.py"
     script.write_text(
@@ -369,7 +385,7 @@ def test_a_run_is_continued_by_the_same_script(tmp_path):
         "def helper(b): return b[..., 0] * W['gain'][1] + b[..., 1]\n"
         "def function(b):\n"
         "    with open('calls', 'a') as file: file.write('x')\n"
-        "    if len(open('calls').read()) == 3: raise RuntimeError('the plug was pulled')\n"
+        "    if len(open('calls').read()) == 3: raise RuntimeError('interrupted')\n"
         "    return helper(b)\n"
         "import xee_tf.blocks.sizing\n"
         "xee_tf.blocks.sizing._BLOCK_BYTES = (1, 1)\n"
@@ -390,19 +406,19 @@ def test_a_run_is_continued_by_the_same_script(tmp_path):
         )
         codes.append(done.returncode)
     assert codes == [1, 0], done.stderr.decode()
-    assert len((tmp_path / "calls").read_text()) == 5  # four tiles, one of them twice
+    assert len((tmp_path / "calls").read_text()) == 5  # four tiles, one of which was repeated
     found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
     np.testing.assert_array_equal(found.p, image().B + image().A)
 
 
-# -- What is replaced --------------------------------------------------------------------------------
+# -- Replacing stores --------------------------------------------------------------------------------
 
 
 def tree(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_options_are_checked_before_anything_is_touched(tmp_path):
+def test_options_are_checked_before_anything_is_written(tmp_path):
     predict_to_zarr(index(), image(), tmp_path / "p.zarr")
     before = tree(tmp_path)
     for options in (
@@ -419,7 +435,7 @@ def test_options_are_checked_before_anything_is_touched(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "zarr", "file", "mixed", "array", "inside", "group"])
-def test_what_is_no_store_of_ours_is_not_replaced(kind, tmp_path):
+def test_other_files_and_stores_are_not_replaced(kind, tmp_path):
     store = tmp_path / "p.zarr"
     if kind == "file":
         store.write_text("kept")
@@ -439,7 +455,7 @@ def test_what_is_no_store_of_ours_is_not_replaced(kind, tmp_path):
             folder.mkdir(exist_ok=True)
             (folder / "thesis.txt").write_text("kept")
     before = tree(tmp_path)
-    words = {
+    messages = {
         "folder": "'docs'",
         "mixed": "'docs'",
         "array": "it contains 'A'",
@@ -449,12 +465,12 @@ def test_what_is_no_store_of_ours_is_not_replaced(kind, tmp_path):
         "file": "a file",
     }
     for resume in (True, False):
-        with pytest.raises(DestinationExistsError, match=words[kind]):
+        with pytest.raises(DestinationExistsError, match=messages[kind]):
             predict_to_zarr(index(), image(1), store, if_exists="overwrite", resume=resume)
         assert tree(tmp_path) == before
 
 
-def test_an_empty_folder_is_used(tmp_path):
+def test_empty_folder_is_replaced(tmp_path):
     (tmp_path / "p.zarr").mkdir()
     with pytest.raises(DestinationExistsError):
         predict_to_zarr(index(), image(), tmp_path / "p.zarr")
@@ -465,7 +481,7 @@ def test_an_empty_folder_is_used(tmp_path):
     )
 
 
-def test_the_old_store_stays_until_the_new_one_is_complete(tmp_path):
+def test_old_store_is_kept_until_the_new_store_is_complete(tmp_path):
     calls, store = tmp_path / "calls", tmp_path / "out.zarr"
     calls.mkdir()
     predict_to_zarr(model_of(calls), scene(), store)
@@ -473,24 +489,24 @@ def test_the_old_store_stays_until_the_new_one_is_complete(tmp_path):
     other = scene().assign(a=scene().a + 1)
     for file in calls.iterdir():
         file.unlink()
-    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="the plug was pulled"):
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="interrupted"):
         predict_to_zarr(model_of(calls, limit=6), other, store, if_exists="overwrite")
     assert tree(store) == before
-    predict_to_zarr(model_of(calls), scene(), store)  # it is still complete
+    predict_to_zarr(model_of(calls), scene(), store)  # the old store is still complete
     predict_to_zarr(model_of(calls), other, store, if_exists="overwrite")
-    assert len(list(calls.iterdir())) == CALLS  # nothing was predicted twice
+    assert len(list(calls.iterdir())) == CALLS  # no tile was predicted twice
     np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).twice, other.a * 2)
     assert {path.name for path in tmp_path.iterdir()} == {"calls", "out.zarr"}
 
 
-def test_a_replacement_that_was_complete_is_put_in_place(tmp_path, monkeypatch):
+def test_complete_replacement_is_moved_into_place(tmp_path, monkeypatch):
     store = tmp_path / "p.zarr"
     predict_to_zarr(index(), image(), store)
     with monkeypatch.context() as patch:
         patch.setattr("xee_tf.predict.to_zarr.replace_store", lambda new, old: os._exit if 1 / 0 else None)
         with pytest.raises(ZeroDivisionError):
             predict_to_zarr(index(), image(1), store, if_exists="overwrite")
-    (tmp_path / "p.zarr").rename(tmp_path / "p.zarr.old")  # as far as the swap came
+    (tmp_path / "p.zarr").rename(tmp_path / "p.zarr.old")  # the state after an interrupted swap
     monkeypatch.setattr("xee_tf.predict.to_zarr.run_graph", None)
     predict_to_zarr(index(), image(1), store)
     expected = image(1).B - image(1).A
@@ -498,7 +514,7 @@ def test_a_replacement_that_was_complete_is_put_in_place(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("written", [(), ("zarr.json",), ("zarr.json", "p/zarr.json")])
-def test_a_run_that_ended_before_its_store_had_metadata(written, tmp_path, monkeypatch):
+def test_run_that_was_interrupted_before_its_store_had_metadata(written, tmp_path, monkeypatch):
     store, whole = tmp_path / "p.zarr", tmp_path / "whole.zarr"
     with monkeypatch.context() as patch:
         patch.setattr(xr.Dataset, "to_zarr", lambda *_, **__: 1 / 0)
@@ -514,10 +530,10 @@ def test_a_run_that_ended_before_its_store_had_metadata(written, tmp_path, monke
 
 
 @pytest.mark.parametrize("copy", [shutil.move, shutil.copytree])
-def test_an_interrupted_store_is_continued_where_it_is_moved_to(copy, tmp_path):
+def test_moved_store_is_continued(copy, tmp_path):
     calls, first, store = tmp_path / "calls", tmp_path / "first.zarr", tmp_path / "out.zarr"
     calls.mkdir()
-    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="the plug was pulled"):
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="interrupted"):
         predict_to_zarr(model_of(calls, limit=6), scene(), first)
     copy(first, store)
     predict_to_zarr(model_of(calls), scene(), store)
@@ -526,7 +542,7 @@ def test_an_interrupted_store_is_continued_where_it_is_moved_to(copy, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["c/0/1", "c", "."])
-def test_what_has_gone_from_a_complete_store_is_predicted_again(lost, tmp_path):
+def test_complete_store_with_missing_files_is_predicted_again(lost, tmp_path):
     store = tmp_path / "p.zarr"
     predict_to_zarr(index(), image().chunk(x=16, y=16), store)
     gone = store / "p" / lost
@@ -552,19 +568,22 @@ def test_what_has_gone_from_a_complete_store_is_predicted_again(lost, tmp_path):
     ],
     ids=["values", "crop", "copy"],
 )
-def test_a_store_that_is_derived_from_ours_is_not_ours(derive, tmp_path):
+def test_store_derived_from_a_prediction_is_not_replaced(derive, tmp_path):
     ours = predict_to_zarr(index(), image(), tmp_path / "p.zarr")
     opened = xr.open_zarr(ours.path, consolidated=False)
     derived = derive(opened).assign_attrs(opened.attrs)
     derived.to_zarr(tmp_path / "derived.zarr", consolidated=False)
     before = tree(tmp_path)
-    for options, words in (({}, "holds no prediction"), ({"if_exists": "overwrite"}, "without '.xee_tf'")):
-        with pytest.raises(DestinationExistsError, match=words):
+    for options, message in (
+        ({}, "does not contain a prediction"),
+        ({"if_exists": "overwrite"}, "without '.xee_tf'"),
+    ):
+        with pytest.raises(DestinationExistsError, match=message):
             predict_to_zarr(index(), image(), tmp_path / "derived.zarr", **options)
     assert tree(tmp_path) == before
 
 
-def test_files_of_the_user_beside_a_store_are_kept(tmp_path):
+def test_files_next_to_a_store_are_kept(tmp_path):
     kept = tmp_path / "p.zarr.progress"
     kept.mkdir()
     for name in ("begun", "chunk-0-0", "notes.tmp"):
@@ -578,7 +597,7 @@ def test_files_of_the_user_beside_a_store_are_kept(tmp_path):
     )
 
 
-def test_a_store_that_a_worker_cannot_reach(tmp_path):
+def test_store_that_a_worker_cannot_access(tmp_path):
     from xee_tf.predict.to_zarr import _ChunkWriter
     from xee_tf.storage import Location
 
@@ -587,21 +606,21 @@ def test_a_store_that_a_worker_cannot_reach(tmp_path):
         writer((0, 0), [np.ones((1, 1))])
 
 
-# -- What is stored ----------------------------------------------------------------------------------
+# -- Attributes and coordinates ----------------------------------------------------------------------
 
 
-class Anything:
-    """What no store holds."""
+class NotStorable:
+    """An object that Zarr cannot store."""
 
 
-def test_the_attributes_of_an_image_and_coordinates_that_zarr_cannot_hold_are_left_out(tmp_path):
+def test_attributes_and_coordinates_that_zarr_cannot_store_are_omitted(tmp_path):
     attrs = {
         "transform": Affine.identity(),
         "when": datetime(2024, 5, 1),
         "nan": float("nan"),
-        "object": Anything(),
-        "nested": {"a": Anything()},
-        7: "a key that is no text",
+        "object": NotStorable(),
+        "nested": {"a": NotStorable()},
+        7: "a key that is not a string",
         "title": "kept",
         "list": [1, 2.5, "x"],
         "array": np.arange(3),
@@ -611,13 +630,13 @@ def test_the_attributes_of_an_image_and_coordinates_that_zarr_cannot_hold_are_le
     lazy = (("y", "x"), da.ones((32, 32), chunks=16))
     ds = image(**{}).assign_coords(
         lon=lazy,
-        object=((), Anything()),
+        object=((), NotStorable()),
         sensor="S2",
         row=("y", np.arange(32)),
         area=(("y", "x"), np.ones((32, 32))),
     )
     ds.attrs.update(attrs)
-    ds.coords["row"].attrs["owner"] = Anything()
+    ds.coords["row"].attrs["owner"] = NotStorable()
     for _ in range(2):
         predict_to_zarr(index(), ds, tmp_path / "p.zarr")
     found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
@@ -663,14 +682,14 @@ def test_coordinates_of_mapped_dimensions(steps, tmp_path):
     assert found.step.values.tolist() == np.asarray(steps).tolist()
 
 
-def test_other_steps_are_other_work(tmp_path):
+def test_other_coordinates_are_a_different_prediction(tmp_path):
     ds = xr.concat([image(), image(1)], "step").assign_coords(step=["a", "b"])
     predict_to_zarr(index(), ds, tmp_path / "p.zarr")
     with pytest.raises(DestinationExistsError, match="the coordinate 'step' has other values"):
         predict_to_zarr(index(), ds.assign_coords(step=["a", "c"]), tmp_path / "p.zarr")
 
 
-def test_encodings_of_the_source_do_not_matter(tmp_path):
+def test_encodings_of_the_source_are_not_copied(tmp_path):
     ds = xr.concat([image(), image(1)], "time").assign_coords(time=TIMES)
     ds.time.encoding.update(units="hours since 2000-01-01", calendar="standard")
     ds.to_zarr(tmp_path / "v2.zarr", zarr_format=2, consolidated=True)
@@ -682,7 +701,7 @@ def test_encodings_of_the_source_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("easting", "northing"), ("column", "row")])
-def test_dimensions_that_the_user_named(names, tmp_path):
+def test_custom_names_of_dimensions(names, tmp_path):
     x, y = names
     ds = image().rename(x=x, y=y).drop_attrs().rio.write_crs(32633).rio.set_spatial_dims(x, y)
     for _ in range(2):

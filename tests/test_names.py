@@ -1,4 +1,4 @@
-"""Names are checked where they will be stored: what is not refused by name comes back exactly."""
+"""Tests of names: an accepted name is restored exactly, and others raise an error that contains it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ gpd = optional("geopandas")
 SHAPE = (6, 8)
 BAND = random_band(SHAPE)
 
-# Names that people have, names that stores have, and any other.
+# Common names, names with a meaning in stores, and arbitrary names.
 NAMES = (
     st.sampled_from(
         ["B4", "ndvi mean", "a/b", "dense/Softmax:0", ".", "..", "...", "__class", "zarr.json", "é"]
@@ -57,7 +57,7 @@ def model(*names: str, **options: Any) -> xee_tf.Model:
 
 
 def unless_refused(name: str, call: Callable[[], Any]) -> Any:
-    """What a call gives; None if it is refused, which must be by name."""
+    """Return the result of a call, or None if it raises an error, which must contain the name."""
     try:
         return call()
     except xee_tf.OptionError as error:
@@ -71,7 +71,7 @@ def unless_refused(name: str, call: Callable[[], Any]) -> Any:
 
 @properties
 @given(name=NAMES)
-def test_bands_come_back_from_records(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_round_trip_of_bands_in_records(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     prefix = tmp_path_factory.mktemp("records") / "scene"
     ds = raster({"B1": BAND}).rename(x="lon", y="lat").rename(B1=name).assign_attrs(crs="EPSG:4326")
     result = unless_refused(name, lambda: ds.tfexport(prefix, patch_dimensions=2))
@@ -86,7 +86,7 @@ def test_bands_come_back_from_records(name: str, tmp_path_factory: pytest.TempPa
 @properties
 @given(name=NAMES)
 @example(name="a/b")
-def test_outputs_come_back_from_zarr(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_round_trip_of_outputs_in_zarr(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = tmp_path_factory.mktemp("zarr") / "predicted.zarr"
     if unless_refused(name, lambda: xee_tf.predict_to_zarr(model(name), scene(), store)) is None:
         assert not list(store.parent.iterdir())
@@ -99,7 +99,7 @@ def test_outputs_come_back_from_zarr(name: str, tmp_path_factory: pytest.TempPat
 @properties
 @given(name=NAMES)
 @example(name=" B4")
-def test_bands_come_back_from_a_geotiff(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_round_trip_of_bands_in_a_geotiff(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("tif")
     mixer = xee_tf.Mixer("EPSG:32633", rasterio.Affine(30, 0, 7e5, 0, -30, 5e6), xee_tf.Size(x=4, y=3), 2, 4)
 
@@ -122,12 +122,12 @@ def test_bands_come_back_from_a_geotiff(name: str, tmp_path_factory: pytest.Temp
 @example(name="fid", ending=".gpkg")
 @example(name="Latitude", ending=".gpkg")
 @example(name="geometry", ending=".parquet")
-def test_columns_come_back_from_files(
+def test_round_trip_of_columns_in_files(
     name: str, ending: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     pytest.importorskip("geopandas")
     folder = tmp_path_factory.mktemp("table")
-    columns = pd.Index(["longitude", "latitude", name], dtype=object)  # pandas' texts are UTF-8
+    columns = pd.Index(["longitude", "latitude", name], dtype=object)  # text in pandas is UTF-8
     frame = pd.DataFrame([[1.0, 3.0, 5.5], [2.0, 4.0, 7.0]], columns=columns)
 
     def write() -> Any:
@@ -146,7 +146,7 @@ def test_columns_come_back_from_files(
 
 @properties
 @given(name=NAMES, merge=st.booleans())
-def test_outputs_are_variables_beside_what_the_image_has(name: str, merge: bool) -> None:
+def test_outputs_are_added_to_the_variables_of_an_image(name: str, merge: bool) -> None:
     image = scene(B2=BAND).expand_dims(time=2).assign_coords(season=("time", [3, 6]))
     found = unless_refused(name, lambda: model(name, bands=["B1"]).predict_image(image, merge=merge))
     if found is None:
@@ -158,7 +158,7 @@ def test_outputs_are_variables_beside_what_the_image_has(name: str, merge: bool)
 
 @properties
 @given(name=NAMES, lazy=st.booleans())
-def test_outputs_are_columns_beside_what_a_table_has(name: str, lazy: bool) -> None:
+def test_outputs_are_added_to_the_columns_of_a_table(name: str, lazy: bool) -> None:
     table = xr.Dataset({"a": ("row", [1.0, 2.0])}, {"row": [7, 8], "site": ("row", ["p", "q"]), "k": 5})
 
     def predict() -> Any:
@@ -194,7 +194,7 @@ def test_outputs_are_columns_beside_what_a_table_has(name: str, lazy: bool) -> N
     ],
 )
 def test_names_that_xee_tf_itself_uses(name: str, tmp_path: Any) -> None:
-    """Of coordinates of rotated rasters, and of layers of graphs."""
+    """Names of coordinates of rotated rasters, and of layers of graphs."""
     image = scene().rename(B1=name).assign(other=scene()["B1"] + 1)
     result = image.tfexport(tmp_path / "scene", patch_dimensions=2)
     xr.testing.assert_equal(
@@ -213,7 +213,7 @@ def test_an_output_never_replaces_a_coordinate(name: str, merge: bool) -> None:
         model(name).predict_image(image, merge=merge)
 
 
-def test_an_output_may_have_the_name_of_a_dimension_that_is_not_there() -> None:
+def test_an_output_may_have_the_name_of_an_unused_dimension() -> None:
     image = raster({"B1": BAND}).rename(x="lon", y="lat").assign_attrs(crs="EPSG:4326")
     found = model("x").predict_image(image, merge=False)
     assert found["x"].dims == ("lat", "lon")
@@ -231,7 +231,7 @@ def test_dimensions_of_outputs_do_not_collide() -> None:
     twins = vectors(p=VECTOR, p_0="float32")
     with pytest.raises(xee_tf.OptionError, match="'p_0' cannot be a variable: 'p' has a dimension"):
         twins.predict_image(scene(), merge=False)
-    with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', and the image has a band"):
+    with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', but the image has a band"):
         vectors(p=VECTOR).predict_image(scene(p_0=BAND))
     with pytest.raises(xee_tf.OptionError, match="'p' has a dimension 'p_0', a name that the raster's own"):
         vectors(p=VECTOR).predict_image(scene().expand_dims(p_0=2), merge=False)
@@ -242,7 +242,7 @@ def test_the_spread_of_an_output_is_an_output() -> None:
         model("p", "p_spread").predict_image(scene(), merge=False, augment="d4")
 
 
-def test_an_old_store_is_not_touched(tmp_path: Any) -> None:
+def test_an_existing_store_is_unchanged(tmp_path: Any) -> None:
     result = scene().rename(B1="a/b").tfexport(tmp_path / "scene", patch_dimensions=2)
     store = tmp_path / "old.zarr"
     xee_tf.predict_to_zarr(model("kept"), scene(), store)
@@ -259,7 +259,7 @@ def test_an_old_store_is_not_touched(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("dim", ["patch", "row", "column", "left", "step", "a/b", "é"])
-def test_dimensions_of_array_bands_come_back(dim: str, tmp_path: Any) -> None:
+def test_round_trip_of_dimensions_of_array_bands(dim: str, tmp_path: Any) -> None:
     cube = scene().expand_dims({dim: [3, 5]})
     result = cube.tfexport(tmp_path / "cube", patch_dimensions=2)
     opened = xee_tf.open_image(result.mixer)
@@ -272,7 +272,7 @@ def test_dimensions_of_array_bands_come_back(dim: str, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "y", "spatial_ref"])
-def test_an_export_that_could_not_be_read_is_refused(name: str, tmp_path: Any) -> None:
+def test_an_export_that_could_not_be_read_raises(name: str, tmp_path: Any) -> None:
     ds = raster({"B1": BAND}).rename(x="lon", y="lat").assign_attrs(crs="EPSG:4326")
     with pytest.raises(xee_tf.OptionError, match=f"band '{name}'.*Rename it"):
         ds.rename(B1=name).tfexport(tmp_path / "scene", patch_dimensions=2)
@@ -281,7 +281,7 @@ def test_an_export_that_could_not_be_read_is_refused(name: str, tmp_path: Any) -
     assert not list(tmp_path.iterdir())
 
 
-def test_case_matters_where_the_file_system_ignores_it(
+def test_names_that_differ_in_case_on_case_insensitive_file_systems(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local, remote = Location(str(tmp_path / "a.zarr")), Location("memory://a.zarr")
@@ -296,9 +296,9 @@ def test_case_matters_where_the_file_system_ignores_it(
                 check_zarr(["NDVI", name], local, "")
 
 
-def test_names_of_predictions_are_checked_before_a_file_is_made(tmp_path: Any) -> None:
+def test_names_of_predictions_are_checked_before_a_file_is_created(tmp_path: Any) -> None:
     mixer = xee_tf.Mixer("EPSG:32633", rasterio.Affine(30, 0, 7e5, 0, -30, 5e6), xee_tf.Size(x=4, y=3), 2, 4)
-    for bands, message in ((["a", "a"], "a name twice"), ([""], "empty"), ([3], "got 3")):
+    for bands, message in ((["a", "a"], "must be unique"), ([""], "empty"), ([3], "got 3")):
         with pytest.raises(xee_tf.OptionError, match=message):
             xee_tf.PredictionWriter(tmp_path / "p.tfrecord", mixer, bands=bands)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
@@ -370,7 +370,7 @@ NO_LEAP = cftime.DatetimeNoLeap
         (np.array([1, 7]), ["1", "7"]),
     ],
 )  # fmt: skip
-def test_texts_of_steps(values: Any, expected: list[str]) -> None:
+def test_labels_of_text_steps(values: Any, expected: list[str]) -> None:
     assert label_steps(values) == expected
 
 
@@ -386,7 +386,7 @@ def test_texts_of_steps(values: Any, expected: list[str]) -> None:
         ),
     ],
 )
-def test_steps_are_called_alike_in_bands_and_files(
+def test_steps_have_the_same_labels_in_bands_and_files(
     steps: Any, names: list[str], files: list[str], tmp_path: Any
 ) -> None:
     image = scene().expand_dims(lead=np.array(steps))
@@ -400,7 +400,7 @@ def test_steps_are_called_alike_in_bands_and_files(
 
 
 @given(st.lists(st.text(max_size=6) | st.floats() | st.integers(), max_size=6))
-def test_labels_are_names_of_different_files_everywhere(steps: list[Any]) -> None:
+def test_labels_are_unique_file_names_on_all_file_systems(steps: list[Any]) -> None:
     values = np.empty(len(steps), object)
     values[:] = steps
     labels = file_labels(values, len(steps))
@@ -419,7 +419,7 @@ def test_each_step_is_an_export(tmp_path: Any) -> None:
 
 
 def test_a_grid_is_not_split(tmp_path: Any) -> None:
-    with pytest.raises(xee_tf.OptionError, match="split_dim='y' is a dimension of the raster's grid"):
+    with pytest.raises(xee_tf.OptionError, match="split_dim='y' is a spatial dimension"):
         scene().tfexport(tmp_path / "s", split_dim="y", patch_dimensions=2)
 
 

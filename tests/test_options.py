@@ -1,4 +1,4 @@
-"""The classes that hold options, and the signatures that show them."""
+"""Tests of option classes and of the signatures that show options."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ def test_values_are_checked_and_converted() -> None:
     assert Tiling().tile == Tiling(tile=Size(x=256, y=256)).tile == Size(x=256, y=256)
     assert replace(Tiling(tile=(8, 4)), edge="pad") == Tiling(tile=(8, 4), edge="pad")
     assert Tiling().lazy is None
-    for options, words in (
+    for options, message in (
         ({"tile": 0}, "tile must be at least 1"),
         ({"tile": None}, "tile must be an integer or a pair of integers"),
         ({"edge": "wrap"}, "edge must be 'drop' or 'pad'; got 'wrap'"),
         ({"lazy": "yes"}, "lazy must be True or False; got 'yes'"),
     ):
-        with pytest.raises(OptionError, match=words):
+        with pytest.raises(OptionError, match=message):
             parse(Tiling, options)
     with pytest.raises(FrozenInstanceError):
         Tiling().edge = "pad"  # type: ignore[misc]
 
 
-def test_none_is_a_default_where_a_class_has_it_so() -> None:
+def test_none_means_default_if_class_permits() -> None:
     assert Lenient(tile=None, edge=None, crs=None) == Lenient()  # type: ignore[arg-type]
     assert Lenient(lazy=False).lazy is False
 
 
-def test_a_class_takes_its_own_options() -> None:
+def test_parse_ignores_other_options() -> None:
     assert parse(Tiling, {"edge": "pad", "progress": True}) == Tiling(edge="pad")
 
 
-def test_a_function_takes_options_in_every_spelling_and_shows_them() -> None:
+def test_spelled_function() -> None:
     @spelled(Spelling("tiling options", aliases={"projection": "crs"}), Tiling)
     def cut(image: str, *, progress: bool = False, **options: Any) -> Any:
         return image, progress, options
@@ -104,11 +104,12 @@ PUBLIC: list[tuple[Callable[..., Any], type, tuple[type, ...]]] = [
     (xee_tf.Model.from_ai_platform_predictor, HostedKeywords, (ModelSpec, HostedOptions)),
     (xee_tf.Model.predict_image, PredictKeywords, (PredictOptions,)),
     (xee_tf.predict_to_zarr, PredictKeywords, (PredictOptions,)),
+    (xee_tf.predict_to_cog, PredictKeywords, (PredictOptions,)),
 ]
 
 
 @pytest.mark.parametrize(("function", "keywords", "classes"), PUBLIC)
-def test_every_option_is_shown_with_its_default(
+def test_signatures_show_all_options(
     function: Callable[..., Any], keywords: type, classes: tuple[type, ...]
 ) -> None:
     shown = inspect.signature(function).parameters
@@ -119,7 +120,7 @@ def test_every_option_is_shown_with_its_default(
         for name, each in inspect.signature(kind).parameters.items()
         if each.kind is each.KEYWORD_ONLY
     }
-    # What type checkers know is what is checked.
+    # Type checkers and the checks at run time have the same options.
     assert set(keywords.__annotations__) == set(known)
     for name, default in known.items():
         assert shown[name].default is default or shown[name].default == default
@@ -218,7 +219,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("call", "name", "value"), WRONG)
-def test_options_of_a_wrong_type_are_refused(written: Path, call: str, name: str, value: Any) -> None:
+def test_options_with_wrong_type(written: Path, call: str, name: str, value: Any) -> None:
     if call in ("training", "prepare"):
         pytest.importorskip("tensorflow")
     before = set(written.iterdir())
@@ -227,9 +228,11 @@ def test_options_of_a_wrong_type_are_refused(written: Path, call: str, name: str
     assert set(written.iterdir()) == before
 
 
-def test_numbers_of_any_type_are_taken() -> None:
+def test_numbers_of_any_type() -> None:
     plan = xee_tf.plan_export(SCENE, max_file_size=1e9, compressed=np.bool_(False), patch_dimensions=4)
     assert (plan.options.max_file_size, plan.options.compressed) == (10**9, False)
+    pytest.importorskip("requests")
+    pytest.importorskip("orjson")
     eight = np.int64(8)
     flow: Any = served(max_concurrency=eight, timeout=np.float32(2), version=eight).connector
     assert (flow.flow.max_concurrency, flow.flow.timeout) == (8, 2.0)

@@ -1,4 +1,4 @@
-"""Code pasted from Earth Engine: what means something here works, the rest is named with what replaces it."""
+"""Tests of Earth Engine's spelling: supported options work, others raise an error with a replacement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scene() -> xr.Dataset:
     return raster({"B4": random_band(SHAPE), "B3": random_band(SHAPE, seed=1)})
 
 
-def test_options_of_a_few_values() -> None:
+def test_one_of() -> None:
     for value in ("near", None, np.str_("near")):
         one_of("resampling", value, ("far", "near", None))
     for value in ("Near", "", 0, False, ["near"], np.array(["near", "far"])):
@@ -32,7 +32,7 @@ def test_options_of_a_few_values() -> None:
 
 
 @pytest.mark.parametrize("kernel", [0, (3, -2)])
-def test_no_reader_takes_an_impossible_kernel(kernel: Any, tmp_path: Any) -> None:
+def test_readers_check_kernel_size(kernel: Any, tmp_path: Any) -> None:
     result = scene().tfexport(tmp_path / "s", patch_dimensions=20)
     for call in (
         lambda: xee_tf.open_image(result, kernel_size=kernel),
@@ -42,7 +42,7 @@ def test_no_reader_takes_an_impossible_kernel(kernel: Any, tmp_path: Any) -> Non
             call()
 
 
-# -- What is taken ---------------------------------------------------------------------------------
+# -- Supported options -----------------------------------------------------------------------------
 
 OURS = {"patch_dimensions": (20, 10), "kernel_size": 4, "default_value": -1, "masked_threshold": 1}
 SPELLINGS = {
@@ -62,14 +62,14 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("file_format", ["TFRecord", "TFRECORD", "TF_RECORD", "TF_RECORD_IMAGE", None])
-def test_every_spelling_is_the_same_plan(spelling: str, file_format: str | None) -> None:
+def test_all_spellings_give_same_plan(spelling: str, file_format: str | None) -> None:
     expected = scene().tfexport.plan("out/scene", **OURS)
     found = scene().tfexport.plan("out/scene", fileFormat=file_format, **SPELLINGS[spelling])
     assert (found.grid, found.options, found.prefix) == (expected.grid, expected.options, expected.prefix)
     assert xee_tf.plan_export(scene(), "out/scene", **SPELLINGS[spelling]).options == expected.options
 
 
-def test_every_option_of_earth_engine_is_known_in_every_spelling() -> None:
+def test_all_options_in_all_spellings() -> None:
     values: dict[str, Any] = {
         **{"patchDimensions": 20, "kernelSize": 1, "compressed": False, "maxFileSize": 10**6},
         **{"defaultValue": 1, "tensorDepths": {"B4": 2}, "sequenceData": True, "collapseBands": True},
@@ -92,7 +92,7 @@ def test_every_option_of_earth_engine_is_known_in_every_spelling() -> None:
     assert options[0.5].collapse_bands
 
 
-def test_the_prefix_is_the_path(tmp_path: Any) -> None:
+def test_file_name_prefix_is_destination(tmp_path: Any) -> None:
     for number, export in enumerate(
         (scene().tfexport, lambda **given: xee_tf.export_image(scene(), **given))
     ):
@@ -100,7 +100,7 @@ def test_the_prefix_is_the_path(tmp_path: Any) -> None:
         assert str(result.mixer) == str(tmp_path / f"scene{number}-mixer.json")
 
 
-def test_options_of_ours_in_earth_engines_way_to_write(tmp_path: Any) -> None:
+def test_other_options_in_camel_case(tmp_path: Any) -> None:
     dated = scene().expand_dims(time=np.array(["2021-03-01"], "M8[ns]"))
     result = dated.tfexport(tmp_path / "s", splitDim="time", patchDimensions=20, ifExists="overwrite")
     assert list(result) == ["20210301"]
@@ -120,7 +120,7 @@ def test_tables() -> None:
     assert result.records == 7
 
 
-def test_predictions_that_are_written(tmp_path: Any) -> None:
+def test_prediction_writer(tmp_path: Any) -> None:
     result = scene().tfexport(tmp_path / "scene", patch_dimensions=20)
     with xee_tf.PredictionWriter(  # type: ignore[call-arg]
         tmp_path / "p.tfrecord", result.mixer, featureTypes="band", ifExists="overwrite"
@@ -132,15 +132,15 @@ def test_predictions_that_are_written(tmp_path: Any) -> None:
 
 
 def test_models_and_predictions() -> None:
-    theirs = xee_tf.Model.from_function(np.sum, inputTileSize=[16, 16], outputBands=["p"], fixInputProj=None)
-    ours = xee_tf.Model.from_function(np.sum, input_tile_size=16, output_bands=["p"])
-    assert theirs == ours
+    camel = xee_tf.Model.from_function(np.sum, inputTileSize=[16, 16], outputBands=["p"], fixInputProj=None)
+    snake = xee_tf.Model.from_function(np.sum, input_tile_size=16, output_bands=["p"])
+    assert camel == snake
     model = xee_tf.Model.from_function(lambda tile: tile[..., 0], inputTileSize=16, outputBands=["p"])
     found = model.predictImage(scene(), merge=False, batchSize=2, skipMasked=False)
     np.testing.assert_array_equal(found["p"], scene()["B4"])
 
 
-# -- What is refused -------------------------------------------------------------------------------
+# -- Unsupported options ---------------------------------------------------------------------------
 
 PASTED = {
     "description": "scene",
@@ -158,9 +158,7 @@ PASTED = {
 }
 
 
-def test_one_message_names_all_that_means_nothing_here(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_error_lists_all_unsupported_options(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for export in (scene().tfexport, scene().tfexport.plan):
         with pytest.raises(xee_tf.OptionError) as caught:
@@ -175,7 +173,7 @@ def test_one_message_names_all_that_means_nothing_here(
     assert not list(tmp_path.iterdir())
 
 
-def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> None:
+def test_all_parameters_of_earth_engine_exports(tmp_path: Any) -> None:
     pytest.importorskip("ee")
     from ee import batch
 
@@ -186,11 +184,11 @@ def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> 
     ):
         destinations = [getattr(kind, name) for name in dir(kind) if name.startswith("to")]
         names = {name for task in destinations for name in inspect.signature(task).parameters}
-        # A task of maps or of BigQuery has some more.
+        # Tasks for maps and BigQuery have further parameters.
         for name in names - {"kwargs", "image", "collection", "table", "selectors"}:
             if name in ("fileFormat", "formatOptions", "region", "crs"):
                 continue
-            with pytest.raises(xee_tf.OptionError, match=rf"(- {name}: |'path' is given twice)"):
+            with pytest.raises(xee_tf.OptionError, match=rf"(- {name}: |'destination' is given twice)"):
                 export(**{name: 3})
     assert not list(tmp_path.iterdir())
 
@@ -198,7 +196,7 @@ def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> 
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("scale", "keeps its own pixels"),
+        ("scale", "keeps its pixel grid"),
         ("max_pixels", "no limit"),
         ("maxPixels", "no limit"),
         ("bucket", "'s3://bucket/scene'"),
@@ -210,7 +208,7 @@ def test_every_parameter_of_earth_engines_exports_is_answered(tmp_path: Any) -> 
         ("tfrecordScale", "Unknown file format options"),
     ],
 )
-def test_what_takes_the_place_of_an_option(name: str, instead: str) -> None:
+def test_replacement_of_unsupported_option(name: str, instead: str) -> None:
     with pytest.raises(xee_tf.OptionError, match=f"(?s){name}.*{instead}|{instead}.*{name}"):
         scene().tfexport.plan(**{name: 1})
 
@@ -221,22 +219,22 @@ def test_what_takes_the_place_of_an_option(name: str, instead: str) -> None:
         ("GeoTIFF", r"rio\.to_raster"),
         ("GEO_TIFF", r"rio\.to_raster"),
         ("NPY", "np.save"),
-        ("PNG", "TFRecord is"),
+        ("PNG", "exports are TFRecord"),
     ],
 )
-def test_another_format(file_format: str, instead: str) -> None:
-    with pytest.raises(xee_tf.OptionError, match=f"fileFormat='{file_format}' cannot.*{instead}"):
+def test_unsupported_format(file_format: str, instead: str) -> None:
+    with pytest.raises(xee_tf.OptionError, match=f"fileFormat='{file_format}' is not supported.*{instead}"):
         scene().tfexport.plan(fileFormat=file_format)
-    with pytest.raises(xee_tf.OptionError, match=f"file_?[fF]ormat='{file_format}' cannot"):
+    with pytest.raises(xee_tf.OptionError, match=f"file_?[fF]ormat='{file_format}' is not supported"):
         xee_tf.export_image(scene(), "out/scene", file_format=file_format)
 
 
-def test_another_format_of_a_table() -> None:
-    with pytest.raises(xee_tf.OptionError, match=r"fileFormat='CSV' cannot.*to_csv"):
+def test_unsupported_table_format() -> None:
+    with pytest.raises(xee_tf.OptionError, match=r"fileFormat='CSV' is not supported.*to_csv"):
         xee_tf.export_table(pd.DataFrame({"a": [1.0]}), "out/t", fileFormat="CSV")
 
 
-TWICE: list[tuple[dict[str, Any], str, str]] = [
+DUPLICATES: list[tuple[dict[str, Any], str, str]] = [
     ({"patch_dimensions": (256, 256), "patchDimensions": 20}, "patch_dimensions", "patchDimensions"),
     ({"kernel_size": 1, "format_options": {"kernelSize": 1}}, "kernel_size", "kernelSize"),
     ({"kernelSize": 1, "formatOptions": {"kernelSize": 1}}, "kernelSize", "kernelSize"),
@@ -247,21 +245,21 @@ TWICE: list[tuple[dict[str, Any], str, str]] = [
         "format_options",
         "formatO",
     ),
-    ({"path": "a", "fileNamePrefix": "b"}, "path", "fileNamePrefix"),
+    ({"destination": "a", "fileNamePrefix": "b"}, "destination", "fileNamePrefix"),
 ]
 
 
-@pytest.mark.parametrize(("options", "first", "second"), TWICE)
-def test_an_option_in_two_spellings(options: dict[str, Any], first: str, second: str) -> None:
+@pytest.mark.parametrize(("options", "first", "second"), DUPLICATES)
+def test_option_in_two_spellings(options: dict[str, Any], first: str, second: str) -> None:
     with pytest.raises(xee_tf.OptionError, match=f"Both '{first}' and '{second}.*specified"):
         scene().tfexport.plan(**options)
     with pytest.raises(
-        xee_tf.OptionError, match="'path' is given twice: by its position, and as 'fileNamePrefix"
+        xee_tf.OptionError, match="'destination' is given twice: by position and as 'fileNamePrefix"
     ):
         scene().tfexport("a", fileNamePrefix="b")
 
 
-def test_models_refuse_an_option_in_two_spellings() -> None:
+def test_model_option_in_two_spellings() -> None:
     for options in (
         {"inputTileSize": 8, "input_tile_size": 8},
         {"output_bands": ["p"], "outputBands": ["p"]},
@@ -273,10 +271,10 @@ def test_models_refuse_an_option_in_two_spellings() -> None:
         xee_tf.Model.from_tf_serving("http://m:8501", "m", maxPayloadBytes=9, max_payload_bytes=9)  # type: ignore[call-arg]
 
 
-# -- Near misses -----------------------------------------------------------------------------------
+# -- Misspelled options ----------------------------------------------------------------------------
 
 
-def near_misses() -> Any:
+def misspelled() -> Any:
     image, sites = scene(), pd.DataFrame({"a": [1.0]})
     function = xee_tf.Model.from_function(lambda tile: tile[..., 0], input_tile_size=16, output_bands=["p"])
     serving = xee_tf.Model.from_tf_serving
@@ -302,45 +300,45 @@ def near_misses() -> Any:
     )
 
 
-@pytest.mark.parametrize("number", range(len(list(near_misses()))))
+@pytest.mark.parametrize("number", range(len(list(misspelled()))))
 def test_did_you_mean(number: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    wrong, right, call = list(near_misses())[number]
+    wrong, right, call = list(misspelled())[number]
     with pytest.raises(xee_tf.OptionError, match=f"'{wrong}'.*Did you mean '{right}'\\?"):
         call(**{wrong: 1})
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_nothing_like_an_option_is_listed_with_those_that_are() -> None:
+def test_unknown_options_error() -> None:
     with pytest.raises(xee_tf.OptionError) as caught:
         scene().tfexport.plan(zzz=1, storage_option={"secret": "hunter2"}, scale=30)
     message = str(caught.value)
     assert (
-        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Known options: patch_dimensions,"
+        "Unknown export options: {'zzz': 1, 'storage_option': {...}}. Available options: patch_dimensions,"
         in message
     )
     assert "- scale: " in message
     assert "hunter2" not in message
-    with pytest.raises(xee_tf.OptionError, match="must be a mapping such as"):
+    with pytest.raises(xee_tf.OptionError, match="must be a mapping, such as"):
         scene().tfexport.plan(format_options=[256, 256])
     with pytest.raises(xee_tf.OptionError, match=r"Unknown file format options: \{'3': 4\}"):
         scene().tfexport.plan(format_options={3: 4})
 
 
-def test_options_of_models_and_of_predictions_are_told_apart() -> None:
+def test_options_of_models_and_predictions() -> None:
     model = xee_tf.Model.from_function(lambda tile: tile[..., 0], input_tile_size=16, output_bands=["p"])
     with pytest.raises(xee_tf.OptionError, match="- inputTileSize: it is an option of the model"):
         model.predict_image(scene(), inputTileSize=8)  # type: ignore[call-arg]
-    with pytest.raises(xee_tf.OptionError, match="- merge: the store holds predictions alone"):
+    with pytest.raises(xee_tf.OptionError, match="- merge: the store contains only predictions"):
         xee_tf.predict_to_zarr(model, scene(), "out/z.zarr", merge=True)  # type: ignore[call-arg]
     with pytest.raises(xee_tf.OptionError, match="- scale: predictions have the pixels of the image"):
         xee_tf.Model.from_function(np.sum, scale=30)  # type: ignore[call-arg]
 
 
-# -- Signatures are what editors show --------------------------------------------------------------
+# -- Signatures ------------------------------------------------------------------------------------
 
 
-def test_signatures_stay_real() -> None:
+def test_signatures() -> None:
     export = inspect.signature(xee_tf.export_image).parameters
     for function in (xee_tf.plan_export, scene().tfexport, scene().tfexport.plan):
         shown = inspect.signature(function).parameters
@@ -351,10 +349,10 @@ def test_signatures_stay_real() -> None:
     assert scene().tfexport.plan(edge="pad").prefix == ""
 
 
-# -- Functions that read, and predictions ------------------------------------------------------------
+# -- Reading and predictions -------------------------------------------------------------------------
 
 
-def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
+def test_spelling_of_reading_options(tmp_path: Any) -> None:
     pytest.importorskip("tensorflow")
     result = scene().tfexport(tmp_path / "s", patch_dimensions=20, kernel_size=4)
     xr.testing.assert_identical(xee_tf.open_image(result, kernelSize=4), xee_tf.open_image(result))
@@ -366,7 +364,7 @@ def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
     for function in (xee_tf.open_image, xee_tf.open_table, xee_tf.feature_spec):
         with pytest.raises(xee_tf.OptionError, match=r"Unknown reading options: {'kernal': 3}"):
             function(result, kernal=3)
-    with pytest.raises(xee_tf.OptionError, match="patchDimensions: the mixer says it"):
+    with pytest.raises(xee_tf.OptionError, match="patchDimensions: it is read from the mixer"):
         xee_tf.open_image(result, patchDimensions=20)
 
 
@@ -374,7 +372,7 @@ def test_readers_know_the_spelling_too(tmp_path: Any) -> None:
     "name",
     ["array_dims", "arrayDims", "input_tile_size", "inputTileSize", "bands", "overlap_is_total", "inputs"],
 )
-def test_options_of_the_model_are_none_of_a_prediction(name: str) -> None:
+def test_model_options_in_predictions(name: str) -> None:
     model = xee_tf.Model.from_function(lambda t: t[..., 0], input_tile_size=20, output_bands=["p"])
     for call in (
         lambda: model.predict_image(scene(), **{name: ("time",)}),
@@ -384,17 +382,17 @@ def test_options_of_the_model_are_none_of_a_prediction(name: str) -> None:
             call()
 
 
-def test_hints_of_formats(tmp_path: Any) -> None:
+def test_format_hints(tmp_path: Any) -> None:
     table = pd.DataFrame({"a": [1.0]})
     for name in ("formatOptions", "format_options"):
-        with pytest.raises(xee_tf.OptionError, match=f"{name}: they are of images") as caught:
+        with pytest.raises(xee_tf.OptionError, match=f"{name}: it applies to images only") as caught:
             xee_tf.export_table(table, tmp_path / "t", **{name: {"compressed": True}})
         assert "Did you mean" not in str(caught.value)
     with pytest.raises(xee_tf.OptionError, match="Did you mean 'fileFormat'"):
         scene().tfexport(tmp_path / "s", fileformat="TFRecord")
 
 
-def test_types_of_bands_that_an_image_lacks() -> None:
+def test_input_type_override_for_missing_band() -> None:
     model = xee_tf.Model.from_function(
         lambda t: t[..., 0], input_tile_size=20, output_bands=["p"], input_type_override={"b3": "uint8"}
     )

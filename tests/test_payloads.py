@@ -1,4 +1,4 @@
-"""The six payload formats against TensorFlow, protobuf and the standard library's JSON, both ways."""
+"""The six payload formats, encoded and decoded, compared with TensorFlow, protobuf and the json module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import xee_tf
 from tests.foreign import parsed_tensor
 from tests.strategies import TENSOR_DTYPES, tensor_arrays
 from xee_tf.errors import OptionError, RecordError
-from xee_tf.remote.payloads.formats import FORMATS, PayloadFormat, payload_of
+from xee_tf.remote.payloads.formats import FORMATS, PayloadFormat, create_payload
 from xee_tf.remote.payloads.grpc_formats import GrpcExamples, GrpcSerializedTensors, GrpcTensors
 from xee_tf.remote.payloads.json_formats import NdArrays, RawJson, SerializedTensors
 from xee_tf.remote.payloads.predict_messages import (
@@ -45,7 +45,7 @@ GOLDEN = Path(__file__).parent / "golden" / "payloads"
 
 
 def serving_messages():
-    """PredictRequest and PredictResponse as protobuf classes, in a package of our own."""
+    """Create the protobuf classes PredictRequest and PredictResponse in a separate package."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="xee_tf_tests/predict.proto", package="xee_tf_tests", syntax="proto3"
@@ -119,13 +119,13 @@ texts = st.text(st.characters(codec="utf-8"), max_size=4).map(str.encode)
 
 @st.composite
 def batches(draw, dtypes=TENSOR_DTYPES):
-    """Named arrays (n, ...)."""
+    """Generate batches: named arrays of shape (n, ...)."""
     count = draw(st.integers(1, 4))
     batch = {}
     for name in draw(st.lists(names, min_size=1, max_size=3, unique=True)):
         one = draw(tensor_arrays(dtypes))
         values = np.stack([one] * count)
-        if one.size and count > 1:  # instances that differ
+        if one.size and count > 1:  # make the instances differ
             values[1:] = np.zeros((), one.dtype) if one.dtype != object else b""
         batch[name] = values
     return batch
@@ -133,14 +133,14 @@ def batches(draw, dtypes=TENSOR_DTYPES):
 
 @st.composite
 def batches_for(draw, payload):
-    """Batches that a format can carry."""
+    """Generate batches that a payload format supports."""
     if payload.format == "ND_ARRAYS":
         count, bands = draw(st.integers(1, 4)), draw(st.lists(names, min_size=1, max_size=3, unique=True))
         dtype = draw(st.sampled_from(["float32", "float64", "uint8", "int16"]))
         shape = (count, *draw(st.sampled_from([(), (2, 3, 1), (1, 1, 1)])))
         return {name: draw(arrays(dtype, shape)) for name in bands}
     if payload.format == "RAW_JSON":
-        # Lists without values do not tell how many dimensions there are.
+        # Empty lists do not define the number of dimensions.
         batch = draw(batches(NUMBERS).filter(lambda batch: all(array.size for array in batch.values())))
         if draw(st.booleans()):
             count = len(next(iter(batch.values())))
@@ -155,7 +155,7 @@ def batches_for(draw, payload):
 
 @st.composite
 def payloads_and_batches(draw):
-    payload = payload_of(
+    payload = create_payload(
         draw(st.sampled_from(list(FORMATS))),
         model_decodes=draw(st.booleans()),
         numbers_as_strings=draw(st.booleans()),
@@ -164,7 +164,7 @@ def payloads_and_batches(draw):
     return payload, draw(batches_for(payload))
 
 
-def items_of(batch):
+def item_specs(batch):
     return {name: (array.dtype, array.shape[1:]) for name, array in batch.items()}
 
 
@@ -184,71 +184,71 @@ def assert_same(found, expected):
             np.testing.assert_array_equal(found[name].astype(wide), array.astype(wide))
 
 
-def part_of(batch, first, stop):
+def batch_slice(batch, first, stop):
     return {name: array[first:stop] for name, array in batch.items()}
 
 
 @given(payloads_and_batches())
-def test_sizes_are_known_beforehand(case):
+def test_min_size(case):
     payload, batch = case
     count = len(next(iter(batch.values())))
-    least, size = payload.least_size(items_of(batch), count), len(payload.encode(batch))
-    assert least <= size
+    minimum, size = payload.min_size(item_specs(batch), count), len(payload.encode(batch))
+    assert minimum <= size
     if payload.format not in ("RAW_JSON", "ND_ARRAYS") and not longest_string(batch):
-        assert least == size
+        assert minimum == size
 
 
-def smallest(array):
-    """An array like it, of the values that take the fewest characters."""
+def min_values(array):
+    """Return an array of the same shape with the values that take the fewest characters."""
     return np.full(array.shape, b"" if array.dtype == object else array.dtype == bool, array.dtype)
 
 
 @given(payloads_and_batches())
-def test_the_least_size_is_that_of_the_smallest_values(case):
+def test_min_size_is_exact_for_min_values(case):
     payload, batch = case
     count = len(next(iter(batch.values())))
-    batch = {name: smallest(array) for name, array in batch.items()}
-    assert payload.least_size(items_of(batch), count) == len(payload.encode(batch))
+    batch = {name: min_values(array) for name, array in batch.items()}
+    assert payload.min_size(item_specs(batch), count) == len(payload.encode(batch))
 
 
 @given(payloads_and_batches(), st.data())
-def test_requests_are_filled_up_to_the_limit_and_no_further(case, data):
+def test_requests_are_filled_up_to_the_limit(case, data):
     payload, batch = case
     count = len(next(iter(batch.values())))
-    singles = [len(payload.encode(part_of(batch, i, i + 1))) for i in range(count)]
+    singles = [len(payload.encode(batch_slice(batch, i, i + 1))) for i in range(count)]
     limit = data.draw(st.integers(max(singles), sum(singles)))
     done = 0
     for request in payload.requests(batch, limit):
         stop = request.first + request.count
         assert request.first == done
-        assert request.body == payload.encode(part_of(batch, request.first, stop))
+        assert request.body == payload.encode(batch_slice(batch, request.first, stop))
         assert len(request.body) <= limit
         if stop < count:
-            assert len(payload.encode(part_of(batch, request.first, stop + 1))) > limit
+            assert len(payload.encode(batch_slice(batch, request.first, stop + 1))) > limit
         done = stop
     assert done == count
     largest = singles.index(max(singles))
-    with pytest.raises(OptionError, match=rf"Instance {largest} of .* takes .* send smaller tiles"):
-        next(payload.requests(batch, max(singles) - 1))  # whichever it is, before the first is sent
+    with pytest.raises(OptionError, match=rf"Instance {largest} of .* takes .* Use smaller tiles"):
+        next(payload.requests(batch, max(singles) - 1))  # raised before the first request
 
 
-# -- What others read in our requests ----------------------------------------------------------------
+# -- Requests, decoded by other libraries ------------------------------------------------------------
 
 
 def instance(array):
-    """The first one, as an array even if it has no dimensions."""
+    """Return the first instance, as an array even if it has no dimensions."""
     return array[:1].reshape(array.shape[1:])
 
 
 def stacked(values, like):
     found = np.empty(like.shape, like.dtype)
-    for place, value in enumerate(values):
-        found[place] = value[()]  # of an array without axes, what is in it
+    for index, value in enumerate(values):
+        found[index] = value[()]
     return found
 
 
 @given(batches(), st.booleans())
-def test_serialized_tf_tensors_by_json_and_tensorflow(batch, model_decodes):
+def test_serialized_tf_tensors_with_tensorflow(batch, model_decodes):
     payload = SerializedTensors(model_decodes=model_decodes)
     message = json.loads(payload.encode(batch))
     assert list(message) == ["instances"]
@@ -256,7 +256,7 @@ def test_serialized_tf_tensors_by_json_and_tensorflow(batch, model_decodes):
         found = [row[name] for row in message["instances"]]
         assert all(len(row) == len(batch) for row in message["instances"])
         if model_decodes:
-            tensors = [tf.io.decode_base64(text).numpy() for text in found]  # as in a prepared graph
+            tensors = [tf.io.decode_base64(text).numpy() for text in found]  # like a prepared model
         else:
             tensors = [base64.b64decode(value["b64"], validate=True) for value in found]
         assert_same(
@@ -265,7 +265,7 @@ def test_serialized_tf_tensors_by_json_and_tensorflow(batch, model_decodes):
 
 
 @given(batches_for(RawJson()), st.booleans())
-def test_raw_json_by_json(batch, quoted):
+def test_raw_json_with_json(batch, quoted):
     message = json.loads(RawJson(numbers_as_strings=quoted).encode(batch))
     for name, array in batch.items():
         values = [row[name] for row in message["instances"]]
@@ -279,15 +279,15 @@ def test_raw_json_by_json(batch, quoted):
             expected = [int(leaf) for leaf in leaves]
             assert expected == array.ravel().tolist()
         else:
-            with np.errstate(invalid="ignore"):  # NaN becoming a bfloat16
+            with np.errstate(invalid="ignore"):  # conversion of NaN to bfloat16
                 found = np.array([float(leaf) for leaf in leaves]).astype(array.dtype)
             np.testing.assert_array_equal(found.astype("float64"), array.ravel().astype("float64"))
 
 
-def test_names_may_hold_anything():
-    batch = {name: np.array([place, place]) for place, name in enumerate(["%s", "100 %", '"', "é", "{"])}
+def test_names_with_special_characters():
+    batch = {name: np.array([index, index]) for index, name in enumerate(["%s", "100 %", '"', "é", "{"])}
     rows = json.loads(RawJson(numbers_as_strings=False).encode(batch))["instances"]
-    assert rows == [{name: place for place, name in enumerate(batch)}] * 2
+    assert rows == [{name: index for index, name in enumerate(batch)}] * 2
 
 
 @given(arrays("float32", (2, 3, 4, 1)), arrays("float32", (2, 3, 4, 1)))
@@ -297,19 +297,21 @@ def test_nd_arrays_are_channels_first(red, nir):
     np.testing.assert_array_equal(found, np.concatenate([red, nir], -1).transpose(0, 3, 1, 2))
 
 
-def test_nd_arrays_of_tables_and_of_single_arrays():
+def test_nd_arrays_for_tables_and_single_arrays():
     def instances(batch):
         return json.loads(NdArrays().encode(batch))["instances"]
 
     assert instances({"a": np.array([1, 2]), "b": np.array([0.5, 4])}) == [[1, 0.5], [2, 4]]
     assert instances({"vector": np.array([[1, 2, 3]])}) == [[1, 2, 3]]
     assert instances({"image": np.zeros((1, 2, 2, 3), "uint8")}) == np.zeros((1, 2, 2, 3)).tolist()
-    with pytest.raises(OptionError, match=r"must have one shape; got .*'a': \(2,\), 'b': \(\)"):
+    with pytest.raises(
+        OptionError, match=r"must have the same shape for ND_ARRAYS.*; got .*'a': \(2,\), 'b': \(\)"
+    ):
         NdArrays().encode({"a": np.zeros((1, 2)), "b": np.zeros(1)})
 
 
 @given(batches())
-def test_grpc_tf_tensors_by_protobuf(batch):
+def test_grpc_tf_tensors_with_protobuf(batch):
     spec = ServedModel("land", 2, None, "serve")
     data = GrpcTensors(spec).encode(batch)
     message = PredictRequest.FromString(data)
@@ -323,7 +325,7 @@ def test_grpc_tf_tensors_by_protobuf(batch):
 
 
 @given(batches(), st.booleans())
-def test_grpc_serialized_tf_tensors_by_protobuf(batch, model_decodes):
+def test_grpc_serialized_tf_tensors_with_protobuf(batch, model_decodes):
     payload = GrpcSerializedTensors(model_decodes=model_decodes)
     message = PredictRequest.FromString(payload.encode(batch))
     for name, array in batch.items():
@@ -336,30 +338,30 @@ def test_grpc_serialized_tf_tensors_by_protobuf(batch, model_decodes):
 
 
 @given(batches_for(GrpcExamples()))
-def test_grpc_tf_examples_by_tensorflow(batch):
+def test_grpc_tf_examples_with_tensorflow(batch):
     message = PredictRequest.FromString(GrpcExamples().encode(batch))
     assert list(message.inputs) == ["input"]
     examples = tf.make_ndarray(message.inputs["input"])
-    for place, data in enumerate(examples):
+    for index, data in enumerate(examples):
         features = tf.train.Example.FromString(data).features.feature
         assert set(features) == set(batch)
         for name, array in batch.items():
             if array.dtype == object:
-                expected = array[place : place + 1].ravel().tolist()
+                expected = array[index : index + 1].ravel().tolist()
                 assert list(features[name].bytes_list.value) == expected
             else:
                 found = np.array(features[name].float_list.value, "float32")
-                np.testing.assert_array_equal(found, array[place].ravel().astype("float32"))
+                np.testing.assert_array_equal(found, array[index].ravel().astype("float32"))
 
 
-def test_examples_of_no_strings_are_as_many_as_instances():
+def test_examples_without_strings():
     request = PredictRequest.FromString(GrpcExamples().encode({"names": np.empty((2, 0), object)}))
     examples = map(tf.train.Example.FromString, tf.make_ndarray(request.inputs["input"]))
     assert [list(example.features.feature["names"].bytes_list.value) for example in examples] == [[], []]
 
 
-def test_examples_are_parsed_by_a_graph():
-    """As a model does that takes them: with a feature spec, many at a time."""
+def test_examples_with_parse_example():
+    """Parse several Examples at once with a feature spec, as a model does."""
     batch = {"B4": np.arange(12, dtype="float32").reshape(2, 2, 3, 1), "name": np.array(["oak", "elm"])}
     data = GrpcExamples().encode(batch)
     examples = tf.make_ndarray(PredictRequest.FromString(data).inputs["input"])
@@ -369,7 +371,7 @@ def test_examples_are_parsed_by_a_graph():
     assert found["name"].numpy().tolist() == [b"oak", b"elm"]
 
 
-def test_a_prepared_model_reads_both_serialised_formats(tmp_path):
+def test_prepared_model_decodes_both_serialised_formats(tmp_path):
     class Sum(tf.Module):
         @tf.function(
             input_signature=[tf.TensorSpec([None, 2, 2, 1], tf.float32, name=n) for n in ("B4", "B5")]
@@ -387,9 +389,9 @@ def test_a_prepared_model_reads_both_serialised_formats(tmp_path):
             sent = decode_predict_request(body).inputs
         else:
             sent = JsonRequest.parse(body).inputs(dict.fromkeys(batch, object))
-        answers = prepared(**{name: tf.constant(strings) for name, strings in sent.items()})
-        answers = {name: answer.numpy() for name, answer in answers.items()}
-        response = encode_predict_response(answers) if payload.is_grpc else encode_json_response(answers)
+        outputs = prepared(**{name: tf.constant(strings) for name, strings in sent.items()})
+        outputs = {name: tensor.numpy() for name, tensor in outputs.items()}
+        response = encode_predict_response(outputs) if payload.is_grpc else encode_json_response(outputs)
         found = payload.decode(response, count=3)
         np.testing.assert_array_equal(found["sum"], batch["B4"] + batch["B5"])
         np.testing.assert_array_equal(found["none"], np.zeros((3, 2, 2, 1)))
@@ -406,7 +408,7 @@ specs = st.builds(
 
 
 @given(batches(), specs, st.lists(names, max_size=2))
-def test_predict_messages_both_ways(batch, spec, output_filter):
+def test_predict_messages_round_trip(batch, spec, output_filter):
     data = encode_predict_request(batch, spec)
     message = PredictRequest.FromString(data)
     assert len(message.SerializeToString()) == len(data)
@@ -419,16 +421,16 @@ def test_predict_messages_both_ways(batch, spec, output_filter):
     assert request.output_filter == tuple(output_filter)
     assert_same({name: request.inputs[name] for name in batch}, batch)
 
-    answer = encode_predict_response(batch, spec)
-    message = PredictResponse.FromString(answer)
-    assert len(message.SerializeToString()) == len(answer)
+    data = encode_predict_response(batch, spec)
+    message = PredictResponse.FromString(data)
+    assert len(message.SerializeToString()) == len(data)
     assert ServedModel.decode(memoryview(message.model_spec.SerializeToString())) == spec
     outputs = decode_predict_response(message.SerializeToString())
     assert_same({name: outputs[name] for name in batch}, batch)
 
 
-def test_fields_and_messages_that_others_may_send():
-    """Unknown fields, parts in another order, and one that comes twice: the last counts."""
+def test_unknown_and_repeated_fields():
+    """Unknown fields, another order of the fields, and repeated fields, of which the last applies."""
     first, second = (encode_predict_response({"p": np.array([n])}, ServedModel("m", n)) for n in (1, 2))
     assert decode_predict_response(b"\x7a\x02hi" + first + second)["p"].tolist() == [2]
     assert decode_predict_response(b"") == {}
@@ -439,10 +441,10 @@ def test_fields_and_messages_that_others_may_send():
 
 
 @given(batches(("float32", "int16", "object")), st.data())
-def test_damaged_messages_are_refused_or_read(batch, data):
+def test_damaged_messages(batch, data):
     whole = bytearray(encode_predict_response(batch, ServedModel("m", 1)))
-    place = data.draw(st.integers(0, len(whole) - 1))
-    whole[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    index = data.draw(st.integers(0, len(whole) - 1))
+    whole[index : index + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     try:
         decode_predict_response(bytes(whole))
     except RecordError as error:
@@ -452,14 +454,14 @@ def test_damaged_messages_are_refused_or_read(batch, data):
 # -- Responses ---------------------------------------------------------------------------------------
 
 
-def answer(payload, outputs):
-    """That of a server with a model of this format."""
+def server_response(payload, outputs):
+    """Return the response of a server whose model uses this format."""
     if "SERIALIZED" in payload.format:
         outputs = {
             name: np.array(serialise_tensors(array, in_base64=payload.model_decodes), object)
             for name, array in outputs.items()
         }
-        if not payload.is_grpc and not payload.model_decodes:  # its name ends so for strings that are bytes
+        if not payload.is_grpc and not payload.model_decodes:
             rows = json.dumps(
                 {
                     "outputs": {
@@ -473,7 +475,7 @@ def answer(payload, outputs):
 
 
 @given(payloads_and_batches())
-def test_responses_are_read_back(case):
+def test_responses_round_trip(case):
     payload, batch = case
     if payload.format in ("RAW_JSON", "ND_ARRAYS"):
         batch = {name: array for name, array in batch.items() if array.dtype != object}
@@ -482,7 +484,7 @@ def test_responses_are_read_back(case):
     is_text = payload.format in ("RAW_JSON", "ND_ARRAYS")
     [*_, last] = batch
     found = payload.decode(
-        answer(payload, batch),
+        server_response(payload, batch),
         count=len(batch[last]),
         name=last,
         dtypes={name: array.dtype for name, array in batch.items()} if is_text else None,
@@ -508,7 +510,7 @@ EXPECTED = np.array([[1.5, np.nan], [np.inf, 2]], "float32")
         {"outputs": {"p": TEXTS}},
     ],
 )
-def test_every_form_of_a_response_of_serialised_tensors(body):
+def test_responses_with_serialised_tensors(body):
     found = SerializedTensors().decode(json.dumps(body).encode(), count=2, name="p")
     assert list(found) == ["p"]
     np.testing.assert_array_equal(found["p"], EXPECTED)
@@ -527,13 +529,13 @@ def test_every_form_of_a_response_of_serialised_tensors(body):
     ],
 )
 @pytest.mark.parametrize("payload", [RawJson(), NdArrays()])
-def test_every_form_of_a_response_of_numbers(body, payload):
+def test_responses_with_numbers(body, payload):
     found = payload.decode(body.encode(), count=2, name="p", dtypes={"p": "float32"})
     np.testing.assert_array_equal(found["p"], EXPECTED)
     assert found["p"].dtype == "float32"
 
 
-def test_several_outputs_and_strings():
+def test_response_with_several_outputs_and_strings():
     body = (
         b'{"predictions": [{"class": "oak", "scores": [0.25, 1]}, {"class": "\xc3\xa9", "scores": [1, 0]}]}'
     )
@@ -543,7 +545,7 @@ def test_several_outputs_and_strings():
 
 
 @pytest.mark.parametrize("by_columns", [False, True])
-def test_responses_are_written_as_tensorflow_serving_does(by_columns):
+def test_responses_like_tensorflow_serving(by_columns):
     outputs = {"p": np.array([0.5, np.nan]), "raw_bytes": np.array([b"\xff", b"a"], object)}
     found = json.loads(encode_json_response(outputs, by_columns=by_columns))
     p, raw = [0.5, np.nan], [{"b64": "/w=="}, {"b64": "YQ=="}]
@@ -558,23 +560,23 @@ def test_responses_are_written_as_tensorflow_serving_does(by_columns):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"<html>502 Bad Gateway</html>", "not JSON: .*502 Bad Gateway"),
+        (b"<html>502 Bad Gateway</html>", "not valid JSON: .*502 Bad Gateway"),
         (b"[1, 2]", "must be a JSON object"),
         (b'{"error": "no such model"}', "neither 'predictions' nor 'outputs': no such model"),
-        (b'{"predictions": []}', "a list of at least one"),
-        (b'{"predictions": {}}', "a list of at least one"),
-        (b'{"predictions": {"b64": ""}}', "a list of at least one"),
-        (b'{"predictions": [1, 2, 3]}', r"shape \(3,\) for 2 instances"),
-        (b'{"predictions": [{"p": 1}, {"q": 1}]}', "Element 1 of 'predictions' has other names"),
-        (b'{"predictions": [{"p": 1}, 1]}', "Element 1"),
+        (b'{"predictions": []}', "list that is not empty"),
+        (b'{"predictions": {}}', "list that is not empty"),
+        (b'{"predictions": {"b64": ""}}', "list that is not empty"),
+        (b'{"predictions": [1, 2, 3]}', r"shape \(3,\); expected 2 instances"),
+        (b'{"predictions": [{"p": 1}, {"q": 1}]}', "names of element 1 of 'predictions' differ"),
+        (b'{"predictions": [{"p": 1}, 1]}', "element 1"),
         (b'{"predictions": [[1], [1, 2]]}', "lists of unequal lengths"),
-        (b'{"predictions": [null, null]}', "no numbers"),
+        (b'{"predictions": [null, null]}', "not numbers"),
         (b'{"predictions": [["a"], ["b", "c"]]}', "lists of unequal lengths"),
-        (b'{"predictions": ["a", 1]}', "Expected a string, got 1"),
-        (b'{"predictions": [{"b64": "?"}, {"b64": "?"}]}', "is not base64"),
+        (b'{"predictions": ["a", 1]}', "Expected a string; got 1"),
+        (b'{"predictions": [{"b64": "?"}, {"b64": "?"}]}', "is not valid base64"),
     ],
 )
-def test_what_is_no_response_says_why(body, message):
+def test_invalid_responses(body, message):
     with pytest.raises(RecordError, match=message):
         RawJson().decode(body, count=2)
 
@@ -582,16 +584,16 @@ def test_what_is_no_response_says_why(body, message):
 @pytest.mark.parametrize(
     ("strings", "message"),
     [
-        ([TEXTS[0], "~"], "'output': Instance 1: .*is not base64"),
+        ([TEXTS[0], "~"], "'output': Instance 1: .*is not valid base64"),
         ([TEXTS[0], "AAAA"], "Instance 1: "),
         (
             [TEXTS[0], base64.b64encode(encode_tensor([1])).decode()],
-            "Instance 1 is int64 of shape",
+            "Instance 1 has dtype int64 and shape",
         ),
-        ([1.5, 2.5], r"expected a serialised tensor for each instance. Is the model prepared"),
+        ([1.5, 2.5], "expected a serialised tensor for each instance. Prepare the model"),
     ],
 )
-def test_what_is_no_serialised_tensor_says_where(strings, message):
+def test_invalid_serialised_tensors(strings, message):
     with pytest.raises(RecordError, match=message):
         SerializedTensors().decode(json.dumps({"predictions": strings}).encode())
 
@@ -599,40 +601,40 @@ def test_what_is_no_serialised_tensor_says_where(strings, message):
 LARGE = b'{"predictions": [%s]}' % b",".join([b"[1, 2]"] * 50_000)
 
 
-def test_the_garbage_collector_stays_out_of_large_bodies():
-    runs = []
-    gc.callbacks.append(lambda phase, info: runs.append(phase))
+def test_garbage_collector_is_paused_for_large_bodies():
+    phases = []
+    gc.callbacks.append(lambda phase, info: phases.append(phase))
     try:
         found = RawJson().decode(LARGE)["output"]
     finally:
         gc.callbacks.pop()
     assert found.shape == (50_000, 2)
-    assert len(runs) < 20  # begins and ends; more than a hundred otherwise
+    assert len(phases) < 20  # starts and stops; more than 100 without the pause
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_garbage_collector_is_as_it_was_afterwards(enabled):
+def test_garbage_collector_is_restored(enabled):
     def decode(body):
         try:
             return RawJson().decode(body)["output"].shape
         except RecordError as error:
-            return str(error)[:28]
+            return str(error)[:30]
 
     assert gc.isenabled()
     try:
         if not enabled:
             gc.disable()
-        assert decode(LARGE[:-1]) == "The response is not JSON: b'"
+        assert decode(LARGE[:-1]) == "The response is not valid JSON"
         assert gc.isenabled() == enabled
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(decode, [LARGE, LARGE[:-1]] * 6))
-        assert found == [(50_000, 2), "The response is not JSON: b'"] * 6
+        assert found == [(50_000, 2), "The response is not valid JSON"] * 6
         assert gc.isenabled() == enabled
     finally:
         gc.enable()
 
 
-# -- Requests that servers get -----------------------------------------------------------------------
+# -- Requests, decoded by the server -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -640,26 +642,26 @@ def test_the_garbage_collector_is_as_it_was_afterwards(enabled):
     [
         (b"{}", {"x": "float32"}, "either 'instances'"),
         (b'{"instances": [1], "inputs": [1]}', {"x": "float32"}, "either 'instances'"),
-        (b'{"instances": 1}', {"x": "float32"}, "list of at least one"),
+        (b'{"instances": 1}', {"x": "float32"}, "list that is not empty"),
         (b'{"instances": [1], "signature_name": 1}', {"x": "float32"}, "'signature_name' must be a string"),
-        (b'{"instances": [{"y": 1}]}', {"x": "float32"}, r"inputs \['x'\]; the request has \['y'\]"),
-        (b'{"instances": [1]}', {"x": "float32", "y": "int8"}, "the request has no names"),
-        (b'{"instances": [1.5]}', {"x": "int32"}, "numbers that int32 cannot"),
-        (b'{"instances": [300]}', {"x": "uint8"}, "numbers that uint8 cannot"),
-        (b'{"instances": [NaN]}', {"x": "uint8"}, "numbers that uint8 cannot"),
-        (b'{"instances": [18446744073709551616]}', {"x": "uint64"}, "numbers that uint64 cannot|no numbers"),
+        (b'{"instances": [{"y": 1}]}', {"x": "float32"}, r"inputs \['x'\]; got \['y'\]"),
+        (b'{"instances": [1]}', {"x": "float32", "y": "int8"}, "got no names"),
+        (b'{"instances": [1.5]}', {"x": "int32"}, "cannot be represented as int32"),
+        (b'{"instances": [300]}', {"x": "uint8"}, "cannot be represented as uint8"),
+        (b'{"instances": [NaN]}', {"x": "uint8"}, "cannot be represented as uint8"),
+        (b'{"instances": [18446744073709551616]}', {"x": "uint64"}, "represented as uint64|not numbers"),
         (b'{"instances": [true]}', {"x": "float32"}, "bool values; expected float32"),
-        (b'{"instances": ["a"]}', {"x": "float32"}, "no number"),
-        (b'{"instances": ["a"]}', {"x": "bool"}, "holds the string a; expected bool"),
+        (b'{"instances": ["a"]}', {"x": "float32"}, "not numbers"),
+        (b'{"instances": ["a"]}', {"x": "bool"}, "contains the string a; expected bool"),
         (b'{"instances": [1]}', {"x": "object"}, "expected strings"),
     ],
 )
-def test_what_is_no_request_says_why(body, dtypes, message):
+def test_invalid_requests(body, dtypes, message):
     with pytest.raises(RecordError, match=message):
         JsonRequest.parse(body).inputs(dtypes)
 
 
-def test_requests_by_rows_and_by_columns():
+def test_requests_with_rows_and_columns():
     dtypes = {"x": "float32", "s": "object"}
     rows = (
         b'{"signature_name": "f", "instances": [{"x": [1, 2], "s": "a"}, {"x": [3, 4], "s": {"b64": "_w"}}]}'
@@ -681,38 +683,38 @@ def test_requests_by_rows_and_by_columns():
 # -- Options -----------------------------------------------------------------------------------------
 
 
-def test_formats_by_both_names():
+def test_format_names():
     assert get_args(PayloadFormat) == tuple(FORMATS)
     for name in FORMATS:
-        assert payload_of(name) == payload_of(name.lower())
-        assert payload_of(name).format == name
-    assert payload_of("GRPC_SERIALIZED_TF_EXAMPLES") == GrpcExamples()
-    assert payload_of("RAW_JSON", model_decodes=False, numbers_as_strings=False) == RawJson(
+        assert create_payload(name) == create_payload(name.lower())
+        assert create_payload(name).format == name
+    assert create_payload("GRPC_SERIALIZED_TF_EXAMPLES") == GrpcExamples()
+    assert create_payload("RAW_JSON", model_decodes=False, numbers_as_strings=False) == RawJson(
         numbers_as_strings=False
     )
     with pytest.raises(OptionError, match=r"must be one of SERIALIZED_TF_TENSORS, .*; got 'JSON'"):
-        payload_of("JSON")
+        create_payload("JSON")
 
 
-def test_batches_that_cannot_be_sent():
+def test_invalid_batches():
     with pytest.raises(OptionError, match="the same number of instances"):
         SerializedTensors().encode({"a": np.zeros(2), "b": np.zeros(3)})
     with pytest.raises(OptionError, match="at least one array"):
         SerializedTensors().encode({})
-    with pytest.raises(OptionError, match="no complex numbers"):
+    with pytest.raises(OptionError, match="does not support complex numbers"):
         RawJson().encode({"a": np.zeros(2, "complex64")})
     with pytest.raises(OptionError, match="datetime64"):
         GrpcTensors().encode({"a": np.zeros(2, "M8[s]")})
 
 
-def test_the_largest_tile_of_earth_engines_limit():
-    """Six bands of float32 under 1,500,000 bytes: the sides that the encoded sizes allow."""
+def test_largest_tile_within_earth_engine_limit():
+    """The sides of tiles with six float32 bands in 1,500,000 bytes."""
 
     def side(payload):
         fitting = [
             n
             for n in range(1, 400)
-            if payload.least_size({f"B{i}": ("float32", (n, n, 1)) for i in range(6)}) <= 1_500_000
+            if payload.min_size({f"B{i}": ("float32", (n, n, 1)) for i in range(6)}) <= 1_500_000
         ]
         return fitting[-1]
 
@@ -741,30 +743,30 @@ GOLDEN_PAYLOADS = {
 
 
 def golden(payload):
-    """The request that TensorFlow, protobuf and the standard library make of `GOLDEN_BATCH`."""
+    """Encode `GOLDEN_BATCH` with TensorFlow, protobuf and the json module."""
 
     def tensor(array):
         return tf.io.serialize_tensor(array).numpy()
 
-    def spelled(value):
+    def encode(value):
         if isinstance(value, list):
-            return [spelled(item) for item in value]
+            return [encode(item) for item in value]
         return json.dumps(value) if payload.numbers_as_strings else value
 
     if payload.format == "GRPC_TF_TENSORS":
         tensors = {name: tensor(array) for name, array in GOLDEN_BATCH.items()}
     elif payload.format == "GRPC_TF_EXAMPLES":
         examples = []
-        for place in range(2):
+        for index in range(2):
             example = tf.train.Example()
             for name, array in GOLDEN_BATCH.items():
-                example.features.feature[name].float_list.value.extend(array[place].ravel().tolist())
+                example.features.feature[name].float_list.value.extend(array[index].ravel().tolist())
             examples.append(example.SerializeToString(deterministic=True))
         tensors = {"input": tf.make_tensor_proto(examples).SerializeToString()}
     elif "SERIALIZED" in payload.format:
         rows = []
-        for place in range(2):
-            strings = {name: tensor(array[place]) for name, array in GOLDEN_BATCH.items()}
+        for index in range(2):
+            strings = {name: tensor(array[index]) for name, array in GOLDEN_BATCH.items()}
             if payload.model_decodes:
                 strings = {name: base64.urlsafe_b64encode(string) for name, string in strings.items()}
             elif not payload.is_grpc:
@@ -779,8 +781,8 @@ def golden(payload):
             }
     elif payload.format == "RAW_JSON":
         rows = [
-            {name: spelled(array[place].tolist()) for name, array in GOLDEN_BATCH.items()}
-            for place in range(2)
+            {name: encode(array[index].tolist()) for name, array in GOLDEN_BATCH.items()}
+            for index in range(2)
         ]
     else:
         stack = np.concatenate([array.astype("float32") for array in GOLDEN_BATCH.values()], -1)
@@ -795,9 +797,9 @@ def golden(payload):
 
 @pytest.mark.parametrize("name", GOLDEN_PAYLOADS)
 def test_golden_payloads(name):
-    """To the byte; the files were made by `golden`, which has no part in the package."""
+    """Compare with files written by `golden`, which does not use the package."""
     payload = GOLDEN_PAYLOADS[name]
     data = (GOLDEN / name).read_bytes()
     assert data == golden(payload)
     assert payload.encode(GOLDEN_BATCH) == data
-    assert payload.least_size(items_of(GOLDEN_BATCH), 2) <= len(data)
+    assert payload.min_size(item_specs(GOLDEN_BATCH), 2) <= len(data)

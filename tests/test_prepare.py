@@ -1,4 +1,4 @@
-"""`prepare_model` against the genuine `earthengine model prepare`, and against what is no model."""
+"""`prepare_model`, compared with `earthengine model prepare`, and its errors for invalid models."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Difference(tf.Module):
 
 
 class Types(tf.Module):
-    """Scalars and strings, as tables have them, and types that few models have."""
+    """Scalars and strings, as in tables, and rare dtypes."""
 
     columns = (
         tf.TensorSpec([None], tf.string, name="name"),
@@ -82,7 +82,7 @@ class Total(tf.Module):
 
 
 class Square(tf.Module):
-    """Takes images of 7 pixels and nothing else, without saying so."""
+    """Accepts only images of 7 pixels, which the signature does not specify."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
     def __call__(self, x):
@@ -90,7 +90,7 @@ class Square(tf.Module):
 
 
 def save_tf1(folder):
-    """A model of TensorFlow 1, with the variables of its time."""
+    """Save a TensorFlow 1 model with reference variables."""
     with tf.Graph().as_default(), v1.Session() as session:
         pixels = v1.placeholder(tf.float32, [None, None, None, 3], name="pixels")
         kernel = v1.get_variable("kernel", [1, 1, 3, 2], use_resource=False)
@@ -129,14 +129,14 @@ def models(tmp_path_factory):
     }.items():
         tf.saved_model.save(module, str(folder / name))
     save_tf1(folder / "tf1")
-    save_tf1(folder / "tuned")  # with the variables of the other one beside its own
+    save_tf1(folder / "tuned")  # also holds the variables of the first model
     (folder / "tuned" / "weights").mkdir()
     for path in (folder / "tf1" / "variables").iterdir():
         shutil.copy(path, folder / "tuned" / "weights" / path.name.replace("variables", "final"))
     return folder
 
 
-# Each model, and what both tools are told of it.
+# Options of both tools for each model.
 PREPARED = {
     "exported": {
         "input": '{"serving_default_array:0": "B"}',
@@ -165,15 +165,15 @@ parser = argparse.ArgumentParser()
 command = PrepareModelCommand(parser)
 for arguments in json.loads(sys.argv[1]):
     command.run(parser.parse_args(arguments), None)
-    tf.reset_default_graph()  # the command leaves its own behind
+    tf.reset_default_graph()  # the command does not reset its graph
 print(json.dumps([action.option_strings[0] for action in parser._actions]))
 """
 
 
 @pytest.fixture(scope="module")
-def theirs(models):
-    """The models prepared by Earth Engine's command, in a process of its own: it turns TensorFlow 2 off."""
-    folder = models / "theirs"
+def earth_engine(models):
+    """Prepare the models with Earth Engine's command, in a separate process as it disables TensorFlow 2."""
+    folder = models / "earth_engine"
     folder.mkdir()
     runs = []
     for name, options in PREPARED.items():
@@ -189,16 +189,16 @@ def theirs(models):
 
 
 @pytest.fixture(scope="module")
-def ours(models):
-    """The same by xee_tf."""
-    folder = models / "ours"
+def prepared(models):
+    """Prepare the models with xee_tf."""
+    folder = models / "prepared"
     for name, options in PREPARED.items():
         xee_tf.prepare_model(models / name, folder / name, **options)
     return folder
 
 
 def signature_of(folder):
-    """Names, dtypes and shapes of the only signature, and its method."""
+    """Return the names, dtypes and shapes of the only signature, and its method."""
     graph = read_meta_graph(str(folder))
     signatures = {name: s for name, s in graph.signature_def.items() if not name.startswith("__saved_model")}
     assert list(signatures) == ["serving_default"]
@@ -211,7 +211,7 @@ def signature_of(folder):
 
 
 def run_in_session(folder, feeds):
-    """As a model server runs it."""
+    """Run a model in a session, as model servers do."""
     with tf.Graph().as_default(), v1.Session() as session:
         graph = v1.saved_model.load(session, ["serve"], str(folder))
         signature = graph.signature_def["serving_default"]
@@ -230,7 +230,7 @@ def decode(strings):
 
 
 def feeds_of(name, batch):
-    """Input of each model, under the names of its prepared copies."""
+    """Create inputs of each model, by the names in the prepared model."""
     rng = np.random.default_rng(batch)
     if name in ("exported", "saved"):
         key = "B" if name == "exported" else "serving_default_inputs"
@@ -253,26 +253,26 @@ WORKING = [name for name in PREPARED if name != "saved"]
 
 
 @pytest.mark.parametrize("name", WORKING)
-def test_the_result_is_earth_engines(name, theirs, ours):
-    assert signature_of(ours / name) == signature_of(theirs / name)
-    assert signature_of(ours / name)[2] == "tensorflow/serving/predict"
-    for side in signature_of(ours / name)[:2]:
+def test_result_equals_that_of_earth_engine(name, earth_engine, prepared):
+    assert signature_of(prepared / name) == signature_of(earth_engine / name)
+    assert signature_of(prepared / name)[2] == "tensorflow/serving/predict"
+    for side in signature_of(prepared / name)[:2]:
         assert set(map(str, side.values())) == {str((tf.string.as_datatype_enum, [-1]))}
     for batch in (1, 3):
         feeds = {key: encode(values) for key, values in feeds_of(name, batch).items()}
-        expected = run_in_session(theirs / name, feeds)
-        found = run_in_session(ours / name, feeds)
+        expected = run_in_session(earth_engine / name, feeds)
+        found = run_in_session(prepared / name, feeds)
         assert found.keys() == expected.keys()
         for key, strings in expected.items():
-            assert found[key].tolist() == strings.tolist()  # to the letter
+            assert found[key].tolist() == strings.tolist()
 
 
 @pytest.mark.parametrize("name", ["exported", "double", "difference", "types"])
-def test_the_answers_are_the_models(name, models, ours):
-    """In TensorFlow 2, through our codec; the model itself is asked under its own names."""
+def test_outputs_equal_those_of_the_original(name, models, prepared):
+    """The outputs in TensorFlow 2, decoded with this package, equal those of the original model."""
     feeds = feeds_of(name, 3)
-    prepared = tf.saved_model.load(str(ours / name))
-    found = prepared.signatures["serving_default"](
+    wrapped = tf.saved_model.load(str(prepared / name))
+    found = wrapped.signatures["serving_default"](
         **{key: tf.constant(encode(values)) for key, values in feeds.items()}
     )
     original = tf.saved_model.load(str(models / name))
@@ -285,44 +285,44 @@ def test_the_answers_are_the_models(name, models, ours):
     for strings, values in zip(
         (found[key] for key in sorted(found)), (expected[key] for key in sorted(expected)), strict=True
     ):
-        answer = decode(strings.numpy())
-        assert answer.dtype == values.numpy().dtype
-        assert answer.shape == values.shape
-        if answer.dtype != object:
+        output = decode(strings.numpy())
+        assert output.dtype == values.numpy().dtype
+        assert output.shape == values.shape
+        if output.dtype != object:
             np.testing.assert_allclose(
-                answer.astype("complex128"), values.numpy().astype("complex128"), rtol=1e-6
+                output.astype("complex128"), values.numpy().astype("complex128"), rtol=1e-6
             )
         else:
-            assert answer.tolist() == values.numpy().tolist()
+            assert output.tolist() == values.numpy().tolist()
 
 
-def test_a_keras_model_that_earth_engine_silently_breaks_is_served(models, theirs, ours):
+def test_keras_model_that_earth_engine_prepares_without_variables(models, earth_engine, prepared):
     pixels = feeds_of("saved", 2)["serving_default_inputs"]
     with pytest.raises(tf.errors.FailedPreconditionError, match="Could not find variable"):
-        run_in_session(theirs / "saved", {"serving_default_inputs": encode(pixels)})
-    [strings] = run_in_session(ours / "saved", {"serving_default_inputs": encode(pixels)}).values()
+        run_in_session(earth_engine / "saved", {"serving_default_inputs": encode(pixels)})
+    [strings] = run_in_session(prepared / "saved", {"serving_default_inputs": encode(pixels)}).values()
     np.testing.assert_allclose(decode(strings), keras_model()(pixels), rtol=1e-5)
-    assert signature_of(ours / "saved") == signature_of(theirs / "saved")
+    assert signature_of(prepared / "saved") == signature_of(earth_engine / "saved")
 
 
-def test_standard_base64_is_refused_and_padding_may_be_left_out(ours):
+def test_base64_must_be_url_safe_and_padding_is_optional(prepared):
     values = np.full((1, 2, 2, 1), np.uint32(0x3FFFFFFF), "uint32").view("float32")
     [text] = encode(values).tolist()
     feeds = {"serving_default_array": np.array([text.rstrip(b"=")], object)}
     np.testing.assert_array_equal(
-        decode(run_in_session(ours / "double", feeds)["StatefulPartitionedCall"]), 2 * values
+        decode(run_in_session(prepared / "double", feeds)["StatefulPartitionedCall"]), 2 * values
     )
     standard = base64.b64encode(base64.urlsafe_b64decode(text))
     assert b"/" in standard
     with pytest.raises(tf.errors.InvalidArgumentError):
-        run_in_session(ours / "double", {"serving_default_array": np.array([standard], object)})
+        run_in_session(prepared / "double", {"serving_default_array": np.array([standard], object)})
 
 
-def test_variables_from_elsewhere(models, ours, tmp_path, monkeypatch):
-    """The same variables as the other model's, so the same answers; the usual ones need not be there."""
+def test_variables_in_another_folder(models, prepared, tmp_path, monkeypatch):
+    """With the variables of another model, the outputs are equal; standard variables are not required."""
     feeds = {"pixels": encode(feeds_of("tf1", 2)["pixels"])}
-    expected = run_in_session(ours / "tf1", feeds)["once"].tolist()
-    assert run_in_session(ours / "tuned", feeds)["relu"].tolist() == expected
+    expected = run_in_session(prepared / "tf1", feeds)["once"].tolist()
+    assert run_in_session(prepared / "tuned", feeds)["relu"].tolist() == expected
     xee_tf.prepare_model(models / "tuned", tmp_path / "usual", output="relu:0", input="pixels:0")
     assert run_in_session(tmp_path / "usual", feeds)["relu"].tolist() != expected
 
@@ -337,7 +337,7 @@ def test_variables_from_elsewhere(models, ours, tmp_path, monkeypatch):
     xee_tf.prepare_model(tmp_path / "double", tmp_path / "copied", variables="elsewhere/variables")
 
 
-# -- Names -------------------------------------------------------------------------------------------
+# -- Names --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -350,40 +350,48 @@ def test_variables_from_elsewhere(models, ours, tmp_path, monkeypatch):
         ({"output": "StatefulPartitionedCall_1:0"}, {"array"}, {"StatefulPartitionedCall_1"}),
     ],
 )
-def test_names_of_arguments_and_of_nodes(options, inputs, outputs, models, tmp_path):
-    prepared = xee_tf.prepare_model(models / "exported", tmp_path / "out", verify=False, **options)
+def test_names_of_arguments_and_nodes(options, inputs, outputs, models, tmp_path):
+    result = xee_tf.prepare_model(models / "exported", tmp_path / "out", verify=False, **options)
     signature = signature_of(tmp_path / "out")
     assert (set(signature[0]), set(signature[1])) == (inputs, outputs)
     [name] = inputs
-    assert prepared.inputs == (f"{name} (float32, ? × ? × ? × 6)",)
+    assert result.inputs == (f"{name} (float32, ? × ? × ? × 6)",)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("exported", {"input": "nope:0"}, r"has the inputs 'nope:0'.*array \(serving_default_array:0\)"),
+        (
+            "exported",
+            {"input": "nope:0"},
+            r"has the inputs 'nope:0'.*Available: .*array \(serving_default_array:0\)",
+        ),
         ("exported", {"input": "array", "output": "nope"}, "the inputs 'array' and the outputs 'nope'"),
         ("exported", {"input": "serve_array:0", "output": "StatefulPartitionedCall_1:0"}, "No signature"),
-        ("difference", {"input": "B4"}, "'serving_default' also needs the input 'B5'"),
-        ("difference", {"input": {"B4": "B", "B5": "B"}}, "name 'B' to two nodes"),
-        ("difference", {"input": '["B4", "B5"]'}, "must be an object of names"),
+        ("difference", {"input": "B4"}, "'serving_default' also requires the input 'B5'"),
+        ("difference", {"input": {"B4": "B", "B5": "B"}}, "maps more than one node to the name 'B'"),
+        ("difference", {"input": '["B4", "B5"]'}, "must be a JSON object of names"),
         ("difference", {"input": {"B4": 4}}, "must map names to names"),
         ("difference", {"input": "B4,,B5"}, "must map names to names"),
-        ("tf1", {"input": "pixels:0", "output": "nope:0"}, r"no 'nope:0' in the graph.*pixels \(pixels:0\)"),
-        ("tf1", {"tag": "train"}, "has the tag 'train' alone; tags: serve"),
+        (
+            "tf1",
+            {"input": "pixels:0", "output": "nope:0"},
+            r"Node 'nope:0' not found in the graph.*pixels \(pixels:0\)",
+        ),
+        ("tf1", {"tag": "train"}, "no graph with only the tag 'train'; available: serve"),
         ("tuned", {"variables": "/weights/wrong"}, "no file wrong.index in"),
-        ("total", {}, "'total' is one value for the whole batch"),
-        ("noise", {}, "does not answer as the original.*verify=False"),
-        ("square", {}, r"takes no random input.*It refused shape \(2, 32\)"),
+        ("total", {}, "'total' has no batch dimension"),
+        ("noise", {}, "differs from the original.*verify=False"),
+        ("square", {}, r"none of the random inputs.*first error was for shape \(2, 32\)"),
     ],
 )
-def test_what_cannot_be_prepared_says_why_and_leaves_nothing(name, options, message, models, tmp_path):
+def test_errors_leave_no_files(name, options, message, models, tmp_path):
     with pytest.raises((OptionError, ModelError), match=message):
         xee_tf.prepare_model(models / name, tmp_path / "out", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_verified_can_be_prepared(models, tmp_path):
+def test_model_that_cannot_be_verified(models, tmp_path):
     xee_tf.prepare_model(models / "square", tmp_path / "out", verify=False)
     pixels = np.arange(14, dtype="float32").reshape(2, 7)
     np.testing.assert_array_equal(
@@ -391,20 +399,20 @@ def test_what_cannot_be_verified_can_be_prepared(models, tmp_path):
     )
 
 
-# -- Places ------------------------------------------------------------------------------------------
+# -- Source and destination ---------------------------------------------------------------------------
 
 
-def test_nothing_is_overwritten(models, ours, tmp_path):
+def test_existing_destination(models, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(DestinationExistsError, match="out exists"):
         xee_tf.prepare_model(models / "double", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_prepared_model_is_known_as_one(models, ours, theirs, tmp_path):
-    for folder in (ours / "exported", theirs / "exported", ours / "tf1", theirs / "tf1"):
+def test_prepared_model_as_source(models, prepared, earth_engine, tmp_path):
+    for folder in (prepared / "exported", earth_engine / "exported", prepared / "tf1", earth_engine / "tf1"):
         assert is_prepared(read_meta_graph(str(folder)))
-        with pytest.raises(ModelError, match="is prepared already"):
+        with pytest.raises(ModelError, match="is already prepared"):
             xee_tf.prepare_model(folder, tmp_path / "out")
     assert not is_prepared(read_meta_graph(str(models / "types")))
 
@@ -412,8 +420,8 @@ def test_a_prepared_model_is_known_as_one(models, ours, theirs, tmp_path):
 def test_object_stores(models):
     store = fsspec.filesystem("memory")
     store.put(str(models / "double"), "/bucket/double", recursive=True)
-    prepared = xee_tf.prepare_model("memory://bucket/double", "memory://bucket/prepared")
-    assert prepared.path == "memory://bucket/prepared"
+    result = xee_tf.prepare_model("memory://bucket/double", "memory://bucket/prepared")
+    assert result.path == "memory://bucket/prepared"
     assert store.exists("/bucket/prepared/saved_model.pb")
     assert store.exists("/bucket/prepared/variables/variables.index")
     with pytest.raises(DestinationExistsError):
@@ -425,21 +433,25 @@ def test_object_stores(models):
     ("files", "name", "message"),
     [
         ([], "none", "none: the path does not exist"),
-        (["model.keras"], "model.keras", r"a Keras file. keras.models.load_model\('model.keras'\).export"),
-        (["frozen.pb"], "frozen.pb", "it is a frozen graph. From Keras 3 a SavedModel comes by model.export"),
-        (["m/saved_model.pb"], "m/saved_model.pb", "a file of one; give the folder that holds it"),
+        (
+            ["model.keras"],
+            "model.keras",
+            r"a Keras file. Export it with keras.models.load_model\('model.keras'\).export",
+        ),
+        (["frozen.pb"], "frozen.pb", "it is a frozen graph. Export a Keras model with model.export"),
+        (["m/saved_model.pb"], "m/saved_model.pb", "a file of a SavedModel; use the folder that contains it"),
         (
             ["m/1/saved_model.pb", "m/2/saved_model.pb"],
             "m",
-            "the versions 1, 2; give one of them, such as .*m/2",
+            "the versions 1, 2; use one, such as .*m/2",
         ),
-        (["m/best/saved_model.pb"], "m", "the SavedModels best; give one of them"),
-        (["m/checkpoint", "m/ckpt-1.index"], "m", r"holds a checkpoint \(checkpoint, ckpt-1.index\)"),
-        (["m/config.json"], "m", "it holds config.json. From Keras 3"),
-        (["m/x/y"], "m/x", "it holds y"),
+        (["m/best/saved_model.pb"], "m", "the SavedModel best; use one"),
+        (["m/checkpoint", "m/ckpt-1.index"], "m", r"contains a checkpoint \(checkpoint, ckpt-1.index\)"),
+        (["m/config.json"], "m", "it contains config.json. Export a Keras model"),
+        (["m/x/y"], "m/x", "it contains y"),
     ],
 )
-def test_what_is_no_savedmodel_is_told_what_it_is(files, name, message, tmp_path):
+def test_source_that_is_not_a_saved_model(files, name, message, tmp_path):
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(b"")
@@ -448,18 +460,18 @@ def test_what_is_no_savedmodel_is_told_what_it_is(files, name, message, tmp_path
     assert isinstance(caught.value, MissingModelError) == (not files)
 
 
-def test_a_damaged_graph(models, tmp_path):
+def test_corrupt_graph(models, tmp_path):
     shutil.copytree(models / "double", tmp_path / "double")
     (tmp_path / "double" / "saved_model.pb").write_bytes(b"\xff" * 100)
     with pytest.raises(ModelError, match=r"saved_model\.pb is damaged"):
         xee_tf.prepare_model(tmp_path / "double", tmp_path / "out")
 
 
-# -- The command -------------------------------------------------------------------------------------
+# -- The command --------------------------------------------------------------------------------------
 
 
-def test_the_command_has_earth_engines_flags(models, theirs, tmp_path, capsys):
-    flags = json.loads((theirs / "flags.json").read_text())
+def test_command_has_the_flags_of_earth_engine(models, earth_engine, tmp_path, capsys):
+    flags = json.loads((earth_engine / "flags.json").read_text())
     assert main(["model", "prepare", "--help"]) == 0
     help_text = capsys.readouterr().out
     assert set(flags) == {"-h", "--source_dir", "--dest_dir", "--input", "--output", "--tag", "--variables"}
@@ -476,10 +488,10 @@ def test_the_command_has_earth_engines_flags(models, theirs, tmp_path, capsys):
         f"Wrote {tmp_path / 'out'}\n  inputs   pixels (float32, ? × ? × ? × 3)\n"
         "  outputs  relu (float32, ? × ? × ? × 2)\n"
     )
-    assert signature_of(tmp_path / "out") == signature_of(theirs / "tuned")
+    assert signature_of(tmp_path / "out") == signature_of(earth_engine / "tuned")
     assert main(["model", "prepare", *arguments]) == 1
     assert "out exists: choose another folder" in capsys.readouterr().err
     arguments = [f"--source-dir={models / 'noise'}", f"--dest-dir={tmp_path / 'noise'}"]
     assert main(["model", "prepare", *arguments]) == 1
-    assert "can be prepared with --no-verify" in capsys.readouterr().err
+    assert "pass --no-verify" in capsys.readouterr().err
     assert main(["model", "prepare", *arguments, "--no-verify"]) == 0

@@ -1,4 +1,4 @@
-"""Array bands and pixels opened as rasters: what no sidecar tells, and what is wrong with the records."""
+"""Tests of opening array bands and records per pixel, with and without a manifest, and of invalid records."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def series(values):
 
 
 def mixer_of(ds, patch):
-    """A mixer of square patches of a raster, and its patches' pixels as indices (patch, y, x)."""
+    """Return a mixer of square patches, and the pixel indices of each patch as (patch, y, x)."""
     rows, columns = (ds.sizes[dim] // patch for dim in ("y", "x"))
     mixer = Mixer("EPSG:32633", ds.rio.transform(), xee_tf.Size(x=patch, y=patch), columns, rows * columns)
     pixels = np.arange(ds.sizes["y"] * ds.sizes["x"]).reshape(ds.sizes["y"], ds.sizes["x"])
@@ -63,7 +63,7 @@ def test_dimensions_and_coordinates_are_restored(tmp_path, options, engine):
     np.testing.assert_array_equal(one, ds.ndvi.sel(time="2020-07-01"))
 
 
-def test_several_further_dimensions(tmp_path):
+def test_several_extra_dimensions(tmp_path):
     values = random_band((3, 2, 12, 12))
     ds = raster({"a": values[0, 0]}).assign(a=(("time", "wave", "y", "x"), values))
     ds = ds.assign_coords(wave=["red", "nir"])
@@ -88,18 +88,18 @@ def test_bands_of_different_depths_of_one_dimension(tmp_path):
     assert "time_5" not in opened.coords
 
 
-def test_further_dimensions_can_be_chunked(tmp_path):
+def test_extra_dimensions_can_be_chunked(tmp_path):
     ds = cube()
     mixer = ds.tfexport(tmp_path / "scene", patch_dimensions=8).mixer
     opened = xee_tf.open_image(mixer, chunks={"time": 2, "y": 12})
     assert opened.ndvi.chunks == ((2, 2), (12, 12), (24,))
     np.testing.assert_array_equal(opened.ndvi, ds.ndvi)
-    with pytest.warns(UserWarning, match="separate the stored chunks"):  # xarray knows that records hold all
+    with pytest.warns(UserWarning, match="separate the stored chunks"):  # records contain all steps
         lazy = xr.open_dataset(mixer.path, engine="tfrecord", chunks={"time": 1})
     np.testing.assert_array_equal(lazy.ndvi[2], ds.ndvi[2])
 
 
-def test_only_the_steps_that_are_wanted_take_memory(tmp_path):
+def test_only_the_selected_steps_use_memory(tmp_path):
     import tracemalloc
 
     steps, side = 60, 256
@@ -114,7 +114,7 @@ def test_only_the_steps_that_are_wanted_take_memory(tmp_path):
     assert peak < values.nbytes / 2
 
 
-# -- Without a sidecar -----------------------------------------------------------------------------------
+# -- Without a manifest -----------------------------------------------------------------------------------
 
 
 def test_depths_are_inferred_from_the_lengths_of_lists(tmp_path):
@@ -136,7 +136,8 @@ def test_depths_are_inferred_from_the_lengths_of_lists(tmp_path):
         )
         np.testing.assert_array_equal(alone.ndvi, opened.ndvi)
     with pytest.raises(
-        xee_tf.RecordError, match=r"'ndvi' has 588 values .* not 5 steps of patches of 10 x 10"
+        xee_tf.RecordError,
+        match=r"'ndvi' has 588 values .* no margin fits for patches of 10 x 10 pixels and 5 steps",
     ):
         xee_tf.open_image(export.mixer, tmp_path / "array.tfrecord", tensor_depths={"ndvi": 5})
     with pytest.raises(xee_tf.OptionError, match="'evi', which is not a band"):
@@ -151,8 +152,8 @@ def test_depths_are_inferred_from_the_lengths_of_lists(tmp_path):
     dropped=st.booleans(),
     seed=st.integers(0, 9),
 )
-def test_records_a_pixel_of_others(tmp_path_factory, patch, depths, sequences, dropped, seed):
-    """Examples or SequenceExamples that TensorFlow writes, one for each pixel; depth 0: a scalar band."""
+def test_records_per_pixel_from_tensorflow(tmp_path_factory, patch, depths, sequences, dropped, seed):
+    """One Example or SequenceExample per pixel; depth 0 means a scalar band."""
     folder = tmp_path_factory.mktemp("pixels")
     ds = raster({"template": np.zeros((2 * patch, 3 * patch))})
     mixer, tiles = mixer_of(ds, patch)
@@ -193,8 +194,8 @@ def test_records_a_pixel_of_others(tmp_path_factory, patch, depths, sequences, d
 
 
 @pytest.mark.parametrize("depth", [4, 5, 8, 16])
-def test_the_number_of_records_tells_pixels_from_patches(tmp_path, depth):
-    """Whatever the lists look like: those of pixels may be as long as a patch, or longer."""
+def test_the_number_of_records_distinguishes_pixels_from_patches(tmp_path, depth):
+    """The lists of a pixel may be as long as a patch, or longer."""
     mixer, tiles = mixer_of(raster({"template": np.zeros((4, 6))}), 2)
     band = random_band((depth, 4 * 6))
 
@@ -210,10 +211,10 @@ def test_the_number_of_records_tells_pixels_from_patches(tmp_path, depth):
     np.testing.assert_array_equal(opened.a, band.reshape(depth, 4, 6))
 
 
-# -- What is wrong ---------------------------------------------------------------------------------------
+# -- Errors ---------------------------------------------------------------------------------------
 
 
-def test_a_record_of_another_shape_than_its_neighbours_is_named(tmp_path):
+def test_a_record_of_a_different_shape_raises(tmp_path):
     ds = raster({"template": np.zeros((4, 4))})
     mixer, _ = mixer_of(ds, 2)
 
@@ -230,26 +231,28 @@ def test_a_record_of_another_shape_than_its_neighbours_is_named(tmp_path):
 
     write_records(tmp_path / "b.tfrecord", [pixel(2)] * 7 + [pixel(3)] + [pixel(2)] * 8)
     with pytest.raises(
-        xee_tf.RecordError, match=r"b\.tfrecord: record 7: feature 'a' has more than the 2 steps"
+        xee_tf.RecordError, match=r"b\.tfrecord: record 7: feature 'a' has 3 steps; expected at most 2"
     ):
         xee_tf.open_image(mixer, tmp_path / "b.tfrecord").compute()
     write_records(tmp_path / "c.tfrecord", [pixel(2)] * 7 + [pixel(2, size=2)] + [pixel(2)] * 8)
     with pytest.raises(xee_tf.RecordError, match=r"c\.tfrecord: record 7: step 0 of feature 'a' .*2 .*1"):
         xee_tf.open_image(mixer, tmp_path / "c.tfrecord").compute()
     write_records(tmp_path / "d.tfrecord", [pixel(2)] * 15)
-    with pytest.raises(xee_tf.RecordError, match=r"4 patches of 4 pixels, a record each; .* holds 15"):
+    with pytest.raises(
+        xee_tf.RecordError, match=r"Expected 16 records \(4 patches x 4 pixels\).* contains 15"
+    ):
         xee_tf.open_image(mixer, tmp_path / "d.tfrecord")
     write_records(tmp_path / "e.tfrecord", [pixel(0)] * 16)
-    with pytest.raises(xee_tf.RecordError, match="'a' has no step in the first record"):
+    with pytest.raises(xee_tf.RecordError, match="'a' has no steps in the first record"):
         xee_tf.open_image(mixer, tmp_path / "e.tfrecord")
 
 
-def test_shards_that_the_sidecar_is_not_about(tmp_path):
+def test_shards_that_do_not_match_the_manifest(tmp_path):
     ds = cube()
     mixer = ds.tfexport(tmp_path / "scene", patch_dimensions=8).mixer
     other = ds[["slope"]].tfexport(tmp_path / "other", patch_dimensions=8)
     opened = xee_tf.open_image(mixer, [file.path for file in other.files])
     np.testing.assert_array_equal(opened.slope, ds.slope)
     (tmp_path / "scene-00000.tfrecord.gz").write_bytes((tmp_path / "other-00000.tfrecord.gz").read_bytes())
-    with pytest.raises(xee_tf.RecordError, match=r"holds \['slope'\], which does not go with .*image"):
+    with pytest.raises(xee_tf.RecordError, match=r"features \['slope'\] do not match scene-image"):
         xee_tf.open_image(mixer)

@@ -1,4 +1,4 @@
-"""Records against protobuf and TensorFlow, both ways, and against damage."""
+"""Compare encoding and decoding of records with protobuf and TensorFlow, and test damaged records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tests.foreign import delimited
+from tests.foreign import delimited, frame
 from tests.optional import optional
 from tests.strategies import layouts, layouts_and_values, names
 from xee_tf.errors import OptionError, RecordError
@@ -23,20 +23,19 @@ from xee_tf.records import (
     Feature,
     Ragged,
     RecordLayout,
-    decode_example,
     decode_records,
     encode_records,
-    frame,
     iter_frames,
     kind_of,
     read_layout,
 )
 from xee_tf.records.framing import frame_offsets
+from xee_tf.records.parse import decode_example
 from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,
     compress_member,
-    index_room,
+    index_header_size,
     indexed_header,
     inflate_member,
     read_index,
@@ -52,7 +51,7 @@ Example = tf.train.Example
 
 
 def protobuf_example(layout, values, record):
-    """The record as protobuf's own objects hold it."""
+    """Build a record from protobuf objects."""
     message = Example()
     for feature, array in zip(layout.features, values, strict=True):
         target = message.features.feature[feature.name]
@@ -65,8 +64,8 @@ def protobuf_example(layout, values, record):
     return message
 
 
-def as_bytes(message):
-    """What a parsed Example holds, comparable even with NaN in it."""
+def message_bytes(message):
+    """The values of a parsed Example, comparable even if they contain NaN."""
     found = {}
     for name, feature in message.features.feature.items():
         kind = feature.WhichOneof("kind")
@@ -79,8 +78,8 @@ def as_bytes(message):
     return found
 
 
-def plain(decoded):
-    """The same of what `decode_example` gives."""
+def decoded_bytes(decoded):
+    """The values of a decoded Example in the form of `message_bytes`."""
     return {
         name: values if isinstance(values, list) else np.ascontiguousarray(values).tobytes()
         for name, values in decoded.items()
@@ -95,7 +94,7 @@ int64s = (
 
 
 @given(st.lists(int64s, max_size=30))
-def test_varints_round_trip_and_equal_single_ones(values):
+def test_varints_round_trip_and_match_single_varints(values):
     data, sizes = encode_varints(np.array(values, np.int64))
     singles = [encode_varint(value) for value in values]
     assert data.tobytes() == b"".join(singles)
@@ -104,13 +103,13 @@ def test_varints_round_trip_and_equal_single_ones(values):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
-def test_varint_bound_is_the_longest_of_its_dtype(dtype):
+def test_varint_bound_is_the_maximum_length_for_the_dtype(dtype):
     info = np.iinfo(dtype)
     sizes = encode_varints(np.array([info.min, info.max, 0], dtype))[1]
     assert varint_bound(dtype) == sizes.max()
 
 
-def test_unsigned_numbers_beyond_int64_are_refused():
+def test_uint64_values_outside_int64_raise():
     layout = RecordLayout((Feature.of("big", "uint64", 1, "band"),))
     assert len(encode_records(layout, [np.array([[2**63 - 1]], "u8")])) == 1
     with pytest.raises(RecordError, match="9223372036854775808 does not fit"):
@@ -118,7 +117,7 @@ def test_unsigned_numbers_beyond_int64_are_refused():
 
 
 @pytest.mark.parametrize("data", [b"\x80", b"\x01\xff", b"\xff" * 10 + b"\x01"])
-def test_malformed_varints_are_refused(data):
+def test_malformed_varints_raise(data):
     with pytest.raises(RecordError, match="varint"):
         decode_varints(data)
 
@@ -145,25 +144,25 @@ def test_kinds(dtype, kind):
 
 
 @pytest.mark.parametrize("dtype", ["c8", "M8[s]", "S3", "O"])
-def test_other_dtypes_are_refused(dtype):
+def test_unsupported_dtypes_raise(dtype):
     with pytest.raises(OptionError, match="cannot be stored"):
         kind_of(dtype)
 
 
-def test_unknown_feature_types_are_refused():
+def test_unknown_feature_types_raise():
     with pytest.raises(OptionError, match="'float' or 'band'; got 'int'"):
         kind_of("f4", "int")
 
 
-@pytest.mark.parametrize(("name", "why"), [(3, "string"), ("", "empty"), ("\ud800", "UTF-8")])
-def test_names_that_cannot_be_keys_are_refused(name, why):
-    with pytest.raises(OptionError, match=why):
+@pytest.mark.parametrize(("name", "message"), [(3, "string"), ("", "empty"), ("\ud800", "UTF-8")])
+def test_invalid_feature_names_raise(name, message):
+    with pytest.raises(OptionError, match=message):
         check_key(name)
 
 
-def test_layouts_refuse_twins_and_nothing():
+def test_layouts_with_duplicates_or_without_bands_raise():
     band = Feature.of("a", "f4", 1)
-    with pytest.raises(OptionError, match="'a' is there twice"):
+    with pytest.raises(OptionError, match="'a' appears twice"):
         RecordLayout((band, band))
     with pytest.raises(OptionError, match="at least one"):
         RecordLayout(())
@@ -173,7 +172,7 @@ def test_layouts_refuse_twins_and_nothing():
 
 
 @given(layouts_and_values())
-def test_protobuf_reads_what_we_write(case):
+def test_protobuf_decodes_encoded_records(case):
     layout, values = case
     encoded = encode_records(layout, values)
     records = list(iter_frames(encoded.buffer.data))
@@ -182,17 +181,17 @@ def test_protobuf_reads_what_we_write(case):
     for i, record in enumerate(records):
         expected = protobuf_example(layout, values, i)
         parsed = Example.FromString(bytes(record))
-        assert as_bytes(parsed) == as_bytes(expected)
-        assert len(record) == expected.ByteSize()  # nothing in it that protobuf would not write
+        assert message_bytes(parsed) == message_bytes(expected)
+        assert len(record) == expected.ByteSize()  # no bytes that protobuf would not write
         start, end = encoded.offsets[i : i + 2]
         assert end - start == len(record) + FRAMING
-        assert (end - start == bound) if layout.exact else (end - start <= bound)
+        assert (end - start == bound) if layout.fixed_size else (end - start <= bound)
     assert encoded.buffer.size == encoded.offsets[-1]
 
 
 @given(layouts_and_values(), st.booleans())
 @settings(max_examples=25)
-def test_tensorflow_reads_what_we_write(tmp_path_factory, case, compressed):
+def test_tensorflow_decodes_encoded_records(tmp_path_factory, case, compressed):
     layout, values = case
     encoded = encode_records(layout, values)
     path = tmp_path_factory.mktemp("tf") / "shard"
@@ -217,7 +216,7 @@ def test_tensorflow_reads_what_we_write(tmp_path_factory, case, compressed):
 
 
 @given(st.data(), st.sampled_from(["<f4", "|u1", "<i2"]))
-def test_any_strides_give_the_bytes_of_contiguous_arrays(data, dtype):
+def test_strided_and_contiguous_arrays_give_the_same_bytes(data, dtype):
     height, width = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
     raster = np.arange(200, dtype=dtype).reshape(10, 20)
     if data.draw(st.booleans()):
@@ -234,7 +233,7 @@ def test_any_strides_give_the_bytes_of_contiguous_arrays(data, dtype):
 
 
 @given(layouts_and_values(max_records=6), st.data())
-def test_keep_leaves_records_out(case, data):
+def test_keep_omits_records(case, data):
     layout, values = case
     count = len(values[0])
     keep = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool)
@@ -244,7 +243,7 @@ def test_keep_leaves_records_out(case, data):
     assert kept.offsets.tolist() == expected.offsets.tolist()
 
 
-def test_many_records_of_integers_are_written_in_batches():
+def test_many_records_of_integers_are_encoded_in_batches():
     layout = RecordLayout((Feature.of("a", "i4", 50_000, "band"), Feature.of("b", "f4", 3)))
     numbers = np.arange(200_000, dtype="i4").reshape(4, 50_000) - 9
     floats = np.arange(12, dtype="f4").reshape(4, 3)
@@ -257,28 +256,28 @@ def test_many_records_of_integers_are_written_in_batches():
 
 
 @given(st.lists(int64s, max_size=3), st.integers(0, 3), st.binary(max_size=12))
-def test_integers_that_are_malformed_are_refused_between_others(values, place, body):
-    """What a list holds is what protobuf reads of it, or the record is refused."""
+def test_malformed_integers_between_valid_records_raise(values, index, body):
+    """A list is decoded as by protobuf, or the record raises an error."""
     layout = RecordLayout((Feature.of("a", "i8", 1, "band"), Feature.of("b", "f4", 1)))
     rows = [np.array(values, "i8"), np.ones(len(values), "f4")]
     frames = [frame(data) for data in iter_frames(encode_records(layout, rows).buffer.data)]
-    message = an_example(("a", 3, delimited(1, body)), ("b", 2, delimited(1, struct.pack("<f", 1))))
-    place = min(place, len(frames))
-    frames.insert(place, frame(message))
+    message = encode_example(("a", 3, delimited(1, body)), ("b", 2, delimited(1, struct.pack("<f", 1))))
+    index = min(index, len(frames))
+    frames.insert(index, frame(message))
     try:
         expected = list(Example.FromString(message).features.feature["a"].int64_list.value)
     except DecodeError:
         expected = []
     if len(expected) != 1:
-        with pytest.raises(RecordError, match=f"record {place}: "):
+        with pytest.raises(RecordError, match=f"record {index}: "):
             decode_records(b"".join(frames), layout)
         return
     found = decode_records(b"".join(frames), layout).context["a"][:, 0].tolist()
-    assert found == [*values[:place], *expected, *values[place:]]
+    assert found == [*values[:index], *expected, *values[index:]]
 
 
 @pytest.mark.parametrize(
-    ("body", "why"),
+    ("body", "message"),
     [
         (b"\x01" * 4999, "feature 'a' holds 4999 values; expected 5000"),
         (b"\x01" * 5001, "feature 'a' holds 5001 values; expected 5000"),
@@ -286,17 +285,17 @@ def test_integers_that_are_malformed_are_refused_between_others(values, place, b
         (b"\x01" * 4999 + b"\xff" * 10 + b"\x01", "A varint is longer than ten bytes"),
     ],
 )
-def test_long_lists_of_integers_that_are_wrong_are_refused(body, why):
+def test_invalid_long_lists_of_integers_raise(body, message):
     layout = RecordLayout((Feature.of("a", "i8", 5000, "band"),))
     good = encode_records(layout, [np.ones((1, 5000), "i8")]).buffer.tobytes()
-    with pytest.raises(RecordError, match=f"record 1: {why}"):
-        decode_records(good + frame(an_example(("a", 3, delimited(1, body)))), layout)
+    with pytest.raises(RecordError, match=f"record 1: {message}"):
+        decode_records(good + frame(encode_example(("a", 3, delimited(1, body)))), layout)
 
 
-def test_arrays_that_do_not_fit_are_refused():
+def test_arrays_that_do_not_match_their_features_raise():
     layout = RecordLayout((Feature.of("a", "f4", 4), Feature.of("b", "f4", 4)))
     good = np.zeros((3, 2, 2), "f4")
-    with pytest.raises(RecordError, match="1 arrays were given for 2 features"):
+    with pytest.raises(RecordError, match="Expected 2 arrays, one per feature; got 1"):
         encode_records(layout, [good])
     with pytest.raises(RecordError, match=r"'b' has shape \(3, 5\); expected 3 records of 4 values"):
         encode_records(layout, [good, np.zeros((3, 5), "f4")])
@@ -308,12 +307,12 @@ def test_arrays_that_do_not_fit_are_refused():
 
 
 @given(layouts_and_values(max_records=1), st.randoms())
-def test_we_read_what_protobuf_writes_in_any_order(case, random):
+def test_messages_of_protobuf_are_decoded_in_any_order(case, random):
     layout, values = case
     for i in range(len(values[0])):
         message = protobuf_example(layout, values, i)
-        assert plain(decode_example(message.SerializeToString())) == as_bytes(message)
-        # protobuf keeps the order of a map to itself: every other one is made by hand.
+        assert decoded_bytes(decode_example(message.SerializeToString())) == message_bytes(message)
+        # The order of a map in protobuf cannot be chosen: shuffle the serialised entries.
         entries = [
             Example(features=tf.train.Features(feature={name: feature})).features.SerializeToString()
             for name, feature in message.features.feature.items()
@@ -321,11 +320,11 @@ def test_we_read_what_protobuf_writes_in_any_order(case, random):
         random.shuffle(entries)
         body = b"".join(entries)
         shuffled = b"\x0a" + encode_varint(len(body)) + body
-        assert plain(decode_example(shuffled)) == as_bytes(message)
+        assert decoded_bytes(decode_example(shuffled)) == message_bytes(message)
 
 
-def an_example(*features):
-    """An Example of (name, list field, bytes of the list)."""
+def encode_example(*features):
+    """Encode an Example from (name, field number of the list, bytes of the list)."""
     entries = [
         delimited(1, delimited(1, name.encode()) + delimited(2, delimited(field, body)))
         for name, field, body in features
@@ -335,7 +334,7 @@ def an_example(*features):
 
 @st.composite
 def loose_lists(draw):
-    """The bytes of a float or int64 list: packed runs and single values in any mixture."""
+    """The bytes of a float or int64 list: any mixture of packed and single values."""
     field = draw(st.sampled_from([2, 3]))
     body = b""
     for _ in range(draw(st.integers(0, 4))):
@@ -357,9 +356,9 @@ unknown_fields = st.sampled_from(
 
 
 @given(st.lists(st.tuples(names, loose_lists()), max_size=4), unknown_fields, unknown_fields)
-def test_we_read_lists_packed_or_not_twins_and_unknown_fields(parts, before, after):
-    message = before + an_example(*((name, *part) for name, part in parts)) + after
-    assert plain(decode_example(message)) == as_bytes(Example.FromString(message))
+def test_unpacked_lists_duplicate_names_and_unknown_fields_are_decoded(parts, before, after):
+    message = before + encode_example(*((name, *part) for name, part in parts)) + after
+    assert decoded_bytes(decode_example(message)) == message_bytes(Example.FromString(message))
 
 
 def compare_with_protobuf(message):
@@ -369,18 +368,20 @@ def compare_with_protobuf(message):
         with pytest.raises(RecordError):
             decode_example(message)
         return
-    found = plain(decode_example(message))
-    # Python's protobuf sets map entries with unknown fields aside; C++ and we keep them.
+    found = decoded_bytes(decode_example(message))
+    # Python's protobuf drops map entries with unknown fields; C++ and xee_tf keep them.
     if not any(field.field_number == 1 for field in UnknownFieldSet(expected.features)):
-        assert found == as_bytes(expected)
+        assert found == message_bytes(expected)
 
 
 @given(st.data())
 @settings(max_examples=400)
-def test_damaged_messages_are_taken_or_refused_as_protobuf_does(data):
+def test_damaged_messages_are_handled_as_by_protobuf(data):
     layout, values = data.draw(layouts_and_values(max_records=1))
     count = len(values[0])
-    message = bytearray(protobuf_example(layout, values, 0).SerializeToString() if count else an_example())
+    message = bytearray(
+        protobuf_example(layout, values, 0).SerializeToString() if count else encode_example()
+    )
     for _ in range(data.draw(st.integers(1, 3))):
         position = data.draw(st.integers(0, len(message) - 1)) if message else 0
         change = data.draw(st.sampled_from(["flip", "cut", "insert", "double"]))
@@ -399,12 +400,12 @@ def test_damaged_messages_are_taken_or_refused_as_protobuf_does(data):
 @example(b"\x0a\x80")
 @example(b"\x0b" * 200)
 @example(b"\x0e")
-def test_noise_is_taken_or_refused_as_protobuf_does(noise):
+def test_random_bytes_are_handled_as_by_protobuf(noise):
     compare_with_protobuf(noise)
 
 
 @given(layouts())
-def test_the_layout_of_a_record_is_found(layout):
+def test_layout_of_a_record(layout):
     values = [np.ones((1, f.size), f.dtype) for f in layout.features]
     found = read_layout(next(iter_frames(encode_records(layout, values).buffer.data)))
     assert [(f.name, f.kind, f.size) for f in found.features] == [
@@ -412,18 +413,18 @@ def test_the_layout_of_a_record_is_found(layout):
     ]
 
 
-def test_records_without_a_layout_are_refused():
-    with pytest.raises(RecordError, match="no feature"):
+def test_layout_of_empty_records_and_byte_strings_raises():
+    with pytest.raises(RecordError, match="no features"):
         read_layout(b"")
     with pytest.raises(RecordError, match="'s' holds 2 byte strings"):
-        read_layout(an_example(("s", 1, delimited(1, b"x") + delimited(1, b"y"))))
+        read_layout(encode_example(("s", 1, delimited(1, b"x") + delimited(1, b"y"))))
 
 
-# -- Many records at a time --------------------------------------------------------------------------
+# -- Many records at once ----------------------------------------------------------------------------
 
 
 @given(layouts_and_values(max_records=40), st.booleans())
-def test_records_are_read_together(case, verify):
+def test_many_records_are_decoded_together(case, verify):
     layout, values = case
     found = decode_records(encode_records(layout, values).buffer.data, layout, verify=verify)
     assert found.count == len(values[0])
@@ -432,31 +433,31 @@ def test_records_are_read_together(case, verify):
 
 
 @given(layouts_and_values(max_records=6))
-def test_values_of_records_that_are_alike_are_views(case):
+def test_values_of_uniform_records_are_views(case):
     layout, values = case
     buffer = encode_records(layout, values).buffer
     found = decode_records(buffer.data, layout)
-    for feature in layout.features if layout.exact and len(values[0]) else ():
+    for feature in layout.features if layout.fixed_size and len(values[0]) else ():
         assert np.shares_memory(found.context[feature.name], buffer)
 
 
 @given(st.lists(st.permutations("abc"), max_size=60), st.sampled_from(["ab", "c", "abc"]))
-def test_features_in_changing_order_are_read(orders, wanted):
+def test_features_in_any_order_are_decoded(orders, selected):
     features = {name: Feature.of(name, "f4", 3) for name in "abc"}
     buffer = b""
     for i, order in enumerate(orders):
         layout = RecordLayout(tuple(features[name] for name in order))
         values = [np.full((1, 3), 10 * i + ord(name), "f4") for name in order]
         buffer += encode_records(layout, values).buffer.tobytes()
-    layout = RecordLayout(tuple(features[name] for name in wanted))
+    layout = RecordLayout(tuple(features[name] for name in selected))
     found = decode_records(buffer, layout)
-    for name in wanted:
+    for name in selected:
         expected = [[10.0 * i + ord(name)] * 3 for i in range(len(orders))]
         assert found.context[name].tolist() == expected
 
 
 @given(layouts_and_values(max_records=6), st.data())
-def test_features_that_are_not_asked_for_may_be_anything(case, data):
+def test_features_outside_the_layout_are_ignored(case, data):
     layout, values = case
     chosen = [k for k in range(len(values)) if data.draw(st.booleans())]
     others = {"text": [b"oak", b"x", b""], "two": [b"a", b"b"], "none": []}
@@ -465,8 +466,8 @@ def test_features_that_are_not_asked_for_may_be_anything(case, data):
         message = protobuf_example(layout, values, i)
         for name, strings in others.items():
             if name not in message.features.feature:
-                held = strings[i % len(strings) :][:1] if name == "text" else strings
-                message.features.feature[name].bytes_list.value.extend(held)
+                value = strings[i % len(strings) :][:1] if name == "text" else strings
+                message.features.feature[name].bytes_list.value.extend(value)
         frames += frame(message.SerializeToString())
     if chosen:
         found = decode_records(frames, RecordLayout(tuple(layout.features[k] for k in chosen)))
@@ -475,8 +476,8 @@ def test_features_that_are_not_asked_for_may_be_anything(case, data):
 
 
 @given(st.lists(st.lists(st.binary(max_size=5), min_size=2, max_size=2), max_size=5), st.data())
-def test_byte_strings_are_written_beside_numbers(rows, data):
-    """One string a record, two strings a record, and integers between them."""
+def test_byte_strings_and_numbers_are_encoded_together(rows, data):
+    """Two strings per record, an integer, and one string per record."""
     count = len(rows)
     flat = [string for row in rows for string in row]
     pairs = Ragged.packed(np.frombuffer(b"".join(flat), np.uint8), np.array([len(s) for s in flat], np.int64))
@@ -499,25 +500,28 @@ def test_byte_strings_are_written_beside_numbers(rows, data):
 
 
 @pytest.mark.parametrize(
-    ("features", "why"),
+    ("features", "message"),
     [
-        ((Feature.of("b", "f4", 4),), "record 7: there is no feature 'a', only 'b'"),
-        ((Feature.of("a", "i4", 4, "band"),), "record 7: feature 'a' is a int64 list; expected float"),
+        ((Feature.of("b", "f4", 4),), "record 7: feature 'a' not found; available: 'b'"),
+        (
+            (Feature.of("a", "i4", 4, "band"),),
+            "record 7: feature 'a' is a list of kind int64; expected float",
+        ),
         ((Feature.of("a", "f4", 5),), "record 7: feature 'a' holds 5 values; expected 4"),
     ],
 )
-def test_records_that_differ_from_their_layout_are_refused(features, why):
+def test_records_that_do_not_match_the_layout_raise(features, message):
     layout = RecordLayout((Feature.of("a", "f4", 4),))
     good = encode_records(layout, [np.zeros((2, 4), "f4")]).buffer.tobytes()
     other = RecordLayout(features)
     bad = encode_records(other, [np.zeros((1, f.size), f.dtype) for f in features]).buffer.tobytes()
-    with pytest.raises(RecordError, match=f"scene.tfrecord: {why}"):
+    with pytest.raises(RecordError, match=f"scene.tfrecord: {message}"):
         decode_records(good + bad, layout, source="scene.tfrecord", first=5)
 
 
 @given(st.sampled_from(["f4", "i2"]), st.data())
 @settings(max_examples=300)
-def test_damaged_frames_are_never_read_wrongly(kind, data):
+def test_damaged_frames_never_give_wrong_values(kind, data):
     layout = RecordLayout((Feature.of("a", kind, 4, "band"),))
     values = np.arange(12, dtype=kind).reshape(3, 4)
     buffer = bytearray(encode_records(layout, [values]).buffer.tobytes())
@@ -530,7 +534,7 @@ def test_damaged_frames_are_never_read_wrongly(kind, data):
         read = decode_records(buffer, layout).context["a"].tolist()
     except RecordError:
         return
-    # Only a cut between two records can pass unseen here: who counts records sees it.
+    # Only a cut between two records is not detected here; callers compare the number of records.
     assert len(read) < 3
     assert read == values.tolist()[: len(read)]
 
@@ -540,7 +544,7 @@ def test_damaged_frames_are_never_read_wrongly(kind, data):
 
 @given(st.lists(st.binary(max_size=20), max_size=5))
 @settings(max_examples=30)
-def test_frames_are_tensorflows(tmp_path_factory, records):
+def test_frames_match_tensorflow(tmp_path_factory, records):
     path = str(tmp_path_factory.mktemp("frames") / "shard")
     with tf.io.TFRecordWriter(path) as writer:
         for record in records:
@@ -555,22 +559,24 @@ def test_frames_are_tensorflows(tmp_path_factory, records):
     )
 
 
-def test_frame_errors_name_the_record():
+def test_frame_errors_describe_the_record():
     buffer = frame(b"one") + frame(b"two")
-    with pytest.raises(RecordError, match="x: record 6 is truncated: it needs 19 bytes, 18 are there"):
+    with pytest.raises(RecordError, match="x: record 6 is truncated: expected 19 bytes; got 18"):
         list(iter_frames(buffer[:-1], source="x", first=5))
-    with pytest.raises(RecordError, match="x: record 6 is truncated: it needs 19 bytes, 18 are there"):
+    with pytest.raises(RecordError, match="x: record 6 is truncated: expected 19 bytes; got 18"):
         frame_offsets(memoryview(buffer[:-1]), source="x", first=5)
     with pytest.raises(RecordError, match="x: record 0 is corrupt: the checksum of its data"):
         list(iter_frames(buffer.replace(b"one", b"ONE"), source="x"))
-    with pytest.raises(RecordError, match="no TFRecord file"):
+    with pytest.raises(RecordError, match="not a TFRecord file"):
+        list(iter_frames(b"short"))
+    with pytest.raises(RecordError, match="not a TFRecord file"):
         list(iter_frames(b"II*\0 this is a TIFF file", source="x"))
 
 
-# -- Members -----------------------------------------------------------------------------------------
+# -- Gzip members ------------------------------------------------------------------------------------
 
 
-def test_members_are_plain_and_the_same_every_time():
+def test_members_are_standard_gzip_and_reproducible():
     data = np.arange(10_000, dtype="u2").view("u1")
     member = compress_member(data)
     assert member.startswith(MEMBER_HEADER)
@@ -580,11 +586,11 @@ def test_members_are_plain_and_the_same_every_time():
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=30), st.integers(0, 2**40))
-def test_an_index_is_found_and_skipped_by_others(runs, first):
+def test_an_index_is_read_and_ignored_by_other_readers(runs, first):
     members = [compress_member(run) for run in runs]
     index = MemberIndex(first, tuple(map(len, runs)), tuple(map(len, members)))
     body = b"".join(members)[len(MEMBER_HEADER) :]
-    for header in (indexed_header(index), indexed_header(index, length=index_room(len(runs)))):
+    for header in (indexed_header(index), indexed_header(index, length=index_header_size(len(runs)))):
         shard = header + body
         assert gzip.decompress(shard) == b"".join(runs)
         found = read_index(shard)
@@ -598,9 +604,9 @@ def test_an_index_is_found_and_skipped_by_others(runs, first):
 
 
 @pytest.mark.parametrize("count", [8_000, 50_000, 1_000_000])
-def test_large_indices_are_made_coarser(count):
+def test_large_indices_are_coarsened(count):
     index = MemberIndex(3, (2,) * count, (70_000,) * count)
-    for header in (indexed_header(index), indexed_header(index, length=index_room(count))):
+    for header in (indexed_header(index), indexed_header(index, length=index_header_size(count))):
         found = read_index(header)
         assert found.total == index.total
         assert sum(found.sizes) == sum(index.sizes) + len(header) - len(MEMBER_HEADER)
@@ -621,30 +627,30 @@ def test_tensorflow_reads_indexed_shards(tmp_path):
 @given(st.binary(max_size=40))
 @example(MEMBER_HEADER)
 @example(b"\x1f\x8b\x08\x04" + bytes(6) + b"\x08\x00" + b"BC\x04\x00abcd")
-def test_other_headers_hold_no_index(head):
+def test_other_headers_have_no_index(head):
     assert read_index(head) is None
 
 
 @pytest.mark.parametrize("position", range(25))
-def test_truncated_indices_are_refused(position):
+def test_truncated_indices_raise(position):
     index = MemberIndex(5, (3, 4), (700, 800))
     header = bytearray(indexed_header(index))
     del header[position:]
-    if position < 16:  # not even its name is left
+    if position < 16:  # not even the name of the index remains
         assert read_index(header) is None
     else:
         with pytest.raises(RecordError, match="index in the gzip header is truncated"):
             read_index(header)
 
 
-def test_damaged_members_are_refused():
+def test_damaged_members_raise():
     member = compress_member(b"pixels" * 100)
     for size in (600, None):
         with pytest.raises(RecordError, match="truncated"):
             inflate_member(member[:-1], size)
         with pytest.raises(RecordError, match="corrupt"):
             inflate_member(member[:-8] + bytes(8), size)
-    with pytest.raises(RecordError, match="more than the 500 bytes"):
+    with pytest.raises(RecordError, match="more than the expected 500 bytes"):
         inflate_member(member, 500)
     with pytest.raises(RecordError, match="corrupt"):
         inflate_member(b"this is no member")

@@ -1,4 +1,4 @@
-"""Parts of a raster: boxes, geometries and slices to windows of pixels."""
+"""Tests of the conversion of boxes, geometries and slices to windows of pixels."""
 
 import json
 
@@ -34,7 +34,7 @@ WHOLE = Window(0, 300, 0, 400)
 
 
 def touched(georef, to_raster, outline):
-    """An oracle: rows and columns of the pixels that a fine set of points lies in, at least."""
+    """Oracle: a lower bound of the window, from the pixels of a dense set of points."""
     x, y = to_raster.transform(*outline)
     columns, rows = ~georef.affine @ (x, y)
     return (
@@ -49,7 +49,7 @@ def touched(georef, to_raster, outline):
 
 
 @given(georefs(), st.data())
-def test_a_box_of_whole_pixels_is_those_pixels(place, data):
+def test_a_box_of_whole_pixels(place, data):
     assume(min(abs(place.affine.a), abs(place.affine.e)) > 1e-3)
     affine = Affine(place.affine.a, 0, place.affine.c, 0, place.affine.e, place.affine.f)
     place = GeoRef(place.crs, affine, place.shape)
@@ -63,7 +63,7 @@ def test_a_box_of_whole_pixels_is_those_pixels(place, data):
 
 
 def edges(length):
-    """Two different positions, never quite on a pixel's edge, that hold some of the raster between them."""
+    """Two different positions, not on the edge of a pixel, whose range overlaps the raster."""
     fraction = st.floats(0.01, 0.99)
     starts = st.builds(float.__add__, st.integers(-50, length - 1).map(float), fraction)
     return starts.flatmap(
@@ -75,7 +75,7 @@ def edges(length):
 
 
 @given(edges(400), edges(300))
-def test_any_box_is_rounded_outward_and_clipped(columns, rows):
+def test_boxes_are_rounded_outward_and_clipped(columns, rows):
     (left, right), (top, bottom) = columns, rows
     region = (500_000 + 30 * left, 5_000_000 - 30 * bottom, 500_000 + 30 * right, 5_000_000 - 30 * top)
     down = [row for row in range(300) if row + 1 > top and row < bottom]
@@ -83,7 +83,7 @@ def test_any_box_is_rounded_outward_and_clipped(columns, rows):
     assert region_window(region, UTM) == Window(down[0], down[-1] + 1, across[0], across[-1] + 1)
 
 
-def test_rounding_noise_takes_no_further_pixels():
+def test_rounding_errors_add_no_pixels():
     exact, outward = np.array([500_300, 4_999_400, 500_600, 4_999_700]), np.array([-1, -1, 1, 1])
     assert region_window(tuple(exact + 1e-5 * outward), UTM) == Window(10, 20, 10, 20)
     assert region_window(exact + 1e-3 * outward, UTM) == Window(9, 21, 9, 21)
@@ -111,7 +111,7 @@ def test_a_south_up_and_a_sheared_raster():
     south_up = GeoRef(UTM.crs, Affine(30, 0, 500_000, 0, 30, 4_000_000), UTM.shape)
     assert region_window((500_300, 4_000_060, 500_600, 4_000_090), south_up) == Window(2, 3, 10, 20)
     turned = GeoRef(UTM.crs, Affine.rotation(45) @ Affine.scale(1, -1), Size(x=20, y=20))
-    # The unit square stands on its corner in a grid turned by 45 degrees.
+    # The unit square stands on its corner in a grid rotated by 45 degrees.
     columns, rows = ~turned.affine @ (np.array([0, 1, 1, 0]), np.array([-0.5, -0.5, 0.5, 0.5]))
     window = region_window((0, -0.5, 1, 0.5), turned)
     assert window == Window(
@@ -123,7 +123,7 @@ def test_a_south_up_and_a_sheared_raster():
 
 
 @given(st.floats(14.9, 15.1), st.floats(44.9, 45.2), st.floats(0.001, 0.2), st.floats(0.001, 0.2))
-def test_a_box_in_degrees_holds_every_point_of_it(left, bottom, width, height):
+def test_a_box_in_degrees_covers_all_its_points(left, bottom, width, height):
     to_raster = pyproj.Transformer.from_crs(4326, UTM.crs, always_xy=True)
     x, y = np.meshgrid(np.linspace(left, left + width, 60), np.linspace(bottom, bottom + height, 60))
     top, low, west, east = touched(UTM, to_raster, (x.ravel(), y.ravel()))
@@ -133,15 +133,15 @@ def test_a_box_in_degrees_holds_every_point_of_it(left, bottom, width, height):
     assert min(low, 300) <= window.bottom <= 300
     assert 0 <= window.left <= max(west, 0)
     assert min(east, 400) <= window.right <= 400
-    # And no more than the points call for, give or take a pixel where an edge bends between them.
+    # No larger than the points require, except for a pixel where an edge bends between them.
     assert window.top >= max(top - 1, 0)
     assert window.bottom <= min(low + 1, 300)
     assert window.left >= max(west - 1, 0)
     assert window.right <= min(east + 1, 400)
 
 
-def test_edges_that_bend_are_followed():
-    # A parallel of latitude is an arc here: its middle lies far below its ends.
+def test_curved_edges():
+    # A parallel of latitude is an arc: its middle is far below its ends.
     conic = GeoRef(
         pyproj.CRS("EPSG:3035"), Affine(1000, 0, 2_500_000, 0, -1000, 5_500_000), Size(x=5000, y=4500)
     )
@@ -250,13 +250,13 @@ def test_slices_select_as_numpy_does(data):
             assert window.slices == tuple(slice(p[0], p[-1] + 1) for p in picked)
 
 
-def test_one_slice_alone_keeps_the_other_side():
+def test_a_single_slice_keeps_the_other_axis():
     assert region_window({"x": slice(5, 9)}, UTM) == Window(0, 300, 5, 9)
     assert region_window((slice(None), slice(None)), UTM) == WHOLE
 
 
 @pytest.mark.parametrize(
-    ("region", "said"),
+    ("region", "message"),
     [
         ((slice(0, 10, 2), slice(None)), r"slice\(0, 10, 2\) along y must not have a step"),
         ((slice(None), slice(None, None, -1)), "along x must not have a step"),
@@ -267,8 +267,8 @@ def test_one_slice_alone_keeps_the_other_side():
         ({"row": slice(0, 10)}, r"Unknown dimensions \['row'\] in region; expected 'northing' and 'easting'"),
     ],
 )
-def test_slices_that_make_no_region(region, said):
-    with pytest.raises(OptionError, match=said):
+def test_invalid_slices(region, message):
+    with pytest.raises(OptionError, match=message):
         region_window(region, UTM)
 
 
@@ -276,11 +276,15 @@ def test_slices_that_make_no_region(region, said):
 
 
 @pytest.mark.parametrize(
-    ("region", "said"),
+    ("region", "message"),
     [
         (
             (600_000, 4_999_400, 600_600, 4_999_700),
             r"outside the raster\. The region covers \(600000, .*raster covers \(500000, 4991000, 512000",
+        ),
+        (
+            (14.9, 45.0, 15.1, 45.2),
+            "outside the raster.* If the region is in degrees, .*region_crs='EPSG:4326'",
         ),
         ((500_600, 4_999_400, 500_300, 4_999_700), r"left < right and bottom < top; got \(500600"),
         ((500_300, 4_999_700, 500_600, 4_999_400), "left < right and bottom < top"),
@@ -301,12 +305,12 @@ def test_slices_that_make_no_region(region, said):
         ({"type": "Point", "coordinates": [10.0, 20.0]}, "outside the raster"),
     ],
 )
-def test_bad_regions(region, said):
-    with pytest.raises(OptionError, match=said):
+def test_invalid_regions(region, message):
+    with pytest.raises(OptionError, match=message):
         region_window(region, UTM)
 
 
-def test_a_region_around_a_whole_raster_holds_it():
+def test_a_region_around_the_whole_raster():
     # In UTM the outline of the globe encloses nothing: its meridian of 180 degrees is far beyond the pole.
     for region in ((-180, -90, 180, 90), (0, -90, 180, 90), (-200, -10, 30, 80), (370, 40, 380, 50)):
         assert region_window(region, UTM, region_crs=4326) == WHOLE
@@ -315,7 +319,7 @@ def test_a_region_around_a_whole_raster_holds_it():
     assert region_window((-180, -90, 180, -80), south, region_crs=4326).shape in [(220, 220), (218, 218)]
 
 
-def test_a_region_that_is_nowhere_in_the_rasters_crs():
+def test_a_region_without_a_location_in_the_crs_of_the_raster():
     mercator = GeoRef(pyproj.CRS(3857), Affine(1000, 0, 0, 0, -1000, 0), Size(x=10, y=10))
     with pytest.raises(OptionError, match=r"outside the raster.*\(10, 90, 10, 90\) in EPSG:4326"):
         region_window({"type": "Point", "coordinates": [10, 90]}, mercator)

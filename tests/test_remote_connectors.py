@@ -1,4 +1,4 @@
-"""Models on servers: what any connector must do, over every protocol and format; and their options."""
+"""Models on servers: connector conformance for every protocol and format, whole predictions, and options."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def server(known_models: Path) -> Iterator[Server]:
         yield server
 
 
-# -- What any connector must do ------------------------------------------------------------------------
+# -- Conformance ---------------------------------------------------------------------------------------
 
 
 class Remote(ConnectorConformance):
-    """Subclasses say which constructor and options; ``where`` is the model's name on the server."""
+    """Base class for connectors to the local server; ``name`` is the name of the model on it."""
 
     name = "known"
 
@@ -148,9 +148,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def test_an_image_is_predicted_as_by_the_model_itself(
-    server: Server, known_models: Path, scene: xr.Dataset
-) -> None:
+def test_predict_image_equals_local_model(server: Server, known_models: Path, scene: xr.Dataset) -> None:
     expected = xee_tf.Model.from_saved_model(known_models / "known", **OPTIONS).predict_image(scene).compute()
     vertex = {"endpoint": ENDPOINT + "prepared", "base_url": server.url, "credentials": None}
     plain = vertex | {"endpoint": ENDPOINT + "known"}
@@ -179,7 +177,7 @@ def test_an_image_is_predicted_as_by_the_model_itself(
         assert model.stats().instances - before == 30, name
 
 
-def test_b64_for_models_that_take_tensor_protos(tmp_path: Path) -> None:
+def test_b64_sends_tensor_protos(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -208,8 +206,8 @@ command.run(parser.parse_args(sys.argv[1:]), None)
 """
 
 
-def test_a_model_that_earth_engine_prepared(known_models: Path, tmp_path: Path, scene: xr.Dataset) -> None:
-    """By its own command, in a process of its own: it turns TensorFlow 2 off."""
+def test_model_prepared_by_earth_engine(known_models: Path, tmp_path: Path, scene: xr.Dataset) -> None:
+    """Earth Engine's own command, in a separate process because it disables TensorFlow 2."""
     arguments = [
         f"--source_dir={known_models / 'known'}",
         f"--dest_dir={tmp_path / 'theirs'}",
@@ -232,7 +230,7 @@ def test_a_model_that_earth_engine_prepared(known_models: Path, tmp_path: Path, 
             xr.testing.assert_identical(model.predict_image(scene).compute(), expected)
 
 
-def test_nd_arrays_have_bands_first(tmp_path: Path, scene: xr.Dataset) -> None:
+def test_nd_arrays_send_bands_first(tmp_path: Path, scene: xr.Dataset) -> None:
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -252,7 +250,7 @@ def test_nd_arrays_have_bands_first(tmp_path: Path, scene: xr.Dataset) -> None:
     np.testing.assert_array_equal(found, scene.a - 2 * scene.b2)
 
 
-def test_properties_by_examples(tmp_path: Path) -> None:
+def test_predict_properties_with_examples(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -291,7 +289,7 @@ def test_versions_labels_and_signatures(known_models: Path, tmp_path: Path) -> N
     x = np.array([10.0, 20.0], "float32")
     with serve(tmp_path / "m", name="m", labels={"stable": 1}) as server:
 
-        def ask(**options: Any) -> list[float]:
+        def predict(**options: Any) -> list[float]:
             found = [
                 connected(xee_tf.Model.from_tf_serving(url, "m", transport=transport, **options).connector)
                 for url, transport in ((server.url, "rest"), (server.grpc, "grpc"))
@@ -300,13 +298,13 @@ def test_versions_labels_and_signatures(known_models: Path, tmp_path: Path) -> N
             assert rest == grpc
             return rest
 
-        assert ask() == [20, 40]
-        assert ask(version=1) == [10, 20]
-        assert ask(label="stable") == [10, 20]
-        assert ask(version=1, signature_name="shift") == [11, 21]
+        assert predict() == [20, 40]
+        assert predict(version=1) == [10, 20]
+        assert predict(label="stable") == [10, 20]
+        assert predict(version=1, signature_name="shift") == [11, 21]
         for url, transport in ((server.url, "rest"), (server.grpc, "grpc")):
             unknown = SERVING(url, "m", signature_name="turn", transport=transport)
-            with pytest.raises(ModelError, match=r"'turn'; it has \['serving_default', 'shift'\]"):
+            with pytest.raises(ModelError, match=r"'turn'; available: 'serving_default', 'shift'\."):
                 unknown.connector.signature()
             for wrong in ({"version": 7}, {"label": "canary"}):
                 model = xee_tf.Model.from_tf_serving(url, "m", transport=transport, **wrong)
@@ -315,7 +313,7 @@ def test_versions_labels_and_signatures(known_models: Path, tmp_path: Path) -> N
                 assert isinstance(caught.value, MissingModelError) == ("version" in wrong)
 
 
-def test_a_model_that_is_not_prepared(server: Server) -> None:
+def test_unprepared_model_is_an_error(server: Server) -> None:
     for url, transport, prefix in ((server.url, "rest", ""), (server.grpc, "grpc", "GRPC_")):
         model = xee_tf.Model.from_tf_serving(
             url, "known", transport=transport, payload_format=prefix + "SERIALIZED_TF_TENSORS"
@@ -324,7 +322,7 @@ def test_a_model_that_is_not_prepared(server: Server) -> None:
             model.connector.signature()
 
 
-def test_a_server_that_is_not_there_says_so_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_fails_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("requests")
     monkeypatch.setattr("xee_tf.remote.connector._SIGNATURE_SECONDS", 0.5)
     for url, transport in (("http://127.0.0.1:1", "rest"), ("127.0.0.1:1", "grpc")):
@@ -333,7 +331,7 @@ def test_a_server_that_is_not_there_says_so_soon(monkeypatch: pytest.MonkeyPatch
             model.connector.signature()
 
 
-def test_a_batch_size_that_the_model_fixes(tmp_path: Path) -> None:
+def test_fixed_batch_size(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -348,14 +346,14 @@ def test_a_batch_size_that_the_model_fixes(tmp_path: Path) -> None:
         model = xee_tf.Model.from_tf_serving(server.grpc, "four", transport="grpc", max_payload_bytes=1200)
         np.testing.assert_array_equal(model.predict_image(image).b, image.a + 1)
         small = xee_tf.Model.from_tf_serving(server.grpc, "four", transport="grpc", max_payload_bytes=1000)
-        with pytest.raises(OptionError, match=r"a request of 4 instances takes 1,\d+ bytes"):
+        with pytest.raises(OptionError, match=r"a request with 4 instances takes 1,\d+ bytes"):
             small.predict_image(image)
 
 
 # -- Options -------------------------------------------------------------------------------------------
 
 
-def test_names_are_earth_engines() -> None:
+def test_earth_engine_names_are_accepted() -> None:
     ee = pytest.importorskip("ee")
 
     for theirs, ours in (
@@ -368,7 +366,10 @@ def test_names_are_earth_engines() -> None:
             assert HOSTED_SPELLING.aliases.get(name, snake) in known
 
 
-def test_earth_engines_calls_can_be_pasted() -> None:
+def test_earth_engine_calls() -> None:
+    pytest.importorskip("grpc")
+    pytest.importorskip("requests")
+    pytest.importorskip("google.auth")
     model = xee_tf.Model.fromVertexAi(
         endpoint=ENDPOINT + "123",
         inputTileSize=[8, 8],
@@ -401,18 +402,20 @@ LEGACY = xee_tf.Model.from_ai_platform_predictor
 
 
 @pytest.mark.parametrize(
-    ("make", "arguments", "options", "words"),
+    ("make", "arguments", "options", "message"),
     [
-        (SERVING, ("models:8501", "m"), {}, "scheme"),
+        (SERVING, ("localhost:8501", "m"), {}, r"REST.*grpc://.*Use 'http://localhost:8501'\."),
+        (SERVING, ("models:8501/a?key=hunter2", "m"), {}, "query"),
+        (SERVING, ("grpc://models", "m"), {}, "transport='grpc'"),
         (SERVING, ("ftp://models", "m"), {}, "'ftp'.*https, http"),
         (SERVING, ("http://", "m"), {}, "address"),
         (SERVING, ("http://models:x", "m"), {}, "port"),
         (SERVING, ("http://models/?key=3", "m"), {}, "query"),
         (SERVING, ("http://mod els", "m"), {}, "address"),
-        (SERVING, ("models/path", "m"), {"transport": "grpc"}, "no paths"),
+        (SERVING, ("models/path", "m"), {"transport": "grpc"}, "cannot have a path"),
         (SERVING, ("http://models", ""), {}, "model must be the name"),
         (SERVING, ("http://models", "m"), {"transport": "soap"}, "soap"),
-        (SERVING, ("http://models", "m"), {"version": 1, "label": "x"}, "both"),
+        (SERVING, ("http://models", "m"), {"version": 1, "label": "x"}, "cannot be combined"),
         (SERVING, ("http://models", "m"), {"version": "newest"}, "label="),
         (SERVING, ("http://models", "m"), {"payload_format": "GRPC_TF_TENSORS"}, "GRPC_TF_TENSORS"),
         (SERVING, ("http://models", "m"), {"payload_format": "XML"}, "RAW_JSON"),
@@ -421,33 +424,36 @@ LEGACY = xee_tf.Model.from_ai_platform_predictor
         (SERVING, ("http://models", "m"), {"deadline": -1}, "deadline.*above 0"),
         (SERVING, ("http://models", "m"), {"b64": "yes"}, "b64.*True or False"),
         (SERVING, ("http://models", "m"), {"numbers_as_strings": 1}, "numbers_as_strings.*True or False"),
-        (SERVING, ("http://models", "m"), {"credentials": "google"}, "no TLS"),
+        (SERVING, ("http://models", "m"), {"credentials": "google"}, "without TLS"),
         (SERVING, ("http://models", "m"), {"inputTileSise": 3}, "inputTileSise"),
+        (SERVING, ("http://models", "m"), {"max_retries": 3}, "max_retries: .*deadline="),
+        (SERVING, ("http://models", "m"), {"maxRetries": 3}, "maxRetries: .*deadline="),
         (SERVING, ("http://models", "m"), {"project_id": "x"}, "project_id"),
         (VERTEX, ("123",), {}, "projects/PROJECT/locations/REGION/endpoints/ID"),
         (VERTEX, ("projects/p/locations/evil.test#/endpoints/1",), {}, "full name"),
-        (VERTEX, (ENDPOINT + "1",), {"base_url": "http://dedicated.test"}, "no TLS"),
+        (VERTEX, (ENDPOINT + "1",), {"base_url": "http://dedicated.test"}, "without TLS"),
+        (VERTEX, (ENDPOINT + "1",), {"base_url": "x.test"}, "start with http:// or https://; got"),
         (VERTEX, (ENDPOINT + "1",), {"route": "grpc"}, "SERIALIZED_TF_TENSORS.*route='grpc'"),
         (VERTEX, (ENDPOINT + "1",), {"route": "predict", "signature_name": "x"}, "rawPredict"),
         (VERTEX, (ENDPOINT + "1",), {"maxPayloadBytes": 9, "max_payload_bytes": 9}, "twice"),
         (LEGACY, ("p", "m"), {}, r"discontinued on January 31, 2025.*from_vertex_ai.*base_url"),
-        (LEGACY, ("p", "m"), {"region": "global", "base_url": "https://x.test"}, "global.*deployed in"),
+        (LEGACY, ("p", "m"), {"region": "global", "base_url": "https://x.test"}, "deployed to.*global"),
         (LEGACY, ("p", "m/../n"), {"base_url": "https://x.test"}, "model_name"),
         (
             LEGACY,
             ("p", "m"),
             {"base_url": "https://x.test", "payload_format": "GRPC_TF_TENSORS"},
-            "JSON only",
+            "only supports JSON",
         ),
     ],
 )
-def test_options_that_cannot_be(make: Any, arguments: tuple[Any, ...], options: Any, words: str) -> None:
-    with pytest.raises(OptionError, match=words):
+def test_invalid_options(make: Any, arguments: tuple[Any, ...], options: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         make(*arguments, **options)
 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
-def test_what_may_be_secret_is_not_repeated(transport: Any) -> None:
+def test_errors_do_not_repeat_secrets(transport: Any) -> None:
     for url in ("http://user:hunter2@models", "http://hunter2@models", "http://[hunter2", "http:hunter2@x"):
         with pytest.raises(OptionError) as caught:
             SERVING(url, "m", transport=transport)
@@ -457,12 +463,12 @@ def test_what_may_be_secret_is_not_repeated(transport: Any) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_only_models_on_servers_keep_statistics() -> None:
+def test_stats_of_local_model_is_an_error() -> None:
     with pytest.raises(OptionError, match="function"):
         xee_tf.Model.from_function(np.sum).stats()
 
 
-def test_importing_leaves_clients_alone() -> None:
+def test_clients_are_imported_lazily() -> None:
     code = """
         import sys
         import xee_tf
@@ -474,8 +480,8 @@ def test_importing_leaves_clients_alone() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
 
 
-def test_errors_name_the_instances(server: Server) -> None:
-    """Of a batch in several requests, those of the request that failed; and they survive a pickle."""
+def test_errors_have_the_failed_instances(server: Server) -> None:
+    """The instances of the request that failed, also after pickling."""
     connector = SERVING(server.grpc, "known", transport="grpc", max_payload_bytes=1000).connector
     batch = batch_of(6) | {"b": batch_of(6, height=8)["b"]}
     with pytest.raises(PredictionError, match=r"INVALID_ARGUMENT.*assertion") as caught:

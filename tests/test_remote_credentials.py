@@ -1,4 +1,4 @@
-"""Credentials: found where they are used, sent where they belong, and seen nowhere else."""
+"""Credentials: found in each process, sent only to their server, and never shown or pickled."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ def key() -> rsa.RSAPrivateKey:
 
 
 class Issuer(socketserver.ThreadingTCPServer):
-    """Gives tokens to whom has the key, or what `answer` says."""
+    """A server that issues tokens; `response` is its response."""
 
     allow_reuse_address = daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Issue)
-        self.asked = 0
-        self.answer: tuple[int, dict[str, Any]] = (200, {"access_token": TOKEN, "expires_in": 3600})
+        super().__init__(("127.0.0.1", 0), _IssuerHandler)
+        self.requests = 0
+        self.response: tuple[int, dict[str, Any]] = (200, {"access_token": TOKEN, "expires_in": 3600})
 
 
-class _Issue(BaseHTTPRequestHandler):
+class _IssuerHandler(BaseHTTPRequestHandler):
     server: Issuer
 
     def do_POST(self) -> None:
-        self.server.asked += 1
+        self.server.requests += 1
         self.rfile.read(int(self.headers["Content-Length"]))
-        code, answer = self.server.answer
-        body = json.dumps({"token_type": "Bearer", **answer}).encode()
+        code, response = self.server.response
+        body = json.dumps({"token_type": "Bearer", **response}).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -82,7 +82,7 @@ class _Issue(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def issuer(key: rsa.RSAPrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
-    """Application default credentials of a service account that nobody knows."""
+    """Application default credentials of a fictitious service account."""
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
@@ -103,7 +103,7 @@ def issuer(key: rsa.RSAPrivateKey, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         issuer.shutdown()
 
 
-def vertex(url: str, **options: Any) -> xee_tf.Model:
+def vertex_ai(url: str, **options: Any) -> xee_tf.Model:
     return xee_tf.Model.from_vertex_ai(ENDPOINT, base_url=url, payload_format="GRPC_TF_TENSORS", **options)
 
 
@@ -112,22 +112,22 @@ def predict(model: xee_tf.Model) -> None:
 
 
 def assert_secret(text: str | bytes) -> None:
-    """Neither the token nor the key is in it."""
+    """Check that a text contains neither the token nor the key."""
     data = text.encode() if isinstance(text, str) else text
     assert TOKEN.encode() not in data
     assert b"PRIVATE KEY" not in data
 
 
-def test_who_asks_is_told_to_the_server_and_to_nobody_else(
+def test_token_is_sent_only_to_the_server(
     server: Server, issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     echo = Status(403, b'{"error": {"code": 403, "message": "Bearer ' + TOKEN.encode() + b' may not"}}')
     with FaultProxy(server.url) as proxy:
-        model = vertex(proxy.url, route="rawPredict")
+        model = vertex_ai(proxy.url, route="rawPredict")
         for _ in range(3):
             predict(model)
-        assert issuer.asked == 1  # it is kept until it expires
+        assert issuer.requests == 1  # the token is kept until it expires
         assert {headers["Authorization"] for headers in proxy.headers} == {f"Bearer {TOKEN}"}
         proxy.faults.append(echo)
         with pytest.raises(PredictionError, match=r"HTTP 403.*may not") as caught:
@@ -152,13 +152,13 @@ def test_who_asks_is_told_to_the_server_and_to_nobody_else(
             pickle.dumps(connected(model.connector))
 
 
-def test_a_graph_holds_no_secret(server: Server, issuer: Issuer) -> None:
+def test_graph_contains_no_secret(server: Server, issuer: Issuer) -> None:
     rasters = batch_of(1, height=16, width=16)
     grid = {"y": [-30.0 * row for row in range(16)], "x": [30.0 * column for column in range(16)]}
     image = xr.Dataset(
         {"a": (("y", "x"), rasters["a"][0, ..., 0]), "b": (("y", "x", "c"), rasters["b"][0])}, grid
     ).rio.write_crs("EPSG:32633")
-    model = vertex(
+    model = vertex_ai(
         server.url,
         route="rawPredict",
         input_shapes={"b": [2]},
@@ -166,18 +166,18 @@ def test_a_graph_holds_no_secret(server: Server, issuer: Issuer) -> None:
         output_bands={"box": "float32", "count": "int32"},
     )
     lazy = model.predict_image(image.chunk(y=8))
-    assert issuer.asked == 0  # building asks nobody
+    assert issuer.requests == 0  # building the graph needs no token
     assert_secret(cloudpickle.dumps(dict(lazy.__dask_graph__())))
     assert lazy.box.shape == (16, 16)
     lazy.compute()
-    assert issuer.asked == 1
+    assert issuer.requests == 1
     assert_secret(cloudpickle.dumps(dict(lazy.__dask_graph__())))
 
 
-def test_over_grpc(server: Server, issuer: Issuer) -> None:
+def test_token_is_sent_over_grpc(server: Server, issuer: Issuer) -> None:
     denied = (grpc.StatusCode.PERMISSION_DENIED, f"Bearer {TOKEN} may not")
     with grpc_faults(server.grpc) as (address, handler):
-        model = vertex(f"http://{address}")
+        model = vertex_ai(f"http://{address}")
         predict(model)
         handler.faults.append(denied)
         with pytest.raises(PredictionError, match=r"PERMISSION_DENIED.*roles/aiplatform\.user") as caught:
@@ -192,9 +192,9 @@ def _predict(connector: Connector) -> dict[str, Any]:
     return connected(connector).predict(batch_of(3))
 
 
-def test_workers_find_their_own(server: Server, issuer: Issuer) -> None:
+def test_workers_find_their_own_credentials(server: Server, issuer: Issuer) -> None:
     with FaultProxy(server.url) as proxy:
-        model = vertex(proxy.url, route="rawPredict")
+        model = vertex_ai(proxy.url, route="rawPredict")
         with (
             LocalCluster(
                 n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
@@ -204,17 +204,17 @@ def test_workers_find_their_own(server: Server, issuer: Issuer) -> None:
             assert_same(client.submit(_predict, model.connector).result(), in_numpy(batch_of(3)))
             assert model.stats().instances == 3
         assert proxy.headers[0]["Authorization"] == f"Bearer {TOKEN}"
-        assert issuer.asked == 1
+        assert issuer.requests == 1
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_what_is_missing_is_said(server: Server, issuer: Issuer, code: int) -> None:
-    refusal = Status(code, b'{"error": {"code": 403, "message": "denied", "status": "PERMISSION_DENIED"}}')
+def test_rejected_requests_have_advice(server: Server, issuer: Issuer, code: int) -> None:
+    denied = Status(code, b'{"error": {"code": 403, "message": "denied", "status": "PERMISSION_DENIED"}}')
     cases = [
-        (lambda url: vertex(url, route="rawPredict"), r"aiplatform\.endpoints\.predict.*'forest'.*roles/"),
-        (lambda url: vertex(url, route="rawPredict", credentials=None), "credentials=None"),
+        (lambda url: vertex_ai(url, route="rawPredict"), r"aiplatform\.endpoints\.predict.*'forest'.*roles/"),
+        (lambda url: vertex_ai(url, route="rawPredict", credentials=None), "credentials=None"),
         (lambda url: xee_tf.Model.from_tf_serving(url, "known"), "credentials='google'"),
-        (lambda url: xee_tf.Model.from_tf_serving(url, "known", credentials="google"), "may not use"),
+        (lambda url: xee_tf.Model.from_tf_serving(url, "known", credentials="google"), "has no access"),
         (
             lambda url: xee_tf.Model.from_ai_platform_predictor(
                 "forest", "known", base_url=url, credentials="google"
@@ -222,49 +222,49 @@ def test_what_is_missing_is_said(server: Server, issuer: Issuer, code: int) -> N
             r"ml\.versions\.predict.*'forest'.*roles/ml\.modelUser",
         ),
     ]
-    for make, words in cases:
-        with FaultProxy(server.url, (refusal,)) as proxy:
-            with pytest.raises(PredictionError, match=f"HTTP {code}.*It said: denied.*{words}"):
+    for make, message in cases:
+        with FaultProxy(server.url, (denied,)) as proxy:
+            with pytest.raises(PredictionError, match=f"HTTP {code}.*: denied.*{message}"):
                 predict(make(proxy.url))
             assert len(proxy.bodies) == 1
 
 
-def test_no_credentials(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nowhere.json"))
-    with pytest.raises(ModelError, match=r"no Google credentials here.*gcloud auth.*credentials=None"):
-        connected(vertex(server.url, route="rawPredict", timeout=58).connector)
+    with pytest.raises(ModelError, match=r"Google credentials not found.*gcloud auth.*credentials=None"):
+        connected(vertex_ai(server.url, route="rawPredict", timeout=58).connector)
 
 
-def test_credentials_that_are_not_renewed(server: Server, issuer: Issuer) -> None:
+def test_credentials_that_cannot_be_refreshed(server: Server, issuer: Issuer) -> None:
     secret = {"error": "invalid_grant", "error_description": "Account deleted", "assertion": TOKEN}
-    issuer.answer = (400, secret)
+    issuer.response = (400, secret)
     with FaultProxy(server.url) as proxy:
-        model = vertex(proxy.url, route="rawPredict")
-        with pytest.raises(PredictionError, match=r"not renewed.*Account deleted") as caught:
+        model = vertex_ai(proxy.url, route="rawPredict")
+        with pytest.raises(PredictionError, match=r"could not be refreshed.*Account deleted") as caught:
             predict(model)
         assert_secret(str(caught.value))
         assert not proxy.bodies
-        issuer.answer = (200, {"access_token": TOKEN, "expires_in": 3600})
+        issuer.response = (200, {"access_token": TOKEN, "expires_in": 3600})
         predict(model)
 
 
-def test_an_expired_token_is_renewed(server: Server, issuer: Issuer) -> None:
-    issuer.answer = (200, {"access_token": TOKEN, "expires_in": 1})
+def test_expired_token_is_refreshed(server: Server, issuer: Issuer) -> None:
+    issuer.response = (200, {"access_token": TOKEN, "expires_in": 1})
     with FaultProxy(server.url) as proxy:
-        model = vertex(proxy.url, route="rawPredict")
+        model = vertex_ai(proxy.url, route="rawPredict")
         predict(model)
-        issuer.answer = (200, {"access_token": TOKEN + "2", "expires_in": 3600})
+        issuer.response = (200, {"access_token": TOKEN + "2", "expires_in": 3600})
         predict(model)
         assert [headers["Authorization"][-1] for headers in proxy.headers] == [TOKEN[-1], "2"]
 
 
-def test_passwords_of_netrc_stay_there(
+def test_netrc_passwords_are_not_sent(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with FaultProxy(server.url) as proxy:
-        predict(vertex(proxy.url, route="rawPredict", credentials=None))
+        predict(vertex_ai(proxy.url, route="rawPredict", credentials=None))
         assert proxy.headers[0]["Authorization"] is None
 
 
@@ -273,7 +273,7 @@ def test_redirects_are_not_followed(server: Server, issuer: Issuer) -> None:
         redirect = Status(307, b"", {"Location": f"{other.url}/v1/{ENDPOINT}:rawPredict"})
         with FaultProxy(server.url, (redirect,)) as proxy:
             with pytest.raises(PredictionError, match=r"HTTP 307.*redirects to 127\.0\.0\.1"):
-                predict(vertex(proxy.url, route="rawPredict"))
+                predict(vertex_ai(proxy.url, route="rawPredict"))
             assert not other.headers
 
 
@@ -282,7 +282,7 @@ def test_redirects_are_not_followed(server: Server, issuer: Issuer) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(key: rsa.RSAPrivateKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of 127.0.0.1 that nobody vouches for, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
     day = datetime.timedelta(days=1)
@@ -317,11 +317,11 @@ def test_certificates_are_verified(
         url = proxy.url.replace("http:", "https:")
         start = time.monotonic()
         with pytest.raises(PredictionError, match=r"TLS.*CERTIFICATE_VERIFY_FAILED"):
-            predict(vertex(url, route="rawPredict", credentials=None))
+            predict(vertex_ai(url, route="rawPredict", credentials=None))
         with pytest.raises(ModelError, match=r"(?i)certificate|handshake"):
             xee_tf.Model.from_tf_serving(url, "known", transport="grpc").connector.signature()
-        assert time.monotonic() - start < 5  # it is no matter of time
+        assert time.monotonic() - start < 5  # certificate errors are not retried
         assert not proxy.bodies
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        predict(vertex(url, route="rawPredict", credentials=None, timeout=59))
+        predict(vertex_ai(url, route="rawPredict", credentials=None, timeout=59))
         assert len(proxy.bodies) == 1

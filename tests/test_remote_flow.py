@@ -1,4 +1,4 @@
-"""How much is sent at a time: packing, limits on many workers, what the server asks for, statistics."""
+"""Flow control: size of requests, limits on concurrent requests and on a cluster, statistics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.conftest import needs_posix
 from tests.connector_conformance import assert_same, batch_of, in_numpy
-from tests.faults import Delay, FaultProxy, Status, grpc_faults, until
+from tests.faults import Delay, FaultProxy, Status, grpc_faults, wait_until
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.remote.limits import AdaptiveLimit
@@ -43,15 +43,15 @@ def server(known_models: Path) -> Iterator[Server]:
         yield server
 
 
-def rest(url: str, **options: Any) -> xee_tf.Model:
+def serving_rest(url: str, **options: Any) -> xee_tf.Model:
     return xee_tf.Model.from_tf_serving(url, "known", **options)
 
 
-def vertex(url: str, name: str, **options: Any) -> xee_tf.Model:
+def vertex_ai(url: str, name: str, **options: Any) -> xee_tf.Model:
     return xee_tf.Model.from_vertex_ai(ENDPOINT + name, base_url=url, credentials=None, **options)
 
 
-# -- Packing -----------------------------------------------------------------------------------------------
+# -- Size of requests --------------------------------------------------------------------------------------
 
 FORMATS = {
     "SERIALIZED_TF_TENSORS": ("prepared", "predict"),
@@ -63,10 +63,10 @@ FORMATS = {
 
 @pytest.mark.parametrize("multiplier", [1, 2.5])
 @pytest.mark.parametrize("payload_format", FORMATS)
-def test_requests_are_as_large_as_they_may_be(server: Server, payload_format: str, multiplier: float) -> None:
+def test_requests_are_as_large_as_allowed(server: Server, payload_format: str, multiplier: float) -> None:
     name, route = FORMATS[payload_format]
     with FaultProxy(server.url) as proxy:
-        model = vertex(
+        model = vertex_ai(
             proxy.url,
             name,
             payload_format=payload_format,
@@ -77,29 +77,29 @@ def test_requests_are_as_large_as_they_may_be(server: Server, payload_format: st
             max_concurrency=1,
         )
         batch = batch_of(60)
-        answer = connected(model.connector).predict(batch)
-        np.testing.assert_array_equal(answer["box"], in_numpy(batch)["box"])
+        outputs = connected(model.connector).predict(batch)
+        np.testing.assert_array_equal(outputs["box"], in_numpy(batch)["box"])
         sizes = [len(body) for body in proxy.bodies]
         limit = 12_000 / multiplier
         whole = len(model.connector.payload.encode(batch))
         assert max(sizes) <= limit
-        # One instance more would not have fitted into any but the last.
+        # Only the last request has room for another instance.
         assert min(sizes[:-1]) > limit - 1.1 * whole / 60
         assert len(sizes) == math.ceil(whole / limit) or len(sizes) > 3
         assert model.stats().bytes_sent == sum(sizes)
 
 
-def test_the_envelope_of_grpc_counts(server: Server) -> None:
+def test_size_includes_the_grpc_envelope(server: Server) -> None:
     with grpc_faults(server.grpc) as (address, handler):
-        one = vertex(f"http://{address}", "known", payload_format="GRPC_TF_TENSORS")
+        one = vertex_ai(f"http://{address}", "known", payload_format="GRPC_TF_TENSORS")
         connected(one.connector).predict(batch_of(3))
         [body] = handler.bodies
-        exact = vertex(
+        exact = vertex_ai(
             f"http://{address}", "known", payload_format="GRPC_TF_TENSORS", max_payload_bytes=len(body) + 3
         )
         connected(exact.connector).predict(batch_of(3))
         assert handler.bodies[1:] == [body]
-        less = vertex(
+        less = vertex_ai(
             f"http://{address}",
             "known",
             payload_format="GRPC_TF_TENSORS",
@@ -128,10 +128,8 @@ def image_of(side: int, bands: int = 6) -> xr.Dataset:
         ("RAW_JSON", None),
     ],
 )
-def test_a_tile_that_never_fits_is_refused_before_anything_is_sent(
-    payload_format: str, side: int | None, overlap: int
-) -> None:
-    """As large as what is sent in Earth Engine's megabyte and a half."""
+def test_tile_that_is_too_large_is_an_error(payload_format: str, side: int | None, overlap: int) -> None:
+    """The largest tile is that of Earth Engine's limit of 1.5 MB."""
 
     def model(tile: int) -> xee_tf.Model:
         return xee_tf.Model.from_vertex_ai(
@@ -144,10 +142,10 @@ def test_a_tile_that_never_fits_is_refused_before_anything_is_sent(
 
     with pytest.raises(OptionError, match=r"1,500,000.*largest.*max_payload_bytes") as caught:
         model(1000).predict_image(image_of(32))
-    words = str(caught.value)
-    assert payload_format in words
-    assert ENDPOINT + "1" in words
-    best = int(re.search(r"input_tile_size=\((\d+), \1\)", words)[1])  # type: ignore[index]
+    message = str(caught.value)
+    assert payload_format in message
+    assert ENDPOINT + "1" in message
+    best = int(re.search(r"input_tile_size=\((\d+), \1\)", message)[1])  # type: ignore[index]
     model(best).predict_image(image_of(32))
     with pytest.raises(OptionError, match=rf"input_tile_size=\({best}, {best}\)"):
         model(best + 1).predict_image(image_of(32))
@@ -155,7 +153,7 @@ def test_a_tile_that_never_fits_is_refused_before_anything_is_sent(
         assert best + 2 * overlap == side
 
 
-def test_not_even_a_pixel_fits() -> None:
+def test_pixel_that_is_too_large_is_an_error() -> None:
     model = xee_tf.Model.from_vertex_ai(
         ENDPOINT + "1", max_payload_bytes=50, input_tile_size=8, output_bands={"p": "float32"}
     )
@@ -163,15 +161,15 @@ def test_not_even_a_pixel_fits() -> None:
         model.predict_image(image_of(8))
 
 
-def test_numbers_that_turn_out_too_long(server: Server) -> None:
-    """Of text only the least size is known before; what is longer is refused when it is there."""
+def test_text_that_is_too_long_is_an_error(server: Server) -> None:
+    """The size of numbers as text is known only after encoding."""
     batch = batch_of(3)
     batch["a"][1] = np.float32(-1.2345678e-30)
     with FaultProxy(server.url) as proxy:
-        payload = rest(proxy.url).connector.payload
+        payload = serving_rest(proxy.url).connector.payload
         limit = len(payload.encode({name: array[:1] for name, array in batch.items()})) + 5
-        model = rest(proxy.url, max_payload_bytes=limit)
-        assert not model.connector.refusal({name: (a.dtype, a.shape[1:]) for name, a in batch.items()})
+        model = serving_rest(proxy.url, max_payload_bytes=limit)
+        assert not model.connector.size_problem({name: (a.dtype, a.shape[1:]) for name, a in batch.items()})
         with pytest.raises(PredictionError, match=rf"RAW_JSON.*{limit:,}.*max_payload_bytes") as caught:
             connected(model.connector).predict(batch)
         assert "Instance 1" in str(caught.value)
@@ -179,56 +177,56 @@ def test_numbers_that_turn_out_too_long(server: Server) -> None:
         assert not proxy.bodies
 
 
-# -- At one time -------------------------------------------------------------------------------------------
+# -- Concurrent requests -----------------------------------------------------------------------------------
 
 
-def test_no_more_at_one_time_in_threads(server: Server) -> None:
+def test_max_concurrency_in_threads(server: Server) -> None:
     with FaultProxy(server.url, hold=0.02) as proxy:
-        model = rest(proxy.url, max_payload_bytes=2500, max_concurrency=3)
+        model = serving_rest(proxy.url, max_payload_bytes=2500, max_concurrency=3)
         connection = connected(model.connector)
 
-        def ask(seed: int) -> None:
+        def predict(seed: int) -> None:
             assert_same(connection.predict(batch_of(12, seed)), in_numpy(batch_of(12, seed)))
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(ask, range(8)))
-        assert proxy.most == 3
+            list(pool.map(predict, range(8)))
+        assert proxy.max_active == 3
     with FaultProxy(server.url, hold=0.05) as proxy:
-        model = rest(proxy.url, max_payload_bytes=2500, max_concurrency=6)
+        model = serving_rest(proxy.url, max_payload_bytes=2500, max_concurrency=6)
         connected(model.connector).predict(batch_of(30))
-        assert proxy.most == 6  # from one thread: the requests of a batch are sent together
+        assert proxy.max_active == 6  # from one thread, because the requests of a batch are sent concurrently
 
 
-def test_the_limit_halves_and_comes_back(server: Server) -> None:
+def test_limit_is_reduced_and_recovers(server: Server) -> None:
     with FaultProxy(server.url, (Status(429),) * 8, hold=0.02) as proxy:
-        model = rest(proxy.url, max_payload_bytes=900, max_concurrency=8)
+        model = serving_rest(proxy.url, max_payload_bytes=900, max_concurrency=8)
         connection: Any = connected(model.connector)
         connection.predict(batch_of(8))
         assert model.stats().throttled == 8
-        assert 1 <= connection._limit.now < 8
-        proxy.most = 0
+        assert 1 <= connection._limit.current < 8
+        proxy.max_active = 0
         connection.predict(batch_of(64))
-        assert connection._limit.now == 8
-        assert proxy.most == 8
+        assert connection._limit.current == 8
+        assert proxy.max_active == 8
 
 
 @given(st.integers(1, 20), st.lists(st.sampled_from([200, 429, 503, 0]), max_size=60), st.randoms())
-def test_the_limit_stays_within_its_bounds(most: int, codes: list[int], random: Any) -> None:
-    limit = AdaptiveLimit(most)
+def test_limit_stays_within_bounds(maximum: int, codes: list[int], random: Any) -> None:
+    limit = AdaptiveLimit(maximum)
     for code in codes:
-        before = limit.now
+        before = limit.current
         limit.run(lambda code=code: Response(code, str(code)))  # type: ignore[misc]
-        assert 1 <= limit.now <= most
+        assert 1 <= limit.current <= maximum
         if code == 429:
-            assert limit.now <= max(1, before / 2)
+            assert limit.current <= max(1, before / 2)
         elif code != 200:
-            assert limit.now == before
-    for _ in range(most * most):
+            assert limit.current == before
+    for _ in range(maximum * maximum):
         limit.run(lambda: Response(200, "HTTP 200"))
-    assert limit.now == most
+    assert limit.current == maximum
 
 
-def test_one_429_after_another_is_one_if_they_were_sent_together() -> None:
+def test_concurrent_429_reduce_the_limit_once() -> None:
     limit = AdaptiveLimit(16)
     ready = threading.Barrier(16)
 
@@ -239,7 +237,7 @@ def test_one_429_after_another_is_one_if_they_were_sent_together() -> None:
     with ThreadPoolExecutor(16) as pool:
         for future in [pool.submit(limit.run, send) for _ in range(16)]:
             future.result()
-    assert limit.now == 8
+    assert limit.current == 8
 
 
 # -- On a cluster ------------------------------------------------------------------------------------------
@@ -247,7 +245,7 @@ def test_one_429_after_another_is_one_if_they_were_sent_together() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Client]:
-    """Three workers; leases of lost ones come back after two seconds rather than thirty."""
+    """A cluster of three workers; leases of lost workers are released after 2 instead of 30 seconds."""
     settings = {
         "distributed.scheduler.locks.lease-timeout": "2s",
         "distributed.scheduler.locks.lease-validation-interval": "200ms",
@@ -266,13 +264,13 @@ def _predict(connector: Connector, seed: int) -> dict[str, np.ndarray]:
     return connected(connector).predict(batch_of(6, seed))
 
 
-def test_no_more_at_one_time_on_a_cluster(server: Server, cluster: Client) -> None:
+def test_max_concurrency_on_a_cluster(server: Server, cluster: Client) -> None:
     with FaultProxy(server.url, hold=0.03) as proxy:
-        model = rest(proxy.url, max_payload_bytes=1500, max_concurrency=2)
+        model = serving_rest(proxy.url, max_payload_bytes=1500, max_concurrency=2)
         futures = [cluster.submit(_predict, model.connector, seed, pure=False) for seed in range(12)]
-        for seed, answer in enumerate(cluster.gather(futures)):
-            assert_same(answer, in_numpy(batch_of(6, seed)))
-        assert proxy.most == 2
+        for seed, outputs in enumerate(cluster.gather(futures)):
+            assert_same(outputs, in_numpy(batch_of(6, seed)))
+        assert proxy.max_active == 2
         stats = model.stats()
         assert stats.instances == 72
         assert stats.answered == len(proxy.bodies)
@@ -281,7 +279,7 @@ def test_no_more_at_one_time_on_a_cluster(server: Server, cluster: Client) -> No
 
 
 def _die(connector: Connector, marker: str) -> dict[str, np.ndarray]:
-    """The first worker that comes here is killed while its request is on its way."""
+    """Kill the first worker that calls this function during its request."""
     try:
         os.mkdir(marker)
     except FileExistsError:
@@ -291,13 +289,11 @@ def _die(connector: Connector, marker: str) -> dict[str, np.ndarray]:
 
 
 @needs_posix
-def test_a_worker_that_is_killed_gives_its_lease_back(
-    server: Server, cluster: Client, tmp_path: Path
-) -> None:
+def test_lease_of_a_killed_worker_is_released(server: Server, cluster: Client, tmp_path: Path) -> None:
     with FaultProxy(server.url, (Delay(1.5),)) as proxy:
-        model = rest(proxy.url, max_concurrency=1)
-        answer = cluster.submit(_die, model.connector, str(tmp_path / "died"), pure=False).result(60)
-        assert_same(answer, in_numpy(batch_of(6, 1)))
+        model = serving_rest(proxy.url, max_concurrency=1)
+        outputs = cluster.submit(_die, model.connector, str(tmp_path / "died"), pure=False).result(60)
+        assert_same(outputs, in_numpy(batch_of(6, 1)))
         for seed in range(3):
             assert_same(
                 cluster.submit(_predict, model.connector, seed, pure=False).result(60),
@@ -306,19 +302,19 @@ def test_a_worker_that_is_killed_gives_its_lease_back(
         assert len(proxy.bodies) == 5
 
 
-def test_an_image_on_a_cluster(server: Server, cluster: Client) -> None:
+def test_predict_image_on_a_cluster(server: Server, cluster: Client) -> None:
     rng = np.random.default_rng(1)
     scene = image_of(96, 3).chunk(y=48, x=48)
     for name in scene.data_vars:
         scene[name] = scene[name].copy(data=rng.integers(-9, 9, (96, 96)).astype("float32")).chunk(48)
     options: dict[str, Any] = {"inputs": {"B0": "a", "B1": "b", "B2": "b"}, "input_tile_size": 16}
     with FaultProxy(server.url, (Status(503),) * 3 + (Status(429),) * 2, hold=0.005) as proxy:
-        model = rest(proxy.url, max_concurrency=2, max_payload_bytes=20_000, **options)
+        model = serving_rest(proxy.url, max_concurrency=2, max_payload_bytes=20_000, **options)
         found = model.predict_image(scene, merge=False).compute()
-        assert proxy.most <= 2
+        assert proxy.max_active <= 2
         assert model.stats().retries == 5
     with dask.config.set(scheduler="threads"):
-        expected = rest(server.url, **options).predict_image(scene, merge=False).compute()
+        expected = serving_rest(server.url, **options).predict_image(scene, merge=False).compute()
     xr.testing.assert_identical(found, expected)
 
 
@@ -332,10 +328,10 @@ def _kill_once(block: np.ndarray, marker: str) -> np.ndarray:
 
 
 @needs_posix
-def test_an_image_survives_a_worker(server: Server, cluster: Client, tmp_path: Path) -> None:
+def test_predict_image_with_a_killed_worker(server: Server, cluster: Client, tmp_path: Path) -> None:
     scene = image_of(96, 3).chunk(y=32, x=32)
     options: dict[str, Any] = {"inputs": {"B0": "a", "B1": "b", "B2": "b"}, "input_tile_size": 16}
-    model = rest(server.url, max_concurrency=2, **options)
+    model = serving_rest(server.url, max_concurrency=2, **options)
     expected = model.predict_image(scene, merge=False).compute(scheduler="threads")
     marker = str(tmp_path / "killed")
     fatal = scene["B1"].data.map_blocks(_kill_once, marker, meta=np.empty((0, 0), "f4"))
@@ -348,28 +344,28 @@ def test_an_image_survives_a_worker(server: Server, cluster: Client, tmp_path: P
 
 
 @given(st.lists(st.floats(1e-4, 1e3), min_size=1, max_size=60), st.sampled_from([0.5, 0.9, 0.99]))
-def test_latencies_are_told_to_five_percent(seconds: list[float], share: float) -> None:
+def test_latency_precision(seconds: list[float], quantile: float) -> None:
     recorders = [Recorder(), Recorder()]
-    for place, value in enumerate(seconds):
-        recorders[place % 2].sent(1, Response(200, "HTTP 200", seconds=value), again=False)
+    for index, value in enumerate(seconds):
+        recorders[index % 2].add_attempt(1, Response(200, "HTTP 200", seconds=value), is_retry=False)
     total = recorders[0].stats() + recorders[1].stats()
-    expected = float(np.quantile(seconds, share, method="inverted_cdf"))
-    assert total.latency(share) == pytest.approx(expected, rel=0.06)
+    expected = float(np.quantile(seconds, quantile, method="inverted_cdf"))
+    assert total.latency(quantile) == pytest.approx(expected, rel=0.06)
     assert total.requests == len(seconds)
     assert total.seconds == pytest.approx(sum(seconds))
 
 
-def test_statistics_of_nothing() -> None:
+def test_empty_statistics() -> None:
     assert math.isnan(PredictionStats().latency(0.5))
     assert "0 instances in 0 requests, 0 retries, 0 failures" in repr(PredictionStats())
 
 
-def test_statistics_while_it_runs(server: Server) -> None:
+def test_statistics_during_a_prediction(server: Server) -> None:
     with FaultProxy(server.url, hold=0.15) as proxy:
-        model = rest(proxy.url, max_payload_bytes=900, max_concurrency=1)
+        model = serving_rest(proxy.url, max_payload_bytes=900, max_concurrency=1)
         thread = threading.Thread(target=connected(model.connector).predict, args=(batch_of(60),))
         thread.start()
-        until(lambda: 0 < model.stats().answered < 60)
+        wait_until(lambda: 0 < model.stats().answered < 60)
         thread.join()
         assert model.stats().answered == model.stats().instances == 60
         assert model.stats().bytes_received > 0

@@ -1,4 +1,4 @@
-"""Tables whose records are not alike, and patches with labels beside them, written by TensorFlow."""
+"""Tables whose records differ in their features, and patches with labels, written by TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 def feature(value: Any) -> tf.train.Feature:
-    """A feature of Python's own values: None is a feature without a kind."""
+    """Create a feature from Python values or an array; None is a feature without a kind."""
     if value is None:
         return tf.train.Feature()
     values = value if isinstance(value, list) else [value]
@@ -53,7 +53,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 
 def same(found: Any, expected: Any) -> bool:
-    """Whether two values of a table are equal; NaN, NA and None are what they are."""
+    """Whether two values of a table are equal; NaN, NA and None equal only themselves."""
     if expected is None or expected is pd.NA:
         return found is expected
     if isinstance(expected, np.ndarray):
@@ -63,7 +63,7 @@ def same(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-# -- The columns of a table ---------------------------------------------------------------------------
+# -- The columns of a table --------------------------------------------------------------------------
 
 NAN = float("nan")
 UNIONS: dict[str, tuple[list[Row], dict[str, tuple[str, list[Any]]]]] = {
@@ -75,15 +75,15 @@ UNIONS: dict[str, tuple[list[Row], dict[str, tuple[str, list[Any]]]]] = {
         [{"a": None, "b": []}, {"a": 2.5, "b": 0.5}],
         {"b": ("float32", [NAN, 0.5]), "a": ("float32", [NAN, 2.5])},
     ),
-    "identifiers with gaps stay exact": (
+    "identifiers with missing values stay exact": (
         [{"id": 2**60 + 1}, {"x": 0.5}, {"id": -7, "x": 1.5}],
         {"id": ("Int64", [2**60 + 1, pd.NA, -7]), "x": ("float32", [NAN, 0.5, 1.5])},
     ),
-    "identifiers without gaps": (
+    "identifiers without missing values": (
         [{"id": 2**53 + 1}, {"id": -(2**63)}],
         {"id": ("int64", [2**53 + 1, -(2**63)])},
     ),
-    "texts": (
+    "text": (
         [{"n": 0.5}, {"n": 1.5, "name": "zürich"}, {"n": 2.5, "name": ""}],
         {"n": ("float32", [0.5, 1.5, 2.5]), "name": ("object", [None, "zürich", ""])},
     ),
@@ -99,7 +99,7 @@ UNIONS: dict[str, tuple[list[Row], dict[str, tuple[str, list[Any]]]]] = {
         [{"p": [1, 2]}, {"p": 7}, {"p": []}, {"p": [3, 4, 5]}],
         {"p": ("object", [np.array([1, 2]), np.array([7]), None, np.array([3, 4, 5])])},
     ),
-    "several texts": (
+    "several strings": (
         [{"t": ["a", "b"], "z": 0.5}, {"t": "c", "z": 0.5}, {"z": 0.5}],
         {"t": ("object", [[b"a", b"b"], [b"c"], None]), "z": ("float32", [0.5] * 3)},
     ),
@@ -129,7 +129,7 @@ def test_columns_are_the_union_over_records(tmp_path, case, suffix):
         pd.testing.assert_series_equal(chosen[name], whole[name])
 
 
-def test_columns_come_in_the_order_in_which_they_appear(tmp_path):
+def test_columns_are_in_the_order_of_appearance(tmp_path):
     rows = [{"c": 1.5}, {"b": 0.5, "c": 1.5}, {"a": 0.5}, {"c": 2.5}] * 3
     path = write(tmp_path / "t.tfrecord", rows)
     assert list(open_table(path)) == ["c", "b", "a"]
@@ -137,7 +137,7 @@ def test_columns_come_in_the_order_in_which_they_appear(tmp_path):
         assert list(open_table(path, chunks=chunks).columns) == ["c", "b", "a"]
 
 
-def test_files_with_other_columns(tmp_path):
+def test_files_with_different_columns(tmp_path):
     frame = pd.DataFrame({"B2": [0.5, 1.5], "name": ["oak", "fir"]})
     ours = xee_tf.export_table(frame, tmp_path / "ours").path
     theirs = write(tmp_path / "theirs.tfrecord", [{"id": 5, "B2": 2.5}])
@@ -149,7 +149,7 @@ def test_files_with_other_columns(tmp_path):
             assert all(map(same, row, values))
 
 
-def test_shapes_of_arrays_that_may_be_absent(tmp_path):
+def test_shapes_of_arrays_with_missing_values(tmp_path):
     rows = [
         {"z": 0.5},
         {"z": 0.5, "p": [1.5, 2.5, 3.5, 4.5]},
@@ -161,7 +161,7 @@ def test_shapes_of_arrays_that_may_be_absent(tmp_path):
     assert found[0] is None
     assert found[1].tolist() == [[1.5, 2.5], [3.5, 4.5]]
     with pytest.raises(
-        OptionError, match=r"'r' has 1 or 2 values per row, which are not an array of shape \(2,\)"
+        OptionError, match=r"'r' has 1 or 2 values per row, which cannot be reshaped to \(2,\)"
     ):
         open_table(path, shapes={"r": (2,)}, chunks=2)
 
@@ -170,23 +170,25 @@ def test_shapes_of_arrays_that_may_be_absent(tmp_path):
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
-        ({"a": "x"}, r"t.tfrecord: record 3: feature 'a' holds 1 byte string.*before it 1 float"),
+        ({"a": "x"}, r"t.tfrecord: record 3: feature 'a' holds 1 byte string.*before it hold 1 float"),
         ({"a": 2**53 + 1}, r"t.tfrecord: record 3: feature 'a' holds the integer 9007199254740993"),
     ],
 )
-def test_what_cannot_be_one_column(tmp_path, odd, message, chunks):
+def test_values_of_incompatible_kinds_raise(tmp_path, odd, message, chunks):
     path = write(tmp_path / "t.tfrecord", [{"a": 0.5, "b": 1.5}] * 3 + [odd])
     with pytest.raises(RecordError, match=message):
         open_table(path, chunks=chunks).compute(scheduler="sync") if chunks else open_table(path)
     assert open_table(path, ["b"])["b"].tolist()[:3] == [1.5] * 3
 
 
-def test_records_without_any_feature(tmp_path):
+def test_records_without_features(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{}, {"a": None}])
     for chunks in (None, 1):
-        with pytest.raises(RecordError, match=r"t.tfrecord: record 0 holds no feature"):
+        with pytest.raises(
+            RecordError, match=r"t.tfrecord: record 0 and all other records of .* hold no feat"
+        ):
             open_table(path, chunks=chunks)
-    with pytest.raises(OptionError, match=r"no columns \['c'\]; the table has \['a', 'b'\]"):
+    with pytest.raises(OptionError, match=r"Columns \['c'\] not found; available: \['a', 'b'\]"):
         open_table(write(tmp_path / "u.tfrecord", [{"a": 0.5}, {"b": 0.5}]), ["c"])
 
 
@@ -194,7 +196,7 @@ def test_a_file_that_changes_between_opening_and_reading(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{"a": 0.5}] * 4)
     lazy = open_table(path, chunks=2)
     write(path, [{"b": 0.5}] * 4)
-    with pytest.raises(RecordError, match=r"'a' holds nothing .*t.tfrecord.*Open it again"):
+    with pytest.raises(RecordError, match=r"'a' holds nothing .*t.tfrecord.*open it again"):
         lazy.compute(scheduler="sync")
 
 
@@ -208,8 +210,8 @@ lists = st.one_of(
 
 @settings(max_examples=40)
 @given(st.lists(st.dictionaries(names, lists), min_size=1, max_size=12), st.integers(1, 5), st.booleans())
-def test_any_records_as_an_oracle_reads_them(tmp_path_factory, rows, chunks, shuffled):
-    """Kinds are not mixed here: a kind is part of the name."""
+def test_any_records_match_their_rows(tmp_path_factory, rows, chunks, shuffled):
+    """The name of a feature includes its kind, so that kinds are not mixed."""
     kinds = {np.dtype("f4"): "float", np.dtype("i8"): "int"}
     rows = [
         {f"{n} {kinds[v.dtype] if isinstance(v, np.ndarray) else 'text'}": v for n, v in r.items()}
@@ -220,16 +222,16 @@ def test_any_records_as_an_oracle_reads_them(tmp_path_factory, rows, chunks, shu
         for number, row in enumerate(rows):
             example = tf.train.Example()
             for name in sorted(row, reverse=shuffled and number % 2 == 1):
-                made = example.features.feature[name]
+                target = example.features.feature[name]
                 if isinstance(row[name], list):
-                    made.bytes_list.value.extend(row[name])
+                    target.bytes_list.value.extend(row[name])
                 elif row[name].dtype == "f4":
-                    made.float_list.value.extend(row[name])
+                    target.float_list.value.extend(row[name])
                 else:
-                    made.int64_list.value.extend(row[name])
-                made.SetInParent()
+                    target.int64_list.value.extend(row[name])
+                target.SetInParent()
                 if not len(row[name]):
-                    {"text": made.bytes_list, "float": made.float_list, "int": made.int64_list}[
+                    {"text": target.bytes_list, "float": target.float_list, "int": target.int64_list}[
                         name.rsplit(" ", 1)[1]
                     ].SetInParent()
             writer.write(example.SerializeToString())
@@ -255,8 +257,8 @@ def test_any_records_as_an_oracle_reads_them(tmp_path_factory, rows, chunks, shu
                 np.testing.assert_array_equal(value, row[name])
 
 
-def test_absent_features_cost_no_parsing_of_single_records(tmp_path, monkeypatch):
-    """Of 4000 records with any of 2**9 sets of features, few are parsed by themselves."""
+def test_records_with_missing_features_are_decoded_together(tmp_path, monkeypatch):
+    """Only a few of 4000 records with any of 2**9 sets of features are parsed one by one."""
     from xee_tf.records import decode
 
     rng = np.random.default_rng(0)
@@ -277,7 +279,7 @@ def test_absent_features_cost_no_parsing_of_single_records(tmp_path, monkeypatch
     assert found["name"].tolist() == [row["name"] for row in rows]
 
 
-# -- What is made of such tables ----------------------------------------------------------------------
+# -- Uses of such tables -----------------------------------------------------------------------------
 
 SITES = [
     {"longitude": 13.5, "latitude": 45.0, "name": "oak", "id": 2**40},
@@ -286,7 +288,7 @@ SITES = [
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".gpkg"])
-def test_a_table_with_gaps_is_uploaded(tmp_path, suffix):
+def test_upload_of_a_table_with_missing_values(tmp_path, suffix):
     path = write(tmp_path / "t.tfrecord", SITES)
     file = xee_tf.upload_table(path, tmp_path / f"t{suffix}")
     found = gpd.read_parquet(file.path) if suffix == ".parquet" else gpd.read_file(file.path)
@@ -298,13 +300,13 @@ def test_a_table_with_gaps_is_uploaded(tmp_path, suffix):
     assert pd.isna(found["cover"][0])
 
 
-def test_coordinates_that_some_records_lack(tmp_path):
+def test_missing_coordinates_raise(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{"longitude": 13, "latitude": 45}, {"latitude": 45}])
-    with pytest.raises(RecordError, match=r"Record 1 has no place: longitude is nan"):
+    with pytest.raises(RecordError, match=r"Record 1 has no coordinates: longitude is nan"):
         xee_tf.upload_table(path, tmp_path / "t.gpkg")
 
 
-def test_a_table_with_gaps_is_exported_and_predicted_from(tmp_path):
+def test_export_and_prediction_of_a_table_with_missing_values(tmp_path):
     rows = [{"a": 1.5, "n": 3, "name": "oak", "p": [1.5, 2.5]}, {"a": 2.5}]
     frame = open_table(write(tmp_path / "t.tfrecord", rows))
     with pytest.raises(OptionError, match=r"'p': row 1 holds NoneType None.*dropna\(subset=\['p'\]\)"):
@@ -319,11 +321,11 @@ def test_a_table_with_gaps_is_exported_and_predicted_from(tmp_path):
     np.testing.assert_array_equal(model.predict_properties(frame)["sum"], [4.5, NAN])
 
 
-# -- Patches beside labels ----------------------------------------------------------------------------
+# -- Patches with labels -----------------------------------------------------------------------------
 
 
 def neighbourhoods(count: int, height: int, width: int, **more: Any) -> list[Row]:
-    """Records as Earth Engine's neighbourhood samples: two bands of patches, labels and texts beside them."""
+    """Records as in neighbourhood samples of Earth Engine: two bands of patches, labels and text."""
     rng = np.random.default_rng(height * width)
     return [
         {
@@ -351,7 +353,7 @@ def joined(dataset: tf.data.Dataset) -> Any:
     ("width", "height", "suffix"), [(20, 20, ".tfrecord"), (9, 4, ".tfrecord.gz"), (1, 5, ".tfrecord")]
 )
 @pytest.mark.parametrize("target", ["class", "cover", ["label", "longitude"]])
-def test_patches_with_labels_train(tmp_path, width, height, suffix, target):
+def test_patches_with_labels(tmp_path, width, height, suffix, target):
     rows = neighbourhoods(5, height, width)
     path = write(tmp_path / f"t{suffix}", rows)
     names = [target] if isinstance(target, str) else target
@@ -383,7 +385,7 @@ def test_labels_stay_with_their_patches(tmp_path):
     np.testing.assert_array_equal(repeated, np.repeat([row["cover"] for row in rows], 9, axis=0))
 
 
-def test_bytes_are_patches_if_they_are_as_many_as_pixels(tmp_path):
+def test_bytes_are_patches_if_there_is_one_per_pixel(tmp_path):
     rows = [{"a": bytes(range(i, i + 12)), "name": "x" * (i + 1), "label": 0.5} for i in range(3)]
     path = write(tmp_path / "t.tfrecord", rows)
     found, labels = joined(tf_dataset(path, inputs="a", targets="label", patch_dimensions=(4, 3)))
@@ -391,7 +393,7 @@ def test_bytes_are_patches_if_they_are_as_many_as_pixels(tmp_path):
     assert labels.tolist() == [[0.5]] * 3
 
 
-def test_what_the_first_record_lacks_is_found_in_others(tmp_path):
+def test_features_missing_in_the_first_record(tmp_path):
     rows = neighbourhoods(300, 4, 4)
     for row in rows[:250]:
         del row["label"]
@@ -434,11 +436,11 @@ def test_array_bands_with_labels(tmp_path):
         np.testing.assert_array_equal(series[..., 0], [row["ndvi"] for row in rows])
         np.testing.assert_array_equal(series[..., 1], [np.stack([row["dem"]] * 3) for row in rows])
         np.testing.assert_array_equal(labels, [[0], [1], [2]])
-    with pytest.raises(RecordError, match=r"'ndvi' has 60 values per record.*not 4 values per pixel"):
+    with pytest.raises(RecordError, match=r"'ndvi' has 60 values per record.*4 values per pixel"):
         tf_dataset(path, inputs=["ndvi", "dem"], tensor_depths={"ndvi": 4}, **options)
 
 
-def test_a_label_as_long_as_a_patch_is_told_by_its_depth(tmp_path):
+def test_tensor_depths_mark_a_label_with_the_length_of_a_patch(tmp_path):
     rows = [{"B2": np.full((3, 3), i, "f4"), "chances": [k / 16 for k in range(9)]} for i in range(2)]
     path = write(tmp_path / "t.tfrecord", rows)
     options: dict[str, Any] = {"inputs": "B2", "targets": "chances", "patch_dimensions": 3}
@@ -446,7 +448,7 @@ def test_a_label_as_long_as_a_patch_is_told_by_its_depth(tmp_path):
     assert joined(tf_dataset(path, tensor_depths={"chances": 9}, **options))[1].shape == (2, 9)
 
 
-def test_a_number_among_patches_is_that_of_every_pixel(tmp_path):
+def test_a_number_stacked_with_patches_is_repeated_at_every_pixel(tmp_path):
     rows = neighbourhoods(3, 4, 4)
     path = write(tmp_path / "t.tfrecord", rows)
     found = joined(tf_dataset(path, inputs=["B2", "longitude"], patch_dimensions=4))
@@ -457,33 +459,33 @@ def test_a_number_among_patches_is_that_of_every_pixel(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"inputs": ["B2", "system:index"]}, OptionError, "'system:index' holds strings"),
-        ({"inputs": "B2", "targets": "system:index"}, OptionError, "'system:index' holds strings"),
-        ({"inputs": ["B2", "cover"]}, OptionError, "'cover' holds 3 values per record.*zip"),
+        ({"inputs": ["B2", "system:index"]}, OptionError, "'system:index' contains strings"),
+        ({"inputs": "B2", "targets": "system:index"}, OptionError, "'system:index' contains strings"),
+        ({"inputs": ["B2", "cover"]}, OptionError, "'cover' has 3 values per record.*zip"),
         ({"inputs": "B2", "kernel_size": 5}, RecordError, r"kernel_size=\(5, 5\) have 64"),
-        ({"inputs": "label"}, RecordError, "'label' has 1 values per record.*leave them out"),
+        ({"inputs": "label"}, RecordError, "'label' has 1 value per record.*omit them"),
         ({"inputs": "B2", "patch_dimensions": 5}, RecordError, "'B2' has 16 values .*5 x 5 pixels have 25"),
-        ({"inputs": "B9"}, OptionError, "no band 'B9'; there are 'B2'"),
+        ({"inputs": "B9"}, OptionError, "Band 'B9' not found; available: 'B2'"),
         ({"inputs": "B2", "patch_dimensions": 0}, OptionError, "patch_dimensions must be at least 1"),
         ({"inputs": "B2", "kernel_size": (3, 0)}, OptionError, r"kernel_size must be .*got \(3, 0\)"),
         ({"inputs": "B2", "patch_dimensions": None, "unit": "patch"}, OptionError, "patch_dimensions="),
         ({"inputs": "label", "patch_dimensions": None, "unit": "patch"}, OptionError, "a single pixel"),
     ],
 )
-def test_what_cannot_be_stacked_with_patches(tmp_path, options, error, message):
+def test_features_that_cannot_be_stacked_raise(tmp_path, options, error, message):
     path = write(tmp_path / "t.tfrecord", neighbourhoods(3, 4, 4))
     with pytest.raises(error, match=message):
         tf_dataset(path, **{"patch_dimensions": 4, **options})
 
 
-def test_a_patch_without_the_margin_of_others(tmp_path):
+def test_patches_with_different_margins_raise(tmp_path):
     rows = [{"B2": np.zeros((6, 6), "f4"), "mask": np.zeros((4, 4), "f4")}]
     path = write(tmp_path / "t.tfrecord", rows)
-    with pytest.raises(RecordError, match=r"'mask' has 16 values.*without the margin.*6 x 6 pixels"):
+    with pytest.raises(RecordError, match=r"'mask' has 16 values.*without a margin.*6 x 6 pixels"):
         tf_dataset(path, inputs="B2", targets="mask", patch_dimensions=4, kernel_size=2)
 
 
-def test_the_spec_of_patches_with_labels_parses_them(tmp_path):
+def test_the_spec_parses_patches_with_labels(tmp_path):
     rows = neighbourhoods(3, 4, 5)
     path = write(tmp_path / "t.tfrecord", rows)
     spec = feature_spec(path, patch_dimensions=(5, 4))
@@ -497,12 +499,12 @@ def test_the_spec_of_patches_with_labels_parses_them(tmp_path):
     assert parsed["system:index"].numpy().tolist() == [[b"0000_0"], [b"0001_0"], [b"0002_0"]]
 
 
-# -- Training on tables with gaps ---------------------------------------------------------------------
+# -- Training on tables with missing values-----------------------------------------------------------
 
 GAPS = [{"a": 0.5, "label": []}, {"a": 1.5, "label": 3.5, "id": 7, "name": "x"}, {"label": 2.5, "id": 8}]
 
 
-def test_absent_numbers_are_nan_for_training(tmp_path):
+def test_missing_numbers_are_nan_or_raise(tmp_path):
     path = write(tmp_path / "t.tfrecord", GAPS)
     inputs, targets = joined(tf_dataset(path, inputs=["a", "id"], targets="label"))
     np.testing.assert_array_equal(inputs, [[0.5, NAN], [1.5, 7], [NAN, 8]])
@@ -510,12 +512,12 @@ def test_absent_numbers_are_nan_for_training(tmp_path):
     for target in ("label", "id"):
         dataset = tf_dataset(path, inputs="a", targets=target, target_dtype="int32")
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match=f"t.tfrecord lack a value of {target}, and int32"
+            tf.errors.InvalidArgumentError, match=f"t.tfrecord lack a value of {target}, which int32"
         ):
             joined(dataset)
 
 
-def test_the_spec_of_a_table_with_gaps_parses_it(tmp_path):
+def test_the_spec_parses_a_table_with_missing_values(tmp_path):
     path = write(tmp_path / "t.tfrecord", [*GAPS, {"many": [0.5, 1.5]}, {"many": [2.5]}])
     spec = feature_spec(path)
     parsed = tf.io.parse_example(list(tf.data.TFRecordDataset(str(path))), spec)
@@ -526,7 +528,7 @@ def test_the_spec_of_a_table_with_gaps_parses_it(tmp_path):
     assert parsed["many"].values.numpy().tolist() == [0.5, 1.5, 2.5]
 
 
-def test_lists_that_are_longer_than_the_first_one(tmp_path):
+def test_lists_longer_than_in_the_first_record_raise(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{"a": [0.5, 1.5], "z": 1.5}, {"a": [2.5]}, {"a": [2.5, 3.5, 4.5]}])
     dataset = tf_dataset(path, inputs="a", batch_size=2)
     np.testing.assert_array_equal(next(iter(dataset))[..., 0], [[0.5, 1.5], [2.5, NAN]])
@@ -534,14 +536,14 @@ def test_lists_that_are_longer_than_the_first_one(tmp_path):
         joined(dataset)
 
 
-def test_a_feature_of_two_kinds_is_refused_for_training(tmp_path):
+def test_a_feature_of_two_kinds_raises(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{"a": 0.5}, {"a": 1, "b": 0.5}])
     with pytest.raises(RecordError, match="'a' is a float list in some records and a int64 list"):
         tf_dataset(path, inputs=["a", "b"])
 
 
-def test_steps_of_a_table_are_known(tmp_path):
-    """Keras otherwise warns that data ran out."""
+def test_cardinality_of_a_table(tmp_path):
+    """If it is unknown, Keras warns that the input ran out of data."""
     frame = pd.DataFrame({"a": np.arange(7.0), "b": np.arange(7.0)})
     dataset = tf_dataset(
         xee_tf.export_table(frame, tmp_path / "t").path, inputs="a", targets="b", batch_size=2
@@ -550,17 +552,17 @@ def test_steps_of_a_table_are_known(tmp_path):
     assert len(joined(dataset)[0]) == 7
 
 
-def test_no_records_to_train_on(tmp_path):
+def test_files_without_records_raise(tmp_path):
     path = write(tmp_path / "t.tfrecord", [])
     (tmp_path / "t.tfrecord.gz").write_bytes(gzip.compress(b""))
     for each in (path, tmp_path / "t.tfrecord.gz"):
-        with pytest.raises(RecordError, match="holds no record"):
+        with pytest.raises(RecordError, match="contains no records"):
             tf_dataset(each, inputs="a", patch_dimensions=4)
         with pytest.raises(RecordError, match="holds no records"):
             open_table(each)
 
 
-# -- Predictions for Datasets -------------------------------------------------------------------------
+# -- Predictions for Datasets ------------------------------------------------------------------------
 
 
 def total() -> xee_tf.Model:
@@ -580,7 +582,7 @@ def test_one_output_of_a_dataset(count, chunk):
     assert total().predict_properties(table.to_dataframe())["total"].tolist() == list(range(count))
 
 
-def test_arrays_and_texts_of_a_dataset():
+def test_arrays_and_text_of_a_dataset():
     profile = np.arange(12.0).reshape(3, 4)
     table = xr.Dataset(
         {"p": (("depth", "row"), profile.T), "name": ("row", np.array(["a", "b", "c"], object))}
@@ -605,7 +607,7 @@ def test_arrays_and_texts_of_a_dataset():
 
 
 @pytest.mark.parametrize("name", ["row", "depth", "site", "p"])
-def test_outputs_that_are_called_like_what_is_there(name):
+def test_outputs_with_an_existing_name_raise(name):
     table = xr.Dataset(
         {"a": ("row", [1.0, 2.0]), "p": (("row", "depth"), np.ones((2, 3)))}, {"site": ("row", ["x", "y"])}
     )
@@ -619,7 +621,7 @@ def test_outputs_that_are_called_like_what_is_there(name):
         ).predict_properties(points)
 
 
-# -- Polygons without pixels --------------------------------------------------------------------------
+# -- Polygons without pixels -------------------------------------------------------------------------
 
 
 def scene() -> xr.Dataset:
@@ -627,7 +629,7 @@ def scene() -> xr.Dataset:
 
 
 def box(ds: xr.Dataset, column: float, row: float, width: float, height: float) -> Any:
-    """A polygon in pixels of a raster."""
+    """A rectangle in pixel coordinates of a raster."""
     affine = ds.rio.transform() if not ds.rio.crs else ds.rio.transform(recalc=True)
     (left, top), (right, bottom) = affine @ (column, row), affine @ (column + width, row + height)
     return shapely.box(min(left, right), min(top, bottom), max(left, right), max(top, bottom))
@@ -647,7 +649,7 @@ THIN = (0.6, 0.1, 0.8, 7.8)  # long, and between two columns of centres
 @pytest.mark.parametrize("compute", [True, False])
 @pytest.mark.parametrize("options", [{}, {"n": 2}, {"n": 1, "class_band": "field"}, {"geometry": None}])
 @pytest.mark.parametrize("boxes", [[TINY], [THIN], [TINY, THIN]])
-def test_no_polygon_covers_a_pixel(tmp_path, boxes, options, compute):
+def test_polygons_without_pixels_raise(tmp_path, boxes, options, compute):
     with pytest.raises(OptionError, match=r"no pixel.* no pixel centre.*all_touched=True"):
         xee_tf.sample_table(scene(), fields(*boxes), tmp_path / "t", compute=compute, **options)
     assert not list(tmp_path.iterdir())
@@ -655,7 +657,7 @@ def test_no_polygon_covers_a_pixel(tmp_path, boxes, options, compute):
 
 @pytest.mark.parametrize("chunk", [None, 3])
 @pytest.mark.parametrize("compute", [True, False])
-def test_some_polygons_cover_no_pixel(tmp_path, compute, chunk):
+def test_polygons_without_pixels_are_omitted_with_a_warning(tmp_path, compute, chunk):
     ds = scene() if chunk is None else scene().chunk(x=chunk, y=chunk)
     where = fields(TINY, (1, 1, 2, 2), THIN, (6.4, 6.4, 0.9, 0.9))
     with pytest.warns(UserWarning, match="2 of 4 polygons cover no pixel centre.*is Row 0") as caught:
@@ -670,8 +672,8 @@ def test_some_polygons_cover_no_pixel(tmp_path, compute, chunk):
     assert sorted(set(open_table(touched.path)["field"])) == [0, 1, 2, 3]
 
 
-def test_a_ring_whose_inner_point_is_not_in_a_pixel_centre(tmp_path):
-    """The pixel of an inner point lies outside, others inside: polygons are looked through, not guessed."""
+def test_a_ring_whose_representative_point_is_not_in_a_sampled_pixel(tmp_path):
+    """The centre of the pixel of the representative point is outside, other centres are inside."""
     ds = scene()
     ring = box(ds, 0.9, 0.9, 5.2, 5.2).difference(box(ds, 1.6, 1.6, 3.8, 3.8))
     where = gpd.GeoSeries([ring], crs="EPSG:32633")
@@ -679,7 +681,7 @@ def test_a_ring_whose_inner_point_is_not_in_a_pixel_centre(tmp_path):
     assert len(found) == 25 - 9
 
 
-def test_nothing_to_sample_at(tmp_path):
+def test_empty_features_raise(tmp_path):
     for where in (fields(TINY)[:0], gpd.GeoSeries([], crs=4326)):
         with pytest.raises(OptionError, match="no points or polygons"):
             xee_tf.sample_table(scene(), where, tmp_path / "t")
@@ -687,7 +689,7 @@ def test_nothing_to_sample_at(tmp_path):
         xee_tf.sample_table(scene(), gpd.GeoDataFrame({"a": [1]}), tmp_path / "t")
 
 
-def test_masked_pixels_that_are_left_out_are_counted(tmp_path):
+def test_masked_pixels_are_counted(tmp_path):
     ds = scene().where(lambda ds: ds["B2"] % 4 != 1).chunk(x=3)
     where = fields((0, 0, 4, 2), (4, 4, 4, 1))
     result = xee_tf.sample_table(ds, where, tmp_path / "t")

@@ -1,4 +1,4 @@
-"""Array bands, series and collapsed bands as tensors, against plain numpy; a model of a real time series."""
+"""Compare tensors of array bands, series and collapsed bands with numpy; train on a real time series."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ tf = optional("tensorflow")
 
 @st.composite
 def exports(draw):
-    """A shape, bands (dtype, steps; 0 for a scalar band), the depth of array bands, options, a seed."""
+    """A shape, bands (dtype and steps; 0 steps for a scalar band), a depth, export options, a random seed."""
     shape = draw(sizes(4, 12))
     patch = (draw(st.integers(1, min(5, shape.x))), draw(st.integers(1, min(5, shape.y))))
     dtypes = st.sampled_from(["float32", "uint8", "int16"])
@@ -50,7 +50,7 @@ def exports(draw):
 
 
 def build(shape, bands, seed):
-    """The Dataset, and what is in it: values and where they are masked, (step, y, x)."""
+    """Build a Dataset; also return the values and the mask of each band, (step, y, x)."""
     rng = np.random.default_rng(seed)
     ds = raster({"template": np.zeros(shape.shape)}).drop_vars("template")
     truth = {}
@@ -68,7 +68,7 @@ def build(shape, bands, seed):
 
 
 def patches_of(truth, bands, depth, options):
-    """Values of the bands in the records and where they are masked: (patch, step, y, x)."""
+    """The expected values and masks of the bands in the records: (patch, step, y, x)."""
     cut = {"patch": options["patch_dimensions"], "kernel": options.get("kernel_size", (1, 1))}
     found = {}
     for name, (dtype, steps) in bands.items():
@@ -87,14 +87,14 @@ def patches_of(truth, bands, depth, options):
     return found
 
 
-def pushed_forward(values, masked, fill):
-    """Steps that are not masked in front, `fill` behind them."""
+def drop_masked(values, masked, fill):
+    """Move the steps that are not masked to the front, and pad with `fill`."""
     order = np.argsort(masked, axis=1, kind="stable")
     return np.where(np.sort(masked, axis=1), fill, np.take_along_axis(values, order, axis=1))
 
 
 def stacked(arrays, names, series, unit):
-    """What a tensor of these bands must hold."""
+    """The expected tensor of bands."""
     deep = any(series[name] for name in names)
     depth = max(arrays[name].shape[1] for name in names)
     chosen = [
@@ -112,7 +112,7 @@ def joined(dataset):
     return tuple(np.concatenate(parts) for parts in zip(*elements, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:default_value")  # test_masks.py has them
+@pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
 @settings(max_examples=40)
 @given(exports(), st.integers(1, 40), st.data())
 def test_any_export_equals_numpy(tmp_path_factory, export, batch_size, data):
@@ -126,17 +126,17 @@ def test_any_export_equals_numpy(tmp_path_factory, export, batch_size, data):
     found = patches_of(truth, bands, depth, options)
     series = {name: bool(steps) for name, (_, steps) in bands.items()}
     sequences = options.get("sequence_data", False)
-    if options["collapse_bands"] and options.get("drop_masked_steps"):  # nothing tells whose step is whose
+    if options["collapse_bands"] and options.get("drop_masked_steps"):  # steps cannot be assigned to bands
         found = {"B0": tuple(np.concatenate(parts, axis=1) for parts in zip(*found.values(), strict=True))}
         series = {"B0": True}
     arrays = {name: values for name, (values, _) in found.items()}
     if options.get("drop_masked_steps"):
         kinds = {dtype for dtype, _ in bands.values()}
         for name in [name for name in found if series[name]]:
-            held = kinds if options["collapse_bands"] else {bands[name][0]}
-            as_bytes = options["feature_types"] == "band" and held == {"uint8"}
+            dtypes = kinds if options["collapse_bands"] else {bands[name][0]}
+            as_bytes = options["feature_types"] == "band" and dtypes == {"uint8"}
             fill = np.clip(options["default_value"], 0, 255) if as_bytes else options["default_value"]
-            arrays[name] = pushed_forward(*found[name], fill)
+            arrays[name] = drop_masked(*found[name], fill)
 
     some = st.lists(st.sampled_from(list(arrays)), min_size=1, unique=True)
     inputs, targets = data.draw(some), data.draw(some)
@@ -158,15 +158,15 @@ def test_any_export_equals_numpy(tmp_path_factory, export, batch_size, data):
         kernel_size=options.get("kernel_size"),
     )
     expected = [stacked(arrays, names, series, unit) for names in (inputs, targets)]
-    for tensor, wanted, spec in zip(joined(dataset), expected, dataset.element_spec, strict=True):
-        np.testing.assert_array_equal(tensor, wanted)
-        assert spec.shape[1:] == wanted.shape[1:]
+    for tensor, values, spec in zip(joined(dataset), expected, dataset.element_spec, strict=True):
+        np.testing.assert_array_equal(tensor, values)
+        assert spec.shape[1:] == values.shape[1:]
     assert dataset.cardinality() == -(-len(expected[0]) // batch_size)
     check_spec(result, arrays if margins == "keep" else {}, series, options)
 
 
 def check_spec(result, arrays, series, options):
-    """TensorFlow parses all records at once, and the last one by itself, with the spec."""
+    """Parse all records in a batch, and the last record by itself, with the spec."""
     records = raw_records(result)
     spec = feature_spec(result.mixer, kernel_size=options.get("kernel_size"))
     if not options.get("sequence_data"):
@@ -194,7 +194,7 @@ SCALARS = {"slope": random_band((12, 8), seed=2), "class": random_band((12, 8), 
 
 
 def series_of(values, patch=4):
-    """Pixels of (..., y, x) in the order of an export: row-major in the patch, patches row-major."""
+    """The pixels of (..., y, x) in the order of an export: patches row-major, pixels row-major in a patch."""
     *further, height, width = values.shape
     blocks = values.reshape(*further, height // patch, patch, width // patch, patch)
     return np.moveaxis(np.moveaxis(blocks, -3, -2).reshape(*further, -1), -1, 0)
@@ -208,7 +208,7 @@ def export(folder, name="scene", **options):
     return ds.tfexport(f"{folder}/{name}", **options)
 
 
-def test_series_are_batches_of_time_and_band(tmp_path):
+def test_series_have_the_axes_batch_time_band(tmp_path):
     pytest.importorskip("tensorflow")
     mixer = export(tmp_path, feature_types="band").mixer
     dataset = tf_dataset(
@@ -226,7 +226,7 @@ def test_series_are_batches_of_time_and_band(tmp_path):
     np.testing.assert_array_equal(context, np.stack([series_of(SCALARS[name]) for name in SCALARS], -1))
 
 
-def test_shuffled_series_are_the_same_ones_in_another_order(tmp_path):
+def test_shuffled_series_are_a_permutation(tmp_path):
     pytest.importorskip("tensorflow")
     mixer = export(tmp_path).mixer
     options = {"inputs": ["ndvi", "evi"], "targets": "slope", "batch_size": 7, "shuffle": True}
@@ -247,10 +247,10 @@ def test_shuffled_series_are_the_same_ones_in_another_order(tmp_path):
 def test_series_repeat_and_drop_remainders(tmp_path):
     pytest.importorskip("tensorflow")
     mixer = export(tmp_path).mixer
-    twice = tf_dataset(mixer, inputs="ndvi", batch_size=50, repeat=2, drop_remainder=True)
-    assert [len(part) for part in twice] == [50, 50, 50]
-    assert twice.cardinality() == 3
-    assert twice.element_spec.shape == (50, 5, 1)
+    repeated = tf_dataset(mixer, inputs="ndvi", batch_size=50, repeat=2, drop_remainder=True)
+    assert [len(part) for part in repeated] == [50, 50, 50]
+    assert repeated.cardinality() == 3
+    assert repeated.element_spec.shape == (50, 5, 1)
 
 
 def test_series_in_other_filesystems():
@@ -272,24 +272,24 @@ def test_series_without_a_mixer(tmp_path):
     assert sequence["evi"] == tf.io.FixedLenSequenceFeature([], tf.float32)
 
 
-def test_a_series_is_no_patch(tmp_path):
+def test_series_cannot_be_read_as_patches(tmp_path):
     pytest.importorskip("tensorflow")
     mixer = export(tmp_path).mixer
-    with pytest.raises(xee_tf.OptionError, match="is a single pixel: leave unit out"):
+    with pytest.raises(xee_tf.OptionError, match="is a single pixel or a row of a table: omit unit"):
         tf_dataset(mixer, inputs="ndvi", unit="patch")
 
 
 @pytest.mark.parametrize("sequence_data", [True, False])
-def test_bands_of_several_depths_are_not_stacked(tmp_path, sequence_data):
+def test_bands_of_different_depths_cannot_be_stacked(tmp_path, sequence_data):
     pytest.importorskip("tensorflow")
     mixer = export(tmp_path, sequence_data=sequence_data, tensor_depths={"ndvi": 3, "evi": 4}).mixer
-    with pytest.raises(xee_tf.OptionError, match="differ in depth, 'ndvi' 3, 'evi' 4"):
+    with pytest.raises(xee_tf.OptionError, match=r"different depths.* got the depths {'ndvi': 3, 'evi': 4}"):
         tf_dataset(mixer, inputs=["ndvi", "slope", "evi"])
     series, targets = joined(tf_dataset(mixer, inputs="ndvi", targets=["evi", "slope"]))
     assert (series.shape[1], targets.shape[1]) == (3, 4)
 
 
-def test_exports_of_different_depths_do_not_go_together(tmp_path):
+def test_exports_of_different_depths_are_not_compatible(tmp_path):
     pytest.importorskip("tensorflow")
     one = export(tmp_path).mixer
     other = export(tmp_path, "other", tensor_depths={"ndvi": 4, "evi": 5}).mixer
@@ -307,8 +307,8 @@ def test_exports_of_different_depths_do_not_go_together(tmp_path):
         tf_dataset([shallow, deep], inputs="ndvi")
 
 
-def test_series_are_padded_with_what_the_export_says(tmp_path):
-    """Ragged int64 and byte series: the first pixel has no step at all."""
+def test_series_are_padded_with_the_default_value(tmp_path):
+    """Ragged int64 and byte series; the first pixel has no steps."""
     pytest.importorskip("tensorflow")
     ds = raster(SCALARS)
     values = random_band((3, 12, 8), "int16", seed=5)
@@ -321,15 +321,15 @@ def test_series_are_padded_with_what_the_export_says(tmp_path):
     found = np.concatenate(list(tf_dataset(result.mixer, inputs=["a", "b"], batch_size=1)))
     for i, fill in enumerate([-9, 0]):
         series = series_of(values)[..., None, None].astype("f8")
-        expected = pushed_forward(series, series == 7, fill)[..., 0, 0]
+        expected = drop_masked(series, series == 7, fill)[..., 0, 0]
         np.testing.assert_array_equal(found[..., i], expected)
 
 
-# -- Files that others wrote -------------------------------------------------------------------------
+# -- Files of other writers --------------------------------------------------------------------------
 
 
 def write(path, messages):
-    """Records by TensorFlow's writer and protobuf, and a mixer of one row of patches of 2 x 2 pixels."""
+    """Write records with TensorFlow, and a mixer with one row of patches of 2 x 2 pixels."""
     with tf.io.TFRecordWriter(str(path / "scene-00000.tfrecord")) as writer:
         for message in messages:
             writer.write(message.SerializeToString())
@@ -340,7 +340,7 @@ def write(path, messages):
     return path / "scene-mixer.json", str(path / "scene-*.tfrecord")
 
 
-def test_ragged_series_of_others(tmp_path):
+def test_ragged_series_of_other_writers(tmp_path):
     values = np.arange(24, dtype="float32").reshape(8, 3)
     lengths = [2, 0, 3, 1, 2, 3, 0, 1]
     messages = []
@@ -360,12 +360,12 @@ def test_ragged_series_of_others(tmp_path):
         np.testing.assert_array_equal(series[..., 0], expected)
         np.testing.assert_array_equal(slope, values[:, :1])
         short = tf_dataset(source, inputs="ndvi")
-        with pytest.raises(tf.errors.InvalidArgumentError, match="more steps of ndvi than 2"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="more than 2 steps of ndvi"):
             joined(short)
 
 
-def test_array_bands_of_others(tmp_path):
-    """The lengths of lists tell the depths, and tensor_depths says what they cannot."""
+def test_array_bands_of_other_writers(tmp_path):
+    """Depths are inferred from the lengths of lists if possible; otherwise tensor_depths gives them."""
     deep = np.arange(2 * 3 * 4, dtype="float32").reshape(2, 3, 2, 2)
     flat = np.arange(100, 108, dtype="float32").reshape(2, 2, 2)
     features = [{"ndvi": floats(one), "slope": floats(other)} for one, other in zip(deep, flat, strict=True)]
@@ -383,16 +383,16 @@ def test_array_bands_of_others(tmp_path):
         np.testing.assert_array_equal(patches, expected)
     pixels = np.concatenate(list(tf_dataset(mixer, inputs="ndvi", unit="pixel", batch_size=3, **depth)))
     np.testing.assert_array_equal(pixels[..., 0], deep.transpose(0, 2, 3, 1).reshape(8, 3))
-    with pytest.raises(xee_tf.OptionError, match="'ndvi' 12, 'slope' 4: are they array bands"):
+    with pytest.raises(xee_tf.OptionError, match=r"'ndvi' 12, 'slope' 4\. If these are array bands"):
         tf_dataset(pattern, inputs=["ndvi", "slope"], unit="pixel")
-    with pytest.raises(xee_tf.OptionError, match="tensor_depths says 3 of 'ndvi', which has 12 values"):
+    with pytest.raises(xee_tf.OptionError, match="tensor_depths specifies 3 for 'ndvi', which has 12 values"):
         tf_dataset(pattern, inputs="ndvi", **depth)
     with pytest.raises(xee_tf.RecordError, match="record 0: Band 'ndvi'"):
         tf_dataset(mixer, inputs="ndvi", tensor_depths={"ndvi": 4})
 
 
-def test_bands_that_are_not_asked_for_tell_of_those_that_are(tmp_path):
-    """9 steps of 2 x 2 pixels are as long as a patch with a margin of 2; the band beside them is not."""
+def test_depths_are_inferred_from_all_bands(tmp_path):
+    """9 steps of 2 x 2 pixels have the length of a patch with a margin of 2; the other band rules it out."""
     deep = np.arange(2 * 9 * 4, dtype="float32").reshape(2, 9, 2, 2)
     features = [{"ndvi": floats(one), "slope": floats(one[0])} for one in deep]
     messages = [tf.train.Example(features=tf.train.Features(feature=feature)) for feature in features]
@@ -403,7 +403,7 @@ def test_bands_that_are_not_asked_for_tell_of_those_that_are(tmp_path):
     np.testing.assert_array_equal(wide[..., 0], deep.reshape(2, 6, 6))
 
 
-def test_collapsed_bands_go_by_their_names(tmp_path):
+def test_collapsed_bands_are_read_by_name(tmp_path):
     pytest.importorskip("tensorflow")
     mixer = export(tmp_path, sequence_data=False, collapse_bands=True).mixer
     patches = np.concatenate(list(tf_dataset(mixer, inputs=["evi", "class"], unit="pixel")))
@@ -412,15 +412,15 @@ def test_collapsed_bands_go_by_their_names(tmp_path):
     assert feature_spec(mixer) == {"slope": tf.io.FixedLenFeature([12, 4, 4], tf.float32)}
 
 
-def test_a_scalar_band_alone_is_not_ragged(tmp_path):
+def test_a_single_scalar_band_is_not_ragged(tmp_path):
     image = raster({"B0": random_band((4, 4))})
     options = {"sequence_data": True, "collapse_bands": True, "drop_masked_steps": True}
-    with pytest.warns(UserWarning, match="no array band"):
+    with pytest.warns(UserWarning, match="no array bands"):
         result = xee_tf.export_image(image, tmp_path / "s", patch_dimensions=2, **options)
     np.testing.assert_array_equal(xee_tf.open_image(result).B0, image.B0)
 
 
-def test_several_further_dimensions_are_one_axis_of_steps(tmp_path):
+def test_additional_dimensions_are_one_axis_of_steps(tmp_path):
     pytest.importorskip("tensorflow")
     cube = random_band((2, 3, 8, 8))
     ds = raster({"slope": cube[0, 0]}).assign(a=(("time", "wave", "y", "x"), cube))
@@ -429,7 +429,7 @@ def test_several_further_dimensions_are_one_axis_of_steps(tmp_path):
     np.testing.assert_array_equal(pixels[..., 0], series_of(cube.reshape(6, 8, 8)))
 
 
-def test_pixels_of_array_bands_are_mixed_across_patches(tmp_path):
+def test_pixels_of_array_bands_are_shuffled_across_patches(tmp_path):
     pytest.importorskip("tensorflow")
     mixer = export(tmp_path, sequence_data=False).mixer
     dataset = tf_dataset(mixer, inputs="ndvi", targets="slope", unit="pixel", shuffle=True, seed=1)
@@ -447,9 +447,9 @@ CLEAR = [2, 4, 5, 7]  # classes of SCL: dark, vegetation, bare, unclassified; no
 
 
 def forest(data_dir: Path) -> xr.Dataset:
-    """Five years of Sentinel-2 at 140 dates, clouds masked, with tree cover density in percent.
+    """Five years of Sentinel-2 at 140 dates, with masked clouds, and the tree cover density in percent.
 
-    `train` is 1 in every other square of 200 m: the others are never learnt from.
+    `train` is 1 in every other square of 200 m; the other squares are not used for training.
     """
     folder = data_dir / "nrt" / "data"
     cube = xr.open_dataset(
@@ -467,7 +467,7 @@ def forest(data_dir: Path) -> xr.Dataset:
 
 
 def convolutional_network(mean):
-    """Density from series of reflectance, 0 where clouds are: two convolutions along time."""
+    """A model of density from series of reflectance (0 for clouds): two convolutions along time."""
     pytest.importorskip("keras")
     from keras import Input, Model, layers, ops
 
@@ -489,7 +489,7 @@ def r_squared(found, true):
 
 
 def predict_density(data_dir, folder, seed=0, epochs=30):
-    """The whole way from series of pixels to ``density.tif``. Gives the model and the scene."""
+    """Export, train, predict and write ``density.tif``; return the model and the scene."""
     keras = pytest.importorskip("keras")
 
     ds = forest(data_dir)
@@ -501,7 +501,7 @@ def predict_density(data_dir, folder, seed=0, epochs=30):
     pixels = tf_dataset(
         result.mixer, inputs=SENTINEL, targets=["density", "train"], shuffle=True, seed=seed, batch_size=128
     )
-    # Pixels that are held out weigh nothing.
+    # Held-out pixels have the sample weight 0.
     weighted = pixels.map(lambda series, target: (series, target[:, :1] / 100, target[:, 1:]))
     model.fit(weighted, epochs=epochs, shuffle=False, verbose=0)
     with xee_tf.PredictionWriter(folder / "prediction.tfrecord.gz", result.mixer) as writer:
@@ -518,11 +518,11 @@ def test_tree_cover_density_from_a_real_time_series(data_dir, tmp_path):
     assert found.rio.crs.to_epsg() == 3035
     np.testing.assert_allclose(found.rio.transform(), ds.rio.transform(), rtol=0, atol=1e-6)
 
-    # Each pixel stands where its series was taken.
+    # Each pixel has the location of its series.
     series = np.stack([ds[name].fillna(0) for name in SENTINEL], axis=-1).transpose(1, 2, 0, 3)
     predicted = 100 * model.predict(series.reshape(2500, 140, 4), verbose=0).reshape(50, 50)
     np.testing.assert_allclose(found, predicted, atol=0.01)
 
-    # A random forest on seasonal medians has 0.84 in these squares, networks of six seeds 0.85 to 0.88.
+    # There, a random forest on seasonal medians reaches 0.84, networks with six random seeds 0.85 to 0.88.
     held_out = ds.train.values == 0
     assert r_squared(found.values[held_out], ds.density.values[held_out]) > 0.8

@@ -1,4 +1,4 @@
-"""Which models a folder holds, under which names; what cannot be served."""
+"""Models in folders, their names and versions, and options of the server."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import requests
 import tensorflow as tf
 
 import xee_tf
-from tests.serving_models import address, save_scaled
+from tests.serving_models import api_url, save_scaled
 from xee_tf.errors import MissingModelError, ModelError, OptionError
 from xee_tf.serving.folders import find_models
 
 
 def touch(folder: Path, *paths: str) -> Path:
-    """Files of that name are all that is looked at."""
+    """Create folders with an empty saved_model.pb; the content is not read."""
     for path in paths:
         (folder / path).mkdir(parents=True)
         (folder / path / "saved_model.pb").touch()
@@ -49,20 +49,20 @@ def test_layouts(tmp_path, paths, served, found):
             assert models[name] == {version: folder / path for version, path in versions.items()}
 
 
-def test_a_model_gets_another_name(tmp_path):
+def test_name(tmp_path):
     assert list(find_models(touch(tmp_path, "1", "2"), "crops")) == ["crops"]
-    with pytest.raises(OptionError, match="holds the models a, b"):
+    with pytest.raises(OptionError, match=r"requires a single model, but .* contains a, b"):
         find_models(touch(tmp_path / "more", "a", "b"), "crops")
-    with pytest.raises(OptionError, match="'a/b' cannot be part of an address"):
+    with pytest.raises(OptionError, match="'a/b' cannot be part of a URL"):
         find_models(tmp_path, "a/b")
 
 
-def test_what_holds_no_model(tmp_path):
+def test_missing_and_invalid_models(tmp_path):
     with pytest.raises(MissingModelError, match="does not exist"):
         xee_tf.serve(tmp_path / "none")
     with pytest.raises(ModelError, match="is empty"):
         xee_tf.serve(tmp_path)
-    with pytest.raises(OptionError, match="local folders"):
+    with pytest.raises(OptionError, match="only from local folders"):
         xee_tf.serve("s3://bucket/model")
     with pytest.raises(ModelError, match="cannot be loaded"):
         xee_tf.serve(touch(tmp_path, "damaged"))
@@ -72,31 +72,31 @@ def test_what_holds_no_model(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["port", "grpc_port"])
-def test_ports_that_cannot_be_had(tmp_path, kind):
+def test_ports_in_use(tmp_path, kind):
     save_scaled(tmp_path / "m", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = other.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
         with pytest.raises(OptionError, match=f"{taken}"):
             xee_tf.serve(tmp_path / "m", **{kind: taken})
     with pytest.raises(OptionError, match=f"{kind} must be a whole number from 0 to 65535; got 65536"):
         xee_tf.serve(tmp_path / "m", **{kind: 65536})
 
 
-def test_options_that_cannot_be_used(tmp_path):
+def test_invalid_options(tmp_path):
     save_scaled(tmp_path / "m", 1.0)
-    with pytest.raises(OptionError, match="'stable' is to be version 2; there are"):
+    with pytest.raises(OptionError, match="'stable' refers to version 2, which was not found; available: 1"):
         xee_tf.serve(tmp_path / "m", labels={"stable": 2})
     with pytest.raises(OptionError, match="max_concurrency must be a whole number of at least 1; got 0"):
         xee_tf.serve(tmp_path / "m", max_concurrency=0)
 
 
-def test_limits_beyond_what_grpc_can_count(tmp_path):
+def test_max_request_bytes_beyond_the_limit_of_grpc(tmp_path):
     save_scaled(tmp_path / "m", 1.0)
     with xee_tf.serve(tmp_path / "m", max_request_bytes=1 << 40) as server:
         assert server.models == ("m",)
 
 
-def test_it_listens_to_this_machine_only_and_on_ipv6_if_told(tmp_path):
+def test_host(tmp_path):
     save_scaled(tmp_path / "m", 1.0)
     with xee_tf.serve(tmp_path / "m") as server:
         assert server.url.startswith("http://127.0.0.1:")
@@ -105,4 +105,4 @@ def test_it_listens_to_this_machine_only_and_on_ipv6_if_told(tmp_path):
         assert server.models == ("m",)
     with xee_tf.serve(tmp_path / "m", host="::1") as server:
         assert server.url.startswith("http://[::1]:")
-        assert requests.get(address(server, "models/m"), timeout=30).status_code == 200
+        assert requests.get(api_url(server, "models/m"), timeout=30).status_code == 200

@@ -1,4 +1,4 @@
-"""The server's addresses of Vertex AI and AI Platform, by Google's own clients."""
+"""The Vertex AI and AI Platform APIs of the server, with Google's clients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from googleapiclient.errors import HttpError
 from tensorflow_serving.apis import predict_pb2
 
 import xee_tf
-from tests.serving_models import address, save_models, save_scaled
+from tests.serving_models import api_url, save_models, save_scaled
 
 ENDPOINT = "projects/p/locations/europe-west4/endpoints"
 
@@ -61,22 +61,22 @@ X = np.arange(24, dtype="float32").reshape(2, 2, 3, 2)
 
 def test_vertex_predict(vertex):
     instances = [json_format.ParseDict(tile.tolist(), struct_pb2.Value()) for tile in X]
-    answer = vertex.predict(endpoint=f"{ENDPOINT}/scaled", instances=instances, timeout=30)
+    response = vertex.predict(endpoint=f"{ENDPOINT}/scaled", instances=instances, timeout=30)
     np.testing.assert_array_equal(
-        np.float32(json_format.MessageToDict(type(answer).pb(answer))["predictions"]), 2 * X
+        np.float32(json_format.MessageToDict(type(response).pb(response))["predictions"]), 2 * X
     )
-    assert answer.deployed_model_id == "2"
-    assert answer.model_version_id == "2"
-    assert answer.model_display_name == "scaled"
-    assert answer.model == "projects/p/locations/europe-west4/models/scaled"
+    assert response.deployed_model_id == "2"
+    assert response.model_version_id == "2"
+    assert response.model_display_name == "scaled"
+    assert response.model == "projects/p/locations/europe-west4/models/scaled"
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "instance", "code", "words"),
+    ("endpoint", "instance", "code", "message_part"),
     [("77", 1.0, 404, "Endpoint '77' was not found"), ("types", 1.0, 400, "has the inputs")],
 )
-def test_vertex_errors_are_googles(vertex, endpoint, instance, code, words):
-    with pytest.raises(GoogleAPICallError, match=words) as caught:
+def test_vertex_errors(vertex, endpoint, instance, code, message_part):
+    with pytest.raises(GoogleAPICallError, match=message_part) as caught:
         vertex.predict(
             endpoint=f"{ENDPOINT}/{endpoint}",
             instances=[struct_pb2.Value(number_value=instance)],
@@ -85,44 +85,44 @@ def test_vertex_errors_are_googles(vertex, endpoint, instance, code, words):
     assert caught.value.code == code
 
 
-def test_vertex_takes_rows_of_the_default_signature_only(server):
-    url = address(server, f"{ENDPOINT}/scaled:predict")
+def test_vertex_accepts_only_rows_for_the_default_signature(server):
+    url = api_url(server, f"{ENDPOINT}/scaled:predict")
     for message in ({"inputs": X.tolist()}, {"instances": X.tolist(), "signature_name": "serving_default"}):
-        refused = requests.post(url, json=message, timeout=30)
-        assert refused.status_code == 400
-        error = refused.json()["error"]
+        rejected = requests.post(url, json=message, timeout=30)
+        assert rejected.status_code == 400
+        error = rejected.json()["error"]
         assert error["status"] == "INVALID_ARGUMENT"
         assert error["code"] == 400
         assert "Unknown name" in error["message"]
 
 
-def test_any_endpoint_is_the_only_models(tmp_path):
+def test_any_endpoint_of_a_single_model(tmp_path):
     save_scaled(tmp_path / "single", 3.0)
     with xee_tf.serve(tmp_path / "single") as server:
         found = requests.post(
-            address(server, f"{ENDPOINT}/123:predict"), json={"instances": X.tolist()}, timeout=30
+            api_url(server, f"{ENDPOINT}/123:predict"), json={"instances": X.tolist()}, timeout=30
         )
     np.testing.assert_array_equal(np.float32(found.json()["predictions"]), 3 * X)
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "application/x-protobuf"])
-def test_raw_predict_takes_a_predict_request(server, kind):
+def test_raw_predict_with_predict_request(server, kind):
     request = predict_pb2.PredictRequest()
     request.inputs["x"].CopyFrom(tf.make_tensor_proto(X))
-    url = address(server, f"{ENDPOINT}/scaled:rawPredict")
+    url = api_url(server, f"{ENDPOINT}/scaled:rawPredict")
     found = requests.post(url, data=request.SerializeToString(), headers={"Content-Type": kind}, timeout=30)
     assert found.headers["content-type"] == kind
     assert found.headers["X-Vertex-AI-Endpoint-Id"] == "scaled"
     assert found.headers["X-Vertex-AI-Deployed-Model-Id"] == "2"
     outputs = predict_pb2.PredictResponse.FromString(found.content).outputs
     np.testing.assert_array_equal(tf.make_ndarray(outputs["y"]), 2 * X)
-    refused = requests.post(url, data=b"\x0a\xff", headers={"Content-Type": kind}, timeout=30)
-    assert refused.status_code == 400
-    assert refused.json()["error"]["status"] == "INVALID_ARGUMENT"
+    rejected = requests.post(url, data=b"\x0a\xff", headers={"Content-Type": kind}, timeout=30)
+    assert rejected.status_code == 400
+    assert rejected.json()["error"]["status"] == "INVALID_ARGUMENT"
 
 
-def test_raw_predict_takes_what_tensorflow_serving_takes(server):
-    url = address(server, f"{ENDPOINT}/scaled:rawPredict")
+def test_raw_predict_with_tensorflow_serving_json(server):
+    url = api_url(server, f"{ENDPOINT}/scaled:rawPredict")
     found = requests.post(url, json={"inputs": [7], "signature_name": "less"}, timeout=30)
     assert found.json() == {"outputs": {"less": [6], "n": [7]}}
     wrong = requests.post(url, json={"inputs": [7], "signature_name": "more"}, timeout=30)
@@ -139,27 +139,27 @@ def test_raw_predict_takes_what_tensorflow_serving_takes(server):
     ],
 )
 def test_ai_platform(platform, name, factor):
-    answer = platform.projects().predict(name=name, body={"instances": X.tolist()}).execute()
-    assert list(answer) == ["predictions"]
-    np.testing.assert_array_equal(np.float32(answer["predictions"]), factor * X)
+    response = platform.projects().predict(name=name, body={"instances": X.tolist()}).execute()
+    assert list(response) == ["predictions"]
+    np.testing.assert_array_equal(np.float32(response["predictions"]), factor * X)
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "words"),
+    ("name", "status", "message_part"),
     [
         ("projects/p/models/none", 404, "Latest(none)"),
         ("projects/p/models/scaled/versions/v9", 404, "Specific(scaled, 9)"),
         ("projects/p/models/types", 400, "has the inputs"),
     ],
 )
-def test_ai_platform_errors_are_googles(platform, name, status, words):
+def test_ai_platform_errors(platform, name, status, message_part):
     with pytest.raises(HttpError) as caught:
         platform.projects().predict(name=name, body={"instances": X.tolist()}).execute()
     assert caught.value.resp.status == status
-    assert words in caught.value.reason
+    assert message_part in caught.value.reason
 
 
-def test_addresses_that_are_none(server):
-    missing = requests.get(address(server, "projects/p/locations/l/endpoints/scaled"), timeout=30)
+def test_unknown_url(server):
+    missing = requests.get(api_url(server, "projects/p/locations/l/endpoints/scaled"), timeout=30)
     assert missing.status_code == 404
     assert missing.json()["error"]["status"] == "NOT_FOUND"

@@ -1,4 +1,4 @@
-"""Many requests at once: batches, limits; and the end of a server, from Python and by a signal."""
+"""Concurrent requests to the server: joined batches and limits; and stopping it, also by a signal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import requests
 
 import xee_tf
 from tests.conftest import needs_posix
-from tests.serving_models import address
+from tests.serving_models import api_url
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import PredictionError
 from xee_tf.remote.payloads.predict_messages import (
@@ -39,56 +39,56 @@ from xee_tf_cli import main
 
 
 def sleep(server, seconds, path="models/slow:predict"):
-    return requests.post(address(server, path), json={"instances": [seconds]}, timeout=30)
+    return requests.post(api_url(server, path), json={"instances": [seconds]}, timeout=30)
 
 
 def sleep_by_grpc(server, seconds):
     with grpc.insecure_channel(server.grpc) as channel:
         request = encode_predict_request({"seconds": np.float32([seconds])}, ServedModel("slow"))
-        answer = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(request, timeout=30)
-        return str(decode_predict_response(answer)["slept"].tolist())
+        response = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(request, timeout=30)
+        return str(decode_predict_response(response)["slept"].tolist())
 
 
-def until(found):
-    """Ask until the answer is there, but not forever."""
+def wait_for(poll):
+    """Call `poll` until it returns a result."""
     end = time.monotonic() + 10
-    while (answer := found()) is None:
+    while (result := poll()) is None:
         assert time.monotonic() < end
         time.sleep(0.01)
-    return answer
+    return result
 
 
-def taken(server, seconds):
-    """The answer to a request that is sent until there is a place for it."""
+def sleep_with_retries(server, seconds):
+    """Send a request until a slot is free, and return its response."""
 
-    def ask():
-        answer = sleep(server, seconds)
-        return answer if answer.status_code != 429 else None
+    def send():
+        response = sleep(server, seconds)
+        return response if response.status_code != 429 else None
 
-    return until(ask)
+    return wait_for(send)
 
 
-def taken_by_grpc(server, seconds):
-    def ask():
+def sleep_by_grpc_with_retries(server, seconds):
+    def send():
         try:
             return sleep_by_grpc(server, seconds)
         except grpc.RpcError as error:
             return error if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED else None
 
-    return until(ask)
+    return wait_for(send)
 
 
-def is_full(server):
-    """The refusal of a server that has no place left."""
-    answer = sleep(server, 0)
-    return answer if answer.status_code == 429 else None
+def rejection(server):
+    """Return the response of a server without a free slot, or None."""
+    response = sleep(server, 0)
+    return response if response.status_code == 429 else None
 
 
 # -- Batches -----------------------------------------------------------------------------------------
 
 
 class Numbers:
-    """A model that doubles numbers, waits for `go`, refuses NaN, and remembers what it was asked."""
+    """A model that waits for `go`, doubles numbers, fails on NaN, and records the batch sizes."""
 
     def __init__(self, rows=None):
         self.signature = Signature({"x": TensorInfo(np.dtype("f8"), (rows,))}, {"y": TensorInfo()})
@@ -106,130 +106,132 @@ class Numbers:
         pass
 
 
-def asked_together(model, batches, max_batch_size=8):
-    """The answers to one batch, and to further ones that come while it is under way."""
+def predict_concurrently(model, batches, max_batch_size=8):
+    """Predict one batch, and the others while it is in progress; return the futures."""
     batcher = Batcher(model, max_batch_size, 1)
     with ThreadPoolExecutor(len(batches)) as pool:
         first = pool.submit(batcher.predict, {"x": batches[0]})
         assert model.waiting.wait(30)
         others = [pool.submit(batcher.predict, {"x": batch}) for batch in batches[1:]]
-        queued = batcher._queues  # that they wait cannot be seen from outside
-        until(lambda: sum(map(len, queued.copy().values())) == len(others) or None)
+        queued = batcher._queues  # no public attribute shows whether they are queued
+        wait_for(lambda: sum(map(len, queued.copy().values())) == len(others) or None)
         model.go.set()
         return [first, *others]
 
 
-def test_requests_that_wait_run_together():
+def test_queued_requests_are_joined():
     model = Numbers()
-    batches = [np.arange(3.0) + 10 * place for place in range(6)]
-    answers = asked_together(model, batches)
-    for batch, answer in zip(batches, answers, strict=True):
-        np.testing.assert_array_equal(answer.result()["y"], 2 * batch)
+    batches = [np.arange(3.0) + 10 * index for index in range(6)]
+    futures = predict_concurrently(model, batches)
+    for batch, response in zip(batches, futures, strict=True):
+        np.testing.assert_array_equal(response.result()["y"], 2 * batch)
     assert model.sizes == [3, 6, 6, 3]  # at most 8
 
 
-def test_other_shapes_and_dtypes_run_apart():
+def test_other_shapes_and_dtypes_are_not_joined():
     model = Numbers()
     batches = [np.ones(1), np.ones((1, 2)), np.ones((1, 3)), np.ones((1, 2)), np.ones((1, 2), "f4")]
-    answers = asked_together(model, batches)
-    assert [answer.result()["y"].shape for answer in answers] == [batch.shape for batch in batches]
+    futures = predict_concurrently(model, batches)
+    assert [response.result()["y"].shape for response in futures] == [batch.shape for batch in batches]
     assert sorted(model.sizes) == [1, 1, 1, 2]
 
 
-def test_nobody_suffers_for_the_request_of_another():
+def test_invalid_request_affects_only_itself():
     model = Numbers()
-    answers = asked_together(model, [np.zeros(1), np.array([1.0]), np.array([np.nan]), np.array([3.0])])
-    assert answers[1].result()["y"].tolist() == [2]
-    assert answers[3].result()["y"].tolist() == [6]
+    futures = predict_concurrently(model, [np.zeros(1), np.array([1.0]), np.array([np.nan]), np.array([3.0])])
+    assert futures[1].result()["y"].tolist() == [2]
+    assert futures[3].result()["y"].tolist() == [6]
     with pytest.raises(PredictionError, match="NaN"):
-        answers[2].result()
+        futures[2].result()
     assert model.sizes == [1, 3, 1, 1, 1]
 
 
-def test_models_of_a_fixed_number_of_rows_and_large_requests_run_alone():
+def test_fixed_batch_sizes_and_large_requests_are_not_joined():
     for model, batch in [(Numbers(rows=2), np.ones(2)), (Numbers(), np.ones(1 << 17))]:
         batcher = Batcher(model, 1 << 20, 1)
         with ThreadPoolExecutor(3) as pool:
-            answers = [pool.submit(batcher.predict, {"x": batch}) for _ in range(3)]
+            futures = [pool.submit(batcher.predict, {"x": batch}) for _ in range(3)]
             model.go.set()
-            for answer in answers:
-                np.testing.assert_array_equal(answer.result()["y"], 2 * batch)
+            for response in futures:
+                np.testing.assert_array_equal(response.result()["y"], 2 * batch)
         assert model.sizes == [len(batch)] * 3
 
 
 @pytest.mark.parametrize("max_batch_size", [0, 32])
-def test_everybody_gets_their_own_answer(served_models, max_batch_size):
+def test_concurrent_requests_get_their_own_predictions(served_models, max_batch_size):
     with (
         xee_tf.serve(served_models / "scaled", max_batch_size=max_batch_size) as server,
         ThreadPoolExecutor(8) as pool,
     ):
 
-        def ask(number):
+        def predict(number):
             rows = np.full((1 + number % 3, 1, 1 + number % 2, 2), number).tolist()
             found = requests.post(
-                address(server, "models/scaled:predict"), json={"instances": rows}, timeout=30
+                api_url(server, "models/scaled:predict"), json={"instances": rows}, timeout=30
             )
             return found.json()["predictions"] == (2.0 * np.array(rows)).tolist()
 
-        assert all(pool.map(ask, range(64)))
+        assert all(pool.map(predict, range(64)))
 
 
 # -- Limits ------------------------------------------------------------------------------------------
 
 
-def test_past_the_limit_requests_are_told_to_come_again(served_models):
+def test_max_concurrency(served_models):
     with xee_tf.serve(served_models, max_concurrency=2) as server, ThreadPoolExecutor(2) as pool:
-        slow = [pool.submit(taken, server, 1.0) for _ in range(2)]
-        refused = until(lambda: is_full(server))
-        assert refused.headers["Retry-After"] == "1"
-        assert "try again" in refused.json()["error"]
-        by_google = sleep(server, 0, "projects/p/locations/l/endpoints/slow:predict")
-        assert by_google.headers["Retry-After"] == "1"
-        assert by_google.json()["error"]["status"] == "RESOURCE_EXHAUSTED"
+        slow = [pool.submit(sleep_with_retries, server, 1.0) for _ in range(2)]
+        rejected = wait_for(lambda: rejection(server))
+        assert rejected.headers["Retry-After"] == "1"
+        assert "try again" in rejected.json()["error"]
+        vertex = sleep(server, 0, "projects/p/locations/l/endpoints/slow:predict")
+        assert vertex.headers["Retry-After"] == "1"
+        assert vertex.json()["error"]["status"] == "RESOURCE_EXHAUSTED"
         assert requests.get(f"{server}/health", timeout=30).status_code == 200
         assert [each.result().status_code for each in slow] == [200, 200]
         assert sleep(server, 0).status_code == 200
 
 
-def test_grpc_has_the_same_limit(served_models):
+def test_max_concurrency_of_grpc(served_models):
     with xee_tf.serve(served_models, max_concurrency=1) as server, ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(taken_by_grpc, server, 1.0)
+        slow = pool.submit(sleep_by_grpc_with_retries, server, 1.0)
 
-        def refused():
+        def rejected():
             try:
                 sleep_by_grpc(server, 0)
             except grpc.RpcError as error:
                 return error
             return None
 
-        assert until(refused).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert wait_for(rejected).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert slow.result() == "[1.0]"
-        assert taken_by_grpc(server, 0) == "[0.0]"
+        assert sleep_by_grpc_with_retries(server, 0) == "[0.0]"
 
 
-def test_clients_that_go_or_stay_silent_hold_no_place(served_models, monkeypatch):
-    monkeypatch.setattr(bodies, "IDLE", 0.3)
+def test_disconnected_and_idle_clients_release_their_slot(served_models, monkeypatch):
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.3)
     head = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
     with xee_tf.serve(served_models, max_concurrency=1) as server:
-        place = server.url.removeprefix("http://").split(":")
-        with socket.create_connection(place) as gone:
-            gone.sendall(head)
-        assert taken(server, 0).status_code == 200
-        with socket.create_connection(place) as silent:
-            silent.sendall(head)
-            assert silent.recv(1000).startswith(b"HTTP/1.1 408 ")
+        host_and_port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection(host_and_port) as disconnected:
+            disconnected.sendall(head)
+        assert sleep_with_retries(server, 0).status_code == 200
+        with socket.create_connection(host_and_port) as idle:
+            idle.sendall(head)
+            assert idle.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert sleep(server, 0).status_code == 200
 
 
-# -- The end -----------------------------------------------------------------------------------------
+# -- Stopping ----------------------------------------------------------------------------------------
 
 
-def test_requests_under_way_are_answered_before_the_end(served_models):
-    threads, frozen = set(threading.enumerate()), gc.get_threshold()
+def test_requests_in_progress_are_completed(served_models):
+    threads, threshold = set(threading.enumerate()), gc.get_threshold()
     with ThreadPoolExecutor(2) as pool:
         with xee_tf.serve(served_models, max_concurrency=1) as server:
-            slow = [pool.submit(ask, server, 0.5) for ask in (taken, taken_by_grpc)]
-            until(lambda: is_full(server))
+            slow = [
+                pool.submit(send, server, 0.5) for send in (sleep_with_retries, sleep_by_grpc_with_retries)
+            ]
+            wait_for(lambda: rejection(server))
         assert slow[0].result().json() == {"predictions": [0.5]}
         assert slow[1].result() == "[0.5]"
     with pytest.raises(requests.ConnectionError):
@@ -238,11 +240,11 @@ def test_requests_under_way_are_answered_before_the_end(served_models):
         sleep_by_grpc(server, 0)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert not {thread for thread in threading.enumerate() if "xee-tf" in thread.name} - threads
-    assert gc.get_threshold() == frozen
-    server.close()  # once more does no harm
+    assert gc.get_threshold() == threshold
+    server.close()  # closing twice is allowed
 
 
-def test_a_forgotten_server_ends(served_models):
+def test_garbage_collected_server_is_closed(served_models):
     server = xee_tf.serve(served_models / "scaled")
     health = f"{server}/health"
     assert requests.get(health, timeout=30).status_code == 200
@@ -251,7 +253,7 @@ def test_a_forgotten_server_ends(served_models):
         requests.get(health, timeout=30)
 
 
-def test_a_process_ends_although_its_server_runs(served_models):
+def test_process_exits_with_a_running_server(served_models):
     code = f"import xee_tf; server = xee_tf.serve({str(served_models / 'scaled')!r}); print(server.models)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -260,9 +262,9 @@ def test_a_process_ends_although_its_server_runs(served_models):
     assert "Traceback" not in done.stderr
 
 
-def test_the_port_is_free_at_once(served_models):
+def test_port_can_be_reused(served_models):
     with xee_tf.serve(served_models / "scaled") as server:
-        port, grpc_port = (int(place.rpartition(":")[2]) for place in (server.url, server.grpc))
+        port, grpc_port = (int(url.rpartition(":")[2]) for url in (server.url, server.grpc))
         assert requests.get(f"{server}/health", timeout=30).status_code == 200
     with xee_tf.serve(served_models / "scaled", port=port, grpc_port=grpc_port) as server:
         assert server.url.endswith(f":{port}")
@@ -271,13 +273,13 @@ def test_the_port_is_free_at_once(served_models):
 
 @pytest.fixture
 def interruptible():
-    """The handler of a foreground process: a shell makes background jobs ignore the signal."""
+    """Install the default handler of SIGINT, which shells disable for background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_two_signals_end_the_process_at_once(interruptible):
+def test_second_signal_interrupts(interruptible):
     with stop_signal() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
@@ -286,18 +288,18 @@ def test_two_signals_end_the_process_at_once(interruptible):
 
 
 class Process:
-    """What the command said, in the form of a server."""
+    """The addresses that the command prints, like a `Server`."""
 
     def __init__(self, line):
-        _, _, places = line.partition(" at ")
-        self.url, self.grpc = places.split()[0], places.split()[-1]
+        _, _, addresses = line.partition(" at ")
+        self.url, self.grpc = addresses.split()[0], addresses.split()[-1]
 
     def __str__(self):
         return self.url
 
 
 @needs_posix
-def test_the_command_serves_until_it_is_told_to_end(served_models):
+def test_command_stops_on_a_signal(served_models):
     command = [sys.executable, "-m", "xee_tf", "model", "serve", str(served_models), "--port", "0"]
     command += ["--grpc-port", "0", "--labels", "stable=1", "--max-concurrency", "1"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
@@ -306,12 +308,15 @@ def test_the_command_serves_until_it_is_told_to_end(served_models):
     ) as process:
         try:
             server = Process(process.stdout.readline())
-            stable = address(server, "models/scaled/labels/stable:predict")
+            stable = api_url(server, "models/scaled/labels/stable:predict")
             x = [[[[1.0, 2.0]]]]
             assert requests.post(stable, json={"instances": x}, timeout=30).json() == {"predictions": x}
             with ThreadPoolExecutor(2) as pool:
-                slow = [pool.submit(ask, server, 0.5) for ask in (taken, taken_by_grpc)]
-                until(lambda: is_full(server))
+                slow = [
+                    pool.submit(send, server, 0.5)
+                    for send in (sleep_with_retries, sleep_by_grpc_with_retries)
+                ]
+                wait_for(lambda: rejection(server))
                 process.send_signal(signal.SIGTERM)
                 assert slow[0].result().status_code == 200
                 assert slow[1].result() == "[0.5]"
@@ -320,7 +325,7 @@ def test_the_command_serves_until_it_is_told_to_end(served_models):
             process.kill()
 
 
-def test_the_command_says_what_is_wrong(tmp_path, capsys):
+def test_command_errors(tmp_path, capsys):
     assert main(["model", "serve", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err.startswith("xee-tf model serve: There is no SavedModel at")
     assert main(["model", "serve", str(tmp_path), "--labels", "stable"]) == 2

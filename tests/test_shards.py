@@ -1,4 +1,4 @@
-"""The stores that stage shards: whatever is done again, in any order, gives the same files or an error."""
+"""Tests of the stores that stage shards: repeated tasks, in any order, give the same files or an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records import Feature, RecordLayout, encode_records
-from xee_tf.records.crc import join_crcs
+from xee_tf.records.crc import combine_crcs
 from xee_tf.shards.folder_store import AppendingStore, PartStore
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.runs import pack_run
@@ -29,7 +29,7 @@ def records(count, seed=0):
 
 
 def put_all(store, encoded, edges=(0, 2, 5, 6, 9)):
-    """A block for every two edges, the last ones first."""
+    """Put one block for each pair of edges, in reverse order."""
     parts = []
     for number, (begin, end) in reversed(list(enumerate(pairwise(edges)))):
         run = pack_run(encoded, [begin, end], compressed=store.names.compressed, first=begin)
@@ -39,7 +39,7 @@ def put_all(store, encoded, edges=(0, 2, 5, 6, 9)):
 
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_parts_are_joined_in_the_order_of_their_records(tmp_path, compressed, where):
+def test_parts_are_joined_in_order_of_records(tmp_path, compressed, where):
     folder = Location.of(tmp_path if where == "disk" else f"memory://{tmp_path.name}-{compressed}")
     store = PartStore.begin(OneFile(folder.child("s-0"), compressed))
     encoded = records(9)
@@ -55,23 +55,23 @@ def test_parts_are_joined_in_the_order_of_their_records(tmp_path, compressed, wh
     assert sorted(folder.entries()) == ["s-0", "s-mark"]
 
 
-def test_tasks_that_are_run_again_answer_the_same(tmp_path):
+def test_repeated_tasks_give_same_result(tmp_path):
     store = PartStore.begin(OneFile(Location.of(tmp_path / "s-0"), compressed=True))
     encoded = records(9)
     blocks = put_all(store, encoded)
     assert put_all(store, encoded) == blocks
     shard = store.join(0, 0, blocks)
-    assert store.join(0, 0, blocks) == shard  # its parts have gone
+    assert store.join(0, 0, blocks) == shard  # its parts no longer exist
     targets = [Location.of(tmp_path / "s-0")]
     assert store.commit([shard]) == store.commit([shard])
-    replaced = Replaced(targets, "s-0 exists")  # it is the store's own work
+    replaced = Replaced(targets, "s-0 exists")  # the store itself wrote it
     assert store.commit([shard], replaced=replaced)[0].bytes == shard.file.bytes
     targets[0].write_bytes(b"another")
-    with pytest.raises(DestinationError, match="Shard 0 has gone from"):
+    with pytest.raises(DestinationError, match="Shard 0 is missing from"):
         store.commit([shard])
 
 
-def test_what_may_not_be_replaced_stays(tmp_path):
+def test_existing_files_are_kept_unless_replaceable(tmp_path):
     target, stale = tmp_path / "s-0", tmp_path / "s-1"
     for path in (target, stale):
         path.write_bytes(b"old")
@@ -90,18 +90,18 @@ def test_what_may_not_be_replaced_stays(tmp_path):
     assert target.stat().st_size == shard.file.bytes
 
 
-def test_a_part_that_became_shorter(tmp_path):
+def test_truncated_part(tmp_path):
     store = PartStore.begin(OneFile(Location.of(tmp_path / "s-0"), compressed=False))
     [[part], *_] = blocks = put_all(store, records(9))
     path = store.folder.child(part.name).path
     os.truncate(path, os.path.getsize(path) - 1)
-    with pytest.raises(DestinationError, match="shorter than it was"):
+    with pytest.raises(DestinationError, match="was truncated"):
         store.join(0, 0, blocks)
     store.abort()
     assert not os.listdir(tmp_path)
 
 
-def test_a_shard_of_nothing(tmp_path):
+def test_empty_shard(tmp_path):
     store = PartStore.begin(OneFile(Location.of(tmp_path / "s-0"), compressed=True))
     run = pack_run(records(0), [0], compressed=True, first=0)
     shard = store.join(0, 0, [[store.put(0, "0", [run])]])
@@ -111,7 +111,7 @@ def test_a_shard_of_nothing(tmp_path):
 
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("where", ["disk", "memory"])
-def test_records_that_are_appended(tmp_path, compressed, where):
+def test_appending_store(tmp_path, compressed, where):
     folder = Location.of(tmp_path if where == "disk" else f"memory://{tmp_path.name}-{compressed}")
     target = folder.child("s.tfrecord.gz")
     store = AppendingStore.begin(OneFile(target, compressed))
@@ -132,7 +132,7 @@ def test_records_that_are_appended(tmp_path, compressed, where):
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_nothing_that_is_appended(tmp_path, compressed):
+def test_empty_appending_store(tmp_path, compressed):
     target = Location.of(tmp_path / "s")
     store = AppendingStore.begin(OneFile(target, compressed))
     store.commit([store.join(0, 0, [])])
@@ -143,5 +143,5 @@ def test_nothing_that_is_appended(tmp_path, compressed):
 
 
 @given(st.binary(max_size=50), st.binary(max_size=500))
-def test_checksums_are_joined(first, second):
-    assert join_crcs(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
+def test_combine_crcs(first, second):
+    assert combine_crcs(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)

@@ -1,4 +1,4 @@
-"""Paths, prefixes, folders and buckets: what a name means, and what is refused before anything is written."""
+"""Tests of paths, prefixes, folders and buckets, and of the checks before anything is written."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def server():
-    """A server that speaks S3, on this machine, with one bucket; the options to reach it."""
+    """Run a local S3 server with one bucket; yield the storage options for it."""
     pytest.importorskip("moto.server")
     from moto.server import ThreadedMotoServer
 
@@ -51,8 +51,8 @@ def server():
     del os.environ["AWS_DEFAULT_REGION"]
 
 
-def another(options):
-    """A filesystem of another process: it shares no listings with ours."""
+def separate_fs(options):
+    """Return a filesystem without cached listings, like that of another process."""
     return s3fs.S3FileSystem(**options, skip_instance_cache=True, use_listings_cache=False)
 
 
@@ -77,7 +77,7 @@ def another(options):
         (upath.UPath("memory://data/scene"), "memory://data/scene"),
     ],
 )
-def test_what_a_path_means(path, expected, tmp_path, monkeypatch):
+def test_location_of(path, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Location.of(path).url == expected.format(cwd=tmp_path, home=Path.home())
 
@@ -86,12 +86,12 @@ def test_what_a_path_means(path, expected, tmp_path, monkeypatch):
     ("path", "parent"),
     [("/data/scene", "/data"), ("/scene", "/"), ("D:/maps/scene", "D:/maps"), ("D:/scene", "D:/")],
 )
-def test_the_folder_of_a_path(path, parent):
+def test_location_parent(path, parent):
     assert Location(path).parent.url == parent
     assert Location(parent).child("scene").url == path
 
 
-def test_a_path_means_the_folder_of_the_call_and_not_that_of_the_computation(tmp_path, monkeypatch):
+def test_relative_path_is_resolved_when_called(tmp_path, monkeypatch):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
@@ -108,7 +108,7 @@ def test_a_path_means_the_folder_of_the_call_and_not_that_of_the_computation(tmp
     np.testing.assert_array_equal(predicted["p"], image()["B4"] + 1)
 
 
-def test_a_table_and_an_upload_stay_in_the_folder_of_the_call(tmp_path, monkeypatch):
+def test_relative_path_of_table_and_upload(tmp_path, monkeypatch):
     import pandas as pd
 
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_a_table_and_an_upload_stay_in_the_folder_of_the_call(tmp_path, monkeypa
     assert not list((tmp_path / "other").iterdir())
 
 
-def test_a_folder_whose_name_looks_like_a_pattern(tmp_path, monkeypatch):
+def test_folder_with_glob_characters(tmp_path, monkeypatch):
     folder = tmp_path / "run [1]"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -136,7 +136,7 @@ def test_a_folder_whose_name_looks_like_a_pattern(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "meant"),
+    ("prefix", "suggestion"),
     [
         ("out/", "out/scene"),
         ("out//", "out/scene"),
@@ -156,35 +156,35 @@ def test_a_folder_whose_name_looks_like_a_pattern(tmp_path, monkeypatch):
         ("a/.tfrecord", "a/scene"),
     ],
 )
-def test_a_prefix_that_is_none_is_refused_with_the_one_that_was_meant(prefix, meant, tmp_path, monkeypatch):
+def test_invalid_prefix_error_suggests_a_prefix(prefix, suggestion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for call in (image().tfexport, image().tfexport.plan):
         with pytest.raises(DestinationError) as raised:
             call(prefix, **PATCHES)
         assert repr(prefix) in str(raised.value)
-        assert str(raised.value).endswith(f"Use {meant!r}.")
+        assert str(raised.value).endswith(f"Use {suggestion!r}.")
     assert not list(tmp_path.iterdir())
 
 
 @given(st.from_regex(r"[a-z0-9_.-]{1,12}[a-z0-9_]", fullmatch=True))
-def test_other_names_are_prefixes(name):
+def test_other_names_are_valid_prefixes(name):
     if not name.endswith((".json", ".tif", ".tiff", ".tfrecord", ".tfrecords", ".tfexport")):
         assert export_prefix(f"/data/{name}").url == f"/data/{name}"
 
 
-def test_prefixes_of_tables(tmp_path):
+def test_table_prefixes(tmp_path):
     import pandas as pd
 
     table = pd.DataFrame({"a": [1.0]})
     for name in ("t", "u.tfrecord.gz"):
         path = xee_tf.export_table(table, tmp_path / name).path
         assert path == str(tmp_path / name).removesuffix(".tfrecord.gz") + ".tfrecord.gz"
-    for path, meant in (
+    for path, suggestion in (
         (f"{tmp_path}/", "table"),
         (f"{tmp_path}/t.tfrecord", "t"),
         (f"{tmp_path}/t.json", "t"),
     ):
-        with pytest.raises(DestinationError, match=f"Use '{tmp_path}/{meant}'"):
+        with pytest.raises(DestinationError, match=f"Use '{tmp_path}/{suggestion}'"):
             xee_tf.export_table(table, path)
     with pytest.raises(DestinationError, match=r"points'\.$"):
         image().tfexport.table(None, f"{tmp_path}/points-00000.tfrecord")
@@ -193,7 +193,7 @@ def test_prefixes_of_tables(tmp_path):
 # -- Folders and files -------------------------------------------------------------------------------
 
 
-def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+def test_file_does_not_replace_folder(tmp_path):
     import pandas as pd
 
     image().tfexport(tmp_path / "s", **PATCHES)
@@ -219,22 +219,22 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
         assert (tmp_path / name / "notes.txt").read_text() == "kept"
 
 
-def our_store(folder):
+def create_own_store(folder):
     store = Location.of(folder)
     create_store(to_storable(image()), store, compute=True)
     return store
 
 
 @pytest.mark.parametrize("zarr_format", [3, 2])
-def test_only_stores_of_ours_and_empty_folders_may_be_deleted(tmp_path, zarr_format):
+def test_only_own_stores_and_empty_folders_are_deletable(tmp_path, zarr_format):
     import zarr
 
     with zarr.config.set(default_zarr_format=zarr_format):
-        _check_stores_of_ours(tmp_path)
+        _check_own_stores(tmp_path)
 
 
-def _check_stores_of_ours(tmp_path):
-    require_own_store(our_store(tmp_path / "ours"))
+def _check_own_stores(tmp_path):
+    require_own_store(create_own_store(tmp_path / "ours"))
     (tmp_path / "empty").mkdir()
     require_own_store(Location.of(tmp_path / "empty"))
     image().to_zarr(tmp_path / "foreign.zarr", consolidated=False)
@@ -244,14 +244,14 @@ def _check_stores_of_ours(tmp_path):
     with pytest.raises(DestinationExistsError, match="it is a file"):
         require_own_store(Location.of(tmp_path / "file"))
     for inside, is_folder in (("thesis.txt", False), ("photos", True)):
-        mixed = our_store(tmp_path / f"with {inside}")
+        mixed = create_own_store(tmp_path / f"with {inside}")
         (Path(mixed.path) / inside).mkdir() if is_folder else (Path(mixed.path) / inside).write_text("x")
         with pytest.raises(DestinationExistsError, match=f"it contains '{inside}'"):
             require_own_store(mixed)
 
 
-def test_a_store_is_swapped_and_stays_where_that_fails(tmp_path, monkeypatch):
-    new, old = our_store(tmp_path / "new"), our_store(tmp_path / "old")
+def test_replace_store_keeps_old_store_on_failure(tmp_path, monkeypatch):
+    new, old = create_own_store(tmp_path / "new"), create_own_store(tmp_path / "old")
     (Path(new.path) / "new").touch()
     rename = os.rename
 
@@ -273,7 +273,7 @@ def test_a_store_is_swapped_and_stays_where_that_fails(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"link", "old"}
 
 
-def test_an_upload_replaces_only_stores_of_ours(tmp_path):
+def test_upload_replaces_own_stores_only(tmp_path):
     image().tfexport(tmp_path / "s", **PATCHES)
     thesis = tmp_path / "thesis.zarr"
     thesis.mkdir()
@@ -286,12 +286,12 @@ def test_an_upload_replaces_only_stores_of_ours(tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"thesis.zarr", "u.zarr"}
 
 
-def test_an_unknown_filesystem():
+def test_unknown_filesystem():
     with pytest.raises(DestinationError, match="nosuch://bucket/scene cannot be opened: Protocol not known"):
         image().tfexport("nosuch://bucket/scene", **PATCHES)
 
 
-def test_where_a_process_cannot_write(tmp_path):
+def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DestinationError, match=r"Cannot write .*file/part: .*Every process that writes"):
         Location.of(tmp_path / "file" / "part").open("wb")
@@ -302,7 +302,7 @@ def test_where_a_process_cannot_write(tmp_path):
 # -- Buckets -----------------------------------------------------------------------------------------
 
 
-def test_a_mistyped_bucket_is_named_and_not_made(server, tmp_path):
+def test_missing_bucket_is_not_created(server, tmp_path):
     import pandas as pd
 
     image().tfexport(tmp_path / "s", **PATCHES)
@@ -326,23 +326,23 @@ def test_a_mistyped_bucket_is_named_and_not_made(server, tmp_path):
             call()
     with pytest.raises(DestinationError, match="s3://bukcet/a/b"):
         Location.of("s3://bukcet/a/b", server).write_bytes(b"")
-    assert another(server).ls("") == ["bucket"]
+    assert separate_fs(server).ls("") == ["bucket"]
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/"])
-def test_a_bucket_without_a_name_in_it(server, url):
+def test_bucket_without_object_name(server, url):
     options = {"storage_options": server}
     with pytest.raises(DestinationError, match="s3://bucket/scene"):
         image().tfexport(url, **PATCHES, **options)
     with pytest.raises(DestinationError, match="s3://bucket/"):
         xee_tf.predict_to_zarr(model(), image(), url, if_exists="overwrite", **options)
-    assert another(server).ls("") == ["bucket"]
+    assert separate_fs(server).ls("") == ["bucket"]
 
 
-def test_what_another_process_wrote_is_seen(server):
+def test_files_from_another_process_are_found(server):
     options = {"storage_options": server}
     ours = Location.of("s3://bucket/seen/scene", server)
-    other = another(server)
+    other = separate_fs(server)
     other.pipe("bucket/other", b"x")
     ours.fs.ls("bucket")
     assert not ours.parent.exists()
@@ -360,11 +360,11 @@ def test_what_another_process_wrote_is_seen(server):
     assert ours.siblings() == []
 
 
-def test_folders_and_patterns_are_looked_up_anew(server):
-    ours, other = Location.of("s3://bucket/late/run", server), another(server)
+def test_listings_are_not_cached(server):
+    ours, other = Location.of("s3://bucket/late/run", server), separate_fs(server)
     other.pipe("bucket/late/other", b"x")
     other.pipe("bucket/more/a-00000.tfrecord", b"x")
-    for folder in ("late", "more"):  # our process remembers both listings
+    for folder in ("late", "more"):  # fsspec caches both listings
         ours.fs.ls(f"bucket/{folder}")
     for name in ("a-00001.tfrecord", "b-00000.tfrecord"):
         other.pipe(f"bucket/more/{name}", b"x")
@@ -384,7 +384,7 @@ def test_folders_and_patterns_are_looked_up_anew(server):
     assert folder_exports(ours) == []
 
 
-def test_stores_in_a_bucket_are_continued_and_replaced(server):
+def test_stores_in_bucket_are_resumed_and_replaced(server):
     import xarray as xr
 
     options = {"storage_options": server}
@@ -395,7 +395,7 @@ def test_stores_in_a_bucket_are_continued_and_replaced(server):
         np.testing.assert_array_equal(found["p"], image(seed)["B4"] + 1)
     with pytest.raises(DestinationExistsError, match="not the same array"):
         xee_tf.predict_to_zarr(model(), image(3), url, **options)
-    another(server).pipe("bucket/z/docs/thesis.txt", b"x")
+    separate_fs(server).pipe("bucket/z/docs/thesis.txt", b"x")
     with pytest.raises(DestinationExistsError, match=r"thesis\.txt"):
         xee_tf.predict_to_zarr(model(), image(), "s3://bucket/z/docs", if_exists="overwrite", **options)
     image(4).tfexport("s3://bucket/z/s", **PATCHES, **options)
@@ -405,7 +405,7 @@ def test_stores_in_a_bucket_are_continued_and_replaced(server):
         )
         found = xr.open_zarr("s3://bucket/z/u.zarr", consolidated=False, storage_options=server)
         np.testing.assert_array_equal(found["B4"], image(4)["B4"])
-    names = {path.split("/")[2] for path in another(server).find("bucket/z")}
+    names = {path.split("/")[2] for path in separate_fs(server).find("bucket/z")}
     assert names == {"p.zarr", "docs", "s-00000.tfrecord.gz", "s-mixer.json", "s-image.tfexport", "u.zarr"}
 
 
@@ -415,8 +415,8 @@ def test_if_exists_is_checked_before_the_model(tmp_path):
             xee_tf.predict_to_zarr(None, None, tmp_path / "p.zarr", if_exists=value)
 
 
-def test_workers_that_start_elsewhere_write_where_the_caller_is(tmp_path):
-    """Threads share the folder of their process; processes that were started before do not."""
+def test_workers_in_another_folder_write_to_folder_of_caller(tmp_path):
+    """Threads share the current folder of their process; workers that were started before do not."""
     code = (
         "import os, sys, dask\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
@@ -444,7 +444,7 @@ def test_workers_that_start_elsewhere_write_where_the_caller_is(tmp_path):
 
 
 @pytest.mark.parametrize("side_file", [False, True])
-def test_files_are_put_by_the_storage_and_refused_in_its_words(server, tmp_path, side_file):
+def test_put_file(server, tmp_path, side_file):
     for name in ("map.tif", "again.tif"):
         (tmp_path / name).write_bytes(b"a map")
     file = tmp_path / "map.tif"
@@ -462,7 +462,7 @@ def test_files_are_put_by_the_storage_and_refused_in_its_words(server, tmp_path,
         Location.of(tmp_path / "file" / "map.tif").put_file(tmp_path / "again.tif")
 
 
-def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
+def test_renamed_mixer_needs_records(tmp_path):
     result = image().tfexport(tmp_path / "s", **PATCHES)
     renamed = tmp_path / "georeference.json"
     os.rename(result.mixer.path, renamed)
@@ -474,11 +474,11 @@ def test_a_mixer_of_another_name_is_no_file_of_records(tmp_path):
     assert len(list(dataset.unbatch())) == 4
 
 
-# -- Where nothing can be written --------------------------------------------------------------------
+# -- Unwritable destinations -------------------------------------------------------------------------
 
 
 def writers(tmp_path, path, **options):
-    """Everything that writes to a path of the user."""
+    """Return all calls that write to a path."""
     import pandas as pd
 
     shards, mixer = [tmp_path / "s-00000.tfrecord.gz"], tmp_path / "s-mixer.json"
@@ -500,7 +500,7 @@ def writers(tmp_path, path, **options):
 
 
 @pytest.mark.parametrize("path", [None, b"s", 7, ["s"]])
-def test_what_is_no_path_is_refused(path, tmp_path, monkeypatch):
+def test_invalid_path_types(path, tmp_path, monkeypatch):
     pytest.importorskip("tensorflow")
     monkeypatch.chdir(tmp_path)
     for write in writers(tmp_path, path).values():
@@ -511,22 +511,22 @@ def test_what_is_no_path_is_refused(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("server_of", ["web", "dead"])
-def test_servers_that_take_nothing(server_of, tmp_path, monkeypatch):
-    url, options, words = "http://127.0.0.1:9/e/s", {}, "web servers are read-only"
+def test_unwritable_servers(server_of, tmp_path, monkeypatch):
+    url, options, message = "http://127.0.0.1:9/e/s", {}, "web servers are read-only"
     if server_of == "dead":
-        url, words = "s3://bucket/e/s", "Could not connect|Cannot write s3://bucket"
+        url, message = "s3://bucket/e/s", "Could not connect|Cannot write s3://bucket"
         client = {"config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1}}
         endpoint = {"key": "id", "secret": "secret", "endpoint_url": "http://127.0.0.1:9", **client}
         options = {"storage_options": endpoint}
         monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     for name, write in writers(tmp_path, url, **options).items():
         if server_of == "dead" and name in ("geotiff", "zarr"):
-            continue  # their storage options are those of the records too
-        with pytest.raises(DestinationError, match=words):
+            continue  # their storage options also apply to the records
+        with pytest.raises(DestinationError, match=message):
             write()
 
 
-def test_slashes_beside_others_in_a_url(server):
+def test_repeated_slashes_in_url(server):
     import xarray as xr
 
     options = {"storage_options": server}
@@ -541,7 +541,7 @@ def test_slashes_beside_others_in_a_url(server):
     assert Location.of("memory:///a//b").url == "memory:///a/b"
 
 
-def test_links_lead_to_what_is_replaced(tmp_path):
+def test_symbolic_link_is_followed(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "map.tif").write_text("old")
     (tmp_path / "deep" / "t.tfrecord").write_text("old")
@@ -557,18 +557,18 @@ def test_links_lead_to_what_is_replaced(tmp_path):
     assert sorted(os.listdir(tmp_path / "deep")) == ["map.tif", "t.tfrecord"]
 
 
-def test_a_link_to_another_disk_is_followed_by_a_copy(tmp_path, monkeypatch):
+def test_symbolic_link_to_another_disk(tmp_path, monkeypatch):
     replace, target = os.replace, tmp_path / "other" / "a"
     target.parent.mkdir()
     target.write_text("old")
     (tmp_path / "link").symlink_to(target)
 
-    def of_one_disk(source, path):
+    def replace_on_same_disk(source, path):
         if os.path.dirname(source) != os.path.dirname(path):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         replace(source, path)
 
-    monkeypatch.setattr(os, "replace", of_one_disk)
+    monkeypatch.setattr(os, "replace", replace_on_same_disk)
     Location.of(tmp_path / "link").write_bytes(b"new")
     assert target.read_text() == "new"
     assert sorted(os.listdir(tmp_path)) == ["link", "other"]
@@ -576,7 +576,7 @@ def test_a_link_to_another_disk_is_followed_by_a_copy(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("if_exists", ["error", "overwrite"])
-def test_a_link_that_leads_nowhere_is_named(if_exists, tmp_path):
+def test_broken_symbolic_link(if_exists, tmp_path):
     for suffix in ("", ".tif", ".zarr", ".tfrecord"):
         (tmp_path / f"link{suffix}").symlink_to(tmp_path / "nowhere")
     write = writers(tmp_path, str(tmp_path / "link"), if_exists=if_exists)
@@ -589,14 +589,14 @@ def test_a_link_that_leads_nowhere_is_named(if_exists, tmp_path):
 @pytest.mark.parametrize(
     "ending", ["-mixer.json", "-00000.tfrecord.gz", "-00007.tfrecord", "-image.tfexport"]
 )
-def test_folders_in_the_place_of_an_exports_files(ending, tmp_path):
+def test_folder_at_path_of_export_file(ending, tmp_path):
     (tmp_path / f"s{ending}").mkdir()
     with pytest.raises(DestinationExistsError, match=f"s{ending} is a folder"):
         image().tfexport(tmp_path / "s", **PATCHES, if_exists="overwrite")
     assert os.listdir(tmp_path) == [f"s{ending}"]
 
 
-def test_a_folder_in_the_place_of_a_tables_manifest(tmp_path):
+def test_folder_at_path_of_table_manifest(tmp_path):
     (tmp_path / "t-table.tfexport").mkdir()
     with pytest.raises(DestinationExistsError, match=r"t-table\.tfexport is a folder"):
         xee_tf.export_table({"a": np.ones(3)}, tmp_path / "t", if_exists="overwrite")
@@ -610,7 +610,7 @@ def test_names_with_backslashes(tmp_path):
             write()
 
 
-def test_a_dimension_without_a_name(tmp_path):
+def test_dimension_without_name(tmp_path):
     ds = image().assign(B5=(("", "y", "x"), np.ones((2, 32, 32))))
     with pytest.raises(OptionError, match="rename the dimension"):
         ds.tfexport(tmp_path / "s", **PATCHES)

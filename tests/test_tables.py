@@ -1,4 +1,4 @@
-"""Tables: every value of every column, read by TensorFlow's own protobufs and by the package."""
+"""Tables: all values of all columns, read with TensorFlow's protobufs and with this package."""
 
 import gzip
 import os
@@ -33,16 +33,16 @@ from xee_tf.errors import (
     OptionError,
     RecordError,
 )
-from xee_tf.records.crc import record_crcs
+from xee_tf.records.crc import row_crcs
 from xee_tf.tables.export import export_table
 from xee_tf.tables.read import open_table
 from xee_tf.upload.table import upload_table
 
-# -- The oracle: plain protobuf objects ---------------------------------------------------------------
+# -- The reference: plain protobuf objects ------------------------------------------------------------
 
 
 def example(row):
-    """One row as a plain `tf.train.Example`."""
+    """Encode a row as a plain `tf.train.Example`."""
     features = {}
     for name, value in row.items():
         if isinstance(value, str | bytes):
@@ -55,7 +55,7 @@ def example(row):
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
-def write_plainly(path, rows):
+def write_examples(path, rows):
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
         for row in rows:
             writer.write(example(row).SerializeToString())
@@ -67,8 +67,8 @@ def records(path):
     return [tf.train.Example.FromString(data) for data in dataset.as_numpy_iterator()]
 
 
-def same(found, expected):
-    """Equal content; NaN equals NaN, as protobuf's own comparison has it not."""
+def assert_same(found, expected):
+    """Check that two lists of Examples are equal; unlike in protobuf's comparison, NaN equals NaN."""
     assert len(found) == len(expected)
     for one, two in zip(found, expected, strict=True):
         assert set(one.features.feature) == set(two.features.feature)
@@ -96,13 +96,13 @@ def rows_of(frame):
     return frame.to_dict("records")
 
 
-def test_the_guides_own_code_reads_a_table(tmp_path):
+def test_code_of_the_guide_reads_a_table(tmp_path):
     rng = np.random.default_rng(0)
     bands = ["B2", "B3", "B4", "B5", "B6", "B7", "landcover"]
     frame = pd.DataFrame({name: rng.random(50).astype("f4") for name in bands})
     exportedFilePath = export_table(frame, tmp_path / "training").path  # noqa: N806 - the guide's name
 
-    # As it stands there, but for the compression that it mentions and leaves out.
+    # The code of the guide, with the compression type that its text mentions.
     dataset = tf.data.TFRecordDataset(exportedFilePath, compression_type="GZIP")
     featuresDict = {  # noqa: N806
         "B2": tf.io.FixedLenFeature(shape=[1], dtype=tf.float32),
@@ -123,7 +123,7 @@ def test_the_guides_own_code_reads_a_table(tmp_path):
         np.testing.assert_array_equal(np.concatenate([row[name] for row in found]), frame[name])
 
 
-def test_an_array_is_parsed_with_its_shape_and_a_string_as_text(tmp_path):
+def test_feature_spec_parses_arrays_and_strings(tmp_path):
     frame = table(20)
     result = export_table(frame, tmp_path / "t")
     assert result.shapes == {"patch": (3, 2)}
@@ -144,7 +144,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=9) | st.text("ab", min_si
 
 @st.composite
 def columns(draw, rows):
-    """Values of a column as a Series, and what a record should hold for each row."""
+    """Draw a column as a Series, and the expected value in the record of each row."""
     kind = draw(st.sampled_from(["number", "text", "bytes", "array", "category", "missing text"]))
     if kind == "number":
         dtype = draw(numbers)
@@ -169,7 +169,7 @@ def columns(draw, rows):
     if kind == "category":
         return pd.Series(values, dtype="str").astype("category"), values
     if kind == "missing text":
-        # One text at least tells the kind of the others.
+        # At least one string determines the kind of the column.
         values = [values[0], *(draw(st.sampled_from([value, None])) for value in values[1:])]
         dtype = draw(st.sampled_from([object, "str"]))
         return pd.Series(values, dtype=dtype), [value or "" for value in values]
@@ -183,20 +183,20 @@ def tables(draw):
     drawn = {name: draw(columns(rows)) for name in chosen}
     frame = pd.DataFrame({name: series for name, (series, _) in drawn.items()})
     expected = [{name: values[row] for name, (_, values) in drawn.items()} for row in range(rows)]
-    # Many rows take other ways than few.
+    # Large tables take other code paths than small ones.
     many = draw(st.sampled_from([1, 1, 300]))
     return pd.concat([frame] * many, ignore_index=True), expected * many
 
 
 @settings(max_examples=50)
 @given(tables())
-def test_every_value_of_any_table(tmp_path_factory, case):
+def test_all_values_of_any_table(tmp_path_factory, case):
     frame, expected = case
     folder = tmp_path_factory.mktemp("table")
     with dask.config.set(scheduler="sync"):
         result = export_table(frame, folder / "t")
     plain = [example(row) for row in expected]
-    same(records(result.path), plain)
+    assert_same(records(result.path), plain)
     assert result.records == len(frame)
     assert result.bytes == os.path.getsize(result.path)
     assert result.file.crc32c == crc32c.crc32c(Path(result.path).read_bytes())
@@ -218,7 +218,7 @@ def test_every_value_of_any_table(tmp_path_factory, case):
     st.lists(st.tuples(st.integers(0, 59), st.integers(1, 40)), max_size=4),
     st.integers(0, 99),
 )
-def test_checksums_of_rows(count, length, spans, seed):
+def test_checksums_of_records(count, length, spans, seed):
     rng = np.random.default_rng(seed)
     rows = np.repeat(rng.integers(0, 256, (1, length), "u1"), count, axis=0)
     varying, end = [], 0
@@ -231,11 +231,11 @@ def test_checksums_of_rows(count, length, spans, seed):
     framed = np.empty((count, length + 7), "u1")
     framed[:, 3:-4] = rows
     for places in (varying, None):
-        found = record_crcs(framed[:, 3:-4], places)
+        found = row_crcs(framed[:, 3:-4], places)
         assert found.tolist() == [crc32c.crc32c(row.tobytes()) for row in rows]
 
 
-# -- Other frames -------------------------------------------------------------------------------------
+# -- Dask frames, Datasets and points -----------------------------------------------------------------
 
 
 def dask_frame(frame, parts):
@@ -244,7 +244,7 @@ def dask_frame(frame, parts):
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
-def test_a_dask_frame_is_one_file_in_order(tmp_path, scheduler):
+def test_dask_frame_is_exported_in_row_order(tmp_path, scheduler):
     frame = table(1000)
     lazy = dask_frame(frame, 7)
     lazy = lazy[lazy.B2 > 0.1]
@@ -256,7 +256,7 @@ def test_a_dask_frame_is_one_file_in_order(tmp_path, scheduler):
     assert names == ["eager.tfrecord.gz", "lazy.tfrecord.gz"]
 
 
-def test_a_dask_frame_is_computed_once_by_partitions(tmp_path):
+def test_each_partition_of_a_dask_frame_is_computed_once(tmp_path):
     seen = []
 
     def load(number):
@@ -274,7 +274,7 @@ def test_a_dask_frame_is_computed_once_by_partitions(tmp_path):
     np.testing.assert_array_equal(found.B2, np.repeat(np.arange(20), 1000))
 
 
-def test_datasets_of_one_dimension(tmp_path):
+def test_dataset_with_a_row_dimension(tmp_path):
     rng = np.random.default_rng(0)
     values, series = rng.random(100), rng.random((5, 100)).astype("f4")
     ds = xr.Dataset(
@@ -292,11 +292,11 @@ def test_datasets_of_one_dimension(tmp_path):
         example({"B2": values[i], "ndvi": series[:, i], "name": f"s{i}", "longitude": values[i]})
         for i in range(100)
     ]
-    same(records(eager.path), expected)
-    same(records(lazy.path), expected)
+    assert_same(records(eager.path), expected)
+    assert_same(records(lazy.path), expected)
 
 
-def test_a_chunked_dataset_is_loaded_once(tmp_path):
+def test_each_chunk_of_a_dataset_is_loaded_once(tmp_path):
     seen = []
 
     def load(block, block_info=None):
@@ -311,7 +311,7 @@ def test_a_chunked_dataset_is_loaded_once(tmp_path):
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32633"])
-def test_points_become_longitude_and_latitude(tmp_path, crs):
+def test_points_are_exported_as_longitude_and_latitude(tmp_path, crs):
     lon, lat = np.array([13.5, 15.0]), np.array([45.0, 46.5])
     points = gpd.GeoSeries(gpd.points_from_xy(lon, lat), crs="EPSG:4326").to_crs(crs)
     frame = gpd.GeoDataFrame({"B2": [1.0, 2.0]}, geometry=points)
@@ -325,13 +325,13 @@ def test_points_become_longitude_and_latitude(tmp_path, crs):
     assert list(some.columns) == ["latitude", "B2"]
 
 
-def test_rounded_numbers_are_told(tmp_path):
+def test_rounded_integers_give_a_warning(tmp_path):
     frame = pd.DataFrame({"id": [1, 2**24 + 1], "fine": [1, 2**30]})
-    with pytest.warns(UserWarning, match=r"\['id'\] hold whole numbers"):
+    with pytest.warns(UserWarning, match=r"\['id'\] hold integers that float32 cannot represent"):
         export_table(frame, tmp_path / "t")
 
 
-def test_names_and_what_is_there_already(tmp_path):
+def test_file_names_and_existing_files(tmp_path):
     frame = table(3)
     first = export_table(frame, tmp_path / "t.tfrecord.gz")
     assert first.path == str(tmp_path / "t.tfrecord.gz")
@@ -341,7 +341,7 @@ def test_names_and_what_is_there_already(tmp_path):
     assert len(open_table(tmp_path / "t")) == 2
 
 
-def test_an_object_store(tmp_path):
+def test_object_store(tmp_path):
     frame = table(300)
     result = export_table(frame, "memory://tables/t")
     local = export_table(frame, tmp_path / "t")
@@ -354,36 +354,36 @@ def test_an_object_store(tmp_path):
     assert sorted(files) == ["/tables/t-table.tfexport", "/tables/t.parquet", "/tables/t.tfrecord.gz"]
 
 
-# -- What is refused ----------------------------------------------------------------------------------
+# -- Errors -------------------------------------------------------------------------------------------
 
 points = gpd.points_from_xy([13, 14, 15], [45, 46, 47])
 three = {"B2": [1.0, 2.0, 3.0]}
 
-REFUSED = {
-    "unknown selectors": (
-        pd.DataFrame(three), {"selectors": ["B2", "B9"]}, r"\['B9'\] are no columns.*\['B2', 'B9'\].*\['B2'\]"
+INVALID = {
+    "unknown columns": (
+        pd.DataFrame(three), {"columns": ["B2", "B9"]}, r"Columns \['B9'\] not found; available: \['B2'\]"
     ),
     "duplicate columns": (
-        pd.DataFrame([[1, 2]], columns=["B2", "B2"]), {}, "two columns named 'B2'"
+        pd.DataFrame([[1, 2]], columns=["B2", "B2"]), {}, "More than one column is named 'B2'"
     ),
-    "a number for a name": (pd.DataFrame([[1, 2]]), {}, "name must be a string; got 0"),
+    "integer name": (pd.DataFrame([[1, 2]]), {}, "name must be a string; got 0"),
     "dates": (pd.DataFrame({"day": pd.date_range("2020", periods=3)}), {}, "'day' holds datetime64"),
     "complex numbers": (pd.DataFrame({"z": [1j]}), {}, "'z' holds complex128"),
     "objects": (pd.DataFrame({"o": [object()]}), {}, "'o' holds object"),
-    "arrays of texts": (pd.DataFrame({"o": [["a"], ["b"]]}), {}, "'o' holds arrays of"),
+    "arrays of strings": (pd.DataFrame({"o": [["a"], ["b"]]}), {}, "'o' holds arrays of"),
     "mixed shapes": (
         pd.DataFrame({"p": [[1, 2], [3, 4], [5, 6, 7]]}, index=["a", "b", "c"]),
         {},
         r"'p': row 2 \(index 'c'\) holds an array of shape \(3,\).*shape \(2,\)",
     ),
-    "an array missing": (pd.DataFrame({"p": [[1, 2], None]}), {}, "'p': row 1 holds NoneType None"),
-    "mixed kinds": (pd.DataFrame({"m": ["a", 1.5]}, dtype=object), {}, "'m': row 1 holds float 1.5, not a t"),
-    "numbers, then a text": (pd.DataFrame({"m": [1.5, "a"]}, dtype=object), {}, "'m': row 1 .*not a number"),
-    "no text": (pd.DataFrame({"m": ["a", "\ud800"]}, dtype=object), {}, "'m': row 1"),
-    "nothing known": (pd.DataFrame({"m": [None, None]}, dtype=object), {}, "nothing but missing values"),
+    "missing array": (pd.DataFrame({"p": [[1, 2], None]}), {}, "'p': row 1 holds NoneType None"),
+    "mixed": (pd.DataFrame({"m": ["a", 1.5]}, dtype=object), {}, "'m': row 1 holds float.*expected a s"),
+    "string after a number": (pd.DataFrame({"m": [1.5, "a"]}, dtype=object), {}, "'m': row 1 .*expected a n"),
+    "invalid UTF-8": (pd.DataFrame({"m": ["a", "\ud800"]}, dtype=object), {}, "'m': row 1"),
+    "only missing values": (pd.DataFrame({"m": [None, None]}, dtype=object), {}, "only missing values"),
     "no rows": (pd.DataFrame({"B2": []}), {}, "no rows"),
     "no columns": (pd.DataFrame(index=[1, 2]), {}, "no columns"),
-    "geometry option": (pd.DataFrame(three), {"geometry": "wkt"}, "'lonlat' or None; got 'wkt'"),
+    "invalid geometry option": (pd.DataFrame(three), {"geometry": "wkt"}, "'lonlat' or None; got 'wkt'"),
     "no geometry": (
         gpd.GeoDataFrame(three, geometry=[points[0], None, None], crs=4326), {},
         r"Row 1 has no geometry.*2 such",
@@ -391,32 +391,32 @@ REFUSED = {
     "polygons": (
         gpd.GeoDataFrame(three, geometry=points.buffer(1), crs=4326), {}, "Row 0 has a Polygon"
     ),
-    "two longitudes": (
+    "column named longitude": (
         gpd.GeoDataFrame({**three, "longitude": 1.0}, geometry=points, crs=4326), {},
-        r"\['longitude'\] already",
+        r"already has columns \['longitude'\]",
     ),
-    "another geometry": (
+    "second geometry column": (
         gpd.GeoDataFrame({"g": gpd.GeoSeries(points)}, geometry=points, crs=4326), {}, "'g' holds geometry"
     ),
-    "a raster": (xr.Dataset({"B2": (("y", "x"), np.zeros((2, 2)))}), {}, r"('y', 'x').*stack"),
-    "a variable without rows": (
+    "raster": (xr.Dataset({"B2": (("y", "x"), np.zeros((2, 2)))}), {}, r"\('y', 'x'\).*stack"),
+    "variable without the row dimension": (
         xr.Dataset({"a": ("site", [1.0]), "b": ("site", [1.0]), "c": (("t", "u"), [[1.0]])}), {}, r"\['c'\]"
     ),
-    "an array": (np.zeros(3), {}, "got ndarray"),
-    "a series": (pd.Series([1.0]), {}, "to_frame"),
-    "if_exists": (pd.DataFrame(three), {"if_exists": "replace"}, "got 'replace'"),
+    "array": (np.zeros(3), {}, "got ndarray"),
+    "series": (pd.Series([1.0]), {}, "to_frame"),
+    "invalid if_exists": (pd.DataFrame(three), {"if_exists": "replace"}, "got 'replace'"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_before_anything_is_written(tmp_path, case):
-    frame, options, message = REFUSED[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_tables_are_rejected_before_writing(tmp_path, case):
+    frame, options, message = INVALID[case]
     with pytest.raises(OptionError, match=f"(?s){message}"):
         export_table(frame, tmp_path / "t", **options)
     assert not list(tmp_path.iterdir())
 
 
-def test_points_without_a_crs(tmp_path):
+def test_points_without_crs(tmp_path):
     with pytest.raises(GeoreferenceError, match="set_crs"):
         export_table(gpd.GeoDataFrame(three, geometry=points), tmp_path / "t")
 
@@ -424,16 +424,19 @@ def test_points_without_a_crs(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ([[1, 2]] * 5 + [[1]] * 3, r"'p': row 5 \(the first of partition 2\).*\(1,\).*before it.*\(2,\)"),
+        (
+            [[1, 2]] * 5 + [[1]] * 3,
+            r"'p': row 5 \(the first row of partition 2\).*\(1,\).*before it hold.*\(2,\)",
+        ),
         ([[1, 2]] * 4 + [[1]] + [[1, 2]] * 3, r"'p': row 1 \(index 4\) of partition 1 holds .*\(1,\)"),
         (
             ["a"] * 6 + [1.0] * 2,
-            r"'p': row 6 \(the first of partition 2\) holds numbers, the rows before it str",
+            r"'p': row 6 \(the first row of partition 2\) holds numbers, the rows before it hold str",
         ),
     ],
-    ids=["between partitions", "in a partition", "kinds"],
+    ids=["between partitions", "within a partition", "kinds"],
 )
-def test_refused_in_a_dask_frame(tmp_path, bad, message):
+def test_invalid_rows_of_a_dask_frame(tmp_path, bad, message):
     frame = pd.DataFrame({"p": pd.Series(bad, dtype=object)})
     parts = [frame[:3], frame[3:5], frame[5:]] if len(bad[0]) == 2 else [frame[:3], frame[3:6], frame[6:]]
     with dask.config.set({"dataframe.convert-string": False}):
@@ -448,11 +451,11 @@ def test_refused_in_a_dask_frame(tmp_path, bad, message):
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["ours", "TensorFlow's"])
 @pytest.mark.parametrize("strings", [False, True], ids=["numbers", "with strings"])
-def test_a_table_comes_back(tmp_path, foreign, strings):
+def test_exported_tables_are_read_back(tmp_path, foreign, strings):
     frame = table(5000) if strings else table(5000)[["B2", "landcover"]]
     path = tmp_path / "t.tfrecord.gz"
     if foreign:
-        write_plainly(path, rows_of(frame[:200]))
+        write_examples(path, rows_of(frame[:200]))
         frame = frame[:200]
     else:
         export_table(frame, path)
@@ -467,7 +470,7 @@ def test_a_table_comes_back(tmp_path, foreign, strings):
     pd.testing.assert_frame_equal(lazy.partitions[1].compute(), expected[77:154])
 
 
-def test_several_files_and_other_lists(tmp_path):
+def test_multiple_files_with_integers_and_lists(tmp_path):
     paths = []
     for number in range(3):
         paths.append(tmp_path / f"{number}.tfrecord")
@@ -486,16 +489,16 @@ def test_several_files_and_other_lists(tmp_path):
     assert found["B2"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_a_record_of_another_kind(tmp_path):
+def test_record_of_another_kind(tmp_path):
     usual = {"B2": 0.5, "name": "abc"}
     odd = {"B2": "1.0", "name": "x"}
-    path = write_plainly(tmp_path / "t.tfrecord.gz", [usual] * 7 + [odd] + [usual] * 3)
+    path = write_examples(tmp_path / "t.tfrecord.gz", [usual] * 7 + [odd] + [usual] * 3)
     with pytest.raises(RecordError, match=r"t.tfrecord.gz: record 7: .*'B2' holds 1 byte string"):
         open_table(path)
 
 
 @pytest.mark.parametrize("strings", [False, True])
-def test_a_damaged_record(tmp_path, strings):
+def test_corrupt_record(tmp_path, strings):
     frame = table(100)[["B2", "name"] if strings else ["B2", "B3"]]
     data = bytearray(gzip.decompress(Path(export_table(frame, tmp_path / "t").path).read_bytes()))
     data[len(data) // 2] ^= 1
@@ -505,32 +508,32 @@ def test_a_damaged_record(tmp_path, strings):
         open_table(path)
 
 
-def test_reading_is_refused_clearly(tmp_path):
+def test_errors_when_reading(tmp_path):
     path = export_table(table(5), tmp_path / "t").path
-    with pytest.raises(OptionError, match=r"no columns \['B9'\]; the table has \['B2'"):
+    with pytest.raises(OptionError, match=r"Columns \['B9'\] not found; available: \['B2'"):
         open_table(path, ["B9"])
-    with pytest.raises(OptionError, match=r"6 values per row, which are not an array of shape \(2, 2\)"):
+    with pytest.raises(OptionError, match=r"6 values per row, which cannot be reshaped to \(2, 2\)"):
         open_table(path, shapes={"patch": (2, 2)})
-    with pytest.raises(OptionError, match="'name', which is not a column of numbers"):
+    with pytest.raises(OptionError, match="'name', which is not a numeric column"):
         open_table(path, shapes={"name": (2, 2)})
     with pytest.raises(OptionError, match="chunks"):
         open_table(path, chunks=0)
     with pytest.raises(MissingShardError, match=r"nowhere or .*nowhere.tfrecord.gz"):
         open_table(tmp_path / "nowhere")
-    write_plainly(tmp_path / "latin.tfrecord.gz", [{"n": b"abc"}, {"n": b"\xe9t\xe9"}])
+    write_examples(tmp_path / "latin.tfrecord.gz", [{"n": b"abc"}, {"n": b"\xe9t\xe9"}])
     with pytest.raises(RecordError, match=r"latin.tfrecord.gz: record 1: feature 'n' .*not utf-8"):
         open_table(tmp_path / "latin")
     assert open_table(tmp_path / "latin", encoding="latin-1")["n"].tolist() == ["abc", "été"]
-    write_plainly(tmp_path / "empty.tfrecord.gz", [])
+    write_examples(tmp_path / "empty.tfrecord.gz", [])
     with pytest.raises(RecordError, match=r"empty.tfrecord.gz holds no records"):
         open_table(tmp_path / "empty")
 
 
-# -- Uploading ----------------------------------------------------------------------------------------
+# -- Upload -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["points.parquet", "points.gpkg"])
-def test_points_of_records(tmp_path, name):
+def test_records_are_uploaded_as_points(tmp_path, name):
     frame = pd.DataFrame({"easting": [5e5, 5e5 + 30], "northing": [5e6, 5e6 + 60], "name": ["a", "b"]})
     path = export_table(frame, tmp_path / "t").path
     file = upload_table(path, tmp_path / name, crs="EPSG:32633", x_column="easting", y_column="northing")
@@ -542,7 +545,7 @@ def test_points_of_records(tmp_path, name):
     assert sorted(each.name for each in tmp_path.iterdir()) == [name, "t-table.tfexport", "t.tfrecord.gz"]
 
 
-def test_there_and_back_through_longitude_and_latitude(tmp_path):
+def test_round_trip_of_points(tmp_path):
     frame = gpd.GeoDataFrame({"p": [[1.0, 2.0]] * 3}, geometry=points, crs=4326)
     path = export_table(frame, tmp_path / "t").path
     found = gpd.read_parquet(upload_table(path, tmp_path / "p.parquet").url)
@@ -553,17 +556,17 @@ def test_there_and_back_through_longitude_and_latitude(tmp_path):
 @pytest.mark.parametrize(
     ("destination", "options", "error", "message"),
     [
-        ("p.shp", {}, OptionError, r"must end with .parquet .* or .gpkg"),
+        ("p.shp", {}, OptionError, r"Unknown output format .*p.shp: use .* .parquet .* or .gpkg"),
         ("p.gpkg", {"crs": "EPSG:32633"}, OptionError, "projected.*x_column"),
-        ("p.gpkg", {"x_column": "east"}, OptionError, r"no column 'east'.*\['B2', 'longitude'"),
-        ("p.gpkg", {}, OptionError, r"no arrays, and \['patch'\]"),
-        ("p.gpkg", {"x_column": "patch"}, OptionError, "'patch' holds no single numbers"),
-        ("p.parquet", {"x_column": "B2"}, RecordError, "Record 1 has no place: B2 is nan"),
+        ("p.gpkg", {"x_column": "east"}, OptionError, r"'east' not found; available: \['B2', 'longitude'"),
+        ("p.gpkg", {}, OptionError, r"not support arrays, but \['patch'\]"),
+        ("p.gpkg", {"x_column": "patch"}, OptionError, "'patch' cannot be .*: expected one number per row"),
+        ("p.parquet", {"x_column": "B2"}, RecordError, "Record 1 has no coordinates: B2 is nan"),
         ("p.parquet", {"crs": "nonsense"}, GeoreferenceError, "nonsense"),
         ("t.parquet", {}, DestinationExistsError, "if_exists"),
     ],
 )
-def test_uploads_refused(tmp_path, destination, options, error, message):
+def test_upload_errors(tmp_path, destination, options, error, message):
     frame = pd.DataFrame(
         {"B2": [1.0, np.nan], "longitude": [1.0, 2.0], "latitude": [1.0, 2.0], "patch": [[1, 2], [3, 4]]}
     )
@@ -573,10 +576,10 @@ def test_uploads_refused(tmp_path, destination, options, error, message):
         upload_table(path, tmp_path / destination, **options)
 
 
-# -- Real field sites ---------------------------------------------------------------------------------
+# -- Field sites --------------------------------------------------------------------------------------
 
 
-def test_a_model_trained_from_the_table_of_field_sites(data_dir, tmp_path):
+def test_model_trained_on_a_table_of_field_sites(data_dir, tmp_path):
     sites = pd.read_json(data_dir / "fractionalcover3" / "pkgdata" / "training_data.json")
     bands, covers = ["b2", "b3", "b4", "b5", "b7"], ["pv", "npv", "bare"]
     sites = sites.sample(frac=1, random_state=0)
@@ -616,11 +619,11 @@ def test_a_model_trained_from_the_table_of_field_sites(data_dir, tmp_path):
     np.testing.assert_allclose(wanted, sites[split:][covers].to_numpy("f4"))
     r2 = 1 - ((wanted - found) ** 2).sum(0) / ((wanted - wanted.mean(0)) ** 2).sum(0)
     print(f"R2 of {dict(zip(covers, r2.round(3).tolist(), strict=True))}")
-    assert r2.mean() > 0.55  # a random forest reaches 0.67 to 0.70
+    assert r2.mean() > 0.55  # a random forest has 0.67 to 0.70
 
 
-def test_no_python_loop_over_rows(tmp_path):
-    """A generous bound: a loop over protobuf objects takes twenty times as long as this allows."""
+def test_export_does_not_loop_over_rows_in_python(tmp_path):
+    """A loop over protobuf objects takes twenty times as long as this limit."""
     frame = pd.DataFrame(np.random.default_rng(0).random((200_000, 10)), columns=[f"B{i}" for i in range(10)])
     export_table(frame[:1000], tmp_path / "warm")
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""TensorProtos against TensorFlow and protobuf, both ways, in both forms, and against damage."""
+"""TensorProtos with raw and listed values, compared with TensorFlow and protobuf, and damaged ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TYPED_FIELDS = {
 
 
 def typed_message(array):
-    """The array in its typed field, filled by protobuf."""
+    """Return a protobuf message with the array in the typed field of its dtype."""
     name = array.dtype.name
     message = TensorProto(dtype=tf.as_dtype("string" if name == "object" else name).as_datatype_enum)
     message.tensor_shape.SetInParent()
@@ -53,7 +53,7 @@ def typed_message(array):
 
 
 def assert_same(found, expected):
-    """Dtype, shape and every value; any NaN equals any other, as protobuf's Python floats lose its bits."""
+    """Compare dtype, shape and values. All NaNs are equal, because protobuf does not preserve their bits."""
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype
     if expected.dtype == object:
@@ -67,28 +67,27 @@ def assert_same(found, expected):
 
 
 @given(tensor_arrays())
-def test_content_is_tensorflows_to_the_byte(array):
+def test_encoding_is_identical_to_tensorflow(array):
     data = encode_tensor(array)
     assert data == tf.io.serialize_tensor(tf.constant(array)).numpy()
     found = decode_tensor(data)
     assert_same(found, array)
     if array.dtype != object:
-        assert found.tobytes() == array.tobytes()  # not a bit is lost
+        assert found.tobytes() == array.tobytes()
     empty = array if array.dtype != object else np.full(array.shape, b"", object)
     assert len(encode_tensor(empty)) == tensor_size(array.dtype, array.shape)
     assert is_tensor(data)
 
 
 @given(tensor_arrays())
-def test_typed_fields_are_read(array):
+def test_typed_fields(array):
     assert_same(decode_tensor(typed_message(array).SerializeToString()), array)
 
 
-# It is TensorFlow that does so.
 @pytest.mark.filterwarnings("ignore:Setting the dtype on a NumPy array:DeprecationWarning")
 @given(tensor_arrays())
-def test_what_tensorflow_makes_of_python_values_is_read(array):
-    """`make_tensor_proto` lists scalars and strings, and sends the rest as raw bytes."""
+def test_make_tensor_proto(array):
+    """`make_tensor_proto` lists scalars and strings, and stores other values as raw bytes."""
     message = tf.make_tensor_proto(array)
     found = decode_tensor(message.SerializeToString())
     assert_same(found, array)
@@ -96,7 +95,7 @@ def test_what_tensorflow_makes_of_python_values_is_read(array):
 
 
 @given(tensor_arrays(), st.data())
-def test_the_last_value_stands_for_those_that_are_missing(array, data):
+def test_last_value_is_repeated(array, data):
     values = array.ravel()
     message = typed_message(values[: data.draw(st.integers(0, array.size))])
     message.tensor_shape.CopyFrom(typed_message(array).tensor_shape)
@@ -104,15 +103,15 @@ def test_the_last_value_stands_for_those_that_are_missing(array, data):
     assert_same(decode_tensor(serialised), parsed_tensor(serialised, array))
 
 
-def test_a_repeated_string_keeps_its_zeros():
+def test_repeated_string_keeps_null_bytes():
     message = typed_message(np.array([b"a", b"\0"], object))
     message.tensor_shape.dim[0].size = 3
     assert decode_tensor(message.SerializeToString()).tolist() == [b"a", b"\0", b"\0"]
 
 
 @pytest.mark.parametrize("value", [np.float32(1), np.int16(2), np.array(b"ab", object)])
-def test_a_few_bytes_do_not_fill_the_memory(value):
-    """A shape may say anything: one value for 2**40 is a view."""
+def test_repeated_values_are_views(value):
+    """A single value that is repeated 2**40 times is a view."""
     message = typed_message(np.asarray(value))
     for _ in range(4):
         message.tensor_shape.dim.add(size=1 << 10)
@@ -122,8 +121,8 @@ def test_a_few_bytes_do_not_fill_the_memory(value):
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=5), st.data())
-def test_lists_that_are_not_packed(numbers, data):
-    """Runs and single values, mixed, in order; a parser must take them all."""
+def test_unpacked_integers(numbers, data):
+    """A parser must accept a mix of packed lists and single values."""
     body = b""
     for part in np.split(np.array(numbers), sorted(data.draw(st.sets(st.integers(1, 4))))):
         single = TensorProto(int_val=part.tolist()).SerializeToString()
@@ -137,7 +136,7 @@ def test_lists_that_are_not_packed(numbers, data):
     assert decode_tensor(serialised).tolist() == numbers
 
 
-def test_floats_that_are_not_packed():
+def test_unpacked_floats():
     head = typed_message(np.zeros(0, "f4"))
     head.tensor_shape.dim[0].size = 2
     serialised = (
@@ -148,20 +147,20 @@ def test_floats_that_are_not_packed():
 
 
 @given(tensor_arrays())
-def test_a_batch_gives_a_tensor_for_each_element(array):
+def test_encode_tensors(array):
     batch = np.stack([array, array[..., ::-1] if array.ndim else array])
     assert encode_tensors(batch) == [encode_tensor(element) for element in batch]
 
 
-def test_any_memory_layout_and_byte_order():
+def test_memory_layout_and_byte_order():
     array = np.arange(24, dtype=">i4").reshape(2, 3, 4).T[::2]
     assert_same(decode_tensor(encode_tensor(array)), array.astype("<i4"))
 
 
-def test_every_kind_of_numpy_string():
-    words = ["land", "", "été"]
-    for array in (np.array(words), np.array(words, object), np.array(words, np.dtypes.StringDType())):
-        assert decode_tensor(encode_tensor(array)).tolist() == [word.encode() for word in words]
+def test_numpy_string_dtypes():
+    strings = ["land", "", "été"]
+    for array in (np.array(strings), np.array(strings, object), np.array(strings, np.dtypes.StringDType())):
+        assert decode_tensor(encode_tensor(array)).tolist() == [string.encode() for string in strings]
     assert decode_tensor(encode_tensor(np.array([b"ab", b"c"]))).tolist() == [b"ab", b"c"]
     assert decode_tensor(encode_tensor([b"a\0", b""])).tolist() == [b"a\0", b""]
     assert decode_tensor(encode_tensor(b"a\0")).tolist() == b"a\0"
@@ -171,26 +170,26 @@ def test_every_kind_of_numpy_string():
 
 @given(tensor_arrays(), st.booleans(), st.data())
 @example(np.zeros(3, "f4"), False, None)
-def test_damage_gives_an_error_of_ours_or_what_tensorflow_reads(array, typed, data):
+def test_damaged_tensors(array, typed, data):
     whole = bytearray(typed_message(array).SerializeToString() if typed else encode_tensor(array))
     if data is None:
         whole[-1:] = b""
     else:
         for _ in range(data.draw(st.integers(1, 3))):
-            place = data.draw(st.integers(0, len(whole) - 1))
-            whole[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+            start = data.draw(st.integers(0, len(whole) - 1))
+            whole[start : start + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
     damaged = bytes(whole)
     try:
         found = decode_tensor(damaged)
     except RecordError:
         return
     if found.size < 1000:
-        # TensorFlow also looks into the fields of other types, which we leave alone.
+        # TensorFlow also validates the fields of other dtypes, which are ignored here.
         with suppress(tf.errors.InvalidArgumentError):
             assert_same(found, parsed_tensor(damaged, found))
 
 
-def test_what_is_refused_says_why():
+def test_invalid_tensors():
     message = typed_message(np.zeros(3, "f4"))
     message.tensor_shape.dim[0].size = 2
     with pytest.raises(RecordError, match=r"shape \[2\] lists 3 values"):
@@ -212,7 +211,7 @@ def test_what_is_refused_says_why():
         encode_tensor(np.array(["a", None], object))
 
 
-def test_bfloat16_needs_its_package(monkeypatch):
+def test_bfloat16_without_ml_dtypes(monkeypatch):
     data = encode_tensor(np.zeros(2, tf.bfloat16.as_numpy_dtype))
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(MissingExtraError, match=r"needs ml_dtypes.*pip install \"xee-tf\[hosted\]\""):

@@ -1,4 +1,4 @@
-"""Units of coordinates, names of CRSs, and the reasons why there is no CRS."""
+"""Tests of units of coordinates, names of CRSs, and errors about a missing CRS."""
 
 import json
 
@@ -27,7 +27,7 @@ FOOT, US_FOOT = 0.3048, 1200 / 3937
 
 
 def raster(crs, units, step=30.0, origin=1000.0, factor=1.0):
-    """A raster whose coordinates are `factor` times those in the CRS, and have these units."""
+    """Return a raster with the given units, whose coordinates are `factor` times those in the CRS."""
     x, y = origin + step * (np.arange(6) + 0.5), origin - step * (np.arange(4) + 0.5)
     attrs = {} if units is None else {"units": units}
     image = xr.Dataset(
@@ -73,7 +73,7 @@ def test_coordinates_are_scaled_to_the_unit_of_the_crs(crs, units, factor):
     expected = Affine(30, 0, 1000, 0, -30, 1000)
     found = read_georef(image).affine
     assert np.allclose(tuple(found)[:6], tuple(expected)[:6], rtol=2e-6)
-    # With a GeoTransform, which is in units of the CRS, and with one of a single column.
+    # With a GeoTransform, which is in units of the CRS, also for a single column.
     noted = image.rio.write_transform(expected)
     assert read_georef(noted).affine == expected
     assert np.allclose(tuple(read_georef(noted.isel(x=[0])).affine)[:6], tuple(expected)[:6], rtol=2e-6)
@@ -82,7 +82,7 @@ def test_coordinates_are_scaled_to_the_unit_of_the_crs(crs, units, factor):
 
 
 @pytest.mark.parametrize(
-    ("crs", "units", "words"),
+    ("crs", "units", "message"),
     [
         (
             "EPSG:32633",
@@ -98,9 +98,9 @@ def test_coordinates_are_scaled_to_the_unit_of_the_crs(crs, units, factor):
         (GEOS, "degrees_east", "'degrees_east'"),
     ],
 )
-def test_units_that_cannot_be_those_of_the_crs(crs, units, words):
+def test_units_incompatible_with_the_crs(crs, units, message):
     image = raster(read_crs(crs), units)
-    with pytest.raises(GeoreferenceError, match=rf"{words}.*attrs\['units'\] = .*crs=.*transform="):
+    with pytest.raises(GeoreferenceError, match=rf"{message}.*attrs\['units'\] = .*crs=.*transform="):
         read_georef(image)
     assert read_georef(image, transform=(1, 0, 0, 0, -1, 0)).affine == Affine(1, 0, 0, 0, -1, 0)
 
@@ -110,14 +110,14 @@ def test_units_that_cannot_be_those_of_the_crs(crs, units, words):
     st.integers(1, 10_000),
     st.integers(-10_000, 10_000),
 )
-def test_any_scaled_grid_comes_back(unit, step, origin):
+def test_round_trip_of_scaled_grids(unit, step, origin):
     units, factor = unit
     image = raster("EPSG:32633", units, step=float(step), origin=float(origin), factor=1 / factor)
     found = read_georef(image).affine
     assert np.allclose(tuple(found)[:6], (step, 0, origin, 0, -step, origin), rtol=1e-12, atol=1e-6)
 
 
-def test_whole_numbers_of_metres_stay_whole():
+def test_integers_of_metres_stay_integers():
     image = raster("EPSG:3413", "km", step=12_500.0, origin=-3_850_000.0, factor=1e-3)
     assert read_georef(image).affine == Affine(12_500, 0, -3_850_000, 0, -12_500, -3_850_000)
 
@@ -138,7 +138,7 @@ def test_scan_angles_without_units_are_radians(units):
 
 
 @pytest.mark.parametrize("units", ["1.2.3 m", "1.5.2e3 km", "e5 m", "1e m"])
-def test_units_with_a_factor_that_is_no_number(units):
+def test_units_with_an_invalid_factor(units):
     with pytest.raises(GeoreferenceError, match="not a known unit"):
         read_georef(raster("EPSG:32633", units))
 
@@ -164,7 +164,7 @@ def test_grid_mappings_of_data_centres(attrs, code):
     assert same_crs(read_georef(image).crs, pyproj.CRS(code))
 
 
-def test_a_grid_mapping_that_names_no_crs_is_named():
+def test_a_grid_mapping_without_a_crs_raises():
     image = raster(4326, None).drop_vars("spatial_ref").assign_coords(polar=((), 0, {"srs_of_ours": "32633"}))
     image.b.attrs["grid_mapping"] = "polar"
     image.b.encoding.clear()
@@ -173,14 +173,14 @@ def test_a_grid_mapping_that_names_no_crs_is_named():
 
 
 @pytest.mark.parametrize("value", [np.array([1, 2]), np.array([]), np.nan, object()])
-def test_attributes_that_name_no_crs(value):
+def test_attributes_without_a_crs(value):
     image = raster(4326, None).drop_vars("spatial_ref")
     image.attrs["crs"] = value
     with pytest.raises(GeoreferenceError):
         read_georef(image)
 
 
-def test_a_geostationary_file_as_goes_has_it():
+def test_a_geostationary_file_from_goes():
     mapping = {
         "grid_mapping_name": "geostationary",
         "perspective_point_height": 35786023.0,
@@ -224,7 +224,7 @@ def test_two_dimensional_centres_in_kilometres():
     assert np.allclose(tuple(read_georef(image, crs=3413).affine), tuple(sheared))
 
 
-def test_what_is_written_is_in_units_of_the_crs():
+def test_coordinates_are_written_in_units_of_the_crs():
     for code, units in ((2263, "US_survey_foot"), (4807, "grad"), (32633, "metre"), (4326, "degrees_east")):
         georef = GeoRef(pyproj.CRS(code), Affine(0.5, 0, 1, 0, -0.5, 40), Size(x=4, y=3))
         written = write_georef(xr.DataArray(np.zeros((3, 4)), dims=("y", "x")), georef)
@@ -235,7 +235,7 @@ def test_what_is_written_is_in_units_of_the_crs():
 
 # -- Names of CRSs -----------------------------------------------------------------------------------
 
-# Earth Engine's own text of SR-ORG:6974: the sphere is in two parameters that PROJ does not know.
+# Earth Engine's WKT of SR-ORG:6974, with the sphere in two parameters that PROJ ignores.
 EARTH_ENGINES_WKT = (
     'PROJCS["MODIS Sinusoidal",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],'
     'PRIMEM["Greenwich",0],UNIT["degree",0.01745329251994328]],PROJECTION["Sinusoidal"],'
@@ -262,7 +262,7 @@ MODIS = pyproj.CRS("+proj=sinu +R=6371007.181 +units=m")
 def test_names_of_the_grid_of_modis(name):
     found = read_crs(name)
     assert same_crs(found, MODIS)
-    # The corner of tile h09v05 (MODIS Land: 1,111,950.519667 m a tile).
+    # The corner of tile h09v05 (MODIS Land: 1,111,950.519667 m per tile).
     x, y = pyproj.Transformer.from_crs(found.geodetic_crs, found, always_xy=True).transform(-117.486656, 40.0)
     assert (x, y) == (pytest.approx(-9 * 1111950.519667, abs=1), pytest.approx(4 * 1111950.519667, abs=1))
     for path in (crs_text(found), found.to_wkt(), rasterio.crs.CRS.from_wkt(found.to_wkt())):
@@ -299,7 +299,7 @@ def test_other_names(name, meaning):
     "name",
     ["SR-ORG:99", "EPSG:999999", "EPSG:10", "", "nowhere", True, None, 3.5, b"\xff", "file:///tmp", {}],
 )
-def test_names_that_are_refused(name):
+def test_invalid_crs_names(name):
     with pytest.raises(GeoreferenceError, match=r"of the test cannot be parsed \(.*\)\. Correct it\."):
         read_crs(name, "the test", "Correct it.")
 
@@ -307,7 +307,7 @@ def test_names_that_are_refused(name):
 @pytest.mark.parametrize(
     "name", ["SR-ORG:6974", "SR-ORG:6842", "SR-ORG:6627", "EPSG:900913", EARTH_ENGINES_WKT]
 )
-def test_a_name_in_a_mixer_survives(tmp_path, name):
+def test_round_trip_of_a_crs_name_in_a_mixer(tmp_path, name):
     small_raster({"b": random_band((8, 8))}).tfexport(tmp_path / "s", patch_dimensions=4)
     document = json.loads((tmp_path / "s-mixer.json").read_text())
     document["projection"]["crs"] = name
@@ -328,7 +328,7 @@ def test_a_name_in_a_mixer_survives(tmp_path, name):
 # -- Why there is no CRS -----------------------------------------------------------------------------
 
 
-def test_a_geotiff_without_a_crs_has_none_in_its_file(tmp_path):
+def test_a_geotiff_without_a_crs(tmp_path):
     image = xr.DataArray(np.zeros((3, 4), "f4"), {"y": [2.5, 1.5, 0.5], "x": np.arange(4) + 0.5}, ("y", "x"))
     image.rio.to_raster(tmp_path / "bare.tif")
     opened = rioxarray.open_rasterio(tmp_path / "bare.tif")
@@ -350,16 +350,16 @@ def test_curvilinear_coordinates(names):
             names[1]: (("y", "x"), lat, {"standard_name": "latitude"} if names[0] == "a" else {}),
         },
     )
-    words = rf"'{names[0]}' and '{names[1]}' are two-dimensional.*curvilinear"
-    with pytest.raises(GeoreferenceError, match=rf"no CRS: .*{words}"):
+    message = rf"'{names[0]}' and '{names[1]}' are two-dimensional.*curvilinear"
+    with pytest.raises(GeoreferenceError, match=rf"no CRS: .*{message}"):
         read_georef(image)
-    with pytest.raises(GeoreferenceError, match=words):
+    with pytest.raises(GeoreferenceError, match=message):
         read_georef(image, crs=4326)
-    with pytest.raises(GeoreferenceError, match=rf"No x and y dimensions .*{words}"):
+    with pytest.raises(GeoreferenceError, match=rf"No x and y dimensions .*{message}"):
         read_georef(image.rename(x="i", y="j"))
 
 
-def test_a_grid_mapping_that_was_named_but_not_decoded():
+def test_a_grid_mapping_that_was_not_decoded():
     image = raster("EPSG:32633", None).drop_vars("spatial_ref")
     with pytest.raises(GeoreferenceError, match=r"'spatial_ref', which was not found\..*decode_coords='all'"):
         read_georef(image)

@@ -1,4 +1,4 @@
-"""Predictions written as TFRecord, and rebuilt as rasters."""
+"""Predictions written to TFRecord, and conversion of records to rasters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ tf = optional("tensorflow")
 NORTH_UP = Affine(30, 0, 700_000, 0, -30, 5_000_000)
 
 
-def a_mixer(patch=(6, 4), columns=3, rows=2, affine=NORTH_UP, crs="EPSG:32633"):
+def make_mixer(patch=(6, 4), columns=3, rows=2, affine=NORTH_UP, crs="EPSG:32633"):
     return Mixer(crs, affine, Size.from_xy(patch, "patch"), columns, columns * rows)
 
 
@@ -56,14 +56,14 @@ def read_with_tensorflow(path, compressed):
     return [tf.train.Example.FromString(record.numpy()) for record in dataset]
 
 
-# -- Writing -----------------------------------------------------------------------------------------
+# -- PredictionWriter ---------------------------------------------------------------------------------
 
 
 @given(st.data())
 @settings(max_examples=40)
-def test_tensorflow_reads_predictions_however_they_are_written(tmp_path_factory, data):
+def test_predictions_do_not_depend_on_batches(tmp_path_factory, data):
     patch, columns, rows = data.draw(sizes(1, 6)), data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
-    mixer = a_mixer(patch.xy, columns, rows)
+    mixer = make_mixer(patch.xy, columns, rows)
     total = columns * rows
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     bands = {
@@ -99,8 +99,8 @@ def test_tensorflow_reads_predictions_however_they_are_written(tmp_path_factory,
         np.testing.assert_array_equal(found.reshape(values.shape), values.astype(found.dtype))
 
 
-def test_many_members_with_room_for_their_index(tmp_path):
-    mixer = a_mixer((256, 256), 4, 3)
+def test_file_with_many_gzip_members(tmp_path):
+    mixer = make_mixer((256, 256), 4, 3)
     band = raster_for(mixer)
     patches = patches_of(band, mixer)
     for i, step in enumerate((1, 5, 12)):
@@ -123,9 +123,9 @@ def test_many_members_with_room_for_their_index(tmp_path):
         ((6, 8, 8, 2), ["a", "b"], ["a", "b"]),
     ],
 )
-def test_arrays_and_their_band_names(tmp_path, shape, bands, names):
+def test_band_names_of_arrays(tmp_path, shape, bands, names):
     values = np.random.default_rng(0).normal(size=shape).astype("f4")
-    with PredictionWriter(tmp_path / "p", a_mixer(), bands=bands) as writer:
+    with PredictionWriter(tmp_path / "p", make_mixer(), bands=bands) as writer:
         writer.write(tf.constant(values))
     records = read_with_tensorflow(tmp_path / "p", False)
     for i, name in enumerate(names):
@@ -135,8 +135,8 @@ def test_arrays_and_their_band_names(tmp_path, shape, bands, names):
     assert all(sorted(record.features.feature) == names for record in records)
 
 
-def test_mappings_follow_the_order_of_bands(tmp_path):
-    mixer = a_mixer()
+def test_order_of_bands_in_a_mapping(tmp_path):
+    mixer = make_mixer()
     one, two = np.zeros((6, 4, 6)), np.ones((6, 4, 6, 1))
     with PredictionWriter(tmp_path / "p", mixer, bands=["b", "a"], compressed=True) as writer:
         writer.write({"a": one, "b": two})
@@ -145,77 +145,75 @@ def test_mappings_follow_the_order_of_bands(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("patches", "options", "why"),
+    ("patches", "options", "message"),
     [
-        (np.zeros((4, 6)), {}, r"got \(4, 6\). A single patch is patch\[np.newaxis\]"),
-        (np.zeros((2, 6, 4)), {}, "4 pixels wide and 6 high; patches are 6 wide and 4 high"),
-        (np.zeros((2, 5, 7)), {}, "with a margin on both sides"),
+        (np.zeros((4, 6)), {}, r"got \(4, 6\). For a single patch, pass patch\[np.newaxis\]"),
+        (np.zeros((2, 6, 4)), {}, "4 pixels wide and 6 high; expected the size of the patches, 6 x 4"),
+        (np.zeros((2, 5, 7)), {}, "with equal margins on both sides"),
         (np.zeros((2, 2, 4)), {}, "4 pixels wide and 2 high"),
-        (np.zeros((2, 4, 6, 3)), {"bands": ["a", "b"]}, r"3 channels for the 2 bands \['a', 'b'\]"),
-        ({"a": np.zeros((2, 4, 6))}, {"bands": ["b"]}, r"Bands must be \['b'\]; got \['a'\]"),
-        ({}, {}, "Bands must be"),
+        (np.zeros((2, 4, 6, 3)), {"bands": ["a", "b"]}, r"3 channels; expected 2, .* bands \['a', 'b'\]"),
+        ({"a": np.zeros((2, 4, 6))}, {"bands": ["b"]}, r"mapping of the bands \['b'\]; got \['a'\]"),
+        ({}, {}, "must be a mapping of the bands"),
         ({"a": np.zeros((2, 4, 6)), "b": np.zeros((3, 4, 6))}, {}, "must have the same shape"),
         ({"": np.zeros((2, 4, 6))}, {}, "name cannot be empty"),
         (np.zeros((2, 4, 6), complex), {}, "complex128 cannot be stored"),
-        (np.full((2, 4, 6), 2**24 + 1), {}, "'prediction' holds 16777217, which float32 cannot carry"),
+        (np.full((2, 4, 6), 2**24 + 1), {}, "'prediction' holds 16777217, which float32 cannot represent"),
         (np.full((2, 4, 6), -(2**40)), {}, "holds 1099511627776"),
     ],
 )
-def test_predictions_that_do_not_fit_are_refused(tmp_path, patches, options, why):
-    writer = PredictionWriter(tmp_path / "p", a_mixer(), **options)
-    with pytest.raises(OptionError, match=why):
+def test_invalid_predictions(tmp_path, patches, options, message):
+    writer = PredictionWriter(tmp_path / "p", make_mixer(), **options)
+    with pytest.raises(OptionError, match=message):
         writer.write(patches)
     writer.abort()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_later_predictions_must_be_like_the_first(tmp_path):
-    with PredictionWriter(tmp_path / "p", a_mixer(), feature_types="band") as writer:
+def test_later_predictions_must_match_the_first(tmp_path):
+    with PredictionWriter(tmp_path / "p", make_mixer(), feature_types="band") as writer:
         writer.write({"a": np.zeros((2, 4, 6), "u1"), "b": np.zeros((2, 4, 6), "i2")})
-        with pytest.raises(OptionError, match="'a' is written as bytes; float64 values do not fit"):
+        with pytest.raises(OptionError, match="'a' is written as bytes, which cannot represent float64"):
             writer.write({"a": np.zeros((2, 4, 6)), "b": np.zeros((2, 4, 6), "i2")})
-        with pytest.raises(OptionError, match="'b' is written as int64; float64 values do not fit"):
+        with pytest.raises(OptionError, match="'b' is written as int64, which cannot represent float64"):
             writer.write({"a": np.zeros((2, 4, 6), bool), "b": np.zeros((2, 4, 6))})
-        with pytest.raises(OptionError, match=r"were \(4, 6\) pixels .* before, now \(6, 8\)"):
+        with pytest.raises(OptionError, match=r"had the shape \(4, 6\) .*; got \(6, 8\)"):
             writer.write({"a": np.zeros((2, 6, 8), "u1"), "b": np.zeros((2, 6, 8), "i2")})
         writer.write({"b": np.full((4, 4, 6), 2**40), "a": np.ones((4, 4, 6), bool)})
-    opened = open_image(a_mixer(), tmp_path / "p")
+    opened = open_image(make_mixer(), tmp_path / "p")
     assert (opened.a.dtype, opened.b.dtype) == (np.uint8, np.int64)
     assert (int(opened.a.sum()), int(opened.b.max())) == (4 * 24, 2**40)
 
 
-def test_order_and_count_are_checked(tmp_path):
+def test_order_and_number_of_predictions_are_checked(tmp_path):
     path = tmp_path / "p.gz"
     patch = np.zeros((1, 4, 6))
-    with pytest.raises(RecordError, match="announces 6 patches; 6 are written and 1 more came"):
-        write_all(path, a_mixer(), [patch] * 7)
-    with pytest.raises(
-        RecordError, match=r"would be short: 5 patches were written. The mixer announces 6 patches"
-    ):
-        write_all(path, a_mixer(), [patch] * 5)
-    with pytest.raises(RecordError, match="would be short: 0 patches"):
-        write_all(path, a_mixer(), [])
-    with PredictionWriter(path, a_mixer()) as writer:
+    with pytest.raises(RecordError, match="the mixer specifies 6 patches; got 7"):
+        write_batches(path, make_mixer(), [patch] * 7)
+    with pytest.raises(RecordError, match="missing: the mixer specifies 6 patches; got 5"):
+        write_batches(path, make_mixer(), [patch] * 5)
+    with pytest.raises(RecordError, match="missing: the mixer specifies 6 patches; got 0"):
+        write_batches(path, make_mixer(), [])
+    with PredictionWriter(path, make_mixer()) as writer:
         writer.write(patch, first=0)
-        with pytest.raises(RecordError, match="in order: patch 1 comes next, got 2"):
+        with pytest.raises(RecordError, match="in order: expected patch 1; got 2"):
             writer.write(patch, first=2)
         writer.abort()
-    with pytest.raises(RecordError, match="is closed already: 1 patches"):
+    with pytest.raises(RecordError, match="is closed; written: 1 patch"):
         writer.write(patch)
     with pytest.raises(ZeroDivisionError):
-        write_all(path, a_mixer(), (1 / (2 - i) * patch for i in range(3)))
+        write_batches(path, make_mixer(), (1 / (2 - i) * patch for i in range(3)))
     assert list(tmp_path.iterdir()) == []
 
 
-def write_all(path, mixer, batches):
+def write_batches(path, mixer, batches):
     with PredictionWriter(path, mixer) as writer:
         for batch in batches:
             writer.write(batch)
 
 
-def test_files_are_replaced_only_when_asked_to(tmp_path):
-    path, mixer = tmp_path / "deep" / "p", a_mixer()
-    write_all(path, mixer, [np.zeros((6, 4, 6))])
+def test_existing_files(tmp_path):
+    path, mixer = tmp_path / "deep" / "p", make_mixer()
+    write_batches(path, mixer, [np.zeros((6, 4, 6))])
     before = path.read_bytes()
     with pytest.raises(DestinationExistsError, match="if_exists='overwrite'"):
         PredictionWriter(path, mixer)
@@ -229,8 +227,8 @@ def test_files_are_replaced_only_when_asked_to(tmp_path):
         PredictionWriter(path / "below", mixer)
 
 
-def test_predictions_on_other_filesystems(tmp_path):
-    mixer = a_mixer()
+def test_remote_filesystems(tmp_path):
+    mixer = make_mixer()
     mixer.write("memory://up/scene-mixer.json")
     for name in ("p.tfrecord.gz", "p.tfrecord"):
         with PredictionWriter(f"memory://up/{name}", "memory://up/scene-mixer.json") as writer:
@@ -250,7 +248,7 @@ def test_predictions_on_other_filesystems(tmp_path):
     fsspec.filesystem("memory").rm("/up", recursive=True)
 
 
-# -- GeoTIFF -----------------------------------------------------------------------------------------
+# -- GeoTIFF ------------------------------------------------------------------------------------------
 
 
 def check_cog(path, bands, mixer, *, dtype, nodata=None):
@@ -272,8 +270,8 @@ def check_cog(path, bands, mixer, *, dtype, nodata=None):
 @pytest.mark.parametrize("kernel", [(1, 1), (4, 2), (5, 5)])
 @pytest.mark.parametrize("files", [1, 2, 5])
 @pytest.mark.parametrize("compression", ["plain", "gzip", "written"])
-def test_records_of_others_become_cogs(tmp_path, kernel, files, compression):
-    mixer = a_mixer((16, 12), 5, 4)
+def test_foreign_records_are_converted_to_cogs(tmp_path, kernel, files, compression):
+    mixer = make_mixer((16, 12), 5, 4)
     bands = {name: raster_for(mixer, seed=i) for i, name in enumerate(["a", "b"])}
     cut = {name: patches_of(band, mixer, kernel) for name, band in bands.items()}
     records = [
@@ -292,13 +290,13 @@ def test_records_of_others_become_cogs(tmp_path, kernel, files, compression):
 
 
 def kinds_export(tmp_path, **options):
-    """A foreign export of all three kinds, one band each."""
-    mixer = a_mixer((10, 10), 3, 3)
+    """Write a foreign export with one band of each of the three kinds."""
+    mixer = make_mixer((10, 10), 3, 3)
     bands = {name: raster_for(mixer, name, seed=i) for i, name in enumerate(["uint8", "int16", "float32"])}
     return write_export(tmp_path / "export", bands, patch=(10, 10), **options), mixer, bands
 
 
-def test_bands_of_several_kinds_take_one_dtype_in_a_geotiff(tmp_path):
+def test_bands_of_a_geotiff_have_a_common_dtype(tmp_path):
     export, mixer, bands = kinds_export(tmp_path)
     result = upload_image(None, export.mixer, tmp_path / "all.tif", bands=list(bands))
     check_cog(result.path, bands, mixer, dtype="float64")
@@ -318,22 +316,24 @@ def test_bands_of_several_kinds_take_one_dtype_in_a_geotiff(tmp_path):
 
 @given(affines(), st.sampled_from(["EPSG:32633", "EPSG:4326", "ESRI:54009"]))
 @settings(max_examples=15)
-def test_any_affine_and_crs_survive(tmp_path_factory, affine, crs):
-    assume(abs(affine.a) != 1 or affine.c != 0)  # rasterio warns of what looks like no affine at all
+def test_affine_and_crs_are_preserved(tmp_path_factory, affine, crs):
+    assume(abs(affine.a) != 1 or affine.c != 0)  # rasterio warns about an identity transform
     folder = tmp_path_factory.mktemp("affine")
-    mixer = a_mixer(affine=affine, crs=rasterio.CRS.from_user_input(crs).to_wkt() if crs[0] == "E" else crs)
+    mixer = make_mixer(
+        affine=affine, crs=rasterio.CRS.from_user_input(crs).to_wkt() if crs[0] == "E" else crs
+    )
     band = raster_for(mixer)
-    write_all(folder / "p", mixer, [patches_of(band, mixer)])
+    write_batches(folder / "p", mixer, [patches_of(band, mixer)])
     result = upload_image(folder / "p", mixer, folder / "map.tif")
     with rasterio.open(result.path) as file:
         assert file.crs == rasterio.CRS.from_user_input(crs)
-        # A GeoTIFF keeps the step and the origin of an axis, which a sign may cost the last digit.
+        # A GeoTIFF stores the step and origin of an axis, whose last digit may change with a sign.
         assert tuple(file.transform) == pytest.approx(tuple(affine), rel=1e-14)
         np.testing.assert_array_equal(file.read(1), band)
 
 
-def test_large_rasters_have_overviews_and_stay_out_of_memory(tmp_path):
-    mixer = a_mixer((512, 512), 8, 8)
+def test_memory_and_overviews_of_large_rasters(tmp_path):
+    mixer = make_mixer((512, 512), 8, 8)
     band = np.arange(4096 * 4096, dtype="float32").reshape(4096, 4096)
     with PredictionWriter(tmp_path / "p.gz", mixer) as writer:
         for row in range(8):
@@ -350,10 +350,10 @@ def test_large_rasters_have_overviews_and_stay_out_of_memory(tmp_path):
         np.testing.assert_array_equal(file.read(1), band)
 
 
-# -- Zarr --------------------------------------------------------------------------------------------
+# -- Zarr ---------------------------------------------------------------------------------------------
 
 
-def test_zarr_keeps_each_dtype_and_its_place(tmp_path):
+def test_zarr_preserves_dtypes_and_georeference(tmp_path):
     export, mixer, bands = kinds_export(tmp_path)
     result = upload_image(None, export.mixer, tmp_path / "map.zarr", bands=["float32", "uint8", "int16"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "map.zarr"]
@@ -366,7 +366,7 @@ def test_zarr_keeps_each_dtype_and_its_place(tmp_path):
     assert [ds[name].dtype for name in bands] == [np.uint8, np.int64, np.float32]
 
 
-def test_zarr_marks_missing_values(tmp_path):
+def test_nodata_in_zarr(tmp_path):
     export, _, bands = kinds_export(tmp_path)
     result = upload_image(None, export.mixer, tmp_path / "map.zarr", nodata=7, dtype="int32")
     raw = xr.open_zarr(result.path, consolidated=False, mask_and_scale=False)
@@ -378,44 +378,44 @@ def test_zarr_marks_missing_values(tmp_path):
         np.testing.assert_array_equal(masked[name].values, np.where(band == 7, np.nan, band))
 
 
-def test_sheared_rasters_go_to_zarr_too(tmp_path):
-    mixer = a_mixer(affine=Affine(30, 5, 700_000, 4, -30, 5_000_000))
+def test_sheared_raster_in_zarr(tmp_path):
+    mixer = make_mixer(affine=Affine(30, 5, 700_000, 4, -30, 5_000_000))
     band = raster_for(mixer)
-    write_all(tmp_path / "p", mixer, [patches_of(band, mixer)])
+    write_batches(tmp_path / "p", mixer, [patches_of(band, mixer)])
     result = upload_image(tmp_path / "p", mixer, tmp_path / "map.zarr")
     ds = xr.open_zarr(result.path, decode_coords="all", consolidated=False)
     assert ds.rio.transform() == mixer.affine
     np.testing.assert_array_equal(ds.prediction.values, band)
 
 
-# -- What cannot be done -----------------------------------------------------------------------------
+# -- Dtypes, nodata and errors ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
 @pytest.mark.parametrize(
-    ("value", "options", "why"),
+    ("value", "options", "message"),
     [
-        (np.nan, {"dtype": "uint8"}, "'prediction' holds NaN, which uint8 cannot: name a nodata="),
-        (256, {"dtype": "uint8"}, "holds 256.0, which uint8 cannot: choose another dtype"),
+        (np.nan, {"dtype": "uint8"}, "'prediction' holds NaN, which uint8 cannot represent: pass nodata="),
+        (256, {"dtype": "uint8"}, "holds 256.0, which uint8 cannot represent: choose another dtype"),
         (-1, {"dtype": "uint8"}, "holds -1.0, which uint8"),
         (255.6, {"dtype": "uint8"}, "holds 256.0, which uint8"),
         (np.inf, {"dtype": "int64"}, "holds inf, which int64"),
         (2.0**63, {"dtype": "int64"}, "holds 9.2233720368547.*e.18, which int64"),
     ],
 )
-def test_values_that_a_dtype_cannot_hold(tmp_path, name, value, options, why):
-    mixer = a_mixer()
+def test_values_that_a_dtype_cannot_represent(tmp_path, name, value, options, message):
+    mixer = make_mixer()
     patches = np.zeros((6, 4, 6), "f4")
     patches[5, 3, 5] = value
-    write_all(tmp_path / "p", mixer, [patches])
-    with pytest.raises(RecordError, match=why):
+    write_batches(tmp_path / "p", mixer, [patches])
+    with pytest.raises(RecordError, match=message):
         upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
-def test_half_floats_keep_their_range_and_geotiffs_have_none(tmp_path):
-    mixer = a_mixer((3, 1), 1, 1)
-    write_all(tmp_path / "p", mixer, [np.array([[[1.5, 65504, np.nan]]])])
+def test_float16_in_zarr_and_geotiff(tmp_path):
+    mixer = make_mixer((3, 1), 1, 1)
+    write_batches(tmp_path / "p", mixer, [np.array([[[1.5, 65504, np.nan]]])])
     zarr = upload_image(tmp_path / "p", mixer, tmp_path / "map.zarr", dtype="float16", nodata=-999)
     found = xr.open_zarr(zarr.path, consolidated=False, mask_and_scale=False).prediction
     assert (found.dtype, found.values.tolist()) == ("float16", [[1.5, 65504, -999]])
@@ -423,24 +423,24 @@ def test_half_floats_keep_their_range_and_geotiffs_have_none(tmp_path):
     with rasterio.open(tif.path) as file:
         assert file.dtypes == ("float32",)
         assert file.read(1, masked=True).tolist() == [[1.5, 65504, None]]
-    write_all(tmp_path / "q", mixer, [np.array([[[1.5, 65520, np.inf]]])])
+    write_batches(tmp_path / "q", mixer, [np.array([[[1.5, 65520, np.inf]]])])
     with pytest.raises(RecordError, match=r"holds 65520\.0, which float16 cannot"):
         upload_image(tmp_path / "q", mixer, tmp_path / "q.zarr", dtype="float16")
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
-def test_floats_note_nan(tmp_path, kind):
-    mixer = a_mixer((3, 1), 1, 1)
-    write_all(tmp_path / "p", mixer, [np.array([[[1, np.nan, 3]]])])
+def test_nodata_of_float_bands_is_nan(tmp_path, kind):
+    mixer = make_mixer((3, 1), 1, 1)
+    write_batches(tmp_path / "p", mixer, [np.array([[[1, np.nan, 3]]])])
     result = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", dtype=kind)
     with rasterio.open(result.path) as file:
         assert np.isnan(file.nodata)
         assert file.read(1, masked=True).mask.tolist() == [[False, True, False]]
 
 
-def test_nodata_of_64_bits(tmp_path):
-    mixer = a_mixer((3, 1), 1, 1)
-    write_all(tmp_path / "p", mixer, [np.array([[[1, np.nan, 3]]])])
+def test_64_bit_nodata(tmp_path):
+    mixer = make_mixer((3, 1), 1, 1)
+    write_batches(tmp_path / "p", mixer, [np.array([[[1, np.nan, 3]]])])
     for nodata in (2**53 - 1, 1 - 2**53):
         result = upload_image(tmp_path / "p", mixer, tmp_path / f"{nodata}.tif", dtype="int64", nodata=nodata)
         with rasterio.open(result.path) as file:
@@ -450,16 +450,16 @@ def test_nodata_of_64_bits(tmp_path):
     assert found.values.tolist() == [[1, -(2**63), 3]]
 
 
-def test_values_that_a_dtype_can_hold_after_all(tmp_path):
-    mixer = a_mixer((3, 1), 2, 1)
-    write_all(tmp_path / "p", mixer, [np.array([[[0.4, 254.6, np.nan]], [[-0.4, 1.5, 2.5]]])])
+def test_integer_dtype_rounds_fractions(tmp_path):
+    mixer = make_mixer((3, 1), 2, 1)
+    write_batches(tmp_path / "p", mixer, [np.array([[[0.4, 254.6, np.nan]], [[-0.4, 1.5, 2.5]]])])
     result = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", dtype="uint8", nodata=9)
     with rasterio.open(result.path) as file:
         assert file.read(1).tolist() == [[0, 255, 9, 0, 2, 2]]
 
 
-def test_integers_that_floats_cannot_hold(tmp_path):
-    mixer = a_mixer((3, 1), 1, 1)
+def test_integers_that_float32_cannot_represent(tmp_path):
+    mixer = make_mixer((3, 1), 1, 1)
     with PredictionWriter(tmp_path / "p", mixer, feature_types="band") as writer:
         writer.write({"n": np.array([[[1, 2**24, 2**24 + 1]]])})
     with pytest.raises(RecordError, match="'n' holds 16777217, which float32 cannot"):
@@ -470,38 +470,42 @@ def test_integers_that_floats_cannot_hold(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "why"),
+    ("name", "options", "message"),
     [
-        ("map.png", {}, "'map.png' says no format .* end it with .tif or .zarr"),
+        ("map.png", {}, "Unknown output format of 'map.png': use the extension .tif"),
         ("map.tif", {"dtype": "complex64"}, "dtype must be an integer or float type.*got 'complex64'"),
-        ("map.tif", {"dtype": "uint8", "nodata": 256}, "nodata=256 is no value of uint8, .* 'prediction'"),
-        ("map.tif", {"dtype": "uint8", "nodata": 0.5}, "nodata=0.5 is no value of uint8"),
-        ("map.tif", {"dtype": "int16", "nodata": np.nan}, "nodata=nan is no value of int16"),
-        ("map.zarr", {"nodata": 1e300}, r"nodata=1e\+300 is no value of float32"),
-        ("map.zarr", {"nodata": -9999, "dtype": "float16"}, "nodata=-9999 is no value of float16"),
+        (
+            "map.tif",
+            {"dtype": "uint8", "nodata": 256},
+            "nodata=256 cannot be represented as uint8, .* 'prediction'",
+        ),
+        ("map.tif", {"dtype": "uint8", "nodata": 0.5}, "nodata=0.5 cannot be represented as uint8"),
+        ("map.tif", {"dtype": "int16", "nodata": np.nan}, "nodata=nan cannot be represented as int16"),
+        ("map.zarr", {"nodata": 1e300}, r"nodata=1e\+300 cannot be represented as float32"),
+        ("map.zarr", {"nodata": -9999, "dtype": "float16"}, "nodata=-9999 cannot be represented as float16"),
         ("map.tif", {"nodata": "0"}, "nodata must be a number, such as -9999; got '0'"),
         ("map.zarr", {"nodata": [0]}, r"nodata must be a number, such as -9999; got \[0\]"),
         ("map.tif", {"nodata": True, "dtype": "uint8"}, "nodata must be a number"),
         ("map.tif", {"nodata": np.False_}, "nodata must be a number"),
-        ("map.tif", {"nodata": -(2**63), "dtype": "int64"}, "note nodata=-9223372036854775808, .*zarr"),
-        ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot note nodata=9007199254740992"),
+        ("map.tif", {"nodata": -(2**63), "dtype": "int64"}, "store nodata=-9223372036854775808, .*zarr"),
+        ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot store nodata=9007199254740992"),
         ("map.tif", {"dtype": "bool"}, "dtype must be an integer or float type.*got 'bool'"),
         ("map.tif", {"if_exists": "append"}, "'error' or 'overwrite'; got 'append'"),
-        ("map.tif", {"bands": ["x"]}, "no band 'x'; there are 'prediction'"),
+        ("map.tif", {"bands": ["x"]}, "Band 'x' not found; available: 'prediction'"),
     ],
 )
-def test_options_that_cannot_be_used(tmp_path, name, options, why):
-    mixer = a_mixer()
-    write_all(tmp_path / "p", mixer, [np.zeros((6, 4, 6))])
-    with pytest.raises(OptionError, match=why):
+def test_invalid_options(tmp_path, name, options, message):
+    mixer = make_mixer()
+    write_batches(tmp_path / "p", mixer, [np.zeros((6, 4, 6))])
+    with pytest.raises(OptionError, match=message):
         upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
-def test_uploads_are_whole_or_not_there(tmp_path, name):
-    mixer = a_mixer()
-    write_all(tmp_path / "p", mixer, [np.zeros((6, 4, 6))])
+def test_uploads_are_atomic(tmp_path, name):
+    mixer = make_mixer()
+    write_batches(tmp_path / "p", mixer, [np.zeros((6, 4, 6))])
     first = upload_image(tmp_path / "p", mixer, tmp_path / name)
     with pytest.raises(DestinationExistsError, match="if_exists='overwrite'"):
         upload_image(tmp_path / "p", mixer, tmp_path / name)
@@ -513,7 +517,7 @@ def test_uploads_are_whole_or_not_there(tmp_path, name):
         with pytest.raises(error, match=records):
             upload_image(tmp_path / records, mixer, tmp_path / name, if_exists="overwrite")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corrupt", name, "p", "short"]
-    write_all(tmp_path / "q", mixer, [np.ones((6, 4, 6))])
+    write_batches(tmp_path / "q", mixer, [np.ones((6, 4, 6))])
     upload_image(tmp_path / "q", mixer, first, if_exists="overwrite")
     options = {"engine": "rasterio"} if name == "map.tif" else {"engine": "zarr", "consolidated": False}
     opened = xr.open_dataset(first.path, **options)
@@ -521,7 +525,7 @@ def test_uploads_are_whole_or_not_there(tmp_path, name):
     opened.close()
 
 
-def test_progress_shows_a_bar(tmp_path, capsys):
-    write_all(tmp_path / "p", a_mixer(), [np.zeros((6, 4, 6))])
-    upload_image(tmp_path / "p", a_mixer(), tmp_path / "map.tif", progress=True)
+def test_progress_bar(tmp_path, capsys):
+    write_batches(tmp_path / "p", make_mixer(), [np.zeros((6, 4, 6))])
+    upload_image(tmp_path / "p", make_mixer(), tmp_path / "map.tif", progress=True)
     assert "100%" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Predictions of array bands and of single pixels, written as TFRecord and rebuilt as rasters."""
+"""Predictions of array bands and single pixels, written to TFRecord and converted to rasters."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from xee_tf.upload.writer import PredictionWriter
 tf = optional("tensorflow")
 
 
-def a_mixer(patch=(6, 4), columns=3, rows=2):
+def make_mixer(patch=(6, 4), columns=3, rows=2):
     affine = Affine(30, 0, 700_000, 0, -30, 5_000_000)
     return Mixer("EPSG:32633", affine, Size.from_xy(patch, "patch"), columns, columns * rows)
 
 
 def cube(mixer, depth, dtype="float32", seed=0):
-    """Whole numbers (depth, y, x) over the patches of a mixer."""
+    """Create integers (depth, y, x) for the raster of a mixer."""
     shape = (depth, mixer.rows * mixer.patch.y, mixer.patches_per_row * mixer.patch.x)
     return np.random.default_rng(seed).integers(0, 120, shape).astype(dtype)
 
 
 def cut(array, mixer, margin=(0, 0)):
-    """A (depth, y, x) array as patches (patches, depth, height, width), row-major; -1 beyond its edges."""
+    """Cut a (depth, y, x) array into row-major patches (patches, depth, height, width), padded with -1."""
     height, width = mixer.patch.shape
     across, down = margin
     padded = np.pad(array, ((0, 0), (down, down), (across, across)), constant_values=-1)
@@ -50,12 +50,12 @@ def cut(array, mixer, margin=(0, 0)):
 
 
 def pixels_of(patches):
-    """Patches (n, depth, height, width) as pixels (n * height * width, depth), row-major."""
+    """Convert patches (n, depth, height, width) to row-major pixels (n * height * width, depth)."""
     return patches.transpose(0, 2, 3, 1).reshape(-1, patches.shape[1])
 
 
 def numbers(records, name):
-    """The float values of a feature, all records one after the other."""
+    """Concatenate the float values of a feature in all records."""
     return np.concatenate([np.float32(record.features.feature[name].float_list.value) for record in records])
 
 
@@ -65,14 +65,14 @@ def read_with_tensorflow(path):
     return [tf.train.Example.FromString(record) for record in dataset.as_numpy_iterator()]
 
 
-# -- Writing -----------------------------------------------------------------------------------------
+# -- PredictionWriter ---------------------------------------------------------------------------------
 
 
 @given(st.data())
 @settings(max_examples=40)
-def test_patches_and_pixels_become_the_same_examples(tmp_path_factory, data):
+def test_patches_and_pixels_give_the_same_records(tmp_path_factory, data):
     patch, columns, rows = data.draw(sizes(1, 5)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
-    mixer = a_mixer(patch.xy, columns, rows)
+    mixer = make_mixer(patch.xy, columns, rows)
     kinds = data.draw(st.sampled_from(["float", "band"]))
     depths = {"a": data.draw(st.integers(1, 4)), "b": data.draw(st.integers(1, 3)), "c": 1}
     dtypes = ("f4", "i2", "u1")
@@ -98,7 +98,7 @@ def test_patches_and_pixels_become_the_same_examples(tmp_path_factory, data):
     with PredictionWriter(
         folder / f"pixels{suffix}", mixer, feature_types=kinds, bands=["a", "b", "c"]
     ) as writer:
-        # Their names are said: a batch with the shape of one patch is taken for pixels all the same.
+        # With bands= given, a batch with the shape of a patch is accepted as pixels.
         for start, stop in batches(count):
             part = {name: array[start:stop] for name, array in pixels.items()}
             writer.write({"c": part["c"][:, 0], "b": part["b"], "a": part["a"]}, first=start)
@@ -112,7 +112,7 @@ def test_patches_and_pixels_become_the_same_examples(tmp_path_factory, data):
 
 
 def test_margins_of_array_bands(tmp_path):
-    mixer = a_mixer()
+    mixer = make_mixer()
     values = np.random.default_rng(0).normal(size=(6, 6, 10, 3)).astype("f4")
     with PredictionWriter(tmp_path / "p", mixer) as writer:
         writer.write({"a": tf.constant(values), "b": values[..., :1]})
@@ -130,8 +130,8 @@ def test_margins_of_array_bands(tmp_path):
         ((144, 2), ["u", "v"], ["u", "v"]),
     ],
 )
-def test_channels_of_pixels_are_bands(tmp_path, shape, bands, names):
-    mixer = a_mixer()
+def test_channels_of_pixels_become_bands(tmp_path, shape, bands, names):
+    mixer = make_mixer()
     values = np.random.default_rng(0).normal(size=shape).astype("f4")
     with PredictionWriter(tmp_path / "p", mixer, bands=bands) as writer:
         writer.write(values[:100])
@@ -143,12 +143,12 @@ def test_channels_of_pixels_are_bands(tmp_path, shape, bands, names):
     assert all(sorted(record.features.feature) == names for record in records)
 
 
-def test_integers_of_all_sizes_are_put_together(tmp_path):
-    """Batches of pixels may differ in dtype; joined as floats they would lose their last digits."""
-    with PredictionWriter(tmp_path / "p", a_mixer(), feature_types="band") as writer:
+def test_pixels_of_different_integer_dtypes(tmp_path):
+    """Batches of pixels may differ in dtype; concatenated as floats they would lose digits."""
+    with PredictionWriter(tmp_path / "p", make_mixer(), feature_types="band") as writer:
         writer.write({"a": np.full(70, -(2**62) - 1)})
         writer.write({"a": np.full(70, 2**62 + 1, np.uint64)})
-        with pytest.raises(OptionError, match="'a' holds 18446744073709551615, which int64 cannot carry"):
+        with pytest.raises(OptionError, match="'a' holds 18446744073709551615, which int64 cannot represent"):
             writer.write({"a": np.full(4, 2**64 - 1, np.uint64)})
         writer.write({"a": np.full(4, 3, np.uint16)})
     records = read_with_tensorflow(tmp_path / "p")
@@ -156,9 +156,9 @@ def test_integers_of_all_sizes_are_put_together(tmp_path):
     assert found == [-(2**62) - 1] * 70 + [2**62 + 1] * 70 + [3] * 4
 
 
-def test_what_waits_is_not_the_callers_array(tmp_path):
+def test_pending_pixels_are_copied(tmp_path):
     buffer = np.zeros((18, 2), "f4")
-    with PredictionWriter(tmp_path / "p", a_mixer(), bands=["a", "b"]) as writer:
+    with PredictionWriter(tmp_path / "p", make_mixer(), bands=["a", "b"]) as writer:
         for number in range(8):
             buffer[:] = number
             writer.write(buffer)
@@ -167,69 +167,67 @@ def test_what_waits_is_not_the_callers_array(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("predictions", "options", "why"),
+    ("predictions", "options", "message"),
     [
-        ({"a": np.zeros((4, 6))}, {}, r"got \(4, 6\). A single patch is patch\[np.newaxis\]"),
+        ({"a": np.zeros((4, 6))}, {}, r"got \(4, 6\). For a single patch, pass patch\[np.newaxis\]"),
         ({"a": np.zeros((2, 4, 6)), "b": np.zeros(48)}, {}, "All bands must have the same shape"),
         ({"a": np.zeros((2, 4, 6, 2, 2))}, {}, r"got \{'a': \(2, 4, 6, 2, 2\)\}"),
         ({"a": np.float32(0)}, {}, r"got \{'a': \(\)\}"),
         (np.float32(0), {}, r"got \(\)"),
         (np.zeros((2, 1, 4, 6, 2)), {}, r"got \(2, 1, 4, 6, 2\)"),
-        ({"a": np.zeros((2, 12, 4, 6))}, {}, r"Channels come last.*np.moveaxis\(values, 1, -1\)"),
-        ({"a": np.zeros((2, 4, 6, 0))}, {}, r"'a' has no values: its shape is \(2, 4, 6, 0\)"),
-        (np.zeros((2, 4, 6, 12)), {"bands": "ndvi"}, r"given by its name: \{'ndvi': predictions\}"),
-        (np.zeros((20, 3)), {"bands": ["a", "b"]}, r"3 channels for the 2 bands \['a', 'b'\]"),
-        (np.zeros((20, 0)), {}, r"0 channels for the 0 bands"),
+        ({"a": np.zeros((2, 12, 4, 6))}, {}, r"Channels must be last.*np.moveaxis\(values, 1, -1\)"),
+        ({"a": np.zeros((2, 4, 6, 0))}, {}, r"'a' has no values; got an array of shape \(2, 4, 6, 0\)"),
+        (np.zeros((2, 4, 6, 12)), {"bands": "ndvi"}, r"pass a mapping: \{'ndvi': predictions\}"),
+        (np.zeros((20, 3)), {"bands": ["a", "b"]}, r"3 channels; expected 2, .* bands \['a', 'b'\]"),
+        (np.zeros((20, 0)), {}, r"0 channels; expected 0"),
         (np.zeros(20, "U3"), {}, "<U3 cannot be stored"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(tmp_path, predictions, options, why):
-    writer = PredictionWriter(tmp_path / "p", a_mixer(), **options)
-    with pytest.raises(OptionError, match=why):
+def test_invalid_predictions(tmp_path, predictions, options, message):
+    writer = PredictionWriter(tmp_path / "p", make_mixer(), **options)
+    with pytest.raises(OptionError, match=message):
         writer.write(predictions)
     assert writer.written == 0
     writer.abort()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_later_predictions_are_counted_like_the_first(tmp_path):
+def test_later_predictions_must_match_the_first(tmp_path):
     path = tmp_path / "p.gz"
-    with PredictionWriter(path, a_mixer()) as writer:
+    with PredictionWriter(path, make_mixer()) as writer:
         writer.write({"a": np.zeros((10, 2))})
-        with pytest.raises(OptionError, match="were pixels before, now patches"):
+        with pytest.raises(OptionError, match="were pixels; got patches"):
             writer.write({"a": np.zeros((2, 4, 6, 2))})
-        with pytest.raises(OptionError, match="'a' had 2 values per pixel before, now 1"):
+        with pytest.raises(OptionError, match="'a' had 2 values per pixel in the first predictions; got 1"):
             writer.write({"a": np.zeros(10)})
-        with pytest.raises(RecordError, match="in order: pixel 10 comes next, got 0"):
+        with pytest.raises(RecordError, match="in order: expected pixel 10; got 0"):
             writer.write({"a": np.zeros((10, 2))}, first=0)
-        with pytest.raises(
-            RecordError, match=r"announces 144 pixels \(6 patches of 6 x 4\); 10 are written and 135 more"
-        ):
+        with pytest.raises(RecordError, match=r"specifies 144 pixels \(6 patches of 6 x 4\); got 145"):
             writer.write({"a": np.zeros((135, 2))}, first=10)
         writer.write({"a": np.zeros((4, 2))})
         writer.abort()
-    with pytest.raises(RecordError, match="is closed already: 14 pixels were written"):
+    with pytest.raises(RecordError, match="is closed; written: 14 pixels"):
         writer.write({"a": np.zeros((4, 2))})
-    with PredictionWriter(path, a_mixer()) as writer:
+    with PredictionWriter(path, make_mixer()) as writer:
         writer.write({"a": np.zeros((2, 4, 6, 2))})
-        with pytest.raises(OptionError, match="were patches before, now pixels"):
+        with pytest.raises(OptionError, match="were patches; got pixels"):
             writer.write({"a": np.zeros((10, 2))})
-        with pytest.raises(OptionError, match="'a' had 2 values per pixel before, now 3"):
+        with pytest.raises(OptionError, match="'a' had 2 values per pixel in the first predictions; got 3"):
             writer.write({"a": np.zeros((2, 4, 6, 3))})
         writer.abort()
     with (
-        pytest.raises(RecordError, match=r"short: 143 pixels were written. The mixer announces 144 pixels"),
-        PredictionWriter(path, a_mixer()) as writer,
+        pytest.raises(RecordError, match=r"missing: the mixer specifies 144 pixels .*; got 143"),
+        PredictionWriter(path, make_mixer()) as writer,
     ):
         writer.write(np.zeros(143))
     assert list(tmp_path.iterdir()) == []
 
 
-# -- Rebuilding --------------------------------------------------------------------------------------
+# -- upload_image -------------------------------------------------------------------------------------
 
 
 def sequence_example(context, series):
-    """A SequenceExample of numpy arrays: one value a name, and one value a step."""
+    """Create a SequenceExample with one value per context feature and one value per step."""
     message = tf.train.SequenceExample(context=example(context).features)
     for name, steps in series.items():
         feature_list = message.feature_lists.feature_list[name]
@@ -239,7 +237,7 @@ def sequence_example(context, series):
 
 
 def check_tif(path, planes, *, dtype="float32", nodata=None):
-    """A GeoTIFF has just these bands; `planes` are (y, x) by description."""
+    """Check the bands of a GeoTIFF; `planes` maps descriptions to (y, x) arrays."""
     with rasterio.open(path) as file:
         assert file.descriptions == tuple(planes)
         assert set(file.dtypes) == {dtype}
@@ -251,7 +249,7 @@ def check_tif(path, planes, *, dtype="float32", nodata=None):
 
 
 def check_zarr(path, arrays):
-    """A Zarr store has just these variables; `arrays` are (dims, values) by name."""
+    """Check the variables of a Zarr store; `arrays` maps names to (dims, values)."""
     with xr.open_zarr(path, consolidated=False, decode_coords="all") as ds:
         assert set(ds) == set(arrays)
         assert ds.rio.crs.to_string() == "EPSG:32633"
@@ -261,7 +259,7 @@ def check_zarr(path, arrays):
 
 
 def planes_of(arrays):
-    """A (depth, y, x) array each, as the bands of a GeoTIFF: a depth of 1 is a scalar band."""
+    """Convert (depth, y, x) arrays to bands of a GeoTIFF; a depth of 1 is a scalar band."""
     planes = {}
     for name, array in arrays.items():
         names = [name] if len(array) == 1 else [f"{name}_{step + 1}" for step in range(len(array))]
@@ -272,8 +270,8 @@ def planes_of(arrays):
 @pytest.mark.parametrize("files", [1, 3])
 @pytest.mark.parametrize("margin", [(0, 0), (2, 2), (3, 1)])
 @pytest.mark.parametrize("compression", ["plain", "gzip", "written"])
-def test_array_bands_of_tensorflow(tmp_path, margin, files, compression):
-    mixer = a_mixer((16, 12), 4, 5)
+def test_array_bands_written_by_tensorflow(tmp_path, margin, files, compression):
+    mixer = make_mixer((16, 12), 4, 5)
     arrays = {"a": cube(mixer, 3), "b": cube(mixer, 1, seed=1), "c": cube(mixer, 5, seed=2)}
     patches = {name: cut(array, mixer, margin) for name, array in arrays.items()}
     records = [
@@ -286,7 +284,7 @@ def test_array_bands_of_tensorflow(tmp_path, margin, files, compression):
     options = {"kernel_size": (2 * margin[0], 2 * margin[1])} if margin[0] != margin[1] else {}
     order = {"bands": ["a", "b", "c"], **options}
     check_tif(upload_image(paths, mixer, tmp_path / "map.tif", **order).path, planes_of(arrays))
-    # Without a scalar band nothing but its depth tells an array band from one with a larger margin.
+    # Without a scalar band, an array band requires tensor_depths, as it may have a larger margin instead.
     deep = {"bands": ["c"], "tensor_depths": {"c": 5}, **options}
     found = upload_image(paths, mixer, tmp_path / "deep.tif", **deep)
     check_tif(found.path, planes_of({"c": arrays["c"]}))
@@ -298,13 +296,12 @@ def test_array_bands_of_tensorflow(tmp_path, margin, files, compression):
 
 @given(st.data())
 @settings(max_examples=25)
-def test_records_of_pixels_of_tensorflow(tmp_path_factory, data):
-    """Examples or SequenceExamples for each pixel, ragged or not, against plain numpy."""
+def test_pixel_records_written_by_tensorflow(tmp_path_factory, data):
+    """Examples or SequenceExamples for each pixel, ragged or not, compared with numpy."""
     patch = data.draw(sizes(2, 6))
-    mixer = a_mixer(patch.xy, data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
+    mixer = make_mixer(patch.xy, data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
     dtype = data.draw(st.sampled_from(["float32", "int64", "uint8"]))
     depth = data.draw(st.integers(2, 4))
-    # As many values as a patch has pixels look like a patch of them: then the count of records tells.
     arrays = {"one": cube(mixer, 1, dtype), "deep": cube(mixer, depth, dtype, seed=1)}
     pixels = {name: pixels_of(cut(array, mixer)) for name, array in arrays.items()}
     count = len(pixels["one"])
@@ -329,21 +326,21 @@ def test_records_of_pixels_of_tensorflow(tmp_path_factory, data):
     check_zarr(found.path, expected)
 
 
-def test_series_that_begin_with_an_empty_one(tmp_path):
-    """Nothing tells then how many steps others have."""
-    mixer = a_mixer((2, 1), 1, 1)
+def test_empty_first_series(tmp_path):
+    """The number of steps must be given by tensor_depths."""
+    mixer = make_mixer((2, 1), 1, 1)
     series = [np.empty(0, "f4"), np.float32([1, 2])]
     messages = [sequence_example({}, {"a": steps}).SerializeToString() for steps in series]
     write_records(tmp_path / "p", messages, "plain")
-    with pytest.raises(RecordError, match=r"/p: record 0: Band 'a' has no step in the first record"):
+    with pytest.raises(RecordError, match=r"/p: record 0: Band 'a' has no steps in the first record"):
         upload_image(tmp_path / "p", mixer, tmp_path / "map.tif")
     found = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", tensor_depths={"a": 3})
     check_tif(found.path, {"a_1": [[0, 1]], "a_2": [[0, 2]], "a_3": [[0, 0]]})
 
 
-def test_predicted_pixels_of_an_export_of_series(tmp_path):
-    """Export, a function of each series as its model, and its predictions as a map."""
-    mixer = a_mixer((8, 8), 3, 4)
+def test_predicted_pixels_of_a_sequence_export(tmp_path):
+    """Export series, apply a function as the model, and convert its predictions to a map."""
+    mixer = make_mixer((8, 8), 3, 4)
     ds = raster({"class": np.zeros((32, 24), "float32")})
     ds["ndvi"] = (("time", "y", "x"), cube(mixer, 5))
     export = ds.tfexport(tmp_path / "scene", patch_dimensions=8, sequence_data=True)
@@ -360,7 +357,7 @@ def test_predicted_pixels_of_an_export_of_series(tmp_path):
     check_tif(found.path, planes_of({"mean": means, "twice": 2 * values}))
 
 
-def test_an_export_is_named_by_its_coordinates(tmp_path):
+def test_bands_are_named_after_coordinates(tmp_path):
     dates = np.array(["2020-05-01", "2020-06-01T12:30", "2021-01-01"], "datetime64[ns]")
     cubes = np.random.default_rng(0).normal(size=(3, 2, 20, 30)).astype("f4")
     ds = raster({"slope": cubes[0, 0]})
@@ -384,13 +381,13 @@ def test_an_export_is_named_by_its_coordinates(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
-def test_types_and_missing_values_of_array_bands(tmp_path, name):
-    mixer = a_mixer((3, 1), 1, 2)
+def test_dtype_and_nodata_of_array_bands(tmp_path, name):
+    mixer = make_mixer((3, 1), 1, 2)
     values = np.array([[[[0.4, np.nan], [254.6, 3], [1, 2]]], [[[5, 6], [7, np.nan], [9, 10]]]])
     with PredictionWriter(tmp_path / "p", mixer) as writer:
         writer.write({"a": values})
     options = {"dtype": "uint8", "tensor_depths": {"a": 2}}
-    with pytest.raises(RecordError, match="'a' holds NaN, which uint8 cannot: name a nodata="):
+    with pytest.raises(RecordError, match="'a' holds NaN, which uint8 cannot represent: pass nodata="):
         upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
     found = upload_image(tmp_path / "p", mixer, tmp_path / name, nodata=99, **options)
     if name == "map.tif":
@@ -403,9 +400,9 @@ def test_types_and_missing_values_of_array_bands(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
-def test_deep_rasters_stay_out_of_memory(tmp_path, name):
+def test_memory_of_array_bands(tmp_path, name):
     """12 steps of 2048 x 2048 pixels, 200 MB."""
-    mixer = a_mixer((256, 256), 8, 8)
+    mixer = make_mixer((256, 256), 8, 8)
     plane = np.arange(2048, dtype="float32")[:, np.newaxis] * 2048 + np.arange(2048, dtype="float32")
     with PredictionWriter(tmp_path / "p.gz", mixer) as writer:
         for row in range(8):
@@ -426,13 +423,13 @@ def test_deep_rasters_stay_out_of_memory(tmp_path, name):
                 np.testing.assert_array_equal(ds.a[step], plane + np.float32(step))
 
 
-# -- What cannot be done -----------------------------------------------------------------------------
+# -- Errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
 @pytest.mark.parametrize("kind", ["patches", "pixels", "series"])
-def test_a_record_of_another_shape_is_named(tmp_path, name, kind):
-    mixer = a_mixer((4, 3), 2, 2)
+def test_error_names_a_record_of_another_shape(tmp_path, name, kind):
+    mixer = make_mixer((4, 3), 2, 2)
     arrays = {"a": cube(mixer, 3), "b": cube(mixer, 1)}
     patches = {band: cut(array, mixer) for band, array in arrays.items()}
     pixels = {band: pixels_of(each) for band, each in patches.items()}
@@ -452,49 +449,49 @@ def test_a_record_of_another_shape_is_named(tmp_path, name, kind):
 
 
 @pytest.mark.parametrize(
-    ("held", "why"),
+    ("held", "message"),
     [
-        (47, "announces 4 patches of 12 pixels, a record each; .*/p holds 47\\."),
-        (49, "announces 4 patches of 12 pixels, a record each; .*/p holds 49\\."),
-        (4, "'a' has 1 values per record, which patches of 4 x 3 pixels have with no kernel"),
+        (47, r"Expected 48 records \(4 patches x 12 pixels\).*/p contains 47\."),
+        (49, r"Expected 48 records \(4 patches x 12 pixels\).*/p contains 49\."),
+        (4, "'a' has 1 value per record, which no kernel fits for patches of 4 x 3 pixels"),
     ],
 )
-def test_pixels_must_be_as_many_as_announced(tmp_path, held, why):
+def test_number_of_pixel_records(tmp_path, held, message):
     record = example({"a": np.ones(1, "f4")}).SerializeToString()
     write_records(tmp_path / "p", [record] * held, "plain")
-    with pytest.raises(RecordError, match=why):
-        upload_image(tmp_path / "p", a_mixer((4, 3), 2, 2), tmp_path / "map.tif")
+    with pytest.raises(RecordError, match=message):
+        upload_image(tmp_path / "p", make_mixer((4, 3), 2, 2), tmp_path / "map.tif")
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 @pytest.mark.parametrize(
-    ("depths", "why"),
+    ("depths", "message"),
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number from 1 to"),
-        ({"a": 5}, "not 5 steps of patches of 6 x 4 pixels"),
+        ({"a": 5}, "no margin fits for patches of 6 x 4 pixels and 5 steps"),
     ],
 )
-def test_depths_that_cannot_be(tmp_path, depths, why):
-    with PredictionWriter(tmp_path / "p", a_mixer()) as writer:
+def test_invalid_tensor_depths(tmp_path, depths, message):
+    with PredictionWriter(tmp_path / "p", make_mixer()) as writer:
         writer.write({"a": np.zeros((6, 4, 6, 3))})
-    with pytest.raises((OptionError, RecordError), match=why):
-        upload_image(tmp_path / "p", a_mixer(), tmp_path / "map.tif", tensor_depths=depths)
+    with pytest.raises((OptionError, RecordError), match=message):
+        upload_image(tmp_path / "p", make_mixer(), tmp_path / "map.tif", tensor_depths=depths)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
-def test_a_geotiff_has_room_for_so_many_bands(tmp_path):
-    mixer = a_mixer((1, 1), 1, 1)
+def test_maximum_number_of_bands_in_a_geotiff(tmp_path):
+    mixer = make_mixer((1, 1), 1, 1)
     with PredictionWriter(tmp_path / "p", mixer) as writer:
         writer.write({"a": np.zeros((1, 1, 1, 65536))})
     depths = {"tensor_depths": {"a": 65536}}
-    with pytest.raises(OptionError, match="holds 65535 bands, and these are 65536"):
+    with pytest.raises(OptionError, match="at most 65535 bands; got 65536"):
         upload_image(tmp_path / "p", mixer, tmp_path / "folder" / "map.tif", **depths)
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 @pytest.mark.parametrize("steps", [np.array([b"dry", b"r\xc3\xa9d"]), np.array(["dry", "réd"])])
-def test_coordinates_of_texts_and_bytes_in_zarr(tmp_path, steps):
+def test_string_and_bytes_coordinates_in_zarr(tmp_path, steps):
     values = random_band((2, 8, 8))
     ds = raster({"template": values[0]}).drop_vars("template")
     ds = ds.assign(a=(("season", "y", "x"), values)).assign_coords(season=steps)

@@ -1,4 +1,4 @@
-"""`xee_tf.verify` and ``xee-tf inspect --verify``: what is wrong is found, and what is right is not."""
+"""Tests of `xee_tf.verify` and ``xee-tf inspect --verify``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
-from tests.foreign import write_export
+from tests.foreign import frame, write_export
 from tests.rasters import random_band, raster
 from xee_tf.errors import RecordError
 from xee_tf.reading import verifying as module
-from xee_tf.records.framing import frame
 from xee_tf.shards.inflate import inflate_stream
 from xee_tf_cli import main
 
@@ -41,7 +40,7 @@ EXPORTS = {
 
 
 @pytest.mark.parametrize("kind", list(EXPORTS))
-def test_what_was_exported_is_right(tmp_path, kind):
+def test_new_exports_have_no_problems(tmp_path, kind):
     ds = scene()
     ds["ndvi"][0, :3, :5] = np.nan
     ds["B4"][:9] = np.nan
@@ -55,7 +54,7 @@ def test_what_was_exported_is_right(tmp_path, kind):
     assert repr(report).startswith("<xee_tf.Verification: ok>")
 
 
-def test_pieces_of_any_size_give_the_same(tmp_path, monkeypatch):
+def test_the_size_of_pieces_does_not_matter(tmp_path, monkeypatch):
     result = scene().tfexport(tmp_path / "s", **OPTIONS)
     plain = scene().tfexport(tmp_path / "p", **OPTIONS, compressed=False, feature_types="band")
     for size in (1 << 10, 37, 5000):
@@ -93,7 +92,7 @@ def exported(request, tmp_path_factory):
     return result, {Path(file.path).name: Path(file.path).read_bytes() for file in result.files}
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported(tmp_path):
     result, other = scene().tfexport(tmp_path / "a" / "s", **OPTIONS), scene(1)
     other = other.tfexport(tmp_path / "b" / "s", **OPTIONS)
     files = [Path(file.path) for file in result.files]
@@ -102,8 +101,8 @@ def test_all_problems_are_told_at_once(tmp_path):
     files[2].write_bytes(files[2].read_bytes()[:-9])
     (tmp_path / "a" / f"s-{len(files):05d}.tfrecord.gz").write_bytes(b"")
     report = xee_tf.verify(result)
-    for words in ("s-00000.tfrecord.gz does not exist", "s-00001", "s-00002.tfrecord.gz is truncated"):
-        assert any(words in problem for problem in report.problems)
+    for message in ("s-00000.tfrecord.gz was not found", "s-00001", "s-00002.tfrecord.gz is truncated"):
+        assert any(message in problem for problem in report.problems)
     assert f"{len(report.problems)} problems" in repr(report)
     with pytest.raises(xee_tf.RecordError, match=r"more problems\)"):
         report.raise_for_problems()
@@ -126,7 +125,7 @@ def test_extra_shards_and_edited_mixers(tmp_path):
     assert "is not a manifest" in xee_tf.verify(tmp_path / "s").problems[0]
 
 
-def test_a_shard_of_another_export_with_right_checksums_of_records(tmp_path):
+def test_a_shard_of_another_export_with_valid_records(tmp_path):
     options = {**OPTIONS, "compressed": False}
     result, other = (
         scene(seed).tfexport(tmp_path / name / "s", **options) for seed, name in ((0, "a"), (1, "b"))
@@ -138,14 +137,14 @@ def test_a_shard_of_another_export_with_right_checksums_of_records(tmp_path):
     assert any("records 0 to" in problem and "another export" in problem for problem in problems)
 
 
-def test_exports_of_others_are_checked_by_their_records(tmp_path):
+def test_exports_without_a_manifest(tmp_path):
     export = write_export(tmp_path, {"B4": random_band((16, 24))}, patch=(8, 8), compression="gzip")
     report = xee_tf.verify(export.mixer)
     assert (report.ok, report.described, report.records) == (True, False, 6)
     assert "without a manifest" in repr(report)
     document = json.loads(export.mixer.read_text())
     export.mixer.write_text(json.dumps({**document, "totalPatches": 9}))
-    assert "announces 9 records" in xee_tf.verify(export.mixer).problems[0]
+    assert "Expected 9 records" in xee_tf.verify(export.mixer).problems[0]
     export.mixer.write_text(json.dumps(document))
     data = bytearray(gzip.decompress(export.shards[0].read_bytes()))
     data[40] ^= 1
@@ -193,13 +192,13 @@ def test_the_command_prints_and_exits(tmp_path, capsys):
     Path(result.files[1].path).unlink()
     assert main(["inspect", "--verify", str(tmp_path / "s")]) == 1
     captured = capsys.readouterr()
-    assert "s-00001.tfrecord.gz does not exist" in captured.out
-    assert "s-00001.tfrecord.gz does not exist" in captured.err
+    assert "s-00001.tfrecord.gz was not found" in captured.out
+    assert "s-00001.tfrecord.gz was not found" in captured.err
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 @pytest.mark.parametrize("step", [5, 1000])
-def test_a_stream_inflates_alike_however_it_comes(size, step):
+def test_decompression_of_streams_in_pieces_of_any_size(size, step):
     parts = [b"a" * 1234, b"", bytes(range(256)) * 3]
     data = b"".join(gzip.compress(part) for part in parts)
 
@@ -217,7 +216,7 @@ def test_a_stream_inflates_alike_however_it_comes(size, step):
         list(inflate_stream(pieces(data[:40] + bytes(9) + data[49:]), "s", step))
 
 
-def test_records_in_front_of_a_corrupt_one_are_counted(tmp_path):
+def test_records_before_a_corrupt_record_are_counted(tmp_path):
     records = [bytes([number]) * 20 for number in range(9)]
     data = bytearray(b"".join(map(frame, records)))
     data[5 * 36 + 15] ^= 1

@@ -61,7 +61,10 @@ WARNED = {
     "points": ("1 of 2 points", lambda path: xee_tf.sample_table(SCENE, TWO_POINTS, path)),
     "points, accessor": ("1 of 2 points", lambda path: SCENE.tfexport.table(TWO_POINTS, path)),
     "polygons": ("1 of 2 polygons", lambda path: SCENE.tfexport.table(TWO_POLYGONS, path)),
-    "rounded": ("whole numbers", lambda path: xee_tf.export_table(table_with_rounded_numbers(), path)),
+    "rounded": (
+        "integers that float32",
+        lambda path: xee_tf.export_table(table_with_rounded_numbers(), path),
+    ),
     "many pixels": ("as many are predicted", lambda path: model(0.5).predict_image(SCENE)),
 }
 
@@ -80,7 +83,7 @@ def test_a_warning_while_a_file_is_opened_names_the_line_of_the_user(tmp_path):
         lambda: xee_tf.open_image(result, default_value=-1),
         lambda: xr.open_dataset(f"{tmp_path}/scene-mixer.json", engine="tfrecord", default_value=-1),
     ):
-        with pytest.warns(UserWarning, match="masks nothing") as caught:
+        with pytest.warns(UserWarning, match="masks no pixels") as caught:
             opened()
         assert [warning.filename for warning in caught] == [__file__]
 

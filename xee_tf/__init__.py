@@ -1,6 +1,8 @@
 """Earth Engine's TensorFlow bridge for any raster that xarray opens, on your own Dask cluster."""
 
+from xee_tf import typing
 from xee_tf.accessor import TFExportAccessor
+from xee_tf.connector import Connector
 from xee_tf.errors import (
     DestinationError,
     DestinationExistsError,
@@ -34,6 +36,7 @@ from xee_tf.upload import PredictionWriter, to_cog, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
 __all__ = [
+    "Connector",
     "DestinationError",
     "DestinationExistsError",
     "ExportPlan",
@@ -80,6 +83,7 @@ __all__ = [
     "show_versions",
     "tf_dataset",
     "to_cog",
+    "typing",
     "upload_image",
     "upload_table",
     "verify",
@@ -87,5 +91,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """Complete what is public; the modules of the package are not."""
-    return [*__all__, "__version__"]
+    """Complete only public names, without the subpackages."""
+    return sorted([*__all__, "__version__"])

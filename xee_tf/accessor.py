@@ -1,4 +1,4 @@
-"""``ds.tfexport(...)``: the export functions as an accessor. Thin, and without state of its own."""
+"""The ``tfexport`` accessor, which offers the export functions as methods of an xarray object."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _of_image(
+def _as_method(
     function: Callable[Concatenate[Any, P], R], spelling: Spelling
 ) -> Callable[Concatenate[TFExportAccessor, P], R]:
-    """A function of an image as a method of the accessor, with its signature and help."""
+    """Convert a function of an image to a method of the accessor, with the function's signature and help."""
 
     @functools.wraps(function)
     def method(self: TFExportAccessor, /, *args: P.args, **options: P.kwargs) -> R:
@@ -33,29 +33,45 @@ def _of_image(
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     _, *parameters = inspect.signature(function).parameters.values()
     show_signature(method, inspect.Signature([first, *parameters]))
-    replaced = {**spelling.replaced, "image": "it is the raster in front of .tfexport; leave it out"}
+    # Decorated again, because `function` would report an `image` keyword as given twice.
+    replaced = {**spelling.replaced, "image": "it is the object before .tfexport; omit it"}
     return spelled(replace(spelling, replaced=replaced))(method)
 
 
 @xr.register_dataset_accessor("tfexport")
 @xr.register_dataarray_accessor("tfexport")
 class TFExportAccessor:
-    """Export this raster as TFRecord patches: ``ds.tfexport("out/scene", patch_dimensions=256)``.
+    """Export a raster as TFRecord patches, plan the export, or sample the raster as a table.
 
-    Call it to export; ``.plan(...)`` shows what the same call would write and cost; ``.table(...)`` samples
-    the raster at points or inside polygons. See `xee_tf.export_image`, `xee_tf.plan_export` and
-    `xee_tf.sample_table`.
+    Calling the accessor is the same as `xee_tf.export_image` of the object. The methods ``plan`` and
+    ``table`` are the same as `xee_tf.plan_export` and `xee_tf.sample_table`.
+
+    Parameters
+    ----------
+    obj : Dataset or DataArray
+        The raster; xarray passes it.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, xarray as xr, xee_tf
+    >>> ds = xr.Dataset({"B4": (("y", "x"), np.ones((300, 300), "float32"))},
+    ...                 coords={"y": 5e6 - 30 * np.arange(300.0), "x": 7e5 + 30 * np.arange(300.0)},
+    ...                 attrs={"crs": "EPSG:32633"})
+    >>> ds.tfexport.plan(patch_dimensions=128).records
+    4
+    >>> ds.tfexport(f"{tempfile.mkdtemp()}/scene", patch_dimensions=128).records
+    4
     """
 
     def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
         self._obj = obj
 
-    __call__ = _of_image(export_image, IMAGE_SPELLING)
-    plan = _of_image(plan_export, IMAGE_SPELLING)
-    table = _of_image(sample_table, SAMPLE_SPELLING)
+    __call__ = _as_method(export_image, IMAGE_SPELLING)
+    plan = _as_method(plan_export, IMAGE_SPELLING)
+    table = _as_method(sample_table, SAMPLE_SPELLING)
 
     def __repr__(self) -> str:
         return (
             "<tfexport: call it to export this raster as TFRecord patches with a mixer, "
-            "or .plan(...) to see what that would write, or .table(points, ...) to sample it>"
+            "use .plan(...) to see what that would write, or .table(points, ...) to sample the raster>"
         )

@@ -1,8 +1,8 @@
-"""The seam between predictions and models: named arrays in, named arrays out.
+"""The interface between predictions and models, which map named arrays to named arrays.
 
-A `Connector` says where a model is; it is small and picklable and travels in task graphs. A
-`Connection` is the loaded model, or the client of a remote one; it stays in its process, and
-`connected` makes one for each connector and process.
+A `Connector` describes where a model is; it is small and picklable, and part of task graphs. A `Connection`
+is the loaded model, or the client of a remote model; it stays in its process. `connected` opens one
+connection for each connector and process.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ __all__ = [
 ]
 
 DEFAULT_SIGNATURE = "serving_default"
-"""The name of the signature that TensorFlow calls by default."""
+"""Name of TensorFlow's default signature."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-"""Named arrays of one batch; the first axis of each counts its instances."""
+"""Named arrays of one batch; the first axis of each array is the instance."""
 
 Items = Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]
-"""Dtype and shape of what one instance has under each name."""
+"""Dtype and shape of each named array of a single instance."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a model says of one of its inputs or outputs.
+    """Dtype and shape of an input or output of a model.
 
     Parameters
     ----------
-    dtype : numpy.dtype or None
-        Object for strings. None: it does not say.
-    shape : tuple of (int or None), or None
-        The batch axis in front; None for an axis of any length. None as a whole: any shape.
+    dtype : numpy.dtype, optional
+        Dtype of the array; object for strings. Default: unknown.
+    shape : tuple of int or None, optional
+        Shape of the array, with the batch axis first; None for an axis of any length. Default: any shape.
     """
 
     dtype: np.dtype[Any] | None = None
@@ -65,12 +65,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and outputs of a model, as far as it tells.
+    """The inputs and outputs of a model, as far as they are known.
 
     Parameters
     ----------
-    inputs, outputs : mapping from str to TensorInfo, or None
-        None: the model does not tell.
+    inputs, outputs : mapping of str to TensorInfo, optional
+        Inputs and outputs by name. Default: unknown.
     """
 
     inputs: Mapping[str, TensorInfo] | None = None
@@ -78,25 +78,25 @@ class Signature:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The only number of instances that the model takes; None: it takes any number."""
+        """The batch size that the model requires; None if it accepts any."""
         sizes = [info.shape[0] for info in (self.inputs or {}).values() if info.shape]
         return next((size for size in sizes if size is not None), None)
 
     def check_inputs(self, batch: Arrays, model: str) -> None:
-        """Raise `ModelError` if a batch lacks inputs or has others, as far as they are known."""
+        """Raise a `ModelError` if the names of a batch are not those of the inputs, if these are known."""
         if self.inputs is not None and set(batch) != set(self.inputs):
-            raise ModelError(f"{model} has the inputs {sorted(self.inputs)}; it was sent {sorted(batch)}.")
+            raise ModelError(f"{model} has the inputs {sorted(self.inputs)}; got {sorted(batch)}.")
 
 
 def join_batches(parts: Sequence[Arrays]) -> dict[str, npt.NDArray[Any]]:
-    """The instances of several batches behind each other, under the names of the first batch.
+    """Concatenate batches along the instance axis, with the names of the first batch.
 
     A single batch is not copied.
 
     Raises
     ------
     ValueError
-        If the instances of the batches differ in shape.
+        If the instances of the batches have different shapes.
 
     Examples
     --------
@@ -109,81 +109,130 @@ def join_batches(parts: Sequence[Arrays]) -> dict[str, npt.NDArray[Any]]:
 
 
 class Connection(Protocol):
-    """A model that is ready in this process. All methods may be called by several threads at once."""
+    """A model that is loaded in this process. All methods may be called by several threads at once."""
 
     @property
     def signature(self) -> Signature:
-        """What the model says of itself."""
+        """The signature of the model."""
 
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Run the model.
 
         Parameters
         ----------
-        batch : mapping from str to ndarray
-            An array ``(n, ...)`` for each input of the model, in the dtype that it wants.
+        batch : mapping of str to ndarray
+            An array of shape ``(n, ...)`` for each input of the model, in the dtype of the input.
 
         Returns
         -------
-        dict from str to ndarray
-            An array ``(n, ...)`` for each output; they may be read-only.
+        dict of str to ndarray
+            An array of shape ``(n, ...)`` for each output; the arrays may be read-only.
 
         Raises
         ------
         ModelError
-            If inputs are missing or unknown; it names them.
+            If inputs are missing or unknown; the message names them.
         PredictionError
-            If the model refuses the batch; it says in which words. The connection stays usable.
+            If the model fails on the batch; the message contains the model's own. The connection remains
+            usable.
         """
 
     def close(self) -> None:
-        """Let go of what the connection holds."""
+        """Release the resources of the connection."""
 
 
 class Connector(Protocol):
-    """Where a model is: frozen, hashable, picklable, without credentials or anything alive in it.
+    """Location of a model: immutable, hashable and picklable, without credentials or open resources.
 
-    Implementations inherit from this class for its defaults.
+    Subclasses define `open` and inherit the defaults of the other methods.
+
+    Examples
+    --------
+    A model that multiplies its input, with a connection that holds no resources:
+
+    >>> from dataclasses import dataclass
+    >>> class Multiplication:
+    ...     signature = Signature()
+    ...
+    ...     def __init__(self, factor):
+    ...         self.factor = factor
+    ...
+    ...     def predict(self, batch):
+    ...         return {"product": self.factor * batch["pixels"][..., 0]}
+    ...
+    ...     def close(self):
+    ...         pass
+    >>> @dataclass(frozen=True)
+    ... class Multiply(Connector):
+    ...     factor: float
+    ...
+    ...     def open(self):
+    ...         return Multiplication(self.factor)
+    >>> connected(Multiply(2)).predict({"pixels": np.array([[3, 4]])})
+    {'product': array([6])}
     """
 
     def open(self) -> Connection:
-        """Load the model, or make the client.
+        """Load the model, or create the client.
+
+        Returns
+        -------
+        Connection
+            The open connection, which the process uses for all batches.
 
         Raises
         ------
         ModelError, MissingModelError
-            If there is no such model.
+            If the model cannot be opened or is not found.
         """
 
     def signature(self) -> Signature:
-        """What the model says of itself, by the cheapest way. Default: of the open connection."""
+        """Return the signature of the model.
+
+        Returns
+        -------
+        Signature
+            The inputs and outputs. Default: those of the open connection.
+        """
         return connected(self).signature
 
     def version(self) -> Hashable:
-        """Changes when the model behind an unchanged description was replaced. Default: never."""
+        """Return a value that changes when the model is replaced.
+
+        Returns
+        -------
+        hashable
+            For example the time of the last change. Default: None, for a model that is never replaced.
+        """
         return None
 
     def content(self) -> str | None:
-        """A hash of the model, the same in every process; None if it cannot be determined.
+        """Return a hash of the model that is the same in every process.
 
-        Interrupted predictions are continued only with a model of the same content. Default: of the
-        connector's fields and its `version`.
+        Interrupted predictions are resumed only if the model has the same hash.
+
+        Returns
+        -------
+        str or None
+            None if the hash cannot be determined. Default: a hash of the connector's fields and its
+            `version`.
         """
         return content_hash((self, self.version()))
 
-    def refusal(self, items: Items, count: int = 1) -> str:
-        """Why so many instances can never be sent at a time, told without their values.
+    def size_problem(self, items: Items, count: int = 1) -> str:
+        """Return why `count` instances cannot be sent in one batch, whatever their values.
 
         Parameters
         ----------
-        items : mapping
-            Dtype and shape of what one instance has for each input of the model.
-        count : int, optional
+        items : mapping of str to tuple
+            Dtype and shape of each input of the model, for one instance.
+        count : int, default 1
+            Number of instances.
 
         Returns
         -------
         str
-            A part of a sentence, with the figures. Empty, which is the default: they can be sent.
+            Part of an error message, with the sizes. Empty (the default) if the instances can be sent.
         """
         return ""
 
@@ -197,12 +246,13 @@ _connections: dict[Connector, tuple[Hashable, Connection]] = {}
 
 
 def connected(connector: Connector) -> Connection:
-    """The connection of this process: made on the first call, and again when the model was replaced.
+    """Return the connection of this process, which is opened by the first call and reopened when the model is
+    replaced.
 
     Raises
     ------
     ModelError, MissingModelError
-        As the connector's ``open``; the next call tries again.
+        If the model cannot be opened; the next call tries again.
 
     Examples
     --------
@@ -217,18 +267,18 @@ def connected(connector: Connector) -> Connection:
         return found[1]
     with _lock:
         lock = _locks.setdefault(connector, Lock())
-    # One thread opens, those that want the same model wait; other models are not held up.
+    # Only threads that need the same model wait while it is opened.
     with lock:
         found = _connections.get(connector)
         if found is None or found[0] != version:
-            # The replaced one is not closed: other threads may be using it. It goes with the last of them.
+            # The previous connection is not closed, because other threads may still use it.
             found = (version, connector.open())
             _connections[connector] = found
         return found[1]
 
 
-def _forget() -> None:
-    """Start afresh in a forked process: neither sockets nor TensorFlow survive there."""
+def _clear() -> None:
+    """Discard all connections in a forked process, where neither sockets nor TensorFlow work."""
     global _lock
     _lock = Lock()
     _locks.clear()
@@ -236,4 +286,4 @@ def _forget() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_clear)

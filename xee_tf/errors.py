@@ -64,11 +64,11 @@ class RecordError(XeeTFError, ValueError):
 
 
 class MissingShardError(RecordError, FileNotFoundError):
-    """A shard that the mixer lists, or that the shard numbering requires, does not exist."""
+    """A file of an export was not found: its mixer, a shard, or the file of a table."""
 
 
 class MissingExtraError(XeeTFError, ModuleNotFoundError):
-    """A package that xee_tf does not always bring is needed and not installed."""
+    """An optional dependency that is required for an operation is not installed."""
 
 
 class DestinationError(XeeTFError, OSError):

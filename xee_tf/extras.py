@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from xee_tf.errors import MissingExtraError, XeeTFError
 
-__all__ = ["extra"]
+__all__ = ["extra", "require"]
 
 _DISTRIBUTIONS = {"google": "google-auth", "google.auth": "google-auth", "grpc": "grpcio"}
 
@@ -51,6 +52,34 @@ def extra(name: str, feature: str) -> Iterator[None]:
         raise MissingExtraError(
             f'{feature} needs {package}, which is not installed: pip install "xee-tf[{name}]"', name=missing
         ) from error
+
+
+def require(name: str, feature: str, *modules: str) -> None:
+    """Raise an error if modules of an extra are not installed, without importing them.
+
+    Parameters
+    ----------
+    name, feature : str
+        See `extra`.
+    *modules : str
+        Names of the modules.
+
+    Raises
+    ------
+    MissingExtraError
+        If a module is not found.
+
+    Examples
+    --------
+    >>> require("hosted", "A hosted model", "no_such_package")
+    Traceback (most recent call last):
+    xee_tf.errors.MissingExtraError: A hosted model needs no_such_package, which is not installed: pip install
+    "xee-tf[hosted]"
+    """
+    with extra(name, feature):
+        for module in modules:
+            if find_spec(module) is None:
+                raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def _find_missing_module(error: BaseException | None) -> str | None:

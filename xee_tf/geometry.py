@@ -57,7 +57,7 @@ class Size:
             ``(width, height)``; a single number means a square, as in Earth Engine.
         name : str
             Name of the option, for the error message.
-        least : {0, 1}
+        least : {0, 1}, default 1
             Minimum length of each side, in pixels.
 
         Returns
@@ -123,6 +123,7 @@ class Size:
         Returns
         -------
         Size
+            Size of the patch with its margin.
 
         Examples
         --------
@@ -188,6 +189,7 @@ class Window:
         Returns
         -------
         Window
+            The common pixels.
 
         Examples
         --------
@@ -265,7 +267,7 @@ class PatchGrid:
     Examples
     --------
     >>> grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=128), Size(x=16, y=16))
-    >>> len(grid), grid.columns, grid.rows
+    >>> len(grid), grid.patches_per_row, grid.rows
     (9, 3, 3)
     >>> grid.core(4)
     Window(top=128, bottom=256, left=128, right=256)
@@ -327,10 +329,10 @@ class PatchGrid:
         return Size(x=kernel.x // 2, y=kernel.y // 2)
 
     def __len__(self) -> int:
-        return self.columns * self.rows
+        return self.patches_per_row * self.rows
 
     @property
-    def columns(self) -> int:
+    def patches_per_row(self) -> int:
         """Number of patches in a row (``patchesPerRow`` in the mixer)."""
         return _count(self.shape.x, self.patch.x, self.edge)
 
@@ -347,7 +349,7 @@ class PatchGrid:
     @property
     def covered(self) -> Size:
         """Size of the area that all patches cover, in pixels; larger than `shape` if padded."""
-        return Size(x=self.columns * self.patch.x, y=self.rows * self.patch.y)
+        return Size(x=self.patches_per_row * self.patch.x, y=self.rows * self.patch.y)
 
     @property
     def dropped(self) -> Size:
@@ -362,7 +364,7 @@ class PatchGrid:
     @property
     def axis_x(self) -> PatchAxis:
         """Patches along x, in pixels of the source raster."""
-        return PatchAxis(self.origin.x, self.patch.x, self.margin.x, self.columns)
+        return PatchAxis(self.origin.x, self.patch.x, self.margin.x, self.patches_per_row)
 
     def locate(self, index: int) -> tuple[int, int]:
         """Return the row and column of a patch in the grid.
@@ -374,7 +376,10 @@ class PatchGrid:
 
         Returns
         -------
-        row, column : int
+        row : int
+            Row of the patch, from the top.
+        column : int
+            Column of the patch, from the left.
 
         Raises
         ------
@@ -388,7 +393,7 @@ class PatchGrid:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"Patch index {index} is out of range for a grid of {len(self)} patches.")
-        return divmod(index, self.columns)
+        return divmod(index, self.patches_per_row)
 
     def core(self, index: int) -> Window:
         """Return the window of a patch in the grid, without its margin.
@@ -401,6 +406,7 @@ class PatchGrid:
         Returns
         -------
         Window
+            Pixels of the grid.
 
         Raises
         ------
@@ -427,6 +433,7 @@ class PatchGrid:
         Returns
         -------
         Window
+            Pixels of the grid.
 
         Raises
         ------

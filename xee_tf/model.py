@@ -1,4 +1,4 @@
-"""``Model``: a specification of a model with ways to make it and to predict with it. Thin."""
+"""``Model``: a model specification with constructors and prediction methods."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xee_tf.models import (
     tf_serving_connector,
     vertex_ai_connector,
 )
-from xee_tf.options import parse, spelled
+from xee_tf.options import document_options, parse, spelled
 from xee_tf.predict import (
     PREDICT_SPELLING,
     PredictKeywords,
@@ -34,83 +34,34 @@ from xee_tf.predict import (
     predict_image,
     predict_properties,
 )
-from xee_tf.remote import PredictionStats, RemoteConnector, Route, stats_everywhere
+from xee_tf.remote import PredictionStats, RemoteConnector, Route, collect_stats
 from xee_tf.storage import PathLike
 from xee_tf.tables import Table
 
 __all__ = ["Model"]
 
 
+@document_options(ModelSpec)
 class Model(Summarised, ModelSpec):
-    """A model, and how rasters and tables become its inputs: what ``ee.Model`` is in Earth Engine.
+    """A model and how rasters and tables become its inputs, like ``ee.Model`` in Earth Engine.
 
-    Made by `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`, `from_vertex_ai`,
-    `from_ai_platform_predictor` or, for a way to a model of your own, `from_connector`. All take the
-    options below by keyword, in this spelling or in Earth Engine's (``inputTileSize``). What a model tells of
-    itself need not be said: sizes, dtypes, names. Nothing is loaded until it is needed.
-    `dataclasses.replace` makes a copy with other options.
+    Create a model with `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`,
+    `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a connector of your own.
+    All of them accept the options below as keywords, in this spelling or in Earth Engine's
+    (``inputTileSize``). Sizes, dtypes and names default to the model's own signature. The model is loaded
+    when it is first used. `dataclasses.replace` returns a copy with other options.
 
     Parameters
     ----------
     connector : Connector
-        Where the model is.
-    inputs : mapping from str to str, optional
-        Bands, properties or columns, and the inputs of the model that they go to. Several with the same
-        input are stacked along its last axis, in the order of the mapping. Default: those of the same
-        names; or, where the model has one input, all stacked in it.
-    bands : sequence of str, optional
-        The bands or columns that the model sees; their order in a stacked input. Default: all, if the
-        model takes that many.
-    input_name : str, optional
-        The input that bands are stacked in, where the model has several.
-    input_properties : sequence of str, optional
-        Properties that go with each instance; of an image they are replicated into each tile. For a table,
-        its columns, in the order in which they are stacked.
-    input_type_override : mapping, optional
-        Types that bands and properties are coerced to: numpy's, or Earth Engine's pixel types. Fractions
-        are dropped and ranges clamped. Default: what the model takes, if that loses nothing.
-    input_shapes : mapping, optional
-        Shapes of array bands: ``{"ndvi": [12]}``. The dimensions of the band with these sizes go to the
-        model, as ``(n, height, width, *shape)`` where the band has an input of its own, and are not mapped
-        over.
-    array_dims : str or sequence of str, optional
-        Dimensions beside y and x, for example ``("time",)``, that go to the model as a whole, in this
-        order: ``(n, height, width, time, band)``, as `xee_tf.tf_dataset` gives ``[time, band]`` for training.
-        A band without such a dimension is repeated at every step. All other dimensions are mapped over:
-        each step is predicted by itself. ``()`` maps over every dimension. Default: those that
-        `input_shapes` or the shapes of the model's own inputs call for. The order of dimensions in the image
-        has no meaning.
-    proj : Projection, tuple or mapping, optional
-        The projection that the model wants, with its scale: ``("EPSG:32633", 30)``. See `Projection.of`.
-    fix_input_proj : bool
-        Whether pixels are sampled in `proj` rather than in the projection of the image.
-    input_tile_size : int or (width, height)
-        Pixels of a tile without its overlap. Default: what the model takes, less the overlap.
-    input_overlap_size : int or (width, height)
-        Pixels added along each edge, so that a tile of ``input_tile_size + 2 * input_overlap_size`` is
-        sent (Earth Engine's reference, and the samples that run). It may be larger than the tile: a
-        classifier of 3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
-    overlap_is_total : bool
-        `input_overlap_size` is the sum of both edges, as Earth Engine's guide to image predictions says.
-    output_tile_size : int or (width, height), optional
-        Pixels that come back for the `input_tile_size` pixels; another number changes the scale. Default:
-        what the model gives, or `input_tile_size`.
-    output_bands : mapping or sequence, optional
-        ``{name: {"type": "float32", "dimensions": 1, "shape": [3]}}``, ``{name: "float32"}`` or names.
-        ``dimensions`` is 0 for a scalar band, 1 for a vector in each pixel; ``shape`` (our addition) where
-        the model does not tell it. The name of a single output is free; several are found by name. Several
-        scalar bands of one output are its channels. An integer pixel type with a range, ``{"precision":
-        "int", "min": 0, "max": 9}``, clamps values to it, and masked pixels get a value outside. Default:
-        as the model tells.
-    output_properties : mapping or sequence, optional
-        The same for tables, where a range only chooses the type.
-    output_multiplier : float
-        About how many times more data the model gives than it takes; at least 1.
+        Where the model is and how it is called.
+    **options
+        See `ModelSpec`.
 
     Raises
     ------
     OptionError
-        If an option cannot be used.
+        If an option is not valid.
 
     Examples
     --------
@@ -135,7 +86,33 @@ class Model(Summarised, ModelSpec):
     @classmethod
     @spelled(MODEL_SPELLING, ModelSpec)
     def from_connector(cls, connector: Connector, **options: Unpack[ModelKeywords]) -> Model:
-        """A model behind any connector; see `Model` for the options."""
+        """Create a model from a connector.
+
+        Parameters
+        ----------
+        connector : Connector
+            An instance of your own subclass of `xee_tf.Connector`.
+        **options
+            See `Model`.
+
+        Returns
+        -------
+        Model
+            The model.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid.
+
+        Examples
+        --------
+        >>> from xee_tf.models import FunctionConnector
+        >>> Model.from_connector(FunctionConnector.of(max), output_bands=["largest"])
+        <xee_tf.Model function max>
+          array dims  none, all are mapped over
+          outputs     largest
+        """
         return cls(connector=connector, **options)
 
     @classmethod
@@ -148,35 +125,75 @@ class Model(Summarised, ModelSpec):
         tag: str = "serve",
         **options: Unpack[ModelKeywords],
     ) -> Model:
-        """A model in TensorFlow's SavedModel format.
+        """Create a model from a folder in TensorFlow's SavedModel format.
 
         Parameters
         ----------
         path : path-like
-            Its folder, or a URL of it that fsspec reads.
-        signature : str
-            Which of its signatures is called.
-        tag : str
-            Of the graph that is loaded.
+            The folder, or a URL that fsspec can read.
+        signature : str, default "serving_default"
+            The signature that is called.
+        tag : str, default "serve"
+            The tag of the graph that is loaded.
         **options
             See `Model`.
 
+        Returns
+        -------
+        Model
+            The model. It is loaded when it is first used.
+
         Raises
         ------
-        ModelError, MissingModelError
-            If there is no SavedModel at `path`, or no such signature in it; what is there instead is said.
+        OptionError
+            If an option is not valid.
+        MissingModelError
+            If `path` does not exist, when the model is first used.
+        ModelError
+            If `path` is not a SavedModel or does not have the signature, when the model is first used.
+
+        Examples
+        --------
+        >>> Model.from_saved_model("/models/landcover", input_tile_size=256)
+        <xee_tf.Model SavedModel /models/landcover>
+          tiles       256 × 256 px
+          array dims  those in the shapes of its inputs; others are mapped over
         """
         return cls(SavedModelConnector.of(path, signature, tag), **options)
 
     @classmethod
     @spelled(MODEL_SPELLING, ModelSpec)
     def from_keras(cls, path_or_model: Any, **options: Unpack[ModelKeywords]) -> Model:
-        """A Keras model: a file (``.keras``, ``.h5``) or a live one, which is exported once.
+        """Create a model from a Keras file or a Keras model in memory.
+
+        Parameters
+        ----------
+        path_or_model : path-like or keras.Model
+            A ``.keras`` or ``.h5`` file, or a model in memory, which is exported once, now.
+        **options
+            See `Model`.
+
+        Returns
+        -------
+        Model
+            The model.
 
         Raises
         ------
-        ModelError, MissingModelError
-            If it is nothing that Keras can load.
+        OptionError
+            If an option is not valid.
+        MissingModelError
+            If the file does not exist, when the model is first used.
+        ModelError
+            If the model in memory cannot be exported; or if Keras cannot load the file, when the model is
+            first used.
+
+        Examples
+        --------
+        >>> Model.from_keras("/models/landcover.keras", input_tile_size=256)
+        <xee_tf.Model Keras model /models/landcover.keras>
+          tiles       256 × 256 px
+          array dims  those in the shapes of its inputs; others are mapped over
         """
         return cls(keras_connector(path_or_model), **options)
 
@@ -193,29 +210,40 @@ class Model(Summarised, ModelSpec):
         transport: Transport = "rest",
         **options: Unpack[HostedKeywords],
     ) -> Model:
-        """A model in TensorFlow Serving, or in another server of its protocols.
+        """Create a model served by TensorFlow Serving or another server with the same protocols.
 
         Parameters
         ----------
         url : str
-            Of the server, for example ``http://models:8501``; for gRPC ``models:8500``, with TLS
+            The URL of the server, such as ``http://models:8501``. For gRPC, ``models:8500`` or, with TLS,
             ``grpcs://models:8500``.
         model : str
-            The name that the server knows it by.
-        version, label : optional
-            Of the model. Default: the latest version.
+            The name of the model on the server.
+        version : int, optional
+            The version of the model. Default: the latest.
+        label : str, optional
+            The label of a version, instead of `version`.
         signature_name : str, optional
-            Default: ``serving_default``.
-        transport : {"rest", "grpc"}
-            gRPC is many times faster.
+            The signature that is called. Default: ``serving_default``.
+        transport : {"rest", "grpc"}, default "rest"
+            The protocol. gRPC is many times faster.
         **options
-            See `Model`, and `xee_tf.models.HostedOptions` for those of servers. The payload format is
-            RAW_JSON with plain numbers, or GRPC_TF_TENSORS. Credentials: none.
+            See `Model` and `xee_tf.models.HostedOptions`.
+
+        Returns
+        -------
+        Model
+            The model. No request is sent before it is used.
 
         Raises
         ------
         OptionError
-            If an option cannot be used. Nothing is sent before the model is used.
+            If an option is not valid.
+
+        Notes
+        -----
+        The default payload format is RAW_JSON with plain numbers for REST and GRPC_TF_TENSORS for gRPC. No
+        credentials are sent by default.
 
         Examples
         --------
@@ -240,31 +268,40 @@ class Model(Summarised, ModelSpec):
         model_name: str = "",
         **options: Unpack[HostedKeywords],
     ) -> Model:
-        """A model on an endpoint of Vertex AI.
+        """Create a model deployed to an endpoint of Vertex AI.
 
         Parameters
         ----------
         endpoint : str
-            ``projects/PROJECT/locations/REGION/endpoints/ID``.
+            The resource name, ``projects/PROJECT/locations/REGION/endpoints/ID``.
         base_url : str, optional
-            Of a dedicated endpoint (``https://`` and its ``dedicatedEndpointDns``) or a private one. Default:
-            the address that the endpoints of the region share.
+            The URL of a dedicated endpoint (``https://`` and its ``dedicatedEndpointDns``) or of a private
+            one. Default: the shared URL of the region.
         route : {"predict", "rawPredict", "grpc"}, optional
-            Default: gRPC (DirectRawPredict) for the formats of that name, ``rawPredict`` for another
-            signature, else ``predict``.
+            The method that is called. Default: gRPC (DirectRawPredict) for the payload formats with that
+            name, ``rawPredict`` for a signature other than the default, otherwise ``predict``.
         signature_name : str, optional
-            Of the model; ``predict`` knows only the default one.
+            The signature that is called. ``predict`` only supports the default one.
         model_name : str, optional
-            That the model's own server knows it by; for gRPC, where that server wants one.
+            The name of the model on its own server, for gRPC with a server that requires it.
         **options
-            See `Model`, and `xee_tf.models.HostedOptions` for those of servers. The payload format is
-            SERIALIZED_TF_TENSORS, as in Earth Engine: the model must be prepared. Credentials: "google".
-            The endpoint does not tell what its model gives: say `output_bands`.
+            See `Model` and `xee_tf.models.HostedOptions`.
+
+        Returns
+        -------
+        Model
+            The model. No request is sent before it is used.
 
         Raises
         ------
         OptionError
-            If an option cannot be used. Nothing is sent before the model is used.
+            If an option is not valid.
+
+        Notes
+        -----
+        The default payload format is SERIALIZED_TF_TENSORS, as in Earth Engine, which requires a model
+        prepared with `xee_tf.prepare_model`. The default credentials are ``"google"``. An endpoint does not
+        provide the signature of its model: `output_bands` or `output_properties` is required.
 
         Examples
         --------
@@ -292,24 +329,46 @@ class Model(Summarised, ModelSpec):
         base_url: str | None = None,
         **options: Unpack[HostedKeywords],
     ) -> Model:
-        """A model behind the addresses of AI Platform, which Google discontinued on January 31, 2025.
+        """Create a model on a server with the addresses of AI Platform Prediction.
+
+        Google discontinued AI Platform Prediction on January 31, 2025.
 
         Parameters
         ----------
-        project_id, model_name : str
+        project_id : str
+            The project of the model.
+        model_name : str
+            The name of the model.
         version : str, optional
-        region : str
-            Not "global".
+            The version of the model. Default: the default version on the server.
+        region : str, default "us-central1"
+            The region of the model; not "global".
         base_url : str
-            Of a server with such addresses: Google's own answers no predictions any more.
+            The URL of a server with such addresses, because Google's own no longer returns predictions.
         **options
-            See `Model`, and `xee_tf.models.HostedOptions` for those of servers. The payload format is
-            SERIALIZED_TF_TENSORS. Credentials: none.
+            See `Model` and `xee_tf.models.HostedOptions`.
+
+        Returns
+        -------
+        Model
+            The model. No request is sent before it is used.
 
         Raises
         ------
         OptionError
-            If an option cannot be used, or `base_url` is not said.
+            If an option is not valid or `base_url` is missing.
+
+        Notes
+        -----
+        The default payload format is SERIALIZED_TF_TENSORS. No credentials are sent by default.
+
+        Examples
+        --------
+        >>> model = Model.from_ai_platform_predictor(
+        ...     "forest", "landcover", "v2", base_url="http://localhost:8501", output_bands=["p"]
+        ... )
+        >>> model.connector.address
+        'http://localhost:8501/v1/projects/forest/models/landcover/versions/v2:predict'
         """
         hosted = parse(HostedOptions, options)
         connector = ai_platform_connector(project_id, model_name, version, region, base_url, hosted)
@@ -320,22 +379,48 @@ class Model(Summarised, ModelSpec):
     def from_function(
         cls, function: Callable[..., Any], *, named: bool = False, **options: Unpack[ModelKeywords]
     ) -> Model:
-        """A Python function, or anything that can be called, as a model.
+        """Create a model from a Python function or another callable.
 
         Parameters
         ----------
         function : callable
-            Takes a batch of tiles, an array ``(n, height, width, channels)`` of all bands, and returns such
-            an array or ``{name: array}``. With ``array_dims=("time",)`` it takes
-            ``(n, height, width, time, channels)``; without it, each step of a dimension such as time is a
-            call of its own, since a function does not tell what it takes. For a table, it takes
-            ``(n, columns)``. It must be picklable by cloudpickle and safe to call from several threads.
-            What it makes for itself, lazily and outside of its pickle, is kept: each process has one copy.
-            It is taken as it is now; what globals and classes of the script become later does not count.
-        named : bool
-            The function takes ``{name: array}`` of bands and properties instead.
+            A function of a batch of tiles: an array ``(n, height, width, channels)`` of all bands. It returns
+            an array ``(n, height, width)`` or ``(n, height, width, channels)``, or a mapping of output names
+            to arrays. With ``array_dims=("time",)`` it takes ``(n, height, width, time, channels)``; without
+            `array_dims`, each step of a dimension such as time is predicted separately, because a function
+            has no signature. For a table, it takes ``(n, columns)`` and returns arrays with n rows.
+        named : bool, default False
+            The function takes a mapping of the names of bands and properties to arrays instead.
         **options
-            See `Model`. A function does not tell what it returns: say `output_bands`.
+            See `Model`.
+
+        Returns
+        -------
+        Model
+            The model.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid.
+        ModelError
+            If `function` is not callable or cannot be pickled.
+
+        Notes
+        -----
+        A function has no signature: `output_bands` or `output_properties` is required.
+
+        The function is pickled by cloudpickle when the model is created: later changes to globals and classes
+        of the script have no effect. Several threads may call it at the same time. Objects that it creates
+        lazily and excludes from its pickle are kept: each process has one copy.
+
+        Examples
+        --------
+        >>> Model.from_function(lambda tiles: tiles.max(-1), input_tile_size=256, output_bands=["largest"])
+        <xee_tf.Model function <lambda>>
+          tiles       256 × 256 px
+          array dims  none, all are mapped over
+          outputs     largest
         """
         return cls(FunctionConnector.of(function, named=named), **options)
 
@@ -343,74 +428,66 @@ class Model(Summarised, ModelSpec):
     def predict_image(
         self, image: xr.Dataset | xr.DataArray, merge: bool = True, **options: Unpack[PredictKeywords]
     ) -> xr.Dataset:
-        """Predict every pixel of a raster, tile by tile and lazily.
+        """Predict every pixel of a raster lazily, tile by tile.
 
-        Tiles of ``input_tile_size`` go to the model with ``input_overlap_size`` more pixels on every side,
-        which are cut off the answer; the last ones of a row or column reach beyond the raster, so that every
-        pixel is covered. Nothing is called until the result is computed; then each chunk of the raster is
-        loaded once.
+        Tiles of ``input_tile_size`` are sent to the model with ``input_overlap_size`` more pixels along each
+        edge, which are cropped from the predictions. The last tiles of a row or column extend beyond the
+        raster, so that every pixel is covered. The model is not called before the result is computed; each
+        chunk of the raster is then loaded once.
 
         Parameters
         ----------
         image : Dataset or DataArray
-            A variable for each band, or variables with a ``band`` dimension. Further dimensions, such as
-            time, are mapped over, wherever they stand: each step is predicted by itself, and the result has
-            that dimension. Those that the model's ``array_dims`` or ``input_shapes`` name, or that the shapes
-            of its own inputs call for, go to the model as a whole, and the result lacks them (see Notes).
-        merge : bool
-            Give the bands of the image too, as Earth Engine's guide says. False: predictions alone.
-        properties : mapping, optional
-            Of these, ``input_properties`` are sent with each tile. Default: the attributes of the image.
-        batch_size : int, optional
-            Tiles in a call of the model. Default: about 8 MiB of them.
-        blend : {"crop", "hann"}
-            "hann": overlapping answers are not cut off but averaged, with weights that fade out towards their
-            edges (our addition). Float bands only.
-        skip_masked : bool
-            Do not send tiles in which no pixel counts; their result is masked in any case.
-        augment : {"d4"}, optional
-            Predict each tile in the eight positions of a square, and give the mean and, in bands with the
-            ending "_spread", the standard deviation (our addition). Float bands only.
-        resampling : {"nearest", "bilinear"}
-            How pixels come to the model's projection and back, with ``fix_input_proj``.
-        output_grid : {"image", "model"}
-            With ``fix_input_proj``: come back to the grid of the image, or leave predictions on the model's.
-        crs, transform : optional
-            CRS and affine of the image, where it has none or a wrong one.
+            A raster with a variable for each band, or variables with a ``band`` dimension. Other dimensions,
+            such as time, are mapped over, wherever they are: each step is predicted separately, and the
+            result has that dimension. The dimensions in the model's ``array_dims`` or ``input_shapes``, or
+            those that the shapes of its own inputs require, go to the model as a whole, and the result does
+            not have them (see Notes).
+        merge : bool, default True
+            Include the bands of the image in the result, as in Earth Engine's guide. False: return only the
+            predictions.
+        **options
+            See `PredictOptions`.
 
         Returns
         -------
         Dataset
-            A lazy variable for each output band, ``(*mapped, *array, y, x)``. Where a pixel of any band that
-            the model sees is masked (NaN, ``_FillValue``, nodata), the model gets 0 and the result is masked:
-            NaN in float bands, ``_FillValue`` in integer bands. That is the largest value of unsigned types
-            and the smallest of signed ones (our choice; of 64 bits, 2**53 - 1 and its negative, because the
-            nodata of GeoTIFFs is a float64), or another one where it is in the range that the output is
-            declared with; the type is a larger one where the range leaves no value. Without a declared range,
-            a tile that holds the value where it is not masked fails when it is computed. Where no band of the
-            image can be masked, there is no ``_FillValue``. Where ``output_tile_size`` changes the scale, the
-            result has a grid of its own, and a pixel is masked if all those that it covers are (our choice).
-            The result lies where the image was taken to lie, by `crs` and `transform`, its coordinates or its
-            attributes: it has ``spatial_ref``, coordinates in units of the CRS, and the image's names of
-            dimensions, which ``.rio`` knows.
+            A lazy variable ``(*mapped, *array, y, x)`` for each output band, and the bands of the image with
+            `merge`. The result has ``spatial_ref``, coordinates in units of the CRS and the dimension names
+            of the image, which ``.rio`` recognizes. Its location is that of the image, from `crs` and
+            `transform`, its coordinates or its attributes.
 
         Raises
         ------
         OptionError
-            If bands are missing or do not fit, or an option cannot be used.
+            If bands are missing or do not fit the model, or an option is not valid.
         GeoreferenceError
-            If it cannot be told where the image lies; with ``fix_input_proj`` also if part of the image lies
-            outside the model's projection, or the image crosses the edge of that projection.
+            If the location of the image cannot be determined; with ``fix_input_proj`` also if part of the
+            image is outside the model's projection, or the image crosses the edge of that projection.
         ModelError
-            If the model cannot be opened. What only calling it can show is raised by computing.
+            If the model cannot be opened.
+        PredictionError
+            If the model fails or returns something other than declared, when the result is computed.
 
         Notes
         -----
-        A model that takes steps gets ``(n, height, width, time, band)``; bands without the dimension are
-        repeated at every step. A Keras model or SavedModel tells the shape of its inputs, so that it is known
-        which dimensions it takes: ``(None, None, None, 7, 10)`` takes 7 steps of 10 bands. Where its shape
-        allows several readings, the call is refused; ``array_dims=("time",)`` or ``array_dims=()`` of the
-        model decides. A function tells no shape: without ``array_dims``, each step is predicted by itself.
+        *Masks.* If a pixel of any band that the model takes is masked (NaN, ``_FillValue``, nodata), the
+        model gets 0 and the result is masked: NaN in float bands and ``_FillValue`` in integer bands.
+        ``_FillValue`` is the largest value of unsigned types and the smallest value of signed types (for 64
+        bits, 2**53 - 1 and its negative, because the nodata value of a GeoTIFF is a float64). If that value
+        is within the declared range of the output, another value is used, and a larger type if the range
+        includes every value of the type. Without a declared range, a tile with a valid pixel of that value
+        raises an error when it is computed. There is no ``_FillValue`` if no band of the image can have
+        masked pixels.
+
+        *Scale.* If ``output_tile_size`` changes the scale, the result has a grid of its own, and a pixel is
+        masked if all the pixels that it covers are masked.
+
+        *Dimensions.* A model of time steps takes ``(n, height, width, time, band)``; bands without the
+        dimension are repeated at every step. The signature of a Keras model or SavedModel determines the
+        dimensions that it takes: ``(None, None, None, 7, 10)`` takes 7 steps of 10 bands. If the signature is
+        ambiguous, an error is raised; set the model's ``array_dims=("time",)`` or ``array_dims=()``. A
+        function has no signature: without ``array_dims``, each step is predicted separately.
 
         Examples
         --------
@@ -438,29 +515,32 @@ class Model(Summarised, ModelSpec):
     def predict_properties(self, table: Table, *, batch_size: int | None = None) -> Any:
         """Add predictions to a table.
 
-        ``input_properties`` (or ``inputs``) say which columns the model sees, ``output_properties`` what it
-        gives; of either, what the model tells need not be said.
+        ``input_properties`` or ``inputs`` of the model select the columns that it takes, and
+        ``output_properties`` are the columns that are added. Both default to the model's own signature.
 
         Parameters
         ----------
-        table : DataFrame, GeoDataFrame, Dask DataFrame or Dataset with one dimension of rows
-            Columns of numbers, booleans, strings, or arrays of one shape. Missing numbers are NaN, missing
-            strings empty. A geometry is never sent.
+        table : DataFrame, GeoDataFrame, dask DataFrame or Dataset with one dimension of rows
+            Columns of numbers, booleans, strings or arrays of equal shape. Missing numbers are sent as NaN
+            and missing strings as empty strings. Geometries are never sent.
         batch_size : int, optional
-            Rows in a call. Default: about 8 MiB of them.
+            Rows per call of the model. Default: about 8 MiB of rows.
 
         Returns
         -------
-        of the kind of `table`
-            With a column for each output; those of arrays hold an array in each row (of a Dataset: have
-            further dimensions). Lazy where `table` is.
+        DataFrame, GeoDataFrame, dask DataFrame or Dataset
+            The table with a column for each output, lazy if `table` is lazy. A column of arrays contains an
+            array in each row; in a Dataset it has further dimensions.
 
         Raises
         ------
         OptionError
-            If columns are missing or do not fit the model, or a column of an output's name is there already.
+            If columns are missing or do not fit the model, or the table already has a column with the name of
+            an output.
+        ModelError
+            If the model cannot be opened.
         PredictionError
-            If the model refuses the rows, or answers with something other than declared.
+            If the model fails on the rows or returns something other than declared.
 
         Examples
         --------
@@ -478,12 +558,17 @@ class Model(Summarised, ModelSpec):
         return predict_properties(self, table, batch_size=batch_size)
 
     def stats(self) -> PredictionStats:
-        """What was asked of a model on a server so far, by this process and the current Dask cluster.
+        """Return statistics of the requests to a model on a server.
+
+        Returns
+        -------
+        PredictionStats
+            Counts and sizes of the requests of this process and the current Dask cluster so far.
 
         Raises
         ------
         OptionError
-            If the model is on no server.
+            If the model is not on a server.
 
         Examples
         --------
@@ -491,10 +576,10 @@ class Model(Summarised, ModelSpec):
         0
         """
         if not isinstance(self.connector, RemoteConnector):
-            raise OptionError(f"Only models on servers keep statistics; this is {self.connector}.")
-        return stats_everywhere(self.connector)
+            raise OptionError(f"Only models on a server have statistics; got {self.connector}.")
+        return collect_stats(self.connector)
 
-    # As Earth Engine spells them.
+    # Earth Engine's names.
     fromVertexAi = from_vertex_ai  # noqa: N815
     fromAiPlatformPredictor = from_ai_platform_predictor  # noqa: N815
     predictImage = predict_image  # noqa: N815

@@ -72,8 +72,8 @@ def check_variables(
 ) -> None:
     """Check that bands and their extra dimensions can be variables of one Dataset.
 
-    The error names the first band (or `what`) whose name conflicts with another variable. `taken` holds the
-    names of the dimensions and coordinates that the Dataset always has.
+    The error names the first band (or `what`) whose name conflicts with another variable. `taken` contains
+    the names of the dimensions and coordinates that the Dataset always has.
 
     Examples
     --------

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Piece", "Pieces", "chunk_edges"]
+__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Pieces", "chunk_edges"]
 
 Block = tuple[int, int]
 """Row and column of a block."""
@@ -103,7 +103,7 @@ class BlockAxis:
         return range(*self._first_patches[block : block + 2])
 
     def owners(self, first: int, last: int) -> range:
-        """The blocks that own patches `first` to `last`, and those between them that own none."""
+        """Return the range of the blocks that own patches `first` to `last`; some may own none."""
         begin, end = (bisect_right(self._first_patches, patch) - 1 for patch in (first, last))
         return range(begin, end + 1)
 

@@ -5,7 +5,7 @@ This package formats text and numbers only; each class chooses the content of it
 
 from xee_tf.display.summary import Listing, Summarised, Summary
 from xee_tf.display.svg import GridPicture
-from xee_tf.display.text import Facts, abbreviated, aligned, by, counted
+from xee_tf.display.text import Facts, abbreviated, aligned, by, counted, quoted
 
 __all__ = [
     "Facts",
@@ -17,4 +17,5 @@ __all__ = [
     "aligned",
     "by",
     "counted",
+    "quoted",
 ]

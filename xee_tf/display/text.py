@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
-__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "truncate"]
+__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "quoted", "truncate"]
 
 Facts = list[tuple[str, str]]
 """Labels and values. A row with an empty label continues the row above it."""
@@ -44,16 +44,27 @@ def truncate(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
     return (items, 0) if len(items) <= most + 1 else (items[:most], len(items) - most)
 
 
-def abbreviated(names: Sequence[str], most: int = 12) -> str:
-    """Join names with commas, truncated to about `most` names.
+def abbreviated(items: Iterable[Any], most: int = 12) -> str:
+    """Join items with commas, truncated to about `most` items.
 
     Examples
     --------
     >>> abbreviated(["B2", "B3", "B4"]), abbreviated([f"B{number}" for number in range(1, 6)], most=2)
-    ('B2, B3, B4', 'B1, B2, 3 more')
+    ('B2, B3, B4', 'B1, B2 and 3 more')
     """
-    shown, more = truncate(names, most)
-    return ", ".join([*shown, *([f"{more:,} more"] if more else [])])
+    shown, more = truncate([str(item) for item in items], most)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+
+
+def quoted(names: Iterable[Any], most: int = 12) -> str:
+    """Join names in quotes for an error message, truncated to about `most` names; "none" without names.
+
+    Examples
+    --------
+    >>> quoted(["B2", "B3"]), quoted([])
+    ("'B2', 'B3'", 'none')
+    """
+    return abbreviated(map(repr, names), most) or "none"
 
 
 def counted(number: int, one: str, many: str = "") -> str:

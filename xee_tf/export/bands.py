@@ -1,4 +1,4 @@
-"""From an xarray object to the arrays of an export and what becomes of their pixels."""
+"""Convert the variables of a Dataset to the arrays of an export, with rules for their pixels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, war
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, band_nodata, is_grid_mapping, plane_array
+from xee_tf.graph import ChunkedArray
 from xee_tf.names import check_key
 from xee_tf.options import read_depths
-from xee_tf.records import STORED, FeatureTypes, Kind, kind_of, written_dtype
+from xee_tf.records import LIST_DTYPES, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.sidecars import BandSpec, distinct_dims
 
 __all__ = ["BandPlan", "read_bands"]
@@ -32,14 +33,14 @@ class BandPlan:
     Parameters
     ----------
     bands : tuple of BandSpec
-        The bands as they are in the records: features, steps, what the source had. Dimensions of one name
-        have one length.
-    coords : mapping from dimension to ndarray
-        Coordinates of the further dimensions of `bands`.
+        The bands as stored in the records: features, steps, and properties of the source. Dimensions with
+        the same name have the same length.
+    coords : mapping of str to ndarray
+        Coordinates of the additional dimensions of `bands`.
     rules : tuple of BandRule
-        One for each band; one for all of them where they are collapsed.
+        One rule for each band, or a single rule for all bands if they are collapsed.
     has_mask : bool
-        Whether the user's mask is behind the arrays of the bands.
+        Whether the user's mask follows the arrays of the bands.
     notes : tuple of str
         Warnings for the user.
     """
@@ -53,30 +54,37 @@ class BandPlan:
 
 def read_bands(
     dataset: xr.Dataset, georef: GeoRef, options: ExportOptions, mask: str | xr.DataArray | None
-) -> tuple[BandPlan, list[Any]]:
-    """Check every band and say how it is written.
+) -> tuple[BandPlan, list[ChunkedArray]]:
+    """Check every band and determine how it is written.
 
     Parameters
     ----------
-    dataset, georef, options
-        A variable for each band, and their spatial dimensions.
+    dataset : Dataset
+        A variable for each band.
+    georef : GeoRef
+        The georeference, which has the names of the spatial dimensions.
+    options : ExportOptions
+        The options of the export.
     mask : str or DataArray, optional
-        A boolean variable of the Dataset, or an array of its own; true means masked.
+        The name of a boolean variable of the Dataset, or a separate array; true where masked.
 
     Returns
     -------
     plan : BandPlan
-    arrays : list of chunked arrays (y, x) or (step, y, x)
-        One for each band, and the user's mask behind them if there is one.
+        How the bands are written.
+    arrays : list of ChunkedArray
+        Arrays of shape (y, x) or (step, y, x): one for each band, followed by the user's mask if there is
+        one.
 
     Raises
     ------
     OptionError
-        If a band has a dtype, a name or dimensions that cannot be written, or depths do not fit.
+        If the dtype, name or dimensions of a band are not supported, or `tensor_depths` does not match the
+        bands.
     """
     if isinstance(mask, str):
         if mask not in dataset:
-            raise OptionError(f"mask={mask!r} is not a variable of the image; it has {list(dataset)}.")
+            raise OptionError(f"mask={mask!r} is not a variable of the image; available: {list(dataset)}.")
         dataset, mask = dataset.drop_vars(mask), dataset[mask]
     variables = {
         check_key(name): variable
@@ -85,8 +93,8 @@ def read_bands(
     }
     if not variables:
         raise OptionError("The image has no bands to export.")
-    further = {name: _further_dims(name, variable, georef) for name, variable in variables.items()}
-    depths = _depths(options.tensor_depths, further)
+    band_dims = {name: _band_dims(name, variable, georef) for name, variable in variables.items()}
+    depths = _depths(options.tensor_depths, band_dims)
     bands, arrays, rules, defaults = [], [], [], {}
     for name, variable in variables.items():
         _check_dtype(name, variable.dtype, options.feature_types)
@@ -97,13 +105,13 @@ def read_bands(
         rules.append(
             BandRule.of(arrays[-1].chunks, dtype=stored, default=default, nodata=nodata, depth=depth or 1)
         )
-        with np.errstate(over="ignore"):  # as the values themselves: beyond float32's range is infinite
+        with np.errstate(over="ignore"):  # as for pixels: values beyond the range of float32 become infinite
             written = np.asarray(default).astype(stored).item()
         units = variable.attrs.get("units")
         bands.append(
             BandSpec(
                 name,
-                *_stored_dims(further[name], depth, options.drop_masked_steps),
+                *_stored_dims(band_dims[name], depth, options.drop_masked_steps),
                 dtype=np.dtype(variable.dtype).name,
                 kind=kind_of(variable.dtype, options.feature_types),
                 default=written,
@@ -125,13 +133,13 @@ def read_bands(
     return plan, arrays
 
 
-def _further_dims(name: str, variable: xr.DataArray, georef: GeoRef) -> dict[str, int]:
-    """Dimensions that make an array band of a variable."""
+def _band_dims(name: str, variable: xr.DataArray, georef: GeoRef) -> dict[str, int]:
+    """Return the dimensions of a variable other than y and x, with their lengths."""
     missing = {georef.y_dim, georef.x_dim} - set(variable.dims)
     if missing:
         raise GeoreferenceError(
-            f"{name!r} has the dimensions {variable.dims}, without {sorted(map(str, missing))}. "
-            "Leave it out by selecting the bands, for example ds[['B4', 'B3', 'B2']]."
+            f"{name!r} has the dimensions {variable.dims}, but not {sorted(map(str, missing))}. "
+            "Select the bands without it, for example ds[['B4', 'B3', 'B2']]."
         )
     return {
         check_key(str(dim), "dimension"): size
@@ -141,32 +149,32 @@ def _further_dims(name: str, variable: xr.DataArray, georef: GeoRef) -> dict[str
 
 
 def _depths(
-    given: Mapping[str, int] | Sequence[int] | None, further: Mapping[str, Mapping[str, int]]
+    given: Mapping[str, int] | Sequence[int] | None, band_dims: Mapping[str, Mapping[str, int]]
 ) -> dict[str, int]:
-    """The depth of every array band: one with more than one value a pixel, or that was given a depth."""
-    own = {name: int(np.prod(list(dims.values()))) for name, dims in further.items() if dims}
+    """Return the depth of every array band: bands with several values per pixel, or with a given depth."""
+    own = {name: int(np.prod(list(dims.values()))) for name, dims in band_dims.items() if dims}
     arrays = [name for name, depth in own.items() if depth > 1]
     if given is None:
         return {name: own[name] for name in arrays}
     if not isinstance(given, Mapping):
         if len(given) != len(arrays):
             raise OptionError(
-                f"tensor_depths={given!r} must have one depth for each of the array bands {arrays}; "
-                "a mapping {band: depth} says it better."
+                f"tensor_depths={given!r} must have one depth for each of the array bands {arrays}. "
+                "Consider a mapping {band: depth}."
             )
         given = dict(zip(arrays, given, strict=True))
     unknown = [name for name in given if name not in own]
     if unknown:
-        what = "is a scalar band" if unknown[0] in further else f"is not a band; there are {list(further)}"
+        reason = "is a scalar band" if unknown[0] in band_dims else "is not a band"
         raise OptionError(
-            f"tensor_depths has {unknown[0]!r}, which {what}. Array bands, with a dimension beside y and x, "
-            f"are {list(own)}."
+            f"tensor_depths has {unknown[0]!r}, which {reason}; available array bands (with a dimension "
+            f"other than y and x): {list(own)}, all bands: {list(band_dims)}."
         )
-    lacking = [name for name in arrays if name not in given]
-    if lacking:
+    missing = [name for name in arrays if name not in given]
+    if missing:
         raise OptionError(
-            f"tensor_depths has no depth for the array band {lacking[0]!r}, which has {own[lacking[0]]} "
-            "values per pixel. Add it, or leave tensor_depths out to write every band as it is."
+            f"tensor_depths has no depth for the array band {missing[0]!r}, which has {own[missing[0]]} "
+            "values per pixel. Add it, or omit tensor_depths to write every band with its own depth."
         )
     return read_depths(given)
 
@@ -174,47 +182,48 @@ def _depths(
 def _stored_dims(
     dims: Mapping[str, int], depth: int | None, ragged: bool
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The further dimensions of a band as they are in the records, and their lengths."""
+    """Return the dimensions of a band in the records other than y and x, and their lengths."""
     if depth is None:
         return (), ()
     if depth == int(np.prod(list(dims.values()))) and not ragged:
         return tuple(dims), tuple(dims.values())
-    # The steps of a pixel no longer are those of its neighbour, or several dimensions were cut as one.
-    one = len(dims) == 1 and not ragged
-    return (next(iter(dims)) if one else "step",), (depth,)
+    # The steps differ from pixel to pixel, or several dimensions were truncated as one.
+    keeps_name = len(dims) == 1 and not ragged
+    return (next(iter(dims)) if keeps_name else "step",), (depth,)
 
 
 def _in_records(
     bands: Sequence[BandSpec], dataset: xr.Dataset, options: ExportOptions
 ) -> tuple[tuple[BandSpec, ...], dict[str, NDArray[Any]]]:
-    """The bands as they are in the records, and the coordinates of their further dimensions."""
+    """Return the bands as stored in the records, and the coordinates of their additional dimensions."""
     if options.collapse_bands and options.drop_masked_steps and len(bands) > 1:
-        # Nothing tells whose step is whose.
+        # Steps can no longer be assigned to bands.
         total = sum(band.depth for band in bands)
         bands = [replace(bands[0], dims=("step",), shape=(total,))]
     named = distinct_dims(bands)
     coords = {}
     for band, new in zip(bands, named, strict=True):
         for dim, name, size in zip(band.dims, new.dims, band.shape, strict=True):
-            known = dim in dataset[band.name].dims and dim in dataset.coords
-            if known and dataset.sizes[dim] >= size:
+            has_coord = dim in dataset[band.name].dims and dim in dataset.coords
+            if has_coord and dataset.sizes[dim] >= size:
                 coords[name] = dataset.coords[dim].values[:size]
     if options.collapse_bands:
         firsts = accumulate((band.depth for band in named), initial=0)
-        one = named[0].name
-        named = tuple(replace(band, feature=one, first=n) for band, n in zip(named, firsts, strict=False))
+        feature = named[0].name
+        named = tuple(replace(band, feature=feature, first=n) for band, n in zip(named, firsts, strict=False))
     return named, coords
 
 
-def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> Any:
+def _array(variable: xr.DataArray, georef: GeoRef, patch: Size, depth: int | None) -> ChunkedArray:
     y, x = georef.y_dim, georef.x_dim
-    further = [] if depth is None else [dim for dim in variable.dims if dim not in (y, x)]
-    return plane_array(variable, further, y, x, sides=patch.shape, depth=depth)
+    dims = [] if depth is None else [dim for dim in variable.dims if dim not in (y, x)]
+    array: ChunkedArray = plane_array(variable, dims, y, x, sides=patch.shape, depth=depth)
+    return array
 
 
 def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> BandRule:
-    """One rule for all bands: byte, then int64, then float, whichever holds them all (the guide)."""
-    dtype = STORED["float" if "float" in kinds else "int64" if "int64" in kinds else "bytes"]
+    """Return one rule for all bands, with the first of byte, int64 and float that holds all (the guide)."""
+    dtype = LIST_DTYPES["float" if "float" in kinds else "int64" if "int64" in kinds else "bytes"]
     planes = []
     depth = 0
     for rule in rules:
@@ -226,14 +235,14 @@ def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> Ban
 def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -> None:
     if dtype.kind not in "fiub":
         raise OptionError(
-            f"Band {name!r} has dtype {dtype}: a record holds integers and floating-point numbers. "
-            f"Convert it, for example ds[{name!r}].astype('float32')."
+            f"Band {name!r} has dtype {dtype}, but records hold integers and floating-point numbers only. "
+            f"Convert it, for example with ds[{name!r}].astype('float32')."
         )
     if feature_types == "float" and dtype.kind in "iu" and dtype.itemsize >= 4:
         warn(
             f"Band {name!r} is {dtype} and is written as float32, which holds whole numbers exactly only up "
-            f"to {FLOAT32_EXACT:,}. Should it have larger ones, use feature_types='band'; should it not, "
-            f"astype('int16') or astype('float32') says so."
+            f"to {FLOAT32_EXACT:,}. For larger values, use feature_types='band'; to silence this warning, "
+            "cast the band with astype('int16') or astype('float32')."
         )
 
 
@@ -241,8 +250,8 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
     if not isinstance(mask, xr.DataArray) or mask.dtype != bool:
         found = getattr(mask, "dtype", type(mask).__name__)
         raise OptionError(
-            f"mask must be a boolean DataArray on the image's grid, true where pixels are masked; "
-            f"got {found}. A comparison makes one, for example mask=ds['SCL'] == 3."
+            f"mask must be a boolean DataArray on the grid of the image, true where pixels are masked; "
+            f"got {found}. Use a comparison, for example mask=ds['SCL'] == 3."
         )
     try:
         xr.align(mask, dataset, join="exact", copy=False)
@@ -251,12 +260,12 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
     if any(
         size != 1 for dim, size in mask.sizes.items() if dim not in dataset.dims or dim not in mask.dims[-2:]
     ):
-        raise OptionError(f"mask must have the dimensions y and x alone; it has {dict(mask.sizes)}.")
+        raise OptionError(f"mask must have the dimensions y and x only; got {dict(mask.sizes)}.")
     return mask
 
 
 def _default(value: float, dtype: np.dtype[Any], stored: np.dtype[Any]) -> float:
-    """The value of masked pixels of a band: within the range of its type."""
+    """Return the value for masked pixels of a band, clamped to the range of its dtype."""
     if dtype.kind == "f":
         largest = float(np.finfo(stored).max)
         return min(max(float(value), -largest), largest)
@@ -266,16 +275,16 @@ def _default(value: float, dtype: np.dtype[Any], stored: np.dtype[Any]) -> float
 def _default_notes(
     value: float, defaults: Mapping[str, float], variables: Mapping[str, xr.DataArray]
 ) -> tuple[str, ...]:
-    """A warning about bands that cannot hold the default value; that floats round it is none."""
-    others = [
+    """Return a warning if bands cannot hold the default value; rounding in float bands does not count."""
+    clamped = [
         f"{default:.15g} in {name!r} ({variables[name].dtype})"
         for name, default in defaults.items()
         if default != value
     ]
-    if not others:
+    if not clamped:
         return ()
     return (
         f"default_value={value} cannot be represented in every band: masked pixels are written as "
-        f"{', '.join(others)}. Choose a value that the bands can hold, or convert them, for example "
+        f"{', '.join(clamped)}. Choose a value that the bands can hold, or convert them, for example with "
         "ds.astype('float32').",
     )

@@ -1,4 +1,4 @@
-"""The last step of an image export: shards into place, then the patch index, the manifest and the mixer."""
+"""Commit an image export: move the shards into place, then write the patch index, manifest and mixer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xee_tf.display import counted
 from xee_tf.export.result import ExportResult
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
@@ -20,19 +21,22 @@ __all__ = ["ImageCommit"]
 
 @dataclass(frozen=True)
 class ImageCommit:
-    """Commits an image export; small and picklable.
+    """Callable that commits an image export; small and picklable.
 
     Parameters
     ----------
     names : ExportNames
+        The names of the files.
     grid : PatchGrid
+        The patches.
     records_per_patch : int
+        Number of records per patch.
     store : ShardStore
-        Where the finished shards are.
+        The store that contains the complete shards.
     manifest : ImageManifest
-        Still without its shards.
+        The manifest without its shards.
     mixer, index : bool
-        Whether these are written.
+        Whether the mixer and the patch index are written.
     overwrite : bool
         Whether files of an earlier export are replaced.
     """
@@ -47,9 +51,9 @@ class ImageCommit:
     overwrite: bool
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
-        """Commit the shards, with the mixer last: it marks a whole export."""
+        """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
         names = self.names
-        # Where a mixer is written, each record is the patch of its number.
+        # If there is a mixer, the number of a record is the number of its patch.
         described = tuple(
             shard.in_manifest(names.shard(shard.number).name, patches=not self.mixer) for shard in shards
         )
@@ -69,19 +73,19 @@ class ImageCommit:
         )
 
     def _replaced(self) -> Replaced:
-        """What is there now: another export may have come first since the graph was made."""
+        """Return the existing files; another export may have written some since the graph was created."""
         existing = self.names.existing()
         if self.overwrite or not existing:
             return Replaced(sorted(existing, key=lambda file: file.url != self.names.mixer.url))
         return Replaced(
             existing,
-            f"{existing[0]} exists: an export with this prefix was written after this one was planned "
-            f"({len(existing)} files). It is left as it is. Choose another prefix, or replace it with "
-            "if_exists='overwrite'.",
+            f"{existing[0]} already exists: another export with this prefix "
+            f"({counted(len(existing), 'file')}) was written after this one was planned. Nothing was "
+            "changed. Choose another prefix, or replace it with if_exists='overwrite'.",
         )
 
     def _index(self, shards: Sequence[WrittenShard]) -> bytes:
-        """A GeoParquet file with a row for each record, or group of records, of a patch."""
+        """Return the content of a GeoParquet file with one row for each patch that was written."""
         with extra("tables", "index=True"):
             import geopandas as gpd
         import shapely
@@ -91,7 +95,7 @@ class ImageCommit:
             np.array([value for shard in shards for value in shard.of_runs(name)], dtype)
             for name, dtype in (("patches", np.int64), ("masked", np.float64))
         )
-        rows, columns = np.divmod(patches, self.grid.columns)
+        rows, columns = np.divmod(patches, self.grid.patches_per_row)
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
         pixels = (np.stack([columns, rows], axis=1)[:, None, :] + corners) * self.grid.patch.xy
         points = apply_affine(self.grid.affine, pixels.reshape(-1, 2)).reshape(pixels.shape)

@@ -1,4 +1,4 @@
-"""The work of one block: cut its patches, encode them, compress them, put them into a store."""
+"""Process one block: cut its patches, encode and compress them, and put them into a store."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ __all__ = ["BlockEncoder"]
 
 @dataclass(frozen=True)
 class BlockEncoder:
-    """Turns the pieces of a block into parts; small and picklable, it travels in every task.
+    """Callable that converts the pieces of a block to parts; small and picklable, as all tasks share it.
 
     Parameters
     ----------
     grid : PatchGrid
+        The patches.
     record : PatchRecords
-        What a patch becomes.
+        The records of a patch.
     rules : tuple of BandRule
-        One for each band.
+        One rule for each band.
     has_mask : bool
-        Whether the user's mask is behind the planes of the bands.
+        Whether the user's mask follows the planes of the bands.
     shards : PatchShards
-        Which patches are in which shard.
+        The assignment of patches to shards.
     masked_threshold : float
+        Patches with a larger proportion of masked pixels are omitted.
     count_masked : bool
         Whether the proportion of masked pixels is needed.
     store : ShardStore
-        Where the records go.
+        The store for the records.
     """
 
     grid: PatchGrid
@@ -51,7 +53,7 @@ class BlockEncoder:
     store: ShardStore
 
     def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> list[Part]:
-        """Store the records of one block: a part for each shard that they are of."""
+        """Store the records of one block; return one part for each of their shards."""
         name = f"{block[0]}-{block[1]}"
         return [
             self.store.put(shard, name, (run for _, run in runs))
@@ -61,7 +63,7 @@ class BlockEncoder:
     def _runs(
         self, layout: BlockLayout, block: Block, pieces: Pieces
     ) -> Iterator[tuple[int, tuple[Run, list[Any]]]]:
-        """The runs of a block, each with the number of its shard."""
+        """Yield the runs of a block, each with the number of its shard."""
         window = layout.window(*block)
         bands, masks = assemble(
             window,
@@ -70,7 +72,7 @@ class BlockEncoder:
             has_mask=self.has_mask,
             want_masks=self.count_masked or self.record.drop_masked_steps,
         )
-        # A pixel counts as masked if a band of it is: a scalar, or all steps of an array.
+        # A pixel is masked if any band is masked there; an array band, if all of its steps are.
         masked = (
             np.logical_or.reduce([mask.all(axis=0) for mask in masks or []]) if self.count_masked else None
         )
@@ -85,7 +87,7 @@ class BlockEncoder:
             if masked is not None:
                 share = cut([masked[None]])[0].mean(axis=(1, 2, 3))
                 keep = share <= self.masked_threshold
-            first = row * self.grid.columns + columns[0]
+            first = row * self.grid.patches_per_row + columns[0]
             encoded = self.record.encode(cut(bands), None if masks is None else cut(masks), keep)
             per_patch = self.record.per_patch
             kept = np.ones(len(columns), bool) if keep is None else keep
@@ -104,9 +106,9 @@ class BlockEncoder:
                 yield shard, run
 
     def _member_edges(self, axis: BlockAxis, row: int, begin: int, end: int) -> list[int]:
-        """Patch numbers at which gzip members begin, counted from the start of the patch row."""
-        # Their length depends on the record size alone, so that the bytes of an export do not depend on how
-        # its source is chunked.
-        start, step = row * self.grid.columns, axis.patches_per_member
+        """Return the patch numbers at which gzip members begin, and the end."""
+        # Members are aligned to the patch row, and their length depends only on the record size: the bytes of
+        # an export must not depend on the chunks of its source.
+        start, step = row * self.grid.patches_per_row, axis.patches_per_member
         inner = range(start + ((begin - start) // step + 1) * step, end, step)
         return [begin, *inner, end]

@@ -1,4 +1,4 @@
-"""The Dask graph of an export: blocks to parts, parts to shards, shards to a commit."""
+"""Build the Dask graph of an export: from blocks to parts, from parts to shards, from shards to a commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, Delayed, Ref, Tasks, add_task, work_on_blocks
+from xee_tf.graph import BlockJob, ChunkedArray, Delayed, TaskRef, Tasks, add_task, work_on_blocks
 from xee_tf.shards import ShardStore
 from xee_tf.sidecars import ImageManifest
 
@@ -27,31 +27,40 @@ _NAME = "tfrecord"
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One export that is to be done.
+    """One export to run.
 
     Parameters
     ----------
     plan : ExportPlan
-    arrays : list of chunked arrays (y, x) or (step, y, x)
-        One for each band, and the user's mask behind them if there is one.
+        The plan of the export.
+    arrays : list of ChunkedArray
+        Arrays of shape (y, x) or (step, y, x): one for each band, followed by the user's mask if there is
+        one.
     label : str
-        What the export is called among its neighbours: the step of a split dimension.
+        Name of the step of a split dimension; empty if no dimension is split.
     """
 
     plan: ExportPlan
-    arrays: list[Any]
+    arrays: list[ChunkedArray]
     label: str = ""
 
 
 def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Delayed:
-    """One graph for all jobs, so that a chunk that several of them need is loaded once.
+    """Build one graph for all jobs, so that a chunk that several jobs need is loaded once.
+
+    Parameters
+    ----------
+    jobs : sequence of ExportJob
+        The exports.
+    stores : sequence of ShardStore
+        A store for each job.
 
     Returns
     -------
     Delayed
-        Of an ExportResult; of a dictionary of them by label, if the jobs have labels.
+        Computes an ExportResult or, if the jobs have labels, a dict of them by label.
     """
-    # Keys of their own for every graph: what an interrupted run left is never taken for this one's.
+    # Every graph has unique keys, so that results of an interrupted run are never used.
     runs = [uuid.uuid4().hex[:12] for _ in jobs]
     graph, blocks = work_on_blocks(
         [
@@ -61,8 +70,8 @@ def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Del
         ordered=True,
     )
     results = [
-        _finish(graph.tasks, job, store, run, made)
-        for job, store, run, made in zip(jobs, stores, runs, blocks, strict=True)
+        _finish(graph.tasks, job, store, run, parts)
+        for job, store, run, parts in zip(jobs, stores, runs, blocks, strict=True)
     ]
     if jobs[0].label:
         labels = [job.label for job in jobs]
@@ -83,15 +92,17 @@ def _encoder(plan: ExportPlan, store: ShardStore) -> BlockEncoder:
     )
 
 
-def _finish(tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: Mapping[Block, Ref]) -> Ref:
-    """Add the tasks that join shards and commit them; the result of the last."""
+def _finish(
+    tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: Mapping[Block, TaskRef]
+) -> TaskRef:
+    """Add the tasks that join shards and commit them; return a reference to the ExportResult."""
     plan, grid, layout = job.plan, job.plan.grid, job.plan.block_layout
     shards = []
     for number in range(plan.shards):
         patches = plan.patch_shards.patches_of(number)
         (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
         if bottom > top:
-            left, right = 0, grid.columns - 1
+            left, right = 0, grid.patches_per_row - 1
         owners = product(layout.y.owners(top, bottom), layout.x.owners(left, right))
         needed = [blocks[block] for block in owners if block in blocks]
         key = (f"{_NAME}-shard-{run}", number)
@@ -111,12 +122,12 @@ def _finish(tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: M
 
 
 def _manifest(job: ExportJob) -> ImageManifest:
-    """What is known of an export before a pixel is read."""
+    """Return the part of the manifest that is known before pixels are read."""
     plan, bands = job.plan, job.plan.band_plan
     options: dict[str, Any] = {
         name: list(value.xy) if isinstance(value, Size) else value
         for name, value in vars(plan.options).items()
-        if name not in ("index", "if_exists", "tensor_depths")  # the bands have their depths
+        if name not in ("index", "if_exists", "tensor_depths")  # depths are stored with the bands
     }
     options["default_value"] = float(options["default_value"])
     names = [getattr(array, "name", None) or tokenize(array) for array in job.arrays]

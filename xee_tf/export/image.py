@@ -1,4 +1,4 @@
-"""Exporting an image: from an xarray object and options to a plan, from a plan to a Dask graph."""
+"""Export an image: from an xarray object and options to a plan, and from a plan to a Dask graph."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import lay_out_blocks, pixel_bytes
+from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
-from xee_tf.export.patches import records_of
+from xee_tf.export.patches import plan_records
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import PatchGrid, Size
@@ -34,100 +35,50 @@ Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
 def export_image(
-    image: Image, path: PathLike, **options: Unpack[ExportKeywords]
+    image: Image, destination: PathLike, **options: Unpack[ExportKeywords]
 ) -> ExportResult | dict[str, ExportResult] | Delayed:
-    """Export a raster as overlapping patches in TFRecord with a mixer, as Earth Engine does.
+    """Export a raster as TFRecord files of overlapping patches and a mixer, as Earth Engine does.
 
-    Writes ``<path>-00000.tfrecord.gz`` ... and ``<path>-mixer.json``. One ``tf.train.Example`` for
-    each patch, patches row-major from the top left across all shards, one feature for each band,
-    pixels row-major. The bytes do not depend on how the raster is chunked or which scheduler runs.
+    Writes ``<destination>-00000.tfrecord.gz`` ... and ``<destination>-mixer.json``: one ``tf.train.Example``
+    for each patch, in row-major order from the top left across all shards. An Example has one feature for
+    each band, with the pixels in row-major order. The bytes do not depend on the chunks of the raster or on
+    the Dask scheduler.
 
-    All options are known in Earth Engine's spelling too, as in ``ee.batch.Export.image``:
+    Options are also accepted in Earth Engine's spelling, as in ``ee.batch.Export.image``:
     ``patchDimensions=[256, 256]``, ``tfrecordPatchDimensions=[256, 256]``, ``formatOptions``,
-    ``fileFormat="TFRecord"``, and ``fileNamePrefix`` for `path`. Those that do not exist here, such as
-    ``scale``, are refused with what takes their place.
+    ``fileFormat="TFRecord"``, and ``fileNamePrefix`` for `destination`. Unsupported options, such as
+    ``scale``, raise an error that explains what to use instead.
 
     Parameters
     ----------
     image : Dataset, DataArray or sequence of them
-        A variable for each band, or a ``band`` dimension. Several images on one grid are exported
-        as one, with the bands of all (see `xee_tf.add_bands`).
-    path : str or path-like
-        Prefix of the files: a local path or any URL that fsspec knows.
-    patch_dimensions : int or (width, height)
-        Pixels of a patch without its margin; Earth Engine's ``patchDimensions``. Default: 256 x 256.
-    kernel_size : int or (width, height)
-        A stored patch has half of it as a margin on every side, filled with the real pixels around:
-        ``patch + 2 * (kernel // 2)``. Default: 1, no margin.
-    compressed : bool
-        Gzip the shards (default, as Earth Engine's guide says).
-    max_file_size : int
-        A shard is full when one more record would make it larger, in bytes before compression.
-        Default: 1 GiB.
-    default_value : number
-        Written where a band is masked: NaN, ``_FillValue``/nodata, `mask`, or outside the raster. For
-        integer bands the fraction is dropped and the number clamped to the type's range; a warning names
-        the bands that cannot hold it. Default: 0.
-    tensor_depths : mapping from band to int, optional
-        Depth of every array band (a variable with further dimensions, such as time): it is truncated to
-        that, or filled up with `default_value`, and written channel, height, width. A sequence has one
-        depth for each array band. Default: the length that each has.
-    sequence_data : bool
-        Write a ``SequenceExample`` for each pixel, row-major in its patch: scalar bands as context, array
-        bands as feature lists, a list of one value for each step. Pixels have no margins.
-    collapse_bands : bool
-        All bands, array bands included, as one tensor (with `sequence_data`: one series) under the
-        first band's name, promoted to byte, int64 or float, whichever holds them all.
-    split_dim : str, optional
-        A dimension, such as "time", of which each step becomes an export of its own: the prefix is
-        followed by ``_<date>`` (or the coordinate as text), and the result is a dictionary.
-    drop_masked_steps : bool
-        With `sequence_data`: write only the steps that are not masked, so that series are ragged.
-    masked_threshold : float
-        Patches with a larger proportion of masked pixels (masked in any band, margins included) are
-        left out. Below 1 no mixer is written, as in Earth Engine; `index` keeps the georeference.
-    format_options : mapping
-        The same options in Earth Engine's spelling, ``{"patchDimensions": [256, 256]}``.
-    region : optional
-        Export a part: ``(left, bottom, right, top)``, a GeoJSON-like geometry (its bounding box is
-        exported), or ``(slice_y, slice_x)`` in pixels. Margins show the real pixels around it.
-    region_crs : optional
-        CRS of `region`. Default: the raster's for a bounding box, EPSG:4326 for GeoJSON.
-    mask : DataArray or str
-        Boolean, true where pixels are masked in all bands; or the name of such a variable, which is
-        then not a band.
-    edge : {"drop", "pad"}
-        Patches that do not fit at the right and bottom edges are dropped, as in Earth Engine, or
-        kept and filled up with `default_value`.
-    feature_types : {"float", "band"}
-        "float": all bands as float lists (Earth Engine's guide). "band": as Earth Engine's writer
-        does, uint8 as bytes, other integers as int64 lists, floats as float lists.
-    index : bool
-        Also write ``<path>-index.parquet`` (GeoParquet): file, record, patch, row, column,
-        proportion of masked pixels and outline of every record.
-    if_exists : {"error", "overwrite"}
-        What to do where an export with this prefix exists.
-    crs, transform : optional
-        CRS and affine, where the image has none or a wrong one.
-    progress : bool
-        Show a bar.
-    compute : bool
-        If false, return a Delayed and touch nothing. It checks `if_exists` again when it is computed.
-    storage_options : mapping
-        Handed to fsspec.
+        A raster with one variable for each band, or with a ``band`` dimension. Several images on the same
+        grid are exported together as one image with all bands (see `xee_tf.add_bands`).
+    destination : str or path-like
+        Prefix of the files: a local path or any URL that fsspec supports.
+    **options
+        See `ExportOptions` and `ExportSource`.
 
     Returns
     -------
-    ExportResult or Delayed
-        With `split_dim` a dictionary of ExportResults, by the ending of their prefixes.
+    ExportResult, dict of str to ExportResult, or Delayed
+        The written files; with `split_dim`, a result for each step by the suffix of its prefix; if `compute`
+        is False, a Delayed of these.
 
     Raises
     ------
-    OptionError, GeoreferenceError, GridMismatchError
-        Before anything is written. Among others if a dimension has no steps, or if a band or a further
-        dimension is named ``x``, ``y`` or ``spatial_ref``, so that `xee_tf.open_image` could not read it.
+    OptionError
+        If the type of `image` or an option is not supported, a dimension is empty, or a band or an
+        additional dimension is named ``x``, ``y`` or ``spatial_ref``, which `xee_tf.open_image` could not
+        read. All errors are raised before anything is written.
+    GeoreferenceError
+        If the image has no usable georeference.
+    GridMismatchError
+        If images or `mask` are on different grids.
+    DestinationError
+        If `destination` cannot be written to.
     DestinationExistsError
-        If there is an export of this name and `if_exists` is "error".
+        If an export with this prefix exists and `if_exists` is "error".
 
     Examples
     --------
@@ -141,7 +92,7 @@ def export_image(
     (4, ['scene-00000.tfrecord.gz'])
     """
     source = parse(ExportSource, options)
-    prefix = export_prefix(path, source.storage_options)
+    prefix = export_prefix(destination, source.storage_options)
     require_reachable(prefix)
     jobs = _jobs(image, prefix, parse(ExportOptions, options), source)
     for message in jobs[0].plan.warnings:
@@ -150,8 +101,8 @@ def export_image(
         existing = job.plan.names.existing()
         if existing and job.plan.options.if_exists == "error":
             raise DestinationExistsError(
-                f"{existing[0]} exists ({len(existing)} files of that export): choose another prefix, or "
-                "replace it with if_exists='overwrite'."
+                f"{existing[0]} already exists ({counted(len(existing), 'file')} of that export): choose "
+                "another prefix, or replace it with if_exists='overwrite'."
             )
         for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
@@ -165,33 +116,53 @@ def export_image(
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
-def plan_export(image: Image, path: PathLike | None = None, **options: Unpack[ExportKeywords]) -> ExportPlan:
-    """What `export_image` would write, without reading a pixel.
+def plan_export(
+    image: Image, destination: PathLike | None = None, **options: Unpack[ExportKeywords]
+) -> ExportPlan:
+    """Return what `export_image` would write, without reading pixels.
 
     Parameters
     ----------
-    image, path, **options
-        As for `export_image`; `path` may be left out.
+    image : Dataset, DataArray or sequence of them
+        The raster, as for `export_image`.
+    destination : str or path-like, optional
+        Prefix of the files, as for `export_image`. Default: the plan has no file names.
+    **options
+        See `ExportOptions` and `ExportSource`.
 
     Returns
     -------
     ExportPlan
-        Patches, dropped pixels, record size, shards, bytes, tasks and memory, with a picture in a
-        notebook.
+        The patches, dropped pixels, record size, shards, bytes, tasks and memory; shown with a picture in
+        notebooks. With `split_dim`, the plan of the first step.
 
     Raises
     ------
-    OptionError, GeoreferenceError, GridMismatchError
-        As `export_image` does.
+    OptionError
+        If the type of `image` or an option is not supported.
+    GeoreferenceError
+        If the image has no usable georeference.
+    GridMismatchError
+        If images or `mask` are on different grids.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xee_tf
+    >>> ds = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))},
+    ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)},
+    ...                 attrs={"crs": "EPSG:32633"})
+    >>> plan = xee_tf.plan_export(ds, patch_dimensions=128, kernel_size=32)
+    >>> plan.records, plan.shards
+    (12, 1)
     """
     source = parse(ExportSource, options)
-    location = None if path is None else export_prefix(path, source.storage_options)
+    location = None if destination is None else export_prefix(destination, source.storage_options)
     jobs = _jobs(image, location or Location(""), parse(ExportOptions, options), source)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 
 
 def _jobs(image: Image, prefix: Location, options: ExportOptions, source: ExportSource) -> list[ExportJob]:
-    """The exports that are asked for: one, or one for each step of a dimension."""
+    """Return the jobs of an export: one, or one for each step of `split_dim`."""
     split_dim, mask = source.split_dim, source.mask
     dataset = whole_image(
         image, "export", crs=source.crs, transform=source.transform, split=split_dim != "band"
@@ -199,10 +170,11 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
     if split_dim is None:
         return [_job(dataset, prefix, options, source)]
     if split_dim not in dataset.dims:
-        raise OptionError(f"split_dim={split_dim!r} is not a dimension; there are {list(dataset.dims)}.")
+        raise OptionError(f"split_dim={split_dim!r} is not a dimension; available: {list(dataset.dims)}.")
     if split_dim in spatial_dims(dataset):
         raise OptionError(
-            f"split_dim={split_dim!r} is a dimension of the raster's grid: an export needs both of these."
+            f"split_dim={split_dim!r} is a spatial dimension, which cannot be split. Use region to export a "
+            "part of the raster."
         )
     jobs = []
     values = dataset.coords[split_dim].values if split_dim in dataset.coords else None
@@ -218,13 +190,13 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
 def _job(
     dataset: xr.Dataset, prefix: Location, options: ExportOptions, source: ExportSource, label: str = ""
 ) -> ExportJob:
-    """Everything about one export that can be known without reading a pixel."""
+    """Return one export, planned without reading pixels."""
     georef = read_georef(dataset, crs=source.crs, transform=source.transform)
     for axis in ("x", "y"):
         length, kernel = getattr(georef.shape, axis), getattr(options.kernel_size, axis)
         if kernel > length:
             raise OptionError(
-                f"A kernel of {kernel} pixels is larger than the raster: {length} along {axis}."
+                f"A kernel of {kernel} pixels is larger than the raster: {length} pixels along {axis}."
             )
     window = georef.shape.window
     if source.region is not None:
@@ -242,9 +214,9 @@ def _job(
     check_variables(
         {band.name: band.dims for band in bands.bands},
         RASTER_NAMES,
-        "It could not be read again. Rename it, for example ds.rename({'x': 'x_1'}).",
+        "xee_tf.open_image could not read it. Rename it, for example with ds.rename({'x': 'x_1'}).",
     )
-    record = records_of(bands, grid.stored, options)
+    record = plan_records(bands, grid.stored, options)
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),
         grid=grid,
@@ -255,7 +227,7 @@ def _job(
             georef.shape,
             chunk_grids(arrays),
             pixel_bytes(bands.rules),
-            patches_per_member(record.framed_size * record.per_patch, grid.columns, IMAGE_MEMBER),
+            patches_per_member(record.framed_size * record.per_patch, grid.patches_per_row, IMAGE_MEMBER),
         ),
         options=options,
     )

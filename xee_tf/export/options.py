@@ -1,4 +1,4 @@
-"""The options of an export: Earth Engine's spelling, ours, and what each may be."""
+"""The options of an image export: their types, checks and spelling in Earth Engine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from xee_tf.options import (
     check_default_value,
     choice,
     flag,
+    integer,
     nested_names,
     number,
     option,
-    whole,
 )
 from xee_tf.records import FeatureTypes
 
@@ -35,15 +35,15 @@ __all__ = [
 ]
 
 _IMAGE_REPLACED = EXPORT_REPLACED | {
-    "fileDimensions": "patch_dimensions is the size of a patch, max_file_size that of a file",
-    "skipEmptyTiles": "masked_threshold=0.999 leaves out patches without a valid pixel",
-    "pyramidingPolicy": "TFRecords have no overviews; leave it out",
+    "fileDimensions": "use patch_dimensions for the size of a patch, max_file_size for the size of a file",
+    "skipEmptyTiles": "use masked_threshold=0.999 to omit patches without valid pixels",
+    "pyramidingPolicy": "TFRecord files have no overviews; omit it",
     "selectors": "select the bands, as in ds[['B4', 'B3']]",
-    "collection": "rows of a table are exported with xee_tf.export_table",
-    "maxVertices": "it is an option of tables; leave it out",
-    "noData": "default_value is written where a band is masked",
-    "cloudOptimized": "it is an option of GeoTIFFs; leave it out",
-    "metadataKeys": "it is an option of GeoTIFFs; leave it out",
+    "collection": "use xee_tf.export_table to export a table",
+    "maxVertices": "it applies to tables only; omit it",
+    "noData": "use default_value, which is written where a band is masked",
+    "cloudOptimized": "it applies to GeoTIFFs only; omit it",
+    "metadataKeys": "it applies to GeoTIFFs only; omit it",
 }
 
 _IMAGE_FORMATS = EXPORT_FORMATS | {
@@ -56,7 +56,7 @@ _IMAGE_FORMATS = EXPORT_FORMATS | {
 
 
 class ExportKeywords(TypedDict, total=False):
-    """What users write for the options of an image export; `xee_tf.export_image` describes each one."""
+    """Types of the options of an image export before conversion; see `xee_tf.export_image`."""
 
     patch_dimensions: int | Sequence[int]
     kernel_size: int | Sequence[int]
@@ -91,20 +91,64 @@ def _finite(value: Any, name: str) -> Any:
 
 def _depths(value: Any, name: str) -> Any:
     if not isinstance(value, Mapping | Sequence):
-        raise OptionError(f"{name} must be a mapping from array bands to depths; got {value!r}.")
+        raise OptionError(f"{name} must be a mapping of array bands to depths; got {value!r}.")
     return value
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Options):
-    """Checked options of an image export that its plan holds; `xee_tf.export_image` describes each one."""
+    """Checked options of an image export that its plan contains.
+
+    Parameters
+    ----------
+    patch_dimensions : int or (width, height), default (256, 256)
+        Size of a patch in pixels, without its margin.
+    kernel_size : int or (width, height), default 1
+        Size of the kernel in pixels. A stored patch includes a margin of half the kernel on every side, with
+        the surrounding pixels of the raster: ``patch + 2 * (kernel // 2)``. The default means no margin.
+    compressed : bool, default True
+        Whether to compress the shards with gzip.
+    max_file_size : int, default 2**30
+        Maximum size of a shard in bytes, before compression. A shard has at least one patch.
+    default_value : float, default 0
+        Value for pixels of a band that are masked: NaN, ``_FillValue`` or nodata, `mask`, or outside the
+        raster. For integer bands, the value is truncated to an integer and clamped to the range of the dtype;
+        a warning lists the bands that cannot hold it.
+    tensor_depths : mapping of str to int, or sequence of int, optional
+        Depth of each array band (a variable with additional dimensions, such as time). The band is truncated
+        to this depth or padded with `default_value`, and written in the order channel, height, width. A
+        sequence has one depth for each array band. Default: the number of values per pixel of each band.
+    sequence_data : bool, default False
+        Whether to write one ``SequenceExample`` for each pixel, in row-major order within a patch: scalar
+        bands as context, array bands as feature lists with one value for each step. Pixels have no margins.
+    collapse_bands : bool, default False
+        Whether to write all bands, including array bands, as one tensor (with `sequence_data`, one series)
+        under the name of the first band. Its type is the first of byte, int64 and float that can hold all
+        bands.
+    drop_masked_steps : bool, default False
+        With `sequence_data`, whether to omit masked steps, so that the series are ragged.
+    masked_threshold : float, default 1.0
+        Patches with a larger proportion of masked pixels (masked in any band, including margins) are
+        omitted. If it is below 1, no mixer is written, as in Earth Engine; `index` keeps the georeference.
+    feature_types : {"float", "band"}, default "float"
+        "float" writes all bands as float lists, as described in Earth Engine's guide. "band" writes uint8 as
+        bytes, other integers as int64 lists and floats as float lists, as Earth Engine does in practice.
+    edge : {"drop", "pad"}, default "drop"
+        Whether incomplete patches at the right and bottom edges are dropped, as in Earth Engine, or padded
+        with `default_value`.
+    index : bool, default False
+        Whether to write ``<destination>-index.parquet`` (GeoParquet) with the file, record, patch, row,
+        column, proportion of masked pixels and outline of every patch.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if an export with this prefix exists.
+    """
 
     _keywords: ClassVar[type] = ExportKeywords
 
     patch_dimensions: Size = option((256, 256), Size.from_xy, nested=True)
     kernel_size: Size = option((1, 1), Size.from_xy, nested=True)
     compressed: bool = option(True, flag, nested=True)
-    max_file_size: int = option(2**30, whole(1), nested=True)
+    max_file_size: int = option(2**30, integer(1), nested=True)
     default_value: float = option(0, _finite, nested=True)
     tensor_depths: Mapping[str, int] | Sequence[int] | None = option(None, _depths, nested=True)
     sequence_data: bool = option(False, flag, nested=True)
@@ -120,16 +164,45 @@ class ExportOptions(Options):
         super().__post_init__()
         if self.drop_masked_steps and not self.sequence_data:
             raise OptionError(
-                "drop_masked_steps=True needs sequence_data=True: a patch has the same steps at every pixel."
+                "drop_masked_steps=True requires sequence_data=True, because all pixels of a patch have the "
+                "same steps."
             )
         if self.index:
-            with extra("tables", "index=True"):  # now, not after hours of writing
+            with extra("tables", "index=True"):  # fail now, not after hours of writing
                 import geopandas  # noqa: F401
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExportSource(Options):
-    """Options of an image export about the raster and the run, which its plan does not hold."""
+    """Options of an image export about the raster and the run, which its plan does not contain.
+
+    Parameters
+    ----------
+    split_dim : str, optional
+        Dimension, such as "time", to split into one export for each step. The prefix of each export ends
+        with ``_<date>`` (or the coordinate as text).
+    region : tuple or GeoJSON-like, optional
+        Part of the raster to export: ``(left, bottom, right, top)``, a geometry (its bounding box is used),
+        or ``(slice_y, slice_x)`` in pixels. Margins have the pixels around the region.
+    region_crs : CRS or str or int, optional
+        CRS of `region`. Default: the CRS of the raster for a bounding box, EPSG:4326 for GeoJSON.
+    mask : DataArray or str, optional
+        Boolean array, true where pixels are masked in all bands; or the name of such a variable of `image`,
+        which is not exported as a band.
+    crs : CRS or str or int, optional
+        CRS of the image, if it has none or a wrong one.
+    transform : Affine or sequence of float, optional
+        Affine transform of the image, if it has none or a wrong one.
+    progress : bool, default False
+        Whether to show a progress bar.
+    compute : bool, default True
+        Whether to run the export. If False, return a Delayed without writing anything; `if_exists` is
+        checked again when it is computed.
+    storage_options : mapping, optional
+        Options for fsspec.
+    format_options : mapping, optional
+        Options in Earth Engine's spelling: ``{"patchDimensions": [256, 256]}``.
+    """
 
     _keywords: ClassVar[type] = ExportKeywords
 
@@ -147,10 +220,11 @@ class ExportSource(Options):
 
 IMAGE_SPELLING = Spelling(
     "export options",
-    aliases={"fileNamePrefix": "path"},
+    aliases={"fileNamePrefix": "destination"},
     replaced=_IMAGE_REPLACED,
-    notes={"crs": "here it replaces the CRS that the raster has, and nothing is reprojected"},
+    notes={"crs": "here it overrides the CRS of the raster, and nothing is reprojected"},
     formats=_IMAGE_FORMATS,
     nested=nested_names(ExportOptions),
+    renamed={"path": "destination"},
 )
-"""How the options of an image export are written: ``ee.batch.Export.image`` and ours."""
+"""The spelling of the options of an image export, as in ``ee.batch.Export.image``."""

@@ -1,4 +1,4 @@
-"""What a patch becomes: one Example, or a SequenceExample for each of its pixels; and in which shard."""
+"""The records of a patch (one Example, or a SequenceExample for each pixel), and the shard of a patch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.records import Encoded, Feature, RecordLayout, encode_records, kind_of
 
-__all__ = ["PatchRecords", "PatchShards", "records_of"]
+__all__ = ["PatchRecords", "PatchShards", "plan_records"]
 
 
 @dataclass(frozen=True)
 class PatchRecords:
-    """What the patches of an export become.
+    """How the patches of an export are written as records.
 
-    An Example a patch, a feature for each band (channel, height, width); or a SequenceExample a pixel,
-    row-major, scalar bands as context and array bands as feature lists.
+    Either one Example per patch, with a feature (channel, height, width) for each band; or one
+    SequenceExample per pixel in row-major order, with scalar bands as context and array bands as feature
+    lists.
 
     Parameters
     ----------
     layout : RecordLayout
+        The features of a record.
     depths : tuple of int
-        Of pixels: the steps of each band; 0 for a scalar band.
+        For SequenceExamples, the number of steps of each band; 0 for a scalar band.
     per_patch : int
-        Records of a patch: 1, or as many as it has pixels.
+        Number of records per patch: 1, or the number of pixels.
     drop_masked_steps : bool
-        Leave masked steps out of their series.
+        Whether masked steps are omitted.
     """
 
     layout: RecordLayout
@@ -43,17 +45,17 @@ class PatchRecords:
 
     @property
     def features(self) -> tuple[Feature, ...]:
-        """All features, those of the context first."""
+        """All features, with those of the context first."""
         return self.layout.features
 
     @property
     def exact(self) -> bool:
         """Whether all records have the same number of bytes."""
-        return self.layout.exact and not self.drop_masked_steps
+        return self.layout.fixed_size and not self.drop_masked_steps
 
     @property
     def framed_size(self) -> int:
-        """Bytes of the largest record with its framing."""
+        """Size of the largest record with its framing in bytes."""
         return self.layout.framed_size([depth for depth in self.depths if depth])
 
     def encode(
@@ -62,7 +64,17 @@ class PatchRecords:
         masks: Sequence[NDArray[np.bool_]] | None,
         keep: NDArray[np.bool_] | None,
     ) -> Encoded:
-        """Records of patches (n, depth, height, width), one array a band."""
+        """Encode patches as records.
+
+        Parameters
+        ----------
+        bands : sequence of ndarray
+            An array (n, depth, height, width) for each band.
+        masks : sequence of ndarray of bool, optional
+            Arrays of the same shapes, true where masked; used to drop masked steps.
+        keep : ndarray of bool, optional
+            Whether each of the n patches is written.
+        """
         if self.layout.sequences is None:
             return encode_records(self.layout, bands, keep)
         if keep is not None and not keep.all():
@@ -78,14 +90,14 @@ class PatchRecords:
 
 @dataclass(frozen=True)
 class PatchShards:
-    """Which patches are in which shard.
+    """The assignment of patches to shards.
 
     Parameters
     ----------
     patches : int
-        Patches of the export, those that may be left out as masked included.
+        Number of patches of the export, including those that may be omitted as masked.
     per_shard : int
-        Patches of every shard but the last one, which may have fewer.
+        Number of patches per shard; the last shard may have fewer.
 
     Examples
     --------
@@ -101,12 +113,12 @@ class PatchShards:
         return -(-self.patches // self.per_shard)
 
     def patches_of(self, shard: int) -> range:
-        """The numbers of the patches of a shard."""
+        """Return the numbers of the patches in a shard."""
         first = shard * self.per_shard
         return range(first, min(first + self.per_shard, self.patches))
 
     def split(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """The patches ``begin..end`` by shard: its number, the first patch, the one behind the last."""
+        """Split the patches ``begin..end`` by shard; yield the shard and its part ``begin..end``."""
         while begin < end:
             shard = begin // self.per_shard
             stop = min(end, (shard + 1) * self.per_shard)
@@ -114,20 +126,22 @@ class PatchShards:
             begin = stop
 
 
-def records_of(bands: BandPlan, stored: Size, options: ExportOptions) -> PatchRecords:
-    """What the patches of an export become.
+def plan_records(bands: BandPlan, stored: Size, options: ExportOptions) -> PatchRecords:
+    """Determine how the patches of an export are written as records.
 
     Parameters
     ----------
     bands : BandPlan
+        How the bands are written.
     stored : Size
-        Pixels of a stored patch.
+        Size of a stored patch in pixels, including its margin.
     options : ExportOptions
+        The options of the export.
 
     Raises
     ------
     OptionError
-        If pixels are asked for, and a kernel.
+        If `sequence_data` is combined with a kernel.
     """
     rules = bands.rules
     names = [band.name for band in bands.bands[: len(rules)]]
@@ -144,25 +158,25 @@ def records_of(bands: BandPlan, stored: Size, options: ExportOptions) -> PatchRe
         )
     if options.kernel_size.xy != (1, 1):
         raise OptionError(
-            "sequence_data=True writes pixels, which have no margins: leave "
-            f"kernel_size={options.kernel_size.xy} out."
+            "sequence_data=True writes single pixels, which have no margins: omit "
+            f"kernel_size={options.kernel_size.xy}."
         )
     if all(scalar):
-        warn("sequence_data=True, but there is no array band: the records have a context and no series.")
+        warn("sequence_data=True, but there are no array bands: the records have a context but no series.")
     features = [
         Feature(name, kind, 1, rule.dtype) for name, kind, rule in zip(names, kinds, rules, strict=True)
     ]
     return PatchRecords(
         layout=RecordLayout(
-            context=tuple(feature for feature, one in zip(features, scalar, strict=True) if one),
-            sequences=tuple(feature for feature, one in zip(features, scalar, strict=True) if not one),
+            context=tuple(each for each, is_scalar in zip(features, scalar, strict=True) if is_scalar),
+            sequences=tuple(each for each, is_scalar in zip(features, scalar, strict=True) if not is_scalar),
         ),
-        depths=tuple(0 if one else rule.depth for rule, one in zip(rules, scalar, strict=True)),
+        depths=tuple(0 if is_scalar else rule.depth for rule, is_scalar in zip(rules, scalar, strict=True)),
         per_patch=stored.pixels,
         drop_masked_steps=options.drop_masked_steps,
     )
 
 
 def _series(band: NDArray[Any]) -> NDArray[Any]:
-    """(n, depth, height, width) as pixels (n * height * width, depth)."""
+    """Reshape (n, depth, height, width) to pixels (n * height * width, depth)."""
     return np.moveaxis(band, 1, -1).reshape(-1, band.shape[1])

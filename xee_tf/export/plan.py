@@ -1,4 +1,4 @@
-"""What an export would write and cost, known before a pixel is read."""
+"""The plan of an export: what it would write, and its memory and tasks, without reading pixels."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ from xee_tf.sidecars import BandSpec, ExportNames
 
 __all__ = ["ExportPlan"]
 
-#: What Dask's graph, ordering and scheduler keep for a task.
+#: Memory per task of Dask's graph, ordering and scheduler (measured).
 _TASK_BYTES = 5500
 
 
 @dataclass(frozen=True, repr=False)
 class ExportPlan(Summarised):
-    """What an image export would write and cost. Made without reading a pixel.
+    """What an image export would write, and the memory and tasks that it needs.
 
     Parameters
     ----------
     names : ExportNames
-        Where it would be written.
+        The names of the files.
     grid : PatchGrid
         The patches.
     band_plan : BandPlan
         How the bands are written.
     record : PatchRecords
-        What a patch becomes, and the bytes of a record.
+        The records of a patch.
     block_layout : BlockLayout
-        Which block makes which patches; its last plane may be the user's mask.
+        The assignment of patches to blocks; the last plane may be the user's mask.
     options : ExportOptions
+        The options of the export.
     named : bool
-        Whether a path was given.
+        Whether a destination was given.
     exports : int
-        How many like this one there are: the steps of a split dimension.
+        Number of exports, one for each step of `split_dim`; the plan is that of the first one.
 
     Examples
     --------
@@ -56,7 +57,7 @@ class ExportPlan(Summarised):
     ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)},
     ...                 attrs={"crs": "EPSG:32633"})
     >>> plan = ds.tfexport.plan("out/scene", patch_dimensions=(128, 128), kernel_size=(32, 32))
-    >>> plan.grid.columns, plan.grid.rows, plan.records, plan.shards
+    >>> plan.grid.patches_per_row, plan.grid.rows, plan.records, plan.shards
     (3, 4, 12, 1)
     """
 
@@ -71,82 +72,82 @@ class ExportPlan(Summarised):
 
     @property
     def bands(self) -> tuple[BandSpec, ...]:
-        """Names and further dimensions of the bands."""
+        """The bands, with their dimensions other than y and x."""
         return self.band_plan.bands
 
     @property
     def prefix(self) -> str:
-        """Where it would be written; empty if that was not said."""
+        """Prefix of the files; empty if no destination was given."""
         return self.names.prefix.url if self.named else ""
 
     @property
     def compressed(self) -> bool:
-        """Whether shards are gzipped."""
+        """Whether shards are compressed with gzip."""
         return self.options.compressed
 
     @property
     def masked_threshold(self) -> float:
-        """Patches with a larger proportion of masked pixels are left out."""
+        """Maximum proportion of masked pixels; patches with more are omitted."""
         return self.options.masked_threshold
 
     @property
     def mixer(self) -> bool:
-        """Whether a mixer is written: Earth Engine writes none where patches may be left out."""
+        """Whether a mixer is written; as in Earth Engine, not if patches may be omitted."""
         return self.masked_threshold == 1
 
     @property
     def records(self) -> int:
-        """Examples, or SequenceExamples; an upper bound where `masked_threshold` is below 1."""
+        """Number of records; an upper bound if `masked_threshold` is below 1."""
         return len(self.grid) * self.record.per_patch
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of a record with its framing; the largest possible if it has int64 lists."""
+        """Size of a record with its framing in bytes; the maximum if it has int64 lists."""
         return self.record.framed_size
 
     @property
     def patch_shards(self) -> PatchShards:
-        """Which patches are in which shard.
+        """The assignment of patches to shards.
 
-        A shard has as many as stay within `max_file_size` before compression, and at least one. Records of
-        pixels are not counted one by one: a patch is never split (our choice).
+        A shard has as many patches as `max_file_size` permits before compression, and at least one. With
+        `sequence_data`, the pixels of a patch stay in one shard (a choice of this package).
         """
         size = self.record_bytes * self.record.per_patch
         return PatchShards(len(self.grid), max(1, self.options.max_file_size // size))
 
     @property
     def patches_per_shard(self) -> int:
-        """Patches in a full shard."""
+        """Number of patches in a full shard."""
         return self.patch_shards.per_shard
 
     @property
     def records_per_shard(self) -> int:
-        """Records in a full shard."""
+        """Number of records in a full shard."""
         return self.patches_per_shard * self.record.per_patch
 
     @property
     def shards(self) -> int:
-        """TFRecord files."""
+        """Number of TFRecord files."""
         return len(self.patch_shards)
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all records before compression."""
+        """Size of all records before compression in bytes."""
         return self.records * self.record_bytes
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """Rows and columns of blocks; a block is a rectangle of whole chunks, and one task."""
+        """Number of rows and columns of blocks; a block is a rectangle of whole chunks and one task."""
         return len(self.block_layout.y), len(self.block_layout.x)
 
     @property
     def source_chunks(self) -> int:
-        """Chunks that are loaded, bands counted apart; each of them once."""
+        """Number of chunks to load, over all bands; each is loaded once."""
         return self.block_layout.chunk_count()
 
     @cached_property
     def tasks(self) -> int:
-        """Dask tasks, with one for each block that loads its source chunks."""
+        """Number of Dask tasks, if one task per block loads the source chunks."""
         layout = self.block_layout
         homes = layout.chunks_by_home().values()
         strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
@@ -155,7 +156,7 @@ class ExportPlan(Summarised):
 
     @property
     def task_memory(self) -> int:
-        """Bytes that the largest block holds: its chunks, its bands, one row of its records."""
+        """Memory of the largest block in bytes: its chunks, its bands and one row of its records."""
         return self._chunk_memory + self._work_memory
 
     @cached_property
@@ -176,7 +177,7 @@ class ExportPlan(Summarised):
 
     @cached_property
     def waiting_memory(self) -> int:
-        """Bytes of the strips of one row of blocks, which wait for the row below."""
+        """Memory of the strips of one row of blocks in bytes, which are kept for the next row."""
         layout = self.block_layout
         rows = np.zeros(len(layout.y), np.int64)
         for plane, grid in enumerate(layout.planes):
@@ -187,11 +188,11 @@ class ExportPlan(Summarised):
 
     @cached_property
     def peak_memory(self) -> int:
-        """Bytes of memory that this process will take at most, by Dask's default of a thread a core.
+        """Estimated peak memory of this process in bytes, with Dask's default of one thread per core.
 
-        What it takes now; the data held at once: a block a thread, the chunks of one more block
-        loaded ahead, the strips that wait, a quarter on top for the allocator; and what Dask keeps
-        for each task (both measured).
+        The sum of its current memory; the data in memory at a time (one block per thread, the chunks of one
+        more block, the strips, and a quarter more for the allocator); and Dask's memory per task. The last
+        two are from measurements.
         """
         data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
         graph = self.tasks * _TASK_BYTES
@@ -199,7 +200,7 @@ class ExportPlan(Summarised):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know before this runs."""
+        """Warnings about the memory and the default value."""
         available = psutil.virtual_memory().total
         if self.peak_memory < 0.8 * available:
             return self.band_plan.notes
@@ -208,38 +209,38 @@ class ExportPlan(Summarised):
         width = max(max(np.diff(plane.x)) for plane in planes)
         return (
             *self.band_plan.notes,
-            f"This will not fit in memory: one task holds {format_bytes(self.task_memory)}, and {CPU_COUNT} "
-            f"at once need about {format_bytes(self.peak_memory)} of the {format_bytes(available)} here. "
-            f"Chunks are up to {height} x {width} pixels (y, x), patches {self.grid.patch.y} x "
-            f"{self.grid.patch.x}: open the raster with smaller chunks, for example "
-            "chunks={'y': 1024, 'x': 1024}, make the patches smaller, or use fewer threads.",
+            f"The export may not fit in memory: a task needs {format_bytes(self.task_memory)}, and "
+            f"{counted(CPU_COUNT, 'task')} at a time need about {format_bytes(self.peak_memory)} of "
+            f"{format_bytes(available)}. Chunks are up to {height} x {width} pixels (y, x), patches "
+            f"{self.grid.patch.y} x {self.grid.patch.x}: open the raster with smaller chunks, for example "
+            "chunks={'y': 1024, 'x': 1024}, reduce the patch size, or use fewer threads.",
         )
 
     def _summary(self) -> Summary:
         features = self.record.features
         at_most = "at most " if self.masked_threshold < 1 else ""
-        room = "each" if self.shards > 1 else "would fit in one"
+        capacity = "each" if self.shards > 1 else "would fit in one"
         whole = format_bytes(self.peak_memory)
         zipped = " before compression" if self.compressed else ""
         blocks = f"{counted(self.blocks[0], 'row')} × {counted(self.blocks[1], 'column')} of blocks"
-        several = f"{self.exports:,}, one for each step; each of them as follows"
+        several = f"{self.exports:,}, one for each step; the first one follows"
         rows = [
             *([("exports", several)] if self.exports > 1 else []),
             *grid_rows(self.grid),
             ("bands", bands_text([f.name for f in features], [f.kind for f in features])),
             ("records", f"{at_most}{self.records:,} of {format_bytes(self.record_bytes)}"),
-            ("shards", f"{at_most}{self.shards:,}; {counted(self.records_per_shard, 'record')} {room}"),
+            ("shards", f"{at_most}{self.shards:,}; {counted(self.records_per_shard, 'record')} {capacity}"),
             ("files", self._files()),
             ("bytes", f"{at_most}{format_bytes(self.total_bytes)}{zipped}"),
             ("tasks", f"{self.tasks:,} for {counted(self.source_chunks, 'source chunk')}, in {blocks}"),
-            ("memory", f"{format_bytes(self.task_memory)} a task, {whole} for the whole process"),
+            ("memory", f"{format_bytes(self.task_memory)} per task, {whole} for the whole process"),
         ]
         picture = grid_picture(self.grid, self.block_layout.x.edges, self.block_layout.y.edges)
         return Summary("ExportPlan", self.prefix, rows, self.warnings, picture=picture)
 
     def _files(self) -> str:
         if not self.named:
-            return "not said where"
+            return "no destination given"
         names = [self.names.shard(0).name]
         if self.shards > 1:
             names[0] += f" to {self.names.shard(self.shards - 1).name}"
@@ -248,12 +249,12 @@ class ExportPlan(Summarised):
         names.append(self.names.manifest.name)
         if self.options.index:
             names.append(self.names.index.name)
-        without = "" if self.mixer else "; no mixer, since masked_threshold may leave patches out"
+        without = "" if self.mixer else "; no mixer, because masked_threshold may omit patches"
         return ", ".join(names) + without
 
 
 def _extent(axis: BlockAxis, edges: Sequence[int]) -> int:
-    """Most pixels along one axis in the chunks that start in one block."""
+    """Return the maximum length in pixels of the chunks that start in one block, along one axis."""
     sizes = np.zeros(len(axis), np.int64)
     for begin, end in pairwise(edges):
         if begin < axis.edges[-1] and end > axis.edges[0]:

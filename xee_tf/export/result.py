@@ -1,4 +1,4 @@
-"""What an export leaves behind."""
+"""The result of an export."""
 
 from __future__ import annotations
 
@@ -17,23 +17,32 @@ __all__ = ["ExportResult"]
 
 @dataclass(frozen=True, repr=False)
 class ExportResult(Summarised):
-    """What an image export wrote.
+    """The files that an image export wrote.
 
     Parameters
     ----------
     files : tuple of ShardInfo
         The shards, in the order of the records.
     mixer : Location or None
-        The sidecar; None where `masked_threshold` dropped the georeference with it, as in Earth
-        Engine.
+        The mixer; None if `masked_threshold` is below 1, as in Earth Engine.
     index : Location or None
-        The GeoParquet patch index, if one was written.
+        The GeoParquet patch index; None if `index` is false.
     manifest : Location
-        What the mixer does not hold: kernel, bands, coordinates, checksums.
+        The file with the kernel, bands, coordinates and checksums, which a mixer cannot store.
     grid : PatchGrid
-        The patches, those left out by `masked_threshold` included.
+        The patches, including those omitted because of `masked_threshold`.
     records_per_patch : int
-        1, or the pixels of a patch where each of them is a SequenceExample.
+        1, or with `sequence_data` the number of pixels of a patch.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, xarray as xr, xee_tf
+    >>> ds = xr.Dataset({"B4": (("y", "x"), np.ones((300, 300), "float32"))},
+    ...                 coords={"y": 5e6 - 30 * np.arange(300.0), "x": 7e5 + 30 * np.arange(300.0)},
+    ...                 attrs={"crs": "EPSG:32633"})
+    >>> result = ds.tfexport(f"{tempfile.mkdtemp()}/scene", patch_dimensions=128)
+    >>> result.records, result.dropped, result.mixer.name
+    (4, 0, 'scene-mixer.json')
     """
 
     files: tuple[ShardInfo, ...]
@@ -45,24 +54,26 @@ class ExportResult(Summarised):
 
     @property
     def records(self) -> int:
-        """Examples written."""
+        """Number of records written."""
         return sum(file.records for file in self.files)
 
     @property
     def dropped(self) -> int:
-        """Patches left out because too much of them is masked."""
+        """Number of patches omitted because too many of their pixels are masked."""
         return len(self.grid) - self.records // self.records_per_patch
 
     @property
     def bytes(self) -> int:
-        """Size of all shards on disk."""
+        """Size of all shards on disk in bytes."""
         return sum(file.bytes for file in self.files)
 
     def _summary(self) -> Summary:
-        left_out = f", {counted(self.dropped, 'patch', 'patches')} left out as masked" if self.dropped else ""
+        omitted = (
+            f", {counted(self.dropped, 'masked patch', 'masked patches')} omitted" if self.dropped else ""
+        )
         rows = [
             *grid_rows(self.grid),
-            ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{left_out}"),
+            ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
         sidecars = (("mixer", self.mixer), ("sidecar", self.manifest), ("index", self.index))
@@ -72,6 +83,6 @@ class ExportResult(Summarised):
 
 
 def _cells(file: ShardInfo) -> tuple[str, str, str, str]:
-    """Name, records, bytes and checksum of a file."""
+    """Return the name, records, bytes and checksum of a file as text."""
     name = file.path.rsplit("/", 1)[-1]
     return name, counted(file.records, "record"), format_bytes(file.bytes), f"crc32c {file.crc32c:08x}"

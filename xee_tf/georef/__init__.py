@@ -3,6 +3,7 @@
 from xee_tf.georef.bands import add_bands, image_dataset, plane_array, whole_image
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
+    Raster,
     grid_mappings,
     is_grid_mapping,
     name_dims,
@@ -40,6 +41,7 @@ __all__ = [
     "GridLike",
     "PointTransform",
     "Points",
+    "Raster",
     "add_bands",
     "apply_affine",
     "band_nodata",

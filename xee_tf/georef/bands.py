@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+import os
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -248,7 +249,7 @@ def whole_image(
     Raises
     ------
     OptionError
-        If there are no bands, or a dimension is empty.
+        If `image` has another type, there are no bands, or a dimension is empty.
 
     Examples
     --------
@@ -256,7 +257,7 @@ def whole_image(
     Traceback (most recent call last):
     xee_tf.errors.OptionError: There is nothing to export: the dimension 'time' is empty. ...
     """
-    images = [image] if isinstance(image, xr.Dataset | xr.DataArray) else list(image)
+    images = _images(image)
     if not images or (isinstance(images[0], xr.Dataset) and not images[0].data_vars):
         raise OptionError(f"There is nothing to {verb}: the image has no bands.")
     if len(images) > 1 and not split:
@@ -275,6 +276,21 @@ def whole_image(
             f"ds.sel({empty[0]}=slice(...)) may be outside the range of the coordinates."
         )
     return dataset
+
+
+def _images(image: Any) -> list[Raster]:
+    """Return one or several images as a list, and check their types."""
+    images = [image]
+    if isinstance(image, Iterable) and not isinstance(image, xr.Dataset | xr.DataArray | str | bytes):
+        images = list(image)
+    if wrong := [each for each in images if not isinstance(each, xr.Dataset | xr.DataArray)]:
+        item = "" if wrong[0] is image else f" with an item of type {type(wrong[0]).__name__}"
+        hint = " Open the file first, with xr.open_dataset." if isinstance(image, str | os.PathLike) else ""
+        raise OptionError(
+            "image must be a Dataset, a DataArray or a sequence of them; got "
+            f"{type(image).__name__}{item}.{hint}"
+        )
+    return images
 
 
 def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Hashable]) -> None:

@@ -209,7 +209,13 @@ def point_transformer(source: pyproj.CRS, target: pyproj.CRS) -> PointTransform:
     if same_crs(source, target):
         return lambda points: points
     transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
-    return lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+    def transform(points: Points) -> Points:
+        # pyproj converts an array of one point to a float, about which NumPy warns.
+        x, y = points[0] if len(points) == 1 else points.T
+        return np.column_stack(transformer.transform(x, y))
+
+    return transform
 
 
 def unbound(crs: pyproj.CRS) -> pyproj.CRS:

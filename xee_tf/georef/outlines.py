@@ -25,7 +25,7 @@ from xee_tf.georef.longitudes import (
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
-__all__ = ["covered_window"]
+__all__ = ["box_text", "covered_window"]
 
 _SEGMENTS = 1024  # segments per extent of an outline, because straight lines bend in another CRS
 _EDGE_FACTOR = 20  # a step longer than this many times the median step crosses the edge of a projection
@@ -33,7 +33,7 @@ _BORDER = 8192  # maximum number of points along a side of the raster
 _LON_LAT = pyproj.CRS("EPSG:4326")
 
 
-def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
+def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef, hint: str = "") -> Window:
     """Return the window of the pixels that a geometry touches, rounded outward.
 
     Parameters
@@ -44,6 +44,8 @@ def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
         The CRS of the geometry.
     georef : GeoRef
         The georeference of the raster.
+    hint : str, optional
+        Text to append to the error message if the geometry is outside the raster.
 
     Raises
     ------
@@ -58,13 +60,15 @@ def covered_window(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Window:
     parts = [window.intersection(georef.shape.window) for window in windows]
     parts = [part for part in parts if not part.is_empty]
     if not parts:
-        covers = f"{_box_text(shape.bounds)} in {describe_crs(crs)}"
+        covers = f"{box_text(shape.bounds)} in {describe_crs(crs)}"
         if outlines and not same:
             points = np.concatenate(outlines)
-            covers += f" ({_box_text((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS)"
+            covers += f" ({box_text((*points.min(axis=0), *points.max(axis=0)))} in the raster's CRS)"
+        if same and not crs.is_geographic and _may_be_degrees(shape.bounds):
+            hint = " If the region is in degrees, pass region_crs='EPSG:4326'."
         raise OptionError(
             f"The region is outside the raster. The region covers {covers}; the raster covers "
-            f"{_box_text(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top)."
+            f"{box_text(georef.bounds)} in {describe_crs(georef.crs)} (left, bottom, right, top).{hint}"
         )
     window = Window(
         min(part.top for part in parts),
@@ -87,7 +91,7 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterat
     left, bottom, right, top = shape.bounds
     if crs.is_geographic and (max(abs(bottom), abs(top)) > 90 or max(abs(left), abs(right)) > 540):
         raise OptionError(
-            f"The region's coordinates {_box_text(shape.bounds)} cannot be degrees in {describe_crs(crs)}. "
+            f"The region's coordinates {box_text(shape.bounds)} cannot be degrees in {describe_crs(crs)}. "
             "Pass their CRS as region_crs=, for example region_crs=ds.rio.crs."
         )
     longest = max(right - left, top - bottom) / _SEGMENTS
@@ -107,6 +111,11 @@ def _outlines(shape: Any, crs: pyproj.CRS, georef: GeoRef, same: bool) -> Iterat
         if around and part.is_closed:
             moved = np.concatenate([moved, [[moved[0, 0] + turn, moved[0, 1]]]])
         yield moved
+
+
+def _may_be_degrees(box: Sequence[float]) -> bool:
+    left, bottom, right, top = box
+    return max(abs(left), abs(right)) <= 360 and max(abs(bottom), abs(top)) <= 90
 
 
 def _crosses(shape: Any, cuts: Sequence[float]) -> bool:
@@ -179,10 +188,10 @@ def _require_one_part(
     if not between.size:
         return
     columns = (window.left, int(between[0])), (int(between[-1]) + 1, window.right)
-    boxes = [_box_text(bounds(georef.affine, Window(window.top, window.bottom, *sides))) for sides in columns]
+    boxes = [box_text(bounds(georef.affine, Window(window.top, window.bottom, *sides))) for sides in columns]
     raise OptionError(
-        f"The region {_box_text(shape.bounds)} crosses the edge of the raster, which covers "
-        f"{_box_text(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
+        f"The region {box_text(shape.bounds)} crosses the edge of the raster, which covers "
+        f"{box_text(georef.bounds)} (left, bottom, right, top): it has a part on each side. Use each part "
         f"separately: in the raster's CRS, region={boxes[0]} and region={boxes[1]}{_other_edge(georef)}."
     )
 
@@ -213,5 +222,6 @@ def _closes(georef: GeoRef) -> bool:
     return bool(width > 2 and abs(x[-1] - x[0]) >= turn * (1 - 2.5 / width))
 
 
-def _box_text(box: Sequence[float]) -> str:
+def box_text(box: Sequence[float]) -> str:
+    """Format a box for an error message."""
     return "(" + ", ".join(f"{float(number):.10g}" for number in box) + ")"

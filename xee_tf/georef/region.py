@@ -15,7 +15,7 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Window
 from xee_tf.georef.crs import describe_crs, read_crs, same_crs
 from xee_tf.georef.longitudes import unwrap_rings
-from xee_tf.georef.outlines import covered_window
+from xee_tf.georef.outlines import box_text, covered_window
 from xee_tf.georef.reference import GeoRef
 from xee_tf.georef.units import full_turn
 
@@ -97,7 +97,7 @@ def region_window(region: Any, georef: GeoRef, region_crs: Any = None) -> Window
             )
         crs = given
     turn = full_turn(crs)
-    return covered_window(_shape(interface, region, turn, exact), crs, georef)
+    return covered_window(_shape(interface, region, turn, exact), crs, georef, _box_hint(interface, turn))
 
 
 def _slices(region: Any, georef: GeoRef) -> tuple[slice, slice] | None:
@@ -164,6 +164,20 @@ def _shape(interface: Any, region: Any, turn: float | None, exact: bool) -> Any:
             f"A box must be (left, bottom, right, top) with left < right and bottom < top; got {numbers}."
         )
     return GeometryCollection([box(left, bottom, right, top)])
+
+
+def _box_hint(interface: Any, turn: float | None) -> str:
+    """Return both readings of a box in degrees whose left is greater than its right, for an error message."""
+    if turn is None or isinstance(interface, Mapping):
+        return ""
+    left, bottom, right, top = map(float, interface)
+    if left < right:
+        return ""
+    return (
+        " A box in degrees with left > right crosses 180 degrees: it was read as "
+        f"{box_text((left, bottom, right + turn, top))}. If left and right are swapped, pass "
+        f"{box_text((right, bottom, left, top))}."
+    )
 
 
 def _geojson_parts(region: Mapping[str, Any], turn: float | None) -> Iterator[Any]:

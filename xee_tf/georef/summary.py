@@ -14,7 +14,7 @@ __all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel"]
 
 def grid_rows(grid: PatchGrid) -> Facts:
     """Return rows that describe the patches, the raster, and the incomplete patches."""
-    rows, columns = counted(grid.rows, "row"), counted(grid.columns, "column")
+    rows, columns = counted(grid.rows, "row"), counted(grid.patches_per_row, "column")
     patches = f"{len(grid):,} = {rows} × {columns} of {by(*grid.patch.xy)} px"
     if grid.stored != grid.patch:
         patches += f", stored with margins as {by(*grid.stored.xy)}"
@@ -34,7 +34,7 @@ def grid_picture(
         grid.shape.xy,
         grid.patch.xy,
         grid.margin.xy,
-        patches=(grid.columns, grid.rows),
+        patches=(grid.patches_per_row, grid.rows),
         block_columns=[edge - grid.origin.x for edge in block_columns],
         block_rows=[edge - grid.origin.y for edge in block_rows],
     )

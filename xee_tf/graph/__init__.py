@@ -1,18 +1,20 @@
-"""Dask graphs: the only room that builds tasks, and where they are run."""
+"""Build and run Dask graphs; no other subpackage creates tasks."""
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, work_on_blocks
 from xee_tf.graph.run import each_chunk, progress_bar, run_graph
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import Delayed, Graph, Ref, Tasks, add_task, add_value
+from xee_tf.graph.tasks import ChunkedArray, Delayed, Graph, Ref, TaskRef, Tasks, add_task, add_value
 
 __all__ = [
     "ArraySpec",
     "BlockJob",
+    "ChunkedArray",
     "Delayed",
     "Graph",
     "Ref",
     "Sources",
+    "TaskRef",
     "Tasks",
     "add_task",
     "add_value",

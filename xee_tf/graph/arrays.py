@@ -1,4 +1,4 @@
-"""Lazy arrays whose chunks come together: of blocks that were worked on, or of boxes that are read."""
+"""Create several lazy arrays whose chunks are computed together: from blocks, or by reading boxes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from xee_tf.geometry import Window
 from xee_tf.graph.blocks import BlockWork, Work, block_tasks, keys_by_home
 from xee_tf.graph.order import turns
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import Ref, Tasks, add_task, add_value, layer_of
+from xee_tf.graph.tasks import ChunkedArray, Ref, Tasks, add_task, add_value, layer_of
 
 __all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes"]
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One of several arrays of the same chunks: what Dask must know of it, whatever it holds.
+    """The name, dtype and additional axes of one of several arrays with the same chunks.
 
     Parameters
     ----------
     name : str
+        Name of the array.
     dtype : numpy.dtype
-        Of the chunks. `BandSpec.dtype` is that of the band's source, which need not be known.
+        The dtype of the chunks (`BandSpec.dtype` is the dtype of the source of a band, if it is known).
     shape : tuple of int
-        Lengths of the axes in front of y and x along which there is one chunk.
+        Lengths of the axes before y and x that have a single chunk.
     """
 
     name: str
@@ -44,7 +45,7 @@ class ArraySpec:
 
 def arrays_of_blocks(
     name: str,
-    sources: Sequence[Any],
+    sources: Sequence[ChunkedArray],
     layout: BlockLayout,
     work: Work,
     outputs: Sequence[ArraySpec],
@@ -54,51 +55,58 @@ def arrays_of_blocks(
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
     version: Any,
 ) -> list[Array]:
-    """Lazy arrays whose chunks are put together from what the work of blocks gives.
+    """Create lazy arrays whose chunks are assembled from the results of blocks.
 
     Parameters
     ----------
     name : str
-        Of the tasks, to which a token is added.
-    sources : sequence of Dask arrays
-        For each step the arrays of which `layout` has the planes.
+        Name of the tasks, to which a token is appended.
+    sources : sequence of ChunkedArray
+        For each step, the arrays of the planes of `layout`.
     layout : BlockLayout
+        The blocks.
     work : callable
-        ``work(layout, block, pieces)`` gives a mapping with ``(*shape, y, x)`` of each output. Where
-        windows of blocks overlap, the values are added.
+        ``work(layout, block, pieces)`` returns a mapping with an array ``(*shape, y, x)`` for each output.
+        Where the windows of blocks overlap, the values are added.
     outputs : sequence of ArraySpec
-    windows : mapping
-        The pixels that each block gives.
-    steps : mapping from dimension to length
-        Axes in front, of which every step has sources of its own.
-    chunks : tuple
-        Along y and x.
-    version
-        What the values depend on beside the keys of `sources`, `layout` and `work`.
+        The arrays to create.
+    windows : mapping of block to Window
+        The pixels in the result of each block.
+    steps : mapping of str to int
+        Dimensions before the axes of the outputs, with their lengths. Each step has separate sources.
+    chunks : tuple of tuple of int
+        Chunk lengths along y and x.
+    version : object
+        Anything else that the values depend on, in addition to the keys of `sources`, `layout` and `work`.
 
     Returns
     -------
     list of dask.array.Array
-        For each output ``(*steps, *shape, y, x)``.
+        An array ``(*steps, *shape, y, x)`` for each output.
     """
-    # Under their own keys: an image and its prediction that are computed together share what is loaded.
-    found = Sources.of_planes(sources)
-    # Of the keys, and not of the arrays' names: a persisted array has the name that it had before.
-    token = tokenize(repr(found.keys), work, layout, version)
+    # Sources keep their keys: an image and its prediction that are computed together share loaded chunks.
+    planes = Sources.of_planes(sources)
+    # The token depends on keys, not on names of arrays, because persisting an array keeps its name.
+    token = tokenize(repr(planes.keys), work, layout, version)
     tasks: Tasks = {}
     common = add_value(tasks, f"work-{name}-{token}", BlockWork(layout, work))
-    planes, homes = len(layout.planes), layout.chunks_by_home()
+    count, homes = len(layout.planes), layout.chunks_by_home()
     blocks = []
     for number, step in enumerate(np.ndindex(*steps.values())):
-        own = found.keys[number * planes : (number + 1) * planes]
-        loaded = {block: list(map(TaskRef, keys)) for block, keys in keys_by_home(homes, own).items()}
+        own = planes.keys[number * count : (number + 1) * count]
+        loaded: dict[Block, Ref] = {
+            block: list(map(TaskRef, keys)) for block, keys in keys_by_home(homes, own).items()
+        }
         step_name = "-".join([name, *map(str, step), token])
         blocks.append(block_tasks(tasks, layout, homes, loaded, common, step_name))
     empty, order = turns(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
-    layers = {f"sources-{token}": layer_of(found.graph, found.annotations), f"{name}-{token}": tasks | empty}
+    layers = {
+        f"sources-{token}": layer_of(planes.graph, planes.annotations),
+        f"{name}-{token}": tasks | empty,
+    }
     return [
         _stitched(
-            f"{name}-band-{output.name}-{token}",  # no layer is called like a band
+            f"{name}-band-{output.name}-{token}",  # "-band-" prevents conflicts with names of layers
             output,
             layers,
             windows,
@@ -120,26 +128,29 @@ def arrays_of_boxes(
     *,
     order: Callable[[Any], Any] | None = None,
 ) -> list[Array]:
-    """Lazy arrays whose chunks are read together, a task for each box.
+    """Create lazy arrays whose chunks are read together, by one task for each box.
 
     Parameters
     ----------
     name : str
-        Of the tasks and arrays; different wherever what is read is different.
-    source
-        Travels once to each worker, and not with each task.
+        Name of the tasks and arrays; must be unique to the content that is read.
+    source : object
+        Passed to `read`; sent once to each worker, not with every task.
     read : callable
-        ``read(source, box)``, with (first, behind the last) along each axis of `chunks`, gives what is
-        indexed ``[number of the output, ..., y, x]``.
+        ``read(source, box)`` with a box of ``(start, stop)`` along each axis of `chunks`; returns an array or
+        sequence that is indexed as ``[number of the output, ..., y, x]``.
     outputs : sequence of ArraySpec
-    chunks : tuple
-        Along the axes that all arrays have: y and x, and others in front of the outputs' own axes.
+        The arrays to create.
+    chunks : tuple of tuple of int
+        Chunk lengths along the axes that all arrays have: y and x, preceded by others, which come before the
+        axes of the outputs.
     order : callable, optional
-        A key by which boxes are sorted that should be read in order.
+        Sort key of the boxes, if they should be read in order.
 
     Returns
     -------
     list of dask.array.Array
+        An array for each output.
     """
     edges = [chunk_edges(lengths) for lengths in chunks]
     boxes = {
@@ -149,9 +160,9 @@ def arrays_of_boxes(
     opening, reading = f"open-{name}", f"read-{name}"
     layers: dict[str, Tasks] = {opening: {}, reading: {}}
     opened = add_value(layers[opening], opening, source)
-    after: dict[Any, list[Ref]] = {number: [] for number in boxes}
+    after: dict[tuple[int, ...], list[TaskRef]] = {number: [] for number in boxes}
     if order is not None:
-        # Left to itself, Dask runs tasks that are all alike backwards.
+        # By default, Dask runs identical tasks in reverse order.
         numbers = sorted(boxes, key=lambda number: order(boxes[number]))
         empty, waits = turns(f"turn-{name}", len(numbers))
         layers[opening] |= empty
@@ -178,7 +189,7 @@ def _read(read: Callable[..., Any], source: Any, box: Any, *turn: None) -> Any:
 
 
 def _stacked(layers: Mapping[str, Any]) -> HighLevelGraph:
-    """A graph of layers of which each stands on those before."""
+    """Return a graph of layers in which each layer depends on all layers before it."""
     names = list(layers)
     return HighLevelGraph(layers, {name: set(names[:number]) for number, name in enumerate(names)})
 
@@ -188,33 +199,35 @@ def _stitched(
     output: ArraySpec,
     layers: Mapping[str, Any],
     windows: Mapping[Block, Window],
-    blocks: Sequence[Mapping[Block, Ref]],
-    order: Sequence[Sequence[Ref]],
+    blocks: Sequence[Mapping[Block, TaskRef]],
+    order: Sequence[Sequence[TaskRef]],
     lead: tuple[int, ...],
     chunks: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> Array:
-    """One output of all blocks: its chunks take their turns row by row, and steps one after another."""
+    """Create the array of one output; its chunks are ordered row by row, with all steps of each together."""
     edges = [chunk_edges(sizes) for sizes in chunks]
     tasks: Tasks = {}
     zeros = (0,) * len(output.shape)
-    rows = _meeting(edges[0], {row: (window.top, window.bottom) for (row, _), window in windows.items()})
-    columns = _meeting(edges[1], {at: (window.left, window.right) for (_, at), window in windows.items()})
+    rows = _overlapping(edges[0], {row: (window.top, window.bottom) for (row, _), window in windows.items()})
+    columns = _overlapping(
+        edges[1], {column: (window.left, window.right) for (_, column), window in windows.items()}
+    )
     turn = iter(order)
     for row, column in np.ndindex(len(rows), len(columns)):
         target = Window(*edges[0][row : row + 2], *edges[1][column : column + 2])
-        met = list(product(rows[row], columns[column]))
-        places = [windows[block] for block in met]
-        for index, given in zip(np.ndindex(*lead), blocks, strict=True):
+        needed = list(product(rows[row], columns[column]))
+        parts = [windows[block] for block in needed]
+        for index, results in zip(np.ndindex(*lead), blocks, strict=True):
             key = (name, *index, *zeros, row, column)
-            found = [given[block] for block in met]
-            add_task(tasks, key, _stitch, output.name, len(lead), target, places, found, *next(turn))
+            refs = [results[block] for block in needed]
+            add_task(tasks, key, _stitch, output.name, len(lead), target, parts, refs, *next(turn))
     ones = tuple((1,) * length for length in lead)
     whole = tuple((length,) for length in output.shape)
     return Array(_stacked({**layers, name: tasks}), name, (*ones, *whole, *chunks), dtype=output.dtype)
 
 
-def _meeting(edges: Sequence[int], spans: Mapping[int, tuple[int, int]]) -> list[list[int]]:
-    """For each chunk along an axis the blocks that share pixels with it."""
+def _overlapping(edges: Sequence[int], spans: Mapping[int, tuple[int, int]]) -> list[list[int]]:
+    """Return the blocks that overlap each chunk along one axis."""
     return [
         [block for block, (begin, end) in spans.items() if begin < after and end > before]
         for before, after in pairwise(edges)
@@ -226,8 +239,8 @@ def _stitch(
     lead: int,
     target: Window,
     windows: Sequence[Window],
-    found: Sequence[Mapping[str, NDArray[Any]]],
+    results: Sequence[Mapping[str, NDArray[Any]]],
     *turn: None,
 ) -> NDArray[Any]:
-    stitched = stitch(target, [(window, each[band]) for window, each in zip(windows, found, strict=True)])
+    stitched = stitch(target, [(window, each[band]) for window, each in zip(windows, results, strict=True)])
     return stitched.reshape((1,) * lead + stitched.shape)

@@ -1,6 +1,6 @@
-"""The tasks of blocks: one that loads a block's chunks, one that keeps their strips, one that does its work.
+"""Build the tasks of blocks: one loads the chunks of a block, one keeps their strips, one does its work.
 
-The graph is made by hand, since the ready-made overlap costs an order of magnitude more tasks.
+`dask.array.overlap` is not used, because it needs an order of magnitude more tasks.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_strips
 from xee_tf.graph.order import in_order
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import Graph, Key, Ref, Tasks, add_task, add_value
+from xee_tf.graph.tasks import ChunkedArray, Graph, Key, Ref, Tasks, add_task, add_value
 
 __all__ = [
     "BlockJob",
@@ -28,54 +29,55 @@ __all__ = [
 ]
 
 Work = Callable[[BlockLayout, Block, Pieces], Any]
-"""``work(layout, block, pieces)`` with block = (row, column) and pieces as `assemble` takes them."""
+"""A function ``work(layout, block, pieces)`` with block = (row, column) and pieces as for `assemble`."""
 
 
 @dataclass(frozen=True)
 class BlockJob:
-    """The work that is to be done for every block of some arrays.
+    """The work for every block of some arrays.
 
     Parameters
     ----------
     name : str
-        Of the tasks; Dask's dashboard groups by what stands in front of a hexadecimal ending.
-    arrays : sequence of Dask arrays
-        (y, x) or (step, y, x).
+        Name of the tasks; Dask's dashboard groups tasks by name, without a hexadecimal suffix.
+    arrays : sequence of ChunkedArray
+        Arrays of shape (y, x) or (step, y, x).
     layout : BlockLayout
-        The blocks; its planes are those of the arrays.
+        The blocks; its planes are the planes of the arrays.
     work : callable
         See `Work`; must be picklable.
     """
 
     name: str
-    arrays: Sequence[Any]
+    arrays: Sequence[ChunkedArray]
     layout: BlockLayout
     work: Work
 
 
-def chunk_grids(arrays: Sequence[Any]) -> tuple[ChunkGrid, ...]:
-    """The planes of arrays (y, x) and (step, y, x), in order."""
+def chunk_grids(arrays: Sequence[ChunkedArray]) -> tuple[ChunkGrid, ...]:
+    """Return the planes of arrays (y, x) and (step, y, x), in order."""
     return tuple(grid for array in arrays for grid in ChunkGrid.of(array.chunks, array.dtype.itemsize))
 
 
 def work_on_blocks(
     jobs: Sequence[BlockJob], *, ordered: bool = False
-) -> tuple[Graph, list[dict[Block, Ref]]]:
-    """The tasks of several jobs, so that a chunk that several of them need is loaded once.
+) -> tuple[Graph, list[dict[Block, TaskRef]]]:
+    """Build the tasks of several jobs, so that a chunk that several jobs need is loaded once.
 
     Parameters
     ----------
     jobs : sequence of BlockJob
+        The jobs.
     ordered : bool
-        Whether blocks are made row by row, so that few chunks are alive. Those of all jobs that have the same
-        number follow one another: what a chunk holds for several jobs is used while it is there.
+        Whether to process blocks row by row, so that few chunks are in memory. Blocks of different jobs with
+        the same number follow each other, so that they use a chunk while it is in memory.
 
     Returns
     -------
     graph : Graph
-        To which further tasks can be added.
+        The tasks, to which further tasks can be added.
     blocks : list of dict
-        For each job what its blocks give.
+        For each job, references to the results of its blocks.
     """
     sources = Sources.of_planes([array for job in jobs for array in job.arrays], fused=True)
     keys = iter(sources.keys)
@@ -84,10 +86,10 @@ def work_on_blocks(
     for number, job in enumerate(jobs):
         own = keys_by_home(homes[number], [next(keys) for _ in job.layout.planes])
         groups |= {(number, block): chunks for block, chunks in own.items()}
-    graph, found = sources.loads(groups)
+    graph, loaded_groups = sources.loads(groups)
     loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
-    for (number, block), chunks in found.items():
-        loaded[number][block] = chunks
+    for (number, block), loaded_chunks in loaded_groups.items():
+        loaded[number][block] = loaded_chunks
     blocks = []
     for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
@@ -104,7 +106,7 @@ def work_on_blocks(
 def keys_by_home(
     homes: Mapping[Block, Sequence[Chunk]], keys: Sequence[Sequence[Sequence[Key]]]
 ) -> dict[Block, list[Key]]:
-    """The keys, given by plane, row and column, of the chunks that start in each block."""
+    """Return the keys of the chunks that start in each block, from keys by plane, row and column."""
     return {block: [keys[plane][iy][ix] for plane, iy, ix in chunks] for block, chunks in homes.items()}
 
 
@@ -113,29 +115,31 @@ def block_tasks(
     layout: BlockLayout,
     homes: Mapping[Block, Sequence[Chunk]],
     loaded: Mapping[Block, Ref],
-    work: Ref,
+    work: TaskRef,
     name: str,
-) -> dict[Block, Ref]:
+) -> dict[Block, TaskRef]:
     """Add tasks that do the work of every block that owns patches.
 
     Parameters
     ----------
     tasks : dict
+        The tasks by their keys; modified in place.
     layout : BlockLayout
+        The blocks.
     homes : mapping
-        As `BlockLayout.chunks_by_home` gives it.
+        The result of `BlockLayout.chunks_by_home`.
     loaded : mapping
-        The chunks that start in each block, in the order of `homes`. Each is loaded once, however many
-        blocks need a part of it.
-    work : Ref
-        A `BlockWork`, by reference: a model may be in it, or all points of a sample.
+        References to the chunks that start in each block, in the order of `homes`. Each chunk is loaded once,
+        even if several blocks need a part of it.
+    work : TaskRef
+        A `BlockWork`; by reference, because it may be large (a model, or all points of a sample).
     name : str
-        As for `BlockJob`.
+        See `BlockJob`.
 
     Returns
     -------
     dict
-        What the work gives, for each block.
+        References to the results of the blocks.
     """
     strips = {
         block: add_task(tasks, (f"strips-{name}", *block), BlockWork.keep_strips, work, chunks, loaded[block])
@@ -153,13 +157,13 @@ def block_tasks(
 
 @dataclass(frozen=True)
 class BlockWork:
-    """What the tasks of all blocks have in common."""
+    """The layout and the work that the tasks of all blocks share."""
 
     layout: BlockLayout
     work: Work
 
     def keep_strips(self, chunks: Sequence[Chunk], loaded: Sequence[NDArray[Any]]) -> Any:
-        """What later blocks need of the chunks of one block."""
+        """Return the strips of the chunks of one block that later blocks need."""
         return cut_strips(self.layout, list(zip(chunks, loaded, strict=True)))
 
     def do(
@@ -169,7 +173,7 @@ class BlockWork:
         loaded: Sequence[NDArray[Any]],
         strips: Sequence[Mapping[Chunk, Mapping[str, NDArray[Any]]]],
     ) -> Any:
-        """The work of one block, from its own chunks and from strips of those above and beside them."""
+        """Do the work of one block, with its own chunks and the strips of earlier blocks."""
         own = dict(zip(chunks, loaded, strict=True))
         kept = {chunk: parts for each in strips for chunk, parts in each.items()}
         pieces = []

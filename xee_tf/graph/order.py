@@ -1,18 +1,19 @@
-"""What makes Dask take blocks from the top left on, so that few chunks are alive.
+"""Make Dask process blocks in row-major order, so that few chunks are in memory at a time.
 
-Left to itself, Dask wanders over a graph of neighbours: where one task gathers the blocks, it takes those
-along the edges last, and keeps chunks of many rows alive. There are two means against it:
+By default, Dask does not process blocks that share chunks in rows: if one task gathers all blocks, it leaves
+those along the edges for last and keeps the chunks of many rows in memory. There are two ways to prevent
+this:
 
-* A chain of empty tasks behind the blocks (`in_order`) leads it from each one to the next and holds none of
-  them up. Of the 400 chunks of each of three bands 13 are alive at most on one thread, and 60 without it; of
-  the 200 of a wide image 16, and 61 without it. On two workers of a cluster it is 27 to 40 beside 40 to 73
-  (priorities, which only a cluster has, leave 20 to 100). But nobody can have the last block without all
-  others.
-* Where parts of a result can be computed, as of lazy arrays, there are empty tasks in front instead
-  (`turns`). They reach less far, since what loads a block does not wait for its turn: of the 400 chunks of a
-  prediction with overlap 38 to 60 are alive on two threads, and 60 to 82 without them; of the 160 of a wide
-  one 40, and 80 without them. They also keep what is read from gzip streams in the order of the streams.
-  Exports on threads that were made to take turns kept all chunks alive.
+* A chain of empty tasks after the blocks (`in_order`) leads Dask from each block to the next without delaying
+  any of them. For 400 chunks of each of three bands, at most 13 are in memory on one thread (60 without the
+  chain); for the 200 chunks of a wide image, 16 (61 without). On two workers of a cluster, it is 27 to 40
+  (40 to 73 without; 20 to 100 with priorities, which only clusters support). The disadvantage is that the
+  last block depends on all others.
+* If parts of a result can be computed separately, as for lazy arrays, empty tasks before the blocks are used
+  instead (`turns`). They are less effective, because the tasks that load a block do not wait for its turn:
+  for the 400 chunks of a prediction with overlap, 38 to 60 are in memory on two threads (60 to 82 without);
+  for the 160 of a wide image, 40 (80 without). They also keep reads from gzip streams in the order of the
+  streams. Exports do not use them: on threads, all chunks stayed in memory.
 """
 
 from __future__ import annotations
@@ -21,57 +22,60 @@ from collections.abc import Sequence
 
 from dask.task_spec import Task, TaskRef
 
-from xee_tf.graph.tasks import Ref, Tasks, add_task, first_of
+from xee_tf.graph.tasks import Tasks, add_task, first_of
 
 __all__ = ["in_order", "turns"]
 
-_LEAST_BITS = 40  # more ways down than these powers of two no block will have
+_MIN_BITS = 40  # no block has more paths to the root than this power of two
 
 
-def in_order(tasks: Tasks, blocks: Sequence[Ref], name: str) -> list[Ref]:
-    """Add a chain of empty tasks behind blocks; see `Sources` for what the blocks depend on.
+def in_order(tasks: Tasks, blocks: Sequence[TaskRef], name: str) -> list[TaskRef]:
+    """Add a chain of empty tasks after blocks; see `Sources` for the tasks that the blocks depend on.
 
     Returns
     -------
-    list
-        What stands for each block from now on.
+    list of TaskRef
+        References to use in place of `blocks`.
     """
-    done: list[Ref] = []
+    done: list[TaskRef] = []
     for number, block in enumerate(blocks):
         done.append(add_task(tasks, (name, number), first_of, block, *done[-1:]))
     return done
 
 
-def turns(name: str, count: int) -> tuple[Tasks, list[list[Ref]]]:
-    """Empty tasks that make Dask compute `count` other tasks in their order, if these depend on them.
+def turns(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
+    """Return empty tasks that make Dask compute `count` other tasks in order, if these depend on them.
 
-    Where all tasks go back to one root, `dask.order` begins with those that have the most tasks below
-    them, every way down counted; where they have sources of their own, it does so among those that need
-    the fewest further sources. So there are tasks with twice as many below them as those before, and each
-    turn takes those that add up to its rank; the first ones stand for what a turn's own work may count. All
-    wait for the last one too, or else those of a low rank would be ready first.
+    If all tasks have one root, `dask.order` starts with the tasks that have the most dependencies, counted
+    over all paths to the root; if they have separate sources, it does so among the tasks that need the fewest
+    further sources. The empty tasks therefore have powers of two as numbers of dependencies, and each turn
+    depends on those that add up to its rank; the smallest ones are reserved for the dependencies of the other
+    tasks themselves. All turns also depend on the last empty task, because turns of a low rank would
+    otherwise be ready first.
 
     Parameters
     ----------
     name : str
-        Of the empty tasks; alone, it is that of the one root.
+        Name of the empty tasks, and key of their root.
     count : int
+        Number of tasks to order.
 
     Returns
     -------
     tasks : dict
-    keys : list of list
-        What each turn has to depend on.
+        The empty tasks by their keys.
+    dependencies : list of list of TaskRef
+        The references that each of the other tasks must depend on.
     """
     tasks: Tasks = {name: Task(name, first_of, None)}
     below = [TaskRef(name)]
-    bits = _LEAST_BITS + count.bit_length()
+    bits = _MIN_BITS + count.bit_length()
     for bit in range(bits):
         twins = [(name, bit, twin) for twin in (0, 1)]
         for key in twins:
             tasks[key] = Task(key, first_of, None, *below)
         below = [TaskRef(key) for key in twins]
-    weights = [TaskRef((name, bit, 0)) for bit in range(_LEAST_BITS, bits)]
+    weights = [TaskRef((name, bit, 0)) for bit in range(_MIN_BITS, bits)]
     end = (name, bits)
     tasks[end] = Task(end, first_of, None, *below)
     return tasks, [

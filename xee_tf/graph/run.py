@@ -1,4 +1,4 @@
-"""Graphs are run: where Dask would compute, and with a bar if one is wanted."""
+"""Run graphs with the scheduler that Dask would use, optionally with a progress bar."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ def each_chunk(
     indices: Sequence[tuple[int, ...]],
     name: str,
 ) -> Delayed:
-    """A Delayed that calls ``work(index, chunks)`` for some chunks of several arrays together.
+    """Return a Delayed that calls ``work(index, chunks)`` for selected chunks of several arrays.
 
     Parameters
     ----------
     work : callable
         Must be picklable.
     arrays : sequence of Dask arrays
-        Of one chunking along the axes that count; further ones in front of the last two are one chunk.
+        Arrays with the same chunks along the axes of `indices`. Additional axes before the last two must be
+        single chunks.
     indices : sequence of tuple of int
-        Chunks by their numbers along the axes that count.
+        Indices of chunks along the axes that all arrays have; the last two are y and x.
     name : str
-        Of the tasks.
+        Name of the tasks.
     """
     name = f"{name}-{uuid.uuid4().hex}"
     tasks: Tasks = {}
@@ -55,12 +56,12 @@ def each_chunk(
 
 
 def run_graph(delayed: Delayed, progress: bool) -> Any:
-    """The result of a Delayed, with Dask's own bar if one is wanted.
+    """Compute a Delayed; with `progress`, show Dask's progress bar.
 
     Raises
     ------
     OptionError
-        If it needs data that is persisted elsewhere than where it would be computed.
+        If it needs data that is persisted on another cluster than the one that would compute it.
     """
     _require_reachable(delayed.__dask_graph__())
     if progress and (client := _client()):
@@ -74,37 +75,37 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
 
 
 def progress_bar(progress: bool) -> AbstractContextManager[Any]:
-    """Dask's own bar, if one is wanted."""
+    """Return Dask's progress bar, or a null context if `progress` is false."""
     return ProgressBar() if progress else nullcontext()
 
 
 def _client() -> Any:
-    """The client that Dask would compute with, if there is one."""
+    """Return the distributed client that Dask would compute with, or None."""
     owner = getattr(get_scheduler(), "__self__", None)
     return owner if owner.__class__.__module__.startswith("distributed") else None
 
 
 def _require_reachable(graph: Mapping[Any, Any]) -> None:
-    """Raise an error if Futures of the graph belong to another cluster, or to one that is not in use."""
+    """Raise an OptionError if Futures of the graph belong to a cluster that would not compute it."""
     futures = futures_in(graph)
     if not futures:
         return
     client, key = _client(), futures[0].key
     if client is None:
         raise OptionError(
-            f"The data is persisted on a Dask cluster (for example {key!r}), and Dask would now compute "
-            "without it. Make its client the current one (with client.as_current(): ...; no scheduler= in "
-            "dask.config), or bring the data into memory first, with ds.compute() on the cluster."
+            f"The data is persisted on a Dask cluster (for example {key!r}), but Dask would compute without "
+            "this cluster. Make its client current (with client.as_current(): ...; without scheduler= in "
+            "dask.config), or load the data into memory first, with ds.compute() on the cluster."
         )
     here = _address(client)
     elsewhere = {_address(getattr(future, "client", client)) for future in futures} - {here}
     if elsewhere:
         raise OptionError(
-            f"The data is persisted on the Dask cluster at {sorted(elsewhere)[0]} (for example {key!r}), and "
-            f"Dask would now compute at {here}. Persist it there, or make the first cluster's client the "
-            "current one (with client.as_current(): ...)."
+            f"The data is persisted on the Dask cluster at {sorted(elsewhere)[0]} (for example {key!r}), but "
+            f"Dask would compute at {here}. Persist it there, or make the client of the first cluster "
+            "current (with client.as_current(): ...)."
         )
 
 
 def _address(client: Any) -> str:
-    return str(getattr(getattr(client, "scheduler", None), "address", "an address that is unknown"))
+    return str(getattr(getattr(client, "scheduler", None), "address", "an unknown address"))

@@ -1,10 +1,10 @@
-"""The tasks that load chunks: the graphs of collections simplified together, their keys left alone.
+"""Find the tasks that load chunks: optimize the graphs of collections together without changing their keys.
 
-Collections are met through the Dask protocol alone (graph, keys, chunks), so that any chunked array that
-follows it will do: persisted ones, whose graphs hold Futures, those that are optimised already, and those
-of other packages. A key of a collection always stands for the collection's own task, because on a cluster
-other computations may use the same key at the same time. Exports share nothing with other computations: they
-load through tasks with keys of their own, one for each block.
+Only the Dask protocol is used (graph, keys, chunks), so that any collection that implements it is supported:
+persisted ones, whose graphs contain Futures, optimized ones, and those of other packages. A key of a
+collection always refers to the collection's own task, because other computations may use the same key on a
+cluster at the same time. Exports do not share tasks with other computations: they load chunks through tasks
+with separate keys, one for each block.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from typing import Any, TypeGuard
 
 import dask
 
-# Graphs of version 1 (plain tuples) and of version 2 in one: Dask has no public name for this.
+# Converts graphs of tuples to graphs of task objects; Dask has no public function for this.
 from dask._task_spec import convert_legacy_graph
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Alias, DataNode, GraphNode, List, Task, TaskRef
 from dask.utils import ensure_dict
 
+from xee_tf.display import counted
 from xee_tf.errors import OptionError
-from xee_tf.graph.tasks import Annotations, Graph, Key, Ref, by_key, first_of
+from xee_tf.graph.tasks import Annotations, ChunkedArray, Graph, Key, Ref, by_key, first_of
 
 __all__ = ["Sources", "futures_in"]
 
@@ -37,12 +38,12 @@ class Sources:
     Parameters
     ----------
     graph : mapping
-        All tasks that load chunks. Where a collection is persisted on a cluster, the Futures of its chunks:
-        the cluster keeps the data only as long as they exist.
+        All tasks that load chunks. For collections that are persisted on a cluster, the Futures of the
+        chunks: the cluster keeps the data only as long as the Futures exist.
     keys : list
-        The keys of every collection's chunks, as nested lists.
+        The keys of the chunks of each collection, as nested lists.
     annotations : mapping
-        Annotations of the collections' own tasks, such as ``resources``: by name, then by key.
+        Annotations of the tasks, such as ``resources``, by name, then by key.
     """
 
     graph: Mapping[Key, Any]
@@ -51,38 +52,39 @@ class Sources:
 
     @classmethod
     def of(cls, collections: Sequence[Any], *, fused: bool = False) -> Sources:
-        """Simplify the graphs of collections together; what they share stays shared.
+        """Optimize the graphs of collections together, so that they share common tasks.
 
-        `dask.optimize` would treat each one apart from the others: a chunk that holds several
-        bands would then be loaded once for each of them.
+        `dask.optimize` optimizes each collection separately: a chunk that contains several bands would be
+        loaded once for each band.
 
         Parameters
         ----------
-        collections : sequence
+        collections : sequence of Dask collections
+            Arrays, or a single expression such as a Dask DataFrame.
         fused : bool
-            False: all tasks remain as they are, and are shared with whatever else is computed of the
-            collections at the same time. True: tasks that only wait for each other become one, as Dask does
-            it. A key may then stand for another task than elsewhere: only `loads` makes use of it.
+            If False, all tasks are kept, and are shared with other computations of the collections that run
+            at the same time. If True, chains of tasks are fused, as Dask does; a key may then refer to
+            another task than in the collection, which only `loads` supports.
 
         Raises
         ------
         OptionError
-            If a collection is persisted, and its data is no longer on the cluster.
+            If a collection is persisted, and the cluster no longer has its data.
         """
         if len(collections) == 1 and hasattr(collections[0], "optimize"):
-            # An expression, such as a Dask frame. Several of them would share less if each were optimised.
+            # An expression, such as a Dask DataFrame. Optimizing several separately would lose shared tasks.
             collections = [collections[0].optimize()]
         tasks: dict[Key, Any] = {}
         annotations: dict[str, dict[Key, Any]] = {}
-        given: list[HighLevelGraph] = []
+        original: list[HighLevelGraph] = []
         for optimize, members in _by_optimizer(collections):
             graph = HighLevelGraph.from_collections(f"sources-{uuid.uuid4().hex}", {}, dependencies=members)
-            given.append(graph)
+            original.append(graph)
             if optimize is not None:
-                # Dask drops annotations where it fuses task by task.
+                # Dask loses annotations when it fuses tasks.
                 annotated = any(layer.annotations for layer in graph.layers.values())
-                apart = annotated or not fused
-                with dask.config.set({"optimization.fuse.active": False}) if apart else nullcontext():
+                unfused = annotated or not fused
+                with dask.config.set({"optimization.fuse.active": False}) if unfused else nullcontext():
                     graph = optimize(graph, list(flatten([each.__dask_keys__() for each in members])))
             for layer in graph.layers.values() if isinstance(graph, HighLevelGraph) else ():
                 for name, value in (layer.annotations or {}).items():
@@ -90,51 +92,54 @@ class Sources:
             tasks |= convert_legacy_graph(ensure_dict(graph))
         keys = [_resolve(each.__dask_keys__(), tasks) for each in collections]
         needed = _needed(keys, tasks)
-        held = _held(needed - tasks.keys(), given, tasks)
+        futures = _futures(needed - tasks.keys(), original, tasks)
         kept = {key: node for key, node in tasks.items() if key in needed}
-        return cls(kept | held, keys, annotations)
+        return cls(kept | futures, keys, annotations)
 
     @classmethod
-    def of_planes(cls, arrays: Sequence[Any], *, fused: bool = False) -> Sources:
-        """The planes of arrays (y, x) and (step, y, x), in order; keys are ``[plane][row][column]``.
+    def of_planes(cls, arrays: Sequence[ChunkedArray], *, fused: bool = False) -> Sources:
+        """Return the planes of arrays (y, x) and (step, y, x), in order; keys are ``[plane][row][column]``.
 
         Parameters
         ----------
-        arrays, fused
-            As for `of`.
+        arrays : sequence of ChunkedArray
+            The arrays.
+        fused : bool
+            See `of`.
         """
         sources = cls.of(arrays, fused=fused)
         planes = [
             plane
-            for array, found in zip(arrays, sources.keys, strict=True)
-            for plane in (found if array.ndim == 3 else [found])
+            for array, keys in zip(arrays, sources.keys, strict=True)
+            for plane in (keys if array.ndim == 3 else [keys])
         ]
         return replace(sources, keys=planes)
 
     def by_number(self) -> dict[int, list[Key]]:
-        """The chunks of all collections that have the same number, such as the columns of a row group."""
+        """Group the chunks of all collections by number, such as the columns of a row group."""
         return {number: list(keys) for number, keys in enumerate(zip(*map(flatten, self.keys), strict=True))}
 
     def loads(self, groups: Mapping[Key, Sequence[Key]]) -> tuple[Graph, dict[Key, Ref]]:
-        """A graph with keys of its own, and one task that loads all chunks of a group.
+        """Build a graph with separate keys, in which one task loads all chunks of a group.
 
-        Tasks that several groups need remain as they are, and so do those that are annotated, and all of a
-        group with more sources than chunks: one task would load one source after another, and hold all of
-        them.
+        Some tasks are kept: tasks that several groups need, annotated tasks, and all tasks of a group with
+        more sources than chunks, which a single task would load one after another and keep in memory
+        together.
 
-        All tasks come after one empty task. Dask notes for every task which tasks without dependencies it
-        goes back to; along a chain of tasks (see `order`) that would grow with the square of the chunks.
+        All tasks depend on one empty task. Dask tracks, for every task, the root tasks that it depends on;
+        along a chain of tasks (see `xee_tf.graph.order`), this would be quadratic in the number of chunks.
 
         Parameters
         ----------
         groups : mapping
-            The keys of chunks by what needs them together: the number of a block, or of a row group.
+            The keys of the chunks that are needed together, by group: a block, or the number of a row group.
 
         Returns
         -------
         graph : Graph
-        loaded : mapping
-            For each group its chunks, in order.
+            The tasks.
+        loaded : dict
+            For each group, a reference to its chunks, in order.
         """
         run = uuid.uuid4().hex[:12]
         start = TaskRef(f"start-{run}")
@@ -149,9 +154,11 @@ class Sources:
         for key, node in self.graph.items():
             if key in new:
                 first = [] if node.dependencies & new.keys() else [start]
-                # A cluster starts no more of those that load than its threads can take.
-                loads = node.data_producer
-                tasks[new[key]] = Task(new[key], first_of, node.substitute(new), *first, _data_producer=loads)
+                # A cluster does not start more data producers than it has threads.
+                producer = node.data_producer
+                tasks[new[key]] = Task(
+                    new[key], first_of, node.substitute(new), *first, _data_producer=producer
+                )
             elif key not in inside:
                 tasks[key] = node
         loaded: dict[Key, Ref] = {}
@@ -170,8 +177,8 @@ class Sources:
         return Graph(tasks, annotations), loaded
 
     def _own_tasks(self, groups: Mapping[Key, Sequence[Key]]) -> dict[Key, list[Any]]:
-        """For each group that one task can load: the tasks that no other group needs, none annotated."""
-        owners: dict[Key, Any] = {}  # None of those that are left as they are
+        """Return the tasks to fuse for each group: unannotated tasks that no other group needs."""
+        owners: dict[Key, Any] = {}  # the group of each task; None for tasks that are kept
         annotated = [
             key for values in self.annotations.values() for key, value in values.items() if value is not None
         ]
@@ -199,12 +206,12 @@ class Sources:
 
 
 def futures_in(graph: Mapping[Key, Any]) -> list[Any]:
-    """The Futures that stand for data of a graph: chunks that are persisted on a cluster."""
+    """Return the Futures in a graph: chunks that are persisted on a cluster."""
     return [node for node in graph.values() if _is_future(node)]
 
 
 def _by_optimizer(collections: Sequence[Any]) -> Iterable[tuple[Any, list[Any]]]:
-    """Collections that can be optimised together: Dask's own arrays, and each other kind."""
+    """Group collections by their optimizer: those of a group can be optimized together."""
     groups: dict[Any, list[Any]] = {}
     for each in collections:
         groups.setdefault(getattr(each, "__dask_optimize__", None), []).append(each)
@@ -212,7 +219,7 @@ def _by_optimizer(collections: Sequence[Any]) -> Iterable[tuple[Any, list[Any]]]
 
 
 def _resolve(keys: Any, tasks: Mapping[Key, Any]) -> Any:
-    """Keys without the detour over aliases."""
+    """Replace keys of aliases by the keys of their targets."""
     if isinstance(keys, list):
         return [_resolve(key, tasks) for key in keys]
     while isinstance(node := tasks.get(keys), Alias):
@@ -221,7 +228,7 @@ def _resolve(keys: Any, tasks: Mapping[Key, Any]) -> Any:
 
 
 def _needed(keys: list[Any], tasks: Mapping[Key, GraphNode]) -> set[Key]:
-    """Keys, and all that they depend on."""
+    """Return the keys and all their dependencies."""
     needed: set[Key] = set()
     below = list(flatten(keys))
     while below:
@@ -233,32 +240,32 @@ def _needed(keys: list[Any], tasks: Mapping[Key, GraphNode]) -> set[Key]:
     return needed
 
 
-def _held(
-    missing: set[Key], given: Sequence[HighLevelGraph], tasks: Mapping[Key, GraphNode]
+def _futures(
+    missing: set[Key], original: Sequence[HighLevelGraph], tasks: Mapping[Key, GraphNode]
 ) -> dict[Key, Any]:
-    """The Futures of keys that have no task."""
+    """Return the Futures of keys that have no task."""
     if not missing:
         return {}
     values = (
         value
-        for graph in given
+        for graph in original
         for layer in graph.layers.values()
         if layer.is_materialized()
         for value in layer.values()
     )
-    held = {future.key: future for future in _find_futures([*values, *tasks.values()])}
-    gone = [key for key in missing if getattr(held.get(key), "status", None) == "cancelled"]
-    if gone:
+    futures = {future.key: future for future in _find_futures([*values, *tasks.values()])}
+    lost = [key for key in missing if getattr(futures.get(key), "status", None) == "cancelled"]
+    if lost:
         raise OptionError(
-            f"The data was persisted on a Dask cluster and is no longer there: {len(gone)} chunks, for "
-            f"example {gone[0]!r}, were released when their client was closed or restarted. Open the data "
-            "again, and persist it with the client that is used now."
+            "The data was persisted on a Dask cluster, which no longer has it: closing or restarting the "
+            f"client released {counted(len(lost), 'chunk')} (for example {lost[0]!r}). Open the data again, "
+            "and persist it with the current client."
         )
-    return {key: held[key] for key in missing if key in held}
+    return {key: futures[key] for key in missing if key in futures}
 
 
 def _find_futures(value: Any) -> Iterator[Any]:
-    """All Futures in tasks, old and new, and in their arguments."""
+    """Yield all Futures in tasks (of both of Dask's formats) and in their arguments."""
     if _is_future(value):
         yield value
     elif isinstance(value, Task):
@@ -271,7 +278,7 @@ def _find_futures(value: Any) -> Iterator[Any]:
 
 
 def _is_future(value: Any) -> bool:
-    # Futures of distributed are references to tasks; those of other schedulers have the attribute.
+    # Futures of distributed are subclasses of TaskRef; those of other schedulers have the attribute.
     if isinstance(value, TaskRef):
         return type(value) is not TaskRef
     return getattr(type(value), "__dask_future__", False) is True

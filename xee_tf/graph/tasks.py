@@ -1,22 +1,25 @@
-"""Tasks by their keys, made of plain functions and of references to what other tasks give."""
+"""Dask tasks by their keys, created from functions and from references to the results of other tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import dask
+import numpy as np
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 
 __all__ = [
     "Annotations",
+    "ChunkedArray",
     "Delayed",
     "Graph",
     "Key",
     "Ref",
+    "TaskRef",
     "Tasks",
     "add_task",
     "add_value",
@@ -26,41 +29,71 @@ __all__ = [
 ]
 
 Key = Any
+"""A Dask key: a string, a number, or a tuple of these."""
+
 Tasks = dict[Key, GraphNode]
-Ref = Any
-"""Stands for what a task gives, or for a list of what several give, as an argument of another task."""
+
+Ref = TaskRef | list[TaskRef]
+"""A reference to the result of a task, or a list of them, as an argument of another task."""
+
 Annotations = Mapping[str, Mapping[Key, Any]]
-"""Dask's annotations by name, then by key."""
+"""Dask annotations by name, then by key."""
+
+
+class ChunkedArray(Protocol):
+    """An array that implements the Dask protocol, of shape (y, x) or (step, y, x)."""
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], ...]:
+        """The chunk lengths along each axis."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the chunks."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    def __dask_graph__(self) -> Mapping[Any, Any]:
+        """The tasks that compute the chunks."""
+
+    def __dask_keys__(self) -> list[Any]:
+        """The keys of the chunks, as nested lists."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Tasks to which others can be added.
+    """Tasks to which further tasks can be added.
 
     Parameters
     ----------
     tasks : dict, optional
+        The tasks by their keys.
     annotations : mapping, optional
+        Annotations of the tasks.
     """
 
     tasks: Tasks = field(default_factory=dict)
     annotations: Annotations = field(default_factory=dict)
 
-    def delayed(self, name: str, result: Ref) -> Delayed:
-        """A Delayed of what one of the tasks gives."""
+    def delayed(self, name: str, result: TaskRef) -> Delayed:
+        """Return a Delayed that computes the result of one task."""
         layers = {name: layer_of(self.tasks, self.annotations)}
         return Delayed(result.key, HighLevelGraph(layers, {name: set()}), layer=name)
 
 
-def add_task(tasks: Tasks, key: Key, function: Callable[..., Any], *args: Any) -> Ref:
-    """Add the task ``function(*args)``, and give a reference to its result.
+def add_task(tasks: Tasks, key: Key, function: Callable[..., Any], *args: Any) -> TaskRef:
+    """Add the task ``function(*args)``, and return a reference to its result.
 
     Parameters
     ----------
     tasks : dict
-    key
+        The tasks by their keys; modified in place.
+    key : str or tuple
+        The key of the task.
     function : callable
-        Must be picklable, as all arguments.
+        Must be picklable, like all arguments.
     *args
         References, lists of references, or values.
     """
@@ -68,28 +101,28 @@ def add_task(tasks: Tasks, key: Key, function: Callable[..., Any], *args: Any) -
     return TaskRef(key)
 
 
-def add_value(tasks: Tasks, key: Key, value: Any) -> Ref:
-    """Add a value that tasks refer to, so that it travels once to each worker and not in every task."""
+def add_value(tasks: Tasks, key: Key, value: Any) -> TaskRef:
+    """Add a value that tasks share by reference: it is sent once to each worker, not with every task."""
     tasks[key] = DataNode(key, value)
     return TaskRef(key)
 
 
 def first_of(result: Any, *others: Any) -> Any:
-    """The work of a task that only has to come after others."""
+    """Return the first argument: the function of a task that only waits for others."""
     return result
 
 
 def layer_of(tasks: Mapping[Key, Any], annotations: Annotations) -> Layer:
-    """A layer of a HighLevelGraph; `annotations` take precedence over those of an enclosing context."""
+    """Return a layer of a HighLevelGraph; `annotations` override those of an enclosing context."""
     found = {name: by_key(tasks, value) for name, value in dask.get_annotations().items()}
     for name, values in annotations.items():
         found[name] = found.get(name, {}) | dict(values)
-    # The scheduler ignores the None of tasks that have none.
+    # The scheduler ignores None, the value of tasks without an annotation.
     return MaterializedLayer(tasks, annotations={name: values.get for name, values in found.items()})
 
 
 def by_key(keys: Iterable[Key], value: Any) -> dict[Key, Any]:
-    """An annotation of a layer by key: Dask has one value, or a function of the key."""
+    """Expand an annotation, which in Dask is a single value or a function of the key, to a dict by key."""
     return {key: value(key) if callable(value) else value for key in keys}
 
 

@@ -1,4 +1,4 @@
-"""Models: what they take and give, and the local ways to call them."""
+"""Model specifications, inputs and outputs, and the connectors of local models."""
 
 from xee_tf.models.axes import find_array_dims
 from xee_tf.models.feeds import Feed, Item
@@ -12,7 +12,14 @@ from xee_tf.models.hosted import (
     tf_serving_connector,
     vertex_ai_connector,
 )
-from xee_tf.models.inputs import check_overrides, check_wanted, group_inputs, lacking, listed, plan_feeds
+from xee_tf.models.inputs import (
+    check_overrides,
+    check_required,
+    group_inputs,
+    listed,
+    missing_error,
+    plan_feeds,
+)
 from xee_tf.models.keras import keras_connector
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
 from xee_tf.models.outputs import Output, plan_outputs
@@ -21,7 +28,7 @@ from xee_tf.models.rows import spec_rows
 from xee_tf.models.saved_model import SavedModelConnector, load_signatures, tensorflow_message
 from xee_tf.models.saved_model_files import is_prepared, local_copy, read_meta_graph, require_saved_model
 from xee_tf.models.spec import ModelSpec
-from xee_tf.models.types import STRING, fill_outside, type_name
+from xee_tf.models.types import STRING, PixelType, fill_outside, type_name
 
 __all__ = [
     "HOSTED_SPELLING",
@@ -36,21 +43,22 @@ __all__ = [
     "ModelKeywords",
     "ModelSpec",
     "Output",
+    "PixelType",
     "Projection",
     "SavedModelConnector",
     "Transport",
     "ai_platform_connector",
     "check_overrides",
-    "check_wanted",
+    "check_required",
     "fill_outside",
     "find_array_dims",
     "group_inputs",
     "is_prepared",
     "keras_connector",
-    "lacking",
     "listed",
     "load_signatures",
     "local_copy",
+    "missing_error",
     "plan_feeds",
     "plan_outputs",
     "read_meta_graph",

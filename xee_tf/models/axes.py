@@ -1,4 +1,4 @@
-"""Which further dimensions of an image go to the model, and which are mapped over."""
+"""The dimensions of an image that go to the model as a whole; the others are mapped over."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import permutations
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import OptionError
 from xee_tf.models.feeds import arrangements, fits
-from xee_tf.models.inputs import listed, no_room
+from xee_tf.models.inputs import listed, tile_axes_error
 from xee_tf.models.spec import ModelSpec
 
 __all__ = ["find_array_dims"]
 
 Dims = tuple[Hashable, ...]
-_LEAD = 3  # tiles, height, width
+_LEAD = 3  # axes of tiles, height and width
 
 
 def find_array_dims(
@@ -23,16 +23,16 @@ def find_array_dims(
     bands: Mapping[str, Mapping[Hashable, int]],
     groups: Mapping[str, Sequence[str]],
 ) -> Dims:
-    """The dimensions that the model takes as a whole, in its order; all others are mapped over.
+    """Return the dimensions that the model takes as a whole, in its order; all others are mapped over.
 
-    The order of dimensions in the image has no meaning. The first of these that is given decides:
+    The order of dimensions in the image does not matter. The first of these sources that exists is used:
 
     1. ``array_dims`` of the model. ``()`` maps over every dimension.
-    2. ``input_shapes`` and the shapes of the model's own inputs: the dimensions whose sizes give them.
-    3. Neither: every dimension is mapped over. This is the case for functions, whose inputs
-       have no known shape.
+    2. ``input_shapes`` and the shapes of the model's own inputs: the dimensions with these sizes.
+    3. Otherwise, every dimension is mapped over. This is the case for functions, whose inputs
+       have unknown shapes.
 
-    Bands a and b have 7 steps of time, s has none; h and w are the sides of a tile:
+    Bands a and b have 7 time steps, s has none; h and w are the height and width of a tile:
 
     =======  =============================  ==============================  ======  ==========
     bands    model                          sent                            mapped  to model
@@ -45,24 +45,31 @@ def find_array_dims(
     a, b     ``(?, ?, ?, 7, 2)``            ``(n, h, w, 7, 2)``                     time
     a        ``(?, ?, ?, 7)``               ``(n, h, w, 7)``                        time
     a        ``(?, ?, ?, 1)``               ``(n, h, w, 1)``                time
-    a        ``(?, ?, ?, ?)``               error: it could mean both
+    a        ``(?, ?, ?, ?)``               error: ambiguous
     a, b     ``(?, 7, 2)``, ``(?, 2)``      error: single pixels
-    a, b     ``(?, 7, ?, ?, 2)``            error: steps in front of tiles
+    a, b     ``(?, 7, ?, ?, 2)``            error: steps before height and width
     =======  =============================  ==============================  ======  ==========
 
     Parameters
     ----------
     spec : ModelSpec
+        The model.
     signature : Signature
-    bands : mapping from str to (mapping from dimension to int)
-        The bands of the image; their dimensions beside y and x, with the number of steps.
-    groups : mapping from str to sequence of str
+        The signature of the model.
+    bands : mapping of str to mapping of hashable to int
+        The dimensions of each band other than y and x, with their sizes.
+    groups : mapping of str to sequence of str
         The bands and properties that go to each input.
+
+    Returns
+    -------
+    tuple of hashable
+        The dimensions.
 
     Raises
     ------
     OptionError
-        If array_dims does not fit the bands, no dimensions fit the model, or several choices do.
+        If array_dims does not fit the bands, or if no dimensions or several choices fit the model.
     ModelError
         If the model takes single pixels.
 
@@ -75,63 +82,63 @@ def find_array_dims(
     >>> find_array_dims(spec, Signature({"x": TensorInfo(None, (None, None, None, 7, 2))}), image, groups)
     ('time',)
     """
-    seen = {name: bands[name] for members in groups.values() for name in members if name in bands}
+    taken = {name: bands[name] for members in groups.values() for name in members if name in bands}
     if spec.array_dims is not None:
-        return _checked(spec.array_dims, seen)
+        return _check_array_dims(spec.array_dims, taken)
     inputs = {
         target: info
         for target, info in (signature.inputs or {}).items()
-        if info.shape is not None and any(name in seen for name in groups.get(target, ()))
+        if info.shape is not None and any(name in taken for name in groups.get(target, ()))
     }
-    declared = {name: shape for name, shape in (spec.input_shapes or {}).items() if name in seen}
+    declared = {name: shape for name, shape in (spec.input_shapes or {}).items() if name in taken}
     deciding = {*declared, *(name for target in inputs for name in groups[target])}
-    sizes = {dim: size for name in seen if name in deciding for dim, size in seen[name].items()}
+    sizes = {dim: size for name in taken if name in deciding for dim, size in taken[name].items()}
     if not sizes:
         return ()
     choices = _permutations(sizes)
     for name, shape in declared.items():
-        exact = [dims for dims in choices if _shape(dims, seen[name]) == shape]
-        # Each step of a scalar band may be declared as [1], which is how it is sent.
-        choices = exact or [dims for dims in choices if (*_shape(dims, seen[name]), 1) == shape == (1,)]
+        exact = [dims for dims in choices if _shape(dims, taken[name]) == shape]
+        # A scalar band may be declared as [1] in each step, the shape that is sent.
+        choices = exact or [dims for dims in choices if (*_shape(dims, taken[name]), 1) == shape == (1,)]
         if not choices:
             raise OptionError(
-                f"input_shapes has {list(shape)} for {name!r}, and the image has "
-                f"{_steps(seen[name]) or 'no dimensions beside y and x'} for it."
+                f"input_shapes is {list(shape)} for {name!r}, but the band has "
+                f"{_steps(taken[name]) or 'no dimensions'} besides y and x."
             )
     for target, info in inputs.items():
         members = groups[target]
-        rank = tuple(info.shape or ())
-        if len(rank) < _LEAD or _of_single_pixels(rank, len(members), sizes):
-            raise no_room(spec, target, info)
-        explicit = all(name in declared for name in members if seen.get(name))
-        fitting = [dims for dims in choices if _takes(dims, members, seen, rank[_LEAD:], flat=explicit)]
-        if _steps_first(rank, len(members), sizes):
+        sides = tuple(info.shape or ())
+        if len(sides) < _LEAD or _of_single_pixels(sides, len(members), sizes):
+            raise tile_axes_error(spec, target, info)
+        explicit = all(name in declared for name in members if taken.get(name))
+        fitting = [dims for dims in choices if _takes(dims, members, taken, sides[_LEAD:], flat=explicit)]
+        if _steps_first(sides, len(members), sizes):
             raise OptionError(
-                f"The input {target!r} of {spec.connector} is {info}, with steps in front of height and "
-                "width. Tiles are sent as (n, height, width, steps, bands): give Model.from_function a "
+                f"The input {target!r} of {spec.connector} is {info}, with steps before height and width. "
+                "Tiles are sent as (n, height, width, steps, bands): use Model.from_function with a "
                 "function that moves the axis, model(np.moveaxis(tiles, 3, 1)), and array_dims=[...]."
             )
-        if not fitting and any(seen.get(name) for name in members):
-            raise _nothing_fits(spec, target, info, members, seen)
-        choices = fitting or choices  # plan_feeds refuses bands without further dimensions
+        if not fitting and any(taken.get(name) for name in members):
+            raise _shape_error(spec, target, info, members, taken)
+        choices = fitting or choices  # plan_feeds checks bands without further dimensions
     return _only(choices, sizes, spec, inputs)
 
 
 def _permutations(dims: Mapping[Hashable, int]) -> list[Dims]:
-    """Some of the dimensions in every order, those of no dimension first."""
+    """Return every selection of dimensions in every order, from none to all."""
     return [chosen for count in range(len(dims) + 1) for chosen in permutations(dims, count)]
 
 
-def _checked(dims: Dims, seen: Mapping[str, Mapping[Hashable, int]]) -> Dims:
-    sizes = {dim: size for own in seen.values() for dim, size in own.items()}
+def _check_array_dims(dims: Dims, taken: Mapping[str, Mapping[Hashable, int]]) -> Dims:
+    sizes = {dim: size for own in taken.values() for dim, size in own.items()}
     if unknown := [dim for dim in dims if dim not in sizes]:
         raise OptionError(
-            f"array_dims has {listed(unknown)}, but the bands that the model takes, {listed(list(seen))}, "
-            f"have {_steps(sizes) or 'no dimensions'} beside y and x."
+            f"array_dims contains {listed(unknown)}, but the bands that the model takes, "
+            f"{listed(list(taken))}, have {_steps(sizes) or 'no dimensions'} besides y and x."
         )
     if empty := [dim for dim in dims if not sizes[dim]]:
         raise OptionError(
-            f"The dimension {empty[0]!r} has no steps, and array_dims sends all of them to the model."
+            f"array_dims contains {empty[0]!r}, which has no steps: select an image with at least one step."
         )
     return dims
 
@@ -143,46 +150,46 @@ def _shape(dims: Dims, sizes: Mapping[Hashable, int]) -> tuple[int, ...]:
 def _takes(
     dims: Dims,
     members: Sequence[str],
-    seen: Mapping[str, Mapping[Hashable, int]],
-    wanted: Sequence[int | None],
+    taken: Mapping[str, Mapping[Hashable, int]],
+    expected: Sequence[int | None],
     *,
     flat: bool,
 ) -> bool:
-    """Whether the bands with these dimensions have the shape that an input takes in each pixel."""
-    inner = {dim: seen[name][dim] for dim in dims for name in members if dim in seen.get(name, ())}
+    """Return whether the bands with these dimensions have the shape of an input in each pixel."""
+    inner = {dim: taken[name][dim] for dim in dims for name in members if dim in taken.get(name, ())}
     shapes = []
     for name in members:
-        own = seen.get(name, {})
+        own = taken.get(name, {})
         aligned = tuple(size if dim in own else 1 for dim, size in inner.items())
         shapes.append(aligned if inner.keys() & own.keys() else ())
     found = arrangements(shapes, tiled=True, flat=flat)
-    return any(fits(wanted, shape) for shape in found) and 0 not in inner.values()
+    return any(fits(expected, shape) for shape in found) and 0 not in inner.values()
 
 
 def _only(
     choices: Sequence[Dims], sizes: Mapping[Hashable, int], spec: ModelSpec, inputs: Mapping[str, TensorInfo]
 ) -> Dims:
-    """The one choice. A dimension of one step makes no difference to the model: it is mapped over."""
+    """Return the only choice. A dimension of one step is mapped over, which is the same to the model."""
     fewest = {dims for dims in choices if len(dims) == len(choices[0])}
     kinds = {tuple(dim for dim in dims if sizes[dim] != 1) for dims in choices}
     if len(fewest) == len(kinds) == 1:
         return choices[0]
-    what = "; ".join(f"{target!r}: {info}" for target, info in inputs.items()) or "input_shapes"
+    shapes = "; ".join(f"{target!r}: {info}" for target, info in inputs.items()) or "input_shapes"
     shown = sorted({*fewest, *choices[:3]}, key=list(choices).index)
-    remedies = [
+    fixes = [
         f"array_dims={dims!r} sends all steps of {' and '.join(map(repr, dims))} to the model, in this order"
         if dims
-        else "array_dims=() predicts each step by itself"
+        else "array_dims=() predicts each step separately"
         for dims in shown
     ]
     raise OptionError(
-        f"The bands have {_steps(sizes)}, and {spec.connector} could take them in several ways ({what}). "
-        f"Choose one with the option array_dims of the model: {'; '.join(remedies)}."
+        f"The bands have {_steps(sizes)}, which {spec.connector} could take in several ways ({shapes}). "
+        f"Set the option array_dims of the model: {'; '.join(fixes)}."
     )
 
 
 def _of_single_pixels(shape: Sequence[int | None], bands: int, sizes: Mapping[Hashable, int]) -> bool:
-    """Whether ``(n, steps, bands)`` looks more likely than ``(n, height, width)``."""
+    """Return whether a shape is more likely ``(n, steps, bands)`` than ``(n, height, width)``."""
     if len(shape) != _LEAD:
         return False
     _, steps, last = shape
@@ -190,7 +197,7 @@ def _of_single_pixels(shape: Sequence[int | None], bands: int, sizes: Mapping[Ha
 
 
 def _steps_first(shape: Sequence[int | None], bands: int, sizes: Mapping[Hashable, int]) -> bool:
-    """Whether ``(n, steps, height, width, bands)`` is the only reading, as of ConvLSTM models."""
+    """Return whether a shape can only be ``(n, steps, height, width, bands)``, as in ConvLSTM models."""
     if len(shape) != _LEAD + 2:
         return False
     _, first, second, behind, last = shape
@@ -198,19 +205,19 @@ def _steps_first(shape: Sequence[int | None], bands: int, sizes: Mapping[Hashabl
     return first_only and last in (None, bands)
 
 
-def _nothing_fits(
+def _shape_error(
     spec: ModelSpec,
     target: str,
     info: TensorInfo,
     members: Sequence[str],
-    seen: Mapping[str, Mapping[Hashable, int]],
+    taken: Mapping[str, Mapping[Hashable, int]],
 ) -> OptionError:
-    sizes = {dim: size for name in members for dim, size in seen.get(name, {}).items()}
+    sizes = {dim: size for name in members for dim, size in taken.get(name, {}).items()}
     inner = ", ".join("any" if side is None else str(side) for side in (info.shape or ())[_LEAD:])
     return OptionError(
-        f"The input {target!r} of {spec.connector} is {info}, [{inner}] in each pixel. That is neither "
-        f"[{len(members)}], the bands {listed(members)} of one step, nor these bands with {_steps(sizes)} in "
-        "front of them. Select the bands (bands=[...]) or the steps that the model takes, or give the "
+        f"The input {target!r} of {spec.connector} is {info}, [{inner}] in each pixel. This is neither "
+        f"[{len(members)}], the bands {listed(members)} in one step, nor these bands preceded by "
+        f"{_steps(sizes)}. Select the bands (bands=[...]) or the steps that the model takes, or set the "
         "dimensions that it takes, in its order: array_dims=[...]."
     )
 

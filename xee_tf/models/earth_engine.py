@@ -1,4 +1,4 @@
-"""Objects of earthengine-api, read without its server: what they were made of, not what they would be."""
+"""Objects of earthengine-api, read from their call graph without a server."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ __all__ = ["function_call"]
 
 
 def function_call(value: Any) -> tuple[str, dict[str, Any]] | None:
-    """The function that an ``ee`` object is a call of, and its arguments.
+    """Return the name and arguments of the function call that creates an ``ee`` object.
 
     Parameters
     ----------
     value : ee.ComputedObject
+        The object.
 
     Returns
     -------
-    (name, arguments) or None
-        Arguments that are calls themselves are such pairs, too. None for anything else.
+    tuple of (str, dict) or None
+        The name and the arguments; arguments that are calls are such tuples, too. None if the object is not
+        a function call.
 
     Examples
     --------

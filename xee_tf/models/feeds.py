@@ -1,4 +1,4 @@
-"""The tensors that bands, properties and columns become, and the shapes that they can have."""
+"""Tensors built from bands, properties and columns, and the shapes that they can have."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Item:
-    """A band, a property or a column that a model may see.
+    """A band, property or column that can be an input of a model.
 
     Parameters
     ----------
     dtype : numpy.dtype
-        Object for strings.
+        The dtype; object for strings.
     shape : tuple of int
-        Of its value in a pixel or a row; empty for a single number.
+        The shape of its value in a pixel or row; empty for a scalar.
     tiled : bool
-        A band, with a value for each pixel of a tile; else there is one for each instance.
+        Whether it is a band, with a value for each pixel of a tile; otherwise it has one value per instance.
     """
 
     dtype: np.dtype[Any]
@@ -40,20 +40,21 @@ class Item:
 
 @dataclass(frozen=True)
 class Feed:
-    """One input of the model and what goes into it.
+    """An input of a model and the bands, properties or columns that it is built from.
 
     Parameters
     ----------
     input : str
-    members : mapping from str to Item
-        Bands, properties or columns; several are stacked along the last axis, scalars beside arrays being
-        repeated.
-    overrides : mapping from str to PixelType
-        The types that members are coerced to first.
+        The name of the input.
+    members : mapping of str to Item
+        Bands, properties or columns. Several are stacked along the last axis; scalars are repeated to the
+        shape of arrays.
+    overrides : mapping of str to PixelType
+        The types that members are converted to first.
     dtype : numpy.dtype
-        Of the tensor.
+        The dtype of the tensor.
     shape : tuple of int
-        Of the tensor in each pixel or row.
+        The shape of the tensor in each pixel or row.
     """
 
     input: str
@@ -64,21 +65,26 @@ class Feed:
 
     @property
     def tiled(self) -> bool:
-        """Whether it has pixels."""
+        """Whether it has a value for each pixel."""
         return next(iter(self.members.values())).tiled
 
     @property
     def itemsize(self) -> int:
-        """Bytes in a pixel or a row."""
+        """Bytes per pixel or row."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def tensor(self, values: Arrays) -> npt.NDArray[Any]:
-        """The tensor of a batch.
+        """Build the tensor of a batch.
 
         Parameters
         ----------
-        values : mapping from str to ndarray
-            Of the members: ``(n, height, width, *shape)`` for bands, ``(n, *shape)`` for others.
+        values : mapping of str to ndarray
+            Values of the members: ``(n, height, width, *shape)`` for bands, ``(n, *shape)`` for others.
+
+        Returns
+        -------
+        ndarray
+            An array ``(n, height, width, *self.shape)`` or ``(n, *self.shape)``.
         """
         arrays = [
             _overridden(values[name], self.overrides[name]) if name in self.overrides else values[name]
@@ -93,8 +99,8 @@ class Feed:
         for channel, (array, item) in enumerate(zip(arrays, self.members.values(), strict=True)):
             if steps:  # (*lead, *steps, band)
                 ones = (1,) * (len(steps) - len(item.shape))
-                every = np.broadcast_to(array.reshape(lead + ones + item.shape), out.shape[:-1])
-                coerce(every, self.dtype, out[..., channel])
+                repeated = np.broadcast_to(array.reshape(lead + ones + item.shape), out.shape[:-1])
+                coerce(repeated, self.dtype, out[..., channel])
             else:
                 stop = start + math.prod(item.shape)
                 coerce(array.reshape(*lead, stop - start), self.dtype, out[..., start:stop])
@@ -103,16 +109,21 @@ class Feed:
 
 
 def arrangements(shapes: Sequence[Shape], *, tiled: bool, flat: bool = True) -> list[Shape]:
-    """The shapes that values can have together in a pixel or a row, the usual one first.
+    """Return the shapes that stacked values can have in a pixel or row, the most common one first.
 
     Parameters
     ----------
     shapes : sequence of tuple of int
-        Of each of the values.
+        The shape of each of the values.
     tiled : bool
-        They are bands of an image; else properties, or columns of a table.
-    flat : bool
-        Whether arrays may become channels one behind the other.
+        Whether the values are bands of an image; otherwise properties, or columns of a table.
+    flat : bool, default True
+        Whether arrays may be concatenated to channels.
+
+    Returns
+    -------
+    list of tuple of int
+        The possible shapes; empty if the values cannot be stacked.
 
     Examples
     --------
@@ -126,18 +137,18 @@ def arrangements(shapes: Sequence[Shape], *, tiled: bool, flat: bool = True) -> 
         found = [shape, (*shape, 1)]
         return found[::-1] if tiled and not shape else found
     try:
-        together = [(*np.broadcast_shapes(*shapes), len(shapes))]
+        stacked = [(*np.broadcast_shapes(*shapes), len(shapes))]
     except ValueError:
-        together = []
-    side_by_side = [(sum(map(math.prod, shapes)),)]
-    if not flat or together == side_by_side:
-        return together
-    return together + side_by_side if tiled else side_by_side + together
+        stacked = []
+    concatenated = [(sum(map(math.prod, shapes)),)]
+    if not flat or stacked == concatenated:
+        return stacked
+    return stacked + concatenated if tiled else concatenated + stacked
 
 
-def fits(wanted: Sequence[int | None], shape: Shape) -> bool:
-    """Whether a shape is what a model takes; None stands for any length."""
-    return len(wanted) == len(shape) and all(a in (None, b) for a, b in zip(wanted, shape, strict=True))
+def fits(expected: Sequence[int | None], shape: Shape) -> bool:
+    """Return whether a model with the input shape `expected` takes `shape`; None is any length."""
+    return len(expected) == len(shape) and all(a in (None, b) for a, b in zip(expected, shape, strict=True))
 
 
 def _overridden(values: npt.NDArray[Any], override: PixelType) -> npt.NDArray[Any]:

@@ -14,28 +14,28 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Signature, TensorInfo
-from xee_tf.errors import ModelError, PredictionError
+from xee_tf.errors import ModelError, PredictionError, shorten
 from xee_tf.identity import content_hash
 from xee_tf.options import check_flags
 
-__all__ = ["ONE_INPUT", "ONE_OUTPUT", "FunctionConnector"]
+__all__ = ["ONE_OUTPUT", "FunctionConnector"]
 
-ONE_INPUT = "pixels"
+_INPUT = "pixels"
 ONE_OUTPUT = "output"
 
 
 @dataclass(frozen=True)
 class FunctionConnector(Connector):
-    """A function that travels by value; two are equal if their pickles are.
+    """A function, pickled by value. Two connectors are equal if their pickles are equal.
 
     Parameters
     ----------
     pickle : bytes
-        By cloudpickle, so that lambdas and functions of a notebook travel too.
+        The function, pickled by cloudpickle, which also supports lambdas and functions of a notebook.
     name : str
-        For displays and errors.
-    named : bool
-        The function takes ``{name: array}`` rather than one array.
+        The name of the function in reprs and errors.
+    named : bool, default False
+        The function takes a mapping of names to arrays instead of one array.
 
     Examples
     --------
@@ -55,19 +55,19 @@ class FunctionConnector(Connector):
         Raises
         ------
         ModelError
-            If it cannot be called or pickled.
+            If `function` is not callable or cannot be pickled.
         """
         check_flags(named=named)
         name = getattr(function, "__qualname__", type(function).__qualname__)
         if not callable(function):
-            raise ModelError(f"A function is called with arrays and returns arrays; got {function!r}.")
+            raise ModelError(f"function must be callable; got {function!r}.")
         try:
             pickled = cloudpickle.dumps(function)
         except Exception as error:
             raise ModelError(
-                f"The function {name} cannot be pickled ({type(error).__name__}: {error}), and it travels to "
-                "the processes that predict. Make what cannot travel (locks, open files, interpreters) "
-                "lazily, on the first call, and leave it out in __getstate__."
+                f"The function {name} cannot be pickled ({type(error).__name__}: {error}), which is required "
+                "to send it to the processes that predict. Create objects that cannot be pickled (locks, "
+                "open files, interpreters) lazily, on the first call, and exclude them in __getstate__."
             ) from error
         return cls(pickled, name, named)
 
@@ -75,44 +75,48 @@ class FunctionConnector(Connector):
         return f"function {self.name}"
 
     def open(self) -> _FunctionConnection:
-        """Unpickle the function: its own copy for this process."""
-        return _FunctionConnection(_Copying(io.BytesIO(self.pickle)).load(), self.name, self.signature())
+        """Unpickle the function: this process gets its own copy."""
+        return _FunctionConnection(self._load(), self.name, self.signature())
 
     def content(self) -> str | None:
-        """The function's code and data; equal for functions that are made by the same script."""
+        """Return a hash of the function's code and data, which is the same in every run of a script."""
         try:
-            function = _Copying(io.BytesIO(self.pickle)).load()
-        except Exception:  # of other people's __setstate__; opening the model reports it
+            function = self._load()
+        except Exception:  # raised by a user's __setstate__; opening the model reports it
             return None
         return content_hash((function, self.named))
 
     def signature(self) -> Signature:
-        """One input of any kind, or nothing that is known."""
-        return Signature() if self.named else Signature({ONE_INPUT: TensorInfo()})
+        """Return a single input of unknown dtype and shape, or with `named` an unknown signature."""
+        return Signature() if self.named else Signature({_INPUT: TensorInfo()})
+
+    def _load(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = _CopyingUnpickler(io.BytesIO(self.pickle)).load()
+        return function
 
 
-class _Copying(pickle.Unpickler):
-    """Unpickles classes of scripts and notebooks as copies of their own.
+class _CopyingUnpickler(pickle.Unpickler):
+    """Unpickle classes of scripts and notebooks as separate copies.
 
-    cloudpickle itself looks for the class that it pickled, in the process that made it, and writes its
-    content there: the user's own class would be called with the globals of the pickle from then on, and of
-    two models of one class the later would replace the code of the earlier.
+    In the process that pickled a class, cloudpickle itself finds that class again and overwrites its
+    attributes: the user's own class would then use the globals of the pickle, and a second model of the same
+    class would replace the code of the first.
     """
 
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
         if module.startswith("cloudpickle") and name in _SKELETONS:
-            return partial(_untracked, found)
+            return partial(_new_class, found)
         return found
 
 
 _SKELETONS = ("_make_skeleton_class", "_make_skeleton_enum")
 
 
-def _untracked(make: Callable[..., type], *arguments: Any) -> type:
-    """A class without the number by which cloudpickle finds one that is there."""
-    *rest, _number, extra = arguments
-    return make(*rest, None, extra)
+def _new_class(make_skeleton: Callable[..., type], *arguments: Any) -> type:
+    """Create a class without the ID by which cloudpickle finds an existing one."""
+    *rest, _class_id, extra = arguments
+    return make_skeleton(*rest, None, extra)
 
 
 class _FunctionConnection:
@@ -122,19 +126,48 @@ class _FunctionConnection:
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         if self.signature.inputs is not None and set(batch) != set(self.signature.inputs):
             raise ModelError(
-                f"The function {self._name} takes one array, {ONE_INPUT!r}; it was sent {sorted(batch)}. A "
-                "function that takes arrays by name is made with named=True."
+                f"The function {self._name} takes one array, {_INPUT!r}; got {sorted(batch)}. Use "
+                "named=True for a function that takes a mapping of names to arrays."
             )
-        given = batch[ONE_INPUT] if self.signature.inputs is not None else dict(batch)
+        argument = batch[_INPUT] if self.signature.inputs is not None else dict(batch)
         try:
-            answer = self._function(given)
+            returned = self._function(argument)
         except Exception as error:
             raise PredictionError(
                 f"The function {self._name} raised {type(error).__name__}: {error}"
             ) from error
-        if isinstance(answer, Mapping):
-            return {str(name): np.asarray(values) for name, values in answer.items()}
-        return {ONE_OUTPUT: np.asarray(answer)}
+        if isinstance(returned, Mapping):
+            return {
+                str(name): self._array(values, f" for the output {name!r}")
+                for name, values in returned.items()
+            }
+        return {ONE_OUTPUT: self._array(returned)}
+
+    def _array(self, values: Any, output: str = "") -> npt.NDArray[Any]:
+        problem = ""
+        if not isinstance(values, tuple):  # of several outputs; numpy would stack them
+            try:
+                array = np.asarray(values)
+            except Exception as error:  # of any array library
+                problem = f" ({type(error).__name__}: {error})"
+            else:
+                if array.ndim:
+                    return array
+        raise PredictionError(
+            f"The function {self._name} returned {_describe(values)}{output}{problem}; expected an array "
+            "with one element per tile or row: of shape (n, y, x) or (n, y, x, channel) for tiles, (n,) or "
+            "(n, channel) for rows. Return such an array or, for several outputs, a mapping of output names "
+            "to arrays, such as {'a': a, 'b': b}."
+        )
 
     def close(self) -> None:
-        """Nothing is held but the function."""
+        """Do nothing: a connection contains only the function."""
+
+
+def _describe(value: Any) -> str:
+    """Describe what a function returned."""
+    if value is None:
+        return "None"
+    if isinstance(value, tuple):
+        return f"a tuple of {', '.join(type(each).__name__ for each in value) or 'no elements'}"
+    return f"{shorten(repr(value))} ({type(value).__name__})"

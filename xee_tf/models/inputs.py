@@ -1,4 +1,4 @@
-"""Which band, property or column goes to which input of a model."""
+"""Assign bands, properties and columns to the inputs of a model."""
 
 from __future__ import annotations
 
@@ -16,44 +16,52 @@ from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, type_name
 from xee_tf.options import did_you_mean
 
-__all__ = ["check_overrides", "check_wanted", "group_inputs", "lacking", "listed", "no_room", "plan_feeds"]
+__all__ = [
+    "check_overrides",
+    "check_required",
+    "group_inputs",
+    "listed",
+    "missing_error",
+    "plan_feeds",
+    "tile_axes_error",
+]
 
 
-def check_overrides(spec: ModelSpec, names: Collection[str], whole: str) -> None:
-    """Raise an error if `input_type_override` names what an image or a table (`whole`) does not have."""
+def check_overrides(spec: ModelSpec, names: Collection[str], source: str) -> None:
+    """Raise an error if `input_type_override` contains a name not found in `source`, an image or a table."""
     for name in spec.input_type_override or ():
         if name not in names:
             raise OptionError(
-                f"input_type_override has a type for {name!r}, which the {whole} lacks. It has "
+                f"input_type_override contains {name!r}, not found in the {source}. Available: "
                 f"{listed(list(names))}.{did_you_mean(name, names)}"
             )
 
 
-def check_wanted(spec: ModelSpec, names: Collection[Hashable], there: str, *, table: bool) -> None:
-    """Raise an error if a model is given bands, properties or columns that are not among `names`.
+def check_required(spec: ModelSpec, names: Collection[Hashable], available: str, *, table: bool) -> None:
+    """Raise an error if bands, properties or columns in the options of a model are not in `names`.
 
-    `there` is the sentence that lists what an image or a table has.
+    `available` is a sentence that lists the bands and properties of the image or the columns of the table.
     """
-    given = (*(() if table else spec.bands or ()), *spec.input_properties, *(spec.inputs or ()))
-    if missing := [name for name in given if name not in names]:
-        raise lacking(spec, missing, there, table=table)
+    required = (*(() if table else spec.bands or ()), *spec.input_properties, *(spec.inputs or ()))
+    if missing := [name for name in required if name not in names]:
+        raise missing_error(spec, missing, available, table=table)
 
 
-def lacking(spec: ModelSpec, names: Sequence[str], there: str, *, table: bool) -> OptionError:
-    """The error that a model wants what an image or a table does not have; see `check_wanted`."""
-    whole = "table" if table else "image"
-    return OptionError(f"{spec.connector} wants {listed(names)}, which the {whole} lacks. {there}")
+def missing_error(spec: ModelSpec, names: Sequence[str], available: str, *, table: bool) -> OptionError:
+    """Build the error for bands, properties or columns that are missing; see `check_required`."""
+    source = "table" if table else "image"
+    return OptionError(f"{spec.connector} needs {listed(names)}, not found in the {source}. {available}")
 
 
 def plan_feeds(
     spec: ModelSpec, signature: Signature, items: Mapping[str, Item], *, table: bool
 ) -> tuple[Feed, ...]:
-    """Which of `items`, the bands and properties of an image or the columns of a table, go where.
+    """Assign `items`, the bands and properties of an image or the columns of a table, to the inputs.
 
     Raises
     ------
     OptionError
-        If the model wants what is not there, or it is ambiguous what goes where; the choices are listed.
+        If a required item is missing, or the assignment is ambiguous; the message lists the choices.
     """
     plan = _Plan(spec, signature.inputs, items, table)
     return tuple(plan.feed(target, members) for target, members in plan.groups().items())
@@ -62,59 +70,58 @@ def plan_feeds(
 def group_inputs(
     spec: ModelSpec, signature: Signature, items: Mapping[str, Item]
 ) -> Mapping[str, tuple[str, ...]]:
-    """The bands and properties of an image that go to each input; shapes do not matter yet.
+    """Return the bands and properties of an image that go to each input, whatever their shapes.
 
     Raises
     ------
     OptionError
-        As `plan_feeds` does.
+        As in `plan_feeds`.
     """
     return _Plan(spec, signature.inputs, items, table=False).groups()
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What there is, where it can go, and the errors that list both."""
+    """Items, the inputs that they can go to, and the errors that list both."""
 
     spec: ModelSpec
-    inputs: Mapping[str, TensorInfo] | None  # None: the model does not tell them
+    inputs: Mapping[str, TensorInfo] | None  # None: unknown
     items: Mapping[str, Item]
     table: bool
 
     @property
-    def whole(self) -> str:
+    def source(self) -> str:
         return "table" if self.table else "image"
 
     @property
-    def order(self) -> str:
+    def option(self) -> str:
         return "input_properties" if self.table else "bands"
 
     @property
-    def there(self) -> str:
+    def available(self) -> str:
         bands = [name for name, item in self.items.items() if item.tiled or self.table]
         others = [name for name in self.items if name not in bands]
-        found = f"The {self.whole} has {'the columns' if self.table else 'the bands'} {listed(bands)}"
+        found = f"The {self.source} has {'the columns' if self.table else 'the bands'} {listed(bands)}"
         return found + (f" and the properties {listed(others)}." if others else ".")
 
     @property
-    def wanted(self) -> str:
-        told = "; ".join(f"{name}: {info}" for name, info in (self.inputs or {}).items())
-        return f"Its inputs: {told}."
+    def available_inputs(self) -> str:
+        return f"Available: {'; '.join(f'{name}: {info}' for name, info in (self.inputs or {}).items())}."
 
-    def lacking(self, names: Sequence[str]) -> OptionError:
-        return lacking(self.spec, names, self.there, table=self.table)
+    def missing_error(self, names: Sequence[str]) -> OptionError:
+        return missing_error(self.spec, names, self.available, table=self.table)
 
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """The members of each input."""
+        """Return the members of each input."""
         spec = self.spec
         chosen = spec.input_properties if self.table else spec.bands
         extra = () if self.table else spec.input_properties
-        check_wanted(spec, self.items, self.there, table=self.table)
+        check_required(spec, self.items, self.available, table=self.table)
         if spec.inputs is not None:
             groups: dict[str, tuple[str, ...]] = {}
             for name, into in spec.inputs.items():
                 groups[into] = (*groups.get(into, ()), name)
-            # What goes to an input of its own name need not be said.
+            # Items with the same name as an input are optional in `inputs`.
             groups |= {name: (name,) for name in extra if name not in groups and name not in spec.inputs}
             left = [name for name in self.inputs or () if name not in groups]
             groups |= {name: (name,) for name in left if name in self.items and name not in spec.inputs}
@@ -126,42 +133,46 @@ class _Plan:
         left = [name for name in self.inputs or () if name not in own]
         if (target := spec.input_name) is None:
             if not left:
-                raise OptionError(f"{spec.connector} has no input for {listed(mains)}. {self.wanted}")
+                raise OptionError(
+                    f"{spec.connector} has no input for {listed(mains)}. {self.available_inputs}"
+                )
             if set(left) <= set(self.items) and (not chosen or set(left) == set(chosen)):
                 return self._checked({**{name: (name,) for name in left}, **own})
             if len(left) > 1 and chosen:
                 raise OptionError(
-                    f"{self.order}={list(chosen)} are not the inputs of {spec.connector}, {listed(left)}, "
-                    f"and could go to any of them. Say where: input_name={left[0]!r} stacks them all in it, "
-                    f"inputs={{{chosen[0]!r}: {left[0]!r}, ...}} says it for each."
+                    f"{self.option}={list(chosen)} does not match the inputs of {spec.connector}, "
+                    f"{listed(left)}, and could go to any of them. Use input_name={left[0]!r} to stack all "
+                    f"in one input, or inputs={{{chosen[0]!r}: {left[0]!r}, ...}} to assign each of them."
                 )
             if len(left) > 1:
-                raise self.lacking([name for name in left if name not in self.items])
+                raise self.missing_error([name for name in left if name not in self.items])
             (target,) = left
         return self._checked({target: mains, **own})
 
     def _checked(self, groups: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         if self.inputs is not None:
             if unknown := [name for name in groups if name not in self.inputs]:
-                raise OptionError(f"{self.spec.connector} has no input {listed(unknown)}. {self.wanted}")
+                raise OptionError(
+                    f"{self.spec.connector} has no input {listed(unknown)}. {self.available_inputs}"
+                )
             if missing := [name for name in self.inputs if name not in groups]:
-                raise self.lacking(missing)
+                raise self.missing_error(missing)
         return groups
 
     def feed(self, target: str, names: tuple[str, ...]) -> Feed:
-        """What goes into an input."""
+        """Plan an input of the model from its members."""
         members = {name: self.items[name] for name in names}
         info = (self.inputs or {}).get(target, TensorInfo())
         if len({item.tiled for item in members.values()}) > 1:
             raise OptionError(
                 f"{listed(names)} cannot be stacked in the input {target!r}: some are bands with pixels, "
-                "others are properties with one value. Give them inputs of their own."
+                "others are properties with one value. Use separate inputs."
             )
         for name, item in members.items():
             declared = (self.spec.input_shapes or {}).get(name)
             if declared is not None and declared not in (item.shape, item.shape or (1,)):
                 raise OptionError(
-                    f"input_shapes says {list(declared)} for {name!r}, and in the {self.whole} it is "
+                    f"input_shapes is {list(declared)} for {name!r}, but its shape in the {self.source} is "
                     f"{list(item.shape)}."
                 )
         types = self.spec.input_type_override or {}
@@ -170,7 +181,7 @@ class _Plan:
         return Feed(target, members, overrides, self._dtype(own, info), self._shape(target, members, info))
 
     def _dtype(self, own: Mapping[str, np.dtype[Any]], info: TensorInfo) -> np.dtype[Any]:
-        """The type of a tensor: what the model takes, or what holds all members."""
+        """Return the dtype of a tensor: that of the model's input, or one that can represent all members."""
         if info.dtype is None:
             if len({dtype == STRING for dtype in own.values()}) > 1:
                 raise OptionError(
@@ -181,66 +192,65 @@ class _Plan:
             text = dtype == STRING, info.dtype == STRING
             if any(text) != all(text) or not np.can_cast(dtype, info.dtype, "same_kind"):
                 raise OptionError(
-                    f"{self.spec.connector} takes {name!r} as {type_name(info.dtype)}, and it is "
-                    f"{type_name(dtype)} here. If dropping what does not fit is meant: "
+                    f"{self.spec.connector} takes {name!r} as {type_name(info.dtype)}, but it is "
+                    f"{type_name(dtype)} in the {self.source}. To convert it with loss, use "
                     f"input_type_override={{{name!r}: {type_name(info.dtype)!r}}}."
                 )
         return info.dtype
 
     def _shape(self, target: str, members: Mapping[str, Item], info: TensorInfo) -> Shape:
-        """The shape of a tensor in each pixel or row: that of a single array band, or of a stack."""
+        """Return the shape of a tensor in each pixel or row, of a single array band or of a stack."""
         names, shapes = list(members), [item.shape for item in members.values()]
         tiled = members[names[0]].tiled
         lead = 3 if tiled else 1
         found = arrangements(shapes, tiled=tiled, flat=not tiled or self.spec.array_dims is None)
         if not found:
             raise OptionError(
-                f"{listed(names)} cannot be stacked in the input {target!r}: they have the shapes "
-                f"{', '.join(str(list(shape)) for shape in shapes)} in each pixel. Give them inputs of "
-                "their own."
+                f"{listed(names)} cannot be stacked in the input {target!r}: their shapes in each pixel are "
+                f"{', '.join(str(list(shape)) for shape in shapes)}. Use separate inputs."
             )
         if self.spec.array_dims and tiled and not members.keys() & set(self.spec.input_shapes or ()):
-            found.sort(key=len, reverse=True)  # steps and bands, also of a single band
+            found.sort(key=len, reverse=True)  # steps and bands, also for a single band
         if self.table and target not in members and found[0] == ():
-            found.reverse()  # the only column of those that are stacked
+            found.reverse()  # a stack of a single column
         shape = found[0]
         if info.shape is None:
             return shape
-        rank, wanted = len(info.shape), info.shape[lead:]
+        rank, expected = len(info.shape), info.shape[lead:]
         if rank >= lead:
-            if fitting := [each for each in found if fits(wanted, each)]:
+            if fitting := [each for each in found if fits(expected, each)]:
                 return fitting[0]
-            # A scalar band is forwarded with a last axis of 1 (Earth Engine's guide), unless the model has no
-            # room for it. A property has none of its own.
-            if math.prod(shape) == 1 and all(side in (None, 1) for side in wanted):
-                return (1,) * len(wanted)
+            # Earth Engine's guide: a scalar band is sent with a last axis of 1. It is omitted if the input
+            # does not have it. A property does not have that axis.
+            if math.prod(shape) == 1 and all(side in (None, 1) for side in expected):
+                return (1,) * len(expected)
         if rank < lead or (rank == lead and tiled):
-            raise no_room(self.spec, target, info)
-        if len(wanted) == 1 and len(shape) <= 1:
+            raise tile_axes_error(self.spec, target, info)
+        if len(expected) == 1 and len(shape) <= 1:
             raise OptionError(
-                f"The input {target!r} of {self.spec.connector} takes {wanted[0]} channels, and "
-                f"{listed(names)} have {sum(map(math.prod, shapes))}. {self.there} Say which the "
-                f"model wants, in its order: {self.order}=[...]."
+                f"The input {target!r} of {self.spec.connector} takes {expected[0]} channels, but "
+                f"{listed(names)} have {sum(map(math.prod, shapes))}. {self.available} Select those that the "
+                f"model takes, in its order: {self.option}=[...]."
             )
         raise OptionError(
-            f"The input {target!r} of {self.spec.connector} is {info}, and {listed(names)} would be sent "
-            f"with the shape {shape} in each {'pixel' if lead == 3 else 'row'}. {self.there}"
+            f"The input {target!r} of {self.spec.connector} is {info}, but {listed(names)} have the shape "
+            f"{shape} in each {'pixel' if lead == 3 else 'row'}. {self.available}"
         )
 
 
-def no_room(spec: ModelSpec, target: str, info: TensorInfo) -> ModelError:
-    """The error that a model takes single pixels or rows, and was given tiles."""
+def tile_axes_error(spec: ModelSpec, target: str, info: TensorInfo) -> ModelError:
+    """Build the error for a model of single pixels or rows that is used with tiles."""
     inner = ", ".join("?" if side is None else str(side) for side in (info.shape or ())[1:]) or "channels"
     return ModelError(
-        f"The input {target!r} of {spec.connector} is {info}: it has no room for the height and width of a "
-        "tile beside the values of its pixels. A model of single pixels or rows predicts from tables. For "
-        f"images, let it take and return (n, height, width, {inner}); or give Model.from_function a function "
-        f"that reshapes tiles to (-1, {inner}), calls the model and reshapes its answer to (n, height, "
-        "width, ...), with array_dims=[...] where it takes steps of a dimension."
+        f"The input {target!r} of {spec.connector} is {info}, without axes for the height and width of a "
+        "tile. Models of single pixels or rows predict from tables. For images, use a model that takes and "
+        f"returns (n, height, width, {inner}), or Model.from_function with a function that reshapes tiles to "
+        f"(-1, {inner}), calls the model and reshapes its result to (n, height, width, ...), with "
+        "array_dims=[...] if the model takes the steps of a dimension."
     )
 
 
 def listed(names: Sequence[Hashable]) -> str:
-    """Names for an error, the first twelve of many."""
+    """Format names for an error, at most twelve of them."""
     shown = [repr(name) for name in names[:12]]
     return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "") if shown else "none"

@@ -1,4 +1,4 @@
-"""Keras models, from a file or alive: exported once as a SavedModel, and called as one."""
+"""Keras models from a file or in memory, exported as SavedModels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from xee_tf.connector import Connector
 from xee_tf.errors import MissingModelError, ModelError
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
-from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model, time_written
+from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model, modified_time
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["ExportedKerasConnector", "KerasConnector", "keras_connector"]
 
 
 def keras_connector(path_or_model: Any) -> Connector:
-    """The connector of a Keras file, or of a live model, which is exported now."""
+    """Build the connector of a Keras file, or of a model in memory, which is exported now."""
     if isinstance(path_or_model, str | os.PathLike):
         return KerasConnector.of(path_or_model)
     return ExportedKerasConnector.of(path_or_model)
@@ -33,34 +33,34 @@ def keras_connector(path_or_model: Any) -> Connector:
 
 @dataclass(frozen=True)
 class KerasConnector(Connector):
-    """A model in a file that Keras wrote (``.keras``, ``.h5``).
+    """A Keras model in a ``.keras`` or ``.h5`` file.
 
-    Custom layers must be registered with Keras where it is opened, as Keras itself wants.
+    Custom layers must be registered with Keras in the process that opens it, as Keras itself requires.
 
     Parameters
     ----------
     path : str
-        Absolute.
+        The absolute path of the file.
     """
 
     path: str
 
     @classmethod
     def of(cls, path: PathLike) -> KerasConnector:
-        """From a path as users write it."""
+        """Create a connector from a path, which may be relative."""
         return cls(Location.of(path).url)
 
     def __str__(self) -> str:
         return f"Keras model {self.path}"
 
     def open(self) -> TensorFlowConnection:
-        """Load and export it."""
+        """Load the file, export the model as a SavedModel and load that."""
         file = Path(self.path)
         if (file / "saved_model.pb").is_file():
-            raise ModelError(f"{self.path} is a SavedModel: open it with Model.from_saved_model.")
+            raise ModelError(f"{self.path} is a SavedModel, not a Keras file: use Model.from_saved_model.")
         if not file.is_file():
-            there = f"a folder with {sorted(os.listdir(file))[:8]}" if file.is_dir() else "nothing"
-            raise MissingModelError(f"There is no Keras file at {self.path}: {there} is there.")
+            found = f"a folder with {sorted(os.listdir(file))[:8]}" if file.is_dir() else "nothing"
+            raise MissingModelError(f"There is no Keras file at {self.path}: found {found}.")
         with extra("tensorflow", "A Keras model"):
             import keras
 
@@ -73,7 +73,7 @@ class KerasConnector(Connector):
             return load_saved_model(folder, str(self))
 
     def content(self) -> str | None:
-        """Configuration and weights; of a ``.keras`` file not the date when it was saved."""
+        """Hash configuration and weights, without the date in a ``.keras`` file."""
         if not zipfile.is_zipfile(self.path):
             return content_hash(Path(self.path).read_bytes())
         with zipfile.ZipFile(self.path) as archive:
@@ -82,29 +82,30 @@ class KerasConnector(Connector):
             return content_hash((config, [(name, archive.read(name)) for name in names]))
 
     def version(self) -> Hashable:
-        """When the file was written."""
-        return time_written(self.path)
+        """Return the modification time of the file."""
+        return modified_time(self.path)
 
 
 @dataclass(frozen=True)
 class ExportedKerasConnector(Connector):
-    """A live Keras model as it was when this was made; two are equal if their exports are.
+    """A Keras model exported from memory. Two connectors are equal if their exports are equal.
 
     Parameters
     ----------
     name : str
+        The name of the model in reprs and errors.
     digest : str
-        SHA-256 of `archive`.
+        The SHA-256 hash of `archive`.
     archive : bytes
-        A tar of its SavedModel.
-    described : str or None
-        The hash of its configuration and weights, which a model made again by the same script has too.
+        The SavedModel as a tar archive.
+    model_hash : str or None
+        A hash of configuration and weights, which is the same for the same model in another run of a script.
     """
 
     name: str
     digest: str
     archive: bytes = field(repr=False, compare=False)
-    described: str | None = field(default=None, repr=False, compare=False)
+    model_hash: str | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, model: Any) -> ExportedKerasConnector:
@@ -113,12 +114,12 @@ class ExportedKerasConnector(Connector):
         Raises
         ------
         ModelError
-            If it is no Keras model, or was never built.
+            If `model` is not a Keras model or has not been built.
         """
         if not callable(getattr(model, "export", None)):
             raise ModelError(
-                f"A Keras model or the path of its file is wanted; got {type(model).__name__}. A function "
-                "goes to Model.from_function, the folder of a SavedModel to Model.from_saved_model."
+                f"Expected a Keras model or the path of a Keras file; got {type(model).__name__}. Use "
+                "Model.from_function for a function or Model.from_saved_model for a SavedModel."
             )
         name = f"Keras model {getattr(model, 'name', type(model).__name__)!r}"
         with tempfile.TemporaryDirectory(prefix="xee-tf-") as folder:
@@ -133,8 +134,8 @@ class ExportedKerasConnector(Connector):
         return self.name
 
     def content(self) -> str | None:
-        """See `Connector.content`."""
-        return self.described or self.digest
+        """Return the hash of the model, or else of its export."""
+        return self.model_hash or self.digest
 
     def open(self) -> TensorFlowConnection:
         """Load the exported model."""
@@ -145,7 +146,7 @@ class ExportedKerasConnector(Connector):
 
 
 def _without_addresses(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A part of a configuration; Keras numbers shared objects by their addresses in memory."""
+    """Remove the IDs of shared objects from a configuration: Keras uses their memory addresses."""
     return {name: value for name, value in pairs if name != "shared_object_id"}
 
 
@@ -154,6 +155,6 @@ def _export(model: Any, folder: str, name: str) -> None:
         model.export(folder, verbose=False)
     except ValueError as error:
         raise ModelError(
-            f"{name} cannot be exported: {error} A model is built once it was called, or was given "
+            f"{name} cannot be exported: {error} Build it first: call it on data, or define it with "
             "keras.Input."
         ) from error

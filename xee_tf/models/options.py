@@ -1,4 +1,4 @@
-"""What users write for the options of a model: how it is spelled, and how each value is read."""
+"""Names, types and parsing of the options of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
-from xee_tf.options import LIMITS, Spelling, is_number, whole
+from xee_tf.options import LIMITS, Spelling, integer, is_number
 
 __all__ = [
     "MODEL_SPELLING",
@@ -17,26 +17,26 @@ __all__ = [
     "read_inputs",
     "read_name",
     "read_names",
+    "read_nonempty_names",
     "read_outputs",
     "read_shapes",
-    "read_some_names",
     "read_types",
 ]
 
-#: Options of Earth Engine that mean nothing here, and what takes their place.
+# Options of Earth Engine that do not exist here, and what replaces them.
 REPLACED = LIMITS | {
     "scale": "predictions have the pixels of the image; proj=('EPSG:32633', 30) with fix_input_proj=True "
     "resamples it for the model",
-    "crs": "predictions have the CRS of the image, which predict_image(crs=...) names where it has none",
+    "crs": "predictions have the CRS of the image; if it has none, set it with predict_image(crs=...)",
     "crsTransform": "predictions have the grid of the image; see proj and fix_input_proj",
 }
 
 MODEL_SPELLING = Spelling("model options", replaced=REPLACED)
-"""How the options of a model are written: ``ee.Model`` and ours."""
+"""The names of the options of a model, in ``ee.Model`` and here."""
 
 
 class ModelKeywords(TypedDict, total=False):
-    """What users write for the options of a model: `xee_tf.models.spec.ModelSpec` has their values."""
+    """Types of the options of a model, as users pass them; `ModelSpec` contains the parsed values."""
 
     inputs: Mapping[str, str] | None
     input_name: str | None
@@ -57,7 +57,7 @@ class ModelKeywords(TypedDict, total=False):
 
 
 def read_names(value: Any, name: str) -> tuple[str, ...]:
-    """Names in an order, none of them twice."""
+    """Parse a sequence of unique names."""
     if isinstance(value, str):
         value = [value]
     ordered = isinstance(value, Iterable) and not isinstance(value, Mapping | Set | bytes)
@@ -65,21 +65,21 @@ def read_names(value: Any, name: str) -> tuple[str, ...]:
     if not ordered or not all(isinstance(item, str) for item in names):
         raise OptionError(f"{name} must be a list of names; got {value!r}.")
     if "" in names:
-        raise OptionError(f"{name} has an empty name: {names}.")
+        raise OptionError(f"{name} contains an empty name: {names}.")
     if len(set(names)) != len(names):
-        raise OptionError(f"{name} has a name twice: {names}.")
+        raise OptionError(f"{name} contains duplicate names: {names}.")
     return tuple(map(str, names))
 
 
-def read_some_names(value: Any, name: str) -> tuple[str, ...]:
-    """At least one name."""
+def read_nonempty_names(value: Any, name: str) -> tuple[str, ...]:
+    """Parse a sequence of at least one name."""
     if not (names := read_names(value, name)):
-        raise OptionError(f"{name} is empty: give at least one name, or leave it out for the default.")
+        raise OptionError(f"{name} is empty: pass at least one name, or omit it for the default.")
     return names
 
 
 def read_name(value: Any, name: str) -> str:
-    """One name."""
+    """Check a name."""
     if not isinstance(value, str) or not value:
         raise OptionError(f"{name} must be a name; got {value!r}.")
     return value
@@ -92,20 +92,20 @@ def _mapping(value: Any, name: str, example: str) -> Mapping[str, Any]:
 
 
 def read_inputs(value: Any, name: str) -> dict[str, str]:
-    """Bands, and the inputs of the model that they go to."""
+    """Parse a mapping of bands to inputs of the model."""
     found = _mapping(value, name, "{'B4': 'near_infrared'}")
     return {band: read_name(tensor, f"{name}[{band!r}]") for band, tensor in found.items()}
 
 
 def read_types(value: Any, name: str) -> dict[str, PixelType]:
-    """Types of bands and properties: ``{"B4": "float32"}``."""
+    """Parse types of bands and properties: ``{"B4": "float32"}``."""
     found = _mapping(value, name, "{'B4': 'float32'}")
     types = {key: pixel_type(kind, f"{name}[{key!r}]") for key, kind in found.items()}
     return {key: replace(kind, dimensions=None) for key, kind in types.items()}
 
 
 def read_shapes(value: Any, name: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of array bands: ``{"series": [12]}``."""
+    """Parse shapes of array bands: ``{"series": [12]}``."""
     found = _mapping(value, name, "{'series': [12]}")
     return {key: _shape(shape, f"{name}[{key!r}]") for key, shape in found.items()}
 
@@ -114,17 +114,17 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
     sides = [value] if is_number(value) else value
     if not isinstance(sides, Sequence) or isinstance(sides, str | bytes):
         raise OptionError(f"{name} must be a shape such as [12]; got {value!r}.")
-    return tuple(whole(1)(side, f"{name}[{axis}]") for axis, side in enumerate(sides))
+    return tuple(integer(1)(side, f"{name}[{axis}]") for axis, side in enumerate(sides))
 
 
 def read_outputs(value: Any, name: str) -> dict[str, PixelType]:
-    """``["p"]``, ``{"p": "float32"}`` or ``{"p": {"type": ..., "dimensions": ...}}``."""
+    """Parse outputs: ``["p"]``, ``{"p": "float32"}`` or ``{"p": {"type": ..., "dimensions": ...}}``."""
     if not isinstance(value, Mapping):
-        return dict.fromkeys(read_some_names(value, name), PixelType())
+        return dict.fromkeys(read_nonempty_names(value, name), PixelType())
     found = _mapping(value, name, "{'p': {'type': 'float', 'dimensions': 1}}")
     if not found:
         raise OptionError(
-            f"{name} is empty: name what the model gives, or leave it out where the model tells."
+            f"{name} is empty: declare at least one output, or omit it for a model with a signature."
         )
     read_names(list(found), name)
     return {key: _output(info, f"{name}[{key!r}]") for key, info in found.items()}
@@ -135,7 +135,7 @@ def _output(info: Any, name: str) -> PixelType:
         info = {"type": info}
     if unknown := set(info) - {"type", "dimensions", "shape"}:
         raise OptionError(
-            f"{name} has no field {sorted(unknown)}; known are 'type', 'dimensions' and 'shape'."
+            f"{name} has unknown fields {sorted(unknown)}; expected 'type', 'dimensions' or 'shape'."
         )
     found = PixelType() if info.get("type") is None else pixel_type(info["type"], name)
     if info.get("dimensions") is not None:
@@ -145,7 +145,5 @@ def _output(info: Any, name: str) -> PixelType:
         return found
     shape = _shape(info["shape"], f"{name}['shape']")
     if found.dimensions not in (None, len(shape)):
-        raise OptionError(
-            f"{name}: shape {list(shape)} has not the {found.dimensions} dimensions that are said beside it."
-        )
+        raise OptionError(f"{name}: shape {list(shape)} does not match dimensions {found.dimensions}.")
     return replace(found, dimensions=len(shape), shape=shape)

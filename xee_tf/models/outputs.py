@@ -1,4 +1,4 @@
-"""What a model gives: the outputs that were declared, found in its answers and checked."""
+"""The outputs of a model: planned from declarations and the signature, extracted from results and checked."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from xee_tf.connector import Arrays, Connector, TensorInfo
 from xee_tf.dtypes import coerce
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models.feeds import Shape, fits
+from xee_tf.models.function import ONE_OUTPUT, FunctionConnector
 from xee_tf.models.types import STRING, PixelType, Range, type_name
+from xee_tf.options import did_you_mean
 
 __all__ = ["Output", "plan_outputs"]
 
-_DTYPE = np.dtype("float32")  # where nobody tells
+_DTYPE = np.dtype("float32")  # if neither the declaration nor the signature has one
 
 
 @dataclass(frozen=True)
 class Output:
-    """A band or property that a model gives.
+    """An output band or property of a model.
 
     Parameters
     ----------
     name : str
+        The name of the band or property.
     dtype : numpy.dtype
-        Object for strings.
+        The dtype; object for strings.
     shape : tuple of int
-        In each pixel or row; empty for a single value.
+        The shape in each pixel or row; empty for a scalar.
     source : str or None
-        The model's output that it is found in. None: the model does not tell its names.
+        The output of the model that contains it. None: the signature does not have the names of outputs.
     channel : int or None
-        Its place on the last axis of `source`, if that holds several.
+        The index on the last axis of `source`, if that contains several outputs.
     channels : int
-        How many are there.
+        The length of that axis.
     limits : (int, int) or None
         The declared range of an integer.
     """
@@ -52,144 +55,162 @@ class Output:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """The dimensions of the result along `shape`."""
+        """Names of the dimensions of the result that belong to `shape`."""
         return tuple(f"{self.name}_{axis}" for axis in range(len(self.shape)))
 
     def take(
-        self, answer: Arrays, lead: Sequence[Shape], connector: Connector, *, keep_nan: bool = False
+        self, returned: Arrays, lead: Sequence[Shape], connector: Connector, *, keep_nan: bool = False
     ) -> npt.NDArray[Any]:
-        """Find, check and convert this output in an answer.
+        """Extract this output from the arrays that a model returned, check it and convert its dtype.
 
         Parameters
         ----------
-        answer : mapping from str to ndarray
-        lead : sequence of tuples
-            What may stand before `shape`: ``(n, height, width)`` with and without overlap, or ``(n,)``.
+        returned : mapping of str to ndarray
+            The outputs of the model.
+        lead : sequence of tuple of int
+            Allowed sizes of the axes before `shape`: ``(n, height, width)`` with and without overlap, or
+            ``(n,)``.
         connector : Connector
-            Who answered, for errors.
+            The model, for errors.
         keep_nan : bool, default False
-            NaN where `dtype` is an integer is no error; the whole numbers come as float64 then.
+            Allow NaN for an integer `dtype`; the result is then float64 with whole numbers.
 
         Returns
         -------
         ndarray
-            ``(*lead, *shape)`` of type `dtype`.
+            An array ``(*lead, *shape)`` with the dtype `dtype`.
 
         Raises
         ------
         PredictionError
-            If it is not there, or not of this shape, or NaN where `dtype` is an integer.
+            If the output is missing, has another shape, or contains NaN and `dtype` is an integer.
         """
-        name, values, channel = self._found(answer, connector)
+        name, values, channel = self._find(returned, connector)
         shape = (self.channels,) if channel is not None else self.shape
         count = math.prod(shape)
         for front in lead:
             ends = [shape, ()] if count == 1 else [shape]
-            # A scalar may come with a last axis of 1; a tile that became one pixel, without its axes.
+            # A scalar may have a last axis of 1; a tile reduced to one pixel may lack height and width.
             fronts = [front, front[:1]] if len(front) == 3 and front[1:] == (1, 1) else [front]
             if any(values.shape in (f + e, f + e + (1,) * (not e)) for f in fronts for e in ends):
                 values = values.reshape(front + shape)
                 break
         else:
             allowed = " or ".join(str(front + shape) for front in lead)
+            channels = "" if channel is None else f", a channel for each of {self.channels} declared outputs"
             raise PredictionError(
-                f"{connector} answered {name!r} of shape {values.shape}, and {self.name!r} is declared so "
-                f"that it should be {allowed}. Mend output_bands, output_properties or output_tile_size, or "
-                "the model."
+                f"{connector} returned {name!r} with shape {values.shape}; expected {allowed} for "
+                f"{self.name!r}{channels}. Fix output_bands, output_properties or output_tile_size, or the "
+                "model."
             )
         if channel is not None:
             values = values[..., channel]
         return self._typed(values, connector, keep_nan)
 
-    def _found(self, answer: Arrays, connector: Connector) -> tuple[str, npt.NDArray[Any], int | None]:
+    def _find(self, returned: Arrays, connector: Connector) -> tuple[str, npt.NDArray[Any], int | None]:
         for name in (self.source, self.name):
-            if name is not None and name in answer:
-                # A single output is declared as several channels; but a name of its own goes before that.
+            if name is not None and name in returned:
+                # Declared outputs may be channels of one output, but one with the same name takes precedence.
                 single = self.source is None and name == self.name
-                return name, answer[name], None if single else self.channel
-        if self.source is None and len(answer) == 1:
-            ((name, values),) = answer.items()
+                return name, returned[name], None if single else self.channel
+        # A server may name a single output as it likes; a function that returns a mapping has to match.
+        named = isinstance(connector, FunctionConnector) and ONE_OUTPUT not in returned
+        if self.source is None and len(returned) == 1 and not named:
+            ((name, values),) = returned.items()
             return name, values, self.channel
+        expected = self.source or self.name
         raise PredictionError(
-            f"{connector} answered {sorted(answer)}, and {self.source or self.name!r} is declared as its "
-            "output."
+            f"{connector} returned the outputs {sorted(returned)}; expected {expected!r}."
+            f"{did_you_mean(expected, returned)} Fix the names in output_bands or output_properties, or "
+            "those that the model returns."
         )
 
     def _typed(self, values: npt.NDArray[Any], connector: Connector, keep_nan: bool) -> npt.NDArray[Any]:
+        if values.dtype.kind == "c":
+            raise PredictionError(
+                f"{connector} returned {values.dtype} for {self.name!r}; expected booleans, integers, floats "
+                "or strings. Return the real and imaginary parts as two outputs, or the magnitude."
+            )
         if (self.dtype == STRING) != (values.dtype.kind in "OSU"):
             raise PredictionError(
-                f"{connector} answered {values.dtype} for {self.name!r}, which is declared as "
-                f"{type_name(self.dtype)}."
+                f"{connector} returned {values.dtype} for {self.name!r}, which is declared as "
+                f"{type_name(self.dtype)}. Fix output_bands or output_properties, or the model."
             )
         if self.dtype == STRING:
             return values.astype(STRING, copy=False)
         if self.dtype.kind in "iub" and values.dtype.kind == "f" and (nan := np.isnan(values)).any():
             if not keep_nan:
                 raise self.refuse_nan(connector)
-            # What is made of floats is exact in float64, and the limits are found again.
+            # Integers converted from floats are exact in float64, and so are the limits of the dtype.
             return np.where(nan, np.nan, coerce(np.where(nan, 0, values), self.dtype).astype(np.float64))
         return coerce(values, self.dtype)
 
     def refuse_nan(self, connector: Connector, where: str = "") -> PredictionError:
-        """The error for NaN where the type is an integer."""
+        """Build the error for NaN in an output with an integer type."""
         return PredictionError(
-            f"{connector} answered NaN for {self.name!r}, which is declared as {self.dtype}{where}: no "
-            "integer is NaN. Declare a float type, or look for what makes the model give NaN."
+            f"{connector} returned NaN for {self.name!r}, which is declared as {self.dtype}{where}. Integers "
+            "cannot be NaN: declare a float type, or fix the model."
         )
 
 
 def plan_outputs(
     declared: Mapping[str, PixelType] | None,
-    given: Mapping[str, TensorInfo] | None,
+    known: Mapping[str, TensorInfo] | None,
     option: str,
     connector: Connector,
     *,
     lead: int,
 ) -> tuple[Output, ...]:
-    """The outputs of a model: as declared, and as it tells.
+    """Determine the outputs of a model from their declaration and the model's signature.
 
     Parameters
     ----------
-    declared : mapping from str to PixelType, or None
-        None: all that the model tells of.
-    given : mapping or None
-        What it tells.
+    declared : mapping of str to PixelType, or None
+        The declared outputs. None: all outputs in the signature.
+    known : mapping of str to TensorInfo, or None
+        The outputs in the signature, if it has them.
     option : str
         ``output_bands`` or ``output_properties``, for errors.
     connector : Connector
         The model, for errors.
     lead : int
-        Axes before the value: 3 for tiles, 1 for rows.
+        Number of axes before the value: 3 for tiles, 1 for rows.
+
+    Returns
+    -------
+    tuple of Output
+        The outputs, in the order of the declaration.
 
     Raises
     ------
     OptionError
-        If what is declared and what the model tells do not go together, or neither suffices.
+        If the declaration contradicts the signature, or neither determines the outputs.
     """
     if declared is None:
-        if given is None:
+        if known is None:
             raise OptionError(
-                f"{connector} does not tell what it gives: say {option}={{'name': {{'type': 'float32', "
-                "'dimensions': 0}}."
+                f"The outputs of {connector} are unknown. Declare them, for example "
+                f"{option}={{'name': {{'type': 'float32', 'dimensions': 0}}}}."
             )
-        declared = dict.fromkeys(given, PixelType())
-    if given is None:
+        declared = dict.fromkeys(known, PixelType())
+    if known is None:
         if len(declared) > 1 and not any(kind.dimensions for kind in declared.values()):
             return _channels(declared, None, None)
         found: dict[str, tuple[str | None, TensorInfo]] = {name: (None, TensorInfo()) for name in declared}
-    elif len(given) == 1:
-        ((only, info),) = given.items()
+    elif len(known) == 1:
+        ((only, info),) = known.items()
         if len(declared) > 1:
             _require_channels(declared, only, info, option, connector, lead)
             return _channels(declared, only, info.dtype)
         found = dict.fromkeys(declared, (only, info))
     else:
-        if unknown := [name for name in declared if name not in given]:
-            told = "; ".join(f"{name}: {info}" for name, info in given.items())
+        if unknown := [name for name in declared if name not in known]:
+            available = "; ".join(f"{name}: {info}" for name, info in known.items())
             raise OptionError(
-                f"{option} names {unknown}, which {connector} does not give. Its outputs: {told}."
+                f"{option} contains {unknown}, not found in the outputs of {connector}. Available: "
+                f"{available}."
             )
-        found = {name: (name, given[name]) for name in declared}
+        found = {name: (name, known[name]) for name in declared}
     return tuple(
         Output(
             name,
@@ -211,38 +232,39 @@ def _shape(
     connector: Connector,
     lead: int,
 ) -> Shape:
-    """The shape of an output in each pixel or row: as declared, or as the model tells it."""
-    told = _told(info, lead)
+    """Return the shape of an output in each pixel or row, as declared or from the signature."""
+    known = _inner_shape(info, lead)
     if declared.dimensions == 0:
         shape: Shape = ()
-        fitting = told is None or all(side in (None, 1) for side in told)
+        fitting = known is None or all(side in (None, 1) for side in known)
     elif declared.shape is not None:
         shape = declared.shape
-        fitting = told is None or _fits(told, shape)
-    elif told is None or (None in told and declared.dimensions is not None):
+        fitting = known is None or _fits(known, shape)
+    elif known is None or (None in known and declared.dimensions is not None):
         if declared.dimensions:
             raise OptionError(
-                f"{option} declares {name!r} with {declared.dimensions} dimensions, and {connector} does not "
-                f"tell how large they are: say it, {option}={{{name!r}: {{'type': ..., 'shape': [...]}}}}."
+                f"{option} declares {name!r} with dimensions {declared.dimensions}, but the signature of "
+                f"{connector} does not contain their sizes. Declare them: "
+                f"{option}={{{name!r}: {{'type': ..., 'shape': [...]}}}}."
             )
         return ()
     else:
-        known = tuple(side for side in told if side is not None)
-        if len(known) != len(told):
+        sizes = tuple(side for side in known if side is not None)
+        if len(sizes) != len(known):
             raise OptionError(
-                f"{connector} tells of its output {source!r} only that it is {info}: say its shape in each "
-                f"pixel or row, {option}={{{name!r}: {{'shape': [...]}}}}."
+                f"The output {source!r} of {connector} is {info}, of unknown size. Declare its shape in each "
+                f"pixel or row: {option}={{{name!r}: {{'shape': [...]}}}}."
             )
-        shape = () if declared.dimensions is None and known == (1,) else known
+        shape = () if declared.dimensions is None and sizes == (1,) else sizes
         fitting = declared.dimensions in (None, len(shape))
     if not fitting:
-        said = f"dimensions {declared.dimensions}" + (
+        declaration = f"dimensions {declared.dimensions}" + (
             f" and shape {list(shape)}" if declared.shape is not None else ""
         )
-        channels = f", or name the {told[-1]} bands that its channels are" if told and told[-1] else ""
+        channels = f", or one band for each of its {known[-1]} channels" if known and known[-1] else ""
         raise OptionError(
-            f"{option} declares {name!r} with {said}, and the output {source!r} of {connector} is "
-            f"{info}. Declare {'dimensions 0' if not told else f'dimensions {len(told)}'}{channels}."
+            f"{option} declares {name!r} with {declaration}, but the output {source!r} of {connector} is "
+            f"{info}. Declare dimensions {len(known or ())}{channels}."
         )
     return shape
 
@@ -250,7 +272,7 @@ def _shape(
 def _channels(
     declared: Mapping[str, PixelType], source: str | None, dtype: np.dtype[Any] | None
 ) -> tuple[Output, ...]:
-    """Several scalar outputs that are the channels of one."""
+    """Return several scalar outputs that are the channels of one output of the model."""
     return tuple(
         Output(name, kind.dtype or dtype or _DTYPE, (), source, number, len(declared), kind.limits)
         for number, (name, kind) in enumerate(declared.items())
@@ -265,28 +287,28 @@ def _require_channels(
     connector: Connector,
     lead: int,
 ) -> None:
-    told, names = _told(info, lead), list(declared)
-    if any(kind.dimensions for kind in declared.values()) or (told is not None and len(told) != 1):
+    known, names = _inner_shape(info, lead), list(declared)
+    if any(kind.dimensions for kind in declared.values()) or (known is not None and len(known) != 1):
         raise OptionError(
-            f"{connector} has one output, {source!r}: {info}. {option} names {names}: either one name, or "
-            "scalars that are its channels."
+            f"{option} declares {names}, but {connector} has one output, {source!r}: {info}. Declare one "
+            "output, or one scalar for each of its channels."
         )
-    if told is not None and told[0] not in (None, len(names)):
+    if known is not None and known[0] not in (None, len(names)):
         raise OptionError(
-            f"{option} names {len(names)} outputs, {names}, and the only output of {connector}, "
-            f"{source!r}, has {told[0]} channels ({info})."
+            f"{option} declares {len(names)} outputs, {names}, but the only output of {connector}, "
+            f"{source!r}, has {known[0]} channels ({info})."
         )
 
 
-def _told(info: TensorInfo, lead: int) -> tuple[int | None, ...] | None:
-    """The shape in each pixel or row, as the model tells it."""
+def _inner_shape(info: TensorInfo, lead: int) -> tuple[int | None, ...] | None:
+    """Return the shape in each pixel or row from the signature."""
     if info.shape is None:
         return None
-    # (n, classes) of a tile: one pixel for all of it.
+    # A shape (n, classes) for tiles: the prediction is a single pixel.
     return info.shape[lead if len(info.shape) >= lead else 1 :]
 
 
-def _fits(told: tuple[int | None, ...], shape: Shape) -> bool:
-    if len(told) == len(shape):
-        return fits(told, shape)
-    return math.prod(shape) == 1 and all(side in (None, 1) for side in told)
+def _fits(known: tuple[int | None, ...], shape: Shape) -> bool:
+    if len(known) == len(shape):
+        return fits(known, shape)
+    return math.prod(shape) == 1 and all(side in (None, 1) for side in known)

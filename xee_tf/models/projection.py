@@ -1,4 +1,4 @@
-"""The projection that a model wants its pixels in: a CRS and a grid, never a CRS alone."""
+"""The projection of the pixels that a model takes: a CRS with a grid."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from xee_tf.models.earth_engine import function_call
 __all__ = ["Projection"]
 
 _FORMS = (
-    "Say ('EPSG:32633', 30) for pixels of 30 metres, {'crs': 'EPSG:32633', 'transform': [30, 0, 300000, 0, "
-    "-30, 5000000]} for an exact grid, or pass a GeoBox of odc-geo."
+    "Use ('EPSG:32633', 30) for pixels of 30 metres, {'crs': 'EPSG:32633', 'transform': [30, 0, 300000, 0, "
+    "-30, 5000000]} for an exact grid, or a GeoBox of odc-geo."
 )
-# On the equator of WGS 84: how Earth Engine turns scales into degrees (real mixers).
+# On the equator of WGS 84, as Earth Engine converts scales to degrees (real mixers).
 _METRES_PER_DEGREE = 111319.49079327357
 
 
@@ -31,9 +31,9 @@ class Projection:
     Parameters
     ----------
     crs : str
-        An authority's code, or WKT.
-    transform : tuple of 6 floats
-        From (column, row) to coordinates, in Earth Engine's order:
+        The code of an authority, or WKT.
+    transform : tuple of float
+        Six numbers that transform (column, row) to coordinates, in Earth Engine's order:
         ``(x scale, x shear, x of the corner, y shear, y scale, y of the corner)``.
 
     Examples
@@ -47,28 +47,33 @@ class Projection:
 
     @property
     def affine(self) -> Affine:
-        """The transform as an affine."""
+        """The transform as an ``affine.Affine``."""
         return Affine(*self.transform)
 
     @classmethod
     def of(cls, value: Any, name: str = "proj") -> Projection:
-        """Read a user's projection.
+        """Parse a projection as users pass it.
 
         Parameters
         ----------
         value : tuple, mapping, GeoBox, ee.Projection or Projection
-            ``(crs, scale)`` or ``(crs, transform)``; a mapping as ``ee.Projection.getInfo`` gives it
-            (``crs`` or ``wkt``, and ``transform``), or with ``scale``. A scale is in metres, as in Earth
-            Engine: in a geographic CRS it becomes degrees on the equator.
-        name : str
-            The option's name, for errors.
+            ``(crs, scale)`` or ``(crs, transform)``; a mapping as returned by ``ee.Projection.getInfo``
+            (``crs`` or ``wkt``, and ``transform``), or one with ``scale``. A scale is in metres, as in Earth
+            Engine: for a geographic CRS it is converted to degrees on the equator.
+        name : str, default "proj"
+            The name of the option, for errors.
+
+        Returns
+        -------
+        Projection
+            The projection.
 
         Raises
         ------
         OptionError
-            If there is no scale, or the value is nothing of that kind.
+            If `value` does not have a scale, or is not a projection.
         GeoreferenceError
-            If the CRS cannot be understood.
+            If the CRS cannot be parsed.
         """
         if isinstance(value, cls):
             return value
@@ -80,11 +85,11 @@ class Projection:
             except GeoreferenceError:
                 raise OptionError(
                     f"The transform of {name} must be six numbers [x scale, x shear, x, y shear, y scale, y] "
-                    f"of a grid with pixels of some size; got {transform!r}."
+                    f"with pixels of non-zero size; got {transform!r}."
                 ) from None
         if scale is None:
             raise OptionError(
-                f"{name} has no scale: {value!r} says a CRS, but not how large its pixels are. {_FORMS}"
+                f"{name} has no scale: {value!r} is a CRS without the size of its pixels. {_FORMS}"
             )
         try:
             metres = float(scale)
@@ -97,12 +102,14 @@ class Projection:
 
 
 def _parts(value: Any, name: str) -> tuple[Any, Any, Any]:
-    """CRS, scale and transform of what a user gave."""
+    """Return the CRS, scale and transform of a projection as users pass it."""
     value = _of_earth_engine(value, name)
     if isinstance(value, Mapping):
         known = {"type", "crs", "wkt", "crs_wkt", "transform", "scale", "crsTransform"}
         if unknown := set(value) - known:
-            raise OptionError(f"{name} has no field {sorted(unknown)}; known are {sorted(known)}. {_FORMS}")
+            raise OptionError(
+                f"{name} has unknown fields {sorted(unknown)}; expected {sorted(known)}. {_FORMS}"
+            )
         crs = value.get("crs") or value.get("wkt") or value.get("crs_wkt")
         if crs is None:
             raise OptionError(f"{name} has no CRS: {dict(value)!r}. {_FORMS}")
@@ -119,7 +126,7 @@ def _parts(value: Any, name: str) -> tuple[Any, Any, Any]:
 
 
 def _of_earth_engine(value: Any, name: str) -> Any:
-    """What an ``ee.Projection`` was made of: a CRS, with a transform or ``atScale``."""
+    """Return the arguments of an ``ee.Projection``: a CRS, with a transform or ``atScale``."""
     if type(value).__module__ != "ee.projection":
         return value
     found = function_call(value)
@@ -127,14 +134,14 @@ def _of_earth_engine(value: Any, name: str) -> Any:
     if found is not None and found[0] == "Projection.atScale":
         scale, found = found[1].get("meters"), found[1].get("projection")
     if isinstance(found, tuple) and found[0] == "Projection":
-        # A scale of a transform is for Earth Engine to work out.
+        # Only Earth Engine can compute a projection with both a transform and a scale.
         grid = {"transform": found[1].get("transform"), "scale": scale}
         parts = {key: part for key, part in {"crs": found[1].get("crs"), **grid}.items() if part is not None}
         if isinstance(parts.get("crs"), str) and not {"transform", "scale"} <= set(parts):
             return parts
     raise OptionError(
-        f"{name} is an ee.Projection that only Earth Engine can evaluate: pass proj.getInfo(), a CRS and a "
-        "transform."
+        f"{name} is an ee.Projection that only Earth Engine can evaluate: pass proj.getInfo(), a CRS and "
+        "a transform."
     )
 
 
@@ -143,6 +150,6 @@ def _metres_per_unit(crs: pyproj.CRS) -> float:
         return _METRES_PER_DEGREE
     if not crs.axis_info:
         raise GeoreferenceError(
-            f"The CRS {crs.name!r} has no unit, so that a scale in metres says nothing: {_FORMS}"
+            f"The CRS {crs.name!r} has no unit, so a scale in metres cannot be converted. {_FORMS}"
         )
     return float(crs.axis_info[0].unit_conversion_factor)

@@ -1,4 +1,4 @@
-"""A model at a glance: where it is, what it is sent and what it gives."""
+"""The repr of a model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["spec_rows"]
 
 
 def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
-    """The repr of a model as rows (name, value): what was specified. Nothing is loaded for it."""
+    """Return the repr of a model as rows (name, value): its options. The model is not loaded."""
     rows: list[tuple[str, str]] = []
     overlap = spec.input_overlap_size
     tiles = [] if spec.input_tile_size is None else [f"{by(*spec.input_tile_size.xy)} px"]
     if overlap != Size(x=0, y=0):
-        tiles.append(f"with {by(*overlap.xy)} px more along each edge")
+        tiles.append(f"with {by(*overlap.xy)} px overlap along each edge")
     if spec.output_tile_size is not None:
         tiles.append(f"to {by(*spec.output_tile_size.xy)} px")
     if tiles:
         rows.append(("tiles", " ".join(tiles)))
     if spec.proj is not None:
-        where = "sampled in" if spec.fix_input_proj else "of the model"
-        rows.append(("projection", f"{crs_name(spec.proj.crs)}, {spec.proj.transform[0]:g} a pixel, {where}"))
+        use = "resampled" if spec.fix_input_proj else "not resampled"
+        rows.append(("projection", f"{crs_name(spec.proj.crs)}, {spec.proj.transform[0]:g} per pixel, {use}"))
     if spec.inputs is not None:
         rows.append(("inputs", abbreviated([f"{band} → {name}" for band, name in spec.inputs.items()])))
     elif spec.bands is not None:
@@ -44,14 +44,14 @@ def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         rows.append(("properties", abbreviated(list(spec.input_properties))))
     if spec.input_type_override:
         rows.append(("types", abbreviated(list(starmap(_typed, spec.input_type_override.items())))))
-    for title, outputs in (("outputs", spec.output_bands), ("properties out", spec.output_properties)):
+    for title, outputs in (("outputs", spec.output_bands), ("output properties", spec.output_properties)):
         if outputs is not None:
             rows.append((title, abbreviated(list(starmap(_typed, outputs.items())))))
     return rows
 
 
 def _default_dims(spec: ModelSpec) -> str:
-    """What becomes of dimensions beside y and x of which nothing was said; see `find_array_dims`."""
+    """Describe the default for dimensions other than y and x; see `find_array_dims`."""
     if isinstance(spec.connector, FunctionConnector):
         return "none, all are mapped over"
     return "those in the shapes of its inputs; others are mapped over"
@@ -61,4 +61,6 @@ def _typed(name: str, declared: PixelType) -> str:
     text = name if declared.dtype is None else f"{name}: {type_name(declared.dtype)}"
     if declared.shape:
         return f"{text} ({', '.join(map(str, declared.shape))})"
-    return f"{text} ({declared.dimensions} dimensions)" if declared.dimensions else text
+    if declared.dimensions:
+        return f"{text} ({declared.dimensions} dimension{'s' if declared.dimensions > 1 else ''})"
+    return text

@@ -1,4 +1,4 @@
-"""A model on disk in TensorFlow's SavedModel format, and its signatures as connections."""
+"""Models in TensorFlow's SavedModel format, with a connection for each signature."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ __all__ = [
     "TensorFlowConnection",
     "load_saved_model",
     "load_signatures",
+    "modified_time",
     "tensorflow_message",
-    "time_written",
 ]
 
 
 @dataclass(frozen=True)
 class SavedModelConnector(Connector):
-    """A SavedModel, of which one signature is called directly on batches.
+    """A signature of a SavedModel, which is called directly on batches.
 
     Parameters
     ----------
     path : str
-        Its folder, absolute, or a URL of it; a remote one is fetched by each process.
-    signature_name : str
-    tag : str
-        Of the graph that is loaded.
+        The absolute path of the folder, or its URL; each process downloads a remote folder.
+    signature_name : str, default "serving_default"
+        The signature that is called.
+    tag : str, default "serve"
+        The tag of the graph that is loaded.
     """
 
     path: str
@@ -49,7 +50,7 @@ class SavedModelConnector(Connector):
     def of(
         cls, path: PathLike, signature: str = DEFAULT_SIGNATURE, tag: str = "serve"
     ) -> SavedModelConnector:
-        """From a path as users write it."""
+        """Create a connector from a path, which may be relative."""
         return cls(Location.of(path).url, signature, tag)
 
     def __str__(self) -> str:
@@ -57,14 +58,14 @@ class SavedModelConnector(Connector):
         return f"SavedModel {self.path}{named}"
 
     def open(self) -> TensorFlowConnection:
-        """Load it, with its weights."""
+        """Load the model with its weights."""
         folder = Location.of(self.path)
         require_saved_model(folder)
         with local_copy(folder) as path:
             return load_saved_model(path, str(self), self.signature_name, self.tag)
 
     def signature(self) -> Signature:
-        """The signature as its file says it, without the weights."""
+        """Read the signature from the file, without the weights."""
         require_saved_model(Location.of(self.path))
         with extra("tensorflow", "A SavedModel"):
             import tensorflow as tf
@@ -75,7 +76,7 @@ class SavedModelConnector(Connector):
             if not name.startswith("__")
         }
         if self.signature_name not in known:
-            raise _no_signature(str(self), self.signature_name, list(known))
+            raise _signature_error(str(self), self.signature_name, list(known))
 
         def read(tensors: Any) -> dict[str, TensorInfo]:
             return {
@@ -88,15 +89,15 @@ class SavedModelConnector(Connector):
         return Signature(read(known[self.signature_name].inputs), read(known[self.signature_name].outputs))
 
     def version(self) -> Hashable:
-        """When its files were written, where that is cheap to tell."""
+        """Return the modification times of the files, or None for a remote folder."""
         if "://" in self.path:
             return None
         return tuple(
-            time_written(f"{self.path}/{name}") for name in ("saved_model.pb", "variables/variables.index")
+            modified_time(f"{self.path}/{name}") for name in ("saved_model.pb", "variables/variables.index")
         )
 
     def content(self) -> str | None:
-        """Its files, wherever they are; the fingerprint beside them holds a random number."""
+        """Hash the files, local or remote, except the fingerprint, which contains a random number."""
         folder = Location.of(self.path)
         found = hashlib.sha256()
         for path in sorted(folder.fs.find(folder.path)):
@@ -110,13 +111,13 @@ class SavedModelConnector(Connector):
 
 
 class TensorFlowConnection:
-    """Calls a concrete function with tensors by name, on whole batches, for any number of threads.
+    """A concrete TensorFlow function, called with whole batches of named tensors. It is thread-safe.
 
-    TensorFlow's own threads are left as they are: two workers of two threads each are then no slower on two
-    cores than one of one. Giving TensorFlow only as many as Dask gave a worker made a worker of one thread
-    take 1.7 times as long, and gained nothing elsewhere (measured with convolutions).
+    The number of TensorFlow's own threads is not changed: two workers of two threads each are then no slower
+    on two cores than one worker of one thread. Limiting TensorFlow to the threads of the Dask worker made a
+    worker of one thread take 1.7 times as long, and did not help elsewhere (measured with convolutions).
 
-    `keep` is what the function needs and does not hold itself: the variables of a loaded model.
+    `keep` references objects that the function needs but does not reference: the variables of a loaded model.
     """
 
     def __init__(
@@ -125,28 +126,28 @@ class TensorFlowConnection:
         self._function, self.signature, self._name, self._keep = function, signature, name, keep
 
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """See `xee_tf.connector.Connection`."""
+        """Run the model; see `xee_tf.connector.Connection.predict`."""
         with extra("tensorflow", "A SavedModel"):
             import tensorflow as tf
 
         self.signature.check_inputs(batch, self._name)
         try:
-            answer = self._function(**{name: tf.constant(values) for name, values in batch.items()})
-            return {name: _array(tensor) for name, tensor in answer.items()}
+            outputs = self._function(**{name: tf.constant(values) for name, values in batch.items()})
+            return {name: _array(tensor) for name, tensor in outputs.items()}
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise PredictionError(tensorflow_message(error)) from None
 
     def close(self) -> None:
-        """TensorFlow frees a model with the last reference to it."""
+        """Do nothing: TensorFlow frees a model with the last reference to it."""
 
 
 def load_signatures(path: str, name: str, tag: str = "serve") -> dict[str, TensorFlowConnection]:
-    """Load a local SavedModel, once for all of its signatures; errors call it `name`.
+    """Load a local SavedModel once and return its signatures; `name` is its name in errors.
 
     Raises
     ------
     ModelError
-        If it cannot be loaded, or has no signatures.
+        If the model cannot be loaded or has no signatures.
     """
     with extra("tensorflow", "A SavedModel"):
         import tensorflow as tf
@@ -156,7 +157,7 @@ def load_signatures(path: str, name: str, tag: str = "serve") -> dict[str, Tenso
     except (tf.errors.OpError, ValueError, RuntimeError, OSError, KeyError) as error:
         raise ModelError(f"{name} cannot be loaded with the tag {tag!r}: {error}") from None
     if not loaded.signatures:
-        raise _no_signature(name, DEFAULT_SIGNATURE, [])
+        raise _signature_error(name, DEFAULT_SIGNATURE, [])
 
     def read(tensors: Any) -> dict[str, TensorInfo]:
         return {key: _tensor_info(tensors[key].dtype, tensors[key].shape) for key in sorted(tensors)}
@@ -171,50 +172,50 @@ def load_signatures(path: str, name: str, tag: str = "serve") -> dict[str, Tenso
 def load_saved_model(
     path: str, name: str, signature_name: str = DEFAULT_SIGNATURE, tag: str = "serve"
 ) -> TensorFlowConnection:
-    """Load a local SavedModel and take one of its signatures.
+    """Load a local SavedModel and return one of its signatures.
 
     Raises
     ------
     ModelError
-        If it cannot be loaded, or has no such signature.
+        If the model cannot be loaded or does not have the signature.
     """
     found = load_signatures(path, name, tag)
     if signature_name not in found:
-        raise _no_signature(name, signature_name, list(found))
+        raise _signature_error(name, signature_name, list(found))
     return found[signature_name]
 
 
-def time_written(file: str) -> int | None:
-    """When a file was written, in nanoseconds; None if it is not there."""
+def modified_time(file: str) -> int | None:
+    """Return the modification time of a file in nanoseconds, or None if it does not exist."""
     try:
         return os.stat(file).st_mtime_ns
     except OSError:
         return None
 
 
-def _no_signature(model: str, wanted: str, known: list[str]) -> ModelError:
+def _signature_error(model: str, name: str, known: list[str]) -> ModelError:
     if known:
-        return ModelError(f"{model} has no signature {wanted!r}; it has {sorted(known)}.")
+        return ModelError(f"{model} has no signature {name!r}; available: {sorted(known)}.")
     return ModelError(
-        f"{model} has no signatures, so that its inputs have no names. Keras 3 writes one with "
-        "model.export('folder'); for a tf.Module pass signatures= to tf.saved_model.save."
+        f"{model} has no signatures, so its inputs have no names. Export a Keras model with "
+        "model.export('folder'); for a tf.Module, pass signatures= to tf.saved_model.save."
     )
 
 
 def tensorflow_message(error: Exception) -> str:
-    """The words of an error of TensorFlow in one line, without the graph that it prints after them."""
+    """Return the message of a TensorFlow error in one line, without the graph that follows it."""
     text = getattr(error, "message", None) or str(error)
     lines = [line for line in text.splitlines() if line.strip()]
     return shorten(" ".join(" ".join(lines[:6]).split()), 600)
 
 
 def _tensor_info(dtype: Any, shape: Any) -> TensorInfo:
-    """What TensorFlow says of a tensor: its ``DType`` and ``TensorShape``."""
+    """Convert the ``DType`` and ``TensorShape`` of a TensorFlow tensor."""
     numpy_dtype = np.dtype(dtype.as_numpy_dtype)
     return TensorInfo(numpy_dtype, None if shape.rank is None else tuple(shape.as_list()))
 
 
 def _array(tensor: Any) -> npt.NDArray[Any]:
-    """A tensor's values; numbers that numpy has itself are not copied, and read-only."""
+    """Return the values of a tensor. Numbers of numpy's own dtypes are not copied, and read-only."""
     plain = np.dtype(tensor.dtype.as_numpy_dtype).kind in "biuf"
     return np.asarray(memoryview(tensor)) if plain else tensor.numpy()

@@ -1,4 +1,4 @@
-"""The files of a SavedModel: whether they are there, what is there instead, and their MetaGraph."""
+"""The files of a SavedModel: checks, a local copy, and the MetaGraph."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from xee_tf.tensors import STRING
 __all__ = ["is_prepared", "local_copy", "read_meta_graph", "require_saved_model"]
 
 _EXPORT = (
-    "From Keras 3 a SavedModel comes by model.export('folder'); "
-    "from a .keras or .h5 file by keras.models.load_model('file').export('folder')."
+    "Export a Keras model with model.export('folder'), and a .keras or .h5 file with "
+    "keras.models.load_model('file').export('folder')."
 )
-_SHOWN = 8  # entries of a folder that a message lists
+_SHOWN = 8  # entries of a folder in a message
 
 
 def require_saved_model(folder: Location) -> None:
-    """Raise an error that says what is there instead, if `folder` holds no SavedModel.
+    """Raise an error if `folder` is not a SavedModel, with a description of what it is instead.
 
     Raises
     ------
     MissingModelError
-        If there is nothing.
+        If the folder does not exist.
     ModelError
-        If there is something else.
+        If it is not a SavedModel.
 
     Examples
     --------
@@ -44,12 +44,14 @@ def require_saved_model(folder: Location) -> None:
         return
     if not folder.exists():
         raise MissingModelError(f"There is no SavedModel at {folder}: the path does not exist.")
-    raise ModelError(f"{folder} is no SavedModel (a folder with a file saved_model.pb): {_instead(folder)}")
+    raise ModelError(
+        f"{folder} is not a SavedModel (a folder with a file saved_model.pb): {_describe(folder)}"
+    )
 
 
 @contextmanager
 def local_copy(folder: Location) -> Iterator[str]:
-    """The path of a folder on a local disk: its own, or that of a copy that is removed afterwards."""
+    """Provide a local path of a folder: its own, or that of a temporary copy."""
     if folder.is_local:
         yield folder.path
         return
@@ -59,12 +61,12 @@ def local_copy(folder: Location) -> Iterator[str]:
 
 
 def read_meta_graph(folder: str, tag: str = "serve") -> Any:
-    """The MetaGraphDef of a SavedModel: its signatures, and of TensorFlow 2 also the object graph.
+    """Read the MetaGraphDef of a SavedModel: its signatures and, in TensorFlow 2, the object graph.
 
     Raises
     ------
     ModelError
-        If the file cannot be read, or no graph has that tag.
+        If the file cannot be read, or does not contain a graph with this tag.
     """
     with extra("tensorflow", "A SavedModel"):
         from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -72,19 +74,21 @@ def read_meta_graph(folder: str, tag: str = "serve") -> Any:
     path = Location.of(folder).child("saved_model.pb")
     try:
         graphs = SavedModel.FromString(path.read_bytes()).meta_graphs
-    except Exception:  # protobuf's; its own class has no types
-        raise ModelError(f"{path} is damaged: it is no SavedModel message. Export the model again.") from None
+    except Exception:  # of protobuf, whose own class has no types
+        raise ModelError(
+            f"{path} is damaged: it is not a SavedModel message. Export the model again."
+        ) from None
     for graph in graphs:
         if set(graph.meta_info_def.tags) == {tag}:
             return graph
-    tags = ", ".join("+".join(graph.meta_info_def.tags) or "none" for graph in graphs) or "there is no graph"
-    raise ModelError(f"No graph of {folder} has the tag {tag!r} alone; tags: {tags}.")
+    tags = ", ".join("+".join(graph.meta_info_def.tags) or "none" for graph in graphs) or "none"
+    raise ModelError(f"{folder} has no graph with only the tag {tag!r}; available: {tags}.")
 
 
 def is_prepared(graph: Any) -> bool:
-    """Whether a model takes base64 of serialised tensors, as ``earthengine model prepare`` makes it.
+    """Return whether a model takes base64 of serialized tensors, like those of ``earthengine model prepare``.
 
-    Told by what it does (nodes that decode base64 and parse tensors) and takes (vectors of strings).
+    Such a model has nodes that decode base64 and parse tensors, and takes vectors of strings.
     """
     functions = [function.node_def for function in graph.graph_def.library.function]
     operations = {node.op for nodes in (graph.graph_def.node, *functions) for node in nodes}
@@ -96,31 +100,33 @@ def is_prepared(graph: Any) -> bool:
     )
 
 
-def _instead(folder: Location) -> str:
-    """What is at a path that is no SavedModel, and what to do."""
+def _describe(folder: Location) -> str:
+    """Describe a path that is not a SavedModel, and how to get one."""
     if folder.fs.isfile(folder.path):
-        return _file(folder.name)
+        return _describe_file(folder.name)
     names = list(folder.entries())
     inner = [name for name in names if folder.child(name).child("saved_model.pb").exists()]
     if inner:
-        what = "versions" if all(re.fullmatch(r"\d+", name) for name in inner) else "SavedModels"
-        return f"it holds the {what} {', '.join(inner)}; give one of them, such as {folder.child(inner[-1])}."
+        what = "version" if all(re.fullmatch(r"\d+", name) for name in inner) else "SavedModel"
+        what += "s" if len(inner) > 1 else ""
+        return f"it contains the {what} {', '.join(inner)}; use one, such as {folder.child(inner[-1])}."
     if not names:
         return f"it is empty. {_EXPORT}"
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     if any(name.endswith(".index") or name == "checkpoint" for name in names):
         return (
-            f"it holds a checkpoint ({shown}): variables without a graph. Load them into the model. {_EXPORT}"
+            f"it contains a checkpoint ({shown}), variables without a graph. Load them into the model. "
+            f"{_EXPORT}"
         )
-    return f"it holds {shown}. {_EXPORT}"
+    return f"it contains {shown}. {_EXPORT}"
 
 
-def _file(name: str) -> str:
-    """What a file is, by its name."""
+def _describe_file(name: str) -> str:
+    """Describe a file by its name."""
     suffix = name.rsplit(".", 1)[-1].lower()
     if suffix in ("keras", "h5", "hdf5"):
-        return f"it is a Keras file. keras.models.load_model({name!r}).export('folder') makes a SavedModel."
+        return f"it is a Keras file. Export it with keras.models.load_model({name!r}).export('folder')."
     if name in ("saved_model.pb", "saved_model.pbtxt"):
-        return "it is a file of one; give the folder that holds it."
+        return "it is a file of a SavedModel; use the folder that contains it."
     known = {"pb": "a frozen graph", "tflite": "a TensorFlow Lite model", "onnx": "an ONNX model"}
     return f"it is {known.get(suffix, 'a file')}. {_EXPORT}"

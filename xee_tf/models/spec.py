@@ -1,4 +1,4 @@
-"""The specification of a model: where it is, what it takes and what it gives, as plain values."""
+"""The specification of a model: its connector and its options, as immutable values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from xee_tf.models.options import (
     read_inputs,
     read_name,
     read_names,
+    read_nonempty_names,
     read_outputs,
     read_shapes,
-    read_some_names,
     read_types,
 )
 from xee_tf.models.projection import Projection
@@ -29,10 +29,72 @@ __all__ = ["ModelSpec"]
 
 @dataclass(frozen=True)
 class ModelSpec(Options):
-    """Where a model is, and how rasters and tables become its inputs.
+    """The connector of a model, and how rasters and tables become its inputs.
 
-    The public class is `xee_tf.Model`, which describes each option; it adds ways to make a model and to
-    predict with it.
+    `xee_tf.Model` adds constructors and prediction.
+
+    Parameters
+    ----------
+    connector : Connector
+        Where the model is and how it is called.
+    inputs : mapping of str to str, optional
+        The model input that each band, property or column goes to. Bands with the same input are stacked
+        along its last axis, in the order of the mapping. Default: the inputs of the same names or, if the
+        model has a single input, all bands stacked in it.
+    input_name : str, optional
+        The input in which the bands are stacked, for a model with several inputs.
+    bands : sequence of str, optional
+        The bands that the model takes, in the order in which they are stacked. Default: all bands, if the
+        model takes that many.
+    input_properties : sequence of str, optional
+        Properties that are sent with each instance. A property of an image is repeated for each tile. For a
+        table, its columns, in the order in which they are stacked.
+    input_type_override : mapping of str to dtype, optional
+        Types that bands and properties are converted to, as numpy dtypes or Earth Engine pixel types.
+        Fractions are truncated and values outside the range are clamped. Default: the dtype of the model's
+        input, if numpy's casting rule ``same_kind`` allows the conversion.
+    input_shapes : mapping of str to sequence of int, optional
+        Shapes of array bands, such as ``{"ndvi": [12]}``. The dimensions of the band that have these sizes
+        go to the model, as ``(n, height, width, *shape)`` if the band has an input of its own, and are not
+        mapped over.
+    array_dims : str or sequence of str, optional
+        Dimensions other than y and x, such as ``("time",)``, that go to the model as a whole, in this order:
+        ``(n, height, width, time, band)``, just as `xee_tf.tf_dataset` yields ``[time, band]`` for training.
+        A band without such a dimension is repeated at every step. All other dimensions are mapped over: each
+        step is predicted separately. ``()`` maps over every dimension. Default: the dimensions that
+        `input_shapes` or the shapes of the model's own inputs require. The order of the dimensions in the
+        image does not matter.
+    proj : tuple, mapping or GeoBox, optional
+        The CRS and grid of the pixels that the model takes: ``("EPSG:32633", 30)`` for pixels of 30 metres,
+        ``(crs, transform)`` for an exact grid, a mapping as returned by ``ee.Projection.getInfo``, an
+        ``ee.Projection`` or a GeoBox of odc-geo.
+    fix_input_proj : bool, default False
+        Resample the pixels to `proj`, instead of using the projection of the image.
+    input_tile_size : int or pair of int, optional
+        Width and height of a tile in pixels, without its overlap. Default: the size that the model takes,
+        less the overlap.
+    input_overlap_size : int or pair of int, default 0
+        Pixels added along each edge: tiles of ``input_tile_size + 2 * input_overlap_size`` are sent, as in
+        Earth Engine's reference and in its working samples. The overlap may be larger than the tile: a
+        classifier of 3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
+    overlap_is_total : bool, default False
+        `input_overlap_size` is the sum of both edges, as in Earth Engine's guide to image predictions.
+    output_tile_size : int or pair of int, optional
+        Width and height in pixels of the prediction for the `input_tile_size` pixels of a tile. A size other
+        than `input_tile_size` changes the scale. Default: the size of the model's output, or
+        `input_tile_size`.
+    output_bands : mapping or sequence of str, optional
+        The output bands, as ``{name: {"type": "float32", "dimensions": 1, "shape": [3]}}``,
+        ``{name: "float32"}`` or names. ``dimensions`` is 0 for a scalar band and 1 for a vector in each
+        pixel. ``shape``, which Earth Engine does not have, is required if the signature of the model does
+        not contain it. A single output may have any name here, unless a function returns it in a mapping;
+        all others are matched by name. Several scalar bands of a single output are its channels. An integer
+        pixel type with a range, ``{"precision": "int", "min": 0, "max": 9}``, clamps the values to it, and
+        masked pixels get a value outside it. Default: the outputs in the signature of the model.
+    output_properties : mapping or sequence of str, optional
+        The same for tables, where a range only determines the type.
+    output_multiplier : float, default 1
+        Approximate size of the model's output relative to its input, at least 1.
 
     Examples
     --------
@@ -49,7 +111,7 @@ class ModelSpec(Options):
     _: KW_ONLY
     inputs: Mapping[str, str] | None = option(None, read_inputs)
     input_name: str | None = option(None, read_name)
-    bands: tuple[str, ...] | None = option(None, read_some_names)
+    bands: tuple[str, ...] | None = option(None, read_nonempty_names)
     input_properties: tuple[str, ...] = option((), read_names)
     input_type_override: Mapping[str, PixelType] | None = option(None, read_types)
     input_shapes: Mapping[str, tuple[int, ...]] | None = option(None, read_shapes)
@@ -68,25 +130,23 @@ class ModelSpec(Options):
         connector: Any = self.connector
         if not all(callable(getattr(connector, name, None)) for name in ("open", "signature")):
             raise OptionError(
-                f"connector must be a Connector, the way to a model; got {connector!r}. "
-                "Model.from_function takes a function, Model.from_keras a Keras model and "
-                "Model.from_saved_model the folder of a SavedModel."
+                f"connector must be a Connector; got {connector!r}. Use Model.from_function for a function, "
+                "Model.from_keras for a Keras model or Model.from_saved_model for a SavedModel."
             )
         super().__post_init__()
         if overlap_is_total is not None and flag(overlap_is_total, "overlap_is_total"):
             object.__setattr__(self, "input_overlap_size", _half(self.input_overlap_size))
         if self.inputs is not None and (self.bands is not None or self.input_name is not None):
             raise OptionError(
-                "inputs says already which band goes to which input of the model, so that bands and "
-                "input_name cannot be given beside it: bands of one input are stacked in the order of "
-                "inputs."
+                "inputs cannot be combined with bands or input_name: it already assigns each band to an "
+                "input. Bands with the same input are stacked in the order of inputs."
             )
 
 
 def _half(total: Size) -> Size:
     if total.x % 2 or total.y % 2:
         raise OptionError(
-            f"input_overlap_size={total.xy} with overlap_is_total=True is shared by two edges: it must be "
-            "even."
+            f"input_overlap_size must be even with overlap_is_total=True, because two edges share it; got "
+            f"{total.xy}."
         )
     return Size(x=total.x // 2, y=total.y // 2)

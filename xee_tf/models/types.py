@@ -1,4 +1,4 @@
-"""Types of pixels and properties: numpy's, and Earth Engine's pixel types."""
+"""Types of pixels and properties: numpy dtypes and Earth Engine pixel types."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from xee_tf.dtypes import nodata_candidates
 from xee_tf.errors import OptionError
 from xee_tf.models.earth_engine import function_call
-from xee_tf.options import is_number, whole
+from xee_tf.options import integer, is_number
 
 __all__ = ["STRING", "PixelType", "Range", "fill_outside", "pixel_type", "type_name"]
 
 STRING = np.dtype(object)
 Range = tuple[int, int]
-"""The least and the largest value."""
+"""The minimum and maximum, both included."""
 
-# Earth Engine's names come first: its byte has no sign, its float has 32 bits, its long 64 everywhere.
+# Earth Engine's names take precedence over numpy's: byte is unsigned, float has 32 bits, long has 64.
 _EE_TYPES = {
     "float": "float32",
     "double": "float64",
@@ -37,19 +37,19 @@ _FORMS = "'float32', a numpy dtype, or {'type': 'PixelType', 'precision': 'int',
 
 @dataclass(frozen=True)
 class PixelType:
-    """What a user declares of an output, or of the type of an input.
+    """The declared type of an output or an input.
 
     Parameters
     ----------
     dtype : numpy.dtype or None
-        Of kind bool, integer or float; object for strings. None: as the model gives it.
+        A boolean, integer or float dtype; object for strings. None: the dtype of the model's output.
     dimensions : int or None
         0 for a scalar, 1 for a vector in each pixel, and so on.
     limits : (int, int) or None
         The range of an integer pixel type with ``min`` or ``max``, which values are clamped to. None without
-        them: a dtype defines what fits in memory, not what occurs.
+        ``min`` and ``max``: the range of a dtype is not that of its values.
     shape : tuple of int or None
-        Of an array in each pixel.
+        The shape of an array in each pixel.
     """
 
     dtype: np.dtype[Any] | None = None
@@ -59,21 +59,26 @@ class PixelType:
 
 
 def pixel_type(value: Any, name: str) -> PixelType:
-    """Read a type, as a user or Earth Engine writes it.
+    """Parse a type as users or Earth Engine write it.
 
     Parameters
     ----------
     value : dtype-like, mapping, ee.PixelType or PixelType
-        A numpy dtype or its name; Earth Engine's name (``"float"`` has 32 bits, ``"byte"`` no sign);
-        a pixel type as ``getInfo`` gives it: ``precision`` ("int", "float" or "double"), ``min``, ``max``,
-        ``dimensions``. Integers get the smallest type that holds their range, 32 bits without a range.
+        A numpy dtype or its name; Earth Engine's name (``"float"`` has 32 bits, ``"byte"`` is unsigned); or a
+        pixel type as returned by ``getInfo``: ``precision`` ("int", "float" or "double"), ``min``, ``max``,
+        ``dimensions``. Integers get the smallest type for their range, or 32 bits without a range.
     name : str
-        What has this type, for errors.
+        The name of the option, band or property, for errors.
+
+    Returns
+    -------
+    PixelType
+        The type.
 
     Raises
     ------
     OptionError
-        If it is no type of real numbers or strings.
+        If `value` is not a type of real numbers or strings.
 
     Examples
     --------
@@ -93,26 +98,32 @@ def pixel_type(value: Any, name: str) -> PixelType:
     try:
         dtype = np.dtype(_EE_TYPES.get(value, value) if isinstance(value, str) else value)
     except TypeError:
-        raise OptionError(f"{name}: {value!r} is no type. Say {_FORMS}.") from None
+        raise OptionError(f"{name}: {value!r} is not a type. Use {_FORMS}.") from None
     if dtype.kind in "SUO":
         return PixelType(STRING)
     if dtype.kind not in "biuf" or value is None:
-        raise OptionError(f"{name}: {value!r} is no type of real numbers. Say {_FORMS}.")
+        raise OptionError(f"{name}: {value!r} is not a type of real numbers. Use {_FORMS}.")
     return PixelType(dtype.newbyteorder("="))
 
 
 def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[Any], int]:
-    """A value that marks masked pixels of an integer type, and the type that has it.
+    """Return a fill value for masked pixels of an integer type, and a type that can represent it.
 
-    It is the first of `nodata_candidates` that is outside the declared range. A type without a value outside
-    becomes the next larger one.
+    The fill value is the first of `nodata_candidates` that is outside the declared range. If the range
+    includes every value of the type, the next larger type is used.
 
     Parameters
     ----------
     dtype : numpy.dtype
+        An integer dtype.
     valid : (int, int) or None
-        The declared range. None, or one that even 64 bits do not exceed: the usual value of `dtype`, which
-        may be a valid one.
+        The declared range. None, or a range that includes every value of 64 bits: return the usual value of
+        `dtype`, which may also be the value of a valid pixel.
+
+    Returns
+    -------
+    tuple of (numpy.dtype, int)
+        The dtype and the fill value.
 
     Examples
     --------
@@ -129,14 +140,14 @@ def fill_outside(dtype: np.dtype[Any], valid: Range | None) -> tuple[np.dtype[An
 
 
 def _bounds(value: Mapping[str, Any], name: str) -> tuple[Any, Any]:
-    """The range of an integer pixel type; that of 32 bits where it has no bound."""
+    """Return the range of an integer pixel type; missing bounds are those of 32 bits."""
     low, high = value.get("min", value.get("minValue")), value.get("max", value.get("maxValue"))
     low, high = _INT[0] if low is None else low, _INT[1] if high is None else high
     for bound in (low, high):
         if not is_number(bound):
             raise OptionError(f"{name}: min and max must be numbers; got {bound!r}.")
     if not low <= high:
-        raise OptionError(f"{name}: min must not be above max; got {low} and {high}.")
+        raise OptionError(f"{name}: min must not be greater than max; got {low} and {high}.")
     return low, high
 
 
@@ -144,7 +155,7 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> PixelType:
     known = {"type", "precision", "min", "max", "dimensions", "minValue", "maxValue"}
     if set(value) - known or value.get("type", "PixelType") != "PixelType":
         raise OptionError(
-            f"{name}: {dict(value)!r} is no pixel type; its fields are {sorted(known)[:4]} and 'type'."
+            f"{name}: {dict(value)!r} is not a pixel type; expected {sorted(known)[:4]} and 'type'."
         )
     precision = value.get("precision")
     if precision in ("float", "double"):
@@ -162,17 +173,17 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> PixelType:
                     _dimensions(value.get("dimensions"), name),
                     (math.ceil(low), math.floor(high)) if ranged else None,
                 )
-    raise OptionError(f"{name}: no integer type holds {low} to {high}.")
+    raise OptionError(f"{name}: the range {low} to {high} exceeds 64 bits.")
 
 
 def _dimensions(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    return whole(0)(value, f"{name}['dimensions']")
+    return integer(0)(value, f"{name}['dimensions']")
 
 
 def _of_earth_engine(value: Any, name: str) -> Any:
-    """The pixel type that an ``ee.PixelType`` was made of."""
+    """Return the arguments of an ``ee.PixelType``."""
     found = function_call(value)
     while found is not None:
         function, arguments = found
@@ -188,5 +199,5 @@ def _of_earth_engine(value: Any, name: str) -> Any:
 
 
 def type_name(dtype: np.dtype[Any]) -> str:
-    """A type as users write it."""
+    """Return the name of a dtype as users write it."""
     return "string" if dtype == STRING else str(dtype)

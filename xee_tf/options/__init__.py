@@ -1,8 +1,9 @@
-"""The options of calls, by one mechanism for exports, tables, models and predictions.
+"""Parse the options of exports, tables, models and predictions.
 
-The options of a call are the fields of an `Options` class, made by `option`: each has its default and its
-check. A `Spelling` has the names of Earth Engine that differ from ours. `spelled` lets a function take its
-options in every spelling and shows all of them in its signature; `parse` makes the class from them.
+The options of a call are the fields of an `Options` class. `option` defines a field with its default and its
+check. A `Spelling` lists the Earth Engine names that differ from the names of this package. `spelled` lets a
+function accept its options in every spelling, and shows all of them in its signature; `parse` creates the
+class from them.
 """
 
 from xee_tf.options.checks import (
@@ -11,13 +12,14 @@ from xee_tf.options.checks import (
     check_storage_options,
     choice,
     flag,
+    integer,
     is_number,
     number,
     one_of,
     read_depths,
-    whole,
 )
 from xee_tf.options.classes import IfExists, Options, option, parse
+from xee_tf.options.docstrings import document_options
 from xee_tf.options.earth_engine import EXPORT_FORMATS, EXPORT_REPLACED, LIMITS
 from xee_tf.options.spelling import (
     READ_SPELLING,
@@ -41,7 +43,9 @@ __all__ = [
     "check_storage_options",
     "choice",
     "did_you_mean",
+    "document_options",
     "flag",
+    "integer",
     "is_number",
     "nested_names",
     "number",
@@ -51,5 +55,4 @@ __all__ = [
     "read_depths",
     "show_signature",
     "spelled",
-    "whole",
 ]

@@ -1,4 +1,4 @@
-"""The checks of single options: flags, numbers, choices."""
+"""Check single options: flags, numbers, choices."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ __all__ = [
     "check_storage_options",
     "choice",
     "flag",
+    "integer",
     "is_number",
     "number",
     "one_of",
     "read_depths",
-    "whole",
 ]
 
 Check = Callable[[Any, str], Any]
-"""Takes what a user gave and the name of the option; returns the value to use, or raises OptionError."""
+"""A function of a value and the name of its option; returns the converted value or raises OptionError."""
 
 
 def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Refuse a value that an option may not have.
+    """Check that an option has one of the allowed values.
+
+    Raises
+    ------
+    OptionError
+        If the value is not allowed.
 
     Examples
     --------
@@ -38,14 +43,14 @@ def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
     Traceback (most recent call last):
     xee_tf.errors.OptionError: blend must be 'crop', 'hann' or None; got 'gauss'.
     """
-    # "value in allowed" would ask an array for one truth.
+    # "value in allowed" fails for arrays, whose truth value is ambiguous.
     if not any(isinstance(value, type(one)) and value == one for one in allowed):
         *first, last = map(repr, allowed)
         raise OptionError(f"{name} must be {', '.join(first)} or {last}; got {value!r}.")
 
 
 def choice(*allowed: Any) -> Check:
-    """The check of an option that has a few values."""
+    """Return a check that accepts only the values `allowed`."""
 
     def check(value: Any, name: str) -> Any:
         one_of(name, value, allowed)
@@ -55,20 +60,20 @@ def choice(*allowed: Any) -> Check:
 
 
 def flag(value: Any, name: str) -> bool:
-    """The check of an option that is True or False."""
+    """Check an option that is True or False."""
     if not isinstance(value, bool | np.bool_):
         raise OptionError(f"{name} must be True or False; got {shorten(repr(value))}.")
     return bool(value)
 
 
 def check_flags(**values: Any) -> None:
-    """Refuse options that are neither True nor False."""
+    """Check several options that are True or False, given by name."""
     for name, value in values.items():
         flag(value, name)
 
 
 def is_number(value: Any) -> bool:
-    """Whether an option is a number that float64 holds, of any type; texts and truth values are none."""
+    """Return whether a value is a number of any type that fits float64; strings and booleans are not."""
     if isinstance(value, str | bytes | bool | np.bool_):
         return False
     try:
@@ -78,32 +83,33 @@ def is_number(value: Any) -> bool:
     return True
 
 
-def whole(least: int | None = None, most: int | None = None) -> Callable[[Any, str], int]:
-    """The check of an option that is a whole number, of any type: 8, ``np.int64(8)``, 1e9.
+def integer(minimum: int | None = None, maximum: int | None = None) -> Callable[[Any, str], int]:
+    """Return a check that accepts whole numbers of any type: 8, ``np.int64(8)``, 1e9.
 
     Examples
     --------
-    >>> whole(1)(1e9, "max_file_size")
+    >>> integer(1)(1e9, "max_file_size")
     1000000000
-    >>> whole(1)(1.7, "max_file_size")
+    >>> integer(1)(1.7, "max_file_size")
     Traceback (most recent call last):
     xee_tf.errors.OptionError: max_file_size must be a whole number of at least 1; got 1.7.
     """
 
     def check(value: Any, name: str) -> int:
         if is_number(value) and math.isfinite(value) and value == int(value):
-            found = int(value)
-            if (least is None or least <= found) and (most is None or found <= most):
-                return found
-        raise OptionError(f"{name} must be a whole number{_range(least, most)}; got {shorten(repr(value))}.")
+            number = int(value)
+            if (minimum is None or minimum <= number) and (maximum is None or number <= maximum):
+                return number
+        allowed = f"a whole number{_range(minimum, maximum)}"
+        raise OptionError(f"{name} must be {allowed}; got {shorten(repr(value))}.")
 
     return check
 
 
 def number(
-    least: float | None = None, most: float | None = None, *, above: float | None = None
+    minimum: float | None = None, maximum: float | None = None, *, above: float | None = None
 ) -> Callable[[Any, str], float]:
-    """The check of an option that is a finite number.
+    """Return a check that accepts finite numbers; `above` is a lower bound that is not itself allowed.
 
     Examples
     --------
@@ -115,44 +121,44 @@ def number(
     """
 
     def check(value: Any, name: str) -> float:
-        found = float(value) if is_number(value) else math.nan
-        low, high = -math.inf if least is None else least, math.inf if most is None else most
-        if math.isfinite(found) and low <= found <= high and (above is None or found > above):
-            return found
-        wanted = _range(least, most) if above is None else f" above {above}"
-        raise OptionError(f"{name} must be a number{wanted}; got {shorten(repr(value))}.")
+        number = float(value) if is_number(value) else math.nan
+        low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
+        if math.isfinite(number) and low <= number <= high and (above is None or number > above):
+            return number
+        allowed = _range(minimum, maximum) if above is None else f" above {above}"
+        raise OptionError(f"{name} must be a number{allowed}; got {shorten(repr(value))}.")
 
     return check
 
 
-def _range(least: float | None, most: float | None) -> str:
-    if least is None:
-        return "" if most is None else f" of at most {most}"
-    return f" of at least {least}" if most is None else f" from {least} to {most}"
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if minimum is None:
+        return "" if maximum is None else f" of at most {maximum}"
+    return f" of at least {minimum}" if maximum is None else f" from {minimum} to {maximum}"
 
 
 def check_default_value(value: Any, *, finite: bool) -> None:
-    """Refuse a ``default_value`` that is not a number, or not a finite one where a record is to hold it."""
+    """Check that ``default_value`` is a number; if `finite`, also that it is finite, as records require."""
     if not is_number(value) or (finite and not math.isfinite(value)):
         kind = "a finite number" if finite else "a number"
         raise OptionError(f"default_value must be {kind}, such as -9999; got {shorten(repr(value))}.")
 
 
 def read_depths(given: Mapping[str, Any]) -> dict[str, int]:
-    """The depths of array bands in ``tensor_depths``.
+    """Check the depths of array bands in ``tensor_depths``, and convert them to int.
 
     Examples
     --------
     >>> read_depths({"ndvi": 3.0})
     {'ndvi': 3}
     """
-    depth = whole(1, (1 << 31) - 1)
+    depth = integer(1, (1 << 31) - 1)
     return {name: depth(value, f"tensor_depths[{name!r}]") for name, value in given.items()}
 
 
 def check_storage_options(value: Any) -> None:
-    """Refuse ``storage_options`` that are no mapping, whose values may be credentials."""
+    """Check that ``storage_options`` is None or a mapping; errors never show values (credentials)."""
     if not (value is None or (isinstance(value, Mapping) and all(isinstance(key, str) for key in value))):
         raise OptionError(
-            f"storage_options must be a mapping from names to values; got {type(value).__name__}."
+            f"storage_options must be a mapping of names to values; got {type(value).__name__}."
         )

@@ -1,4 +1,4 @@
-"""Options of a call as the fields of a frozen class, each with its default and its check."""
+"""Represent the options of a call as the fields of a frozen class, each with its default and its check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from xee_tf.options.checks import Check
 
-__all__ = ["IfExists", "Options", "by_name", "option", "parse"]
+__all__ = ["IfExists", "Options", "keyword_parameters", "option", "parse"]
 
 IfExists = Literal["error", "overwrite"]
 
@@ -17,30 +17,30 @@ Kind = TypeVar("Kind", bound="Options")
 
 
 def option(default: Any = MISSING, check: Check | None = None, *, nested: bool = False) -> Any:
-    """A field of an `Options` class.
+    """Define a field of an `Options` class.
 
     Parameters
     ----------
     default : object, optional
-        As a user would write it.
+        The default as a user would write it.
     check : callable, optional
-        Checks and converts every value, the default too.
+        Checks and converts every value, including the default.
     nested : bool
-        Earth Engine has it in ``formatOptions``.
+        Whether the option belongs to ``formatOptions`` in Earth Engine.
     """
     return field(default=default, metadata={"check": check, "nested": nested})
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of one call, checked and converted when they are made.
+    """Base class for the options of one call, which are checked and converted on creation.
 
-    Subclasses are frozen dataclasses whose fields are made by `option`.
+    Subclasses are frozen dataclasses whose fields are defined by `option`.
 
     Raises
     ------
     OptionError
-        That names the option, the value and what was expected.
+        If a value is not allowed. The message has the option, the value and what was expected.
 
     Examples
     --------
@@ -55,9 +55,9 @@ class Options:
     xee_tf.errors.OptionError: edge must be 'drop' or 'pad'; got 'wrap'.
     """
 
-    # A TypedDict of what users write, whose types the signatures show.
+    # A TypedDict of the types before conversion, which signatures show.
     _keywords: ClassVar[type | None] = None
-    # Whether None stands for the default in every field that `option` made.
+    # Whether None means the default in every field that `option` defines.
     _none_is_default: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -73,17 +73,17 @@ class Options:
 
 
 def parse(kind: type[Kind], options: Mapping[str, Any], *arguments: Any) -> Kind:
-    """An `Options` class from `arguments` and those of `options` that it has."""
-    known = by_name(kind)
+    """Create an `Options` class from `arguments` and from those of `options` that are its fields."""
+    known = keyword_parameters(kind)
     return kind(*arguments, **{name: value for name, value in options.items() if name in known})
 
 
-def by_name(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What can only be given by name; of an `Options` class with the types that users write."""
-    written = getattr(getattr(function, "_keywords", None), "__annotations__", {})
+def keyword_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the keyword-only parameters; for an `Options` class, with the types before conversion."""
+    types = getattr(getattr(function, "_keywords", None), "__annotations__", {})
     found = {}
     for name, each in inspect.signature(function).parameters.items():
         if each.kind is each.KEYWORD_ONLY:
-            kind = written.get(name, each.annotation)
+            kind = types.get(name, each.annotation)
             found[name] = each.replace(annotation=getattr(kind, "__forward_arg__", kind))
     return found

@@ -1,9 +1,10 @@
-"""Predictions: from rasters and tables to the output bands and columns of a model."""
+"""Predictions of a model for rasters and tables."""
 
 from xee_tf.predict.averaging import Blend
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.properties import predict_properties
+from xee_tf.predict.resampling import Resampling
 from xee_tf.predict.to_cog import predict_to_cog
 from xee_tf.predict.to_zarr import predict_to_zarr
 
@@ -12,6 +13,7 @@ __all__ = [
     "Blend",
     "PredictKeywords",
     "PredictOptions",
+    "Resampling",
     "predict_image",
     "predict_properties",
     "predict_to_cog",

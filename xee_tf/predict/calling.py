@@ -1,4 +1,4 @@
-"""One call of a model: tiles of bands in, tiles of output bands out; in batches, checked on both ways."""
+"""Call a model with tiles of bands in batches, and check the tiles that it returns."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Signature, connected, join_batches
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models import Feed, Item, ModelSpec, Output, plan_feeds, plan_outputs, type_name
-from xee_tf.options import whole
-from xee_tf.predict.tiles import Tiles, plan_tiles, refuse_too_large
+from xee_tf.options import integer
+from xee_tf.predict.tiles import Tiles, check_tile_size, plan_tiles
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["TileCaller", "batch_of", "predict_batches", "tile_caller"]
+__all__ = ["TileCaller", "choose_batch_size", "predict_batches", "tile_caller"]
 
-# What a batch holds where its size is left to us: beyond it a call is hardly cheaper, and what a model has
-# in its layers at one time grows with it.
+# Limits of a batch if the user does not set its size: larger batches are hardly faster, and the layers of the
+# model need more memory.
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class TileCaller:
-    """Calls a model with tiles; small and picklable, the model itself is made in each process.
+    """Call a model with tiles. Small and picklable: every process opens the model itself.
 
     Parameters
     ----------
     connector : Connector
+        The model.
     tiles : Tiles
-        The sizes of tiles.
+        Tile sizes.
     feeds : tuple of Feed
-        What goes into the inputs of the model.
+        Inputs of the model and the bands and properties that they are made from.
     outputs : tuple of Output
-        The bands that come back.
-    properties : mapping
-        Values that go with each tile.
+        Output bands.
+    properties : mapping of str to ndarray
+        Values that are sent with every tile.
     batch_size : int
-        Tiles in a call.
+        Number of tiles per call.
     fixed : bool
-        The model takes no other number of them.
+        Whether the model requires exactly `batch_size` tiles per call.
     """
 
     connector: Connector
@@ -55,29 +56,29 @@ class TileCaller:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """The bands that the model sees."""
+        """Names of the bands that the model takes."""
         return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
 
     def call(self, tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Predict.
+        """Predict tiles.
 
         Parameters
         ----------
-        tiles : mapping from str to ndarray
-            For each of `bands` an array ``(n, height, width, *shape)`` of tiles as they are sent, masked
-            pixels filled; other bands are ignored.
+        tiles : mapping of str to ndarray
+            An array ``(n, height, width, *shape)`` for each of `bands`, with the overlap and with masked
+            pixels filled. Other bands are ignored.
 
         Returns
         -------
-        dict from str to ndarray
-            For each output band ``(n, h, w, *shape)``, where ``(h, w)`` is ``tiles.output`` or, with the
-            overlap, ``tiles.padded``. Integers among which are NaN come as float64: whether they count
-            only those know who made the tiles.
+        dict of str to ndarray
+            An array ``(n, h, w, *shape)`` for each output band, where ``(h, w)`` is ``tiles.output`` or, with
+            the overlap, ``tiles.padded``. Integer outputs with NaN are returned as float64, because only the
+            caller can tell whether the pixels with NaN are masked.
 
         Raises
         ------
         PredictionError
-            If the model refuses the tiles, or answers with something other than declared.
+            If the model fails on the tiles or returns something other than what was declared.
         """
         count = len(tiles[self.bands[0]])
         if not count:
@@ -86,17 +87,17 @@ class TileCaller:
         sizes = {size.shape for size in (self.tiles.padded, self.tiles.output) if size is not None}
         parts = []
         values = {name: tiles[name] for name in self.bands}
-        for start, sent, answer in predict_batches(
+        for start, sent, response in predict_batches(
             self.connector, self.feeds, values, self.properties, count, self.batch_size, fixed=self.fixed
         ):
             lead = [(sent, *size) for size in sizes]
-            part = {out.name: out.take(answer, lead, self.connector, keep_nan=True) for out in self.outputs}
-            parts.append({name: found[: min(sent, count - start)] for name, found in part.items()})
+            part = {out.name: out.take(response, lead, self.connector, keep_nan=True) for out in self.outputs}
+            parts.append({name: array[: min(sent, count - start)] for name, array in part.items()})
         try:
             return join_batches(parts)
         except ValueError:
             raise PredictionError(
-                "The model answered with tiles of one size, and with another in the next batch."
+                "The model returned tiles of different sizes in different batches."
             ) from None
 
 
@@ -108,24 +109,25 @@ def tile_caller(
     *,
     batch_size: int | None = None,
 ) -> TileCaller:
-    """Check a model against an image, and make what calls it.
+    """Check a model against an image and return the object that calls it.
 
     Parameters
     ----------
     spec : ModelSpec
+        The model and its options.
     signature : Signature
-        That of the model.
+        The signature of the model.
     bands : sequence of BandSpec
-        The bands of the image, with their dtypes.
-    properties : mapping
-        Those of the image; of these, `input_properties` are sent.
+        Bands of the image with their dtypes.
+    properties : mapping of str to object
+        Properties of the image. The model's `input_properties` are sent.
     batch_size : int, optional
-        Tiles in a call. Default: about 8 MiB of them.
+        Number of tiles per call. Default: as many as fit in about 8 MiB.
 
     Raises
     ------
     OptionError
-        If bands or properties are missing or do not fit, or sizes contradict the model.
+        If bands or properties are missing or do not fit the model, or tile sizes contradict the model.
     ModelError
         If the model cannot be opened.
 
@@ -144,48 +146,50 @@ def tile_caller(
     for name, value in values.items():
         if name in items:
             raise OptionError(
-                f"{name!r} is a band of the image and also one of input_properties: rename one."
+                f"{name!r} is both a band of the image and one of input_properties. Rename one of them."
             )
         if value.dtype.kind in "US":
             values[name] = value = value.astype(object)
         if value.dtype.kind not in "biufO":
             raise OptionError(
-                f"The property {name!r} is {value.dtype}: a model takes numbers, booleans and strings."
+                f"The property {name!r} has dtype {value.dtype}; expected numbers, booleans or strings."
             )
         items[name] = Item(value.dtype, value.shape)
     feeds = plan_feeds(spec, signature, items, table=False)
     if not any(feed.tiled for feed in feeds):
         raise OptionError(
-            f"No band of the image goes to {spec.connector}, only {list(spec.input_properties)}."
+            f"No band of the image is an input of {spec.connector}, only the properties "
+            f"{list(spec.input_properties)}."
         )
     tiles = plan_tiles(spec, signature, feeds)
     outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)
     size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
-    batch, fixed = batch_of(spec.connector, signature, batch_size, size)
-    refuse_too_large(spec.connector, feeds, tiles, batch if fixed else 1)
+    batch, fixed = choose_batch_size(spec.connector, signature, batch_size, size)
+    check_tile_size(spec.connector, feeds, tiles, batch if fixed else 1)
     used = {name for feed in feeds for name in feed.members}
     kept = {name: value for name, value in values.items() if name in used}
     return TileCaller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
 
 
-def batch_of(
+def choose_batch_size(
     connector: Connector, signature: Signature, batch_size: int | None, instance_bytes: int
 ) -> tuple[int, bool]:
-    """Instances in a call, and whether the model takes no other number of them.
+    """Return the number of instances per call and whether the model requires exactly this number.
 
     Raises
     ------
     OptionError
-        If it is no positive whole number, or another than the model takes.
+        If `batch_size` is not a positive whole number or differs from the number that the model requires.
     """
     fixed = signature.fixed_batch
     if batch_size is None:
         automatic = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(instance_bytes, 1)))
         return (automatic, False) if fixed is None else (fixed, True)
-    size = whole(1)(batch_size, "batch_size")
+    size = integer(1)(batch_size, "batch_size")
     if fixed not in (None, size):
         raise OptionError(
-            f"batch_size={batch_size}, and {connector} takes {fixed} at a time, no other number."
+            f"{connector} requires exactly {fixed} instance{'s' * (fixed != 1)} per call; got "
+            f"batch_size={size}."
         )
     return size, fixed is not None
 
@@ -200,33 +204,35 @@ def predict_batches(
     *,
     fixed: bool,
 ) -> Iterator[tuple[int, int, dict[str, npt.NDArray[Any]]]]:
-    """Send `count` instances in batches; gives (first instance, instances sent, answer) of each.
+    """Send `count` instances in batches and yield (first instance, number of instances, response) of each.
 
-    Where `fixed`, the last batch is filled up with its last instance.
+    If `fixed`, the last batch is padded with its last instance.
     """
     connection = connected(connector)
     for start in range(0, count, batch_size):
         part = {name: array[start : start + batch_size] for name, array in values.items()}
         sent = min(batch_size, count - start)
         if fixed and sent < batch_size:
-            fill = batch_size - sent
-            part = {name: np.concatenate([array, array[-1:].repeat(fill, 0)]) for name, array in part.items()}
+            missing = batch_size - sent
+            part = {
+                name: np.concatenate([array, array[-1:].repeat(missing, 0)]) for name, array in part.items()
+            }
             sent = batch_size
         for name, value in properties.items():
             part[name] = np.broadcast_to(value, (sent, *value.shape))
         batch = {feed.input: feed.tensor(part) for feed in feeds}
         try:
-            answer = connection.predict(batch)
+            response = connection.predict(batch)
         except PredictionError as error:
-            said = "; ".join(
+            inputs = "; ".join(
                 f"{name}: {type_name(array.dtype)} {array.shape}" for name, array in batch.items()
             )
             if error.instances is None:
                 raise PredictionError(
-                    f"{connector} refused what it was sent ({said}). It said: {error}",
+                    f"{connector} failed on its input ({inputs}): {error}",
                     instances=range(start, min(start + sent, count)),
                 ) from error
-            # It says itself who refused, and which part of the batch.
-            about = range(start + error.instances.start, min(start + error.instances.stop, count))
-            raise PredictionError(f"{error} It was sent {said}.", instances=about) from error
-        yield start, sent, answer
+            # The error already names the model and the failed part of the batch.
+            failed = range(start + error.instances.start, min(start + error.instances.stop, count))
+            raise PredictionError(f"{error} The input was {inputs}.", instances=failed) from error
+        yield start, sent, response

@@ -1,4 +1,4 @@
-"""Predictions from a raster: what ``ee.Model.predictImage`` does, lazily."""
+"""Lazy predictions from a raster, as ``ee.Model.predictImage`` makes them."""
 
 from __future__ import annotations
 
@@ -30,49 +30,61 @@ from xee_tf.georef import (
     write_georef,
 )
 from xee_tf.graph import ArraySpec, arrays_of_blocks, chunk_grids
-from xee_tf.models import Item, ModelSpec, check_overrides, fill_outside, find_array_dims, group_inputs
+from xee_tf.models import (
+    Item,
+    ModelSpec,
+    check_overrides,
+    fill_outside,
+    find_array_dims,
+    group_inputs,
+    type_name,
+)
 from xee_tf.names import check_key, check_variables
 from xee_tf.options import check_flags
 from xee_tf.predict.averaging import SPREAD, Blend
+from xee_tf.predict.block import BlockPredictor, OutputBand
 from xee_tf.predict.calling import TileCaller, tile_caller
 from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
-from xee_tf.predict.work import TileWork
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["RENAME", "Prediction", "predict_image"]
 
-RENAME = "Give the output another name in output_bands, or rename what the image has: image.rename(...)."
-"""What to do about an output whose name cannot be used."""
+RENAME = (
+    "Give the output another name in output_bands, or rename the variable of the image: image.rename(...)."
+)
+"""End of the errors about an output name that cannot be used."""
 
 _NAME = "xee-tf-predict"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A lazy prediction, and what the model sees of the image: all that the values depend on.
+    """A lazy prediction and everything that its values depend on.
 
     Parameters
     ----------
     dataset : Dataset
+        The prediction.
     caller : TileCaller
-        The model with its inputs, outputs, properties and sizes of tiles.
-    bands : mapping from str to BandSpec
-        The bands of the image that the model gets, with the dimensions that it takes as a whole.
-    variables : mapping from str to DataArray
-        The same, in the order of the model, before they are resampled.
-    outputs : tuple of BandSpec
-        The bands of the result.
+        The model with its inputs, outputs, properties and tile sizes.
+    bands : mapping of str to BandSpec
+        Bands of the image that the model takes, with the dimensions that go to the model as a whole.
+    variables : mapping of str to DataArray
+        The same bands in the order of the model, before they are resampled.
+    outputs : tuple of OutputBand
+        Bands of the result.
     georef : GeoRef
-        Where the image lies.
+        Georeference of the image.
     options : PredictOptions
+        Options of the prediction.
     """
 
     dataset: xr.Dataset
     caller: TileCaller
     bands: Mapping[str, BandSpec]
     variables: Mapping[str, xr.DataArray]
-    outputs: tuple[BandSpec, ...]
+    outputs: tuple[OutputBand, ...]
     georef: GeoRef
     options: PredictOptions
 
@@ -80,7 +92,7 @@ class Prediction:
 def predict_image(
     spec: ModelSpec, image: xr.Dataset | xr.DataArray, options: PredictOptions, *, merge: bool
 ) -> Prediction:
-    """Predict every pixel of a raster, tile by tile and lazily; see `xee_tf.Model.predict_image`."""
+    """Predict every pixel of a raster lazily, tile by tile; see `xee_tf.Model.predict_image`."""
     check_flags(merge=merge)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
     georef = read_georef(dataset, options.crs, options.transform)
@@ -104,8 +116,8 @@ def predict_image(
         own_grid = False
     if own_grid and merge:
         raise OptionError(
-            "The predictions have a grid of their own (another scale or projection) and cannot be bands "
-            "of the same Dataset: say merge=False."
+            "The predictions have another grid than the image (another scale or projection) and cannot be "
+            "bands of the same Dataset. Pass merge=False."
         )
     if not own_grid:
         predicted = _on_grid(predicted, dataset, georef, merge)
@@ -121,9 +133,9 @@ def predict_image(
 
 
 def _on_grid(predicted: xr.Dataset, dataset: xr.Dataset, georef: GeoRef, merge: bool) -> xr.Dataset:
-    """Predictions on the grid of the image, beside its bands where they are merged."""
+    """Return the predictions on the grid of the image, with the bands of the image if they are merged."""
     added = {name: predicted[name].variable for name in predicted.data_vars}
-    # The image may lie elsewhere than its own coordinates and attributes say: crs=, transform=, units.
+    # crs=, transform= or units may override the coordinates and attributes of the image.
     merged = write_georef(dataset.assign(added), georef, georef.x_dim, georef.y_dim)
     if merge:
         return merged
@@ -132,7 +144,7 @@ def _on_grid(predicted: xr.Dataset, dataset: xr.Dataset, georef: GeoRef, merge: 
 
 
 def _variables(dataset: xr.Dataset, georef: GeoRef) -> dict[str, xr.DataArray]:
-    """The variables of an image that are rasters, by their names as text."""
+    """Return the raster variables of an image by name."""
     return {str(key): band for key, band in raster_variables(dataset, georef.x_dim, georef.y_dim)}
 
 
@@ -143,11 +155,11 @@ def _bands(
     georef: GeoRef,
     properties: Mapping[str, Any],
 ) -> list[BandSpec]:
-    """The bands, with those of their dimensions that go to the model as a whole."""
+    """Return the bands with the dimensions that go to the model as a whole."""
     spatial = (georef.y_dim, georef.x_dim)
     if not variables:
         raise OptionError(
-            f"The image has no bands: no variable has the dimensions {georef.y_dim} and {georef.x_dim}."
+            f"The image has no bands: no variable has the dimensions {georef.y_dim!r} and {georef.x_dim!r}."
         )
     further = {
         name: {dim: size for dim, size in band.sizes.items() if dim not in spatial}
@@ -166,7 +178,7 @@ def _bands(
     bands = []
     for name, variable in variables.items():
         own = further[name]
-        # A band without any of the dimensions is scalar; with some, it has one step along the others.
+        # A band with none of these dimensions is scalar; a band with some has length 1 along the others.
         inner = [dim for dim in array_dims if dim in together.get(name, own)]
         inner = inner if own.keys() & set(inner) else []
         bands.append(
@@ -181,10 +193,10 @@ def _bands(
     return bands
 
 
-def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[BandSpec, ...]:
-    """The bands of the result."""
+def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
+    """Return the bands of the result."""
     averaged = [
-        name for name, wanted in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if wanted
+        name for name, enabled in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if enabled
     ]
     spreads = [replace(output, name=output.name + SPREAD) for output in caller.outputs if augment]
     outputs = []
@@ -193,43 +205,46 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
         if dtype.kind == "b":
             dtype, limits = np.dtype(np.uint8), (0, 1)
         if dtype.kind not in "iuf":
-            raise OptionError(f"The output {output.name!r} is {dtype}: a raster holds numbers.")
+            raise OptionError(
+                f"The output {output.name!r} has dtype {type_name(dtype)}; expected a boolean, integer or "
+                "float dtype. Declare another type in output_bands or change the model."
+            )
         if averaged and dtype.kind != "f":
             raise OptionError(
-                f"{averaged[0]} averages predictions, and {output.name!r} is {dtype}: declare a float type "
-                "in output_bands if an average of it means something, for example of probabilities."
+                f"{averaged[0]} averages predictions, but {output.name!r} has dtype {dtype}. If its average "
+                "is meaningful, as for probabilities, declare a float type in output_bands."
             )
         fill: float | None = math.nan if maskable else None
         if maskable and dtype.kind != "f":
             dtype, fill = fill_outside(dtype, limits)
-        outputs.append(BandSpec(output.name, output.dims, output.shape, dtype=dtype.str, default=fill))
+        outputs.append(OutputBand(output.name, output.dims, output.shape, dtype, fill))
     tile = caller.tiles.sent
     if augment is not None and tile.x != tile.y:
-        raise OptionError(
-            f"augment='d4' turns tiles, which must be square then; these are {tile.x} x {tile.y} pixels."
-        )
+        raise OptionError(f"augment='d4' requires square tiles; got tiles of {tile.x} x {tile.y} pixels.")
     return tuple(outputs)
 
 
-def _check_names(outputs: Sequence[BandSpec], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
-    """Refuse outputs that would replace a coordinate or a dimension, or one another."""
+def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
+    """Check that the names of outputs differ from each other and from dimensions, coordinates and bands."""
     names = [check_key(output.name, "output") for output in outputs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise OptionError(f"Two outputs would be named {twice[0]!r}. Name them differently in output_bands.")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise OptionError(
+            f"Two outputs would be named {repeated[0]!r}. Give one of them another name in output_bands."
+        )
     mappings = grid_mappings(dataset, place.x_dim, place.y_dim)
     taken = {*dataset.dims, *dataset.coords, *mappings, GRID_MAPPING, place.x_dim, place.y_dim}
     own = {output.name: output.dims for output in outputs}
     check_variables(own, taken, RENAME, "output")
     bands = set(dataset.data_vars) if merge else set()
-    if there := [name for name in names if name in bands]:
+    if existing := [name for name in names if name in bands]:
         raise OptionError(
-            f"The image has bands of the names {there} already. Give the outputs other names with "
-            "output_bands, or say merge=False."
+            f"The image already has bands named {existing}. Give the outputs other names in output_bands, or "
+            "pass merge=False."
         )
     for name, dims in own.items():
         if clash := bands.intersection(dims):
             raise OptionError(
-                f"The output {name!r} has a dimension {clash.pop()!r}, and the image has a band of that "
+                f"The output {name!r} has a dimension {clash.pop()!r}, but the image has a band with that "
                 f"name. {RENAME}"
             )
 
@@ -237,22 +252,23 @@ def _check_names(outputs: Sequence[BandSpec], dataset: xr.Dataset, place: GeoRef
 def _predict(
     caller: TileCaller,
     bands: Sequence[BandSpec],
-    outputs: tuple[BandSpec, ...],
+    outputs: tuple[OutputBand, ...],
     variables: Mapping[str, xr.DataArray],
     dataset: xr.Dataset,
     georef: GeoRef,
     options: PredictOptions,
 ) -> xr.Dataset:
-    """The lazy bands on their grid."""
+    """Return the lazy bands on their grid."""
     tiles, blend = caller.tiles, options.blend
     if blend == "hann" and not max(tiles.overlap.xy):
         raise OptionError(
-            "blend='hann' averages where tiles overlap, and these do not: say input_overlap_size."
+            "blend='hann' averages overlapping tiles, but the tiles do not overlap. Specify the model's "
+            "input_overlap_size."
         )
     if blend == "hann" and tiles.output_overlap is None:
         raise OptionError(
-            f"input_overlap_size={tiles.overlap.xy} is no whole number of pixels at the scale of the output, "
-            "so that nothing can be blended: use blend='crop'."
+            f"input_overlap_size={tiles.overlap.xy} is not a whole number of pixels at the scale of the "
+            "output, so that tiles cannot be blended. Use blend='crop'."
         )
     grid = PatchGrid(georef.shape, tiles.core, tiles.overlap, georef.affine, georef.crs_text, edge="pad")
     mapped = {
@@ -265,7 +281,7 @@ def _predict(
     shape = tiles.scaled(grid.shape)
     scale = Affine.scale(tiles.core.x / tiles.output.x, tiles.core.y / tiles.output.y)
     place = replace(georef, shape=shape, affine=grid.affine @ scale)
-    if not steps:  # as everything in xarray: no steps in, no steps out
+    if not steps:  # an empty dimension stays empty, as in xarray
         sizes = tuple(mapped.values())
         empty = [da.zeros((*sizes, *out.shape, *shape.shape), dtype=out.dtype, chunks=-1) for out in outputs]
         return _result(outputs, empty, mapped, dataset, place)
@@ -278,7 +294,7 @@ def _predict(
         BandRule.of(array.chunks, dtype=array.dtype.str, default=0, nodata=band.nodata)
         for band, array in zip(bands, arrays, strict=False)
     )
-    work = TileWork(
+    predictor = BlockPredictor(
         caller=caller,
         grid=grid,
         bands=tuple(bands),
@@ -294,9 +310,9 @@ def _predict(
         _NAME,
         arrays,
         layout,
-        work,
-        [ArraySpec(output.name, np.dtype(output.dtype), output.shape) for output in outputs],
-        {block: work.window(layout, block) for block in layout.blocks()},
+        predictor,
+        [ArraySpec(output.name, output.dtype, output.shape) for output in outputs],
+        {block: predictor.window(layout, block) for block in layout.blocks()},
         steps=mapped,
         chunks=_chunks(layout, tiles.output, shape),
         version=caller.connector.version(),
@@ -305,20 +321,20 @@ def _predict(
 
 
 def _result(
-    outputs: Sequence[BandSpec],
+    outputs: Sequence[OutputBand],
     arrays: Sequence[da.Array],
     mapped: Mapping[Hashable, int],
     dataset: xr.Dataset,
     place: GeoRef,
 ) -> xr.Dataset:
-    """The bands of the result, with their dimensions, coordinates and place."""
+    """Return the bands of the result with their dimensions, coordinates and georeference."""
     variables = {}
     for output, array in zip(outputs, arrays, strict=True):
         variable = xr.Variable((*mapped, *output.dims, place.y_dim, place.x_dim), array)
-        if output.default is not None:
-            # GDAL needs NaN noted, in a place from which no arithmetic hands it on to integers.
-            notes = variable.encoding if math.isnan(output.default) else variable.attrs
-            notes["_FillValue"] = array.dtype.type(output.default)
+        if output.fill is not None:
+            # GDAL needs NaN as _FillValue, too; in attrs, arithmetic could pass it on to integer variables.
+            metadata = variable.encoding if math.isnan(output.fill) else variable.attrs
+            metadata["_FillValue"] = array.dtype.type(output.fill)
         variables[output.name] = variable
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
     return write_georef(xr.Dataset(variables, coords), place, place.x_dim, place.y_dim)
@@ -332,17 +348,17 @@ def _step_array(
     mapped: Mapping[Hashable, int],
     step: tuple[int, ...],
 ) -> Any:
-    """The chunked array of one step of a band; a band without a dimension is the same in all its steps."""
-    index = {dim: at for dim, at in zip(mapped, step, strict=True) if dim in variable.dims}
+    """Return the chunked array of one step of a band; a band without a dimension is repeated along it."""
+    index = {dim: position for dim, position in zip(mapped, step, strict=True) if dim in variable.dims}
     variable = variable.isel(index).expand_dims([dim for dim in band.dims if dim not in variable.dims])
     return plane_array(variable, band.dims, georef.y_dim, georef.x_dim, sides=core.shape)
 
 
 def _chunks(layout: BlockLayout, output: Size, shape: Size) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Chunks of whole tiles, all alike as Zarr wants them, about as large as blocks are."""
-    found = []
+    """Return chunks of whole tiles, all of the same size as Zarr requires, about as large as blocks."""
+    chunks = []
     for axis, side, length in ((layout.y, output.y, shape.y), (layout.x, output.x, shape.x)):
         chunk = side * max(len(axis.owned(block)) for block in range(len(axis)))
         full, rest = divmod(length, chunk)
-        found.append((chunk,) * full + ((rest,) if rest else ()))
-    return found[0], found[1]
+        chunks.append((chunk,) * full + ((rest,) if rest else ()))
+    return chunks[0], chunks[1]

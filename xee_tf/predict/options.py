@@ -1,4 +1,4 @@
-"""The options of a prediction from an image: how they are spelled, their defaults, and what each may be."""
+"""Options of a prediction from an image: spelling, defaults, checks and descriptions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PREDICT_SPELLING = Spelling(
         for name in [*(each.name for each in fields(ModelSpec)), "overlap_is_total"]
     },
 )
-"""How the options of a prediction are written."""
+"""Spelling of the options of a prediction."""
 
 
 class PredictKeywords(TypedDict, total=False):
-    """What users write for the options of a prediction; `xee_tf.Model.predict_image` describes each one."""
+    """Options of a prediction as users write them; see `xee_tf.Model.predict_image`."""
 
     properties: Mapping[str, Any] | None
     batch_size: int | None
@@ -42,7 +42,38 @@ class PredictKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
-    """Checked options of a prediction; `xee_tf.Model.predict_image` describes each one."""
+    """Checked options of a prediction.
+
+    Parameters
+    ----------
+    properties : mapping of str to object, optional
+        Values of the model's ``input_properties``, which are sent with every tile. Default: the attributes of
+        `image`.
+    batch_size : int, optional
+        Number of tiles per call of the model. Default: as many as fit in about 8 MiB, or the number that the
+        model requires.
+    blend : {"crop", "hann"}, default "crop"
+        What to do with the overlap of predictions. "crop" cuts it off. "hann" averages the predictions of
+        overlapping tiles with weights that decrease towards the edges of each tile (not in Earth Engine). It
+        requires float outputs and a model with ``input_overlap_size``.
+    skip_masked : bool, default True
+        Do not send tiles in which all pixels are masked. Their result is masked in either case.
+    augment : {"d4"}, optional
+        "d4" predicts every tile in the eight rotations and reflections of a square and returns the mean of
+        each output and, in a second band with the suffix "_spread", the standard deviation (not in Earth
+        Engine). It requires float outputs and square tiles.
+    resampling : {"nearest", "bilinear"}, default "nearest"
+        Resampling method for models with ``fix_input_proj=True``, from the grid of the image to the model's
+        projection and back. Predictions with an integer dtype are always resampled with "nearest".
+    output_grid : {"image", "model"}, default "image"
+        Grid of the result for models with ``fix_input_proj=True``: the grid of the image, or the grid of the
+        model's projection.
+    crs : str, int or pyproj.CRS, optional
+        CRS of the image, if its own is missing or wrong.
+    transform : Affine or sequence of float, optional
+        Affine transformation from pixels to coordinates of the CRS, (a, b, c, d, e, f), if that of the image
+        is missing or wrong.
+    """
 
     _keywords: ClassVar[type] = PredictKeywords
 

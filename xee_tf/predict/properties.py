@@ -1,4 +1,4 @@
-"""Predictions for the rows of a table: columns in, columns added."""
+"""Predictions for the rows of a table, added as columns."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from xee_tf.models import (
     ModelSpec,
     Output,
     check_overrides,
-    check_wanted,
-    lacking,
+    check_required,
     listed,
+    missing_error,
     plan_feeds,
     plan_outputs,
 )
 from xee_tf.names import check_key, check_variables
-from xee_tf.predict.calling import batch_of, predict_batches
-from xee_tf.tables import Table, column_values, geometry_column, no_table, row_dimension
+from xee_tf.predict.calling import choose_batch_size, predict_batches
+from xee_tf.tables import Table, column_values, geometry_column, row_dimension, table_type_error
 
-__all__ = ["RowCaller", "predict_properties", "row_caller"]
+__all__ = ["predict_properties"]
 
 
 def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None = None) -> Any:
@@ -45,12 +45,12 @@ def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None 
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
         return table.map_partitions(_predict_frame, caller, meta=empty)
-    raise no_table(table)
+    raise table_type_error(table)
 
 
 @dataclass(frozen=True)
 class RowCaller:
-    """Calls a model with the `columns` that it may want; small and picklable."""
+    """Call a model with the columns that it may take. Small and picklable."""
 
     spec: ModelSpec
     columns: tuple[str, ...]
@@ -58,77 +58,91 @@ class RowCaller:
     batch_size: int | None
 
     def call(self, columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Predict.
+        """Predict rows.
 
         Parameters
         ----------
-        columns : mapping from str to ndarray
-            For each of `columns` an array ``(rows, *shape)``; of dtype object for strings.
+        columns : mapping of str to ndarray
+            An array ``(rows, *shape)`` for each of `columns`; strings have dtype object.
 
         Returns
         -------
-        dict from str to ndarray
-            ``(rows, *shape)`` for each output.
+        dict of str to ndarray
+            An array ``(rows, *shape)`` for each output.
         """
         count = len(next(iter(columns.values())))
         connector = self.spec.connector
-        found = {out.name: np.empty((count, *out.shape), out.dtype) for out in self.outputs}
+        predicted = {out.name: np.empty((count, *out.shape), out.dtype) for out in self.outputs}
         if not count:
-            return found
+            return predicted
         signature = connected(connector).signature
         items = {name: Item(values.dtype, values.shape[1:]) for name, values in columns.items()}
         feeds = plan_feeds(self.spec, signature, items, table=True)
         size = sum(feed.itemsize for feed in feeds)
-        batch, fixed = batch_of(connector, signature, self.batch_size, size)
-        for start, sent, answer in predict_batches(connector, feeds, columns, {}, count, batch, fixed=fixed):
+        batch, fixed = choose_batch_size(connector, signature, self.batch_size, size)
+        batches = predict_batches(connector, feeds, columns, {}, count, batch, fixed=fixed)
+        for start, sent, response in batches:
             stop = min(start + sent, count)
             for out in self.outputs:
-                found[out.name][start:stop] = out.take(answer, [(sent,)], connector)[: stop - start]
-        return found
+                predicted[out.name][start:stop] = out.take(response, [(sent,)], connector)[: stop - start]
+        return predicted
 
 
 def row_caller(
     spec: ModelSpec, columns: Sequence[str], batch_size: int | None = None, taken: Sequence[Hashable] = ()
 ) -> RowCaller:
-    """Check a model against the columns of a table, and make what calls it.
+    """Check a model against the columns of a table and return the object that calls it.
 
     Parameters
     ----------
-    spec, columns, batch_size
-        The model, the columns that it may see, and the rows in a call.
-    taken : sequence
-        Other names that the table has: of its geometry, or of dimensions and coordinates.
+    spec : ModelSpec
+        The model and its options.
+    columns : sequence of str
+        Columns that the model may take.
+    batch_size : int, optional
+        Number of rows per call. Default: as many as fit in about 8 MiB.
+    taken : sequence of hashable
+        Other names that the table uses, for its geometry, dimensions and coordinates.
 
     Raises
     ------
-    OptionError, ModelError
-        If columns are missing, or the model does not tell what it gives and nobody said it.
+    OptionError
+        If columns are missing or do not fit the model, or neither the options nor the signature of the model
+        define its outputs.
+    ModelError
+        If the model cannot be opened.
     """
     signature = spec.connector.signature()
     inputs = set(signature.inputs or ())
     wanted = {*spec.input_properties, *(spec.inputs or ()), *inputs}
-    # Where columns are named, by the user or by the model, no other is looked at.
+    # If the options or the signature name columns, only those are used.
     named = bool(spec.input_properties or spec.inputs or (inputs and inputs <= set(columns)))
     chosen = tuple(name for name in columns if name in wanted or not named)
     held = f"The table has the columns {listed(columns)}."
-    check_wanted(spec, columns, held, table=True)
+    check_required(spec, columns, held, table=True)
     if not chosen:
-        raise lacking(spec, sorted(wanted), held, table=True)
-    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise missing_error(spec, sorted(wanted), held, table=True)
+    if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise OptionError(
-            f"The table has the columns {twice} twice: drop or rename one of each, for example with "
-            "table.loc[:, ~table.columns.duplicated()]."
+            f"The columns {repeated} appear more than once in the table. Drop or rename one of each, for "
+            "example with table.loc[:, ~table.columns.duplicated()]."
         )
     check_overrides(spec, columns, "table")
-    batch_of(spec.connector, signature, batch_size, 1)
+    choose_batch_size(spec.connector, signature, batch_size, 1)
     outputs = plan_outputs(
         spec.output_properties, signature.outputs, "output_properties", spec.connector, lead=1
     )
+    for out in outputs:
+        if out.dtype.kind not in "biufO":
+            raise OptionError(
+                f"The output {out.name!r} has dtype {out.dtype}; expected a boolean, integer, float or "
+                "string dtype. Declare another type in output_properties or change the model."
+            )
     names = [check_key(out.name, "output") for out in outputs]
-    if there := [name for name in names if name in columns or name in taken]:
+    if existing := [name for name in names if name in columns or name in taken]:
         raise OptionError(
-            f"The table has the columns {there} already, and output_properties would add them: drop or "
-            "rename them first."
+            f"The table already has the columns {existing} that output_properties would add. Drop or rename "
+            "them first."
         )
     return RowCaller(spec, chosen, outputs, batch_size)
 
@@ -144,7 +158,7 @@ def _predict_frame(frame: pd.DataFrame, caller: RowCaller) -> pd.DataFrame:
 
 
 def _values(series: Any, name: str) -> npt.NDArray[Any]:
-    """A column as an array; strings as Python objects, empty where they are missing."""
+    """Return a column as an array; strings as Python objects, empty if missing."""
     column, values = column_values(series, name)
     if column.kind == "float":
         assert isinstance(values, np.ndarray)
@@ -158,7 +172,7 @@ def _with_columns(frame: pd.DataFrame, columns: Mapping[str, npt.NDArray[Any]]) 
     added: dict[str, Any] = {}
     for name, values in columns.items():
         if values.dtype == STRING and values.ndim == 1:
-            added[name] = pd.Series(_texts(values), frame.index, dtype="str")
+            added[name] = pd.Series(_decode(values), frame.index, dtype="str")
         elif values.ndim > 1:
             series = pd.Series(index=frame.index, dtype=object)
             series[:] = list(values)
@@ -168,36 +182,37 @@ def _with_columns(frame: pd.DataFrame, columns: Mapping[str, npt.NDArray[Any]]) 
     return frame.assign(**added)
 
 
-def _texts(values: npt.NDArray[Any]) -> list[Any]:
+def _decode(values: npt.NDArray[Any]) -> list[Any]:
     return [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
 
 
 def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None) -> xr.Dataset:
     rows = row_dimension(table)
-    asked = {*spec.input_properties, *(spec.inputs or ())}
+    named = {*spec.input_properties, *(spec.inputs or ())}
     names = [
         str(name)
         for name in (*table.data_vars, *table.coords)
-        # The labels of rows are properties only where the model names them.
-        if rows in table[name].dims and (name not in table.indexes or name in asked)
+        # The index of the rows is a property only if the model names it.
+        if rows in table[name].dims and (name not in table.indexes or name in named)
     ]
     taken = [*table.variables, *table.dims]
     caller = row_caller(spec, names, batch_size, taken)
     check_variables(
         {out.name: out.dims for out in caller.outputs},
         taken,
-        "Give the output another name in output_properties, or rename what the table has: table.rename(...).",
+        "Give the output another name in output_properties, or rename the variable of the table: "
+        "table.rename(...).",
         "output",
     )
-    variables = [_whole(table[name].transpose(rows, ...), rows) for name in caller.columns]
+    variables = [_whole_rows(table[name].transpose(rows, ...), rows) for name in caller.columns]
 
     def call(*arrays: npt.NDArray[Any]) -> Any:
         columns = {name: _values(values, name) for name, values in zip(caller.columns, arrays, strict=True)}
-        found = tuple(caller.call(columns).values())
-        return found if len(found) > 1 else found[0]
+        predicted = tuple(caller.call(columns).values())
+        return predicted if len(predicted) > 1 else predicted[0]
 
     sizes = {dim: size for out in caller.outputs for dim, size in zip(out.dims, out.shape, strict=True)}
-    found = xr.apply_ufunc(
+    result = xr.apply_ufunc(
         call,
         *variables,
         input_core_dims=[variable.dims[1:] for variable in variables],
@@ -206,10 +221,10 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
         output_dtypes=[out.dtype for out in caller.outputs],
         dask_gufunc_kwargs={"output_sizes": sizes},
     )
-    arrays = found if isinstance(found, tuple) else (found,)
+    arrays = result if isinstance(result, tuple) else (result,)
     return table.assign({out.name: array for out, array in zip(caller.outputs, arrays, strict=True)})
 
 
-def _whole(variable: xr.DataArray, rows: Hashable) -> xr.DataArray:
-    """A variable whose chunks hold whole rows."""
+def _whole_rows(variable: xr.DataArray, rows: Hashable) -> xr.DataArray:
+    """Return a variable whose chunks contain whole rows."""
     return variable.chunk({dim: -1 for dim in variable.dims if dim != rows}) if variable.chunks else variable

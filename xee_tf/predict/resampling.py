@@ -1,4 +1,4 @@
-"""Rasters taken to the projection of a model, and predictions taken back; lazily."""
+"""Resample rasters to the projection of a model and predictions back, lazily."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ __all__ = ["Resampling", "from_projection", "to_projection"]
 
 Resampling = Literal["nearest", "bilinear"]
 
-_MANY = 4  # times as many pixels as the image has: worth a warning
-_CHUNK = 1024  # pixels, of what is not chunked
-_INSIDE = 33  # along each side of the image, and in between
+_MANY = 4  # warn if the resampled image has more than this many times the pixels of the image
+_CHUNK = 1024  # side in pixels of the chunks of arrays that are not chunked
+_INSIDE = 33  # points along each axis of a regular grid inside the image that are projected
 _EDGE = 101  # points along each edge of the image that are projected
 
 
 def to_projection(
     image: xr.Dataset, georef: GeoRef, projection: Projection, resampling: Resampling
 ) -> tuple[xr.Dataset, GeoRef]:
-    """An image in another projection, on that projection's grid; just so much of it as the image covers.
+    """Resample an image to the part of a projection's grid that it covers, and return the grid.
 
-    Masked pixels of float bands become NaN. Integer bands without nodata become floats, so that pixels
-    outside the image can be masked; integers that float64 does not hold are an error when they are computed.
+    Masked pixels of float bands become NaN. Integer bands without nodata become floats so that pixels outside
+    the image can be masked. Computing integers that float64 cannot represent raises an error.
     """
     target = _grid(georef, projection)
     ratio = target.shape.pixels / georef.shape.pixels
     if ratio > _MANY:
         warn(
-            f"The image has {georef.shape.x} x {georef.shape.y} pixels, and in the model's projection they "
-            f"become {target.shape.x} x {target.shape.y}: {ratio:.0f} times as many are predicted as the "
-            "result shows. Predict a part of the image, or take a model of a coarser scale."
+            f"The image has {georef.shape.x} x {georef.shape.y} pixels, but {target.shape.x} x "
+            f"{target.shape.y} pixels in the model's projection: {ratio:.0f} times as many pixels are "
+            "predicted as the result has. Predict a part of the image, or use a model with a coarser scale."
         )
     placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}
@@ -72,7 +72,7 @@ def to_projection(
 
 
 def _with_one_nodata(variable: xr.DataArray, name: str) -> xr.DataArray:
-    """A band in which one value, in its attributes, or NaN is all that masks."""
+    """Return a band in which masked pixels are NaN or have a single nodata value, given in its attributes."""
     nodata = band_nodata(variable, name)
     plain = variable.drop_attrs(deep=False)
     plain.encoding = {key: value for key, value in variable.encoding.items() if key == "grid_mapping"}
@@ -95,14 +95,14 @@ def _map(array: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]:
-    """Integers of 64 bits as float64, which must hold them."""
+    """Convert 64-bit integers to float64; raise an error if it cannot represent them."""
     beyond = beyond_float64(values)
     if beyond.any():
         raise PredictionError(
-            f"Band {name!r} holds {values[beyond][0]}, and becomes float64, which does not hold all "
-            f"integers of {values.dtype}: without nodata, pixels outside the image could not be masked. Fix: "
-            f"name a value that does not occur, ds[{name!r}].attrs['_FillValue'] = "
-            f"{nodata_candidates(values.dtype)[0]}."
+            f"Band {name!r} contains {values[beyond][0]}, outside the range in which float64 represents all "
+            f"integers. The band is converted from {values.dtype} to float64 because it has no nodata value "
+            "to mask pixels outside the image. Fix: define a value that does not occur, "
+            f"ds[{name!r}].attrs['_FillValue'] = {nodata_candidates(values.dtype)[0]}."
         )
     return values.astype(np.float64)
 
@@ -110,7 +110,7 @@ def _as_float(values: npt.NDArray[Any], *, name: str) -> npt.NDArray[np.float64]
 def from_projection(
     predicted: xr.Dataset, place: GeoRef, georef: GeoRef, resampling: Resampling
 ) -> xr.Dataset:
-    """Predictions at `place` on the grid of an image; integer bands always by the nearest pixel."""
+    """Resample predictions at `place` to the grid of an image; integer bands always use nearest."""
     floats = [name for name, band in predicted.data_vars.items() if band.dtype.kind == "f"]
     others = [name for name in predicted.data_vars if name not in floats]
     bands: dict[Hashable, xr.DataArray] = {}
@@ -121,7 +121,7 @@ def from_projection(
 
 
 def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: str) -> xr.Dataset:
-    """Bands at `source` resampled to `target`, with the names and the order of their dimensions."""
+    """Resample bands from `source` to `target`; keep the names and the order of their dimensions."""
     spatial = (source.y_dim, source.x_dim)
     variables = {}
     for name, band in image.data_vars.items():
@@ -142,7 +142,10 @@ def _reproject(image: xr.Dataset, source: GeoRef, target: GeoRef, resampling: st
 
 
 def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
-    """The pixels of a projection's grid that an image meets; it must lie inside the projection's edges."""
+    """Return the part of a projection's grid that an image covers.
+
+    The image must lie inside the edges of the projection.
+    """
     crs = read_crs(projection.crs)
     move = point_transformer(georef.crs, crs)
 
@@ -154,18 +157,18 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
     _require_finite(georef, crs, outline, np.isfinite(points).all(axis=1))
     torn = outline[:0]
     if (turn := full_turn(crs)) is not None:
-        points, around = unwrap_outline(points, turn)  # across 180 degrees on the short side
-        if around:
+        points, around_pole = unwrap_outline(points, turn)  # the short way across 180 degrees
+        if around_pole:
             y = np.append(points[:, 1], math.copysign(turn / 4, points[:, 1].mean()))
             points = np.column_stack((np.linspace(-turn / 2, turn / 2, y.size), y))
     else:
         torn = _torn_ends(outline, project)
-        # They lie on the edge of the projection, between two points of the outline.
+        # These points lie on the edge of the projection, between two points of the outline.
         points = np.concatenate([points, project(torn), _inside(georef, crs, move)])
     window = window_of(apply_affine(~projection.affine, points))
     shape = window.size
     ratio = shape.pixels / georef.shape.pixels
-    # A raster of the whole globe is torn as well, but covers what lies between.
+    # A raster of the whole globe is torn, too, but covers the pixels in between.
     if (
         len(torn)
         and ratio > _MANY
@@ -173,50 +176,50 @@ def _grid(georef: GeoRef, projection: Projection) -> GeoRef:
         > 3 * _pixels_of_a_pixel(georef.shape, lambda at: apply_affine(~projection.affine, project(at)))
     ):
         raise GeoreferenceError(
-            f"The image has {georef.shape.x:,} x {georef.shape.y:,} pixels, and in the model's projection, "
-            f"{describe_crs(crs)}, it spans {shape.x:,} x {shape.y:,} pixels, {ratio:,.0f} times as many: it "
-            "crosses the edge of that projection, usually at 180 degrees. Predict the parts on either side "
-            "of it separately, or use a projection that has no edge there."
+            f"The image crosses the edge of the model's projection, {describe_crs(crs)}, usually at 180 "
+            f"degrees: it has {georef.shape.x:,} x {georef.shape.y:,} pixels but spans {shape.x:,} x "
+            f"{shape.y:,} pixels of that projection, {ratio:,.0f} times as many. Predict the parts on either "
+            "side of the edge separately, or use a projection without an edge there."
         )
     affine = projection.affine @ Affine.translation(window.left, window.top)
     return GeoRef(crs, affine, shape, georef.x_dim, georef.y_dim)
 
 
 def _inside(georef: GeoRef, crs: pyproj.CRS, move: PointTransform) -> Points:
-    """Points inside an image, and on both sides of where a projection cuts it open, in that projection.
+    """Return projected points inside an image and on both sides of the edges of a projection.
 
-    The outline of an image of the globe may lie on the edges of the projection, or far from them.
+    The outline of a global image may lie on the edges of the projection or far from them.
     """
     points = [apply_affine(georef.affine, pixels_between(georef.shape.window, _INSIDE))]
     left, bottom, right, top = georef.bounds
     turn = full_turn(georef.crs) or 0.0
     edges = [edge for edge in edges_of_projection(georef.crs, crs) if left <= edge <= right]
     down = np.linspace(bottom, top, _EDGE)
-    for at in (edge + side for edge in edges for side in (-1e-9 * turn, 1e-9 * turn)):
-        if left <= at <= right:
-            points.append(np.column_stack((np.full(_EDGE, at), down)))
-    found = move(np.concatenate(points))
-    return found[np.isfinite(found).all(axis=1)]
+    for x in (edge + side for edge in edges for side in (-1e-9 * turn, 1e-9 * turn)):
+        if left <= x <= right:
+            points.append(np.column_stack((np.full(_EDGE, x), down)))
+    projected = move(np.concatenate(points))
+    return projected[np.isfinite(projected).all(axis=1)]
 
 
 def _torn_ends(outline: Points, project: Callable[[Points], Points]) -> Points:
-    """Points of an outline that lie far apart in a projection, however close together they are."""
+    """Return pairs of points of an outline that are arbitrarily close but far apart in the projection."""
 
-    def between(first: Points, last: Points) -> Any:
+    def distance(first: Points, last: Points) -> Any:
         return np.hypot(*(project(last) - project(first)).T)
 
     first, last = outline[:-1], outline[1:]
-    lengths = between(first, last)
+    lengths = distance(first, last)
     for _ in range(30):
         middle = (first + last) / 2
-        is_first = (between(first, middle) >= between(middle, last))[:, np.newaxis]
+        is_first = (distance(first, middle) >= distance(middle, last))[:, np.newaxis]
         first, last = np.where(is_first, first, middle), np.where(is_first, middle, last)
-    torn = (between(first, last) > lengths / 2) & (lengths > 0)
+    torn = (distance(first, last) > lengths / 2) & (lengths > 0)
     return np.concatenate([first[torn], last[torn]])
 
 
 def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Points], Points]) -> float:
-    """How many pixels of the projection's grid a pixel of the image covers, as a median."""
+    """Return the median number of pixels of the projection's grid that a pixel of the image covers."""
     columns, rows = np.meshgrid((np.arange(9) + 0.5) * shape.x / 9, (np.arange(9) + 0.5) * shape.y / 9)
     pixels = np.column_stack((columns.ravel(), rows.ravel()))
     corner, right, below = (to_pixels(pixels + np.array(step)) for step in ((0, 0), (1, 0), (0, 1)))
@@ -227,7 +230,7 @@ def _pixels_of_a_pixel(shape: Size, to_pixels: Callable[[Points], Points]) -> fl
 
 
 def _outline(shape: Size) -> Points:
-    """Columns and rows of points around an image, from its first corner to the same again."""
+    """Return columns and rows of points along the outline of an image; the last point is the first."""
     across, down = np.linspace(0, shape.x, _EDGE), np.linspace(0, shape.y, _EDGE)
     columns = np.concatenate([across, np.full(_EDGE, shape.x), across[::-1], np.zeros(_EDGE)])
     rows = np.concatenate([np.zeros(_EDGE), down, np.full(_EDGE, shape.y), down[::-1]])
@@ -240,8 +243,8 @@ def _require_finite(georef: GeoRef, crs: pyproj.CRS, outline: Points, finite: An
     first = int(np.argmin(finite))
     x, y = georef.affine @ outline[first].tolist()
     raise GeoreferenceError(
-        f"{int((~finite).sum())} of {finite.size} points along the edges of the image have no coordinates in "
-        f"the model's projection, {describe_crs(crs)}: the first is ({x:.10g}, {y:.10g}) in "
-        f"{describe_crs(georef.crs)}. Predict the part of the image that lies inside the projection, or use "
-        "another projection."
+        f"The image is partly outside the model's projection, {describe_crs(crs)}: "
+        f"{int((~finite).sum())} of {finite.size} points along its edges cannot be projected. The first is "
+        f"({x:.10g}, {y:.10g}) in {describe_crs(georef.crs)}. Predict the part of the image inside the "
+        "projection, or use another projection."
     )

@@ -1,4 +1,4 @@
-"""What must be the same for an interrupted prediction to be continued, and what differs in words."""
+"""Describe everything that the values of a prediction depend on, to continue only the same prediction."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from xee_tf.identity import content_hash
 from xee_tf.models import ModelSpec
 from xee_tf.predict.image import Prediction
 
-__all__ = ["Description", "describe_run", "difference"]
+__all__ = ["Description", "describe_run", "explain_difference"]
 
 Description = Mapping[str, Any]
-"""As JSON holds it."""
+"""A description in JSON's types."""
 
-_PART_BYTES = 64 << 20  # of an array that is read to be recognised
+_PART_BYTES = 64 << 20  # an array is read and hashed in parts of this size
 _UNKNOWN = "unknown"
-# 1 was that of version 0.1.0, which compared display texts; 2 overlooked masks and places; 3 wrote types
-# under other names.
+# Version of the description. 1 (version 0.1.0) compared display texts; 2 did not include masks and
+# georeferences; 3 used other names for types.
 _FORMAT = 4
-# Options of a prediction that change values, beside properties and the place, which are compared as they are.
+# Options of a prediction that affect values. Properties and the georeference are compared by value instead.
 _OPTIONS = ("blend", "augment", "resampling", "output_grid")
-# Fields of a model that change no value of an image.
+# Fields of a model that do not affect the values of an image.
 _WITHOUT_EFFECT = frozenset({"connector", "output_multiplier", "output_properties"})
 
 
 def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
-    """The identity of a prediction: everything that its values depend on, by content.
+    """Describe everything that the values of a prediction depend on.
 
-    Of the bands that the model sees, Dask arrays are compared by their names, which are hashes of how they
-    are made, others by their values.
+    Dask arrays are identified by their names, which are hashes of how they are computed; other arrays by
+    their values.
     """
     caller, predicted = prediction.caller, prediction.dataset
-    place = _place(predicted)
-    described = {
+    result_georef = _result_georef(predicted)
+    description = {
         "format": _FORMAT,
         "model": {"name": str(spec.connector), "content": _content_of(spec.connector.content())},
         "model_options": {
@@ -65,8 +65,8 @@ def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
             for name, variable in prediction.variables.items()
         },
         "source": _grid(prediction.georef),
-        "grid": _grid(place),
-        # What follows from the model itself where no option says it.
+        "grid": _grid(result_georef),
+        # Sizes and types that may come from the signature of the model.
         "calls": {
             "tiles": repr(caller.tiles),
             "inputs": {feed.input: repr(feed) for feed in caller.feeds},
@@ -84,61 +84,61 @@ def describe_run(spec: ModelSpec, prediction: Prediction) -> Description:
         "coordinates": {
             str(dim): _content_of(content_hash(np.asarray(predicted.coords[dim].values)))
             for dim in predicted.dims
-            if dim in predicted.coords and dim not in (place.x_dim, place.y_dim)
+            if dim in predicted.coords and dim not in (result_georef.x_dim, result_georef.y_dim)
         },
     }
-    found: Description = json.loads(json.dumps(described))
-    return found
+    in_json: Description = json.loads(json.dumps(description))
+    return in_json
 
 
-def difference(there: Any, here: Description) -> str:
-    """Why a store (`there`) does not hold the prediction described (`here`), in words; empty if it does."""
-    if not isinstance(there, Mapping) or there.get("format") != _FORMAT:
-        return "it was begun by another version of xee_tf"
-    was, now = there["model"], here["model"]
+def explain_difference(stored: Any, current: Description) -> str:
+    """Return why a store does not hold the current prediction, for an error; empty if it does."""
+    if not isinstance(stored, Mapping) or stored.get("format") != _FORMAT:
+        return "it was written by another version of xee_tf"
+    was, now = stored["model"], current["model"]
     if was["content"] != now["content"]:
         if now["content"].startswith(_UNKNOWN):
             return (
-                f"whether the {now['name']} is the same as before cannot be determined. Give its class a "
+                f"it cannot be determined whether the {now['name']} is the same as before. Give its class a "
                 "method __dask_tokenize__ that returns the name of its version"
             )
         if was["name"] != now["name"]:
-            return f"it holds predictions of the {was['name']}, and this is the {now['name']}"
+            return f"it contains predictions of the {was['name']}, not of the {now['name']}"
         return f"the {now['name']} is not the same as before: its code, data or weights differ"
     for part, what in (("model_options", "the model's option"), ("options", "the option")):
-        for name, value in here[part].items():
-            if (before := there[part].get(name)) != value:
-                return f"{what} {name} was {shorten(str(before))}, and is now {shorten(value)}"
-    if name := _first_difference(there["properties"], here["properties"]):
-        return f"the property {name!r} of the image, which the model takes, has another value"
-    if list(there["image"]) != list(here["image"]):
-        return f"the image had the bands {list(there['image'])}, and has now {list(here['image'])}"
-    if there["grid"] != here["grid"]:
-        return f"its grid is {there['grid']}, and would be {here['grid']}"
-    if there["source"] != here["source"]:
-        return f"the image was at {there['source']}, and is now at {here['source']}"
-    if there["outputs"] != here["outputs"]:
-        name = _first_difference(there["outputs"], here["outputs"])
-        was, now = (part["outputs"].get(name, "absent") for part in (there, here))
-        return f"its band {name!r} is {shorten(str(was), 200)}, and would be {shorten(str(now), 200)}"
-    if name := _first_difference(there["coordinates"], here["coordinates"]):
+        for name, value in current[part].items():
+            if (before := stored[part].get(name)) != value:
+                return f"{what} {name} was {shorten(str(before))} and is now {shorten(value)}"
+    if name := _first_difference(stored["properties"], current["properties"]):
+        return f"the property {name!r} of the image, which is an input of the model, has another value"
+    if list(stored["image"]) != list(current["image"]):
+        return f"the bands of the image were {list(stored['image'])} and are now {list(current['image'])}"
+    if stored["grid"] != current["grid"]:
+        return f"its grid is {stored['grid']} and would be {current['grid']}"
+    if stored["source"] != current["source"]:
+        return f"the grid of the image was {stored['source']} and is now {current['source']}"
+    if stored["outputs"] != current["outputs"]:
+        name = _first_difference(stored["outputs"], current["outputs"])
+        was, now = (part["outputs"].get(name, "absent") for part in (stored, current))
+        return f"its band {name!r} is {shorten(str(was), 200)} and would be {shorten(str(now), 200)}"
+    if name := _first_difference(stored["coordinates"], current["coordinates"]):
         return f"the coordinate {name!r} has other values"
-    if name := _first_difference(there["image"], here["image"]):
-        was, now = there["image"][name], here["image"][name]
+    if name := _first_difference(stored["image"], current["image"]):
+        was, now = stored["image"][name], current["image"][name]
         if was["nodata"] != now["nodata"]:
-            return f"nodata of the image's band {name!r} was {was['nodata']}, and is now {now['nodata']}"
+            return f"nodata of the image's band {name!r} was {was['nodata']} and is now {now['nodata']}"
         return (
-            f"the image's band {name!r} is not the same array. Arrays that come from files or from numpy are "
-            "recognised in every session; those of random numbers or of dask.delayed only where they have a "
-            "name of their own, such as dask.array.from_delayed(..., name='scene-7')"
+            f"the image's band {name!r} is not the same array. Arrays from files and numpy arrays are "
+            "recognised in every session; arrays of random numbers and from dask.delayed only with an "
+            "explicit name, as in dask.array.from_delayed(..., name='scene-7')"
         )
-    if part := _first_difference(there["calls"], here["calls"]):
-        return f"the {here['model']['name']} is called with other {part} than before"
+    if part := _first_difference(stored["calls"], current["calls"]):
+        return f"the {current['model']['name']} is called with other {part} than before"
     return ""
 
 
-def _place(predicted: xr.Dataset) -> GeoRef:
-    """Where the result lies: y and x are the last dimensions of its bands, whatever they are called."""
+def _result_georef(predicted: xr.Dataset) -> GeoRef:
+    """Return the georeference of the result; y and x are the last dimensions of its bands."""
     y_dim, x_dim = next(iter(predicted.data_vars.values())).dims[-2:]
     named = predicted.copy(deep=False)
     named.rio.set_spatial_dims(x_dim, y_dim, inplace=True)
@@ -150,26 +150,26 @@ def _grid(georef: GeoRef) -> dict[str, Any]:
 
 
 def _array_name(band: xr.DataArray) -> str:
-    """Dask's name of an array, a hash of the files and the steps that it comes from; else one of its values.
+    """Return Dask's name of an array, a hash of its source and computation, or a hash of its values.
 
-    Files that are opened without chunks are read for that, part by part: the names that Dask makes of
-    those are other ones in every session.
+    Files that are opened without chunks are read part by part, because Dask gives them another name in every
+    session.
     """
     if band.chunks is not None:
         return str(band.data.name)
-    variable, found = band.variable, hashlib.sha256()
+    variable, digest = band.variable, hashlib.sha256()
     longest = max(variable.dims, key=lambda dim: variable.sizes[dim])
     step = max(1, _PART_BYTES * variable.sizes[longest] // max(variable.nbytes, 1))
     for start in range(0, variable.sizes[longest], step):
         part = np.ascontiguousarray(variable.isel({longest: slice(start, start + step)}).values)
-        found.update(part.reshape(-1).view(np.uint8).data)
-    return f"values-{found.hexdigest()}"
+        digest.update(part.reshape(-1).view(np.uint8).data)
+    return f"values-{digest.hexdigest()}"
 
 
-def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    return next((name for name in {**here, **there} if there.get(name) != here.get(name)), "")
+def _first_difference(stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    return next((name for name in {**current, **stored} if stored.get(name) != current.get(name)), "")
 
 
-def _content_of(found: Hashable) -> str:
-    """A hash; where there is none, a text that is never the same again."""
-    return str(found) if found is not None else f"{_UNKNOWN} {uuid.uuid4().hex}"
+def _content_of(content: Hashable) -> str:
+    """Return a content hash as text, or a unique text if it is None."""
+    return str(content) if content is not None else f"{_UNKNOWN} {uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""The sizes of tiles: what is sent, what comes back, how much of either is overlap, what is too large."""
+"""Sizes of the tiles that a model takes and returns, their overlap, and the largest tile that can be sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
 from xee_tf.models import Feed, ModelSpec
 
-__all__ = ["Tiles", "plan_tiles", "refuse_too_large"]
+__all__ = ["Tiles", "check_tile_size", "plan_tiles"]
 
 Sides = tuple[int | None, int | None]
 
@@ -22,10 +22,12 @@ class Tiles:
 
     Parameters
     ----------
-    core, overlap : Size
-        Pixels of the input that a tile owns, and those added along each edge.
+    core : Size
+        Size of a tile in the input without its overlap.
+    overlap : Size
+        Pixels added along each edge of the core.
     output : Size
-        Pixels that come back for the core.
+        Size of the output for the core.
 
     Examples
     --------
@@ -40,12 +42,12 @@ class Tiles:
 
     @property
     def sent(self) -> Size:
-        """What the model sees."""
+        """Size of the tiles that are sent to the model."""
         return self.core.with_margin(self.overlap)
 
     @property
     def output_overlap(self) -> Size | None:
-        """The overlap at the scale of the output; None where that is no whole number of pixels."""
+        """The overlap at the scale of the output, or None if it is not a whole number of pixels."""
         x, y = self.overlap.x * self.output.x, self.overlap.y * self.output.y
         if x % self.core.x or y % self.core.y:
             return None
@@ -53,93 +55,94 @@ class Tiles:
 
     @property
     def padded(self) -> Size | None:
-        """What comes back from a model that keeps the overlap, if that is a whole number of pixels."""
+        """Size of the output with its overlap, or None if that is not a whole number of pixels."""
         margin = self.output_overlap
         return None if margin is None else self.output.with_margin(margin)
 
     def scaled(self, shape: Size) -> Size:
-        """Pixels of the result that cover so many pixels of the image."""
+        """Return the size of the result that covers an image of a given size."""
         return Size(
             x=-(-shape.x * self.output.x // self.core.x), y=-(-shape.y * self.output.y // self.core.y)
         )
 
 
 def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> Tiles:
-    """The sizes that the user gave or the model tells.
+    """Return the tile sizes given by the options or the signature of a model.
 
     Raises
     ------
     OptionError
-        If neither says it, or they contradict each other.
+        If neither defines the size of a tile, or they contradict each other.
     """
     tiled = {feed.input for feed in feeds if feed.tiled}
     inputs = {name: info for name, info in (signature.inputs or {}).items() if name in tiled}
-    wanted = _sides(inputs)
+    required = _sides(inputs)
     overlap = spec.input_overlap_size
     core = spec.input_tile_size
     if core is None:
-        if wanted[0] is None or wanted[1] is None:
+        if required[0] is None or required[1] is None:
             raise OptionError(
-                f"{spec.connector} takes tiles of any size: say how large they shall be, for example "
+                f"{spec.connector} accepts tiles of any size. Specify one, for example "
                 "input_tile_size=(256, 256)."
             )
-        width, height = wanted[1] - 2 * overlap.x, wanted[0] - 2 * overlap.y
+        width, height = required[1] - 2 * overlap.x, required[0] - 2 * overlap.y
         if min(width, height) < 1:
             raise OptionError(
-                f"{spec.connector} takes tiles of {_say(wanted)} pixels, and input_overlap_size="
-                f"{overlap.xy} along each edge leaves no pixel of them. It must be smaller than half a tile. "
-                "Where the overlap is meant as the sum of both edges, say overlap_is_total=True."
+                f"{spec.connector} requires tiles of {_format_size(required)} pixels, and input_overlap_size="
+                f"{overlap.xy} along each edge leaves no pixels. The overlap must be smaller than half a "
+                "tile. If the overlap is the sum of both edges, pass overlap_is_total=True."
             )
         core = Size(x=width, y=height)
     tiles = Tiles(core, overlap, core)
-    if any(side not in (None, found) for side, found in zip(wanted, tiles.sent.shape, strict=True)):
+    if any(side not in (None, sent) for side, sent in zip(required, tiles.sent.shape, strict=True)):
         raise OptionError(
-            f"{spec.connector} takes tiles of {_say(wanted)} pixels, and would be sent "
-            f"{_say(tiles.sent.shape)}: input_tile_size={core.xy} and input_overlap_size={overlap.xy} along "
-            "each edge. Where the overlap is meant as the sum of both edges, say overlap_is_total=True."
+            f"{spec.connector} requires tiles of {_format_size(required)} pixels; got "
+            f"{_format_size(tiles.sent.shape)} pixels from input_tile_size={core.xy} and input_overlap_size="
+            f"{overlap.xy} along each edge. If the overlap is the sum of both edges, pass "
+            "overlap_is_total=True."
         )
     if spec.output_tile_size is not None:
         return Tiles(core, overlap, spec.output_tile_size)
     return Tiles(core, overlap, _output(spec, signature, tiles))
 
 
-def refuse_too_large(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, count: int) -> None:
-    """Check that `count` tiles, which must be sent together, can be sent at all.
+def check_tile_size(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, count: int) -> None:
+    """Check that `count` tiles can be sent to a model in one request.
 
     Raises
     ------
     OptionError
-        That says how large a tile could be.
+        If they cannot. The message contains the largest possible tile size.
     """
     core, overlap = tiles.core, tiles.overlap
 
     def refusal(side: int) -> str:
-        """Of tiles that are no longer than `side` on either side."""
+        """Return why tiles whose sides are at most `side` cannot be sent; empty if they can."""
         height, width = Size(x=min(core.x, side), y=min(core.y, side)).with_margin(overlap).shape
         items = {
             feed.input: (feed.dtype, (height, width, *feed.shape) if feed.tiled else feed.shape)
             for feed in feeds
         }
-        return connector.refusal(items, count)
+        return connector.size_problem(items, count)
 
     longest = max(core.xy)
-    if not (said := refusal(longest)):
+    if not (reason := refusal(longest)):
         return
     fitting = bisect_right(range(1, longest), 0, key=lambda side: int(bool(refusal(side))))
     if fitting:
         best = min(core.x, fitting), min(core.y, fitting)
-        mend = f"The largest that could be sent is input_tile_size={best}"
+        largest = f"The largest possible tile is input_tile_size={best}"
     else:
-        mend = "Not even a tile of one pixel could be sent"
-    margin = f" with {overlap.xy} more along each edge" if any(overlap.xy) else ""
+        largest = "Not even a tile of one pixel can be sent"
+    margin = f" with an overlap of {overlap.xy} along each edge" if any(overlap.xy) else ""
     raise OptionError(
-        f"Tiles of {core.x} x {core.y} pixels{margin} cannot be sent to {connector}: {said}. {mend}; or "
-        "raise max_payload_bytes, if the server takes more."
+        f"Tiles of {core.x} x {core.y} pixels{margin} cannot be sent to {connector}: {reason}. {largest}. "
+        "If the server accepts larger requests, increase max_payload_bytes."
     )
 
 
 def _output(spec: ModelSpec, signature: Signature, tiles: Tiles) -> Size:
-    """The output tile as the model tells it; the input tile where it does not."""
+    """Return the size of the output in the signature; that of the input if it is not specified there."""
     outputs = signature.outputs or {}
     chosen = {
         name: info for name, info in outputs.items() if name in (spec.output_bands or outputs)
@@ -149,25 +152,25 @@ def _output(spec: ModelSpec, signature: Signature, tiles: Tiles) -> Size:
     height, width = _sides(chosen)
     if height is None or width is None:
         return tiles.core
-    told = Size(x=width, y=height)
-    if told in (tiles.sent, tiles.core):
+    output = Size(x=width, y=height)
+    if output in (tiles.sent, tiles.core):
         return tiles.core
     if tiles.sent == tiles.core:
-        return told
+        return output
     raise OptionError(
-        f"{spec.connector} gives tiles of {_say(told.shape)} pixels for the {_say(tiles.sent.shape)} that "
-        f"it is sent. Say how many of them belong to input_tile_size={tiles.core.xy}: "
-        "output_tile_size=(width, height)."
+        f"{spec.connector} returns tiles of {_format_size(output.shape)} pixels for tiles of "
+        f"{_format_size(tiles.sent.shape)} pixels. Specify how many of them correspond to input_tile_size="
+        f"{tiles.core.xy} with output_tile_size=(width, height)."
     )
 
 
 def _sides(tensors: Mapping[str, TensorInfo]) -> Sides:
-    """Height and width, as far as a model fixes them."""
+    """Return the height and width that the shapes of a model define; None if they vary."""
     sides = [info.shape[1:3] for info in tensors.values() if info.shape is not None and len(info.shape) >= 3]
-    found = [{side[axis] for side in sides} - {None} for axis in (0, 1)]
-    return tuple(axis.pop() if len(axis) == 1 else None for axis in found)  # type: ignore[return-value]
+    distinct = [{side[axis] for side in sides} - {None} for axis in (0, 1)]
+    return tuple(axis.pop() if len(axis) == 1 else None for axis in distinct)  # type: ignore[return-value]
 
 
-def _say(sides: Sequence[int | None]) -> str:
+def _format_size(sides: Sequence[int | None]) -> str:
     height, width = ("any" if side is None else side for side in sides)
     return f"{width} x {height}"

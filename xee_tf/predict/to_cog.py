@@ -1,4 +1,4 @@
-"""A prediction written to a cloud-optimised GeoTIFF."""
+"""Write a prediction to a cloud-optimised GeoTIFF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["predict_to_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={**PREDICT_SPELLING.replaced, "merge": "the file holds predictions alone; leave it out"},
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; leave it out"},
 )
 
 
@@ -34,25 +34,27 @@ def predict_to_cog(
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
 ) -> Location:
-    """Predict a raster into a cloud-optimised GeoTIFF; it is never in memory as a whole.
+    """Predict every pixel of a raster and write a cloud-optimised GeoTIFF (COG).
 
-    A GeoTIFF has one dtype for all bands and one value for missing pixels, as `xee_tf.to_cog` describes.
-    `xee_tf.predict_to_zarr` keeps the dtype of each band, and continues after an interruption.
+    Each chunk is written when it is predicted, so that the whole result is never in memory.
 
     Parameters
     ----------
     model : Model
+        The model to predict with.
     image : Dataset or DataArray
+        The raster, as for `xee_tf.Model.predict_image`.
     destination : str or path-like
-        Local, or any URL that fsspec knows. The file appears when it is complete.
-    if_exists : {"error", "overwrite"}, optional
-        What to do where the destination exists.
-    progress : bool, optional
-        Show a bar.
-    storage_options : mapping, optional
-        Handed to fsspec.
+        The ``.tif`` file to write: a local path or a URL that fsspec supports. It appears when it is
+        complete.
     **options
-        As for `xee_tf.Model.predict_image`; ``merge`` is not among them: the file holds predictions alone.
+        Options of `xee_tf.Model.predict_image`, except `merge`.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if the destination exists.
+    progress : bool, default False
+        Show a progress bar.
+    storage_options : mapping of str to object, optional
+        Options of the fsspec file system.
 
     Returns
     -------
@@ -63,10 +65,24 @@ def predict_to_cog(
     ------
     DestinationExistsError, DestinationError
         If the destination exists or cannot be written.
-    OptionError, GeoreferenceError, ModelError, PredictionError
-        As predicting does, and as `xee_tf.to_cog` does.
+    OptionError, GeoreferenceError, ModelError
+        As raised by `xee_tf.Model.predict_image` and `xee_tf.to_cog`.
+    PredictionError
+        If the model fails or returns something other than what was declared.
     RecordError
-        If the common dtype does not hold a value.
+        If the common dtype of the bands cannot represent a value.
+
+    See Also
+    --------
+    predict_to_zarr : Keep the dtype of each band and continue an interrupted run.
+
+    Notes
+    -----
+    All bands of a GeoTIFF have the same dtype and the same nodata value; see `xee_tf.to_cog`.
+
+    Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
+    `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
+    signature is float32, even if the model returns integers.
 
     Examples
     --------
@@ -83,7 +99,7 @@ def predict_to_cog(
     require_free(location, if_exists)
     require_writable(location)
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset
-    smaller = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
-    remedy = f"declare smaller types, for example {smaller}, or write a .zarr"
+    example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
+    remedy = f"declare smaller types, for example {example}, or write a .zarr"
     write_raster(predicted, location, progress=progress, remedy=remedy)
     return location

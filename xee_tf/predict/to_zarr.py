@@ -1,4 +1,4 @@
-"""A prediction written to Zarr chunk by chunk, that goes on where an interrupted one stopped."""
+"""Write a prediction to Zarr chunk by chunk, and continue an interrupted run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
-from xee_tf.predict.resuming import Description, describe_run, difference
+from xee_tf.predict.resuming import Description, describe_run, explain_difference
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
@@ -44,11 +44,12 @@ __all__ = ["predict_to_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={**PREDICT_SPELLING.replaced, "merge": "the store holds predictions alone; leave it out"},
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; leave it out"},
+    renamed={"store": "destination"},
 )
 
-# In the record of a store: what was predicted; and a folder beside it, while the store is written, that has
-# an empty file for each chunk that is there.
+# A key in the record of a store, and a folder next to the record with an empty file for each finished chunk,
+# which exists only while the store is written.
 _DESCRIPTION, _FINISHED = "prediction", "finished"
 
 
@@ -56,7 +57,7 @@ _DESCRIPTION, _FINISHED = "prediction", "finished"
 def predict_to_zarr(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,
-    store: PathLike | Location,
+    destination: PathLike | Location,
     *,
     resume: bool = True,
     if_exists: IfExists = "error",
@@ -64,40 +65,33 @@ def predict_to_zarr(
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
 ) -> Location:
-    """Predict a raster into a Zarr store; call it again and it continues where it was interrupted.
+    """Predict every pixel of a raster and write a Zarr store; a repeated call continues an interrupted run.
 
-    Each chunk is noted, in a folder ``.xee_tf`` inside the store, when all its bands are written. Chunks
-    that are noted are never predicted again; half-written ones are. When all are there, the store is noted
-    to be complete, and left alone from then on. The notes move with the store. A complete store of which
-    files have gone is predicted again.
-
-    A run is continued only if it is the same work: the same function or model, by code and weights, the
-    same options, bands, nodata and place, and the same image. Images in Dask arrays are recognised by the
-    names of these, which say from which files they are read, and how: a Zarr store whose pixels are
-    rewritten in place looks the same, and needs ``resume=False``. ``batch_size`` and ``skip_masked`` may
-    change.
+    Each chunk is written when it is predicted, so that the whole result is never in memory.
 
     Parameters
     ----------
     model : Model
+        The model to predict with.
     image : Dataset or DataArray
-        Its attributes and coordinates are stored too, as far as Zarr can hold them: texts, numbers and
-        times, and no lazy coordinates.
-    store : str or path-like
-        ``.zarr`` folder, local or any URL that fsspec knows. A relative path means the current folder.
-    resume : bool
-        Continue what is there. False: begin anew.
-    if_exists : {"error", "overwrite"}, optional
-        What to do with a store that cannot be continued, or that you do not want to continue. "overwrite"
-        replaces stores that this package wrote and empty folders, and nothing else. On a local disk the old
-        store stays until the new one, ``<store>.replacement`` until then, is complete. In an object store
-        the old one is deleted before the first chunk is predicted.
-    progress : bool
-        Show a bar.
-    storage_options : mapping, optional
-        Handed to fsspec.
+        The raster, as for `xee_tf.Model.predict_image`. Its coordinates are stored too, as far as Zarr
+        supports them: text, numbers and times that are not lazy.
+    destination : str or path-like
+        The ``.zarr`` folder to write: a local path or a URL that fsspec supports.
     **options
-        As for `xee_tf.Model.predict_image`; ``merge`` is not among them: the store holds predictions alone.
+        Options of `xee_tf.Model.predict_image`, except `merge`.
+    resume : bool, default True
+        Continue an interrupted run and keep a complete store. False starts again and requires
+        ``if_exists="overwrite"`` if the store exists.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if the store exists and cannot be continued, or `resume` is False. "overwrite" replaces
+        only empty folders and stores that this package wrote. On a local disk, the new store is written to
+        ``<destination>.replacement``, and the old store is kept until the new one is complete. In an object
+        store, the old store is deleted before the first chunk is predicted.
+    progress : bool, default False
+        Show a progress bar.
+    storage_options : mapping of str to object, optional
+        Options of the fsspec file system.
 
     Returns
     -------
@@ -107,11 +101,30 @@ def predict_to_zarr(
     Raises
     ------
     DestinationExistsError
-        If the store exists and holds something else, which is named, or `resume` is False.
+        If the store exists and contains other predictions or data, or `resume` is False; the message contains
+        the difference.
     DestinationError
         If the store cannot be written.
-    OptionError, GeoreferenceError, ModelError, PredictionError
-        As predicting does. What was finished before an error is kept.
+    OptionError, GeoreferenceError, ModelError
+        As raised by `xee_tf.Model.predict_image`.
+    PredictionError
+        If the model fails or returns something other than what was declared. Finished chunks are kept.
+
+    Notes
+    -----
+    A chunk is recorded in the folder ``.xee_tf`` inside the store when all its bands are written. Recorded
+    chunks are not predicted again; partly written chunks are. The folder moves with the store. Another call
+    does not change a complete store, unless files of it are missing: then it is predicted again.
+
+    A run is continued only if everything that affects its values is the same: the code and weights of the
+    model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
+    of the image. `batch_size` and `skip_masked` may change. Dask arrays are identified by their names, which
+    are hashes of their source files and of their computation. If the pixels of a Zarr store are overwritten
+    in place, these names stay the same; use ``resume=False`` then.
+
+    Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
+    `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
+    signature is float32, even if the model returns integers.
 
     Examples
     --------
@@ -120,61 +133,61 @@ def predict_to_zarr(
     ...     {"y": [105.0, 75.0, 45.0, 15.0], "x": [15.0, 45.0, 75.0, 105.0]}).rio.write_crs("EPSG:32633")
     >>> model = xee_tf.Model.from_function(lambda b: 2 * b[..., 0], input_tile_size=2, output_bands=["twice"])
     >>> store = predict_to_zarr(model, scene, tempfile.mkdtemp() + "/twice.zarr")
-    >>> found = xr.open_zarr(store.path, decode_coords="all", consolidated=False)
-    >>> float(found.twice[3, 3]), found.rio.crs.to_string()
+    >>> predicted = xr.open_zarr(store.path, decode_coords="all", consolidated=False)
+    >>> float(predicted.twice[3, 3]), predicted.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
-    location = Location.of(store, storage_options)
+    location = Location.of(destination, storage_options)
     require_reachable(location)
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset
     check_zarr(predicted.variables, location, RENAME)
     description = describe_run(model, prediction)
     target, replacement = location, _replacement(location)
-    found = ""
+    difference = ""
     if location.exists():
-        found = _difference(location, description) if resume else "resume is False"
-        if found and if_exists == "error":
+        difference = _explain_difference(location, description) if resume else "resume is False"
+        if difference and if_exists == "error":
             raise DestinationExistsError(
-                f"{location} exists and cannot be continued: {found}. Choose another name, or replace "
+                f"{location} exists and cannot be continued: {difference}. Choose another name, or replace "
                 "it with if_exists='overwrite'."
             )
-        if found:
+        if difference:
             require_own_store(location)
             target = replacement
-    elif replacement.exists() and not _difference(replacement, description):
-        target = replacement  # it was to be put in place
+    elif replacement.exists() and not _explain_difference(replacement, description):
+        target = replacement  # a previous run was interrupted before it moved the complete store
     require_writable(target)
     if target != location and target.exists():
-        found = _difference(target, description) if resume else "resume is False"
-    if found and target.exists():
+        difference = _explain_difference(target, description) if resume else "resume is False"
+    if difference and target.exists():
         require_own_store(target)
         target.remove(recursive=True)
     bands = {str(name): band.data for name, band in predicted.data_vars.items()}
     if read_record(target).get("state", BEGUN) == BEGUN:
-        if target.exists():  # an interruption left some metadata, or an empty folder
+        if target.exists():  # an interrupted run left part of the metadata or an empty folder
             require_own_store(target)
             target.remove(recursive=True)
         create_store(to_storable(predicted), target, compute=False, **{_DESCRIPTION: description})
     if not _is_complete(target, bands):
-        record, notes = read_record(target), target.child(RECORD).child(_FINISHED)
-        if record["state"] == COMPLETE:  # files of it have gone, and notes do not say which
+        record, markers = read_record(target), target.child(RECORD).child(_FINISHED)
+        if record["state"] == COMPLETE:  # files are missing, and it is unknown of which chunks
             record["state"] = PREPARED
-            if notes.exists():
-                notes.remove(recursive=True)
+            if markers.exists():
+                markers.remove(recursive=True)
             write_record(target, record)
         chunks = _outer_chunks(prediction)
-        finished = set(notes.entries()) if notes.exists() else set()
-        indices = [index for index in np.ndindex(*map(len, chunks)) if _marker(index) not in finished]
+        finished = set(markers.entries()) if markers.exists() else set()
+        indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
         if indices:
             edges = tuple(map(chunk_edges, chunks))
             writer = _ChunkWriter(target, tuple(bands), edges)
             run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
         write_record(target, {**record, "state": COMPLETE, "files": _count_files(target, bands)})
-        if notes.exists():
-            notes.remove(recursive=True)
+        if markers.exists():
+            markers.remove(recursive=True)
     if target != location:
         replace_store(target, location)
     return location
@@ -182,9 +195,9 @@ def predict_to_zarr(
 
 @dataclass(frozen=True)
 class _ChunkWriter:
-    """Writes one chunk of all bands, and notes that it is there; small and picklable.
+    """Write one chunk of all bands and mark it as finished. Small and picklable.
 
-    `edges` are where chunks begin and end, along mapped dimensions, y and x.
+    `edges` are the boundaries of chunks along mapped dimensions, y and x.
     """
 
     location: Location
@@ -192,7 +205,7 @@ class _ChunkWriter:
     edges: tuple[tuple[int, ...], ...]
 
     def __call__(self, index: tuple[int, ...], blocks: Sequence[npt.NDArray[Any]]) -> None:
-        spans = [slice(*edge[at : at + 2]) for edge, at in zip(self.edges, index, strict=True)]
+        spans = [slice(*edge[number : number + 2]) for edge, number in zip(self.edges, index, strict=True)]
         try:
             group = open_arrays(self.location)
             for name, block in zip(self.bands, blocks, strict=True):
@@ -201,23 +214,21 @@ class _ChunkWriter:
         except OSError as error:
             raise DestinationError(
                 f"A chunk of {self.location} cannot be written on {socket.gethostname()}: {error}. All "
-                "processes that predict need access to the store."
+                "worker processes need access to the store."
             ) from error
-        self.location.child(RECORD).child(_FINISHED).child(_marker(index)).write_bytes(b"")
+        self.location.child(RECORD).child(_FINISHED).child(_chunk_name(index)).write_bytes(b"")
 
 
-def _difference(store: Location, description: Description) -> str:
-    """Why a store is not the one that would be written; empty if it is, as far as it was written."""
+def _explain_difference(store: Location, description: Description) -> str:
+    """Return why a store, complete or not, is not the store that would be written; empty if it is."""
     record = read_record(store)
     if _DESCRIPTION not in record:
-        return "it holds no prediction that was begun by this function"
-    if found := difference(record[_DESCRIPTION], description):
-        return found
-    return explain_changes(store)
+        return "it does not contain a prediction that was written by this function"
+    return explain_difference(record[_DESCRIPTION], description) or explain_changes(store)
 
 
 def _is_complete(store: Location, bands: Iterable[str]) -> bool:
-    """Whether all pixels were written, and no file of them has gone since."""
+    """Return whether all chunks were written and none of their files is missing."""
     record = read_record(store)
     return record.get("state") == COMPLETE and _count_files(store, bands) >= record.get("files", 0)
 
@@ -227,16 +238,16 @@ def _count_files(store: Location, bands: Iterable[str]) -> int:
 
 
 def _replacement(location: Location) -> Location:
-    """Where the store is written that takes the place of another one."""
+    """Return where a store is written that will replace an existing store."""
     return beside(location, ".replacement") if location.is_local else location
 
 
 def _outer_chunks(prediction: Prediction) -> tuple[tuple[int, ...], ...]:
-    """Chunks along mapped dimensions, y and x; all bands have those alike."""
+    """Return the chunks along mapped dimensions, y and x, which are the same for all bands."""
     output = prediction.outputs[0]
     chunks = prediction.dataset[output.name].chunks or ()
     return (*chunks[: -2 - len(output.dims)], *chunks[-2:])
 
 
-def _marker(index: tuple[int, ...]) -> str:
+def _chunk_name(index: tuple[int, ...]) -> str:
     return "-".join(map(str, index))

@@ -1,7 +1,7 @@
-"""Chunked arrays warped from one grid to another, chunk by chunk.
+"""Warp chunked arrays from one grid to another, chunk by chunk.
 
-odc-geo warps Dask arrays too, but finds the chunks that belong together in longitudes of -180..180: for
-rasters of 0..360, and across 180 degrees, it finds none, and the result is empty.
+odc-geo warps Dask arrays, too, but matches chunks in longitudes from -180 to 180. For rasters from 0 to 360
+and across 180 degrees it finds no matching chunks, and the result is empty.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from xee_tf.georef import (
 
 __all__ = ["warp"]
 
-_FLOATS = {"f2": "f4", "f4": "f4"}  # what others than float64 are interpolated as
-_POINTS = 17  # along each side of a chunk, and in between, that are looked up in the source
+_FLOATS = {"f2": "f4", "f4": "f4"}  # dtypes that are interpolated as float32; all others as float64
+_POINTS = 17  # points along each axis of a regular grid in a chunk that are located in the source
 _SIDES = np.pad(np.zeros((_POINTS - 2, _POINTS - 2), bool), 1, constant_values=True).ravel()
-_SLACK = 3  # pixels more of the source, and as many again for each pixel of it that one of the target spans
+_SLACK = 3  # extra pixels of the source, and as many again per pixel of the source that a target pixel spans
 
 
 def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: float) -> Any:
-    """A Dask array (..., y, x) on another grid, of the same dtype, in chunks as large; nothing is computed.
+    """Warp a Dask array (..., y, x) lazily to another grid, with the same dtype and chunk size.
 
-    `resampling` is "nearest" or "bilinear". `fill` marks masked pixels of `array`, and pixels of the result
-    that lie outside of it.
+    `resampling` is "nearest" or "bilinear". `fill` is the value of masked pixels in `array` and the result.
+    Pixels of the result outside of the source are masked.
     """
     chunks = normalize_chunks(array.chunksize[-2:], shape=target.shape.shape)
     move = point_transformer(target.crs, source.crs)
@@ -52,15 +52,15 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
         row = []
         for left, right in pairwise(chunk_edges(chunks[1])):
             block = Window(top, bottom, left, right)
-            needed, whole = _needed(source, target, block, move)
-            if needed is None:
+            window, whole = _source_window(source, target, block, move)
+            if window is None:
                 shape = (*array.shape[:-2], *block.shape)
                 chunk = (*array.chunks[:-2], *block.shape)
                 row.append(da.full(shape, fill, dtype=array.dtype, chunks=chunk))
                 continue
-            piece = array[(..., *needed.slices)].rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
+            piece = array[(..., *window.slices)].rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
             warping = _Warp(
-                _moved(needed, source, target, block, move),
+                _shifted_affine(window, source, target, block, move),
                 source.crs.to_wkt(),
                 target.affine @ Affine.translation(block.left, block.top),
                 target.crs.to_wkt(),
@@ -81,54 +81,57 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
     return da.block(rows)
 
 
-def _needed(
+def _source_window(
     source: GeoRef, target: GeoRef, block: Window, move: PointTransform
 ) -> tuple[Window | None, bool]:
-    """The pixels of the source that a block of the target may show.
+    """Return the pixels of the source for a block of the target, and whether GDAL must use all of them.
 
-    And whether its sides do not tell them: a projection is cut open inside of it.
+    It must if the projection is torn inside the block, because the sides of the block do not enclose the
+    pixels then.
     """
     points = move(apply_affine(target.affine, pixels_between(block, _POINTS)))
-    found = np.isfinite(points).all(axis=1)
-    if not found.any():
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.any():
         return None, False
-    x, y = points[found].T
+    x, y = points[finite].T
     if (turn := full_turn(source.crs)) is not None:
         x = x + nearest_turn(x, source.middle, turn)
     columns, rows = apply_affine(~source.affine, np.column_stack((x, y))).T
     edges, whole = [], False
     for along, side in ((rows, block.size.y), (columns, block.size.x)):
         span = float(along.max() - along.min())
-        # Edges bend between the points, and end between them where some lie nowhere.
+        # Edges are curved between the points, and end between points if some cannot be projected.
         slack = _SLACK * (1 + span / side) + span / _POINTS
-        if found.all():
+        if finite.all():
             steps = (np.diff(along.reshape(_POINTS, _POINTS), axis=axis) for axis in (0, 1))
             whole |= max(float(np.abs(step).max()) for step in steps) > span / 3
-        whole |= bool(np.ptp(along[_SIDES[found]]) < span - slack) if _SIDES[found].any() else True
+        whole |= bool(np.ptp(along[_SIDES[finite]]) < span - slack) if _SIDES[finite].any() else True
         edges += [math.floor(along.min() - slack), math.ceil(along.max() + slack)]
     window = Window(*edges).intersection(source.shape.window)
     return (None if window.is_empty else window), whole
 
 
-def _moved(needed: Window, source: GeoRef, target: GeoRef, block: Window, move: PointTransform) -> Affine:
-    """The affine of a part of the source, at the turn of the globe where GDAL looks for it."""
-    affine = source.affine @ Affine.translation(needed.left, needed.top)
+def _shifted_affine(
+    window: Window, source: GeoRef, target: GeoRef, block: Window, move: PointTransform
+) -> Affine:
+    """Return the affine of a window of the source, shifted to the longitudes in which GDAL looks for it."""
+    affine = source.affine @ Affine.translation(window.left, window.top)
     turn = full_turn(source.crs)
     if turn is None:
         return affine
-    x, _ = affine @ (needed.size.x / 2, needed.size.y / 2)
-    # From a projection longitudes come in -180..180; between geographic CRSs they may stay as they are.
-    wanted = 0.0
+    x, _ = affine @ (window.size.x / 2, window.size.y / 2)
+    # GDAL transforms a projection to longitudes from -180 to 180 but may keep those of a geographic CRS.
+    center = 0.0
     if target.crs.is_geographic:
         middle = target.affine @ (block.left + block.size.x / 2, block.top + block.size.y / 2)
-        wanted = float(move(np.array([middle]))[0, 0])
-    shift = nearest_turn(x, wanted, turn)
+        center = float(move(np.array([middle]))[0, 0])
+    shift = nearest_turn(x, center, turn)
     return Affine.translation(shift, 0) @ affine
 
 
 @dataclass(frozen=True)
 class _Warp:
-    """The work of one chunk; small and picklable."""
+    """Warp one chunk. Small and picklable."""
 
     source: Affine
     source_crs: str
@@ -138,8 +141,8 @@ class _Warp:
     resampling: str
     fill: float
     whole: bool
-    """Whether all pixels are needed. GDAL looks along the sides of the chunk for what it needs, and finds too
-    little where a projection is cut open inside of it; to take all is several times slower."""
+    """Whether GDAL must use all pixels. By default it derives them from the sides of the chunk, which is not
+    enough if a projection is torn inside the chunk. Using all pixels is several times slower."""
 
     def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         from rasterio.crs import CRS
@@ -167,27 +170,28 @@ class _Warp:
         lead, shape = values.shape[:-2], values.shape[-2:]
         result = np.empty((*lead, *self.size.shape), values.dtype)
         if self.resampling == "nearest":
-            # The pixels' numbers are warped, so that values of any type stay exact.
+            # Warp the indices of pixels so that values of any dtype stay exact.
             count = math.prod(shape)
             counter = np.float32 if count <= FLOAT32_EXACT else np.float64
-            numbers = np.arange(count, dtype=counter).reshape(shape)
-            everywhere = None
+            indices = np.arange(count, dtype=counter).reshape(shape)
+            unmasked_index = None
             for step in np.ndindex(*lead):
                 plane = values[step]
                 masked = (plane == fill) | (plane != plane)
-                if masked.any():  # GDAL must know, because it prefers a pixel that is not masked by a hair
-                    found = warped(np.where(masked, -1, numbers), -1).astype(np.intp)
+                if masked.any():  # between two equally near pixels, GDAL prefers one that is not masked
+                    index = warped(np.where(masked, -1, indices), -1).astype(np.intp)
                 else:
-                    everywhere = warped(numbers, -1).astype(np.intp) if everywhere is None else everywhere
-                    found = everywhere
-                result[step] = np.where(found < 0, fill, plane.reshape(-1)[found])
+                    if unmasked_index is None:
+                        unmasked_index = warped(indices, -1).astype(np.intp)
+                    index = unmasked_index
+                result[step] = np.where(index < 0, fill, plane.reshape(-1)[index])
             return result
         dtype = np.dtype(_FLOATS.get(values.dtype.str[1:], "f8"))
         for step in np.ndindex(*lead):
-            # GDAL takes what differs from nodata by the rounding of a float32 for nodata, but not for NaN.
+            # GDAL masks values that equal nodata within the precision of float32; this does not apply to NaN.
             plain = np.where(values[step] == fill, math.nan, values[step].astype(dtype))
-            mixed = warped(plain.astype(dtype, copy=False), math.nan)
+            interpolated = warped(plain.astype(dtype, copy=False), math.nan)
             if values.dtype.kind != "f":
-                mixed = np.rint(mixed)
-            result[step] = np.where(np.isnan(mixed), fill, mixed)
+                interpolated = np.rint(interpolated)
+            result[step] = np.where(np.isnan(interpolated), fill, interpolated)
         return result

@@ -1,4 +1,4 @@
-"""`prepare_model`: what ``earthengine model prepare`` does, in TensorFlow 2."""
+"""Prepare models for Earth Engine, as ``earthengine model prepare`` does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from xee_tf.errors import DestinationExistsError, ModelError
 from xee_tf.models import is_prepared, local_copy, read_meta_graph, require_saved_model
 from xee_tf.options import check_flags
-from xee_tf.prepare.nodes import NodesLike, read_nodes, select
+from xee_tf.prepare.nodes import NodesLike, read_nodes, select_nodes
 from xee_tf.storage import Location, PathLike, require_writable
 
 __all__ = ["PreparedModel", "prepare_model"]
@@ -24,14 +24,25 @@ _VARIABLES = "/variables/variables"
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model that `prepare_model` wrote.
+    """Result of `prepare_model`.
 
     Parameters
     ----------
     path : str
-        Its folder.
-    inputs, outputs : tuple of str
-        Names, with dtype and shape of the tensors that are in the strings.
+        Folder of the prepared model.
+    inputs : tuple of str
+        Names of the inputs, with the dtype and shape of the tensors in the strings.
+    outputs : tuple of str
+        Names of the outputs, with the dtype and shape of the tensors in the strings.
+
+    Examples
+    --------
+    >>> import xee_tf
+    >>> inputs, outputs = ("array (float32, ? × 2)",), ("ndvi (float32, ? × 1)",)
+    >>> print(xee_tf.PreparedModel("models/prepared", inputs, outputs))
+    models/prepared
+      inputs   array (float32, ? × 2)
+      outputs  ndvi (float32, ? × 1)
     """
 
     path: str
@@ -53,67 +64,71 @@ def prepare_model(
     verify: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> PreparedModel:
-    """Wrap a SavedModel so that it takes and returns what Earth Engine sends and expects.
+    """Wrap a SavedModel so that its inputs and outputs have the format that Earth Engine uses.
 
-    Every input and output becomes a vector of strings, one for each instance of the batch: the URL-safe
-    base64 of a serialised TensorProto. This is the payload format ``SERIALIZED_TF_TENSORS``. It does what
-    ``earthengine model prepare`` does, with its names for the result, but in TensorFlow 2: models whose
-    variables are only found there (a Keras 3 model saved by ``tf.saved_model.save``) are served too.
+    Each input and output becomes a vector of strings, one for each instance of the batch: the URL-safe
+    base64 of a serialised TensorProto. This is the payload format ``SERIALIZED_TF_TENSORS``. The result has
+    the same names as with ``earthengine model prepare``, but the model is wrapped in TensorFlow 2. This also
+    supports models whose variables TensorFlow 1 cannot find, such as a Keras 3 model that was saved with
+    ``tf.saved_model.save``.
 
     Parameters
     ----------
-    source_dir : path-like
-        Folder of a SavedModel, local or on an object store.
-    dest_dir : path-like
-        Folder to make. It appears whole or not at all; on an object store ``saved_model.pb`` comes last.
-    input, output : str, sequence of str, or mapping, optional
-        Which inputs and outputs, and what they are to be called: the names of bands and properties.
-        Arguments of a signature (``"array"``), nodes of the graph (``"serving_default_array:0"``), a mapping
-        from them to new names, or JSON or a list with commas, as in Earth Engine's command. Default: all of
-        the signature ``serving_default``, or of the only one.
-    tag : str
+    source_dir : str or path-like
+        Folder of a SavedModel: a local path or an fsspec URL.
+    dest_dir : str or path-like
+        Folder to create: a local path or an fsspec URL. A local folder is written atomically; on an object
+        store ``saved_model.pb`` is written last.
+    input : str, sequence of str or mapping of str to str, optional
+        Inputs, and their new names, which are the names of bands and properties in Earth Engine. Arguments
+        of a signature (``"array"``), nodes of the graph (``"serving_default_array:0"``), a mapping of them to
+        new names, or JSON or a comma-separated list as in Earth Engine's command. By default all inputs of
+        the signature ``serving_default``, or of the only signature.
+    output : str, sequence of str or mapping of str to str, optional
+        Outputs, and their new names, in the same form as `input`.
+    tag : str, default "serve"
         Tag of the graph in the SavedModel.
-    variables : str
-        Prefix of the files of variables inside `source_dir`.
-    verify : bool
-        Whether the model and its copy are run on random input, and must answer alike, before
-        the destination appears.
-    storage_options : mapping, optional
-        Handed to fsspec.
+    variables : str, default "/variables/variables"
+        Prefix of the variable files, relative to `source_dir`.
+    verify : bool, default True
+        Whether to run both models on random input and compare their outputs before `dest_dir` is written.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
     PreparedModel
-        Where it is, and what is in its strings.
+        Folder of the prepared model, and its inputs and outputs.
 
     Raises
     ------
     MissingModelError, ModelError
-        If there is no SavedModel, it cannot be loaded or wrapped, or the copy answers otherwise.
+        If there is no SavedModel, it cannot be loaded or wrapped, or the outputs of the prepared model
+        differ.
     OptionError
-        If a name is not in the model; the message lists those that are.
+        If a name is not found in the model; the message lists the names of the model.
     DestinationExistsError
         If `dest_dir` exists.
     DestinationError
-        If it cannot be written.
+        If `dest_dir` cannot be written.
 
     Examples
     --------
-    >>> import tempfile, tensorflow as tf
+    >>> import tempfile, tensorflow as tf, xee_tf
     >>> class Ndvi(tf.Module):
     ...     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2], tf.float32, name="bands")])
     ...     def __call__(self, bands):
     ...         return {"ndvi": (bands[..., :1] - bands[..., 1:]) / (bands[..., :1] + bands[..., 1:])}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     tf.saved_model.save(Ndvi(), f"{folder}/ndvi")
-    ...     prepared = prepare_model(f"{folder}/ndvi", f"{folder}/prepared", input={"bands": "array"})
+    ...     prepared = xee_tf.prepare_model(f"{folder}/ndvi", f"{folder}/prepared", input={"bands": "array"})
     >>> prepared.inputs, prepared.outputs
     (('array (float32, ? × ? × ? × 2)',), ('ndvi (float32, ? × ? × ? × 1)',))
     """
     check_flags(verify=verify)
-    # TensorFlow comes with them.
+    # These modules import TensorFlow.
     from xee_tf.prepare.verifying import verify as verify_wrapped
-    from xee_tf.prepare.wrapping import load, quiet, save_wrapped
+    from xee_tf.prepare.wrapping import load, save_wrapped, tensorflow_silenced
 
     inputs, outputs = read_nodes(input, "input"), read_nodes(output, "output")
     source, target = Location.of(source_dir, storage_options), Location.of(dest_dir, storage_options)
@@ -121,39 +136,42 @@ def prepare_model(
     if target.exists():
         raise DestinationExistsError(f"{target} exists: choose another folder, or remove it first.")
     require_writable(target)
-    with quiet(), local_copy(source) as folder, _appearing(target) as made:
+    with tensorflow_silenced(), local_copy(source) as folder, _created_folder(target) as created:
         graph = read_meta_graph(folder, tag)
         if is_prepared(graph):
-            raise ModelError(f"{source} is prepared already: it takes base64 of serialised tensors.")
-        selection = select(graph, inputs, outputs)
-        with _usual_variables(folder, variables) as usual:
-            model = load(usual, graph, selection, tag)
-        save_wrapped(model, made)
+            raise ModelError(
+                f"{source} is already prepared: its inputs are base64 of serialised tensors. Pass the "
+                "original model."
+            )
+        selection = select_nodes(graph, inputs, outputs)
+        with _standard_variables(folder, variables) as standard:
+            model = load(standard, graph, selection, tag)
+        save_wrapped(model, created)
         if verify:
-            verify_wrapped(model, made)
+            verify_wrapped(model, created)
     return PreparedModel(
         str(target), tuple(map(str, model.inputs.values())), tuple(map(str, model.outputs.values()))
     )
 
 
 @contextmanager
-def _appearing(target: Location) -> Iterator[str]:
-    """A local folder to fill, which is put in its place if nothing goes wrong."""
+def _created_folder(target: Location) -> Iterator[str]:
+    """Yield a local folder, which is moved or copied to the target if no error occurs."""
     if target.is_local:
         os.makedirs(os.path.dirname(target.path), exist_ok=True)
-        made = target.temporary().path
+        folder = target.temporary().path
         try:
-            yield made
-            os.rename(made, target.path)
+            yield folder
+            os.rename(folder, target.path)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         return
-    with tempfile.TemporaryDirectory() as made:
-        yield made
-        files = [path for path in Path(made).rglob("*") if path.is_file()]
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
         try:
             for path in sorted(files, key=lambda path: (path.name == "saved_model.pb", path)):
-                target.child(path.relative_to(made).as_posix()).put_file(path)
+                target.child(path.relative_to(folder).as_posix()).put_file(path)
         except BaseException:
             with suppress(OSError):
                 target.remove(recursive=True)
@@ -161,29 +179,29 @@ def _appearing(target: Location) -> Iterator[str]:
 
 
 @contextmanager
-def _usual_variables(folder: str, variables: str) -> Iterator[str]:
-    """A folder that has the variables of the model where TensorFlow looks for them."""
+def _standard_variables(folder: str, variables: str) -> Iterator[str]:
+    """Yield a folder of the model with the variables in the standard location."""
     if variables == _VARIABLES:
         yield folder
         return
     index = Path(folder, variables.lstrip("/") + ".index").absolute()
     if not index.is_file():
         raise ModelError(
-            f"There are no variables {variables!r} in {folder}: no file {index.name} in {index.parent}."
+            f"Variables {variables!r} not found in {folder}: there is no file {index.name} in {index.parent}."
         )
-    with tempfile.TemporaryDirectory() as usual:
-        os.mkdir(f"{usual}/variables")
+    with tempfile.TemporaryDirectory() as standard:
+        os.mkdir(f"{standard}/variables")
         for path in index.parent.iterdir():
             if path.name.startswith(index.stem + "."):
-                _link(path, f"{usual}/variables/variables{path.name[len(index.stem) :]}")
+                _link(path, f"{standard}/variables/variables{path.name[len(index.stem) :]}")
         for path in Path(folder).absolute().iterdir():
             if path.name != "variables":
-                _link(path, f"{usual}/{path.name}")
-        yield usual
+                _link(path, f"{standard}/{path.name}")
+        yield standard
 
 
 def _link(path: Path, name: str) -> None:
-    """A link to a file or folder; a copy where links are not allowed, as for most users of Windows."""
+    """Link to a file or folder, or copy it if links are not permitted, as for most users of Windows."""
     try:
         os.symlink(path, name)
     except OSError:

@@ -1,4 +1,4 @@
-"""Which inputs and outputs of a SavedModel are meant: signature arguments, or nodes of its graph."""
+"""Selection of inputs and outputs of a SavedModel: arguments of signatures or nodes of the graph."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import ModelError, OptionError
 
-__all__ = ["Nodes", "NodesLike", "Selection", "read_nodes", "select", "signatures_text"]
+__all__ = ["NodesLike", "Selection", "describe_signatures", "read_nodes", "select_nodes"]
 
 Nodes = Mapping[str, str]
-"""Inputs or outputs of a model, and what they are to be called."""
+"""Inputs or outputs of a model, and their new names."""
 
 NodesLike = str | Sequence[str] | Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Inputs and outputs of a model that were found.
+    """Selected inputs and outputs of a model.
 
     Parameters
     ----------
     signature : str or None
-        The signature that they belong to. None: nodes of the graph of a TensorFlow 1 model.
-    inputs, outputs : mapping from str to str
-        Argument or output of the signature (or the node) -> its name from now on.
+        Signature of the inputs and outputs. None: nodes of the graph of a TensorFlow 1 model.
+    inputs, outputs : mapping of str to str
+        Maps arguments or outputs of the signature, or nodes, to new names.
     """
 
     signature: str | None
@@ -36,10 +36,15 @@ class Selection:
 
 
 def read_nodes(value: NodesLike, name: str) -> Nodes | None:
-    """The names and new names that the option ``input`` or ``output`` gives; None if it is not given.
+    """Parse the option ``input`` or ``output`` to names and new names; return None if it is not given.
 
-    A string is JSON of such a mapping, or names separated by commas (as ``earthengine model prepare`` takes
-    them). A trailing ``:0`` is stripped from new names, as Earth Engine does.
+    A string is a JSON mapping or a comma-separated list of names, as in ``earthengine model prepare``. A
+    trailing ``:0`` is stripped from new names, as in Earth Engine.
+
+    Raises
+    ------
+    OptionError
+        If the option does not map names to unique names.
 
     Examples
     --------
@@ -57,7 +62,7 @@ def read_nodes(value: NodesLike, name: str) -> Nodes | None:
             value = [part.strip() for part in str(value).split(",")]
         else:
             if not isinstance(value, dict):
-                raise OptionError(f"{name} as JSON must be an object of names; got {value!r}.")
+                raise OptionError(f"{name} must be a JSON object of names; got {value!r}.")
     if not isinstance(value, Mapping):
         value = {part: part for part in value}
     parts: list[Any] = [part for pair in value.items() for part in pair]
@@ -67,33 +72,35 @@ def read_nodes(value: NodesLike, name: str) -> Nodes | None:
             f"got {dict(value)!r}."
         )
     nodes = {node: new.rpartition(":")[0] or new for node, new in value.items()}
-    double = sorted(new for new in set(nodes.values()) if list(nodes.values()).count(new) > 1)
-    if double:
-        raise OptionError(f"{name} gives the name {double[0]!r} to two nodes; each needs one of its own.")
+    duplicates = sorted(new for new in set(nodes.values()) if list(nodes.values()).count(new) > 1)
+    if duplicates:
+        raise OptionError(
+            f"{name} maps more than one node to the name {duplicates[0]!r}; names must be unique."
+        )
     return nodes
 
 
-def select(graph: Any, inputs: Nodes | None, outputs: Nodes | None) -> Selection:
-    """Find inputs and outputs in a MetaGraph.
+def select_nodes(graph: Any, inputs: Nodes | None, outputs: Nodes | None) -> Selection:
+    """Select inputs and outputs in a MetaGraph.
 
-    Names are arguments and outputs of a signature (``array``) or the tensors behind them
-    (``serving_default_array:0``; ``:0`` may be left out). The first signature that has all of them is
-    taken, ``serving_default`` before the others. What is None stands for all of that signature.
-    Only graphs of TensorFlow 1 have nodes that are worth naming beside those; they are taken as given.
+    Names are arguments and outputs of a signature (``array``) or their tensors (``serving_default_array:0``;
+    ``:0`` may be omitted). The first signature that has all of them is selected; ``serving_default`` comes
+    first. None selects all inputs or outputs of the signature. In TensorFlow 1 models, names may also be
+    other nodes of the graph.
 
     Raises
     ------
     OptionError
-        If no signature has them all, or one has inputs that are not named; it lists the signatures.
+        If no signature has all names, or the inputs of the signature are incomplete; the message lists the
+        signatures.
     ModelError
-        If the model has no signature, or several of which none is the default.
+        If the model has no signature, or several without a default.
     """
     signatures = _signatures(graph)
     if inputs is None and outputs is None and DEFAULT_SIGNATURE not in signatures and len(signatures) != 1:
-        found = signatures_text(graph) if signatures else "it has none"
         raise ModelError(
-            f"The model has no signature {DEFAULT_SIGNATURE!r}: {found}. Name its inputs and outputs, "
-            "or save it with signatures."
+            f"The model has no signature {DEFAULT_SIGNATURE!r}; available: {describe_signatures(graph)}. "
+            "Pass input= and output=, or save the model with signatures."
         )
     lacking = ""
     for name, signature in signatures.items():
@@ -102,23 +109,24 @@ def select(graph: Any, inputs: Nodes | None, outputs: Nodes | None) -> Selection
         if found_inputs is None or found_outputs is None:
             continue
         if missing := sorted(set(signature.inputs) - set(found_inputs)):
-            lacking = f" {name!r} also needs the input {missing[0]!r}."
+            lacking = f" {name!r} also requires the input {missing[0]!r}."
             continue
         return Selection(name, found_inputs, found_outputs)
     if inputs and outputs and not graph.HasField("object_graph_def"):
         return Selection(None, inputs, outputs)
-    asked = [
+    requested = [
         f"the {what} {', '.join(map(repr, nodes))}"
         for what, nodes in (("inputs", inputs), ("outputs", outputs))
         if nodes
     ]
     raise OptionError(
-        f"No signature of the model has {' and '.join(asked)}.{lacking} Signatures: {signatures_text(graph)}."
+        f"No signature of the model has {' and '.join(requested)}.{lacking} Available: "
+        f"{describe_signatures(graph)}."
     )
 
 
-def signatures_text(graph: Any) -> str:
-    """All signatures of a MetaGraph in one line, with the tensors behind their names."""
+def describe_signatures(graph: Any) -> str:
+    """Describe all signatures of a MetaGraph in one line, with the tensors of their inputs and outputs."""
     lines = []
     for name, signature in _signatures(graph).items():
         sides = (
@@ -130,7 +138,7 @@ def signatures_text(graph: Any) -> str:
 
 
 def _signatures(graph: Any) -> dict[str, Any]:
-    """The signatures that can be called, the default one first."""
+    """Return the signatures that can be called, the default one first."""
     found = {name: signature for name, signature in graph.signature_def.items() if signature.outputs}
     return {
         name: found[name]
@@ -140,7 +148,7 @@ def _signatures(graph: Any) -> dict[str, Any]:
 
 
 def _match(infos: Mapping[str, Any], nodes: Nodes | None) -> dict[str, str] | None:
-    """The names of a signature that nodes stand for, and their new ones; None if one is not there."""
+    """Map names of a signature to the new names of nodes; return None if a node is not found."""
     if nodes is None:
         return {key: key for key in sorted(infos)}
     tensors = {info.name: key for key, info in infos.items()}

@@ -1,4 +1,4 @@
-"""Whether a prepared model answers as the model that it was made from."""
+"""Comparison of the outputs of a prepared model with those of the original model."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ with extra("tensorflow", "prepare_model"):
 
 __all__ = ["verify"]
 
-_BATCH = 2  # instances sent, where the model leaves it open
-_SIDES = (32, 256, 8, 1)  # lengths tried for open dimensions: most networks take a multiple of 32
-_RTOL = 1e-4  # TensorFlow may fold and order operations differently in the two graphs
+_BATCH = 2  # batch size, if the model accepts any
+_SIDES = (32, 256, 8, 1)  # lengths to try for unknown dimensions: most networks accept a multiple of 32
+_RTOL = 1e-4  # TensorFlow may fold and reorder operations differently in the two graphs
 
 
 def verify(model: Loaded, folder: str) -> None:
-    """Run a model and its prepared copy on the same random input.
+    """Run a model and its prepared copy on the same random input, and compare their outputs.
 
-    The copy runs in a session of its own, as model servers run it (other than TensorFlow 2 they take
-    nothing but what the graph itself restores), and in TensorFlow 2.
+    The copy runs in TensorFlow 2 and in a TensorFlow 1 session, as in model servers, which restore only the
+    variables that the graph itself restores.
 
     Raises
     ------
     ModelError
-        If the model takes none of the inputs that were tried, or the answers differ.
+        If the model accepts none of the random inputs, or the outputs differ.
     """
-    inputs, expected = _answers(model)
+    inputs, expected = _run_original(model)
     encoded = {
         node.name: np.array(serialise_tensors(inputs[key]), object) for key, node in model.inputs.items()
     }
     runs: dict[str, Callable[[str, Arrays], Mapping[str, Any]]] = {
-        "as a model server runs it": _in_session,
-        "in TensorFlow 2": _in_tensorflow_2,
+        "in a session, as in a model server": _run_in_session,
+        "in TensorFlow 2": _run_in_tensorflow_2,
     }
     for where, run in runs.items():
         try:
-            answers = run(folder, encoded)
-        except Exception as error:  # whatever TensorFlow raises
+            outputs = run(folder, encoded)
+        except Exception as error:  # TensorFlow raises many types
             raise ModelError(
-                f"The prepared model does not run {where}; nothing was written. "
-                f"TensorFlow says: {tensorflow_message(error)}"
+                f"The prepared model does not run {where}; no model was written. TensorFlow error: "
+                f"{tensorflow_message(error)}"
             ) from error
-        decoded = parse_strings(answers)
+        decoded = parse_strings(outputs)
         for key, node in model.outputs.items():
             _compare(node, expected[key], decoded[node.name], where)
 
 
-def _answers(model: Loaded) -> tuple[Arrays, Arrays]:
-    """Random input that the model takes, and what it answers."""
-    refused = ""
+def _run_original(model: Loaded) -> tuple[Arrays, Arrays]:
+    """Return random inputs that the model accepts, and its outputs."""
+    first_error = ""
     for shapes in _shapes(list(model.inputs.values())):
         generator = np.random.default_rng(0)
         inputs = {
@@ -69,29 +69,30 @@ def _answers(model: Loaded) -> tuple[Arrays, Arrays]:
         }
         try:
             tensors = {key: tf.constant(array) for key, array in inputs.items()}
-            answers = {key: np.asarray(answer) for key, answer in model.call(tensors).items()}
+            outputs = {key: np.asarray(output) for key, output in model.call(tensors).items()}
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            refused = refused or f"shape {', '.join(map(str, shapes))}: {tensorflow_message(error)}"
+            shape = ", ".join(map(str, shapes))
+            first_error = first_error or f"shape {shape}: {tensorflow_message(error)}"
             continue
         for key, node in model.outputs.items():
-            if answers[key].ndim == 0 or len(answers[key]) != shapes[0][0]:
+            if outputs[key].ndim == 0 or len(outputs[key]) != shapes[0][0]:
                 raise ModelError(
-                    f"The output {node.name!r} has the shape {answers[key].shape} for a batch of "
-                    f"{shapes[0][0]}: a prepared model needs one element for each instance."
+                    f"The output {node.name!r} has the shape {outputs[key].shape} for a batch of "
+                    f"{shapes[0][0]}; expected one element for each instance of the batch."
                 )
-        return inputs, answers
+        return inputs, outputs
     raise ModelError(
-        "The model cannot be verified, because it takes no random input of the shapes that were tried; "
-        f"verify=False prepares it nevertheless. It refused {refused}"
+        "The model cannot be verified, because it accepts none of the random inputs that were tried. To "
+        f"prepare it without verification, pass verify=False. The first error was for {first_error}"
     )
 
 
 def _shapes(nodes: list[Node]) -> Iterator[list[tuple[int, ...]]]:
-    """Shapes to try, one for each input."""
+    """Yield shapes to try, one for each input."""
     batch = next((node.shape[0] for node in nodes if node.shape and node.shape[0]), _BATCH)
     seen = set()
     for side in _SIDES:
-        for any_shape in ((), (side,), (side, side, 1)):  # where not even the number of dimensions is known
+        for any_shape in ((), (side,), (side, side, 1)):  # for an unknown number of dimensions
             shapes = [
                 (batch, *(any_shape if node.shape is None else (size or side for size in node.shape[1:])))
                 for node in nodes
@@ -110,38 +111,38 @@ def _random(generator: np.random.Generator, node: Node, shape: tuple[int, ...]) 
     return generator.random(shape).astype(dtype)
 
 
-def _in_session(folder: str, encoded: Arrays) -> Mapping[str, Any]:
+def _run_in_session(folder: str, encoded: Arrays) -> Mapping[str, Any]:
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         graph = v1.saved_model.load(session, ["serve"], folder)
         signature = graph.signature_def[DEFAULT_SIGNATURE]
         feeds = {signature.inputs[name].name: strings for name, strings in encoded.items()}
-        answers: Mapping[str, Any] = session.run(
+        outputs: Mapping[str, Any] = session.run(
             {name: info.name for name, info in signature.outputs.items()}, feeds
         )
-        return answers
+        return outputs
 
 
-def _in_tensorflow_2(folder: str, encoded: Arrays) -> Mapping[str, Any]:
-    root = tf.saved_model.load(folder)  # variables live as long as it does
-    answers = root.signatures[DEFAULT_SIGNATURE](
+def _run_in_tensorflow_2(folder: str, encoded: Arrays) -> Mapping[str, Any]:
+    root = tf.saved_model.load(folder)  # the reference keeps the variables alive
+    outputs = root.signatures[DEFAULT_SIGNATURE](
         **{name: tf.constant(strings) for name, strings in encoded.items()}
     )
-    return {name: answer.numpy() for name, answer in answers.items()}
+    return {name: output.numpy() for name, output in outputs.items()}
 
 
-def _compare(node: Node, expected: npt.NDArray[Any], answer: npt.NDArray[Any], where: str) -> None:
-    same = answer.shape == expected.shape and answer.dtype == expected.dtype
+def _compare(node: Node, expected: npt.NDArray[Any], found: npt.NDArray[Any], where: str) -> None:
+    same = found.shape == expected.shape and found.dtype == expected.dtype
     if same and expected.dtype.kind in "OSUb":
-        same = bool((answer == expected).all())
+        same = bool((found == expected).all())
     elif same:
         wide = "complex128" if expected.dtype.kind == "c" else "float64"
-        known, found = expected.astype(wide), answer.astype(wide)
-        scale = np.abs(known, where=np.isfinite(known), out=np.zeros(known.shape)).max(initial=0)
-        same = np.allclose(found, known, rtol=_RTOL, atol=_RTOL * scale, equal_nan=True)
+        original, prepared = expected.astype(wide), found.astype(wide)
+        scale = np.abs(original, where=np.isfinite(original), out=np.zeros(original.shape)).max(initial=0)
+        same = np.allclose(prepared, original, rtol=_RTOL, atol=_RTOL * scale, equal_nan=True)
     if not same:
         raise ModelError(
-            f"The prepared model does not answer as the original {where}: output {node.name!r} differs "
-            f"({answer.dtype} {answer.shape}, expected {expected.dtype} {expected.shape}); "
-            "nothing was written. A model that draws random numbers can be prepared with verify=False."
+            f"The output {node.name!r} of the prepared model differs from the original {where} (got "
+            f"{found.dtype} {found.shape}, expected {expected.dtype} {expected.shape}); no model was "
+            "written. If the model uses random numbers, pass verify=False."
         )

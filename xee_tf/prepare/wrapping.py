@@ -1,8 +1,8 @@
-"""A SavedModel in a wrapper whose inputs and outputs are URL-safe base64 of serialised tensors.
+"""Wrapper for a SavedModel whose inputs and outputs are URL-safe base64 of serialised tensors.
 
-Everything is TensorFlow 2: the model is loaded, called from a function that decodes and encodes, and
-saved with it. So its variables are found in whatever way they were saved, which is where the older way,
-to edit the graph of TensorFlow 1, makes models that do not run.
+The wrapper uses TensorFlow 2: the model is loaded, called from a function that decodes and encodes tensors,
+and saved together with this function. TensorFlow 2 finds the variables however they were saved. Editing the
+TensorFlow 1 graph, as Earth Engine's command does, can produce models that do not run.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from xee_tf.connector import DEFAULT_SIGNATURE
 from xee_tf.errors import ModelError, OptionError, RecordError, XeeTFError
 from xee_tf.extras import extra
 from xee_tf.models import tensorflow_message
-from xee_tf.prepare.nodes import Selection, signatures_text
+from xee_tf.prepare.nodes import Selection, describe_signatures
 from xee_tf.tensors import TensorType, type_of_number
 
 with extra("tensorflow", "prepare_model"):
     import tensorflow as tf
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-__all__ = ["Loaded", "Node", "load", "quiet", "save_wrapped"]
+__all__ = ["Loaded", "Node", "load", "save_wrapped", "tensorflow_silenced"]
 
 
 @dataclass(frozen=True)
 class Node:
-    """An input or output of a model: its new name, its element type, and its shape as in `TensorInfo`."""
+    """An input or output of a model: new name, element type, and shape as in `TensorInfo`."""
 
     name: str
     kind: TensorType
@@ -46,9 +46,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that is ready to be called, with what TensorFlow loaded (`root`).
+    """A loaded model: the object loaded by TensorFlow (`root`) and a function that calls it.
 
-    `inputs` and `outputs`, and the tensors that `call` takes and returns, have the model's own names.
+    The keys of `inputs`, `outputs`, and the tensors that `call` takes and returns, are the original names.
     """
 
     root: Any
@@ -58,8 +58,8 @@ class Loaded:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep TensorFlow from telling what it saves and which of its functions are old."""
+def tensorflow_silenced() -> Iterator[None]:
+    """Silence TensorFlow's messages about saved files and deprecated functions."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
     levels = [logger.level for logger in loggers]
     try:
@@ -72,41 +72,44 @@ def quiet() -> Iterator[None]:
 
 
 def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
-    """Load a local SavedModel and find what was selected in its MetaGraph.
+    """Load a local SavedModel with the selected inputs and outputs.
 
     Raises
     ------
     ModelError
-        If TensorFlow cannot load it, or an input or output has no batch dimension or cannot be serialised.
+        If TensorFlow cannot load the model, or an input or output has no batch dimension or cannot be
+        serialised.
     OptionError
-        If a node is not in the graph.
+        If a node is not found in the graph.
     """
     find = _nodes_of_graph if selection.signature is None else _nodes_of_signature
     try:
         tensors, inputs, outputs = find(graph, selection)
         if not graph.HasField("object_graph_def"):
-            return Loaded(None, inputs, outputs, _frozen(folder, tag, tensors, list(inputs), list(outputs)))
+            return Loaded(None, inputs, outputs, _freeze(folder, tag, tensors, list(inputs), list(outputs)))
         root = tf.saved_model.load(folder, tags=[tag])
     except XeeTFError:
         raise
-    except Exception as error:  # whatever TensorFlow raises for what it finds in the files
+    except Exception as error:  # TensorFlow raises many types for invalid files
         raise ModelError(f"TensorFlow cannot load the model: {tensorflow_message(error)}") from error
     signature = root.signatures[selection.signature]
     return Loaded(root, inputs, outputs, lambda tensors: dict(signature(**tensors)))
 
 
 def save_wrapped(model: Loaded, folder: str) -> None:
-    """Save a model with the wrapper around it: one signature, ``serving_default``, of vectors of strings."""
-    arguments = {key: _argument(node.name, place) for place, (key, node) in enumerate(model.inputs.items())}
+    """Save a wrapped model with one signature, ``serving_default``, of vectors of strings."""
+    arguments = {
+        key: _argument_name(node.name, place) for place, (key, node) in enumerate(model.inputs.items())
+    }
 
     def wrapped(**encoded: Any) -> dict[str, Any]:
-        decoded = {key: _decoded(encoded[arguments[key]], node) for key, node in model.inputs.items()}
-        answers = model.call(decoded)
-        return {node.name: _encoded(answers[key]) for key, node in model.outputs.items()}
+        decoded = {key: _decode_batch(encoded[arguments[key]], node) for key, node in model.inputs.items()}
+        outputs = model.call(decoded)
+        return {node.name: _encode_batch(outputs[key]) for key, node in model.outputs.items()}
 
     specs = {name: tf.TensorSpec([None], tf.string, name=name) for name in arguments.values()}
     module = tf.Module()
-    module.model = model.root  # what is saved with it
+    module.model = model.root  # saved with the module
     signature = tf.function(wrapped, autograph=False).get_concrete_function(**specs)
     tf.saved_model.save(module, folder, signatures={DEFAULT_SIGNATURE: signature})
     renamed = {arguments[key]: node.name for key, node in model.inputs.items() if arguments[key] != node.name}
@@ -117,8 +120,8 @@ def save_wrapped(model: Loaded, folder: str) -> None:
 # -- The graph ---------------------------------------------------------------------------------------
 
 
-def _decoded(encoded: Any, node: Node) -> Any:
-    """Tensors of a batch from their strings."""
+def _decode_batch(encoded: Any, node: Node) -> Any:
+    """Decode the strings of a batch to tensors."""
     dtype = tf.as_dtype(node.kind.number)
     inner = None if node.shape is None else node.shape[1:]
     tensors = tf.map_fn(
@@ -129,18 +132,18 @@ def _decoded(encoded: Any, node: Node) -> Any:
     return tf.ensure_shape(tensors, node.shape)
 
 
-def _encoded(tensors: Any) -> Any:
-    """The string of each tensor of a batch."""
+def _encode_batch(tensors: Any) -> Any:
+    """Encode each tensor of a batch as a string."""
     strings = tf.map_fn(tf.io.serialize_tensor, tensors, fn_output_signature=tf.TensorSpec([], tf.string))
     return tf.io.encode_base64(strings)
 
 
-def _frozen(
+def _freeze(
     folder: str, tag: str, tensors: Mapping[str, str], inputs: list[str], outputs: list[str]
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A TensorFlow 1 model as a function, its variables turned into constants.
+    """Convert a TensorFlow 1 model to a function, with its variables as constants.
 
-    TensorFlow 2 can load the variables of such a graph, but not save them again.
+    TensorFlow 2 can load the variables of such a graph, but cannot save them.
     """
     v1 = tf.compat.v1
     fetched = [tensors[key] for key in outputs]
@@ -156,12 +159,12 @@ def _frozen(
 
 # -- Names -------------------------------------------------------------------------------------------
 
-Found = tuple[dict[str, str], dict[str, Node], dict[str, Node]]
-"""The tensors behind names, the inputs and the outputs."""
+FoundNodes = tuple[dict[str, str], dict[str, Node], dict[str, Node]]
+"""Tensor names by input or output name, the inputs and the outputs."""
 
 
-def _nodes_of_signature(graph: Any, selection: Selection) -> Found:
-    """What a signature says of its arguments and outputs."""
+def _nodes_of_signature(graph: Any, selection: Selection) -> FoundNodes:
+    """Return the selected inputs and outputs of a signature."""
     signature = graph.signature_def[selection.signature]
     tensors: dict[str, str] = {}
     sides: list[dict[str, Node]] = []
@@ -170,14 +173,16 @@ def _nodes_of_signature(graph: Any, selection: Selection) -> Found:
         for key, new in names.items():
             info = infos[key]
             if info.WhichOneof("encoding") != "name":
-                raise ModelError(f"{key!r} is a sparse or ragged tensor: only dense ones can be serialised.")
+                raise ModelError(
+                    f"{key!r} is a sparse or ragged tensor: only dense tensors can be serialised."
+                )
             tensors[key] = info.name
             sides[-1][key] = _node(new, tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape))
     return tensors, sides[0], sides[1]
 
 
-def _nodes_of_graph(graph: Any, selection: Selection) -> Found:
-    """Tensors of the graph itself, of a TensorFlow 1 model."""
+def _nodes_of_graph(graph: Any, selection: Selection) -> FoundNodes:
+    """Return the selected tensors of the graph of a TensorFlow 1 model."""
     tensors: dict[str, str] = {}
     sides: list[dict[str, Node]] = []
     with tf.Graph().as_default() as imported:
@@ -190,7 +195,8 @@ def _nodes_of_graph(graph: Any, selection: Selection) -> Found:
                 tensor = imported.as_graph_element(tensors[name])
             except (KeyError, ValueError):
                 raise OptionError(
-                    f"There is no {name!r} in the graph of the model. Signatures: {signatures_text(graph)}."
+                    f"Node {name!r} not found in the graph of the model. Available signatures: "
+                    f"{describe_signatures(graph)}."
                 ) from None
             sides[-1][name] = _node(new, tensor.dtype, tensor.shape)
     return tensors, sides[0], sides[1]
@@ -204,20 +210,20 @@ def _node(name: str, dtype: Any, shape: Any) -> Node:
     sizes = None if shape.rank is None else tuple(shape.as_list())
     if sizes == ():
         raise ModelError(
-            f"{name!r} is one value for the whole batch: a prepared model needs a batch dimension in front "
-            "of every input and output, to have a tensor for each instance."
+            f"{name!r} has no batch dimension: expected a batch as the first dimension of every input and "
+            "output, so that each instance has its own tensor."
         )
     return Node(name, kind, sizes)
 
 
-def _argument(name: str, place: int) -> str:
-    """A name that a Python function may have for its argument: TensorFlow takes no other."""
+def _argument_name(name: str, place: int) -> str:
+    """Return a valid name of a Python argument, as TensorFlow requires."""
     plain = name.isascii() and name.isidentifier() and name[0] != "_"
     return name if plain and not keyword.iskeyword(name) and name != "self" else f"xee_tf_input_{place}"
 
 
 def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
-    """Give inputs of a saved signature names that no Python function may have, such as ``0_B4``."""
+    """Rename inputs of a saved signature to names that are invalid in Python, such as ``0_B4``."""
     model = SavedModel.FromString(path.read_bytes())
     [graph] = model.meta_graphs
     inputs = graph.signature_def[DEFAULT_SIGNATURE].inputs
@@ -230,13 +236,13 @@ def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
     concrete = graph.object_graph_def.concrete_functions[function.concrete_function_name]
     fields = concrete.canonicalized_input_signature.tuple_value.values[1].dict_value.fields
     for old, new in names.items():
-        # TensorFlow 2 loads what is no Python name, but no word of Python; that it finds by its place.
+        # TensorFlow 2 loads other invalid names, but not Python keywords; it finds these by position.
         for mapping in (inputs,) if keyword.iskeyword(new) else (inputs, fields):
             mapping[new].CopyFrom(mapping[old])
             del mapping[old]
         if new in fields:
             fields[new].tensor_spec_value.name = new
-    function.argument_keywords[:] = [names.get(word, word) for word in function.argument_keywords]
-    # It describes the Python function, whose arguments cannot have these names; it need not be there.
+    function.argument_keywords[:] = [names.get(name, name) for name in function.argument_keywords]
+    # The optional function_spec describes the Python function, whose arguments cannot have these names.
     function.ClearField("function_spec")
     path.write_bytes(model.SerializeToString())

@@ -1,4 +1,4 @@
-"""A chunk of all bands, read together by the threads that need one of them, as far as they need it."""
+"""Chunks of all bands, whose records are read by the threads that need one of the bands."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ import numpy.typing as npt
 
 from xee_tf.geometry import Window
 from xee_tf.reading.opened import OpenedExport
-from xee_tf.reading.patches import Target, fill_patches, fill_window, window_records
+from xee_tf.reading.patches import Target, fill_patches, fill_window, patches_in_window
 
-__all__ = ["BandChunk", "Box", "Index", "bounds_of"]
+__all__ = ["BandChunk"]
 
 Box = tuple[tuple[int, int], ...]
-"""First pixel, and the one behind the last, along (y, x), or along (patch, y, x) with margins; or the same
-of steps along the further dimensions of a band."""
+"""Half-open ranges (begin, end) along (y, x), along (patch, y, x) if margins are kept, or along the extra
+dimensions of a band."""
 
 Index = int | slice | Sequence[int] | npt.NDArray[Any]
 
-_PART_BYTES = 2 << 20  # of records, about, that a thread reads at a time
+_PART_BYTES = 2 << 20  # approximate size of the records that a thread reads at a time
 
 
-def bounds_of(key: Index, length: int) -> tuple[tuple[int, int], Index]:
-    """The stretch that an index along one axis needs, and the index into that stretch.
+def _split_index(key: Index, length: int) -> tuple[tuple[int, int], Index]:
+    """Split an index along one axis into the range that it needs and the index into that range.
 
     Examples
     --------
-    >>> bounds_of(slice(8, 1, -2), 10), bounds_of(-1, 10)
+    >>> _split_index(slice(8, 1, -2), 10), _split_index(-1, 10)
     (((2, 9), slice(None, None, -2)), ((9, 10), 0))
     """
     if isinstance(key, slice):
@@ -52,16 +52,25 @@ def bounds_of(key: Index, length: int) -> tuple[tuple[int, int], Index]:
 
 
 class BandChunk:
-    """An array of bands, indexed ``[band, ..., y, x]``, whose records are read when it is indexed.
+    """An array of bands, indexed as ``[band, ..., y, x]``, whose records are read when it is indexed.
 
-    Dask's `getter` takes it as a chunk, with the slices that a user takes of the chunk in the index, so that
-    only the records behind them are read. All bands of one box are read together: the first thread that
-    indexes it starts, the threads that index the other bands help, and each takes its band away. A part of
-    the steps of a band is read by itself; `together` is whether all bands are read when one is indexed.
+    Dask's `getter` uses it as a chunk and passes the user's slices of the chunk in the index, so that only
+    the necessary records are read. All bands of one box are read together: the first thread that indexes a
+    band starts to read, threads that index other bands help, and each thread removes the result for its band.
+    Some of the steps of a band are read separately.
+
+    Parameters
+    ----------
+    export : OpenedExport
+        The export.
+    box : Box
+        The range of pixels.
+    together : bool, default True
+        Whether to read all bands when one band is indexed.
     """
 
     ndim = 3
-    """Least number of axes; Dask's `getter` asks whether there are any."""
+    """Minimum number of axes; Dask's `getter` requires this attribute."""
 
     def __init__(self, export: OpenedExport, box: Box, *, together: bool = True) -> None:
         self.export = export
@@ -72,68 +81,67 @@ class BandChunk:
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy in another process is there for one band.
+        # A copy in another process is used for one band.
         return partial(BandChunk, together=False), (self.export, self.box)
 
     def __getitem__(self, key: tuple[Index, ...]) -> npt.NDArray[Any]:
         band = self.export.bands[operator.index(key[0])]  # type: ignore[arg-type]
-        front = len(self.box) - 2  # the axis of patches, where margins are kept
+        front = len(self.box) - 2  # 1 for the patch axis if margins are kept, else 0
         whole = (*self.box[:front], *((0, length) for length in band.shape), *self.box[front:])
-        parts = [bounds_of(index, end - begin) for index, (begin, end) in zip(key[1:], whole, strict=True)]
-        wanted = tuple(
+        parts = [_split_index(index, end - begin) for index, (begin, end) in zip(key[1:], whole, strict=True)]
+        ranges = tuple(
             (begin + first, begin + last) for (begin, _), ((first, last), _) in zip(whole, parts, strict=True)
         )
-        steps = wanted[front:-2]
-        box = (*wanted[:front], *wanted[-2:])
-        found = self._read(band.name, steps, box, steps == whole[front:-2])
-        # Axis by axis from the last one on: what lists mean here is an outer product.
+        steps = ranges[front:-2]
+        box = (*ranges[:front], *ranges[-2:])
+        values = self._read(band.name, steps, box, all_steps=steps == whole[front:-2])
+        # One axis at a time, last axis first: lists form an outer product.
         for axis in reversed(range(len(parts))):
-            found = found[(slice(None),) * axis + (parts[axis][1],)]
-        return found
+            values = values[(slice(None),) * axis + (parts[axis][1],)]
+        return values
 
-    def _read(self, name: str, steps: Box, box: Box, complete: bool) -> npt.NDArray[Any]:
-        if not (complete and self.together):
+    def _read(self, name: str, steps: Box, box: Box, *, all_steps: bool) -> npt.NDArray[Any]:
+        if not (all_steps and self.together):
             return _Job(self.export, {name: steps}, box).take(name)
         with self._lock:
             if box not in self._jobs:
                 every = {band.name: tuple((0, length) for length in band.shape) for band in self.export.bands}
                 self._jobs[box] = _Job(self.export, every, box), set(every)
-            job, left = self._jobs[box]
-            if name not in left:  # taken before
+            job, remaining = self._jobs[box]
+            if name not in remaining:  # the band was already taken
                 job = _Job(self.export, {name: steps}, box)
-            left.discard(name)
-            if not left:
+            remaining.discard(name)
+            if not remaining:
                 del self._jobs[box]
         return job.take(name)
 
 
 class _Job:
-    """Reads a box, for each band some of its steps, by as many threads as help."""
+    """Reads a box and the given steps of each band, with any number of threads."""
 
     def __init__(self, export: OpenedExport, steps: Mapping[str, Box], box: Box) -> None:
         self._export = export
         self._box = box
         self._out: dict[str, npt.NDArray[Any]] = {}
-        self._targets: list[Target] = []  # `_out` loses the arrays that were taken away
+        self._targets: list[Target] = []  # arrays are removed from `_out` by `take`
         front = len(box) - 2
         empty = any(begin == end for begin, end in box)
-        for name, wanted in steps.items():
-            lengths = [end - begin for begin, end in (*box[:front], *wanted, *box[front:])]
-            self._out[name] = _empty(export, name, lengths)
+        for name, ranges in steps.items():
+            lengths = [end - begin for begin, end in (*box[:front], *ranges, *box[front:])]
+            self._out[name] = _output_array(export, name, lengths)
             if 0 not in lengths:
-                self._targets.append(
-                    Target.of(export.band(name), wanted, self._out[name], front, export.masked.get(name))
-                )
-        self._parts = deque(() if empty or not self._targets else _parts(export, box))
-        self._left = len(self._parts)
+                array, masked = self._out[name], export.masked.get(name)
+                self._targets.append(Target.from_band(export.band(name), ranges, array, front, masked))
+        self._parts = deque(() if empty or not self._targets else _split_box(export, box))
+        self._remaining = len(self._parts)
         self._lock = Lock()
         self._done = Event()
         self._error: BaseException | None = None
-        if not self._left:
+        if not self._remaining:
             self._done.set()
 
     def take(self, name: str) -> npt.NDArray[Any]:
-        """The pixels of a band, once; this thread reads parts until none is left, and waits for others."""
+        """Read parts until none remain, wait for other threads, then remove and return the band's pixels."""
         while self._parts:
             try:
                 part = self._parts.popleft()
@@ -146,8 +154,8 @@ class _Job:
                 self._error = error
             finally:
                 with self._lock:
-                    self._left -= 1
-                    if not self._left:
+                    self._remaining -= 1
+                    if not self._remaining:
                         self._targets = []
                         self._done.set()
         self._done.wait()
@@ -163,18 +171,18 @@ class _Job:
             fill_window(self._export, self._targets, window, start, stop)
 
 
-def _empty(export: OpenedExport, name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
-    """An array that records fill; where patches were dropped it holds what is masked."""
+def _output_array(export: OpenedExport, name: str, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """Return an array for the pixels of a band, masked if patches were dropped."""
     dtype = export.dtypes[name]
     if export.patches is None:
         return np.empty(shape, dtype)
     return np.full(shape, np.nan if dtype.kind == "f" else export.band(name).default or 0, dtype)
 
 
-def _parts(export: OpenedExport, box: Box) -> Iterator[tuple[int, int]]:
-    """Runs of patches to read, none of them long."""
-    runs = [box[0]] if len(box) == 3 else window_records(export.grid, Window(*box[-2], *box[-1]))
-    step = max(1, _PART_BYTES // (export.record_bytes * export.per_patch))
+def _split_box(export: OpenedExport, box: Box) -> Iterator[tuple[int, int]]:
+    """Yield short ranges of patches to read."""
+    runs = [box[0]] if len(box) == 3 else patches_in_window(export.grid, Window(*box[-2], *box[-1]))
+    step = max(1, _PART_BYTES // (export.record_bytes * export.records_per_patch))
     for start, stop in runs:
         for first in range(start, stop, step):
             yield first, min(first + step, stop)

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError
+from xee_tf.options import did_you_mean
 from xee_tf.reading.image import open_image
 from xee_tf.sidecars import IMAGE_MANIFEST, MIXER, ExportedImage
 from xee_tf.storage import Location
@@ -29,10 +31,10 @@ _OPTIONS = tuple(name for name in signature(open_image).parameters if name not i
 
 
 class TFRecordBackend(BackendEntrypoint):
-    """Opens mixers of exported patches in xarray.
+    """xarray backend that opens exported patches from their mixer.
 
-    Options are those of `xee_tf.open_image`. Bands are read one by one: neighbouring reads share what was
-    inflated, but for all bands of a large raster `xee_tf.open_image` needs fewer tasks.
+    It has the options of `xee_tf.open_image`. Bands are read one by one; consecutive reads share decompressed
+    data, but to read all bands of a large raster, `xee_tf.open_image` needs fewer tasks.
 
     Examples
     --------
@@ -42,9 +44,7 @@ class TFRecordBackend(BackendEntrypoint):
     False
     """
 
-    description: ClassVar[str] = (
-        "Open patches that Earth Engine or xee_tf exported as TFRecord, by their mixer"
-    )
+    description: ClassVar[str] = "Open the mixer of patches that Earth Engine or xee_tf exported as TFRecord"
     supports_groups: ClassVar[bool] = False
     open_dataset_parameters: ClassVar[tuple[str, ...] | None] = (
         "filename_or_obj",
@@ -56,27 +56,41 @@ class TFRecordBackend(BackendEntrypoint):
     def open_dataset(
         self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, **options: Any
     ) -> xr.Dataset:
-        """Open a mixer; see `xee_tf.open_image`.
+        """Open a mixer.
 
-        The decoders of xarray (`mask_and_scale` and so on) are accepted. Records hold decoded values, so
-        that they have no effect, except ``mask_and_scale=False``: `default_value` is then not masked.
+        Parameters
+        ----------
+        filename_or_obj : str, path-like or ExportResult
+            The mixer; see `xee_tf.open_image`.
+        drop_variables : str or iterable of str, optional
+            Names of variables to omit.
+        **options
+            Options of `xee_tf.open_image`, and xarray's decoders. Records contain decoded values, so that
+            decoders have no effect, except that `default_value` is not masked with ``mask_and_scale=False``.
+
+        Returns
+        -------
+        Dataset
+            The raster, with lazy arrays.
 
         Raises
         ------
-        OptionError
-            If it is not given by a path, or an option cannot be used.
         MissingShardError, MixerError, RecordError
-            As `xee_tf.open_image` does.
+            See `xee_tf.open_image`.
+        OptionError
+            If the source is not a path, or an option is not valid.
         """
-        if not _is_named(filename_or_obj) and not isinstance(filename_or_obj, ExportedImage):
+        if not _is_path(filename_or_obj) and not isinstance(filename_or_obj, ExportedImage | list | tuple):
             raise OptionError(
-                f"A mixer is opened by its path or URL; got a {type(filename_or_obj).__name__}."
+                "The first argument must be the path or URL of a mixer; got a "
+                f"{type(filename_or_obj).__name__}."
             )
         decoders = {name: options.pop(name) for name in _DECODERS if name in options}
         if unknown := [name for name in options if name not in _OPTIONS]:
+            known = ("drop_variables", *_OPTIONS)
             raise OptionError(
-                f"The engine 'tfrecord' has no option {', '.join(map(repr, unknown))}; it has "
-                f"{', '.join(('drop_variables', *_OPTIONS))}."
+                f"Unknown options for engine 'tfrecord': {quoted(unknown)}; available: {', '.join(known)}."
+                + "".join(did_you_mean(name, known) for name in unknown)
             )
         if decoders.get("mask_and_scale") is False:
             options["default_value"] = None
@@ -85,12 +99,11 @@ class TFRecordBackend(BackendEntrypoint):
         return dataset.drop_vars(dropped, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Whether the name is that of a mixer or manifest."""
-        if not _is_named(filename_or_obj):
+        """Return whether the name is that of a mixer or an image manifest."""
+        if not _is_path(filename_or_obj):
             return isinstance(filename_or_obj, ExportedImage)
         return Location(str(filename_or_obj)).name.endswith((MIXER, IMAGE_MANIFEST))
 
 
-def _is_named(source: Any) -> bool:
-    """Whether an export is named by its path or URL."""
+def _is_path(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike, Location))

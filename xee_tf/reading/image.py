@@ -1,4 +1,4 @@
-"""Exported patches as a lazy, georeferenced raster."""
+"""Open exported patches as a lazy georeferenced raster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xee_tf.sidecars import Exported, Mixer, dim_lengths
 
 __all__ = ["check_crs", "lazy_dataset", "open_image"]
 
-_PATCH_NAMES = frozenset({"patch", "row", "column", "left", "top"})  # what margins="keep" adds
+_PATCH_NAMES = frozenset({"patch", "row", "column", "left", "top"})  # variables added by margins="keep"
 
 
 @spelled(READ_SPELLING)
@@ -39,75 +39,82 @@ def open_image(
     verify: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Open exported patches, or predictions made from them, as a lazy georeferenced raster.
+    """Open exported patches, or predictions for them, as a lazy georeferenced raster.
 
-    Reads what `xee_tf.export_image`, Earth Engine or TensorFlow wrote: compressed or not, in one
-    gzip member or many, with float, int64 or byte lists, scalar and array bands, an Example for each
-    patch, or a SequenceExample or Example for each pixel. Nothing but sizes, indices and one record
-    is read until pixels are asked for; then only the records that hold them, and of shards that xee_tf
-    compressed only the gzip members that hold those.
+    Files may be from `xee_tf.export_image`, Earth Engine or TensorFlow: compressed or not, in one gzip member
+    or several, with float, int64 or bytes lists, with scalar and array bands, with one Example per patch, or
+    with one SequenceExample or Example per pixel. Only file sizes, indices and one record are read on
+    opening. Computing reads the necessary records, and decompresses only the gzip members that contain them
+    if xee_tf compressed the shards.
 
     Parameters
     ----------
     mixer : str, path-like, ExportResult or Mixer
-        The mixer (``scene-mixer.json``): a local path or any URL that fsspec knows. Or the prefix of an
-        export (``out/scene``), a folder with one export, its manifest (``scene-image.tfexport``), or what
-        `xee_tf.export_image` returned.
+        The mixer (``scene-mixer.json``), as a local path or an fsspec URL. Alternatively the prefix of an
+        export (``out/scene``), a folder with one export, the manifest (``scene-image.tfexport``), or the
+        result of `xee_tf.export_image`.
     records : str, path-like, ExportResult or sequence of them, optional
-        The shards in order, or the export that wrote them. Default: those beside the mixer, in either of
-        Earth Engine's namings.
+        The shards in order, or the result of the export that wrote them. Default: the shards next to the
+        mixer, in either naming scheme of Earth Engine.
     crs : optional
-        The CRS, in place of that of the mixer; anything that pyproj understands.
-    default_value : number, optional
-        The default value of the export: pixels that are equal to it become NaN, and bands of integers
-        become float32 or float64 (integers that float64 cannot hold are an error). Bands whose type cannot
-        hold it are left as they are, with a warning: their masked pixels look like valid ones. Default:
-        values stay as they are stored.
-    kernel_size : int or (width, height), optional
-        The kernel of the export, which the mixer does not hold. Default: that of the manifest beside the
-        mixer; without one, inferred from the length of the records, a square one where several fit.
-    tensor_depths : mapping from band to int, optional
-        Values a pixel of array bands. Default: those of the manifest, with the names of dimensions and
-        their coordinates. Without a manifest they are inferred from the length of the records: the shortest
-        band is a scalar one, unless it has too many values even for a margin; a series has the steps of
-        the first record. Where several answers fit, give the depths.
-    margins : {"trim", "keep"}, optional
-        "trim": the raster, dimensions (y, x), further ones of array bands in front of them. "keep":
-        patches as they are stored, with their margins, dimensions (patch, ..., y, x), and coordinates
-        ``row`` and ``column`` (which patch it is) and ``left`` and ``top`` (where the corner of its margin
-        lies).
+        The CRS, in any form that pyproj accepts; it overrides the CRS in the mixer.
+    default_value : float, optional
+        The default value of the export. Pixels with this value become NaN, and integer bands become float32
+        or float64 (integers that float64 cannot represent raise an error). Bands whose dtype cannot represent
+        it are unchanged, with a warning, because their masked pixels cannot be distinguished from valid ones.
+        Default: stored values are not masked.
+    kernel_size : int or (int, int), optional
+        The kernel size ``(width, height)`` of the export in pixels, which the mixer does not contain.
+        Default: the one in the manifest; without a manifest, it is inferred from the length of the records,
+        and is square if several kernels fit.
+    tensor_depths : mapping of str to int, optional
+        Number of values per pixel of array bands. Default: the depths in the manifest, with the names of
+        dimensions and their coordinates. Without a manifest, depths are inferred from the length of the
+        records: the shortest band is scalar, unless no margin fits its number of values, and the number of
+        steps of a series is that of the first record. Pass the depths if several answers fit.
+    margins : {"trim", "keep"}, default "trim"
+        "trim" returns the raster with dimensions (..., y, x); extra dimensions of array bands come first.
+        "keep" returns patches as they are stored, with their margins and dimensions (patch, ..., y, x), and
+        coordinates of each patch: its ``row`` and ``column``, and ``left`` and ``top`` of its outer corner.
     bands : sequence of str, optional
-        Bands to read, in this order. Default: all, in the order of the first record.
-    chunks : int, str, tuple, mapping or None, optional
-        As in `xarray.open_dataset`. Default, ``{}``: Dask chunks of whole patches, 1024 to 2048 pixels
-        a side (as wide as the raster where another program compressed the records); all bands of a
-        chunk are read by one task. None: no Dask, read when indexed, just the records of a window.
-    verify : bool, optional
-        Check the CRC-32C of every record that is read, and with a manifest that records are those of
-        this export. Default: True.
-    storage_options : mapping, optional
-        Handed to fsspec.
+        Names of the bands to read, in this order. Default: all bands, in the order of the first record.
+    chunks : int, str, tuple, mapping or None, default {}
+        The same as in `xarray.open_dataset`. ``{}`` means Dask chunks of whole patches, 1024 to 2048 pixels
+        per side (as wide as the raster if another program compressed the records); one task reads all bands
+        of a chunk. None means lazy arrays without Dask, which read the records of a window when indexed.
+    verify : bool, default True
+        Whether to verify the CRC-32C of every record that is read and, with a manifest, whether the records
+        are from the same export.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
     Dataset
-        A variable for each band: float32, int64 or uint8. Pixel-centre coordinates, and the CRS as CF
-        has it (``spatial_ref``). Steps that a series lacks have the export's default value. Patches that
-        were dropped (``masked_threshold``) are NaN, or the default value in bands of integers.
+        A variable for each band, pixel-centre coordinates, and the CRS in CF form (``spatial_ref``). Bands
+        are float32, int64 or uint8, as they are stored; with a manifest, integers that were exported with
+        ``feature_types="band"`` have the dtype of the source. Steps that a series lacks have the default
+        value of the export. Dropped patches (``masked_threshold``) are NaN, or the default value in integer
+        bands.
 
     Raises
     ------
     MissingShardError
-        If shards are missing, by their numbers or by the records that the mixer announces.
+        If shards are missing, according to their numbers or to the number of records in the mixer.
     MixerError
-        If the mixer or the manifest is not valid, or they do not describe the same patches.
+        If the mixer or the manifest is not valid, or they describe different patches.
     GeoreferenceError
-        If the CRS cannot be understood; give the right one as `crs`.
+        If the CRS in the mixer cannot be parsed; pass the right one as `crs`.
     OptionError
-        If an option cannot be used, or the kernel cannot be told.
+        If an option is not valid, the path is not that of an exported image, or the kernel or depths cannot
+        be inferred.
     RecordError
-        If a shard is truncated, corrupt or out of place. What only reading can show is raised by
-        computing.
+        If a shard is truncated, corrupt or out of order. Errors in records are raised when they are computed.
+
+    See Also
+    --------
+    open_table : Open an exported table.
+    verify : Check every byte of an export.
 
     Examples
     --------
@@ -137,9 +144,9 @@ def open_image(
 
 
 def check_crs(export: OpenedExport) -> pyproj.CRS:
-    """The CRS of an opened export, if it can be understood."""
-    mend = "Give the right one with crs=, for example crs='EPSG:32633'."
-    return read_crs(export.grid.crs, export.source or "the mixer", mend)
+    """Return the CRS of an opened export; raise a GeoreferenceError if it cannot be parsed."""
+    fix = "Pass the right one as crs=, for example crs='EPSG:32633'."
+    return read_crs(export.grid.crs, export.source or "the mixer", fix)
 
 
 def lazy_dataset(
@@ -147,13 +154,13 @@ def lazy_dataset(
     margins: Margins,
     chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...] | None,
 ) -> xr.Dataset:
-    """The Dataset of an opened export, with its place; reads nothing."""
+    """Return an opened export as a lazy georeferenced Dataset."""
     crs = check_crs(export)
     keep = margins == "keep"
     check_variables(
         {band.name: band.dims for band in export.bands},
         RASTER_NAMES | _PATCH_NAMES if keep else RASTER_NAMES,
-        "Choose other bands with bands=[...]" + (", or read with margins='trim'." if keep else "."),
+        "Choose other bands with bands=[...]" + (", or use margins='trim'." if keep else "."),
     )
     arrays: Mapping[str, Any]
     if chunks is None:
@@ -176,9 +183,9 @@ def lazy_dataset(
 
 
 def _locate_patches(dataset: xr.Dataset, export: OpenedExport, crs: pyproj.CRS) -> xr.Dataset:
-    """Add the place of each stored patch as coordinates."""
+    """Add the position of each stored patch as coordinates."""
     grid = export.grid
-    rows, columns = np.divmod(np.arange(len(grid)), grid.columns)
+    rows, columns = np.divmod(np.arange(len(grid)), grid.patches_per_row)
     x, y = columns * grid.patch.x - grid.margin.x, rows * grid.patch.y - grid.margin.y
     left, top = apply_affine(grid.affine, np.column_stack((x, y))).T
     corner = "of the outer corner of the first stored pixel"

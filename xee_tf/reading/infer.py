@@ -1,7 +1,7 @@
-"""What the records of an image hold: as its manifest describes it, or inferred from the first record.
+"""Determine the content of the records of an image from its manifest, or infer it from the first record.
 
-A mixer holds neither the kernel nor the depths of bands. The manifest beside an export of xee_tf does; for
-other exports both are inferred from the lengths of the lists, as far as possible.
+A mixer contains neither the kernel nor the depths of bands. The manifest of an export from xee_tf does; for
+other exports both are inferred from the lengths of lists, as far as possible.
 """
 
 from __future__ import annotations
@@ -10,46 +10,39 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from xee_tf.display import counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.reading.content import (
-    PIXEL,
-    Content,
-    check_depths,
-    choose_features,
-    feature_depths,
-    with_depths,
-)
+from xee_tf.reading.content import PIXEL, Content, choose_features, feature_depths
 from xee_tf.reading.margins import infer_margin, margin_of_bands
+from xee_tf.reading.selection import check_depths, override_depths
 from xee_tf.records import Feature, RecordLayout
 from xee_tf.sidecars import BandSpec, ImageManifest, distinct_dims
 
-__all__ = [
-    "Inference",
-    "described_layout",
-    "inferred_bands",
-]
+__all__ = ["Inference", "infer_bands", "layout_of_manifest"]
 
 
 @dataclass(frozen=True)
 class Inference:
-    """From the lists of the first record, and what a user gives, to what all records hold.
+    """Determines the content of all records from the lists of the first record and the options.
 
     Parameters
     ----------
     layout : RecordLayout
         The features of the first record.
     patch : Size
-        Pixels of a patch without its margin.
+        Size of a patch in pixels, without its margin.
     steps : mapping from feature to int
-        Steps of the series in the first record.
-    kernel, depths : optional
-        What the user gives, depths of some bands or all.
+        Number of steps of each series in the first record.
+    kernel : Size, optional
+        The option `kernel_size`.
+    depths : mapping from band to int, optional
+        The option `tensor_depths`, for some or all bands.
 
     Examples
     --------
     >>> layout = RecordLayout((Feature.of("slope", "f4", 36), Feature.of("ndvi", "f4", 72)))
-    >>> content = Inference(layout, Size(x=4, y=4)).inferred()
+    >>> content = Inference(layout, Size(x=4, y=4)).from_lengths()
     >>> content.margin, [(band.name, band.dims, band.shape) for band in content.bands]
     (Size(x=1, y=1), [('slope', (), ()), ('ndvi', ('depth',), (2,))])
     """
@@ -62,46 +55,47 @@ class Inference:
 
     @property
     def by_pixel(self) -> bool:
-        """Whether each record is a pixel, as far as one shows it: a list is shorter than a patch."""
+        """Whether each record seems to be a pixel: it has a list that is shorter than a patch."""
         if self.layout.sequences is not None:
             return True
         return self.kernel is None and any(each.size < self.patch.pixels for each in self.layout.features)
 
-    # -- Described by a manifest ---------------------------------------------------------------------
+    # -- From a manifest -----------------------------------------------------------------------------
 
-    def described(self, manifest: ImageManifest, name: str | None) -> Content | None:
-        """What records hold according to a manifest; None if they are not those that it describes.
+    def from_manifest(self, manifest: ImageManifest, name: str | None) -> Content | None:
+        """Return the content of the records that a manifest describes, or None if it does not match them.
 
-        `name` is that of the manifest if it must describe the records because they lie beside it.
+        `name` is the file name of the manifest if it must match because it is next to the records.
         """
-        content = self._described(manifest)
+        content = self._match(manifest)
         if self.depths and content is not None:
-            given = check_depths(self.depths, [band.name for band in manifest.bands])
-            content = self._described(with_depths(manifest, given))
+            depths = check_depths(self.depths, [band.name for band in manifest.bands])
+            content = self._match(override_depths(manifest, depths))
             if content is None:
-                known = {band.name: band.depth for band in manifest.bands if band.name in given}
+                known = {band.name: band.depth for band in manifest.bands if band.name in depths}
                 raise RecordError(
-                    f"tensor_depths={given} does not go with the records, which have the depths {known} of "
-                    f"{name or 'the manifest'}. Leave it out."
+                    f"tensor_depths={depths} does not match the records, which have the depths {known} "
+                    f"({name or 'the manifest'}). Omit tensor_depths."
                 )
         if content is None and name is not None and not self.depths:
             names = [feature.name for feature in self.layout.features]
             raise RecordError(
-                f"it holds {names}, which does not go with {name}. The shards may be of another export; "
-                "if not, remove that file, or give the depths of bands with tensor_depths={band: depth}."
+                f"the features {names} do not match {name}. If the shards are from another export, restore "
+                "the right ones; else remove that file, or pass the depths of bands as "
+                "tensor_depths={band: depth}."
             )
         return content
 
-    def _described(self, manifest: ImageManifest) -> Content | None:
+    def _match(self, manifest: ImageManifest) -> Content | None:
         layout = self.layout
         features = {feature.name: feature for feature in layout.features}
         depths = feature_depths(manifest.bands)
-        if depths.keys() != features.keys():  # a feature that the manifest lacks would be left out silently
+        if depths.keys() != features.keys():  # additional features would be omitted without notice
             return None
         series = {feature.name for feature in layout.sequences or ()}
-        for band in manifest.bands:  # the kind of a series without a step is unknown
-            silent = band.feature in series and not self.steps.get(band.feature)
-            if band.kind and not silent and band.kind != features[band.feature].kind:
+        for band in manifest.bands:  # the kind of a series without steps is unknown
+            is_empty = band.feature in series and not self.steps.get(band.feature)
+            if band.kind and not is_empty and band.kind != features[band.feature].kind:
                 return None
         content = Content(
             layout, manifest.bands, unit="pixel", coords=manifest.coords, fill=manifest.default_value
@@ -127,83 +121,85 @@ class Inference:
             margin = infer_margin(self.patch, stored, kernel=self.kernel, band=manifest.bands[0].name)
         return replace(content, margin=margin, unit="patch")
 
-    # -- Inferred from the lengths of lists ----------------------------------------------------------
+    # -- From the lengths of lists -------------------------------------------------------------------
 
-    def inferred(
+    def from_lengths(
         self,
         names: Sequence[str] | None = None,
         by_pixel: bool | None = None,
         hint: Size | None = None,
     ) -> Content:
-        """What records hold by the lengths of their lists; every feature is a band.
+        """Infer the content of the records from the lengths of their lists; every feature is a band.
 
-        Our choice, where several answers fit: the shortest list is that of a scalar band with a margin; if
-        no margin fits it is an array band without one.
+        If several answers fit, our choice is that the shortest list is a scalar band with a margin. If no
+        margin fits, it is an array band without a margin.
 
         Parameters
         ----------
         names : sequence of str, optional
-            The features that are wanted: looked at alone where all of them do not go together.
+            Names of the chosen features, which are used alone if all features do not fit together.
         by_pixel : bool, optional
-            Whether there is an Example for each pixel. Default: as far as one record shows it.
+            Whether there is one Example per pixel. Default: inferred from the first record.
         hint : Size, optional
-            The kernel of the export, which is tried where the user gives none.
+            Kernel to try first if the option `kernel_size` is not given.
         """
         if self.kernel is not None or hint is None:
-            return self._inferred(names, by_pixel)
+            return self._infer(names, by_pixel)
         with suppress(RecordError, OptionError):
-            return replace(self, kernel=hint)._inferred(names, by_pixel)
+            return replace(self, kernel=hint)._infer(names, by_pixel)
         try:
-            return self._inferred(names, by_pixel)
+            return self._infer(names, by_pixel)
         except (RecordError, OptionError):
-            with suppress(
-                RecordError, OptionError
-            ):  # predictions of the patches alone, without their margins
-                return replace(self, kernel=PIXEL)._inferred(names, by_pixel)
+            with suppress(RecordError, OptionError):  # predictions without margins
+                return replace(self, kernel=PIXEL)._infer(names, by_pixel)
             raise
 
-    def _inferred(self, names: Sequence[str] | None, by_pixel: bool | None) -> Content:
-        try:  # all features tell more than some of them, and the same whatever is wanted
-            return self._of_all(by_pixel)
+    def _infer(self, names: Sequence[str] | None, by_pixel: bool | None) -> Content:
+        try:  # all features together, so that the result does not depend on the chosen ones
+            return self._infer_all(by_pixel)
         except (OptionError, RecordError):
             if names is None:
                 raise
         some = replace(self, layout=choose_features(self.layout, names))
-        return replace(some._of_all(by_pixel), layout=self.layout)
+        return replace(some._infer_all(by_pixel), layout=self.layout)
 
-    def _of_all(self, by_pixel: bool | None) -> Content:
+    def _infer_all(self, by_pixel: bool | None) -> Content:
         layout = self.layout
-        given = check_depths(self.depths, [feature.name for feature in layout.features])
+        depths = check_depths(self.depths, [feature.name for feature in layout.features])
         values = {feature.name: feature.size for feature in layout.features}
         if layout.sequences is not None:
             for feature in layout.sequences:
-                values[feature.name] *= _steps(feature, self.steps.get(feature.name, 0), given)
+                values[feature.name] *= _count_steps(feature, self.steps.get(feature.name, 0), depths)
             content = Content(layout, (), unit="pixel")
         elif self.by_pixel if by_pixel is None else by_pixel:
             content = Content(layout, (), unit="pixel")
         else:
-            content = Content(layout, (), margin_of_bands(layout.features, self.patch, self.kernel, given))
+            content = Content(layout, (), margin_of_bands(layout.features, self.patch, self.kernel, depths))
             stored = self.patch.with_margin(content.margin).pixels
             values = {name: size // stored for name, size in values.items()}
             first = layout.features[0]
             for feature in layout.features:
                 if feature.size % stored:
                     raise RecordError(
-                        f"The bands {first.name!r} and {feature.name!r} have {first.size} and {feature.size} "
-                        "values per record, which are not whole numbers of patches: choose some with "
-                        "bands=[...], or say how deep they are with tensor_depths={band: depth}."
+                        f"Bands {first.name!r} and {feature.name!r} have {first.size} and {feature.size} "
+                        f"values per record, which are not multiples of {stored}, the number of pixels of a "
+                        "stored patch. Choose other bands with bands=[...], or pass the depths as "
+                        "tensor_depths={band: depth}."
                     )
-        for name, depth in given.items():
+        for name, depth in depths.items():
             if values[name] != depth:
                 raise RecordError(
-                    f"Band {name!r} has {values[name]} values per pixel, not {depth} as tensor_depths says. "
-                    "Leave it out to have it inferred."
+                    f"Band {name!r} has {counted(values[name], 'value')} per pixel, but tensor_depths "
+                    f"specifies {depth}. Omit it to infer the depth."
                 )
-        return replace(content, bands=inferred_bands(layout, values, given))
+        return replace(content, bands=infer_bands(layout, values, depths))
 
 
-def described_layout(manifest: ImageManifest) -> RecordLayout | None:
-    """The features of the records of an export without any; None where the manifest does not hold them."""
+def layout_of_manifest(manifest: ImageManifest) -> RecordLayout | None:
+    """Return the features of the records that a manifest describes; None if it is from an old version.
+
+    This is needed for exports without any records.
+    """
     depths, kinds = feature_depths(manifest.bands), {band.feature: band.kind for band in manifest.bands}
     if manifest.grid is None:
         return None
@@ -225,15 +221,18 @@ def described_layout(manifest: ImageManifest) -> RecordLayout | None:
 
 
 def _series(bands: Sequence[BandSpec]) -> set[str]:
-    """The features that are series of steps in SequenceExamples; others are single values."""
+    """Return the features that SequenceExamples store as series of steps; others are single values."""
     depths = feature_depths(bands)
     return {band.feature for band in bands if band.dims or depths[band.feature] > 1}
 
 
-def inferred_bands(
+def infer_bands(
     layout: RecordLayout, values: Mapping[str, int], given: Collection[str]
 ) -> tuple[BandSpec, ...]:
-    """A band for each feature with so many values per pixel: a scalar one for one value, if none is given."""
+    """Return a band for each feature, from its number of values per pixel.
+
+    A feature with a single value per pixel is a scalar band, unless the user specified its depth (`given`).
+    """
     series = {feature.name: feature.size for feature in layout.sequences or ()}
     bands = []
     for name, depth in values.items():
@@ -246,17 +245,17 @@ def inferred_bands(
     return distinct_dims(bands)
 
 
-def _steps(feature: Feature, found: int, given: Mapping[str, int]) -> int:
-    """Steps of a series: those that the user gives, or those of the first record."""
-    values = given.get(feature.name, found * feature.size)
+def _count_steps(feature: Feature, found: int, depths: Mapping[str, int]) -> int:
+    """Return the number of steps of a series from `tensor_depths`, or else from the first record."""
+    values = depths.get(feature.name, found * feature.size)
     if values < found * feature.size or values % feature.size:
         raise RecordError(
-            f"Band {feature.name!r} has {found * feature.size} values in the first record, more than the "
-            f"{values} of tensor_depths."
+            f"Band {feature.name!r} has {counted(found * feature.size, 'value')} in the first record, but "
+            f"tensor_depths specifies {values}."
         )
     if not values:
         raise RecordError(
-            f"Band {feature.name!r} has no step in the first record: say how many others have at most, with "
+            f"Band {feature.name!r} has no steps in the first record: pass the maximum number of steps as "
             f"tensor_depths={{{feature.name!r}: steps}}."
         )
     return values // feature.size

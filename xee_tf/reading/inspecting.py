@@ -1,4 +1,4 @@
-"""What an export or a file of records holds."""
+"""Describe an export or a TFRecord file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, bounds, grid_picture, grid_rows, per_pixel
 from xee_tf.labels import label_steps
 from xee_tf.options import READ_SPELLING, spelled
-from xee_tf.reading.content import read_order
+from xee_tf.reading.first_record import parse_record
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions
@@ -23,29 +23,38 @@ from xee_tf.shards import first_record, open_shards
 from xee_tf.sidecars import Exported, ExportedTable, dim_lengths, find_sources, is_image
 from xee_tf.storage import Location
 
-__all__ = ["Inspection", "inspect"]
+__all__ = ["Inspection", "Kind", "inspect"]
 
 Kind = Literal["Example", "SequenceExample"]
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.
+    """Description of an export or a TFRecord file, returned by `inspect`.
 
     Parameters
     ----------
     path : str
         The mixer or manifest of an export, or a TFRecord file.
     kind : {"Example", "SequenceExample"}
-        What each record is.
+        The type of the records.
     names : tuple of str
-        The bands of an export, or the features of the first record of a file.
+        Names of the bands of an export, or of the features in the first record of a file.
     files : tuple of str
         The TFRecord files, in the order of the records.
     grid : PatchGrid or None
-        The patches of an export.
+        The patch grid of an export; None for a file.
     records : int or None
-        Records of an export; those of a single file are not counted.
+        Number of records of an export; None for a file, whose records are not counted.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile, xee_tf
+    >>> sites = pd.DataFrame({"B4": [0.1, 0.2]})
+    >>> result = xee_tf.export_table(sites, tempfile.mkdtemp() + "/sites")
+    >>> found = inspect(result)
+    >>> found.kind, found.names, found.grid is None
+    ('Example', ('B4',), True)
     """
 
     path: str
@@ -71,31 +80,37 @@ def inspect(
     tensor_depths: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Inspection:
-    """Show what a path holds: patches, place, bands and shards of an export, or the first record of a file.
+    """Describe the patches, georeference, bands and shards of an export, or the first record of a file.
 
     Parameters
     ----------
     path : str, path-like, ExportResult or TableResult
-        A mixer, a manifest, a prefix or folder, or a single TFRecord file. Local, or any URL that fsspec
-        knows.
-    kernel_size : int or (width, height), optional
-        The kernel of the export, where there is no manifest and it cannot be inferred from the records.
-    tensor_depths : mapping from band to int, optional
-        The depths of array bands, where there is no manifest and they cannot be inferred from the records.
-    storage_options : mapping, optional
-        Handed to fsspec.
+        A mixer, a manifest, the prefix or folder of an export, or a TFRecord file, as a local path or an
+        fsspec URL; or an export result.
+    kernel_size : int or (int, int), optional
+        The kernel size ``(width, height)`` of the export in pixels. It is required if there is no manifest
+        and the kernel cannot be inferred from the records.
+    tensor_depths : mapping of str to int, optional
+        Number of values per pixel of array bands. It is required if there is no manifest and the depths
+        cannot be inferred from the records.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
     Inspection
-        Print it, or look at it in a notebook.
+        A description with a text repr, and an HTML repr for notebooks.
 
     Raises
     ------
     MissingShardError
-        If there is no export.
-    MixerError, RecordError
-        As `xee_tf.open_image`.
+        If the export was not found, or shards are missing.
+    MixerError
+        If the mixer or the manifest is not valid.
+    OptionError
+        If the path is not that of a single export, or an option is not valid.
+    RecordError
+        If a shard is truncated, corrupt or empty.
 
     Examples
     --------
@@ -113,21 +128,21 @@ def inspect(
     """
     location, *_ = find_sources(path, storage_options)
     if not is_image(location):
-        return _of_file(location)
+        return _inspect_file(location)
     options = ReadOptions(
         kernel_size=kernel_size, tensor_depths=tensor_depths, storage_options=storage_options
     )
     export = open_export(location, options)
-    return _of_export(str(location), export)
+    return _inspect_export(str(location), export)
 
 
-def _of_export(path: str, export: OpenedExport) -> Inspection:
+def _inspect_export(path: str, export: OpenedExport) -> Inspection:
     grid, kind = export.grid, _kind(export.content.layout)
     left, bottom, right, top = bounds(grid.affine, grid.shape.window)
     patches, raster, _ = grid_rows(grid)
     size = format_bytes(sum(shard.size for shard in export.shards))
-    records = len(grid) * export.per_patch
-    held = counted(records, kind) + per_pixel(export.per_patch)
+    records = len(grid) * export.records_per_patch
+    held = counted(records, kind) + per_pixel(export.records_per_patch)
     rows = [
         patches,
         raster,
@@ -153,12 +168,12 @@ def _of_export(path: str, export: OpenedExport) -> Inspection:
     )
 
 
-def _of_file(location: Location) -> Inspection:
+def _inspect_file(location: Location) -> Inspection:
     [shard] = open_shards([location])
     data = first_record(shard)
     if data is None:
-        raise RecordError(f"{shard} holds no record.")
-    layout, steps = read_order(data)
+        raise RecordError(f"{shard} contains no records.")
+    layout, steps = parse_record(data)
     kind = _kind(layout)
     rows = [("first record", f"a{'n' if kind == 'Example' else ''} {kind}")]
     for feature in layout.features:
@@ -175,7 +190,7 @@ def _kind(layout: RecordLayout) -> Kind:
 
 
 def _bands(export: OpenedExport) -> str:
-    """Names of the bands, with their further dimensions."""
+    """Return the names of the bands, with their extra dimensions."""
     names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in export.bands]
     collapsed = {band.feature for band in export.bands if band.feature != band.name}
     return "".join(
@@ -187,7 +202,7 @@ def _bands(export: OpenedExport) -> str:
 
 
 def _steps(export: OpenedExport) -> Facts:
-    """The further dimensions: how many steps, and from where to where."""
+    """Return rows with the number of steps and the range of each extra dimension."""
     rows = []
     for dim, length in dim_lengths(export.bands).items():
         text = counted(length, "step")

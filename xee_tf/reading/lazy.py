@@ -1,4 +1,4 @@
-"""Lazy arrays over an export: one task for all bands of a chunk with Dask, or xarray's own indexing."""
+"""Lazy arrays of the bands of an export, for Dask or for xarray's own lazy indexing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from xee_tf.sidecars import BandSpec
 
 __all__ = ["BandArray", "band_dims", "dask_arrays", "preferred_chunks"]
 
-_SIDE = 1024  # pixels of a chunk's side, rounded up to whole patches
-_PIXELS = 1 << 20  # pixels of a chunk, where sides cannot be chosen
-_STREAMS = 8  # gzip streams that are gone through side by side
+_SIDE = 1024  # side of a chunk in pixels, rounded up to whole patches
+_PIXELS = 1 << 20  # pixels of a chunk whose width is fixed
+_STREAMS = 8  # gzip streams to read in parallel
 
 
 def raster_shape(export: OpenedExport, margins: Margins) -> dict[str, int]:
-    """Dimensions and their lengths: (y, x), or (patch, y, x) where margins are kept."""
+    """Return the dimensions and their lengths: (y, x), or (patch, y, x) if margins are kept."""
     if margins == "keep":
         height, width = export.grid.stored.shape
         return {"patch": len(export.grid), "y": height, "x": width}
@@ -41,15 +41,15 @@ def raster_shape(export: OpenedExport, margins: Margins) -> dict[str, int]:
 
 
 def band_dims(band: BandSpec, margins: Margins) -> tuple[str, ...]:
-    """The dimensions of a band in their order; further ones stand in front of y and x."""
+    """Return the dimensions of a band in order; extra dimensions come before y and x."""
     return (*(("patch",) if margins == "keep" else ()), *band.dims, "y", "x")
 
 
 def preferred_chunks(export: OpenedExport, margins: Margins) -> dict[str, int]:
-    """Chunks of whole patches: 1024 to 2048 pixels a side, less for deep bands, unless a patch is larger.
+    """Return the default chunk sizes: whole patches, 1024 to 2048 pixels per side, less for deep bands.
 
-    Where records can only be reached through those in front of them, chunks are as wide as the
-    raster: two chunks beside one another would have to go through the same bytes.
+    If a record can only be reached by decompressing all records before it, chunks are as wide as the raster,
+    because adjacent chunks would need to decompress the same bytes.
     """
     grid, shape = export.grid, raster_shape(export, margins)
     depth = max(band.depth for band in export.bands)
@@ -67,7 +67,7 @@ def preferred_chunks(export: OpenedExport, margins: Margins) -> dict[str, int]:
 
 
 class BandArray(BackendArray):
-    """One band of an export, read when it is indexed."""
+    """A band of an export that is read when it is indexed."""
 
     def __init__(self, export: OpenedExport, name: str, margins: Margins) -> None:
         band, lengths = export.band(name), tuple(raster_shape(export, margins).values())
@@ -86,26 +86,34 @@ class BandArray(BackendArray):
 def dask_arrays(
     export: OpenedExport, margins: Margins, chunks: int | str | Mapping[Hashable, Any] | tuple[Any, ...]
 ) -> dict[str, Array]:
-    """A Dask array for each band; a chunk's bands are read together, and only the part that is wanted.
+    """Return a Dask array for each band; one task reads all bands of a chunk.
 
-    `chunks` are as in `xarray.open_dataset`; dimensions that are not named have preferred chunks. Further
-    dimensions of array bands are read whole, and divided afterwards if that is asked for.
+    `chunks` is the same as in `xarray.open_dataset`; dimensions that it does not contain have the default
+    chunks. Extra dimensions of array bands are read as a whole and rechunked afterwards if requested.
     """
     shape, preferred = raster_shape(export, margins), preferred_chunks(export, margins)
     largest = max(band.depth * export.dtypes[band.name].itemsize for band in export.bands)
-    wanted: Any = chunks
+    requested: Any = chunks
     if isinstance(chunks, Mapping):
-        wanted = tuple(preferred[name] if chunks.get(name) is None else chunks[name] for name in shape)
+        requested = tuple(preferred[name] if chunks.get(name) is None else chunks[name] for name in shape)
     previous = tuple((preferred[name],) for name in shape)
-    pixel = np.dtype((np.void, largest))  # what "auto" goes by
-    with _refused(chunks):
-        sizes = normalize_chunks(wanted, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
+    pixel = np.dtype((np.void, largest))  # determines the size of "auto" chunks
+    with _chunk_errors(chunks):
+        sizes = normalize_chunks(requested, tuple(shape.values()), dtype=pixel, previous_chunks=previous)
     token = tokenize(
-        export.grid, export.shards, export.bands, export.layout, export.verify, margins, sizes, export.masked
+        export.grid,
+        export.shards,
+        export.bands,
+        export.layout,
+        export.dtypes,
+        export.verify,
+        margins,
+        sizes,
+        export.masked,
     )
     order = None
-    if export.sequential:  # backwards is the worst for a gzip stream
-        order = partial(_turn_of, export.grid, [shard.first for shard in export.shards])
+    if export.sequential:  # seeking backwards in a gzip stream is expensive
+        order = partial(_task_priority, export.grid, [shard.first for shard in export.shards])
     found = arrays_of_boxes(
         f"tfrecord-{token}",
         replace(export, share=False),
@@ -115,31 +123,33 @@ def dask_arrays(
         order=order,
     )
     arrays = {}
-    front = len(shape) - 2  # the axis of patches, where margins are kept
+    front = len(shape) - 2  # 1 for the patch axis if margins are kept, else 0
     for band, array in zip(export.bands, found, strict=True):
-        asked = {
+        sizes_of_dims = {
             front + axis: chunks if isinstance(chunks, int) else chunks[dim]
             for axis, dim in enumerate(band.dims)
             if isinstance(chunks, int) or (isinstance(chunks, Mapping) and chunks.get(dim) is not None)
         }
-        with _refused(chunks):
-            arrays[band.name] = array.rechunk(asked) if asked else array
+        with _chunk_errors(chunks):
+            arrays[band.name] = array.rechunk(sizes_of_dims) if sizes_of_dims else array
     return arrays
 
 
 @contextmanager
-def _refused(chunks: Any) -> Iterator[None]:
-    """Name the option in errors of Dask."""
+def _chunk_errors(chunks: Any) -> Iterator[None]:
+    """Convert errors from Dask to errors that name the option."""
     try:
         if isinstance(chunks, bool):
             raise TypeError("it is neither a number nor a mapping")
         yield
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise OptionError(f"chunks={shorten(repr(chunks))} cannot be used: {error}.") from error
+        raise OptionError(f"chunks={shorten(repr(chunks))} is not valid: {error}.") from error
 
 
-def _turn_of(grid: PatchGrid, firsts: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
-    """Sorts chunks: through some shards side by side, each from its start on, then through the next."""
-    start = box[0][0] if len(box) == 3 else box[0][0] // grid.patch.y * grid.columns
+def _task_priority(
+    grid: PatchGrid, firsts: Sequence[int], box: Sequence[tuple[int, int]]
+) -> tuple[int, int, int]:
+    """Return the sort key of a chunk: groups of shards in order, and forward within each shard of a group."""
+    start = box[0][0] if len(box) == 3 else box[0][0] // grid.patch.y * grid.patches_per_row
     shard = bisect_right(firsts, start) - 1
     return shard // _STREAMS, start - firsts[shard], shard

@@ -1,4 +1,4 @@
-"""An opened export: its records, what they hold, and the patches that they belong to."""
+"""An opened export: its shards, the content of their records, and the patches that they belong to."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ from xee_tf.sidecars import BandSpec
 __all__ = ["Margins", "OpenedExport"]
 
 Margins = Literal["trim", "keep"]
-"""Whether the margins of patches are cut off."""
+"""Whether to remove the margins of patches."""
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedExport:
-    """The records of an export, or TFRecord files without a mixer; small and picklable.
+    """An export, or TFRecord files without a mixer; small and picklable.
 
     Parameters
     ----------
     content : Content
-        What each record holds.
+        The content of each record.
     bands : tuple of BandSpec
-        The bands that are read.
+        The bands to read.
     grid : PatchGrid
-        The patches, with the margin that their records have. Without a mixer, that of a single record at no
-        place.
+        The patches, with the margin of the records. Without a mixer, a single patch without georeference.
     shards : tuple of Shard
         The files, in the order of the records.
     record_bytes : int
-        Bytes of the first record and its framing.
+        Size of the first record and its framing in bytes.
     described : bool
-        Whether a mixer or a manifest describes the records: they are complete, and were counted.
+        Whether a mixer or a manifest describes the records: all records have all features, and their number
+        was checked.
     patches : ndarray of int64, optional
-        The number of the patch in every record, or in every group of `per_patch` records, where patches were
-        dropped.
+        If patches were dropped, the patch index of each record, or of each group of `records_per_patch`
+        records.
     masked : mapping from band to number
-        The value in the records that is read as NaN.
+        Stored values to read as NaN.
     verify : bool
-        Whether checksums of records are checked.
+        Whether to verify the checksums of records.
     share : bool
-        Whether bands are read one by one, so that inflated bytes are worth keeping.
+        Whether bands are read one by one, so that decompressed bytes are kept for the next band.
     source : str, optional
-        The file that names the export: its mixer, or its manifest.
+        The mixer, or else the manifest.
+    restore_dtypes : bool
+        Whether to convert stored integers to the dtype of their band.
     """
 
     content: Content
@@ -69,80 +71,87 @@ class OpenedExport:
     verify: bool = True
     share: bool = True
     source: str | None = None
+    restore_dtypes: bool = False
 
     def __str__(self) -> str:
         return self.shards[0].location.name
 
     @cached_property
     def layout(self) -> RecordLayout:
-        """The features that hold the bands."""
+        """The features that store the bands to read."""
         return choose_features(self.content.layout, list(dict.fromkeys(band.feature for band in self.bands)))
 
     @cached_property
     def dtypes(self) -> dict[str, np.dtype[Any]]:
-        """The dtype of each band: float32, int64 or uint8; a float type where values are masked."""
+        """The dtype of each band as it is read; a float dtype if values are masked."""
         stored = {feature.name: np.dtype(feature.dtype) for feature in self.layout.features}
+        dtypes = {band.name: self._unmasked_dtype(band, stored[band.feature]) for band in self.bands}
         return {
-            band.name: np.result_type(stored[band.feature], np.float32)
-            if band.name in self.masked
-            else stored[band.feature]
-            for band in self.bands
+            name: np.result_type(dtype, np.float32) if name in self.masked else dtype
+            for name, dtype in dtypes.items()
         }
+
+    def _unmasked_dtype(self, band: BandSpec, stored: np.dtype[Any]) -> np.dtype[Any]:
+        if self.restore_dtypes and band.dtype is not None and stored.kind == "i":
+            source = np.dtype(band.dtype)
+            if source.kind in "iu":
+                return source
+        return stored
 
     @property
     def coords(self) -> dict[str, npt.NDArray[Any]]:
-        """Coordinates of the bands' further dimensions."""
+        """Coordinates of the extra dimensions of the bands."""
         known = self.content.coords
         return {dim: known[dim] for band in self.bands for dim in band.dims if dim in known}
 
     @property
-    def per_patch(self) -> int:
-        """Records for a patch: 1, or as many as it has pixels."""
+    def records_per_patch(self) -> int:
+        """Number of records per patch: 1, or the number of its pixels."""
         return self.grid.patch.pixels if self.content.unit == "pixel" else 1
 
     @property
     def stored(self) -> Size:
-        """Pixels of a record, the margin of a patch included."""
+        """Size of a record in pixels, including the margin of a patch."""
         return PIXEL if self.content.unit == "pixel" else self.grid.stored
 
     @property
     def core(self) -> Size:
-        """Pixels of a record without the margin."""
+        """Size of a record in pixels, without the margin of a patch."""
         return PIXEL if self.content.unit == "pixel" else self.grid.patch
 
     def area(self, margins: Margins) -> Size:
-        """Pixels of a record that are read."""
+        """Return the size of a record in pixels, with or without the margin of a patch."""
         return self.core if margins == "trim" else self.stored
 
     @property
     def complete(self) -> bool:
-        """Whether all records certainly have all features: those of images, and of tables by xee_tf."""
-        return self.described or all(shard.alike for shard in self.shards)
+        """Whether all records are known to have all features, as in images, and in tables from xee_tf."""
+        return self.described or all(shard.same_features for shard in self.shards)
 
     @property
     def records(self) -> int | None:
-        """Records in all shards; None where they were not counted."""
+        """Number of records in all shards; None if they were not counted."""
         return sum(shard.records for shard in self.shards) if self.complete else None
 
     @property
     def sequential(self) -> bool:
-        """Whether records can be reached only through those in front of them."""
+        """Whether a record can only be reached by decompressing all records before it."""
         return any(shard.access == "stream" for shard in self.shards)
 
     def band(self, name: str) -> BandSpec:
-        """The band of a name."""
+        """Return the band with the given name."""
         return next(band for band in self.bands if band.name == name)
 
-    def masking(self, value: float, written: float | None) -> OpenedExport:
-        """The same export with a default value read as NaN, where the type of a band can hold it.
+    def mask_default_value(self, value: float, written: float | None) -> OpenedExport:
+        """Return the export with a default value read as NaN, in bands whose dtype can represent it.
 
-        A warning names the bands that cannot. `written` is the default value of the export, by its manifest.
+        A warning lists the other bands. `written` is the default value of the export in its manifest.
         """
         check_default_value(value, finite=False)
         masked, unclear = {}, []
         for band in self.bands:
             held = convert_number(value, self.dtypes[band.name])
-            # A band whose type in the source could not hold the default value has another one in its place.
+            # If the dtype of the source could not represent the default value, another value was written.
             replaced = written == value and band.default is not None and band.default != held
             if held is None or (replaced and not math.isnan(value)):
                 unclear.append(band)
@@ -155,7 +164,8 @@ class OpenedExport:
                 for band in unclear
             )
             warn(
-                f"default_value={value!r} masks nothing in {each}: the type cannot hold it, so masked pixels "
-                "look like valid ones there. Export with a default_value that is in the range of every band."
+                f"default_value={value!r} masks no pixels of {each}: the dtype cannot represent it, so "
+                "masked pixels cannot be distinguished from valid ones. Export with a default_value in the "
+                "range of every band."
             )
         return replace(self, masked=masked)

@@ -1,4 +1,4 @@
-"""Opening an export: from the names that a user gives to its records and what they hold."""
+"""Open an export: find its shards, read the first record, and check the number of records."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.georef import crs_text, read_crs
-from xee_tf.reading.content import FirstRecord, choose_bands, read_order
-from xee_tf.reading.infer import Inference, described_layout
+from xee_tf.reading.first_record import FirstRecord, parse_record
+from xee_tf.reading.infer import Inference, layout_of_manifest
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.options import ReadOptions
+from xee_tf.reading.selection import choose_bands
 from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
 from xee_tf.shards import Shard, match_shards, number_shards, open_shards, read_records
 from xee_tf.sidecars import (
@@ -35,13 +37,13 @@ _DEFAULTS = ReadOptions()
 
 
 def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> OpenedExport:
-    """Open the shards of an image and check that they are whole; see `xee_tf.open_image`.
+    """Open the shards of an image and check that they are complete; see `xee_tf.open_image`.
 
-    What the user gives comes first, then the manifest, if it describes these records, and then what can be
+    Options take precedence over the manifest (if it describes these records), and the manifest over what is
     inferred from the first record.
     """
     kernel, bands = options.kernel, options.bands
-    beside = options.records is None  # the shards are found beside the manifest: it must describe them
+    beside = options.records is None  # shards next to the manifest must match it
     name, described, manifest, location = describe_export(mixer, not beside, options.storage_options)
     if options.crs is not None:
         described = replace(described, crs=crs_text(read_crs(options.crs)))
@@ -50,44 +52,51 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     total = described.total_patches if patches is None else len(patches)
 
     found = open_shards(_locate_shards(options, location, manifest))
-    first = FirstRecord.of(found)
-    layout, steps = _order(first, None if total else manifest)
+    first = FirstRecord.from_shards(found)
+    layout, steps = _read_layout(first, None if total else manifest)
     if layout is None:
-        raise MissingShardError(f"{name} announces {described.total_patches} patches; the shards hold none.")
+        raise MissingShardError(
+            f"The shards contain no records; expected {counted(described.total_patches, 'patch', 'patches')} "
+            f"for {name}."
+        )
     inference = Inference(layout, described.patch, steps, kernel, options.tensor_depths)
     content = None
     if manifest is not None:
-        with first.named():
-            content = inference.described(manifest, manifest_name(location) if beside else None)
+        with first.error_context():
+            content = inference.from_manifest(manifest, manifest_name(location) if beside else None)
     inferred = content is None
     by_pixel = inference.by_pixel if content is None else content.unit == "pixel"
 
-    if patches is not None:  # the index of a file counts the patches that were dropped, too
+    if patches is not None:  # the index of a file also counts dropped patches
         found = [replace(shard, announced=None) for shard in found]
     ragged = layout.sequences is not None and (inferred or manifest is None or manifest.ragged)
-    record_size = first.size if layout.exact and not ragged else None
+    record_size = first.size if layout.fixed_size and not ragged else None
     shards = number_shards(found, record_size, total * (pixels if by_pixel else 1))
-    held = sum(shard.records for shard in shards)
+    count = sum(shard.records for shard in shards)
     if manifest is not None and manifest.patches is not None and patches is None:
         kept = len(manifest.patches)
-        if held in (kept, kept * pixels) and held not in (total, total * pixels):
-            patches, total = manifest.patches, kept  # predictions of the patches that were written
+        if count in (kept, kept * pixels) and count not in (total, total * pixels):
+            patches, total = manifest.patches, kept  # predictions of the exported patches only
     if content is None:
-        # The number of records, where it fits, decides what they are, and not the lengths of their lists.
-        fits = total and pixels > 1 and held in (total, total * pixels)
+        # If the number of records matches one of the units, it takes precedence over the list lengths.
+        fits = total and pixels > 1 and count in (total, total * pixels)
         names = choose_bands([feature.name for feature in layout.features], bands)
         hint = None if manifest is None else manifest.kernel
-        with first.named():
-            content = inference.inferred(names, held > total if fits else None, hint)
+        with first.error_context():
+            content = inference.from_lengths(names, count > total if fits else None, hint)
 
     per_patch = pixels if content.unit == "pixel" else 1
-    announced = f"{total} patches of {pixels} pixels, a record each" if per_patch > 1 else f"{total} records"
+    expected = counted(total * per_patch, "record")
+    if per_patch > 1:
+        expected += f" ({counted(total, 'patch', 'patches')} x {pixels:,} pixels)"
     named = beside and patches is None
-    _check_counts(shards, total * per_patch, f"{name} announces {announced}", record_size is not None, named)
+    _check_counts(
+        shards, total * per_patch, f"Expected {expected} for {name}", record_size is not None, named
+    )
     if manifest is not None and beside:
         shards = match_shards(shards, manifest.shards)
-    if 0 in steps.values():  # the kind of a series is that of its first step
-        content = replace(content, layout=read_sequence_layout(_records(shards)))
+    if 0 in steps.values():  # the kind of a series is the kind of its first step
+        content = replace(content, layout=read_sequence_layout(_iter_records(shards)))
     known = {band.name: band for band in content.bands}
     export = OpenedExport(
         content,
@@ -98,17 +107,18 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
         patches=patches,
         verify=options.verify,
         source=None if location is None else str(location),
+        restore_dtypes=beside and not inferred,
     )
     if options.default_value is None:
         return export
     written = None if manifest is None or inferred else manifest.default_value
-    return export.masking(options.default_value, written)
+    return export.mask_default_value(options.default_value, written)
 
 
 def _locate_shards(
     options: ReadOptions, mixer: Location | None, manifest: ImageManifest | None
 ) -> list[Location]:
-    """The shards: those that the user names, or those beside the mixer."""
+    """Return the shards in the option `records`, or else those next to the mixer."""
     records, storage_options = options.records, options.storage_options
     if records is not None:
         listed: Any = records
@@ -119,69 +129,87 @@ def _locate_shards(
         paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
         locations = [Location.of(path, storage_options) for path in paths]
         if not locations:
-            raise OptionError("records is empty: name the shards in order, or leave it out.")
+            raise OptionError("records is empty: pass the shards in order, or omit it.")
         check_order(locations)
         return locations
     if mixer is None:
-        raise OptionError("A Mixer does not know where its shards are: give them as records=[...], in order.")
+        raise OptionError("A Mixer object has no path: pass the shards as records=[...], in order.")
     try:
         return find_records(mixer)
     except MissingShardError:
         if manifest is None or not manifest.shards or prefix_of(mixer).siblings():
             raise
-        return listed_shards(mixer, manifest.shards)  # a server that lists nothing, not even the mixer
+        return listed_shards(mixer, manifest.shards)  # a server without folder listings
 
 
-def _order(first: FirstRecord, empty: ImageManifest | None) -> tuple[RecordLayout | None, Mapping[str, int]]:
-    """The features of the first record, and the steps of its series; of no record, those in a manifest."""
+def _read_layout(
+    first: FirstRecord, manifest: ImageManifest | None
+) -> tuple[RecordLayout | None, Mapping[str, int]]:
+    """Return the features of the first record and the steps of its series.
+
+    If there are no records, return the features in the manifest.
+    """
     if first.data is not None:
-        with first.named():
-            return read_order(first.data)
-    return None if empty is None else described_layout(empty), {}
+        with first.error_context():
+            return parse_record(first.data)
+    return None if manifest is None else layout_of_manifest(manifest), {}
 
 
-def _records(shards: Sequence[Shard]) -> Iterator[memoryview]:
-    """All records, from the first one on."""
+def _iter_records(shards: Sequence[Shard]) -> Iterator[memoryview]:
+    """Yield all records in order."""
     for shard in shards:
         for first, buffer in read_records(shard, 0, shard.records):
             yield from iter_frames(buffer, source=str(shard), first=first)
 
 
-def _check_counts(shards: Sequence[Shard], total: int, announced: str, exact: bool, named: bool) -> None:
-    """Refuse shards that do not hold just the records that the mixer announces, in order.
+def _check_counts(shards: Sequence[Shard], total: int, expected: str, exact: bool, named: bool) -> None:
+    """Check that shards contain the expected number of records, in order.
 
-    `exact`: their records are all of one size; `named`: they were found by their names, and so are
-    full, each but the last.
+    Parameters
+    ----------
+    shards : sequence of Shard
+        The shards.
+    total : int
+        Expected number of records.
+    expected : str
+        The beginning of the error message.
+    exact : bool
+        Whether all records have the same size.
+    named : bool
+        Whether the shards were found by their names. In that case all shards but the last are full.
     """
     counts = [shard.records for shard in shards]
     if named and 0 in counts:
         raise RecordError(
-            f"{shards[counts.index(0)]} holds no record: it is truncated, or was not fetched whole."
+            f"{shards[counts.index(0)]} contains no records: it is truncated, or was not downloaded "
+            "completely."
         )
     for shard in shards:
         if shard.announced not in (None, shard.first):
             raise RecordError(
-                f"{shard} starts with record {shard.announced} of its export, but {shard.first} records come "
-                "before it: shards are out of order, one is missing or truncated, or exports are mixed up."
+                f"{shard} starts with record {shard.announced} of its export, but the shards before it "
+                f"contain {counted(shard.first, 'record')}: shards are out of order, missing, truncated, or "
+                "from different exports."
             )
     full = counts[0]
     if named and exact:
         for i, shard in enumerate(shards):
             if shard.records > full or (shard.records < full and i < len(shards) - 1):
                 raise RecordError(
-                    f"{shard} holds {shard.records} records, but {shards[0]} holds {full} and only the last "
-                    "shard may hold fewer: it is truncated, or shards are out of order. If they are right "
-                    "all the same, give them as records=[...]."
+                    f"{shard} contains {counted(shard.records, 'record')}, but {shards[0]} contains {full}, "
+                    "and only the last shard may contain fewer: a shard is truncated, or shards are out of "
+                    "order. If they are correct, pass them as records=[...]."
                 )
     if sum(counts) == total:
         return
-    held = f"{shards[0]} holds {full}."
+    message = f"{expected}; {shards[0]} contains {full}."
     if len(shards) > 1:
-        each = ", ".join(map(str, counts[:20])) + (", ..." if len(counts) > 20 else "")
-        held = f"the {len(shards)} shards {shards[0]} to {shards[-1]} hold {sum(counts)} ({each})."
-    message = f"{announced}; {held}"
+        message = (
+            f"{expected}; the {len(shards)} shards {shards[0]} to {shards[-1]} contain {sum(counts)} "
+            f"({abbreviated(counts, 20)})."
+        )
     if sum(counts) > total:
-        raise RecordError(f"{message} The mixer or the shards are of another export.")
+        raise RecordError(f"{message} The mixer and the shards are from different exports.")
     if named and exact and counts[-1] == full:
         raise MissingShardError(f"{message} Shards after {shards[-1]} are missing.")
     raise RecordError(f"{message} A shard is truncated, or shards are missing at the end.")

@@ -1,4 +1,4 @@
-"""What a user says of the records that are read: which files, which bands, and what no sidecar tells."""
+"""Options for reading records: files, bands, and values that neither mixer nor manifest contains."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from xee_tf.storage import Location, PathLike
 __all__ = ["ReadOptions", "RecordFiles"]
 
 RecordFiles = PathLike | Location | ExportedImage | Sequence[PathLike | Location | ShardInfo]
-"""The shards of an export in order, or what an export returned."""
+"""The shards of an export in order, or an export result."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReadOptions:
-    """Options of reading; `xee_tf.open_image` describes each one, `xee_tf.tf_dataset` `patch_dimensions`."""
+    """Options for reading, see `xee_tf.open_image`; for `patch_dimensions`, see `xee_tf.tf_dataset`."""
 
     records: RecordFiles | None = None
     bands: Sequence[str] | None = None
@@ -32,12 +32,12 @@ class ReadOptions:
 
     @property
     def kernel(self) -> Size | None:
-        """The kernel, where it is given."""
+        """The kernel size, if given."""
         return None if self.kernel_size is None else Size.from_xy(self.kernel_size, "kernel_size")
 
     @property
     def patch(self) -> Size | None:
-        """The pixels of a patch, where they are given."""
+        """The patch size, if given."""
         return (
             None if self.patch_dimensions is None else Size.from_xy(self.patch_dimensions, "patch_dimensions")
         )

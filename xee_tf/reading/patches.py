@@ -1,4 +1,4 @@
-"""Records decoded and put where their pixels belong: into the arrays of a window, or patch by patch."""
+"""Decode records and copy their pixels to the arrays of a window, or of single patches."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dtypes import beyond_float64
+from xee_tf.dtypes import beyond_float64, coerce
 from xee_tf.errors import RecordError
 from xee_tf.geometry import PatchGrid, Window
-from xee_tf.reading.content import choose_features, fitting_fill
+from xee_tf.reading.content import choose_features, fit_fill_value
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import RecordLayout, decode_records
 from xee_tf.shards import Shard, check_runs, read_records, shard_spans
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["Target", "fill_patches", "fill_window", "window_records"]
+__all__ = ["Target", "fill_patches", "fill_window", "patches_in_window"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where some steps of a band go.
+    """The output array of some steps of a band.
 
     Parameters
     ----------
     feature : str
-        The feature that holds them.
+        The feature that stores the band.
     steps : slice or ndarray
-        Which of the feature's steps they are.
+        Indices of the steps in the feature.
     array : ndarray
-        ``(step, y, x)`` of a window, or ``(patch, step, y, x)``.
+        Output array of shape (step, y, x) for a window, or (patch, step, y, x).
     masked : number, optional
-        The value that becomes NaN.
+        The value to replace by NaN.
     """
 
     feature: str
@@ -44,90 +44,94 @@ class Target:
     masked: float | None = None
 
     @classmethod
-    def of(
+    def from_band(
         cls,
         band: BandSpec,
-        wanted: Sequence[tuple[int, int]],
+        ranges: Sequence[tuple[int, int]],
         array: npt.NDArray[Any],
         axis: int,
         masked: float | None = None,
     ) -> Target:
-        """Where an array takes ranges of the further dimensions of a band; they start at an axis of it."""
-        ranges = tuple(slice(begin, end) for begin, end in wanted)
-        steps = band.first + np.arange(band.depth).reshape(band.shape)[ranges].ravel()
+        """Create a target for ranges of a band's extra dimensions, which start at an axis of the array."""
+        slices = tuple(slice(begin, end) for begin, end in ranges)
+        steps = band.first + np.arange(band.depth).reshape(band.shape)[slices].ravel()
         shape = (*array.shape[:axis], len(steps), *array.shape[-2:])
         first, last = int(steps[0]), int(steps[-1])
-        in_one_run = last - first == len(steps) - 1
-        chosen = slice(first, last + 1) if in_one_run else steps
+        contiguous = last - first == len(steps) - 1
+        chosen = slice(first, last + 1) if contiguous else steps
         return cls(band.feature, chosen, array.reshape(shape), masked)
 
     def values(self, feature: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The steps of a feature (patch, step, y, x) that go there, masked values as NaN."""
+        """Return the steps of a feature (patch, step, y, x) in the dtype of the array, with NaN if masked."""
         steps = feature[:, self.steps]
         if self.masked is None:
-            return steps
+            return coerce(steps, self.array.dtype)
         masked = steps == steps.dtype.type(self.masked)
         if steps.dtype.kind == "i" and beyond_float64(steps).any():
-            self._refuse_inexact(steps[~masked])
+            self._check_exact(steps[~masked])
         steps = steps.astype(self.array.dtype)
         steps[masked] = np.nan
         return steps
 
-    def _refuse_inexact(self, values: npt.NDArray[Any]) -> None:
-        """Refuse integers that would become others as floats."""
-        largest = 2.0**63  # is no int64, though the largest ones become it
+    def _check_exact(self, values: npt.NDArray[Any]) -> None:
+        """Raise an error if the float dtype of the array cannot represent some integers exactly."""
+        largest = 2.0**63  # out of range for int64; the largest integers are rounded to it
         floats = values.astype(self.array.dtype)
         wrong = floats == largest
         wrong |= np.where(wrong, 0, floats).astype(values.dtype) != values
         if wrong.any():
             raise RecordError(
-                f"Band {self.feature!r} holds {values[wrong][0]}, which {self.array.dtype} cannot hold: "
-                "default_value= makes floats of integers. Leave it out, or the band with bands=[...]."
+                f"Band {self.feature!r} contains {values[wrong][0]}, which {self.array.dtype} cannot "
+                "represent: default_value= converts integers to floats. Omit it, or exclude the band with "
+                "bands=[...]."
             )
 
 
-def window_records(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
-    """Runs of patches that share pixels with a window: the first one, and the one behind the last."""
+def patches_in_window(grid: PatchGrid, window: Window) -> list[tuple[int, int]]:
+    """Return half-open ranges of the patches that overlap a window."""
     if 0 in window.shape:
         return []
     rows = range(window.top // grid.patch.y, -(-window.bottom // grid.patch.y))
     columns = range(window.left // grid.patch.x, -(-window.right // grid.patch.x))
-    if len(columns) == grid.columns:
-        return [(rows.start * grid.columns, rows.stop * grid.columns)]
-    return [(row * grid.columns + columns.start, row * grid.columns + columns.stop) for row in rows]
+    if len(columns) == grid.patches_per_row:
+        return [(rows.start * grid.patches_per_row, rows.stop * grid.patches_per_row)]
+    return [
+        (row * grid.patches_per_row + columns.start, row * grid.patches_per_row + columns.stop)
+        for row in rows
+    ]
 
 
 def fill_window(
     export: OpenedExport, targets: Sequence[Target], window: Window, start: int, stop: int
 ) -> None:
-    """Put what patches ``start`` to ``stop - 1`` hold of a window into its arrays."""
+    """Copy the pixels of patches ``start`` to ``stop - 1`` to the arrays of a window."""
     grid = export.grid
     for first, features in _patches(export, targets, start, stop):
         count = len(next(iter(features.values())))
         done = 0
         while done < count:
-            row, column = divmod(first + done, grid.columns)
-            many = min(count - done, grid.columns - column)
+            row, column = divmod(first + done, grid.patches_per_row)
+            run = min(count - done, grid.patches_per_row - column)
             for target in targets:
-                patches = target.values(features[target.feature][done : done + many])
-                _place(patches, target.array, grid, window, row, column)
-            done += many
+                patches = target.values(features[target.feature][done : done + run])
+                _copy_patches(patches, target.array, grid, window, row, column)
+            done += run
 
 
 def fill_patches(
     export: OpenedExport, targets: Sequence[Target], window: Window, origin: int, start: int, stop: int
 ) -> None:
-    """Put a window of each patch, ``start`` to ``stop - 1``, into arrays that begin with patch `origin`."""
+    """Copy a window of patches ``start`` to ``stop - 1`` to arrays whose first patch is `origin`."""
     for first, features in _patches(export, targets, start, stop):
         for target in targets:
             patches = target.values(features[target.feature][(..., *window.slices)])
             target.array[first - origin : first - origin + len(patches)] = patches
 
 
-def _place(
+def _copy_patches(
     patches: npt.NDArray[Any], out: npt.NDArray[Any], grid: PatchGrid, window: Window, row: int, column: int
 ) -> None:
-    """Put neighbouring patches (n, step, y, x) of one row into their window (step, y, x)."""
+    """Copy adjacent patches (n, step, y, x) of one row to the array (step, y, x) of a window."""
     height, width = grid.patch.shape
     top = row * height
     begin, end = max(top, window.top), min(top + height, window.bottom)
@@ -140,14 +144,14 @@ def _place(
         begin = first * width
         target[..., : stop - window.left] = patches[0, ..., window.left - begin : stop - begin]
         first += 1
-    if last * width > window.right and first < last:  # it ends inside this one
+    if last * width > window.right and first < last:  # the window ends inside this patch
         last -= 1
         left = last * width - window.left
         target[..., left:] = patches[last - column, ..., : window.right - last * width]
     if first < last:
         inner = target[..., first * width - window.left : last * width - window.left]
         np.copyto(
-            inner.reshape(*inner.shape[:2], last - first, width),  # a view: only the last axis is split
+            inner.reshape(*inner.shape[:2], last - first, width),  # a view; only the last axis is split
             patches[first - column : last - column].transpose(1, 2, 0, 3),
         )
 
@@ -155,9 +159,9 @@ def _place(
 def _patches(
     export: OpenedExport, targets: Sequence[Target], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-    """Runs of patches: the number of the first one, and of each feature (patch, step, y, x).
+    """Yield runs of consecutive patches: the index of the first, and each feature as (patch, step, y, x).
 
-    Patches that were dropped are left out.
+    Dropped patches are omitted.
     """
     if export.patches is None:
         yield from _stored_patches(export, targets, start, stop)
@@ -176,15 +180,15 @@ def _patches(
 def _stored_patches(
     export: OpenedExport, targets: Sequence[Target], start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-    """The same of patches counted as they are stored."""
+    """Yield runs of patches as `_patches` does, with indices that count stored patches only."""
     layout = choose_features(export.layout, list(dict.fromkeys(target.feature for target in targets)))
     shape = export.grid.stored.shape
-    if export.per_patch == 1:
+    if export.records_per_patch == 1:
         for first, values in _runs(export, layout, start, stop):
             yield first, {name: each.reshape(len(each), -1, *shape) for name, each in values.items()}
         return
     whole: dict[str, npt.NDArray[Any]] = {}
-    begin, end = start * export.per_patch, stop * export.per_patch
+    begin, end = start * export.records_per_patch, stop * export.records_per_patch
     for first, values in _runs(export, layout, begin, end):
         for name, each in values.items():
             if name not in whole:
@@ -199,31 +203,31 @@ def _stored_patches(
 def _runs(
     export: OpenedExport, layout: RecordLayout, start: int, stop: int
 ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-    """Records ``start`` to ``stop - 1`` of the export in runs: the first one's number, and their values."""
+    """Yield runs of records ``start`` to ``stop - 1``: the index of the first record, and the values."""
     for shard, begin, end in shard_spans(export.shards, start, stop):
         expected, end = shard.first + begin, shard.first + end
         buffers = read_records(shard, begin, end - shard.first, share=export.share)
         for first, buffer in check_runs(shard, buffers) if export.verify else buffers:
             count, values = _decode(export, layout, buffer, shard, first)
             if expected + count > end:
-                raise RecordError(f"{shard} is corrupt: it holds more records than was counted.")
+                raise RecordError(f"{shard} is corrupt: it contains more records than were counted.")
             yield expected, values
             expected += count
         if expected < end:
-            raise RecordError(f"{shard} is corrupt: it holds fewer records than was counted.")
+            raise RecordError(f"{shard} is corrupt: it contains fewer records than were counted.")
 
 
 def _decode(
     export: OpenedExport, layout: RecordLayout, buffer: memoryview, shard: Shard, first: int
 ) -> tuple[int, dict[str, npt.NDArray[Any]]]:
-    """How many records, and their features' values (record, value)."""
+    """Decode a buffer: the number of records, and the values of each feature as (record, value)."""
     content, sequences = export.content, layout.sequences or ()
     found = decode_records(
         buffer,
         layout,
         orders=(content.layout,),
         steps={feature.name: content.depths[feature.name] // feature.size for feature in sequences},
-        fill={feature.name: fitting_fill(content.fill, feature) for feature in sequences},
+        fill={feature.name: fit_fill_value(content.fill, feature) for feature in sequences},
         source=str(shard),
         first=first,
         verify=export.verify,

@@ -1,4 +1,4 @@
-"""Checking an export against its manifest: every file, record and checksum."""
+"""Check an export against its manifest: every file, record and checksum."""
 
 from __future__ import annotations
 
@@ -41,29 +41,37 @@ from xee_tf.storage import Location
 
 __all__ = ["Verification", "verify"]
 
-_PIECE = 4 << 20  # bytes read, and inflated, at a time
-_THREADS = 4  # shards checked at a time
+_PIECE = 4 << 20  # bytes to read and decompress at a time
+_THREADS = 4  # shards to check in parallel
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` checked and found.
+    """Result of `verify`.
 
     Parameters
     ----------
     names : tuple of str
-        Mixers, manifests or tables.
+        Mixers, manifests or tables that were checked.
     files : int
-        TFRecord files that were read.
+        Number of TFRecord files.
     records : int
-        Records in them whose checksums are right.
+        Number of records with correct checksums.
     bytes : int
-        Bytes of those files.
+        Total size of the TFRecord files in bytes.
     described : bool
-        Whether there was a manifest for all of them: without one, records are checked by their own
-        checksums alone.
+        Whether all exports have a manifest. Without a manifest, only the checksums in the records are
+        verified.
     problems : tuple of str
-        Everything that is wrong; each names its file.
+        Descriptions of all problems, with file names.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile, xee_tf
+    >>> sites = pd.DataFrame({"B4": [0.1, 0.2]})
+    >>> checked = verify(xee_tf.export_table(sites, tempfile.mkdtemp() + "/sites"))
+    >>> checked.ok, checked.files, checked.records
+    (True, 1, 2)
     """
 
     names: tuple[str, ...]
@@ -75,24 +83,33 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no problems were found."""
         return not self.problems
 
     def raise_for_problems(self) -> None:
-        """Raise an error if something is wrong.
+        """Raise an error if problems were found.
 
         Raises
         ------
         RecordError
-            With the first problem, and how many there are.
+            If there are problems; the message contains the first one and the number of others.
+
+        Examples
+        --------
+        >>> checked = Verification(("s",), 1, 0, 0, True, ("s.tfrecord was not found.",))
+        >>> checked.raise_for_problems()
+        Traceback (most recent call last):
+        ...
+        xee_tf.errors.RecordError: s.tfrecord was not found.
         """
         if self.problems:
-            more = f" ({len(self.problems) - 1} more problems)" if len(self.problems) > 1 else ""
+            others = len(self.problems) - 1
+            more = f" ({counted(others, 'more problem', 'more problems')})" if others else ""
             raise RecordError(self.problems[0] + more)
 
     def __repr__(self) -> str:
         held = f"{counted(self.records, 'record')} in {counted(self.files, 'file')}"
-        against = "the manifest" if self.described else "the checksums of records, without a manifest"
+        against = "the manifest" if self.described else "the checksums in the records, without a manifest"
         rows = [
             *(("checked", name) for name in self.names),
             ("read", f"{held}, {format_bytes(self.bytes)}"),
@@ -100,7 +117,8 @@ class Verification:
             *(("problem", problem) for problem in self.problems),
         ]
         state = "ok" if self.ok else counted(len(self.problems), "problem")
-        return f"<xee_tf.Verification: {state}>\n{aligned(rows, wrap=False)}"  # problems are searched for
+        # Problems are not wrapped, so that they can be searched for.
+        return f"<xee_tf.Verification: {state}>\n{aligned(rows, wrap=False)}"
 
 
 def verify(
@@ -108,29 +126,32 @@ def verify(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
-    """Check that the files of an export are complete and unchanged since the export.
+    """Check that the files of an export are complete and unchanged.
 
-    Every byte is read once, in pieces: of each file the size and CRC-32C, of each record both checksums, the
-    number of records and the content of each run are compared with the manifest; the mixer is compared with
-    the grid. Without a manifest, the checksums of records and their number are checked.
+    Every byte is read once. With a manifest, the size and CRC-32C of each file, the number of records, both
+    checksums of each record and the content of each run of records are verified, and the mixer is compared
+    with the grid. Without a manifest, the checksums in the records and the number of records are verified.
 
     Parameters
     ----------
-    export : str, path-like, ExportResult or TableResult
-        A mixer, manifest or table; the prefix of an export; a folder with any number of exports; what an
-        export returned; or several of them, as `split_dim` returns them. Local, or any URL that fsspec knows.
-    storage_options : mapping, optional
-        Handed to fsspec.
+    export : str, path-like, ExportResult, TableResult or collection of them
+        A mixer, manifest or table, the prefix of an export, or a folder with any number of exports, as a
+        local path or an fsspec URL; an export result; or a list or mapping of these, as returned with
+        `split_dim`.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
     Verification
-        ``ok``, and all ``problems``.
+        The problems that were found, if any; see its ``ok`` and ``problems``.
 
     Raises
     ------
     MissingShardError
-        If there is no export.
+        If no export was found.
+    OptionError
+        If the path is that of a raster file, or the collection is empty.
 
     Examples
     --------
@@ -142,13 +163,13 @@ def verify(
     >>> with open(result.path, "r+b") as file:
     ...     size = file.truncate(result.bytes - 1)
     >>> verify(result).problems[0].rsplit("/")[-1]
-    'sites.tfrecord.gz has 69 bytes, but the manifest describes 70.'
+    'sites.tfrecord.gz has 69 bytes; expected 70 (manifest).'
     """
-    return _together([_check(location) for location in find_exports(export, storage_options)])
+    return _merge([_check(location) for location in find_exports(export, storage_options)])
 
 
-def _together(checks: Sequence[Verification]) -> Verification:
-    """What was checked and found in several places."""
+def _merge(checks: Sequence[Verification]) -> Verification:
+    """Merge several results into one."""
     return Verification(
         tuple(name for check in checks for name in check.names),
         sum(check.files for check in checks),
@@ -169,7 +190,7 @@ def _check(location: Location) -> Verification:
         document = read_document(side)
         manifest = None if document is None else manifest_of(document, str(side))
         if manifest is not None and not is_unchanged(document):
-            problems.append(f"{side} was changed since the export: its own checksum does not match.")
+            problems.append(f"{side} was modified: its checksum does not match.")
     except MixerError as error:
         problems.append(str(error))
     known = () if manifest is None else manifest.shards
@@ -184,15 +205,15 @@ def _check(location: Location) -> Verification:
             files = []
     if known and not table:
         problems += [
-            f"{file} is not a shard of this export: {side.name} lists {len(known)}."
+            f"{file} is not a shard of this export: {side.name} lists {counted(len(known), 'shard')}."
             for file in files[len(known) :]
         ]
         files = files if len(files) >= len(known) else listed_shards(location, known)
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = _together(list(pool.map(_check_file, files, known or [None] * len(files))))
+        found = _merge(list(pool.map(_check_file, files, known or [None] * len(files))))
     problems += found.problems
     if not table and files and not problems:
-        try:  # what is left: whether records go with the mixer, bands with the manifest
+        try:  # also check that the records match the mixer, and the bands the manifest
             open_export(location)
         except (XeeTFError, OSError) as error:
             problems.append(str(error))
@@ -201,7 +222,7 @@ def _check(location: Location) -> Verification:
 
 
 def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
-    """What is wrong with a mixer, and where it is not that of the export."""
+    """Return the problems of a mixer, and its differences from the manifest."""
     if location.name.endswith(IMAGE_MANIFEST):
         return []
     try:
@@ -218,18 +239,18 @@ def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
 
 
 def _check_file(location: Location, known: ManifestShard | None) -> Verification:
-    """Go through one file once."""
-    raw = _Raw(location)
+    """Read and check one file."""
+    raw = _ChecksummedFile(location)
     problems: list[str] = []
-    records, held = 0, []
+    records, footers = 0, []
     try:
         for rows in scan_records(inflated(iter(raw), str(location), _PIECE), str(location)):
             records += len(rows)
             if known is not None:
-                held.append(np.ascontiguousarray(rows[:, -FOOTER:]))
+                footers.append(np.ascontiguousarray(rows[:, -FOOTER:]))
         raw.finish()
     except FileNotFoundError:
-        return Verification((), 1, 0, 0, True, (f"{location} does not exist.",))
+        return Verification((), 1, 0, 0, True, (f"{location} was not found.",))
     except (RecordError, OSError) as error:
         problems.append(str(error))
         raw.finish()
@@ -237,42 +258,45 @@ def _check_file(location: Location, known: ManifestShard | None) -> Verification
         return Verification((), 1, records, raw.size, False, tuple(problems))
     same_kind = known.same_kind(location)
     expected = known.file
-    if same_kind and raw.size != expected.bytes and not problems and _compressed_anew(location):
+    if same_kind and raw.size != expected.bytes and not problems and _is_recompressed(location):
         same_kind = False
     if same_kind and raw.size != expected.bytes:
-        problems.insert(0, f"{location} has {raw.size} bytes, but the manifest describes {expected.bytes}.")
+        problems.insert(0, f"{location} has {raw.size} bytes; expected {expected.bytes} (manifest).")
     elif same_kind and raw.crc != expected.crc32c:
-        found = f"{raw.crc:08x}"
-        problems.insert(0, f"{location} has the CRC-32C {found}, but the manifest {expected.crc32c:08x}.")
+        problems.insert(
+            0, f"{location} has the CRC-32C {raw.crc:08x}; expected {expected.crc32c:08x} (manifest)."
+        )
     if records != expected.records:
-        problems.append(f"{location} has {records} records, but the manifest describes {expected.records}.")
-    elif (wrong := _wrong_run(held, known)) is not None:
         problems.append(
-            f"{location}: records {wrong[0]} to {wrong[1]} are not those that the manifest describes: it is "
-            "of another export, or was changed."
+            f"{location} has {counted(records, 'record')}; expected {expected.records} (manifest)."
+        )
+    elif (run := _differing_run(footers, known)) is not None:
+        problems.append(
+            f"{location}: records {run[0]} to {run[1]} do not match the manifest: the file is from another "
+            "export, or was modified."
         )
     return Verification((), 1, records, raw.size, True, tuple(problems))
 
 
-def _compressed_anew(location: Location) -> bool:
-    """Whether another program compressed a file: then its bytes may differ, but not its records."""
+def _is_recompressed(location: Location) -> bool:
+    """Return whether another program compressed a file, so that its bytes may differ but not its records."""
     head = location.read_bytes(0, HEAD_BYTES)
     return head.startswith(GZIP) and read_index(head) is None
 
 
-def _wrong_run(found: Sequence[npt.NDArray[np.uint8]], known: ManifestShard) -> tuple[int, int] | None:
-    """First and last record of the first run that is not that of the manifest."""
-    footers = np.concatenate([np.empty((0, FOOTER), np.uint8), *found])
+def _differing_run(footers: Sequence[npt.NDArray[np.uint8]], known: ManifestShard) -> tuple[int, int] | None:
+    """Return the first and last record of the first run that differs from the manifest."""
+    joined = np.concatenate([np.empty((0, FOOTER), np.uint8), *footers])
     start = 0
     for count, expected in zip(known.run_records.tolist(), known.run_crcs.tolist(), strict=True):
-        if run_crc(footers[start : start + count]) != expected:
+        if run_crc(joined[start : start + count]) != expected:
             return start, start + count - 1
         start += count
     return None
 
 
-class _Raw:
-    """The bytes of a file in pieces; size and checksum grow as they go by."""
+class _ChecksummedFile:
+    """Iterator over the bytes of a file that computes its size and checksum."""
 
     def __init__(self, location: Location) -> None:
         self.size = self.crc = 0
@@ -288,7 +312,7 @@ class _Raw:
         return self._pieces
 
     def finish(self) -> None:
-        """Go through what is left, after an error in front of it."""
+        """Read the rest of the file after an error."""
         with suppress(OSError):
             for _ in self._pieces:
                 pass

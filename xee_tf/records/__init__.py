@@ -1,24 +1,24 @@
-"""Bytes only: Example records and TFRecord framing, to and from numpy arrays."""
+"""Encode numpy arrays as framed Example and SequenceExample records, and decode such records."""
 
-from xee_tf.records.crc import join_crcs
+from xee_tf.records.crc import combine_crcs
 from xee_tf.records.decode import decode_features, decode_records
 from xee_tf.records.encode import Encoded, encode_records
-from xee_tf.records.feature import STORED, STRINGS, Feature, FeatureTypes, Kind, kind_of, written_dtype
+from xee_tf.records.feature import LIST_DTYPES, Feature, FeatureTypes, Kind, kind_of, written_dtype
 from xee_tf.records.framing import (
     FOOTER,
     FRAMING,
     HEADER,
-    corrupt,
-    count_right,
-    footers,
-    frame,
+    corrupt_record,
+    count_valid,
+    frame_footers,
     frame_offsets,
     iter_frames,
     read_length,
     run_crc,
+    truncated_record,
 )
 from xee_tf.records.layout import RecordLayout, context_head
-from xee_tf.records.parse import decode_example, decode_sequence_example, read_layout, read_sequence_layout
+from xee_tf.records.parse import decode_sequence_example, read_layout, read_sequence_layout
 from xee_tf.records.ragged import Ragged
 from xee_tf.records.walk import FeatureValues, Order
 
@@ -26,8 +26,7 @@ __all__ = [
     "FOOTER",
     "FRAMING",
     "HEADER",
-    "STORED",
-    "STRINGS",
+    "LIST_DTYPES",
     "Encoded",
     "Feature",
     "FeatureTypes",
@@ -36,23 +35,22 @@ __all__ = [
     "Order",
     "Ragged",
     "RecordLayout",
+    "combine_crcs",
     "context_head",
-    "corrupt",
-    "count_right",
-    "decode_example",
+    "corrupt_record",
+    "count_valid",
     "decode_features",
     "decode_records",
     "decode_sequence_example",
     "encode_records",
-    "footers",
-    "frame",
+    "frame_footers",
     "frame_offsets",
     "iter_frames",
-    "join_crcs",
     "kind_of",
     "read_layout",
     "read_length",
     "read_sequence_layout",
     "run_crc",
+    "truncated_record",
     "written_dtype",
 ]

@@ -1,12 +1,12 @@
-"""CRC-32C: of many short records at a time, and of bytes that are put together.
+"""CRC-32C of many short records at once, and of concatenated data.
 
-Called in a loop, the processor's CRC instruction costs a quarter of a microsecond a record, nearly all
-of it Python's. Two ways around that, whichever is faster (measured on 1 MB of records):
+In a Python loop, the CRC instruction of the processor takes a quarter of a microsecond per record, nearly all
+of it overhead of Python. The faster of two ways to avoid this is used (measured on 1 MB of records):
 
-* Iterators that are written in C cut the rows and call it: 70 ns a record, and 10 GB/s. (Long records
-  are worth a view each, at 28 GB/s.)
-* CRC is linear over bits, so that the CRC of a record is that of its constant bytes, exclusive-or what
-  each pair of varying bytes adds, one look-up a pair for all rows: 1 to 2 ns a varying byte.
+* Iterators implemented in C slice the rows and call the instruction: 70 ns per record, and 10 GB/s. (For long
+  records a view of each row is faster: 28 GB/s.)
+* CRC is linear over bits: the CRC of a record is the exclusive or of the CRC of its constant bytes and a term
+  for each pair of varying bytes. One table look-up per pair serves all rows: 1 to 2 ns per varying byte.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy.typing as npt
 from crc32c import crc32c
 from numpy.lib.stride_tricks import as_strided
 
-from xee_tf.records.ragged import gather, rows_by_size
+from xee_tf.records.ragged import gather, group_by_size
 
-__all__ = ["crcs_between", "join_crcs", "record_crcs"]
+__all__ = ["combine_crcs", "range_crcs", "row_crcs"]
 
-_MAX_VARYING = 48  # bytes of a record up to which look-ups are faster, whatever the values
-_MIN_ROWS = 256  # fewer are not worth the tables
-_MIN_ALIKE = 32  # records of one length from which on they are copied together
-_MAX_COPIED = 4096  # bytes of a record up to which a copy costs less than a view of it
+_MAX_VARYING = 48  # varying bytes per record up to which table look-ups are faster
+_MIN_ROWS = 256  # number of records from which building the tables pays off
+_MIN_EQUAL = 32  # number of records of one length from which they are copied into a matrix
+_MAX_COPIED = 4096  # length in bytes up to which copying a record is faster than creating a view of it
 
 _POLYNOMIAL = 0x82F63B78  # of CRC-32C; the highest bit of a number is the coefficient of x**0
 _ONE = 1 << 31
@@ -37,35 +37,35 @@ _ONE = 1 << 31
 _Spans = tuple[tuple[int, int], ...]
 
 
-def record_crcs(
+def row_crcs(
     rows: npt.NDArray[np.uint8], varying: Sequence[tuple[int, int]] | None = None
 ) -> npt.NDArray[np.uint32]:
-    """The CRC-32C of each row of a matrix.
+    """Return the CRC-32C of each row of a matrix.
 
     Parameters
     ----------
     rows : ndarray of uint8, shape (records, length)
-        A record a row. Rows may lie apart, as in ``framed[:, HEADER:-FOOTER]``; other strides than
-        those of a part of a C-contiguous matrix cost a copy.
+        One record per row. There may be gaps between rows, as in ``framed[:, HEADER:-FOOTER]``; strides other
+        than those of a slice of a C-contiguous matrix require a copy.
     varying : sequence of (start, stop), optional
-        Where rows differ from one another. All other bytes must be the same in all rows, which is
-        not checked. Default: anywhere.
+        The columns in which rows may differ. All other columns must be constant; this is not checked.
+        Default: all columns.
 
     Returns
     -------
     ndarray of uint32, shape (records,)
-        Not masked: see `xee_tf.records.framing.mask_crcs`.
+        CRCs that are not masked; see `xee_tf.records.framing.mask_crcs`.
 
     Examples
     --------
     >>> rows = np.frombuffer(b"123456789;987654321;", np.uint8).reshape(2, 10)
-    >>> [hex(crc) for crc in record_crcs(rows[:, :9])]
+    >>> [hex(crc) for crc in row_crcs(rows[:, :9])]
     ['0xe3069283', '0xe46bd790']
     """
     count, length = rows.shape
     spans = ((0, length),) if varying is None else tuple(varying)
     if count < _MIN_ROWS or sum(stop - start for start, stop in spans) > _MAX_VARYING:
-        return _called(rows)
+        return _crcs_by_calls(rows)
     constant = rows[0].copy()
     for start, stop in spans:
         constant[start:stop] = 0
@@ -75,39 +75,39 @@ def record_crcs(
     return crcs
 
 
-def crcs_between(
+def range_crcs(
     data: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint32]:
-    """The CRC-32C of parts of a buffer, of any lengths.
+    """Return the CRC-32C of each range of bytes of a buffer; ranges may have different lengths.
 
     Examples
     --------
     >>> data = np.frombuffer(b"123456789;", np.uint8)
-    >>> [hex(crc) for crc in crcs_between(data, np.array([0, 9]), np.array([9, 10]))]
+    >>> [hex(crc) for crc in range_crcs(data, np.array([0, 9]), np.array([9, 10]))]
     ['0xe3069283', '0xfb17b1db']
     """
     crcs = np.empty(len(begins), np.uint32)
     view = data.data
-    for size, rows in rows_by_size(ends - begins):
+    for size, rows in group_by_size(ends - begins):
         starts = begins[rows]
-        if size <= _MAX_COPIED and len(starts) >= _MIN_ALIKE:
-            crcs[rows] = record_crcs(gather(data, starts, size))
+        if size <= _MAX_COPIED and len(starts) >= _MIN_EQUAL:
+            crcs[rows] = row_crcs(gather(data, starts, size))
         else:
             parts = map(view.__getitem__, map(slice, starts.tolist(), ends[rows].tolist()))
             crcs[rows] = np.fromiter(map(crc32c, parts), np.uint32, len(starts))
     return crcs
 
 
-def join_crcs(first: int, second: int, length: int) -> int:
-    """The CRC-32C of two pieces, one after the other; the second one has `length` bytes.
+def combine_crcs(first: int, second: int, length: int) -> int:
+    """Return the CRC-32C of two concatenated pieces from their CRCs; the second has `length` bytes.
 
     Examples
     --------
     >>> from crc32c import crc32c
-    >>> join_crcs(crc32c(b"head"), crc32c(b"body"), 4) == crc32c(b"headbody")
+    >>> combine_crcs(crc32c(b"head"), crc32c(b"body"), 4) == crc32c(b"headbody")
     True
     """
-    shift, power = _ONE, _ONE >> 8  # x**8: the first piece moves up by a byte
+    shift, power = _ONE, _ONE >> 8  # x**8 shifts the first piece by one byte
     while length:
         if length & 1:
             shift = _product(shift, power)
@@ -116,8 +116,8 @@ def join_crcs(first: int, second: int, length: int) -> int:
     return _product(shift, first) ^ second
 
 
-def _called(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    """A call of `crc32c` for each row."""
+def _crcs_by_calls(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32C of each row, with one call of `crc32c` per row."""
     count, length = rows.shape
     if not count or not length:
         return np.zeros(count, np.uint32)
@@ -126,39 +126,39 @@ def _called(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     step = rows.strides[0]
     if rows.strides[1] != 1 or step < length:
         rows, step = np.ascontiguousarray(rows), length
-    # Behind the last row there may be nothing to skip: it is a call of its own.
+    # The buffer may end with the last row, without bytes to skip: that row is a separate call.
     others: Any = as_strided(rows, ((count - 1) * step,), (1,), writeable=False)
-    cut: Any = struct.iter_unpack(f"{length}s{step - length}x", others)
+    sliced: Any = struct.iter_unpack(f"{length}s{step - length}x", others)
     crcs = np.empty(count, np.uint32)
-    crcs[:-1] = np.fromiter(starmap(crc32c, cut), np.uint32, count - 1)
+    crcs[:-1] = np.fromiter(starmap(crc32c, sliced), np.uint32, count - 1)
     crcs[-1] = crc32c(rows[-1].data)
     return crcs
 
 
 @lru_cache(maxsize=4)
 def _tables(length: int, spans: _Spans) -> list[tuple[int, int, npt.NDArray[np.uint32]]]:
-    """What each pair of varying bytes (or a last single one) adds to the CRC of `length` bytes."""
+    """Return the terms that each pair of varying bytes (or a last single byte) adds to the CRC."""
     empty = crc32c(b"\0")
     first = np.array([crc32c(bytes((byte,))) ^ empty for byte in range(256)], np.uint32)
-    wanted = {place for span in spans for place in range(*span)}
+    varying = {offset for span in spans for offset in range(*span)}
     single: dict[int, npt.NDArray[np.uint32]] = {}
     table = first
-    for place in range(length - 1, min(wanted, default=length) - 1, -1):
-        if place in wanted:
-            single[place] = table
+    for offset in range(length - 1, min(varying, default=length) - 1, -1):
+        if offset in varying:
+            single[offset] = table
         table = table >> np.uint32(8) ^ first[table & 0xFF]
     pairs = np.arange(1 << 16)
     return [
-        (place, place + 2, single[place][pairs & 0xFF] ^ single[place + 1][pairs >> 8])
-        if place + 1 < stop
-        else (place, place + 1, single[place])
+        (offset, offset + 2, single[offset][pairs & 0xFF] ^ single[offset + 1][pairs >> 8])
+        if offset + 1 < stop
+        else (offset, offset + 1, single[offset])
         for start, stop in spans
-        for place in range(start, stop, 2)
+        for offset in range(start, stop, 2)
     ]
 
 
 def _product(a: int, b: int) -> int:
-    """The product of two polynomials over GF(2), modulo that of CRC-32C."""
+    """Return the product of two polynomials over GF(2), modulo the polynomial of CRC-32C."""
     product, bit = 0, _ONE
     while bit:
         if a & bit:

@@ -1,9 +1,9 @@
-"""Reading framed Examples and SequenceExamples into numpy arrays, all of a buffer at a time.
+"""Decode framed Examples and SequenceExamples to numpy arrays, a whole buffer at a time.
 
-Records that are all built like the first one are not parsed (`xee_tf.records.alike`): their constant bytes
-are compared with a template's, and their values are strided views of the buffer. Others
-(`xee_tf.records.varied`) are read side by side (`xee_tf.records.walk`), and those that cannot be because of
-unknown fields or lists that are not packed, one by one (`xee_tf.records.parse`).
+If all records differ from the first one only in their values, they are not parsed (`xee_tf.records.uniform`):
+their constant bytes are compared with a template, and the values are strided views of the buffer. Other
+records (`xee_tf.records.varied`) are decoded in parallel (`xee_tf.records.walk`), or one by one if they have
+unknown fields or unpacked lists (`xee_tf.records.parse`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.alike import find_alike, views
-from xee_tf.records.feature import STORED, STRINGS, Feature
+from xee_tf.records.feature import LIST_DTYPES, Feature
 from xee_tf.records.frames import Frames
 from xee_tf.records.layout import RecordLayout
 from xee_tf.records.parse import Parsed, check_values, decode_example, decode_sequence_example
 from xee_tf.records.ragged import Ragged, join
+from xee_tf.records.uniform import find_template, read_uniform
 from xee_tf.records.varied import read_varied
-from xee_tf.records.walk import FeatureValues, Order, Wanted
+from xee_tf.records.walk import FeatureValues, Order, Selection
 
-__all__ = ["FeatureValues", "Order", "Records", "decode_features", "decode_records"]
+__all__ = ["decode_features", "decode_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Records:
     Parameters
     ----------
     count : int
-        Number of records.
+        The number of records.
     context : dict of str to ndarray, shape (count, size)
-        float32, int64 or uint8; read-only views wherever possible, as are the next ones.
+        The features of the context as float32, int64 or uint8; read-only views if possible.
     sequences : dict of str to ndarray, shape (count, steps, size)
-        Padded behind the last step of each record.
+        The feature lists, padded after the last step of each record; read-only views if possible.
     lengths : dict of str to ndarray of int64, shape (count,)
-        Steps that each record has.
+        The number of steps of each record.
     """
 
     count: int
@@ -62,32 +62,37 @@ def decode_records(
     first: int = 0,
     verify: bool = True,
 ) -> Records:
-    """The values of framed records that hold the features of `layout`.
+    """Decode framed records that hold the features of `layout`.
 
     Parameters
     ----------
     buffer : bytes-like
-        Whole framed records.
+        Complete framed records.
     layout : RecordLayout
-        Features that every record must have, in any order and among others.
+        The features that every record must have, in any order. Records may have further features.
     orders : sequence of RecordLayout, optional
-        Layouts, all features included, that records are likely to have: it spares looking.
+        The complete layouts that records probably have. They speed up decoding.
     steps : mapping of str to int, optional
-        Steps that the array of a sequence gets. Default: the most of any record.
+        The number of steps in the array of each sequence. Default: the maximum of all records.
     fill : mapping of str to float, optional
-        What stands behind the last step of a record that has fewer; it must fit their dtype. Default: 0.
+        The value after the last step of a record with fewer steps. It must fit the dtype. Default: 0.
     source : str, optional
-        Name of the file, for errors.
-    first : int, optional
-        Number of the first record in its file, for errors.
-    verify : bool, optional
-        Whether the CRC of every record's data is checked (those of lengths always are).
+        The name of the file, for error messages.
+    first : int, default 0
+        The index of the first record in its file, for error messages.
+    verify : bool, default True
+        Whether to check the CRC of the data of every record. The CRCs of lengths are always checked.
+
+    Returns
+    -------
+    Records
+        The decoded values.
 
     Raises
     ------
     RecordError
-        If a record is truncated or corrupt, lacks a feature, has one of another kind or size, or more
-        steps than `steps`.
+        If a record is truncated or corrupt, lacks a feature, has a feature of another kind or size, or has
+        more steps than `steps`.
 
     Examples
     --------
@@ -99,27 +104,30 @@ def decode_records(
     >>> found.sequences["t"][:, :, 0].tolist(), found.lengths["t"].tolist()
     ([[3.0, 4.0, 5.0], [7.0, 0.0, 0.0]], [3, 1])
     """
-    one = partial(_parse, sequences=layout.sequences is not None)
-    frames = Frames.of(buffer, source, first, one, blobs=True)
+    parse_record = partial(_parse, sequences=layout.sequences is not None)
+    frames = Frames.of(buffer, source, first, parse_record, blobs=True)
     known = list(dict.fromkeys(_order(each) for each in (*orders, layout)))
     sequences = layout.sequences or ()
-    wanted = Wanted(_names(layout.context), _names(sequences), pass_others=True)
-    parts = _read(frames, known, wanted, verify, exact=layout.exact)
-    held = [_held(parts, feature, in_sequence=False) for feature in layout.context]
-    lists = [_held(parts, feature, in_sequence=True) for feature in sequences]
-    _check_all(frames, layout, [*held, *lists])
+    selection = Selection(_names(layout.context), _names(sequences), ignore_others=True)
+    parts = _decode(frames, known, selection, verify, fixed_size=layout.fixed_size)
+    scalars = [_matching_parts(parts, feature, in_sequence=False) for feature in layout.context]
+    lists = [_matching_parts(parts, feature, in_sequence=True) for feature in sequences]
+    _check_complete(frames, layout, [*scalars, *lists])
     context = {
-        feature.name: _gathered(feature, mine, frames.count)
-        for feature, mine in zip(layout.context, held, strict=True)
+        feature.name: _merge_context(feature, matching, frames.count)
+        for feature, matching in zip(layout.context, scalars, strict=True)
     }
     lengths = {
-        feature.name: _lengths(mine, frames.count) for feature, mine in zip(sequences, lists, strict=True)
+        feature.name: _lengths(matching, frames.count)
+        for feature, matching in zip(sequences, lists, strict=True)
     }
-    room = _room(lengths, steps or {}, frames)
+    depths = _depths(lengths, steps or {}, frames)
     fills = fill or {}
     series = {
-        feature.name: _spread(feature, mine, frames.count, room[feature.name], fills.get(feature.name, 0))
-        for feature, mine in zip(sequences, lists, strict=True)
+        feature.name: _merge_steps(
+            feature, matching, frames.count, depths[feature.name], fills.get(feature.name, 0)
+        )
+        for feature, matching in zip(sequences, lists, strict=True)
     }
     return Records(frames.count, context, series, lengths)
 
@@ -127,17 +135,18 @@ def decode_records(
 def decode_features(
     buffer: bytes | memoryview,
     orders: list[Order],
-    wanted: Collection[str] | None = None,
+    selected: Collection[str] | None = None,
     *,
     source: str = "TFRecord",
     first: int = 0,
     verify: bool = True,
 ) -> list[FeatureValues]:
-    """The features that framed Examples hold, whichever they are; for the options see `decode_records`.
+    """Decode the features of framed Examples without a given layout.
 
-    Records may lack some features of `orders`, those that are known from other buffers of the file; what is
-    learned here is added. Values are copies, of `wanted` features only. A single byte string is read as a
-    string. Records are numbered from `first` on. SequenceExamples are refused.
+    `orders` are the orders of features that are known from other buffers of the file; records may lack some
+    of the features, and new orders are added to the list. Values are copies, and are decoded only for the
+    `selected` features. A single byte string is decoded as a string. Record indices start at `first`.
+    SequenceExamples raise an error. For the other parameters see `decode_records`.
 
     Examples
     --------
@@ -149,33 +158,35 @@ def decode_features(
     ('B4', [0, 1], [[0.25], [0.5]])
     """
     frames = Frames.of(buffer, source, first, _parse_row, blobs=False)
-    parts = _read(frames, orders, Wanted(wanted), verify)
+    parts = _decode(frames, orders, Selection(selected), verify)
     return [
         FeatureValues(
-            part.feature, part.place, part.records + first, _own(part.values, part.feature.name, wanted)
+            part.feature, part.index, part.records + first, _copy(part.values, part.feature.name, selected)
         )
         for part in parts
     ]
 
 
-def _read(
-    frames: Frames, orders: list[Order], wanted: Wanted, verify: bool, *, exact: bool = True
+def _decode(
+    frames: Frames, orders: list[Order], selection: Selection, verify: bool, *, fixed_size: bool = True
 ) -> list[FeatureValues]:
-    """The features of records; where they are not `exact`, records are not built alike."""
-    template = find_alike(frames, orders) if exact else None
+    """Decode the features of records; unless features have a `fixed_size`, records are not uniform."""
+    template = find_template(frames, orders) if fixed_size else None
     if verify:
         frames.verify(None if template is None else template.varying)
-    return read_varied(frames, orders, wanted) if template is None else views(frames, template)
+    if template is None:
+        return read_varied(frames, orders, selection)
+    return read_uniform(frames, template)
 
 
-def _own(values: Any, name: str, wanted: Collection[str] | None) -> Any:
-    """A copy: views would keep all of the buffer."""
-    if values is None or (wanted is not None and name not in wanted):
+def _copy(values: Any, name: str, selected: Collection[str] | None) -> Any:
+    """Copy the values of a selected feature: views would keep the whole buffer alive."""
+    if values is None or (selected is not None and name not in selected):
         return None
     return join([values]) if isinstance(values, Ragged) else values.copy()
 
 
-# -- One record at a time ----------------------------------------------------------------------------
+# -- Single records ----------------------------------------------------------------------------------
 
 
 def _parse(data: memoryview, where: str, *, sequences: bool = False) -> Parsed:
@@ -186,16 +197,16 @@ def _parse(data: memoryview, where: str, *, sequences: bool = False) -> Parsed:
 
 
 def _parse_row(data: memoryview, where: str) -> Parsed:
-    """An Example; a record whose series would be left out without a word is refused."""
-    context, _ = _parse(data, where)
+    """Parse an Example; raise an error for a SequenceExample, whose series would be lost silently."""
     try:
-        series = decode_sequence_example(data)[1]
-    except RecordError:
-        series = {}
+        context, series = decode_sequence_example(data)
+    except RecordError:  # field 2, which an Example does not have, may hold anything
+        context, series = _parse(data, where)
     if series:
         raise RecordError(
-            f"{where} is a SequenceExample with the series {list(series)}, and a table has only Examples. "
-            "Open the export's mixer or manifest with xee_tf.open_image, or the file with xee_tf.tf_dataset."
+            f"{where} is a SequenceExample with the series {list(series)}; expected an Example (a row of a "
+            "table). Open the mixer or manifest of the export with xee_tf.open_image, or the file with "
+            "xee_tf.tf_dataset."
         )
     return context, {}
 
@@ -209,7 +220,7 @@ def _names(features: Sequence[Feature]) -> frozenset[str]:
 
 @lru_cache(maxsize=64)
 def _order(layout: RecordLayout) -> Order:
-    """The order of features of records of a layout."""
+    """Return the order of the features in records of a layout."""
     context, sequences = (
         tuple(Feature.stored(feature.name, feature.kind, feature.size) for feature in part)
         for part in (layout.context, layout.sequences or ())
@@ -217,73 +228,77 @@ def _order(layout: RecordLayout) -> Order:
     return Order(context, sequences)
 
 
-def _same(found: Feature, expected: Feature) -> bool:
-    """Whether a feature has the kind and the size that it must have."""
-    return (found.kind, found.size) == (expected.kind, expected.size) and found.dtype != STRINGS
+def _matches(found: Feature, expected: Feature) -> bool:
+    """Return whether a feature has the expected kind and size."""
+    return (found.kind, found.size) == (expected.kind, expected.size) and not found.holds_strings
 
 
-def _held(parts: Sequence[FeatureValues], feature: Feature, *, in_sequence: bool) -> list[FeatureValues]:
-    """The parts that hold a feature as it must be."""
+def _matching_parts(
+    parts: Sequence[FeatureValues], feature: Feature, *, in_sequence: bool
+) -> list[FeatureValues]:
+    """Return the parts that hold a feature with the expected kind and size."""
     return [
         part
         for part in parts
         if part.feature.name == feature.name and (part.steps is not None) == in_sequence
-        if _same(part.feature, feature) or (part.steps is not None and not part.steps.any())
+        if _matches(part.feature, feature) or (part.steps is not None and not part.steps.any())
     ]
 
 
-def _is_whole(parts: Sequence[FeatureValues], count: int) -> bool:
-    """Whether one part has all records."""
+def _is_complete(parts: Sequence[FeatureValues], count: int) -> bool:
+    """Return whether a single part has all records."""
     return len(parts) == 1 and len(parts[0].records) == count
 
 
-def _check_all(frames: Frames, layout: RecordLayout, held: Sequence[Sequence[FeatureValues]]) -> None:
-    """Refuse the first record that lacks a feature, or has one of another kind or size."""
-    if all(_is_whole(parts, frames.count) for parts in held):
+def _check_complete(frames: Frames, layout: RecordLayout, found: Sequence[Sequence[FeatureValues]]) -> None:
+    """Raise an error for the first record that lacks a feature, or has one of another kind or size."""
+    if all(_is_complete(parts, frames.count) for parts in found):
         return
-    wrong = np.zeros(frames.count, bool)
-    for parts in held:
+    invalid = np.zeros(frames.count, bool)
+    for parts in found:
         lacking = np.ones(frames.count, bool)
         for part in parts:
             lacking[part.records] = False
-        wrong |= lacking
-    if not wrong.any():
+        invalid |= lacking
+    if not invalid.any():
         return
-    record = int(wrong.argmax())
+    record = int(invalid.argmax())
     scalars, lists = frames.parse(record)
     try:
+        what = "feature" if layout.sequences is None else "context feature"
         for feature in layout.context:
-            if feature.name not in scalars and layout.sequences is None:
-                known = ", ".join(map(repr, scalars))
-                raise RecordError(f"there is no feature {feature.name!r}, only {known}.")
             if feature.name not in scalars:
-                raise RecordError(f"there is no context {feature.name!r}, only {list(scalars)}.")
-            word = "feature" if layout.sequences is None else "context"
-            check_values(feature, scalars[feature.name], f"{word} {feature.name!r}")
+                raise _not_found(what, feature.name, scalars)
+            check_values(feature, scalars[feature.name], f"{what} {feature.name!r}")
         for feature in layout.sequences or ():
             if feature.name not in lists:
-                raise RecordError(f"there is no feature list {feature.name!r}, only {list(lists)}.")
+                raise _not_found("feature list", feature.name, lists)
             for number, values in enumerate(lists[feature.name]):
                 check_values(feature, values, f"step {number} of feature {feature.name!r}")
     except RecordError as error:
-        raise RecordError(f"{frames.name(record)}: {error}") from None
-    raise AssertionError(f"{frames.name(record)} was not read")  # what is parsed alone is always read
+        raise RecordError(f"{frames.describe(record)}: {error}") from None
+    raise AssertionError(f"{frames.describe(record)} was not decoded")  # the parser accepts all valid records
 
 
-def _gathered(feature: Feature, parts: Sequence[FeatureValues], count: int) -> npt.NDArray[Any]:
-    """The values of all records, shape (count, size)."""
+def _not_found(what: str, name: str, available: Mapping[str, Any]) -> RecordError:
+    """Return the error for a record that lacks a feature."""
+    return RecordError(f"{what} {name!r} not found; available: {', '.join(map(repr, available)) or 'none'}.")
+
+
+def _merge_context(feature: Feature, parts: Sequence[FeatureValues], count: int) -> npt.NDArray[Any]:
+    """Return the values of all records, shape (count, size)."""
     if len(parts) == 1:
         only: npt.NDArray[Any] = np.asarray(parts[0].values)
         return only
-    out = np.empty((count, feature.size), STORED[feature.kind])
+    out = np.empty((count, feature.size), LIST_DTYPES[feature.kind])
     for part in parts:
         out[part.records] = part.values
     return out
 
 
 def _lengths(parts: Sequence[FeatureValues], count: int) -> npt.NDArray[np.int64]:
-    """Steps that each record has."""
-    if _is_whole(parts, count) and parts[0].steps is not None:
+    """Return the number of steps of each record."""
+    if _is_complete(parts, count) and parts[0].steps is not None:
         return parts[0].steps
     lengths = np.zeros(count, np.int64)
     for part in parts:
@@ -291,33 +306,33 @@ def _lengths(parts: Sequence[FeatureValues], count: int) -> npt.NDArray[np.int64
     return lengths
 
 
-def _room(
+def _depths(
     lengths: Mapping[str, npt.NDArray[np.int64]], steps: Mapping[str, int], frames: Frames
 ) -> dict[str, int]:
-    """Steps that the array of each sequence gets."""
-    room = {}
+    """Return the number of steps in the array of each sequence."""
+    depths = {}
     for name, counts in lengths.items():
-        most = int(counts.max(initial=0))
-        limit = steps.get(name, most)
-        if most > limit:
+        maximum = int(counts.max(initial=0))
+        limit = steps.get(name, maximum)
+        if maximum > limit:
+            record = int((counts > limit).argmax())
             raise RecordError(
-                f"{frames.name(int((counts > limit).argmax()))}: feature {name!r} has more than "
-                f"the {limit} steps expected: say how many there are at most, with "
-                f"tensor_depths={{{name!r}: steps}}."
+                f"{frames.describe(record)}: feature {name!r} has {counts[record]} steps; expected at most "
+                f"{limit}. Pass the maximum of all records, such as tensor_depths={{{name!r}: {maximum}}}."
             )
-        room[name] = limit
-    return room
+        depths[name] = limit
+    return depths
 
 
-def _spread(
-    feature: Feature, parts: Sequence[FeatureValues], count: int, room: int, fill: float
+def _merge_steps(
+    feature: Feature, parts: Sequence[FeatureValues], count: int, depth: int, fill: float
 ) -> npt.NDArray[Any]:
-    """An array of shape (count, room, size) of all steps."""
+    """Return the steps of all records, shape (count, depth, size), padded with `fill`."""
     if len(parts) == 1:
         whole: npt.NDArray[Any] = np.asarray(parts[0].values)
-        if whole.size == count * room * feature.size:
-            return whole.reshape(count, room, feature.size).astype(STORED[feature.kind], copy=False)
-    wide = np.full((count, room, feature.size), fill, STORED[feature.kind])
+        if whole.size == count * depth * feature.size:
+            return whole.reshape(count, depth, feature.size).astype(LIST_DTYPES[feature.kind], copy=False)
+    wide = np.full((count, depth, feature.size), fill, LIST_DTYPES[feature.kind])
     for part in parts:
         values: Any = part.values
         if part.steps is None or not part.steps.any():
@@ -325,6 +340,6 @@ def _spread(
         if values.ndim == 3:
             wide[:, : values.shape[1]] = values
         else:
-            rows, columns = np.nonzero(np.arange(room) < part.steps[:, None])
+            rows, columns = np.nonzero(np.arange(depth) < part.steps[:, None])
             wide[part.records[rows], columns] = values
     return wide

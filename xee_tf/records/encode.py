@@ -1,10 +1,10 @@
-"""Writing Examples and SequenceExamples straight from numpy arrays: no protobuf objects, no TensorFlow.
+"""Encode Examples and SequenceExamples directly from numpy arrays, without protobuf objects or TensorFlow.
 
-* Records whose values all take a fixed number of bytes (floats, blobs, every step written) are the rows of
-  a matrix, filled with one template and then with one strided copy a feature.
-* Where integers, byte strings or steps that are left out make sizes vary, records are put together from
-  pieces of unequal length, see `xee_tf.records.ragged`: all sizes first, the bytes in front of values looked
-  up by size.
+* Records whose values all have a fixed length (floats and blobs, if no steps are omitted) are the rows of a
+  matrix, which is filled from a template and then with one strided copy per feature.
+* Integers, byte strings and omitted steps make lengths vary. Such records are joined from byte strings of
+  different lengths; see `xee_tf.records.ragged`. All lengths are computed first; the bytes that precede the
+  values are encoded once per distinct length.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.crc import crcs_between, record_crcs
-from xee_tf.records.feature import STRINGS, Feature
+from xee_tf.records.crc import range_crcs, row_crcs
+from xee_tf.records.feature import Feature
 from xee_tf.records.framing import FOOTER, HEADER, frame_header, mask_crcs
 from xee_tf.records.layout import (
     RecordLayout,
@@ -31,7 +31,7 @@ from xee_tf.records.layout import (
     record_template,
     step_head,
 )
-from xee_tf.records.ragged import Headed, Piece, Ragged, join
+from xee_tf.records.ragged import Piece, Prefixed, Ragged, join
 from xee_tf.varints import encode_varints, varint_rows
 from xee_tf.wire import field_head
 
@@ -40,21 +40,21 @@ __all__ = ["Encoded", "encode_records"]
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-_BATCH_BYTES = 1 << 20  # of records made at a time, so that their checksums find them in the cache
-_VARIED_BYTES = 1 << 22  # the same of records of unequal sizes, at most
-_BATCH_INTEGERS = 1 << 16  # of a feature that are made varints at a time: their scratch arrays stay in cache
+_BATCH_BYTES = 1 << 20  # bytes encoded at a time, so that records are still in the cache for their checksums
+_VARIED_BYTES = 1 << 22  # the same for records of different lengths: an upper limit
+_BATCH_INTEGERS = 1 << 16  # integers of a feature encoded at a time; temporary arrays stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Framed records, one after the other.
+    """Consecutive framed records.
 
     Parameters
     ----------
     buffer : ndarray of uint8, shape (bytes,)
-        Contiguous; what a plain TFRecord file holds.
+        The content of an uncompressed TFRecord file, contiguous.
     offsets : ndarray of int64, shape (records + 1,)
-        Where each record starts, and where the last one ends.
+        The offset of each record, and of the end of the last one.
     """
 
     buffer: npt.NDArray[np.uint8]
@@ -71,25 +71,32 @@ def encode_records(
     *,
     keep_steps: Sequence[Mask | None] | None = None,
 ) -> Encoded:
-    """Frame records as TensorFlow's TFRecordWriter does.
+    """Encode and frame records as TensorFlow's TFRecordWriter does.
 
     Parameters
     ----------
     layout : RecordLayout
+        The features of a record.
     arrays : sequence of ndarray or Ragged
-        One for each feature, those of the context first; any strides, overlapping views too. In the context
-        of shape ``(records, ...)`` with ``size`` values per record, in sequences ``(records, steps, ...)``
-        with ``size`` values a step. Byte strings are Ragged, ``size`` of them for each record in turn.
+        One array per feature: the context, then the sequences. The shape is ``(records, ...)`` with ``size``
+        values per record in the context, and ``(records, steps, ...)`` with ``size`` values per step in
+        sequences. Any strides are supported, also overlapping views. Byte strings are Ragged, with ``size``
+        strings per record, record by record.
     keep : ndarray of bool, shape (records,), optional
-        False leaves a record out.
+        Records to write; records with False are omitted. Default: all.
     keep_steps : sequence of (ndarray of bool or None), optional
-        For each sequence, of shape (records, steps): False leaves a step out of its record.
-        The first ``lengths[i]`` steps of each record are ``np.arange(steps) < lengths[:, None]``.
+        For each sequence the steps to write, shape (records, steps); steps with False are omitted. For the
+        first ``lengths[i]`` steps of each record, pass ``np.arange(steps) < lengths[:, None]``. Default: all.
+
+    Returns
+    -------
+    Encoded
+        The framed records.
 
     Raises
     ------
     RecordError
-        If an array does not fit its feature, or a number does not fit into int64.
+        If the shape or dtype of an array does not match its feature, or a number does not fit into int64.
 
     Examples
     --------
@@ -102,7 +109,7 @@ def encode_records(
     sequences = layout.sequences or ()
     masks = [None] * len(sequences) if keep_steps is None else list(keep_steps)
     if len(masks) != len(sequences):
-        raise RecordError(f"{len(masks)} masks of steps were given for {len(sequences)} sequences.")
+        raise RecordError(f"Expected {len(sequences)} masks of steps, one per sequence; got {len(masks)}.")
     count = _check(layout, arrays, masks, keep)
     columns: list[Any] = list(arrays)
     if keep is not None and not keep.all():
@@ -117,13 +124,13 @@ def encode_records(
     masks = [None if mask is None or mask.all() else mask for mask in masks]
     steps = tuple(array.shape[1] for array in columns[len(layout.context) :])
     template = record_template(layout.context, sequences, steps)
-    if layout.exact and all(mask is None for mask in masks):
+    if layout.fixed_size and all(mask is None for mask in masks):
         batch = max(4, _BATCH_BYTES // template.size)
         buffer = np.empty((count, template.size), np.uint8)
         for start in range(0, count, batch):
             block = buffer[start : start + batch]
             template.fill(block, [array[start : start + batch] for array in columns])
-            crcs = mask_crcs(record_crcs(block[:, HEADER:-FOOTER], template.varying))
+            crcs = mask_crcs(row_crcs(block[:, HEADER:-FOOTER], template.varying))
             block[:, -FOOTER:] = crcs.astype("<u4").view(np.uint8).reshape(-1, FOOTER)
         return Encoded(buffer.reshape(-1), np.arange(count + 1, dtype=np.int64) * template.size)
     largest = max([slot.feature.size * (slot.steps or 1) for slot in template.slots])
@@ -144,45 +151,46 @@ def encode_records(
 def _check(
     layout: RecordLayout, arrays: Sequence[Array | Ragged], masks: Sequence[Mask | None], keep: Mask | None
 ) -> int:
-    """Check the arrays; how many records there are."""
+    """Check the arrays and return the number of records."""
     if len(arrays) != len(layout.features):
-        raise RecordError(f"{len(arrays)} arrays were given for {len(layout.features)} features.")
+        raise RecordError(f"Expected {len(layout.features)} arrays, one per feature; got {len(arrays)}.")
     count = len(keep) if keep is not None else _count(layout, arrays)
     pairs = list(zip(layout.features, arrays, strict=True))
     for feature, array in pairs[: len(layout.context)]:
         if isinstance(array, Ragged):
             shape: tuple[int, ...] = (len(array),)
-            fits = feature.dtype == STRINGS and len(array) == count * feature.size
+            fits = feature.holds_strings and len(array) == count * feature.size
         else:
             shape = array.shape
-            fits = feature.dtype != STRINGS and len(array) == count and array.size == count * feature.size
+            fits = not feature.holds_strings and len(array) == count and array.size == count * feature.size
         if not fits:
             raise RecordError(
-                f"Band {feature.name!r} has shape {shape}; expected {count} records of {feature.size} values."
+                f"Band {feature.name!r} has shape {shape}; expected {count} records of {feature.size} values "
+                "each."
             )
     for (feature, array), mask in zip(pairs[len(layout.context) :], masks, strict=True):
-        assert not isinstance(array, Ragged), "steps of strings are not written"
+        assert not isinstance(array, Ragged), "sequences of byte strings are not supported"
         if array.ndim < 2 or len(array) != count or array.size != count * array.shape[1] * feature.size:
             raise RecordError(
-                f"Band {feature.name!r} has shape {array.shape}; expected {count} records of some steps "
-                f"of {feature.size} values."
+                f"Band {feature.name!r} has shape {array.shape}; expected ({count}, steps, ...) with "
+                f"{feature.size} values per step."
             )
         if mask is not None and (mask.shape != array.shape[:2] or mask.dtype != bool):
             raise RecordError(
-                f"The mask of the steps of band {feature.name!r} is {mask.dtype} of shape {mask.shape}; "
-                f"expected bool of shape {array.shape[:2]}."
+                f"The mask of the steps of band {feature.name!r} has dtype {mask.dtype} and shape "
+                f"{mask.shape}; expected bool and {array.shape[:2]}."
             )
     for feature, array in pairs:
-        if not isinstance(array, Ragged) and not _holds(feature, array.dtype):
+        if not isinstance(array, Ragged) and not _can_store(feature, array.dtype):
             raise RecordError(
-                f"Band {feature.name!r} has dtype {array.dtype}, which a feature of {feature.dtype} "
-                "cannot hold."
+                f"Band {feature.name!r} has dtype {array.dtype}, which a feature of dtype {feature.dtype} "
+                "cannot store: convert the band first."
             )
     return count
 
 
 def _count(layout: RecordLayout, arrays: Sequence[Array | Ragged]) -> int:
-    """How many records the first array has that tells."""
+    """Return the number of records, from the first array that determines it."""
     for feature, array in zip(layout.features, arrays, strict=True):
         if not isinstance(array, Ragged):
             return len(array)
@@ -191,14 +199,14 @@ def _count(layout: RecordLayout, arrays: Sequence[Array | Ragged]) -> int:
     return 0
 
 
-def _holds(feature: Feature, dtype: np.dtype[Any]) -> bool:
+def _can_store(feature: Feature, dtype: np.dtype[Any]) -> bool:
     if feature.kind == "int64":
         return dtype.kind in "biu"
     return np.can_cast(dtype, feature.dtype, "same_kind" if feature.kind == "float" else "safe")
 
 
 def _rows(feature: Feature, array: Any, rows: slice | npt.NDArray[np.intp]) -> Any:
-    """The values of some records."""
+    """Select the values of some records."""
     if not isinstance(array, Ragged) or feature.size == 1:
         return array[rows]
     if isinstance(rows, slice):
@@ -209,37 +217,38 @@ def _rows(feature: Feature, array: Any, rows: slice | npt.NDArray[np.intp]) -> A
 def _encode_varied(
     layout: RecordLayout, columns: Sequence[Any], masks: Sequence[Mask | None], count: int
 ) -> Ragged:
-    """Framed records of unequal sizes."""
+    """Encode and frame records of different lengths."""
     inner = len(layout.context)
     pairs = zip(layout.context, columns[:inner], strict=True)
     context: list[Piece] = []
-    for exact, group in groupby(pairs, key=lambda pair: pair[0].exact):
-        if exact:
+    for fixed_size, group in groupby(pairs, key=lambda pair: pair[0].fixed_size):
+        if fixed_size:
             features, arrays = zip(*group, strict=True)
             context.append(_matrix(features, arrays))
         else:
             context += [
-                Headed.of(_values(feature, array, count), partial(context_head, feature))
+                Prefixed.of(_values(feature, array, count), partial(context_head, feature))
                 for feature, array in group
             ]
     lists: list[Piece] = [
-        Headed.of(_steps(feature, array, mask), partial(list_head, feature))
+        Prefixed.of(_steps(feature, array, mask), partial(list_head, feature))
         for feature, array, mask in zip(layout.sequences or (), columns[inner:], masks, strict=True)
     ]
     record: list[Piece] = []
     for number, part in ((1, context), (2, lists)):
         if part:
-            record += [Ragged.looked_up(partial(field_head, number), _total(part)), *part]
+            record += [Ragged.from_numbers(partial(field_head, number), _total(part)), *part]
     total = _total(record)
     footer = Ragged(np.zeros(FOOTER, np.uint8), np.zeros_like(total), np.full_like(total, FOOTER))
-    framed = join([Ragged.looked_up(frame_header, total), *record, footer])
+    framed = join([Ragged.from_numbers(frame_header, total), *record, footer])
     ends = framed.starts + framed.sizes - FOOTER
-    crcs = mask_crcs(crcs_between(framed.data, framed.starts + HEADER, ends))
+    crcs = mask_crcs(range_crcs(framed.data, framed.starts + HEADER, ends))
     framed.data[ends[:, None] + np.arange(FOOTER)] = crcs.astype("<u4").view(np.uint8).reshape(-1, FOOTER)
     return framed
 
 
 def _total(pieces: Sequence[Piece]) -> npt.NDArray[np.int64]:
+    """Return the total length in bytes of each record's pieces."""
     total = pieces[0].sizes.copy()
     for piece in pieces[1:]:
         total += piece.sizes
@@ -247,7 +256,7 @@ def _total(pieces: Sequence[Piece]) -> npt.NDArray[np.int64]:
 
 
 def _matrix(features: tuple[Feature, ...], arrays: Sequence[Array]) -> Ragged:
-    """Neighbouring entries of the context whose values have a fixed size."""
+    """Encode adjacent context entries whose values have a fixed length."""
     template = context_template(features)
     matrix = np.empty((len(arrays[0]), template.size), np.uint8)
     template.fill(matrix, arrays)
@@ -255,7 +264,7 @@ def _matrix(features: tuple[Feature, ...], arrays: Sequence[Array]) -> Ragged:
 
 
 def _values(feature: Feature, array: Any, count: int) -> Ragged:
-    """The bytes of a feature's integers or strings, for each record."""
+    """Encode the integers or byte strings of a feature, for each record."""
     if feature.kind == "int64":
         rows = array.reshape(count, feature.size)
         if feature.size == 1:
@@ -267,21 +276,21 @@ def _values(feature: Feature, array: Any, count: int) -> Ragged:
     if feature.size == 1:
         strings: Ragged = array
         return strings
-    joined = join([Headed.of(array, partial(field_head, 1))])
+    joined = join([Prefixed.of(array, partial(field_head, 1))])
     return Ragged.packed(joined.data, joined.sizes.reshape(count, feature.size).sum(axis=1))
 
 
 def _steps(feature: Feature, array: Array, mask: Mask | None) -> Ragged:
-    """The bytes of the steps of each record, heads included."""
+    """Encode the steps of a sequence, for each record."""
     kept = array.reshape(-1, feature.size) if mask is None else array[mask].reshape(-1, feature.size)
     counts = np.full(len(array), array.shape[1]) if mask is None else mask.sum(axis=1, dtype=np.int64)
-    if feature.exact:
+    if feature.fixed_size:
         head = np.frombuffer(step_head(feature, feature.max_bytes), np.uint8)
         stride = len(head) + feature.max_bytes
         steps = np.empty((len(kept), stride), np.uint8)
         steps[:, : len(head)] = head
         np.copyto(Slot(feature, len(head)).view(steps, kept.shape), kept, casting="same_kind")
         return Ragged.packed(steps.reshape(-1), counts * stride)
-    joined = join([Headed.of(_values(feature, kept, len(kept)), partial(step_head, feature))])
+    joined = join([Prefixed.of(_values(feature, kept, len(kept)), partial(step_head, feature))])
     ends = np.concatenate([[0], np.cumsum(joined.sizes)])
     return Ragged.packed(joined.data, np.diff(ends[np.concatenate([[0], np.cumsum(counts)])]))

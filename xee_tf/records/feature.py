@@ -1,4 +1,4 @@
-"""A feature of a record: its name, and the list that holds its values."""
+"""A feature of a record: its name and the list that holds its values."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from xee_tf.names import check_key
 from xee_tf.options import one_of
 from xee_tf.varints import varint_bound
 
-__all__ = ["STORED", "STRINGS", "Feature", "FeatureTypes", "Kind", "kind_of", "written_dtype"]
+__all__ = ["LIST_DTYPES", "Feature", "FeatureTypes", "Kind", "kind_of", "written_dtype"]
 
 Kind = Literal["bytes", "float", "int64"]
-"""The three lists that a feature of an Example may hold."""
+"""The kinds of lists in a feature of an Example."""
 
 FeatureTypes = Literal["float", "band"]
+"""How the dtype of a band determines the kind of its list; see `kind_of`."""
 
-STORED: dict[Kind, str] = {"float": "<f4", "bytes": "|u1", "int64": "<i8"}
-"""The dtype that the values of each kind are read as."""
+LIST_DTYPES: dict[Kind, str] = {"float": "<f4", "bytes": "|u1", "int64": "<i8"}
+"""The dtype to which the values of each kind of list are decoded."""
 
-STRINGS = "|S0"
-"""The dtype of a feature of byte strings, of any lengths."""
+_BYTE_STRINGS = "|S0"  # dtype of features of byte strings, which may have any length
 
 
 def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind:
-    """The kind of list that carries a band of some dtype.
+    """Return the kind of list in which a band of the given dtype is stored.
 
     ==================  =========  =========
     dtype               "float"    "band"
@@ -38,13 +38,13 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
     floats              float      float
     ==================  =========  =========
 
-    "float" is what Earth Engine's guide says ("all numbers are coerced to float"), "band" what its
-    writer really does with images (real files; bool is taken for a byte, our choice).
+    "float" follows Earth Engine's guide ("all numbers are coerced to float"). "band" follows Earth Engine's
+    own image exports; storing bool as bytes is our choice.
 
     Raises
     ------
     OptionError
-        If `feature_types` is unknown, or no list can carry the dtype.
+        If `feature_types` is unknown, or no list can store the dtype.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
 
 
 def written_dtype(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> str:
-    """The dtype in which the values of a band are written: an integer of int64 lists keeps its own.
+    """Return the dtype in which the values of a band are written; int64 lists keep the integer dtype.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def written_dtype(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -
     ('<f4', '|u1', '<i2')
     """
     kind = kind_of(dtype, feature_types)
-    return np.dtype(dtype).newbyteorder("=").str if kind == "int64" else STORED[kind]
+    return np.dtype(dtype).newbyteorder("=").str if kind == "int64" else LIST_DTYPES[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ class Feature:
     Parameters
     ----------
     name : str
-        Its key: the name of the band or column.
+        The key of the feature: the name of the band or column.
     kind : {"bytes", "float", "int64"}
-        The list that holds its values.
+        The kind of list that holds the values.
     size : int
-        Values a record. Of a blob (dtype "|u1") the bytes of its only byte string; of byte strings (dtype
-        `STRINGS`) how many there are.
+        The number of values per record: for a blob (dtype "|u1"), the length in bytes of its only byte
+        string; for byte strings (dtype "|S0"), the number of strings.
     dtype : str
-        numpy dtype of the values that are written or read: "<f4" for float, any integer for int64, "|u1" or
-        `STRINGS` for bytes.
+        The numpy dtype of the values that are written or read: "<f4" for float; any integer dtype for int64;
+        "|u1" (blob) or "|S0" (byte strings) for bytes.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Feature:
 
     @classmethod
     def of(cls, name: str, dtype: npt.DTypeLike, size: int, feature_types: FeatureTypes = "float") -> Feature:
-        """The feature that holds a band of some dtype; see `kind_of`.
+        """Create the feature for a band of the given dtype; see `kind_of`.
 
         Examples
         --------
@@ -111,35 +111,40 @@ class Feature:
 
     @classmethod
     def stored(cls, name: str, kind: Kind, size: int) -> Feature:
-        """The feature of values as they are read from a list of some kind; bytes are a blob.
+        """Create a feature with the dtype to which lists of a kind are decoded; bytes are a blob.
 
         Examples
         --------
         >>> Feature.stored("class", "int64", 1)
         Feature(name='class', kind='int64', size=1, dtype='<i8')
         """
-        return cls(name, kind, size, STORED[kind])
+        return cls(name, kind, size, LIST_DTYPES[kind])
 
     @classmethod
     def strings(cls, name: str, size: int = 1) -> Feature:
-        """The feature of byte strings of any lengths.
+        """Create a feature of byte strings, which may have any length.
 
         Examples
         --------
         >>> Feature.strings("site")
         Feature(name='site', kind='bytes', size=1, dtype='|S0')
         """
-        return cls(name, "bytes", size, STRINGS)
+        return cls(name, "bytes", size, _BYTE_STRINGS)
 
     @property
-    def exact(self) -> bool:
-        """Whether its values take the same number of bytes in every record."""
-        return self.kind != "int64" and self.dtype != STRINGS
+    def holds_strings(self) -> bool:
+        """Whether the values are byte strings, which may have any length."""
+        return self.dtype == _BYTE_STRINGS
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the values have the same length in bytes in every record."""
+        return self.kind != "int64" and not self.holds_strings
 
     @property
     def max_bytes(self) -> int:
-        """Bytes of the values; the most that the dtype can need where not `exact`, none of strings."""
-        if self.dtype == STRINGS:
+        """Length of the values in bytes: for integers the maximum for the dtype, for byte strings 0."""
+        if self.holds_strings:
             return 0
         width = {"bytes": 1, "float": 4}.get(self.kind) or varint_bound(self.dtype)
         return width * self.size

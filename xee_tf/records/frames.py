@@ -11,30 +11,32 @@ import numpy.typing as npt
 from xee_tf.records.framing import FOOTER, HEADER, check_frames, frame_offsets
 from xee_tf.records.parse import Parsed
 
-__all__ = ["Frames", "ParseOne"]
+__all__ = ["Frames"]
 
-_BATCH_BYTES = 1 << 21  # of records looked at at a time
+_BATCH_BYTES = 1 << 21  # bytes of records processed at a time
 
-ParseOne = Callable[[memoryview, str], Parsed]
-"""From the bytes of a message, and words for its record in an error, to what it holds."""
+ParseRecord = Callable[[memoryview, str], Parsed]
+"""A function that parses the bytes of a message; the text describes the record in error messages."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """A buffer of whole frames.
+    """A buffer of complete frames.
 
     Parameters
     ----------
     view : memoryview
+        The buffer.
     raw : ndarray of uint8, shape (bytes,)
-        The same bytes.
+        The same bytes as an array.
     offsets : ndarray of int64, shape (count + 1,)
-        Where each frame starts, and where the last one ends.
+        The offset of each frame, and of the end of the last one.
     source : str
-        Name of the file, for errors.
+        The name of the file, for error messages.
     first : int
-        Number of the first record in its file, for errors.
-    parse_one : callable
+        The index of the first record in its file, for error messages.
+    parse_record : callable
+        Parses a single record.
     blobs : bool
         Whether a single byte string is a blob of values.
     """
@@ -44,37 +46,37 @@ class Frames:
     offsets: npt.NDArray[np.int64]
     source: str
     first: int
-    parse_one: ParseOne
+    parse_record: ParseRecord
     blobs: bool
 
     @classmethod
     def of(
-        cls, buffer: bytes | memoryview, source: str, first: int, parse_one: ParseOne, *, blobs: bool
+        cls, buffer: bytes | memoryview, source: str, first: int, parse_record: ParseRecord, *, blobs: bool
     ) -> Frames:
-        """Find the frames of a buffer; the CRCs of their lengths are checked."""
+        """Find the frames in a buffer and check the CRCs of their lengths."""
         view = memoryview(buffer).cast("B")
         offsets = frame_offsets(view, source=source, first=first)
-        return cls(view, np.frombuffer(view, np.uint8), offsets, source, first, parse_one, blobs)
+        return cls(view, np.frombuffer(view, np.uint8), offsets, source, first, parse_record, blobs)
 
     @property
     def count(self) -> int:
-        """Number of records."""
+        """The number of records."""
         return len(self.offsets) - 1
 
     @property
-    def batch(self) -> int:
-        """Records to look at at a time, so that scratch arrays stay in the cache."""
+    def batch_size(self) -> int:
+        """The number of records to process at a time, so that temporary arrays stay in the cache."""
         return max(1, _BATCH_BYTES * self.count // max(1, len(self.raw)))
 
     def verify(self, varying: Sequence[tuple[int, int]] | None) -> None:
-        """Check the CRCs of the data."""
+        """Check the CRCs of the data; for `varying` see `check_frames`."""
         check_frames(self.view, self.offsets, varying, source=self.source, first=self.first)
 
-    def name(self, record: int) -> str:
-        """Words for a record in an error."""
+    def describe(self, record: int) -> str:
+        """Return a description of a record for error messages."""
         return f"{self.source}: record {self.first + record}"
 
     def parse(self, record: int) -> Parsed:
-        """What one record holds."""
+        """Parse a single record."""
         begin, end = int(self.offsets[record]) + HEADER, int(self.offsets[record + 1]) - FOOTER
-        return self.parse_one(self.view[begin:end], self.name(record))
+        return self.parse_record(self.view[begin:end], self.describe(record))

@@ -1,11 +1,11 @@
-"""The layout of a record, and the bytes of it that are the same whatever its values are.
+"""The layout of a record, and the bytes of a record that do not depend on its values.
 
 An Example is ``Example{1: Features}``, a SequenceExample ``SequenceExample{1: Features, 2: FeatureLists}``.
-An Example has the bytes of a SequenceExample without feature lists, and one layout describes both.
+An Example has the same bytes as a SequenceExample without feature lists, so one class describes both layouts.
 
-All messages are nested, so that all bytes but the values follow from the names, kinds and sizes of features
-and from the number of bytes that the values take. Records whose values have a fixed size are the rows of a
-matrix: its constant bytes come from a `Template`, and the values of a feature are one strided view.
+The messages are nested: all bytes except the values follow from the names, kinds and sizes of the features
+and from the length of the values in bytes. Records whose values have a fixed length are the rows of a matrix:
+a `Template` holds its constant bytes, and the values of each feature are one strided view.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import OptionError
-from xee_tf.records.feature import STRINGS, Feature, Kind
+from xee_tf.records.feature import Feature, Kind
 from xee_tf.records.framing import FOOTER, HEADER, frame_header
 from xee_tf.wire import encode_field, field_head
 
 __all__ = [
-    "LISTS",
+    "LIST_FIELDS",
     "RecordLayout",
     "Slot",
     "Template",
@@ -35,29 +35,30 @@ __all__ = [
     "step_head",
 ]
 
-LISTS: dict[Kind, int] = {"bytes": 1, "float": 2, "int64": 3}
-"""The fields of a Feature that hold its lists."""
+LIST_FIELDS: dict[Kind, int] = {"bytes": 1, "float": 2, "int64": 3}
+"""The field number of each kind of list in a Feature message."""
 
-_CLOSE = 512  # bytes from one constant piece to the next, up to which whole rows are copied and compared
+_MAX_SPACING = 512  # average bytes per constant piece up to which whole rows are copied and compared
 
 
 @dataclass(frozen=True, slots=True)
 class RecordLayout:
-    """Names, kinds and lengths of a record's features, in the order in which they are written.
+    """The features of a record, in the order in which they are written.
 
     Parameters
     ----------
     context : tuple of Feature
-        Features of an Example, or those of the whole record of a SequenceExample, of ``size`` values each.
+        The features of an Example, or the context of a SequenceExample, with ``size`` values each.
     sequences : tuple of Feature, optional
-        Feature lists of a SequenceExample, of ``size`` values a step. The arrays decide how many steps there
-        are; lists may differ. Default: the record is an Example.
+        The feature lists of a SequenceExample, with ``size`` values per step. The number of steps is given by
+        the arrays and may differ between lists. Default: the record is an Example.
 
     Notes
     -----
-    Earth Engine's guide says what is context and what a sequence, and no more; no file of its own is known.
-    That a step is a list of one value, and that uint8 is a blob of one byte where `kind_of` makes it bytes,
-    is our choice: the one with which ``FixedLenSequenceFeature([], ...)`` reads a band.
+    Earth Engine's guide specifies only which bands are context features and which are sequences; no file
+    written by Earth Engine is available. Two details are our choice: a step is a list of one value, and uint8
+    is a blob of one byte if `kind_of` stores it as bytes. ``FixedLenSequenceFeature([], ...)`` reads such
+    bands.
 
     Examples
     --------
@@ -73,58 +74,70 @@ class RecordLayout:
 
     def __post_init__(self) -> None:
         if not self.features:
-            raise OptionError("A record needs at least one band.")
+            raise OptionError("A record requires at least one band.")
         for features in (self.context, self.sequences or ()):
             names = [feature.name for feature in features]
             for feature in features:
                 if names.count(feature.name) > 1:
-                    raise OptionError(f"The band {feature.name!r} is there twice: rename one of the two.")
+                    raise OptionError(f"The band {feature.name!r} appears twice: rename one of the two.")
                 if feature.size < 1 and self.sequences is not None:
-                    raise OptionError(f"The band {feature.name!r} has {feature.size} values; expected some.")
+                    raise OptionError(
+                        f"The band {feature.name!r} has {feature.size} values per step; expected at least 1."
+                    )
 
     @property
     def features(self) -> tuple[Feature, ...]:
-        """All features, those of the context first."""
+        """All features: the context, then the sequences."""
         return (*self.context, *(self.sequences or ()))
 
     @property
-    def exact(self) -> bool:
-        """Whether every record (of so many steps) has the same number of bytes."""
-        return all(feature.exact for feature in self.features)
+    def fixed_size(self) -> bool:
+        """Whether all records (with the same numbers of steps) have the same length in bytes."""
+        return all(feature.fixed_size for feature in self.features)
 
     def framed_size(self, steps: int | Sequence[int] = 0) -> int:
-        """Bytes of a record and its framing; the most possible where not `exact`, or steps are left out.
+        """Return the length in bytes of a record with its framing.
+
+        If the layout does not have a `fixed_size`, or if steps are omitted, this is the maximum.
 
         Parameters
         ----------
-        steps : int or sequence of int
-            Steps of every sequence, or of each.
+        steps : int or sequence of int, default 0
+            The number of steps: one for all sequences, or one for each.
+
+        Returns
+        -------
+        int
+            The length in bytes.
 
         Raises
         ------
         OptionError
-            If there are not as many numbers as sequences, or one is negative.
+            If the number of items differs from the number of sequences, or an item is negative.
         """
-        wanted = len(self.sequences or ())
-        counts = (steps,) * wanted if isinstance(steps, int) else tuple(steps)
-        if len(counts) != wanted or min(counts, default=0) < 0:
-            raise OptionError(f"steps={steps!r} must be one number >= 0 for each of {wanted} bands.")
+        lists = len(self.sequences or ())
+        counts = (steps,) * lists if isinstance(steps, int) else tuple(steps)
+        if len(counts) != lists or min(counts, default=0) < 0:
+            raise OptionError(
+                f"steps={steps!r} is invalid; expected one number >= 0 for each of {lists} bands."
+            )
         return record_template(self.context, self.sequences or (), counts).size
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where in a record the values of one feature are.
+    """The position of the values of one feature in a record.
 
     Parameters
     ----------
     feature : Feature
+        The feature.
     offset : int
-        Of the first value.
-    steps : int or None
-        How many steps there are; None in the context.
-    stride : int
-        Bytes from one step's values to the next one's.
+        The offset of the first value in bytes.
+    steps : int, optional
+        The number of steps of a sequence. Default: the feature belongs to the context.
+    stride : int, default 0
+        The distance in bytes between the values of consecutive steps.
     """
 
     feature: Feature
@@ -133,7 +146,7 @@ class Slot:
     stride: int = 0
 
     def view(self, block: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """The values in all rows of a matrix of records, as an (unaligned) view of `shape`."""
+        """Return the values in all rows of a matrix of records, as an (unaligned) view of `shape`."""
         if 0 in shape:
             return np.empty(shape, self.feature.dtype)
         outer = (block.strides[0],) if self.steps is None else (block.strides[0], self.stride)
@@ -147,21 +160,21 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """Bytes that are the same in all records of a layout, and where the values go.
+    """The constant bytes of all records of a layout, and the positions of the values.
 
     Parameters
     ----------
     size : int
-        Bytes of a row.
+        The length of a row in bytes.
     slots : tuple of Slot
-        Of the context, then of the sequences.
+        The positions of the values: of the context, then of the sequences.
     pieces : tuple of (int, bytes)
-        The constant bytes, and where they start. Nothing else is between the values.
+        The offset and the content of each run of constant bytes. All other bytes are values.
     varying : tuple of (int, int)
-        Where values begin and end in a record's data, its framing left out.
+        The ranges of the values in the data of a record, without its framing.
     row : tuple of (ndarray of uint8, ndarray of uint8) or None
-        Where few values are between the constant bytes: a row, zero where it varies, and a mask of 255 where
-        it does not.
+        If there are few value bytes between the constant bytes: a row with zeros in place of the values, and
+        a mask that is 255 for constant bytes and 0 for values.
     """
 
     size: int
@@ -172,7 +185,7 @@ class Template:
 
     @classmethod
     def of(cls, pieces: Sequence[bytes | int], slots: Sequence[Slot], footer: int = 0) -> Template:
-        """From constant bytes and numbers of bytes of values, as they follow one another."""
+        """Create a template from consecutive pieces: constant bytes, or the length of values in bytes."""
         size, constant, varying = 0, [], []
         for piece in pieces:
             start = size
@@ -183,7 +196,7 @@ class Template:
                 varying.append((start - HEADER, size - HEADER))
         size += footer
         row = None
-        if size <= _CLOSE * len(constant):
+        if size <= _MAX_SPACING * len(constant):
             row = whole, mask = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
             for start, data in constant:
                 whole[start : start + len(data)] = np.frombuffer(data, np.uint8)
@@ -191,18 +204,18 @@ class Template:
         return cls(size, tuple(slots), tuple(constant), tuple(varying), row)
 
     def fill(self, block: npt.NDArray[np.uint8], arrays: Sequence[npt.NDArray[Any]]) -> None:
-        """Write the constant bytes and the values, one array for each slot, into the rows of a matrix."""
+        """Fill the rows of a matrix with the constant bytes and the values, one array per slot."""
         if self.row is not None:
             block[:] = self.row[0]
         else:
             for start, data in self.pieces:
                 block[:, start : start + len(data)] = np.frombuffer(data, np.uint8)
-        with np.errstate(over="ignore"):  # beyond float32's range numbers become infinite
+        with np.errstate(over="ignore"):  # numbers outside the range of float32 become infinite
             for slot, array in zip(self.slots, arrays, strict=True):
                 np.copyto(slot.view(block, array.shape), array, casting="same_kind")
 
     def matches(self, block: npt.NDArray[np.uint8]) -> bool:
-        """Whether all rows of a matrix have the constant bytes."""
+        """Return whether all rows of a matrix contain the constant bytes."""
         if self.row is not None:
             whole, mask = self.row
             return not ((block ^ whole) & mask).any()
@@ -216,35 +229,35 @@ class Template:
 def record_template(
     context: tuple[Feature, ...], sequences: tuple[Feature, ...] = (), steps: tuple[int, ...] = ()
 ) -> Template:
-    """A framed record that has so many steps of each sequence, integers as long as their dtype allows."""
-    entries, places, inside = _context(context)
+    """Return the template of a framed record with the given steps; integers have their maximum length."""
+    entries, context_slots, context_size = _context(context)
     lists: list[bytes | int] = []
-    later, behind = [], 0
+    list_slots, lists_size = [], 0
     for feature, count in zip(sequences, steps, strict=True):
         head = step_head(feature, feature.max_bytes)
         stride = len(head) + feature.max_bytes
         front = list_head(feature, stride * count)
         lists += (front, *(head, feature.max_bytes) * count)
-        later.append(Slot(feature, behind + len(front) + len(head), count, stride))
-        behind += len(front) + stride * count
-    front = field_head(1, inside) if context else b""
-    middle = field_head(2, behind) if sequences else b""
-    front = frame_header(len(front) + inside + len(middle) + behind) + front
-    moved = len(front) + inside + len(middle)
-    slots = [Slot(slot.feature, slot.offset + len(front)) for slot in places]
-    slots += [Slot(slot.feature, slot.offset + moved, slot.steps, slot.stride) for slot in later]
+        list_slots.append(Slot(feature, lists_size + len(front) + len(head), count, stride))
+        lists_size += len(front) + stride * count
+    front = field_head(1, context_size) if context else b""
+    middle = field_head(2, lists_size) if sequences else b""
+    front = frame_header(len(front) + context_size + len(middle) + lists_size) + front
+    lists_offset = len(front) + context_size + len(middle)
+    slots = [Slot(slot.feature, slot.offset + len(front)) for slot in context_slots]
+    slots += [Slot(slot.feature, slot.offset + lists_offset, slot.steps, slot.stride) for slot in list_slots]
     return Template.of([front, *entries, middle, *lists], slots, FOOTER)
 
 
 @lru_cache(maxsize=64)
 def context_template(features: tuple[Feature, ...]) -> Template:
-    """Neighbouring entries of the context, without anything around them."""
+    """Return the template of adjacent context entries, without framing or enclosing messages."""
     pieces, slots, _ = _context(features)
     return Template.of(pieces, slots)
 
 
 def _context(features: Sequence[Feature]) -> tuple[list[bytes | int], list[Slot], int]:
-    """Constant and varying bytes of entries of the context, their slots, and how many bytes they have."""
+    """Return the pieces of context entries (see `Template.of`), their slots, and their length in bytes."""
     pieces: list[bytes | int] = []
     slots, size = [], 0
     for feature in features:
@@ -257,7 +270,7 @@ def _context(features: Sequence[Feature]) -> tuple[list[bytes | int], list[Slot]
 
 @lru_cache(maxsize=4096)
 def context_head(feature: Feature, payload: int) -> bytes:
-    """The bytes in front of `payload` bytes of values, from the entry of the map on.
+    """Encode the bytes of a context entry that precede `payload` bytes of values.
 
     Examples
     --------
@@ -269,7 +282,7 @@ def context_head(feature: Feature, payload: int) -> bytes:
 
 @lru_cache(maxsize=4096)
 def step_head(feature: Feature, payload: int) -> bytes:
-    """The bytes in front of a step's `payload` bytes of values, from the feature's tag on.
+    """Encode the bytes of a step of a feature list that precede `payload` bytes of values.
 
     Examples
     --------
@@ -281,15 +294,15 @@ def step_head(feature: Feature, payload: int) -> bytes:
 
 @lru_cache(maxsize=4096)
 def list_head(feature: Feature, payload: int) -> bytes:
-    """The bytes in front of the steps of a feature list, from the entry of the map on."""
+    """Encode the bytes of a feature list that precede `payload` bytes of steps."""
     return _entry(feature.name, b"", payload)
 
 
 def _feature(feature: Feature, payload: int) -> bytes:
-    # A list without numbers, or the blob of none, has no bytes at all, not even a tag: so do protobuf's own
-    # serialisers. An empty string has a tag. Of several strings each brings its own.
-    single = feature.size == 1 if feature.dtype == STRINGS else payload > 0
-    return _wrap(LISTS[feature.kind], _wrap(1, b"", payload) if single else b"", payload)
+    # As in protobuf's own serialisers, an empty list of numbers or an empty blob has no bytes and no tag. A
+    # single byte string has a tag even if it is empty; several strings are encoded with a tag each.
+    single = feature.size == 1 if feature.holds_strings else payload > 0
+    return _wrap(LIST_FIELDS[feature.kind], _wrap(1, b"", payload) if single else b"", payload)
 
 
 def _entry(name: str, head: bytes, payload: int) -> bytes:
@@ -297,5 +310,5 @@ def _entry(name: str, head: bytes, payload: int) -> bytes:
 
 
 def _wrap(number: int, head: bytes, payload: int) -> bytes:
-    """Make a message (`head`, then `payload` bytes) a field of another."""
+    """Encode the tag and length of a field for a message (`head`, then `payload` bytes), then `head`."""
     return field_head(number, len(head) + payload) + head

@@ -1,10 +1,10 @@
-"""One record at a time, as a protobuf parser reads it: the reference for what many records are read as.
+"""Parse single records as a protobuf parser does: the reference for decoding many records at once.
 
-An Example is a message in a message in a map: ``Example{1: Features{1: entry{1: key, 2: Feature}}}``, and a
-Feature holds one list: bytes (field 1), float (2) or int64 (3). A SequenceExample has a map of features as
-its context (field 1) and a map of feature lists (field 2), which hold a Feature for each step. Everything
-that a protobuf parser must take is taken: any order of fields, unknown ones, packed and unpacked lists, parts
-to be merged.
+An Example contains a map of features, ``Example{1: Features{1: entry{1: key, 2: Feature}}}``, and a Feature
+holds one list: bytes (field 1), float (2) or int64 (3). A SequenceExample has a map of features as its
+context (field 1) and a map of feature lists (field 2), which hold one Feature per step. Everything that a
+protobuf parser must accept is accepted: any order of fields, unknown fields, packed and unpacked lists, and
+messages that are split into parts.
 """
 
 from __future__ import annotations
@@ -15,36 +15,35 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records.feature import STRINGS, Feature, Kind
-from xee_tf.records.layout import LISTS, RecordLayout
+from xee_tf.records.feature import Feature, Kind
+from xee_tf.records.layout import LIST_FIELDS, RecordLayout
 from xee_tf.varints import decode_varint_parts, decode_varints
 from xee_tf.wire import bodies, delimited_fields, map_entries, read_fields
 
 __all__ = [
     "Parsed",
-    "Values",
     "check_values",
     "decode_example",
     "decode_sequence_example",
-    "feature_of",
+    "infer_feature",
     "read_layout",
     "read_sequence_layout",
 ]
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[bytes]
-"""What a feature holds: float32 or int64 numbers, or byte strings."""
+"""The values of a feature: float32 or int64 numbers, or byte strings."""
 
 Parsed = tuple[dict[str, Values], dict[str, list[Values | None]]]
 """The context and the feature lists of one record."""
 
-_KINDS = {field: kind for kind, field in LISTS.items()}
+_KINDS = {field: kind for kind, field in LIST_FIELDS.items()}
 
 
 def decode_example(data: bytes | memoryview) -> dict[str, Values]:
-    """The features of one serialised Example, in the order of the message.
+    """Decode the features of a serialised Example, in the order of the message.
 
-    Arrays may be read-only views of `data`. Of a name that comes twice the last one counts, as in every
-    protobuf map; a feature that holds no list at all is left out.
+    Arrays may be read-only views of `data`. If a name appears more than once, the last feature counts, as in
+    every protobuf map. A feature without a list is omitted.
 
     Examples
     --------
@@ -56,18 +55,18 @@ def decode_example(data: bytes | memoryview) -> dict[str, Values]:
     """
     features: dict[str, tuple[Kind, memoryview]] = {}
     for name, feature in _entries(data, 1):
-        kind, values = _list_of(feature)
+        kind, values = _read_list(feature)
         if replaced := features.pop(name, None):
-            _values(*replaced)  # what is replaced must be valid too
+            _decode_list(*replaced)  # a replaced feature must be valid, too
         if kind is not None:
             features[name] = (kind, values)
-    return {name: _values(kind, values) for name, (kind, values) in features.items()}
+    return {name: _decode_list(kind, values) for name, (kind, values) in features.items()}
 
 
 def decode_sequence_example(data: bytes | memoryview) -> Parsed:
-    """The context and the feature lists of one serialised SequenceExample; see `decode_example`.
+    """Decode the context and the feature lists of a serialised SequenceExample; see `decode_example`.
 
-    A step that holds no list at all is None.
+    A step without a list is None.
 
     Examples
     --------
@@ -78,18 +77,18 @@ def decode_sequence_example(data: bytes | memoryview) -> Parsed:
     ({'x': array([0.5], dtype=float32)}, {'t': [array([7]), array([8])]})
     """
     sequences: dict[str, list[Values | None]] = {}
-    for name, steps_of in _entries(data, 2):
+    for name, feature_list in _entries(data, 2):
         steps: list[Values | None] = []
-        for step in bodies(steps_of, 1):
-            kind, values = _list_of(step)
-            steps.append(None if kind is None else _values(kind, values))
+        for step in bodies(feature_list, 1):
+            kind, values = _read_list(step)
+            steps.append(None if kind is None else _decode_list(kind, values))
         sequences.pop(name, None)
         sequences[name] = steps
     return decode_example(data), sequences
 
 
 def read_layout(data: bytes | memoryview) -> RecordLayout:
-    """The layout of one Example: features of numbers, or of one blob each, in the order of the message.
+    """Return the layout of an Example of numbers and blobs, with the features in the order of the message.
 
     Examples
     --------
@@ -101,20 +100,22 @@ def read_layout(data: bytes | memoryview) -> RecordLayout:
     """
     features = []
     for name, values in decode_example(data).items():
-        feature = feature_of(name, values)
-        if feature.dtype == STRINGS:
-            raise RecordError(f"Feature {name!r} holds {feature.size} byte strings; a band is one blob.")
+        feature = infer_feature(name, values)
+        if feature.holds_strings:
+            raise RecordError(
+                f"Feature {name!r} holds {feature.size} byte strings; expected one (the values of a band)."
+            )
         features.append(feature)
     if not features:
-        raise RecordError("The record holds no feature.")
+        raise RecordError("The record has no features.")
     return RecordLayout(tuple(features))
 
 
 def read_sequence_layout(records: Iterable[bytes | memoryview]) -> RecordLayout:
-    """The layout of SequenceExamples, their features in the order of the first one's message.
+    """Return the layout of SequenceExamples, with the features in the order of the first message.
 
-    The first record has all features; others are looked at until each sequence has shown a step. One that
-    never does is taken for floats, one a step (our choice).
+    The first record must have all features. Further records are read until every sequence has had a step. A
+    sequence without any step is assumed to hold one float per step (our choice).
 
     Examples
     --------
@@ -130,27 +131,27 @@ def read_sequence_layout(records: Iterable[bytes | memoryview]) -> RecordLayout:
     for number, record in enumerate(records):
         scalars, lists = decode_sequence_example(record)
         if number == 0:
-            context = {name: _filled(name, values) for name, values in scalars.items()}
+            context = {name: _require_values(name, values) for name, values in scalars.items()}
             sequences = dict.fromkeys(lists)
         for name, steps in lists.items():
             if steps and name in sequences and sequences[name] is None:
-                sequences[name] = _filled(name, steps[0])
+                sequences[name] = _require_values(name, steps[0])
         if None not in sequences.values():
             break
     if not context and not sequences:
-        raise RecordError("The record holds no feature.")
-    lists_of = (feature or Feature.stored(name, "float", 1) for name, feature in sequences.items())
-    return RecordLayout(tuple(context.values()), tuple(lists_of))
+        raise RecordError("The record has no features.")
+    feature_lists = (feature or Feature.stored(name, "float", 1) for name, feature in sequences.items())
+    return RecordLayout(tuple(context.values()), tuple(feature_lists))
 
 
-def feature_of(name: str, values: Values, *, blobs: bool = True) -> Feature:
-    """The feature that holds such values; a single byte string is a blob, unless `blobs` is False.
+def infer_feature(name: str, values: Values, *, blobs: bool = True) -> Feature:
+    """Return the feature for decoded values; a single byte string is a blob, unless `blobs` is False.
 
     Examples
     --------
-    >>> feature_of("B4", np.zeros(3, "f4"))
+    >>> infer_feature("B4", np.zeros(3, "f4"))
     Feature(name='B4', kind='float', size=3, dtype='<f4')
-    >>> feature_of("site", [b"oak"]).size, feature_of("site", [b"oak"], blobs=False).size
+    >>> infer_feature("site", [b"oak"]).size, infer_feature("site", [b"oak"], blobs=False).size
     (3, 1)
     """
     if isinstance(values, list):
@@ -161,56 +162,66 @@ def feature_of(name: str, values: Values, *, blobs: bool = True) -> Feature:
 
 
 def check_values(feature: Feature, found: Values | None, where: str) -> None:
-    """Refuse values of another kind or number than a feature has; `where` names them in the error."""
+    """Raise an error if the kind or the number of values does not match a feature.
+
+    `where` describes the values in the error message.
+    """
     if found is None:
-        raise RecordError(f"{where} holds no list.")
-    held = feature_of(feature.name, found)
-    if held.kind != feature.kind:
-        raise RecordError(f"{where} is a {held.kind} list; expected {feature.kind}.")
-    if held.dtype == STRINGS:
-        raise RecordError(f"{where} holds {held.size} byte strings; expected one.")
-    if held.size != feature.size:
-        raise RecordError(f"{where} holds {held.size} values; expected {feature.size}.")
+        raise RecordError(f"{where} holds no list; expected a list of kind {feature.kind}.")
+    actual = infer_feature(feature.name, found)
+    if actual.kind != feature.kind:
+        raise RecordError(f"{where} is a list of kind {actual.kind}; expected {feature.kind}.")
+    if actual.holds_strings:
+        raise RecordError(f"{where} holds {actual.size} byte strings; expected 1.")
+    if actual.size != feature.size:
+        raise RecordError(f"{where} holds {_count(actual.size)}; expected {feature.size}.")
 
 
-def _filled(name: str, values: Values | None) -> Feature:
-    """The feature of values of which there is at least one."""
-    feature = None if values is None else feature_of(name, values)
-    if feature is not None and feature.size and feature.dtype != STRINGS:
+def _count(values: int) -> str:
+    return "1 value" if values == 1 else f"{values} values"
+
+
+def _require_values(name: str, values: Values | None) -> Feature:
+    """Return the feature for decoded values; raise an error if there are no numbers and no blob."""
+    feature = None if values is None else infer_feature(name, values)
+    if feature is not None and feature.size and not feature.holds_strings:
         return feature
-    held = "nothing" if values is None or not len(values) else f"{len(values)} byte strings"
-    raise RecordError(
-        f"Feature {name!r} holds {held}; expected numbers, or one byte string that is not empty."
-    )
+    found = "no values" if values is None or not len(values) else f"{len(values)} byte strings"
+    if isinstance(values, list) and len(values) == 1:
+        found = "an empty byte string"
+    raise RecordError(f"Feature {name!r} holds {found}; expected numbers, or one byte string with values.")
 
 
 def _entries(data: bytes | memoryview, part: int) -> Iterator[tuple[str, memoryview]]:
-    """Names and values of the map in field `part` of a message."""
+    """Yield the names and values of the map in field `part` of a message."""
     for entries in bodies(data, part):
         yield from map_entries(entries, 1, "The name of a feature")
 
 
-def _list_of(feature: memoryview) -> tuple[Kind | None, memoryview]:
-    """Kind and undecoded list of a Feature; the last one counts, merged with others of its kind."""
+def _read_list(feature: memoryview) -> tuple[Kind | None, memoryview]:
+    """Return the kind and the encoded list of a Feature.
+
+    If a Feature has several lists, the last kind counts; lists of that kind are merged.
+    """
     kind: Kind | None = None
     values = memoryview(b"")
     for number, part in delimited_fields(feature):
         if number not in _KINDS:
             continue
         if kind is not None:
-            _values(kind, values)  # what is merged or replaced must be valid too
+            _decode_list(kind, values)  # merged and replaced lists must be valid, too
         if kind == _KINDS[number]:
-            _values(kind, part)
+            _decode_list(kind, part)
             part = memoryview(bytes(values) + bytes(part))
         kind, values = _KINDS[number], part
     return kind, values
 
 
-def _values(kind: Kind, data: memoryview) -> Values:
-    """The values of a list message, packed or not."""
+def _decode_list(kind: Kind, data: memoryview) -> Values:
+    """Decode the values of a list message, packed or not."""
     raw = np.frombuffer(data, np.uint8)
     if kind == "float":
-        # Lists that are not packed have a tag in front of each value; those of one form are common.
+        # Fast path for unpacked lists, in which a tag precedes each value.
         if raw.size and raw.size % 5 == 0 and (raw[::5] == 0x0D).all():
             return np.ascontiguousarray(raw.reshape(-1, 5)[:, 1:]).view("<f4")[:, 0]
         floats = [np.frombuffer(part, "<f4") for part in _parts(data, scalar=5, width=4)]
@@ -225,9 +236,9 @@ def _values(kind: Kind, data: memoryview) -> Values:
 
 
 def _parts(data: memoryview, scalar: int, width: int) -> Iterator[memoryview]:
-    """The values of a list's only field, as they come: packed runs, or single ones of wire type `scalar`."""
+    """Yield the parts of a list: packed values, or single values of wire type `scalar`."""
     for number, wire, part in read_fields(data):
         if number == 1 and wire in (2, scalar):
             if len(part) % width:
-                raise RecordError(f"A packed list of {len(part)} bytes does not hold whole numbers.")
+                raise RecordError(f"A packed list has {len(part)} bytes; expected a multiple of {width}.")
             yield part

@@ -1,7 +1,7 @@
-"""Byte strings of unequal length, many at a time: looked up, cut, joined; no loop over them.
+"""Look up, slice and join many byte strings of different lengths without a Python loop over the strings.
 
-Strings of one length are moved together: numpy sees the bytes as overlapping windows of that length,
-and one fancy index copies as many windows as there are strings. Distinct lengths are few, strings many.
+Piece of equal length are copied together: numpy treats the data as overlapping windows of that length, and
+a single fancy index copies all of them. There are many strings, but few distinct lengths.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Headed", "Piece", "Ragged", "gather", "join", "rows_by_size", "windows"]
+__all__ = ["Piece", "Prefixed", "Ragged", "gather", "group_by_size", "join"]
 
-_SPAN = 1 << 16  # spans of lengths that are counted rather than sorted
-_FEW = 64  # numbers that are not worth calls of numpy
-_LONG = 4096  # bytes of a string from which on it is copied by itself
+_MAX_COUNTED_RANGE = 1 << 16  # ranges of numbers up to this are counted, larger ones sorted
+_FEW_NUMBERS = 64  # numpy is not faster for fewer numbers
+_LONG_STRING = 4096  # strings of at least this many bytes are copied one by one
 
 RowIndex = npt.NDArray[np.intp] | slice
 
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """Byte strings that lie anywhere in a buffer.
+    """Byte strings at any positions of a buffer.
 
     Parameters
     ----------
     data : ndarray of uint8, shape (bytes,)
-        Contiguous.
+        A contiguous buffer.
     starts, sizes : ndarray of int64, shape (strings,)
-        Where each string lies; strings may overlap.
+        The offset and the length in bytes of each string. Piece may overlap.
     """
 
     data: npt.NDArray[np.uint8]
@@ -40,7 +40,7 @@ class Ragged:
 
     @classmethod
     def packed(cls, data: npt.NDArray[np.uint8], sizes: npt.NDArray[Any]) -> Ragged:
-        """Strings that follow one another.
+        """Create strings from their concatenated bytes and their lengths.
 
         Examples
         --------
@@ -52,7 +52,7 @@ class Ragged:
 
     @classmethod
     def of(cls, strings: Sequence[bytes]) -> Ragged:
-        """The strings of a list.
+        """Create strings from a list.
 
         Examples
         --------
@@ -63,16 +63,16 @@ class Ragged:
         return cls.packed(np.frombuffer(b"".join(strings), np.uint8), sizes)
 
     @classmethod
-    def looked_up(cls, make: Callable[[int], bytes], numbers: npt.NDArray[np.int64]) -> Ragged:
-        """The string that `make` gives for each number; it is called once for each distinct one.
+    def from_numbers(cls, encode: Callable[[int], bytes], numbers: npt.NDArray[np.int64]) -> Ragged:
+        """Encode each number; `encode` is called once for each distinct number.
 
         Examples
         --------
-        >>> bytes(join([Ragged.looked_up(lambda n: b"-" * n, np.array([2, 0, 1, 2]))]).data)
+        >>> bytes(join([Ragged.from_numbers(lambda n: b"-" * n, np.array([2, 0, 1, 2]))]).data)
         b'-----'
         """
-        values, which = _distinct(numbers)
-        return cls.of([make(int(value)) for value in values])[which]
+        values, inverse = _unique(numbers)
+        return cls.of([encode(int(value)) for value in values])[inverse]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -80,75 +80,76 @@ class Ragged:
     def __getitem__(self, rows: RowIndex) -> Ragged:
         return Ragged(self.data, self.starts[rows], self.sizes[rows])
 
-    def put(self, out: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
-        """Copy each string to its place in a buffer."""
-        for size, rows in rows_by_size(self.sizes):
-            _copy(self.data, self.starts[rows], out, places[rows], size)
+    def copy_to(self, out: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
+        """Copy each string to its offset in a buffer."""
+        for size, rows in group_by_size(self.sizes):
+            _copy(self.data, self.starts[rows], out, offsets[rows], size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Headed:
-    """Byte strings with bytes in front of them that depend on nothing but their sizes.
+class Prefixed:
+    """Byte strings, each preceded by a prefix that depends only on the length of the string.
 
     Parameters
     ----------
     strings : Ragged
+        The strings without their prefixes.
     sizes : ndarray of int64, shape (strings,)
-        Bytes of each string and its head.
-    heads : tuple of (int, rows, bytes)
-        Of the strings of one size: that size, an index of them, their head.
+        The length in bytes of each string with its prefix.
+    prefixes : tuple of (int, index, bytes)
+        For each distinct length: the length, the index of the strings that have it, and their prefix.
     """
 
     strings: Ragged
     sizes: npt.NDArray[np.int64]
-    heads: tuple[tuple[int, RowIndex, bytes], ...]
+    prefixes: tuple[tuple[int, RowIndex, bytes], ...]
 
     @classmethod
-    def of(cls, strings: Ragged, make: Callable[[int], bytes]) -> Headed:
-        """Strings and a function from their size to the bytes in front of them.
+    def of(cls, strings: Ragged, encode: Callable[[int], bytes]) -> Prefixed:
+        """Add prefixes to strings; `encode` returns the prefix for a length in bytes.
 
         Examples
         --------
         >>> strings = Ragged.packed(np.frombuffer(b"onethree", np.uint8), np.array([3, 5]))
-        >>> bytes(join([Headed.of(strings, lambda size: b"%d:" % size)]).data)
+        >>> bytes(join([Prefixed.of(strings, lambda size: b"%d:" % size)]).data)
         b'3:one5:three'
         """
-        heads = tuple((size, rows, make(size)) for size, rows in rows_by_size(strings.sizes))
+        prefixes = tuple((size, rows, encode(size)) for size, rows in group_by_size(strings.sizes))
         sizes = strings.sizes.copy()
-        for _, rows, head in heads:
-            sizes[rows] += len(head)
-        return cls(strings, sizes, heads)
+        for _, rows, prefix in prefixes:
+            sizes[rows] += len(prefix)
+        return cls(strings, sizes, prefixes)
 
-    def put(self, out: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> None:
-        """Copy each string and its head to its place in a buffer."""
-        for size, rows, head in self.heads:
-            begins, starts = places[rows], self.strings.starts[rows]
-            if size >= _LONG:
-                windows(out, len(head))[begins] = np.frombuffer(head, f"V{len(head)}")
-                _copy(self.strings.data, starts, out, begins + len(head), size)
+    def copy_to(self, out: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
+        """Copy each string with its prefix to its offset in a buffer."""
+        for size, rows, prefix in self.prefixes:
+            begins, starts = offsets[rows], self.strings.starts[rows]
+            if size >= _LONG_STRING:
+                _windows(out, len(prefix))[begins] = np.frombuffer(prefix, f"V{len(prefix)}")
+                _copy(self.strings.data, starts, out, begins + len(prefix), size)
                 continue
-            whole = np.empty((len(begins), len(head) + size), np.uint8)
-            whole[:, : len(head)] = np.frombuffer(head, np.uint8)
-            whole[:, len(head) :] = gather(self.strings.data, starts, size)
-            windows(out, whole.shape[1])[begins] = whole.view(f"V{whole.shape[1]}")[:, 0]
+            whole = np.empty((len(begins), len(prefix) + size), np.uint8)
+            whole[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+            whole[:, len(prefix) :] = gather(self.strings.data, starts, size)
+            _windows(out, whole.shape[1])[begins] = whole.view(f"V{whole.shape[1]}")[:, 0]
 
 
-Piece = Ragged | Headed
+Piece = Ragged | Prefixed
 
 
-def windows(data: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.void]:
-    """Every run of `size` bytes as one item, to be read or written by fancy indexing.
+def _windows(data: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.void]:
+    """Return a view of all overlapping windows of `size` bytes, for fancy indexing.
 
     Examples
     --------
-    >>> windows(np.frombuffer(b"abcd", np.uint8), 2)[[0, 2]].tobytes()
+    >>> _windows(np.frombuffer(b"abcd", np.uint8), 2)[[0, 2]].tobytes()
     b'abcd'
     """
     return np.ndarray((max(0, len(data) - size + 1),), f"V{size}", data, 0, (1,))
 
 
 def gather(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.uint8]:
-    """The strings of one size that begin at `starts`, copied into the rows of a matrix.
+    """Copy the `size` bytes at each offset in `starts` into the rows of a matrix.
 
     Examples
     --------
@@ -157,32 +158,32 @@ def gather(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], size: int
     """
     if not size:
         return np.empty((len(starts), 0), np.uint8)
-    return windows(data, size)[starts].view(np.uint8).reshape(len(starts), size)
+    return _windows(data, size)[starts].view(np.uint8).reshape(len(starts), size)
 
 
-def rows_by_size(sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, RowIndex]]:
-    """Each distinct size, and an index of the strings that have it.
+def group_by_size(sizes: npt.NDArray[np.int64]) -> Iterator[tuple[int, RowIndex]]:
+    """Yield each distinct size and an index of the strings that have it.
 
     Examples
     --------
-    >>> [(size, rows.tolist()) for size, rows in rows_by_size(np.array([3, 5, 3]))]
+    >>> [(size, rows.tolist()) for size, rows in group_by_size(np.array([3, 5, 3]))]
     [(3, [0, 2]), (5, [1])]
     """
     if not len(sizes):
         return
-    values, which = _distinct(sizes)
+    values, inverse = _unique(sizes)
     if len(values) == 1:
         yield int(values[0]), slice(None)
         return
-    order = np.argsort(which, kind="stable")
+    order = np.argsort(inverse, kind="stable")
     begin = 0
-    for value, count in zip(values.tolist(), np.bincount(which).tolist(), strict=True):
+    for value, count in zip(values.tolist(), np.bincount(inverse).tolist(), strict=True):
         yield value, order[begin : begin + count]
         begin += count
 
 
 def join(columns: Sequence[Piece]) -> Ragged:
-    """Strings put together row by row: the first of every column, then the second of every column, ...
+    """Join strings row by row: the first string of each column, then the second string of each column, ...
 
     Examples
     --------
@@ -196,10 +197,10 @@ def join(columns: Sequence[Piece]) -> Ragged:
         total += column.sizes
     out = np.empty(int(total.sum()), np.uint8)
     joined = Ragged.packed(out, total)
-    places = joined.starts.copy()
+    offsets = joined.starts.copy()
     for column in columns:
-        column.put(out, places)
-        places += column.sizes
+        column.copy_to(out, offsets)
+        offsets += column.sizes
     return joined
 
 
@@ -207,29 +208,29 @@ def _copy(
     data: npt.NDArray[np.uint8],
     starts: npt.NDArray[np.int64],
     out: npt.NDArray[np.uint8],
-    places: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
     size: int,
 ) -> None:
-    """Copy strings of one size from where they start to their places."""
-    if size >= _LONG:
-        for start, place in zip(starts.tolist(), places.tolist(), strict=True):
-            out[place : place + size] = data[start : start + size]
+    """Copy strings of one size to their offsets in another buffer."""
+    if size >= _LONG_STRING:
+        for start, offset in zip(starts.tolist(), offsets.tolist(), strict=True):
+            out[offset : offset + size] = data[start : start + size]
     elif size:
-        windows(out, size)[places] = windows(data, size)[starts]
+        _windows(out, size)[offsets] = _windows(data, size)[starts]
 
 
-def _distinct(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Distinct numbers in ascending order, and which of them each number is: a fast `np.unique`."""
+def _unique(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Return the sorted distinct numbers and the inverse index; faster than `np.unique`."""
     if not len(numbers):
         return numbers, np.empty(0, np.uint16)
-    if len(numbers) < _FEW:
+    if len(numbers) < _FEW_NUMBERS:
         few = np.array(sorted(set(numbers.tolist())), np.int64)
         return few, np.searchsorted(few, numbers)
     low = int(numbers.min())
     span = int(numbers.max()) - low
-    if span >= _SPAN:
-        values, which = np.unique(numbers, return_inverse=True)
-        return values, which
+    if span >= _MAX_COUNTED_RANGE:
+        values, inverse = np.unique(numbers, return_inverse=True)
+        return values, inverse
     shifted = (numbers - low).astype(np.uint16)
     present = np.flatnonzero(np.bincount(shifted))
     ranks = np.zeros(span + 1, np.uint16)

@@ -1,8 +1,8 @@
-"""Reading many messages side by side: a cursor in each, all moved field by field together.
+"""Decode many messages in parallel: each has a cursor, and all cursors move together, field by field.
 
-Records that hold the same features in the same order differ in numbers of steps, in lengths of varints and
-strings, and in features that some of them lack, so that nothing in them has a fixed place; but what comes
-next is known. A record that turns out to be different is left to others.
+Records with the same features in the same order may differ in numbers of steps, in lengths of varints and
+strings, and in features that some of them lack. No field has a fixed offset then, but the next field is
+known. Records that turn out to be different are reported as invalid, for the caller to decode.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.records.feature import STRINGS, Feature
+from xee_tf.records.feature import Feature
 from xee_tf.records.frames import Frames
 from xee_tf.records.framing import FOOTER, HEADER
-from xee_tf.records.layout import LISTS, Slot, context_head, step_head
+from xee_tf.records.layout import LIST_FIELDS, Slot, context_head, step_head
 from xee_tf.records.ragged import Ragged, gather, join
 from xee_tf.varints import varint_ends, varint_values
 from xee_tf.wire import MAX_VARINT, encode_field
 
-__all__ = ["FeatureValues", "Order", "Wanted", "walk"]
+__all__ = ["FeatureValues", "Order", "Selection", "walk"]
 
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
-_STEP_VARINTS = 6  # in front of a step's integers: three tags, each with a length
-_LONG_LIST = 4096  # integers of a list from which on each is read by itself: its scratch arrays stay in cache
-_LONGEST_SIZE = 28  # bits that may be in front of the last seven of a length
+_STEP_VARINTS = 6  # varints before the integers of a step: three tags, each with a length
+_LONG_LIST = 4096  # integers from which lists are decoded one by one; temporary arrays stay in the cache
+_MAX_LENGTH_SHIFT = 28  # maximum number of bits before the last seven bits of a length
 
 
 @dataclass(frozen=True)
 class Order:
-    """Features as they come in a message; a record may lack some of them.
+    """The order of the features in a message; a record may lack some of them.
 
     Parameters
     ----------
     context : tuple of Feature
+        The features of the context.
     sequences : tuple of Feature
-        Empty for Examples.
+        The feature lists; empty for Examples.
     """
 
     context: tuple[Feature, ...]
@@ -49,49 +50,50 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The features whose values are read.
+class Selection:
+    """The features whose values are decoded.
 
     Parameters
     ----------
-    context, sequences : collection of str or None
-        Their names. None: all.
-    pass_others : bool
-        Whether other features may be of any kind and size.
+    context, sequences : collection of str, optional
+        The names of the features. Default: all.
+    ignore_others : bool, default False
+        Whether other features may have any kind and size.
     """
 
     context: Collection[str] | None = None
     sequences: Collection[str] | None = None
-    pass_others: bool = False
+    ignore_others: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureValues:
-    """One feature of the records that have it.
+    """The values of one feature in the records that have it.
 
     Parameters
     ----------
     feature : Feature
-    place : int
-        Its place among the features of a record.
+        The feature.
+    index : int
+        The index of the feature in the record.
     records : ndarray of int64, shape (n,)
-        The numbers of the records, ascending.
-    values : ndarray, Ragged or None
-        Arrays of shape ``(n, size)``; of a sequence ``(all steps, size)``, one record's after the other's, or
-        ``(n, steps, size)``. Ragged of single byte strings; arrays of shape ``(n,)`` with lists of bytes of
-        several. None if not wanted.
-    steps : ndarray of int64, shape (n,), or None
-        Of a sequence: the steps of each record.
+        The indices of the records, ascending.
+    values : ndarray or Ragged, optional
+        Numbers and blobs: shape ``(n, size)``; in sequences ``(all steps, size)``, record by record, or
+        ``(n, steps, size)``. Single byte strings: Ragged. Several byte strings: shape ``(n,)`` with lists of
+        bytes. None if the feature is not selected.
+    steps : ndarray of int64, shape (n,), optional
+        For sequences: the number of steps of each record.
     """
 
     feature: Feature
-    place: int
+    index: int
     records: Integers
     values: npt.NDArray[Any] | Ragged | None
     steps: Integers | None = None
 
-    def of_records(self, chosen: Mask) -> FeatureValues:
-        """The same of some of its records."""
+    def select(self, chosen: Mask) -> FeatureValues:
+        """Return the feature in some of its records."""
         if chosen.all():
             return self
         values = self.values
@@ -102,230 +104,236 @@ class FeatureValues:
         return replace(self, records=self.records[chosen], values=values, steps=steps)
 
 
-def walk(frames: Frames, records: Integers, order: Order, wanted: Wanted) -> tuple[Mask, list[FeatureValues]]:
-    """Which records hold features of `order` in that order and nothing else, and the features of those.
+def walk(
+    frames: Frames, records: Integers, order: Order, selection: Selection
+) -> tuple[Mask, list[FeatureValues]]:
+    """Decode the records whose features all appear in `order`, in that order.
 
-    Values may be views of the buffer.
+    Return which of the records are valid in this sense, and their features. Values may be views of the
+    buffer.
     """
     begins, ends = frames.offsets[records] + HEADER, frames.offsets[records + 1] - FOOTER
     cursor = _Cursor(frames.raw, begins, ends, np.ones(len(records), bool))
     found: list[FeatureValues] = []
     for number, features, names in (
-        (1, order.context, wanted.context),
-        (2, order.sequences, wanted.sequences),
+        (1, order.context, selection.context),
+        (2, order.sequences, selection.sequences),
     ):
         if not features:
             continue
         close = cursor.open(number)
-        seen: dict[str, Mask] = {}
-        for place, feature in enumerate(features):
-            read = names is None or feature.name in names
-            inside = replace(cursor, at=cursor.at.copy(), right=cursor.right & (cursor.at < close))
-            read_one = _context if number == 1 else _sequence
-            passed = wanted.pass_others and not read
-            values, steps = read_one(inside, feature, passed=passed)
-            there = inside.right
-            if feature.name in seen:  # of a name that comes twice the last one counts: left to others
-                cursor.right &= ~(there & seen[feature.name])
-                there = there | seen[feature.name]
-            seen[feature.name] = there
-            if inside.right.all():
-                cursor.at = inside.at
+        present: dict[str, Mask] = {}
+        for index, feature in enumerate(features):
+            selected = names is None or feature.name in names
+            inside = replace(
+                cursor, position=cursor.position.copy(), valid=cursor.valid & (cursor.position < close)
+            )
+            decode = _decode_context if number == 1 else _decode_sequence
+            skipped = selection.ignore_others and not selected
+            values, steps = decode(inside, feature, skip=skipped)
+            has = inside.valid
+            if feature.name in present:  # the last feature of a name counts: only the parser handles this
+                cursor.valid &= ~(has & present[feature.name])
+                has = has | present[feature.name]
+            present[feature.name] = has
+            if inside.valid.all():
+                cursor.position = inside.position
             else:
-                cursor.at = np.where(inside.right, inside.at, cursor.at)
-            if inside.right.any() and not passed:
+                cursor.position = np.where(inside.valid, inside.position, cursor.position)
+            if inside.valid.any() and not skipped:
                 found.append(
                     FeatureValues(
-                        feature, place, np.flatnonzero(inside.right), values if read else None, steps
+                        feature, index, np.flatnonzero(inside.valid), values if selected else None, steps
                     )
                 )
-        cursor.right &= cursor.at == close
-    right = cursor.right & (cursor.at == ends)
-    parts = [part.of_records(right[part.records]) for part in found]
-    return right, [replace(part, records=records[part.records]) for part in parts if len(part.records)]
+        cursor.valid &= cursor.position == close
+    valid = cursor.valid & (cursor.position == ends)
+    parts = [part.select(valid[part.records]) for part in found]
+    return valid, [replace(part, records=records[part.records]) for part in parts if len(part.records)]
 
 
 @dataclass(slots=True)
 class _Cursor:
-    """A place in each message; `right` is False for good where a message is not what was expected."""
+    """A position in each message; `valid` becomes False when a message is not as expected."""
 
     raw: Bytes
-    at: Integers
+    position: Integers
     ends: Integers
-    right: Mask
+    valid: Mask
 
     def expect(self, data: bytes) -> None:
-        """Step over constant bytes."""
-        self.right &= _begin_with(self._peek(len(data)), data)
-        self.at += len(data)
+        """Advance past constant bytes."""
+        self.valid &= _start_with(self._peek(len(data)), data)
+        self.position += len(data)
 
     def take(self, size: int) -> Bytes:
-        """Step over `size` bytes; those of the messages that are right, shape (n, size)."""
-        self.right &= self.at + size <= self.ends
+        """Advance past `size` bytes; return them for the valid messages, shape (n, size)."""
+        self.valid &= self.position + size <= self.ends
         taken = self._peek(size)
-        self.at += size
-        return taken if self.right.all() else taken[self.right]
+        self.position += size
+        return taken if self.valid.all() else taken[self.valid]
 
     def _peek(self, size: int) -> Bytes:
         if len(self.raw) < size:
-            self.right[:] = False
-            return np.zeros((len(self.at), size), np.uint8)
-        # A message that is not right may lead anywhere: its bytes do not matter any more.
-        return gather(self.raw, np.minimum(self.at, len(self.raw) - size), size)
+            self.valid[:] = False
+            return np.zeros((len(self.position), size), np.uint8)
+        # The position in an invalid message may be anywhere; its bytes are not used.
+        return gather(self.raw, np.minimum(self.position, len(self.raw) - size), size)
 
     def open(self, number: int) -> Integers:
-        """Step into a field; returns where it ends."""
+        """Advance past the tag and the length of a field; return the end of the field."""
         self.expect(bytes((number << 3 | 2,)))
-        byte = self.raw.take(self.at, mode="clip")
+        byte = self.raw.take(self.position, mode="clip")
         size = (byte & 0x7F).astype(np.int64)
-        self.at += 1
+        self.position += 1
         more = np.flatnonzero(byte >= 0x80)
-        for shift in range(7, _LONGEST_SIZE + 1, 7):
+        for shift in range(7, _MAX_LENGTH_SHIFT + 1, 7):
             if not len(more):
                 break
-            byte = self.raw.take(self.at[more], mode="clip")
+            byte = self.raw.take(self.position[more], mode="clip")
             size[more] |= (byte & np.int64(0x7F)) << shift
-            self.at[more] += 1
+            self.position[more] += 1
             more = more[byte >= 0x80]
-        self.right[more] = False
-        close = self.at + size
-        self.right &= close <= self.ends
+        self.valid[more] = False
+        close = self.position + size
+        self.valid &= close <= self.ends
         return close
 
-    def open_inner(self, number: int, close: Integers) -> None:
-        """Step into the last field of a message that ends at `close`."""
-        self.right &= self.open(number) == close
+    def open_last(self, number: int, close: Integers) -> None:
+        """Advance past the tag and the length of the last field of a message, which ends at `close`."""
+        self.valid &= self.open(number) == close
 
-    def rest(self, close: Integers) -> Ragged:
-        """Step over the bytes before `close` and return them; nothing where a message is not right."""
-        self.right &= close >= self.at
-        sizes = np.where(self.right, close - self.at, 0)
-        starts = np.where(self.right, self.at, 0)
-        self.at = close.copy()
+    def take_until(self, close: Integers) -> Ragged:
+        """Advance to `close` and return the bytes before it; invalid messages have empty strings."""
+        self.valid &= close >= self.position
+        sizes = np.where(self.valid, close - self.position, 0)
+        starts = np.where(self.valid, self.position, 0)
+        self.position = close.copy()
         return Ragged(self.raw, starts, sizes)
 
 
 _Values = tuple[npt.NDArray[Any] | Ragged | None, Integers | None]
 
 
-def _context(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
-    """The values of one feature of the messages that have it: all whose cursor stays right."""
-    if feature.exact and not passed:
+def _decode_context(cursor: _Cursor, feature: Feature, *, skip: bool) -> _Values:
+    """Decode a feature of the context; only the messages that have it stay valid."""
+    if feature.fixed_size and not skip:
         cursor.expect(context_head(feature, feature.max_bytes))
         return cursor.take(feature.max_bytes).view(feature.dtype), None
     close = cursor.open(1)
     cursor.expect(encode_field(1, feature.name.encode()))
-    if passed:
-        cursor.rest(close)
+    if skip:
+        cursor.take_until(close)
         return None, None
-    if not cursor.right.any():
+    if not cursor.valid.any():
         return None, None
-    cursor.open_inner(2, close)
-    cursor.open_inner(LISTS[feature.kind], close)
+    cursor.open_last(2, close)
+    cursor.open_last(LIST_FIELDS[feature.kind], close)
     if not feature.size:
-        cursor.right &= cursor.at == close
-        nothing = int(cursor.right.sum())
+        cursor.valid &= cursor.position == close
+        count = int(cursor.valid.sum())
         if feature.kind == "bytes":
-            return np.fromiter(([] for _ in range(nothing)), object, nothing), None
-        return np.empty((nothing, 0), feature.dtype), None
-    cursor.open_inner(1, close)
-    payload = cursor.rest(close)
+            return np.fromiter(([] for _ in range(count)), object, count), None
+        return np.empty((count, 0), feature.dtype), None
+    cursor.open_last(1, close)
+    payload = cursor.take_until(close)
     if feature.kind == "int64" and feature.size >= _LONG_LIST:
-        return _long_lists(cursor, payload, feature.size), None
-    if feature.dtype == STRINGS:
-        return payload[np.flatnonzero(cursor.right)], None
-    values, counts = _integers(cursor, payload, 0, feature.size)
-    cursor.right &= counts == 1
-    return (values if cursor.right.all() else values[np.repeat(cursor.right, counts)]), None
+        return _decode_long_lists(cursor, payload, feature.size), None
+    if feature.holds_strings:
+        return payload[np.flatnonzero(cursor.valid)], None
+    values, counts = _decode_integers(cursor, payload, 0, feature.size)
+    cursor.valid &= counts == 1
+    return (values if cursor.valid.all() else values[np.repeat(cursor.valid, counts)]), None
 
 
-def _sequence(cursor: _Cursor, feature: Feature, *, passed: bool) -> _Values:
-    """The steps of one feature list, as `_context`, and how many each message has."""
+def _decode_sequence(cursor: _Cursor, feature: Feature, *, skip: bool) -> _Values:
+    """Decode a feature list, as `_decode_context` does; also return the number of steps of each message."""
     close = cursor.open(1)
     cursor.expect(encode_field(1, feature.name.encode()))
-    if passed:
-        cursor.rest(close)
+    if skip:
+        cursor.take_until(close)
         return None, None
-    cursor.open_inner(2, close)
-    payload = cursor.rest(close)
+    cursor.open_last(2, close)
+    payload = cursor.take_until(close)
     if feature.kind == "int64":
-        values, counts = _integers(cursor, payload, _STEP_VARINTS, feature.size)
+        values, counts = _decode_integers(cursor, payload, _STEP_VARINTS, feature.size)
     else:
         head = step_head(feature, feature.max_bytes)
         stride = len(head) + feature.max_bytes
         whole = payload.sizes % stride == 0
-        cursor.right &= whole
+        cursor.valid &= whole
         counts = np.where(whole, payload.sizes, 0) // stride
         steps = join([Ragged(payload.data, payload.starts, counts * stride)]).data.reshape(-1, stride)
-        _mark(cursor, _begin_with(steps, head), counts)
+        _mark_invalid(cursor, _start_with(steps, head), counts)
         values = Slot(feature, len(head)).view(steps, (len(steps), feature.size)).astype(feature.dtype)
-    if cursor.right.all():
+    if cursor.valid.all():
         return values, counts
-    return values[np.repeat(cursor.right, counts)], counts[cursor.right]
+    return values[np.repeat(cursor.valid, counts)], counts[cursor.valid]
 
 
-def _long_lists(cursor: _Cursor, payload: Ragged, size: int) -> npt.NDArray[np.int64]:
-    """Long lists of integers of the messages that have them, shape (n, size)."""
+def _decode_long_lists(cursor: _Cursor, payload: Ragged, size: int) -> npt.NDArray[np.int64]:
+    """Decode long lists of integers one by one, shape (n, size)."""
     values = np.empty((len(payload), size), np.int64)
-    for row in np.flatnonzero(cursor.right).tolist():
+    for row in np.flatnonzero(cursor.valid).tolist():
         start = int(payload.starts[row])
         data = payload.data[start : start + int(payload.sizes[row])]
         first, last = varint_ends(data)
         if first.size == size and data[-1] < 0x80 and int((last - first).max()) < MAX_VARINT:
             varint_values(data, first, last, values[row])
         else:
-            cursor.right[row] = False
-    return values if cursor.right.all() else values[cursor.right]
+            cursor.valid[row] = False
+    return values if cursor.valid.all() else values[cursor.valid]
 
 
-def _integers(
+def _decode_integers(
     cursor: _Cursor, payload: Ragged, lead: int, size: int
 ) -> tuple[npt.NDArray[np.int64], Integers]:
-    """Groups of `size` integers, each behind `lead` varints of tags and lengths; and how many a record has.
+    """Decode groups of `size` integers; each follows `lead` varints, which are tags and lengths.
 
-    Every byte of them belongs to some varint, and a varint ends where a byte's top bit is not set.
+    Return the integers and the number of groups per record. All bytes belong to varints; the last byte of a
+    varint is the one whose top bit is not set.
     """
     group = lead + size
     for _ in range(2):
         packed = join([payload])
         data, ends = packed.data, packed.starts + packed.sizes
         first, last = varint_ends(data)
-        many = np.diff(np.searchsorted(last, ends), prepend=0)
-        whole = many % group == 0
+        varints = np.diff(np.searchsorted(last, ends), prepend=0)
+        whole = varints % group == 0
         filled = packed.sizes > 0
         whole[filled] &= data[ends[filled] - 1] < 0x80
         if whole.all():
             break
-        # Those that do not hold whole groups go; they would put all behind them out of step.
-        cursor.right &= whole
+        # Drop records without a whole number of groups: they would shift the groups of all following records.
+        cursor.valid &= whole
         payload = Ragged(data, packed.starts, np.where(whole, packed.sizes, 0))
-    counts = many // group
-    right: Mask = np.all((last - first < MAX_VARINT).reshape(-1, group), axis=1)
+    counts = varints // group
+    valid: Mask = np.all((last - first < MAX_VARINT).reshape(-1, group), axis=1)
     begins, stops = first.reshape(-1, group), last.reshape(-1, group)
-    for place, tag in zip(range(0, lead, 2), (0x0A, 0x1A, 0x0A), strict=False):
-        right &= (begins[:, place] == stops[:, place]) & (data[begins[:, place]] == tag)
-        # Contained in one another, the three messages all end where the last integer does.
-        sizes = varint_values(data, begins[:, place + 1], stops[:, place + 1])
-        right &= sizes == stops[:, -1] - stops[:, place + 1]
-    _mark(cursor, right, counts)
+    for column, tag in zip(range(0, lead, 2), (0x0A, 0x1A, 0x0A), strict=False):
+        valid &= (begins[:, column] == stops[:, column]) & (data[begins[:, column]] == tag)
+        # The three messages are nested, so all of them end with the last integer.
+        sizes = varint_values(data, begins[:, column + 1], stops[:, column + 1])
+        valid &= sizes == stops[:, -1] - stops[:, column + 1]
+    _mark_invalid(cursor, valid, counts)
     if lead:
         first, last = begins[:, lead:].reshape(-1), stops[:, lead:].reshape(-1)
     return varint_values(data, first, last).reshape(-1, size), counts
 
 
-def _mark(cursor: _Cursor, right: Mask, counts: Integers) -> None:
-    """Note which records have a step that is not right."""
-    if not right.all():
-        cursor.right[np.repeat(np.arange(len(counts)), counts)[~right]] = False
+def _mark_invalid(cursor: _Cursor, valid: Mask, counts: Integers) -> None:
+    """Mark records as invalid that have an invalid step; `counts` are the steps of each record."""
+    if not valid.all():
+        cursor.valid[np.repeat(np.arange(len(counts)), counts)[~valid]] = False
 
 
-def _begin_with(rows: Bytes, data: bytes) -> Mask:
-    """Whether each row of a matrix begins with some bytes; several are compared at a time."""
-    right = np.ones(len(rows), bool)
-    place = 0
-    while place < len(data) and len(rows):
-        width = next(width for width in (8, 4, 2, 1) if place + width <= len(data))
-        pieces: npt.NDArray[Any] = np.ndarray((len(rows),), f"<u{width}", rows, place, rows.strides[:1])
-        right &= pieces == np.frombuffer(data, f"<u{width}", 1, place)
-        place += width
-    return right
+def _start_with(rows: Bytes, data: bytes) -> Mask:
+    """Return whether each row of a matrix starts with `data`; up to eight bytes are compared at a time."""
+    equal = np.ones(len(rows), bool)
+    offset = 0
+    while offset < len(data) and len(rows):
+        width = next(width for width in (8, 4, 2, 1) if offset + width <= len(data))
+        words: npt.NDArray[Any] = np.ndarray((len(rows),), f"<u{width}", rows, offset, rows.strides[:1])
+        equal &= words == np.frombuffer(data, f"<u{width}", 1, offset)
+        offset += width
+    return equal

@@ -1,4 +1,4 @@
-"""Ways to a model: what travels in a graph, and what lives in one process. No rasters here."""
+"""Connectors to models on servers, over HTTP and gRPC."""
 
 from xee_tf.remote.addresses import check_grpc_target, check_url
 from xee_tf.remote.connector import Flow, RemoteConnector
@@ -13,7 +13,7 @@ from xee_tf.remote.google import (
 )
 from xee_tf.remote.responses import Code
 from xee_tf.remote.serving_metadata import GET_METADATA, SIGNATURES
-from xee_tf.remote.statistics import PredictionStats, stats_everywhere
+from xee_tf.remote.statistics import PredictionStats, collect_stats
 from xee_tf.remote.tf_serving import TFServingConnector
 
 __all__ = [
@@ -33,6 +33,6 @@ __all__ = [
     "check_endpoint",
     "check_grpc_target",
     "check_url",
+    "collect_stats",
     "shared_url",
-    "stats_everywhere",
 ]

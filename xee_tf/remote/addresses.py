@@ -1,4 +1,4 @@
-"""Addresses of model servers: what is accepted as one, and where credentials may be sent."""
+"""Validate addresses of model servers, and decide which may receive credentials."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from xee_tf.errors import OptionError
 
-__all__ = ["GrpcTarget", "check_grpc_target", "check_url", "may_carry_credentials"]
+__all__ = ["GrpcTarget", "allows_credentials", "check_grpc_target", "check_url"]
 
 
 @dataclass(frozen=True)
 class GrpcTarget:
-    """Where gRPC is spoken: ``host:port``, whether with TLS, and the headers of each request."""
+    """A gRPC server: its ``host:port``, whether TLS is used, and headers to send with each request."""
 
     address: str
     secure: bool
@@ -25,30 +25,35 @@ class GrpcTarget:
 
 
 def check_url(url: str, name: str = "url") -> str:
-    """The URL of a server, without a slash at its end.
+    """Return the URL of an HTTP server without trailing slashes.
 
     Raises
     ------
     OptionError
-        If it is no http or https URL, or holds a user, a password, a query or a fragment. What may be secret
-        is not repeated.
+        If it is not an http or https URL, or contains a user, a password, a query or a fragment. The message
+        does not repeat anything that may be secret.
 
     Examples
     --------
     >>> check_url("https://models.example.org/europe/")
     'https://models.example.org/europe'
+    >>> check_url("models.example.org:8501")
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: url must start with http:// or https:// (REST), or with grpc:// and ...
     """
     parts = _split(url, name, ("https", "http"))
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
 def check_grpc_target(url: str, name: str = "url", default_port: int = 8500) -> GrpcTarget:
-    """Where gRPC is spoken: ``host:port``, ``grpc://`` or ``http://``; with TLS ``grpcs://`` or ``https://``.
+    """Parse the address of a gRPC server.
+
+    Accepted are ``host:port``, ``grpc://`` and ``http://`` URLs, and with TLS ``grpcs://`` and ``https://``.
 
     Raises
     ------
     OptionError
-        As `check_url`, and if there is a path.
+        In the same cases as `check_url`, and if the URL has a path.
 
     Examples
     --------
@@ -58,19 +63,19 @@ def check_grpc_target(url: str, name: str = "url", default_port: int = 8500) -> 
     text = str(url) if "://" in str(url) else f"grpc://{url}"
     parts = _split(text, name, ("grpc", "grpcs", "https", "http"))
     if parts.path.strip("/"):
-        raise OptionError(f"{name}: gRPC has no paths: {parts.path!r} must be left out.")
+        raise OptionError(f"{name} cannot have a path with gRPC: remove {parts.path!r}.")
     secure = parts.scheme in ("grpcs", "https")
     port = parts.port or (443 if secure else default_port)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return GrpcTarget(f"{host}:{port}", secure)
 
 
-def may_carry_credentials(url: str) -> bool:
-    """Whether a token may be sent there: with TLS, or within this machine.
+def allows_credentials(url: str) -> bool:
+    """Return whether credentials may be sent to a URL: if it uses TLS or is on this machine.
 
     Examples
     --------
-    >>> may_carry_credentials("http://127.0.0.1:8501"), may_carry_credentials("http://models.example.org")
+    >>> allows_credentials("http://127.0.0.1:8501"), allows_credentials("http://models.example.org")
     (True, False)
     """
     parts = urlsplit(url)
@@ -83,19 +88,32 @@ def may_carry_credentials(url: str) -> bool:
 
 
 def _split(url: Any, name: str, schemes: tuple[str, ...]) -> SplitResult:
+    """Split a URL, or raise an `OptionError`."""
     expected = f"{name} must be an address such as {schemes[0]}://models.example.org:8501"
     if not isinstance(url, str):
         raise OptionError(f"{expected}; got {url!r}.")
     if "@" in url:
-        # Whatever is in front of it may be a password, however the rest is to be read.
-        raise OptionError(f"{expected}, without a user or a password in it.")
+        # The part before "@" may be a password, even if the rest is malformed.
+        raise OptionError(f"{expected}, without a user or a password.")
+    if "://" not in url:
+        parts = _split(f"http://{url}", name, ("http",))
+        start = "http:// or https://"
+        if name == "url":  # the option of TensorFlow Serving, which also has gRPC
+            start += " (REST), or with grpc:// and transport='grpc' (gRPC)"
+        raise OptionError(
+            f"{name} must start with {start}; got {url!r}. Use 'http://{parts.netloc}{parts.path}'."
+        )
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port != 0
     except ValueError:
-        raise OptionError(f"{expected}; its host or its port cannot be read.") from None
+        raise OptionError(f"{expected}; its host or port is not valid.") from None
     if parts.scheme not in schemes:
-        raise OptionError(f"{expected}; got the scheme {parts.scheme!r}, known are {', '.join(schemes)}.")
+        is_grpc = name == "url" and parts.scheme in ("grpc", "grpcs")
+        hint = " For gRPC, pass transport='grpc'." if is_grpc else ""
+        raise OptionError(
+            f"{expected}; got the scheme {parts.scheme!r}, expected one of {', '.join(schemes)}.{hint}"
+        )
     if not parts.hostname or not port_is_valid or not url.isprintable() or " " in url or "\\" in url:
         raise OptionError(f"{expected}; got {url!r}.")
     if parts.query or parts.fragment:

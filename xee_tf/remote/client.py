@@ -1,4 +1,4 @@
-"""Clients: one attempt at a request, limited in time and size. They raise nothing."""
+"""Clients that make one attempt at a request, limited in time and size; they never raise errors."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xee_tf.remote.credentials import CredentialsError, GoogleCredentials, without_secrets
+from xee_tf.remote.credentials import CredentialsError, GoogleCredentials, redact
 from xee_tf.remote.responses import Response
 
 __all__ = ["Client"]
 
 
 class Client(ABC):
-    """Sends one request at a time for each thread that asks; the headers of `credentials` go with each."""
+    """Send requests, with the headers of `credentials`; may be used by several threads at once."""
 
     def __init__(self, credentials: GoogleCredentials | None) -> None:
         self._credentials = credentials
 
-    def ask(
+    def send(
         self, address: str, body: bytes | None, timeout: float, content_type: str = "application/json"
     ) -> Response:
-        """One attempt.
+        """Send a request once.
 
         Parameters
         ----------
         address : str
-            A URL, or a method of gRPC such as ``/tensorflow.serving.PredictionService/Predict``.
+            A URL, or a gRPC method such as ``/tensorflow.serving.PredictionService/Predict``.
         body : bytes, optional
-            None: only what is there is asked for.
+            Body of the request. None sends a GET request over HTTP, and an empty message over gRPC.
         timeout : float
-            Seconds for the whole of it.
+            Maximum duration of the request in seconds.
         content_type : str, optional
-            Of the body, over HTTP.
+            Content type of the body over HTTP.
         """
         start = time.perf_counter()
-        secrets: dict[str, str] = {}
+        headers: dict[str, str] = {}
         try:
             if self._credentials is not None:
-                secrets = self._credentials.headers(self.url_of(address))
-            response = self.attempt(address, body, timeout, content_type, secrets)
+                headers = self._credentials.headers(self.credentials_url(address))
+            response = self._send(address, body, timeout, content_type, headers)
         except CredentialsError as error:
             response = Response(0, "no credentials", message=str(error), transient=error.transient)
-        message = without_secrets(response.message, secrets)
+        message = redact(response.message, headers)
         return replace(response, message=message, seconds=time.perf_counter() - start)
 
-    def url_of(self, address: str) -> str:
-        """The URL that credentials are for. Default: the address."""
+    def credentials_url(self, address: str) -> str:
+        """Return the URL for which credentials are requested. Default: the address."""
         return address
 
     @abstractmethod
-    def attempt(
-        self, address: str, body: bytes | None, timeout: float, content_type: str, secrets: Mapping[str, str]
+    def _send(
+        self, address: str, body: bytes | None, timeout: float, content_type: str, headers: Mapping[str, str]
     ) -> Response:
-        """What `ask` does; `secrets` are headers that the answer must not show."""
+        """Send a request once, with the headers of the credentials; see `send`."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Models on a server: what all protocols share. Batches are packed, sent, repeated and put together."""
+"""Connectors to models on servers, which split batches into requests and send them with retries."""
 
 from __future__ import annotations
 
@@ -15,58 +15,60 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
 from xee_tf.errors import OptionError, PredictionError, RecordError
+from xee_tf.extras import require
 from xee_tf.identity import content_hash
-from xee_tf.options import Options, number, option, whole
+from xee_tf.options import Options, integer, number, option
 from xee_tf.remote.addresses import GrpcTarget
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import Credentials, GoogleCredentials
 from xee_tf.remote.limits import AdaptiveLimit, ClusterLimit
 from xee_tf.remote.payloads import Payload, Request
 from xee_tf.remote.responses import Response
-from xee_tf.remote.retrying import ask_until
-from xee_tf.remote.statistics import recorder_of
+from xee_tf.remote.retrying import retry_until
+from xee_tf.remote.statistics import get_recorder
 
-__all__ = ["Ask", "Flow", "RemoteConnection", "RemoteConnector"]
+__all__ = ["Fetch", "Flow", "RemoteConnector"]
 
 _SIGNATURE_SECONDS = 10.0
 
-Ask = Callable[[str, bytes | None], Response]
-"""Asks an address, with a body or without one, and again if need be."""
+Fetch = Callable[[str, bytes | None], Response]
+"""Function that sends a request to an address, with an optional body, and retries it if necessary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow(Options):
-    """How much is sent at a time, and for how long it is tried.
+    """Limits on the size, number and duration of requests.
 
     Parameters
     ----------
-    max_payload_bytes : int
-        Of a request, encoded, and about of an answer. Default: 1,500,000, as in Earth Engine. Shared
-        endpoints of Vertex AI take that, dedicated ones 10 MB.
-    output_multiplier : float
-        About how many times more data the model gives than it takes: requests are smaller by that.
-    max_concurrency : int
-        Requests on their way at one time, over all workers of a cluster together. Default: 8. There are fewer
-        for a while when the server says that it is busy (429).
-    timeout : float
-        Seconds that one request may take. Default: 60.
-    deadline : float
-        Seconds that one request and its repetitions may take, pauses included. Default: 300. Repeated are
-        requests that were not answered, and those answered by 408, 429, 502, 503 or 504.
-    max_response_bytes : int
-        Larger answers are refused before they are read. Default: 256 MiB.
+    max_payload_bytes : int, default 1500000
+        Maximum size in bytes of an encoded request, and approximately of a response. The default is that of
+        Earth Engine and the limit of shared Vertex AI endpoints; dedicated endpoints accept 10 MB.
+    output_multiplier : float, default 1
+        Approximate ratio of the size of the model's output to that of its input. Requests are smaller by this
+        factor.
+    max_concurrency : int, default 8
+        Maximum number of concurrent requests, over all workers of a cluster. The number is reduced while the
+        server is busy (429).
+    timeout : float, default 60
+        Maximum duration of one attempt at a request in seconds.
+    deadline : float, default 300
+        Maximum duration of a request in seconds, including retries and the pauses between them. Requests are
+        retried if there is no response, or if the status is 408, 429, 502, 503 or 504.
+    max_response_bytes : int, default 268435456
+        Maximum size of a response in bytes. Larger responses are rejected before they are read.
     """
 
-    max_payload_bytes: int = option(1_500_000, whole(1))
+    max_payload_bytes: int = option(1_500_000, integer(1))
     output_multiplier: float = option(1.0, number(1))
-    max_concurrency: int = option(8, whole(1))
+    max_concurrency: int = option(8, integer(1))
     timeout: float = option(60.0, number(above=0))
     deadline: float = option(300.0, number(above=0))
-    max_response_bytes: int = option(256 << 20, whole(1))
+    max_response_bytes: int = option(256 << 20, integer(1))
 
     @property
     def request_bytes(self) -> int:
-        """What a request may have: room is left for an answer that is larger than it."""
+        """Maximum size of a request in bytes, such that its response stays within `max_payload_bytes`."""
         return int(self.max_payload_bytes / max(1.0, self.output_multiplier))
 
     def __str__(self) -> str:
@@ -80,15 +82,21 @@ class Flow(Options):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RemoteConnector(Connector):
-    """A model on a server. Subclasses define where it is and how their server is addressed.
+    """A model on a server. Subclasses define its address and protocol.
 
     Parameters
     ----------
     payload : Payload
-        How batches are written.
+        Format of the requests.
     flow : Flow
+        Limits on the requests.
     credentials : {"google"} or None
-        Found in the process that predicts; never held here.
+        Kind of credentials to send. The credentials themselves are found in the process that predicts.
+
+    Raises
+    ------
+    MissingExtraError
+        If a package that the protocol needs is not installed.
     """
 
     payload: Payload
@@ -96,118 +104,130 @@ class RemoteConnector(Connector):
     credentials: Credentials = None
 
     anonymous_advice: ClassVar[str] = (
-        "It wants to know who asks: credentials='google' sends Google's default credentials."
+        "The server requires authentication: credentials='google' sends Google's default credentials."
     )
-    """What may be done if the server refuses a request without credentials."""
+    """Advice if the server rejects a request without credentials."""
+
+    def __post_init__(self) -> None:
+        modules = ["requests" if self.grpc_target is None else "grpc"]
+        if not self.payload.is_grpc:
+            modules.append("orjson")
+        if self.credentials is not None:
+            modules.append("google.auth")
+        require("hosted", "A hosted model", *modules)
 
     def __repr__(self) -> str:
         return f"<{self}, {self.payload.format}, {self.flow}>"
 
     @property
     def address(self) -> str:
-        """Where predictions are asked for: a URL, or a method of gRPC."""
+        """The address of prediction requests: a URL, or a gRPC method."""
         raise NotImplementedError
 
     @property
     def grpc_target(self) -> GrpcTarget | None:
-        """Where gRPC is spoken. Default: requests go over HTTP."""
+        """The gRPC server. Default: None, as requests are sent over HTTP."""
         return None
 
     def client(self) -> Client:
-        """A client for this process."""
+        """Create a client for this process."""
         credentials = None if self.credentials is None else GoogleCredentials()
-        most = self.flow.max_response_bytes
+        max_bytes = self.flow.max_response_bytes
         if (target := self.grpc_target) is not None:
             from xee_tf.remote.grpc_client import GrpcClient
 
-            return GrpcClient(target, credentials, most)
+            return GrpcClient(target, credentials, max_bytes)
         from xee_tf.remote.http_client import HttpClient
 
-        return HttpClient(credentials, self.flow.max_concurrency, most)
+        return HttpClient(credentials, self.flow.max_concurrency, max_bytes)
 
     def wrap(self, body: bytes) -> bytes:
-        """What the protocol puts around a request. Default: nothing."""
+        """Wrap an encoded batch in a message of the protocol. Default: return it unchanged."""
         return body
 
     def unwrap(self, body: bytes) -> bytes:
-        """Takes off what the protocol puts around an answer. Default: nothing."""
+        """Unwrap the payload from a message of the protocol. Default: return it unchanged."""
         return body
 
     def advice(self, response: Response) -> str:
-        """What may be done about a failure."""
+        """Return advice on how to fix a failure; empty if there is none."""
         if response.code in (401, 403):
             return self.anonymous_advice if self.credentials is None else self.permission_advice
         if response.code == 413:
-            return "The request is too large for it: lower max_payload_bytes."
+            return "The request is too large for the server: lower max_payload_bytes."
         if "response size" in response.message.lower():
-            return "Raise output_multiplier, so that less is asked for at a time."
+            return "Raise output_multiplier to send smaller requests."
         return ""
 
     def failure(self, response: Response) -> str:
-        """The message of an error."""
+        """Return the error message for a failed request."""
         return f"{self}: {response} {self.advice(response)}".rstrip()
 
     @property
     def permission_advice(self) -> str:
-        """What may be done if the server refuses the credentials."""
-        return "The account of Google's default credentials on this machine may not use it."
+        """Advice if the server rejects the credentials."""
+        return "The account of the default credentials on this machine has no access to the model."
 
-    def ask_signature(self, ask: Ask) -> Signature:
-        """What the server says of the model. Default: nothing."""
+    def fetch_signature(self, fetch: Fetch) -> Signature:
+        """Fetch the signature of the model from the server. Default: return an empty signature."""
         return Signature()
 
     @property
     def body_limit(self) -> int:
-        """Bytes that the encoded instances may have."""
-        around = len(self.wrap(b""))
-        return self.flow.request_bytes - (around + 4 if around else 0)  # the length of a long body: 4 more
+        """Maximum size of an encoded batch in bytes, without the message that wraps it."""
+        overhead = len(self.wrap(b""))
+        # The length of a long body takes up to 4 more bytes than that of an empty one.
+        return self.flow.request_bytes - (overhead + 4 if overhead else 0)
 
     def open(self) -> RemoteConnection:
-        """Make the client. Nothing is sent yet."""
+        """Create the client, without sending a request."""
         return RemoteConnection(self)
 
     def content(self) -> str | None:
-        """Where the model is and how it is called; the limits of requests do not change predictions."""
+        """Return a hash of all fields that can change predictions: not of the limits and credentials."""
         names = {each.name for each in fields(self)} - {"flow", "credentials"}
         return content_hash((str(self), {name: getattr(self, name) for name in sorted(names)}))
 
-    def refusal(self, items: Items, count: int = 1) -> str:
-        """See `Connector.refusal`: by the encoded size, which is known without the values."""
-        least = self.payload.least_size(items, count)
-        if least <= self.body_limit:
+    def size_problem(self, items: Items, count: int = 1) -> str:
+        """See `Connector.size_problem`; compares the minimum encoded size with the limit."""
+        return self.describe_excess(self.payload.min_size(items, count), count)
+
+    def describe_excess(self, size: int, count: int) -> str:
+        """Describe a batch of `count` instances that exceeds the limit; empty if it does not."""
+        if size <= self.body_limit:
             return ""
-        number = "one instance" if count == 1 else f"{count} instances"
+        instances = "1 instance" if count == 1 else f"{count} instances"
         return (
-            f"a request of {number} takes {least:,} bytes as {self.payload.format}, and may have "
-            f"{self.body_limit:,} ({self.flow})"
+            f"a request with {instances} takes {size:,} bytes as {self.payload.format}; the limit is "
+            f"{self.body_limit:,} bytes ({self.flow})"
         )
 
 
 class RemoteConnection:
-    """The client of a model on a server, with its limits and counters; for any number of threads."""
+    """Client of a model on a server, with limits and statistics; may be used by several threads at once."""
 
     def __init__(self, connector: RemoteConnector) -> None:
         self._connector, self._client = connector, connector.client()
-        most = connector.flow.max_concurrency
-        self._limit = AdaptiveLimit(most)
-        self._cluster = ClusterLimit(_shared_name(connector), most)
-        self._recorder = recorder_of(connector)
-        # Requests of one batch are sent together: a server far away answers many in the time of one.
-        self._pool = ThreadPoolExecutor(most, "xee-tf-send")
+        maximum = connector.flow.max_concurrency
+        self._limit = AdaptiveLimit(maximum)
+        self._cluster_limit = ClusterLimit(_semaphore_name(connector), maximum)
+        self._recorder = get_recorder(connector)
+        # The requests of a batch are sent concurrently, to hide the latency of the network.
+        self._pool = ThreadPoolExecutor(maximum, "xee-tf-send")
         self._signature: Signature | None = None
         self._lock = Lock()
 
     @property
     def signature(self) -> Signature:
-        """What the server says of the model; asked once."""
-        return self._asked(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
+        """The signature of the model, which is fetched from the server once."""
+        return self._fetch_signature(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
 
-    def _asked(self, deadline: float) -> Signature:
+    def _fetch_signature(self, deadline: float) -> Signature:
         with self._lock:
             if self._signature is None:
-                self._signature = self._connector.ask_signature(
-                    lambda address, body: ask_until(
-                        lambda timeout, before: self._client.ask(address, body, timeout),
+                self._signature = self._connector.fetch_signature(
+                    lambda address, body: retry_until(
+                        lambda timeout, attempts: self._client.send(address, body, timeout),
                         self._connector.flow.timeout,
                         deadline,
                     )
@@ -216,66 +236,68 @@ class RemoteConnection:
 
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See `xee_tf.connector.Connection`. Errors have the `instances` of the request that failed."""
-        self._asked(self._connector.flow.deadline).check_inputs(batch, str(self._connector))
-        cluster = self._cluster.here()
-        parts = list(self._answers(batch, cluster))
+        self._fetch_signature(self._connector.flow.deadline).check_inputs(batch, str(self._connector))
+        semaphore = self._cluster_limit.semaphore()
+        parts = list(self._outputs(batch, semaphore))
         names = list(parts[0])
-        if any(list(part) != names for part in parts):
-            raise PredictionError(f"{self._connector} answers with other outputs each time.")
+        for part in parts:
+            if list(part) != names:
+                raise PredictionError(
+                    f"{self._connector} returned different outputs for requests of one batch: {names} and "
+                    f"{list(part)}."
+                )
         try:
             return join_batches(parts)
         except ValueError:
             shapes = {name: sorted({part[name].shape[1:] for part in parts}) for name in names}
             raise PredictionError(
-                f"{self._connector} answers to one batch with several shapes: {shapes}."
+                f"{self._connector} returned different shapes for requests of one batch: {shapes}."
             ) from None
 
-    def _answers(
-        self, batch: Arrays, cluster: AbstractContextManager[Any]
+    def _outputs(
+        self, batch: Arrays, semaphore: AbstractContextManager[Any]
     ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """The answers to the requests of a batch, in order."""
+        """Send the requests of a batch, and yield the outputs of each in order."""
         total = len(next(iter(batch.values()))) if batch else 0
-        waiting: deque[Future[dict[str, npt.NDArray[Any]]]] = deque()
+        pending: deque[Future[dict[str, npt.NDArray[Any]]]] = deque()
         try:
             for request in self._requests(batch):
                 if request.count == total:
-                    yield self._predict_one(request, cluster)
+                    yield self._predict_request(request, semaphore)
                     return
-                if len(waiting) == self._connector.flow.max_concurrency:
-                    yield waiting.popleft().result()
-                waiting.append(self._pool.submit(self._predict_one, request, cluster))
-            while waiting:
-                yield waiting.popleft().result()
+                if len(pending) == self._connector.flow.max_concurrency:
+                    yield pending.popleft().result()
+                pending.append(self._pool.submit(self._predict_request, request, semaphore))
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
     def _requests(self, batch: Arrays) -> Iterator[Request]:
+        """Split a batch into requests within the size limit; a model with a fixed batch size gets one."""
         payload, limit = self._connector.payload, self._connector.body_limit
         count = len(next(iter(batch.values()))) if batch else 0
         try:
             if self.signature.fixed_batch is None:
                 yield from payload.requests(batch, limit)
                 return
-            body = payload.encode(batch)  # the model takes no other number
+            body = payload.encode(batch)
         except OptionError as error:
             raise PredictionError(f"{self._connector}: {error}", instances=range(count)) from None
-        if len(body) > limit:
-            raise PredictionError(
-                f"{self._connector}: a request of {count} instances takes {len(body):,} bytes, and may have "
-                f"{limit:,} ({self._connector.flow}).",
-                instances=range(count),
-            )
+        if excess := self._connector.describe_excess(len(body), count):
+            raise PredictionError(f"{self._connector}: {excess}.", instances=range(count))
         yield Request(0, count, body)
 
-    def _predict_one(
-        self, request: Request, cluster: AbstractContextManager[Any]
+    def _predict_request(
+        self, request: Request, semaphore: AbstractContextManager[Any]
     ) -> dict[str, npt.NDArray[Any]]:
+        """Send one request and decode its response."""
         connector = self._connector
         instances = range(request.first, request.first + request.count)
-        response = self._ask(connector.wrap(request.body), cluster)
+        response = self._send(connector.wrap(request.body), semaphore)
         if not response.ok:
-            self._recorder.finished(None)
+            self._recorder.add_failure()
             raise PredictionError(connector.failure(response), instances=instances)
         outputs = self.signature.outputs or {}
         try:
@@ -286,33 +308,34 @@ class RemoteConnection:
                 dtypes={name: info.dtype for name, info in outputs.items() if info.dtype is not None},
             )
         except RecordError as error:
-            self._recorder.finished(None)
+            self._recorder.add_failure()
             raise PredictionError(
-                f"{connector} sent an answer that cannot be read: {error}", instances=instances
+                f"{connector} returned an invalid response: {error}", instances=instances
             ) from None
-        self._recorder.finished(request.count)
+        self._recorder.add_success(request.count)
         return found
 
-    def _ask(self, body: bytes, cluster: AbstractContextManager[Any]) -> Response:
+    def _send(self, body: bytes, semaphore: AbstractContextManager[Any]) -> Response:
+        """Send a request within the limits, and retry it if necessary."""
         connector = self._connector
 
         def send(timeout: float) -> Response:
-            with cluster:
-                return self._client.ask(connector.address, body, timeout, connector.payload.content_type)
+            with semaphore:
+                return self._client.send(connector.address, body, timeout, connector.payload.content_type)
 
-        def attempt(timeout: float, before: int) -> Response:
+        def attempt(timeout: float, attempts: int) -> Response:
             response = self._limit.run(lambda: send(timeout))
-            self._recorder.sent(len(body), response, again=before > 0)
+            self._recorder.add_attempt(len(body), response, is_retry=attempts > 0)
             return response
 
-        return ask_until(attempt, connector.flow.timeout, connector.flow.deadline)
+        return retry_until(attempt, connector.flow.timeout, connector.flow.deadline)
 
     def close(self) -> None:
-        """Close connections; requests under way are answered first."""
+        """Wait for the requests in progress, and close the connections."""
         self._pool.shutdown()
         self._client.close()
 
 
-def _shared_name(connector: RemoteConnector) -> str:
-    """The same in all processes for the same model, and nothing that is readable."""
+def _semaphore_name(connector: RemoteConnector) -> str:
+    """Return a name that is the same in all processes, and that does not reveal the connector's fields."""
     return f"xee-tf-{hashlib.sha256(repr(astuple(connector)).encode()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""Google's credentials: found where they are used, kept in that process, and nowhere else."""
+"""Google credentials, which are found in the process that uses them and never leave it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any, Literal
 
 from xee_tf.errors import ModelError, OptionError, shorten
 from xee_tf.extras import extra
-from xee_tf.remote.addresses import may_carry_credentials
+from xee_tf.remote.addresses import allows_credentials
 
 __all__ = [
     "Credentials",
     "CredentialsError",
     "GoogleCredentials",
     "check_credentials",
-    "without_secrets",
+    "redact",
 ]
 
 Credentials = Literal["google"] | None
-"""Which credentials are looked for; None: the server asks for none."""
+"""The kind of credentials to send with requests; None sends none."""
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-_WHERE = (
-    "On every machine that predicts, run `gcloud auth application-default login`, or set "
-    "GOOGLE_APPLICATION_CREDENTIALS, or use its service account; for a server that wants none, say "
-    "credentials=None."
+_HOW_TO_FIX = (
+    "On every machine that predicts, run `gcloud auth application-default login`, set "
+    "GOOGLE_APPLICATION_CREDENTIALS, or use a service account; if the server does not require credentials, "
+    "pass credentials=None."
 )
 
 
 class CredentialsError(ModelError):
-    """Credentials are not there, or their issuer does not renew them; `transient` if it may later."""
+    """Credentials were not found or could not be refreshed; `transient` if a later attempt may succeed."""
 
     def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
@@ -38,40 +38,39 @@ class CredentialsError(ModelError):
 
 
 def check_credentials(credentials: Credentials, url: str) -> Credentials:
-    """The credentials that may be sent to an address.
+    """Return `credentials` if they are valid and may be sent to a URL.
 
     Raises
     ------
     OptionError
-        If they are unknown, or would be sent in plain text.
+        If the value is not valid, or the credentials would be sent without encryption.
 
     Examples
     --------
     >>> check_credentials("google", "http://models.example.org")
     Traceback (most recent call last):
-    xee_tf.errors.OptionError: Credentials are not sent to http://models.example.org, which has no TLS: ...
+    xee_tf.errors.OptionError: Credentials cannot be sent to http://models.example.org without TLS: ...
     """
     if credentials not in ("google", None):
-        # Never repeated: it may be a token.
+        # The message must not show the value, which may be a token.
         raise OptionError(
-            "credentials must be 'google' (application default credentials) or None; a token or a key has no "
-            "place in it."
+            "credentials must be 'google' (application default credentials) or None, not a token or a key."
         )
-    if credentials is not None and not may_carry_credentials(url):
+    if credentials is not None and not allows_credentials(url):
         raise OptionError(
-            f"Credentials are not sent to {url}, which has no TLS: use https, or credentials=None if the "
-            "server wants none."
+            f"Credentials cannot be sent to {url} without TLS: use https, or pass credentials=None if the "
+            "server does not require credentials."
         )
     return credentials
 
 
 class GoogleCredentials:
-    """Application default credentials, renewed when they expire; for any number of threads.
+    """Application default credentials, refreshed when they expire; may be used by several threads at once.
 
     Raises
     ------
     CredentialsError
-        If there are none in this process.
+        If no credentials are found in this process.
     """
 
     def __init__(self) -> None:
@@ -83,20 +82,18 @@ class GoogleCredentials:
         try:
             found, _ = google.auth.default(scopes=[_SCOPE])
         except google.auth.exceptions.GoogleAuthError as error:
-            raise CredentialsError(
-                f"There are no Google credentials here: {_first(error)} {_WHERE}"
-            ) from None
-        self._found: Any = found
+            raise CredentialsError(f"Google credentials not found: {_summary(error)} {_HOW_TO_FIX}") from None
+        self._credentials: Any = found
         self._request: Any = Request()
         self._lock = Lock()
 
     def headers(self, url: str) -> dict[str, str]:
-        """What proves to the server at `url` who asks.
+        """Return the headers that authenticate a request to a URL.
 
         Raises
         ------
         CredentialsError
-            If they expired and are not renewed.
+            If the credentials expired and could not be refreshed.
         """
         with extra("hosted", "A hosted model"):
             import google.auth.exceptions
@@ -104,11 +101,11 @@ class GoogleCredentials:
         headers: dict[str, str] = {}
         try:
             with self._lock:
-                self._found.before_request(self._request, "POST", url, headers)
+                self._credentials.before_request(self._request, "POST", url, headers)
         except google.auth.exceptions.GoogleAuthError as error:
             transient = bool(error.retryable) or isinstance(error, google.auth.exceptions.TransportError)
             raise CredentialsError(
-                f"The Google credentials here are not renewed: {_first(error)} {_WHERE}", transient
+                f"Google credentials could not be refreshed: {_summary(error)} {_HOW_TO_FIX}", transient
             ) from None
         return headers
 
@@ -116,24 +113,24 @@ class GoogleCredentials:
         return "GoogleCredentials()"
 
     def __reduce__(self) -> Any:
-        raise TypeError("Credentials stay in their process.")
+        raise TypeError("Credentials cannot be pickled: they must not leave their process.")
 
 
-def without_secrets(message: str, headers: Mapping[str, str]) -> str:
-    """The words of a server, which may show what it was sent.
+def redact(message: str, headers: Mapping[str, str]) -> str:
+    """Remove credentials from the error message of a server, which may repeat the headers of the request.
 
     Examples
     --------
-    >>> without_secrets("Bearer abc is not known.", {"authorization": "Bearer abc"})
-    '... is not known.'
+    >>> redact("Bearer abc is not valid.", {"authorization": "Bearer abc"})
+    '... is not valid.'
     """
     for value in headers.values():
         message = message.replace(value, "...").replace(value.rpartition(" ")[2], "...")
     return message
 
 
-def _first(error: Exception) -> str:
-    """The words of an error of google-auth; behind them it keeps the issuer's whole answer."""
+def _summary(error: Exception) -> str:
+    """Return the first argument of an error from google-auth; the others hold the issuer's whole response."""
     text = str(error.args[0]) if error.args else type(error).__name__
     text = shorten(text, 200)
     return text if text.endswith(".") else text + "."

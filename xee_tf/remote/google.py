@@ -1,6 +1,6 @@
-"""Models behind Google's addresses: endpoints of Vertex AI, and AI Platform Prediction.
+"""Models on Google's services: endpoints of Vertex AI, and AI Platform Prediction.
 
-The latter was discontinued, but its addresses live on in other servers and in old scripts.
+AI Platform Prediction was discontinued, but other servers and old scripts still use its URLs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from xee_tf.wire import bodies, field_head, text_field
 __all__ = [
     "DIRECT_RAW_PREDICT",
     "AIPlatformConnector",
-    "GoogleConnector",
     "Route",
     "VertexAIConnector",
     "check_endpoint",
@@ -31,23 +30,23 @@ __all__ = [
 Route = Literal["predict", "rawPredict", "grpc"]
 
 DIRECT_RAW_PREDICT = "/google.cloud.aiplatform.v1.PredictionService/DirectRawPredict"
-"""The method of gRPC."""
+"""The gRPC method that passes a request on to the model's own server."""
 
 _NAME = re.compile(r"projects/([^/\s]+)/locations/([a-z0-9-]+)/endpoints/([^/\s:?#]+)")
 
 
 def check_endpoint(endpoint: Any) -> str:
-    """The full name of an endpoint, as it is given."""
+    """Return `endpoint` if it is the full name of an endpoint."""
     if not isinstance(endpoint, str) or _NAME.fullmatch(endpoint) is None:
         raise OptionError(
-            "endpoint must be the full name of an endpoint, as Earth Engine has it: "
+            "endpoint must be the full name of an endpoint, as in Earth Engine: "
             f"'projects/PROJECT/locations/REGION/endpoints/ID'; got {endpoint!r}."
         )
     return endpoint
 
 
 def shared_url(endpoint: str) -> str:
-    """The address that the endpoints of a region share.
+    """Return the URL that all endpoints of a region share.
 
     Examples
     --------
@@ -58,27 +57,27 @@ def shared_url(endpoint: str) -> str:
 
 
 class GoogleConnector(RemoteConnector):
-    """A model behind Google's addresses. Nothing is known of its inputs and outputs."""
+    """A model on a service of Google, which does not describe its inputs and outputs."""
 
     permission: ClassVar[str]
-    """What an account needs."""
+    """The permission that an account needs to request predictions."""
 
     role: ClassVar[str]
-    """The role that gives it."""
+    """The role that grants the permission."""
 
     project: str
     """The project that the model belongs to."""
 
     def signature(self) -> Signature:
-        """Nothing: there is nobody to ask, so that a prediction is built without credentials."""
+        """Return an empty signature, without a request: predictions can be built without credentials."""
         return Signature()
 
     @property
     def permission_advice(self) -> str:
         """See `RemoteConnector`."""
         return (
-            "The account of Google's default credentials on this machine needs the permission "
-            f"{self.permission} in the project {self.project!r}: its role {self.role}."
+            "The account of the default credentials on this machine needs the permission "
+            f"{self.permission} in the project {self.project!r}: grant it the role {self.role}."
         )
 
 
@@ -89,12 +88,12 @@ class VertexAIConnector(GoogleConnector):
     Parameters
     ----------
     endpoint : str
-        Its full name.
+        Full name of the endpoint.
     base_url : str
-        `shared_url`, or that of a dedicated or private endpoint.
+        URL from `shared_url`, or of a dedicated or private endpoint.
     route : {"predict", "rawPredict", "grpc"}
-        ``predict`` takes JSON for the model's default signature; ``rawPredict`` hands the body on to the
-        model's own server; gRPC is DirectRawPredict, with TensorFlow Serving's PredictRequest inside.
+        ``predict`` accepts JSON for the default signature of the model; ``rawPredict`` passes the body on to
+        the model's own server; ``grpc`` calls DirectRawPredict with a PredictRequest of TensorFlow Serving.
     """
 
     endpoint: str
@@ -103,7 +102,7 @@ class VertexAIConnector(GoogleConnector):
 
     permission = "aiplatform.endpoints.predict"
     role = "Vertex AI User (roles/aiplatform.user)"
-    anonymous_advice = "Vertex AI wants to know who asks: leave out credentials=None."
+    anonymous_advice = "Vertex AI requires authentication: remove credentials=None."
 
     def __str__(self) -> str:
         where = "" if self.base_url == shared_url(self.endpoint) else f" at {self.base_url}"
@@ -116,7 +115,7 @@ class VertexAIConnector(GoogleConnector):
             return None
         parts = urlsplit(self.base_url)
         target = check_grpc_target(f"{parts.scheme}://{parts.netloc}", "base_url", default_port=80)
-        # Dedicated endpoints find the endpoint by this header.
+        # Dedicated endpoints read the endpoint's ID from this header.
         return replace(target, headers=(("x-vertex-ai-endpoint-id", self.endpoint.rpartition("/")[2]),))
 
     @property
@@ -127,14 +126,14 @@ class VertexAIConnector(GoogleConnector):
         return f"{self.base_url}/v1/{self.endpoint}:{self.route}"
 
     def wrap(self, body: bytes) -> bytes:
-        """Over gRPC: ``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}``."""
+        """Over gRPC, wrap it in a ``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}``."""
         if self.route != "grpc":
             return body
         head = text_field(1, self.endpoint) + text_field(2, PREDICT.lstrip("/")) + field_head(3, len(body))
         return b"".join((head, body))
 
     def unwrap(self, body: bytes) -> bytes:
-        """Over gRPC: ``DirectRawPredictResponse{output = 1}``."""
+        """Over gRPC, unwrap it from a ``DirectRawPredictResponse{output = 1}``."""
         if self.route != "grpc":
             return body
         for output in bodies(body, 1):
@@ -144,7 +143,7 @@ class VertexAIConnector(GoogleConnector):
     def advice(self, response: Response) -> str:
         """See `RemoteConnector`."""
         if response.code not in (401, 403) and "dedicated" in response.message.lower():
-            return "Say the endpoint's own address: base_url='https://' + its dedicatedEndpointDns."
+            return "Pass the endpoint's own URL: base_url='https://' + its dedicatedEndpointDns."
         return super().advice(response)
 
     @property
@@ -155,7 +154,7 @@ class VertexAIConnector(GoogleConnector):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class AIPlatformConnector(GoogleConnector):
-    """A model behind AI Platform's addresses; without a version the default one."""
+    """A model on a server with the URLs of AI Platform; by default, the default version of the model."""
 
     base_url: str
     project: str

@@ -17,7 +17,7 @@ __all__ = ["GrpcClient"]
 
 
 class GrpcClient(Client):
-    """One channel, for any number of threads; answers of more than `max_response_bytes` are refused."""
+    """Client with one gRPC channel; responses larger than `max_response_bytes` are rejected."""
 
     def __init__(
         self, target: GrpcTarget, credentials: GoogleCredentials | None, max_response_bytes: int
@@ -27,7 +27,7 @@ class GrpcClient(Client):
         options = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", max_response_bytes),
-            ("grpc.enable_retries", 0),  # ours know more: Retry-After, what is too large
+            ("grpc.enable_retries", 0),  # RemoteConnection retries, and honors Retry-After
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
@@ -37,22 +37,21 @@ class GrpcClient(Client):
         else:
             self._channel = grpc.insecure_channel(target.address, options)
 
-    def url_of(self, address: str) -> str:
+    def credentials_url(self, address: str) -> str:
         """See `Client`."""
         return f"http{'s' if self._target.secure else ''}://{self._target.address}/"
 
-    def attempt(
-        self, address: str, body: bytes | None, timeout: float, content_type: str, secrets: Mapping[str, str]
+    def _send(
+        self, address: str, body: bytes | None, timeout: float, content_type: str, headers: Mapping[str, str]
     ) -> Response:
-        """See `Client`."""
-        metadata = [*self._target.headers, *((name.lower(), value) for name, value in secrets.items())]
+        metadata = [*self._target.headers, *((name.lower(), value) for name, value in headers.items())]
         try:
             reply = self._channel.unary_unary(address)(body or b"", timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            last = {key.lower(): value for key, value in error.trailing_metadata() or ()}
-            return grpc_response(error.code().name, error.details() or "", last)
+            trailing = {key.lower(): value for key, value in error.trailing_metadata() or ()}
+            return grpc_response(error.code().name, error.details() or "", trailing)
         except ValueError as error:  # the channel was closed
-            return Response(0, "no answer", message=str(error))
+            return Response(0, "no response", message=str(error))
         return Response(200, "OK", reply)
 
     def close(self) -> None:

@@ -18,40 +18,39 @@ with extra("hosted", "A hosted model"):
 __all__ = ["HttpClient"]
 
 _CONNECT_SECONDS = 10.0
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 class HttpClient(Client):
-    """Keeps connections alive; for any number of threads.
+    """Client with persistent HTTP connections.
 
-    TLS certificates are verified. Redirects are not followed, so that no credentials leave for another host;
-    passwords of ``~/.netrc`` are not sent. Answers of more than `max_response_bytes` are refused before they
-    are read.
+    TLS certificates are verified. Redirects are not followed, so that credentials are never sent to another
+    host; passwords in ``~/.netrc`` are not sent. Responses larger than `max_response_bytes` are rejected
+    before they are read.
     """
 
     def __init__(
         self, credentials: GoogleCredentials | None, connections: int, max_response_bytes: int
     ) -> None:
         super().__init__(credentials)
-        self._most = max_response_bytes
+        self._max_bytes = max_response_bytes
         self._session = requests.Session()
-        self._session.auth = lambda request: request  # else requests takes passwords from ~/.netrc
+        self._session.auth = lambda request: request  # otherwise requests reads passwords from ~/.netrc
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
 
-    def attempt(
-        self, address: str, body: bytes | None, timeout: float, content_type: str, secrets: Mapping[str, str]
+    def _send(
+        self, address: str, body: bytes | None, timeout: float, content_type: str, headers: Mapping[str, str]
     ) -> Response:
-        """See `Client`."""
         try:
-            return self._attempt(address, body, timeout, {"Content-Type": content_type, **secrets})
+            return self._exchange(address, body, timeout, {"Content-Type": content_type, **headers})
         except requests.exceptions.SSLError as error:
-            return Response(0, "no answer", message=f"TLS: {_innermost(error)}")
+            return Response(0, "no response", message=f"TLS: {_root_cause(error)}")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            transient = not isinstance(error, ValueError)  # of requests: what is asked is wrong in itself
-            return Response(0, "no answer", message=_innermost(error), transient=transient)
+            transient = not isinstance(error, ValueError)  # requests raises these for invalid requests
+            return Response(0, "no response", message=_root_cause(error), transient=transient)
 
-    def _attempt(self, url: str, body: bytes | None, timeout: float, headers: dict[str, str]) -> Response:
+    def _exchange(self, url: str, body: bytes | None, timeout: float, headers: dict[str, str]) -> Response:
         end = time.monotonic() + timeout
         with self._session.request(
             "GET" if body is None else "POST",
@@ -65,32 +64,32 @@ class HttpClient(Client):
             data = self._read(reply, end)
             response = http_response(reply.status_code, reply.headers, data or b"")
         if data is None:
-            message = f"The answer is larger than max_response_bytes={self._most:,}."
+            message = f"The response is larger than max_response_bytes={self._max_bytes:,}."
             return Response(0, response.status, message=message)
         return response
 
     def _read(self, reply: requests.Response, end: float) -> bytes | None:
-        """All of an answer; None if it is too large."""
+        """Read the whole body; return None if it is too large."""
         length = reply.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > self._most:
+        if length.isdecimal() and int(length) > self._max_bytes:
             return None
-        pieces, total = [], 0
-        while piece := reply.raw.read1(_PIECE, decode_content=True):
-            total += len(piece)
-            if total > self._most:
+        chunks, total = [], 0
+        while chunk := reply.raw.read1(_CHUNK_BYTES, decode_content=True):
+            total += len(chunk)
+            if total > self._max_bytes:
                 return None
             if time.monotonic() > end:
-                raise TimeoutError("The answer did not end in time.")
-            pieces.append(piece)
-        return b"".join(pieces)
+                raise TimeoutError("The response did not end in time.")
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
 
 
-def _innermost(error: BaseException) -> str:
-    """What happened, without the layers of libraries around it."""
+def _root_cause(error: BaseException) -> str:
+    """Describe the first error of a chain; the outer ones only add layers of libraries."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,11 +1,10 @@
-"""How many requests may be on their way at one time: in this process, and on all workers of a cluster.
+"""Limits on the number of concurrent requests, in one process and on all workers of a Dask cluster.
 
-In a process it is a semaphore that halves itself when the server says that it has too much to do (429), and
-comes back by one for each round of answers. On a Dask cluster there is a `distributed.Semaphore` of the
-same size besides. Its leases are kept by the scheduler: those of a worker that was killed come back by
-themselves after ``distributed.scheduler.locks.lease-timeout`` (30 seconds), so that the limit neither rises
-nor shrinks for good when workers come and go; shares of the workers would do both. A lease costs about a
-millisecond.
+In a process, the limit is a semaphore that halves itself when the server is busy (429), and grows by one with
+each round of successful responses. On a Dask cluster, requests also acquire a `distributed.Semaphore` of the
+same size. The scheduler keeps its leases, and releases those of a worker that was killed after
+``distributed.scheduler.locks.lease-timeout`` (30 seconds). The limit therefore stays the same when workers
+join or leave, unlike a fixed share for each worker. A lease costs about a millisecond.
 """
 
 from __future__ import annotations
@@ -22,61 +21,61 @@ __all__ = ["AdaptiveLimit", "ClusterLimit"]
 
 
 class AdaptiveLimit:
-    """At most so many at one time in this process; fewer for a while when the server is busy.
+    """Limit on the concurrent requests of this process, which is reduced while the server is busy.
 
     Examples
     --------
     >>> limit = AdaptiveLimit(8)
-    >>> refused = limit.run(lambda: Response(429, "HTTP 429"))
-    >>> limit.now
+    >>> throttled = limit.run(lambda: Response(429, "HTTP 429"))
+    >>> limit.current
     1
     >>> responses = [limit.run(lambda: Response(200, "HTTP 200")) for _ in range(3)]
-    >>> limit.now
+    >>> limit.current
     2
     """
 
-    def __init__(self, most: int) -> None:
-        self._most, self._limit, self._used, self._shrunk = most, float(most), 0, 0
-        self._free = Condition()
+    def __init__(self, maximum: int) -> None:
+        self._maximum, self._limit, self._active, self._reductions = maximum, float(maximum), 0, 0
+        self._changed = Condition()
 
     @property
-    def now(self) -> int:
-        """How many may be on their way now."""
+    def current(self) -> int:
+        """The number of concurrent requests that is allowed now."""
         return int(self._limit)
 
     def run(self, send: Callable[[], Response]) -> Response:
-        """The answer to a request that is sent when it is its turn."""
-        with self._free:
-            self._free.wait_for(lambda: self._used < self.now)
-            self._used += 1
-            began = self._shrunk
+        """Call `send` as soon as the limit allows it, and return the response."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._active < self.current)
+            self._active += 1
+            reductions = self._reductions
         response = None
         try:
             response = send()
             return response
         finally:
-            with self._free:
+            with self._changed:
                 if response is not None and response.throttled:
-                    # Those that were sent together are put off together: that counts once.
-                    if began == self._shrunk:
-                        self._limit = max(1.0, min(self._limit, self._used) / 2)
-                        self._shrunk += 1
+                    # Requests that are sent together are throttled together: reduce the limit only once.
+                    if reductions == self._reductions:
+                        self._limit = max(1.0, min(self._limit, self._active) / 2)
+                        self._reductions += 1
                 elif response is not None and response.ok:
-                    self._limit = min(float(self._most), self._limit + 1 / self._limit)
-                self._used -= 1
-                self._free.notify_all()
+                    self._limit = min(float(self._maximum), self._limit + 1 / self._limit)
+                self._active -= 1
+                self._changed.notify_all()
 
 
 class ClusterLimit:
-    """At most so many at one time on all workers of the cluster whose task asks; they share `name`."""
+    """Limit on the concurrent requests of all workers of a Dask cluster, which share it by its `name`."""
 
-    def __init__(self, name: str, most: int) -> None:
-        self._name, self._most = name, most
+    def __init__(self, name: str, maximum: int) -> None:
+        self._name, self._maximum = name, maximum
         self._lock = Lock()
         self._semaphores: dict[str, Any] = {}
 
-    def here(self) -> AbstractContextManager[Any]:
-        """What to hold while a request is on its way; nothing outside of a cluster's tasks."""
+    def semaphore(self) -> AbstractContextManager[Any]:
+        """Return the semaphore to hold during a request; outside a worker's task, it does nothing."""
         if "distributed" not in sys.modules:
             return nullcontext()
         from distributed import Semaphore, get_worker
@@ -87,6 +86,6 @@ class ClusterLimit:
             return nullcontext()
         with self._lock:
             if worker.id not in self._semaphores:
-                self._semaphores[worker.id] = Semaphore(self._most, name=self._name)
+                self._semaphores[worker.id] = Semaphore(self._maximum, name=self._name)
             found: AbstractContextManager[Any] = self._semaphores[worker.id]
         return found

@@ -1,4 +1,4 @@
-"""What a server's answer means, over HTTP and gRPC: success, a failure for good, or one that may pass."""
+"""Interpret the responses of servers over HTTP and gRPC: success, permanent or transient failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Code", "Response", "grpc_response", "http_response"]
 
 
 class Code(Enum):
-    """Codes of google.rpc: their numbers, and the HTTP status that TensorFlow Serving gives them."""
+    """Codes of google.rpc: their numbers, and the HTTP statuses that TensorFlow Serving uses for them."""
 
     CANCELLED = 1, 499
     UNKNOWN = 2, 500
@@ -41,7 +41,7 @@ class Code(Enum):
 
     @property
     def status(self) -> int:
-        """Of HTTP."""
+        """The HTTP status."""
         return self.value[1]
 
 
@@ -50,26 +50,28 @@ _RETRIED = frozenset({408, 429, 502, 503, 504})
 
 @dataclass(frozen=True)
 class Response:
-    """What a server answered, or why it did not.
+    """Response of a server, or the reason why there is none.
 
     Parameters
     ----------
     code : int
-        The HTTP status; of gRPC, the one that TensorFlow Serving has for it. 0: there was no answer.
+        The HTTP status; for gRPC, the status that TensorFlow Serving uses for the code. 0 if there was no
+        response.
     status : str
-        The same for people: ``HTTP 503``, ``UNAVAILABLE``, ``no answer``.
+        The status as text: ``HTTP 503``, ``UNAVAILABLE``, ``no response``.
     body : bytes
-        Of a success.
+        Body of a successful response.
     message : str
-        What the server, or the library on the way to it, says of a failure.
+        Error message of the server or of the client library.
     transient : bool
-        Of a failure without an answer: whether the request may succeed later.
+        Whether the request may succeed later although there was no response.
     retry_after : float, optional
-        Seconds that the server asks to wait.
+        Seconds to wait before the next attempt, as requested by the server.
     seconds : float
-        From sending to the last byte; of several attempts, with the pauses between them.
+        Time from sending the request to the last byte of the response; with several attempts, the total
+        including the pauses between them.
     attempts : int
-        How often the request was sent.
+        Number of attempts.
     """
 
     code: int
@@ -82,39 +84,42 @@ class Response:
     attempts: int = 1
 
     def __str__(self) -> str:
-        said = f" It said: {self.message}" if self.message else ""
-        tried = f" ({self.attempts} attempts in {self.seconds:.1f} s)" if self.attempts > 1 else ""
-        return f"{self.status}.{said}{tried}"
+        text = f"{self.status}: {self.message}" if self.message else self.status
+        if self.attempts > 1:
+            text += f" ({self.attempts} attempts in {self.seconds:.1f} s)"
+        return text if text.endswith(".") else f"{text}."
 
     @property
     def ok(self) -> bool:
-        """Whether `body` is what was asked for."""
+        """Whether the request succeeded."""
         return self.code == 200
 
     @property
     def throttled(self) -> bool:
-        """Whether the server has too much to do."""
+        """Whether the server is too busy (429)."""
         return self.code == 429
 
     @property
-    def worth_retrying(self) -> bool:
+    def retryable(self) -> bool:
         """Whether the same request may succeed later.
 
         Examples
         --------
-        >>> Response(503, "HTTP 503").worth_retrying, Response(400, "HTTP 400").worth_retrying
+        >>> Response(503, "HTTP 503").retryable, Response(400, "HTTP 400").retryable
         (True, False)
         """
         return self.transient or self.code in _RETRIED
 
 
 def http_response(code: int, headers: Mapping[str, str], body: bytes) -> Response:
-    """The answer of an HTTP response, with the case-insensitive headers of `requests`.
+    """Create a response from the status, headers and body of an HTTP response.
+
+    The headers must be case-insensitive, as those of `requests` are.
 
     Examples
     --------
     >>> response = http_response(503, {"Retry-After": "7"}, b'{"error": "starting"}')
-    >>> response.status, response.message, response.retry_after, response.worth_retrying
+    >>> response.status, response.message, response.retry_after, response.retryable
     ('HTTP 503 Service Unavailable', 'starting', 7.0, True)
     """
     status = f"HTTP {code} {http.client.responses.get(code, '')}".rstrip()
@@ -125,7 +130,7 @@ def http_response(code: int, headers: Mapping[str, str], body: bytes) -> Respons
             host = urlsplit(headers.get("Location", "")).hostname
         except ValueError:
             host = None
-        message = f"It redirects to {host or 'the same host'}, which is not followed."
+        message = f"The server redirects to {host or 'the same host'}; redirects are not followed."
         return Response(code, status, message=message)
     return Response(
         code, status, message=_error_text(body), retry_after=_retry_after_seconds(headers.get("Retry-After"))
@@ -133,28 +138,28 @@ def http_response(code: int, headers: Mapping[str, str], body: bytes) -> Respons
 
 
 def grpc_response(name: str, details: str, metadata: Mapping[str, str]) -> Response:
-    """The answer of a gRPC call that failed: the name and words of its status, and the trailing metadata.
+    """Create a response from a failed gRPC call: name and details of its status, and trailing metadata.
 
     Examples
     --------
-    >>> grpc_response("UNAVAILABLE", "starting", {}).worth_retrying
+    >>> grpc_response("UNAVAILABLE", "starting", {}).retryable
     True
     """
     message = _error_text(details.encode())
     code = Code[name].status if name in Code.__members__ else 500
-    if name == "RESOURCE_EXHAUSTED" and "larger than max" in message:  # a message will not become smaller
+    if name == "RESOURCE_EXHAUSTED" and "larger than max" in message:  # retrying cannot help
         if "CLIENT: " in message:
-            return Response(0, name, message=f"{message} That is max_response_bytes.")
+            return Response(0, name, message=f"{message} Raise max_response_bytes.")
         code = 413
     if name == "UNAVAILABLE" and ("certificate" in message.lower() or "handshake" in message.lower()):
-        code = 495  # nginx's number for it: not a matter of time
+        code = 495  # nginx's status for certificate errors; not transient
     return Response(
         code, name, message=message, retry_after=_retry_after_seconds(metadata.get("retry-after"))
     )
 
 
 def _retry_after_seconds(value: str | None) -> float | None:
-    """The header Retry-After, in seconds or as a date.
+    """Parse the header Retry-After, which holds seconds or a date.
 
     Examples
     --------
@@ -174,7 +179,7 @@ def _retry_after_seconds(value: str | None) -> float | None:
 
 
 def _error_text(body: bytes) -> str:
-    """The words of an error: of TensorFlow Serving's JSON, of Google's, of a page of HTML, of plain text.
+    """Extract the error message from a body: JSON of TensorFlow Serving or Google, HTML or plain text.
 
     Examples
     --------
@@ -187,7 +192,7 @@ def _error_text(body: bytes) -> str:
     """
     text = body[:65536].decode(errors="replace").strip()
     try:
-        text = _said(json.loads(text)) or text
+        text = _json_message(json.loads(text)) or text
     except (ValueError, RecursionError):
         if text[:1] == "<":
             text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", " ", text)
@@ -196,12 +201,12 @@ def _error_text(body: bytes) -> str:
     return shorten(text, 500)
 
 
-def _said(message: Any) -> str:
-    """The message in JSON, wherever it is; empty if there is none."""
+def _json_message(message: Any) -> str:
+    """Return the first error message in parsed JSON; empty if there is none."""
     if isinstance(message, list) and message:
-        return _said(message[0])
+        return _json_message(message[0])
     if isinstance(message, dict):
         for key in ("error", "message", "detail"):
-            if found := _said(message.get(key)):
+            if found := _json_message(message.get(key)):
                 return found
     return message if isinstance(message, str) else ""

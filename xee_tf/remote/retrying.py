@@ -1,4 +1,4 @@
-"""Asking again: what may succeed later is repeated after a random pause, until a deadline."""
+"""Retry requests that may succeed later, after random pauses and until a deadline."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from dataclasses import replace
 
 from xee_tf.remote.responses import Response
 
-__all__ = ["ask_until"]
+__all__ = ["retry_until"]
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 20.0
 
 
-def ask_until(
+def retry_until(
     attempt: Callable[[float, int], Response],
     timeout: float,
     deadline: float,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Response:
-    """The last answer of attempts that are made until one counts, or no time is left.
+    """Call `attempt` until it succeeds, fails permanently or runs out of time; return the last response.
 
     Parameters
     ----------
     attempt : callable
-        Takes the seconds that it may take and how many were made before it.
+        Called with its timeout in seconds and the number of earlier attempts.
     timeout, deadline : float
-        Seconds of one attempt at most, and of all of them with the pauses between.
+        Maximum duration in seconds of one attempt, and of all attempts and pauses together.
     sleep : callable, optional
+        Function that waits for a number of seconds.
 
     Examples
     --------
     >>> responses = iter([Response(503, "HTTP 503", message="starting"), Response(200, "HTTP 200", b"done")])
-    >>> response = ask_until(lambda timeout, before: next(responses), 60, 600, sleep=lambda seconds: None)
+    >>> response = retry_until(lambda timeout, before: next(responses), 60, 600, sleep=lambda seconds: None)
     >>> response.body, response.attempts
     (b'done', 2)
     """
@@ -42,20 +43,20 @@ def ask_until(
     while True:
         response = attempt(min(timeout, deadline - spent), attempts)
         attempts += 1
-        # What an attempt took, not the clock: waiting for a turn is not the server's fault.
+        # Durations of attempts, not the clock: time spent waiting for the limits does not count.
         spent += response.seconds
         pause = _pause_before(attempts, response.retry_after)
-        if response.ok or not response.worth_retrying or spent + pause >= deadline:
+        if response.ok or not response.retryable or spent + pause >= deadline:
             return replace(response, attempts=attempts, seconds=spent)
         sleep(pause)
         spent += pause
 
 
 def _pause_before(attempts: int, retry_after: float | None = None) -> float:
-    """Seconds to wait after so many attempts: anything up to a bound that doubles ("full jitter").
+    """Return a random pause in seconds, up to a bound that doubles with each attempt ("full jitter").
 
-    What the server asks for (``Retry-After``) is added in front, so that those who were put off together do
-    not come back together.
+    It is added to the time that the server requests (``Retry-After``), so that clients that are throttled
+    together do not retry together.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving tells of a model: its signatures, as JSON and as messages."""
+"""Read the signatures of a model from the metadata of TensorFlow Serving, as JSON and protobuf messages."""
 
 from __future__ import annotations
 
@@ -17,30 +17,39 @@ from xee_tf.wire import bodies, integer, map_entries, text_field
 __all__ = ["GET_METADATA", "SIGNATURES", "metadata_request", "signature_of_json", "signature_of_message"]
 
 GET_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
-"""The method of gRPC."""
+"""The gRPC method that returns the metadata of a model."""
 
 SIGNATURES = "signature_def"
-"""The only kind of metadata that TensorFlow Serving has."""
+"""The only metadata field that TensorFlow Serving supports."""
 
 _MAX_TYPES = 64
 _OTHER_NAMES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
 
 
 def signature_of_json(data: bytes, name: str, model: str) -> Signature:
-    """A signature from the answer to ``GET /v1/models/NAME/metadata``; of an empty name the default one.
+    """Read a signature from the response to ``GET /v1/models/NAME/metadata``.
+
+    Parameters
+    ----------
+    data : bytes
+        Body of the response.
+    name : str
+        Name of the signature. Empty: the default signature.
+    model : str
+        Description of the model in error messages.
 
     Raises
     ------
     RecordError
-        If it is no such answer.
+        If `data` is not such a response.
     ModelError
-        If the `model`, as it is called in errors, has no such signature.
+        If the model does not have the signature.
 
     Examples
     --------
-    >>> answer = b'''{"metadata": {"signature_def": {"signature_def": {"serving_default": {"inputs": {"x": {
+    >>> response = b'''{"metadata": {"signature_def": {"signature_def": {"serving_default": {"inputs": {"x": {
     ...     "dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "3"}]}}}}}}}}'''
-    >>> str(signature_of_json(answer, "", "the model").inputs["x"])
+    >>> str(signature_of_json(response, "", "the model").inputs["x"])
     'float32 (?, 3)'
     """
     try:
@@ -53,16 +62,16 @@ def signature_of_json(data: bytes, name: str, model: str) -> Signature:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
-        raise RecordError(f"The server's metadata cannot be read: {data[:100]!r}.") from None
+        raise RecordError(f"The metadata of the server is not valid: {data[:100]!r}.") from None
 
 
 def metadata_request(spec: ServedModel) -> bytes:
-    """``GetModelMetadataRequest{model_spec = 1, metadata_field = 2}``."""
+    """Encode a ``GetModelMetadataRequest{model_spec = 1, metadata_field = 2}``."""
     return spec.field(1) + text_field(2, SIGNATURES)
 
 
 def signature_of_message(data: bytes, name: str, model: str) -> Signature:
-    """A signature from a GetModelMetadataResponse; see `signature_of_json`."""
+    """Read a signature from a GetModelMetadataResponse; see `signature_of_json`."""
     signatures: dict[str, memoryview] = {}
     for _, packed in map_entries(data, 2):  # map<string, Any> metadata = 2
         for signature_map in bodies(packed, 2):  # Any.value: SignatureDefMap
@@ -75,12 +84,13 @@ def signature_of_message(data: bytes, name: str, model: str) -> Signature:
     return Signature(inputs, outputs)
 
 
-def _choose(name: str, known: list[str], model: str) -> str:
-    wanted = name or DEFAULT_SIGNATURE
-    if wanted not in known:
-        shown = sorted(found for found in known if not found.startswith("__"))
-        raise ModelError(f"{model} has no signature {wanted!r}; it has {shown}.")
-    return wanted
+def _choose(name: str, available: list[str], model: str) -> str:
+    """Return the name of the signature, or raise an error that lists the available ones."""
+    name = name or DEFAULT_SIGNATURE
+    if name not in available:
+        shown = ", ".join(repr(each) for each in sorted(available) if not each.startswith("__"))
+        raise ModelError(f"{model} has no signature {name!r}; available: {shown}.")
+    return name
 
 
 def _info_of_json(tensor: Mapping[str, Any]) -> TensorInfo:
@@ -91,7 +101,9 @@ def _info_of_json(tensor: Mapping[str, Any]) -> TensorInfo:
 
 
 def _info_of_message(data: memoryview) -> TensorInfo:
-    """``TensorInfo{dtype = 2, tensor_shape = 3}`` with ``TensorShapeProto{dim = 2, unknown_rank = 3}``."""
+    """Decode ``TensorInfo{dtype = 2, tensor_shape = 3}``, where the shape is
+    ``TensorShapeProto{dim = 2, unknown_rank = 3}``.
+    """
     shapes = list(bodies(data, 3))
     sides = [integer(dim, 1) for shape in shapes for dim in bodies(shape, 2)]
     rank_is_unknown = any(integer(shape, 3) for shape in shapes)
@@ -99,7 +111,7 @@ def _info_of_message(data: memoryview) -> TensorInfo:
 
 
 def _info(kind: TensorType | None, sides: list[int] | None) -> TensorInfo:
-    # Native byte order, as SavedModel files tell it.
+    # Native byte order, as in the signatures of local SavedModels.
     dtype: np.dtype[Any] | None = None if kind is None else kind.dtype.newbyteorder("=")
     return TensorInfo(dtype, None if sides is None else tuple(side if side >= 0 else None for side in sides))
 

@@ -1,4 +1,4 @@
-"""What a model on a server costs: requests, bytes and times, counted in each process and added up."""
+"""Statistics of the requests to a server, collected in each process and summed over a Dask cluster."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from threading import Lock
 
 from xee_tf.remote.responses import Response
 
-__all__ = ["PredictionStats", "Recorder", "recorder_of", "stats_everywhere"]
+__all__ = ["PredictionStats", "Recorder", "collect_stats", "get_recorder"]
 
-_GROWTH = math.log(1.05)  # times are told to 5 %, so that those of all workers can be put together
+_BIN_WIDTH = math.log(1.05)  # histogram bins of 5 % can be summed over all workers
 
 
 @dataclass(frozen=True)
 class PredictionStats:
-    """What was asked of a server so far.
+    """Statistics of the requests sent to a server so far.
 
     Parameters
     ----------
     requests : int
-        Attempts, repeated ones included.
+        Number of attempts, including retries.
     answered : int
-        Requests that came back with predictions.
+        Number of requests that returned predictions.
     instances : int
-        Tiles or rows in these.
+        Number of tiles or rows in these requests.
     retries : int
-        Attempts after the first one.
+        Number of attempts after the first one of each request.
     throttled : int
-        Attempts that the server put off (429).
+        Number of attempts rejected because the server was busy (429).
     failures : int
-        Requests that were given up.
+        Number of requests that failed.
     bytes_sent, bytes_received : int
-        Of bodies; those of repeated requests count each time.
+        Total size of the bodies, where each attempt counts.
     seconds : float
-        Of all attempts together; several run at one time.
-    latencies : mapping from int to int
-        How many answers took how long, in classes of 5 %; `latency` reads it.
+        Total duration of all attempts; concurrent attempts are added up.
+    latencies : mapping of int to int
+        Histogram of the durations of successful attempts, with logarithmic bins of 5 %; see `latency`.
 
     Examples
     --------
     >>> recorder = Recorder()
-    >>> recorder.sent(1000, Response(429, "HTTP 429", seconds=0.1), again=False)
-    >>> recorder.sent(1000, Response(200, "HTTP 200", b"{}", seconds=0.2), again=True)
-    >>> recorder.finished(instances=4)
+    >>> recorder.add_attempt(1000, Response(429, "HTTP 429", seconds=0.1), is_retry=False)
+    >>> recorder.add_attempt(1000, Response(200, "HTTP 200", b"{}", seconds=0.2), is_retry=True)
+    >>> recorder.add_success(instances=4)
     >>> recorder.stats()
     <xee_tf.PredictionStats 4 instances in 1 request, 1 retry (1 throttled), 0 failures>
       sent       2,000 bytes
@@ -68,19 +68,29 @@ class PredictionStats:
     latencies: Mapping[int, int] = field(default_factory=dict)
 
     def latency(self, quantile: float) -> float:
-        """Seconds within which a share of the answers came, to 5 %; NaN if there are none.
+        """Return a quantile of the durations of successful attempts.
 
         Parameters
         ----------
         quantile : float
-            0.5 for the median.
+            Quantile to return, from 0 to 1; 0.5 is the median.
+
+        Returns
+        -------
+        float
+            Duration in seconds with a precision of 5 %; NaN if there were no successful attempts.
+
+        Examples
+        --------
+        >>> round(PredictionStats(latencies={0: 1}).latency(0.5), 1)
+        1.0
         """
-        wanted = quantile * sum(self.latencies.values())
-        seen = 0
-        for size in sorted(self.latencies):
-            seen += self.latencies[size]
-            if seen >= wanted:
-                return math.exp((size + 0.5) * _GROWTH)
+        target = quantile * sum(self.latencies.values())
+        count = 0
+        for bin_index in sorted(self.latencies):
+            count += self.latencies[bin_index]
+            if count >= target:
+                return math.exp((bin_index + 0.5) * _BIN_WIDTH)
         return math.nan
 
     def __add__(self, other: PredictionStats) -> PredictionStats:
@@ -97,8 +107,8 @@ class PredictionStats:
         if self.throttled:
             retries += f" ({self.throttled:,} throttled)"
         latency = ", ".join(
-            f"{self.latency(share):.2f} s ({name})"
-            for share, name in ((0.5, "median"), (0.9, "90 %"), (0.99, "99 %"))
+            f"{self.latency(quantile):.2f} s ({name})"
+            for quantile, name in ((0.5, "median"), (0.9, "90 %"), (0.99, "99 %"))
         )
         return (
             f"<xee_tf.PredictionStats {self.instances:,} instances in {self.answered:,} "
@@ -110,21 +120,21 @@ class PredictionStats:
 
 
 class Recorder:
-    """Counts, from any number of threads."""
+    """Collect the statistics of one connector; may be used by several threads at once."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._stats = PredictionStats()
 
-    def sent(self, size: int, response: Response, *, again: bool) -> None:
-        """An attempt of `size` bytes and what came of it; `again` if it was not the first one."""
+    def add_attempt(self, size: int, response: Response, *, is_retry: bool) -> None:
+        """Record an attempt with a body of `size` bytes, and its response."""
         latencies = {}
         if response.ok:
-            latencies[math.floor(math.log(max(response.seconds, 1e-6)) / _GROWTH)] = 1
+            latencies[math.floor(math.log(max(response.seconds, 1e-6)) / _BIN_WIDTH)] = 1
         self._add(
             PredictionStats(
                 requests=1,
-                retries=int(again),
+                retries=int(is_retry),
                 throttled=int(response.throttled),
                 bytes_sent=size,
                 bytes_received=len(response.body),
@@ -133,15 +143,16 @@ class Recorder:
             )
         )
 
-    def finished(self, instances: int | None) -> None:
-        """A request is done; None: it was given up."""
-        if instances is None:
-            self._add(PredictionStats(failures=1))
-        else:
-            self._add(PredictionStats(answered=1, instances=instances))
+    def add_success(self, instances: int) -> None:
+        """Record a request that returned predictions."""
+        self._add(PredictionStats(answered=1, instances=instances))
+
+    def add_failure(self) -> None:
+        """Record a request that failed."""
+        self._add(PredictionStats(failures=1))
 
     def stats(self) -> PredictionStats:
-        """What was counted so far."""
+        """Return the statistics so far."""
         return self._stats
 
     def _add(self, more: PredictionStats) -> None:
@@ -152,28 +163,28 @@ class Recorder:
 _recorders: dict[Hashable, Recorder] = {}
 
 
-def recorder_of(connector: Hashable) -> Recorder:
-    """The recorder of this process for a connector."""
+def get_recorder(connector: Hashable) -> Recorder:
+    """Return the recorder of this process for a connector."""
     return _recorders.setdefault(connector, Recorder())
 
 
-def _stats_here(connector: Hashable) -> tuple[tuple[str, int], PredictionStats]:
-    """A name of this process, and what it counted for a connector."""
-    return (socket.gethostname(), os.getpid()), recorder_of(connector).stats()
+def _process_stats(connector: Hashable) -> tuple[tuple[str, int], PredictionStats]:
+    """Return an identifier of this process and its statistics for a connector."""
+    return (socket.gethostname(), os.getpid()), get_recorder(connector).stats()
 
 
-def _forget() -> None:
-    """A forked process starts from nothing: what its parent counted is told by that."""
+def _clear() -> None:
+    """Reset the statistics in a forked process: its parent reports its own."""
     _recorders.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_clear)
 
 
-def stats_everywhere(connector: Hashable) -> PredictionStats:
-    """What this process counted, and the workers of the current cluster if there is one."""
-    found = dict([_stats_here(connector)])
+def collect_stats(connector: Hashable) -> PredictionStats:
+    """Return the summed statistics of this process and the workers of the current Dask cluster, if any."""
+    found = dict([_process_stats(connector)])
     if "distributed" in sys.modules:
         from distributed import default_client
 
@@ -182,6 +193,6 @@ def stats_everywhere(connector: Hashable) -> PredictionStats:
         except ValueError:
             pass
         else:
-            # Workers may be threads of this process: by its name it counts once.
-            found.update(client.run(_stats_here, connector).values())
+            # Workers that are threads of this process have the same key and count once.
+            found.update(client.run(_process_stats, connector).values())
     return sum(found.values(), PredictionStats())

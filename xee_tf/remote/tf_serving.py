@@ -8,7 +8,7 @@ from urllib.parse import quote
 from xee_tf.connector import Signature
 from xee_tf.errors import MissingModelError, ModelError
 from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
-from xee_tf.remote.connector import Ask, RemoteConnector
+from xee_tf.remote.connector import Fetch, RemoteConnector
 from xee_tf.remote.payloads import PREDICT
 from xee_tf.remote.serving_metadata import (
     GET_METADATA,
@@ -27,20 +27,20 @@ class TFServingConnector(RemoteConnector):
     Parameters
     ----------
     url : str
-        As `check_url` or `str` of `check_grpc_target` gives it.
+        URL returned by `check_url`, or the text of the `GrpcTarget` returned by `check_grpc_target`.
     """
 
     url: str
 
     def __str__(self) -> str:
         spec = self.payload.served_model
-        which = ""
+        version = ""
         if spec.version is not None:
-            which = f"version {spec.version} of "
+            version = f"version {spec.version} of "
         elif spec.label is not None:
-            which = f"version {spec.label!r} of "
+            version = f"version {spec.label!r} of "
         signature = f", signature {spec.signature_name!r}" if spec.signature_name else ""
-        return f"TensorFlow Serving {self.url}{signature}, {which}model {spec.name!r}"
+        return f"TensorFlow Serving {self.url}{signature}, {version}model {spec.name!r}"
 
     @property
     def grpc_target(self) -> GrpcTarget | None:
@@ -60,23 +60,24 @@ class TFServingConnector(RemoteConnector):
             return f"{path}/versions/{spec.version}"
         return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
 
-    def ask_signature(self, ask: Ask) -> Signature:
-        """From the server's metadata; those that have none tell nothing.
+    def fetch_signature(self, fetch: Fetch) -> Signature:
+        """Fetch the signature from the metadata of the server; it is empty if the server has no metadata.
 
         Raises
         ------
         MissingModelError
-            If the server has no such model.
+            If the model is not found on the server.
         ModelError
-            If it has no such signature, does not answer, or takes other tensors than are sent.
+            If the signature is not found, the server does not respond, or the model expects other tensors
+            than the payload format sends.
         """
         spec = self.payload.served_model
         if self.payload.is_grpc:
-            response, read = ask(GET_METADATA, metadata_request(spec)), signature_of_message
+            response, read = fetch(GET_METADATA, metadata_request(spec)), signature_of_message
         else:
-            response, read = ask(f"{self._resource}/metadata", None), signature_of_json
+            response, read = fetch(f"{self._resource}/metadata", None), signature_of_json
         if not response.ok:
-            # "Not found" is about the model if it names it, else about the address.
+            # 404 means that the model was not found if the message names it; otherwise that the URL was not.
             is_missing = response.code == 404 and spec.name in response.message
             if response.code in (404, 405, 501) and not is_missing:
                 return Signature()

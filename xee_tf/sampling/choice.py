@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xee_tf.errors import OptionError
-from xee_tf.options import whole
+from xee_tf.options import integer
 from xee_tf.sampling.places import Indices
 from xee_tf.sidecars import TableColumn
 
@@ -70,7 +70,7 @@ class Choice:
         OptionError
             If an option is invalid.
         """
-        seed = whole()(seed, "seed")
+        seed = integer()(seed, "seed")
         if n is None:
             if class_band is not None:
                 raise OptionError(
@@ -78,9 +78,9 @@ class Choice:
                 )
             return None
         quota: int | dict[Any, int] = (
-            {key: whole(0)(count, f"n[{key!r}]") for key, count in n.items()}
+            {key: integer(0)(count, f"n[{key!r}]") for key, count in n.items()}
             if isinstance(n, Mapping)
-            else whole(0)(n, "n")
+            else integer(0)(n, "n")
         )
         classes = None
         if class_band is None:

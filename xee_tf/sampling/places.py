@@ -13,6 +13,7 @@ import pandas as pd
 from affine import Affine
 
 from xee_tf.blocks import Block, BlockLayout
+from xee_tf.display import counted
 from xee_tf.errors import WARNING_FILTERS, GeoreferenceError, OptionError, warn
 from xee_tf.geometry import Window
 from xee_tf.georef import (
@@ -24,7 +25,7 @@ from xee_tf.georef import (
     read_crs,
 )
 
-__all__ = ["Places", "PolygonPlaces", "find_places"]
+__all__ = ["Indices", "Places", "find_places"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -119,7 +120,8 @@ def find_places(
     missing = np.flatnonzero(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if missing.size:
         raise OptionError(
-            f"{_row(labels, missing[0])} has no geometry ({missing.size} such rows): drop them, for example "
+            f"{_row(labels, missing[0])} has no geometry ({counted(missing.size, 'such row')}): drop rows "
+            "without geometry, for example with "
             "features[~(features.geometry.isna() | features.geometry.is_empty)]."
         )
     kinds = shapely.get_type_id(geometries)
@@ -130,12 +132,15 @@ def find_places(
     if not points and invalid.size:
         raise OptionError(
             "The features must be all points or all polygons; "
-            f"{_row(labels, invalid[0])} is a {geometries[invalid[0]].geom_type}."
+            f"{_row(labels, invalid[0])} is a {geometries[invalid[0]].geom_type}. Sample points and polygons "
+            "separately."
         )
     coordinates, row_of = shapely.get_coordinates(geometries, return_index=True)
     invalid = row_of[~np.isfinite(coordinates).all(axis=1)]
     if invalid.size:
-        raise OptionError(f"{_row(labels, invalid[0])} has a coordinate that is not a finite number.")
+        raise OptionError(
+            f"{_row(labels, invalid[0])} has a coordinate that is not a finite number: drop or correct it."
+        )
     if crs is None:
         raise GeoreferenceError(
             "The points or polygons have no CRS: set the CRS of their coordinates, for example "
@@ -161,9 +166,11 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
         inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
     outside = int((~inside).sum())
     if outside == len(at):
-        raise OptionError(f"All {outside} points are outside the raster: {place}.")
+        subject = "The point is" if len(at) == 1 else f"All {len(at)} points are"
+        raise OptionError(f"{subject} outside the raster: {place}.")
     if outside:
-        warn(f"{outside} of {len(at)} points are outside the raster and are omitted: {place}.")
+        verb = "is" if outside == 1 else "are"
+        warn(f"{outside} of {len(at)} points {verb} outside the raster and {verb} omitted: {place}.")
     numbers = np.flatnonzero(inside)
     columns, rows = np.floor(at[inside]).astype(np.int64).T
     down, across = (
@@ -203,9 +210,10 @@ def _polygons(
             subject = "The polygon is" if len(shapes) == 1 else f"All {len(shapes)} polygons are"
             which = "it" if len(shapes) == 1 else _row(labels, first)
             raise OptionError(f"{subject} outside the raster: {which} covers {covers}, {place}.")
+        verb = "is" if outside.size == 1 else "are"
         warn(
-            f"{outside.size} of {len(shapes)} polygons are outside the raster and are omitted; the first one "
-            f"is {_row(labels, first)}, which covers {covers}: {place}."
+            f"{outside.size} of {len(shapes)} polygons {verb} outside the raster and {verb} omitted; the "
+            f"first one is {_row(labels, first)}, which covers {covers}: {place}."
         )
     # Without all_touched only pixel centres matter: a block is not needed if a polygon only touches its edge.
     inner = 1e-6 if all_touched else 0.499
@@ -227,14 +235,16 @@ def _polygons(
     if len(empty) == inside.size:
         subject = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
         if outside.size:
-            subject = f"the {inside.size} of {len(shapes)} polygons that overlap the raster cover"
+            verb = "overlaps the raster covers" if inside.size == 1 else "overlap the raster cover"
+            subject = f"the {inside.size} of {len(shapes)} polygons that {verb}"
         size = f"{abs(georef.affine.a):.10g} x {abs(georef.affine.e):.10g}"
         raise OptionError(
             f"There is no pixel to sample: {subject} {nothing}. Pixels are {size} in "
             f"{describe_crs(georef.crs)}.{hint}"
         )
+    verb, be = ("covers", "is") if len(empty) == 1 else ("cover", "are")
     warn(
-        f"{len(empty)} of {len(shapes)} polygons cover {nothing} and are omitted; the first one is "
+        f"{len(empty)} of {len(shapes)} polygons {verb} {nothing} and {be} omitted; the first one is "
         f"{_row(labels, min(empty))}.{hint}"
     )
     kept = {block: [n for n in numbers if n not in empty] for block, numbers in by_block.items()}

@@ -1,4 +1,4 @@
-"""The local server: TensorFlow Serving's, Vertex AI's and AI Platform's addresses over SavedModels."""
+"""A local server of SavedModels with the interfaces of TensorFlow Serving, Vertex AI and AI Platform."""
 
 from xee_tf.serving.server import Server, serve, stop_signal
 

@@ -1,4 +1,4 @@
-"""Bodies of requests: as much as is allowed, gunzipped, from clients that are alive."""
+"""Read and decompress the bodies of HTTP requests, limited in size and time."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ with extra("serve", "A model server"):
 
 __all__ = ["read_body"]
 
-IDLE = 60.0
-"""Seconds that a client may stay silent in the middle of a body; then its place is given to others."""
+IDLE_SECONDS = 60.0
+"""Maximum time in seconds between parts of a body; then the request is rejected and its slot released."""
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body of a request; `limit` holds before and after decompression.
+    """Read the body of a request; `limit` applies before and after decompression.
 
     Raises
     ------
     RequestError
-        If it is longer (413), compressed otherwise (415) or damaged (400), or does not come (408).
+        If the body is too large (413), has an unsupported encoding (415), is not valid gzip (400) or does not
+        arrive in time (408).
     """
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding not in ("identity", "gzip"):
-        message = f"The body has the Content-Encoding {encoding!r}; expected gzip or none."
+        message = f"Unsupported Content-Encoding {encoding!r}; expected gzip or none."
         raise RequestError(Code.INVALID_ARGUMENT, message, status=415)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
@@ -36,15 +37,15 @@ async def read_body(request: Request, limit: int) -> bytes:
     chunks, size = [], 0
     clock = asyncio.get_running_loop().time
     try:
-        async with asyncio.timeout(IDLE) as patience:
+        async with asyncio.timeout(IDLE_SECONDS) as timeout:
             async for chunk in request.stream():
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > limit:
                     raise _too_large(limit)
-                patience.reschedule(clock() + IDLE)
+                timeout.reschedule(clock() + IDLE_SECONDS)
     except TimeoutError:
-        message = f"Nothing more of the body came within {IDLE:g} seconds."
+        message = f"No data of the body was received for {IDLE_SECONDS:g} seconds."
         raise RequestError(Code.DEADLINE_EXCEEDED, message, status=408) from None
     body = b"".join(chunks)
     return _gunzip(body, limit) if encoding == "gzip" else body
@@ -59,7 +60,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
     if len(plain) > limit:
         raise _too_large(limit)
     if not stream.eof:
-        raise RequestError(Code.INVALID_ARGUMENT, "The body is not valid gzip: it ends too early.")
+        raise RequestError(Code.INVALID_ARGUMENT, "The body is not valid gzip: it is truncated.")
     return plain
 
 

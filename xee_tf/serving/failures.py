@@ -1,4 +1,4 @@
-"""What a server answers instead of a prediction."""
+"""Errors of the server, as responses to clients."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ _BY_NUMBER = {code.value[0]: code for code in Code}
 
 
 class RequestError(Exception):
-    """A request that cannot be answered.
+    """A request failed.
 
-    The message is for the client: it names no path of the server. `status` is that of HTTP, where it has a
-    finer one than the code; after `retry_after` seconds the request may work.
+    Parameters
+    ----------
+    code : Code
+        Status code of gRPC.
+    message : str
+        Message for the client; it must not contain paths of the server.
+    status : int, optional
+        HTTP status. Default: that of `code`.
+    retry_after : int, optional
+        Seconds after which the request may succeed.
     """
 
     def __init__(
@@ -30,7 +38,7 @@ class RequestError(Exception):
 
 
 def as_request_error(error: Exception) -> RequestError:
-    """What a client is told of an error: requests that cannot be used are its own mistake.
+    """Convert an error to the one that is sent to the client; our own errors are invalid requests.
 
     Examples
     --------
@@ -41,10 +49,12 @@ def as_request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, XeeTFError):
-        # Errors of TensorFlow have google.rpc's numbers. Without one, names, dtypes or shapes are wrong.
+        # TensorFlow's errors have codes of google.rpc. Others are about names, dtypes or shapes.
         number = getattr(error.__context__, "error_code", None)
         return RequestError(_BY_NUMBER.get(number or 0, Code.INVALID_ARGUMENT), str(error))
     if isinstance(error, MemoryError):
-        return RequestError(Code.RESOURCE_EXHAUSTED, "The server has not enough memory for this request.")
-    logger.error("A request failed.", exc_info=error)
+        return RequestError(
+            Code.RESOURCE_EXHAUSTED, "The server does not have enough memory for this request."
+        )
+    logger.error("Request failed", exc_info=error)
     return RequestError(Code.INTERNAL, f"The server failed: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Which models and versions a folder holds."""
+"""Find the models in a folder, and their versions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Versions = Mapping[int, Path]
 
 
 def find_models(path: PathLike, name: str | None = None) -> dict[str, Versions]:
-    """The SavedModels in a folder, by the name and version under which they are served.
+    """Return the SavedModels in a folder by name and version; see `xee_tf.serve` for `path` and `name`.
 
-    `path` and `name` are those of `xee_tf.serve`. A SavedModel whose folder is not a number is version 1.
+    A SavedModel in a folder that is not named by a number is version 1.
     """
     if "://" in str(path):
-        raise OptionError(f"Models are served from local folders; copy {path} first.")
-    # As it is written, not where links lead: their names are the ones that were chosen.
+        raise OptionError(f"Models can be served only from local folders: copy {path} to one first.")
+    # Links are not resolved, because the name of a link is the name of the model.
     folder = Path(path).expanduser().absolute()
     if versions := _versions(folder):
         models = {folder.name: versions}
@@ -30,26 +30,32 @@ def find_models(path: PathLike, name: str | None = None) -> dict[str, Versions]:
     elif _is_saved_model(folder):
         models = {folder.name: {1: folder}}
     else:
-        inner = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-        models = {entry.name: found for entry in inner if (found := _one_model(entry))}
+        entries = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+        models = {entry.name: found for entry in entries if (found := _model_versions(entry))}
         if not models:
             require_saved_model(Location.of(str(folder)))
-            raise ModelError(f"{folder} holds no SavedModel.")
+            raise ModelError(f"{folder} does not contain a SavedModel.")
     if name is not None:
         if len(models) > 1:
-            raise OptionError(f"{folder} holds the models {', '.join(models)}; which cannot share a name.")
+            raise OptionError(
+                f"name={name!r} requires a single model, but {folder} contains {', '.join(models)}."
+            )
         models = {name: next(iter(models.values()))}
     for each in models:
         if not each or set(each) & set("/:?#%"):
-            raise OptionError(f"{each!r} cannot be part of an address; give another name of the model.")
+            raise OptionError(
+                f"The model name {each!r} cannot be part of a URL: pass name=... without /:?#%."
+            )
     return models
 
 
-def _one_model(folder: Path) -> Versions:
+def _model_versions(folder: Path) -> Versions:
+    """Return the versions of the model in a folder; empty if it does not contain one."""
     return {1: folder} if _is_saved_model(folder) else _versions(folder)
 
 
 def _versions(folder: Path) -> Versions:
+    """Return the SavedModels in numbered subfolders."""
     entries = folder.iterdir() if folder.is_dir() else ()
     return {int(entry.name): entry for entry in entries if entry.name.isdecimal() and _is_saved_model(entry)}
 

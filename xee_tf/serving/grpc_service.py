@@ -1,4 +1,4 @@
-"""TensorFlow Serving's PredictionService over gRPC, without stubs; and the way to it that Vertex AI has."""
+"""The gRPC services of TensorFlow Serving and Vertex AI, without stubs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with extra("serve", "A model server"):
 
 __all__ = ["grpc_server"]
 
-_MOST_BYTES = (1 << 31) - 1  # what gRPC can count
+_MAX_BYTES = (1 << 31) - 1  # limit of gRPC
 
 
 def grpc_server(
@@ -31,22 +31,22 @@ def grpc_server(
     max_request_bytes: int,
     max_concurrency: int,
 ) -> tuple[grpc.Server, int]:
-    """A server that is not started yet, whose predictions run in `pool`, and its port.
+    """Create a server that runs predictions in `pool`; return it before it is started, and its port.
 
-    Answers have no limit. Calls past `max_concurrency` are refused with RESOURCE_EXHAUSTED.
+    The size of responses is not limited. Calls beyond `max_concurrency` fail with RESOURCE_EXHAUSTED.
 
     Raises
     ------
     OptionError
-        If the address cannot be had.
+        If the server cannot listen on the address.
     """
     server = grpc.server(
         pool,
         handlers=_Service(models, max_request_bytes).handlers(),
         options=[
-            ("grpc.max_receive_message_length", min(max_request_bytes, _MOST_BYTES)),
+            ("grpc.max_receive_message_length", min(max_request_bytes, _MAX_BYTES)),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # a second server must not share the port silently
+            ("grpc.so_reuseport", 0),  # otherwise a second server silently shares the port
         ],
         maximum_concurrent_rpcs=max_concurrency,
     )
@@ -54,15 +54,16 @@ def grpc_server(
         return server, server.add_insecure_port(address)
     except RuntimeError:
         raise OptionError(
-            f"gRPC cannot listen at {address}: the port is taken, or the host is not this machine's."
+            f"gRPC cannot listen on {address}: the port is in use, or the host is not an address of this "
+            "machine."
         ) from None
 
 
 class _Service:
-    """The methods; messages stay bytes."""
+    """The methods of the services, on serialised messages."""
 
     def __init__(self, models: Models, max_request_bytes: int) -> None:
-        self._models, self._most_bytes = models, max_request_bytes
+        self._models, self._max_bytes = models, max_request_bytes
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         methods: dict[str, Callable[[bytes], bytes]] = {
@@ -70,36 +71,38 @@ class _Service:
             GET_METADATA: self._metadata,
             DIRECT_RAW_PREDICT: self._direct_raw_predict,
         }
-        found = []
-        for name, method in methods.items():
-            _, service, own_name = name.split("/")
-            handler = grpc.unary_unary_rpc_method_handler(_answering(method))
-            found.append(grpc.method_handlers_generic_handler(service, {own_name: handler}))
-        return found
+        handlers = []
+        for path, method in methods.items():
+            _, service, name = path.split("/")
+            handler = grpc.unary_unary_rpc_method_handler(_with_error_status(method))
+            handlers.append(grpc.method_handlers_generic_handler(service, {name: handler}))
+        return handlers
 
     def _predict(self, data: bytes) -> bytes:
         request = decode_predict_request(data)
         spec = request.served_model
         model = self._models.find(spec.name, spec.version, spec.label)
-        return predict_message(request, model, self._most_bytes)
+        return predict_message(request, model, self._max_bytes)
 
     def _metadata(self, data: bytes) -> bytes:
         spec = decode_metadata_request(data)
         return encode_metadata_response(self._models.find(spec.name, spec.version, spec.label))
 
     def _direct_raw_predict(self, data: bytes) -> bytes:
-        """``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}`` to ``{output = 1}``."""
+        """Map ``DirectRawPredictRequest{endpoint = 1, method_name = 2, input = 3}`` to ``{output = 1}``."""
         fields = dict(delimited_fields(data))
         endpoint, method = (text(fields.get(number, memoryview(b""))) for number in (1, 2))
         if method.lstrip("/") != PREDICT.lstrip("/"):
-            raise RecordError(f"method_name is {method!r}; this server has {PREDICT!r}.")
-        model = self._models.at_endpoint(endpoint.rsplit("/", 1)[-1])
+            raise RecordError(f"Unknown method_name {method!r}; expected {PREDICT!r}.")
+        model = self._models.find_endpoint(endpoint.rsplit("/", 1)[-1])
         request = decode_predict_request(fields.get(3, b""))
-        return encode_field(1, predict_message(request, model, self._most_bytes))
+        return encode_field(1, predict_message(request, model, self._max_bytes))
 
 
-def _answering(method: Callable[[bytes], bytes]) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+def _with_error_status(method: Callable[[bytes], bytes]) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    """Wrap a method such that its errors become the status of the call."""
+
+    def call(data: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             return method(data)
         except Exception as error:
@@ -107,4 +110,4 @@ def _answering(method: Callable[[bytes], bytes]) -> Callable[[bytes, grpc.Servic
         context.abort(grpc.StatusCode[failure.code.name], failure.message)
         raise AssertionError("abort raises")
 
-    return answer
+    return call

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving says of a model: its signatures and state, as JSON and as messages."""
+"""Encode the signatures and the state of models like TensorFlow Serving, as JSON and protobuf messages."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _TYPE = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 
 def status_json(versions: Iterable[ModelVersion]) -> bytes:
-    """The answer to ``GET /v1/models/NAME``: whatever is served is ready."""
+    """Return the response to ``GET /v1/models/NAME``, where all versions are available."""
     ready = {"error_code": "OK", "error_message": ""}
     states = [{"version": str(each.version), "state": "AVAILABLE", "status": ready} for each in versions]
     return json.dumps({"model_version_status": states}).encode()
 
 
 def metadata_json(model: ModelVersion) -> bytes:
-    """The answer to ``GET /v1/models/NAME/metadata``."""
+    """Return the response to ``GET /v1/models/NAME/metadata``."""
     with extra("serve", "A model server"):
         from google.protobuf.json_format import MessageToDict
 
     signatures: dict[str, Any] = {
         name: MessageToDict(
-            found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
-        for name, found in model.signature_defs.items()
+        for name, definition in model.signature_defs.items()
     }
     spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
     return json.dumps(
@@ -48,21 +48,21 @@ def metadata_json(model: ModelVersion) -> bytes:
 
 
 def decode_metadata_request(data: bytes) -> ServedModel:
-    """The model that a GetModelMetadataRequest means."""
-    wanted = [text(body) for body in bodies(data, 2)]
-    if not wanted:
+    """Decode the model of a GetModelMetadataRequest."""
+    names = [text(body) for body in bodies(data, 2)]
+    if not names:
         raise RecordError("GetModelMetadataRequest must specify at least one metadata_field")
-    for name in wanted:
+    for name in names:
         if name != SIGNATURES:
             raise RecordError(f"Metadata field {name} is not supported")
-    return ServedModel.of_field(data, 1)
+    return ServedModel.from_field(data, 1)
 
 
 def encode_metadata_response(model: ModelVersion) -> bytes:
-    """``GetModelMetadataResponse{model_spec = 1, map<string, Any> metadata = 2}``."""
+    """Encode ``GetModelMetadataResponse{model_spec = 1, map<string, Any> metadata = 2}``."""
     signatures = b"".join(
-        encode_field(1, text_field(1, name) + encode_field(2, found.SerializeToString()))
-        for name, found in model.signature_defs.items()
+        encode_field(1, text_field(1, name) + encode_field(2, definition.SerializeToString()))
+        for name, definition in model.signature_defs.items()
     )
     packed = text_field(1, _TYPE) + encode_field(2, signatures)
     entry = text_field(1, SIGNATURES) + encode_field(2, packed)

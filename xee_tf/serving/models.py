@@ -1,4 +1,4 @@
-"""The models of a server: loaded once, found by name, version, label and signature."""
+"""The models of a server, which are loaded once and found by name, version, label and signature."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ModelVersion", "Models"]
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A loaded SavedModel, with its signatures and their messages SignatureDef as the file has them."""
+    """A loaded SavedModel, with its signatures and the SignatureDef messages of its file."""
 
     name: str
     version: int
@@ -29,19 +29,19 @@ class ModelVersion:
     signature_defs: Mapping[str, Any]
 
     def signature(self, name: str = "") -> Batcher:
-        """One of the signatures; of an empty name the default one."""
-        found = self.signatures.get(name or DEFAULT_SIGNATURE)
-        if found is None:
+        """Return a signature by its name; an empty name is the default signature."""
+        name = name or DEFAULT_SIGNATURE
+        if name not in self.signatures:
             raise RequestError(
                 Code.INVALID_ARGUMENT,
-                f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def; '
-                f"there are {sorted(self.signatures)}.",
+                f'Serving signature name: "{name}" not found in signature def; available: '
+                f"{', '.join(sorted(self.signatures))}.",
             )
-        return found
+        return self.signatures[name]
 
     @classmethod
     def load(cls, name: str, version: int, folder: Path, max_batch_size: int) -> ModelVersion:
-        """From a SavedModel."""
+        """Load a SavedModel."""
         loaded = load_signatures(str(folder), f"{name}, version {version},")
         signatures = {
             key: Batcher(connection, max_batch_size, os.cpu_count() or 1)
@@ -55,23 +55,24 @@ class Models:
 
     Parameters
     ----------
-    folders : mapping from str to mapping from int to Path
-        See `xee_tf.serving.folders.find_models`. All versions are loaded at once, so that a model that
-        cannot be is known before anybody asks.
-    labels : mapping from str to int
-        Names of versions, such as ``{"stable": 1}``, of all models that have them.
+    folders : mapping of str to mapping of int to Path
+        Folders of the SavedModels by name and version; see `xee_tf.serving.folders.find_models`. All of them
+        are loaded immediately, so that invalid models are found before the first request.
+    labels : mapping of str to int
+        Labels of versions, such as ``{"stable": 1}``, for all models that have the version.
     max_batch_size : int
-        See `Batcher`.
+        Maximum number of instances in a joined call; see `Batcher`.
     """
 
     def __init__(
         self, folders: Mapping[str, Versions], labels: Mapping[str, int], max_batch_size: int
     ) -> None:
-        known = {version for versions in folders.values() for version in versions}
+        available = {version for versions in folders.values() for version in versions}
         for label, version in labels.items():
-            if version not in known:
+            if version not in available:
                 raise OptionError(
-                    f"The label {label!r} is to be version {version}; there are {sorted(known)}."
+                    f"The label {label!r} refers to version {version}, which was not found; available: "
+                    f"{', '.join(map(str, sorted(available)))}."
                 )
         self._labels = dict(labels)
         self._models = {
@@ -84,48 +85,49 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """Of the models."""
+        """Names of the models."""
         return list(self._models)
 
     def versions(self, name: str) -> Mapping[int, ModelVersion]:
-        """All versions of a model, in their order."""
+        """Return all versions of a model in ascending order."""
         if name not in self._models:
             raise RequestError(
                 Code.NOT_FOUND,
-                f"Servable not found for request: Latest({name}); there are {', '.join(self._models)}.",
+                f"Servable not found for request: Latest({name}); available: {', '.join(self._models)}.",
             )
         return self._models[name]
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> ModelVersion:
-        """A version of a model, by its number or one of the server's labels; by default the latest one.
+        """Return a version of a model by its number or label. Default: the latest version.
 
-        The name may be empty if there is one model.
+        The name may be empty if there is only one model.
         """
         if not name and len(self._models) > 1:
             raise RequestError(
-                Code.INVALID_ARGUMENT, f"Missing the name of a model; there are {', '.join(self._models)}."
+                Code.INVALID_ARGUMENT, f"Missing model name; available: {', '.join(self._models)}."
             )
         versions = self.versions(name or next(iter(self._models)))
         if label is not None:
             version = self._labels.get(label, -1)
             if version not in versions:
                 raise RequestError(
-                    Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}; model {name!r}."
+                    Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {label} of model {name!r}."
                 )
         if version is None:
             return versions[max(versions)]
         if version not in versions:
             raise RequestError(
                 Code.NOT_FOUND,
-                f"Servable not found for request: Specific({name}, {version}); there are {list(versions)}.",
+                f"Servable not found for request: Specific({name}, {version}); available: "
+                f"{', '.join(map(str, versions))}.",
             )
         return versions[version]
 
-    def at_endpoint(self, endpoint: str) -> ModelVersion:
-        """The model behind an endpoint of Vertex AI: the only one, or that which the endpoint names."""
+    def find_endpoint(self, endpoint: str) -> ModelVersion:
+        """Return the model of a Vertex AI endpoint: the only model, or the one with the endpoint's name."""
         if len(self._models) > 1 and endpoint not in self._models:
             raise RequestError(
                 Code.NOT_FOUND,
-                f"Endpoint {endpoint!r} was not found; this server has {', '.join(self._models)}.",
+                f"Endpoint {endpoint!r} was not found; available: {', '.join(self._models)}.",
             )
         return self.find(endpoint if endpoint in self._models else "")

@@ -1,4 +1,4 @@
-"""From the bytes of a request to those of its answer, in each of the forms that are spoken."""
+"""Decode requests, run the model and encode the response, as JSON or protobuf messages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from xee_tf.remote.payloads import (
     UNNAMED,
     PredictRequest,
     ServedModel,
-    array_of,
-    columns_of,
-    columns_of_rows,
+    decode_array,
+    encode_elements,
     encode_predict_response,
-    json_rows,
-    json_texts,
+    encode_rows,
+    parse_columns,
     parse_object,
+    parse_rows,
 )
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.models import ModelVersion
@@ -31,9 +31,9 @@ __all__ = ["JsonRequest", "encode_json_response", "predict_json", "predict_messa
 
 @dataclass(frozen=True)
 class JsonRequest:
-    """A request by rows (``instances``) or by columns (``inputs``): nested lists by name.
+    """A request with rows (``instances``) or columns (``inputs``), as nested lists by name.
 
-    An empty `signature_name` stands for the default one.
+    An empty `signature_name` is the default signature.
     """
 
     columns: Mapping[str, Any]
@@ -42,7 +42,7 @@ class JsonRequest:
 
     @classmethod
     def parse(cls, data: bytes) -> JsonRequest:
-        """From JSON; NaN and the infinities as Python writes them.
+        """Parse JSON, which may contain NaN and infinities.
 
         Examples
         --------
@@ -53,83 +53,82 @@ class JsonRequest:
         """
         message = parse_object(data, "request")
         if ("instances" in message) == ("inputs" in message):
-            raise RecordError("A request holds either 'instances' (rows) or 'inputs' (columns).")
+            raise RecordError("A request must contain either 'instances' (rows) or 'inputs' (columns).")
         signature_name = message.get("signature_name", "")
         if not isinstance(signature_name, str):
             raise RecordError(f"'signature_name' must be a string; got {signature_name!r}.")
         if "inputs" in message:
-            return cls(columns_of(message["inputs"]), signature_name, True)
-        return cls(columns_of_rows(message["instances"], "instances"), signature_name, False)
+            return cls(parse_columns(message["inputs"]), signature_name, True)
+        return cls(parse_rows(message["instances"], "instances"), signature_name, False)
 
     def inputs(self, dtypes: Mapping[str, npt.DTypeLike]) -> dict[str, npt.NDArray[Any]]:
-        """The arrays of the inputs of a signature, which `dtypes` names; object stands for strings."""
+        """Convert the columns to arrays with the dtypes of the inputs; object is the dtype of strings."""
         columns = self.columns
         if set(columns) == {UNNAMED} and len(dtypes) == 1:
             columns = {next(iter(dtypes)): columns[UNNAMED]}
         if set(columns) != set(dtypes):
             got = "no names" if set(columns) == {UNNAMED} else sorted(columns)
-            raise RecordError(f"The model has the inputs {sorted(dtypes)}; the request has {got}.")
-        return {name: array_of(columns[name], name, dtype) for name, dtype in dtypes.items()}
+            raise RecordError(f"The model has the inputs {sorted(dtypes)}; got {got}.")
+        return {name: decode_array(columns[name], name, dtype) for name, dtype in dtypes.items()}
 
 
 def predict_json(model: ModelVersion, body: bytes, *, rows_only: bool = False) -> bytes:
-    """TensorFlow Serving's JSON: rows or columns, of any signature.
+    """Predict a request in the JSON of TensorFlow Serving, with rows or columns, for any signature.
 
-    Google's addresses take `rows_only`, of the default signature.
+    With `rows_only`, as for Vertex AI and AI Platform, only rows for the default signature are accepted.
     """
     request = JsonRequest.parse(body)
     if rows_only and (request.by_columns or request.signature_name):
         name = "inputs" if request.by_columns else "signature_name"
         raise RequestError(
             Code.INVALID_ARGUMENT,
-            f'Invalid JSON payload received. Unknown name "{name}": this address takes "instances" and the '
-            "default signature. rawPredict takes what TensorFlow Serving does.",
+            f'Invalid JSON payload received. Unknown name "{name}": this URL accepts only "instances" for '
+            "the default signature. Use rawPredict for other requests to TensorFlow Serving.",
         )
-    called = model.signature(request.signature_name)
-    inputs = called.signature.inputs or {}
+    batcher = model.signature(request.signature_name)
+    inputs = batcher.signature.inputs or {}
     dtypes = {name: info.dtype for name, info in inputs.items() if info.dtype is not None}
-    outputs = called.predict(request.inputs(dtypes))
+    outputs = batcher.predict(request.inputs(dtypes))
     if not request.by_columns:
-        _require_rows(outputs)
+        _check_rows(outputs)
     return encode_json_response(outputs, by_columns=request.by_columns)
 
 
 def predict_message(request: PredictRequest, model: ModelVersion, limit: int) -> bytes:
-    """TensorFlow Serving's PredictRequest.
+    """Predict a PredictRequest of TensorFlow Serving.
 
-    A value that is listed once may stand for all of a tensor: `limit` is what the tensors may have in bytes,
-    so that a small message cannot fill the memory.
+    `limit` is the maximum size of the decoded tensors in bytes. Without it, a small message could fill the
+    memory, because a single listed value may be repeated for a whole tensor.
 
-    The answer holds its values as ``tensor_content``: TensorFlow Serving does so if it was started with
-    ``--enable_serialization_as_tensor_content``, and every client reads both forms.
+    The response stores its values as ``tensor_content``, as TensorFlow Serving does if it is started with
+    ``--enable_serialization_as_tensor_content``. Clients support both forms.
     """
     name = request.served_model.signature_name or DEFAULT_SIGNATURE
-    called = model.signature(name)
-    wanted = request.output_filter
-    known = set(called.signature.outputs or ())
-    for output in wanted:
-        if output not in known:
+    batcher = model.signature(name)
+    available = set(batcher.signature.outputs or ())
+    for output in request.output_filter:
+        if output not in available:
             raise RequestError(
                 Code.INVALID_ARGUMENT,
                 f"output tensor alias not found in signature: {output} Outputs expected to be in the set "
-                f"{{{','.join(sorted(known))}}}.",
+                f"{{{','.join(sorted(available))}}}.",
             )
     size = sum(array.nbytes for array in request.inputs.values())
     if size > limit:
         raise RequestError(
-            Code.INVALID_ARGUMENT, f"The inputs have {size} bytes; the limit is {limit} bytes.", status=413
+            Code.INVALID_ARGUMENT, f"The inputs take {size} bytes; the limit is {limit} bytes.", status=413
         )
-    outputs = called.predict(request.inputs)
-    if wanted:
-        outputs = {output: outputs[output] for output in dict.fromkeys(wanted)}
+    outputs = batcher.predict(request.inputs)
+    if request.output_filter:
+        outputs = {output: outputs[output] for output in dict.fromkeys(request.output_filter)}
     return encode_predict_response(outputs, ServedModel(model.name, model.version, signature_name=name))
 
 
 def encode_json_response(outputs: Arrays, *, by_columns: bool = False) -> bytes:
-    """A response, as TensorFlow Serving writes it.
+    """Encode a response like TensorFlow Serving.
 
-    Rows of one output are bare. Strings are ``{"b64": ...}`` if the name of their output ends with
-    ``_bytes``, else text.
+    Rows of a single output have no names. Strings are encoded as ``{"b64": ...}`` if the name of their output
+    ends with ``_bytes``, otherwise as text.
 
     Examples
     --------
@@ -138,20 +137,22 @@ def encode_json_response(outputs: Arrays, *, by_columns: bool = False) -> bytes:
     b'{"predictions":[0.5,1.0]}'
     """
     batches = {name: array[None] if by_columns else array for name, array in outputs.items()}
-    texts = {name: json_texts(batch, in_base64=name.endswith("_bytes")) for name, batch in batches.items()}
-    rows = next(iter(texts.values())) if len(texts) == 1 else json_rows(texts)
+    columns = {
+        name: encode_elements(batch, in_base64=name.endswith("_bytes")) for name, batch in batches.items()
+    }
+    rows = next(iter(columns.values())) if len(columns) == 1 else encode_rows(columns)
     if by_columns:
         return b'{"outputs":%s}' % rows[0]
     return b'{"predictions":[%s]}' % b",".join(rows)
 
 
-def _require_rows(outputs: Arrays) -> None:
-    """Rows can be told apart only where all outputs have as many."""
+def _check_rows(outputs: Arrays) -> None:
+    """Check that all outputs have the same number of rows."""
     counts = {array.shape[:1] for array in outputs.values()}
     if len(counts) != 1 or counts == {()}:
         shapes = {name: array.shape for name, array in outputs.items()}
         raise RequestError(
             Code.INVALID_ARGUMENT,
-            f"The outputs have inconsistent batch sizes, so that they make no rows: {shapes}. Ask by "
-            'columns: {"inputs": ...}.',
+            f"The outputs have inconsistent batch sizes and cannot be returned as rows: {shapes}. Send "
+            'columns instead: {"inputs": ...}.',
         )

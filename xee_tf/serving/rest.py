@@ -1,4 +1,4 @@
-"""The addresses of TensorFlow Serving, Vertex AI and AI Platform over HTTP."""
+"""The REST APIs of TensorFlow Serving, Vertex AI and AI Platform."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _GOOGLE = "/v1/projects/"
 
 
 def rest_app(models: Models, pool: Executor, *, max_request_bytes: int, max_concurrency: int) -> Starlette:
-    """The application; predictions run in `pool`, and the loop only moves bytes.
+    """Create the application, which runs predictions in `pool`.
 
-    Longer bodies are refused with 413. `max_concurrency` predictions may be read, waiting or running at a
-    time; further ones are refused with 429.
+    Bodies larger than `max_request_bytes` are rejected with 413. At most `max_concurrency` predictions are
+    read, queued or run at a time; others are rejected with 429.
     """
     rest = _Rest(models, pool, max_request_bytes, max_concurrency)
     model, endpoint = "/v1/models/{name}", "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
     legacy = "/v1/projects/{project}/models/{name}"
     routes = [Route("/health", rest.health)]
-    for which in ("", "/versions/{version:int}", "/labels/{label}"):
+    for version in ("", "/versions/{version:int}", "/labels/{label}"):
         routes += [
-            Route(model + which + ":predict", rest.predict, methods=["POST"]),
-            Route(model + which + "/metadata", rest.metadata),
-            Route(model + which, rest.status),
+            Route(model + version + ":predict", rest.predict, methods=["POST"]),
+            Route(model + version + "/metadata", rest.metadata),
+            Route(model + version, rest.status),
         ]
     routes += [
         Route(endpoint + ":predict", rest.vertex_predict, methods=["POST"]),
@@ -57,18 +57,20 @@ def rest_app(models: Models, pool: Executor, *, max_request_bytes: int, max_conc
     return Starlette(
         routes=routes,
         exception_handlers={
-            RequestError: _failed,
-            HTTPException: _no_such_address,
-            ClientDisconnect: _failed,
-            Exception: _failed,
+            RequestError: _error_response,
+            HTTPException: _unknown_url,
+            ClientDisconnect: _error_response,
+            Exception: _error_response,
         },
     )
 
 
 class _Rest:
+    """The handlers of the routes."""
+
     def __init__(self, models: Models, pool: Executor, max_request_bytes: int, max_concurrency: int) -> None:
-        self._models, self._pool, self._most_bytes = models, pool, max_request_bytes
-        self._places = BoundedSemaphore(max_concurrency)
+        self._models, self._pool, self._max_bytes = models, pool, max_request_bytes
+        self._slots = BoundedSemaphore(max_concurrency)
 
     async def health(self, request: Request) -> Response:
         return _json(json.dumps({"status": "ok", "models": self._models.names}).encode())
@@ -76,52 +78,52 @@ class _Rest:
     # -- TensorFlow Serving --
 
     async def predict(self, request: Request) -> Response:
-        model = self._requested(request)
+        model = self._find_model(request)
         return _json(await self._run(request, lambda body: predict_json(model, body)))
 
     async def status(self, request: Request) -> Response:
-        if request.url.path.rpartition("/")[2].count(":"):  # a verb that is no GET
+        if request.url.path.rpartition("/")[2].count(":"):  # an unknown method such as :regress
             raise HTTPException(404)
         if "version" in request.path_params or "label" in request.path_params:
-            return _json(status_json([self._requested(request)]))
+            return _json(status_json([self._find_model(request)]))
         return _json(status_json(self._models.versions(request.path_params["name"]).values()))
 
     async def metadata(self, request: Request) -> Response:
-        return _json(metadata_json(self._requested(request)))
+        return _json(metadata_json(self._find_model(request)))
 
-    def _requested(self, request: Request) -> ModelVersion:
-        parts = request.path_params
-        return self._models.find(parts["name"], parts.get("version"), parts.get("label"))
+    def _find_model(self, request: Request) -> ModelVersion:
+        params = request.path_params
+        return self._models.find(params["name"], params.get("version"), params.get("label"))
 
     # -- Vertex AI --
 
     async def vertex_predict(self, request: Request) -> Response:
-        model = self._models.at_endpoint(request.path_params["endpoint"])
-        answer = await self._run(request, lambda body: predict_json(model, body, rows_only=True))
-        parts = request.path_params
-        resource = f"projects/{parts['project']}/locations/{parts['location']}/models/{model.name}"
-        about = {
+        params = request.path_params
+        model = self._models.find_endpoint(params["endpoint"])
+        response = await self._run(request, lambda body: predict_json(model, body, rows_only=True))
+        resource = f"projects/{params['project']}/locations/{params['location']}/models/{model.name}"
+        metadata = {
             "deployedModelId": str(model.version),
             "model": resource,
             "modelDisplayName": model.name,
             "modelVersionId": str(model.version),
         }
-        return _json(answer[:-1] + b"," + json.dumps(about).encode()[1:])
+        return _json(response[:-1] + b"," + json.dumps(metadata).encode()[1:])
 
     async def vertex_raw_predict(self, request: Request) -> Response:
-        """The body is for the model's own server: JSON, or by its content type a PredictRequest."""
+        """Predict as TensorFlow Serving: JSON, or a PredictRequest, depending on the content type."""
         endpoint = request.path_params["endpoint"]
-        model = self._models.at_endpoint(endpoint)
+        model = self._models.find_endpoint(endpoint)
         headers = {
             "X-Vertex-AI-Endpoint-Id": endpoint,
             "X-Vertex-AI-Deployed-Model-Id": str(model.version),
         }
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in _MESSAGES:
-            answer = await self._run(
-                request, lambda body: predict_message(decode_predict_request(body), model, self._most_bytes)
+            response = await self._run(
+                request, lambda body: predict_message(decode_predict_request(body), model, self._max_bytes)
             )
-            return Response(answer, media_type=kind, headers=headers)
+            return Response(response, media_type=kind, headers=headers)
         return _json(await self._run(request, lambda body: predict_json(model, body)), headers)
 
     # -- AI Platform --
@@ -130,50 +132,50 @@ class _Rest:
         name, version = request.path_params["name"], request.path_params.get("version")
         if version is None:
             model = self._models.find(name)
-        elif (number := version.removeprefix("v")).isdecimal():  # versions have names there: v1
+        elif (number := version.removeprefix("v")).isdecimal():  # AI Platform names versions: v1
             model = self._models.find(name, int(number))
         else:
             model = self._models.find(name, label=version)
         return _json(await self._run(request, lambda body: predict_json(model, body, rows_only=True)))
 
     async def _run(self, request: Request, work: Callable[[bytes], bytes]) -> bytes:
-        """Read the body and work on it in the pool, if there is a place."""
-        if not self._places.acquire(blocking=False):
-            message = "As many predictions as this server takes at a time are under way; try again."
+        """Read the body and process it in the pool, if a slot is free."""
+        if not self._slots.acquire(blocking=False):
+            message = "The server is at its maximum number of concurrent predictions; try again later."
             raise RequestError(Code.RESOURCE_EXHAUSTED, message, retry_after=1)
         try:
-            body = await read_body(request, self._most_bytes)
+            body = await read_body(request, self._max_bytes)
             return await asyncio.get_running_loop().run_in_executor(self._pool, work, body)
         except ClientDisconnect:
             raise
         except Exception as error:
             raise as_request_error(error) from error
         finally:
-            self._places.release()
+            self._slots.release()
 
 
 def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:
     return Response(body, media_type=_JSON, headers=headers)
 
 
-def _failed(request: Request, error: Exception) -> Response:
-    """An error in the form of the address."""
+def _error_response(request: Request, error: Exception) -> Response:
+    """Return an error in the format of the API to which the URL belongs."""
     if isinstance(error, ClientDisconnect):
-        error = RequestError(Code.CANCELLED, "The client is gone.")
+        error = RequestError(Code.CANCELLED, "The client disconnected.")
     failure = as_request_error(error)
-    said: Any = failure.message
+    content: Any = failure.message
     if request.url.path.startswith(_GOOGLE):
-        said = {"code": failure.status, "message": said, "status": failure.code.name}
-    body = json.dumps({"error": said}).encode()
+        content = {"code": failure.status, "message": content, "status": failure.code.name}
+    body = json.dumps({"error": content}).encode()
     headers = {} if failure.retry_after is None else {"Retry-After": str(failure.retry_after)}
     return Response(body, failure.status, headers, _JSON)
 
 
-def _no_such_address(request: Request, error: Exception) -> Response:
-    """TensorFlow Serving calls it malformed, Google does not find it, by whatever method."""
+def _unknown_url(request: Request, error: Exception) -> Response:
+    """Return "malformed request" like TensorFlow Serving, or "not found" like Google."""
     path = request.url.path
     if path.startswith("/v1/") and not path.startswith(_GOOGLE):
-        return _failed(
+        return _error_response(
             request, RequestError(Code.INVALID_ARGUMENT, f"Malformed request: {request.method} {path}")
         )
-    return _failed(request, RequestError(Code.NOT_FOUND, f"There is nothing at {request.method} {path}."))
+    return _error_response(request, RequestError(Code.NOT_FOUND, f"Not found: {request.method} {path}."))

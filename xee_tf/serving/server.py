@@ -1,4 +1,4 @@
-"""A running server: its addresses, its start, its graceful end."""
+"""Start and stop a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import TracebackType
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import number, whole
+from xee_tf.options import integer, number
 from xee_tf.serving.folders import find_models
 from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
@@ -39,12 +39,12 @@ def serve(
 ) -> Server:
     """Serve SavedModels over HTTP and gRPC, as TensorFlow Serving, Vertex AI and AI Platform do.
 
-    The server is up when this returns; it lives in threads of this process until it is closed. It asks
-    nobody who they are and does not encrypt: leave it at the loopback address, or put a proxy in front.
-    As long as it runs, the garbage collector spares what was there before, and looks at the rest less often.
+    The server accepts requests when this function returns, and runs in threads of this process until it is
+    closed. It has no authentication or TLS: use it on the loopback address, or behind a proxy. While it runs,
+    the garbage collector ignores the objects that existed before and runs less often.
 
     ========================================================================  =============================
-    address                                                                   takes
+    address                                                                   accepts
     ========================================================================  =============================
     ``/v1/models/NAME[/versions/N|/labels/L]:predict``                        TensorFlow Serving's JSON
     ``/v1/models/NAME[/versions/N|/labels/L][/metadata]``                     GET: state, signatures
@@ -61,38 +61,39 @@ def serve(
     ----------
     path : path-like
         A SavedModel; a folder of its versions (``1``, ``2``, ...); or a folder of models, each a SavedModel
-        or a folder of versions. All are loaded at once; requests that name no version get the latest.
+        or a folder of versions. All are loaded immediately. Requests without a version use the latest one.
     name : str, optional
-        Name of the model, if there is one. Default: that of its folder.
-    labels : mapping from str to int, optional
-        Names of versions, such as ``{"stable": 1}``.
-    host : str, optional
-        Where to listen. Default: only this machine can ask.
-    port, grpc_port : int, optional
-        Of HTTP and gRPC. Default: any that are free.
-    max_request_bytes : int, optional
-        Longer requests are refused (413, RESOURCE_EXHAUSTED). Default: 1 GiB.
-    max_concurrency : int, optional
-        Predictions under way at a time over HTTP, and as many over gRPC; further ones are refused (429 with
-        Retry-After, RESOURCE_EXHAUSTED). Default: 64.
-    max_batch_size : int, optional
-        Small requests (half a MiB at most) that wait for one another anyway run together, up to so many
-        instances: with 32 clients at once 1.3 to 3 times as many a second. What a model answers may then
-        differ in the last bits with what others ask. Default: 0, never, as TensorFlow Serving has it.
-    grace : float, optional
-        Seconds that requests under way have to end when the server closes. Default: 30.
+        Name of the model, if there is only one. Default: the name of its folder.
+    labels : mapping of str to int, optional
+        Labels of versions, such as ``{"stable": 1}``.
+    host : str, default "127.0.0.1"
+        Address to listen on. The default accepts only requests from this machine.
+    port, grpc_port : int, default 0
+        Ports for HTTP and gRPC. 0 selects a free port.
+    max_request_bytes : int, default 1073741824
+        Maximum size of a request in bytes. Larger requests are rejected (413, RESOURCE_EXHAUSTED).
+    max_concurrency : int, default 64
+        Maximum number of concurrent predictions over HTTP, and the same number over gRPC. Others are rejected
+        (429 with Retry-After, RESOURCE_EXHAUSTED).
+    max_batch_size : int, default 0
+        Maximum number of instances in a joined call. Small requests (up to 0.5 MiB) that wait for a free slot
+        are joined, which gives 1.3 to 3 times the throughput with 32 concurrent clients. Predictions may then
+        differ in the last bits, depending on the requests that are joined. 0 disables joining, as in
+        TensorFlow Serving.
+    grace : float, default 30
+        Maximum time in seconds to complete the requests in progress when the server is closed.
 
     Returns
     -------
     Server
-        For a ``with`` statement; as text it is the base URL of its HTTP side.
+        The running server, which is a context manager. Its text is the base URL for HTTP.
 
     Raises
     ------
     MissingModelError, ModelError
-        If there is no SavedModel, or one cannot be loaded.
+        If a SavedModel is not found or cannot be loaded.
     OptionError
-        If an option cannot be used, or a port is taken.
+        If an option is not valid, or a port is in use.
 
     Examples
     --------
@@ -109,53 +110,66 @@ def serve(
     {'predictions': [0.5, 0.0]}
     """
     limits = {
-        "max_request_bytes": whole(1)(max_request_bytes, "max_request_bytes"),
-        "max_concurrency": whole(1)(max_concurrency, "max_concurrency"),
+        "max_request_bytes": integer(1)(max_request_bytes, "max_request_bytes"),
+        "max_concurrency": integer(1)(max_concurrency, "max_concurrency"),
     }
-    port, grpc_port = whole(0, 65535)(port, "port"), whole(0, 65535)(grpc_port, "grpc_port")
-    max_batch_size = whole(0)(max_batch_size, "max_batch_size")
+    port, grpc_port = integer(0, 65535)(port, "port"), integer(0, 65535)(grpc_port, "grpc_port")
+    max_batch_size = integer(0)(max_batch_size, "max_batch_size")
     grace = number(0)(grace, "grace")
     folders = find_models(path, name)
     with ExitStack() as stack:
-        http_socket = stack.enter_context(_listening(host, port))
+        http_socket = stack.enter_context(_listen(host, port))
         models = Models(folders, labels or {}, max_batch_size)
         pool = stack.enter_context(ThreadPoolExecutor(limits["max_concurrency"], "xee-tf-serve"))
-        bound = f"[{host}]" if ":" in host else host
-        stack.enter_context(_few_collections())
-        grpc_bound = stack.enter_context(
-            _running(models, pool, http_socket, f"{bound}:{grpc_port}", limits, grace)
+        address = f"[{host}]" if ":" in host else host
+        stack.enter_context(_reduced_garbage_collection())
+        grpc_port = stack.enter_context(
+            _run_servers(models, pool, http_socket, f"{address}:{grpc_port}", limits, grace)
         )
-        url = f"http://{bound}:{http_socket.getsockname()[1]}"
-        return Server(url, f"{bound}:{grpc_bound}", tuple(models.names), stack.pop_all())
+        url = f"http://{address}:{http_socket.getsockname()[1]}"
+        return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
 
 
 class Server(AbstractContextManager["Server"]):
-    """A server that runs; see `serve`.
+    """A running server; see `serve`.
 
-    Attributes
+    Parameters
     ----------
     url : str
-        Base of its addresses over HTTP, without a slash at the end.
+        Base URL for HTTP, without a trailing slash.
     grpc : str
-        "host:port" of its gRPC side, without encryption.
+        Address for gRPC (``host:port``), without TLS.
     models : tuple of str
-        Names of what it serves.
+        Names of the models.
+    stack : contextlib.ExitStack
+        Resources to release when the server is closed.
+
+    Examples
+    --------
+    >>> Server("http://127.0.0.1:8501", "127.0.0.1:8500", ("landcover",), ExitStack())
+    <xee_tf.Server landcover at http://127.0.0.1:8501, gRPC 127.0.0.1:8500>
     """
 
     def __init__(self, url: str, grpc: str, models: tuple[str, ...], stack: ExitStack) -> None:
         self.url, self.grpc, self.models = url, grpc, models
-        # Also of a server that is forgotten, or still runs when the process ends.
-        self._end = weakref.finalize(self, stack.close)
+        # Also closes a server that is garbage-collected, or still runs when the process ends.
+        self._close = weakref.finalize(self, stack.close)
 
     def __str__(self) -> str:
         return self.url
 
     def __repr__(self) -> str:
-        return f"<xee_tf.Server of {', '.join(self.models)} at {self.url}, gRPC {self.grpc}>"
+        return f"<xee_tf.Server {', '.join(self.models)} at {self.url}, gRPC {self.grpc}>"
 
     def close(self) -> None:
-        """Take no more requests, answer those under way, and end all threads."""
-        self._end()
+        """Stop accepting requests, complete those in progress, and stop all threads.
+
+        Examples
+        --------
+        >>> server = Server("http://127.0.0.1:8501", "127.0.0.1:8500", ("landcover",), ExitStack())
+        >>> server.close()
+        """
+        self._close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -165,7 +179,10 @@ class Server(AbstractContextManager["Server"]):
 
 @contextmanager
 def stop_signal() -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets, for the main thread; a second signal terminates the process."""
+    """Yield an event that is set by Ctrl-C or SIGTERM; a second signal terminates the process.
+
+    Only the main thread can use it.
+    """
     stop = Event()
 
     def on_signal(*_: object) -> None:
@@ -173,10 +190,10 @@ def stop_signal() -> Iterator[Event]:
         restore()
 
     def restore() -> None:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.signal(signum, on_signal) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -184,40 +201,41 @@ def stop_signal() -> Iterator[Event]:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Open a socket that listens on an address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Of a socket that does not name its protocol asyncio does not know that it is TCP, and leaves small
-    # answers to wait for company: 40 ms each.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as found:
-        if os.name == "posix":  # a server that is started again may have its port at once
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # asyncio disables Nagle's algorithm, which delays small responses by 40 ms, only for sockets that declare
+    # their protocol.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        if os.name == "posix":  # a server that is restarted can use the same port immediately
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((host, port))
-            found.listen(1024)
+            listener.bind((host, port))
+            listener.listen(1024)
         except OSError as error:
-            raise OptionError(f"The server cannot listen at {host}, port {port}: {error.strerror}.") from None
-        yield found
+            raise OptionError(f"The server cannot listen on {host}, port {port}: {error.strerror}.") from None
+        yield listener
 
 
 @contextmanager
-def _few_collections() -> Iterator[None]:
-    """Spare the garbage collector the many objects that TensorFlow and the models are made of.
+def _reduced_garbage_collection() -> Iterator[None]:
+    """Exclude the many objects of TensorFlow and the models from garbage collection, and run it less often.
 
-    JSON of many numbers makes many objects, so that it spends most of its time looking at all of them.
+    JSON with many numbers creates many objects. Garbage collection would dominate the time of a request.
     """
     gc.collect()
     gc.freeze()
-    before = gc.get_threshold()
+    threshold = gc.get_threshold()
     gc.set_threshold(200_000, 50, 50)
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.set_threshold(*threshold)
         gc.unfreeze()
 
 
 @contextmanager
-def _running(
+def _run_servers(
     models: Models,
     pool: ThreadPoolExecutor,
     http_socket: socket.socket,
@@ -225,15 +243,15 @@ def _running(
     limits: Mapping[str, int],
     grace: float,
 ) -> Iterator[int]:
-    """Both sides; gives the port of the gRPC one."""
-    # The libraries of the server are imported where there is something to serve.
+    """Run the HTTP and gRPC servers, and yield the port of the latter."""
+    # Imported here, because these libraries are needed only to serve.
     with extra("serve", "A model server"):
         import uvicorn
 
     from xee_tf.serving.grpc_service import grpc_server
     from xee_tf.serving.rest import rest_app
 
-    by_grpc, port = grpc_server(models, pool, grpc_address, **limits)
+    rpc_server, port = grpc_server(models, pool, grpc_address, **limits)
     config = uvicorn.Config(
         rest_app(models, pool, **limits),
         http="httptools",
@@ -245,18 +263,18 @@ def _running(
         access_log=False,
         timeout_graceful_shutdown=max(1, round(grace)),
     )
-    by_http = uvicorn.Server(config)
-    thread = Thread(target=by_http.run, args=([http_socket],), name="xee-tf-serve-http", daemon=True)
-    by_grpc.start()
+    http_server = uvicorn.Server(config)
+    thread = Thread(target=http_server.run, args=([http_socket],), name="xee-tf-serve-http", daemon=True)
+    rpc_server.start()
     thread.start()
     try:
-        while not by_http.started:
+        while not http_server.started:
             if not thread.is_alive():
-                raise OptionError("The HTTP side of the server did not start; its log says why.")
+                raise OptionError("The HTTP server did not start; see its log.")
             time.sleep(0.01)
         yield port
     finally:
-        by_http.should_exit = True
-        ended = by_grpc.stop(grace)
+        http_server.should_exit = True
+        stopped = rpc_server.stop(grace)
         thread.join()
-        ended.wait()
+        stopped.wait()

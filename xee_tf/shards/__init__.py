@@ -1,4 +1,4 @@
-"""Shards: ordered, indexed, gzipped files of records, written to and read from every kind of store."""
+"""Write and read shards: TFRecord files with an index, in local folders and object stores."""
 
 from xee_tf.shards.access import Shard, read_records, shard_spans
 from xee_tf.shards.folder_store import AppendingStore, PartStore

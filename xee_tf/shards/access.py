@@ -1,4 +1,4 @@
-"""A shard of an export, and reading some of its records."""
+"""Represent a shard of an export, and read some of its records."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
 from xee_tf.shards.members import inflate_member
 from xee_tf.storage import Location
 
-__all__ = ["THREADS", "Access", "Shard", "read_records", "shard_spans"]
+__all__ = ["THREADS", "Shard", "read_records", "shard_spans"]
 
 THREADS = 16
-"""Shards looked at at a time: mostly waiting for an object store."""
+"""Number of shards to open concurrently; the threads mostly wait for an object store."""
 
-_READ = 4 << 20  # bytes of records handed on at a time, about
-_JOINED = 256 << 10  # bytes up to which small buffers are put together: each costs its reader a call
+_READ = 4 << 20  # approximate bytes of records per buffer
+_JOINED = 256 << 10  # small buffers are joined up to this size in bytes, because each costs the caller a call
 
 Access = Literal["plain", "members", "stream"]
 
@@ -34,26 +34,29 @@ class Shard:
     Parameters
     ----------
     location : Location
+        The file.
     size : int
-        Its bytes.
+        Size of the file in bytes.
     identity : str
-        Stands for its content: changes when the file is replaced.
+        Token of the content, which changes if the file is replaced.
     access : {"plain", "members", "stream"}
-        Not compressed; compressed with our index; compressed by another program.
+        Not compressed; compressed with a member index of this package; or compressed by another program.
     first : int
-        Number of its first record in the export.
+        Number of the first record, counted over the export.
     records : int
+        Number of records.
     record_size : int or None
-        Framed bytes of each record; None where they vary.
+        Size of each record with its framing in bytes; None if it varies.
     starts, offsets : ndarray of int64, optional
-        "members": first record and first byte of each group of members, and the ends. Otherwise, where
-        records vary, the first byte of each before compression, and the end.
+        For "members", the first record and the first byte of each group of members, and the ends. Otherwise,
+        if the size of records varies, `offsets` has the first byte of each record before compression, and the
+        end.
     announced : int or None
-        What `first` should be by our index.
+        Expected value of `first`, from the member index.
     run_starts : ndarray of int64, optional
         First record of each run of the manifest, and the end.
     run_crcs : ndarray of uint32, optional
-        What stands for the content of each run; see `run_crc`.
+        Checksums of the runs; see `run_crc`.
     """
 
     location: Location
@@ -70,8 +73,8 @@ class Shard:
     run_crcs: npt.NDArray[np.uint32] | None = None
 
     @property
-    def alike(self) -> bool:
-        """Whether all records certainly have the same features: those of files with our index do."""
+    def same_features(self) -> bool:
+        """Whether all records are known to have the same features, as in files with a member index."""
         return self.access == "members"
 
     def __dask_tokenize__(self) -> tuple[str, str]:
@@ -82,7 +85,7 @@ class Shard:
 
 
 def shard_spans(shards: Iterable[Shard], start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
-    """The shards with records ``start`` to ``stop - 1`` of an export, and the numbers of those in each shard.
+    """Yield the shards with the records ``start..stop`` of an export, with the range inside each shard.
 
     Examples
     --------
@@ -99,9 +102,23 @@ def shard_spans(shards: Iterable[Shard], start: int, stop: int) -> Iterator[tupl
 def read_records(
     shard: Shard, start: int, stop: int, *, share: bool = True
 ) -> Iterator[tuple[int, memoryview]]:
-    """Records ``start`` to ``stop - 1`` of a shard: buffers of whole frames, and the number of their first.
+    """Read the records ``start..stop`` of a shard as buffers of whole frames.
 
-    Inflated bytes are kept for others who will read them, unless `share` is False.
+    Parameters
+    ----------
+    shard : Shard
+        The shard.
+    start, stop : int
+        Range of records inside the shard.
+    share : bool
+        Whether to cache decompressed bytes for other readers.
+
+    Yields
+    ------
+    first : int
+        Number of the first record of the buffer.
+    buffer : memoryview
+        Consecutive records with their framing.
     """
     if shard.access == "members":
         yield from _joined(_read_members(shard, start, stop, share))
@@ -122,7 +139,7 @@ def read_records(
 
 
 def _byte_of(shard: Shard, record: int) -> int:
-    """Where a record starts, before compression."""
+    """Return the first byte of a record, before compression."""
     return int(shard.offsets[record]) if shard.offsets is not None else record * (shard.record_size or 0)
 
 
@@ -137,7 +154,7 @@ def _read_stream(shard: Shard, begin: int, end: int, edge: int, share: bool) -> 
     parts = []
     for number in range(begin // SEGMENT, -(-end // SEGMENT)):
         base = number * SEGMENT
-        # The next read starts at its end, and another reader needs what lies before the first record.
+        # The next read needs the end of the last segment, another reader the bytes before the first record.
         keep = share or base + SEGMENT > end or base < edge
         segment = read_segment(shard.location, shard.size, shard.identity, number, keep=keep)
         parts.append(memoryview(segment)[max(0, begin - base) : end - base])
@@ -166,7 +183,7 @@ def _read_members(shard: Shard, start: int, stop: int, share: bool) -> Iterator[
         if kept(group):
             loaded: Iterable[bytes] = CACHE.get([(shard.identity, i) for i in groups], load)
         else:
-            loaded = load(list(range(len(groups))))  # one by one: each is gone before the next comes
+            loaded = load(list(range(len(groups))))  # lazily: only one is in memory at a time
         for i, data in zip(groups, loaded, strict=True):
             first, end = int(starts[i]), int(starts[i + 1])
             begin, finish = max(start, first), min(stop, end)
@@ -178,7 +195,7 @@ def _read_members(shard: Shard, start: int, stop: int, share: bool) -> Iterator[
 
 
 def _joined(buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
-    """Put small neighbouring buffers together; large ones are handed on as they are."""
+    """Join small consecutive buffers; large ones are not copied."""
     first, size = 0, 0
     parts: list[memoryview] = []
     for record, view in buffers:
@@ -201,18 +218,18 @@ def _whole(parts: Sequence[memoryview]) -> memoryview:
 
 
 def _part(shard: Shard, view: memoryview, held: range, wanted: range) -> memoryview:
-    """The frames of some of the records that a buffer holds."""
+    """Return the frames of the records `wanted`, from a buffer that has the records `held`."""
     begin, end = wanted.start - held.start, wanted.stop - held.start
     if shard.record_size:
         return view[begin * shard.record_size : end * shard.record_size]
     edges = frame_offsets(view, source=str(shard), first=held.start)
     if len(edges) != len(held) + 1:
-        raise _miscounted(shard, held.start)
+        raise _index_error(shard, held.start)
     return view[edges[begin] : edges[end]]
 
 
 def _inflate_groups(shard: Shard, groups: range, wanted: list[int]) -> Iterator[bytes]:
-    """Read and inflate some of `groups`, those that follow one another in one request."""
+    """Read and decompress the groups at the positions `wanted`, consecutive ones in one request."""
     starts, offsets = shard.starts, shard.offsets
     assert starts is not None
     assert offsets is not None
@@ -235,11 +252,9 @@ def _inflate_groups(shard: Shard, groups: range, wanted: list[int]) -> Iterator[
                 raise RecordError(f"{shard}: from record {int(starts[group])} on: {error}") from None
             whole = parts[0] if len(parts) == 1 else b"".join(parts)
             if expected is not None and len(whole) != expected:
-                raise _miscounted(shard, int(starts[group]))
+                raise _index_error(shard, int(starts[group]))
             yield whole
 
 
-def _miscounted(shard: Shard, record: int) -> RecordError:
-    return RecordError(
-        f"{shard} is corrupt: from record {record} on it holds other records than its index says."
-    )
+def _index_error(shard: Shard, record: int) -> RecordError:
+    return RecordError(f"{shard} is corrupt: from record {record} on, the records do not match its index.")

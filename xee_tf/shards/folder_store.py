@@ -1,4 +1,4 @@
-"""Stores that stage shards as files of a hidden folder."""
+"""Stores that stage shards as files in a hidden folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.records import join_crcs
-from xee_tf.shards.members import MEMBER_HEADER, index_room
+from xee_tf.records import combine_crcs
+from xee_tf.shards.members import MEMBER_HEADER, index_header_size
 from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
 from xee_tf.shards.store import Packed, Replaced, ShardNames
 from xee_tf.sidecars import ShardInfo
@@ -23,7 +23,7 @@ from xee_tf.storage import Location
 
 __all__ = ["AppendingStore", "PartStore"]
 
-#: A gzip member's deflate stream and trailer where there is nothing in it.
+#: Deflate stream and trailer of an empty gzip member.
 _EMPTY_TAIL = b"\x03\x00" + bytes(8)
 _COPY_BYTES = 1 << 20
 _OPEN_PARTS = 100
@@ -31,7 +31,7 @@ _NOTHING = Replaced()
 
 
 class _FolderStore:
-    """Shards that are staged as files of a hidden folder."""
+    """Base class of stores that stage shards as files in a hidden folder."""
 
     folder: Location
     names: ShardNames
@@ -53,8 +53,8 @@ class _FolderStore:
                 if stale not in targets:
                     stale.remove()
         elif replaced.files and all(self._shard(shard.number).exists() for shard in shards):
-            # If this task is run again because its result was lost with a worker, shards have left the
-            # folder already, and what exists is its own work.
+            # If this task runs again because a worker died with its result, the shards were already moved,
+            # and the existing files are its own.
             self._remove()
             raise DestinationExistsError(replaced.refusal)
         for shard, target in zip(shards, targets, strict=True):
@@ -62,7 +62,9 @@ class _FolderStore:
             if source.exists():
                 source.move(target)
             elif not (target.exists() and target.size() == shard.file.bytes):
-                raise DestinationError(f"Shard {shard.number} has gone from {self.folder}; export again.")
+                raise DestinationError(
+                    f"Shard {shard.number} is missing from {self.folder}. Run the export again."
+                )
         for location, data in sidecars:
             location.write_bytes(data)
         self._remove()
@@ -79,14 +81,16 @@ class _FolderStore:
 
 @dataclass(frozen=True)
 class PartStore(_FolderStore):
-    """A store beside the destination, on any filesystem: parts are files, and joined by a copy.
+    """A store beside the destination on any filesystem; parts are files, which are copied into shards.
 
-    Small and picklable. Parts wait on disk, not in memory, until their shard is complete.
+    Small and picklable. Parts stay on disk, not in memory, until their shard is complete.
 
     Parameters
     ----------
     folder : Location
+        The hidden folder.
     names : ShardNames
+        The names of the shards.
 
     Examples
     --------
@@ -104,11 +108,11 @@ class PartStore(_FolderStore):
 
     @classmethod
     def begin(cls, names: ShardNames) -> PartStore:
-        """The store of a new run, which writes nothing yet."""
+        """Create the store of a new run; nothing is written yet."""
         return cls(_folder_beside(names.prefix), names)
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
-        """Write the runs of a block to a file of their own."""
+        """Write the runs of a block to a separate file."""
         name = f"{shard:05d}-{block}.part"
         found = []
         with self.folder.child(name).open("wb") as file:
@@ -121,8 +125,8 @@ class PartStore(_FolderStore):
     def join(self, shard: int, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
         """Copy the parts of a shard into one file, and remove them.
 
-        A receipt is left beside the shard. If the task is run again because its result was lost with a
-        worker, the receipt answers.
+        A receipt is written beside the shard. If the task runs again because a worker died with its result,
+        the result is read from the receipt.
         """
         receipt = self.folder.child(f"{shard:05d}.json")
         if receipt.exists():
@@ -141,7 +145,7 @@ class PartStore(_FolderStore):
             skip = 0
             if self.names.compressed:
                 joined.write(shard_header(runs, first_record))
-                skip = len(MEMBER_HEADER)  # the header with the index stands in its place
+                skip = len(MEMBER_HEADER)  # replaced by the header with the index
             open_parts: dict[str, Any] = {}
             for run, name, start in ordered:
                 if not run.size:
@@ -162,7 +166,7 @@ class PartStore(_FolderStore):
         return written
 
     def abort(self) -> None:
-        """Remove the folder, to which tasks that had begun may still add."""
+        """Remove the folder, even if running tasks still write to it."""
         self.folder.clear()
 
 
@@ -172,12 +176,12 @@ def _read_receipt(data: bytes) -> WrittenShard:
     return WrittenShard(found["number"], ShardInfo(**found["file"]), runs)
 
 
-def _with_tuples(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+def _with_tuples(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
 
 
 class _Joined:
-    """A file that is written in one go; its size and checksum grow with it."""
+    """A file that is written sequentially, while its size and checksum are computed."""
 
     def __init__(self, location: Location) -> None:
         self._file = location.open("wb")
@@ -198,53 +202,58 @@ class _Joined:
     def copy(self, source: Any, start: int, length: int) -> None:
         source.seek(start)
         while length:
-            got = source.readinto(self._buffer[: min(length, _COPY_BYTES)])
-            if not got:
-                raise DestinationError("A part of this export is shorter than it was when it was written.")
-            self.write(self._buffer[:got])
-            length -= got
+            count = source.readinto(self._buffer[: min(length, _COPY_BYTES)])
+            if not count:
+                raise DestinationError(
+                    "A temporary file of the export was truncated after it was written. Run the export again."
+                )
+            self.write(self._buffer[:count])
+            length -= count
 
 
 class AppendingStore(_FolderStore):
-    """A store of one shard whose records one process puts in order: each byte is written once.
+    """A store of one shard to which one process appends records in order; each byte is written once.
 
-    It lies on a local disk: beside the destination, or in the folder of temporary files.
+    The store is on a local disk: beside the destination, or in the folder for temporary files.
 
     Parameters
     ----------
     folder : Location
+        The hidden folder.
     names : ShardNames
+        The name of the shard.
     """
 
     def __init__(self, folder: Location, names: ShardNames) -> None:
         self.folder, self.names = folder, names
-        self._room = 0  # bytes of the header, whose index is known at the end
-        self._crc = 0  # of the bytes behind the header
+        self._header_size = 0  # reserved for the header, because its index is complete only at the end
+        self._crc = 0  # of the bytes after the header
         self._file = self._shard(0).open("wb")
 
     @classmethod
     def begin(cls, names: ShardNames) -> AppendingStore:
-        """The store of a new run."""
+        """Create the store of a new run."""
         prefix = names.prefix
         beside = prefix if prefix.is_local else Location(tempfile.gettempdir()).child(prefix.name)
         return cls(_folder_beside(beside), names)
 
     def reserve(self, members: int) -> None:
-        """Keep room for an index of so many gzip members, before anything is put.
+        """Reserve space for an index of `members` gzip members; must be called before `put`.
 
-        Not a part of `begin`: how many there are depends on the size of the records, and the store is begun,
-        so that a place where nothing can be written is refused, before the first of them comes.
+        This is not part of `begin`, because the number of members depends on the size of the records, and the
+        store is created before the first record is known, in order to detect an unwritable destination early.
         """
         if self.names.compressed:
-            self._room = index_room(members)
-            self._file.write(bytes(self._room))
+            self._header_size = index_header_size(members)
+            self._file.write(bytes(self._header_size))
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Append runs to the file."""
         found = []
         for run, pieces in runs:
             for piece in pieces:
-                first = self._room and self._file.tell() == self._room  # the index stands for its header
+                # The header with the index replaces the header of the first member.
+                first = self._header_size and self._file.tell() == self._header_size
                 data = memoryview(piece)[len(MEMBER_HEADER) if first else 0 :]
                 self._file.write(data)
                 self._crc = crc32c(data, self._crc)
@@ -252,16 +261,16 @@ class AppendingStore(_FolderStore):
         return Part(shard, block, tuple(found))
 
     def join(self, shard: int, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
-        """Complete the file: write its index."""
+        """Complete the file by writing its index."""
         runs = tuple(run for part in chain.from_iterable(blocks) for run in part.runs)
         if self.names.compressed and not runs:
             self._file.write(MEMBER_HEADER + _EMPTY_TAIL)
         size, crc = self._file.tell(), self._crc
-        if self._room:
-            header = shard_header(runs, first_record, length=self._room)
+        if self._header_size:
+            header = shard_header(runs, first_record, length=self._header_size)
             self._file.seek(0)
             self._file.write(header)
-            crc = join_crcs(crc32c(header), crc, size - len(header))
+            crc = combine_crcs(crc32c(header), crc, size - len(header))
         self._file.close()
         return self._written(shard, size, crc, runs)
 

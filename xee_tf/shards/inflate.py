@@ -1,9 +1,9 @@
-"""Inflating parts of gzip files: members through a cache, other programs' streams through restart points.
+"""Decompress parts of gzip files: members through a cache, long streams with restart points.
 
-Our own shards consist of members that are inflated one by one. A shard of Earth Engine or
-TensorFlow is usually one long stream: what lies in front must be inflated first. Whoever reads on is
-served by an inflater that is kept running; whoever goes back, by copies of an inflater's state
-that are kept on the way.
+Shards written by this package consist of members, which are decompressed one by one. A shard from Earth
+Engine or TensorFlow is usually one long stream, which must be decompressed from the start. Sequential reads
+use a decompressor that continues where it stopped; other reads use copies of the state of a decompressor,
+which are saved at regular intervals.
 """
 
 from __future__ import annotations
@@ -25,21 +25,26 @@ from xee_tf.storage import Location
 __all__ = ["CACHE", "GZIP", "SEGMENT", "InflateCache", "inflate_file", "inflate_stream", "read_segment"]
 
 SEGMENT = 4 << 20
-"""Inflated bytes of a stream between two restart points."""
+"""Decompressed bytes of a stream between two restart points."""
 
 GZIP = b"\x1f\x8b"
-"""What a gzip file starts with."""
+"""The first bytes of a gzip file."""
 
 _CACHE_BYTES = 128 << 20
-_READ = 2 << 20  # compressed bytes asked for at a time
-_MAX_POINTS = 1024  # restart points kept, of all streams together: about 45 MB
-_MAX_RUNNING = 64  # streams that can go on where they were left, 2 MB each
+_READ = 2 << 20  # compressed bytes per request
+_MAX_POINTS = 1024  # restart points to keep over all streams, about 45 MB
+_MAX_RUNNING = 64  # streams that can be continued, 2 MB each
 
 
 class InflateCache:
-    """The inflated bytes that were used last; what several threads need is inflated once.
+    """A cache of the most recently used decompressed bytes, shared by threads.
 
-    Bands of an image that are read one by one need the same bytes, often at the same time.
+    The bands of an image need the same bytes, often at the same time; these are decompressed once.
+
+    Parameters
+    ----------
+    limit : int
+        Maximum size in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -49,7 +54,7 @@ class InflateCache:
         self._entries: OrderedDict[Hashable, Future[bytes]] = OrderedDict()
 
     def get(self, keys: Sequence[Hashable], load: Callable[[list[int]], Iterator[bytes]]) -> list[bytes]:
-        """The bytes of `keys`; `load` is given the positions of those that must be made, in order."""
+        """Return the bytes of `keys`; `load` yields the missing ones, given their positions in order."""
         mine: list[int] = []
         futures: list[Future[bytes]] = []
         with self._lock:
@@ -62,7 +67,7 @@ class InflateCache:
                 futures.append(self._entries[key])
         pending = list(mine)
         try:
-            # What others wait for is done first: no thread ever waits with its own work undone.
+            # Entries of this thread come first: no thread waits while others wait for its entries.
             for data in load(mine) if mine else ():
                 i = pending.pop(0)
                 self._settle(keys[i], futures[i], data)
@@ -73,26 +78,26 @@ class InflateCache:
         return [future.result() for future in futures]
 
     def peek(self, key: Hashable) -> bytes | None:
-        """The bytes of `key` if they are there already."""
+        """Return the bytes of `key` if they are cached, else None."""
         with self._lock:
             future = self._entries.get(key)
         return future.result() if future and future.done() else None
 
     def put(self, key: Hashable, data: bytes) -> None:
-        """Keep bytes that are there anyway, and hand them to threads that wait for them."""
+        """Add an entry; threads that wait for it receive it."""
         with self._lock:
             future = self._entries.setdefault(key, Future())
         self._settle(key, future, data)
 
     def discard(self, key: Hashable) -> None:
-        """Forget one entry, unless it is being made just now."""
+        """Remove one entry, unless it is being loaded."""
         with self._lock:
             future = self._entries.get(key)
             if future and future.done():
                 self._used -= len(self._entries.pop(key).result())
 
     def clear(self) -> None:
-        """Forget everything that is not being made just now."""
+        """Remove all entries that are not being loaded."""
         with self._lock:
             self._shrink(0)
 
@@ -126,7 +131,7 @@ CACHE = InflateCache(_CACHE_BYTES)
 
 @dataclass(frozen=True)
 class _Point:
-    """A place in a gzip file where inflating can go on; no state means the start of a member."""
+    """A restart point in a gzip file: an offset and the state there, or None at the start of a member."""
 
     offset: int
     state: Any = None
@@ -141,20 +146,30 @@ _locks: defaultdict[Hashable, Lock] = defaultdict(Lock)
 def read_segment(
     location: Location, size: int, identity: Hashable, number: int, *, keep: bool = True
 ) -> bytes:
-    """The inflated bytes ``number * SEGMENT`` up to the next multiple, fewer at the end of the stream.
+    """Read one segment of a decompressed gzip file; the last segment is shorter.
 
-    `identity` stands for the content of a gzip file of `size` bytes; `keep` a segment that is likely to be
-    read again.
+    Parameters
+    ----------
+    location : Location
+        The gzip file.
+    size : int
+        Size of the file in bytes.
+    identity : hashable
+        Token of the content of the file.
+    number : int
+        Number of the segment, which starts at byte ``number * SEGMENT``.
+    keep : bool
+        Whether the segment is likely to be read again.
     """
 
     def load(_: list[int]) -> Iterator[bytes]:
         with _locks[identity]:
-            data = CACHE.peek((identity, number))  # another thread may have come by meanwhile
+            data = CACHE.peek((identity, number))  # another thread may have loaded it meanwhile
             point = _points.get((identity, number))
             if data is None and point is None:
                 for i, data in _go_to(location, size, identity, number):
                     CACHE.put((identity, i), data)
-        if data is None and point is not None:  # not waited for: threads may start from many points
+        if data is None and point is not None:  # without the lock: threads can start from many points
             data = _advance_from(location, size, identity, number, point)
         yield data or b""
 
@@ -165,12 +180,12 @@ def read_segment(
 
 
 def _go_to(location: Location, size: int, identity: Hashable, number: int) -> Iterator[tuple[int, bytes]]:
-    """Inflate up to a segment; yields the segments before it too, as other threads may need them."""
+    """Decompress up to a segment; also yield the segments before it, which other threads may need."""
     reached, segments = _running.pop(identity, (0, None))
     if number == 0:
         reached, segments = 0, inflate_file(location, size, SEGMENT)
     if segments is not None and reached <= number:
-        # igzip is twice as fast as zlib, but cannot go back: it serves reads from the start on.
+        # igzip is twice as fast as zlib, but its state cannot be copied: use it for sequential reads.
         for i in range(reached, number + 1):
             yield i, next(segments, b"")
         _running[identity] = number + 1, segments
@@ -185,26 +200,33 @@ def _go_to(location: Location, size: int, identity: Hashable, number: int) -> It
 
 
 def _advance_from(location: Location, size: int, identity: Hashable, number: int, point: _Point) -> bytes:
-    """Inflate one segment from its restart point, and leave one behind it."""
-    data, behind = _advance(location, size, point, SEGMENT)
+    """Decompress one segment from its restart point, and save the next restart point."""
+    data, following = _advance(location, size, point, SEGMENT)
     with _registry:
-        _points[identity, number + 1] = behind
+        _points[identity, number + 1] = following
         while len(_points) > _MAX_POINTS:
             _points.popitem(last=False)
     return data
 
 
 def inflate_file(location: Location, size: int, step: int) -> Iterator[bytes]:
-    """All of a gzip file of `size` bytes; see `inflate_stream`."""
+    """Decompress a whole gzip file of `size` bytes; see `inflate_stream`."""
     edges = range(0, size, min(_READ, step))
     pieces = (location.read_bytes(begin, min(begin + edges.step, size)) for begin in edges)
     return inflate_stream(pieces, str(location), step)
 
 
 def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]:
-    """All of a gzip file from its start, `step` bytes at a time; nothing is cached.
+    """Decompress a whole gzip file without caching.
 
-    Of the `pieces` of the file nothing behind the last member is read. `source` is its name, for errors.
+    Parameters
+    ----------
+    pieces : iterator of bytes
+        The content of the file. Pieces after the last member are not read.
+    source : str
+        Name of the file, for error messages.
+    step : int
+        Decompressed bytes to yield at a time.
     """
     inflater = None
     parts: list[bytes] = []
@@ -215,7 +237,7 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
             if not data and inflater is not None:
                 raise RecordError(f"{source} is truncated: its gzip stream has no end.")
         if inflater is None:
-            if not any(data[:2]):  # the end, perhaps padded with zeros, as tapes do
+            if not any(data[:2]):  # the end, which may be padded with zeros, as on tapes
                 break
             inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
         try:
@@ -235,7 +257,7 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
 
 
 def _advance(location: Location, size: int, point: _Point, want: int) -> tuple[bytes, _Point]:
-    """Inflate up to `want` bytes from a restart point; fewer only at the end."""
+    """Decompress `want` bytes from a restart point; fewer only at the end of the file."""
     offset = point.offset
     inflater = point.state.copy() if point.state else None
     parts = []
@@ -246,7 +268,7 @@ def _advance(location: Location, size: int, point: _Point, want: int) -> tuple[b
             raise RecordError(f"{location} is truncated: its gzip stream has no end.")
         while data and want:
             if inflater is None:
-                if not any(data[:2]):  # padding with zeros behind the end, as tapes have it
+                if not any(data[:2]):  # padded with zeros after the end, as on tapes
                     data = b""
                     offset = size
                     break

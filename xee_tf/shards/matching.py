@@ -1,4 +1,4 @@
-"""Comparing opened shards with the manifest: their sizes, their records, and the content of runs."""
+"""Compare opened shards with the manifest: sizes, records, and checksums of runs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from dataclasses import replace
 
 import numpy as np
 
+from xee_tf.display import counted
 from xee_tf.errors import RecordError
-from xee_tf.records import footers, frame_offsets, run_crc
+from xee_tf.records import frame_footers, frame_offsets, run_crc
 from xee_tf.shards.access import THREADS, Shard, read_records
 from xee_tf.sidecars import ManifestShard
 
 __all__ = ["check_first_runs", "check_runs", "check_shard", "match_shards"]
 
-_LONG = 1024  # bytes of a record, on average, beyond which looking at each of them costs little
+_LONG = 1024  # average bytes of a record above which reading each header takes little time
 
 
 def match_shards(shards: Sequence[Shard], described: Sequence[ManifestShard]) -> list[Shard]:
-    """The shards with what the manifest holds of them, if it fits.
+    """Add the runs of the manifest to opened shards, and check that the shards match the manifest.
 
-    A shard that was compressed or inflated since has other bytes but the same records.
+    Shards may have been compressed or decompressed since the manifest was written, if they have the same
+    records.
+
+    Raises
+    ------
+    RecordError
+        If the shards do not match the manifest.
     """
     if not described:
         return list(shards)
     if len(shards) != len(described):
         raise RecordError(
-            f"The manifest lists {len(described)} shards, but {shards[0]} to {shards[-1]} are "
-            f"{len(shards)}: they are of another export. If they are right, remove the manifest."
+            f"The manifest lists {counted(len(described), 'shard')}, but got {len(shards):,} ({shards[0]} to "
+            f"{shards[-1]}): they belong to another export. If the shards are correct, remove the manifest."
         )
     found = []
     for shard, known in zip(shards, described, strict=True):
@@ -40,38 +47,49 @@ def match_shards(shards: Sequence[Shard], described: Sequence[ManifestShard]) ->
 
 
 def check_shard(shard: Shard, known: ManifestShard, manifest: str) -> None:
-    """Refuse a file with other records than a manifest describes, or of another size.
+    """Check the number of records and the size of a file against a manifest.
 
-    A file that another program compressed, or inflated, has a size of its own: its records are counted.
+    The size is not compared if another program compressed or decompressed the file.
+
+    Raises
+    ------
+    RecordError
+        If they differ.
     """
-    ours = known.same_kind(shard.location) and shard.access != "stream"
-    if shard.records != known.file.records or (ours and shard.size != known.file.bytes):
+    unchanged = known.same_kind(shard.location) and shard.access != "stream"
+    if shard.records != known.file.records or (unchanged and shard.size != known.file.bytes):
         raise RecordError(
-            f"{shard} holds {shard.records} records in {shard.size} bytes, but {manifest} describes "
-            f"{known.file.records} in {known.file.bytes}: it is of another export, or was changed. If it is "
-            "right, remove the manifest."
+            f"{shard} has {counted(shard.records, 'record')} in {counted(shard.size, 'byte')}, but "
+            f"{manifest} describes {known.file.records:,} in {known.file.bytes:,}: the file belongs to "
+            "another export or was modified. If it is correct, remove the manifest."
         )
 
 
 def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
-    """The same buffers; of each run that they hold whole the content is compared with the manifest.
+    """Yield buffers of `read_records`, and compare the checksums of complete runs with the manifest.
 
-    A buffer is compared after it was used, so that a corrupt record is named first. Short records of
-    different lengths are not compared: finding their ends would take longer than reading them.
+    A buffer is checked after the caller has processed it, so that an error about a corrupt record comes
+    first. Short records of varying length are not checked, because finding their ends would take longer than
+    reading them.
+
+    Raises
+    ------
+    RecordError
+        If a run does not match the manifest.
     """
     starts, crcs = shard.run_starts, shard.run_crcs
     if starts is None or crcs is None or not (shard.record_size or shard.size > shard.records * _LONG):
         yield from buffers
         return
     crc = 0
-    reached = -1  # up to where the current run was followed from its start
+    reached = -1  # the end of the part of the current run that `crc` covers
     for first, buffer in buffers:
         yield first, buffer
         if shard.record_size:
             ends = np.arange(shard.record_size, len(buffer) + 1, shard.record_size)
         else:
             ends = frame_offsets(buffer, source=str(shard), first=first)[1:]
-        found = footers(buffer, ends)
+        found = frame_footers(buffer, ends)
         last = first + len(found)
         run = int(np.searchsorted(starts, first, "right")) - 1
         edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
@@ -86,16 +104,20 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
             crc, reached = run_crc(found[start - first : stop - first], crc), stop
             if stop == end and crc != expected:
                 raise RecordError(
-                    f"{shard}: records {begin} to {end - 1} are not those that the manifest describes: the "
-                    "shard is of another export, or shards were exchanged. If they are right all the same, "
-                    "remove the manifest."
+                    f"{shard}: records {begin} to {end - 1} do not match the manifest: the shard belongs to "
+                    "another export, or shards were swapped. If the records are correct, remove the manifest."
                 )
 
 
 def check_first_runs(shards: Sequence[Shard]) -> None:
     """Compare the first run of each shard with the manifest.
 
-    Those that we compressed are left out: their sizes tell them apart.
+    Shards with a member index are skipped, because their sizes are compared already.
+
+    Raises
+    ------
+    RecordError
+        If a run does not match the manifest.
     """
 
     def check(shard: Shard) -> None:

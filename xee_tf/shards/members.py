@@ -1,9 +1,9 @@
-"""Gzip members: compressing runs of records, and an index of them in the first member's header.
+"""Compress runs of records as gzip members, with an index in the header of the first member.
 
-A gzip file may hold several members, one after the other; TensorFlow, gzip and zlib read them as
-one stream. Members are therefore compressed apart from one another, in parallel. The header of a
-shard's first member carries our index in an "extra field" (RFC 1952, section 2.3.1.1), which every
-other reader skips: with it, a few records are read without inflating what lies in front of them.
+A gzip file may consist of several members, which TensorFlow, gzip and zlib read as one stream. Members can
+therefore be compressed separately, in parallel. The header of the first member of a shard has an index in an
+"extra field" (RFC 1952, section 2.3.1.1), which other readers skip. With the index, a few records can be read
+without decompressing the records before them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "TABLE_MEMBER",
     "MemberIndex",
     "compress_member",
-    "index_room",
+    "index_header_size",
     "indexed_header",
     "inflate_member",
     "member_edges",
@@ -36,41 +36,47 @@ __all__ = [
 ]
 
 MEMBER_HEADER = bytes.fromhex("1f8b08000000000000ff")
-"""The plain header of every member that `compress_member` makes: no name, time 0, any system."""
+"""The header of every member from `compress_member`: no name, time 0, unknown system."""
 
 HEAD_BYTES = 10 + 2 + 0xFFFF
-"""Bytes of a shard that surely hold its whole first header, index included."""
+"""Maximum size of the first header of a shard in bytes, including the index."""
 
 IMAGE_MEMBER = 64 << 10
-"""Bytes of records in a gzip member of an image, about: enough to compress well, little enough that reading
-one patch inflates little else."""
+"""Approximate bytes of records in a gzip member of an image.
+
+Large enough to compress well, small enough that reading one patch decompresses little else.
+"""
 
 TABLE_MEMBER = 1 << 20
-"""The same of a table, whose rows are mostly read one after the other: so much is inflated to read one."""
+"""Approximate bytes of records in a gzip member of a table, whose rows are mostly read sequentially."""
 
 PREDICTION_MEMBER = 1 << 20
-"""The same of predictions, which are read as a whole: fewer members need a smaller index, whose room is kept
-free before the first one is written."""
+"""Approximate bytes of records in a gzip member of predictions, which are read as a whole.
 
-_EXTRA_HEADER = bytes.fromhex("1f8b08040000000000ff")  # the same with FLG.FEXTRA
+Fewer members need a smaller index, for which space is reserved before the first member is written.
+"""
+
+_EXTRA_HEADER = bytes.fromhex("1f8b08040000000000ff")  # MEMBER_HEADER with FLG.FEXTRA
 _FIELD = b"XF"
 _VERSION = 1
-_LARGEST = 0xFFFF - 4  # XLEN counts the subfield's own four bytes
-ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub says an instance
+_LARGEST = 0xFFFF - 4  # XLEN includes the four bytes of the subfield header
+ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # the stub declares an instance
 
 
 def patches_per_member(patch_bytes: int, columns: int, member_bytes: int) -> int:
-    """Patches in a gzip member: it ends where a row of patches ends, and holds at least one.
+    """Return the number of patches in a gzip member, at least one; members end with each row of patches.
 
-    It depends on the records alone, so that the bytes of an export do not depend on the chunks of its source.
+    The result depends on the records only, because the bytes of an export must not depend on the chunks of
+    its source.
 
     Parameters
     ----------
     patch_bytes : int
-        Bytes of all records of a patch, with their framing; the largest possible if they vary.
+        Size of all records of a patch with their framing in bytes; the maximum if it varies.
     columns : int
-        Patches in a row.
+        Number of patches in a row.
     member_bytes : int
+        Approximate bytes of records in a member.
 
     Examples
     --------
@@ -81,14 +87,14 @@ def patches_per_member(patch_bytes: int, columns: int, member_bytes: int) -> int
 
 
 def member_edges(offsets: npt.NDArray[np.int64], member_bytes: int) -> list[int]:
-    """The records at which gzip members begin, and the end, where records vary in size.
+    """Return the records at which gzip members begin, and the end, if the size of records varies.
 
     Parameters
     ----------
     offsets : ndarray of int64
-        Where each record begins, and the end of the last one.
+        The first byte of each record, and the end of the last one.
     member_bytes : int
-        Members hold as much, or one larger record.
+        Maximum size of a member before compression in bytes, unless a single record is larger.
 
     Examples
     --------
@@ -104,10 +110,10 @@ def member_edges(offsets: npt.NDArray[np.int64], member_bytes: int) -> list[int]
 
 
 def compress_member(data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> bytes:
-    """One gzip member that starts with `MEMBER_HEADER`, made by igzip at level 1; the same bytes every time.
+    """Compress data as one gzip member that starts with `MEMBER_HEADER`, with igzip at level 1.
 
-    No data give nothing at all: TensorFlow takes an empty member for the end of the file and drops the rest
-    without a word.
+    The result is deterministic. For empty data it is empty, because TensorFlow treats an empty member as the
+    end of the file and silently ignores the rest.
 
     Examples
     --------
@@ -122,16 +128,16 @@ def compress_member(data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MemberIndex:
-    """Which records lie where in a shard of gzip members.
+    """The number of records and the compressed size of groups of gzip members in a shard.
 
     Parameters
     ----------
     first_record : int
-        Number of the shard's first record, counted over the whole export.
+        Number of the first record of the shard, counted over the export.
     records : tuple of int
-        Records of each group of consecutive members.
+        Number of records in each group of consecutive members.
     sizes : tuple of int
-        Compressed bytes of each group.
+        Compressed size of each group in bytes.
 
     Examples
     --------
@@ -145,11 +151,11 @@ class MemberIndex:
 
     @property
     def total(self) -> int:
-        """Records of the shard."""
+        """Number of records in the shard."""
         return sum(self.records)
 
     def merged(self, count: int) -> MemberIndex:
-        """The same index with `count` neighbouring groups made one.
+        """Return the index with each `count` consecutive groups merged.
 
         Examples
         --------
@@ -165,11 +171,11 @@ class MemberIndex:
 
 
 def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
-    """A gzip header that carries an index, to stand in place of the first member's plain one.
+    """Return a gzip header with an index, which replaces the header of the first member.
 
-    Write it instead of the first ``len(MEMBER_HEADER)`` bytes of the shard; the index has the sizes of the
-    members with that plain header. An index too large for a header (64 KiB), or for the `length` that was
-    kept free for it (see `index_room`), is made coarser by merging neighbouring groups.
+    Write it instead of the first ``len(MEMBER_HEADER)`` bytes of the shard; the sizes in the index include
+    that original header. If the index is too large for a header (64 KiB), or for the `length` that was
+    reserved (see `index_header_size`), consecutive groups are merged.
 
     Examples
     --------
@@ -185,7 +191,7 @@ def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
     payload = _pack(index)
     while len(payload) > largest:
         if len(index.records) == 1:
-            raise ValueError(f"A header of {length} bytes has no room for an index.")
+            raise ValueError(f"A header of {length} bytes is too small for an index.")
         index = index.merged(max(2, -(-len(payload) // largest)))
         payload = _pack(index)
     if length is not None:
@@ -201,23 +207,25 @@ def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
     )
 
 
-def index_room(groups: int) -> int:
-    """Bytes of a header that surely holds an index of so many groups, or a coarser one.
+def index_header_size(groups: int) -> int:
+    """Return the size of a header in bytes that is large enough for an index of `groups` groups.
+
+    It is at most `HEAD_BYTES`; the groups of a larger index are merged.
 
     Examples
     --------
-    >>> index_room(10) < index_room(1000) < index_room(10**6) == HEAD_BYTES
+    >>> index_header_size(10) < index_header_size(1000) < index_header_size(10**6) == HEAD_BYTES
     True
     """
-    # Up to five bytes for a count of records, six for a size, and the four numbers in front.
+    # Up to five bytes for a count of records, six for a size, and the numbers before them.
     return min(HEAD_BYTES, len(_EXTRA_HEADER) + 6 + 31 + 11 * max(1, groups))
 
 
 def read_index(head: bytes | memoryview) -> MemberIndex | None:
-    """The index in a shard's first header, or None where it holds none of ours.
+    """Read the index from the first header of a shard; None if there is no index of this package.
 
-    `head` is the first `HEAD_BYTES` of the shard, or all of a smaller one. The first size of the index
-    includes this header, so that offsets in the file are running sums of sizes.
+    `head` is the first `HEAD_BYTES` of the shard, or the whole shard if it is smaller. The first size in the
+    returned index includes this header, so that offsets in the file are cumulative sums of the sizes.
 
     Examples
     --------
@@ -240,19 +248,19 @@ def read_index(head: bytes | memoryview) -> MemberIndex | None:
 
 
 def inflate_member(data: bytes | memoryview, size: int | None = None) -> tuple[bytes, int]:
-    """The content of the gzip member at the start of `data`, and its compressed bytes.
+    """Decompress the gzip member at the start of `data`; return its content and its compressed size.
 
-    Where its `size` is known, half of the time is saved.
+    Passing the decompressed `size`, if it is known, halves the time.
     """
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
     try:
-        # One byte more than expected, so that the end of the member is seen, or that it is longer.
+        # One byte more than expected, to detect the end of the member, or that it is longer.
         out = inflater.decompress(data, -1 if size is None else size + 1)
     except (ISAL_ERROR, EOFError) as error:
         raise RecordError(f"A gzip member is corrupt ({error}).") from None
     if not inflater.eof:
         if size is not None and len(out) > size:
-            raise RecordError(f"A gzip member is corrupt: it holds more than the {size} bytes expected.")
+            raise RecordError(f"A gzip member is corrupt: it has more than the expected {size} bytes.")
         raise RecordError("A gzip member is truncated.")
     return out, memoryview(data).nbytes - len(inflater.unused_data)
 
@@ -268,10 +276,10 @@ def _pack(index: MemberIndex) -> bytes:
 def _unpack(payload: bytes, size: int, longer: int) -> MemberIndex | None:
     if len(payload) < size or not size:
         raise RecordError("The member index in the gzip header is truncated.")
-    # A place kept free is filled up with zeros: each of them reads as a number of its own.
+    # Reserved space is padded with zeros, each of which is decoded as a number.
     numbers = decode_varints(payload).tolist()
     if numbers[0] != _VERSION:
-        return None  # a later version's: the file is plain gzip all the same
+        return None  # from a later version; the file can still be read as plain gzip
     if len(numbers) < 3:
         raise RecordError("The member index in the gzip header is corrupt.")
     first, count, pairs = numbers[1], numbers[2], numbers[3 : 3 + 2 * numbers[2]]

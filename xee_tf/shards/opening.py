@@ -1,8 +1,8 @@
-"""Opening the shards of an export: how many records each one holds.
+"""Open the shards of an export, and count the records of each.
 
-Opening reads as little as it can: of a plain file its size, of one that we compressed the index in its
-header, of another gzip file the length in its last four bytes. Only where these do not add up to
-the records that the mixer announces, or records vary in length, is everything looked through.
+As little as possible is read: the size of an uncompressed file, the index in the header of a file compressed
+by this package, and the length in the last four bytes of another gzip file. Files are scanned only if these
+do not match the number of records in the mixer, or the size of records varies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ __all__ = ["first_record", "number_shards", "open_shards"]
 
 
 def open_shards(locations: Sequence[Location]) -> list[Shard]:
-    """Look at each file: its size, whether it is compressed, and the index if it is ours."""
+    """Determine the size, the compression and the member index, if any, of each file.
+
+    Raises
+    ------
+    MissingShardError
+        If a file does not exist.
+    RecordError
+        If a file is a folder, or shorter than its index.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(_probe, locations))
 
@@ -41,7 +49,7 @@ def _probe(location: Location) -> Shard:
         raise RecordError(f"{location} is a folder, not a TFRecord file.")
     size = int(info["size"])
     shard = Shard(location, size, tokenize(location.url, sorted(info.items(), key=str)), "plain")
-    # One request for a file that is called compressed: the index is usually needed.
+    # A file named .gz usually has an index: read it with the first request.
     head = location.read_bytes(0, min(size, HEAD_BYTES if location.name.endswith(".gz") else 2))
     if not head.startswith(GZIP):
         return shard
@@ -51,11 +59,11 @@ def _probe(location: Location) -> Shard:
         index = read_index(head)
     except RecordError as error:
         raise RecordError(f"{location}: {error}") from None
-    if index is None or sum(index.sizes) < size:  # or something was appended since
+    if index is None or sum(index.sizes) < size:  # no index, or data was appended later
         return replace(shard, access="stream")
     if sum(index.sizes) > size:
         raise RecordError(
-            f"{location} is truncated: its index announces {sum(index.sizes)} bytes, {size} are there."
+            f"{location} is truncated: expected {sum(index.sizes)} bytes from its index, got {size}."
         )
     return replace(
         shard,
@@ -68,7 +76,7 @@ def _probe(location: Location) -> Shard:
 
 
 def first_record(shard: Shard) -> bytes | None:
-    """The data of a shard's first record, its CRCs checked; None if it holds no record."""
+    """Read the data of the first record of a shard and check its CRCs; None if the shard is empty."""
     source = str(shard)
     data: bytes | memoryview = b""
     if shard.access == "members" and shard.records:
@@ -83,14 +91,21 @@ def first_record(shard: Shard) -> bytes | None:
 
 
 def number_shards(shards: Sequence[Shard], record_size: int | None, total: int) -> list[Shard]:
-    """Count the records of each shard, and number them through.
+    """Count the records of each shard, and number them over all shards.
 
-    Records have `record_size` framed bytes, None where they vary. The mixer announces a `total` of them:
-    shortcuts are trusted only if they lead to it.
+    Parameters
+    ----------
+    shards : sequence of Shard
+        The shards in order.
+    record_size : int or None
+        Size of each record with its framing in bytes; None if it varies.
+    total : int
+        Expected number of records, from the mixer. Counts from file sizes are used only if they add up to
+        it.
     """
 
     def count(shard: Shard, quick: Shard | None) -> Shard:
-        # The length at the end of a stream may be wrong: streams are read through.
+        # The length at the end of a stream may be wrong, so streams are always scanned.
         return _count(shard, record_size) if quick is None or quick.access == "stream" else quick
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -103,7 +118,7 @@ def number_shards(shards: Sequence[Shard], record_size: int | None, total: int) 
 
 
 def _count_quickly(shard: Shard, record_size: int | None) -> Shard | None:
-    """Count records without looking at them; None where that cannot be."""
+    """Count records without reading them; return None if that is not possible."""
     if shard.access == "members":
         return replace(shard, record_size=record_size)
     if record_size is None:
@@ -119,7 +134,7 @@ def _count_quickly(shard: Shard, record_size: int | None) -> Shard | None:
 
 
 def _count(shard: Shard, record_size: int | None) -> Shard:
-    """Count records from header to header."""
+    """Count records by reading their headers."""
     offsets = np.fromiter(record_offsets(shard), np.int64)
     if record_size is not None and (np.diff(offsets) == record_size).all():
         return replace(shard, records=len(offsets) - 1, record_size=record_size)

@@ -1,7 +1,7 @@
-"""Runs of consecutive records: packed into gzip members, joined into shards.
+"""Pack runs of consecutive records into gzip members, and describe parts and shards.
 
-A *run* is what one task makes of consecutive records; a *part* is what it puts into a store of them for
-one shard; a shard is the runs of its parts, in the order of their records.
+A *run* is a sequence of consecutive records from one task. A *part* is the runs of one task for one shard, as
+staged in a store. A shard consists of the runs of its parts, in the order of their records.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.records import Encoded, footers, run_crc
+from xee_tf.records import Encoded, frame_footers, run_crc
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
 
@@ -22,22 +22,22 @@ __all__ = ["Part", "Run", "WrittenShard", "pack_run", "shard_header"]
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive records, as they stand in a part.
+    """Consecutive records in a part.
 
     Parameters
     ----------
     first : int
-        The order of runs in a shard: in an image the number of the first patch, in a table that of the
-        row group.
+        Sort key of the runs in a shard: for an image, the number of the first patch; for a table, the number
+        of the row group.
     records : tuple of int
-        Records of each gzip member, or of what would be one if records were compressed.
+        Number of records in each gzip member; if not compressed, in each group of the same size.
     sizes : tuple of int
-        Bytes of each gzip member; uncompressed, of the whole run.
+        Size of each gzip member in bytes; if not compressed, the size of the run.
     crcs : tuple of int
-        For each item of `records` the CRC-32C over the footers of its records; see `run_crc`.
+        CRC-32C of the footers of the records, for each item of `records`; see `run_crc`.
     patches, masked : tuple
-        Numbers of the patches that were kept and their proportions of masked pixels; empty unless
-        masked pixels were counted.
+        Numbers of the patches that were kept and their proportions of masked pixels; empty if masked pixels
+        were not counted.
     """
 
     first: int
@@ -49,21 +49,22 @@ class Run:
 
     @property
     def size(self) -> int:
-        """Bytes of the run."""
+        """Size of the run in bytes."""
         return sum(self.sizes)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one task has put into a store for one shard.
+    """The runs of one task for one shard, as staged in a store.
 
     Parameters
     ----------
     shard : int
+        Number of the shard.
     name : str
-        What the store calls it.
+        Name of the part in the store.
     runs : tuple of Run
-        In the order of their bytes.
+        The runs in the order of their bytes.
     """
 
     shard: int
@@ -80,10 +81,26 @@ def pack_run(
     patches: Sequence[int] = (),
     masked: Sequence[float] = (),
 ) -> tuple[Run, list[Any]]:
-    """One run of records, and its gzip members; uncompressed, the records as they are.
+    """Pack records into one run.
 
-    A member holds the records of `encoded` between two neighbouring `edges`, which ascend; the run has those
-    from the first edge to the last. For what else it has see `Run`.
+    Parameters
+    ----------
+    encoded : Encoded
+        The records.
+    edges : sequence of int
+        Ascending record numbers at which members begin, and the end; the run has the records from the first
+        edge to the last.
+    compressed : bool
+        Whether to compress the members.
+    first, patches, masked
+        See `Run`.
+
+    Returns
+    -------
+    run : Run
+        The description of the run.
+    pieces : list of bytes-like
+        The gzip members; if not compressed, a single piece with all records.
 
     Examples
     --------
@@ -97,7 +114,7 @@ def pack_run(
     offsets = encoded.offsets[edges[0] : edges[-1] + 1]
     buffer = encoded.buffer[offsets[0] : offsets[-1]]
     offsets = offsets - offsets[0]
-    ends = footers(buffer, offsets[1:])
+    ends = frame_footers(buffer, offsets[1:])
     spans = list(pairwise(edge - edges[0] for edge in edges))
     if compressed:
         pieces: list[Any] = [compress_member(buffer[offsets[a] : offsets[b]]) for a, b in spans]
@@ -115,7 +132,7 @@ def pack_run(
 
 
 def shard_header(runs: Sequence[Run], first_record: int, *, length: int | None = None) -> bytes:
-    """The first gzip header of a shard, with an index of its members; see `indexed_header`."""
+    """Return the first gzip header of a shard, with an index of its members; see `indexed_header`."""
     records = tuple(chain.from_iterable(run.records for run in runs))
     if not records:
         return MEMBER_HEADER
@@ -125,15 +142,16 @@ def shard_header(runs: Sequence[Run], first_record: int, *, length: int | None =
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A whole shard in a store, which does not have its final name yet.
+    """A complete shard in a store, before it is moved to its destination.
 
     Parameters
     ----------
     number : int
+        Number of the shard.
     file : ShardInfo
-        What it will be in its place.
+        The file after it is moved.
     runs : tuple of Run
-        In the order of their records.
+        The runs in the order of their records.
     """
 
     number: int
@@ -141,11 +159,11 @@ class WrittenShard:
     runs: tuple[Run, ...]
 
     def of_runs(self, name: str) -> list[Any]:
-        """One attribute of all runs, such as "patches", in one list."""
+        """Concatenate one attribute of all runs, such as "patches"."""
         return list(chain.from_iterable(getattr(run, name) for run in self.runs))
 
     def in_manifest(self, name: str, *, patches: bool) -> ManifestShard:
-        """The same facts in a manifest, which names the file without its folder."""
+        """Return the description for a manifest, in which `name` is the file without its folder."""
         return ManifestShard(
             replace(self.file, path=name),
             np.array(self.of_runs("records"), np.uint32),

@@ -1,4 +1,4 @@
-"""Going through a file from record to record, where no index says where they are."""
+"""Scan a file record by record, if there is no index of the records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.records import FRAMING, HEADER, corrupt, count_right, read_length
+from xee_tf.records import (
+    FRAMING,
+    HEADER,
+    corrupt_record,
+    count_valid,
+    read_length,
+    truncated_record,
+)
 from xee_tf.shards.access import Shard
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file, inflate_stream
 from xee_tf.storage import Location
@@ -20,31 +27,46 @@ _LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
 
 
 def read_pieces(location: Location, step: int) -> Iterator[bytes]:
-    """The bytes of a file, `step` at a time."""
+    """Yield the bytes of a file, `step` at a time."""
     with location.open() as file:
         while data := file.read(step):
             yield data
 
 
 def inflated(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]:
-    """The bytes of the records in pieces of a file: inflated, if it is a gzip file."""
+    """Yield the content of a file from its pieces, decompressed if it is a gzip file."""
     first = next(pieces, b"")
     pieces = chain([first], pieces)
     return inflate_stream(pieces, source, step) if first.startswith(GZIP) else pieces
 
 
 def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint8]]:
-    """The framed records in pieces of a file that is not compressed, or `inflated`; checksums are checked.
+    """Yield the framed records of a file, after checking their checksums.
 
-    Each array has the frames of records of one size that follow one another, one a row. An error names the
-    first record that is corrupt or truncated, behind all records in front of it.
+    Parameters
+    ----------
+    pieces : iterator of bytes
+        The content of the file, decompressed (see `inflated`).
+    source : str
+        Name of the file, for error messages.
+
+    Yields
+    ------
+    ndarray of uint8
+        Consecutive records of the same size, one in each row.
+
+    Raises
+    ------
+    RecordError
+        If a record is corrupt or truncated; all records before it are yielded first.
 
     Examples
     --------
-    >>> from xee_tf.records import frame
-    >>> data = frame(b"one") + frame(b"two") + frame(b"three")
-    >>> [rows.shape for rows in scan_records(iter([data[:25], data[25:]]), "s")]
-    [(1, 19), (1, 19), (1, 21)]
+    >>> from xee_tf.records import Feature, RecordLayout, encode_records
+    >>> layout = RecordLayout((Feature.of("B4", "f4", 1),))
+    >>> data = encode_records(layout, [np.zeros(3, "f4")]).buffer.tobytes()
+    >>> [rows.shape for rows in scan_records(iter([data[:40], data[40:]]), "s")]
+    [(1, 34), (2, 34)]
     """
     waiting: list[bytes] = []
     held, needed, record = 0, HEADER, 0
@@ -59,33 +81,32 @@ def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[n
             length = read_length(buffer, position, record, source)
             if length > _LONGEST:
                 raise RecordError(
-                    f"{source}: record {record} announces {length} bytes: TensorFlow reads fewer."
+                    f"{source}: record {record} has a length of {length} bytes, but TensorFlow supports at "
+                    f"most {_LONGEST}."
                 )
             size = length + FRAMING
             if len(buffer) - position < size:
                 needed = size
                 break
-            rows = _alike(buffer, position, size)
-            right = count_right(rows)
-            if right:
-                yield rows[:right]
-            if right < len(rows):
-                raise corrupt(record + right, source)
+            rows = _same_size(buffer, position, size)
+            valid = count_valid(rows)
+            if valid:
+                yield rows[:valid]
+            if valid < len(rows):
+                raise corrupt_record(record + valid, source)
             record += len(rows)
             position += len(rows) * size
         waiting = [bytes(buffer[position:])]
         held = len(waiting[0])
     if held:
-        raise RecordError(
-            f"{source}: record {record} is truncated: it needs {needed} bytes, {held} are there."
-        )
+        raise truncated_record(record, source, needed, held)
 
 
-def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8]:
-    """The whole frames from a position on that have the same header as the first one, one a row."""
+def _same_size(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8]:
+    """Return the consecutive whole frames with the same header, starting at a position, one in each row."""
     count = (len(buffer) - position) // size
     if buffer[position + size : position + size + HEADER] != buffer[position : position + HEADER]:
-        count = 1  # the usual case where records vary
+        count = 1  # the usual case if the size of records varies
     data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, count * size, position)
     rows = data.reshape(count, size)
     differs = np.flatnonzero((rows[:, :HEADER] != rows[0, :HEADER]).any(axis=1))
@@ -93,7 +114,7 @@ def _alike(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.uint8
 
 
 def whole_frames(view: memoryview, first: int, source: str, most: int | None) -> tuple[int, int] | None:
-    """How many whole frames a buffer has, at most some, and where they end; None if it has none."""
+    """Return the number of whole frames in a buffer, up to `most`, and their end; None if there are none."""
     end = count = 0
     while len(view) - end >= HEADER and count != most:
         after = end + read_length(view, end, first + count, source) + FRAMING
@@ -104,14 +125,14 @@ def whole_frames(view: memoryview, first: int, source: str, most: int | None) ->
 
 
 def record_offsets(shard: Shard) -> Iterator[int]:
-    """Where each record of a shard without our index starts, before compression, and where the last one ends.
+    """Yield the first byte of each record before compression, and the end, for a shard without an index.
 
-    Only headers are looked at; of a file that is not compressed, nothing else is read.
+    Only headers are decoded; only these are read from an uncompressed file.
     """
-    return _hop_file(shard) if shard.access == "plain" else _hop_stream(shard)
+    return _scan_file(shard) if shard.access == "plain" else _scan_stream(shard)
 
 
-def _hop_file(shard: Shard) -> Iterator[int]:
+def _scan_file(shard: Shard) -> Iterator[int]:
     begin = record = length = 0
     yield 0
     with shard.location.open("rb") as file:
@@ -122,13 +143,14 @@ def _hop_file(shard: Shard) -> Iterator[int]:
             yield begin
             record += 1
     if begin > shard.size:
-        raise _cut_off(shard, record - 1, length, begin - shard.size)
+        size = length + FRAMING
+        raise truncated_record(record - 1, str(shard), size, size - (begin - shard.size))
 
 
-def _hop_stream(shard: Shard) -> Iterator[int]:
-    begin = record = length = 0  # where the next record starts
-    seen = 0  # how much of the stream has gone by
-    buffer = b""  # what is left of a header that lies on the edge of two pieces
+def _scan_stream(shard: Shard) -> Iterator[int]:
+    begin = record = length = 0  # begin: the first byte of the next record
+    seen = 0  # bytes of the stream so far
+    buffer = b""  # the rest of a piece, which may end within a header
     yield 0
     for piece in inflate_file(shard.location, shard.size, SEGMENT):
         buffer += piece
@@ -141,13 +163,7 @@ def _hop_stream(shard: Shard) -> Iterator[int]:
             record += 1
         buffer = buffer[max(0, begin - base) :]
     if begin > seen:
-        raise _cut_off(shard, record - 1, length, begin - seen)
+        size = length + FRAMING
+        raise truncated_record(record - 1, str(shard), size, size - (begin - seen))
     if begin < seen:
-        read_length(memoryview(buffer), 0, record, str(shard))  # raises: the header is cut off
-
-
-def _cut_off(shard: Shard, record: int, length: int, missing: int) -> RecordError:
-    needed = length + FRAMING
-    return RecordError(
-        f"{shard}: record {record} is truncated: it needs {needed} bytes, {needed - missing} are there."
-    )
+        read_length(memoryview(buffer), 0, record, str(shard))  # raises, because the header is truncated

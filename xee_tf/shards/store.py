@@ -1,8 +1,8 @@
-"""The interface of stores: where the shards of an export are staged, and from where they are put into place.
+"""The interface of stores, in which the shards of an export are staged before they are moved into place.
 
-An export begins a store, puts the records of each task into it, joins them into shards, and commits: only
-then do files have their final names. A failure aborts it. The tasks may run in any order, in any process,
-and again after a worker died.
+An export begins a store, puts the records of each task into it, joins them into shards, and commits: files
+have their final names only then. If the export fails, the store is aborted. Tasks may run in any order, in
+any process, and again after a worker died.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ from xee_tf.storage import Location
 __all__ = ["OneFile", "Packed", "Replaced", "ShardNames", "ShardStore", "aborted_on_failure"]
 
 Packed = Iterable[tuple[Run, Sequence[Any]]]
-"""Runs and their bytes, as `pack_run` gives them."""
+"""Runs and their bytes, as returned by `pack_run`."""
 
 
 class ShardNames(Protocol):
-    """The final names of shards; small and picklable, as it travels with its store."""
+    """The final names of shards; small and picklable, because it is part of a store."""
 
     @property
     def prefix(self) -> Location:
-        """What all names of an export start with."""
+        """The common prefix of all names."""
 
     @property
     def compressed(self) -> bool:
-        """Whether shards are gzipped."""
+        """Whether shards are compressed with gzip."""
 
     def shard(self, number: int) -> Location:
-        """Where a shard is put."""
+        """Return the location of a shard."""
 
 
 @dataclass(frozen=True)
 class OneFile:
-    """The names of an export of a single shard.
+    """The names of an export with a single shard.
 
     Parameters
     ----------
     file : Location
+        The location of the shard.
     compressed : bool
+        Whether the shard is compressed with gzip.
     """
 
     file: Location
@@ -52,24 +54,24 @@ class OneFile:
 
     @property
     def prefix(self) -> Location:
-        """The whole name: nothing follows it."""
+        """The location of the shard."""
         return self.file
 
     def shard(self, number: int) -> Location:
-        """The file."""
+        """Return the location of the shard."""
         return self.file
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """The files of an earlier export in the place of a new one.
+    """The files of an earlier export at the same destination.
 
     Parameters
     ----------
     files : sequence of Location
-        Those that are there now. Those that mark an export as whole come first: they go before its shards.
+        The existing files. Files that mark an export as complete come first, to be deleted before its shards.
     refusal : str or None
-        Why they may not be replaced; None if they may.
+        The error message if they must not be replaced; None if they may.
     """
 
     files: Sequence[Location] = ()
@@ -77,35 +79,36 @@ class Replaced:
 
 
 class ShardStore(Protocol):
-    """Where the shards of one export are staged.
+    """A store in which the shards of one export are staged.
 
-    A store travels in tasks, unless one process puts all records.
+    A store is part of the tasks, unless a single process puts all records.
 
     Notes
     -----
-    `PartStore` stages files beside the destination, `AppendingStore` one file that grows. Stores with
-    multipart uploads fit, too: `put` uploads parts, `join` lists them, `commit` completes the uploads.
+    `PartStore` stages several files beside the destination, `AppendingStore` a single file. The interface is
+    also suitable for multipart uploads: `put` would upload parts, `join` list them, `commit` complete the
+    uploads.
     """
 
     @property
     def names(self) -> ShardNames:
-        """Where the shards are put in the end."""
+        """The final names of the shards."""
 
     @classmethod
     def begin(cls, names: ShardNames) -> ShardStore:
-        """The store of a new run: what an interrupted run left is never taken for its own."""
+        """Create the store of a new run; files of interrupted runs are never reused."""
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
-        """Stage the runs that one task has for a shard. Putting the same block again is harmless."""
+        """Stage the runs of one task for a shard. Putting the same block again gives the same result."""
 
     def join(self, shard: int, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
-        """Complete a shard of what was put for it; parts of other shards are ignored.
+        """Complete a shard from its parts; parts of other shards are ignored.
 
         Parameters
         ----------
         shard, first_record : int
-            Number of the shard, and of its first record.
-        blocks : iterable of sequences of Part
+            Number of the shard, and number of its first record.
+        blocks : iterable of sequence of Part
             The parts of each task that has records of the shard.
         """
 
@@ -116,31 +119,32 @@ class ShardStore(Protocol):
         *,
         replaced: Replaced = ...,
     ) -> tuple[ShardInfo, ...]:
-        """Put all shards into place, then write the sidecars in their order, and keep nothing staged.
+        """Move all shards into place, write the sidecars in order, and remove the staged files.
 
         Parameters
         ----------
         shards : sequence of WrittenShard
+            The complete shards.
         sidecars : sequence of (Location, bytes)
-            Files that describe the shards. The last one marks a whole export.
+            Files that describe the shards. The last one marks the export as complete.
         replaced : Replaced
             The files of an earlier export.
 
         Raises
         ------
         DestinationExistsError
-            If those may not be replaced. Nothing is changed then.
+            If files of an earlier export must not be replaced; nothing is changed in this case.
         DestinationError
-            If a shard is not in the store, or cannot be put into its place.
+            If a shard is not in the store, or cannot be moved.
         """
 
     def abort(self) -> None:
-        """Remove everything that is staged."""
+        """Remove all staged files."""
 
 
 @contextmanager
 def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
-    """Abort stores where what is done with them fails or is interrupted."""
+    """Abort stores if the body of the with statement fails or is interrupted."""
     try:
         yield
     except BaseException:

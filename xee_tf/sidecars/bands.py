@@ -20,7 +20,7 @@ Record = Literal["Example", "SequenceExample"]
 
 @dataclass(frozen=True)
 class BandSpec:
-    """Description of a band in the records of an export, or in an input or output image of a model.
+    """Description of a band in the records of an export, or in an input image of a model.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ class BandSpec:
     kind : {"bytes", "float", "int64"}, optional
         The kind of list that stores the band.
     default : number, optional
-        The value of masked pixels: in records, the default value of the export converted to the dtype of the
-        band; in predictions, ``_FillValue``. None in predictions if no pixel can be masked.
+        The value of masked pixels in records: the default value of the export converted to the dtype of the
+        band.
     nodata : tuple of numbers
         The values that mean "masked" in the source. NaN is always masked.
     units : str, optional

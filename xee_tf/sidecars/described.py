@@ -17,7 +17,7 @@ from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefi
 from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location
 
-__all__ = ["Described", "describe_export", "differing_keys", "manifest_name"]
+__all__ = ["describe_export", "differing_keys", "manifest_name"]
 
 
 class Described(NamedTuple):
@@ -101,7 +101,7 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     """
     pairs = {
         "patchDimensions": (list(mixer.patch.xy), list(grid.patch.xy)),
-        "patchesPerRow": (mixer.patches_per_row, grid.columns),
+        "patchesPerRow": (mixer.patches_per_row, grid.patches_per_row),
         "totalPatches": (mixer.total_patches, len(grid)),
     }
     wrong = [f"{key} is {found}, but {right}" for key, (found, right) in pairs.items() if found != right]

@@ -110,7 +110,7 @@ def grid_document(grid: PatchGrid) -> dict[str, Any]:
         "affine": matrix_of(grid.affine),
         "shape": list(grid.shape.xy),
         "patch": list(grid.patch.xy),
-        "columns": grid.columns,
+        "columns": grid.patches_per_row,
         "rows": grid.rows,
         "edge": grid.edge,
         "origin": list(grid.origin.xy),
@@ -132,7 +132,7 @@ def grid_of(document: Mapping[str, Any], kernel: Size | None) -> PatchGrid:
         edge=document.get("edge", "drop"),
         origin=read_size(document.get("origin", [0, 0]), "the origin of the grid", least=0),
     )
-    for name, right in (("columns", grid.columns), ("rows", grid.rows)):
+    for name, right in (("columns", grid.patches_per_row), ("rows", grid.rows)):
         if document.get(name, right) != right:
             raise ValueError(f"the grid has {right} {name}, not {document[name]}")
     return grid

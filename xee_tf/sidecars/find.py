@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, MixerError, OptionError
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
@@ -65,6 +66,14 @@ class ExportedTable(Protocol):
         """The manifest."""
 
 
+_RASTERS = {
+    ".tif": "rioxarray.open_rasterio",
+    ".tiff": "rioxarray.open_rasterio",
+    ".nc": "xarray.open_dataset",
+    ".zarr": "xarray.open_zarr",
+}
+"""Suffixes of raster files that users pass by mistake, and the functions that open them."""
+
 Exported = PathLike | Location | ExportedImage
 """An image export: the path of its mixer, manifest, folder or prefix, or the export result."""
 
@@ -90,14 +99,14 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
     if isinstance(source, Mapping):
         raise OptionError(f"Expected one export; got a mapping of {len(source)}: pass one of {list(source)}.")
     if isinstance(source, Collection) and not isinstance(source, str):
-        raise OptionError(f"Expected one export; got a {type(source).__name__} of {len(source)}: pass one.")
-    location = Location.of(source, storage_options)
+        raise OptionError(
+            f"Expected one export; got a {type(source).__name__} of {counted(len(source), 'item')}: pass one "
+            "mixer as the first argument, and shards as records=[...]."
+        )
+    location = _locate(source, storage_options)
     name = location.name
     if name.endswith(RECORDS):
-        raise MixerError(
-            f"{location} is a shard, not a mixer: pass the path of the file that ends with {MIXER}, "
-            "and the shards as records= if they are in another folder."
-        )
+        raise _records_error(location)
     if name.endswith(TABLE_MANIFEST):
         raise OptionError(f"{location} is the manifest of a table: open it with xee_tf.open_table.")
     if name.endswith(IMAGE_MANIFEST):
@@ -108,12 +117,19 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
     found = _beside(location)
     if found is None and location.is_folder():
         found = _one_of(_images_in(location), location, "exports")
+        if found is None and (tables := _tables_in(location)):
+            raise OptionError(
+                f"{location} contains a table, {tables[0].name}, but no image: open it with "
+                "xee_tf.open_table."
+            )
         if found is None:
             raise _nothing_in(location)
     if found is not None:
         return found
     if location.exists():
         return location
+    if _table_file(location) is not None:
+        raise OptionError(f"{location} is a table: open it with xee_tf.open_table.")
     example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
     raise MissingShardError(
         f"The export {location} was not found: expected a mixer{example}, a folder that contains one, or an "
@@ -130,7 +146,7 @@ def find_table(source: PathLike | Location | ExportedTable, storage_options: Any
         return Location.of(source.file.path, storage_options or source.manifest.storage_options)
     if isinstance(source, ExportedImage):
         raise OptionError(f"{source.manifest} is the manifest of an image: open it with xee_tf.open_image.")
-    location = Location.of(source, storage_options)
+    location = _locate(source, storage_options)
     if is_image(location):
         raise OptionError(f"{location} is an image, not a table: open it with xee_tf.open_image.")
     if (found := _table_file(location)) is not None:
@@ -170,7 +186,7 @@ def find_sources(
         return [find_export(source)]
     if isinstance(source, ExportedTable):
         return [find_table(source, storage_options)]
-    location = Location.of(source, storage_options)
+    location = _locate(source, storage_options)
     if is_image(location) and not location.is_pattern:
         return [find_export(location)]
     if location.name.endswith(TABLE_MANIFEST):
@@ -190,8 +206,8 @@ def find_sources(
     unique = list({export.url: export for export in exports}.values())
     if unique and any(file.name.endswith(RECORDS) for file in files):
         raise OptionError(
-            f"{location} matches both TFRecord files and {len(unique)} exports: use a pattern that matches "
-            "only one of these."
+            f"{location} matches both TFRecord files and {counted(len(unique), 'export')}: use a pattern "
+            "that matches only one of these."
         )
     return unique or files
 
@@ -209,7 +225,7 @@ def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) 
             raise OptionError("There is nothing to check: pass at least one export.")
         many = source.values() if isinstance(source, Mapping) else source
         return [location for each in many for location in find_exports(each, storage_options)]
-    location = Location.of(source, storage_options)
+    location = _locate(source, storage_options)
     if is_image(location):
         return [find_export(location)]
     if location.name.endswith((TABLE_MANIFEST, *RECORDS)):
@@ -219,6 +235,32 @@ def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) 
     if not found and location.is_folder():
         found = [find_table(location)]
     return found or [find_export(location)]
+
+
+def _locate(source: Any, storage_options: Mapping[str, Any] | None) -> Location:
+    """Return the location of a source; raise an error if its name is that of a raster file."""
+    location = Location.of(source, storage_options)
+    for suffix, function in _RASTERS.items():
+        if location.name.lower().endswith(suffix):
+            raise OptionError(f"{location} is a raster file, not an export: open it with {function}.")
+    return location
+
+
+def _records_error(location: Location) -> OptionError | MixerError:
+    """Return the error for a TFRecord file that was passed instead of a mixer."""
+    if manifest_location(location).exists():
+        return OptionError(f"{location} is a table: open it with xee_tf.open_table.")
+    if match := re.search(f"{SHARD}$", location.name):
+        mixer = location.without_suffix(match[0]).with_suffix(MIXER)
+        name = str(mixer) if mixer.exists() else f"a file that ends with {MIXER}"
+        return MixerError(
+            f"{location} is a shard, not a mixer: pass the mixer, {name}, as the first argument, and the "
+            "shards as records=[...] if they are in another folder."
+        )
+    return MixerError(
+        f"{location} is a TFRecord file, not a mixer. For an image, pass the mixer, a file that ends with "
+        f"{MIXER}, as the first argument, and this file as records=. For a table, use xee_tf.open_table."
+    )
 
 
 def _matching(location: Location) -> list[Location]:
@@ -294,7 +336,8 @@ def _tables_in(folder: Location) -> list[Location]:
 def _one_of(found: Sequence[Location], folder: Location, what: str) -> Location | None:
     """Return the only item found in a folder, or None; raise an error if there are several."""
     if len(found) > 1:
-        raise OptionError(f"{folder} contains {len(found)} {what}: {_listed(found)}. Pass one of them.")
+        names = abbreviated([file.name for file in found], most=20)
+        raise OptionError(f"{folder} contains {len(found)} {what}: {names}. Pass one of them.")
     return found[0] if found else None
 
 
@@ -306,7 +349,3 @@ def _nothing_in(folder: Location) -> MissingShardError:
 
 def _files(folder: Location) -> list[Location]:
     return [folder.child(name) for name, is_folder in folder.entries().items() if not is_folder]
-
-
-def _listed(files: Sequence[Location]) -> str:
-    return ", ".join(file.name for file in files[:20]) + (", ..." if len(files) > 20 else "")

@@ -104,7 +104,7 @@ class ImageManifest:
         return np.concatenate(numbers) if numbers else None
 
     def text(self) -> str:
-        """The JSON of the file."""
+        """Return the JSON of the file."""
         document: dict[str, Any] = {
             **_head("image", self.version),
             "key": self.key,
@@ -216,7 +216,7 @@ class TableManifest:
         return {column.name: column.shape for column in self.columns if column.shape}
 
     def text(self) -> str:
-        """The JSON of the file."""
+        """Return the JSON of the file."""
         document = {
             **_head("table", self.version),
             "columns": [

@@ -69,15 +69,15 @@ def read_document(location: Location) -> Any:
 
 
 def _in_range(text: str) -> float:
-    """A number that float64 holds; Python reads 1e999 as infinity."""
+    """Parse a number; raise an error if it is out of range, because Python reads 1e999 as infinity."""
     if math.isinf(value := float(text)):
         raise OverflowError(f"{text} is out of range")
     return value
 
 
 def _no_number(text: str) -> float:
-    """Refuse NaN and infinities, which Python reads though JSON does not have them."""
-    raise ValueError(f"{text} is not a number of JSON")
+    """Raise an error for NaN and infinities, which Python accepts although JSON does not allow them."""
+    raise ValueError(f"{text} is not a valid number in JSON")
 
 
 def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:

@@ -11,6 +11,7 @@ from typing import Any
 
 from affine import Affine
 
+from xee_tf.display import quoted
 from xee_tf.errors import MixerError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.sidecars.packing import matrix_of, read_count
@@ -44,7 +45,7 @@ class Mixer:
         Number of columns of patches.
     total_patches : int
         Total number of patches, a multiple of `patches_per_row`; patches are numbered row by row.
-    extra : mapping
+    extra : mapping of str to object, optional
         Additional keys of the file that Earth Engine does not write; those of "projection" are nested.
 
     Raises
@@ -128,19 +129,20 @@ class Mixer:
         """
         if grid.crs is None:
             raise MixerError("A mixer requires a CRS, but the grid has none: pass crs=, such as 'EPSG:4326'.")
-        return cls(grid.crs, grid.affine, grid.patch, grid.columns, len(grid))
+        return cls(grid.crs, grid.affine, grid.patch, grid.patches_per_row, len(grid))
 
     def grid(self, margin: Size = Size(x=0, y=0)) -> PatchGrid:  # noqa: B008 - frozen
         """Return the patch grid that the mixer describes.
 
         Parameters
         ----------
-        margin : Size
+        margin : Size, default Size(x=0, y=0)
             Margin around each patch in pixels, which the file does not contain; see `PatchGrid.margin_of`.
 
         Returns
         -------
         PatchGrid
+            The grid, which covers whole patches.
 
         Examples
         --------
@@ -159,7 +161,7 @@ class Mixer:
         ----------
         path : str or path-like
             Local path or fsspec URL.
-        storage_options : mapping, optional
+        storage_options : mapping of str to object, optional
             Options for fsspec.
 
         Returns
@@ -194,7 +196,7 @@ class Mixer:
         ----------
         path : str or path-like
             Local path or fsspec URL.
-        storage_options : mapping, optional
+        storage_options : mapping of str to object, optional
             Options for fsspec.
 
         Returns
@@ -230,7 +232,7 @@ class Mixer:
         ----------
         text : str
             JSON.
-        source : str
+        source : str, default "the mixer"
             Name of the source in error messages, usually the path.
 
         Returns
@@ -293,6 +295,7 @@ class Mixer:
         Returns
         -------
         str
+            JSON.
 
         Examples
         --------
@@ -369,7 +372,7 @@ def _take(container: dict[str, Any], keys: Sequence[str], expected: str, where: 
     for key in keys:
         if key in container:
             return key, container.pop(key)
-    others = f"; available keys: {', '.join(map(repr, container))}" if container else ""
+    others = f"; available keys: {quoted(container)}" if container else ""
     raise MixerError(f'{where} has no "{keys[0]}" (expected {expected}){others}.')
 
 

@@ -15,7 +15,6 @@ __all__ = [
     "IMAGE_MANIFEST",
     "MIXER",
     "OLD_MANIFEST",
-    "PATCH_INDEX",
     "RECORDS",
     "SHARD",
     "TABLE",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from xee_tf.display import abbreviated
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.names import MIXER, SHARD, has_prefix, prefix_of, shard_name
@@ -98,7 +99,6 @@ Pass them in numerical order.
 
 
 def _missing(numbers: Sequence[int], of: str = "") -> str:
-    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
     if len(numbers) == 1:
-        return f"Shard {shown}{of} is missing"
-    return f"Shards {shown} ({len(numbers)} in total){of} are missing"
+        return f"Shard {numbers[0]}{of} is missing"
+    return f"Shards {abbreviated(numbers, most=10)}{of} are missing"

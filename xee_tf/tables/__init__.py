@@ -1,21 +1,22 @@
-"""Tables: rows as Example records, to and from frames; pixels sampled into rows."""
+"""Export, read and sample tables: an Example record for each row."""
 
 from xee_tf.tables.export import TableResult, export_table
 from xee_tf.tables.options import SAMPLE_SPELLING
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
-from xee_tf.tables.sources import Table, geometry_column, no_table, row_dimension
+from xee_tf.tables.sources import Geometry, Table, geometry_column, row_dimension, table_type_error
 from xee_tf.tables.values import column_values
 
 __all__ = [
     "SAMPLE_SPELLING",
+    "Geometry",
     "Table",
     "TableResult",
     "column_values",
     "export_table",
     "geometry_column",
-    "no_table",
     "open_table",
     "row_dimension",
     "sample_table",
+    "table_type_error",
 ]

@@ -1,4 +1,4 @@
-"""pyarrow, which columns of strings need; tables of numbers do without."""
+"""Import of pyarrow, which only columns of strings require."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from xee_tf.extras import extra
 
-__all__ = ["arrow"]
+__all__ = ["import_pyarrow"]
 
 
-def arrow() -> Any:
-    """The module pyarrow."""
+def import_pyarrow() -> Any:
+    """Import pyarrow, or raise an error that names the missing extra."""
     with extra("tables", "A column of strings"):
         import pyarrow
     return pyarrow

@@ -1,4 +1,4 @@
-"""Exporting a table: row groups encoded in parallel, parts joined into one file."""
+"""Export a table: encode row groups in parallel and join the parts into one file."""
 
 from __future__ import annotations
 
@@ -51,25 +51,33 @@ __all__ = [
     "write_table",
 ]
 
-_TASK_BYTES = 16 << 20  # of records encoded at a time
+_TASK_BYTES = 16 << 20  # records that are encoded at a time
 
 
 @dataclass(frozen=True, repr=False)
 class TableResult(Summarised):
-    """What a table export wrote.
+    """Result of a table export.
 
     Parameters
     ----------
     file : ShardInfo
-        The file: path, records, bytes, CRC-32C.
+        The TFRecord file: path, number of records, size in bytes and CRC-32C.
     columns : tuple of TableColumn
-        Name, kind ("float" or "bytes") and shape of each column. Records do not hold shapes.
+        Name, kind ("float" or "bytes") and shape of each column. Records do not store shapes.
     manifest : Location
-        What the records do not hold: shapes and checksums.
+        The manifest file, which stores the shapes and checksums.
     rounded : tuple of str
-        Columns with whole numbers that float32 cannot hold exactly.
+        Columns with integers that float32 cannot represent exactly.
     dropped : int
-        Masked pixels that `xee_tf.sample_table` left out.
+        Number of masked pixels that `xee_tf.sample_table` omitted.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile, xee_tf
+    >>> sites = pd.DataFrame({"B4": [0.1, 0.2], "profile": [[1, 2, 3], [4, 5, 6]]})
+    >>> result = xee_tf.export_table(sites, tempfile.mkdtemp() + "/sites")
+    >>> result.records, result.shapes, result.manifest.name
+    (2, {'profile': (3,)}, 'sites-table.tfexport')
     """
 
     file: ShardInfo
@@ -80,38 +88,58 @@ class TableResult(Summarised):
 
     def _summary(self) -> Summary:
         rows = [
-            ("rows", f"{self.records:,} of {counted(len(self.columns), 'column')}"),
+            ("rows", f"{self.records:,} × {counted(len(self.columns), 'column')}"),
             ("bytes", f"{format_bytes(self.bytes)}, crc32c {self.file.crc32c:08x}"),
         ]
         if self.rounded:
-            rows.append(("rounded", f"{', '.join(self.rounded)}: whole numbers that float32 cannot hold"))
+            rows.append(
+                ("rounded", f"{', '.join(self.rounded)}: integers that float32 cannot represent exactly")
+            )
         if self.dropped:
             rows.append(("dropped", counted(self.dropped, "masked pixel")))
-        columns = Listing("columns", [_cells(column) for column in self.columns], most=12)
+        columns = Listing("columns", [_describe_column(column) for column in self.columns], most=12)
         return Summary("TableResult", self.path, rows, listing=columns)
 
     @property
     def path(self) -> str:
-        """The file."""
+        """Path of the file."""
         return self.file.path
 
     @property
     def records(self) -> int:
-        """Rows written."""
+        """Number of rows."""
         return self.file.records
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return self.file.bytes
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the array-valued columns, as `xee_tf.open_table` takes them."""
+        """Shapes of the array-valued columns, for the `shapes` option of `xee_tf.open_table`."""
         return {column.name: column.shape for column in self.columns if column.shape}
 
     def feature_spec(self) -> dict[str, tf.io.FixedLenFeature]:
-        """What ``tf.io.parse_single_example`` needs; single values have shape [1], as in the guide."""
+        """Return the feature specification for ``tf.io.parse_single_example``.
+
+        Returns
+        -------
+        dict of str to tf.io.FixedLenFeature
+            Shape and dtype of each column. Single values have the shape [1], as in Earth Engine's guide.
+
+        Raises
+        ------
+        MissingExtraError
+            If TensorFlow is not installed.
+
+        Examples
+        --------
+        >>> import pandas as pd, tempfile, xee_tf
+        >>> sites = pd.DataFrame({"B4": [0.1, 0.2]})
+        >>> xee_tf.export_table(sites, tempfile.mkdtemp() + "/sites").feature_spec()
+        {'B4': FixedLenFeature(shape=[1], dtype=tf.float32, default_value=None)}
+        """
         with extra("tensorflow", "feature_spec"):
             import tensorflow as tf
 
@@ -122,8 +150,8 @@ class TableResult(Summarised):
         }
 
 
-def _cells(column: TableColumn) -> tuple[str, str]:
-    """Name of a column, and what a record holds of it."""
+def _describe_column(column: TableColumn) -> tuple[str, str]:
+    """Return the name of a column and a description of its values."""
     if not column.shape:
         return column.name, column.kind
     shape = f" as {' × '.join(map(str, column.shape))}" if len(column.shape) > 1 else ""
@@ -133,8 +161,8 @@ def _cells(column: TableColumn) -> tuple[str, str]:
 @spelled(TABLE_SPELLING)
 def export_table(
     table: Table,
-    path: PathLike,
-    selectors: Sequence[str] | None = None,
+    destination: PathLike,
+    columns: Sequence[str] | None = None,
     geometry: Geometry | None = "lonlat",
     *,
     if_exists: IfExists = "error",
@@ -142,76 +170,82 @@ def export_table(
     compute: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TableResult | Delayed:
-    """Export a table as one gzipped TFRecord, an Example for each row, as Earth Engine's ``Export.table``.
+    """Export a table as a gzipped TFRecord of Examples, one for each row, as Earth Engine's ``Export.table``.
 
-    Writes ``<path>.tfrecord.gz``, and ``<path>-table.tfexport`` with shapes and checksums. Numbers become
-    float lists of one value, strings bytes lists (UTF-8), array-valued columns flattened float lists.
-    Partitions of a lazy table are encoded in parallel, put aside on disk, and joined in the order of the
-    rows.
+    Writes ``<destination>.tfrecord.gz``, and ``<destination>-table.tfexport`` with shapes and checksums.
+    Numbers become float lists of one value, strings become bytes lists (UTF-8), and array-valued columns
+    become flattened float lists. Partitions of a lazy table are encoded in parallel, stored in temporary
+    files, and joined in row order.
 
     Parameters
     ----------
     table : DataFrame, GeoDataFrame, Dask DataFrame or Dataset
-        A column for each feature; the index is left out (``reset_index()`` makes it a column). Of a Dataset,
-        variables along its one dimension of rows, and those with further ones as array-valued columns.
-        float32 is all that a record holds: integers beyond 2**24 are rounded, with a warning. Missing numbers
-        are written as NaN, missing strings as empty ones. A chunked Dataset or a Dask frame is never in
-        memory as a whole. (Dask itself makes texts of the arrays in a frame, unless the frame was made with
-        ``dask.config.set({"dataframe.convert-string": False})``.)
-    path : str or path-like
-        Prefix of the file: a local path or any URL that fsspec knows.
-    selectors : sequence of str, optional
-        Columns to write, in this order, and no others. ``"longitude"`` and ``"latitude"`` can be among them.
-        Default: all of them.
-    geometry : {"lonlat", None}
-        "lonlat": the points of a GeoDataFrame become the columns ``longitude`` and ``latitude`` (EPSG:4326,
-        whatever the frame's CRS is, and longitudes in -180..180). None: geometries are left out.
-    if_exists : {"error", "overwrite"}
-        What to do where the file exists.
-    progress : bool
-        Show a bar.
-    compute : bool
-        If false, return a Delayed and write nothing. It checks `if_exists` again when it is computed.
-    storage_options : mapping
-        Handed to fsspec.
+        A table with one column for each feature. The index is omitted; ``reset_index()`` converts it to a
+        column. In a Dataset, variables along its row dimension are columns, and variables with additional
+        dimensions are array-valued columns. Numbers are stored as float32: integers beyond 2**24 are rounded,
+        with a warning. Missing numbers are written as NaN, missing strings as empty strings. A chunked
+        Dataset or a Dask frame is never loaded into memory as a whole. Dask converts the arrays in a frame to
+        strings, unless the frame was created with
+        ``dask.config.set({"dataframe.convert-string": False})``.
+    destination : str or path-like
+        Prefix of the file: a local path or an fsspec URL.
+    columns : sequence of str, optional
+        Columns to write, in this order; may include ``"longitude"`` and ``"latitude"``. By default all
+        columns.
+    geometry : {"lonlat", None}, default "lonlat"
+        "lonlat": write the points of a GeoDataFrame as the columns ``longitude`` and ``latitude`` (EPSG:4326,
+        whatever the CRS of the frame, with longitudes from -180 to 180). None: omit geometries.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if the file exists.
+    progress : bool, default False
+        Whether to show a progress bar.
+    compute : bool, default True
+        If False, return a Delayed and write nothing. Computing it checks `if_exists` again.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
     TableResult or Delayed
+        The file and its columns, or a Delayed that computes them if `compute` is False.
 
     Raises
     ------
     OptionError
-        If a selector is unknown, column names are not unique, a dtype cannot be written, rows differ in kind
-        or shape, or a row has no point; the first such row is named. The file is then not written.
+        If a column is not found, column names are not unique, a dtype cannot be written, rows differ in kind
+        or shape, or a row has no point; the message names the first such row. No file is written then.
     GeoreferenceError
         If points have no CRS.
     DestinationExistsError
         If the file exists and `if_exists` is "error".
+    DestinationError
+        If the file cannot be written.
 
     Examples
     --------
     >>> import pandas as pd, tempfile, xee_tf
     >>> sites = pd.DataFrame({"B4": [0.1, 0.2], "landcover": [1, 3], "name": ["oak", "fir"]})
-    >>> result = export_table(sites, tempfile.mkdtemp() + "/sites")
+    >>> result = xee_tf.export_table(sites, tempfile.mkdtemp() + "/sites")
     >>> result.records, result.path.rsplit("/")[-1]
     (2, 'sites.tfrecord.gz')
     """
     check_flags(progress=progress, compute=compute)
-    target = check_target(path, if_exists, storage_options)
-    source = read_table(table, selectors, geometry)
+    target = check_target(destination, if_exists, storage_options)
+    source = read_table(table, columns, geometry)
     if isinstance(source, Rows):
         if not len(source):
-            raise _no_rows()
-        source = _cut(source)
+            raise _no_rows_error()
+        source = _split_rows(source)
     return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
 
-def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None) -> Location:
-    """The file to write, if it can be."""
-    target = table_location(export_prefix(path, storage_options, suffix=TABLE, example="table"))
+def check_target(
+    destination: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None
+) -> Location:
+    """Return the location of the file, after a check that it can be written."""
+    target = table_location(export_prefix(destination, storage_options, suffix=TABLE, example="table"))
     require_free(target, if_exists)
-    require_free(manifest_location(target), "overwrite")  # no folder is in its place
+    require_free(manifest_location(target), "overwrite")  # only raises if it is a folder
     require_writable(target)
     return target
 
@@ -219,7 +253,7 @@ def check_target(path: PathLike, if_exists: IfExists, storage_options: Mapping[s
 def write_table(
     source: LazyTable, target: Location, *, if_exists: IfExists, progress: bool, compute: bool
 ) -> TableResult | Delayed:
-    """Write the row groups of a table to one file, or give the Delayed that does."""
+    """Write the row groups of a table to one file, or return a Delayed that writes it."""
     store = PartStore.begin(OneFile(target, compressed=True))
     delayed = _graph(source, store, if_exists == "overwrite")
     if not compute:
@@ -228,16 +262,16 @@ def write_table(
         result: TableResult = run_graph(delayed, progress)
     if result.rounded:
         warn(
-            f"The columns {list(result.rounded)} hold whole numbers that float32 cannot: they were rounded. "
-            f"Only those up to {FLOAT32_EXACT:,} are exact. Were they meant as names, write strings: "
-            f"table[{result.rounded[0]!r}].astype(str)."
+            f"The columns {list(result.rounded)} hold integers that float32 cannot represent: they were "
+            f"rounded. Only integers up to {FLOAT32_EXACT:,} are exact. To write identifiers, convert them "
+            f"to strings: table[{result.rounded[0]!r}].astype(str)."
         )
     return result
 
 
 @dataclass(frozen=True)
 class _TablePart:
-    """What one row group has put aside."""
+    """The encoded part of one row group."""
 
     part: Part
     records: int
@@ -247,9 +281,9 @@ class _TablePart:
 
 
 def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int, group: Any) -> _TablePart:
-    """Encode a row group and put it aside."""
+    """Encode a row group and store the part."""
     rows = read(group, number)
-    encoded = (rows[start:stop].encode() for start, stop in _spans(rows))
+    encoded = (rows[start:stop].encode() for start, stop in _row_ranges(rows))
     compressed = store.names.compressed
     runs = (
         pack_run(each, member_edges(each.offsets, TABLE_MEMBER), compressed=compressed, first=number)
@@ -259,28 +293,28 @@ def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int
     return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
 
-def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
-    """Rows that are encoded at a time."""
+def _row_ranges(rows: Rows) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of rows that are encoded at a time."""
     count = len(rows)
     step = math.ceil(count / max(1, rows.nbytes // _TASK_BYTES)) if count else 1
     for start in range(0, count, step):
         yield start, min(start + step, count)
 
 
-def _cut(rows: Rows) -> LazyTable:
-    """A table in memory as row groups."""
+def _split_rows(rows: Rows) -> LazyTable:
+    """Split a table in memory into row groups."""
     name = f"table-{uuid.uuid4().hex[:12]}"
     graph = Graph()
     table = add_value(graph.tasks, name, rows)
     groups = [
         add_task(graph.tasks, (f"{name}-rows", number), Rows.__getitem__, table, slice(start, stop))
-        for number, (start, stop) in enumerate(_spans(rows))
+        for number, (start, stop) in enumerate(_row_ranges(rows))
     ]
     return LazyTable(groups, graph)
 
 
 def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
-    """The Delayed that writes a table."""
+    """Build the graph that writes a table."""
     run = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
     parts = [
@@ -292,16 +326,16 @@ def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
 
 
 def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
-    """Check that the parts agree, join them, and put the file in its place, then its manifest."""
-    columns = _agreed(parts)
+    """Check that the parts have the same columns, join them, and publish the file and its manifest."""
+    columns = _common_columns(parts)
     written = store.join(0, 0, [[part.part] for part in parts])
     target = store.names.shard(0)
     manifest = manifest_location(target)
     described = TableManifest(columns, (written.in_manifest(target.name, patches=False),))
     refusal = None
-    if not overwrite and target.exists():  # another export may have come first since the graph was made
+    if not overwrite and target.exists():  # another export may have written it since the graph was built
         refusal = (
-            f"{target} exists: it was written after this export was planned, and is left as it is. "
+            f"{target} exists: it was written after this export was planned, and is not replaced. "
             "Choose another name, or replace it with if_exists='overwrite'."
         )
     earlier = [file for file in (manifest, target) if file.exists()]
@@ -318,8 +352,8 @@ def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> 
     )
 
 
-def _agreed(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:
-    """The columns of all parts, which must be the same."""
+def _common_columns(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:
+    """Return the columns of all parts, which must be the same."""
     expected: tuple[TableColumn, ...] | None = None
     row = 0
     for number, part in enumerate(parts):
@@ -329,14 +363,15 @@ def _agreed(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:
             for before, found in zip(expected, part.columns, strict=True):
                 if found != before:
                     raise OptionError(
-                        f"Column {found.name!r}: row {row} (the first of partition {number}) holds {found}, "
-                        f"the rows before it {before}. All rows of a column must be of one kind and shape."
+                        f"Column {found.name!r}: row {row} (the first row of partition {number}) holds "
+                        f"{found}, the rows before it hold {before}. All rows of a column must have the same "
+                        "kind and shape."
                     )
         row += part.records
     if expected is None:
-        raise _no_rows()
+        raise _no_rows_error()
     return expected
 
 
-def _no_rows() -> OptionError:
-    return OptionError("The table has no rows: there is nothing to export.")
+def _no_rows_error() -> OptionError:
+    return OptionError("The table has no rows to export.")

@@ -1,4 +1,4 @@
-"""How the options of tables are spelled: Earth Engine's names, and what takes the place of some."""
+"""Spellings of the options of tables, with the names that Earth Engine uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from xee_tf.options import EXPORT_FORMATS, EXPORT_REPLACED, Spelling
 
 __all__ = ["SAMPLE_SPELLING", "TABLE_SPELLING"]
 
-_REPLACED = EXPORT_REPLACED | {"formatOptions": "they are of images; leave it out"}
+_REPLACED = EXPORT_REPLACED | {"formatOptions": "it applies to images only; leave it out"}
 _FRAME = "Write the table itself with {}"
 _FORMATS = EXPORT_FORMATS | {
     "tf_record_table": "",
@@ -21,34 +21,37 @@ _FORMATS = EXPORT_FORMATS | {
 
 TABLE_SPELLING = Spelling(
     "options of a table",
-    aliases={"fileNamePrefix": "path", "collection": "table"},
+    aliases={"fileNamePrefix": "destination", "collection": "table", "selectors": "columns"},
     replaced=_REPLACED
     | {
-        "maxVertices": "geometries are written as points; leave it out",
-        "ingestionTimeParameters": "it is an option of feature views; leave it out",
-        "image": "a raster is exported with export_image, and sampled with sample_table",
+        "maxVertices": "only points are written; leave it out",
+        "ingestionTimeParameters": "it applies to feature views only; leave it out",
+        "image": "export a raster with export_image, or sample it with sample_table",
     },
     formats=_FORMATS,
+    renamed={"path": "destination"},
 )
-"""How the options of a table export are written: ``ee.batch.Export.table`` and ours."""
+"""Spellings of the options of a table export: ``ee.batch.Export.table`` and this package."""
 
 SAMPLE_SPELLING = Spelling(
     "options of a sample",
     aliases={
-        "fileNamePrefix": "path",
+        "fileNamePrefix": "destination",
         "collection": "where",
         "region": "where",
         "numPoints": "n",
         "numPixels": "n",
+        "selectors": "columns",
     },
     replaced=_REPLACED
     | {
-        "classValues": "n={class: pixels} names the classes and how many pixels of each",
-        "classPoints": "n={class: pixels} names the classes and how many pixels of each",
-        "factor": "n=1000 takes so many pixels",
-        "geometries": "geometry='lonlat' writes longitude and latitude, geometry=None leaves them out",
+        "classValues": "pass n={class: pixels}, the number of pixels per class",
+        "classPoints": "pass n={class: pixels}, the number of pixels per class",
+        "factor": "pass n=1000, the number of pixels",
+        "geometries": "geometry='lonlat' writes longitude and latitude, geometry=None omits them",
         "maxVertices": "geometries are not written; leave it out",
     },
     formats=_FORMATS,
+    renamed={"path": "destination"},
 )
-"""How the options of a sample are written: ``sampleRegions``, ``stratifiedSample`` and ours."""
+"""Spellings of the options of a sample: ``sampleRegions``, ``stratifiedSample`` and this package."""

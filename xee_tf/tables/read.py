@@ -1,4 +1,4 @@
-"""Reading a table of records into a frame, whole or by record ranges."""
+"""Read a table of records into a frame, whole or by ranges of records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, spelled, whole
+from xee_tf.options import READ_SPELLING, check_flags, integer, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
 from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
 from xee_tf.sidecars import (
@@ -26,7 +26,14 @@ from xee_tf.sidecars import (
     read_manifest,
 )
 from xee_tf.storage import Location, PathLike
-from xee_tf.tables.union import FoundColumn, Tally, describe_list, fill_column, tally, unite
+from xee_tf.tables.union import (
+    FeatureCount,
+    FoundColumn,
+    count_features,
+    describe_list,
+    fill_column,
+    merge_columns,
+)
 
 __all__ = ["open_table"]
 
@@ -42,70 +49,69 @@ def open_table(
     verify: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A table of `tf.train.Example` records as a frame, a row for each record.
+    """Open a table of ``tf.train.Example`` records as a frame, with one row for each record.
 
-    Reads what `xee_tf.export_table` and Earth Engine write, and any other TFRecord of Examples, gzipped or
-    not. The columns are the union of the features of all records: Earth Engine writes no feature for a
-    property that is null.
+    Reads tables of `xee_tf.export_table` and Earth Engine, and any other TFRecord of Examples, gzipped or
+    not. The columns are the union of the features of all records, because Earth Engine omits the feature of
+    a property that is null.
 
     Parameters
     ----------
     path : str, path-like, TableResult or sequence of them
-        The file; ``.tfrecord.gz`` or ``.tfrecord`` may be left out. Or a pattern of files
+        The file; ``.tfrecord.gz`` or ``.tfrecord`` may be omitted. Or a file pattern
         (``out/sites-*.tfrecord.gz``), a folder with one table, its manifest (``sites-table.tfexport``), or
-        what `xee_tf.export_table` returned. Several are read one after the other.
+        the result of `xee_tf.export_table`. The records of multiple files are concatenated.
     columns : sequence of str, optional
-        Those to read. Default: all.
-    shapes : mapping of str to shape, optional
-        Shapes of array-valued columns, as ``{"patch": (16, 16)}``: records do not hold them. Default: those
-        of the manifest beside the file; without one, flat.
+        Columns to read. By default all columns.
+    shapes : mapping of str to sequence of int, optional
+        Shapes of array-valued columns, for example ``{"patch": (16, 16)}``, because records do not store
+        them. By default the shapes in the manifest beside the file; without a manifest, arrays are flat.
     chunks : int, optional
-        Give a Dask frame of partitions of so many records. All partitions have the same columns and dtypes.
-        Files of `export_table` are opened at once, and each partition inflates its own records alone; other
-        files are read once when they are opened, to find their columns.
-    encoding : str or None
-        Of the strings. None: leave them bytes.
-    verify : bool
-        Whether checksums are checked.
-    storage_options : mapping
-        Handed to fsspec.
+        Return a Dask DataFrame with partitions of this number of records, which have the same columns and
+        dtypes. Files of `xee_tf.export_table` open immediately, and a partition decompresses only its own
+        records; other files are read once when they are opened, to find their columns.
+    encoding : str or None, default "utf-8"
+        Encoding of the strings. None: return bytes.
+    verify : bool, default True
+        Whether to verify checksums.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
     DataFrame or Dask DataFrame
-        Columns in the order in which they first appear in the records. The index counts the records.
+        Columns in the order in which they first appear in the records. The index is the record number.
 
-        ======================================  =======================  =======================
-        lists of a column                       values                   where a record lacks it
-        ======================================  =======================  =======================
-        float, of one value                     float32                  NaN
-        int64, of one value                     int64                    NA; the column is Int64
-        float in some records, int64 in others  float64                  NaN
-        bytes, of one string                    str                      None; the column is object
-        float or int64, of several values       a numpy array a row      None
-        bytes, of several strings               a list of bytes a row    None
-        ======================================  =======================  =======================
+        ======================================  ========================  ===========================
+        list in the records                     values of the column      if a record lacks the list
+        ======================================  ========================  ===========================
+        float, one value                        float32                   NaN
+        int64, one value                        int64                     NA; the column is Int64
+        float in some records, int64 in others  float64                   NaN
+        bytes, one string                       str                       None; the column is object
+        float or int64, several values          a numpy array per row     None
+        bytes, several strings                  a list of bytes per row   None
+        ======================================  ========================  ===========================
 
-        Lists of a column may differ in length; then each row holds an array. An empty list counts as
-        absent, unless all lists of the column are empty.
+        If the lists of a column differ in length, each row holds an array. An empty list counts as missing,
+        unless all lists of the column are empty.
 
     Raises
     ------
     MissingShardError
-        If a file is not there.
+        If a file is not found.
     RecordError
         If a file is corrupt or holds no records; if a column holds numbers in some records and byte strings
         in others, or integers beyond 2**53 in some and floats in others. The message names the file and
         the record.
     OptionError
-        If a column is unknown, or a shape does not fit its column.
+        If a column is not found, or a shape does not fit its column.
 
     Examples
     --------
-    >>> import pandas as pd, tempfile
-    >>> from xee_tf.tables.export import export_table
+    >>> import pandas as pd, tempfile, xee_tf
     >>> sites = pd.DataFrame({"B4": [0.25, 0.5], "name": ["oak", "fir"]})
-    >>> open_table(export_table(sites, tempfile.mkdtemp() + "/sites").path)
+    >>> xee_tf.open_table(xee_tf.export_table(sites, tempfile.mkdtemp() + "/sites").path)
          B4 name
     0  0.25  oak
     1  0.50  fir
@@ -114,10 +120,10 @@ def open_table(
     named: Any = path
     paths: list[Any] = list(named) if several else [named]
     if not paths:
-        raise OptionError("There is nothing to read: name a TFRecord file.")
+        raise OptionError("path is empty: expected at least one TFRecord file.")
     check_flags(verify=verify)
-    chunks = None if chunks is None else whole(1)(chunks, "chunks")
-    given = _read_shapes(shapes)
+    chunks = None if chunks is None else integer(1)(chunks, "chunks")
+    user_shapes = _read_shapes(shapes)
     files = [file for each in paths for file in find_tables(each, storage_options)]
     numbered = number_shards(open_shards(files), None, -1)
     shards = tuple(shard for shard in numbered if shard.records)
@@ -125,8 +131,8 @@ def open_table(
         raise RecordError(f"{numbered[0]} holds no records.")
     names = None if columns is None else (columns,) if isinstance(columns, str) else tuple(columns)
     manifest = _manifest(numbered)
-    noted = {} if manifest is None else manifest.shapes
-    reader = _Reader(shards, names, given, noted, encoding, verify)
+    manifest_shapes = {} if manifest is None else manifest.shapes
+    reader = _Reader(shards, names, user_shapes, manifest_shapes, encoding, verify)
     if chunks is None:
         return reader.read_all()
     import dask
@@ -137,14 +143,14 @@ def open_table(
     edges = [*range(0, reader.total, chunks), reader.total]
     ranges = list(pairwise(edges))
     divisions = (*edges[:-1], reader.total - 1)
-    partition = partial(reader.read_part, reader.choose(reader.look()))
-    # Left to itself, Dask takes every object for a text, arrays too.
+    partition = partial(reader.read_part, reader.selected(reader.scan()))
+    # By default Dask converts all objects to strings, including arrays.
     with dask.config.set({"dataframe.convert-string": False}):
         return dd.from_map(partition, ranges, meta=partition((0, 1)).iloc[:0], divisions=divisions)
 
 
 def _read_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes as a user gives them: one whole number, or several, for each column."""
+    """Convert user-given shapes, one or more whole numbers for each column, to tuples."""
     if shapes is None:
         return {}
     if not isinstance(shapes, Mapping):
@@ -160,7 +166,7 @@ def _read_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
-    """The first manifest beside the files of a table; each must describe its file."""
+    """Return the first manifest beside the files of a table; check each file against its manifest."""
     manifests = []
     for shard in shards:
         location = manifest_location(shard.location)
@@ -174,28 +180,28 @@ def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads records into frames; picklable."""
+    """Picklable reader of records into frames."""
 
     shards: tuple[Shard, ...]
     names: tuple[str, ...] | None
     shapes: dict[str, tuple[int, ...]]
-    noted_shapes: dict[str, tuple[int, ...]]
+    manifest_shapes: dict[str, tuple[int, ...]]
     encoding: str | None
     verify: bool
 
     @property
     def total(self) -> int:
-        """Records of the table."""
+        """Number of records of the table."""
         return self.shards[-1].first + self.shards[-1].records
 
     def read_all(self) -> pd.DataFrame:
-        """All records; their columns are found as they are read."""
+        """Read all records and find their columns in the same pass."""
         parts = list(self.parts(0, self.total, self.names, verify=self.verify))
-        columns = unite(tally(parts), self.total, self.describe, self.names)
-        return self.frame(self.choose(columns), parts, 0, self.total)
+        columns = merge_columns(count_features(parts), self.total, self.describe, self.names)
+        return self.frame(self.selected(columns), parts, 0, self.total)
 
     def read_part(self, columns: Sequence[FoundColumn], records: tuple[int, int]) -> pd.DataFrame:
-        """Some records of a table whose columns were found when it was opened."""
+        """Read a range of records of a table whose columns are known."""
         start, stop = records
         parts = list(self.parts(start, stop, [column.name for column in columns], verify=self.verify))
         for column in columns:
@@ -204,37 +210,37 @@ class _Reader:
             if wrong or (not column.gaps and sum(len(part.records) for part in held) < stop - start):
                 raise RecordError(
                     f"Feature {column.name!r} holds {wrong[0] if wrong else 'nothing'} in a record of "
-                    f"{', '.join(map(str, self.shards))}, unlike those that were looked at when the "
-                    "table was opened. Has the file changed since? Open it again, or without chunks=."
+                    f"{', '.join(map(str, self.shards))}, which does not match the columns found when the "
+                    "table was opened. If the file has changed, open it again, or open it without chunks=."
                 )
         return self.frame(columns, parts, start, stop)
 
-    def look(self) -> tuple[FoundColumn, ...]:
-        """The columns of all records, without their values; checksums are checked when those are read.
+    def scan(self) -> tuple[FoundColumn, ...]:
+        """Find the columns of all records without their values, and without a check of checksums.
 
-        Of records that are all alike only the first one is looked at.
+        In a file whose records all have the same features, only the first record is read.
         """
-        found: list[Tally] = []
+        found: list[FeatureCount] = []
         for shard in self.shards:
-            if shard.alike:
-                first = tally(self.parts(shard.first, shard.first + 1, ()))
+            if shard.same_features:
+                first = count_features(self.parts(shard.first, shard.first + 1, ()))
                 found += [replace(item, count=shard.records) for item in first]
             else:
-                found += tally(self.parts(shard.first, shard.first + shard.records, ()))
-        return unite(found, self.total, self.describe, self.names)
+                found += count_features(self.parts(shard.first, shard.first + shard.records, ()))
+        return merge_columns(found, self.total, self.describe, self.names)
 
-    def choose(self, columns: Sequence[FoundColumn]) -> tuple[FoundColumn, ...]:
-        """The columns that are wanted, once it is known which there are."""
+    def selected(self, columns: Sequence[FoundColumn]) -> tuple[FoundColumn, ...]:
+        """Select the requested columns from those of the table, and check the shapes given for them."""
         known = {column.name: column for column in columns}
         names = list(known) if self.names is None else list(dict.fromkeys(self.names))
         unknown = [name for name in names if name not in known]
         if unknown or not names:
-            raise OptionError(f"There are no columns {unknown or names}; the table has {list(known)}.")
+            raise OptionError(f"Columns {unknown or names} not found; available: {list(known)}.")
         numbers = [name for name in names if known[name].kind != "bytes"]
         for name, shape in self.shapes.items():
             if name not in numbers:
                 raise OptionError(
-                    f"shapes names {name!r}, which is not a column of numbers; those are {numbers}."
+                    f"shapes contains {name!r}, which is not a numeric column; available: {numbers}."
                 )
             known[name].check_shape(shape)
         return tuple(known[name] for name in names)
@@ -242,7 +248,7 @@ class _Reader:
     def parts(
         self, start: int, stop: int, wanted: Collection[str] | None, *, verify: bool = False
     ) -> Iterator[FeatureValues]:
-        """The features of records ``start`` to ``stop - 1`` of the table, numbered through."""
+        """Yield the features of records ``start`` to ``stop - 1``, with record numbers in the whole table."""
         orders: list[Order] = []
         for shard, begin, end in shard_spans(self.shards, start, stop):
             for first, buffer in read_records(shard, begin, end, share=False):
@@ -252,7 +258,7 @@ class _Reader:
     def frame(
         self, columns: Sequence[FoundColumn], parts: Iterable[FeatureValues], start: int, stop: int
     ) -> pd.DataFrame:
-        """A frame of records whose columns are known."""
+        """Build a frame from features of records ``start`` to ``stop - 1``."""
         held: dict[str, list[FeatureValues]] = {column.name: [] for column in columns}
         for part in parts:
             if part.feature.name in held:
@@ -268,18 +274,18 @@ class _Reader:
                 shape=self.shape(column),
                 encoding=self.encoding,
             )
-            # pandas makes texts of objects that are texts or None, and NaN of None.
+            # Without a dtype, pandas would convert objects to strings, and None to NaN.
             found[column.name] = pd.Series(values, index, getattr(values, "dtype", None), copy=False)
         return pd.DataFrame(found, index, copy=False)
 
     def shape(self, column: FoundColumn) -> Sequence[int] | None:
-        """The shape of the arrays of a column: the user's, or the manifest's where the column fits it."""
+        """Return the shape of the arrays of a column: from the user, or from the manifest if it fits."""
         if column.name in self.shapes:
             return self.shapes[column.name]
-        noted = self.noted_shapes.get(column.name)
-        return noted if noted is not None and column.sizes == (math.prod(noted),) else None
+        shape = self.manifest_shapes.get(column.name)
+        return shape if shape is not None and column.sizes == (math.prod(shape),) else None
 
     def describe(self, record: int) -> str:
-        """Words for a record of the table in an error: its file, and its number in it."""
+        """Describe a record of the table in an error message: its file, and its number in the file."""
         shard = next(shard for shard in self.shards if record < shard.first + shard.records)
         return f"{shard}: record {record - shard.first}"

@@ -1,4 +1,4 @@
-"""Rows of a table: its columns, and their values as plain arrays."""
+"""Rows of a table: columns and their values as plain arrays."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ Values = npt.NDArray[Any] | Ragged
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a table: the values of each column.
+    """Rows of a table: the values of each column.
 
     Parameters
     ----------
     columns : tuple of TableColumn
+        Name, kind and shape of each column.
     values : tuple of ndarray or Ragged
         Arrays of shape ``(rows, *column.shape)`` and any real dtype; byte strings for kind "bytes".
     dropped : int
-        Rows that were left out when these were sampled, because they are masked.
+        Number of masked pixels that were omitted when the rows were sampled.
 
     Examples
     --------
-    >>> from xee_tf.records import decode_example, iter_frames
+    >>> from xee_tf.records import decode_sequence_example, iter_frames
     >>> from xee_tf.tables.values import byte_strings
     >>> name = TableColumn("name", "bytes"), byte_strings(["oak"])
     >>> rows = Rows.of([(TableColumn("B4"), np.array([0.5])), name])
-    >>> [decode_example(data) for data in iter_frames(rows.encode().buffer.data)]
+    >>> [decode_sequence_example(data)[0] for data in iter_frames(rows.encode().buffer.data)]
     [{'B4': array([0.5], dtype=float32), 'name': [b'oak']}]
     """
 
@@ -48,7 +49,7 @@ class Rows:
 
     @classmethod
     def of(cls, found: Iterable[tuple[TableColumn, Values]], dropped: int = 0) -> Rows:
-        """From columns and their values."""
+        """Create rows from pairs of columns and values."""
         columns, values = zip(*found, strict=True)
         return cls(columns, values, dropped)
 
@@ -59,23 +60,23 @@ class Rows:
         return Rows(self.columns, tuple(values[part] for values in self.values))
 
     def encode(self) -> Encoded:
-        """Framed records, an Example for each row."""
+        """Encode the rows as framed Example records."""
         return encode_records(RecordLayout(tuple(column.feature for column in self.columns)), self.values)
 
     @property
     def nbytes(self) -> int:
-        """About what the records of these rows take."""
+        """Approximate size of the encoded records in bytes."""
         total = 0
         for column, values in zip(self.columns, self.values, strict=True):
-            held = 4 * column.size * len(self)
+            size = 4 * column.size * len(self)
             if isinstance(values, Ragged):
-                held = int(values.sizes.sum())
-            total += held + (len(column.name) + 16) * len(self)
+                size = int(values.sizes.sum())
+            total += size + (len(column.name) + 16) * len(self)
         return total
 
     @property
     def rounded(self) -> tuple[str, ...]:
-        """Columns with whole numbers that float32 cannot hold exactly."""
+        """Columns with integers that float32 cannot represent exactly."""
         return tuple(
             column.name
             for column, values in zip(self.columns, self.values, strict=True)
@@ -85,8 +86,13 @@ class Rows:
         )
 
 
-def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | None) -> list[str]:
-    """The names of the columns to write, in order.
+def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None) -> list[str]:
+    """Return the names of the columns to write, in order.
+
+    Raises
+    ------
+    OptionError
+        If a name is not found, not a valid feature name, or not unique.
 
     Examples
     --------
@@ -94,19 +100,17 @@ def select_columns(available: Sequence[Any], selectors: Sequence[str] | str | No
     ['landcover', 'B4']
     """
     known = list(available)
-    if selectors is None:
+    if columns is None:
         chosen = known
     else:
-        chosen = [selectors] if isinstance(selectors, str) else list(selectors)
+        chosen = [columns] if isinstance(columns, str) else list(columns)
         unknown = [name for name in chosen if name not in known]
         if unknown:
-            raise OptionError(
-                f"The selectors {unknown} are no columns of the table. Selectors: {chosen}. Columns: {known}."
-            )
+            raise OptionError(f"Columns {unknown} not found; available: {known}.")
     for name in chosen:
         check_key(name, "column")
         if chosen.count(name) > 1 or known.count(name) > 1:
-            raise OptionError(f"There are two columns named {name!r}: rename one, or leave it out.")
+            raise OptionError(f"More than one column is named {name!r}: rename one of them or leave it out.")
     if not chosen:
         raise OptionError("The table has no columns to export.")
     return chosen

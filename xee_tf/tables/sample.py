@@ -1,4 +1,4 @@
-"""Sampling a raster into a table: at points, in polygons, so many pixels of each class."""
+"""Sample a raster into a table: at points, in polygons, or a number of pixels per class."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble
+from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchAxis
@@ -50,7 +51,7 @@ _CHUNK_SIDE = 1024
 def sample_table(
     image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
     where: Any,
-    path: PathLike,
+    destination: PathLike,
     *,
     properties: Sequence[str] | None = None,
     n: int | Mapping[Any, int] | None = None,
@@ -58,7 +59,7 @@ def sample_table(
     seed: int = 0,
     drop_nulls: bool = True,
     all_touched: bool = False,
-    selectors: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
     geometry: Geometry | None = "lonlat",
     crs: Any = None,
     transform: Any = None,
@@ -67,118 +68,130 @@ def sample_table(
     compute: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TableResult | Delayed:
-    """Sample a raster into a table of records: Earth Engine's ``sampleRegions`` and ``stratifiedSample``.
+    """Sample a raster into a table, as Earth Engine's ``sampleRegions`` and ``stratifiedSample``.
 
-    A row is a pixel: its value in each band, and the properties of the point or polygon that it is taken for.
-    Only chunks that hold a point, or meet a polygon, are loaded, each of them once. What is written depends
-    neither on how the raster is chunked nor on the scheduler.
+    Each row is a pixel: its value in each band, and the properties of its point or polygon. Only chunks that
+    contain a point or intersect a polygon are loaded, each of them once. The result does not depend on the
+    chunks of the raster or on the scheduler.
 
     Parameters
     ----------
     image : Dataset, DataArray or sequence of them
-        As for `xee_tf.export_image`. A band with further dimensions becomes an array-valued column.
+        The raster, as for `xee_tf.export_image`. A band with additional dimensions becomes an array-valued
+        column.
     where : GeoDataFrame, GeoSeries or None
-        Points: the pixel under each of them, in their order. Polygons: every pixel whose centre is inside, by
-        polygon, then row-major. None: every pixel of the raster; for use with `n`. In any CRS; longitudes may
-        be in -180..180 or in 0..360, whichever the raster has, and an edge of a polygon that spans more than
-        180 degrees crosses the antimeridian.
-    path : str or path-like
-        Prefix of the file ``<path>.tfrecord.gz``.
+        Points: sample the pixel at each point, in the order of the points. Polygons: sample all pixels whose
+        centre is inside, by polygon, then row-major. None: sample all pixels of the raster; for use with `n`.
+        Coordinates may be in any CRS. Longitudes may range from -180 to 180 or from 0 to 360, regardless of
+        the raster, and an edge of a polygon that spans more than 180 degrees crosses the antimeridian.
+    destination : str or path-like
+        Prefix of the file ``<destination>.tfrecord.gz``: a local path or an fsspec URL.
     properties : sequence of str, optional
-        Columns of `where` to copy. Default: all but the geometry.
+        Columns of `where` to copy. By default all columns except the geometry.
     n : int or mapping of class to int, optional
-        Pixels to take at random of each class; all of them where there are fewer. A mapping names the classes
-        to take and how many of each (Earth Engine's ``classValues`` and ``classPoints``).
+        Number of pixels to select at random from each class; all pixels of a class that has fewer. A mapping
+        selects from its classes only (Earth Engine's ``classValues`` and ``classPoints``).
     class_band : str, optional
-        The band or the property that holds the class. Default: all pixels are one class.
-    seed : int
-        Another one gives another sample.
-    drop_nulls : bool
-        Leave out pixels that are masked in any band, before `n` of them are chosen; ``TableResult.dropped``
-        counts them. False: write NaN.
-    all_touched : bool
-        Take all pixels that a polygon touches.
-    selectors : sequence of str, optional
-        Columns to write, in this order: bands, properties, ``longitude``, ``latitude``. Default: all of them.
-    geometry : {"lonlat", None}
-        "lonlat": also write longitude (-180 to 180) and latitude of the pixel's centre (EPSG:4326).
-    crs, transform : optional
-        CRS and affine of the image, where it has none or a wrong one.
-    if_exists, progress, compute, storage_options
-        As for `xee_tf.export_table`.
+        Band or property that holds the classes. By default all pixels are in the same class.
+    seed : int, default 0
+        Random seed of the selection.
+    drop_nulls : bool, default True
+        Whether to omit pixels that are masked in any band, before `n` pixels are selected;
+        ``TableResult.dropped`` is their number. False: write NaN.
+    all_touched : bool, default False
+        Whether to sample all pixels that a polygon touches, or only those whose centre is inside.
+    columns : sequence of str, optional
+        Columns to write, in this order. By default the bands, the properties, ``longitude`` and ``latitude``.
+    geometry : {"lonlat", None}, default "lonlat"
+        "lonlat": also write the longitude (-180 to 180) and latitude of the centre of the pixel (EPSG:4326).
+        None: omit them.
+    crs : object, optional
+        CRS of the image, if it has none or a wrong one: anything that pyproj accepts.
+    transform : Affine or sequence of float, optional
+        Affine transform of the image, if it has none or a wrong one.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if the file exists.
+    progress : bool, default False
+        Whether to show a progress bar.
+    compute : bool, default True
+        If False, return a Delayed and write nothing. Computing it checks `if_exists` again.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
     TableResult or Delayed
+        The file and its columns, or a Delayed that computes them if `compute` is False.
 
     Raises
     ------
     OptionError
-        If a feature has no geometry; every point or polygon is outside the raster, or no polygon covers the
-        centre of a pixel (if that is so of some, there is a warning); names are unknown or not unique; no
-        pixel is left.
+        If a feature has no geometry; if all points or polygons are outside the raster, or no polygon contains
+        the centre of a pixel (a warning if only some are affected); if a name is not found or not unique; or
+        if there is no pixel to write.
     GeoreferenceError
         If the raster or `where` has no CRS.
     DestinationExistsError
         If the file exists and `if_exists` is "error".
+    DestinationError
+        If the file cannot be written.
 
     Notes
     -----
-    The rows come together in one task: the table must fit in memory, the raster need not. A pixel in two
-    polygons gives two rows, one with the properties of each.
+    One task joins all rows: the table must fit in memory, but not the raster. A pixel in two polygons becomes
+    two rows, with the properties of each polygon.
 
     Examples
     --------
-    >>> import geopandas, tempfile
+    >>> import geopandas, tempfile, xee_tf
     >>> scene = xr.Dataset(
     ...     {"B4": (("y", "x"), [[1.0, 2.0], [3.0, 4.0]])}, {"y": [45.0, 15.0], "x": [500015.0, 500045.0]}
     ... )
     >>> points = geopandas.points_from_xy([500050, 500001], [10, 59], crs="EPSG:32633")
     >>> sites = geopandas.GeoDataFrame({"site": ["oak", "fir"]}, geometry=points)
     >>> prefix = tempfile.mkdtemp() + "/samples"
-    >>> result = sample_table(scene, sites, prefix, geometry=None, crs="EPSG:32633")
-    >>> from xee_tf.tables.read import open_table
-    >>> open_table(result.path)
+    >>> result = xee_tf.sample_table(scene, sites, prefix, geometry=None, crs="EPSG:32633")
+    >>> xee_tf.open_table(result.path)
         B4 site
     0  4.0  oak
     1  1.0  fir
     """
     check_flags(progress=progress, compute=compute, drop_nulls=drop_nulls, all_touched=all_touched)
-    target = check_target(path, if_exists, storage_options)
+    target = check_target(destination, if_exists, storage_options)
     one_of("geometry", geometry, ("lonlat", None))
     dataset = whole_image(image, "sample", crs=crs, transform=transform)
     georef = read_georef(dataset, crs=crs, transform=transform)
-    columns, rules, arrays = _read_bands(dataset, georef)
+    bands, rules, arrays = _read_bands(dataset, georef)
     features, places_crs, table = _features(where, georef, properties)
     for name in table.columns:
-        column_values(table[name], name)  # what cannot be written is refused now, not in a worker
+        column_values(table[name], name)  # raise for unsupported columns here, not in a worker
     lonlat = LONLAT if geometry else ()
-    names = _names([column.name for column in columns], list(table.columns), lonlat, selectors)
-    layout = _lay_out(arrays)
+    names = _column_names([band.name for band in bands], list(table.columns), lonlat, columns)
+    layout = _block_layout(arrays)
     sampler = _Sampler(
-        columns=columns,
+        columns=bands,
         rules=rules,
         places=find_places(features, places_crs, georef, layout, all_touched=all_touched),
         drop_nulls=drop_nulls,
-        choice=Choice.of(n, class_band, seed, [c.name for c in columns if not c.shape], table),
+        choice=Choice.of(n, class_band, seed, [band.name for band in bands if not band.shape], table),
     )
     table = table[[name for name in table.columns if name in names]]
-    join = _JoinSamples(columns, sampler.choice, table, georef, tuple(names))
-    source = _sample(sampler, join, layout, arrays)
+    join = _JoinSamples(bands, sampler.choice, table, georef, tuple(names))
+    source = _sample_graph(sampler, join, layout, arrays)
     return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
 
 
 def _read_bands(
     dataset: xr.Dataset, georef: GeoRef
 ) -> tuple[tuple[TableColumn, ...], tuple[BandRule, ...], list[Any]]:
-    """Column, rule and chunked array of each band: (y, x), or (step, y, x) of one with further dimensions."""
+    """Return the column, rule and chunked array, (y, x) or (step, y, x), of each band."""
     y, x = georef.y_dim, georef.x_dim
     columns, rules, arrays = [], [], []
     for key, variable in raster_variables(dataset, x, y):
         name = str(key)
         if variable.dtype.kind not in "biuf":
             raise OptionError(
-                f"Band {name!r} has dtype {variable.dtype}: a table holds numbers. Convert it, for example "
+                f"Band {name!r} has dtype {variable.dtype}; expected numbers. Convert it, for example with "
                 f"ds[{name!r}].astype('float32'), or leave it out."
             )
         steps = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
@@ -194,14 +207,14 @@ def _read_bands(
         rules.append(rule)
         arrays.append(array)
     if not columns:
-        raise OptionError("There is nothing to sample: the image has no bands.")
+        raise OptionError("The image has no bands to sample.")
     return tuple(columns), tuple(rules), arrays
 
 
 def _features(
     where: Any, georef: GeoRef, properties: Sequence[str] | None
 ) -> tuple[pd.Series[Any], Any, pd.DataFrame]:
-    """Geometries, their CRS, and the properties to copy."""
+    """Return the geometries, their CRS, and the properties to copy."""
     if where is None:
         geometries, crs, table = pd.Series([_outline(georef)]), georef.crs, pd.DataFrame(index=range(1))
     else:
@@ -210,21 +223,19 @@ def _features(
         wanted = [properties] if isinstance(properties, str) else list(properties)
         unknown = [name for name in wanted if name not in table.columns]
         if unknown:
-            raise OptionError(
-                f"The properties {unknown} are no columns of the features: {list(table.columns)}."
-            )
+            raise OptionError(f"Properties {unknown} not found; available: {list(table.columns)}.")
         table = table[wanted]
     return geometries, crs, table
 
 
 def _outline(georef: GeoRef) -> Any:
-    """The whole raster as a polygon."""
+    """Return the outline of the raster as a polygon."""
     import shapely
 
     width, height = georef.shape.xy
     corners: list[tuple[float, float]] = [(0, 0), (width, 0), (width, height), (0, height)]
     outline = shapely.Polygon([georef.affine @ corner for corner in corners])
-    if (turn := full_turn(georef.crs)) is not None:  # no edge goes the short way around the globe
+    if (turn := full_turn(georef.crs)) is not None:  # no edge may span half the globe
         outline = shapely.segmentize(outline, turn / 8)
     return outline
 
@@ -237,33 +248,34 @@ def _read_features(where: Any) -> tuple[Any, Any, pd.DataFrame]:
         where = where.to_frame("geometry").set_geometry("geometry")
     if not isinstance(where, gpd.GeoDataFrame):
         raise OptionError(
-            "A raster is sampled at the points or in the polygons of a GeoDataFrame or GeoSeries; got "
-            f"{type(where).__name__}. geopandas.points_from_xy(x, y, crs=...) makes points of coordinates."
+            f"where must be a GeoDataFrame or GeoSeries of points or polygons; got {type(where).__name__}. "
+            "Convert coordinates to points with geopandas.GeoSeries.from_xy(x, y, crs='EPSG:4326')."
         )
     if where.active_geometry_name is None:
         raise OptionError(
-            "The GeoDataFrame has no geometry column: set it with where.set_geometry(...), or give points or "
+            "The GeoDataFrame has no geometry column: set it with where.set_geometry(...), or pass points or "
             "polygons as a GeoSeries."
         )
     geometries = where.geometry
     return geometries, geometries.crs, pd.DataFrame(where.drop(columns=geometries.name))
 
 
-def _names(
-    bands: list[str], properties: list[Any], lonlat: Sequence[str], selectors: Sequence[str] | None
+def _column_names(
+    bands: list[str], properties: list[Any], lonlat: Sequence[str], columns: Sequence[str] | None
 ) -> list[str]:
     counts = Counter([*bands, *properties, *lonlat])
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
+    duplicates = [name for name, count in counts.items() if count > 1]
+    if duplicates:
         raise OptionError(
-            f"The names {twice} would stand for two columns each, of the bands {bands}, the properties "
-            f"{properties} and {list(lonlat)}: choose with properties= which to copy, or rename bands."
+            f"Column names must be unique, but {duplicates} appear more than once in the bands {bands}, the "
+            f"properties {properties} and {list(lonlat)}: select properties with properties=[...], or rename "
+            "bands."
         )
-    return select_columns([*bands, *properties, *lonlat], selectors)
+    return select_columns([*bands, *properties, *lonlat], columns)
 
 
-def _lay_out(arrays: Sequence[Any]) -> BlockLayout:
-    """Blocks that are the chunks of most bands: a chunk where nothing is sampled is not loaded."""
+def _block_layout(arrays: Sequence[Any]) -> BlockLayout:
+    """Lay out blocks as the chunks of most bands, so that chunks without samples are not loaded."""
     grids = chunk_grids(arrays)
     y, x = Counter((grid.y, grid.x) for grid in grids).most_common(1)[0][0]
     return BlockLayout(_axis(y), _axis(x), grids)
@@ -275,7 +287,7 @@ def _axis(edges: tuple[int, ...]) -> BlockAxis:
 
 @dataclass(frozen=True)
 class _Sampler:
-    """The work of one block: put its bands together and pick out pixels."""
+    """The task of one block: assemble its bands and select pixels."""
 
     columns: tuple[TableColumn, ...]
     rules: tuple[BandRule, ...]
@@ -298,7 +310,7 @@ class _Sampler:
 
 @dataclass(frozen=True)
 class _JoinSamples:
-    """The last work: all blocks' pixels as rows, in the order of the features."""
+    """The final task: join the pixels of all blocks to rows, in the order of the features."""
 
     columns: tuple[TableColumn, ...]
     choice: Choice | None
@@ -317,8 +329,9 @@ class _JoinSamples:
             sample = self.choice(sample, self.columns)
         if not len(sample.numbers):
             raise OptionError(
-                "No pixel is left to write: all are masked (drop_nulls=False keeps them), none has its "
-                "centre in a polygon (all_touched=True takes those that are touched), or n asks for none."
+                f"There are no pixels to write ({counted(dropped, 'masked pixel')} dropped). To keep masked "
+                "pixels, pass drop_nulls=False; to include all pixels that a polygon touches, pass "
+                "all_touched=True. If n is given, check its classes and numbers."
             )
         sample = sample[np.lexsort((sample.columns, sample.rows, sample.numbers))]
         found: dict[str, tuple[TableColumn, Values]] = {}
@@ -337,8 +350,10 @@ class _JoinSamples:
         return Rows.of((found[name] for name in self.names), dropped)
 
 
-def _sample(sampler: _Sampler, join: _JoinSamples, layout: BlockLayout, arrays: Sequence[Any]) -> LazyTable:
-    """The graph: a task for each block that holds a pixel to sample, and one that joins their samples."""
+def _sample_graph(
+    sampler: _Sampler, join: _JoinSamples, layout: BlockLayout, arrays: Sequence[Any]
+) -> LazyTable:
+    """Build the graph: a task for each block with pixels to sample, and one that joins the samples."""
     run = uuid.uuid4().hex[:12]
     graph, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, layout, sampler)])
     needed = [blocks[block] for block in sorted(sampler.places.by_block)]

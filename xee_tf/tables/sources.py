@@ -1,7 +1,7 @@
-"""What a table may be, made one thing: column names, and row groups that give `Rows`.
+"""Conversion of frames and Datasets to `Rows`, or to row groups that give `Rows`.
 
-Frames and Datasets in memory are checked as a whole before anything is written, and then cut. Lazy ones
-(Dask) are looked at partition by partition, as they are computed.
+Frames and Datasets in memory are checked as a whole before anything is written, and then split. Lazy (Dask)
+tables are checked partition by partition, when they are computed.
 """
 
 from __future__ import annotations
@@ -23,115 +23,116 @@ from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
 __all__ = [
+    "LONLAT",
     "Geometry",
     "LazyTable",
     "Table",
     "geometry_column",
-    "no_table",
     "read_table",
     "row_dimension",
+    "table_type_error",
 ]
 
 Table = Any
-"""A pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows."""
+"""A pandas, GeoPandas or Dask frame, or a Dataset with one row dimension."""
 
 Geometry = Literal["lonlat"]
 
 LONLAT = ("longitude", "latitude")
 
 
-def _as_it_is(rows: Rows, number: int) -> Rows:
+def _return_rows(rows: Rows, number: int) -> Rows:
     return rows
 
 
 @dataclass(frozen=True)
 class LazyTable:
-    """A table that is computed row group by row group.
+    """A table that is computed one row group at a time.
 
     Parameters
     ----------
     groups : sequence of Ref
-        The row groups, in the order of the rows.
+        The row groups, in row order.
     graph : Graph
         The tasks of the table.
     read : callable
-        ``read(row group, number)`` gives its `Rows`. Default: the row group itself.
+        Converts a row group and its number to `Rows`. By default, row groups are `Rows` already.
     """
 
     groups: Sequence[Ref]
     graph: Graph
-    read: Callable[[Any, int], Rows] = _as_it_is
+    read: Callable[[Any, int], Rows] = _return_rows
 
 
-def read_table(table: Table, selectors: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
-    """The rows of a table in memory, or how to come by those of a lazy one."""
+def read_table(table: Table, columns: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
+    """Return the rows of a table in memory, or the row groups of a lazy table."""
     one_of("geometry", geometry, ("lonlat", None))
     if isinstance(table, xr.Dataset):
-        return _read_dataset(table, selectors)
+        return _read_dataset(table, columns)
     if isinstance(table, pd.DataFrame):
-        return _FrameReader.of(table, selectors, geometry)([table])
+        return _FrameReader.of(table, columns, geometry)([table])
     meta = getattr(table, "_meta", None)
     if isinstance(meta, pd.DataFrame):
-        reader = _FrameReader.of(meta, selectors, geometry)
+        reader = _FrameReader.of(meta, columns, geometry)
         return _lazy_table([table], reader)
-    raise no_table(table)
+    raise table_type_error(table)
 
 
-def no_table(value: Any) -> OptionError:
-    """The error that a value is no table."""
+def table_type_error(value: Any) -> OptionError:
+    """Create the error for a value that is not a table."""
     hint = ""
     if isinstance(value, xr.DataArray):
-        hint = " Name it: array.to_dataset(name='B4')."
+        hint = " Convert it with array.to_dataset(name='B4')."
     elif isinstance(value, pd.Series) or isinstance(getattr(value, "_meta", None), pd.Series):
-        hint = " Use series.to_frame()."
+        hint = " Convert it with series.to_frame()."
     return OptionError(
-        "A table is a pandas, GeoPandas or Dask frame, or a Dataset with one dimension of rows; got "
+        "table must be a pandas, GeoPandas or Dask DataFrame, or a Dataset with one row dimension; got "
         f"{type(value).__name__}.{hint}"
     )
 
 
 def geometry_column(frame: pd.DataFrame) -> str | None:
-    """The column of a frame that is its geometry; None if there is none."""
+    """Return the name of the geometry column of a frame, or None."""
     active: str | None = getattr(frame, "_geometry_column_name", None)
     return active if active in frame.columns else None
 
 
 @dataclass(frozen=True)
 class _FrameReader:
-    """Reads frames of one kind; small and picklable."""
+    """Picklable reader of frames with the same columns."""
 
     names: tuple[str, ...]
     points: str | None
 
     @classmethod
     def of(
-        cls, frame: pd.DataFrame, selectors: Sequence[str] | None, geometry: Geometry | None
+        cls, frame: pd.DataFrame, columns: Sequence[str] | None, geometry: Geometry | None
     ) -> _FrameReader:
         active = geometry_column(frame)
         available = [name for name in frame.columns if name != active]
         points = geometry is not None and active is not None
-        if points and (selectors is None or set(LONLAT) & set(selectors)):
+        if points and (columns is None or set(LONLAT) & set(columns)):
             taken = [name for name in LONLAT if name in available]
             if taken:
                 raise OptionError(
-                    f"The table has columns {taken} already, which the points of its geometry would become "
-                    "too. Rename them, or leave the points out with geometry=None."
+                    f"The table already has columns {taken}, which are also the names of the coordinates of "
+                    "its points. Rename them, or omit the points with geometry=None."
                 )
         if points:
             available += LONLAT
-        names = tuple(select_columns(available, selectors))
+        names = tuple(select_columns(available, columns))
         points = points and bool(set(LONLAT) & set(names))
         if points and getattr(frame, "crs", None) is None:
             raise GeoreferenceError(
-                "The table's points have no CRS, so that they have no longitude and latitude. Say what their "
-                "coordinates are with table.set_crs('EPSG:32633'), or leave them out with geometry=None."
+                "The table's points have no CRS, which is required to compute longitude and latitude. Set "
+                "it, for example with table.set_crs('EPSG:32633'), or omit the points with geometry=None."
             )
         return cls(names, active if points else None)
 
     def __call__(self, frames: Any, number: int | None = None) -> Rows:
         [frame] = frames
         lonlat = {} if self.points is None else _lonlat(frame, number)
-        describe = _describer(frame.index, number)
+        describe = _row_describer(frame.index, number)
         return Rows.of(
             (TableColumn(name), lonlat[name])
             if name in lonlat
@@ -140,57 +141,58 @@ class _FrameReader:
         )
 
 
-def _describer(index: Any, number: int | None = None) -> Callable[[int], str]:
-    """Words for a row: its number, its label if that is another, its partition if there is one."""
+def _row_describer(index: Any, number: int | None = None) -> Callable[[int], str]:
+    """Create a function that describes a row: its number, index label if different, and partition."""
 
     def describe(row: int) -> str:
         label = index[row] if index is not None else row
-        named = "" if isinstance(label, int | np.integer) and label == row else f" (index {label!r})"
-        return f"row {row}{named}" + ("" if number is None else f" of partition {number}")
+        index_label = "" if isinstance(label, int | np.integer) and label == row else f" (index {label!r})"
+        return f"row {row}{index_label}" + ("" if number is None else f" of partition {number}")
 
     return describe
 
 
 def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
-    """The coordinates of points in EPSG:4326, longitudes in -180..180."""
+    """Return the coordinates of points in EPSG:4326, with longitudes from -180 to 180."""
     points = frame.geometry
-    describe = _describer(frame.index, number)
+    describe = _row_describer(frame.index, number)
 
-    def refuse(bad: Any, words: str) -> None:
-        rows = np.flatnonzero(np.asarray(bad))
+    def require_none(invalid: Any, problem: str) -> None:
+        rows = np.flatnonzero(np.asarray(invalid))
         if rows.size:
             first, others = describe(int(rows[0])), f" ({rows.size} such rows)" if rows.size > 1 else ""
-            raise OptionError(f"{first[0].upper()}{first[1:]} {words}{others}.")
+            raise OptionError(f"{first[0].upper()}{first[1:]} {problem}{others}.")
 
-    leave = "or write the table without points: geometry=None"
-    refuse(points.isna() | points.is_empty, f"has no geometry. Drop such rows, {leave}")
+    omit = "or omit the points with geometry=None"
+    require_none(points.isna() | points.is_empty, f"has no geometry. Drop such rows, {omit}")
     kinds = points.geom_type
     other = kinds != "Point"
     if other.any():
         kind = kinds[other].iloc[0]
-        refuse(
+        require_none(
             other,
-            f"has a {kind}, and only points have a longitude and a latitude. Make points of them with "
-            f"table.representative_point(), {leave}",
+            f"has a {kind}; expected a point. Convert the geometries to points, for example with "
+            f"table.representative_point(), {omit}",
         )
     if not same_crs(read_crs(points.crs, "the table's points"), read_crs("EPSG:4326")):
         points = points.to_crs("EPSG:4326")
     x, y = points.x.to_numpy(), points.y.to_numpy()
-    refuse(
+    require_none(
         ~(np.isfinite(x) & np.isfinite(y)),
-        f"has a point without longitude and latitude: is {frame.crs.name} its CRS? Correct it, {leave}",
+        f"has a point that has no longitude and latitude. Check its coordinates and the CRS "
+        f"{frame.crs.name}, {omit}",
     )
     wrong = (np.abs(x) > 360) | (np.abs(y) > 90)
     at = int(np.argmax(wrong))
-    refuse(
+    require_none(
         wrong,
-        f"has a point at ({x[at]:.10g}, {y[at]:.10g}), which cannot be degrees: is {frame.crs.name} its CRS? "
-        f"Correct it, {leave}",
+        f"has a point at ({x[at]:.10g}, {y[at]:.10g}), which are not degrees. Check its coordinates and the "
+        f"CRS {frame.crs.name}, {omit}",
     )
     return dict(zip(LONLAT, (wrap_longitude(x), y), strict=True))
 
 
-def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows | LazyTable:
+def _read_dataset(dataset: xr.Dataset, columns: Sequence[str] | None) -> Rows | LazyTable:
     rows = row_dimension(dataset)
     along = {
         name: variable
@@ -198,14 +200,14 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
         if rows in variable.dims and not (name in dataset.indexes and name not in dataset.data_vars)
     }
     others = [name for name in dataset.data_vars if rows not in dataset[name].dims and dataset[name].ndim]
-    if selectors is None and others:
+    if columns is None and others:
         raise OptionError(
-            f"The variables {others} have no dimension {rows!r}, along which the rows of this table lie: "
-            "leave them out with selectors=."
+            f"The variables {others} do not have the row dimension {rows!r}: select the other variables with "
+            "columns=[...]."
         )
-    # Columns first, then the coordinates that tell something about each row.
+    # Columns first, then coordinates of the rows.
     ordered = sorted(along, key=lambda name: name not in dataset.data_vars)
-    names = select_columns(ordered, selectors)
+    names = select_columns(ordered, columns)
     chosen = {name: along[name].transpose(rows, ...) for name in names}
     if not any(variable.chunks for variable in chosen.values()):
         return Rows.of(column_values(_numpy(variable), name) for name, variable in chosen.items())
@@ -217,7 +219,7 @@ def _read_dataset(dataset: xr.Dataset, selectors: Sequence[str] | None) -> Rows 
 
 
 def _lazy_table(collections: Sequence[Any], read: Callable[[Any, int], Rows]) -> LazyTable:
-    """The table whose row groups are the chunks of all collections with the same number."""
+    """Create a table whose row groups are the chunks with the same number of all collections."""
     sources = Sources.of(collections, fused=True)
     graph, groups = sources.loads(sources.by_number())
     return LazyTable(list(groups.values()), graph, read)
@@ -228,7 +230,7 @@ class _ArraysReader:
     names: tuple[str, ...]
 
     def __call__(self, arrays: Any, number: int) -> Rows:
-        describe = _describer(None, number)
+        describe = _row_describer(None, number)
         named = zip(self.names, arrays, strict=True)
         return Rows.of(column_values(np.asarray(array), name, describe) for name, array in named)
 
@@ -239,7 +241,7 @@ def _numpy(variable: Any) -> Any:
 
 
 def row_dimension(dataset: xr.Dataset) -> Hashable:
-    """The dimension along which the rows lie: that of all variables."""
+    """Return the row dimension of a Dataset: the dimension that all variables have."""
     dims = [variable.dims for variable in dataset.data_vars.values() if variable.ndim]
     single = {found[0] for found in dims if len(found) == 1}
     common = set(dims[0]).intersection(*dims[1:]) if dims else set()
@@ -248,7 +250,7 @@ def row_dimension(dataset: xr.Dataset) -> Hashable:
     if not single and len(common) == 1:
         return common.pop()
     raise OptionError(
-        f"The rows of a Dataset lie along one dimension that all its variables have; here they have "
+        "The variables of a Dataset must share one row dimension; got the dimensions "
         f"{sorted({tuple(map(str, found)) for found in dims})}. Stack the dimensions into one, for example "
         "ds.stack(row=('y', 'x')).reset_index('row'), or select variables."
     )

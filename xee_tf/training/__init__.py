@@ -1,6 +1,12 @@
-"""Records as `tf.data` pipelines for training."""
+"""Read exports as `tf.data` pipelines for training."""
 
 from xee_tf.training.dataset import tf_dataset
-from xee_tf.training.spec import feature_spec
+from xee_tf.training.sources import Exports
+from xee_tf.training.spec import SequenceSpec, feature_spec
 
-__all__ = ["feature_spec", "tf_dataset"]
+__all__ = [
+    "Exports",
+    "SequenceSpec",
+    "feature_spec",
+    "tf_dataset",
+]

@@ -1,7 +1,7 @@
-"""Records as a `tf.data.Dataset` of channels-last tensors, ready for ``model.fit``.
+"""Read records as a `tf.data.Dataset` of channels-last tensors for ``model.fit``.
 
-TensorFlow does all the work, in batches: reading, inflating, parsing and stacking run in its own
-threads. Python only says what to do. TensorFlow itself is imported when a function is called.
+TensorFlow reads, decompresses, parses and stacks the records in batches, in its own threads; Python only
+builds the pipeline. TensorFlow is imported when a function is called.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, flag, one_of, spelled, whole
+from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit, band_names
 from xee_tf.storage import PathLike
-from xee_tf.training.sources import Exports, check_alike, open_exports
+from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = ["tf_dataset"]
 
-
-_SHUFFLE_BYTES = 256 << 20  # what a shuffle buffer may hold where its size is left to us
-_POOL_PIXELS = 1 << 20  # pixels parsed together, and mixed with one another, where they are the unit
-_POOL_BYTES = 128 << 20  # what they may take as tensors
+_SHUFFLE_BYTES = 256 << 20  # maximum size of the shuffle buffer for shuffle=True
+_POOL_PIXELS = 1 << 20  # maximum number of pixels parsed and shuffled together if the unit is a pixel
+_POOL_BYTES = 128 << 20  # maximum size of these pixels as tensors
 _INT64 = (1 << 63) - 1
 
 
@@ -52,97 +51,107 @@ def tf_dataset(
     num_parallel_reads: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> tf.data.Dataset:
-    """Exported patches or pixels as a `tf.data.Dataset` for training, evaluation or prediction.
+    """Read exported patches or pixels as a `tf.data.Dataset` for training, evaluation or prediction.
 
-    Array bands keep their steps on an axis of their own, directly behind that of the batch, whether
-    they are in the Examples of patches or in SequenceExamples, one for each pixel.
+    Array bands keep their steps on a separate axis after the batch axis, both in Examples of patches and in
+    SequenceExamples of pixels.
 
     Parameters
     ----------
-    files_or_mixer : str, path-like or sequence of them
-        A mixer (``scene-mixer.json``): its shards are found beside it, and a missing record is an
-        error. Or its prefix or folder, or what an export returned. Or TFRecord files, tables too, or a
-        pattern such as ``"out/scene-*.tfrecord.gz"``. Several exports are read one after the other (mixed,
-        where shuffled) if their records are alike.
+    files_or_mixer : str, path-like, ExportResult, TableResult, or sequence or mapping of these
+        The mixer of an export (``scene-mixer.json``), its prefix or folder, or an export result. Shards are
+        found next to the mixer, and missing records raise an error. Alternatively TFRecord files (also of
+        tables), or a pattern such as ``"out/scene-*.tfrecord.gz"``. Several exports with compatible records
+        are read one after another; with `shuffle` they are mixed.
     inputs : str or sequence of str
-        Bands that the model sees, in the order of the last axis; of a table, columns. Array bands must
-        have one depth; a scalar band beside them is repeated at every step. Bands of a collapsed export
-        go by their own names.
+        Bands (or columns of a table) that are the input of the model, in the order of the last axis. All
+        array bands must have the same depth; scalar bands among them are repeated at every step. Bands of a
+        collapsed export have their own names.
     targets : str or sequence of str, optional
-        Bands that the model learns, stacked by themselves in the same way, or labels that stand beside
-        patches (see `patch_dimensions`). Without them, elements are the inputs alone.
-    batch_size : int
-        Patches, or pixels, in an element.
-    shuffle : bool or int
-        False: the order of the records, exactly. A number: files in random order, and so many
-        records in a shuffle buffer. True: as many as 256 MiB hold. Each epoch differs. The pixels of
-        patches are mixed with one another, too, up to a million, or as many as 128 MiB hold.
+        Bands that the model predicts, stacked in the same way, or labels of patches (see
+        `patch_dimensions`). By default, elements are only the inputs.
+    batch_size : int, default 32
+        The number of patches or pixels per element.
+    shuffle : bool or int, default False
+        False keeps the order of the records. An integer is the number of records in the shuffle buffer; files
+        are read in random order. True uses a buffer of 256 MiB. The order differs in each epoch. If the unit
+        is "pixel", the pixels of patches are shuffled, too: up to a million at a time, or 128 MiB.
     seed : int, optional
-        Makes a shuffled order the same in every run.
-    repeat : bool or int
-        True: without end. A number: so many epochs in one.
-    drop_remainder : bool
-        Leave out a last element that is smaller than `batch_size`.
+        The random seed. It makes the shuffled order reproducible.
+    repeat : bool or int, default False
+        True repeats the records indefinitely; an integer is the number of repetitions.
+    drop_remainder : bool, default False
+        Whether to omit the last element if it is smaller than `batch_size`.
     unit : {"patch", "pixel"}, optional
-        What an example is: a patch, or each of its pixels by itself, row-major. Default: "patch"; "pixel",
-        and nothing else, where each record is one: SequenceExamples, rows of a table.
+        What an example is: a patch, or a single pixel; the pixels of a patch are in row-major order. Default:
+        "patch". For SequenceExamples and rows of tables only "pixel" is possible, and is the default.
     margins : {"keep", "trim"}, optional
-        Whether the margin that `kernel_size` added is part of a patch. Default: "keep" for patches,
-        "trim" for pixels, so that each pixel of the raster comes once.
+        Whether to keep the margin that `kernel_size` added to patches. Default: "keep" for patches; "trim"
+        for pixels, so that each pixel of the raster appears once.
     target_margins : {"keep", "trim"}, optional
-        The same for targets, for models that see a margin but answer for the patch alone. Default: as
-        `margins`. Patches only.
-    target_dtype : dtype
-        float32 by default. An integer type keeps class numbers as they are.
+        Whether to keep the margin in the targets, for models whose output does not cover the margin of the
+        input. Only for patches. Default: the same as `margins`.
+    target_dtype : dtype, default "float32"
+        The dtype of the targets. Integer dtypes keep class numbers exact.
     records : sequence of path-like, optional
-        The shards of a single mixer, in order, where they are not beside it.
-    patch_dimensions : int or (width, height), optional
-        Needed for patches from files without a mixer. Never with a mixer. Features that do not hold whole
-        patches are values of the record: labels, coordinates. As targets they have the shape
-        ``(batch, values)``; a single value among patches is repeated at every pixel. Texts are ignored.
-    kernel_size : int or (width, height), optional
-        Where it cannot be told from the length of the records.
-    tensor_depths : mapping from band to int, optional
-        Depths of array bands, where no sidecar tells them and the first record does not: several depths
-        fit, or its series is not the longest. Beside patches a feature with exactly that many values per
-        record is a label.
+        The shards of a single mixer, in order, if they are not next to it.
+    patch_dimensions : int or (int, int), optional
+        Width and height of the patches in pixels. Required to read patches from files without a mixer; not
+        allowed with a mixer. Features that do not hold whole patches are values of the record, such as labels
+        and coordinates. As targets they have the shape ``(batch, values)``; a single value that is stacked
+        with patches is repeated at every pixel. Text is ignored.
+    kernel_size : int or (int, int), optional
+        Width and height of the kernel in pixels. Required only if it cannot be inferred from the length of
+        the records.
+    tensor_depths : mapping of str to int, optional
+        The depths of array bands. Required only without a mixer and manifest, if the first record does not
+        determine them: if several depths are possible, or if its series is not the longest. If patches are
+        read, a feature with exactly this number of values per record is a label.
     num_parallel_reads : int, optional
-        Shards read at a time when shuffled. Default: TensorFlow decides. In order, they are
-        read one by one.
-    storage_options : mapping, optional
-        Handed to fsspec.
+        The number of shards to read at a time if `shuffle` is set; otherwise shards are read one by one.
+        Default: chosen by TensorFlow.
+    storage_options : mapping of str to object, optional
+        Options for fsspec, for remote files.
 
     Returns
     -------
     tf.data.Dataset
-        Elements are ``inputs`` or ``(inputs, targets)``, float32 unless `target_dtype` says otherwise:
+        Elements are ``inputs`` or ``(inputs, targets)``. Inputs are float32; targets have `target_dtype`:
 
         =======  ===================================  ===========================================
-        unit     scalar bands alone                   with array bands
+        unit     scalar bands only                    with array bands
         =======  ===================================  ===========================================
         "patch"  ``(batch, height, width, bands)``    ``(batch, steps, height, width, bands)``
         "pixel"  ``(batch, bands)``                   ``(batch, steps, bands)``
         =======  ===================================  ===========================================
 
+        The size of the last axis is the number of bands.
+
     Raises
     ------
     OptionError
-        If a band is not in the records, bands have several depths, or an option cannot be used.
+        If a band is not found, bands have different depths, or an option is invalid.
     MissingShardError
-        If shards of a mixer are not there.
+        If a file, or a shard of a mixer, is not found.
+    RecordError
+        If a file is not a valid TFRecord file, or its records do not match the options.
+
+    See Also
+    --------
+    xee_tf.feature_spec : Return the specification with which TensorFlow parses the records.
 
     Notes
     -----
-    Series that lack steps (``drop_masked_steps``) are filled up behind, to the depth of their band, with the
-    export's ``default_value``; with 0 where no sidecar tells it. Several further dimensions of a band are
-    one axis of steps, in their order, as in the records.
+    Series with omitted steps (``drop_masked_steps``) are padded at the end to the depth of their band with
+    the ``default_value`` of the export, or with 0 if there is no mixer and no manifest. If a band has several
+    additional dimensions, they are combined into one axis of steps, in the order of the records.
 
-    In files without a mixer records may lack features, as Earth Engine's tables do: absent numbers are NaN,
-    or an error where `target_dtype` is an integer type. The labels of a patch are repeated for each of its
-    pixels if the unit is "pixel".
+    In files without a mixer, records may lack features, as in tables of Earth Engine. Missing numbers are
+    NaN; if `target_dtype` is an integer dtype, they raise an error. If the unit is "pixel", the labels of a
+    patch are repeated for each of its pixels.
 
-    float_list, int64_list and byte blobs (uint8) are all read; see `xee_tf.feature_spec`. Local files
-    are read by TensorFlow, others through fsspec, by Python, record by record.
+    Float lists, int64 lists and byte strings of uint8 values are supported; see `xee_tf.feature_spec`. Local
+    files are read by TensorFlow, remote files by Python with fsspec, record by record.
 
     Examples
     --------
@@ -163,21 +172,21 @@ def tf_dataset(
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
 
-    from xee_tf.training.parsing import Side, batch_parser, mix
+    from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
     from xee_tf.training.stream import serialised_records
 
     input_names, target_names = _names("inputs", inputs), _names("targets", targets)
     one_of("unit", unit, ("patch", "pixel", None))
     one_of("margins", margins, ("keep", "trim", None))
     one_of("target_margins", target_margins, ("keep", "trim", None))
-    batch_size = whole(1, _INT64)(batch_size, "batch_size")
-    shuffle, repeat = _switch(shuffle, "shuffle"), _switch(repeat, "repeat")
+    batch_size = integer(1, _INT64)(batch_size, "batch_size")
+    shuffle, repeat = _flag_or_count(shuffle, "shuffle"), _flag_or_count(repeat, "repeat")
     check_flags(drop_remainder=drop_remainder)
     if num_parallel_reads is not None:
-        num_parallel_reads = whole(1, _INT64)(num_parallel_reads, "num_parallel_reads")
+        num_parallel_reads = integer(1, _INT64)(num_parallel_reads, "num_parallel_reads")
     if seed is not None:
-        seed = whole(-_INT64 - 1, _INT64)(seed, "seed")
-    target_dtype = _number_type(target_dtype)
+        seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
+    target_dtype = _numeric_dtype(target_dtype)
 
     options = ReadOptions(
         records=records,
@@ -188,41 +197,44 @@ def tf_dataset(
         storage_options=storage_options,
     )
     exports = open_exports(files_or_mixer, options)
-    check_alike(exports)
+    check_compatible(exports)
     export = exports[0]
     unit = _unit(unit, export)
     margins = margins or ("trim" if unit == "pixel" else "keep")
     if unit == "pixel" and target_margins not in (None, margins):
-        raise OptionError("target_margins differ from margins: the pixels of inputs and targets must match.")
-    sides = [Side.of(export, input_names, margins, "float32")]
+        raise OptionError(
+            f"target_margins={target_margins!r} differs from margins={margins!r}: if the unit is 'pixel', "
+            "inputs and targets must have the same pixels. Omit target_margins."
+        )
+    components = [Component.of(export, input_names, margins, "float32")]
     if target_names:
-        sides.append(Side.of(export, target_names, target_margins or margins, target_dtype))
+        components.append(Component.of(export, target_names, target_margins or margins, target_dtype))
 
-    count = _total(exports)
+    count = _count_records(exports)
     raw = serialised_records(
         [shard for each in exports for shard in each.shards], shuffle, seed, num_parallel_reads
     )
     if count is not None:
-        # Progress bars know where they are, and a record that went missing since is an error.
+        # Shows the length in progress bars, and raises an error if records have been lost since.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
     if shuffle:
-        room = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else shuffle
-        raw = raw.shuffle(min(room, count or room), seed=seed)
+        buffer_size = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else shuffle
+        raw = raw.shuffle(min(buffer_size, count or buffer_size), seed=seed)
     if repeat:
         raw = raw.repeat(None if repeat is True else repeat)
 
-    parse = batch_parser(export, sides, flat=unit == "pixel")
+    parse = batch_parser(export, components, flat=unit == "pixel")
     if unit == "patch" or export.content.unit == "pixel":
         data = raw.batch(batch_size, drop_remainder=drop_remainder)
         data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     else:
-        values = sum(len(side.bands) * (side.depth or 1) for side in sides)
+        values = sum(len(component.bands) * (component.depth or 1) for component in components)
         pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))
         pool = raw.batch(max(1, pixels // export.stored.pixels))
         data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         if shuffle:
             seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-            data = tf.data.Dataset.zip(data, seeds).map(mix, num_parallel_calls=tf.data.AUTOTUNE)
+            data = tf.data.Dataset.zip(data, seeds).map(shuffle_pixels, num_parallel_calls=tf.data.AUTOTUNE)
         data = data.rebatch(batch_size, drop_remainder=drop_remainder)
         if count is not None and repeat is not True:
             total = count * export.area(margins).pixels * int(repeat or 1)
@@ -233,39 +245,46 @@ def tf_dataset(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
-def _total(exports: Sequence[OpenedExport]) -> int | None:
-    """Records in all exports, if they were counted."""
+def _count_records(exports: Sequence[OpenedExport]) -> int | None:
+    """Return the number of records in all exports, or None if it is unknown."""
     counts = [export.records for export in exports if export.records is not None]
     return sum(counts) if len(counts) == len(exports) else None
 
 
 def _unit(unit: Unit | None, export: OpenedExport) -> Unit:
-    """What an example is, if the records allow it."""
-    untold = OptionError(
-        f"Nothing tells the shape of the patches in {export}: give the mixer instead of its files, or "
-        "patch_dimensions=(width, height)."
-    )
+    """Return the unit of an example; raise an error if it does not match the records."""
     if export.content.unit == "pixel":
         if unit == "patch" and not export.described and any(band.dims for band in export.bands):
-            raise untold
+            raise _unknown_shape(export)
         if unit == "patch":
             raise OptionError(
-                f"unit='patch' needs patches, but each record of {export} is a single pixel: leave unit out, "
-                "or export without sequence_data."
+                f"unit='patch' requires patches, but each record of {export} is a single pixel or a row of "
+                "a table: omit unit, or export patches without sequence_data."
             )
         return "pixel"
     if unit != "pixel" and export.content.unit is None:
-        raise untold
+        raise _unknown_shape(export)
     return unit or "patch"
 
 
-def _switch(value: Any, name: str) -> int | bool:
-    """True, False, or a number."""
-    return flag(value, name) if isinstance(value, bool | np.bool_) else whole(0, _INT64)(value, name)
+def _unknown_shape(export: OpenedExport) -> OptionError:
+    """Return the error for shards of patches without a mixer."""
+    shard = export.shards[0].location
+    mixer = mixer_of(shard)
+    named = "" if mixer is None else f" ({mixer})"
+    return OptionError(
+        f"The shape of the patches in {shard} is unknown: pass the mixer{named} instead of the shards, or "
+        "patch_dimensions=(width, height)."
+    )
 
 
-def _number_type(dtype: Any) -> Any:
-    """A dtype of numbers, as TensorFlow has it."""
+def _flag_or_count(value: Any, name: str) -> int | bool:
+    """Check an option that is a bool or a number."""
+    return flag(value, name) if isinstance(value, bool | np.bool_) else integer(0, _INT64)(value, name)
+
+
+def _numeric_dtype(dtype: Any) -> Any:
+    """Convert a dtype of numbers to TensorFlow's."""
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
 
@@ -274,15 +293,16 @@ def _number_type(dtype: Any) -> Any:
     except (TypeError, ValueError):
         found = tf.string
     if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
-        raise OptionError(f"target_dtype must be a type of numbers, such as 'float32'; got {dtype!r}.")
+        raise OptionError(f"target_dtype must be a numeric dtype, such as 'float32'; got {dtype!r}.")
     return found
 
 
 def _names(option: str, names: str | Sequence[str] | None) -> list[str]:
+    """Return the names in an option; raise an error if a name appears twice, or there are no inputs."""
     listed = [] if names is None else band_names(option, names)
     if option == "inputs" and not listed:
-        raise OptionError("inputs is empty: name at least one band.")
+        raise OptionError("inputs is empty: pass the name of at least one band.")
     for name in listed:
         if listed.count(name) > 1:
-            raise OptionError(f"{option} names the band {name!r} twice.")
+            raise OptionError(f"The band {name!r} appears twice in {option}: remove one of the two.")
     return listed

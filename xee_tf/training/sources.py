@@ -1,4 +1,4 @@
-"""What a training pipeline reads: one or more exports, opened, and whether their records are alike."""
+"""Open the exports that a training pipeline reads, and check that their records are compatible."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from xee_tf.errors import OptionError
+import pandas as pd
+import xarray as xr
+
+from xee_tf.errors import MissingShardError, OptionError, XeeTFError
 from xee_tf.reading import OpenedExport, ReadOptions, open_export, open_files
 from xee_tf.shards import check_first_runs
-from xee_tf.sidecars import Exported, ExportedTable, Mixer, find_sources, is_image
+from xee_tf.sidecars import (
+    MIXER,
+    Exported,
+    ExportedTable,
+    Mixer,
+    find_exports,
+    find_sources,
+    is_image,
+    prefix_of,
+)
+from xee_tf.storage import Location
 
-__all__ = ["Exports", "check_alike", "open_exports"]
+__all__ = ["Exports", "check_compatible", "mixer_of", "open_exports"]
 
 _One = Exported | ExportedTable
 
@@ -19,49 +32,99 @@ Exports = _One | Sequence[_One] | Mapping[str, _One]
 
 
 def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
-    """Open what a user named: mixers, files, patterns; files that follow one another are one export."""
-    values: Any = sources.values() if isinstance(sources, Mapping) else sources
-    several = isinstance(values, Collection) and not isinstance(values, str)
-    items = list(values) if several else [values]
-
-    def open_image(source: Any) -> OpenedExport:
-        if options.patch_dimensions is not None:
-            raise OptionError("patch_dimensions are for files without a mixer: the mixer has its own.")
-        return open_export(source, options)
-
+    """Open mixers, export results, files and patterns; consecutive files are opened as one export."""
+    items = _items(sources)
     if options.records is not None:
         if len(items) != 1:
-            raise OptionError(f"records go with a single mixer; got {len(items)} sources.")
-        return [open_image(items[0])]
+            raise OptionError(f"records requires a single mixer; got {len(items)} sources.")
+        return [_open_image(items[0], options)]
     if any(isinstance(item, Mixer) for item in items):
-        raise OptionError("A Mixer does not know where its shards are: name its file, or give records=[...].")
+        raise OptionError("A Mixer object has no path: pass the path of the mixer, or add records=[...].")
     opened: list[OpenedExport] = []
+    mixers: dict[tuple[str, bool], Location] = {}
     locations = [found for item in items for found in find_sources(item, options.storage_options)]
     for images, group in groupby(locations, is_image):
-        if not images:
-            opened.append(open_files(list(group), options))
-            continue
-        for location in group:
-            opened.append(open_image(location))
-            check_first_runs(opened[-1].shards)
+        files = list(group)
+        try:
+            if not images:
+                opened.append(open_files(files, options))
+                continue
+            for mixer in files:
+                opened.append(_open_image(mixer, options))
+                check_first_runs(opened[-1].shards)
+                mixers.update((_key(shard.location), mixer) for shard in opened[-1].shards)
+        except MissingShardError:
+            missing = next((file for file in files if not file.exists()), None)
+            if missing is None:
+                raise
+            raise MissingShardError(
+                f"{missing} was not found: expected a mixer (a file that ends with {MIXER}), the folder or "
+                "prefix of an export, TFRecord files, or a pattern of files. Correct the path."
+            ) from None
     if not opened:
-        raise OptionError("There is nothing to read: name a mixer, TFRecord files, or a pattern of files.")
+        raise OptionError("There is nothing to read: pass a mixer, TFRecord files, or a pattern of files.")
+    for location in locations:
+        owner = mixers.get(_key(location))
+        if owner is not None:
+            raise OptionError(f"{location} is a shard of {owner}, which is passed, too: pass only the mixer.")
     return opened
 
 
-def check_alike(exports: Sequence[OpenedExport]) -> None:
-    """Check that the records of all exports hold the same, so that they can be read together."""
+def _key(location: Location) -> tuple[str, bool]:
+    """Return a key that is the same for a path and its URL."""
+    return location.path, location.is_local
+
+
+def _items(sources: Any) -> list[Any]:
+    """Return a list of sources; raise an error for a raster or a table that is not exported."""
+    if isinstance(sources, xr.Dataset | xr.DataArray | pd.DataFrame):
+        export = "xee_tf.export_table" if isinstance(sources, pd.DataFrame) else "ds.tfexport"
+        raise OptionError(
+            f"Expected a mixer, an export result, TFRecord files, or a pattern of files; got a "
+            f"{type(sources).__name__}. Export it with {export}, and pass the result."
+        )
+    values: Any = sources.values() if isinstance(sources, Mapping) else sources
+    several = isinstance(values, Collection) and not isinstance(values, str | bytes)
+    return list(values) if several else [values]
+
+
+def _open_image(source: Any, options: ReadOptions) -> OpenedExport:
+    """Open the export of a mixer or manifest."""
+    if options.patch_dimensions is not None:
+        raise OptionError(
+            f"patch_dimensions={options.patch_dimensions!r} is only for files without a mixer: omit it, the "
+            "mixer defines the size of the patches."
+        )
+    return open_export(source, options)
+
+
+def mixer_of(shard: Location) -> Location | None:
+    """Return the mixer (or the manifest) of a shard, by its name; None if there is none in its folder."""
+    try:
+        exports = find_exports(shard.parent)
+    except (XeeTFError, OSError):
+        return None
+    for export in exports:
+        prefix = prefix_of(export).name
+        if is_image(export) and shard.name.startswith(prefix) and shard.name[len(prefix) :][:5].isdigit():
+            return export
+    return None
+
+
+def check_compatible(exports: Sequence[OpenedExport]) -> None:
+    """Check that the records of all exports have the same content, so that they can be read together."""
     first, *others = exports
     for other in others:
-        if _summary(other) != _summary(first):
+        if _describe_records(other) != _describe_records(first):
             raise OptionError(
-                f"The exports do not go together: {first} holds {_summary(first)}, {other} holds "
-                f"{_summary(other)}. Export them with the same options, or make a dataset of each."
+                f"The exports are not compatible: {first} contains {_describe_records(first)}; {other} "
+                f"contains {_describe_records(other)}. Export them with the same options, or create a "
+                "dataset for each."
             )
 
 
-def _summary(export: OpenedExport) -> str:
-    """What a record holds, in words."""
+def _describe_records(export: OpenedExport) -> str:
+    """Describe the records of an export."""
     content, kinds = export.content, {feature.name: feature.kind for feature in export.layout.features}
     bands = []
     for band in export.bands:
@@ -69,9 +132,9 @@ def _summary(export: OpenedExport) -> str:
             bands.append(f"{band.name} ({kinds[band.feature]}, {content.labels[band.feature]} per record)")
             continue
         depth = f", {band.depth} steps" if band.dims else ""
-        whole = content.depths[band.feature]
-        place = "" if whole == band.depth else f", from {band.first} of {whole} in {band.feature!r}"
-        bands.append(f"{band.name} ({kinds[band.feature]}{depth}{place})")
+        total = content.depths[band.feature]
+        part = "" if total == band.depth else f", from {band.first} of {total} in {band.feature!r}"
+        bands.append(f"{band.name} ({kinds[band.feature]}{depth}{part})")
     records = f"patches of {export.core.x} x {export.core.y} pixels and margins of {content.margin.xy}"
     if export.layout.sequences is not None:
         records = f"series of pixels, padded with {content.fill:g},"

@@ -1,4 +1,4 @@
-"""How TensorFlow has to read the records of an export."""
+"""The specification with which TensorFlow parses the records of an export."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from xee_tf.training.sources import Exports, open_exports
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["NO_INTEGER", "SequenceSpec", "absent_value", "example_spec", "feature_spec", "record_spec"]
+__all__ = ["MISSING_INTEGER", "SequenceSpec", "example_spec", "feature_spec", "missing_value", "record_spec"]
 
-NO_INTEGER = -(2**63)  # stands for an absent integer between parsing and casting
+MISSING_INTEGER = -(2**63)  # represents a missing integer between parsing and casting
 
 
 class SequenceSpec(NamedTuple):
-    """How TensorFlow reads SequenceExamples; see `xee_tf.feature_spec`.
+    """The specification with which TensorFlow parses SequenceExamples; see `xee_tf.feature_spec`.
 
     Parameters
     ----------
-    context : dict
-        Name of a scalar band to `tf.io.FixedLenFeature`.
-    sequence : dict
-        Name of an array band to `tf.io.FixedLenSequenceFeature`.
+    context : dict of str to tf.io.FixedLenFeature
+        The scalar bands.
+    sequence : dict of str to tf.io.FixedLenSequenceFeature
+        The array bands.
     """
 
     context: dict[str, Any]
@@ -48,35 +48,60 @@ def feature_spec(
     tensor_depths: Mapping[str, int] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | SequenceSpec:
-    """How TensorFlow has to read the records of an export, or of a table.
+    """Return the specification with which TensorFlow parses the records of an export or a table.
 
-    Bands that were collapsed are one feature, under the name of the first one. Where there is no mixer, kinds
-    and lengths are those of the first record that holds a feature: records are read until each of `bands` was
-    found, or the first 16 MiB of them.
+    Collapsed bands are one feature with the name of the first band. Without a mixer, kinds and lengths are
+    those of the first record that has a feature: records are read until all `bands` are found, up to the
+    first 16 MiB.
 
     Parameters
     ----------
-    files_or_mixer, records, patch_dimensions, kernel_size, tensor_depths, storage_options
-        As in `tf_dataset`.
+    files_or_mixer : str, path-like, ExportResult, TableResult, or sequence or mapping of these
+        The mixer, prefix, folder or result of an export, or TFRecord files; see `tf_dataset`. If there are
+        several exports, the specification is that of the first one.
     bands : sequence of str, optional
-        Default: all, in the order of the record.
+        The bands, or columns of a table. Default: all, in the order of the record.
+    records : sequence of path-like, optional
+        The shards of a single mixer, in order, if they are not next to it.
+    patch_dimensions : int or (int, int), optional
+        Width and height of the patches in pixels; only for files without a mixer.
+    kernel_size : int or (int, int), optional
+        Width and height of the kernel in pixels, if it cannot be inferred.
+    tensor_depths : mapping of str to int, optional
+        The depths of array bands, if they cannot be inferred; see `tf_dataset`.
+    storage_options : mapping of str to object, optional
+        Options for fsspec, for remote files.
 
     Returns
     -------
     dict or SequenceSpec
-        Of Examples: name to `tf.io.FixedLenFeature`, for `tf.io.parse_example`. The shape of a float or
-        int64 list is [height, width], margins included, or [depth, height, width] of an array band. A
-        byte band is one string per record: ``tf.io.decode_raw(value, tf.uint8)`` has its values, flat.
-        Without a mixer and `patch_dimensions` all lists are flat: [values], of strings [1], as
-        `xee_tf.TableResult.feature_spec` has them of a table; so are labels beside patches. Of a feature
-        that some records lack, absent numbers are NaN and absent strings empty. int64 has no value for
-        that: such a feature, and one whose lists differ in length, is a `tf.io.VarLenFeature`.
+        For Examples: a dictionary from names to `tf.io.FixedLenFeature`, for `tf.io.parse_example`. The shape
+        of a float or int64 list is [height, width], including margins, or [depth, height, width] for an
+        array band. A byte band is one string per record; ``tf.io.decode_raw(value, tf.uint8)`` returns its
+        values as a flat tensor. Without a mixer and `patch_dimensions`, all lists are flat: the shape is
+        [values], or [1] for strings, as in `xee_tf.TableResult.feature_spec`. Labels of patches are flat,
+        too. If some records lack a feature, missing numbers are NaN and missing strings are empty. An int64
+        list has no such value: if it is missing in some records, the feature is a `tf.io.VarLenFeature`, and
+        so is a feature whose lists differ in length.
 
-        Of SequenceExamples: a pair ``(context, sequence)`` of such dictionaries, for
+        For SequenceExamples: a pair ``(context, sequence)`` of such dictionaries, for
         ``tf.io.parse_single_sequence_example(record, *spec)`` or ``tf.io.parse_sequence_example``. Scalar
-        bands are `tf.io.FixedLenFeature`, array bands `tf.io.FixedLenSequenceFeature`, of one value (byte
-        bands: of one string of one byte). Without any array band a SequenceExample is an Example, to
-        the byte, and its spec a dictionary.
+        bands are `tf.io.FixedLenFeature`, array bands `tf.io.FixedLenSequenceFeature` with one value per step
+        (for byte bands, one string of one byte). A SequenceExample without array bands has the same bytes as
+        an Example; its specification is a dictionary.
+
+    Raises
+    ------
+    OptionError
+        If a band is not found, or an option is invalid.
+    MissingShardError
+        If a file, or a shard of a mixer, is not found.
+    RecordError
+        If a file is not a valid TFRecord file, or its records do not match the options.
+
+    See Also
+    --------
+    xee_tf.tf_dataset : Read the records as a `tf.data.Dataset`.
 
     Examples
     --------
@@ -111,7 +136,7 @@ def feature_spec(
 
 
 def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
-    """How TensorFlow reads the records of an export; see `xee_tf.feature_spec`."""
+    """Return the specification of the records of an export; see `xee_tf.feature_spec`."""
     tf = _tensorflow()
 
     content, layout = export.content, export.layout
@@ -126,7 +151,7 @@ def record_spec(export: OpenedExport) -> dict[str, Any] | SequenceSpec:
 
 
 def example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -> dict[str, Any]:
-    """A spec of Examples, in which some features may be absent, and others have any length."""
+    """Return the specification of Examples with features that may be missing or have a variable length."""
     tf = _tensorflow()
 
     spec: dict[str, Any] = {}
@@ -135,31 +160,31 @@ def example_spec(export: OpenedExport, optional: Set[str], variable: Set[str]) -
         if name in variable:
             spec[name] = tf.io.VarLenFeature(dtype)
         elif name in optional:
-            spec[name] = tf.io.FixedLenFeature(shape, dtype, absent_value(feature, shape))
+            spec[name] = tf.io.FixedLenFeature(shape, dtype, missing_value(feature, shape))
         else:
             spec[name] = tf.io.FixedLenFeature(shape, dtype)
     return spec
 
 
 def _dtype(feature: Feature) -> tf.DType:
-    """The dtype of a feature's values; byte lists are strings."""
+    """Return the TensorFlow dtype of a feature; byte lists are strings."""
     tf = _tensorflow()
 
     return {"float": tf.float32, "int64": tf.int64, "bytes": tf.string}[feature.kind]
 
 
-def absent_value(feature: Feature, shape: Sequence[int]) -> Any:
-    """What a feature is in records that lack it."""
-    return np.full(shape, {"float": np.nan, "int64": NO_INTEGER, "bytes": b""}[feature.kind]).tolist()
+def missing_value(feature: Feature, shape: Sequence[int]) -> Any:
+    """Return the value of a feature in records that lack it."""
+    return np.full(shape, {"float": np.nan, "int64": MISSING_INTEGER, "bytes": b""}[feature.kind]).tolist()
 
 
 def _step_shape(feature: Feature) -> list[int]:
-    """The shape of one list of a SequenceExample: of ours, a single value."""
+    """Return the shape of a list in a SequenceExample; xee_tf writes single values."""
     return [] if feature.size == 1 or feature.kind == "bytes" else [feature.size]
 
 
 def _shape(export: OpenedExport, feature: Feature) -> list[int]:
-    """The shape of the list of an Example."""
+    """Return the shape of a list in an Example."""
     content = export.content
     if content.unit != "patch" or feature.name in content.labels:
         return [1] if feature.kind == "bytes" else [feature.size]

@@ -1,4 +1,4 @@
-"""The serialised records of shards as a `tf.data.Dataset` of byte strings."""
+"""Read the serialised records of shards as a `tf.data.Dataset` of byte strings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ with extra("tensorflow", "A tf.data.Dataset"):
 
 __all__ = ["serialised_records"]
 
-_OPEN_FILES = 16  # shards that a shuffled read draws from at a time
+_OPEN_FILES = 16  # number of shards that are interleaved if records are shuffled
 _READ_BYTES = 8 << 20
 
 
 def serialised_records(
     shards: Sequence[Shard], shuffle: bool | int, seed: int | None, parallel: int | None
 ) -> tf.data.Dataset:
-    """Serialised records: in exact order, or from several files at a time if shuffled."""
+    """Read serialised records: in order, or interleaved from several shards if shuffled."""
     numbers = tf.data.Dataset.range(len(shards))
     if not shuffle:
         return numbers.flat_map(_shard_reader(shards))
@@ -34,7 +34,7 @@ def serialised_records(
 
 
 def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
-    """A function from the number of a shard to its records."""
+    """Return a function from the index of a shard to its records."""
     if not all(shard.location.is_local for shard in shards):
         return lambda number: tf.data.Dataset.from_generator(
             lambda index: _stream(shards[index]),
@@ -47,7 +47,7 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
 
 
 def _stream(shard: Shard) -> Iterator[bytes]:
-    """The records of one shard, one by one, their checksums compared."""
+    """Yield the records of a shard one by one; checksums are checked."""
     source = str(shard)
     pieces = inflated(read_pieces(shard.location, _READ_BYTES), source, _READ_BYTES)
     for rows in scan_records(pieces, source):

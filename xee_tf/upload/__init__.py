@@ -1,12 +1,14 @@
-"""Predictions to TFRecord; records and rasters to files that a GIS opens."""
+"""Write predictions to TFRecord, and convert records and rasters to GeoTIFF, Zarr and vector files."""
 
 from xee_tf.upload.cog import to_cog, write_raster
 from xee_tf.upload.image import raster_format, upload_image
+from xee_tf.upload.predictions import Predictions
 from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter
 
 __all__ = [
     "PredictionWriter",
+    "Predictions",
     "raster_format",
     "to_cog",
     "upload_image",

@@ -1,4 +1,4 @@
-"""Bands of several dtypes as one dtype with one nodata value, as a GeoTIFF has them; no value changes."""
+"""Conversion of bands to the common dtype and nodata value of a GeoTIFF, without changes of values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from xee_tf.errors import OptionError, RecordError
 
 __all__ = ["cast", "common_dtype", "common_nodata"]
 
-_DTYPE = "choose another dtype"
+_REMEDY = "choose another dtype"
 
 
 def common_dtype(dtypes: Iterable[npt.DTypeLike]) -> np.dtype[Any]:
-    """The smallest dtype for several in a GeoTIFF; truths are bytes, and half floats become float32.
+    """Return the smallest common dtype for a GeoTIFF; bool becomes uint8 and float16 becomes float32.
 
-    Of int64 and uint64 it is float64, which does not hold all their values: `cast` refuses those.
+    The common dtype of int64 and uint64 is float64, which cannot represent all their values; `cast` raises
+    an error for such values.
 
     Examples
     --------
@@ -35,15 +36,15 @@ def common_dtype(dtypes: Iterable[npt.DTypeLike]) -> np.dtype[Any]:
 def common_nodata(
     dtypes: Mapping[str, np.dtype[Any]], fills: Mapping[str, float | None], remedy: str
 ) -> tuple[np.dtype[Any], Any]:
-    """A dtype for several bands, and a value in it that is valid in none of them.
+    """Find a dtype for multiple bands, and a nodata value that is not a valid value of any band.
 
-    `fills` are the values that mark missing pixels in each band, None where there are none. If no band has
-    missing pixels, the value is None, or NaN for floats.
+    `fills` are the values that mark missing pixels in each band, or None for bands without missing pixels.
+    If no band has missing pixels, the nodata value is None, or NaN for floats.
 
     Raises
     ------
     OptionError
-        If every value can be valid in a band; `remedy` is the end of the error.
+        If all values can be valid in a band; the message ends with `remedy`.
 
     Examples
     --------
@@ -65,8 +66,8 @@ def common_nodata(
                 return dtype, dtype.type(value)
         if dtype.itemsize == 8:
             raise OptionError(
-                "A GeoTIFF has one nodata value for all bands, which is a float64, and every value of both "
-                f"{dtype} and float64 can be valid in one of {list(dtypes)}: {remedy}."
+                "A GeoTIFF has one nodata value for all bands, which is a float64, but every value of both "
+                f"{dtype} and float64 can be valid in one of the bands {list(dtypes)}: {remedy}."
             )
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
 
@@ -78,25 +79,34 @@ def cast(
     nodata: float | None,
     *,
     fill: float | None = None,
-    remedy: str = _DTYPE,
+    remedy: str = _REMEDY,
 ) -> da.Array:
-    """A lazy band in another dtype, of integers or floats. Fractions are rounded where it is an integer type.
+    """Convert a lazy band to another integer or float dtype; an integer dtype rounds fractions.
 
     Parameters
     ----------
-    name, remedy : str
-        For errors: of the band, and what to do about a value that `dtype` does not hold.
+    name : str
+        Name of the band in error messages.
     array : dask array
+        The band.
     dtype : numpy.dtype
-    nodata : number or None
-        A value of `dtype` that marks missing pixels in the result.
-    fill : number, optional
-        What marks them in `array`, as NaN always does.
+        Dtype of the result.
+    nodata : float or None
+        Value of `dtype` that marks missing pixels in the result.
+    fill : float, optional
+        Value that marks missing pixels in `array`, in addition to NaN.
+    remedy : str
+        End of the error message for a value that `dtype` cannot represent.
+
+    Returns
+    -------
+    dask array
+        The converted band.
 
     Raises
     ------
     RecordError
-        When it is computed, for a value that would change, or that would become `nodata`.
+        When the result is computed, if a value would change or become `nodata`.
 
     Examples
     --------
@@ -113,7 +123,7 @@ def cast(
 
 @dataclass(frozen=True)
 class _Cast:
-    """Changes a dtype without ever changing a value, but for the rounding of fractions."""
+    """Conversion of blocks to a dtype without changes of values, except the rounding of fractions."""
 
     name: str
     dtype: np.dtype[Any]
@@ -127,15 +137,17 @@ class _Cast:
             missing |= block == self.fill
         if missing.any() and (self.nodata is not None or self.dtype.kind != "f"):
             if self.nodata is None:
-                raise RecordError(f"Band {self.name!r} holds NaN, which {self.dtype} cannot: name a nodata=.")
+                raise RecordError(
+                    f"Band {self.name!r} holds NaN, which {self.dtype} cannot represent: pass nodata=."
+                )
             block = np.where(missing, block.dtype.type(0), block)
         out = self._rounded(block)
         if self.nodata is None:
             return out
         if (wrong := (out == self.nodata) & (block != self.nodata)).any():
             raise RecordError(
-                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} rounds to {self.nodata}, "
-                "the value that marks missing pixels. Choose another nodata= or dtype=."
+                f"Band {self.name!r} holds {block[wrong][0]}, which is rounded to the nodata value "
+                f"{self.nodata} in {self.dtype}. Choose another nodata= or dtype=."
             )
         out[missing] = self.nodata
         return out
@@ -145,25 +157,26 @@ class _Cast:
             return block.astype(self.dtype)
         if self.dtype.kind != "f":
             whole = np.rint(block.astype(np.float64)) if block.dtype.kind == "f" else block
-            self._refuse_outside(whole, np.iinfo(self.dtype), whole)
+            self._check_range(whole, np.iinfo(self.dtype), whole)
             return whole.astype(self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             out = block.astype(self.dtype)
             if block.dtype.kind == "f":
                 wrong = np.isinf(out) & np.isfinite(block)
             else:
-                self._refuse_outside(out, np.iinfo(block.dtype), block)
+                self._check_range(out, np.iinfo(block.dtype), block)
                 wrong = out.astype(block.dtype) != block
-        self._refuse(wrong, block)
+        self._require_none(wrong, block)
         return out
 
-    def _refuse_outside(self, values: npt.NDArray[Any], info: np.iinfo[Any], block: npt.NDArray[Any]) -> None:
-        # Compared as floats, the largest int64 and uint64 would be rounded up: hence one beyond.
+    def _check_range(self, values: npt.NDArray[Any], info: np.iinfo[Any], block: npt.NDArray[Any]) -> None:
+        # As a float, the largest int64 or uint64 is rounded up to the next integer, hence + 1.
         beyond = values >= float(info.max) + 1 if values.dtype.kind == "f" else values > info.max
-        self._refuse((values < info.min) | beyond, block)
+        self._require_none((values < info.min) | beyond, block)
 
-    def _refuse(self, wrong: npt.NDArray[np.bool_], block: npt.NDArray[Any]) -> None:
+    def _require_none(self, wrong: npt.NDArray[np.bool_], block: npt.NDArray[Any]) -> None:
         if wrong.any():
             raise RecordError(
-                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} cannot: {self.remedy}."
+                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} cannot represent: "
+                f"{self.remedy}."
             )

@@ -1,4 +1,4 @@
-"""Lazy rasters as cloud-optimised GeoTIFFs, never in memory as a whole."""
+"""Write lazy rasters as cloud-optimised GeoTIFFs, without loading them into memory as a whole."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from xee_tf.upload.casting import cast, common_nodata
 
 __all__ = ["to_cog", "write_cog", "write_raster"]
 
-_BLOCK = 512  # pixels of a GeoTIFF tile's side
-_BLOCK_BYTES = 16 << 20  # of a tile of all bands, which a cloud-optimised GeoTIFF keeps together
+_BLOCK = 512  # side of a GeoTIFF tile in pixels
+_BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimised GeoTIFF
 _MAX_BANDS = 65535
-_GDAL_CACHE = 128 << 20  # bytes; GDAL would take a twentieth of the machine's memory
+_GDAL_CACHE = 128 << 20  # bytes; GDAL's default is 5 % of the memory of the machine
 
 
 def to_cog(
@@ -49,24 +49,25 @@ def to_cog(
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
-    """Write a lazy raster as a cloud-optimised GeoTIFF; it is never in memory as a whole.
+    """Write a lazy raster as a cloud-optimised GeoTIFF, without loading it into memory as a whole.
 
-    A GeoTIFF has one dtype for all bands and one value for missing pixels: the dtype is the smallest that
-    holds the values of all bands, and the value is valid in none of them. Values are never changed.
+    A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
+    represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
+    change.
 
     Parameters
     ----------
     raster : Dataset
-        With a place, and bands whose attribute ``_FillValue``, where they have it, marks missing pixels, as
-        NaN does. Each step of further dimensions becomes a band, which is named by its coordinate.
+        Georeferenced raster. NaN and the value of the attribute ``_FillValue`` of a band mark missing pixels.
+        Each step of additional dimensions becomes a band, which is named after its coordinate.
     destination : str or path-like
-        Local, or any URL that fsspec knows. The file appears when it is complete.
-    if_exists : {"error", "overwrite"}, optional
+        The file: a local path or an fsspec URL. It appears when it is complete.
+    if_exists : {"error", "overwrite"}, default "error"
         What to do if the destination exists.
-    progress : bool, optional
-        Show a bar.
-    storage_options : mapping, optional
-        Handed to fsspec.
+    progress : bool, default False
+        Whether to show a progress bar.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
@@ -78,18 +79,18 @@ def to_cog(
     DestinationExistsError, DestinationError
         If the destination exists or cannot be written.
     GeoreferenceError
-        If the raster has no place.
+        If the raster has no CRS or no regular coordinates.
     OptionError
-        If there is no value left for missing pixels, or a band's name cannot be noted.
+        If there is no unused value for missing pixels, or the name of a band cannot be stored.
     RecordError
-        If the common dtype does not hold a value.
+        If the common dtype cannot represent a value.
 
     Examples
     --------
-    >>> import numpy as np, rasterio, rioxarray, tempfile
+    >>> import numpy as np, rasterio, rioxarray, tempfile, xee_tf
     >>> classes = xr.DataArray(np.array([[1, 2]], "uint8"), {"y": [15.0], "x": [15.0, 45.0]})
     >>> scene = xr.Dataset({"class": classes, "share": classes / 4}).rio.write_crs("EPSG:32633")
-    >>> file = to_cog(scene.rio.write_transform(), tempfile.mkdtemp() + "/map.tif")
+    >>> file = xee_tf.to_cog(scene.rio.write_transform(), tempfile.mkdtemp() + "/map.tif")
     >>> with rasterio.open(file.path) as opened:
     ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
     (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
@@ -103,7 +104,7 @@ def to_cog(
 
 
 def write_raster(raster: xr.Dataset, location: Location, *, progress: bool, remedy: str) -> None:
-    """Write a raster as `to_cog` does; `remedy` is the end of the error about a value that does not fit."""
+    """Write a raster as `to_cog` does; `remedy` is the end of the error for unrepresentable values."""
     georef = read_georef(raster)
     bands = {
         str(name): band.transpose(..., georef.y_dim, georef.x_dim) for name, band in raster.data_vars.items()
@@ -128,38 +129,38 @@ def write_cog(
     grid: GridLike,
     nodata: float | None,
 ) -> None:
-    """Write a tiled GeoTIFF first, window by window, and from it the cloud-optimised one.
+    """Write a tiled GeoTIFF window by window, and convert it to a cloud-optimised GeoTIFF.
 
     Parameters
     ----------
     location : Location
-        It appears when it is complete. Where GeoTIFF has no keys for the CRS, GDAL's ``.aux.xml`` appears
-        beside it.
+        The file. It appears when it is complete. If GeoTIFF keys cannot describe the CRS, GDAL's
+        ``.aux.xml`` file is written beside it.
     arrays : mapping
-        Bands (..., y, x) of one dtype; further dimensions in one chunk.
+        Bands (..., y, x) of one dtype; additional dimensions in one chunk.
     names : mapping
-        What the steps of each band are called, which a GeoTIFF has as bands.
+        Names of the steps of each band, which are the bands of the GeoTIFF.
     grid : GridLike
-        Where they lie.
-    nodata : number or None
-        None: NaN of floats.
+        CRS and affine transform.
+    nodata : float or None
+        Nodata value. None: NaN for floats, no nodata value for integers.
 
     Raises
     ------
     OptionError
-        If there are more bands than a GeoTIFF holds, a name cannot describe one, or the file cannot note
-        `nodata`.
+        If there are too many bands for a GeoTIFF, or it cannot store the name of a band or `nodata`.
     DestinationError
         If the file cannot be written, for example because the disk is full.
     """
     count = sum(map(len, names.values()))
     if count > _MAX_BANDS:
         raise OptionError(
-            f"A GeoTIFF holds {_MAX_BANDS} bands, and these are {count}: choose some with bands=[...], or "
+            f"A GeoTIFF can have at most {_MAX_BANDS} bands; got {count}. Select bands with bands=[...], or "
             "write a .zarr."
         )
     check_geotiff(
-        chain.from_iterable(names.values()), "Rename it, choose others with bands=[...], or write a .zarr."
+        chain.from_iterable(names.values()),
+        "Rename it, select other bands with bands=[...], or write a .zarr.",
     )
     profile = _profile(arrays, count, grid, nodata)
     local = location.is_local
@@ -173,29 +174,29 @@ def write_cog(
                 raster.file.descriptions = tuple(chain.from_iterable(names.values()))
                 ends = accumulate(map(len, names.values()), initial=0)
                 targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
-                # Threads whatever the scheduler: an open file does not travel.
+                # An open file cannot be sent to another process.
                 with dask.config.set(scheduler="threads"):
                     da.store(list(arrays.values()), targets, lock=False)
-            with _writing(location):
+            with _gdal_errors(location):
                 _copy_as_cog(plain, cog, profile["blockxsize"])
-        _put_side_file(cog, location)
+        _write_aux_xml(cog, location)
         location.put_file(cog)
     finally:
-        for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # side files too
+        for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # includes .aux.xml files
             leftover.unlink(missing_ok=True)
 
 
 def _profile(
     arrays: Mapping[str, da.Array], count: int, grid: GridLike, nodata: float | None
 ) -> dict[str, Any]:
-    """How rasterio creates the tiled GeoTIFF."""
+    """Return the rasterio profile of the tiled GeoTIFF."""
     [dtype] = {array.dtype for array in arrays.values()}
     if nodata is None and dtype.kind == "f":
         nodata = math.nan
     elif nodata is not None and dtype.kind != "f" and abs(int(nodata)) > FLOAT64_EXACT:
         raise OptionError(
-            f"A GeoTIFF cannot note nodata={nodata}, because its readers take nodata as a float64, which "
-            f"does not tell integers beyond {FLOAT64_EXACT} apart. Choose another one, or write a .zarr."
+            f"A GeoTIFF cannot store nodata={nodata}, because readers parse nodata as a float64, which "
+            f"cannot represent all integers beyond {FLOAT64_EXACT}. Choose another value, or write a .zarr."
         )
     crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     height, width = next(iter(arrays.values())).shape[-2:]
@@ -208,7 +209,7 @@ def _profile(
         "height": height,
         "count": count,
         "dtype": dtype,
-        # Only WKT: of other texts GDAL opens files and addresses.
+        # Only WKT: GDAL opens other strings as files or URLs.
         "crs": rasterio.crs.CRS.from_wkt(crs.to_wkt()),
         "transform": grid.affine,
         "nodata": nodata,
@@ -217,7 +218,7 @@ def _profile(
         "blockysize": block,
         "interleave": "band",
         "bigtiff": "if_safer",
-        "photometric": "minisblack",  # bands are no colours, and the fourth is no mask
+        "photometric": "minisblack",  # bands are not colours, and the fourth is not a mask
         "alpha": "no",
     }
 
@@ -235,20 +236,20 @@ def _copy_as_cog(plain: Path, cog: Path, block: int) -> None:
         overview_resampling="nearest",
         num_threads="all_cpus",
     )
-    _require_whole(cog)
+    _check_last_tile(cog)
 
 
 @contextmanager
-def _writing(location: Location) -> Iterator[None]:
-    """What GDAL cannot write is a `DestinationError`; what it cannot read of an image keeps its error."""
+def _gdal_errors(location: Location) -> Iterator[None]:
+    """Convert GDAL errors of a block that writes to `DestinationError`."""
     try:
         yield
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         raise DestinationError(f"Cannot write {location}: {error}") from error
 
 
-def _require_whole(cog: Path) -> None:
-    """Read the last tile of a file: where the disk is full, GDAL reports only some of its failures."""
+def _check_last_tile(cog: Path) -> None:
+    """Read the last tile of a file, because GDAL does not report all errors if the disk is full."""
     with rasterio.open(cog) as file:
         rows, columns = file.block_shapes[0]
         top, left = (file.height - 1) // rows * rows, (file.width - 1) // columns * columns
@@ -257,11 +258,10 @@ def _require_whole(cog: Path) -> None:
 
 @dataclass(frozen=True)
 class _Raster:
-    """An open GeoTIFF that several threads write, one at a time.
+    """An open GeoTIFF that multiple threads write to, one at a time.
 
-    When a chunk fails, Dask raises while threads still compute others; they must not touch a dataset that is
-    closed, which would end the process. So whoever closes it waits for the lock, and whoever comes later
-    finds it closed.
+    If a chunk fails, Dask raises the error while other threads still compute chunks. Writing to a closed
+    dataset would crash the process, so `close` waits for the lock and `write` checks whether it is closed.
     """
 
     file: Any
@@ -269,21 +269,21 @@ class _Raster:
     lock: Lock = field(default_factory=Lock)
 
     def write(self, values: npt.NDArray[Any], bands: Sequence[int], window: Window) -> None:
-        """Write a window, unless the file is closed: then that is an error."""
-        with self.lock, _writing(self.location):
+        """Write a window, or raise an error if the file is closed."""
+        with self.lock, _gdal_errors(self.location):
             if self.file.closed:
-                raise DestinationError("Another chunk has failed; nothing more is written.")
+                raise DestinationError("The file is closed because another chunk failed.")
             self.file.write(values, bands, window=window)
 
     def close(self) -> None:
-        """Close the file when nobody writes."""
-        with self.lock, _writing(self.location):
+        """Close the file after the current write."""
+        with self.lock, _gdal_errors(self.location):
             self.file.close()
 
 
 @contextmanager
 def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> Iterator[_Raster]:
-    with _writing(location):
+    with _gdal_errors(location):
         raster = _Raster(rasterio.open(path, "w", **profile), location)
     try:
         yield raster
@@ -291,10 +291,10 @@ def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> 
         raster.close()
 
 
-def _put_side_file(cog: Path, location: Location) -> None:
-    """Put GDAL's ``.aux.xml`` beside the destination: a CRS for which GeoTIFF has no keys is only there.
+def _write_aux_xml(cog: Path, location: Location) -> None:
+    """Write GDAL's ``.aux.xml`` beside the destination: it has the CRS if GeoTIFF keys cannot describe it.
 
-    One of a file that is replaced goes, because its CRS would overrule that of the new file.
+    The ``.aux.xml`` of a replaced file is removed, because its CRS would override that of the new file.
     """
     side = cog.with_name(f"{cog.name}.aux.xml")
     beside = location.with_suffix(".aux.xml")
@@ -306,12 +306,12 @@ def _put_side_file(cog: Path, location: Location) -> None:
 
 @dataclass(frozen=True)
 class _BandTarget:
-    """The steps of one band in an open GeoTIFF, as a target of `dask.array.store`."""
+    """Target for `dask.array.store`: the steps of one band in an open GeoTIFF."""
 
     raster: _Raster
     bands: range
 
     def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
-        # Further dimensions come whole.
+        # Additional dimensions are in one chunk.
         window = Window.from_slices(*key[-2:])
         self.raster.write(values.reshape(-1, *values.shape[-2:]), list(self.bands), window)

@@ -1,4 +1,4 @@
-"""Predictions as a georeferenced raster: what ``earthengine upload image`` does, to files."""
+"""Convert predictions to a georeferenced raster file, as ``earthengine upload image`` does for assets."""
 
 from __future__ import annotations
 
@@ -59,49 +59,47 @@ def upload_image(
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
-    """Turn prediction records and the mixer of their patches into a GeoTIFF or Zarr.
+    """Convert prediction records and the mixer of their patches to a GeoTIFF or Zarr.
 
-    Goes through the raster chunk by chunk; it is never in memory as a whole.
+    Processes the raster chunk by chunk, without loading it into memory as a whole.
 
     Parameters
     ----------
     records : str, path-like or sequence of them, or None
-        TFRecord files with one Example for each patch, in the order of the patches; as many files as you
-        like, gzipped or not. Patches may have the margin of the export, which is cut off, or not. Or with
-        an Example or a SequenceExample for each pixel, row-major in its patch. None: the shards beside
-        the mixer.
+        TFRecord files, gzipped or not, with one Example per patch, in the order of the patches. Patches may
+        include the margin of the export, which is trimmed. Or files with an Example or a SequenceExample for
+        each pixel, row-major within each patch. None: the shards beside the mixer.
     mixer : str, path-like, ExportResult or Mixer
-        The mixer of the exported patches, or what else names an export for `xee_tf.open_image`.
+        The mixer of the exported patches, or another reference to an export that `xee_tf.open_image` accepts.
     destination : str or path-like
-        ``.tif`` or ``.tiff``: a cloud-optimised GeoTIFF with overviews; an array band becomes one of its
-        bands for each step, called ``ndvi_1``, ``ndvi_2``, or by the coordinate where it is known:
-        ``ndvi_2020-05-01``. ``.zarr``: Zarr with CF coordinates and ``spatial_ref`` (open it with
-        ``decode_coords="all"``); array bands keep their dimensions. Local, or any URL that fsspec knows.
+        A local path or an fsspec URL. ``.tif`` or ``.tiff``: a cloud-optimised GeoTIFF with overviews, with a
+        band for each step of an array band, named ``ndvi_1``, ``ndvi_2``, or after the coordinate if it is
+        known: ``ndvi_2020-05-01``. ``.zarr``: a Zarr store with CF coordinates and ``spatial_ref`` (open it
+        with ``decode_coords="all"``), in which array bands keep their dimensions.
     bands : sequence of str, optional
-        The bands to write, in this order. Default: all, in the order of the first record.
-    nodata : number, optional
-        The value that marks missing pixels; it is noted in the file. NaN is replaced by it. Default: NaN,
-        in bands of floats.
+        Bands to write, in this order. By default all bands, in the order of the first record.
+    nodata : float, optional
+        Nodata value of the file, which also replaces NaN. By default NaN for float bands.
     dtype : dtype, optional
-        Type of all bands. Default: float32, int64 or uint8, as the records have it; a GeoTIFF, which has one
-        dtype for all bands, takes the smallest that holds them all, and float32 in place of float16.
-        Fractions are rounded where it is an integer type; a value out of its range, or one that is rounded
-        to `nodata`, is an error.
-    crs : optional
-        The CRS, in place of that of the mixer; anything that pyproj understands.
+        Dtype of all bands. By default the dtype of the records: float32, int64 or uint8. All bands of a
+        GeoTIFF have the same dtype: by default the smallest one that can represent them all, and float32
+        instead of float16. An integer dtype rounds fractions; a value that is out of range, or that is
+        rounded to `nodata`, raises an error.
+    crs : object, optional
+        CRS that overrides that of the mixer: anything that pyproj accepts.
     kernel_size : int or (width, height), optional
-        Kernel of the export, where there is no manifest and it cannot be inferred from the length of the
-        records.
-    tensor_depths : mapping from band to int, optional
-        Values a pixel of array bands, where they cannot be told from the length of the records; see
-        `xee_tf.open_image`.
-    if_exists : {"error", "overwrite"}, optional
-        What to do where the destination exists. "overwrite" replaces files, and of folders only Zarr stores
-        that this package wrote; the old one stays until the new one is complete.
-    progress : bool, optional
-        Show a bar.
-    storage_options : mapping, optional
-        Handed to fsspec.
+        Kernel size of the export in pixels, if there is no manifest and it cannot be inferred from the length
+        of the records.
+    tensor_depths : mapping of str to int, optional
+        Number of values per pixel of array bands, if it cannot be inferred from the length of the records;
+        see `xee_tf.open_image`.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if the destination exists. "overwrite" replaces files and Zarr stores that this package
+        wrote, but no other folders; the old data remains until the new data is complete.
+    progress : bool, default False
+        Whether to show a progress bar.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
@@ -113,21 +111,21 @@ def upload_image(
     DestinationExistsError, DestinationError
         If the destination exists or cannot be written.
     OptionError
-        If an option cannot be used.
+        If an option is invalid.
     RecordError, MissingShardError, MixerError
-        As `xee_tf.open_image`; nothing is left at the destination.
+        As for `xee_tf.open_image`. The destination is not written then.
 
     Examples
     --------
-    >>> import rasterio, tempfile
+    >>> import numpy as np, rasterio, tempfile, xee_tf
     >>> from affine import Affine
-    >>> from xee_tf.geometry import Size
-    >>> from xee_tf.upload.writer import PredictionWriter
     >>> folder = tempfile.mkdtemp()
-    >>> mixer = Mixer("EPSG:32633", Affine(30, 0, 7e5, 0, -30, 5e6), Size(x=4, y=4), 2, 4)
-    >>> with PredictionWriter(f"{folder}/prediction.tfrecord", mixer) as writer:
+    >>> affine = Affine(30, 0, 7e5, 0, -30, 5e6)
+    >>> mixer = xee_tf.Mixer("EPSG:32633", affine, xee_tf.Size(x=4, y=4), 2, 4)
+    >>> records = f"{folder}/prediction.tfrecord"
+    >>> with xee_tf.PredictionWriter(records, mixer) as writer:
     ...     writer.write(np.arange(4)[:, None, None] * np.ones((4, 4)))
-    >>> raster = upload_image(f"{folder}/prediction.tfrecord", mixer, f"{folder}/map.tif", dtype="uint8")
+    >>> raster = xee_tf.upload_image(records, mixer, f"{folder}/map.tif", dtype="uint8")
     >>> with rasterio.open(raster.path) as file:
     ...     file.read(1)[::3, ::3].tolist(), file.crs.to_string(), file.descriptions
     ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
@@ -153,24 +151,24 @@ def upload_image(
     arrays = _convert(reader, stored, nodata, one=written == "tif")
     if written == "zarr":
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
-        check_zarr(names, location, "Choose other bands with bands=[...], or write a .tif.")
+        check_zarr(names, location, "Select other bands with bands=[...], or write a .tif.")
     require_writable(location)
     with progress_bar(progress):
         if written == "zarr":
             _write_zarr(reader, arrays, location, nodata)
-        else:  # steps of array bands are bands of their own
+        else:  # each step of an array band becomes a band
             steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
             write_cog(location, arrays, steps, reader.grid, nodata)
     return location
 
 
 def raster_format(location: Location) -> Literal["tif", "zarr"]:
-    """The format that a destination's name asks for.
+    """Return the format of a destination by its extension.
 
     Raises
     ------
     OptionError
-        If it is neither a GeoTIFF nor a Zarr.
+        If the extension is neither that of a GeoTIFF nor that of a Zarr store.
 
     Examples
     --------
@@ -182,21 +180,24 @@ def raster_format(location: Location) -> Literal["tif", "zarr"]:
         return "tif"
     if name.endswith(".zarr"):
         return "zarr"
-    raise OptionError(f"{location.name!r} says no format that can be written: end it with .tif or .zarr.")
+    raise OptionError(f"Unknown output format of {location.name!r}: use the extension .tif, .tiff or .zarr.")
 
 
 def _convert(
     reader: OpenedExport, dtype: np.dtype[Any] | None, nodata: float | None, one: bool
 ) -> dict[str, da.Array]:
-    """The lazy bands, in their final dtype."""
+    """Return the lazy bands in their output dtype."""
     dtypes = reader.dtypes
     if dtype is not None:
         dtypes = dict.fromkeys(dtypes, dtype)
     if one:
         dtypes = dict.fromkeys(dtypes, common_dtype(dtypes.values()))
     for name, target in dtypes.items():
-        if nodata is not None and not _is_held(nodata, target):
-            raise OptionError(f"nodata={nodata!r} is no value of {target}, the dtype of band {name!r}.")
+        if nodata is not None and not _is_representable(nodata, target):
+            raise OptionError(
+                f"nodata={nodata!r} cannot be represented as {target}, the dtype of band {name!r}. Choose "
+                "another nodata= or dtype=."
+            )
     arrays = dask_arrays(reader, "trim", {})
     return {name: cast(name, array, dtypes[name], nodata) for name, array in arrays.items()}
 
@@ -212,22 +213,22 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def _number(nodata: Any) -> int | float:
-    """Nodata as a number of Python."""
+    """Convert nodata to a Python number."""
     if not is_number(nodata):
         raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
     return int(nodata) if isinstance(nodata, Integral) else float(nodata)
 
 
-def _is_held(nodata: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype has a value, or one that differs by no more than the rounding of float32."""
-    held = convert_number(nodata, dtype)
-    return held is not None and (math.isnan(held) or math.isclose(held, nodata, rel_tol=1e-7))
+def _is_representable(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Return whether a dtype can represent a value, with the precision of float32."""
+    converted = convert_number(nodata, dtype)
+    return converted is not None and (math.isnan(converted) or math.isclose(converted, nodata, rel_tol=1e-7))
 
 
 def _write_zarr(
     reader: OpenedExport, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
 ) -> None:
-    """Zarr with CF coordinates, chunked as the bands are."""
+    """Write a Zarr store with CF coordinates and the chunks of the bands."""
     dataset = lazy_dataset(reader, "trim", {})
     for name, array in arrays.items():
         dataset[name].data = array
@@ -236,7 +237,7 @@ def _write_zarr(
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
     target = beside(location).temporary()
     if not location.is_local and not location.exists():
-        target = location  # nothing to keep, and objects are not renamed but copied
+        target = location  # there is no old store to keep, and object stores copy instead of renaming
     try:
         create_store(to_storable(dataset), target, compute=True)
     except BaseException:

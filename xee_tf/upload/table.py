@@ -1,4 +1,4 @@
-"""From a table of records to a file that a GIS opens: what ``earthengine upload table`` does."""
+"""Convert a table of records to a vector file, as ``earthengine upload table`` does for assets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from xee_tf.display import counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.georef import describe_crs, read_crs
@@ -42,47 +43,57 @@ def upload_table(
     if_exists: IfExists = "error",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
-    """Make points of the records of a table, a row for each Example, and write them to a file.
+    """Convert the records of a table to points, one for each Example, and write them to a vector file.
 
     Parameters
     ----------
     path : str, path-like, TableResult or sequence of them
-        A TFRecord of Examples, as `xee_tf.open_table` takes it: an export, or predictions.
+        TFRecord files of Examples, as for `xee_tf.open_table`: an export, or predictions.
     destination : str or path-like
-        ``.parquet`` for GeoParquet, ``.gpkg`` for GeoPackage; a local path or any URL that fsspec knows.
-    crs : optional
-        What the coordinates are in; anything that pyproj understands. Default: EPSG:4326.
-    x_column, y_column : str, optional
-        The columns of the coordinates. Default, as in Earth Engine: ``longitude`` and ``latitude``, unless
-        `crs` is projected; then they must be named. They stay columns of the file.
-    columns, shapes, encoding
-        As for `xee_tf.open_table`; the coordinates are read in any case.
-    if_exists : {"error", "overwrite"}
-        What to do where the file exists.
-    storage_options : mapping
-        Handed to fsspec, for `path` and `destination`.
+        A local path or an fsspec URL: ``.parquet`` for GeoParquet, ``.gpkg`` for GeoPackage.
+    crs : object, default "EPSG:4326"
+        CRS of the coordinates: anything that pyproj accepts.
+    x_column : str, optional
+        Column of the x coordinates, which is also a column of the file. By default ``longitude``, as in Earth
+        Engine; required if `crs` is projected.
+    y_column : str, optional
+        Column of the y coordinates, which is also a column of the file. By default ``latitude``, as in Earth
+        Engine; required if `crs` is projected.
+    columns : sequence of str, optional
+        Columns to write, in addition to the coordinates. By default all columns.
+    shapes : mapping of str to sequence of int, optional
+        Shapes of array-valued columns, as for `xee_tf.open_table`.
+    encoding : str, default "utf-8"
+        Encoding of the strings.
+    if_exists : {"error", "overwrite"}, default "error"
+        What to do if the file exists.
+    storage_options : mapping of str to object, optional
+        Options for fsspec, for both `path` and `destination`.
 
     Returns
     -------
     Location
-        The file written.
+        The file.
 
     Raises
     ------
     OptionError
-        If the format is unknown, the coordinates are not there, or a column is not for that format.
+        If the format is unknown, the columns of the coordinates are not found, or a column cannot be written
+        in the format.
     RecordError
-        If a row has no coordinates, and as `xee_tf.open_table` does.
+        If a record has no coordinates; otherwise as for `xee_tf.open_table`.
     DestinationExistsError
         If the file exists and `if_exists` is "error".
+    DestinationError
+        If the file cannot be written.
 
     Examples
     --------
-    >>> import geopandas, pandas as pd, tempfile
-    >>> from xee_tf.tables import export_table
+    >>> import geopandas, pandas as pd, tempfile, xee_tf
     >>> folder = tempfile.mkdtemp()
     >>> sites = pd.DataFrame({"longitude": [13.5, 13.75], "latitude": [45.0, 45.25], "class": [1, 2]})
-    >>> file = upload_table(export_table(sites, f"{folder}/sites").path, f"{folder}/sites.parquet")
+    >>> table = xee_tf.export_table(sites, f"{folder}/sites")
+    >>> file = xee_tf.upload_table(table.path, f"{folder}/sites.parquet")
     >>> geopandas.read_parquet(file.url).geometry.to_wkt().tolist()
     ['POINT (13.5 45)', 'POINT (13.75 45.25)']
     """
@@ -92,17 +103,20 @@ def upload_table(
     target = Location.of(destination, storage_options)
     suffix = os.path.splitext(target.name)[1].lower()
     if suffix not in _FORMATS:
-        raise OptionError(f"{target} must end with .parquet (GeoParquet) or .gpkg (GeoPackage).")
+        raise OptionError(
+            f"Unknown output format of {target}: use the extension .parquet (GeoParquet) or .gpkg "
+            "(GeoPackage)."
+        )
     require_free(target, if_exists)
     require_writable(target)
-    place = read_crs(crs, "crs", "Give one that pyproj understands, for example crs='EPSG:4326'.")
+    point_crs = read_crs(crs, "crs", "Pass a CRS that pyproj accepts, for example crs='EPSG:4326'.")
     names = [x_column, y_column]
-    if place.is_geographic:
+    if point_crs.is_geographic:
         names = [x_column or "longitude", y_column or "latitude"]
     if None in names:
         raise OptionError(
-            f"{describe_crs(place)} is projected, so that its coordinates are no longitude and latitude: "
-            "name their columns with x_column= and y_column=."
+            f"{describe_crs(point_crs)} is a projected CRS: pass the names of the coordinate columns as "
+            "x_column= and y_column=."
         )
     x_name, y_name = map(str, names)
     if columns is not None:
@@ -111,8 +125,8 @@ def upload_table(
     missing = [name for name in (x_name, y_name) if name not in frame]
     if missing:
         raise OptionError(
-            f"The table has no column {missing[0]!r} for the coordinates; it has {list(frame.columns)}. Name "
-            "them with x_column= and y_column=."
+            f"Coordinate column {missing[0]!r} not found; available: {list(frame.columns)}. Pass the names "
+            "of the coordinate columns as x_column= and y_column=."
         )
     check_columns(
         list(frame.columns),
@@ -121,22 +135,26 @@ def upload_table(
     )
     for name in (x_name, y_name):
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):
-            raise OptionError(f"Column {name!r} holds no single numbers: it cannot be a coordinate.")
+            raise OptionError(
+                f"Column {name!r} cannot be a coordinate: expected one number per row, got dtype "
+                f"{frame[name].dtype}. Pass other columns as x_column= and y_column=."
+            )
     x, y = (frame[name].to_numpy(np.float64, na_value=np.nan) for name in (x_name, y_name))
     absent = np.flatnonzero(~(np.isfinite(x) & np.isfinite(y)))
     if absent.size:
         row = int(absent[0])
         raise RecordError(
-            f"Record {row} has no place: {x_name} is {x[row]} and {y_name} {y[row]} "
-            f"({absent.size} such records)."
+            f"Record {row} has no coordinates: {x_name} is {x[row]} and {y_name} is {y[row]} "
+            f"({counted(absent.size, 'such record')}). Drop such rows before the export."
         )
     lists = [name for name in frame.columns if _holds_arrays(frame[name])]
     if lists and suffix == ".gpkg":
         raise OptionError(
-            f"A GeoPackage holds no arrays, and {lists} are: leave them out with columns=, or write .parquet."
+            f"GeoPackage does not support arrays, but {lists} are array-valued: select other columns with "
+            "columns=[...], or write .parquet."
         )
     frame = frame.assign(**{name: [_plain(value) for value in frame[name]] for name in lists})
-    points = gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=place)
+    points = gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=point_crs)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"table{suffix}"
         if suffix == ".gpkg":

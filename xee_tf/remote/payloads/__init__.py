@@ -1,14 +1,14 @@
-"""What goes over the wire to a model and back: the six payload formats, without TensorFlow."""
+"""The six payload formats of requests to models on servers, without TensorFlow."""
 
-from xee_tf.remote.payloads.formats import PayloadFormat, payload_format, payload_of
+from xee_tf.remote.payloads.formats import PayloadFormat, create_payload, payload_format
 from xee_tf.remote.payloads.json_arrays import (
     UNNAMED,
-    array_of,
-    columns_of,
-    columns_of_rows,
-    json_rows,
-    json_texts,
+    decode_array,
+    encode_elements,
+    encode_rows,
+    parse_columns,
     parse_object,
+    parse_rows,
 )
 from xee_tf.remote.payloads.payload import Payload, Request
 from xee_tf.remote.payloads.predict_messages import (
@@ -30,16 +30,16 @@ __all__ = [
     "PredictRequest",
     "Request",
     "ServedModel",
-    "array_of",
-    "columns_of",
-    "columns_of_rows",
+    "create_payload",
+    "decode_array",
     "decode_predict_request",
+    "encode_elements",
     "encode_predict_response",
-    "json_rows",
-    "json_texts",
+    "encode_rows",
+    "parse_columns",
     "parse_object",
+    "parse_rows",
     "parse_strings",
     "payload_format",
-    "payload_of",
     "serialise_tensors",
 ]

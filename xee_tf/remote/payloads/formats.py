@@ -1,12 +1,12 @@
-"""Earth Engine's six payload formats by name.
+"""Names of Earth Engine's six payload formats.
 
 ===========================  ============================================================================
-SERIALIZED_TF_TENSORS        JSON rows; each value the base64 of a TensorProto (the default)
-RAW_JSON                     JSON rows; nested lists of numbers, as strings
+SERIALIZED_TF_TENSORS        JSON rows; each value is a TensorProto in base64 (the default)
+RAW_JSON                     JSON rows; nested lists of numbers, written as strings
 ND_ARRAYS                    JSON rows without names; nested lists of numbers, bands first
-GRPC_TF_TENSORS              a PredictRequest with a tensor for each name
-GRPC_SERIALIZED_TF_TENSORS   a PredictRequest with vectors of strings: the base64 of TensorProtos
-GRPC_TF_EXAMPLES             a PredictRequest with one vector of strings, ``input``: an Example a row
+GRPC_TF_TENSORS              PredictRequest with a tensor for each name
+GRPC_SERIALIZED_TF_TENSORS   PredictRequest with a vector of strings for each name: TensorProtos in base64
+GRPC_TF_EXAMPLES             PredictRequest with one vector of strings, ``input``: an Example for each row
 ===========================  ============================================================================
 """
 
@@ -21,7 +21,7 @@ from xee_tf.remote.payloads.json_formats import NdArrays, RawJson, SerializedTen
 from xee_tf.remote.payloads.payload import Payload
 from xee_tf.remote.payloads.predict_messages import ANY_MODEL, ServedModel
 
-__all__ = ["FORMATS", "PayloadFormat", "payload_format", "payload_of"]
+__all__ = ["FORMATS", "PayloadFormat", "create_payload", "payload_format"]
 
 PayloadFormat = Literal[
     "SERIALIZED_TF_TENSORS",
@@ -41,7 +41,7 @@ FORMATS: dict[PayloadFormat, type[Payload]] = {
     "GRPC_TF_EXAMPLES": GrpcExamples,
 }
 
-# The guide's name of the format that the reference calls GRPC_TF_EXAMPLES, and its slip in the same place.
+# Earth Engine's guide uses these names for the format that its reference calls GRPC_TF_EXAMPLES.
 _OTHER_NAMES = {
     "GRPC_SERIALIZED_TF_EXAMPLES": "GRPC_TF_EXAMPLES",
     "GRPC_SERAILZED_TF_EXAMPLES": "GRPC_TF_EXAMPLES",
@@ -49,35 +49,35 @@ _OTHER_NAMES = {
 
 
 def payload_format(value: object) -> PayloadFormat:
-    """One of Earth Engine's payload formats, by any of its names.
+    """Return the name of a payload format, from any of its names in upper or lower case.
 
     Examples
     --------
     >>> payload_format("grpc_serialized_tf_examples")
     'GRPC_TF_EXAMPLES'
     """
-    given = str(value).upper()
+    upper = str(value).upper()
     for name in FORMATS:
-        if name == _OTHER_NAMES.get(given, given):
+        if name == _OTHER_NAMES.get(upper, upper):
             return name
     raise OptionError(f"payload_format must be one of {', '.join(FORMATS)}; got {value!r}.")
 
 
-def payload_of(
+def create_payload(
     name: str,
     *,
     served_model: ServedModel = ANY_MODEL,
     model_decodes: bool = True,
     numbers_as_strings: bool = True,
 ) -> Payload:
-    """The payload format of a name; one that does not have a flag ignores it.
+    """Create a payload format by its name; flags that it does not have are ignored.
 
     Examples
     --------
-    >>> payload_of("RAW_JSON", numbers_as_strings=False) == RawJson(numbers_as_strings=False)
+    >>> create_payload("RAW_JSON", numbers_as_strings=False) == RawJson(numbers_as_strings=False)
     True
     """
     kind = FORMATS[payload_format(name)]
     flags: dict[str, Any] = {"model_decodes": model_decodes, "numbers_as_strings": numbers_as_strings}
-    own = {each.name: flags[each.name] for each in fields(kind) if each.name in flags}
-    return kind(served_model=served_model, **own)
+    supported = {each.name: flags[each.name] for each in fields(kind) if each.name in flags}
+    return kind(served_model=served_model, **supported)

@@ -1,4 +1,4 @@
-"""The payload formats of PredictRequests: tensors, serialised tensors, and Examples."""
+"""Payload formats that are PredictRequests: tensors, serialised tensors, and Examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from xee_tf.names import check_key
 from xee_tf.records import (
     FOOTER,
     HEADER,
-    STRINGS,
     Feature,
     Ragged,
     RecordLayout,
@@ -32,7 +31,7 @@ from xee_tf.remote.payloads.predict_messages import (
 )
 from xee_tf.remote.payloads.strings import (
     as_bytes,
-    least_string_size,
+    min_string_size,
     parse_strings,
     serialise_tensors,
     strings_signature,
@@ -42,32 +41,32 @@ from xee_tf.wire import field_size
 
 __all__ = ["GrpcExamples", "GrpcSerializedTensors", "GrpcTensors"]
 
-_EXAMPLES_INPUT = "input"  # as Earth Engine's guide names it
+_EXAMPLES_INPUT = "input"  # the name in Earth Engine's guide
 
 
 class _GrpcPayload(Payload):
-    """A format of PredictRequests."""
+    """A payload format that is a PredictRequest."""
 
     is_grpc = True
     content_type = "application/x-protobuf"
 
     @abstractmethod
     def _tensors(self, arrays: Arrays) -> Arrays:
-        """The tensors of the request for a batch."""
+        """Return the tensors of the request for a batch."""
 
     @abstractmethod
-    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        """Bytes that each tensor of a request takes at least."""
+    def _min_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+        """Return the minimum size in bytes of each tensor of a request."""
 
     def _encode_batch(self, arrays: Arrays) -> EncodedBatch:
         tensors = self._tensors(arrays)
-        # Where the values of each instance begin among those of all.
-        edges = {name: [0, *np.cumsum(value_sizes(tensor)).tolist()] for name, tensor in tensors.items()}
+        # Offsets of the values of each instance among those of all instances.
+        offsets = {name: [0, *np.cumsum(value_sizes(tensor)).tolist()] for name, tensor in tensors.items()}
 
         def size(first: int, stop: int) -> int:
             sizes = {}
             for name, tensor in tensors.items():
-                values = edges[name][stop] - edges[name][first]
+                values = offsets[name][stop] - offsets[name][first]
                 sizes[name] = tensor_size(tensor.dtype, (stop - first, *tensor.shape[1:]), values)
             return predict_request_size(sizes, self.served_model)
 
@@ -77,9 +76,9 @@ class _GrpcPayload(Payload):
 
         return EncodedBatch(size, body)
 
-    def least_size(self, items: Items, count: int = 1) -> int:
+    def min_size(self, items: Items, count: int = 1) -> int:
         """See `Payload`."""
-        return predict_request_size(self._least_tensor_sizes(items, count), self.served_model)
+        return predict_request_size(self._min_tensor_sizes(items, count), self.served_model)
 
     def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
         return decode_predict_response(data)
@@ -87,12 +86,12 @@ class _GrpcPayload(Payload):
 
 @dataclass(frozen=True)
 class GrpcTensors(_GrpcPayload):
-    """A tensor for each array.
+    """A payload format with a tensor for each array.
 
     Examples
     --------
     >>> bands = {"B4": ("float32", (256, 256, 1)), "B5": ("float32", (256, 256, 1))}
-    >>> GrpcTensors().least_size(bands)
+    >>> GrpcTensors().min_size(bands)
     524364
     """
 
@@ -101,13 +100,13 @@ class GrpcTensors(_GrpcPayload):
     def _tensors(self, arrays: Arrays) -> Arrays:
         return arrays
 
-    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+    def _min_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
         return {name: tensor_size(dtype, (count, *shape)) for name, (dtype, shape) in items.items()}
 
 
 @dataclass(frozen=True)
 class GrpcSerializedTensors(_GrpcPayload):
-    """A vector of strings for each array: a TensorProto for each instance; see `SerializedTensors`."""
+    """A payload format with a vector of serialised tensors for each array; see `SerializedTensors`."""
 
     model_decodes: bool = True
 
@@ -119,9 +118,9 @@ class GrpcSerializedTensors(_GrpcPayload):
             for name, array in arrays.items()
         }
 
-    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+    def _min_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
         return {
-            name: _vector_size(count, least_string_size(dtype, shape, in_base64=self.model_decodes))
+            name: _vector_size(count, min_string_size(dtype, shape, in_base64=self.model_decodes))
             for name, (dtype, shape) in items.items()
         }
 
@@ -130,57 +129,58 @@ class GrpcSerializedTensors(_GrpcPayload):
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
         """See `Payload`."""
-        return strings_signature(signature, model, self.format, otherwise=GrpcTensors.format)
+        return strings_signature(signature, model, self.format, alternative=GrpcTensors.format)
 
 
 @dataclass(frozen=True)
 class GrpcExamples(_GrpcPayload):
-    """One vector of strings, ``input``: a `tf.train.Example` for each instance.
+    """A payload format with one vector of strings, ``input``: a `tf.train.Example` for each instance.
 
-    It has a feature for each array, with the values in C order. Numbers are float_list, whatever their dtype.
+    Each Example has a feature for each array, with the values in C order. Numbers of any dtype are stored as
+    float_list.
 
     Examples
     --------
-    >>> GrpcExamples().least_size({"B4": ("float32", (256, 256, 1))})
+    >>> GrpcExamples().min_size({"B4": ("float32", (256, 256, 1))})
     262195
     """
 
     format = "GRPC_TF_EXAMPLES"
-    one_input = True
+    single_input = True
 
     def _tensors(self, arrays: Arrays) -> Arrays:
         return {_EXAMPLES_INPUT: np.array(_serialise_examples(arrays), object)}
 
-    def _least_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
-        entries = (_least_entry_size(_feature(name, dtype, shape)) for name, (dtype, shape) in items.items())
+    def _min_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
+        entries = (_min_entry_size(_feature(name, dtype, shape)) for name, (dtype, shape) in items.items())
         return {_EXAMPLES_INPUT: _vector_size(count, field_size(sum(entries)))}
 
 
 def _vector_size(count: int, size: int) -> int:
-    """Bytes of a vector of `count` strings of `size` bytes each."""
+    """Return the size in bytes of a vector of `count` strings of `size` bytes each."""
     return tensor_size(object, (count,), count * field_size(size))
 
 
 def _serialise_examples(arrays: Arrays) -> list[bytes]:
-    """An Example for each instance, without a frame around it.
+    """Encode an Example for each instance, without the framing of TFRecord.
 
     Examples
     --------
-    >>> from xee_tf.records import decode_example
+    >>> from xee_tf.records import decode_sequence_example
     >>> [example] = _serialise_examples({"B4": np.array([[0.5, 2]]), "class": np.array(["oak"])})
-    >>> decode_example(example)
+    >>> decode_sequence_example(example)[0]
     {'B4': array([0.5, 2. ], dtype=float32), 'class': [b'oak']}
     """
-    texts = {name for name, array in arrays.items() if tensor_type(array.dtype) is STRING}
+    strings = {name for name, array in arrays.items() if tensor_type(array.dtype) is STRING}
     # Numbers come first, then strings.
-    ordered = sorted(arrays.items(), key=lambda item: item[0] in texts)
+    ordered = sorted(arrays.items(), key=lambda item: item[0] in strings)
     layout = RecordLayout(tuple(_feature(name, array.dtype, array.shape[1:]) for name, array in ordered))
-    columns = [_strings(array) if name in texts else array for name, array in ordered]
-    # Features of no strings do not show how many records there are.
-    every = np.ones(len(ordered[0][1]), bool)
-    encoded = encode_records(layout, columns, every)
-    view, edges = encoded.buffer.data, encoded.offsets.tolist()
-    return [bytes(view[begin + HEADER : end - FOOTER]) for begin, end in pairwise(edges)]
+    columns = [_strings(array) if name in strings else array for name, array in ordered]
+    # The mask gives the number of records, which features without strings do not.
+    mask = np.ones(len(ordered[0][1]), bool)
+    encoded = encode_records(layout, columns, mask)
+    view, offsets = encoded.buffer.data, encoded.offsets.tolist()
+    return [bytes(view[begin + HEADER : end - FOOTER]) for begin, end in pairwise(offsets)]
 
 
 def _feature(name: str, dtype: npt.DTypeLike, shape: Sequence[int]) -> Feature:
@@ -194,9 +194,9 @@ def _strings(array: npt.NDArray[Any]) -> Ragged:
     return Ragged.of([as_bytes(value) for value in array.reshape(-1).tolist()])
 
 
-def _least_entry_size(feature: Feature) -> int:
-    """Bytes that a feature takes at least in an Example: exactly, unless it holds strings."""
+def _min_entry_size(feature: Feature) -> int:
+    """Return the minimum size in bytes of a feature in an Example; it is exact unless it holds strings."""
     values = feature.max_bytes
-    if feature.dtype == STRINGS:  # of empty strings; the head of a single one holds its tag and length
+    if feature.holds_strings:  # empty strings; the head includes the tag and length of a single string
         values = 0 if feature.size == 1 else feature.size * field_size(0)
     return len(context_head(feature, values)) + values

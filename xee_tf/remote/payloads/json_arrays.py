@@ -1,7 +1,7 @@
-"""Arrays as JSON and back, as TensorFlow Serving, Vertex AI, AI Platform and MLflow have it.
+"""Convert between arrays and the JSON of TensorFlow Serving, Vertex AI, AI Platform and MLflow.
 
-Numbers are written in as few digits as restore them. Messages are read by rows and by columns, with and
-without names.
+Numbers are written with the fewest digits that restore them exactly. Messages may consist of rows or columns,
+with or without names.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from xee_tf.tensors import STRING, tensor_type
 
 __all__ = [
     "UNNAMED",
-    "array_of",
-    "columns_of",
-    "columns_of_rows",
+    "decode_array",
     "decode_json_outputs",
-    "json_rows",
+    "encode_elements",
+    "encode_rows",
     "json_string",
-    "json_texts",
-    "least_text_size",
+    "min_element_size",
+    "parse_columns",
     "parse_object",
+    "parse_rows",
 ]
 
 UNNAMED = ""
-"""The name of what a row holds that has no names."""
+"""Key of the values of rows without names."""
 
-_LARGE = 1 << 16  # bytes of JSON from which on the garbage collector is paused
+_LARGE = 1 << 16  # the garbage collector is paused while at least this many bytes of JSON are parsed
 _PAUSE = Lock()
 
 
@@ -52,119 +52,120 @@ def _orjson() -> Any:
 # -- Writing ---------------------------------------------------------------------------------------
 
 
-def json_texts(batch: npt.NDArray[Any], *, quoted: bool = False, in_base64: bool = False) -> list[bytes]:
-    """The JSON text of each element of the first dimension: a value, or nested lists in C order.
+def encode_elements(batch: npt.NDArray[Any], *, quoted: bool = False, in_base64: bool = False) -> list[bytes]:
+    """Encode each element of the first dimension as JSON: a value, or nested lists in C order.
 
-    Floats always have a point or an exponent; NaN and the infinities are written as Python and TensorFlow
-    Serving do (``NaN``, ``-Infinity``). Strings that are not UTF-8 become ``{"b64": ...}``.
+    Floats always have a decimal point or an exponent; NaN and infinities are written as ``NaN`` and
+    ``-Infinity``, as in Python and TensorFlow Serving. Strings that are not UTF-8 are encoded as
+    ``{"b64": ...}``.
 
     Parameters
     ----------
     batch : ndarray, shape (n, ...)
         Real numbers, booleans or strings.
-    quoted : bool, optional
-        Whether numbers become strings (``"12.5"``), as Earth Engine's RAW_JSON has them.
-    in_base64 : bool, optional
-        Whether all strings become ``{"b64": ...}``.
+    quoted : bool, default False
+        Whether numbers are written as strings (``"12.5"``), as in Earth Engine's RAW_JSON.
+    in_base64 : bool, default False
+        Whether all strings are encoded as ``{"b64": ...}``.
 
     Examples
     --------
-    >>> json_texts(np.array([[0.1, 2], [np.nan, 1e-9]], "float32"))
+    >>> encode_elements(np.array([[0.1, 2], [np.nan, 1e-9]], "float32"))
     [b'[0.1,2.0]', b'[NaN,1e-9]']
-    >>> json_texts(np.array([3, 4]), quoted=True)
+    >>> encode_elements(np.array([3, 4]), quoted=True)
     [b'"3"', b'"4"']
     """
     if _kind(batch.dtype) == "string":
-        return _string_texts(batch, in_base64)
+        return _encode_strings(batch, in_base64)
     if not batch.size:
         return list(map(_orjson().dumps, batch.tolist()))
     values = np.ascontiguousarray(batch, batch.dtype.newbyteorder("="))
     if values.dtype.itemsize == 2 and values.dtype.kind not in "iu":  # float16, bfloat16
         values = values.astype(np.float32)
-    text = _number_text(values)
+    text = _encode_numbers(values)
     if quoted and values.dtype.kind != "b":
-        text = _quoted(text, values.ndim)
-    # One call for all instances, as those of tables are many and small.
+        text = _quote_numbers(text, values.ndim)
+    # All instances are encoded in one call, because those of tables are many and small.
     depth = values.ndim - 1
     opening, closing = b"[" * depth, b"]" * depth
     inner = text[1 + depth : len(text) - depth - 1]
     return [opening + piece + closing for piece in inner.split(closing + b"," + opening)]
 
 
-def json_rows(texts: Mapping[str, Sequence[bytes]]) -> list[bytes]:
-    """The JSON object of each row, from the JSON texts of its values by name.
+def encode_rows(columns: Mapping[str, Sequence[bytes]]) -> list[bytes]:
+    """Encode each row as a JSON object, given columns of JSON values by name.
 
     Examples
     --------
-    >>> json_rows({"B4": [b"1", b"2"], "B5": [b"[3]", b"[4]"]})
+    >>> encode_rows({"B4": [b"1", b"2"], "B5": [b"[3]", b"[4]"]})
     [b'{"B4":1,"B5":[3]}', b'{"B4":2,"B5":[4]}']
     """
-    keys = [json_string(name).replace(b"%", b"%%") for name in texts]
+    keys = [json_string(name).replace(b"%", b"%%") for name in columns]
     template = b"{" + b",".join(key + b":%s" for key in keys) + b"}"
-    return [template % row for row in zip(*texts.values(), strict=True)]
+    return [template % row for row in zip(*columns.values(), strict=True)]
 
 
 def json_string(value: str) -> bytes:
-    """A string as JSON, in ASCII."""
+    """Encode a string as JSON, in ASCII."""
     return json.dumps(value).encode()
 
 
-def least_text_size(dtype: npt.DTypeLike, shape: tuple[int, ...], *, quoted: bool = False) -> int:
-    """Characters that the JSON text of an array takes at least; see `json_texts`.
+def min_element_size(dtype: npt.DTypeLike, shape: tuple[int, ...], *, quoted: bool = False) -> int:
+    """Return the minimum number of characters of an array as JSON; see `encode_elements`.
 
     Examples
     --------
-    >>> least_text_size("uint8", (2, 2))  # [[0,0],[0,0]]
+    >>> min_element_size("uint8", (2, 2))  # [[0,0],[0,0]]
     13
     """
     kind = _kind(np.dtype(dtype))
     shortest = {"bool": 4, "string": 2, "float": 3, "int": 1}[kind]
     if quoted and kind in ("float", "int"):
         shortest += 2
-    lists, marks = 1, 0
+    lists, punctuation = 1, 0
     for length in shape:
-        marks += lists * (2 + max(0, length - 1))  # brackets and commas
+        punctuation += lists * (2 + max(0, length - 1))  # brackets and commas
         lists *= length
-    return marks + lists * shortest
+    return punctuation + lists * shortest
 
 
 def _kind(dtype: np.dtype[Any]) -> str:
-    """What values become in JSON."""
+    """Return the JSON type of values: "string", "bool", "int" or "float"."""
     if tensor_type(dtype) is STRING:
         return "string"
     if dtype.kind == "c":
-        raise OptionError("JSON has no complex numbers: send the real and the imaginary part.")
+        raise OptionError("JSON does not support complex numbers: send the real and imaginary parts.")
     return "bool" if dtype.kind == "b" else "int" if dtype.kind in "iu" else "float"
 
 
-def _number_text(values: npt.NDArray[Any]) -> bytes:
-    """Numbers as nested lists."""
+def _encode_numbers(values: npt.NDArray[Any]) -> bytes:
+    """Encode numbers as nested lists."""
     orjson = _orjson()
     text: bytes = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return text
-    # orjson writes what is not finite as null.
+    # orjson writes null for values that are not finite.
     special = values[~np.isfinite(values)]
     names = np.where(np.isnan(special), b"NaN", np.where(special > 0, b"Infinity", b"-Infinity")).tolist()
     return b"".join(chain.from_iterable(zip(text.split(b"null"), [*names, b""], strict=True)))
 
 
-def _quoted(text: bytes, depth: int) -> bytes:
-    """Nested lists of numbers, each number in quotes.
+def _quote_numbers(text: bytes, depth: int) -> bytes:
+    """Put each number of nested lists in quotes.
 
     Examples
     --------
-    >>> _quoted(b"[[1,2],[3,4]]", 2)
+    >>> _quote_numbers(b"[[1,2],[3,4]]", 2)
     b'[["1","2"],["3","4"]]'
     """
     text = text.replace(b",", b'","')
-    for level in range(depth - 1, 0, -1):  # the quotes belong inside the brackets
+    for level in range(depth - 1, 0, -1):  # move the quotes inside the brackets
         closing, opening = b"]" * level, b"[" * level
         text = text.replace(closing + b'","' + opening, b'"' + closing + b"," + opening + b'"')
     return b"[" * depth + b'"' + text[depth : len(text) - depth] + b'"' + b"]" * depth
 
 
-def _string_texts(batch: npt.NDArray[Any], in_base64: bool) -> list[bytes]:
+def _encode_strings(batch: npt.NDArray[Any], in_base64: bool) -> list[bytes]:
     values = np.empty(batch.size, object)
     values[:] = [_string_value(string, in_base64) for string in batch.reshape(-1).tolist()]
     rows = values.reshape(batch.shape).tolist()
@@ -173,7 +174,7 @@ def _string_texts(batch: npt.NDArray[Any], in_base64: bool) -> list[bytes]:
 
 def _string_value(value: object, in_base64: bool) -> str | dict[str, str]:
     if not isinstance(value, str | bytes):
-        raise OptionError(f"An array of strings holds {value!r}; expected str or bytes only.")
+        raise OptionError(f"An array of strings contains {value!r}; expected only str or bytes.")
     if not in_base64:
         try:
             return value if isinstance(value, str) else value.decode()
@@ -189,11 +190,11 @@ def _string_value(value: object, in_base64: bool) -> str | dict[str, str]:
 def decode_json_outputs(
     data: bytes, name: str = "output", dtypes: Mapping[str, npt.DTypeLike] | None = None
 ) -> dict[str, npt.NDArray[Any]]:
-    """The outputs of a response, whichever form it has; see `Payload.decode`.
+    """Decode the outputs of a response in any of its forms; see `Payload.decode`.
 
-    It has ``predictions``: values of the only output, or objects of several; or ``outputs``, by columns,
-    which MLflow calls ``predictions``, too. Strings may be ``{"b64": ...}``. Where their dtype is known,
-    numbers may be strings, as Earth Engine's RAW_JSON has them.
+    The response contains ``predictions``, a list with values of a single output or objects of several; or
+    ``outputs`` by columns, which MLflow also calls ``predictions``. Strings may be ``{"b64": ...}``. Numbers
+    may be strings if their dtype is known, as in Earth Engine's RAW_JSON.
 
     Examples
     --------
@@ -203,81 +204,83 @@ def decode_json_outputs(
     message = parse_object(data, "response")
     predictions = message.get("predictions")
     if predictions and not _is_value(predictions):
-        columns = predictions  # by columns, as MLflow has it
+        columns = predictions  # columns, as in MLflow
     elif "predictions" in message:
-        columns = columns_of_rows(predictions, "predictions")
+        columns = parse_rows(predictions, "predictions")
     elif "outputs" in message:
-        columns = columns_of(message["outputs"])
+        columns = parse_columns(message["outputs"])
     else:
-        said = message.get("error", sorted(message))
+        content = message.get("error", sorted(message))
         raise RecordError(
-            f"The response holds neither 'predictions' nor 'outputs': {shorten(str(said), 200)}"
+            f"The response contains neither 'predictions' nor 'outputs': {shorten(str(content), 200)}"
         )
-    known = dtypes or {}
-    found = {key or name: value for key, value in columns.items()}
-    return {key: array_of(value, key, known.get(key)) for key, value in found.items()}
+    dtypes = dtypes or {}
+    named = {key or name: value for key, value in columns.items()}
+    return {key: decode_array(value, key, dtypes.get(key)) for key, value in named.items()}
 
 
 def parse_object(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object, or a RecordError that calls it `what`; NaN and infinities may be as in Python."""
+    """Parse a JSON object, which may contain NaN and infinities; `what` describes it in error messages."""
     try:
         message = _parse(data)
     except (ValueError, RecursionError):
-        raise RecordError(f"The {what} is not JSON: {shorten(str(data), 200)}") from None
+        raise RecordError(f"The {what} is not valid JSON: {shorten(str(data), 200)}") from None
     if not isinstance(message, dict):
         raise RecordError(f"The {what} must be a JSON object; got {shorten(str(message), 200)}")
     return message
 
 
-def columns_of(columns: Any) -> dict[str, Any]:
-    """Values by name; those without names under `UNNAMED`."""
+def parse_columns(columns: Any) -> dict[str, Any]:
+    """Return columns by name; a column without a name has the key `UNNAMED`."""
     return {UNNAMED: columns} if _is_value(columns) else columns
 
 
-def columns_of_rows(rows: object, what: str) -> dict[str, list[Any]]:
-    """Rows by name; those without names under `UNNAMED`.
+def parse_rows(rows: object, what: str) -> dict[str, list[Any]]:
+    """Convert rows to columns by name; the column of rows without names has the key `UNNAMED`.
 
     Raises
     ------
     RecordError
-        If they are not a list of at least one, or have different names; `what` is the list's name.
+        If `rows` is not a list or is empty, or if the rows have different names; `what` is the name of the
+        list in the message.
     """
     if not isinstance(rows, list) or not rows:
-        raise RecordError(f"{what!r} must be a list of at least one; got {shorten(str(rows), 200)}")
+        raise RecordError(f"{what!r} must be a list that is not empty; got {shorten(str(rows), 200)}")
     if all(map(_is_value, rows)):
         return {UNNAMED: rows}
     names = list(rows[0]) if isinstance(rows[0], dict) else []
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if _is_value(row) or set(row) != set(names):
             raise RecordError(
-                f"Element {place} of {what!r} has other names than element 0: {shorten(str(row), 200)}"
+                f"The names of element {index} of {what!r} differ from those of element 0: "
+                f"{shorten(str(row), 200)}"
             )
     return {name: [row[name] for row in rows] for name in names}
 
 
-def array_of(value: Any, name: str, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
-    """The array of nested lists of numbers, booleans or strings; of no `dtype`, as the values look.
+def decode_array(value: Any, name: str, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
+    """Convert nested lists of numbers, booleans or strings to an array; without `dtype`, it is inferred.
 
     Raises
     ------
     RecordError
-        If lists have unequal lengths, or values are of another kind.
+        If lists have unequal lengths, or values cannot be represented in the dtype.
     """
     first = value
     while isinstance(first, list) and first:
         first = first[0]
     kind = None if dtype is None else np.dtype(dtype)
     if isinstance(first, str | dict):
-        strings = _strings(value, name)
+        strings = _decode_strings(value, name)
         if kind is None or kind.kind == "O":
             return strings
         if kind.kind == "b":
-            raise RecordError(f"{name!r} holds the string {shorten(str(first), 200)}; expected {kind}.")
+            raise RecordError(f"{name!r} contains the string {shorten(str(first), 200)}; expected {kind}.")
         texts = [string.decode(errors="replace") for string in strings.reshape(-1).tolist()]
         value = np.array(texts).reshape(strings.shape)
     elif kind is not None and kind.kind == "O":
-        raise RecordError(f"{name!r} holds {shorten(str(first), 200)}; expected strings.")
-    return _numbers(value, name, kind)
+        raise RecordError(f"{name!r} contains {shorten(str(first), 200)}; expected strings.")
+    return _decode_numbers(value, name, kind)
 
 
 def _parse(data: bytes) -> Any:
@@ -286,16 +289,16 @@ def _parse(data: bytes) -> Any:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
-            return json.loads(data)  # it reads NaN and the infinities, which orjson does not
+            return json.loads(data)  # supports NaN and infinities, unlike orjson
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Without the garbage collector, for one thread at a time.
+    """Pause the garbage collector, in one thread at a time.
 
-    The lists of a tile trigger it hundreds of times for nothing, and each time it may traverse all of
-    TensorFlow: most of the time of parsing, when it was measured. Parsing keeps other threads waiting anyway,
-    so that a lock costs nothing; if pauses were counted, threads that take turns could keep it off for good.
+    The lists of a tile trigger it hundreds of times, and each time it may traverse all objects of TensorFlow,
+    which dominates the time of parsing. The lock costs nothing, because parsing holds the GIL anyway. With a
+    counter of pauses instead, threads that take turns could keep the collector off permanently.
     """
     with _PAUSE:
         enabled = gc.isenabled()
@@ -308,27 +311,31 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _is_value(value: object) -> bool:
-    """Whether it is a value or list of values, rather than an object of several by name."""
+    """Return whether `value` is a value or a list of values, as opposed to an object with names."""
     return not isinstance(value, dict) or set(value) == {"b64"}
 
 
-def _numbers(value: Any, name: str, dtype: np.dtype[Any] | None) -> npt.NDArray[Any]:
+def _decode_numbers(value: Any, name: str, dtype: np.dtype[Any] | None) -> npt.NDArray[Any]:
     try:
         array = np.asarray(value)
         if array.dtype.kind in "US":
             array = array.astype(dtype if dtype is not None and dtype.kind in "iu" else np.float64)
     except (ValueError, OverflowError) as error:
-        raise RecordError(f"{name!r} holds lists of unequal lengths, or what is no number: {error}") from None
+        raise RecordError(
+            f"{name!r} contains lists of unequal lengths, or values that are not numbers: {error}"
+        ) from None
     if array.dtype.kind not in "biuf":
-        raise RecordError(f"{name!r} holds values that are no numbers: {shorten(str(value), 200)}")
+        raise RecordError(f"{name!r} contains values that are not numbers: {shorten(str(value), 200)}")
     if dtype is None:
         return array
     if (dtype.kind == "b") != (array.dtype.kind == "b"):
-        raise RecordError(f"{name!r} holds {array.dtype} values; expected {dtype}.")
+        raise RecordError(f"{name!r} contains {array.dtype} values; expected {dtype}.")
     if dtype.kind not in "iu":
         with np.errstate(over="ignore", invalid="ignore"):
             return array.astype(dtype)
-    if array.dtype.kind == "f":  # whole numbers with a point; or numpy's reading of very large ones
+    if (
+        array.dtype.kind == "f"
+    ):  # integers with a decimal point, or very large ones, which numpy reads as floats
         array = np.asarray(value, object)
     try:
         with np.errstate(invalid="ignore"):
@@ -336,23 +343,23 @@ def _numbers(value: Any, name: str, dtype: np.dtype[Any] | None) -> npt.NDArray[
         if not np.array_equal(cast, array):
             raise ValueError
     except (ValueError, OverflowError):
-        raise RecordError(f"{name!r} holds numbers that {dtype} cannot.") from None
+        raise RecordError(f"{name!r} contains numbers that cannot be represented as {dtype}.") from None
     return cast
 
 
-def _strings(value: Any, name: str) -> npt.NDArray[Any]:
-    """An array of byte strings, from nested lists of text and ``{"b64": ...}``."""
+def _decode_strings(value: Any, name: str) -> npt.NDArray[Any]:
+    """Convert nested lists of text and ``{"b64": ...}`` to an array of bytes."""
     shape: list[int] = []
     level = [value]
     while any(isinstance(item, list) for item in level):
         if not all(isinstance(item, list) and len(item) == len(level[0]) for item in level):
-            raise RecordError(f"{name!r} holds lists of unequal lengths.")
+            raise RecordError(f"{name!r} contains lists of unequal lengths.")
         shape.append(len(level[0]))
         level = [item for items in level for item in items]
     strings = np.empty(len(level), object)
-    for place, item in enumerate(level):
+    for index, item in enumerate(level):
         if isinstance(item, dict) and set(item) == {"b64"}:
-            strings[place] = decode_base64(as_bytes(item["b64"]))
+            strings[index] = decode_base64(as_bytes(item["b64"]))
         else:
-            strings[place] = as_bytes(item)
+            strings[index] = as_bytes(item)
     return strings.reshape(shape)

@@ -1,4 +1,4 @@
-"""The payload formats of JSON rows: SERIALIZED_TF_TENSORS, RAW_JSON and ND_ARRAYS."""
+"""Payload formats that are JSON rows: SERIALIZED_TF_TENSORS, RAW_JSON and ND_ARRAYS."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from xee_tf.connector import Arrays, Items, Signature
 from xee_tf.errors import OptionError
 from xee_tf.remote.payloads.json_arrays import (
     decode_json_outputs,
-    json_rows,
+    encode_elements,
+    encode_rows,
     json_string,
-    json_texts,
-    least_text_size,
+    min_element_size,
 )
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
 from xee_tf.remote.payloads.strings import (
     base64_size,
-    least_string_size,
+    min_string_size,
     parse_strings,
     serialise_tensors,
     strings_signature,
@@ -34,24 +34,24 @@ __all__ = ["NdArrays", "RawJson", "SerializedTensors"]
 
 
 class _JsonPayload(Payload):
-    """A format of JSON rows."""
+    """A payload format that is a list of JSON rows."""
 
     is_grpc = False
     content_type = "application/json"
 
     @abstractmethod
     def _rows(self, arrays: Arrays) -> list[bytes]:
-        """The JSON text of each instance."""
+        """Encode each instance as JSON."""
 
     @abstractmethod
-    def _least_row_size(self, items: Items) -> int:
-        """Bytes that the JSON text of an instance takes at least."""
+    def _min_row_size(self, items: Items) -> int:
+        """Return the minimum size in bytes of an instance as JSON."""
 
     def _encode_batch(self, arrays: Arrays) -> EncodedBatch:
         rows, envelope = self._rows(arrays), self._envelope_size
-        edges = [0, *accumulate(len(row) + 1 for row in rows)]
+        offsets = [0, *accumulate(len(row) + 1 for row in rows)]
         return EncodedBatch(
-            size=lambda first, stop: envelope + edges[stop] - edges[first],
+            size=lambda first, stop: envelope + offsets[stop] - offsets[first],
             body=lambda first, stop: self._body(rows[first:stop]),
         )
 
@@ -62,12 +62,12 @@ class _JsonPayload(Payload):
 
     @property
     def _envelope_size(self) -> int:
-        """Bytes of a request beside its rows, each with a comma: there is one comma less."""
+        """Size of a request in bytes without its rows and their commas; the last row has no comma."""
         return len(self._body([])) - 1
 
-    def least_size(self, items: Items, count: int = 1) -> int:
+    def min_size(self, items: Items, count: int = 1) -> int:
         """See `Payload`."""
-        return self._envelope_size + count * (self._least_row_size(items) + 1)
+        return self._envelope_size + count * (self._min_row_size(items) + 1)
 
     def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
         return decode_json_outputs(data, name, dtypes)
@@ -75,13 +75,13 @@ class _JsonPayload(Payload):
 
 @dataclass(frozen=True)
 class SerializedTensors(_JsonPayload):
-    """Rows whose values are strings of TensorProtos.
+    """Rows whose values are serialised tensors.
 
     Parameters
     ----------
     model_decodes : bool
-        Whether the model itself decodes URL-safe base64, as `prepare_model` makes it. If not, it takes
-        TensorProtos, and ``{"b64": ...}`` is sent, which the server decodes.
+        Whether the model decodes URL-safe base64, as models from `prepare_model` do. Otherwise the model
+        expects TensorProtos, which are sent as ``{"b64": ...}`` and decoded by the server.
 
     Examples
     --------
@@ -94,18 +94,18 @@ class SerializedTensors(_JsonPayload):
     format = "SERIALIZED_TF_TENSORS"
 
     def _rows(self, arrays: Arrays) -> list[bytes]:
-        return json_rows({name: self._texts(array) for name, array in arrays.items()})
+        return encode_rows({name: self._encode_tensors(array) for name, array in arrays.items()})
 
-    def _texts(self, array: npt.NDArray[Any]) -> list[bytes]:
+    def _encode_tensors(self, array: npt.NDArray[Any]) -> list[bytes]:
         strings = serialise_tensors(array, in_base64=self.model_decodes)
         if self.model_decodes:
-            return [b'"%s"' % string for string in strings]  # base64 needs no escapes
+            return [b'"%s"' % string for string in strings]  # base64 contains nothing to escape
         return [b'{"b64":"%s"}' % base64.b64encode(string) for string in strings]
 
-    def _least_row_size(self, items: Items) -> int:
+    def _min_row_size(self, items: Items) -> int:
         sizes = {}
         for name, (dtype, shape) in items.items():
-            size = least_string_size(dtype, shape, in_base64=self.model_decodes)
+            size = min_string_size(dtype, shape, in_base64=self.model_decodes)
             sizes[name] = size + 2 if self.model_decodes else base64_size(size) + 10
         return _named_row_size(sizes)
 
@@ -114,17 +114,18 @@ class SerializedTensors(_JsonPayload):
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
         """See `Payload`."""
-        return strings_signature(signature, model, self.format, otherwise=RawJson.format)
+        return strings_signature(signature, model, self.format, alternative=RawJson.format)
 
 
 @dataclass(frozen=True)
 class RawJson(_JsonPayload):
-    """Rows whose values are nested lists of numbers, as strings.
+    """Rows whose values are nested lists of numbers.
 
     Parameters
     ----------
     numbers_as_strings : bool
-        Earth Engine writes ``"12.5"``. TensorFlow Serving takes 12.5.
+        Whether numbers are written as strings (``"12.5"``), as by Earth Engine. TensorFlow Serving expects
+        numbers (``12.5``).
 
     Examples
     --------
@@ -141,20 +142,20 @@ class RawJson(_JsonPayload):
 
     def _rows(self, arrays: Arrays) -> list[bytes]:
         quoted = self.numbers_as_strings
-        return json_rows({name: json_texts(array, quoted=quoted) for name, array in arrays.items()})
+        return encode_rows({name: encode_elements(array, quoted=quoted) for name, array in arrays.items()})
 
-    def _least_row_size(self, items: Items) -> int:
+    def _min_row_size(self, items: Items) -> int:
         quoted = self.numbers_as_strings
-        return _named_row_size({name: least_text_size(*item, quoted=quoted) for name, item in items.items()})
+        return _named_row_size({name: min_element_size(*item, quoted=quoted) for name, item in items.items()})
 
 
 @dataclass(frozen=True)
 class NdArrays(_JsonPayload):
     """Rows without names: nested lists of numbers, bands first.
 
-    The arrays of an instance are stacked along a new first axis, in their order. Bands, whose last axis has
-    the length 1, lose it: (bands, height, width), as PyTorch and Earth Engine's samples have it. A single
-    array that is not a band stays as it is, which is our choice: Earth Engine does not document it.
+    The arrays of an instance are stacked in order along a new first axis. Bands lose their last axis, which
+    has length 1: the shape is (bands, height, width), as in PyTorch and Earth Engine's samples. A single
+    array that is not a band is not changed; Earth Engine does not document this case.
 
     Examples
     --------
@@ -163,30 +164,30 @@ class NdArrays(_JsonPayload):
     """
 
     format = "ND_ARRAYS"
-    one_input = True
+    single_input = True
 
     def _rows(self, arrays: Arrays) -> list[bytes]:
-        return json_texts(_bands_first(arrays))
+        return encode_elements(_bands_first(arrays))
 
-    def _least_row_size(self, items: Items) -> int:
+    def _min_row_size(self, items: Items) -> int:
         empty = _bands_first({name: np.empty((0, *shape), dtype) for name, (dtype, shape) in items.items()})
-        return least_text_size(empty.dtype, empty.shape[1:])
+        return min_element_size(empty.dtype, empty.shape[1:])
 
 
 def _bands_first(arrays: Arrays) -> npt.NDArray[Any]:
-    """What `NdArrays` sends."""
+    """Stack the arrays of each instance along a new first axis; see `NdArrays`."""
     parts = [array[..., 0] if array.ndim > 2 and array.shape[-1] == 1 else array for array in arrays.values()]
     if len(parts) == 1 and parts[0].ndim == next(iter(arrays.values())).ndim > 1:
         return parts[0]
     shapes = {array.shape[1:] for array in parts}
     if len(shapes) != 1:
         raise OptionError(
-            "ND_ARRAYS has no names, so that all bands must have one shape; got "
+            "All bands must have the same shape for ND_ARRAYS, which has no names; got "
             f"{ {name: array.shape[1:] for name, array in arrays.items()} }."
         )
     return np.stack(parts, axis=1)
 
 
 def _named_row_size(sizes: dict[str, int]) -> int:
-    """Bytes of a row with names, from those of its values."""
+    """Return the size in bytes of a row with names, from the sizes of its values."""
     return 1 + sum(len(json_string(name)) + 2 + size for name, size in sizes.items())

@@ -1,4 +1,4 @@
-"""What the payload formats share: a batch becomes requests of limited size, an answer becomes arrays."""
+"""Base class of the payload formats: split a batch into requests of limited size, and decode responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Dtypes = Mapping[str, npt.DTypeLike]
 
 @dataclass(frozen=True)
 class Request:
-    """The body of a request for `count` instances of a batch, from the number `first` on."""
+    """Body of a request with `count` instances of a batch, starting at the index `first`."""
 
     first: int
     count: int
@@ -32,102 +32,103 @@ class Request:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A batch of which the instances from one number up to another make a request."""
+    """An encoded batch, of which any slice of instances (first, stop) can be a request."""
 
     size: Callable[[int, int], int]
-    """Bytes of that request, known before it is made."""
+    """Function that returns the size of a request in bytes, without creating it."""
 
     body: Callable[[int, int], bytes]
+    """Function that returns the body of a request."""
 
 
 @dataclass(frozen=True)
 class Payload(ABC):
-    """A payload format: how batches are encoded and answers decoded.
+    """A payload format, which encodes batches and decodes responses.
 
     Parameters
     ----------
     served_model : ServedModel
-        The model and signature that are meant. JSON holds only the signature; the address has the rest.
+        Model and signature to call. JSON contains only the signature; the model is part of the URL.
     """
 
     served_model: ServedModel = ANY_MODEL
 
     format: ClassVar[str]
-    """Earth Engine's name of the format."""
+    """Name of the format in Earth Engine."""
 
     is_grpc: ClassVar[bool]
     """Whether bodies are PredictRequests rather than JSON."""
 
     content_type: ClassVar[str]
-    """Of requests over HTTP."""
+    """Content type of requests over HTTP."""
 
-    one_input: ClassVar[bool] = False
-    """Whether the only input of the model takes all arrays of a batch."""
+    single_input: ClassVar[bool] = False
+    """Whether all arrays of a batch are passed to the single input of the model."""
 
     @abstractmethod
     def _encode_batch(self, arrays: Arrays) -> EncodedBatch:
-        """The batch in this format, or an OptionError if it cannot be sent in it."""
+        """Encode a batch; raise an `OptionError` if the format does not support it."""
 
     @abstractmethod
     def _decode(self, data: bytes, name: str, dtypes: Dtypes) -> dict[str, npt.NDArray[Any]]:
-        """The outputs of an answer, whatever their shapes; see `decode`."""
+        """Decode a response without checking the shapes; see `decode`."""
 
     @abstractmethod
-    def least_size(self, items: Items, count: int = 1) -> int:
-        """Bytes that a request takes at least, known without its values.
+    def min_size(self, items: Items, count: int = 1) -> int:
+        """Return the minimum size of a request in bytes, whatever its values.
 
-        It takes exactly as many unless numbers are written as text or there are strings.
+        The size is exact unless numbers are written as text or the batch contains strings.
 
         Parameters
         ----------
-        items : mapping
-            Dtype and shape of what an instance has under each name.
-        count : int, optional
-            Instances.
+        items : mapping of str to tuple
+            Dtype and shape of each array, for one instance.
+        count : int, default 1
+            Number of instances.
         """
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
-        """The signature of the batches, from that of the model's own tensors; errors name the `model`.
+        """Return the signature of batches, given that of the model; `model` describes it in error messages.
 
         Raises
         ------
         ModelError
-            If the model takes other tensors than this format sends.
+            If the model expects other tensors than this format sends.
         """
-        return Signature(None, signature.outputs) if self.one_input else signature
+        return Signature(None, signature.outputs) if self.single_input else signature
 
     def encode(self, arrays: Arrays) -> bytes:
-        """One request for a whole batch; see `requests`."""
+        """Encode a whole batch as one request; see `requests`."""
         count = _count(arrays)
         return self._encode_batch(arrays).body(0, count)
 
     def requests(self, arrays: Arrays, limit: int) -> Iterator[Request]:
-        """Requests of at most `limit` bytes, each with as many instances as fit.
+        """Split a batch into requests of at most `limit` bytes, each with as many instances as possible.
 
         Parameters
         ----------
-        arrays : mapping from str to ndarray, shape (n, ...)
-            At least one, and one instance.
+        arrays : mapping of str to ndarray, shape (n, ...)
+            At least one array, with at least one instance.
         limit : int
-            Bytes of a body.
+            Maximum size of a body in bytes.
 
         Raises
         ------
         OptionError
-            If an array cannot be sent in this format, or one instance alone is larger than `limit`; before
-            the first request is given.
+            If the format does not support an array, or a single instance is larger than `limit`; it is raised
+            before the first request is yielded.
         """
         count = _count(arrays)
         batch = self._encode_batch(arrays)
         runs, first = [], 0
-        while first < count:  # all runs first: what can never fit is refused before anything is sent
+        while first < count:  # all runs are planned first, so that errors are raised before anything is sent
             stops = range(first + 1, count + 1)
             fitting = bisect_right(stops, limit, key=partial(batch.size, first))
             if not fitting:
                 raise OptionError(
                     f"Instance {first} of the batch takes {batch.size(first, first + 1):,} bytes as "
-                    f"{self.format}, and a request may have {limit:,}: send smaller tiles, or raise "
-                    "max_payload_bytes if the endpoint takes more."
+                    f"{self.format}; the limit of a request is {limit:,} bytes. Use smaller tiles, or raise "
+                    "max_payload_bytes if the endpoint accepts larger requests."
                 )
             runs.append((first, fitting))
             first += fitting
@@ -142,43 +143,43 @@ class Payload(ABC):
         name: str = "output",
         dtypes: Dtypes | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
-        """The outputs of an answer.
+        """Decode the outputs of a response.
 
         Parameters
         ----------
         data : bytes
-            Of a server. Its JSON may be by rows or by columns, with or without names; its tensors may be
-            in either form.
+            Body of the response. JSON may consist of rows or columns, with or without names; TensorProtos may
+            have raw or listed values.
         count : int, optional
-            Instances that were sent: as many must come back.
-        name : str, optional
-            What the only output is called if the answer does not name it.
-        dtypes : mapping from str to dtype, optional
-            Of outputs that come as JSON numbers, which have none of their own.
+            Number of instances in the request, which the outputs must match.
+        name : str, default "output"
+            Name of a single output without a name.
+        dtypes : mapping of str to dtype, optional
+            Dtypes of outputs that are JSON numbers.
 
         Returns
         -------
-        dict from str to ndarray, shape (n, ...)
-            They may be read-only.
+        dict of str to ndarray, shape (n, ...)
+            Outputs by name; the arrays may be read-only.
 
         Raises
         ------
         RecordError
-            If it is not such an answer; the message names the instance and the output.
+            If the response is not valid; the message names the instance and the output.
         """
         outputs = self._decode(data, name, dtypes or {})
         for key, array in outputs.items():
             if count is not None and array.shape[:1] != (count,):
-                raise RecordError(f"The output {key!r} has the shape {array.shape} for {count} instances.")
+                raise RecordError(f"The output {key!r} has shape {array.shape}; expected {count} instances.")
         return outputs
 
 
 def _count(arrays: Arrays) -> int:
-    """The number of instances of a batch."""
+    """Return the number of instances of a batch."""
     counts = {len(array) for array in arrays.values()}
     if len(counts) != 1 or 0 in counts:
         raise OptionError(
-            "A batch needs at least one array, and the same number of instances in each; got "
+            "A batch must have at least one array, and all arrays the same number of instances; got "
             f"{ {name: array.shape for name, array in arrays.items()} }."
         )
     return counts.pop()

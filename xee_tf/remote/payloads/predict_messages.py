@@ -1,7 +1,7 @@
-"""The messages of TensorFlow Serving's Predict, to and from arrays: no protobuf objects, no stubs.
+"""Encode and decode the messages of TensorFlow Serving's Predict, without protobuf objects or stubs.
 
 ``PredictRequest{model_spec = 1, map inputs = 2, output_filter = 3}`` and ``PredictResponse{map outputs
-= 1, model_spec = 2}`` of the package tensorflow.serving; their tensors are TensorProtos.
+= 1, model_spec = 2}`` belong to the package tensorflow.serving; their tensors are TensorProtos.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ __all__ = [
 ]
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
-"""The method of gRPC."""
+"""The gRPC method that returns predictions."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """Which model is meant, of those that a server has.
+    """The model of a server, and its signature.
 
     Parameters
     ----------
     name : str
-        Of the model.
+        Name of the model.
     version : int, optional
-        Default: the latest one.
+        Number of the version. Default: the latest version.
     label : str, optional
-        Of a version, instead of its number.
+        Label of the version, instead of its number.
     signature_name : str
-        Empty: the default signature.
+        Name of the signature. Empty: the default signature.
     """
 
     name: str = ""
@@ -66,10 +66,10 @@ class ServedModel:
     signature_name: str = ""
 
     def encode(self) -> bytes:
-        """The message ModelSpec."""
+        """Encode as a message ModelSpec."""
         parts = [text_field(1, self.name)]
         if self.version is not None:
-            parts.append(encode_field(2, integer_field(1, self.version)))  # a message Int64Value
+            parts.append(encode_field(2, integer_field(1, self.version)))  # Int64Value
         parts.append(text_field(3, self.signature_name))
         if self.label is not None:
             parts.append(encode_field(4, self.label.encode()))
@@ -77,27 +77,27 @@ class ServedModel:
 
     @classmethod
     def decode(cls, data: memoryview) -> ServedModel:
-        """From the message ModelSpec."""
+        """Decode a message ModelSpec."""
         texts = {1: "", 3: ""}
         version: int | None = None
         label: str | None = None
         for number, body in delimited_fields(data):
             if number in texts:
                 texts[number] = text(body)
-            elif number == 2:  # version and label exclude each other: the last one counts
+            elif number == 2:  # version and label exclude each other: the last one applies
                 version, label = integer(body, 1), None
             elif number == 4:
                 version, label = None, text(body)
         return cls(texts[1], version, label, texts[3])
 
     def field(self, number: int) -> bytes:
-        """The field of a message that holds it. An empty one is left out."""
+        """Encode as a field of another message; an empty one is omitted."""
         body = self.encode()
         return encode_field(number, body) if body else b""
 
     @classmethod
-    def of_field(cls, data: bytes | memoryview, number: int) -> ServedModel:
-        """From the field of a message: the last one, or an empty one."""
+    def from_field(cls, data: bytes | memoryview, number: int) -> ServedModel:
+        """Decode the last occurrence of a field of a message; without any, return an empty one."""
         spec = cls()
         for body in bodies(data, number):
             spec = cls.decode(body)
@@ -105,12 +105,12 @@ class ServedModel:
 
 
 ANY_MODEL = ServedModel()
-"""The default signature of the only model, or of the one that the address names."""
+"""The default signature of the only model, or of the model in the URL."""
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What a client asks of a model; an empty `output_filter` stands for all outputs."""
+    """A request for predictions; an empty `output_filter` selects all outputs."""
 
     served_model: ServedModel
     inputs: Arrays
@@ -118,7 +118,7 @@ class PredictRequest:
 
 
 def encode_predict_request(inputs: Arrays, served_model: ServedModel = ANY_MODEL) -> bytes:
-    """A serialised PredictRequest, of inputs by the names of the signature.
+    """Serialise a PredictRequest, with inputs by the names of the signature.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def encode_predict_request(inputs: Arrays, served_model: ServedModel = ANY_MODEL
 
 
 def predict_request_size(inputs: Mapping[str, int], served_model: ServedModel = ANY_MODEL) -> int:
-    """Bytes of a serialised PredictRequest, from those of its serialised tensors.
+    """Return the size of a serialised PredictRequest in bytes, given those of its serialised tensors.
 
     Examples
     --------
@@ -146,19 +146,19 @@ def predict_request_size(inputs: Mapping[str, int], served_model: ServedModel = 
 
 
 def decode_predict_request(data: bytes | memoryview) -> PredictRequest:
-    """The parts of a serialised PredictRequest.
+    """Decode a serialised PredictRequest.
 
     Raises
     ------
     RecordError
-        If the bytes are not a valid message.
+        If `data` is not a valid message.
     """
     filters = tuple(map(text, bodies(data, 3)))
-    return PredictRequest(ServedModel.of_field(data, 1), _decode_map(data, 2), filters)
+    return PredictRequest(ServedModel.from_field(data, 1), _decode_map(data, 2), filters)
 
 
 def encode_predict_response(outputs: Arrays, served_model: ServedModel = ANY_MODEL) -> bytes:
-    """A serialised PredictResponse.
+    """Serialise a PredictResponse.
 
     Examples
     --------
@@ -170,18 +170,18 @@ def encode_predict_response(outputs: Arrays, served_model: ServedModel = ANY_MOD
 
 
 def decode_predict_response(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
-    """The outputs of a serialised PredictResponse.
+    """Decode the outputs of a serialised PredictResponse.
 
     Raises
     ------
     RecordError
-        If the bytes are not a valid message.
+        If `data` is not a valid message.
     """
     return _decode_map(data, 1)
 
 
 def _map_pieces(number: int, arrays: Arrays) -> Iterable[bytes | memoryview]:
-    """The entries of a map of tensors; values of numbers are not copied."""
+    """Yield the parts of a serialised map of tensors; numeric values are not copied."""
     for name, array in arrays.items():
         pieces = tensor_pieces(array)
         size = sum(map(len, pieces))
@@ -191,7 +191,7 @@ def _map_pieces(number: int, arrays: Arrays) -> Iterable[bytes | memoryview]:
 
 
 def _decode_map(data: bytes | memoryview, number: int) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a map of tensors."""
+    """Decode a map of tensors."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, tensor in map_entries(data, number):
         try:

@@ -1,4 +1,4 @@
-"""Arrays as strings, one for each instance: serialised tensors, or base64 of them."""
+"""Convert between batches and strings, one for each instance: serialised tensors, optionally in base64."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
     "as_bytes",
     "base64_size",
     "decode_base64",
-    "least_string_size",
+    "min_string_size",
     "parse_strings",
     "serialise_tensors",
     "strings_signature",
@@ -28,9 +28,9 @@ _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True) -> list[bytes]:
-    """A TensorProto for each instance of a batch, or its URL-safe base64, padded.
+    """Serialise each instance of a batch as a TensorProto, or as its URL-safe base64 with padding.
 
-    The latter is what a model decodes that was prepared for Earth Engine.
+    Models that are prepared for Earth Engine decode base64.
 
     Examples
     --------
@@ -41,12 +41,12 @@ def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True) -> lis
     return [base64.urlsafe_b64encode(tensor) for tensor in tensors] if in_base64 else tensors
 
 
-def least_string_size(dtype: npt.DTypeLike, shape: Sequence[int], *, in_base64: bool = True) -> int:
-    """Bytes of a string of `serialise_tensors`: exact, unless the tensor holds strings itself.
+def min_string_size(dtype: npt.DTypeLike, shape: Sequence[int], *, in_base64: bool = True) -> int:
+    """Return the minimum size in bytes of a string from `serialise_tensors`; it is exact for numbers.
 
     Examples
     --------
-    >>> least_string_size("uint8", ()) == len(serialise_tensors(np.array([1], "uint8"))[0])
+    >>> min_string_size("uint8", ()) == len(serialise_tensors(np.array([1], "uint8"))[0])
     True
     """
     size = tensor_size(dtype, shape)
@@ -54,59 +54,59 @@ def least_string_size(dtype: npt.DTypeLike, shape: Sequence[int], *, in_base64: 
 
 
 def base64_size(size: int) -> int:
-    """Characters of the base64 of so many bytes, padded."""
+    """Return the number of characters of `size` bytes in base64 with padding."""
     return -(-size // 3) * 4
 
 
 def parse_strings(outputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """The batches that vectors of strings hold, as TensorProtos or base64 of them.
+    """Decode the batches in vectors of strings, which are TensorProtos or their base64.
 
-    The first byte shows which it is, as every TensorProto begins with its dtype.
+    The first byte distinguishes them, because every TensorProto begins with its dtype.
 
     Raises
     ------
     RecordError
-        If an output is not a vector of strings, a string is not a tensor, or dtypes or shapes differ.
+        If an output is not a vector of strings, a string is not a tensor, or their dtypes or shapes differ.
 
     Examples
     --------
     >>> parse_strings({"p": np.array(["CAQSACIBAQ", b"CAQSACIBAg=="], object)})
     {'p': array([1, 2], dtype=uint8)}
     """
-    found = {}
+    batches = {}
     for name, strings in outputs.items():
         if strings.dtype != object or strings.ndim != 1:
             raise RecordError(
-                f"{name!r} is {strings.dtype} of shape {strings.shape}; expected a serialised tensor for "
-                "each instance. Is the model prepared (xee_tf.prepare_model)?"
+                f"{name!r} has dtype {strings.dtype} and shape {strings.shape}; expected a serialised tensor "
+                "for each instance. Prepare the model with xee_tf.prepare_model."
             )
         try:
-            found[name] = _parse_tensors(strings.tolist())
+            batches[name] = _parse_tensors(strings.tolist())
         except RecordError as error:
             raise RecordError(f"{name!r}: {error}") from None
-    return found
+    return batches
 
 
-def strings_signature(signature: Signature, model: str, format: str, otherwise: str) -> Signature:
-    """The signature of arrays that go to a model, and come back, as strings: names only.
+def strings_signature(signature: Signature, model: str, format: str, alternative: str) -> Signature:
+    """Return the signature of batches that are sent and returned as strings: names without dtypes and shapes.
 
     Raises
     ------
     ModelError
-        If the model takes other tensors than strings; it names the format `otherwise` for those.
+        If the inputs of the model are not strings; the message suggests the format `alternative`.
     """
     inputs = signature.inputs or {}
     if any(info.dtype != np.dtype(object) for info in inputs.values()):
-        said = "; ".join(f"{name}: {info}" for name, info in inputs.items())
+        expected = "; ".join(f"{name}: {info}" for name, info in inputs.items())
         raise ModelError(
-            f"{model} takes {said}, and {format} would send strings of serialised tensors: "
-            f"prepare it (xee_tf.prepare_model), or say payload_format={otherwise!r}."
+            f"{model} expects {expected}, but {format} sends serialised tensors: prepare the model with "
+            f"xee_tf.prepare_model, or pass payload_format={alternative!r}."
         )
     return Signature(_names_only(inputs), _names_only(signature.outputs))
 
 
 def decode_base64(text: bytes) -> bytes:
-    r"""Bytes from base64: the URL-safe or the standard alphabet, padded or not.
+    r"""Decode base64 in the URL-safe or the standard alphabet, with or without padding.
 
     Examples
     --------
@@ -117,20 +117,20 @@ def decode_base64(text: bytes) -> bytes:
     try:
         return binascii.a2b_base64(standard + b"=" * (-len(standard) % 4), strict_mode=True)
     except binascii.Error as error:
-        raise RecordError(f"{text[:40]!r} is not base64: {error}.") from None
+        raise RecordError(f"{text[:40]!r} is not valid base64: {error}.") from None
 
 
 def as_bytes(string: object) -> bytes:
-    """A string as it is sent: text as UTF-8. RecordError if it is something else."""
+    """Encode a string as UTF-8; bytes are returned unchanged, other types raise a `RecordError`."""
     if isinstance(string, str):
         return string.encode()
     if not isinstance(string, bytes):
-        raise RecordError(f"Expected a string, got {string!r}.")
+        raise RecordError(f"Expected a string; got {string!r}.")
     return string
 
 
 def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
-    """The batch that strings of serialised tensors hold."""
+    """Decode strings of serialised tensors, and stack them."""
     arrays: list[npt.NDArray[Any]] = []
     for string in strings:
         try:
@@ -139,16 +139,16 @@ def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
         except RecordError as error:
             raise RecordError(f"Instance {len(arrays)}: {error}") from None
     if not arrays:
-        raise RecordError("There is no instance, so that neither dtype nor shape is known.")
-    for place, array in enumerate(arrays):
+        raise RecordError("The list of instances is empty: dtype and shape are unknown.")
+    for index, array in enumerate(arrays):
         if array.dtype != arrays[0].dtype or array.shape != arrays[0].shape:
             raise RecordError(
-                f"Instance {place} is {array.dtype} of shape {array.shape}, instance 0 {arrays[0].dtype} of "
-                f"shape {arrays[0].shape}: a batch needs one of both."
+                f"Instance {index} has dtype {array.dtype} and shape {array.shape}; expected "
+                f"{arrays[0].dtype} and {arrays[0].shape}, like instance 0."
             )
     return np.stack(arrays)
 
 
 def _names_only(tensors: Iterable[str] | None) -> dict[str, TensorInfo] | None:
-    """Neither dtype nor shape is known of what travels inside of strings."""
+    """Return the names of tensors without their dtypes and shapes, which strings do not declare."""
     return None if tensors is None else {name: TensorInfo() for name in tensors}
