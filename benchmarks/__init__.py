@@ -1,1 +1,1 @@
-"""Measurements: xee_tf beside what one would use instead, and beside what the hardware gives."""
+"""Benchmarks that compare xee_tf with alternatives and with the limits of the hardware."""

@@ -41,17 +41,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(SUITES)}")
     parser.add_argument(
-        "--small", action="store_true", help="sizes for a quick check: the figures mean little"
+        "--small",
+        action="store_true",
+        help="use small sizes, whose results are not representative",
     )
-    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where the figures go")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="file for the results")
     options = parser.parse_args()
     if unknown := set(options.names) - set(SUITES):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
-    found: list[Measurement] = []
+        parser.error(f"Benchmarks not found: {', '.join(sorted(unknown))}; available: {', '.join(SUITES)}")
+    measurements: list[Measurement] = []
     for name in options.names or SUITES:
         for measurement in SUITES[name](options.small):
-            found.append(measurement)
-            print(line(measurement), flush=True)
+            measurements.append(measurement)
+            print(format_line(measurement), flush=True)
     report = {
         "machine": {
             "cores": os.cpu_count(),
@@ -59,17 +61,17 @@ def main() -> None:
             "python": platform.python_version(),
         },
         "small": options.small,
-        "measurements": [{**asdict(each), "reached": each.reached} for each in found],
+        "measurements": [{**asdict(each), "passed": each.passed} for each in measurements],
     }
     options.json.write_text(json.dumps(report, indent=2))
 
 
-def line(each: Measurement) -> str:
-    """One measurement for a person."""
-    sign = ">=" if each.more else "<="
+def format_line(each: Measurement) -> str:
+    """Format a measurement as a line of the table."""
+    sign = ">=" if each.higher_is_better else "<="
     return (
-        f"{'ok  ' if each.reached else 'MISS'} {each.value:8.3g} {each.unit:6} (goal {sign} {each.goal:g})  "
-        f"{each.what} | {each.against} | {each.note}"
+        f"{'ok  ' if each.passed else 'MISS'} {each.value:8.3g} {each.unit:6} (goal {sign} {each.goal:g})  "
+        f"{each.name} | {each.baseline} | {each.note}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a measurement is, and how times are taken."""
+"""Measurements of time and memory."""
 
 from __future__ import annotations
 
@@ -13,35 +13,41 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of the table.
+    """A measurement and its goal.
 
     Parameters
     ----------
-    what, against : str
-        What was measured, and beside what.
-    value, goal : float
-        The figure and what is wanted of it, in `unit`.
-    more : bool
-        Whether more is better.
+    name : str
+        What was measured.
+    baseline : str
+        What it is compared with.
+    value : float
+        The result, in `unit`.
+    unit : str
+        Unit of `value` and `goal`.
+    goal : float
+        The expected minimum or maximum of `value`.
+    higher_is_better : bool
+        Whether `goal` is a minimum.
     note : str
-        The figures behind it.
+        The absolute figures.
     """
 
-    what: str
-    against: str
+    name: str
+    baseline: str
     value: float
     unit: str
     goal: float
-    more: bool
+    higher_is_better: bool
     note: str
 
     @property
-    def reached(self) -> bool:
-        return self.value >= self.goal if self.more else self.value <= self.goal
+    def passed(self) -> bool:
+        return self.value >= self.goal if self.higher_is_better else self.value <= self.goal
 
 
 def best_times(functions: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """The shortest of several runs of each function, taken in turns so that all see the same machine."""
+    """Return the shortest of several runs of each function. The functions alternate, to share any load."""
     times: dict[str, float] = dict.fromkeys(functions, float("inf"))
     for _ in range(repeat):
         for name, function in functions.items():
@@ -52,9 +58,9 @@ def best_times(functions: dict[str, Callable[[], Any]], repeat: int) -> dict[str
 
 
 def peak_memory() -> int:
-    """Most bytes that this process has had in memory.
+    """Return the peak memory of this process in bytes.
 
-    Linux counts them for the process from its start (``getrusage`` begins with what its parent had).
+    On Linux it is read from ``/proc``, because ``getrusage`` starts with the memory of the parent process.
     """
     try:
         [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]

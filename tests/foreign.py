@@ -1,4 +1,4 @@
-"""Exports as Earth Engine writes them, made with TensorFlow and protobuf, apart from the package."""
+"""Exports as Earth Engine writes them, made with TensorFlow and protobuf, independently of the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ tf = optional("tensorflow")
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: its mixer, its shards in order, and what they hold."""
+    """The mixer, the shards in order, and their content."""
 
     mixer: Path
     shards: list[Path]
@@ -45,9 +45,9 @@ def write_export(
     """Write bands (y, x) as Earth Engine would.
 
     `patch` and `kernel` are (width, height). `compression` is "plain", "gzip" (one member), "members"
-    (many, cut anywhere), or "written" (TensorFlow's own writer). uint8 bands become bytes, other
-    integers int64 lists, floats float lists. A shard takes records as long as it stays within
-    `max_file_size` before compression, framing included, or just `records_per_shard`.
+    (several members, split at any byte), or "written" (TensorFlow's writer). uint8 bands become bytes, other
+    integers int64 lists, and floats float lists. A shard has at most `max_file_size` bytes before
+    compression, including the framing, or `records_per_shard` records.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,10 +64,10 @@ def write_export(
     ]
     dash = "-" if naming == "drive" else ""
     shards = []
-    for number, held in enumerate(split(records, max_file_size, records_per_shard)):
+    for number, shard in enumerate(split(records, max_file_size, records_per_shard)):
         suffix = ".tfrecord" if compression == "plain" else ".tfrecord.gz"
         path = folder / f"{prefix}{dash}{number:05d}{suffix}"
-        write_records(path, held, compression)
+        write_records(path, shard, compression)
         shards.append(path)
     mixer = folder / f"{prefix}{dash}mixer.json"
     document = {
@@ -82,7 +82,7 @@ def write_export(
 
 
 def example(values):
-    """An Example of numpy arrays, each dtype in the list that Earth Engine takes for it."""
+    """Return an Example of numpy arrays, with the kind of list that Earth Engine uses for each dtype."""
     message = tf.train.Example()
     for name, array in values.items():
         feature = message.features.feature[name]
@@ -96,12 +96,12 @@ def example(values):
 
 
 def floats(values):
-    """A feature with a float list."""
+    """Return a feature with a float list."""
     return tf.train.Feature(float_list=tf.train.FloatList(value=np.ravel(values)))
 
 
 def delimited(number, data):
-    """A field of a protobuf message that holds bytes, a text or another message."""
+    """Encode a length-delimited field of a protobuf message: bytes, a string or a message."""
     return encode_varint(number << 3 | 2) + encode_varint(len(data)) + data
 
 
@@ -118,13 +118,13 @@ def masked_crc(data):
 
 
 def parsed_tensor(data, array):
-    """What TensorFlow makes of a TensorProto that should hold an array."""
+    """Parse a TensorProto with TensorFlow, with the dtype of an array."""
     dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
     return np.asarray(tf.io.parse_tensor(data, dtype).numpy(), array.dtype)
 
 
 def split(records, max_file_size, count):
-    """Which records go into which shard."""
+    """Split records into shards."""
     if count:
         return [records[start : start + count] for start in range(0, len(records), count)]
     shards, size = [[]], 0
@@ -139,7 +139,7 @@ def split(records, max_file_size, count):
 
 
 def write_records(path, records, compression):
-    """Write a shard with TensorFlow's writer, compressed by Python's gzip."""
+    """Write a shard with TensorFlow's writer, and compress it with Python's gzip."""
     if compression == "written":
         with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
             for record in records:

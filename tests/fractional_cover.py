@@ -1,7 +1,7 @@
-"""A network that others trained: cover fractions from Landsat reflectance (package fractionalcover3).
+"""A published network that predicts cover fractions from Landsat reflectance (package fractionalcover3).
 
-Five reflectances from 0 to 1 (green, red, near infrared, two short-wave infrareds) to the fractions bare,
-green and non-green.
+The inputs are five reflectances from 0 to 1 (green, red, near infrared, two short-wave infrareds). The
+outputs are the fractions of bare, green and non-green cover.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 BANDS = ("b2", "b3", "b4", "b5", "b7")
 FRACTIONS = ("bare", "green", "non_green")
 
-# Of the network of three layers of 64; from its authors' documentation.
+# Example for the network with three layers of 64 units, from its documentation.
 REFLECTANCE = np.array([[0.0825, 0.1088, 0.2056, 0.2951, 0.2187]], "float32")
 COVER = np.array([[0.1214, 0.2313, 0.6460]])
 
@@ -32,9 +32,9 @@ def sites_path(data_dir: Path) -> Path:
 
 
 class TfliteNetwork:
-    """The network as TensorFlow Lite runs it: a Python predictor of arrays ``(..., 5)``.
+    """The network run by TensorFlow Lite: a function of arrays of shape ``(..., 5)``.
 
-    Its interpreter is made on the first call, and stays in its process.
+    The interpreter is created by the first call, and is not pickled.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,26 +52,26 @@ class TfliteNetwork:
         with self._lock:
             if self._interpreter is None:
                 self._interpreter = interpreter_of(self.path)
-            number = self._interpreter.get_input_details()[0]["index"]
-            self._interpreter.resize_tensor_input(number, pixels.shape)
+            index = self._interpreter.get_input_details()[0]["index"]
+            self._interpreter.resize_tensor_input(index, pixels.shape)
             self._interpreter.allocate_tensors()
-            self._interpreter.set_tensor(number, pixels)
+            self._interpreter.set_tensor(index, pixels)
             self._interpreter.invoke()
-            found = self._interpreter.get_tensor(self._interpreter.get_output_details()[0]["index"])
-        return found.reshape(*reflectance.shape[:-1], len(FRACTIONS))
+            cover = self._interpreter.get_tensor(self._interpreter.get_output_details()[0]["index"])
+        return cover.reshape(*reflectance.shape[:-1], len(FRACTIONS))
 
 
 def interpreter_of(path: str | Path) -> Any:
     tf = pytest.importorskip("tensorflow")
 
     with warnings.catch_warnings():
-        # It is to move into a package of its own.
+        # it will be moved to a separate package
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interpreter is deprecated")
         return tf.lite.Interpreter(str(path))
 
 
 def as_saved_model(network: Path, path: Path, lead: tuple[int | None, ...] = (None,)) -> Path:
-    """The same network as a SavedModel: ``reflectance (*lead, 5)`` to ``cover (*lead, 3)``.
+    """Save the network as a SavedModel that maps ``reflectance (*lead, 5)`` to ``cover (*lead, 3)``.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def as_saved_model(network: Path, path: Path, lead: tuple[int | None, ...] = (No
 
     interpreter = interpreter_of(network)
     interpreter.allocate_tensors()
-    tensors = {found["name"]: found["index"] for found in interpreter.get_tensor_details()}
+    tensors = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
     matrices = sorted(name for name in tensors if name.endswith("/transpose"))
     module = tf.Module()
     module.layers = [

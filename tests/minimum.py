@@ -1,4 +1,4 @@
-"""Prints the lowest versions that pyproject.toml declares for the core, as constraints for pip."""
+"""Print the minimum versions of the core dependencies in pyproject.toml, as constraints for pip."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["constraints"]
 
 
 def constraints(pyproject: Path) -> list[str]:
-    """``name==version`` of each dependency; pip takes no extras in constraints."""
-    found = []
+    """Return ``name==version`` for each dependency, without extras, which pip rejects in constraints."""
+    lines = []
     for requirement in tomllib.loads(pyproject.read_text())["project"]["dependencies"]:
         parts = re.fullmatch(r"([\w-]+)(\[[\w,-]+\])?>=([\d.]+)", requirement)
         if parts is None:
-            raise SystemExit(f"{requirement}: a dependency is declared as name>=version")
-        found.append(f"{parts[1]}=={parts[3]}")
-        if "distributed" in (parts[2] or ""):  # of the same version as Dask, always
-            found.append(f"distributed=={parts[3]}")
-    return found
+            raise SystemExit(f"Expected a dependency of the form name>=version; got {requirement!r}.")
+        lines.append(f"{parts[1]}=={parts[3]}")
+        if "distributed" in (parts[2] or ""):  # always has the version of Dask
+            lines.append(f"distributed=={parts[3]}")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What tests need beside pytest, hypothesis and an xee_tf without extras.
+"""Optional packages of tests: all except pytest, hypothesis and the core dependencies of xee_tf.
 
-A test that needs another package says so in its first line, ``pytest.importorskip("keras")``; a module of
-tests above its imports. A module that needs a package in some tests only has ``tf = optional("tensorflow")``,
-which does the same where it is used. So such tests are skipped, with the name of the package, where it is
-absent; tests/test_extras.py fails if one is absent that should be there.
+A test that needs an optional package calls ``pytest.importorskip("keras")`` in its first line; a test module
+calls it before its imports. If only some tests of a module need it, the module defines
+``tf = optional("tensorflow")``, which skips the tests that use it if the package is not installed.
+tests/test_extras.py fails if a package is not installed that should be.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ __all__ = ["optional"]
 
 
 def optional(module: str, attribute: str | None = None) -> Any:
-    """A module, or what it has; where it is not installed, a stand-in that skips the test that uses it."""
+    """Import a module or its attribute; if it is not installed, return an object that skips its users."""
     try:
-        found = import_module(module)
+        imported = import_module(module)
     except ImportError:
-        return _Absent(module)
-    return found if attribute is None else getattr(found, attribute)
+        return _Missing(module)
+    return imported if attribute is None else getattr(imported, attribute)
 
 
-class _Absent:
+class _Missing:
     def __init__(self, module: str) -> None:
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by Python and pytest, of everything in a module
+        if name.startswith("__"):  # Python and pytest look these up for all objects of a module
             raise AttributeError(name)
         return pytest.importorskip(self._module, exc_type=ImportError)
 

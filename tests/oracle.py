@@ -1,4 +1,4 @@
-"""What an export should hold, in plain numpy: slow, obvious, and written apart from the package."""
+"""The expected content of an export, computed by simple numpy code that does not use the package."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def cut_patches(raster, *, patch, kernel, default, region=None, edge="drop", masked=None):
-    """All stored patches of a (y, x) raster.
+    """Return all stored patches of a (y, x) raster, and their proportions of masked pixels.
 
-    `patch` and `kernel` are (width, height); `region` is (top, bottom, left, right). Pixels outside
-    the raster and masked ones are `default`. Gives (patches, shares of masked pixels).
+    `patch` and `kernel` are (width, height); `region` is (top, bottom, left, right). Masked pixels, and
+    pixels outside of the raster, are `default`.
     """
     height, width = raster.shape
     top, bottom, left, right = region or (0, height, 0, width)
@@ -22,14 +22,14 @@ def cut_patches(raster, *, patch, kernel, default, region=None, edge="drop", mas
     far = 4 * (max(patch) + max(kernel))
     if masked is None:
         masked = np.zeros(raster.shape, bool)
-    absent = np.pad(masked, far, constant_values=True)
-    filled = np.where(absent, default, np.pad(raster, far)).astype(raster.dtype)
-    patches, shares = [], []
+    invalid = np.pad(masked, far, constant_values=True)
+    filled = np.where(invalid, default, np.pad(raster, far)).astype(raster.dtype)
+    patches, proportions = [], []
     for row in range(rows):
         for column in range(columns):
             y = far + top + row * patch[1]
             x = far + left + column * patch[0]
             window = np.s_[y - my : y + patch[1] + my, x - mx : x + patch[0] + mx]
             patches.append(filled[window])
-            shares.append(absent[window].mean())
-    return patches, shares
+            proportions.append(invalid[window].mean())
+    return patches, proportions

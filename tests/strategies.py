@@ -1,4 +1,4 @@
-"""Hypothesis strategies that several test modules share."""
+"""Shared Hypothesis strategies."""
 
 from itertools import pairwise
 
@@ -15,30 +15,30 @@ from xee_tf.records import Feature, RecordLayout
 
 ml_dtypes = optional("ml_dtypes")
 
-# -- Geometry: sizes, affines, CRSs -----------------------------------------------------------------
+# -- Geometry: sizes, affine transforms, CRSs --------------------------------------------------------
 
 
 def sizes(min_side: int = 1, max_side: int = 40) -> st.SearchStrategy[Size]:
-    """Widths and heights in pixels."""
+    """Return a strategy for widths and heights in pixels."""
     side = st.integers(min_side, max_side)
     return st.builds(Size, x=side, y=side)
 
 
 @st.composite
 def affines(draw: st.DrawFn, *, sheared: bool = True) -> Affine:
-    """Invertible affines: any scale, either sign, sheared or not; plain ones shrink first."""
+    """Draw an invertible affine transform of any scale and sign, with or without shear."""
     scale = st.sampled_from([1.0, 28.5, 30.0, 0.05, 8.983152841195215e-05]) | st.floats(1e-6, 1e5)
     sign = st.sampled_from([1.0, -1.0])
     origin = st.floats(-1e7, 1e7)
     a, e = draw(scale) * draw(sign), draw(scale) * -draw(sign)
     b = d = 0.0
     if sheared and draw(st.booleans()):
-        # |b * d| < |a * e| keeps it well away from degenerate.
+        # |b * d| < |a * e|, so that it is not close to degenerate
         b, d = draw(st.floats(-0.7, 0.7)) * abs(e), draw(st.floats(-0.7, 0.7)) * abs(a)
     return Affine(a, b, draw(origin), d, e, draw(origin))
 
 
-# CRSs in which the coordinates of `places` mean something: geographic, projected, without a code.
+# CRSs for the coordinates of `georefs`: geographic, projected, and without a code.
 CRS_TEXTS = (
     "EPSG:4326",
     "EPSG:32119",
@@ -49,8 +49,8 @@ CRS_TEXTS = (
 
 
 @st.composite
-def places(draw: st.DrawFn, *, sheared: bool = True, min_side: int = 2) -> GeoRef:
-    """A CRS, an affine and a shape."""
+def georefs(draw: st.DrawFn, *, sheared: bool = True, min_side: int = 2) -> GeoRef:
+    """Draw a CRS, an affine transform and a shape."""
     crs = pyproj.CRS(draw(st.sampled_from(CRS_TEXTS)))
     return GeoRef(crs, draw(affines(sheared=sheared)), draw(sizes(min_side)))
 
@@ -60,15 +60,15 @@ def places(draw: st.DrawFn, *, sheared: bool = True, min_side: int = 2) -> GeoRe
 
 @st.composite
 def chunkings(draw: st.DrawFn, length: int) -> tuple[int, ...]:
-    """Irregular chunk sizes that add up to `length`; one chunk shrinks first."""
+    """Draw irregular chunk sizes that add up to `length`."""
     cuts = draw(st.sets(st.integers(1, length - 1), max_size=6)) if length > 1 else set()
     edges = [0, *sorted(cuts), length]
     return tuple(b - a for a, b in pairwise(edges))
 
 
 def indices(length: int) -> st.SearchStrategy[int | slice]:
-    """Basic indices of an axis."""
-    # xarray itself fails on backwards slices of nothing (range object index out of range).
+    """Return a strategy for basic indices of an axis."""
+    # xarray fails on empty slices with a negative step (range object index out of range)
     slices = st.slices(length).filter(lambda s: bool(range(length)[s]) or (s.step or 1) > 0)
     return st.integers(-length, length - 1) | slices
 
@@ -76,7 +76,7 @@ def indices(length: int) -> st.SearchStrategy[int | slice]:
 # -- Records -----------------------------------------------------------------------------------------
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
-"""Names of bands: any text that UTF-8 can carry."""
+"""Names of bands: any string that UTF-8 can encode."""
 
 _STORED = {
     "float": st.just("<f4"),
@@ -87,22 +87,22 @@ _STORED = {
 
 @st.composite
 def features(draw: st.DrawFn, *, max_size: int = 12) -> Feature:
-    """One feature of a record, of any kind."""
+    """Draw a feature of a record, of any kind."""
     kind = draw(st.sampled_from(["float", "bytes", "int64"]))
     return Feature(draw(names), kind, draw(st.integers(1, max_size)), draw(_STORED[kind]))
 
 
 def layouts(max_features: int = 4, max_size: int = 12) -> st.SearchStrategy[RecordLayout]:
-    """Layouts of records; one float band shrinks first."""
+    """Return a strategy for layouts of records."""
     many = st.lists(
         features(max_size=max_size), min_size=1, max_size=max_features, unique_by=lambda f: f.name
     )
-    return many.map(lambda found: RecordLayout(tuple(found)))
+    return many.map(lambda drawn: RecordLayout(tuple(drawn)))
 
 
 @st.composite
 def layouts_and_values(draw: st.DrawFn, *, max_records: int = 4) -> tuple[RecordLayout, list[np.ndarray]]:
-    """A layout, and for each of its features an array (records, size), any bit pattern included."""
+    """Draw a layout, and for each feature an array (records, size) with any bit patterns."""
     layout = draw(layouts())
     count = draw(st.integers(0, max_records))
     values = [draw(arrays(np.dtype(feature.dtype), (count, feature.size))) for feature in layout.features]
@@ -119,7 +119,7 @@ TENSOR_DTYPES = (
 
 @st.composite
 def tensor_arrays(draw: st.DrawFn, dtypes: tuple[str, ...] = TENSOR_DTYPES) -> np.ndarray:
-    """Arrays of every dtype that a TensorProto carries, any bit pattern included; strings are bytes."""
+    """Draw an array of any dtype of TensorProto, with any bit patterns; strings are bytes."""
     name = draw(st.sampled_from(dtypes))
     shape = tuple(draw(st.lists(st.integers(0, 4), max_size=4)))
     if name == "object":

@@ -1,4 +1,4 @@
-"""The command line: thin, so that options, messages and exit codes are what is tested."""
+"""The command line: options, messages and exit codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ import xee_tf_cli
 from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import demo
-from xee_tf.cli.errors import with_flags
+from xee_tf.cli.errors import options_to_flags
 from xee_tf_cli import app, main
 
 gpd = optional("geopandas")
@@ -37,15 +38,15 @@ def scene():
 
 @pytest.fixture
 def files(scene, tmp_path):
-    """Each band as a GeoTIFF of its own, named after it."""
-    placed = scene.rio.write_crs(scene.attrs["crs"])
+    """Return one GeoTIFF per band, named after the band."""
+    georeferenced = scene.rio.write_crs(scene.attrs["crs"])
     paths = [tmp_path / f"{name}.tif" for name in scene]
     for name, path in zip(scene, paths, strict=True):
-        placed[name].rio.to_raster(path)
+        georeferenced[name].rio.to_raster(path)
     return [str(path) for path in paths]
 
 
-def test_export_is_the_same_as_the_function(scene, files, tmp_path, capsys):
+def test_export_writes_the_same_files_as_the_function(scene, files, tmp_path, capsys):
     options = ["--patch-dimensions", "20", "16", "--kernel-size", "6", "2", "--feature-types", "band"]
     assert main(["export", *files, str(tmp_path / "cli"), *options]) == 0
     assert "<xee_tf.ExportResult>" in capsys.readouterr().out
@@ -62,11 +63,10 @@ def test_plan_writes_nothing(files, tmp_path, capsys):
     assert not prefix.parent.exists()
 
 
-def test_bands_regions_and_other_files(scene, tmp_path, capsys):
-    """A Zarr store, some of its bands, a region."""
+def test_export_bands_and_a_region_of_a_zarr_store(scene, tmp_path, capsys):
     store = tmp_path / "scene.zarr"
-    placed = scene.rio.write_crs(scene.attrs["crs"])
-    placed.chunk(y=30, x=30).to_zarr(store, zarr_format=2)
+    georeferenced = scene.rio.write_crs(scene.attrs["crs"])
+    georeferenced.chunk(y=30, x=30).to_zarr(store, zarr_format=2)
     box = ["700300", "4998980", "701500", "4999700"]  # left, bottom, right, top
     options = ["--bands", "nir", "--patch-dimensions", "8", "8", "--region", *box, "--no-compress"]
     assert main(["export", str(store), str(tmp_path / "part"), *options]) == 0
@@ -77,7 +77,7 @@ def test_bands_regions_and_other_files(scene, tmp_path, capsys):
     np.testing.assert_array_equal(opened.nir, scene.nir[10:34, 10:50])
 
 
-def test_several_bands_of_several_files_are_told_apart(scene, files, tmp_path, capsys):
+def test_bands_of_multi_band_files_are_numbered(scene, files, tmp_path, capsys):
     both = tmp_path / "both.tif"
     scene.to_array("band").rio.write_crs(scene.attrs["crs"]).astype("float32").rio.to_raster(both)
     assert (
@@ -112,7 +112,7 @@ def test_upload_and_inspect(scene, tmp_path, capsys):
 
 @pytest.fixture
 def cube(tmp_path):
-    """A Zarr store with a scalar band and one of three dates."""
+    """Return the path and the bands of a Zarr store with a scalar band and a band of three dates."""
     ds = raster({"slope": random_band(SHAPE)})
     values = random_band((3, *SHAPE), seed=1)
     values[1, 5] = np.nan
@@ -131,20 +131,20 @@ def cube(tmp_path):
         (["--sequence-data", "--drop-masked-steps"], {"sequence_data": True, "drop_masked_steps": True}),
     ],
 )
-def test_array_bands_are_exported_as_by_the_function(cube, tmp_path, flags, options, capsys):
+def test_export_of_array_bands_writes_the_same_files_as_the_function(cube, tmp_path, flags, options, capsys):
     store, ds = cube
     patch = ["--patch-dimensions", "30", "20", "--bands", "ndvi,slope"]
     assert main(["export", store, str(tmp_path / "cli"), *flags, *patch]) == 0
     ds.tfexport(tmp_path / "function", patch_dimensions=(30, 20), **options)
     for suffix in ("-00000.tfrecord.gz", "-mixer.json", "-image.tfexport"):
         cli, function = ((tmp_path / f"{name}{suffix}").read_bytes() for name in ("cli", "function"))
-        # A manifest names its shards, and so does its checksum; inputs from a store have other names in Dask.
+        # Manifests contain the names of shards, a checksum of themselves, and a key made from names in Dask.
         differ = rb'"key": "\w+"|^  "crc32c": "\w+"|(cli|function)-'
         cli, function = (re.sub(differ, b"", text, flags=re.MULTILINE) for text in (cli, function))
         assert cli == function
 
 
-def test_an_export_for_each_date(cube, tmp_path, capsys):
+def test_export_split_by_date(cube, tmp_path, capsys):
     arguments = [
         "export",
         cube[0],
@@ -163,20 +163,20 @@ def test_an_export_for_each_date(cube, tmp_path, capsys):
     assert mixers == [f"date_{day}-mixer.json" for day in ("20200501", "20200601", "20210101")]
 
 
-def test_upload_with_another_crs_and_a_nodata_of_64_bits(scene, tmp_path):
+def test_upload_image_with_crs_and_64_bit_nodata(scene, tmp_path):
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=8)
     mixer = tmp_path / "scene-mixer.json"
     files = [file.path for file in result.files]
     mixer.write_text(mixer.read_text().replace("EPSG:32633", "LOCAL:1"))
     path = tmp_path / "map.zarr"
-    words = ["upload", "image", *files, str(mixer), str(path), "--dtype", "int64", "--crs", "EPSG:32755"]
-    assert main([*words, "--nodata", "9007199254740993"]) == 0
+    tokens = ["upload", "image", *files, str(mixer), str(path), "--dtype", "int64", "--crs", "EPSG:32755"]
+    assert main([*tokens, "--nodata", "9007199254740993"]) == 0
     found = xr.open_zarr(path, consolidated=False, mask_and_scale=False, decode_coords="all")
     assert found.rio.crs.to_epsg() == 32755
     assert {int(band.attrs["_FillValue"]) for band in found.data_vars.values()} == {9007199254740993}
 
 
-def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
+def test_inspect_and_upload_array_bands(cube, tmp_path, capsys):
     store, ds = cube
     patch = ["--patch-dimensions", "30", "20"]
     bands = ["--bands", "ndvi,slope"]
@@ -211,7 +211,7 @@ def test_inspect_and_upload_of_array_bands(cube, tmp_path, capsys):
     assert "xee-tf inspect: " in capsys.readouterr().err
 
 
-def test_tables_become_points(tmp_path, capsys):
+def test_upload_table(tmp_path, capsys):
     pytest.importorskip("pyarrow")
     places = {"easting": [500_000.0, 500_030.0], "northing": [5e6, 5e6 + 30], "name": ["öak", "fir"]}
     xee_tf.export_table(pd.DataFrame(places), tmp_path / "sites")
@@ -234,13 +234,13 @@ def test_tables_become_points(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("depth", ["ndvi", "=3", "ndvi=", "ndvi=x", "ndvi=-1", "ndvi=3,", "ndvi=3,evi"])
-def test_depths_are_pairs(cube, tmp_path, depth, capsys):
+def test_tensor_depths_are_pairs(cube, tmp_path, depth, capsys):
     assert main(["export", cube[0], str(tmp_path / "x"), "--tensor-depths", depth]) == 2
-    message = f"Invalid value for --tensor-depths: {depth!r} is not of the form BAND=DEPTH, such as ndvi=12."
+    message = f"Invalid value for --tensor-depths: expected BAND=DEPTH, such as ndvi=12; got {depth!r}."
     assert message in capsys.readouterr().err
 
 
-def test_messages_name_options_as_they_are_spelled_here(cube, tmp_path, capsys):
+def test_messages_contain_flags(cube, tmp_path, capsys):
     assert main(["export", cube[0], str(tmp_path / "x"), "--drop-masked-steps"]) == 1
     assert ": --drop-masked-steps requires --sequence-data, because" in capsys.readouterr().err
 
@@ -249,7 +249,7 @@ def test_messages_name_options_as_they_are_spelled_here(cube, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["inspect", "none-mixer.json"], "none-mixer.json"),
-        (["inspect", "none.tfrecord"], "none.tfrecord does not exist"),
+        (["inspect", "none.tfrecord"], "none.tfrecord"),
         (["export", "none.tif", "out/x"], "none.tif: No such file"),
         (["upload", "image", "a.tfrecord", "none-mixer.json", "out.tif"], "none-mixer.json"),
     ],
@@ -265,19 +265,19 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
     assert captured.out == ""
 
 
-def test_unknown_band_names_the_known_ones(files, tmp_path, capsys):
+def test_unknown_band_lists_the_available_ones(files, tmp_path, capsys):
     assert main(["export", *files, str(tmp_path / "x"), "--bands", "blue"]) == 1
-    assert "There is no band 'blue'; there are 'red', 'nir'" in capsys.readouterr().err
+    assert "Band 'blue' not found; available: 'red', 'nir'" in capsys.readouterr().err
 
 
-def test_the_package_runs_as_a_module_and_says_its_version():
+def test_module_prints_the_version():
     run = subprocess.run(
         [sys.executable, "-m", "xee_tf", "--version"], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == f"xee-tf {xee_tf.__version__}"
 
 
-def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
+def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys):
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -315,7 +315,9 @@ def test_predict_writes_what_the_function_gives(scene, files, tmp_path, capsys):
         (2**53 + 1, 1, "9007199254740993"),
     ],
 )
-def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, files, tmp_path, capsys):
+def test_integers_do_not_change_in_the_common_dtype_of_a_geotiff(
+    low, high, message, scene, files, tmp_path, capsys
+):
     tf = pytest.importorskip("tensorflow")
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, len(files)), tf.float32, "pixels")])
@@ -328,8 +330,8 @@ def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, 
 
     tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
     path = tmp_path / "o.tif"
-    words = ["--input-tile-size", "16", "--output-bands", "signed=int64,unsigned=uint64"]
-    code = main(["predict", str(tmp_path / "model"), *files, str(path), *words])
+    flags = ["--input-tile-size", "16", "--output-bands", "signed=int64,unsigned=uint64"]
+    code = main(["predict", str(tmp_path / "model"), *files, str(path), *flags])
     error = capsys.readouterr().err
     assert code == bool(message)
     if message:
@@ -341,21 +343,21 @@ def test_no_value_changes_where_bands_have_one_dtype(low, high, message, scene, 
             assert (set(file.read(1).ravel()), set(file.read(2).ravel())) == ({low}, {high})
 
 
-def test_half_floats_of_a_model_become_float32_in_a_geotiff(files, tmp_path):
+def test_float16_outputs_become_float32_in_a_geotiff(files, tmp_path):
     keras = pytest.importorskip("keras")
 
     pixels = keras.Input((None, None, len(files)))
     halves = keras.layers.Lambda(lambda values: keras.ops.cast(values[..., :1], "float16"))(pixels)
     keras.Model(pixels, halves).export(tmp_path / "model", verbose=False)
     path = tmp_path / "o.tif"
-    words = ["--input-tile-size", "16", "--output-bands", "half=float16"]
-    assert main(["predict", str(tmp_path / "model"), *files, str(path), *words]) == 0
-    with rasterio.open(files[0]) as given, rasterio.open(path) as file:
+    flags = ["--input-tile-size", "16", "--output-bands", "half=float16"]
+    assert main(["predict", str(tmp_path / "model"), *files, str(path), *flags]) == 0
+    with rasterio.open(files[0]) as source, rasterio.open(path) as file:
         assert file.dtypes == ("float32",)
-        np.testing.assert_array_equal(file.read(1), given.read(1))
+        np.testing.assert_array_equal(file.read(1), source.read(1))
 
 
-# -- Options of several values, and what messages do to paths ------------------------------------------------
+# -- Options with several values, and paths in messages --------------------------------------------------
 
 
 @pytest.fixture
@@ -379,16 +381,16 @@ def two_bands(scene, tmp_path):
         "SCENE OUT --bands nir --overwrite --bands red",
     ],
 )
-def test_bands_leave_the_destination_alone(order, two_bands, tmp_path, capsys):
-    words = order.replace("SCENE", two_bands).replace("OUT", str(tmp_path / "out")).split()
-    assert main(["export", "--patch-dimensions", "20", *words]) == 0
+def test_bands_do_not_consume_the_destination(order, two_bands, tmp_path, capsys):
+    tokens = order.replace("SCENE", two_bands).replace("OUT", str(tmp_path / "out")).split()
+    assert main(["export", "--patch-dimensions", "20", *tokens]) == 0
     opened = xee_tf.open_image(tmp_path / "out-mixer.json")
     assert list(opened) == ["nir", "red"]
     assert "20 × 20 px" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("flags", "pair"),
+    ("flags", "size"),
     [
         (["--patch-dimensions", "20"], (20, 20)),
         (["--patch-dimensions=20"], (20, 20)),
@@ -396,30 +398,64 @@ def test_bands_leave_the_destination_alone(order, two_bands, tmp_path, capsys):
         (["--patch-dimensions", "20", "10", "--kernel-size", "3"], (20, 10)),
     ],
 )
-def test_one_number_is_a_square(flags, pair, two_bands, tmp_path, capsys):
-    for words in (
+def test_size_is_one_or_two_numbers(flags, size, two_bands, tmp_path, capsys):
+    for tokens in (
         [*flags, two_bands, str(tmp_path / "a")],
         [two_bands, *flags, str(tmp_path / "a")],
         [two_bands, str(tmp_path / "a"), *flags],
     ):
-        assert main(["export", "--plan", *words]) == 0
-        assert f"of {pair[0]} × {pair[1]} px" in capsys.readouterr().out
+        assert main(["export", "--plan", *tokens]) == 0
+        assert f"of {size[0]} × {size[1]} px" in capsys.readouterr().out
 
 
-def test_more_than_two_numbers_are_no_size(two_bands, tmp_path, capsys):
+def test_size_of_three_numbers_is_an_error(two_bands, tmp_path, capsys):
     assert main(["export", two_bands, str(tmp_path / "a"), "--patch-dimensions", "1", "2", "3"]) == 1
     assert f"{tmp_path / 'a'}: No such file" in capsys.readouterr().err
     assert not (tmp_path / "3-mixer.json").exists()
 
 
-def parsed(words):
-    """What a command is called with."""
-    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+@pytest.mark.parametrize(
+    ("line", "suggestion"),
+    [
+        ("SCENE OUT --bands nir red", "--bands nir,red"),
+        ("SCENE OUT --bands=nir red", "--bands nir,red"),
+        ("SCENE --bands nir red OUT", "--bands nir,red"),
+        ("--bands nir red SCENE OUT", "--bands nir,red"),
+        ("SCENE OUT --bands nir red --overwrite", "--bands nir,red"),
+        ("SCENE OUT --tensor-depths nir=1 red=1", "--tensor-depths nir=1,red=1"),
+        ("none.tif --bands nir OUT", ""),
+        ("none.tif --bands nir -- red OUT", ""),
+        ("SCENE --bands blue red", ""),
+    ],
+)
+def test_values_separated_by_spaces_get_a_suggestion(line, suggestion, two_bands, monkeypatch, capsys):
+    monkeypatch.chdir(Path(two_bands).parent)
+    tokens = line.replace("SCENE", Path(two_bands).name).replace("OUT", "out").split()
+    assert main(["export", "--patch-dimensions", "20", *tokens]) in (1, 2)
+    message = capsys.readouterr().err
+    assert (
+        message.endswith(f"; did you mean {suggestion}?\n") if suggestion else "did you mean" not in message
+    )
+
+
+def test_suggested_commas_keep_the_destination(two_bands, tmp_path, capsys):
+    tokens = ["predict", str(tmp_path / "model"), two_bands, str(tmp_path / "o.tif"), "--bands", "nir", "red"]
+    assert main(tokens) == 1
+    assert "'red'" in (message := capsys.readouterr().err)
+    assert message.endswith("; did you mean --bands nir,red?\n")
+    tokens = ["upload", "table", "sites.tfrecord", "sites.gpkg", "--columns", "id", "name"]
+    assert main(tokens) == 1
+    assert capsys.readouterr().err.endswith("; did you mean --columns id,name?\n")
+
+
+def parse(tokens):
+    """Return the arguments that a command is called with."""
+    _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     return bound.arguments
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("line", "expected"),
     [
         (
             "predict m --bands a,b --output-bands p,q=uint8 s.tif o.tif",
@@ -430,14 +466,14 @@ def parsed(words):
         ("predict m s.tif o.tif --bands a/b --bands c", (["s.tif"], ["a/b", "c"], None)),
     ],
 )
-def test_arguments_of_predictions(words, expected):
-    found = parsed(words.split())
-    assert (found["rasters"], found.get("bands"), found.get("output_bands")) == expected
-    assert (found["model"], found["destination"][:2]) == ("m", "o.")
+def test_parse_predict(line, expected):
+    arguments = parse(line.split())
+    assert (arguments["rasters"], arguments.get("bands"), arguments.get("output_bands")) == expected
+    assert (arguments["model"], arguments["destination"][:2]) == ("m", "o.")
 
 
 @pytest.mark.parametrize(
-    ("words", "dims"),
+    ("line", "dims"),
     [
         ("predict m s.tif o.tif --array-dims time,run", ["time,run"]),
         ("predict m s.tif o.tif --no-array-dims", []),
@@ -447,14 +483,14 @@ def test_arguments_of_predictions(words, expected):
         ("predict m s.tif o.tif", None),
     ],
 )
-def test_dimensions_leave_the_arguments_of_predictions_alone(words, dims):
-    found = parsed(words.split())
-    assert (found["model"], found["rasters"], found["destination"][:2]) == ("m", ["s.tif"], "o.")
-    assert found.get("array_dims") == dims
+def test_parse_array_dims(line, dims):
+    arguments = parse(line.split())
+    assert (arguments["model"], arguments["rasters"], arguments["destination"][:2]) == ("m", ["s.tif"], "o.")
+    assert arguments.get("array_dims") == dims
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("line", "message"),
     [
         ("predict m.keras --bands", "parameter --bands requires an argument"),
         ("predict m.keras s.tif", "parameter RASTERS requires an argument"),
@@ -465,8 +501,8 @@ def test_dimensions_leave_the_arguments_of_predictions_alone(words, dims):
         ("upload nothing", 'Unknown command "nothing"'),
     ],
 )
-def test_mistakes_in_the_arguments_are_one_line_and_exit_2(words, message, capsys):
-    assert main(words.split()) == 2
+def test_usage_errors_are_one_line_and_exit_2(line, message, capsys):
+    assert main(line.split()) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert re.match("xee-tf[: ]", captured.err)
@@ -475,7 +511,7 @@ def test_mistakes_in_the_arguments_are_one_line_and_exit_2(words, message, capsy
 
 
 @pytest.mark.parametrize("dims", ["time,run", "run,time"])
-def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
+def test_array_dims_set_the_order_of_the_models_dimensions(dims, tmp_path, capsys):
     tf = pytest.importorskip("tensorflow")
 
     sizes = {"time": 3, "run": 2}
@@ -492,9 +528,9 @@ def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
     ds = raster({"B": values[0, 0]})
     ds["B"] = (("time", "run", "y", "x"), values)
     ds.rio.write_crs(ds.attrs["crs"]).to_netcdf(tmp_path / "s.nc")
-    words = ["--array-dims", dims, "--input-tile-size", "8", "--output-bands", "last"]
+    flags = ["--array-dims", dims, "--input-tile-size", "8", "--output-bands", "last"]
     assert (
-        main(["predict", str(tmp_path / "model"), str(tmp_path / "s.nc"), str(tmp_path / "o.tif"), *words])
+        main(["predict", str(tmp_path / "model"), str(tmp_path / "s.nc"), str(tmp_path / "o.tif"), *flags])
         == 0
     )
     with rasterio.open(tmp_path / "o.tif") as file:
@@ -516,30 +552,31 @@ def test_dimensions_go_to_the_model_in_the_order_given(dims, tmp_path, capsys):
         ]
     )
 )
-def test_options_may_stand_anywhere(groups):
-    found = parsed(["export", *(word for group in groups for word in group)])
+def test_options_may_be_given_in_any_order(groups):
+    arguments = parse(["export", *(token for group in groups for token in group)])
     first, last = [group[0] for group in groups if not group[0].startswith("-")]
-    assert (found["rasters"], found["prefix"]) == ([first], last)
-    assert (found["bands"], found["patch_dimensions"], found["kernel_size"]) == (["a,b"], 4, (3, 2))
-    assert (found["tensor_depths"], found["region"]) == ({"a": 1, "b": 2}, (-1, -2.5, 3, 4))
-    assert found["overwrite"]
+    assert (arguments["rasters"], arguments["prefix"]) == ([first], last)
+    sizes = (arguments["patch_dimensions"], arguments["kernel_size"])
+    assert (arguments["bands"], sizes) == (["a,b"], (4, (3, 2)))
+    assert (arguments["tensor_depths"], arguments["region"]) == ({"a": 1, "b": 2}, (-1, -2.5, 3, 4))
+    assert arguments["overwrite"]
 
 
-def test_bands_may_have_commas_in_their_names(tmp_path, capsys):
+def test_names_of_bands_may_contain_commas(tmp_path, capsys):
     ds = raster({"a,b": random_band(SHAPE), "c": random_band(SHAPE, seed=1)})
     ds.rio.write_crs(ds.attrs["crs"]).to_zarr(tmp_path / "s.zarr", zarr_format=2)
     store, prefix = str(tmp_path / "s.zarr"), str(tmp_path / "out")
     assert main(["export", store, prefix, "--patch-dimensions", "8", "--bands", "a,b", "--bands", "c"]) == 0
     assert list(xee_tf.open_image(f"{prefix}-mixer.json")) == ["a,b", "c"]
     assert main(["export", store, prefix, "--patch-dimensions", "8", "--bands", "c,,"]) == 1
-    assert "empty name in 'c,,'" in capsys.readouterr().err
+    assert "Empty name in 'c,,'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "name",
     ["run=, date=", "crs=", "bands=[...]", "kernel_size=, crs=", "verify=False"],
 )
-def test_paths_in_messages_stay_as_they_were_typed(name, two_bands, tmp_path, monkeypatch, capsys):
+def test_paths_in_messages_do_not_change(name, two_bands, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for prefix in (name, f"{tmp_path}/a/{name}", f"b/{name}"):
         export = ["export", two_bands, prefix, "--patch-dimensions", "20"]
@@ -567,68 +604,68 @@ def test_paths_in_messages_stay_as_they_were_typed(name, two_bands, tmp_path, mo
         "@a",
     ],
 )
-def test_paths_are_taken_as_they_are_typed(path):
-    for words in (["export", path, path], ["export", "--crs", path, "--", path, path]):
-        found = parsed(words)
-        assert (found["rasters"], found["prefix"]) == ([path], path)
-    assert found["crs"] == path
-    assert parsed(["inspect", path]) == {"path": path}
-    assert parsed(["inspect", "--", f"--{path}"]) == {"path": f"--{path}"}
-    found = parsed(["model", "prepare", f"--source-dir={path}", "--dest-dir", path, "--input", path])
-    assert found == {"source_dir": path, "dest_dir": path, "input": path}
+def test_paths_are_not_interpreted(path):
+    for tokens in (["export", path, path], ["export", "--crs", path, "--", path, path]):
+        arguments = parse(tokens)
+        assert (arguments["rasters"], arguments["prefix"]) == ([path], path)
+    assert arguments["crs"] == path
+    assert parse(["inspect", path]) == {"path": path}
+    assert parse(["inspect", "--", f"--{path}"]) == {"path": f"--{path}"}
+    arguments = parse(["model", "prepare", f"--source-dir={path}", "--dest-dir", path, "--input", path])
+    assert arguments == {"source_dir": path, "dest_dir": path, "input": path}
 
 
-def test_errors_name_the_options_as_flags(two_bands, tmp_path, capsys):
+def test_errors_contain_flags(two_bands, tmp_path, capsys):
     assert main(["export", two_bands, str(tmp_path / "x"), "--patch-dimensions", "999"]) == 1
     assert "keep incomplete patches with --edge pad" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "no-mixer.json"), "--kernel-size", "3"]) == 1
     assert "xee-tf inspect: " in capsys.readouterr().err
 
 
-def test_a_file_that_no_reader_opens_is_named(tmp_path, capsys):
+def test_file_without_a_reader_is_an_error(tmp_path, capsys):
     (tmp_path / "cube.nc").write_text("not NetCDF")
     assert main(["export", str(tmp_path / "cube.nc"), str(tmp_path / "s")]) == 1
-    assert re.search(r"cube\.nc cannot be opened: .*pip install h5netcdf", capsys.readouterr().err)
+    assert re.search(r"cube\.nc could not be opened: .*pip install h5netcdf", capsys.readouterr().err)
 
 
 # -- Earth Engine's spelling -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("typed", "words"),
+    ("arguments", "message"),
     [
-        (["export", "--scale", "30"], "there is no --scale here: the raster keeps its pixel grid"),
-        (["export", "--max-pixels=1e9"], "there is no --max-pixels here: there is no limit"),
-        (["export", "--if-exists", "overwrite"], "--overwrite replaces"),
+        (["export", "--scale", "30"], "Unknown option --scale: "),
+        (["export", "--max-pixels=1e9"], "Unknown option --max-pixels: "),
+        (["export", "--if-exists", "overwrite"], "use --overwrite"),
         (["export", "--kernal-size", "3"], "Unknown option: --kernal-size. Did you mean --kernel-size"),
         (["export", "--patch-dim", "16"], "Unknown option: --patch-dim. Did you mean --patch-dimensions"),
         (["export", "--patch-dimensions", "x"], "--patch-dimensions takes WIDTH [HEIGHT]: "),
         (["upload", "image", "--no-data=3", "--scale", "3"], "Unknown option: --no-data"),
-        (["upload", "image", "--formatOptions", "x"], "there is no --format-options here: pass the options"),
-        (["predict", "model", "--crs-transform", "1"], "there is no --crs-transform here"),
-        (["predict", "model", "--ifExists", "overwrite"], "--overwrite replaces"),
+        (["upload", "image", "--formatOptions", "x"], "Unknown option --format-options: "),
+        (["predict", "model", "--crs-transform", "1"], "Unknown option --crs-transform: "),
+        (["predict", "model", "--ifExists", "overwrite"], "use --overwrite"),
     ],
 )
-def test_what_the_shell_does_not_take_is_explained(typed, words, capsys):
-    assert main([*typed, "a.tif", "out.zarr"]) == 2
-    assert words in capsys.readouterr().err
+def test_unknown_options_have_an_explanation(arguments, message, capsys):
+    assert main([*arguments, "a.tif", "out.zarr"]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--patchDimensions", "--patch_dimensions", "--patch-dimensions"])
 def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
-    for words in ([flag, "16", "8"], [f"{flag}=16"]):
-        assert main(["export", "--plan", two_bands, *words, "--kernelSize", "3", str(tmp_path / "s")]) == 0
+    for tokens in ([flag, "16", "8"], [f"{flag}=16"]):
+        assert main(["export", "--plan", two_bands, *tokens, "--kernelSize", "3", str(tmp_path / "s")]) == 0
         out = capsys.readouterr().out
-        assert f"of 16 × {'8' if len(words) > 1 else '16'} px" in out
+        assert f"of 16 × {'8' if len(tokens) > 1 else '16'} px" in out
 
 
 @pytest.mark.parametrize(
-    ("command", "message", "told"),
+    ("command", "message", "expected"),
     [
         (
             "predict",
-            "Say input_tile_size=(256, 256), or input_overlap_size=3.",
-            "Say --input-tile-size 256 256, or --input-overlap-size 3.",
+            "Pass input_tile_size=(256, 256), or input_overlap_size=3.",
+            "Pass --input-tile-size 256 256, or --input-overlap-size 3.",
         ),
         (
             "predict",
@@ -637,21 +674,21 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
         ),
         ("predict", "array_dims=[...] takes them", "--array-dims takes them"),
         ("predict", "kernel_size=3 is another's", "kernel_size=3 is another's"),
-        ("predict", "x exists: say if_exists='overwrite'.", "x exists: say --overwrite."),
+        ("predict", "x exists: pass if_exists='overwrite'.", "x exists: pass --overwrite."),
         ("predict", "the file crs=3.tif or 'crs=' or a/crs=3", "the file crs=3.tif or 'crs=' or a/crs=3"),
         ("export", "compressed=False writes plain files", "--no-compress writes plain files"),
         ("export", "drop_masked_steps=True needs it", "--drop-masked-steps needs it"),
         ("upload table", "encoding='latin-1' reads it", "--charset latin-1 reads it"),
     ],
 )
-def test_options_in_errors_are_flags(command, message, told):
-    arguments = command_of(command).assemble_argument_collection()
-    assert with_flags(message, arguments, [*command.split(), "a.tif", "--crs=3", "out"]) == told
-    if told != message:  # not where it could be a path
-        assert with_flags(message, arguments, [message]) == message
+def test_options_to_flags(command, message, expected):
+    arguments = command_app(command).assemble_argument_collection()
+    assert options_to_flags(message, arguments, [*command.split(), "a.tif", "--crs=3", "out"]) == expected
+    if expected != message:  # unless the text could be a path
+        assert options_to_flags(message, arguments, [message]) == message
 
 
-# -- Help, and what is imported for it ---------------------------------------------------------------
+# -- Help, and the imports for it --------------------------------------------------------------------
 
 COMMANDS = {
     "export": [xee_tf.export_image],
@@ -664,53 +701,52 @@ COMMANDS = {
     "demo": [demo.run],
 }
 
-THEIR_OWN = {
+OTHER_DEFAULTS = {
     ("model serve", "port"),
     ("model serve", "grpc_port"),
     ("predict", "input_overlap_size"),
 }
-"""Options with other defaults than those of the functions."""
+"""Options whose defaults differ from those of the functions."""
 
 
-def command_of(name):
-    """The application of a command."""
+def command_app(name):
+    """Return the application of a command."""
     return app.parse_commands(name.split())[1][-1]
 
 
-def test_every_command_is_known():
+def test_all_commands_are_tested():
     lists = {"": app, "upload ": app["upload"], "model ": app["model"]}
     found = {f"{prefix}{name}" for prefix, each in lists.items() for name in each if name[0] != "-"}
     assert found - {"upload", "model"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_describes_every_option(command, capsys):
+def test_help_describes_every_option(command, capsys):
     assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    function = command_of(command).default_command
+    function = command_app(command).default_command
     assert f"Usage: xee-tf {command}" in text
     assert inspect.getdoc(function).partition("\n")[0] in " ".join(text.split())
     described = re.findall(r"^(\w+)\n    \S", inspect.getdoc(function), re.MULTILINE)
     assert described == list(inspect.signature(function).parameters)
     assert "`" not in text
-    for each in command_of(command).assemble_argument_collection():
+    for each in command_app(command).assemble_argument_collection():
         assert (each.name if each.name.startswith("-") else each.name.upper()) in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_defaults_are_those_of_the_functions(command):
+def test_defaults_match_the_functions(command):
     for function in COMMANDS[command]:
-        theirs = inspect.signature(function).parameters
-        for name, option in inspect.signature(command_of(command).default_command).parameters.items():
-            if name in theirs and (command, name) not in THEIR_OWN:
-                assert option.default == theirs[name].default, name
+        parameters = inspect.signature(function).parameters
+        for name, option in inspect.signature(command_app(command).default_command).parameters.items():
+            if name in parameters and (command, name) not in OTHER_DEFAULTS:
+                assert option.default == parameters[name].default, name
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["upload", "--help"], ["model", "--help"]])
-def test_lists_of_commands_import_nothing_large(words):
-    """In a process of its own: only its modules count."""
+@pytest.mark.parametrize("tokens", [[], ["--help"], ["upload", "--help"], ["model", "--help"]])
+def test_lists_of_commands_do_not_import_large_packages(tokens):
     code = (
-        f"import sys, xee_tf_cli\nassert xee_tf_cli.main({words}) == 0\n"
+        f"import sys, xee_tf_cli\nassert xee_tf_cli.main({tokens}) == 0\n"
         "large = {'xee_tf', 'xarray', 'dask', 'numpy', 'pandas', 'tensorflow'}\n"
         "print('imported', sorted(large.intersection(sys.modules)))"
     )
@@ -720,13 +756,13 @@ def test_lists_of_commands_import_nothing_large(words):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_lists_have_a_line_for_every_command(command, capsys):
+def test_lists_describe_every_command(command, capsys):
     *groups, name = command.split()
     assert main([*groups, "--help"]) == 0
     assert re.search(rf"\b{name} +\w+ \w+", capsys.readouterr().out)
 
 
-def test_no_help_imports_tensorflow():
+def test_help_does_not_import_tensorflow():
     code = "\n".join(
         [
             "import sys, xee_tf_cli",
@@ -737,7 +773,7 @@ def test_no_help_imports_tensorflow():
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
-def test_a_command_that_cannot_be_imported_says_why(monkeypatch, capsys):
+def test_import_errors_of_commands_are_reported(monkeypatch, capsys):
     broken = App(name="xee-tf")
     broken.command("xee_tf.cli.nothing:nothing", name="nothing")
     monkeypatch.setattr(xee_tf_cli, "app", broken)
@@ -745,7 +781,7 @@ def test_a_command_that_cannot_be_imported_says_why(monkeypatch, capsys):
     assert capsys.readouterr().err == "xee-tf: No module named 'xee_tf.cli.nothing'\n"
 
 
-def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
+def test_ctrl_c_exits_without_a_traceback(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -754,7 +790,7 @@ def test_ctrl_c_ends_without_a_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_errors_of_ours_have_a_traceback(monkeypatch):
+def test_bugs_have_a_traceback(monkeypatch):
     def wrong(*_, **__):
         raise AssertionError("wrong")
 

@@ -1,4 +1,4 @@
-"""The main job, as the demo and as the notebook; few epochs, so that wiring is tested and not the network."""
+"""The demo and the notebook, with few epochs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "main_job.ipynb"
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, data_dir):
-    """A finished run of ``xee-tf demo``: its folder."""
+def output(tmp_path_factory, data_dir):
+    """Run ``xee-tf demo`` and return its output folder."""
     folder = tmp_path_factory.mktemp("demo")
     assert main(["demo", "--output", str(folder), "--data", str(data_dir), "--epochs", "18"]) == 0
     return folder
 
 
-def test_the_raster_lies_on_the_scene_and_is_right_where_nobody_looked(done, landsat_dir):
-    """Everything is measured anew here, from the files, with rasterio's own transform."""
-    predicted = rioxarray.open_rasterio(done / "landcover.tif")
+def test_raster_is_aligned_and_accurate_on_held_out_columns(output, landsat_dir):
+    """Everything is computed again from the files."""
+    predicted = rioxarray.open_rasterio(output / "landcover.tif")
     band = rioxarray.open_rasterio(landsat_dir / "lsat7_2000_10.tif", masked=True)
     labels = rioxarray.open_rasterio(landsat_dir / "strata.tif")
     assert predicted.dtype == "uint8"
@@ -42,18 +42,18 @@ def test_the_raster_lies_on_the_scene_and_is_right_where_nobody_looked(done, lan
     assert predicted.shape == (1, 432, 480)
     assert predicted.rio.crs.to_epsg() == 32119
     assert tuple(predicted.rio.transform())[:6] == (28.5, 0, 630534, 0, -28.5, 228114)
-    there = band.notnull().to_numpy()[0, :432, :480]
-    np.testing.assert_array_equal(predicted.to_numpy()[0] > 0, there)
+    valid = band.notnull().to_numpy()[0, :432, :480]
+    np.testing.assert_array_equal(predicted.to_numpy()[0] > 0, valid)
     held_out = np.s_[:, 160:304]
-    found, truth = predicted.to_numpy()[0][held_out], labels.to_numpy()[0, :432, :480][held_out]
-    right = found == truth
-    majority = np.bincount(truth[there[held_out]].astype(int)).max() / there[held_out].sum()
-    assert right[there[held_out]].mean() > majority + 0.1
+    classes, truth = predicted.to_numpy()[0][held_out], labels.to_numpy()[0, :432, :480][held_out]
+    correct = classes == truth
+    baseline = np.bincount(truth[valid[held_out]].astype(int)).max() / valid[held_out].sum()
+    assert correct[valid[held_out]].mean() > baseline + 0.1
 
 
-def test_geotiff_and_zarr_agree(done):
-    store = xr.open_zarr(done / "landcover.zarr", decode_coords="all", consolidated=False)
-    tif = rioxarray.open_rasterio(done / "landcover.tif").squeeze("band", drop=True)
+def test_geotiff_and_zarr_are_equal(output):
+    store = xr.open_zarr(output / "landcover.zarr", decode_coords="all", consolidated=False)
+    tif = rioxarray.open_rasterio(output / "landcover.tif").squeeze("band", drop=True)
     np.testing.assert_array_equal(store.landcover, tif)
     assert store.rio.crs == tif.rio.crs
     confidence = store.confidence.to_numpy()[tif.to_numpy() > 0]
@@ -61,28 +61,27 @@ def test_geotiff_and_zarr_agree(done):
     assert confidence.max() <= 1
 
 
-def test_the_picture_shows_all_classes_that_were_found(done):
-    picture = np.asarray(Image.open(done / "landcover.png").convert("RGB")).reshape(-1, 3)
-    colours = {tuple(colour) for colour in np.unique(picture, axis=0)}
+def test_figure_shows_the_predicted_classes(output):
+    pixels = np.asarray(Image.open(output / "landcover.png").convert("RGB")).reshape(-1, 3)
+    colours = {tuple(colour) for colour in np.unique(pixels, axis=0)}
     for name in ("developed", "herbaceous", "forest", "water"):
         code = dict(demo.CLASSES.values())[name]
         assert tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) in colours
 
 
-def test_training_margins_end_where_held_out_columns_begin():
+def test_margins_of_training_patches_end_at_the_held_out_columns():
     assert demo.HELD_OUT.start - demo.WEST.stop == demo.MARGIN
     assert demo.EAST.start - demo.HELD_OUT.stop == demo.MARGIN
     assert (demo.WEST.stop - demo.WEST.start) % demo.PATCH == 0
 
 
-def test_a_shifted_raster_is_noticed(done, data_dir):
-    """The check of the demo itself can fail."""
+def test_check_alignment_detects_a_shift(output, data_dir):
     scene = demo.open_scene(demo.find_data(data_dir))
     options = {"patch_dimensions": (96, 72), "kernel_size": 32, "if_exists": "overwrite"}
-    mixer = str(scene[demo.BANDS].tfexport(done / "again", **options).mixer)
-    tif = rioxarray.open_rasterio(done / "landcover.tif").squeeze("band", drop=True)
+    mixer = str(scene[demo.BANDS].tfexport(output / "again", **options).mixer)
+    tif = rioxarray.open_rasterio(output / "landcover.tif").squeeze("band", drop=True)
     patches = tif.to_numpy().reshape(6, 72, 5, 96).swapaxes(1, 2).reshape(30, 72, 96)
-    store = done / "landcover.zarr"
+    store = output / "landcover.zarr"
     demo.check_alignment(scene, mixer, patches, tif, store)
     with pytest.raises(XeeTFError, match="pixel centres"):
         demo.check_alignment(scene, mixer, patches, tif.assign_coords(x=tif.x + 28.5), store)
@@ -90,17 +89,17 @@ def test_a_shifted_raster_is_noticed(done, data_dir):
         demo.check_alignment(scene, mixer, patches[::-1], tif, store)
 
 
-def test_the_scene_is_asked_for_by_name_where_it_is_missing(tmp_path, capsys):
+def test_missing_scene_is_an_error(tmp_path, capsys):
     assert main(["demo", "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
-    assert re.search(r"scene is not in .*pip install", capsys.readouterr().err)
+    assert re.search(r"scene of the demo was not found in .*pip install", capsys.readouterr().err)
 
 
-def test_the_notebook_runs(data_dir, monkeypatch):
+def test_notebook_runs(data_dir, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     assert re.match(r"EPOCHS = \d+", parameters.source)
     parameters.source = "EPOCHS = 2"
-    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are not kept in the repository"
+    assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is stored without outputs"
     monkeypatch.setenv("XEE_TF_DATA", str(data_dir))
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]

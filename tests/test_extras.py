@@ -1,4 +1,4 @@
-"""What is not installed is said in one clear error, and what needs no extra does without them."""
+"""Errors for missing packages, and features that work without extras."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = ("tensorflow", "tables", "hosted", "serve", "demo")
 
-# Modules of what only extras install; urllib3 and protobuf come with other packages too.
+# Modules that only extras install, and urllib3, which other packages may install.
 OPTIONAL = (
     "dask.dataframe",
     "geopandas",
@@ -43,12 +43,12 @@ OPTIONAL = (
 WITHOUT = """
 import sys
 
-class Nothing:
+class MissingFinder:
     def find_spec(self, name, path=None, target=None):
         if name == "dask.dataframe" or name.split(".")[0] in ABSENT:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-sys.meta_path.insert(0, Nothing())
+sys.meta_path.insert(0, MissingFinder())
 """
 
 CORE_JOBS = """
@@ -84,7 +84,7 @@ for name in ("p.tif", "p.zarr"):
 
 
 def run_without(absent: tuple[str, ...], code: str, *arguments: str) -> None:
-    """Run code in a process in which modules cannot be imported."""
+    """Run code in a process that cannot import some modules."""
     program = WITHOUT.replace("ABSENT", repr(absent)) + code
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -93,14 +93,14 @@ def run_without(absent: tuple[str, ...], code: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def needed(names: set[str]) -> set[str]:
-    """The packages of extras, and of the extras that they name."""
-    found = set()
+def packages_of(names: set[str]) -> set[str]:
+    """Return the packages of extras, including nested extras."""
+    packages = set()
     for name in names:
         for text in PROJECT["optional-dependencies"][name]:
             package, inner = re.fullmatch(r"([\w-]+)(?:\[([\w,-]+)\])?.*", text).groups()
-            found |= needed(set(inner.split(","))) if package == "xee-tf" else {package}
-    return found - {"dask"}  # it is there; pyarrow tells whether its tables are
+            packages |= packages_of(set(inner.split(","))) if package == "xee-tf" else {package}
+    return packages - {"dask"}  # always installed; dask.dataframe needs pyarrow
 
 
 def is_installed(package: str) -> bool:
@@ -110,37 +110,37 @@ def is_installed(package: str) -> bool:
         return False
 
 
-def test_this_environment_has_what_its_tests_are_to_have() -> None:
-    """All that tests use; or, with XEE_TF_EXTRAS=none, nothing of what they are to do without."""
+def test_environment_has_the_expected_packages() -> None:
+    """All packages for tests, or, with XEE_TF_EXTRAS=none, no package of an extra."""
     expected = os.environ.get("XEE_TF_EXTRAS", "all")
     assert expected in ("all", "none")
-    packages = needed({"test"} if expected == "all" else set(EXTRAS)) - needed({"test-core"})
-    there = {package for package in packages if is_installed(package)}
+    packages = packages_of({"test"} if expected == "all" else set(EXTRAS)) - packages_of({"test-core"})
+    installed = {package for package in packages if is_installed(package)}
     if expected == "all":
-        assert sorted(packages - there) == []
+        assert sorted(packages - installed) == []
     else:
-        assert sorted(there - {"urllib3"}) == []  # which Dask brings
+        assert sorted(installed - {"urllib3"}) == []  # installed with Dask
 
 
 @pytest.mark.parametrize("name", EXTRAS)
 def test_extra(name: str) -> None:
-    """Shows among what is skipped which extras this environment lacks."""
-    absent = sorted(package for package in needed({name}) if not is_installed(package))
-    if absent:
-        pytest.skip(f"the extra {name} is not installed: no {', '.join(absent)}")
+    """The list of skipped tests shows which extras are not installed."""
+    missing = sorted(package for package in packages_of({name}) if not is_installed(package))
+    if missing:
+        pytest.skip(f"the extra {name} is not installed: missing {', '.join(missing)}")
 
 
-def test_all_is_every_extra_for_users() -> None:
-    assert needed({"all"}) == needed(set(EXTRAS))
+def test_all_includes_every_extra_for_users() -> None:
+    assert packages_of({"all"}) == packages_of(set(EXTRAS))
 
 
-def test_without_extras_the_main_jobs_run(tmp_path: Path) -> None:
+def test_core_features_run_without_extras(tmp_path: Path) -> None:
     absent = tuple(name for name in OPTIONAL if name not in ("dask.dataframe", "urllib3"))
     run_without(absent, CORE_JOBS, str(tmp_path))
 
 
-def test_only_extra_imports_optional_packages() -> None:
-    """The demo asks for all that it needs at its beginning, so that its functions can be read."""
+def test_optional_packages_are_imported_with_extra() -> None:
+    """The demo checks its packages once, at the beginning."""
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno} {name}"
         for path in sorted((ROOT / "xee_tf").rglob("*.py"))
@@ -154,7 +154,7 @@ def test_only_extra_imports_optional_packages() -> None:
 
 
 def walk(node: ast.AST, guarded: bool):
-    """All nodes, and whether each is in a block of `extra` or for type checkers only."""
+    """Yield all nodes, and whether each is in a block of `extra` or of TYPE_CHECKING."""
     yield node, guarded
     inner = guarded
     if isinstance(node, ast.With):
@@ -171,7 +171,7 @@ def imported(node: ast.AST) -> list[str]:
     return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
-def test_every_extra_that_is_named_exists() -> None:
+def test_names_of_extras_exist() -> None:
     names = {
         node.args[0].value
         for path in (ROOT / "xee_tf").rglob("*.py")
@@ -182,7 +182,7 @@ def test_every_extra_that_is_named_exists() -> None:
     assert names <= set(EXTRAS)
 
 
-def test_an_absent_package_is_named_with_the_line_that_installs_it(monkeypatch) -> None:
+def test_error_for_a_missing_package(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth", None)
     with pytest.raises(xee_tf.MissingExtraError) as caught, extra("hosted", "A hosted model"):
         import google.auth  # noqa: F401
@@ -211,7 +211,7 @@ def test_an_absent_package_is_named_with_the_line_that_installs_it(monkeypatch) 
         ),
     ],
 )
-def test_functions_say_which_extra_they_need(call: str, package: str, name: str, tmp_path: Path) -> None:
+def test_errors_contain_the_extra(call: str, package: str, name: str, tmp_path: Path) -> None:
     code = f"""
 import sys
 import numpy, pandas, xarray, xee_tf
@@ -246,7 +246,7 @@ def test_hosted_models_check_packages_without_importing_them(
     assert isinstance(pickle.loads(pickled), xee_tf.Model)  # a scheduler needs no extra
 
 
-def test_a_package_that_is_broken_speaks_for_itself() -> None:
+def test_error_of_a_broken_package_is_not_changed() -> None:
     with pytest.raises(ImportError, match="no symbol") as caught, extra("tables", "A table"):
         raise ImportError("no symbol")
     assert not isinstance(caught.value, xee_tf.XeeTFError)

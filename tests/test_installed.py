@@ -1,4 +1,4 @@
-"""What a report of a bug says of the environment."""
+"""show_versions."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ import xee_tf
 from tests.conftest import ROOT
 
 
-def shown() -> dict[str, str]:
-    """The lines that are printed, by the names of packages."""
+def printed_versions() -> dict[str, str]:
+    """Return the printed versions by the names of packages."""
     file = io.StringIO()
     xee_tf.show_versions(file)
     return dict(line.split(": ", 1) for line in file.getvalue().splitlines() if line)
 
 
-def test_it_shows_what_xee_tf_asks_for() -> None:
+def test_dependencies_are_shown() -> None:
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = shown()
-    assert lines["xee_tf"] == xee_tf.__version__
-    assert lines["Python"].startswith(".".join(map(str, sys.version_info[:3])))
+    versions = printed_versions()
+    assert versions["xee_tf"] == xee_tf.__version__
+    assert versions["Python"].startswith(".".join(map(str, sys.version_info[:3])))
     names = {Requirement(text).name.lower() for text in project["dependencies"]}
-    assert names <= set(lines)
-    assert lines["numpy"] == metadata.version("numpy")
-    assert "ruff" not in lines
+    assert names <= set(versions)
+    assert versions["numpy"] == metadata.version("numpy")
+    assert "ruff" not in versions
 
 
-def test_what_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_rasterio(name: str) -> str:
         if name == "rasterio":
             raise metadata.PackageNotFoundError(name)
         return "1.0"
 
     monkeypatch.setattr("xee_tf.installed.version", no_rasterio)
-    assert shown()["rasterio"] == "not installed"
-    assert shown()["numpy"] == "1.0"
+    assert printed_versions()["rasterio"] == "not installed"
+    assert printed_versions()["numpy"] == "1.0"
 
 
-def test_a_copy_that_is_not_installed_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(name: str) -> None:
+def test_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_requirements(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("xee_tf.installed.requires", nothing)
-    assert "s3fs" in shown()
+    monkeypatch.setattr("xee_tf.installed.requires", no_requirements)
+    assert "s3fs" in printed_versions()
 
 
-def test_it_imports_nothing() -> None:
+def test_no_package_is_imported() -> None:
     code = (
         "import sys, xee_tf; before = set(sys.modules); xee_tf.show_versions(); "
         "print(sorted({n.partition('.')[0] for n in set(sys.modules) - before} & set(sys.argv[1:])))"

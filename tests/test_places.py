@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
-from tests.strategies import places
+from tests.strategies import georefs
 from xee_tf import Model
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
@@ -205,7 +205,7 @@ def test_the_projection_of_a_model_and_back(way, merge):
 
 
 @settings(max_examples=30)
-@given(places(), st.booleans())
+@given(georefs(), st.booleans())
 def test_any_place_is_kept(place, merge):
     image = write_georef(
         xr.Dataset({"b": (("y", "x"), np.ones(place.shape.shape, "float32"))}), place

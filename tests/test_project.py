@@ -1,4 +1,4 @@
-"""The project's own papers agree with one another."""
+"""The files of the project are consistent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rattler import MatchSpec
 import xee_tf
 from tests.conftest import ROOT
 
-# Where conda-forge uses another name than PyPI; extras are left out by both sides.
+# Packages whose names on conda-forge and PyPI differ.
 CONDA_NAMES = {"isal": "python-isal", "matplotlib": "matplotlib-base", "docstring-parser": "docstring_parser"}
 
 
@@ -30,15 +30,15 @@ def pyproject() -> dict[str, Any]:
 
 
 def requirements(project: dict[str, Any], extra: str | None) -> list[Requirement]:
-    """Those of the package, or of an extra and of the extras that it names."""
+    """Return the requirements of the package, or of an extra including nested extras."""
     texts = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
-    found = []
+    result = []
     for requirement in map(Requirement, texts):
         if requirement.name == project["name"]:
-            found += [each for name in requirement.extras for each in requirements(project, name)]
+            result += [each for name in requirement.extras for each in requirements(project, name)]
         else:
-            found.append(requirement)
-    return found
+            result.append(requirement)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -47,33 +47,33 @@ def recipe() -> dict[str, Any]:
 
 
 def by_conda_name(requirements: Iterable[Requirement]) -> dict[str, str]:
-    """Versions of requirements, by their names on conda-forge."""
-    found = {}
+    """Return the versions of requirements by their names on conda-forge."""
+    versions = {}
     for requirement in requirements:
         name = requirement.name.lower()
-        found[CONDA_NAMES.get(name, name)] = str(requirement.specifier)
-    return found
+        versions[CONDA_NAMES.get(name, name)] = str(requirement.specifier)
+    return versions
 
 
-def specs(texts: Iterable[str]) -> dict[str, str]:
-    """Versions of requirements in conda's spelling, by name."""
+def by_spec_name(texts: Iterable[str]) -> dict[str, str]:
+    """Return the versions of conda's match specifications by name."""
     return {spec.name.normalized: str(spec.version or "") for spec in map(MatchSpec, texts)}
 
 
 @pytest.mark.parametrize(("file", "extra"), [("environment.yml", "all"), ("environment-dev.yml", "dev")])
-def test_environment_has_the_requirements_of_the_package(
+def test_environments_have_the_requirements_of_the_package(
     pyproject: dict[str, Any], file: str, extra: str
 ) -> None:
     environment = yaml.safe_load((ROOT / file).read_text())
     project = pyproject["project"]
-    wanted = {"python": project["requires-python"]}
-    wanted |= by_conda_name(requirements(project, None) + requirements(project, extra))
-    found = specs(text for text in environment["dependencies"] if isinstance(text, str))
+    expected = {"python": project["requires-python"]}
+    expected |= by_conda_name(requirements(project, None) + requirements(project, extra))
+    found = by_spec_name(text for text in environment["dependencies"] if isinstance(text, str))
     assert found.pop("pip") == ""
     [editable, *by_pip] = environment["dependencies"][-1]["pip"]
     assert editable == "--editable ."
     found |= {requirement.name: str(requirement.specifier) for requirement in map(Requirement, by_pip)}
-    assert found == wanted
+    assert found == expected
     assert environment["channels"] == ["conda-forge", "nodefaults"]
 
 
@@ -83,24 +83,32 @@ def test_recipe_has_the_requirements_of_the_package(
     project, sections = pyproject["project"], recipe["requirements"]
     core = by_conda_name(requirements(project, None))
     extras = by_conda_name(requirements(project, "all"))
-    assert specs(text for text in sections["run"] if "python_min" not in text) == core
-    constraints = specs(sections["run_constraints"])
+    assert by_spec_name(text for text in sections["run"] if "python_min" not in text) == core
+    constraints = by_spec_name(sections["run_constraints"])
     assert constraints == {name: extras[name] for name in extras if name not in core}
-    assert specs(text for text in sections["host"] if "hatchling" in text) == by_conda_name(
+    assert by_spec_name(text for text in sections["host"] if "hatchling" in text) == by_conda_name(
         map(Requirement, pyproject["build-system"]["requires"])
     )
     [script] = recipe["build"]["python"]["entry_points"]
     assert dict([script.split(" = ")]) == project["scripts"]
 
 
-def test_recipe_and_citation_are_of_this_version(recipe: dict[str, Any]) -> None:
+def test_recipe_and_citation_have_the_version(recipe: dict[str, Any]) -> None:
     release = xee_tf.__version__.partition(".dev")[0]
     assert recipe["context"]["version"] == release
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert str(citation["version"]) == xee_tf.__version__
 
 
-def test_workflows_test_every_supported_python(pyproject: dict[str, Any]) -> None:
+def test_urls_are_the_same(pyproject: dict[str, Any], recipe: dict[str, Any]) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    homepage = pyproject["project"]["urls"]["Homepage"]
+    about = recipe["about"]
+    assert {about["homepage"], about["repository"], citation["repository-code"]} == {homepage}
+    assert all(url.startswith(homepage) for url in pyproject["project"]["urls"].values())
+
+
+def test_workflow_tests_every_supported_python(pyproject: dict[str, Any]) -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
     pythons = workflow["jobs"]["posix"]["strategy"]["matrix"]["python"]
     classifiers = pyproject["project"]["classifiers"]
@@ -110,24 +118,24 @@ def test_workflows_test_every_supported_python(pyproject: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
-def test_forms_and_workflows_are_yaml(path: Path) -> None:
+def test_forms_and_workflows_are_valid_yaml(path: Path) -> None:
     assert isinstance(yaml.safe_load(path.read_text()), dict)
 
 
-def test_version_has_one_source(pyproject: dict[str, Any]) -> None:
+def test_version_is_defined_once(pyproject: dict[str, Any]) -> None:
     assert "version" not in pyproject["project"]
     source = ROOT / pyproject["tool"]["hatch"]["version"]["path"]
     assert re.findall(r'^__version__ = "(.+)"$', source.read_text(), re.MULTILINE) == [xee_tf.__version__]
 
 
-def test_every_supported_python_is_named(pyproject: dict[str, Any]) -> None:
+def test_classifiers_list_every_supported_python(pyproject: dict[str, Any]) -> None:
     classifiers = pyproject["project"]["classifiers"]
     minors = [c.rsplit(" ", 1)[-1] for c in classifiers if re.search(r":: 3\.\d+$", c)]
     assert minors == ["3.11", "3.12", "3.13"]
     assert pyproject["project"]["requires-python"] == f">={minors[0]}"
 
 
-def test_changelog_speaks_of_this_version_or_of_what_comes() -> None:
+def test_changelog_has_the_version_or_unreleased_changes() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
     assert xee_tf.__version__ in headings or ".dev" in xee_tf.__version__
@@ -143,7 +151,7 @@ def test_data_packages_are_pinned_by_hash() -> None:
     assert all(re.fullmatch(r"[\w-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
 
 
-# -- What CONTRIBUTING.md says -------------------------------------------------------------------------
+# -- CONTRIBUTING.md -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -151,28 +159,28 @@ def contributing() -> str:
     return (ROOT / "CONTRIBUTING.md").read_text()
 
 
-def test_the_map_has_every_room_from_top_to_bottom(pyproject: dict[str, Any], contributing: str) -> None:
+def test_contributing_lists_every_room(pyproject: dict[str, Any], contributing: str) -> None:
     [layers] = [
         contract["layers"]
         for contract in pyproject["tool"]["importlinter"]["contracts"]
         if contract["type"] == "layers"
     ]
-    height = {room: place for place, layer in enumerate(layers) for room in re.findall(r"\w+", layer)}
+    level = {room: number for number, layer in enumerate(layers) for room in re.findall(r"\w+", layer)}
     rows = [line for line in contributing.splitlines() if re.match(r"\| `\w+`.*\|.*\|$", line)]
-    told = [height.get(room, room) for row in rows for room in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert told == sorted(height.values())
+    listed = [level.get(room, room) for row in rows for room in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert listed == sorted(level.values())
 
 
-def test_the_files_that_it_names_are_there(contributing: str) -> None:
+def test_files_in_contributing_exist(contributing: str) -> None:
     names = re.findall(r"`((?:xee_tf|tests|packaging|\.github)/[\w./-]+)`", contributing)
     assert len(names) > 20
     assert [name for name in names if not (ROOT / name).exists()] == []
 
 
-def test_the_classes_and_functions_of_its_recipes_are_there(contributing: str) -> None:
+def test_classes_and_functions_in_contributing_exist(contributing: str) -> None:
     recipes = contributing[contributing.index("## How to add") : contributing.index("## Deprecations")]
     names = {name.rsplit(".", 1)[-1] for name in re.findall(r"`(\w+(?:\.\w+)?)`", recipes)}
     assert len(names) > 40
     paths = (path for folder in ("xee_tf", "tests") for path in (ROOT / folder).rglob("*.py"))
-    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in paths)))
-    assert sorted(names - words) == []
+    identifiers = set(re.findall(r"\w+", "\n".join(path.read_text() for path in paths)))
+    assert sorted(names - identifiers) == []

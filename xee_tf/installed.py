@@ -1,4 +1,4 @@
-"""What is installed beside xee_tf, for reports of bugs."""
+"""Versions of installed packages, for bug reports."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["show_versions"]
 
 _DISTRIBUTION = "xee-tf"
 
-#: Extras for those who work on xee_tf itself.
-_FOR_DEVELOPERS = frozenset({"dev", "test", "test-core"})
+# Extras for developers of xee_tf.
+_DEVELOPER_EXTRAS = frozenset({"dev", "test", "test-core"})
 
-#: Packages that no extra asks for, and that xee_tf or xarray use where they are installed.
-_USED_IF_PRESENT = (
+# Packages that are not in any extra, but that xee_tf or xarray use if they are installed.
+_USED_IF_INSTALLED = (
     "adlfs",
     "earthengine-api",
     "gcsfs",
@@ -33,14 +33,14 @@ _USED_IF_PRESENT = (
 
 
 def show_versions(file: TextIO | None = None) -> None:
-    """Print the versions of Python, of xee_tf, and of every package that it uses or can use.
+    """Print the versions of Python, xee_tf and all packages that it uses or can use.
 
-    Nothing is imported for it, so that it works where an import fails.
+    No package is imported, so this also works if an import fails.
 
     Parameters
     ----------
     file : file-like, optional
-        Where to print. Default: standard output.
+        Text file to print to. Default: standard output.
 
     Examples
     --------
@@ -64,15 +64,15 @@ def show_versions(file: TextIO | None = None) -> None:
 
 
 def _packages() -> list[str]:
-    """The names of all packages to show, sorted."""
+    """Return the sorted names of the packages."""
     try:
         requirements = requires(_DISTRIBUTION) or []
-    except PackageNotFoundError:  # run from a copy of the repository
+    except PackageNotFoundError:  # imported from a checkout that is not installed
         requirements = []
-    names = set(_USED_IF_PRESENT)
+    names = set(_USED_IF_INSTALLED)
     for requirement in requirements:
         extra = re.search(r"""\bextra\s*==\s*["']([^"']+)["']""", requirement)
-        if extra is None or extra[1] not in _FOR_DEVELOPERS:
+        if extra is None or extra[1] not in _DEVELOPER_EXTRAS:
             names.add(re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower())
     return sorted(names - {_DISTRIBUTION})
 

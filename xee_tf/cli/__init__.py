@@ -1,1 +1,1 @@
-"""The commands of ``xee-tf``: typed functions over public ones, which ``xee_tf_cli`` names and runs."""
+"""The commands of ``xee-tf``: typed functions that call public ones. ``xee_tf_cli`` lists and runs them."""

@@ -6,24 +6,24 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from xee_tf import demo as public
-from xee_tf.cli.options import described_by
+from xee_tf.cli.options import inherit_descriptions
+from xee_tf.demo import run
 
 __all__ = ["demo"]
 
 Folder = Parameter(metavar="FOLDER")
 
 
-@described_by(public.run)
+@inherit_descriptions(run)
 def demo(
     *,
     output: Annotated[str, Folder] = "demo-output",
     data: Annotated[str | None, Folder] = None,
     epochs: int = 60,
 ) -> None:
-    """Export a real scene, train a model on it, predict, and draw what was predicted.
+    """Export a real scene, train a model on it, predict, and draw the predictions.
 
-    A Landsat scene and a land-cover map are exported as TFRecord, a small U-Net is trained, and its
-    predictions become georeferenced rasters; about a minute on two cores.
+    A Landsat scene and a land-cover map are exported as TFRecords, a small U-Net is trained, and its
+    predictions are converted to georeferenced rasters. This takes about a minute on two cores.
     """
-    public.run(output, data=data, epochs=epochs)
+    run(output, data=data, epochs=epochs)

@@ -1,22 +1,24 @@
-"""The errors of public functions, told with the flags of a command."""
+"""The messages of errors, with the flags of a command in place of the options of functions."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
 
-from cyclopts import Argument
+from cyclopts import Argument, CycloptsError
 
 from xee_tf.errors import XeeTFError
 from xee_tf.export import IMAGE_SPELLING
 from xee_tf.models import MODEL_SPELLING
 from xee_tf.options import READ_SPELLING, Spelling
 
-__all__ = ["USER_ERRORS", "instead", "with_flags"]
+__all__ = ["USER_ERRORS", "find_replacement", "join_values", "options_to_flags"]
 
 USER_ERRORS = (XeeTFError, OSError, ModuleNotFoundError)
-"""What is printed in one line; all else is a mistake of ours."""
+"""Errors that are printed as one line. All others are bugs and have a traceback."""
 
 _SPELLINGS: Mapping[str, Spelling] = {
     "export": IMAGE_SPELLING,
@@ -25,16 +27,16 @@ _SPELLINGS: Mapping[str, Spelling] = {
     "upload table": READ_SPELLING,
 }
 
-_IF_EXISTS = "--overwrite replaces what is there, and without it that is an error"
+_IF_EXISTS = "use --overwrite to replace existing files"
 
 
-def instead(command: Sequence[str], flag: str) -> str:
-    """What takes the place of an option of Earth Engine, or of our functions; empty if nothing does.
+def find_replacement(command: Sequence[str], flag: str) -> str:
+    """Describe what replaces an option of Earth Engine or of a public function; empty if nothing does.
 
     Examples
     --------
-    >>> instead(["export"], "--max-pixels")
-    'there is no limit; omit it'
+    >>> find_replacement(["export"], "--if-exists")
+    'use --overwrite to replace existing files'
     """
     if (spelling := _SPELLINGS.get(" ".join(command))) is None:
         return ""
@@ -42,19 +44,19 @@ def instead(command: Sequence[str], flag: str) -> str:
     return next((why for name, why in replaced.items() if _flag(name) == flag), "")
 
 
-def with_flags(message: str, arguments: Iterable[Argument], words: Sequence[str]) -> str:
-    """The options that a message names, as the flags of a command.
+def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequence[str]) -> str:
+    """Replace the options in a message by the flags of a command.
 
-    Paths stay as they are: where an option's name is also in what was typed, in the current folder or in the
-    home folder, it is left alone.
+    Paths must not change: an option's name is not replaced if it also occurs in the command line, the current
+    folder or the home folder.
     """
     flags = {each.field_info.name: each for each in arguments if each.name.startswith("--")}
-    typed = [word.partition("=")[2] if word.startswith("--") else word for word in words]
-    taken = "\n".join([*typed, os.getcwd(), os.path.expanduser("~")])
+    typed = [token.partition("=")[2] if token.startswith("--") else token for token in tokens]
+    paths = "\n".join([*typed, os.getcwd(), os.path.expanduser("~")])
 
-    def flag(found: re.Match[str]) -> str:
-        whole, name, value = found[0], found["name"], found["value"] or ""
-        if name in taken:
+    def replace(match: re.Match[str]) -> str:
+        whole, name, value = match[0], match["name"], match["value"] or ""
+        if name in paths:
             return whole
         if name == "if_exists":
             return "--overwrite" if "overwrite" in flags and value == "'overwrite'" else whole
@@ -63,9 +65,56 @@ def with_flags(message: str, arguments: Iterable[Argument], words: Sequence[str]
         argument = flags[name]
         if value == "False" and argument.negatives:
             return str(argument.negatives[0])
-        return f"{argument.name} {_typed(value)}".rstrip()
+        return f"{argument.name} {_to_shell(value)}".rstrip()
 
-    return _OPTION.sub(flag, message)
+    return _OPTION.sub(replace, message)
+
+
+def join_values(
+    error: BaseException, arguments: Iterable[Argument], tokens: Sequence[str]
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield command lines with ``--bands B4,B3`` for ``--bands B4 B3``, in which B3 is taken for a path.
+
+    Only usage errors, files that cannot be opened and messages that contain B3 are considered.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error of the command.
+    arguments : iterable of Argument
+        Options of the command.
+    tokens : sequence of str
+        The command line.
+
+    Yields
+    ------
+    flag, value : str
+        The option and its corrected value.
+    corrected : list of str
+        The corrected command line. It is not necessarily valid.
+    """
+    always = isinstance(error, (OSError, CycloptsError))
+    named = set(re.findall(r"[^\s'\"/\\:;]+", str(error)))
+    lists = {name for each in arguments if "[," in (each.parameter.metavar or "") for name in each.names}
+    for index, token in enumerate(tokens):
+        flag, equals, value = token.partition("=")
+        if token == "--":
+            break
+        if flag not in lists:
+            continue
+        first = index + (1 if equals else 2)
+        values = [value] if equals else list(tokens[index + 1 : first])
+        names = list(takewhile(_is_bare_name, tokens[first:]))
+        for count in range(len(names), 0, -1):
+            if always or named.intersection(names[:count]):
+                joined = ",".join([*values, *names[:count]])
+                yield flag, joined, [*tokens[:index], flag, joined, *tokens[first + count :]]
+
+
+def _is_bare_name(token: str) -> bool:
+    """Whether an argument looks like a name rather than an option or a path."""
+    path = Path(token)
+    return not token.startswith("-") and path.name == token and not path.suffix and not path.exists()
 
 
 _OPTION = re.compile(
@@ -80,8 +129,8 @@ _OPTION = re.compile(
 )
 
 
-def _typed(value: str) -> str:
-    """A value of Python as it is typed in a shell; empty if it is only an example of its kind."""
+def _to_shell(value: str) -> str:
+    """Convert a Python literal to shell syntax; empty for placeholders such as ``[...]``."""
     if value.startswith("'"):
         return value.strip("'")
     if pair := re.fullmatch(r"\{'([^']+)': '([^']+)'\}", value):
@@ -90,5 +139,5 @@ def _typed(value: str) -> str:
 
 
 def _flag(name: str) -> str:
-    """A name in Earth Engine's spelling or in ours as a flag."""
+    """Convert an option's name, in either spelling, to a flag."""
     return "--" + re.sub("(?<=[a-z0-9])([A-Z])", r"-\1", name).replace("_", "-").lower()

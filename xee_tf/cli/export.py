@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.options import Crs, Depths, Flag, Names, Size, described_by, if_exists, names
+from xee_tf.cli.options import Crs, Depths, Flag, Names, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge
@@ -17,7 +17,7 @@ from xee_tf.records import FeatureTypes
 __all__ = ["export"]
 
 
-@described_by(xee_tf.export_image)
+@inherit_descriptions(xee_tf.export_image)
 def export(
     rasters: list[str],
     prefix: str,
@@ -49,41 +49,43 @@ def export(
 ) -> None:
     """Export rasters on one grid as TFRecord patches with a mixer.
 
-    Patches overlap if you ask for a kernel, and go row by row, as Earth Engine's
-    Export.image(fileFormat='TFRecord') writes them.
+    The files are those that Earth Engine's Export.image(fileFormat='TFRecord') writes. Patches are in
+    row-major order, and overlap if `kernel_size` is larger than 1.
 
     Parameters
     ----------
     rasters
-        Anything that GDAL, Zarr or NetCDF opens. Of several files each band is named after its own.
+        Files that GDAL can open, Zarr stores or NetCDF files. If there are several, each band is named after
+        its file.
     prefix
-        Where to write: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json.
+        Prefix of the output files: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json.
     plan
-        Only show what would be written.
+        Show the plan of the export, and write nothing.
     bands
         Bands to export, in this order. Default: all.
     region
-        Export this part, in the CRS of the raster or in `region_crs`. Margins show the real pixels around it.
+        Part of the raster to export, in the CRS of the raster or in `region_crs`. Margins contain the real
+        pixels around it.
     region_crs
         CRS of `region`, such as EPSG:4326.
     tensor_depths
-        Depth of array bands (those with further dimensions, such as time): they are truncated to that, or
-        filled up with `default_value`. Default: the length that each has.
+        Depths of array bands (bands with additional dimensions, such as time). Bands are truncated, or padded
+        with `default_value`, to their depth. Default: the length of each band.
     split_dim
-        A dimension, such as time, of which each step becomes an export of its own; its date or coordinate is
-        added to the prefix.
+        Dimension, such as time, whose steps are exported one by one. The date or coordinate of a step is
+        appended to the prefix.
     crs
         CRS of rasters that have none.
     chunk
-        Side of a chunk that is read from disk.
+        Width and height, in pixels, of the chunks that are read from disk.
     overwrite
-        Replace an earlier export.
+        Replace an existing export.
     """
     image = open_rasters(rasters, chunk, crs)
-    if chosen := names(bands, image.data_vars):
+    if chosen := parse_names(bands, image.data_vars):
         unknown = [band for band in chosen if band not in image]
         if unknown:
-            raise OptionError(f"There is no band {unknown[0]!r}; there are {', '.join(map(repr, image))}.")
+            raise OptionError(f"Band {unknown[0]!r} not found; available: {', '.join(map(repr, image))}.")
         image = image[chosen]
     options: dict[str, Any] = {
         "patch_dimensions": patch_dimensions,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import xee_tf
-from xee_tf.cli.options import Depths, Flag, Size, described_by
+from xee_tf.cli.options import Depths, Flag, Size, inherit_descriptions
 
 __all__ = ["inspect"]
 
 
-@described_by(xee_tf.inspect)
+@inherit_descriptions(xee_tf.inspect)
 def inspect(
     path: str,
     /,
@@ -17,12 +17,12 @@ def inspect(
     tensor_depths: Depths = None,
     verify: Flag = False,
 ) -> None:
-    """Show patches, place, bands and shards of an export, and check that it is complete.
+    """Show the patches, georeference, bands and shards of an export, and check that it is complete.
 
     Parameters
     ----------
     verify
-        Read every byte and compare checksums. The exit status is 1 if one is wrong.
+        Read all files and compare their checksums. The exit status is 1 if one does not match.
     """
     if verify:
         report = xee_tf.verify(path)

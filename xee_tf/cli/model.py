@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 import xee_tf
-from xee_tf.cli.options import described_by, pairs
+from xee_tf.cli.options import inherit_descriptions, parse_pairs
 from xee_tf.serving import stop_signal
 
 __all__ = ["prepare", "serve"]
 
 
-@described_by(xee_tf.prepare_model)
+@inherit_descriptions(xee_tf.prepare_model)
 def prepare(
     *,
     source_dir: str,
@@ -25,18 +25,19 @@ def prepare(
     variables: Annotated[str, Parameter(metavar="PREFIX")] = "/variables/variables",
     verify: bool = True,
 ) -> None:
-    """Wrap a SavedModel so that it takes and returns what Earth Engine sends and expects.
+    """Wrap a SavedModel so that it takes and returns the payloads of Earth Engine.
 
-    That is URL-safe base64 of serialised TensorProtos. The options are those of "earthengine model prepare".
+    These are URL-safe base64 strings of serialized TensorProtos. The options are those of "earthengine model
+    prepare".
 
     Parameters
     ----------
     input
-        Names with commas between them, or a JSON object of names and new ones. A name is an argument of the
-        signature (array) or a node (serving_default_array:0). Default: all of the signature serving_default,
-        or of the only one.
+        Names of inputs, separated by commas, or a JSON object that maps names to new names. A name is an
+        argument of the signature (array) or a node (serving_default_array:0). Default: all inputs of the
+        signature serving_default, or of the only signature.
     output
-        The same for the outputs.
+        Names of outputs, in the same form.
     """
     prepared = xee_tf.prepare_model(
         source_dir, dest_dir, input=input, output=output, tag=tag, variables=variables, verify=verify
@@ -45,10 +46,10 @@ def prepare(
 
 
 def _labels(_: Any, tokens: Sequence[Token]) -> dict[str, int]:
-    return pairs([token.value for token in tokens], "LABEL=VERSION, such as stable=1")
+    return parse_pairs([token.value for token in tokens], "LABEL=VERSION, such as stable=1")
 
 
-@described_by(xee_tf.serve)
+@inherit_descriptions(xee_tf.serve)
 def serve(
     path: str,
     /,
@@ -73,16 +74,17 @@ def serve(
 ) -> None:
     """Serve SavedModels over HTTP and gRPC, as TensorFlow Serving, Vertex AI and AI Platform do.
 
-    The server runs until Ctrl-C or SIGTERM; requests under way are answered first. It has no authentication.
+    The server runs until Ctrl-C or SIGTERM, and completes pending requests before it stops. It has no
+    authentication.
 
     Parameters
     ----------
     port
-        Port of HTTP. 0: any that is free.
+        HTTP port. 0 selects a free port.
     grpc_port
-        Port of gRPC. 0: any that is free.
+        gRPC port. 0 selects a free port.
     labels
-        Names of versions, such as stable=1.
+        Labels of versions, such as stable=1.
     """
     server = xee_tf.serve(
         path,
@@ -96,5 +98,5 @@ def serve(
         max_batch_size=max_batch_size,
     )
     with stop_signal() as stop, server:
-        print(f"{', '.join(server.models)} at {server.url} and, by gRPC, {server.grpc}", flush=True)
+        print(f"{', '.join(server.models)} at {server.url} and, over gRPC, {server.grpc}", flush=True)
         stop.wait()

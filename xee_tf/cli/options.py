@@ -1,4 +1,4 @@
-"""The types of options that several commands have, and their descriptions."""
+"""Types and descriptions of the options that commands share."""
 
 from __future__ import annotations
 
@@ -13,40 +13,50 @@ from cyclopts import Parameter, Token
 from xee_tf.errors import OptionError
 from xee_tf.options import IfExists
 
-__all__ = ["Crs", "Depths", "Flag", "Names", "Size", "described_by", "if_exists", "names", "pairs"]
+__all__ = [
+    "Crs",
+    "Depths",
+    "Flag",
+    "Names",
+    "Size",
+    "if_exists",
+    "inherit_descriptions",
+    "parse_names",
+    "parse_pairs",
+]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 Size = Annotated[tuple[int, int] | int | None, Parameter(metavar="WIDTH [HEIGHT]")]
-"""A width and a height, or one number for both."""
+"""Width and height, or one number for both."""
 
 Names = Annotated[list[str] | None, Parameter(metavar="NAME[,NAME...]")]
-"""Names with commas between them; the option may be repeated. `names` separates them."""
+"""Names separated by commas; the option may be repeated. `parse_names` splits them."""
 
 Crs = Annotated[str | None, Parameter(metavar="CRS")]
 
 Flag = Annotated[bool, Parameter(negative=())]
-"""An option that is only ever switched on."""
+"""A flag without a negative form."""
 
 
-def pairs(texts: Sequence[str], form: str) -> dict[str, int]:
-    """Names and numbers, ``ndvi=12``, with commas between them.
+def parse_pairs(texts: Sequence[str], form: str) -> dict[str, int]:
+    """Parse pairs of names and numbers, such as ``ndvi=12``, that are separated by commas.
 
     Examples
     --------
-    >>> pairs(["ndvi=12,evi=6", "a,b=3"], "BAND=DEPTH")
+    >>> parse_pairs(["ndvi=12,evi=6", "a,b=3"], "BAND=DEPTH")
     {'ndvi': 12, 'evi': 6, 'a,b': 3}
     """
-    found: dict[str, int] = {}
+    pairs: dict[str, int] = {}
     for text in texts:
         if re.fullmatch(r"(.+?=\d+(,|$))+", text) is None or text.endswith(","):
-            raise ValueError(f"{text!r} is not of the form {form}.")
-        found |= {name: int(number) for name, number in re.findall(r"(.+?)=(\d+)(?:,|$)", text)}
-    return found
+            raise ValueError(f"expected {form}; got {text!r}.")
+        pairs |= {name: int(number) for name, number in re.findall(r"(.+?)=(\d+)(?:,|$)", text)}
+    return pairs
 
 
 def _depths(_: Any, tokens: Sequence[Token]) -> dict[str, int]:
-    return pairs([token.value for token in tokens], "BAND=DEPTH, such as ndvi=12")
+    return parse_pairs([token.value for token in tokens], "BAND=DEPTH, such as ndvi=12")
 
 
 Depths = Annotated[
@@ -59,17 +69,18 @@ Depths = Annotated[
         metavar="BAND=DEPTH[,BAND=DEPTH...]",
     ),
 ]
-"""Steps of array bands; the option may be repeated."""
+"""Depths of array bands, separated by commas; the option may be repeated."""
 
 
-def names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> list[str] | None:
-    """Names given one by one, or with commas between them.
+def parse_names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> list[str] | None:
+    """Split names at commas.
 
     Parameters
     ----------
     texts : sequence of str or None
-    known : collection
-        Names that may have commas in them.
+        Values of an option, each with one or more names.
+    known : collection, optional
+        Names that are not split, because they contain commas themselves.
 
     Raises
     ------
@@ -78,57 +89,56 @@ def names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> list[str]
 
     Examples
     --------
-    >>> names(["B4,B3", "a,b", "B2"], known=["a,b"])
+    >>> parse_names(["B4,B3", "a,b", "B2"], known=["a,b"])
     ['B4', 'B3', 'a,b', 'B2']
     """
     if texts is None:
         return None
-    found = [name for text in texts for name in ([text] if text in known else text.split(","))]
-    if "" in found:
-        raise OptionError(f"There is an empty name in {' '.join(texts)!r}: separate names by one comma.")
-    return found
+    names = [name for text in texts for name in ([text] if text in known else text.split(","))]
+    if "" in names:
+        raise OptionError(f"Empty name in {' '.join(texts)!r}: separate names by a single comma.")
+    return names
 
 
 def if_exists(overwrite: bool) -> IfExists:
-    """The option of the functions that ``--overwrite`` stands for."""
+    """Return the value of `if_exists` for ``--overwrite``."""
     return "overwrite" if overwrite else "error"
 
 
 _DEFAULT = re.compile(r" ?Default(, [^:]*)?: .*?\.(?= |$)")
 
 
-def described_by(*functions: Callable[..., Any]) -> Callable[[Command], Command]:
-    """Complete the docstring of a command, from which its help is made, by those of public functions.
+def inherit_descriptions(*functions: Callable[..., Any]) -> Callable[[Command], Command]:
+    """Complete the docstring of a command, which is its help, with descriptions from public functions.
 
-    An option that the command does not describe itself has the description of the first function that does.
-    Names in backticks that are options of the command become flags. Defaults are those of the command's
-    signature.
+    An option that the command does not describe takes the description of the first function that has one.
+    Options in backticks become flags. Defaults are omitted: the help shows those of the command's signature.
     """
 
-    def describe(command: Command) -> Command:
+    def decorate(command: Command) -> Command:
         options = inspect.signature(command).parameters
         texts: dict[str, str] = {}
         for function in (command, *functions):
             for each in docstring_parser.parse(function.__doc__ or "").params:
                 for name in each.arg_name.split(", "):
                     if name in options and name not in texts and each.description:
-                        texts[name] = _plain(each.description, options)
+                        texts[name] = _plain_text(each.description, options)
                         if options[name].default not in (None, inspect.Parameter.empty):
                             texts[name] = _DEFAULT.sub("", texts[name])
         summary, *_ = inspect.cleandoc(command.__doc__ or "").split("\n\nParameters\n", 1)
         lines = [f"{name}\n    {texts[name]}" for name in options if name in texts]
-        command.__doc__ = "\n".join([_plain(summary, options), "", "Parameters", "----------", *lines])
+        command.__doc__ = "\n".join([_plain_text(summary, options), "", "Parameters", "----------", *lines])
         return command
 
-    return describe
+    return decorate
 
 
-def _plain(text: str, options: Any) -> str:
-    """A description without the marks of docstrings, and with flags for options."""
+def _plain_text(text: str, options: Collection[str]) -> str:
+    """Remove the markup of a docstring, and replace options by flags."""
 
-    def flag(found: re.Match[str]) -> str:
-        name = found[1]
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
         return f"--{name.replace('_', '-')}" if name in options else name
 
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-    return re.sub(r"(?<!`)`([^`]+)`(?!`)", flag, "\n\n".join(paragraphs)).replace("``", "")
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", replace, "\n\n".join(paragraphs)).replace("``", "")

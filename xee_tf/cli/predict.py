@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.options import Crs, Flag, Names, Size, described_by, if_exists, names
+from xee_tf.cli.options import Crs, Flag, Names, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.predict import Blend
 from xee_tf.storage import Location
@@ -18,7 +18,7 @@ from xee_tf.upload import raster_format
 __all__ = ["predict"]
 
 
-@described_by(xee_tf.Model, xee_tf.Model.predict_image)
+@inherit_descriptions(xee_tf.Model, xee_tf.Model.predict_image)
 def predict(
     model: str,
     rasters: list[str],
@@ -40,48 +40,49 @@ def predict(
 ) -> None:
     """Predict every pixel of rasters on one grid with a model on disk.
 
-    A Zarr store is continued where an interrupted run has left it.
+    A Zarr store is resumed after an interruption.
 
     Parameters
     ----------
     model
-        The folder of a SavedModel, or a .keras or .h5 file.
+        Folder of a SavedModel, or a .keras or .h5 file.
     rasters
-        Anything that GDAL, Zarr or NetCDF opens. Several are put together; each band is named after its file.
+        Files that GDAL can open, Zarr stores or NetCDF files. If there are several, each band is named after
+        its file.
     destination
-        A file ending with .tif (a cloud-optimised GeoTIFF) or a folder ending with .zarr.
+        Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
     array_dims
-        Dimensions, such as time, that the model takes as a whole, in its order. All others are mapped over:
-        each step is predicted by itself. --no-array-dims maps over every dimension. Default: what the model
-        takes.
+        Dimensions, such as time, that the model takes whole, in the order of its input. Each step of any
+        other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
+        the dimensions of the model's input.
     output_bands
-        What the model gives, with types where they are not the model's own: forest=uint8,water. Default: as
-        the model tells.
+        Names of the outputs, with types that differ from the model's own: forest=uint8,water. Default: the
+        outputs of the model.
     crs
         CRS of rasters that have none.
     chunk
-        Side of a chunk that is read from disk.
+        Width and height, in pixels, of the chunks that are read from disk.
     overwrite
-        Replace the destination.
+        Replace an existing destination.
     """
     location = Location.of(destination)
-    written = raster_format(location)
+    output_format = raster_format(location)
     image = open_rasters(rasters, chunk, crs)
-    chosen: dict[str, Any] = {
-        "bands": names(bands, image.data_vars),
-        "array_dims": names(array_dims, image.dims),
+    options: dict[str, Any] = {
+        "bands": parse_names(bands, image.data_vars),
+        "array_dims": parse_names(array_dims, image.dims),
         "input_tile_size": input_tile_size,
         "input_overlap_size": input_overlap_size,
         "output_tile_size": output_tile_size,
     }
-    if outputs := names(output_bands):
+    if outputs := parse_names(output_bands):
         types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
-        chosen["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
+        options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
     is_file = PurePath(model).suffix in (".keras", ".h5")
-    make = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
-    write = xee_tf.predict_to_cog if written == "tif" else xee_tf.predict_to_zarr
+    load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
+    write = xee_tf.predict_to_cog if output_format == "tif" else xee_tf.predict_to_zarr
     write(
-        make(model, **chosen),
+        load(model, **options),
         image,
         location,
         batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""The rasters that are named on the command line."""
+"""Open the rasters of a command line."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def open_rasters(paths: Sequence[str], chunk: int, crs: str | None) -> xr.Datase
     Parameters
     ----------
     paths : sequence of str
-        Of several files with a single band, each band is named after its file.
+        Files that GDAL can open, Zarr stores or NetCDF files. If there are several, the band of a single-band
+        file is named after the file.
     chunk : int
-        Side of a chunk that is read from disk, in pixels.
+        Width and height, in pixels, of the chunks that are read from disk.
     crs : str or None
-        The CRS of rasters that have none.
+        CRS of rasters that have none.
     """
     images = [_open_raster(path, chunk, alone=len(paths) == 1) for path in paths]
     return xee_tf.add_bands(*images, crs=crs)
@@ -37,9 +38,9 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
         engine = {"engine": "zarr"} if path.suffix == ".zarr" else {}
         try:
             return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
-        except ValueError as error:  # xarray has no reader for it, or it is not such a file
+        except ValueError as error:  # no reader is installed, or the file is not NetCDF
             raise OptionError(
-                f"{source} cannot be opened: {str(error).splitlines()[0]} NetCDF files need h5netcdf or "
+                f"{source} could not be opened: {str(error).splitlines()[0]} NetCDF files need h5netcdf or "
                 "netCDF4: pip install h5netcdf."
             ) from error
     raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})

@@ -8,12 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.options import Crs, Depths, Flag, Names, Size, described_by, if_exists, names
+from xee_tf.cli.options import Crs, Depths, Flag, Names, Size, if_exists, inherit_descriptions, parse_names
 
 __all__ = ["upload_image", "upload_table"]
 
 
-@described_by(xee_tf.upload_image)
+@inherit_descriptions(xee_tf.upload_image)
 def upload_image(
     records: list[str],
     mixer: str,
@@ -21,6 +21,7 @@ def upload_image(
     /,
     *,
     bands: Names = None,
+    # int first: a float cannot represent all 64-bit integers
     nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
     dtype: str | None = None,
     crs: Crs = None,
@@ -28,29 +29,27 @@ def upload_image(
     tensor_depths: Depths = None,
     overwrite: Flag = False,
 ) -> None:
-    """Put predictions in their place on the ground, as a GeoTIFF or Zarr.
+    """Convert predictions in TFRecords to a georeferenced GeoTIFF or Zarr store.
 
-    Does what "earthengine upload image" does, to files.
+    Works like "earthengine upload image", but writes files.
 
     Parameters
     ----------
     records
-        TFRecord files of predictions, in the order of the mixer's patches: Examples of patches, or Examples
-        or SequenceExamples of pixels.
+        TFRecord files of predictions, in the order of the mixer's patches: Examples with one patch each, or
+        Examples or SequenceExamples with one pixel each.
     mixer
-        The mixer of the export that was predicted from, or what else names it: its manifest, prefix or
-        folder.
+        Mixer, manifest, prefix or folder of the export that the predictions were made from.
     destination
-        A file ending with .tif (a cloud-optimised GeoTIFF) or a folder ending with .zarr.
+        Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
     overwrite
-        Replace the destination.
+        Replace an existing destination.
     """
-    # An integer stays one: a float does not hold all of 64 bits.
     written = xee_tf.upload_image(
         records,
         mixer,
         destination,
-        bands=names(bands),
+        bands=parse_names(bands),
         nodata=nodata,
         dtype=dtype,
         crs=crs,
@@ -62,7 +61,7 @@ def upload_image(
     print(f"Wrote {written}")
 
 
-@described_by(xee_tf.upload_table)
+@inherit_descriptions(xee_tf.upload_table)
 def upload_table(
     records: list[str],
     destination: str,
@@ -75,22 +74,22 @@ def upload_table(
     encoding: Annotated[str, Parameter(name="--charset")] = "utf-8",
     overwrite: Flag = False,
 ) -> None:
-    """Make points of the rows of a table, as a GeoParquet or GeoPackage.
+    """Convert a table in TFRecords to a GeoParquet or GeoPackage file of points.
 
-    Does what "earthengine upload table" does, to files.
+    Works like "earthengine upload table", but writes files.
 
     Parameters
     ----------
     records
-        TFRecord files of Examples, one for each row.
+        TFRecord files with one Example per row.
     destination
-        A file ending with .parquet (GeoParquet) or .gpkg (GeoPackage).
+        Output: a .parquet (GeoParquet) or .gpkg (GeoPackage) file.
     columns
-        Columns to write; the coordinates are written in any case. Default: all.
+        Columns to write. The coordinates are always written. Default: all.
     encoding
-        Encoding of the texts.
+        Encoding of strings.
     overwrite
-        Replace the destination.
+        Replace an existing destination.
     """
     written = xee_tf.upload_table(
         records,
@@ -98,7 +97,7 @@ def upload_table(
         crs=crs,
         x_column=x_column,
         y_column=y_column,
-        columns=names(columns),
+        columns=parse_names(columns),
         encoding=encoding,
         if_exists=if_exists(overwrite),
     )
