@@ -22,7 +22,7 @@ demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Complete example on a real s
 test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import contracts and tests
 	$(BIN)/python $(PYTEST) --durations=15
 
-test-full: lint $(DATA)/installed.stamp ## The same, with the tests that take minutes
+test-full: lint $(DATA)/installed.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
@@ -40,11 +40,12 @@ coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Test coverage of lines an
 bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON file
 	$(BIN)/python -m benchmarks
 
-lint: $(VENV)/dev.stamp ## Linters, type checks and import contracts only
+lint: $(VENV)/dev.stamp ## Linters, type checks, import contracts and numpydoc validation only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_docstrings.py
 
 format: $(VENV)/dev.stamp ## Apply the fixes of the linters
 	$(BIN)/ruff check --fix

@@ -18,7 +18,9 @@ def scene() -> xr.Dataset:
 
 
 def warns_deprecated(old: str, new: str):
-    return pytest.warns(DeprecationWarning, match=f"'{old}' is deprecated .* use '{new}'")
+    return pytest.warns(
+        DeprecationWarning, match=f"'{old}' is deprecated and will be removed in .*; use '{new}'"
+    )
 
 
 def test_path_of_export(scene: xr.Dataset, tmp_path: Path) -> None:

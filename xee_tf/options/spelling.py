@@ -19,6 +19,9 @@ __all__ = ["READ_SPELLING", "Spelling", "did_you_mean", "nested_names", "show_si
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_REMOVAL = "0.3"
+"""Version that removes the names in `Spelling.renamed`."""
+
 
 @dataclass(frozen=True)
 class Spelling:
@@ -109,7 +112,7 @@ class Spelling:
                 spelling[name], found[name] = key, value
                 if key in self.renamed:
                     warn(
-                        f"{key!r} is deprecated and will be removed: use {name!r} instead.",
+                        f"{key!r} is deprecated and will be removed in {_REMOVAL}; use {name!r}.",
                         DeprecationWarning,
                     )
         lines: list[str] = []
