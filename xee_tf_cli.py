@@ -34,7 +34,7 @@ def _format_default(default: object) -> str | None:
 
 app = App(
     name="xee-tf",
-    help="Earth Engine's TensorFlow bridge for any raster: export TFRecords, train, predict.",
+    help="Earth Engine's TensorFlow workflow for any raster: export TFRecords, train, predict.",
     version=_version,
     help_format="plaintext",
     group_parameters="Options",

@@ -229,7 +229,7 @@ def tcp_resets(upstream: str, sizes: tuple[int, ...]) -> Iterator[str]:
 
 
 def _pump(source: socket.socket, target: socket.socket, budget: int | None) -> None:
-    """Copy data from one socket to the other wait_until the end, or wait_until `budget` bytes."""
+    """Copy data from one socket to the other until the end, or until `budget` bytes were copied."""
     try:
         while data := source.recv(65536):
             if budget is not None and (budget := budget - len(data)) <= 0:
@@ -240,7 +240,7 @@ def _pump(source: socket.socket, target: socket.socket, budget: int | None) -> N
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait wait_until a condition is true."""
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "The condition did not become true."

@@ -13,7 +13,20 @@ from typing import Any
 
 import pytest
 
-__all__ = ["optional"]
+__all__ = ["RECORD_IMPORTS", "optional"]
+
+RECORD_IMPORTS = """
+import sys
+
+class Recorder:
+    names = set()
+
+    def find_spec(name, *_):
+        Recorder.names.add(name.partition(".")[0])
+
+sys.meta_path.insert(0, Recorder)
+"""
+"""Code that records the packages that a process tries to import, whether they are installed or not."""
 
 
 def optional(module: str, attribute: str | None = None) -> Any:

@@ -11,7 +11,7 @@ def cut_patches(raster, *, patch, kernel, default, region=None, edge="drop", mas
     """Return all stored patches of a (y, x) raster, and their proportions of masked pixels.
 
     `patch` and `kernel` are (width, height); `region` is (top, bottom, left, right). Masked pixels, and
-    pixels outside of the raster, are `default`.
+    pixels outside the raster, are `default`.
     """
     height, width = raster.shape
     top, bottom, left, right = region or (0, height, 0, width)

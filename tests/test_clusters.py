@@ -1,4 +1,4 @@
-"""Collections as they are on clusters: persisted, scattered, made of futures; on two processes."""
+"""Tests with a Dask cluster of two processes: persisted and scattered data, and Futures."""
 
 import logging
 import warnings
@@ -39,7 +39,7 @@ def client(cluster):
 
 
 def lazy(values, client=None):
-    """A source with tasks of its own, as files give."""
+    """Return a lazy array with its own tasks, like an array read from files."""
     return da.from_array(values, chunks=CHUNKS).map_blocks(lambda block: block + 0, dtype=values.dtype)
 
 
@@ -99,10 +99,10 @@ def futures_by_other_keys(values, client):
     return da.Array(graph, f"held-{values.dtype}", CHUNKS, dtype=values.dtype)
 
 
-def optimised(values, client):
+def optimized(values, client):
     kept = persisted_and_computed_with(values, client)
     found = dask.optimize(kept)[0]
-    found.before = kept  # an optimised graph of Dask's has the keys of Futures, and no longer holds these
+    found.before = kept  # an optimized graph of Dask's has the keys of Futures, and no longer holds these
     return found
 
 
@@ -116,7 +116,7 @@ FORMS = [
     scattered_into_blocks,
     tuples_of_futures,
     futures_by_other_keys,
-    optimised,
+    optimized,
 ]
 
 
@@ -150,7 +150,7 @@ def expected(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_collections_of_every_form_give_the_same(tmp_path, client, expected, form):
+def test_all_forms_of_collections_give_equal_results(tmp_path, client, expected, form):
     ds = image(form, client)
     assert ds.tfexport.plan(**OPTIONS).records == raster(BANDS).tfexport.plan(**OPTIONS).records
     ds.tfexport(tmp_path / "image" / "scene", **OPTIONS)
@@ -175,7 +175,7 @@ def test_one_band_of_several_is_persisted(tmp_path, client, expected):
 
 
 @pytest.mark.parametrize("form", [persisted, submitted, tuples_of_futures])
-def test_a_delayed_keeps_what_is_persisted(tmp_path, client, expected, form):
+def test_delayed_keeps_persisted_data(tmp_path, client, expected, form):
     waiting = image(form, client).tfexport(tmp_path / "scene", compute=False, **OPTIONS)
     waiting.compute()
     assert contents(tmp_path) == expected["image"]
@@ -194,7 +194,7 @@ def test_persisted_tables(tmp_path, client):
         pd.testing.assert_frame_equal(xee_tf.open_table(tmp_path / f"{name}.tfrecord.gz"), frame.astype("f4"))
 
 
-def test_predictions_that_are_persisted_go_on(tmp_path, client):
+def test_persisted_predictions_can_be_exported(tmp_path, client):
     ds = image(persisted, client)
     predicted = difference().predict_image(ds, merge=False).persist()
     del ds
@@ -212,7 +212,7 @@ def test_predictions_that_are_persisted_go_on(tmp_path, client):
 
 
 def cumulated(values, client):
-    """Chains of tasks, which Dask makes one in some graphs and not in others."""
+    """Return an array with chains of tasks, which Dask fuses in some graphs but not in others."""
     array = lazy(values.astype("f8"))
     return (array.cumsum(axis=0) - array.cumsum(axis=0) + array).astype(values.dtype)
 
@@ -233,7 +233,7 @@ def test_computations_of_one_image_at_the_same_time_do_not_change_its_tasks(tmp_
             ds.tfexport(tmp_path / "b", compute=False, patch_dimensions=20),
             ds.tfexport.table(points(), tmp_path / "t", compute=False),
         ]
-        if form is not cumulated:  # of it Dask itself fuses two lazy arrays in two ways
+        if form is not cumulated:  # Dask itself fuses two lazy arrays of this form in two ways
             waiting += [
                 difference(20).predict_image(ds[["red", "nir"]], merge=False).d.data,
                 difference().predict_image(ds[["red", "nir"]].persist(), merge=False).d.data,
@@ -258,7 +258,7 @@ def test_tables_of_some_columns_do_not_share_keys(tmp_path, client):
 
 
 def test_annotations_survive(tmp_path, client, expected):
-    """A chunk that fails at first is tried again, as its annotation says."""
+    """A chunk that fails at first is retried, as its annotation specifies."""
     marker = tmp_path / "failed"
 
     def fail_once(block):
@@ -281,13 +281,13 @@ def test_annotations_survive(tmp_path, client, expected):
 
 def test_another_client_of_the_same_cluster(tmp_path, cluster, client, expected):
     ds = image(persisted, client)
-    wait(ds)  # the scheduler may hear of the other client's tasks first
+    wait(ds)  # otherwise the scheduler may receive the other client's tasks first
     with Client(cluster):
         ds.tfexport(tmp_path / "scene", **OPTIONS)
     assert contents(tmp_path) == expected["image"]
 
 
-def test_what_a_closed_client_persisted_is_gone(tmp_path, cluster):
+def test_data_of_a_closed_client_raises(tmp_path, cluster):
     with Client(cluster) as closed:
         ds = image(persisted, closed)
         rows = xr.Dataset({"a": ("row", np.arange(12.0))}).chunk(row=5).persist()
@@ -306,7 +306,7 @@ def test_what_a_closed_client_persisted_is_gone(tmp_path, cluster):
     assert not list(tmp_path.iterdir())
 
 
-def test_persisted_data_is_not_where_threads_compute(tmp_path, client):
+def test_persisted_data_with_a_local_scheduler_raises(tmp_path, client):
     ds = image(persisted, client)
     for scheduler in ("threads", "processes", "sync"):
         with dask.config.set(scheduler=scheduler):
@@ -328,7 +328,7 @@ def test_persisted_data_of_another_cluster(tmp_path, client):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_exists_is_seen_when_a_delayed_is_computed(tmp_path, client):
+def test_delayed_checks_existing_files(tmp_path, client):
     first, second = (
         image(lazy, client, {"red": BANDS["red"] + step}).tfexport(tmp_path / "s", compute=False, **OPTIONS)
         for step in (0, 1)

@@ -458,7 +458,7 @@ def test_exported_points_have_longitudes_in_the_usual_range(tmp_path):
         0,
     ]
     utm = gpd.GeoDataFrame({"a": [1]}, geometry=gpd.points_from_xy([500_000], [10], crs=4326))
-    with pytest.raises(OptionError, match=r"Row 0 has a point at \(500000, 10\), which are not degrees"):
+    with pytest.raises(OptionError, match=r"Row 0 has a point at \(500000, 10\), which is not in degrees"):
         xee_tf.export_table(utm, tmp_path / "u")
 
 

@@ -241,7 +241,7 @@ def test_dimensions_are_distinguished_by_their_sizes() -> None:
         ("a", {}, None, {"array_dims": "month"}, r"'month', but.*'a'.*'time' \(3 steps\)"),
         ("s", {}, None, {"array_dims": "time"}, "'time', but.*'s', have no dimensions"),
         ("as", {}, None, {"array_dims": "time", "bands": ["s"]}, "'time', but.*'s', have no dimensions"),
-        ("a", {}, None, {"array_dims": ("y", "time")}, "'y', but.*besides y and x"),
+        ("a", {}, None, {"array_dims": ("y", "time")}, "'y', but.*other than y and x"),
         ("a", {"time": 0}, None, {"array_dims": "time"}, "'time', which has no steps"),
         ("ab", {"time": 0}, (*FREE, 7, 2), {}, r"'time' \(0 steps\)"),
         ("ab", {}, (*FREE, 4, 2), {"array_dims": "time"}, r"\(3, 2\) in each pixel"),

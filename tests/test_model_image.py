@@ -414,7 +414,7 @@ def test_merging_requires_other_names_and_the_same_grid():
         model.predict_image(ds)
     np.testing.assert_array_equal(model.predict_image(ds, merge=False).a, ds.a)
     coarse = Model.from_function(Local(0, pool=4), input_tile_size=4, output_tile_size=1, output_bands=["b"])
-    with pytest.raises(OptionError, match="another grid than the image"):
+    with pytest.raises(OptionError, match="a different grid than the image"):
         coarse.predict_image(ds)
 
 

@@ -63,7 +63,7 @@ def columns(frame: Any, names: Any = COVERS) -> np.ndarray:
     return np.stack([np.asarray(frame[name]) for name in names], -1)
 
 
-def test_check_values_of_the_authors(cover_model: Model, data_dir: Path) -> None:
+def test_published_reference_values(cover_model: Model, data_dir: Path) -> None:
     row = pd.DataFrame(REFLECTANCE, columns=list(BANDS))
     np.testing.assert_allclose(columns(cover_model.predict_properties(row)), COVER, atol=5e-5)
     lite = Model.from_function(

@@ -308,7 +308,7 @@ def test_signature_of_the_model_is_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(type(model.connector), "signature", signature)
     predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
     served["dtype"] = "float64"
-    with pytest.raises(DestinationExistsError, match="is called with other inputs than before"):
+    with pytest.raises(DestinationExistsError, match="is called with different inputs than before"):
         predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
 
 

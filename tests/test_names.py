@@ -56,7 +56,7 @@ def model(*names: str, **options: Any) -> xee_tf.Model:
     )
 
 
-def unless_refused(name: str, call: Callable[[], Any]) -> Any:
+def result_or_none(name: str, call: Callable[[], Any]) -> Any:
     """Return the result of a call, or None if it raises an error, which must contain the name."""
     try:
         return call()
@@ -74,7 +74,7 @@ def unless_refused(name: str, call: Callable[[], Any]) -> Any:
 def test_round_trip_of_bands_in_records(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     prefix = tmp_path_factory.mktemp("records") / "scene"
     ds = raster({"B1": BAND}).rename(x="lon", y="lat").rename(B1=name).assign_attrs(crs="EPSG:4326")
-    result = unless_refused(name, lambda: ds.tfexport(prefix, patch_dimensions=2))
+    result = result_or_none(name, lambda: ds.tfexport(prefix, patch_dimensions=2))
     if result is None:
         assert not list(prefix.parent.iterdir())
         return
@@ -88,7 +88,7 @@ def test_round_trip_of_bands_in_records(name: str, tmp_path_factory: pytest.Temp
 @example(name="a/b")
 def test_round_trip_of_outputs_in_zarr(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = tmp_path_factory.mktemp("zarr") / "predicted.zarr"
-    if unless_refused(name, lambda: xee_tf.predict_to_zarr(model(name), scene(), store)) is None:
+    if result_or_none(name, lambda: xee_tf.predict_to_zarr(model(name), scene(), store)) is None:
         assert not list(store.parent.iterdir())
         return
     found = xr.open_zarr(store, consolidated=False, decode_coords="all")
@@ -108,7 +108,7 @@ def test_round_trip_of_bands_in_a_geotiff(name: str, tmp_path_factory: pytest.Te
             writer.write(np.ones((4, 3, 4), "f4"))
         return xee_tf.upload_image(folder / "predicted.tfrecord", mixer, folder / "map.tif")
 
-    written = unless_refused(name, write)
+    written = result_or_none(name, write)
     if written is None:
         assert not (folder / "map.tif").exists()
         return
@@ -134,7 +134,7 @@ def test_round_trip_of_columns_in_files(
         table = xee_tf.export_table(frame, folder / "sites")
         return xee_tf.upload_table(table.path, folder / f"sites{ending}")
 
-    written = unless_refused(name, write)
+    written = result_or_none(name, write)
     if written is None:
         assert not (folder / f"sites{ending}").exists()
         return
@@ -148,7 +148,7 @@ def test_round_trip_of_columns_in_files(
 @given(name=NAMES, merge=st.booleans())
 def test_outputs_are_added_to_the_variables_of_an_image(name: str, merge: bool) -> None:
     image = scene(B2=BAND).expand_dims(time=2).assign_coords(season=("time", [3, 6]))
-    found = unless_refused(name, lambda: model(name, bands=["B1"]).predict_image(image, merge=merge))
+    found = result_or_none(name, lambda: model(name, bands=["B1"]).predict_image(image, merge=merge))
     if found is None:
         return
     assert list(found) == ([*image, name] if merge else [name])
@@ -170,7 +170,7 @@ def test_outputs_are_added_to_the_columns_of_a_table(name: str, lazy: bool) -> N
         )
         return rows.predict_properties(table.chunk(row=1) if lazy else table)
 
-    found = unless_refused(name, predict)
+    found = result_or_none(name, predict)
     if found is None:
         return
     assert set(found.coords) == set(table.coords)

@@ -396,5 +396,5 @@ def test_input_type_override_for_missing_band() -> None:
     model = xee_tf.Model.from_function(
         lambda t: t[..., 0], input_tile_size=20, output_bands=["p"], input_type_override={"b3": "uint8"}
     )
-    with pytest.raises(xee_tf.OptionError, match=r"'b3', which the image lacks.*'B4', 'B3'.*mean 'B3'"):
+    with pytest.raises(xee_tf.OptionError, match=r"'b3', not found in the image.*'B4', 'B3'.*mean 'B3'"):
         model.predict_image(scene())

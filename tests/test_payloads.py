@@ -35,7 +35,7 @@ from xee_tf.remote.payloads.predict_messages import (
     encode_predict_request,
     encode_predict_response,
 )
-from xee_tf.remote.payloads.strings import serialise_tensors
+from xee_tf.remote.payloads.strings import serialize_tensors
 from xee_tf.serving.predictions import JsonRequest, encode_json_response
 from xee_tf.tensors.protos import encode_tensor
 
@@ -371,7 +371,7 @@ def test_examples_with_parse_example():
     assert found["name"].numpy().tolist() == [b"oak", b"elm"]
 
 
-def test_prepared_model_decodes_both_serialised_formats(tmp_path):
+def test_prepared_model_decodes_both_serialized_formats(tmp_path):
     class Sum(tf.Module):
         @tf.function(
             input_signature=[tf.TensorSpec([None, 2, 2, 1], tf.float32, name=n) for n in ("B4", "B5")]
@@ -458,7 +458,7 @@ def server_response(payload, outputs):
     """Return the response of a server whose model uses this format."""
     if "SERIALIZED" in payload.format:
         outputs = {
-            name: np.array(serialise_tensors(array, in_base64=payload.model_decodes), object)
+            name: np.array(serialize_tensors(array, in_base64=payload.model_decodes), object)
             for name, array in outputs.items()
         }
         if not payload.is_grpc and not payload.model_decodes:
@@ -510,7 +510,7 @@ EXPECTED = np.array([[1.5, np.nan], [np.inf, 2]], "float32")
         {"outputs": {"p": TEXTS}},
     ],
 )
-def test_responses_with_serialised_tensors(body):
+def test_responses_with_serialized_tensors(body):
     found = SerializedTensors().decode(json.dumps(body).encode(), count=2, name="p")
     assert list(found) == ["p"]
     np.testing.assert_array_equal(found["p"], EXPECTED)
@@ -590,10 +590,10 @@ def test_invalid_responses(body, message):
             [TEXTS[0], base64.b64encode(encode_tensor([1])).decode()],
             "Instance 1 has dtype int64 and shape",
         ),
-        ([1.5, 2.5], "expected a serialised tensor for each instance. Prepare the model"),
+        ([1.5, 2.5], "expected a serialized tensor for each instance. Prepare the model"),
     ],
 )
-def test_invalid_serialised_tensors(strings, message):
+def test_invalid_serialized_tensors(strings, message):
     with pytest.raises(RecordError, match=message):
         SerializedTensors().decode(json.dumps({"predictions": strings}).encode())
 

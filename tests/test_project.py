@@ -159,7 +159,7 @@ def contributing() -> str:
     return (ROOT / "CONTRIBUTING.md").read_text()
 
 
-def test_contributing_lists_every_room(pyproject: dict[str, Any], contributing: str) -> None:
+def test_contributing_lists_every_component(pyproject: dict[str, Any], contributing: str) -> None:
     [layers] = [
         contract["layers"]
         for contract in pyproject["tool"]["importlinter"]["contracts"]

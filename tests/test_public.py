@@ -84,7 +84,7 @@ def test_all_types_in_public_signatures_are_public() -> None:
     assert {(name, kind) for name, kind in found if kind not in KNOWN} == set()
 
 
-def test_completion_shows_what_is_public() -> None:
+def test_completion_lists_public_names() -> None:
     assert dir(xee_tf) == sorted([*xee_tf.__all__, "__version__"])
 
 

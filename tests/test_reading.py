@@ -576,7 +576,7 @@ def test_the_engine_is_an_entry_point():
         (b"mixer.json", False),
     ],
 )
-def test_the_engine_recognises_file_names(name, can):
+def test_the_engine_recognizes_file_names(name, can):
     assert TFRecordBackend().guess_can_open(name) is can
 
 
@@ -608,7 +608,7 @@ def test_kernels_are_inferred_or_ambiguous(patch, kernel):
         found = infer_margin(patch, values)
         assert [(found.x, found.y)] == (even or fits)
     else:
-        with pytest.raises(OptionError, match="which several kernels"):
+        with pytest.raises(OptionError, match="which matches several kernels"):
             infer_margin(patch, values)
 
 
@@ -617,7 +617,7 @@ def test_list_lengths_that_fit_no_kernel_raise(tmp_path):
     with pytest.raises(RecordError, match=r"'b' has 196 values .* kernel_size=\(6, 6\) have 256"):
         open_image(export.mixer, kernel_size=6)
     rewrite_mixer(export.mixer, patchDimensions=[11, 11])
-    with pytest.raises(RecordError, match="which no kernel fits"):
+    with pytest.raises(RecordError, match="which matches no kernel"):
         open_image(export.mixer)
     rewrite_mixer(export.mixer, patchDimensions=[7, 7])
     assert open_image(export.mixer).b.sizes == {"depth": 4, "y": 14, "x": 14}

@@ -137,7 +137,7 @@ def test_depths_are_inferred_from_the_lengths_of_lists(tmp_path):
         np.testing.assert_array_equal(alone.ndvi, opened.ndvi)
     with pytest.raises(
         xee_tf.RecordError,
-        match=r"'ndvi' has 588 values .* no margin fits for patches of 10 x 10 pixels and 5 steps",
+        match=r"'ndvi' has 588 values .* matches no margin for patches of 10 x 10 pixels and 5 steps",
     ):
         xee_tf.open_image(export.mixer, tmp_path / "array.tfrecord", tensor_depths={"ndvi": 5})
     with pytest.raises(xee_tf.OptionError, match="'evi', which is not a band"):

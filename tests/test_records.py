@@ -312,7 +312,7 @@ def test_messages_of_protobuf_are_decoded_in_any_order(case, random):
     for i in range(len(values[0])):
         message = protobuf_example(layout, values, i)
         assert decoded_bytes(decode_example(message.SerializeToString())) == message_bytes(message)
-        # The order of a map in protobuf cannot be chosen: shuffle the serialised entries.
+        # The order of a map in protobuf cannot be chosen: shuffle the serialized entries.
         entries = [
             Example(features=tf.train.Features(feature={name: feature})).features.SerializeToString()
             for name, feature in message.features.feature.items()

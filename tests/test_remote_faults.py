@@ -259,7 +259,7 @@ def test_response_that_exceeds_the_timeout_in_parts() -> None:
         deadline=0.8,
     )
     start = time.monotonic()
-    with pytest.raises(PredictionError, match=r"did not end in time.*attempts in 0\.\d s"):
+    with pytest.raises(PredictionError, match=r"was not received in time.*attempts in 0\.\d s"):
         predict(model)
     assert time.monotonic() - start < 3
     listener.close()

@@ -512,7 +512,7 @@ def test_missing_numbers_are_nan_or_raise(tmp_path):
     for target in ("label", "id"):
         dataset = tf_dataset(path, inputs="a", targets=target, target_dtype="int32")
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match=f"t.tfrecord lack a value of {target}, which int32"
+            tf.errors.InvalidArgumentError, match=f"t.tfrecord lack a value of {target}, and int32"
         ):
             joined(dataset)
 
@@ -538,7 +538,7 @@ def test_lists_longer_than_in_the_first_record_raise(tmp_path):
 
 def test_a_feature_of_two_kinds_raises(tmp_path):
     path = write(tmp_path / "t.tfrecord", [{"a": 0.5}, {"a": 1, "b": 0.5}])
-    with pytest.raises(RecordError, match="'a' is a float list in some records and a int64 list"):
+    with pytest.raises(RecordError, match="'a' has float lists in some records and int64 lists"):
         tf_dataset(path, inputs=["a", "b"])
 
 
@@ -612,7 +612,7 @@ def test_outputs_with_an_existing_name_raise(name):
         {"a": ("row", [1.0, 2.0]), "p": (("row", "depth"), np.ones((2, 3)))}, {"site": ("row", ["x", "y"])}
     )
     model = xee_tf.Model.from_function(np.sum, input_properties=["a"], output_properties=[name])
-    with pytest.raises(OptionError, match=rf"\['{name}'\] already"):
+    with pytest.raises(OptionError, match=rf"already has the columns \['{name}'\]"):
         model.predict_properties(table)
     points = gpd.GeoDataFrame({"a": [1.0]}, geometry=gpd.points_from_xy([1], [2]), crs=4326)
     with pytest.raises(OptionError, match="already"):

@@ -541,8 +541,8 @@ def test_records_round_trip(case, verify):
     check_arrays(found, case)
 
 
-def serialise(message, random, *, unpacked=False, extra=b""):
-    """Serialise a message with its maps in random order; optionally unpacked floats and unknown fields."""
+def serialize(message, random, *, unpacked=False, extra=b""):
+    """Serialize a message with its maps in random order; optionally unpacked floats and unknown fields."""
 
     def feature(part):
         if not unpacked or part.WhichOneof("kind") != "float_list":
@@ -569,7 +569,7 @@ def test_many_records_of_other_writers_are_decoded(case, random, data):
     odd = data.draw(st.sets(st.integers(0, max(0, count - 1)), max_size=3))
     frames = [
         frame(
-            serialise(
+            serialize(
                 protobuf_sequence(case, i),
                 random,
                 unpacked=i in odd,
@@ -671,7 +671,7 @@ def test_records_that_do_not_match_the_layout_raise(message, before):
         decode_records(buffer, layout, source="scene.tfrecord", first=5)
 
 
-# -- Damaged re-------------------------------------------------------------------------------------
+# -- Damaged records -------------------------------------------------------------------------------------
 
 
 def outcome(feature, message, part):

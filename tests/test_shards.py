@@ -76,11 +76,11 @@ def test_existing_files_are_kept_unless_replaceable(tmp_path):
     for path in (target, stale):
         path.write_bytes(b"old")
     files = [Location.of(path) for path in (stale, target)]
-    for refusal in ("s-0 exists", None):
+    for error_message in ("s-0 exists", None):
         store = PartStore.begin(OneFile(Location.of(tmp_path / "s-0"), compressed=False))
         shard = store.join(0, 0, put_all(store, records(9)))
-        replaced = Replaced(files, refusal)
-        if refusal:
+        replaced = Replaced(files, error_message)
+        if error_message:
             with pytest.raises(DestinationExistsError, match="s-0 exists"):
                 store.commit([shard], [(Location.of(tmp_path / "mark"), b"")], replaced=replaced)
             assert target.read_bytes() == stale.read_bytes() == b"old"

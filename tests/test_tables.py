@@ -431,7 +431,7 @@ def test_points_without_crs(tmp_path):
         ([[1, 2]] * 4 + [[1]] + [[1, 2]] * 3, r"'p': row 1 \(index 4\) of partition 1 holds .*\(1,\)"),
         (
             ["a"] * 6 + [1.0] * 2,
-            r"'p': row 6 \(the first row of partition 2\) holds numbers, the rows before it hold str",
+            r"'p': row 6 \(the first row of partition 2\) holds numbers, but the rows before it hold str",
         ),
     ],
     ids=["between partitions", "within a partition", "kinds"],

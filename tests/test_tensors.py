@@ -99,8 +99,8 @@ def test_last_value_is_repeated(array, data):
     values = array.ravel()
     message = typed_message(values[: data.draw(st.integers(0, array.size))])
     message.tensor_shape.CopyFrom(typed_message(array).tensor_shape)
-    serialised = message.SerializeToString()
-    assert_same(decode_tensor(serialised), parsed_tensor(serialised, array))
+    serialized = message.SerializeToString()
+    assert_same(decode_tensor(serialized), parsed_tensor(serialized, array))
 
 
 def test_repeated_string_keeps_null_bytes():
@@ -131,19 +131,19 @@ def test_unpacked_integers(numbers, data):
         body += single
     head = TensorProto(dtype=3)
     head.tensor_shape.dim.add(size=len(numbers))
-    serialised = body + head.SerializeToString()
-    assert list(TensorProto.FromString(serialised).int_val) == numbers
-    assert decode_tensor(serialised).tolist() == numbers
+    serialized = body + head.SerializeToString()
+    assert list(TensorProto.FromString(serialized).int_val) == numbers
+    assert decode_tensor(serialized).tolist() == numbers
 
 
 def test_unpacked_floats():
     head = typed_message(np.zeros(0, "f4"))
     head.tensor_shape.dim[0].size = 2
-    serialised = (
+    serialized = (
         head.SerializeToString() + b"\x2d" + np.float32(1.5).tobytes() + b"\x2d" + np.float32(2).tobytes()
     )
-    assert list(TensorProto.FromString(serialised).float_val) == [1.5, 2]
-    assert decode_tensor(serialised).tolist() == [1.5, 2]
+    assert list(TensorProto.FromString(serialized).float_val) == [1.5, 2]
+    assert decode_tensor(serialized).tolist() == [1.5, 2]
 
 
 @given(tensor_arrays())

@@ -453,7 +453,7 @@ def test_error_names_a_record_of_another_shape(tmp_path, name, kind):
     [
         (47, r"Expected 48 records \(4 patches x 12 pixels\).*/p contains 47\."),
         (49, r"Expected 48 records \(4 patches x 12 pixels\).*/p contains 49\."),
-        (4, "'a' has 1 value per record, which no kernel fits for patches of 4 x 3 pixels"),
+        (4, "'a' has 1 value per record, which matches no kernel for patches of 4 x 3 pixels"),
     ],
 )
 def test_number_of_pixel_records(tmp_path, held, message):

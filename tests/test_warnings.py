@@ -1,4 +1,4 @@
-"""A warning names the line of the user, whichever way it is reached."""
+"""Tests that warnings point to the user's line of code."""
 
 import warnings
 

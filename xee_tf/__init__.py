@@ -1,4 +1,4 @@
-"""Earth Engine's TensorFlow bridge for any raster that xarray opens, on your own Dask cluster."""
+"""Earth Engine's TensorFlow workflow for any raster that xarray opens, on your own Dask cluster."""
 
 from xee_tf import typing
 from xee_tf.accessor import TFExportAccessor

@@ -1,4 +1,4 @@
-"""The ``tfexport`` accessor, which offers the export functions as methods of an xarray object."""
+"""The ``tfexport`` accessor: the export functions as methods of an xarray object."""
 
 from __future__ import annotations
 

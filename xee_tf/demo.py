@@ -102,7 +102,7 @@ def run(
     Parameters
     ----------
     output : path-like, default "demo-output"
-        Folder for the results. Files of an earlier run are overwritten.
+        Folder for the results. Files from an earlier run are overwritten.
     data : path-like, optional
         Folder of the scene. Default: ``$XEE_TF_DATA``, else ``.data``.
     epochs : int, default 60

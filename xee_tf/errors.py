@@ -36,7 +36,7 @@ _INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and access
 
 
 class XeeTFError(Exception):
-    """Base class of every error that xee_tf raises on purpose."""
+    """Base class of all errors that xee_tf defines."""
 
 
 class OptionError(XeeTFError, ValueError):
@@ -48,7 +48,7 @@ class GeoreferenceError(XeeTFError, ValueError):
 
 
 class GridMismatchError(GeoreferenceError):
-    """Two rasters that must share one grid do not."""
+    """Two rasters that must be on the same grid are not."""
 
 
 class MixerError(XeeTFError, ValueError):
@@ -56,7 +56,7 @@ class MixerError(XeeTFError, ValueError):
 
 
 class ManifestError(MixerError):
-    """The manifest of an export is not valid, or does not describe the files beside it."""
+    """The manifest of an export is not valid, or does not match the files next to it."""
 
 
 class RecordError(XeeTFError, ValueError):

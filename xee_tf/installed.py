@@ -33,7 +33,7 @@ _USED_IF_INSTALLED = (
 
 
 def show_versions(file: TextIO | None = None) -> None:
-    """Print the versions of Python, xee_tf and all packages that it uses or can use.
+    """Print the versions of Python, xee_tf, and its required and optional dependencies.
 
     No package is imported, so this also works if an import fails.
 

@@ -8,7 +8,7 @@ from typing import Any, Unpack, cast
 import xarray as xr
 
 from xee_tf.connector import Connector
-from xee_tf.display import Summarised, Summary
+from xee_tf.display import Summarized, Summary
 from xee_tf.errors import OptionError
 from xee_tf.models import (
     HOSTED_SPELLING,
@@ -42,11 +42,11 @@ __all__ = ["Model"]
 
 
 @document_options(ModelSpec)
-class Model(Summarised, ModelSpec):
-    """A model and how rasters and tables become its inputs, like ``ee.Model`` in Earth Engine.
+class Model(Summarized, ModelSpec):
+    """A model, and the conversion of rasters and tables to its inputs, like ``ee.Model`` in Earth Engine.
 
     Create a model with `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`,
-    `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a connector of your own.
+    `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a custom connector.
     All of them accept the options below as keywords, in this spelling or in Earth Engine's
     (``inputTileSize``). Sizes, dtypes and names default to the model's own signature. The model is loaded
     when it is first used. `dataclasses.replace` returns a copy with other options.
@@ -329,7 +329,7 @@ class Model(Summarised, ModelSpec):
         base_url: str | None = None,
         **options: Unpack[HostedKeywords],
     ) -> Model:
-        """Create a model on a server with the addresses of AI Platform Prediction.
+        """Create a model on a server with the API of AI Platform Prediction.
 
         Google discontinued AI Platform Prediction on January 31, 2025.
 
@@ -344,7 +344,7 @@ class Model(Summarised, ModelSpec):
         region : str, default "us-central1"
             The region of the model; not "global".
         base_url : str
-            The URL of a server with such addresses, because Google's own no longer returns predictions.
+            The URL of a server with this API, because Google's own server no longer returns predictions.
         **options
             See `Model` and `xee_tf.models.HostedOptions`.
 
@@ -390,7 +390,7 @@ class Model(Summarised, ModelSpec):
             `array_dims`, each step of a dimension such as time is predicted separately, because a function
             has no signature. For a table, it takes ``(n, columns)`` and returns arrays with n rows.
         named : bool, default False
-            The function takes a mapping of the names of bands and properties to arrays instead.
+            Whether the function takes a mapping from names of bands and properties to arrays instead.
         **options
             See `Model`.
 
@@ -444,8 +444,8 @@ class Model(Summarised, ModelSpec):
             those that the shapes of its own inputs require, go to the model as a whole, and the result does
             not have them (see Notes).
         merge : bool, default True
-            Include the bands of the image in the result, as in Earth Engine's guide. False: return only the
-            predictions.
+            Whether to include the bands of the image in the result, as in Earth Engine's guide, or to return
+            only the predictions.
         **options
             See `PredictOptions`.
 
@@ -576,7 +576,7 @@ class Model(Summarised, ModelSpec):
         0
         """
         if not isinstance(self.connector, RemoteConnector):
-            raise OptionError(f"Only models on a server have statistics; got {self.connector}.")
+            raise OptionError(f"Only hosted models have statistics; got {self.connector}.")
         return collect_stats(self.connector)
 
     # Earth Engine's names.

@@ -52,7 +52,7 @@ def predict(
     destination
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
     array_dims
-        Dimensions, such as time, that the model takes whole, in the order of its input. Each step of any
+        Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
         the dimensions of the model's input.
     output_bands

@@ -31,7 +31,7 @@ def upload_image(
 ) -> None:
     """Convert predictions in TFRecords to a georeferenced GeoTIFF or Zarr store.
 
-    Works like "earthengine upload image", but writes files.
+    This works like "earthengine upload image", but writes files.
 
     Parameters
     ----------

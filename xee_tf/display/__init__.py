@@ -3,7 +3,7 @@
 This package formats text and numbers only; each class chooses the content of its own repr.
 """
 
-from xee_tf.display.summary import Listing, Summarised, Summary
+from xee_tf.display.summary import Listing, Summarized, Summary
 from xee_tf.display.svg import GridPicture
 from xee_tf.display.text import Facts, abbreviated, aligned, by, counted, quoted
 
@@ -11,7 +11,7 @@ __all__ = [
     "Facts",
     "GridPicture",
     "Listing",
-    "Summarised",
+    "Summarized",
     "Summary",
     "abbreviated",
     "aligned",

@@ -9,7 +9,7 @@ from html import escape
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture, grid_svg, patches_per_cell
 from xee_tf.display.text import Facts, aligned, truncate
 
-__all__ = ["Listing", "Summarised", "Summary"]
+__all__ = ["Listing", "Summarized", "Summary"]
 
 # Inline styles and inherited colours only: notebooks strip style sheets or share them between outputs.
 _CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
@@ -116,7 +116,7 @@ class Summary:
         return f'<div style="{_BOX}"><div>{body}</div><div>{_picture_html(self.picture)}</div></div>'
 
 
-class Summarised:
+class Summarized:
     """Mixin that uses a `Summary` as text repr and HTML repr; dataclasses must set ``repr=False``."""
 
     def _summary(self) -> Summary:

@@ -160,14 +160,14 @@ def _depths(
         if len(given) != len(arrays):
             raise OptionError(
                 f"tensor_depths={given!r} must have one depth for each of the array bands {arrays}. "
-                "Consider a mapping {band: depth}."
+                "Pass one depth for each, or a mapping {band: depth}."
             )
         given = dict(zip(arrays, given, strict=True))
     unknown = [name for name in given if name not in own]
     if unknown:
         reason = "is a scalar band" if unknown[0] in band_dims else "is not a band"
         raise OptionError(
-            f"tensor_depths has {unknown[0]!r}, which {reason}; available array bands (with a dimension "
+            f"tensor_depths contains {unknown[0]!r}, which {reason}; available array bands (with a dimension "
             f"other than y and x): {list(own)}, all bands: {list(band_dims)}."
         )
     missing = [name for name in arrays if name not in given]
@@ -235,8 +235,8 @@ def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> Ban
 def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -> None:
     if dtype.kind not in "fiub":
         raise OptionError(
-            f"Band {name!r} has dtype {dtype}, but records hold integers and floating-point numbers only. "
-            f"Convert it, for example with ds[{name!r}].astype('float32')."
+            f"Band {name!r} has dtype {dtype}, but records can store only integers and floating-point "
+            f"numbers. Convert it, for example with ds[{name!r}].astype('float32')."
         )
     if feature_types == "float" and dtype.kind in "iu" and dtype.itemsize >= 4:
         warn(
@@ -285,6 +285,6 @@ def _default_notes(
         return ()
     return (
         f"default_value={value} cannot be represented in every band: masked pixels are written as "
-        f"{', '.join(clamped)}. Choose a value that the bands can hold, or convert them, for example with "
-        "ds.astype('float32').",
+        f"{', '.join(clamped)}. Choose a value that all bands can represent, or convert them, for example "
+        "with ds.astype('float32').",
     )

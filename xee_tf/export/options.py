@@ -174,7 +174,7 @@ class ExportOptions(Options):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExportSource(Options):
-    """Options of an image export about the raster and the run, which its plan does not contain.
+    """Options of an image export that are not part of its plan: the raster and how the export is run.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
 from xee_tf.blocks import BlockAxis, BlockLayout, pixel_bytes
-from xee_tf.display import Summarised, Summary, counted
+from xee_tf.display import Summarized, Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
@@ -28,7 +28,7 @@ _TASK_BYTES = 5500
 
 
 @dataclass(frozen=True, repr=False)
-class ExportPlan(Summarised):
+class ExportPlan(Summarized):
     """What an image export would write, and the memory and tasks that it needs.
 
     Parameters
@@ -209,11 +209,11 @@ class ExportPlan(Summarised):
         width = max(max(np.diff(plane.x)) for plane in planes)
         return (
             *self.band_plan.notes,
-            f"The export may not fit in memory: a task needs {format_bytes(self.task_memory)}, and "
-            f"{counted(CPU_COUNT, 'task')} at a time need about {format_bytes(self.peak_memory)} of "
-            f"{format_bytes(available)}. Chunks are up to {height} x {width} pixels (y, x), patches "
-            f"{self.grid.patch.y} x {self.grid.patch.x}: open the raster with smaller chunks, for example "
-            "chunks={'y': 1024, 'x': 1024}, reduce the patch size, or use fewer threads.",
+            f"The export may not fit in memory: each task needs {format_bytes(self.task_memory)}, and "
+            f"{counted(CPU_COUNT, 'concurrent task')} need about {format_bytes(self.peak_memory)}, but only "
+            f"{format_bytes(available)} are available. Chunks are up to {height} x {width} pixels (y, x), "
+            f"patches {self.grid.patch.y} x {self.grid.patch.x}: open the raster with smaller chunks, for "
+            "example chunks={'y': 1024, 'x': 1024}, reduce the patch size, or use fewer threads.",
         )
 
     def _summary(self) -> Summary:

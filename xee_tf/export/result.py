@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Summarised, Summary, counted
+from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars import ShardInfo
@@ -16,7 +16,7 @@ __all__ = ["ExportResult"]
 
 
 @dataclass(frozen=True, repr=False)
-class ExportResult(Summarised):
+class ExportResult(Summarized):
     """The files that an image export wrote.
 
     Parameters

@@ -146,7 +146,7 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
         return _affine_without_axes(obj, stored, x_dim, y_dim, shape, crs)
     if stored is None and (x is None or y is None):
         raise GeoreferenceError(
-            f"There are no coordinates along {y_dim if y is None else x_dim}. Add them, write "
+            f"There are no coordinates along {y_dim if y is None else x_dim}. Add them, call "
             "ds.rio.write_transform(...), or pass transform=."
         )
     tolerance = TOLERANCE
@@ -200,7 +200,7 @@ def _affine_without_axes(
         raise GeoreferenceError(
             f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform"
             f"{f': {why}' if why else ''}. Add coordinates "
-            "of the pixel centres, write ds.rio.write_transform(...), or pass transform=."
+            "of the pixel centres, call ds.rio.write_transform(...), or pass transform=."
         )
     return stored
 

@@ -19,6 +19,7 @@ from xee_tf.georef.units import full_turn
 __all__ = [
     "EDGE_DISTANCE",
     "edges_of_projection",
+    "longitude_shifts",
     "nearest_turn",
     "outlines_on_raster",
     "pixels_of_points",
@@ -26,7 +27,6 @@ __all__ = [
     "single_parts",
     "split_at_longitudes",
     "turn_along_x",
-    "turns",
     "unwrap_outline",
     "unwrap_rings",
     "wrap_longitude",
@@ -94,7 +94,7 @@ def wrap_longitude(degrees: Any) -> NDArray[np.float64]:
 
 
 def nearest_turn(x: Any, middle: float, turn: float) -> Any:
-    """Return the shift, in whole turns of the globe, that moves longitudes nearest to `middle`.
+    """Return the shift, in whole longitude_shifts of the globe, that moves longitudes nearest to `middle`.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def nearest_turn(x: Any, middle: float, turn: float) -> Any:
     return -turn * np.floor((x - middle) / turn + 0.5)
 
 
-def turns(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
+def longitude_shifts(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
     """Return shifts of longitudes to try for a raster or a geometry around `middle`.
 
     The first shift is zero, the next one is to the nearest turn of the globe, then to its neighbours. `turn`
@@ -112,7 +112,7 @@ def turns(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
 
     Examples
     --------
-    >>> [float(shift) for shift in turns(-170.0, 540.0, 360.0)]
+    >>> [float(shift) for shift in longitude_shifts(-170.0, 540.0, 360.0)]
     [0.0, 720.0, 1080.0, 360.0]
     """
     if turn is None:
@@ -130,7 +130,7 @@ def outlines_on_raster(points: Points, georef: GeoRef) -> list[Points]:
     width, height = georef.shape.xy
     middle = (float(points[:, 0].min()) + float(points[:, 0].max())) / 2
     meeting = []
-    for shift in dict.fromkeys(map(float, turns(middle, georef.middle, turn_along_x(georef.crs)))):
+    for shift in dict.fromkeys(map(float, longitude_shifts(middle, georef.middle, turn_along_x(georef.crs)))):
         pixels = apply_affine(~georef.affine, points + np.array([shift, 0.0]))
         (left, top), (right, bottom) = pixels.min(axis=0), pixels.max(axis=0)
         if left < width and right >= -_SLACK and top < height and bottom >= -_SLACK:
@@ -152,7 +152,7 @@ def pixels_of_points(points: Points, georef: GeoRef) -> Points:
         beside = np.flatnonzero(~((at >= 0) & (at < shape)).all(axis=1))
     if beside.size:
         x, y = points[beside].T
-        for shift in turns(x, georef.middle, turn_along_x(georef.crs))[1:]:
+        for shift in longitude_shifts(x, georef.middle, turn_along_x(georef.crs))[1:]:
             with np.errstate(invalid="ignore"):
                 moved = apply_affine(inverse, np.column_stack((x + shift, y)))
                 inside = ((moved >= 0) & (moved < shape)).all(axis=1)

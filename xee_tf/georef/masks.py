@@ -206,7 +206,7 @@ def _entries(
 
 
 def _key(key: Any) -> str:
-    """Normalise a name: lower case, without underscores except a leading one."""
+    """Normalize a name: lower case, without underscores except a leading one."""
     text = str(key).lower()
     plain = text[:1] + text[1:].replace("_", "")
     return _SPELLINGS.get(plain, plain)

@@ -15,11 +15,11 @@ from xee_tf.georef.crs import describe_crs, point_transformer, same_crs
 from xee_tf.georef.longitudes import (
     EDGE_DISTANCE,
     edges_of_projection,
+    longitude_shifts,
     outlines_on_raster,
     single_parts,
     split_at_longitudes,
     turn_along_x,
-    turns,
     unwrap_outline,
 )
 from xee_tf.georef.reference import GeoRef
@@ -157,7 +157,7 @@ def _border_windows(shape: Any, crs: pyproj.CRS, georef: GeoRef) -> Iterator[Win
     for pixels in _border(georef.shape):
         x, y = move(apply_affine(georef.affine, pixels)).T
         with np.errstate(invalid="ignore"):  # points without a location in the other CRS
-            shifts = turns(x, (left + right) / 2, full_turn(crs))
+            shifts = longitude_shifts(x, (left + right) / 2, full_turn(crs))
             inside = np.any([contains_xy(shape, x + shift, y) for shift in shifts], axis=0)
         runs = np.split(np.arange(inside.size), np.flatnonzero(np.diff(inside)) + 1)
         yield from (window_of(pixels[run]) for run in runs if inside[run[0]])

@@ -12,11 +12,11 @@ from xee_tf.georef.coordinates import apply_affine
 from xee_tf.georef.crs import PointTransform, point_transformer, same_crs
 from xee_tf.georef.longitudes import (
     edges_of_projection,
+    longitude_shifts,
     outlines_on_raster,
     polygons_in,
     split_at_longitudes,
     turn_along_x,
-    turns,
     unwrap_outline,
     unwrap_rings,
 )
@@ -58,7 +58,7 @@ def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
                 moved[number] = split_at_longitudes(moved[number], [edge])
         move = point_transformer(own, georef.crs)
         moved = shapely.transform(_add_bends(moved, lambda points: to_pixels(move(points))), move)
-        # Repair polygons with points without a location, or with edges that jump between turns of the globe.
+        # Repair polygons with points without a location, or with edges that jump between longitude_shifts of the globe.
         left, bottom, right, top = shapely.bounds(moved).T
         with np.errstate(invalid="ignore"):
             broken = ~(np.isfinite(left + bottom + right + top))
@@ -122,7 +122,7 @@ def _repair_polygon(geometry: Any, turn: float | None) -> Any:
         left, _, right, _ = shell.bounds
         for hole in holes:
             if hole is not None:
-                shifts = turns(hole.centroid.x, (left + right) / 2, turn)[-3:]
+                shifts = longitude_shifts(hole.centroid.x, (left + right) / 2, turn)[-3:]
                 for shift in shifts:
                     shell = shell.difference(
                         shapely.transform(hole, lambda at, by=shift: at + np.array([by, 0]))

@@ -150,7 +150,9 @@ def read_georef(
     x_dim, y_dim = spatial_dims(obj)
     shape = Size(x=int(obj.sizes[x_dim]), y=int(obj.sizes[y_dim]))
     if not shape.pixels:
-        raise GeoreferenceError(f"The raster has no pixels: {x_dim} is {shape.x} long and {y_dim} {shape.y}.")
+        raise GeoreferenceError(
+            f"The raster has no pixels: {x_dim} has length {shape.x} and {y_dim} has length {shape.y}."
+        )
     found = find_crs(obj, x_dim, y_dim) if crs is None else read_crs(crs)
     affine = find_affine(obj, x_dim, y_dim, shape, found) if transform is None else read_affine(transform)
     georef = GeoRef(found, affine, shape, x_dim, y_dim)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks import Block, BlockLayout, chunk_edges, stitch
 from xee_tf.geometry import Window
 from xee_tf.graph.blocks import BlockWork, Work, block_tasks, keys_by_home
-from xee_tf.graph.order import turns
+from xee_tf.graph.order import ordering_tasks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import ChunkedArray, Ref, Tasks, add_task, add_value, layer_of
 
@@ -99,7 +99,7 @@ def arrays_of_blocks(
         }
         step_name = "-".join([name, *map(str, step), token])
         blocks.append(block_tasks(tasks, layout, homes, loaded, common, step_name))
-    empty, order = turns(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
+    empty, order = ordering_tasks(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
     layers = {
         f"sources-{token}": layer_of(planes.graph, planes.annotations),
         f"{name}-{token}": tasks | empty,
@@ -164,7 +164,7 @@ def arrays_of_boxes(
     if order is not None:
         # By default, Dask runs identical tasks in reverse order.
         numbers = sorted(boxes, key=lambda number: order(boxes[number]))
-        empty, waits = turns(f"turn-{name}", len(numbers))
+        empty, waits = ordering_tasks(f"turn-{name}", len(numbers))
         layers[opening] |= empty
         after = dict(zip(numbers, waits, strict=True))
     read_boxes = {

@@ -10,7 +10,7 @@ this:
   (40 to 73 without; 20 to 100 with priorities, which only clusters support). The disadvantage is that the
   last block depends on all others.
 * If parts of a result can be computed separately, as for lazy arrays, empty tasks before the blocks are used
-  instead (`turns`). They are less effective, because the tasks that load a block do not wait for its turn:
+  instead (`ordering_tasks`). They are less effective, because the tasks that load a block do not wait for its turn:
   for the 400 chunks of a prediction with overlap, 38 to 60 are in memory on two threads (60 to 82 without);
   for the 160 of a wide image, 40 (80 without). They also keep reads from gzip streams in the order of the
   streams. Exports do not use them: on threads, all chunks stayed in memory.
@@ -24,7 +24,7 @@ from dask.task_spec import Task, TaskRef
 
 from xee_tf.graph.tasks import Tasks, add_task, first_of
 
-__all__ = ["in_order", "turns"]
+__all__ = ["in_order", "ordering_tasks"]
 
 _MIN_BITS = 40  # no block has more paths to the root than this power of two
 
@@ -43,14 +43,14 @@ def in_order(tasks: Tasks, blocks: Sequence[TaskRef], name: str) -> list[TaskRef
     return done
 
 
-def turns(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
+def ordering_tasks(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
     """Return empty tasks that make Dask compute `count` other tasks in order, if these depend on them.
 
     If all tasks have one root, `dask.order` starts with the tasks that have the most dependencies, counted
     over all paths to the root; if they have separate sources, it does so among the tasks that need the fewest
     further sources. The empty tasks therefore have powers of two as numbers of dependencies, and each turn
     depends on those that add up to its rank; the smallest ones are reserved for the dependencies of the other
-    tasks themselves. All turns also depend on the last empty task, because turns of a low rank would
+    tasks themselves. All ordering_tasks also depend on the last empty task, because ordering_tasks of a low rank would
     otherwise be ready first.
 
     Parameters

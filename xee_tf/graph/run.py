@@ -94,8 +94,8 @@ def _require_reachable(graph: Mapping[Any, Any]) -> None:
     if client is None:
         raise OptionError(
             f"The data is persisted on a Dask cluster (for example {key!r}), but Dask would compute without "
-            "this cluster. Make its client current (with client.as_current(): ...; without scheduler= in "
-            "dask.config), or load the data into memory first, with ds.compute() on the cluster."
+            "this cluster. Make its client the current one (with client.as_current(): ...) and do not set "
+            "scheduler= in dask.config, or load the data into memory first, with ds.compute() on the cluster."
         )
     here = _address(client)
     elsewhere = {_address(getattr(future, "client", client)) for future in futures} - {here}

@@ -103,7 +103,7 @@ def find_array_dims(
         if not choices:
             raise OptionError(
                 f"input_shapes is {list(shape)} for {name!r}, but the band has "
-                f"{_steps(taken[name]) or 'no dimensions'} besides y and x."
+                f"{_steps(taken[name]) or 'no dimensions'} other than y and x."
             )
     for target, info in inputs.items():
         members = groups[target]
@@ -134,7 +134,7 @@ def _check_array_dims(dims: Dims, taken: Mapping[str, Mapping[Hashable, int]]) -
     if unknown := [dim for dim in dims if dim not in sizes]:
         raise OptionError(
             f"array_dims contains {listed(unknown)}, but the bands that the model takes, "
-            f"{listed(list(taken))}, have {_steps(sizes) or 'no dimensions'} besides y and x."
+            f"{listed(list(taken))}, have {_steps(sizes) or 'no dimensions'} other than y and x."
         )
     if empty := [dim for dim in dims if not sizes[dim]]:
         raise OptionError(

@@ -203,7 +203,7 @@ def ai_platform_connector(
         raise OptionError(
             "Google's AI Platform Prediction was discontinued on January 31, 2025: "
             f"https://{region}-ml.googleapis.com no longer returns predictions. Deploy the model to Vertex "
-            "AI and use Model.from_vertex_ai(endpoint). For another server with the addresses of AI "
+            "AI and use Model.from_vertex_ai(endpoint). For another server with the API of AI "
             "Platform, pass its URL as base_url."
         )
     address = check_url(base_url, "base_url")

@@ -141,8 +141,8 @@ class _Plan:
             if len(left) > 1 and chosen:
                 raise OptionError(
                     f"{self.option}={list(chosen)} does not match the inputs of {spec.connector}, "
-                    f"{listed(left)}, and could go to any of them. Use input_name={left[0]!r} to stack all "
-                    f"in one input, or inputs={{{chosen[0]!r}: {left[0]!r}, ...}} to assign each of them."
+                    f"{listed(left)}, and could be assigned to any of them. Use input_name={left[0]!r} to "
+                    f"stack all of them in one input, or inputs={{{chosen[0]!r}: {left[0]!r}, ...}} to assign each."
                 )
             if len(left) > 1:
                 raise self.missing_error([name for name in left if name not in self.items])

@@ -140,12 +140,12 @@ class Output:
             return values.astype(STRING, copy=False)
         if self.dtype.kind in "iub" and values.dtype.kind == "f" and (nan := np.isnan(values)).any():
             if not keep_nan:
-                raise self.refuse_nan(connector)
+                raise self.nan_error(connector)
             # Integers converted from floats are exact in float64, and so are the limits of the dtype.
             return np.where(nan, np.nan, coerce(np.where(nan, 0, values), self.dtype).astype(np.float64))
         return coerce(values, self.dtype)
 
-    def refuse_nan(self, connector: Connector, where: str = "") -> PredictionError:
+    def nan_error(self, connector: Connector, where: str = "") -> PredictionError:
         """Build the error for NaN in an output with an integer type."""
         return PredictionError(
             f"{connector} returned NaN for {self.name!r}, which is declared as {self.dtype}{where}. Integers "

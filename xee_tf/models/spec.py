@@ -29,7 +29,7 @@ __all__ = ["ModelSpec"]
 
 @dataclass(frozen=True)
 class ModelSpec(Options):
-    """The connector of a model, and how rasters and tables become its inputs.
+    """The connector of a model, and the conversion of rasters and tables to its inputs.
 
     `xee_tf.Model` adds constructors and prediction.
 
@@ -75,7 +75,7 @@ class ModelSpec(Options):
         less the overlap.
     input_overlap_size : int or pair of int, default 0
         Pixels added along each edge: tiles of ``input_tile_size + 2 * input_overlap_size`` are sent, as in
-        Earth Engine's reference and in its working samples. The overlap may be larger than the tile: a
+        Earth Engine's reference and code samples. The overlap may be larger than the tile: a
         classifier of 3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
     overlap_is_total : bool, default False
         `input_overlap_size` is the sum of both edges, as in Earth Engine's guide to image predictions.

@@ -46,7 +46,7 @@ class Spelling:
     nested : mapping of str to str
         Names that are allowed in ``format_options``, to names of this package.
     renamed : mapping of str to str
-        Names from the previous version, to current names; they give a DeprecationWarning.
+        Names from the previous version, to current names; they issue a DeprecationWarning.
     """
 
     what: str
@@ -91,7 +91,7 @@ class Spelling:
         {'kernel_size': 32}
         >>> exports.read({"max_pixels": 1e9}, ["patch_dimensions", "kernel_size"])
         Traceback (most recent call last):
-        xee_tf.errors.OptionError: These options are not supported, or have another meaning:
+        xee_tf.errors.OptionError: These options are not supported, or differ from Earth Engine:
         - max_pixels: there is no limit.
         """
         found: dict[str, Any] = {}
@@ -122,7 +122,7 @@ class Spelling:
             lines.append(_unknown("file format options", unknown_nested, self.nested))
         if replaced:
             replaced |= {name: note for name, note in self.notes.items() if name in found}
-            lines.append("These options are not supported, or have another meaning:")
+            lines.append("These options are not supported, or differ from Earth Engine:")
             lines += [f"- {name}: {instead}." for name, instead in replaced.items()]
         if lines:
             raise OptionError("\n".join(lines))

@@ -95,7 +95,7 @@ class BlockPredictor:
         return overlap if self.blend == "hann" and overlap is not None else Size(x=0, y=0)
 
     def window(self, layout: BlockLayout, block: Block) -> Window:
-        """Return the pixels of the result that a block contributes to; they may lie outside of the raster."""
+        """Return the pixels of the result that a block contributes to; they may lie outside the raster."""
         height, width = self.caller.tiles.output.shape
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
         return Window(
@@ -174,7 +174,7 @@ class BlockPredictor:
         if count := int(nan.sum()):
             [output] = [output for output in self.caller.outputs if output.name == name]
             where = f", in {_count_unmasked(count)}"
-            error = output.refuse_nan(self.caller.connector, where)
+            error = output.nan_error(self.caller.connector, where)
             raise self._add_location(error, self._tiles_of(nan, rows, columns))
 
     def _tiles_of(self, pixels: npt.NDArray[np.bool_], rows: range, columns: range) -> list[tuple[int, int]]:

@@ -116,8 +116,8 @@ def predict_image(
         own_grid = False
     if own_grid and merge:
         raise OptionError(
-            "The predictions have another grid than the image (another scale or projection) and cannot be "
-            "bands of the same Dataset. Pass merge=False."
+            "The predictions are on a different grid than the image (another scale or projection) and cannot "
+            "be bands of the same Dataset. Pass merge=False."
         )
     if not own_grid:
         predicted = _on_grid(predicted, dataset, georef, merge)

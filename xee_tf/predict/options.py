@@ -57,7 +57,7 @@ class PredictOptions(Options):
         overlapping tiles with weights that decrease towards the edges of each tile (not in Earth Engine). It
         requires float outputs and a model with ``input_overlap_size``.
     skip_masked : bool, default True
-        Do not send tiles in which all pixels are masked. Their result is masked in either case.
+        Whether to skip tiles in which all pixels are masked. Their result is masked in either case.
     augment : {"d4"}, optional
         "d4" predicts every tile in the eight rotations and reflections of a square and returns the mean of
         each output and, in a second band with the suffix "_spread", the standard deviation (not in Earth

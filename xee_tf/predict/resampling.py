@@ -60,8 +60,8 @@ def to_projection(
     if ratio > _MANY:
         warn(
             f"The image has {georef.shape.x} x {georef.shape.y} pixels, but {target.shape.x} x "
-            f"{target.shape.y} pixels in the model's projection: {ratio:.0f} times as many pixels are "
-            "predicted as the result has. Predict a part of the image, or use a model with a coarser scale."
+            f"{target.shape.y} pixels in the model's projection: the model predicts {ratio:.0f} times as "
+            "many pixels as the result has. Predict a part of the image, or use a model with a coarser scale."
         )
     placed = write_georef(image, georef, georef.x_dim, georef.y_dim)
     variables = {}

@@ -133,7 +133,7 @@ def explain_difference(stored: Any, current: Description) -> str:
             "explicit name, as in dask.array.from_delayed(..., name='scene-7')"
         )
     if part := _first_difference(stored["calls"], current["calls"]):
-        return f"the {current['model']['name']} is called with other {part} than before"
+        return f"the {current['model']['name']} is called with different {part} than before"
     return ""
 
 

@@ -116,7 +116,7 @@ def check_tile_size(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, c
     """
     core, overlap = tiles.core, tiles.overlap
 
-    def refusal(side: int) -> str:
+    def size_problem(side: int) -> str:
         """Return why tiles whose sides are at most `side` cannot be sent; empty if they can."""
         height, width = Size(x=min(core.x, side), y=min(core.y, side)).with_margin(overlap).shape
         items = {
@@ -126,9 +126,9 @@ def check_tile_size(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, c
         return connector.size_problem(items, count)
 
     longest = max(core.xy)
-    if not (reason := refusal(longest)):
+    if not (reason := size_problem(longest)):
         return
-    fitting = bisect_right(range(1, longest), 0, key=lambda side: int(bool(refusal(side))))
+    fitting = bisect_right(range(1, longest), 0, key=lambda side: int(bool(size_problem(side))))
     if fitting:
         best = min(core.x, fitting), min(core.y, fitting)
         largest = f"The largest possible tile is input_tile_size={best}"

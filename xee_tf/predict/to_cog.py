@@ -1,4 +1,4 @@
-"""Write a prediction to a cloud-optimised GeoTIFF."""
+"""Write a prediction to a cloud-optimized GeoTIFF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["predict_to_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; leave it out"},
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
 )
 
 
@@ -34,7 +34,7 @@ def predict_to_cog(
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
 ) -> Location:
-    """Predict every pixel of a raster and write a cloud-optimised GeoTIFF (COG).
+    """Predict every pixel of a raster and write a cloud-optimized GeoTIFF (COG).
 
     Each chunk is written when it is predicted, so that the whole result is never in memory.
 
@@ -52,9 +52,9 @@ def predict_to_cog(
     if_exists : {"error", "overwrite"}, default "error"
         What to do if the destination exists.
     progress : bool, default False
-        Show a progress bar.
+        Whether to show a progress bar.
     storage_options : mapping of str to object, optional
-        Options of the fsspec file system.
+        Options for fsspec.
 
     Returns
     -------

@@ -44,7 +44,7 @@ __all__ = ["predict_to_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; leave it out"},
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; omit it"},
     renamed={"store": "destination"},
 )
 
@@ -65,7 +65,7 @@ def predict_to_zarr(
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
 ) -> Location:
-    """Predict every pixel of a raster and write a Zarr store; a repeated call continues an interrupted run.
+    """Predict every pixel of a raster and write a Zarr store; a repeated call resumes an interrupted run.
 
     Each chunk is written when it is predicted, so that the whole result is never in memory.
 
@@ -74,24 +74,24 @@ def predict_to_zarr(
     model : Model
         The model to predict with.
     image : Dataset or DataArray
-        The raster, as for `xee_tf.Model.predict_image`. Its coordinates are stored too, as far as Zarr
-        supports them: text, numbers and times that are not lazy.
+        The raster, as for `xee_tf.Model.predict_image`. Its coordinates are also stored if Zarr
+        supports them and they are not lazy: text, numbers and times.
     destination : str or path-like
         The ``.zarr`` folder to write: a local path or a URL that fsspec supports.
     **options
         Options of `xee_tf.Model.predict_image`, except `merge`.
     resume : bool, default True
-        Continue an interrupted run and keep a complete store. False starts again and requires
+        Whether to resume an interrupted run and keep a complete store. False starts again and requires
         ``if_exists="overwrite"`` if the store exists.
     if_exists : {"error", "overwrite"}, default "error"
-        What to do if the store exists and cannot be continued, or `resume` is False. "overwrite" replaces
+        What to do if the store exists and cannot be resumed, or `resume` is False. "overwrite" replaces
         only empty folders and stores that this package wrote. On a local disk, the new store is written to
         ``<destination>.replacement``, and the old store is kept until the new one is complete. In an object
         store, the old store is deleted before the first chunk is predicted.
     progress : bool, default False
-        Show a progress bar.
+        Whether to show a progress bar.
     storage_options : mapping of str to object, optional
-        Options of the fsspec file system.
+        Options for fsspec.
 
     Returns
     -------
@@ -113,8 +113,9 @@ def predict_to_zarr(
     Notes
     -----
     A chunk is recorded in the folder ``.xee_tf`` inside the store when all its bands are written. Recorded
-    chunks are not predicted again; partly written chunks are. The folder moves with the store. Another call
-    does not change a complete store, unless files of it are missing: then it is predicted again.
+    chunks are not predicted again; partly written chunks are. A store can be moved and resumed elsewhere.
+    Another call does not change a complete store, unless some of its files are missing: then all of it is
+    predicted again.
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
@@ -151,7 +152,7 @@ def predict_to_zarr(
         difference = _explain_difference(location, description) if resume else "resume is False"
         if difference and if_exists == "error":
             raise DestinationExistsError(
-                f"{location} exists and cannot be continued: {difference}. Choose another name, or replace "
+                f"{location} exists and cannot be resumed: {difference}. Choose another name, or replace "
                 "it with if_exists='overwrite'."
             )
         if difference:

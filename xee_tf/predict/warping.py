@@ -43,7 +43,7 @@ def warp(array: Any, source: GeoRef, target: GeoRef, *, resampling: str, fill: f
     """Warp a Dask array (..., y, x) lazily to another grid, with the same dtype and chunk size.
 
     `resampling` is "nearest" or "bilinear". `fill` is the value of masked pixels in `array` and the result.
-    Pixels of the result outside of the source are masked.
+    Pixels of the result outside the source are masked.
     """
     chunks = normalize_chunks(array.chunksize[-2:], shape=target.shape.shape)
     move = point_transformer(target.crs, source.crs)

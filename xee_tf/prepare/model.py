@@ -67,7 +67,7 @@ def prepare_model(
     """Wrap a SavedModel so that its inputs and outputs have the format that Earth Engine uses.
 
     Each input and output becomes a vector of strings, one for each instance of the batch: the URL-safe
-    base64 of a serialised TensorProto. This is the payload format ``SERIALIZED_TF_TENSORS``. The result has
+    base64 of a serialized TensorProto. This is the payload format ``SERIALIZED_TF_TENSORS``. The result has
     the same names as with ``earthengine model prepare``, but the model is wrapped in TensorFlow 2. This also
     supports models whose variables TensorFlow 1 cannot find, such as a Keras 3 model that was saved with
     ``tf.saved_model.save``.
@@ -140,7 +140,7 @@ def prepare_model(
         graph = read_meta_graph(folder, tag)
         if is_prepared(graph):
             raise ModelError(
-                f"{source} is already prepared: its inputs are base64 of serialised tensors. Pass the "
+                f"{source} is already prepared: its inputs are base64 of serialized tensors. Pass the "
                 "original model."
             )
         selection = select_nodes(graph, inputs, outputs)

@@ -13,7 +13,7 @@ from xee_tf.errors import ModelError
 from xee_tf.extras import extra
 from xee_tf.models import tensorflow_message
 from xee_tf.prepare.wrapping import Loaded, Node
-from xee_tf.remote.payloads import parse_strings, serialise_tensors
+from xee_tf.remote.payloads import parse_strings, serialize_tensors
 from xee_tf.tensors import STRING
 
 with extra("tensorflow", "prepare_model"):
@@ -39,7 +39,7 @@ def verify(model: Loaded, folder: str) -> None:
     """
     inputs, expected = _run_original(model)
     encoded = {
-        node.name: np.array(serialise_tensors(inputs[key]), object) for key, node in model.inputs.items()
+        node.name: np.array(serialize_tensors(inputs[key]), object) for key, node in model.inputs.items()
     }
     runs: dict[str, Callable[[str, Arrays], Mapping[str, Any]]] = {
         "in a session, as in a model server": _run_in_session,

@@ -1,4 +1,4 @@
-"""Wrapper for a SavedModel whose inputs and outputs are URL-safe base64 of serialised tensors.
+"""Wrapper for a SavedModel whose inputs and outputs are URL-safe base64 of serialized tensors.
 
 The wrapper uses TensorFlow 2: the model is loaded, called from a function that decodes and encodes tensors,
 and saved together with this function. TensorFlow 2 finds the variables however they were saved. Editing the
@@ -78,7 +78,7 @@ def load(folder: str, graph: Any, selection: Selection, tag: str) -> Loaded:
     ------
     ModelError
         If TensorFlow cannot load the model, or an input or output has no batch dimension or cannot be
-        serialised.
+        serialized.
     OptionError
         If a node is not found in the graph.
     """
@@ -174,7 +174,7 @@ def _nodes_of_signature(graph: Any, selection: Selection) -> FoundNodes:
             info = infos[key]
             if info.WhichOneof("encoding") != "name":
                 raise ModelError(
-                    f"{key!r} is a sparse or ragged tensor: only dense tensors can be serialised."
+                    f"{key!r} is a sparse or ragged tensor: only dense tensors can be serialized."
                 )
             tensors[key] = info.name
             sides[-1][key] = _node(new, tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape))
@@ -206,7 +206,7 @@ def _node(name: str, dtype: Any, shape: Any) -> Node:
     try:
         kind = type_of_number(dtype.as_datatype_enum)
     except RecordError as error:
-        raise ModelError(f"{name!r} cannot be serialised: {error}") from None
+        raise ModelError(f"{name!r} cannot be serialized: {error}") from None
     sizes = None if shape.rank is None else tuple(shape.as_list())
     if sizes == ():
         raise ModelError(

@@ -119,7 +119,7 @@ def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Co
         kinds = sorted({feature.kind for feature in lists.get(name, ())})
         if len(kinds) > 1:
             raise RecordError(
-                f"{source}: feature {name!r} is a {kinds[0]} list in some records and a {kinds[1]} list in "
+                f"{source}: feature {name!r} has {kinds[0]} lists in some records and {kinds[1]} lists in "
                 "others. TensorFlow supports only one kind per feature: rewrite the records, or use "
                 "open_table."
             )

@@ -131,7 +131,7 @@ class Inference:
     ) -> Content:
         """Infer the content of the records from the lengths of their lists; every feature is a band.
 
-        If several answers fit, our choice is that the shortest list is a scalar band with a margin. If no
+        If the lengths are ambiguous, the shortest list is assumed to be a scalar band with a margin. If no
         margin fits, it is an array band without a margin.
 
         Parameters

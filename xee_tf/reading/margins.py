@@ -50,12 +50,12 @@ def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: 
     if fitting:
         kernels = ", ".join(str((2 * margin.x, 2 * margin.y)) for margin in fitting)
         raise OptionError(
-            f"{found}, which several kernels (width, height) fit for patches of {patch.x} x {patch.y} "
-            f"pixels: {kernels}. Pass the right one as kernel_size=."
+            f"{found}, which matches several kernels (width, height) for patches of {patch.x} x {patch.y} "
+            f"pixels: {kernels}. Pass the correct one as kernel_size=."
         )
     raise RecordError(
-        f"{found}, which no kernel fits for patches of {patch.x} x {patch.y} pixels: these records are not "
-        "from the export of this mixer, or the band is not scalar."
+        f"{found}, which matches no kernel for patches of {patch.x} x {patch.y} pixels: these records are "
+        "not from the export of this mixer, or the band is not scalar."
     )
 
 
@@ -88,7 +88,7 @@ def margin_of_bands(
             if not rest:
                 return infer_margin(patch, values, kernel=kernel, band=deep.name)
         raise RecordError(
-            f"{_length(deep)}, which no margin fits for patches of {patch.x} x {patch.y} pixels "
+            f"{_length(deep)}, which matches no margin for patches of {patch.x} x {patch.y} pixels "
             f"and {counted(depths[deep.name], 'step')} (tensor_depths)."
         )
     shortest = min(features, key=lambda feature: feature.size)

@@ -39,7 +39,7 @@ def kind_of(dtype: npt.DTypeLike, feature_types: FeatureTypes = "float") -> Kind
     ==================  =========  =========
 
     "float" follows Earth Engine's guide ("all numbers are coerced to float"). "band" follows Earth Engine's
-    own image exports; storing bool as bytes is our choice.
+    own image exports; storing bool as bytes is not specified by Earth Engine.
 
     Raises
     ------

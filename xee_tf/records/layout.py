@@ -56,7 +56,7 @@ class RecordLayout:
     Notes
     -----
     Earth Engine's guide specifies only which bands are context features and which are sequences; no file
-    written by Earth Engine is available. Two details are our choice: a step is a list of one value, and uint8
+    written by Earth Engine is available. It does not specify that a step is a list of one value and that uint8
     is a blob of one byte if `kind_of` stores it as bytes. ``FixedLenSequenceFeature([], ...)`` reads such
     bands.
 
@@ -299,7 +299,7 @@ def list_head(feature: Feature, payload: int) -> bytes:
 
 
 def _feature(feature: Feature, payload: int) -> bytes:
-    # As in protobuf's own serialisers, an empty list of numbers or an empty blob has no bytes and no tag. A
+    # As in protobuf's own serializers, an empty list of numbers or an empty blob has no bytes and no tag. A
     # single byte string has a tag even if it is empty; several strings are encoded with a tag each.
     single = feature.size == 1 if feature.holds_strings else payload > 0
     return _wrap(LIST_FIELDS[feature.kind], _wrap(1, b"", payload) if single else b"", payload)

@@ -40,7 +40,7 @@ _KINDS = {field: kind for kind, field in LIST_FIELDS.items()}
 
 
 def decode_example(data: bytes | memoryview) -> dict[str, Values]:
-    """Decode the features of a serialised Example, in the order of the message.
+    """Decode the features of a serialized Example, in the order of the message.
 
     Arrays may be read-only views of `data`. If a name appears more than once, the last feature counts, as in
     every protobuf map. A feature without a list is omitted.
@@ -64,7 +64,7 @@ def decode_example(data: bytes | memoryview) -> dict[str, Values]:
 
 
 def decode_sequence_example(data: bytes | memoryview) -> Parsed:
-    """Decode the context and the feature lists of a serialised SequenceExample; see `decode_example`.
+    """Decode the context and the feature lists of a serialized SequenceExample; see `decode_example`.
 
     A step without a list is None.
 
@@ -115,7 +115,7 @@ def read_sequence_layout(records: Iterable[bytes | memoryview]) -> RecordLayout:
     """Return the layout of SequenceExamples, with the features in the order of the first message.
 
     The first record must have all features. Further records are read until every sequence has had a step. A
-    sequence without any step is assumed to hold one float per step (our choice).
+    sequence without any step is assumed to hold one float per step (not specified by Earth Engine).
 
     Examples
     --------

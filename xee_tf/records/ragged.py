@@ -1,6 +1,6 @@
 """Look up, slice and join many byte strings of different lengths without a Python loop over the strings.
 
-Piece of equal length are copied together: numpy treats the data as overlapping windows of that length, and
+Strings of equal length are copied together: numpy treats the data as overlapping windows of that length, and
 a single fancy index copies all of them. There are many strings, but few distinct lengths.
 """
 
@@ -31,7 +31,7 @@ class Ragged:
     data : ndarray of uint8, shape (bytes,)
         A contiguous buffer.
     starts, sizes : ndarray of int64, shape (strings,)
-        The offset and the length in bytes of each string. Piece may overlap.
+        The offset and the length in bytes of each string. Strings may overlap.
     """
 
     data: npt.NDArray[np.uint8]

@@ -79,7 +79,7 @@ class HttpClient(Client):
             if total > self._max_bytes:
                 return None
             if time.monotonic() > end:
-                raise TimeoutError("The response did not end in time.")
+                raise TimeoutError("The response was not received in time.")
             chunks.append(chunk)
         return b"".join(chunks)
 

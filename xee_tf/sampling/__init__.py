@@ -1,12 +1,12 @@
 """Select the pixels and points of a raster to sample."""
 
 from xee_tf.sampling.choice import Choice, Sample, first_plane
-from xee_tf.sampling.places import Places, find_places
+from xee_tf.sampling.places import SamplePixels, find_sample_pixels
 
 __all__ = [
     "Choice",
-    "Places",
     "Sample",
-    "find_places",
+    "SamplePixels",
+    "find_sample_pixels",
     "first_plane",
 ]

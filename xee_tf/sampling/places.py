@@ -25,7 +25,7 @@ from xee_tf.georef import (
     read_crs,
 )
 
-__all__ = ["Indices", "Places", "find_places"]
+__all__ = ["Indices", "SamplePixels", "find_sample_pixels"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -34,7 +34,7 @@ Pixels = tuple[Indices, Indices, Indices]
 
 
 @dataclass(frozen=True)
-class Places:
+class SamplePixels:
     """Pixels to sample at points; base class of other kinds of samples.
 
     Parameters
@@ -52,7 +52,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class PolygonPlaces(Places):
+class PolygonPixels(SamplePixels):
     """All pixels in polygons; `by_block` holds the indices of the polygons that intersect each block.
 
     Parameters
@@ -95,9 +95,9 @@ class PolygonPlaces(Places):
         return numbers, rows, columns
 
 
-def find_places(
+def find_sample_pixels(
     features: pd.Series[Any], crs: Any, georef: GeoRef, layout: BlockLayout, *, all_touched: bool
-) -> Places:
+) -> SamplePixels:
     """Find the pixels of a Series of points or polygons in a CRS, by blocks of the raster.
 
     Longitudes may be in any range, regardless of the range of the raster. Polygons are planar in their own
@@ -161,7 +161,7 @@ def _row(labels: pd.Index[Any], row: int) -> str:
     return f"Row {row}{named}"
 
 
-def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
+def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> SamplePixels:
     with np.errstate(invalid="ignore"):
         inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
     outside = int((~inside).sum())
@@ -184,7 +184,7 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> Places:
     for part in np.split(order, starts[1:]):
         block = int(down[part[0]]), int(across[part[0]])
         by_block[block] = numbers[part], rows[part], columns[part]
-    return Places(by_block)
+    return SamplePixels(by_block)
 
 
 def _polygons(
@@ -195,7 +195,7 @@ def _polygons(
     labels: Any,
     place: str,
     all_touched: bool,
-) -> PolygonPlaces:
+) -> PolygonPixels:
     import shapely
 
     width, height = georef.shape.xy
@@ -226,7 +226,7 @@ def _polygons(
     pairs = shapely.STRtree(shapes[inside]).query(boxes, predicate="intersects")
     for flat, number in pairs[:, np.lexsort(pairs[::-1])].T.tolist():
         by_block.setdefault(divmod(flat, len(layout.x)), []).append(int(inside[number]))
-    places = PolygonPlaces(by_block, {int(number): shapes[number] for number in inside}, all_touched)
+    places = PolygonPixels(by_block, {int(number): shapes[number] for number in inside}, all_touched)
     empty = _without_pixels(places, georef, layout)
     if not empty:
         return places
@@ -248,12 +248,12 @@ def _polygons(
         f"{_row(labels, min(empty))}.{hint}"
     )
     kept = {block: [n for n in numbers if n not in empty] for block, numbers in by_block.items()}
-    return PolygonPlaces(
+    return PolygonPixels(
         {block: numbers for block, numbers in kept.items() if numbers}, places.shapes, all_touched
     )
 
 
-def _without_pixels(places: PolygonPlaces, georef: GeoRef, layout: BlockLayout) -> set[int]:
+def _without_pixels(places: PolygonPixels, georef: GeoRef, layout: BlockLayout) -> set[int]:
     """Return the indices of the polygons that contain no pixel."""
     import shapely
 
@@ -266,6 +266,6 @@ def _without_pixels(places: PolygonPlaces, georef: GeoRef, layout: BlockLayout) 
     left = set(numbers[~inside].tolist())
     for block, members in places.by_block.items():
         if touching := [number for number in members if number in left]:
-            few = PolygonPlaces({block: touching}, places.shapes, places.all_touched)
+            few = PolygonPixels({block: touching}, places.shapes, places.all_touched)
             left -= set(few.pixels(block, layout.window(*block))[0].tolist())
     return left

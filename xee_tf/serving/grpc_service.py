@@ -60,7 +60,7 @@ def grpc_server(
 
 
 class _Service:
-    """The methods of the services, on serialised messages."""
+    """The methods of the services, on serialized messages."""
 
     def __init__(self, models: Models, max_request_bytes: int) -> None:
         self._models, self._max_bytes = models, max_request_bytes

@@ -48,7 +48,7 @@ class _FolderStore:
     ) -> tuple[ShardInfo, ...]:
         """Move the shards into place; see `ShardStore.commit`."""
         targets = [self.names.shard(shard.number) for shard in shards]
-        if replaced.refusal is None:
+        if replaced.error_message is None:
             for stale in replaced.files:
                 if stale not in targets:
                     stale.remove()
@@ -56,7 +56,7 @@ class _FolderStore:
             # If this task runs again because a worker died with its result, the shards were already moved,
             # and the existing files are its own.
             self._remove()
-            raise DestinationExistsError(replaced.refusal)
+            raise DestinationExistsError(replaced.error_message)
         for shard, target in zip(shards, targets, strict=True):
             source = self._shard(shard.number)
             if source.exists():

@@ -70,12 +70,12 @@ class Replaced:
     ----------
     files : sequence of Location
         The existing files. Files that mark an export as complete come first, to be deleted before its shards.
-    refusal : str or None
+    error_message : str or None
         The error message if they must not be replaced; None if they may.
     """
 
     files: Sequence[Location] = ()
-    refusal: str | None = None
+    error_message: str | None = None
 
 
 class ShardStore(Protocol):

@@ -35,7 +35,7 @@ __all__ = [
     "ShardInfo",
     "band_document",
     "band_of",
-    "check_places",
+    "check_band_positions",
     "grid_document",
     "grid_of",
 ]
@@ -87,7 +87,7 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
     )
 
 
-def check_places(bands: Sequence[BandSpec]) -> None:
+def check_band_positions(bands: Sequence[BandSpec]) -> None:
     """Raise ValueError unless the bands of each feature are contiguous and have unique names."""
     if not bands:
         raise ValueError("it has no bands")

@@ -23,7 +23,7 @@ from xee_tf.sidecars.documents import (
     ManifestShard,
     band_document,
     band_of,
-    check_places,
+    check_band_positions,
     grid_document,
     grid_of,
 )
@@ -128,7 +128,7 @@ class ImageManifest:
     def of(cls, document: Mapping[str, Any]) -> ImageManifest:
         """Create a manifest from the parsed output of `text`; raise TypeError or ValueError if invalid."""
         bands = tuple(band_of(band) for band in document["bands"])
-        check_places(bands)
+        check_band_positions(bands)
         lengths = dim_lengths(bands)
         coords = {}
         for dim, coordinate in document.get("coords", {}).items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Summarised, Summary, counted
+from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, warn
 from xee_tf.extras import extra
@@ -55,7 +55,7 @@ _TASK_BYTES = 16 << 20  # records that are encoded at a time
 
 
 @dataclass(frozen=True, repr=False)
-class TableResult(Summarised):
+class TableResult(Summarized):
     """Result of a table export.
 
     Parameters
@@ -170,7 +170,7 @@ def export_table(
     compute: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TableResult | Delayed:
-    """Export a table as a gzipped TFRecord of Examples, one for each row, as Earth Engine's ``Export.table``.
+    """Export a table as a gzipped TFRecord of Examples, one per row, like Earth Engine's ``Export.table``.
 
     Writes ``<destination>.tfrecord.gz``, and ``<destination>-table.tfexport`` with shapes and checksums.
     Numbers become float lists of one value, strings become bytes lists (UTF-8), and array-valued columns
@@ -213,7 +213,7 @@ def export_table(
     ------
     OptionError
         If a column is not found, column names are not unique, a dtype cannot be written, rows differ in kind
-        or shape, or a row has no point; the message names the first such row. No file is written then.
+        or shape, or a row has no point; the message names the first one. Nothing is written in this case.
     GeoreferenceError
         If points have no CRS.
     DestinationExistsError
@@ -332,15 +332,15 @@ def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> 
     target = store.names.shard(0)
     manifest = manifest_location(target)
     described = TableManifest(columns, (written.in_manifest(target.name, patches=False),))
-    refusal = None
+    error_message = None
     if not overwrite and target.exists():  # another export may have written it since the graph was built
-        refusal = (
+        error_message = (
             f"{target} exists: it was written after this export was planned, and is not replaced. "
             "Choose another name, or replace it with if_exists='overwrite'."
         )
     earlier = [file for file in (manifest, target) if file.exists()]
     [file] = store.commit(
-        [written], [(manifest, described.text().encode())], replaced=Replaced(earlier, refusal)
+        [written], [(manifest, described.text().encode())], replaced=Replaced(earlier, error_message)
     )
     rounded = {name for part in parts for name in part.rounded}
     return TableResult(
@@ -364,8 +364,8 @@ def _common_columns(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:
                 if found != before:
                     raise OptionError(
                         f"Column {found.name!r}: row {row} (the first row of partition {number}) holds "
-                        f"{found}, the rows before it hold {before}. All rows of a column must have the same "
-                        "kind and shape."
+                        f"{found}, but the rows before it hold {before}. All rows of a column must have the "
+                        "same kind and shape."
                     )
         row += part.records
     if expected is None:

@@ -6,7 +6,7 @@ from xee_tf.options import EXPORT_FORMATS, EXPORT_REPLACED, Spelling
 
 __all__ = ["SAMPLE_SPELLING", "TABLE_SPELLING"]
 
-_REPLACED = EXPORT_REPLACED | {"formatOptions": "it applies to images only; leave it out"}
+_REPLACED = EXPORT_REPLACED | {"formatOptions": "it applies to images only; omit it"}
 _FRAME = "Write the table itself with {}"
 _FORMATS = EXPORT_FORMATS | {
     "tf_record_table": "",
@@ -24,8 +24,8 @@ TABLE_SPELLING = Spelling(
     aliases={"fileNamePrefix": "destination", "collection": "table", "selectors": "columns"},
     replaced=_REPLACED
     | {
-        "maxVertices": "only points are written; leave it out",
-        "ingestionTimeParameters": "it applies to feature views only; leave it out",
+        "maxVertices": "only points are written; omit it",
+        "ingestionTimeParameters": "it applies to feature views only; omit it",
         "image": "export a raster with export_image, or sample it with sample_table",
     },
     formats=_FORMATS,
@@ -49,7 +49,7 @@ SAMPLE_SPELLING = Spelling(
         "classPoints": "pass n={class: pixels}, the number of pixels per class",
         "factor": "pass n=1000, the number of pixels",
         "geometries": "geometry='lonlat' writes longitude and latitude, geometry=None omits them",
-        "maxVertices": "geometries are not written; leave it out",
+        "maxVertices": "geometries are not written; omit it",
     },
     formats=_FORMATS,
     renamed={"path": "destination"},

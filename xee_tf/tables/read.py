@@ -51,9 +51,9 @@ def open_table(
 ) -> Any:
     """Open a table of ``tf.train.Example`` records as a frame, with one row for each record.
 
-    Reads tables of `xee_tf.export_table` and Earth Engine, and any other TFRecord of Examples, gzipped or
-    not. The columns are the union of the features of all records, because Earth Engine omits the feature of
-    a property that is null.
+    Tables from `xee_tf.export_table` and Earth Engine are supported, and any other TFRecord of Examples,
+    gzipped or not. The columns are the union of the features of all records, because Earth Engine omits the
+    feature of a property that is null.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def open_table(
         Columns to read. By default all columns.
     shapes : mapping of str to sequence of int, optional
         Shapes of array-valued columns, for example ``{"patch": (16, 16)}``, because records do not store
-        them. By default the shapes in the manifest beside the file; without a manifest, arrays are flat.
+        them. By default the shapes in the manifest next to the file; without a manifest, arrays are flat.
     chunks : int, optional
         Return a Dask DataFrame with partitions of this number of records, which have the same columns and
-        dtypes. Files of `xee_tf.export_table` open immediately, and a partition decompresses only its own
-        records; other files are read once when they are opened, to find their columns.
+        dtypes. Files from `xee_tf.export_table` are opened immediately, and a partition decompresses only its
+        own records; other files are read once when they are opened, to find their columns.
     encoding : str or None, default "utf-8"
         Encoding of the strings. None: return bytes.
     verify : bool, default True
@@ -128,7 +128,7 @@ def open_table(
     numbered = number_shards(open_shards(files), None, -1)
     shards = tuple(shard for shard in numbered if shard.records)
     if not shards:
-        raise RecordError(f"{numbered[0]} holds no records.")
+        raise RecordError(f"{numbered[0]} contains no records.")
     names = None if columns is None else (columns,) if isinstance(columns, str) else tuple(columns)
     manifest = _manifest(numbered)
     manifest_shapes = {} if manifest is None else manifest.shapes

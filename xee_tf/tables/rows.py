@@ -110,7 +110,7 @@ def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None
     for name in chosen:
         check_key(name, "column")
         if chosen.count(name) > 1 or known.count(name) > 1:
-            raise OptionError(f"More than one column is named {name!r}: rename one of them or leave it out.")
+            raise OptionError(f"More than one column is named {name!r}: rename one of them or omit it.")
     if not chosen:
         raise OptionError("The table has no columns to export.")
     return chosen

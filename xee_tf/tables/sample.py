@@ -33,7 +33,7 @@ from xee_tf.georef import (
 )
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
 from xee_tf.options import IfExists, check_flags, one_of, spelled
-from xee_tf.sampling import Choice, Places, Sample, find_places, first_plane
+from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table
@@ -68,7 +68,7 @@ def sample_table(
     compute: bool = True,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TableResult | Delayed:
-    """Sample a raster into a table, as Earth Engine's ``sampleRegions`` and ``stratifiedSample``.
+    """Sample a raster into a table, like Earth Engine's ``sampleRegions`` and ``stratifiedSample``.
 
     Each row is a pixel: its value in each band, and the properties of its point or polygon. Only chunks that
     contain a point or intersect a polygon are loaded, each of them once. The result does not depend on the
@@ -171,7 +171,7 @@ def sample_table(
     sampler = _Sampler(
         columns=bands,
         rules=rules,
-        places=find_places(features, places_crs, georef, layout, all_touched=all_touched),
+        places=find_sample_pixels(features, places_crs, georef, layout, all_touched=all_touched),
         drop_nulls=drop_nulls,
         choice=Choice.of(n, class_band, seed, [band.name for band in bands if not band.shape], table),
     )
@@ -192,7 +192,7 @@ def _read_bands(
         if variable.dtype.kind not in "biuf":
             raise OptionError(
                 f"Band {name!r} has dtype {variable.dtype}; expected numbers. Convert it, for example with "
-                f"ds[{name!r}].astype('float32'), or leave it out."
+                f"ds[{name!r}].astype('float32'), or omit it."
             )
         steps = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
         column = TableColumn(name, "float", tuple(variable.sizes[dim] for dim in steps))
@@ -291,7 +291,7 @@ class _Sampler:
 
     columns: tuple[TableColumn, ...]
     rules: tuple[BandRule, ...]
-    places: Places
+    places: SamplePixels
     drop_nulls: bool
     choice: Choice | None
 

@@ -179,15 +179,15 @@ def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
     x, y = points.x.to_numpy(), points.y.to_numpy()
     require_none(
         ~(np.isfinite(x) & np.isfinite(y)),
-        f"has a point that has no longitude and latitude. Check its coordinates and the CRS "
+        f"has a point that cannot be converted to longitude and latitude. Check its coordinates and the CRS "
         f"{frame.crs.name}, {omit}",
     )
     wrong = (np.abs(x) > 360) | (np.abs(y) > 90)
     at = int(np.argmax(wrong))
     require_none(
         wrong,
-        f"has a point at ({x[at]:.10g}, {y[at]:.10g}), which are not degrees. Check its coordinates and the "
-        f"CRS {frame.crs.name}, {omit}",
+        f"has a point at ({x[at]:.10g}, {y[at]:.10g}), which is not in degrees. Check its coordinates and "
+        f"the CRS {frame.crs.name}, {omit}",
     )
     return dict(zip(LONLAT, (wrap_longitude(x), y), strict=True))
 

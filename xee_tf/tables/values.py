@@ -103,7 +103,7 @@ def _object_values(series: Any, name: str, describe_row: Callable[[int], str]) -
             return TableColumn(name), np.empty(0)
         raise OptionError(
             f"Column {name!r} holds only missing values, so its dtype is unknown: set it, for example with "
-            f"table[{name!r}].astype('float32'), or leave the column out."
+            f"table[{name!r}].astype('float32'), or omit the column."
         )
     if isinstance(first, str | bytes):
         return TableColumn(name, "bytes"), _strings(series, name, describe_row, type(first))
@@ -182,7 +182,7 @@ def _require_shape(objects: Iterable[Any], name: str, describe_row: Callable[[in
             expected = shape
         if shape is None or shape != expected:
             found = f"an array of shape {shape}" if shape else _describe_value(value)
-            before = f", the rows before it hold arrays of shape {expected}" if number else ""
+            before = f", but the rows before it hold arrays of shape {expected}" if number else ""
             drop = f" Drop such rows: table.dropna(subset=[{name!r}])." if is_missing(value) else ""
             raise OptionError(
                 f"Column {name!r}: {describe_row(number)} holds {found}{before}. All rows of a column must "
@@ -217,7 +217,7 @@ def _unsupported_error(name: str, found: str) -> OptionError:
         hint = "table.set_geometry(...) to write points as longitude and latitude, or " + hint
     return OptionError(
         f"Column {name!r} holds {found}; expected numbers, strings, or numeric arrays of one shape. Convert "
-        f"it or leave it out: {hint}."
+        f"it or omit it: {hint}."
     )
 
 

@@ -45,7 +45,7 @@ _BITS = 13  # field of the bit patterns of float16 and bfloat16
 
 
 def encode_tensor(array: npt.ArrayLike) -> bytes:
-    """Serialise an array as a TensorProto, like ``tf.io.serialize_tensor``.
+    """Serialize an array as a TensorProto, like ``tf.io.serialize_tensor``.
 
     The array may have any shape and hold numbers, booleans or strings (bytes, or str encoded as UTF-8).
 
@@ -63,7 +63,7 @@ def encode_tensor(array: npt.ArrayLike) -> bytes:
 
 
 def encode_tensors(batch: npt.NDArray[Any]) -> list[bytes]:
-    """Serialise each element of the first dimension as a TensorProto.
+    """Serialize each element of the first dimension as a TensorProto.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def encode_tensors(batch: npt.NDArray[Any]) -> list[bytes]:
 
 
 def tensor_pieces(array: npt.NDArray[Any]) -> list[bytes | memoryview]:
-    """Return the consecutive parts of a serialised TensorProto; numeric values are not copied.
+    """Return the consecutive parts of a serialized TensorProto; numeric values are not copied.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def tensor_pieces(array: npt.NDArray[Any]) -> list[bytes | memoryview]:
 
 
 def tensor_size(dtype: npt.DTypeLike, shape: Sequence[int], payload: int | None = None) -> int:
-    """Return the size of a serialised TensorProto in bytes.
+    """Return the size of a serialized TensorProto in bytes.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def value_sizes(batch: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def is_tensor(data: bytes) -> bool:
-    """Return whether data is a serialised TensorProto, as opposed to its base64 encoding.
+    """Return whether data is a serialized TensorProto, as opposed to its base64 encoding.
 
     Every TensorProto begins with the tag of its dtype, a byte that base64 text does not contain.
     """
@@ -145,7 +145,7 @@ def is_tensor(data: bytes) -> bool:
 
 
 def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
-    """Decode a serialised TensorProto in any of its forms; raise an error if it is invalid or incomplete.
+    """Decode a serialized TensorProto in any of its forms; raise an error if it is invalid or incomplete.
 
     The array is little endian. It may be a read-only view of `data`, or of a single repeated value. Strings
     are returned as an array of objects (bytes).

@@ -173,7 +173,7 @@ def tf_dataset(
         import tensorflow as tf
 
     from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
-    from xee_tf.training.stream import serialised_records
+    from xee_tf.training.stream import serialized_records
 
     input_names, target_names = _names("inputs", inputs), _names("targets", targets)
     one_of("unit", unit, ("patch", "pixel", None))
@@ -211,7 +211,7 @@ def tf_dataset(
         components.append(Component.of(export, target_names, target_margins or margins, target_dtype))
 
     count = _count_records(exports)
-    raw = serialised_records(
+    raw = serialized_records(
         [shard for each in exports for shard in each.shards], shuffle, seed, num_parallel_reads
     )
     if count is not None:

@@ -1,4 +1,4 @@
-"""Parse batches of serialised records to tensors, with TensorFlow operations."""
+"""Parse batches of serialized records to tensors, with TensorFlow operations."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Component:
 def batch_parser(
     export: OpenedExport, components: Sequence[Component], *, flat: bool
 ) -> Callable[[Any], Any]:
-    """Return a function from a batch of serialised records to a tuple of tensors, one per component.
+    """Return a function from a batch of serialized records to a tuple of tensors, one per component.
 
     With `flat`, each pixel is an example.
     """
@@ -195,7 +195,7 @@ def _cast(values: Any, band: BandSpec, component: Component, export: OpenedExpor
     complete = tf.debugging.assert_equal(
         tf.reduce_any(missing),
         False,
-        f"Records of {export} lack a value of {band.name}, which {dtype.name} cannot represent. Pass "
+        f"Records of {export} lack a value of {band.name}, and {dtype.name} has no missing value. Pass "
         "target_dtype='float32' to read it as NaN, or drop such rows before the export",
     )
     with tf.control_dependencies([complete]):

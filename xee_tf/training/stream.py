@@ -1,4 +1,4 @@
-"""Read the serialised records of shards as a `tf.data.Dataset` of byte strings."""
+"""Read the serialized records of shards as a `tf.data.Dataset` of byte strings."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from xee_tf.shards import Shard, inflated, read_pieces, scan_records
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
-__all__ = ["serialised_records"]
+__all__ = ["serialized_records"]
 
 _OPEN_FILES = 16  # number of shards that are interleaved if records are shuffled
 _READ_BYTES = 8 << 20
 
 
-def serialised_records(
+def serialized_records(
     shards: Sequence[Shard], shuffle: bool | int, seed: int | None, parallel: int | None
 ) -> tf.data.Dataset:
-    """Read serialised records: in order, or interleaved from several shards if shuffled."""
+    """Read serialized records: in order, or interleaved from several shards if shuffled."""
     numbers = tf.data.Dataset.range(len(shards))
     if not shuffle:
         return numbers.flat_map(_shard_reader(shards))

@@ -66,7 +66,7 @@ def common_nodata(
                 return dtype, dtype.type(value)
         if dtype.itemsize == 8:
             raise OptionError(
-                "A GeoTIFF has one nodata value for all bands, which is a float64, but every value of both "
+                "A GeoTIFF has one float64 nodata value for all bands, but every value of both "
                 f"{dtype} and float64 can be valid in one of the bands {list(dtypes)}: {remedy}."
             )
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
@@ -138,7 +138,7 @@ class _Cast:
         if missing.any() and (self.nodata is not None or self.dtype.kind != "f"):
             if self.nodata is None:
                 raise RecordError(
-                    f"Band {self.name!r} holds NaN, which {self.dtype} cannot represent: pass nodata=."
+                    f"Band {self.name!r} contains NaN, which {self.dtype} cannot represent: pass nodata=."
                 )
             block = np.where(missing, block.dtype.type(0), block)
         out = self._rounded(block)

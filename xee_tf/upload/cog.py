@@ -1,4 +1,4 @@
-"""Write lazy rasters as cloud-optimised GeoTIFFs, without loading them into memory as a whole."""
+"""Write lazy rasters as cloud-optimized GeoTIFFs, without loading them into memory as a whole."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from xee_tf.upload.casting import cast, common_nodata
 __all__ = ["to_cog", "write_cog", "write_raster"]
 
 _BLOCK = 512  # side of a GeoTIFF tile in pixels
-_BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimised GeoTIFF
+_BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimized GeoTIFF
 _MAX_BANDS = 65535
 _GDAL_CACHE = 128 << 20  # bytes; GDAL's default is 5 % of the memory of the machine
 
@@ -49,7 +49,7 @@ def to_cog(
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Location:
-    """Write a lazy raster as a cloud-optimised GeoTIFF, without loading it into memory as a whole.
+    """Write a lazy raster as a cloud-optimized GeoTIFF, without loading it into memory as a whole.
 
     A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
     represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
@@ -129,7 +129,7 @@ def write_cog(
     grid: GridLike,
     nodata: float | None,
 ) -> None:
-    """Write a tiled GeoTIFF window by window, and convert it to a cloud-optimised GeoTIFF.
+    """Write a tiled GeoTIFF window by window, and convert it to a cloud-optimized GeoTIFF.
 
     Parameters
     ----------

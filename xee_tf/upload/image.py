@@ -61,18 +61,18 @@ def upload_image(
 ) -> Location:
     """Convert prediction records and the mixer of their patches to a GeoTIFF or Zarr.
 
-    Processes the raster chunk by chunk, without loading it into memory as a whole.
+    The raster is processed chunk by chunk, and never loaded into memory as a whole.
 
     Parameters
     ----------
     records : str, path-like or sequence of them, or None
         TFRecord files, gzipped or not, with one Example per patch, in the order of the patches. Patches may
         include the margin of the export, which is trimmed. Or files with an Example or a SequenceExample for
-        each pixel, row-major within each patch. None: the shards beside the mixer.
+        each pixel, row-major within each patch. None: the shards next to the mixer.
     mixer : str, path-like, ExportResult or Mixer
         The mixer of the exported patches, or another reference to an export that `xee_tf.open_image` accepts.
     destination : str or path-like
-        A local path or an fsspec URL. ``.tif`` or ``.tiff``: a cloud-optimised GeoTIFF with overviews, with a
+        A local path or an fsspec URL. ``.tif`` or ``.tiff``: a cloud-optimized GeoTIFF with overviews, with a
         band for each step of an array band, named ``ndvi_1``, ``ndvi_2``, or after the coordinate if it is
         known: ``ndvi_2020-05-01``. ``.zarr``: a Zarr store with CF coordinates and ``spatial_ref`` (open it
         with ``decode_coords="all"``), in which array bands keep their dimensions.
@@ -113,7 +113,7 @@ def upload_image(
     OptionError
         If an option is invalid.
     RecordError, MissingShardError, MixerError
-        As for `xee_tf.open_image`. The destination is not written then.
+        As for `xee_tf.open_image`. The destination is not written in this case.
 
     Examples
     --------

@@ -131,7 +131,7 @@ def upload_table(
     check_columns(
         list(frame.columns),
         _FORMATS[suffix],
-        "Leave it out with columns=[...]" + (", or write .parquet." if suffix == ".gpkg" else "."),
+        "Omit it with columns=[...]" + (", or write .parquet." if suffix == ".gpkg" else "."),
     )
     for name in (x_name, y_name):
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):

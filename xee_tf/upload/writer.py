@@ -209,7 +209,7 @@ class PredictionWriter:
         Raises
         ------
         RecordError
-            If patches or pixels are missing. No file is written then.
+            If patches or pixels are missing. No file is written in this case.
 
         Examples
         --------

@@ -19,7 +19,7 @@ from xee_tf.remote.payloads.predict_messages import (
     decode_predict_request,
     encode_predict_response,
 )
-from xee_tf.remote.payloads.strings import parse_strings, serialise_tensors
+from xee_tf.remote.payloads.strings import parse_strings, serialize_tensors
 
 __all__ = [
     "ANY_MODEL",
@@ -41,5 +41,5 @@ __all__ = [
     "parse_rows",
     "parse_strings",
     "payload_format",
-    "serialise_tensors",
+    "serialize_tensors",
 ]

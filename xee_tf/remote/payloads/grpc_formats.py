@@ -1,4 +1,4 @@
-"""Payload formats that are PredictRequests: tensors, serialised tensors, and Examples."""
+"""Payload formats that are PredictRequests: tensors, serialized tensors, and Examples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from xee_tf.remote.payloads.strings import (
     as_bytes,
     min_string_size,
     parse_strings,
-    serialise_tensors,
+    serialize_tensors,
     strings_signature,
 )
 from xee_tf.tensors import STRING, tensor_size, tensor_type, value_sizes
@@ -106,7 +106,7 @@ class GrpcTensors(_GrpcPayload):
 
 @dataclass(frozen=True)
 class GrpcSerializedTensors(_GrpcPayload):
-    """A payload format with a vector of serialised tensors for each array; see `SerializedTensors`."""
+    """A payload format with a vector of serialized tensors for each array; see `SerializedTensors`."""
 
     model_decodes: bool = True
 
@@ -114,7 +114,7 @@ class GrpcSerializedTensors(_GrpcPayload):
 
     def _tensors(self, arrays: Arrays) -> Arrays:
         return {
-            name: np.array(serialise_tensors(array, in_base64=self.model_decodes), object)
+            name: np.array(serialize_tensors(array, in_base64=self.model_decodes), object)
             for name, array in arrays.items()
         }
 
@@ -149,7 +149,7 @@ class GrpcExamples(_GrpcPayload):
     single_input = True
 
     def _tensors(self, arrays: Arrays) -> Arrays:
-        return {_EXAMPLES_INPUT: np.array(_serialise_examples(arrays), object)}
+        return {_EXAMPLES_INPUT: np.array(_serialize_examples(arrays), object)}
 
     def _min_tensor_sizes(self, items: Items, count: int) -> dict[str, int]:
         entries = (_min_entry_size(_feature(name, dtype, shape)) for name, (dtype, shape) in items.items())
@@ -161,13 +161,13 @@ def _vector_size(count: int, size: int) -> int:
     return tensor_size(object, (count,), count * field_size(size))
 
 
-def _serialise_examples(arrays: Arrays) -> list[bytes]:
+def _serialize_examples(arrays: Arrays) -> list[bytes]:
     """Encode an Example for each instance, without the framing of TFRecord.
 
     Examples
     --------
     >>> from xee_tf.records import decode_sequence_example
-    >>> [example] = _serialise_examples({"B4": np.array([[0.5, 2]]), "class": np.array(["oak"])})
+    >>> [example] = _serialize_examples({"B4": np.array([[0.5, 2]]), "class": np.array(["oak"])})
     >>> decode_sequence_example(example)[0]
     {'B4': array([0.5, 2. ], dtype=float32), 'class': [b'oak']}
     """

@@ -26,7 +26,7 @@ from xee_tf.remote.payloads.strings import (
     base64_size,
     min_string_size,
     parse_strings,
-    serialise_tensors,
+    serialize_tensors,
     strings_signature,
 )
 
@@ -75,7 +75,7 @@ class _JsonPayload(Payload):
 
 @dataclass(frozen=True)
 class SerializedTensors(_JsonPayload):
-    """Rows whose values are serialised tensors.
+    """Rows whose values are serialized tensors.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class SerializedTensors(_JsonPayload):
         return encode_rows({name: self._encode_tensors(array) for name, array in arrays.items()})
 
     def _encode_tensors(self, array: npt.NDArray[Any]) -> list[bytes]:
-        strings = serialise_tensors(array, in_base64=self.model_decodes)
+        strings = serialize_tensors(array, in_base64=self.model_decodes)
         if self.model_decodes:
             return [b'"%s"' % string for string in strings]  # base64 contains nothing to escape
         return [b'{"b64":"%s"}' % base64.b64encode(string) for string in strings]

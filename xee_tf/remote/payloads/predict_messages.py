@@ -118,7 +118,7 @@ class PredictRequest:
 
 
 def encode_predict_request(inputs: Arrays, served_model: ServedModel = ANY_MODEL) -> bytes:
-    """Serialise a PredictRequest, with inputs by the names of the signature.
+    """Serialize a PredictRequest, with inputs by the names of the signature.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def encode_predict_request(inputs: Arrays, served_model: ServedModel = ANY_MODEL
 
 
 def predict_request_size(inputs: Mapping[str, int], served_model: ServedModel = ANY_MODEL) -> int:
-    """Return the size of a serialised PredictRequest in bytes, given those of its serialised tensors.
+    """Return the size of a serialized PredictRequest in bytes, given those of its serialized tensors.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def predict_request_size(inputs: Mapping[str, int], served_model: ServedModel = 
 
 
 def decode_predict_request(data: bytes | memoryview) -> PredictRequest:
-    """Decode a serialised PredictRequest.
+    """Decode a serialized PredictRequest.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def decode_predict_request(data: bytes | memoryview) -> PredictRequest:
 
 
 def encode_predict_response(outputs: Arrays, served_model: ServedModel = ANY_MODEL) -> bytes:
-    """Serialise a PredictResponse.
+    """Serialize a PredictResponse.
 
     Examples
     --------
@@ -170,7 +170,7 @@ def encode_predict_response(outputs: Arrays, served_model: ServedModel = ANY_MOD
 
 
 def decode_predict_response(data: bytes | memoryview) -> dict[str, npt.NDArray[Any]]:
-    """Decode the outputs of a serialised PredictResponse.
+    """Decode the outputs of a serialized PredictResponse.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def decode_predict_response(data: bytes | memoryview) -> dict[str, npt.NDArray[A
 
 
 def _map_pieces(number: int, arrays: Arrays) -> Iterable[bytes | memoryview]:
-    """Yield the parts of a serialised map of tensors; numeric values are not copied."""
+    """Yield the parts of a serialized map of tensors; numeric values are not copied."""
     for name, array in arrays.items():
         pieces = tensor_pieces(array)
         size = sum(map(len, pieces))

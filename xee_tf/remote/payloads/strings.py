@@ -1,4 +1,4 @@
-"""Convert between batches and strings, one for each instance: serialised tensors, optionally in base64."""
+"""Convert between batches and strings, one for each instance: serialized tensors, optionally in base64."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = [
     "decode_base64",
     "min_string_size",
     "parse_strings",
-    "serialise_tensors",
+    "serialize_tensors",
     "strings_signature",
 ]
 
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
-def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True) -> list[bytes]:
-    """Serialise each instance of a batch as a TensorProto, or as its URL-safe base64 with padding.
+def serialize_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True) -> list[bytes]:
+    """Serialize each instance of a batch as a TensorProto, or as its URL-safe base64 with padding.
 
     Models that are prepared for Earth Engine decode base64.
 
     Examples
     --------
-    >>> serialise_tensors(np.array([1, 2], "uint8"))
+    >>> serialize_tensors(np.array([1, 2], "uint8"))
     [b'CAQSACIBAQ==', b'CAQSACIBAg==']
     """
     tensors = encode_tensors(batch)
@@ -42,11 +42,11 @@ def serialise_tensors(batch: npt.NDArray[Any], *, in_base64: bool = True) -> lis
 
 
 def min_string_size(dtype: npt.DTypeLike, shape: Sequence[int], *, in_base64: bool = True) -> int:
-    """Return the minimum size in bytes of a string from `serialise_tensors`; it is exact for numbers.
+    """Return the minimum size in bytes of a string from `serialize_tensors`; it is exact for numbers.
 
     Examples
     --------
-    >>> min_string_size("uint8", ()) == len(serialise_tensors(np.array([1], "uint8"))[0])
+    >>> min_string_size("uint8", ()) == len(serialize_tensors(np.array([1], "uint8"))[0])
     True
     """
     size = tensor_size(dtype, shape)
@@ -77,7 +77,7 @@ def parse_strings(outputs: Arrays) -> dict[str, npt.NDArray[Any]]:
     for name, strings in outputs.items():
         if strings.dtype != object or strings.ndim != 1:
             raise RecordError(
-                f"{name!r} has dtype {strings.dtype} and shape {strings.shape}; expected a serialised tensor "
+                f"{name!r} has dtype {strings.dtype} and shape {strings.shape}; expected a serialized tensor "
                 "for each instance. Prepare the model with xee_tf.prepare_model."
             )
         try:
@@ -99,7 +99,7 @@ def strings_signature(signature: Signature, model: str, format: str, alternative
     if any(info.dtype != np.dtype(object) for info in inputs.values()):
         expected = "; ".join(f"{name}: {info}" for name, info in inputs.items())
         raise ModelError(
-            f"{model} expects {expected}, but {format} sends serialised tensors: prepare the model with "
+            f"{model} expects {expected}, but {format} sends serialized tensors: prepare the model with "
             f"xee_tf.prepare_model, or pass payload_format={alternative!r}."
         )
     return Signature(_names_only(inputs), _names_only(signature.outputs))
@@ -130,7 +130,7 @@ def as_bytes(string: object) -> bytes:
 
 
 def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
-    """Decode strings of serialised tensors, and stack them."""
+    """Decode strings of serialized tensors, and stack them."""
     arrays: list[npt.NDArray[Any]] = []
     for string in strings:
         try:

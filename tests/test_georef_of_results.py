@@ -1,4 +1,4 @@
-"""Results lie where their images were taken to lie, however that was written."""
+"""Results have the georeference of their image, in whatever form the image has it."""
 
 import numpy as np
 import pyproj
@@ -23,7 +23,7 @@ optional("odc.geo.xr")  # registers .odc
 odc = optional("odc")
 GeoBox = optional("odc.geo.geobox", "GeoBox")
 
-# "crs= that overrules" contradicts what the image says, on purpose.
+# Some cases intentionally pass a crs= that differs from that of the image.
 pytestmark = pytest.mark.filterwarnings("ignore:crs= is :UserWarning")
 
 SHAPE = (12, 18)
@@ -47,7 +47,7 @@ def sheared(crop=False):
 
 
 def with_centres_of_a_sheared_grid():
-    """As rioxarray opens one: two-dimensional xc and yc, right after a crop, when the GeoTransform is not."""
+    """Return a crop of a sheared raster from rioxarray: its xc and yc are right, its GeoTransform is not."""
     columns, rows = np.meshgrid(np.arange(18) + 0.5, np.arange(12) + 0.5)
     x, y = SHEARED @ (columns, rows)
     image = sheared().assign_coords(xc=(("y", "x"), x), yc=(("y", "x"), y))
@@ -146,7 +146,7 @@ def check(result, georef):
 
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_predictions_carry_the_place_that_was_used(way, merge):
+def test_predictions_have_the_georeference_of_the_image(way, merge):
     image, place = WAYS[way]()
     georef = read_georef(image_dataset(image), **place)
     result = MEAN.predict_image(image, merge=merge, **place)
@@ -206,7 +206,7 @@ def test_the_projection_of_a_model_and_back(way, merge):
 
 @settings(max_examples=30)
 @given(georefs(), st.booleans())
-def test_any_place_is_kept(place, merge):
+def test_any_georeference_is_preserved(place, merge):
     image = write_georef(
         xr.Dataset({"b": (("y", "x"), np.ones(place.shape.shape, "float32"))}), place
     ).reset_coords("spatial_ref")
@@ -220,7 +220,7 @@ def test_any_place_is_kept(place, merge):
 @pytest.mark.parametrize(
     "way", ["crs=", "crs= that overrules", "transform= that overrules", "crs= and transform="]
 )
-def test_bands_that_are_added_keep_the_place_that_was_given(way):
+def test_add_bands_keeps_the_given_georeference(way):
     image, place = WAYS[way]()
     for others in ((), (image.rename(b="c"),)):
         added = xee_tf.add_bands(image, *others, **place)
@@ -233,7 +233,7 @@ def test_bands_that_are_added_keep_the_place_that_was_given(way):
 PERSPECTIVE = "+proj=nsper +h=3000000 +lat_0=40 +lon_0=10"  # GeoTIFF has no keys for it
 
 
-def test_a_crs_that_geotiff_cannot_hold_is_kept_in_a_side_file(tmp_path):
+def test_crs_that_geotiff_cannot_store_is_written_to_aux_xml(tmp_path):
     kept, moved = (
         bare(affine).tfexport(tmp_path / name, patch_dimensions=6, crs=crs).mixer
         for name, affine, crs in (
@@ -255,7 +255,7 @@ def test_a_crs_that_geotiff_cannot_hold_is_kept_in_a_side_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["http://127.0.0.1:9/crs", "{folder}/crs.wkt", "file://{folder}/crs.wkt"])
-def test_the_text_of_a_crs_is_no_address(tmp_path, text):
+def test_crs_text_is_never_opened_as_a_url_or_file(tmp_path, text):
     (tmp_path / "crs.wkt").write_text(pyproj.CRS(32631).to_wkt())
     mixer = bare().tfexport(tmp_path / "s", patch_dimensions=6, crs=32631).mixer
     path = tmp_path / "s-mixer.json"

@@ -1,4 +1,4 @@
-"""Rules for rooms that the import contracts in pyproject.toml cannot express."""
+"""Rules for components that the import contracts in pyproject.toml cannot express."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_opens_for_writing(code: str, writes: bool) -> None:
 
 
 def violations(find: Find, allowed: tuple[str, ...]) -> list[str]:
-    """List the results of `find` outside of the allowed modules or rooms."""
+    """List the results of `find` outside the allowed modules or components."""
     return [
         f"{module}:{getattr(node, 'lineno', '')} {result}"
         for path in python_files()
