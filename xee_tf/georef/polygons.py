@@ -58,7 +58,7 @@ def polygons_in_pixels(geometries: Any, own: pyproj.CRS, georef: GeoRef) -> Any:
                 moved[number] = split_at_longitudes(moved[number], [edge])
         move = point_transformer(own, georef.crs)
         moved = shapely.transform(_add_bends(moved, lambda points: to_pixels(move(points))), move)
-        # Repair polygons with points without a location, or with edges that jump between longitude_shifts of the globe.
+        # Repair polygons with points without a location, or with edges that jump between turns of the globe.
         left, bottom, right, top = shapely.bounds(moved).T
         with np.errstate(invalid="ignore"):
             broken = ~(np.isfinite(left + bottom + right + top))

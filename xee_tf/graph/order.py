@@ -10,8 +10,8 @@ this:
   (40 to 73 without; 20 to 100 with priorities, which only clusters support). The disadvantage is that the
   last block depends on all others.
 * If parts of a result can be computed separately, as for lazy arrays, empty tasks before the blocks are used
-  instead (`ordering_tasks`). They are less effective, because the tasks that load a block do not wait for its turn:
-  for the 400 chunks of a prediction with overlap, 38 to 60 are in memory on two threads (60 to 82 without);
+  instead (`ordering_tasks`). They are less effective, because the tasks that load a block do not wait for its
+  turn: for the 400 chunks of a prediction with overlap, 38 to 60 are in memory on two threads (60 to 82 without);
   for the 160 of a wide image, 40 (80 without). They also keep reads from gzip streams in the order of the
   streams. Exports do not use them: on threads, all chunks stayed in memory.
 """
@@ -50,7 +50,7 @@ def ordering_tasks(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
     over all paths to the root; if they have separate sources, it does so among the tasks that need the fewest
     further sources. The empty tasks therefore have powers of two as numbers of dependencies, and each turn
     depends on those that add up to its rank; the smallest ones are reserved for the dependencies of the other
-    tasks themselves. All ordering_tasks also depend on the last empty task, because ordering_tasks of a low rank would
+    tasks themselves. All turns also depend on the last empty task, because turns of a low rank would
     otherwise be ready first.
 
     Parameters

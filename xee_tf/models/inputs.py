@@ -142,7 +142,7 @@ class _Plan:
                 raise OptionError(
                     f"{self.option}={list(chosen)} does not match the inputs of {spec.connector}, "
                     f"{listed(left)}, and could be assigned to any of them. Use input_name={left[0]!r} to "
-                    f"stack all of them in one input, or inputs={{{chosen[0]!r}: {left[0]!r}, ...}} to assign each."
+                    f"stack all in one input, or inputs={{{chosen[0]!r}: {left[0]!r}, ...}} to assign each."
                 )
             if len(left) > 1:
                 raise self.missing_error([name for name in left if name not in self.items])
