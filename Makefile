@@ -11,13 +11,15 @@ PYTEST := -m pytest -n $(WORKERS)
 export XEE_TF_DATA ?= $(abspath $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-core test-minimum test-newest coverage bench lint format clean
+.PHONY: help demo setup test test-full test-core test-minimum test-newest coverage bench lint format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Complete example on a real scene: export, train, predict, convert, plot
 	$(BIN)/xee-tf demo
+
+setup: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Environment and test data for development
 
 test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import contracts and tests
 	$(BIN)/python $(PYTEST) --durations=15

@@ -5,9 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from packaging.version import Version
 
 import xee_tf
 from xee_tf import Model
+from xee_tf.options import spelling
+
+
+def test_removal_is_after_this_version() -> None:
+    assert Version(xee_tf.__version__).release < Version(spelling._REMOVAL).release
 
 
 @pytest.fixture

@@ -93,11 +93,11 @@ def test_recipe_has_the_requirements_of_the_package(
     assert dict([script.split(" = ")]) == project["scripts"]
 
 
-def test_recipe_and_citation_have_the_version(recipe: dict[str, Any]) -> None:
-    release = xee_tf.__version__.partition(".dev")[0]
-    assert recipe["context"]["version"] == release
+def test_recipe_and_citation_have_the_released_version(recipe: dict[str, Any]) -> None:
+    versions = re.findall(r"^## \[(\d.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert recipe["context"]["version"] == versions[0]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert str(citation["version"]) == xee_tf.__version__
+    assert str(citation["version"]) == versions[0]
 
 
 def test_urls_are_the_same(pyproject: dict[str, Any], recipe: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ this:
   last block depends on all others.
 * If parts of a result can be computed separately, as for lazy arrays, empty tasks before the blocks are used
   instead (`ordering_tasks`). They are less effective, because the tasks that load a block do not wait for its
-  turn: for the 400 chunks of a prediction with overlap, 38 to 60 are in memory on two threads (60 to 82 without);
-  for the 160 of a wide image, 40 (80 without). They also keep reads from gzip streams in the order of the
-  streams. Exports do not use them: on threads, all chunks stayed in memory.
+  turn: of the 400 chunks of a prediction with overlap, 38 to 60 are in memory on two threads (60 to 82
+  without); of the 160 of a wide image, 40 (80 without). They also keep reads from gzip streams in the order
+  of the streams. Exports do not use them: on threads, all chunks stayed in memory.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ class RecordLayout:
     -----
     Earth Engine's guide specifies only which bands are context features and which are sequences; no file
     written by Earth Engine is available. It does not specify that a step is a list of one value and that
-    uint8 is a blob of one byte if `kind_of` stores it as bytes. ``FixedLenSequenceFeature([], ...)`` reads such
-    bands.
+    uint8 is a blob of one byte if `kind_of` stores it as bytes. ``FixedLenSequenceFeature([], ...)`` reads
+    such bands.
 
     Examples
     --------
