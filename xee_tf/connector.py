@@ -148,28 +148,33 @@ class Connector(Protocol):
 
     Examples
     --------
-    A model that multiplies its input, with a connection that holds no resources:
+    A model that multiplies the column ``x``, with a connection that has no resources to release:
 
     >>> from dataclasses import dataclass
-    >>> class Multiplication:
-    ...     signature = Signature()
+    >>> import pandas as pd, xee_tf
+    >>> from xee_tf.typing import Signature, TensorInfo
+    >>> class Product:
+    ...     signature = Signature(inputs={"x": TensorInfo()}, outputs={"product": TensorInfo()})
     ...
     ...     def __init__(self, factor):
     ...         self.factor = factor
     ...
     ...     def predict(self, batch):
-    ...         return {"product": self.factor * batch["pixels"][..., 0]}
+    ...         return {"product": self.factor * batch["x"]}
     ...
     ...     def close(self):
     ...         pass
     >>> @dataclass(frozen=True)
-    ... class Multiply(Connector):
+    ... class ProductConnector(xee_tf.Connector):
     ...     factor: float
     ...
     ...     def open(self):
-    ...         return Multiplication(self.factor)
-    >>> connected(Multiply(2)).predict({"pixels": np.array([[3, 4]])})
-    {'product': array([6])}
+    ...         return Product(self.factor)
+    >>> model = xee_tf.Model.from_connector(ProductConnector(2), output_properties={"product": "float64"})
+    >>> model.predict_properties(pd.DataFrame({"x": [1.5, 2.0]}))
+         x  product
+    0  1.5      3.0
+    1  2.0      4.0
     """
 
     def open(self) -> Connection:

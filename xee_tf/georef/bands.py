@@ -39,7 +39,7 @@ def add_bands(
     ----------
     image : Dataset or DataArray
         The first image; the result has its coordinates and CRS. A ``band`` dimension is split into one
-        variable per band (see `image_dataset`).
+        variable per band.
     *others : Dataset or DataArray
         Images on the same grid. Their dimension names and chunks may differ. Coordinates of extra dimensions
         (time, ...) are copied to the result.
