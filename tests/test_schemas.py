@@ -558,7 +558,7 @@ def test_files_without_records_raise(tmp_path):
     for each in (path, tmp_path / "t.tfrecord.gz"):
         with pytest.raises(RecordError, match="contains no records"):
             tf_dataset(each, inputs="a", patch_dimensions=4)
-        with pytest.raises(RecordError, match="holds no records"):
+        with pytest.raises(RecordError, match="contains no records"):
             open_table(each)
 
 

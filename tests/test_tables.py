@@ -525,7 +525,7 @@ def test_errors_when_reading(tmp_path):
         open_table(tmp_path / "latin")
     assert open_table(tmp_path / "latin", encoding="latin-1")["n"].tolist() == ["abc", "été"]
     write_examples(tmp_path / "empty.tfrecord.gz", [])
-    with pytest.raises(RecordError, match=r"empty.tfrecord.gz holds no records"):
+    with pytest.raises(RecordError, match=r"empty.tfrecord.gz contains no records"):
         open_table(tmp_path / "empty")
 
 

@@ -395,7 +395,7 @@ def test_sheared_raster_in_zarr(tmp_path):
 @pytest.mark.parametrize(
     ("value", "options", "message"),
     [
-        (np.nan, {"dtype": "uint8"}, "'prediction' holds NaN, which uint8 cannot represent: pass nodata="),
+        (np.nan, {"dtype": "uint8"}, "'prediction' contains NaN, which uint8 cannot represent: pass nodata="),
         (256, {"dtype": "uint8"}, "holds 256.0, which uint8 cannot represent: choose another dtype"),
         (-1, {"dtype": "uint8"}, "holds -1.0, which uint8"),
         (255.6, {"dtype": "uint8"}, "holds 256.0, which uint8"),

@@ -387,7 +387,7 @@ def test_dtype_and_nodata_of_array_bands(tmp_path, name):
     with PredictionWriter(tmp_path / "p", mixer) as writer:
         writer.write({"a": values})
     options = {"dtype": "uint8", "tensor_depths": {"a": 2}}
-    with pytest.raises(RecordError, match="'a' holds NaN, which uint8 cannot represent: pass nodata="):
+    with pytest.raises(RecordError, match="'a' contains NaN, which uint8 cannot represent: pass nodata="):
         upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
     found = upload_image(tmp_path / "p", mixer, tmp_path / name, nodata=99, **options)
     if name == "map.tif":
@@ -469,7 +469,7 @@ def test_number_of_pixel_records(tmp_path, held, message):
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number from 1 to"),
-        ({"a": 5}, "no margin fits for patches of 6 x 4 pixels and 5 steps"),
+        ({"a": 5}, "matches no margin for patches of 6 x 4 pixels and 5 steps"),
     ],
 )
 def test_invalid_tensor_depths(tmp_path, depths, message):
