@@ -10,9 +10,10 @@ import gc
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
-from cyclopts import App, CoercionError, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 __all__ = ["app", "main"]
 
@@ -92,17 +93,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "no-such-mixer.json"])
     1
     """
-    tokens = _normalize_flags(sys.argv[1:] if argv is None else argv)
+    typed = sys.argv[1:] if argv is None else argv
+    tokens = _normalize_flags(typed)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
     names: Sequence[str] = ()
     apps: Sequence[App] = ()
+    format_warning = warnings.formatwarning
     try:
         names, apps = _import_command(tokens)
+        command = " ".join(["xee-tf", *names])
+        warnings.formatwarning = lambda message, *_, **__: f"{command}: warning: {_one_line(str(message))}\n"
         app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         return 130
     except CycloptsError as error:
-        return _fail(names, _suggest_commas(_format_usage_error(error), error, apps, tokens), 2)
+        return _fail(
+            names, _suggest_commas(_format_usage_error(error, apps, tokens, typed), error, apps, tokens), 2
+        )
     except Exception as error:
         from xee_tf.cli.errors import USER_ERRORS, options_to_flags
 
@@ -113,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = apps[-1].assemble_argument_collection() if apps else []
         message = options_to_flags(str(cause), arguments, tokens)
         return _fail(names, _suggest_commas(message, cause, apps, tokens), 1)
+    finally:
+        warnings.formatwarning = format_warning
     return 0
 
 
@@ -166,20 +175,26 @@ def _suggest_commas(message: str, error: BaseException, apps: Sequence[App], tok
     return message
 
 
-def _format_usage_error(error: CycloptsError) -> str:
-    argument = error.argument
-    if isinstance(error, UnknownOptionError):
-        from xee_tf.cli.errors import find_replacement
+def _format_usage_error(
+    error: CycloptsError, apps: Sequence[App], tokens: Sequence[str], typed: Sequence[str]
+) -> str:
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        token = error.unused_tokens[0]
+        if token.startswith("-"):
+            token = typed[tokens.index(token)] if token in tokens else token
+            return re.sub('Unknown command "[^"]*"', lambda _: f"Unknown option {token}", str(error))
+    if not apps or apps[-1].default_command is None:
+        return str(error)
+    from xee_tf.cli.errors import describe_usage_error
 
-        flag = (error.token.keyword or error.token.value).split("=")[0]
-        if replacement := find_replacement(error.command_chain or (), flag):
-            return f"Unknown option {flag}: {replacement}"
-    if isinstance(error, CoercionError) and error.msg is None and argument and argument.parameter.metavar:
-        return f"{argument.name} takes {argument.parameter.metavar}: {str(error)[0].lower()}{str(error)[1:]}"
-    return str(error)
+    arguments = apps[-1].assemble_argument_collection()
+    return describe_usage_error(error, arguments, app, tokens, typed)
 
 
 def _fail(names: Sequence[str], message: str, status: int) -> int:
-    line = re.sub(r"\s*\n\s*", " ", message.strip())
-    print(f"{' '.join(['xee-tf', *names])}: {line}", file=sys.stderr)
+    print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr)
     return status
+
+
+def _one_line(message: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", message.strip())
