@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
@@ -101,8 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     format_warning = warnings.formatwarning
     try:
         names, apps = _import_command(tokens)
-        command = " ".join(["xee-tf", *names])
-        warnings.formatwarning = lambda message, *_, **__: f"{command}: warning: {_one_line(str(message))}\n"
+        warnings.formatwarning = _warning_formatter(names, apps, tokens)
         app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         return 130
@@ -189,6 +188,24 @@ def _format_usage_error(
 
     arguments = apps[-1].assemble_argument_collection()
     return describe_usage_error(error, arguments, app, tokens, typed)
+
+
+def _warning_formatter(
+    names: Sequence[str], apps: Sequence[App], tokens: Sequence[str]
+) -> Callable[..., str]:
+    """Return a function that formats a warning as one line, and each text only once."""
+    shown: set[str] = set()
+
+    def format_warning(message: Warning | str, *_: object, **__: object) -> str:
+        from xee_tf.cli.errors import options_to_flags
+
+        text = options_to_flags(str(message), apps[-1].assemble_argument_collection(), tokens)
+        if text in shown:
+            return ""
+        shown.add(text)
+        return f"{' '.join(['xee-tf', *names])}: warning: {_one_line(text)}\n"
+
+    return format_warning
 
 
 def _fail(names: Sequence[str], message: str, status: int) -> int:

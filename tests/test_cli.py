@@ -686,10 +686,16 @@ def test_options_below_one_are_errors(option, value, two_bands, tmp_path, capsys
 
 def test_warnings_are_one_line(scene, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        xee_tf, "inspect", lambda *_, **__: warnings.formatwarning("a\n  b", UserWarning, "file.py", 3)
+        xee_tf,
+        "inspect",
+        lambda *_, **__: "".join(
+            warnings.formatwarning(text, UserWarning, "file.py", 3)
+            for text in ("a\n kernel_size=3: b", "c", "c")
+        ),
     )
     assert main(["inspect", "x"]) == 0
-    assert capsys.readouterr().out == "xee-tf inspect: warning: a b\n\n"
+    lines = ["xee-tf inspect: warning: a --kernel-size 3: b", "xee-tf inspect: warning: c", "", ""]
+    assert capsys.readouterr().out.split("\n") == lines
     assert "file.py:3" in warnings.formatwarning("a", UserWarning, "file.py", 3, "line")
 
     store = str(tmp_path / "s.zarr")
