@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, Argument, CycloptsError, Parameter, UnknownCommandError
 
 __all__ = ["app", "main"]
 
@@ -116,8 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cause = error.__cause__ if isinstance(error, ImportError) and not apps else error
         if not isinstance(cause, USER_ERRORS):
             raise
-        arguments = apps[-1].assemble_argument_collection() if apps else []
-        message = options_to_flags(str(cause), arguments, tokens)
+        message = options_to_flags(str(cause), _arguments(apps), tokens)
         return _fail(names, _suggest_commas(message, cause, apps, tokens), 1)
     finally:
         warnings.formatwarning = format_warning
@@ -139,6 +138,11 @@ def _import_command(tokens: Sequence[str]) -> tuple[Sequence[str], Sequence[App]
             gc.freeze()
         gc.enable()
     return names, apps
+
+
+def _arguments(apps: Sequence[App]) -> Sequence[Argument]:
+    """Return the arguments of a command; none for a list of commands."""
+    return apps[-1].assemble_argument_collection() if apps and apps[-1].default_command else []
 
 
 def _normalize_flags(tokens: Sequence[str]) -> list[str]:
@@ -165,7 +169,7 @@ def _suggest_commas(message: str, error: BaseException, apps: Sequence[App], tok
         return message
     from xee_tf.cli.errors import join_values
 
-    for flag, value, corrected in join_values(error, apps[-1].assemble_argument_collection(), tokens):
+    for flag, value, corrected in join_values(error, _arguments(apps), tokens):
         try:
             app.parse_args(corrected, exit_on_error=False, print_error=False)
         except CycloptsError:
@@ -186,8 +190,7 @@ def _format_usage_error(
         return str(error)
     from xee_tf.cli.errors import describe_usage_error
 
-    arguments = apps[-1].assemble_argument_collection()
-    return describe_usage_error(error, arguments, app, tokens, typed)
+    return describe_usage_error(error, _arguments(apps), app, tokens, typed)
 
 
 def _warning_formatter(
@@ -199,7 +202,7 @@ def _warning_formatter(
     def format_warning(message: Warning | str, *_: object, **__: object) -> str:
         from xee_tf.cli.errors import options_to_flags
 
-        text = options_to_flags(str(message), apps[-1].assemble_argument_collection(), tokens)
+        text = options_to_flags(str(message), _arguments(apps), tokens)
         if text in shown:
             return ""
         shown.add(text)

@@ -774,6 +774,21 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
         ("export", "drop_masked_steps=True needs it", "--drop-masked-steps needs it"),
         ("upload table", "encoding='latin-1' reads it", "--charset latin-1 reads it"),
         ("export", "edge must be 'drop' or 'pad'; got 3.", "--edge must be 'drop' or 'pad'; got 3."),
+        (
+            "inspect",
+            "a.x is a table: open it with xee_tf.open_table.",
+            "a.x is a table: convert it with xee-tf upload table.",
+        ),
+        (
+            "export",
+            "Select the bands without it, for example ds[['B4', 'B3']].",
+            "Select the bands without it with --bands.",
+        ),
+        (
+            "upload image",
+            "pass the mixer, a.json, as the first argument, and the shards as records=[...] if they are.",
+            "pass the mixer, a.json.",
+        ),
         ("export", "Use max_file_size, not edge.", "Use --max-file-size, not edge."),
         ("predict", "output_bands['p'] is 3", "--output-bands['p'] is 3"),
         (

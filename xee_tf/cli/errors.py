@@ -61,6 +61,10 @@ _PATHS = ("--path", "--store", "--destination", "--prefix", "--file-name-prefix"
 
 _ADVICE = (
     (r"Write one, for example ds\.rio\.write_crs\('EPSG:32633'\), or pass crs=\.", "Pass crs='EPSG:32633'."),
+    (r"open it with xee_tf\.open_(image|table)", r"convert it with xee-tf upload \1"),
+    (r"xee_tf\.open_(image|table)", r"xee-tf upload \1"),
+    (r", a folder that contains one, or an export result", " or a folder that contains one"),
+    (r", as the first argument, and (the shards|this file) as records=(\[\.\.\.\] if [^.]*)?\.", "."),
     (r"open it with rioxarray\.open_rasterio", "show it with rio info"),
     (
         r"Select the bands without it, for example ds\[\[.*?\]\]",
@@ -227,7 +231,8 @@ def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequen
         return flags[name].name if name in flags and name not in paths else name
 
     for pattern, advice in _ADVICE:
-        message = re.sub(pattern, advice, message)
+        if (match := re.search(pattern, message)) and match[0] not in paths:
+            message = message.replace(match[0], match.expand(advice))
     return _NAME.sub(replace_name, _OPTION.sub(replace, message))
 
 
