@@ -270,6 +270,8 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
 def test_unknown_band_lists_the_available_ones(files, tmp_path, capsys):
     assert main(["export", *files, str(tmp_path / "x"), "--bands", "blue"]) == 1
     assert "Band 'blue' not found; available: 'red', 'nir'" in capsys.readouterr().err
+    assert main(["export", *files, str(tmp_path / "x"), "--bands", "red,NIR"]) == 1
+    assert "Band 'NIR' not found; available: 'red', 'nir'. Did you mean 'nir'?" in capsys.readouterr().err
 
 
 def test_module_prints_the_version():

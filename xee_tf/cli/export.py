@@ -22,6 +22,7 @@ from xee_tf.cli.options import (
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge
+from xee_tf.options import did_you_mean
 from xee_tf.records import FeatureTypes
 
 __all__ = ["export"]
@@ -102,7 +103,9 @@ def export(
     if chosen := parse_names(bands, image.data_vars):
         unknown = [band for band in chosen if band not in image]
         if unknown:
-            raise OptionError(f"Band {unknown[0]!r} not found; available: {', '.join(map(repr, image))}.")
+            available = ", ".join(map(repr, image))
+            hint = did_you_mean(unknown[0], [str(name) for name in image])
+            raise OptionError(f"Band {unknown[0]!r} not found; available: {available}.{hint}")
         image = image[chosen]
     options: dict[str, Any] = {
         "patch_dimensions": patch_dimensions,
