@@ -188,7 +188,7 @@ def _format_usage_error(
             return re.sub('Unknown command "[^"]*"', lambda _: f"Unknown option {token}", str(error))
     if not apps or apps[-1].default_command is None:
         return str(error)
-    from xee_tf.cli.errors import describe_usage_error
+    from xee_tf.cli.usage import describe_usage_error
 
     return describe_usage_error(error, _arguments(apps), app, tokens, typed)
 

@@ -675,6 +675,9 @@ def test_rasters_without_a_crs_need_a_flag(two_bands, tmp_path, monkeypatch, cap
             copy.write(file.read())
     assert main(["export", source, str(tmp_path / "x")]) == 1
     assert capsys.readouterr().err.endswith(" Pass --crs EPSG:32633.\n")
+    tokens = ["upload", "image", source, source, str(tmp_path / "x.tif"), "--dtype", "word"]
+    assert main(tokens) == 1
+    assert "xee-tf upload image: --dtype must be an integer or float type" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -775,7 +778,6 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
         ("export", "compressed=False writes plain files", "--no-compress writes plain files"),
         ("export", "drop_masked_steps=True needs it", "--drop-masked-steps needs it"),
         ("upload table", "encoding='latin-1' reads it", "--charset latin-1 reads it"),
-        ("export", "edge must be 'drop' or 'pad'; got 3.", "--edge must be 'drop' or 'pad'; got 3."),
         (
             "inspect",
             "a.x is a table: open it with xee_tf.open_table.",
@@ -805,6 +807,12 @@ def test_options_to_flags(command, message, expected):
     assert options_to_flags(message, arguments, [*command.split(), "a.tif", "--crs=3", "out"]) == expected
     if expected != message:  # unless the text could be a path
         assert options_to_flags(message, arguments, [message]) == message
+
+
+def test_option_at_the_start_of_a_message_is_no_path():
+    arguments = command_app("export").assemble_argument_collection()
+    message = "edge must be 'drop' or 'pad'; got 3."
+    assert options_to_flags(message, arguments, ["export", "edge.tif", "edge"]) == f"--{message}"
 
 
 # -- Help, and the imports for it --------------------------------------------------------------------
