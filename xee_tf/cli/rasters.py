@@ -13,8 +13,7 @@ import xarray as xr
 
 import xee_tf
 from xee_tf.errors import GridMismatchError, OptionError
-from xee_tf.georef import image_dataset, read_georef
-from xee_tf.georef.reference import same_grid
+from xee_tf.georef import image_dataset, read_georef, same_grid
 from xee_tf.options import integer
 
 __all__ = ["open_rasters"]
