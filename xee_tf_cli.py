@@ -10,9 +10,10 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
-from cyclopts import App, CoercionError, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import App, Argument, CycloptsError, Parameter, UnknownCommandError
 
 __all__ = ["app", "main"]
 
@@ -92,17 +93,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "no-such-mixer.json"])
     1
     """
-    tokens = _normalize_flags(sys.argv[1:] if argv is None else argv)
+    typed = sys.argv[1:] if argv is None else argv
+    tokens = _normalize_flags(typed)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
     names: Sequence[str] = ()
     apps: Sequence[App] = ()
+    format_warning = warnings.formatwarning
     try:
         names, apps = _import_command(tokens)
+        warnings.formatwarning = _warning_formatter(names, apps, tokens)
         app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         return 130
     except CycloptsError as error:
-        return _fail(names, _suggest_commas(_format_usage_error(error), error, apps, tokens), 2)
+        return _fail(
+            names, _suggest_commas(_format_usage_error(error, apps, tokens, typed), error, apps, tokens), 2
+        )
     except Exception as error:
         from xee_tf.cli.errors import USER_ERRORS, options_to_flags
 
@@ -110,9 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         cause = error.__cause__ if isinstance(error, ImportError) and not apps else error
         if not isinstance(cause, USER_ERRORS):
             raise
-        arguments = apps[-1].assemble_argument_collection() if apps else []
-        message = options_to_flags(str(cause), arguments, tokens)
+        message = options_to_flags(str(cause), _arguments(apps), tokens)
         return _fail(names, _suggest_commas(message, cause, apps, tokens), 1)
+    finally:
+        warnings.formatwarning = format_warning
     return 0
 
 
@@ -131,6 +138,11 @@ def _import_command(tokens: Sequence[str]) -> tuple[Sequence[str], Sequence[App]
             gc.freeze()
         gc.enable()
     return names, apps
+
+
+def _arguments(apps: Sequence[App]) -> Sequence[Argument]:
+    """Return the arguments of a command; none for a list of commands."""
+    return apps[-1].assemble_argument_collection() if apps and apps[-1].default_command else []
 
 
 def _normalize_flags(tokens: Sequence[str]) -> list[str]:
@@ -157,7 +169,7 @@ def _suggest_commas(message: str, error: BaseException, apps: Sequence[App], tok
         return message
     from xee_tf.cli.errors import join_values
 
-    for flag, value, corrected in join_values(error, apps[-1].assemble_argument_collection(), tokens):
+    for flag, value, corrected in join_values(error, _arguments(apps), tokens):
         try:
             app.parse_args(corrected, exit_on_error=False, print_error=False)
         except CycloptsError:
@@ -166,20 +178,43 @@ def _suggest_commas(message: str, error: BaseException, apps: Sequence[App], tok
     return message
 
 
-def _format_usage_error(error: CycloptsError) -> str:
-    argument = error.argument
-    if isinstance(error, UnknownOptionError):
-        from xee_tf.cli.errors import find_replacement
+def _format_usage_error(
+    error: CycloptsError, apps: Sequence[App], tokens: Sequence[str], typed: Sequence[str]
+) -> str:
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        token = error.unused_tokens[0]
+        if token.startswith("-"):
+            token = typed[tokens.index(token)] if token in tokens else token
+            return re.sub('Unknown command "[^"]*"', lambda _: f"Unknown option {token}", str(error))
+    if not apps or apps[-1].default_command is None:
+        return str(error)
+    from xee_tf.cli.usage import describe_usage_error
 
-        flag = (error.token.keyword or error.token.value).split("=")[0]
-        if replacement := find_replacement(error.command_chain or (), flag):
-            return f"Unknown option {flag}: {replacement}"
-    if isinstance(error, CoercionError) and error.msg is None and argument and argument.parameter.metavar:
-        return f"{argument.name} takes {argument.parameter.metavar}: {str(error)[0].lower()}{str(error)[1:]}"
-    return str(error)
+    return describe_usage_error(error, _arguments(apps), app, tokens, typed)
+
+
+def _warning_formatter(
+    names: Sequence[str], apps: Sequence[App], tokens: Sequence[str]
+) -> Callable[..., str]:
+    """Return a function that formats a warning as one line, and each text only once."""
+    shown: set[str] = set()
+
+    def format_warning(message: Warning | str, *_: object, **__: object) -> str:
+        from xee_tf.cli.errors import options_to_flags
+
+        text = options_to_flags(str(message), _arguments(apps), tokens)
+        if text in shown:
+            return ""
+        shown.add(text)
+        return f"{' '.join(['xee-tf', *names])}: warning: {_one_line(text)}\n"
+
+    return format_warning
 
 
 def _fail(names: Sequence[str], message: str, status: int) -> int:
-    line = re.sub(r"\s*\n\s*", " ", message.strip())
-    print(f"{' '.join(['xee-tf', *names])}: {line}", file=sys.stderr)
+    print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr)
     return status
+
+
+def _one_line(message: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", message.strip())

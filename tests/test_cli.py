@@ -6,6 +6,8 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +270,8 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
 def test_unknown_band_lists_the_available_ones(files, tmp_path, capsys):
     assert main(["export", *files, str(tmp_path / "x"), "--bands", "blue"]) == 1
     assert "Band 'blue' not found; available: 'red', 'nir'" in capsys.readouterr().err
+    assert main(["export", *files, str(tmp_path / "x"), "--bands", "red,NIR"]) == 1
+    assert "Band 'NIR' not found; available: 'red', 'nir'. Did you mean 'nir'?" in capsys.readouterr().err
 
 
 def test_module_prints_the_version():
@@ -492,11 +496,29 @@ def test_parse_array_dims(line, dims):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("predict m.keras --bands", "parameter --bands requires an argument"),
-        ("predict m.keras s.tif", "parameter RASTERS requires an argument"),
-        ("export s.tif", "parameter RASTERS requires an argument"),
+        ("predict m.keras --bands", "--bands takes NAME[,NAME...]; its value is missing."),
+        ("predict m.keras", "RASTERS and DESTINATION are missing: the command takes MODEL RASTERS... DEST"),
+        ("predict m.keras s.tif", "DESTINATION is missing: the command takes MODEL RASTERS... DESTINATION."),
+        ("export s.tif --crs x", "PREFIX is missing: the command takes RASTERS... PREFIX."),
+        ("upload table s.tfrecord", "DESTINATION is missing: the command takes RECORDS... DESTINATION."),
+        (
+            "upload table r --crs x s t.gpkg",
+            "Unexpected argument 't.gpkg': give RECORDS... DESTINATION together",
+        ),
+        ("model serve a b", "Unexpected argument 'b': the command takes only PATH."),
+        ("demo out", "Unexpected argument 'out': the command takes only options."),
+        ("export s.tif o --kernel-size 3X5", "got '3X5'. Separate numbers by spaces: --kernel-size 3 5."),
+        ("predict m s.tif o.tif --inputTileSize=9,7", "by spaces: --input-tile-size 9 7."),
+        ("export s.tif o --patch-dimensions", "takes WIDTH [HEIGHT], whole numbers; its value is missing."),
+        ("export --region -1.5,2,3,4 s.tif o", "Separate numbers by spaces: --region -1.5 2 3 4."),
+        ("export s.tif o --region 1 2", "takes LEFT BOTTOM RIGHT TOP, numbers; got '1 2'."),
+        ("upload image r m o.tif --nodata foo", "--nodata takes VALUE, a number; got 'foo'."),
+        ("model serve m --port 1,2", "--port takes NUMBER, a whole number; got '1,2'."),
+        ("inspect m --verify=3", "--verify takes no value; got '3'."),
+        ("--kernelSize 3", "Unknown option --kernelSize. Available commands: "),
+        ("model --port", "Unknown option --port. Available commands: prepare, serve."),
         ("export s.tif o --edge wrap", 'Invalid value "wrap" for --edge. Choose from: "drop", "pad"'),
-        ("model prepare --source-dir m", "parameter --dest-dir requires an argument"),
+        ("model prepare --source-dir m", "--dest-dir FOLDER is missing."),
         ("nothing", 'Unknown command "nothing"'),
         ("upload nothing", 'Unknown command "nothing"'),
     ],
@@ -625,7 +647,66 @@ def test_errors_contain_flags(two_bands, tmp_path, capsys):
 def test_file_without_a_reader_is_an_error(tmp_path, capsys):
     (tmp_path / "cube.nc").write_text("not NetCDF")
     assert main(["export", str(tmp_path / "cube.nc"), str(tmp_path / "s")]) == 1
-    assert re.search(r"cube\.nc could not be opened: .*pip install h5netcdf", capsys.readouterr().err)
+    fix = "pip install h5netcdf" if find_spec("h5netcdf") is None else "may be damaged"
+    assert re.search(rf"cube\.nc could not be opened as NetCDF\. .*{fix}\.\n$", capsys.readouterr().err)
+
+
+def test_rasters_that_do_not_fit_are_named(files, scene, tmp_path, capsys):
+    wide, again = str(tmp_path / "wide.tif"), str(tmp_path / "again" / "red.tif")
+    (tmp_path / "again").mkdir()
+    georeferenced = scene.rio.write_crs(scene.attrs["crs"])
+    georeferenced.nir[:, :80].rio.to_raster(wide)
+    georeferenced.red.rio.to_raster(again)
+    assert main(["export", *files, wide, str(tmp_path / "x")]) == 1
+    message = capsys.readouterr().err
+    assert f"{files[0]} and {wide} are not on the same grid. Shape: 90 x 60 and 80 x 60" in message
+    assert message.endswith(f"rio warp {wide} OUTPUT --like {files[0]}\n")
+    assert main(["export", *files, again, str(tmp_path / "x")]) == 1
+    assert f"{files[0]} and {again} both have a band 'red'" in capsys.readouterr().err
+    assert main(["export", *files, files[1], str(tmp_path / "x")]) == 1
+    assert f"{files[1]} is given twice." in capsys.readouterr().err
+
+
+def test_rasters_without_a_crs_need_a_flag(two_bands, tmp_path, monkeypatch, capsys):
+    source = str(tmp_path / "nocrs_dtype.tif")  # contains the names of two options
+    with rasterio.open(two_bands) as file:
+        profile = file.profile | {"crs": None}
+        with rasterio.open(source, "w", **profile) as copy:
+            copy.write(file.read())
+    assert main(["export", source, str(tmp_path / "x")]) == 1
+    assert capsys.readouterr().err.endswith(" Pass --crs EPSG:32633.\n")
+    tokens = ["upload", "image", source, source, str(tmp_path / "x.tif"), "--dtype", "word"]
+    assert main(tokens) == 1
+    assert "xee-tf upload image: --dtype must be an integer or float type" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("chunk", "0"), ("chunk", "-7"), ("max-file-size", "-1"), ("kernel-size", "0")]
+)
+def test_options_below_one_are_errors(option, value, two_bands, tmp_path, capsys):
+    tokens = ["export", two_bands, str(tmp_path / "x"), "--patch-dimensions", "8", f"--{option}", value]
+    assert main(tokens) == 1
+    assert re.search(rf"^xee-tf export: --{option} must be .*at least 1", capsys.readouterr().err)
+
+
+def test_warnings_are_one_line(scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        xee_tf,
+        "inspect",
+        lambda *_, **__: "".join(
+            warnings.formatwarning(text, UserWarning, "file.py", 3)
+            for text in ("a\n kernel_size=3: b", "c", "c")
+        ),
+    )
+    assert main(["inspect", "x"]) == 0
+    lines = ["xee-tf inspect: warning: a --kernel-size 3: b", "xee-tf inspect: warning: c", "", ""]
+    assert capsys.readouterr().out.split("\n") == lines
+    assert "file.py:3" in warnings.formatwarning("a", UserWarning, "file.py", 3, "line")
+
+    store = str(tmp_path / "s.zarr")
+    scene.rio.write_crs(scene.attrs["crs"]).to_zarr(store, zarr_format=2, consolidated=False)
+    assert main(["export", store, str(tmp_path / "x"), "--patch-dimensions", "8", "--plan"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 # -- Earth Engine's spelling -------------------------------------------------------------------------
@@ -637,13 +718,31 @@ def test_file_without_a_reader_is_an_error(tmp_path, capsys):
         (["export", "--scale", "30"], "Unknown option --scale: "),
         (["export", "--max-pixels=1e9"], "Unknown option --max-pixels: "),
         (["export", "--if-exists", "overwrite"], "use --overwrite"),
-        (["export", "--kernal-size", "3"], "Unknown option: --kernal-size. Did you mean --kernel-size"),
-        (["export", "--patch-dim", "16"], "Unknown option: --patch-dim. Did you mean --patch-dimensions"),
-        (["export", "--patch-dimensions", "x"], "--patch-dimensions takes WIDTH [HEIGHT]: "),
-        (["upload", "image", "--no-data=3", "--scale", "3"], "Unknown option: --no-data"),
-        (["upload", "image", "--formatOptions", "x"], "Unknown option --format-options: "),
+        (["export", "--kernal-size", "3"], "Unknown option --kernal-size; did you mean --kernel-size?"),
+        (["export", "--patch-dim", "16"], "Unknown option --patch-dim; did you mean --patch-dimensions?"),
+        (
+            ["export", "--patch-dimensions", "x"],
+            "--patch-dimensions takes WIDTH [HEIGHT], whole numbers; got 'x'.",
+        ),
+        (
+            ["upload", "image", "--no-data=3", "--scale", "3"],
+            "Unknown option --no-data; did you mean --nodata?",
+        ),
+        (
+            ["upload", "image", "--formatOptions", "x"],
+            "Unknown option --formatOptions: pass the options directly, as in --kernel-size 32.",
+        ),
         (["predict", "model", "--crs-transform", "1"], "Unknown option --crs-transform: "),
         (["predict", "model", "--ifExists", "overwrite"], "use --overwrite"),
+        (["export", "--columns", "B5"], "Unknown option --columns: use --bands."),
+        (["upload", "table", "--selectors=id"], "Unknown option --selectors: use --columns."),
+        (["export", "--dimensions", "9"], "Unknown option --dimensions: rasters keep their pixel grid; "),
+        (["export", "--noData", "9"], "Unknown option --noData: use --default-value, which is written"),
+        (["export", "--skipEmptyTiles"], "use --masked-threshold 0.999 to omit"),
+        (["export", "--outputPrefix=a"], "Unknown option --outputPrefix: give PREFIX without an option."),
+        (["upload", "image", "--store", "a"], "Unknown option --store: give DESTINATION without an option."),
+        (["predict", "--model", "m"], "Unknown option --model: give MODEL without an option."),
+        (["predict", "m", "--progress"], "Unknown option --progress: progress is always shown"),
     ],
 )
 def test_unknown_options_have_an_explanation(arguments, message, capsys):
@@ -679,6 +778,28 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
         ("export", "compressed=False writes plain files", "--no-compress writes plain files"),
         ("export", "drop_masked_steps=True needs it", "--drop-masked-steps needs it"),
         ("upload table", "encoding='latin-1' reads it", "--charset latin-1 reads it"),
+        (
+            "inspect",
+            "a.x is a table: open it with xee_tf.open_table.",
+            "a.x is a table: convert it with xee-tf upload table.",
+        ),
+        (
+            "export",
+            "Select the bands without it, for example ds[['B4', 'B3']].",
+            "Select the bands without it with --bands.",
+        ),
+        (
+            "upload image",
+            "pass the mixer, a.json, as the first argument, and the shards as records=[...] if they are.",
+            "pass the mixer, a.json.",
+        ),
+        ("export", "Use max_file_size, not edge.", "Use --max-file-size, not edge."),
+        ("predict", "output_bands['p'] is 3", "--output-bands['p'] is 3"),
+        (
+            "export",
+            "the band 'kernel_size' or a/kernel_size.tif",
+            "the band 'kernel_size' or a/kernel_size.tif",
+        ),
     ],
 )
 def test_options_to_flags(command, message, expected):
@@ -686,6 +807,12 @@ def test_options_to_flags(command, message, expected):
     assert options_to_flags(message, arguments, [*command.split(), "a.tif", "--crs=3", "out"]) == expected
     if expected != message:  # unless the text could be a path
         assert options_to_flags(message, arguments, [message]) == message
+
+
+def test_option_at_the_start_of_a_message_is_no_path():
+    arguments = command_app("export").assemble_argument_collection()
+    message = "edge must be 'drop' or 'pad'; got 3."
+    assert options_to_flags(message, arguments, ["export", "edge.tif", "edge"]) == f"--{message}"
 
 
 # -- Help, and the imports for it --------------------------------------------------------------------
@@ -730,6 +857,7 @@ def test_help_describes_every_option(command, capsys):
     described = re.findall(r"^(\w+)\n    \S", inspect.getdoc(function), re.MULTILINE)
     assert described == list(inspect.signature(function).parameters)
     assert "`" not in text
+    assert not re.search(r" (STR|INT|FLOAT)\b|By default|<destination>|xee_tf\.|\b(in|out)put_\w+_size", text)
     for each in command_app(command).assemble_argument_collection():
         assert (each.name if each.name.startswith("-") else each.name.upper()) in text
 

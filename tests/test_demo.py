@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,27 @@ def test_check_alignment_detects_a_shift(output, data_dir):
 
 def test_missing_scene_is_an_error(tmp_path, capsys):
     assert main(["demo", "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
-    assert re.search(r"scene of the demo was not found in .*pip install", capsys.readouterr().err)
+    captured = capsys.readouterr()
+    assert re.search(r"scene of the demo was not found in .*pip install", captured.err)
+    assert captured.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "matplotlib"])
+def test_missing_extra_is_an_error_before_anything_is_written(
+    package, tmp_path, data_dir, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["demo", "--data", str(data_dir), "--output", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert f'needs {package}, which is not installed: pip install "xee-tf[demo]"' in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_trains_at_least_one_epoch(tmp_path, data_dir, capsys):
+    assert main(["demo", "--data", str(data_dir), "--output", str(tmp_path / "out"), "--epochs", "-3"]) == 1
+    assert "--epochs must be a whole number of at least 1; got -3." in capsys.readouterr().err
 
 
 def test_notebook_runs(data_dir, monkeypatch):

@@ -25,6 +25,7 @@ import xarray as xr
 import xee_tf
 from xee_tf.errors import XeeTFError
 from xee_tf.extras import extra
+from xee_tf.options import integer
 from xee_tf.storage import PathLike
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def run(
     data : path-like, optional
         Folder of the scene. Default: ``$XEE_TF_DATA``, else ``.data``.
     epochs : int, default 60
-        Number of training epochs.
+        Number of training epochs, at least 1.
     seed : int, default 7
         Random seed of the training.
 
@@ -114,16 +115,25 @@ def run(
     -------
     DemoResult
         Accuracy and output files.
+
+    Raises
+    ------
+    MissingExtraError
+        If a package of the extra ``demo`` is not installed.
+    FileNotFoundError
+        If the scene is not there.
     """
     begin = time.perf_counter()
+    epochs = integer(1)(epochs, "epochs")
+    with extra("demo", "The demo"):  # the functions below import it without `extra`
+        _import_tensorflow()
+        import matplotlib  # noqa: F401
+    folder = find_data(data)
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
 
     with _step("Open the scene and the land-cover map lazily, and combine them"):
-        with extra("demo", "The demo"):  # the functions below import it without `extra`
-            _import_tensorflow()
-            import matplotlib  # noqa: F401
-        scene = open_scene(find_data(data))
+        scene = open_scene(folder)
         print(f"  {scene.sizes['x']} x {scene.sizes['y']} pixels: {', '.join(map(str, scene))}")
 
     with _step("Plan and export training patches west and east of the held-out columns"):

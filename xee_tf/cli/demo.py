@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from xee_tf.cli.options import inherit_descriptions
+from xee_tf.cli.options import Number, inherit_descriptions
 from xee_tf.demo import run
 
 __all__ = ["demo"]
@@ -19,7 +19,7 @@ def demo(
     *,
     output: Annotated[str, Folder] = "demo-output",
     data: Annotated[str | None, Folder] = None,
-    epochs: int = 60,
+    epochs: Annotated[int, Number] = 60,
 ) -> None:
     """Export a real scene, train a model on it, predict, and draw the predictions.
 

@@ -27,7 +27,36 @@ _SPELLINGS: Mapping[str, Spelling] = {
     "upload table": READ_SPELLING,
 }
 
-_IF_EXISTS = "use --overwrite to replace existing files"
+_NO_OPTIONS = {
+    "if_exists": "use --overwrite to replace existing files",
+    "progress": "progress is always shown in a terminal",
+}
+"""Options of functions, and what commands have instead."""
+
+_RESAMPLE = "rasters keep their pixel grid; resample them first, for example with rio warp --res 30"
+
+_PYTHON = {
+    "scale": _RESAMPLE,
+    "crsTransform": _RESAMPLE,
+    "dimensions": _RESAMPLE,
+    "projection": _RESAMPLE,
+    "collection": "the command exports rasters; export a table in Python, with xee_tf.export_table",
+}
+"""Options of Earth Engine whose replacement is Python code, and what to do in a shell."""
+
+_ADVICE = (
+    (r"Write one, for example ds\.rio\.write_crs\('EPSG:32633'\), or pass crs=\.", "Pass crs='EPSG:32633'."),
+    (r"open it with xee_tf\.open_(image|table)", r"convert it with xee-tf upload \1"),
+    (r"xee_tf\.open_(image|table)", r"xee-tf upload \1"),
+    (r", a folder that contains one, or an export result", " or a folder that contains one"),
+    (r", as the first argument, and (the shards|this file) as records=(\[\.\.\.\] if [^.]*)?\.", "."),
+    (r"open it with rioxarray\.open_rasterio", "show it with rio info"),
+    (
+        r"Select the bands without it, for example ds\[\[.*?\]\]",
+        "Select the bands without it with bands=[...]",
+    ),
+)
+"""Python code in messages, as patterns, and what to write instead."""
 
 
 def find_replacement(command: Sequence[str], flag: str) -> str:
@@ -40,15 +69,15 @@ def find_replacement(command: Sequence[str], flag: str) -> str:
     """
     if (spelling := _SPELLINGS.get(" ".join(command))) is None:
         return ""
-    replaced = {**spelling.replaced, "if_exists": _IF_EXISTS}
-    return next((why for name, why in replaced.items() if _flag(name) == flag), "")
+    replaced = {**spelling.replaced, **_NO_OPTIONS}
+    return next((_PYTHON.get(name, why) for name, why in replaced.items() if _flag(name) == flag), "")
 
 
 def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequence[str]) -> str:
-    """Replace the options in a message by the flags of a command.
+    """Replace the options and the Python code in a message by the flags of a command.
 
-    Paths must not change: an option's name is not replaced if it also occurs in the command line, the current
-    folder or the home folder.
+    Paths must not change: an option is not replaced if it also occurs in the command line, the current folder
+    or the home folder.
     """
     flags = {each.field_info.name: each for each in arguments if each.name.startswith("--")}
     typed = [token.partition("=")[2] if token.startswith("--") else token for token in tokens]
@@ -56,7 +85,7 @@ def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequen
 
     def replace(match: re.Match[str]) -> str:
         whole, name, value = match[0], match["name"], match["value"] or ""
-        if name in paths:
+        if f"{name}=" in paths:
             return whole
         if name == "if_exists":
             return "--overwrite" if "overwrite" in flags and value == "'overwrite'" else whole
@@ -67,7 +96,15 @@ def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequen
             return str(argument.negatives[0])
         return f"{argument.name} {_to_shell(value)}".rstrip()
 
-    return _OPTION.sub(replace, message)
+    def replace_name(match: re.Match[str]) -> str:
+        name = match[0]
+        starts = match.start() == 0 and message[match.end() :].startswith(" must ")
+        return flags[name].name if name in flags and (starts or name not in paths) else name
+
+    for pattern, advice in _ADVICE:
+        if (match := re.search(pattern, message)) and match[0] not in paths:
+            message = message.replace(match[0], match.expand(advice))
+    return _NAME.sub(replace_name, _OPTION.sub(replace, message))
 
 
 def join_values(
@@ -122,20 +159,26 @@ _OPTION = re.compile(
     (?<![\w'"/\\.-])
     (?P<name>[a-z]+(?:_[a-z]+)*)
     =
-    (?P<value>'[^']*' | True | False | \[\.\.\.\] | \{[^}]*\} | \(\d+(?:,\ \d+)*\) | \d+)?
+    (?P<value>'[^']*' | True | False | \[\.\.\.\] | \{[^}]*\} | \(\d+(?:,\ \d+)*\) | \d+(?:\.\d+)?)?
     (?=[,.:;)]?(?:\s|$))
     """,
     re.VERBOSE,
 )
 
 
+_NAME = re.compile(r"^[a-z]+(?= must )|(?<![\w'\"/\\.-])[a-z]+(?:_[a-z]+)+(?=[,.:;)\[]?(?:\s|$|'))")
+"""An option that starts a message, or one whose name has several words."""
+
+
 def _to_shell(value: str) -> str:
     """Convert a Python literal to shell syntax; empty for placeholders such as ``[...]``."""
     if value.startswith("'"):
         return value.strip("'")
+    if value[:1].isdigit():
+        return value
     if pair := re.fullmatch(r"\{'([^']+)': '([^']+)'\}", value):
         return f"{pair[1]}={pair[2]}"
-    return " ".join(re.findall(r"\d+", value)) if value[:1] in (*"(0123456789",) else ""
+    return " ".join(re.findall(r"\d+", value)) if value.startswith("(") else ""
 
 
 def _flag(name: str) -> str:

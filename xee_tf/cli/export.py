@@ -8,10 +8,21 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.options import Crs, Depths, Flag, Names, Size, if_exists, inherit_descriptions, parse_names
+from xee_tf.cli.options import (
+    Crs,
+    Depths,
+    Flag,
+    Name,
+    Names,
+    Size,
+    if_exists,
+    inherit_descriptions,
+    parse_names,
+)
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Edge
+from xee_tf.options import did_you_mean
 from xee_tf.records import FeatureTypes
 
 __all__ = ["export"]
@@ -38,8 +49,8 @@ def export(
     sequence_data: Flag = False,
     collapse_bands: Flag = False,
     drop_masked_steps: Flag = False,
-    split_dim: str | None = None,
-    masked_threshold: float = 1.0,
+    split_dim: Annotated[str | None, Name] = None,
+    masked_threshold: Annotated[float, Parameter(metavar="PROPORTION")] = 1.0,
     index: Flag = False,
     edge: Edge = "drop",
     feature_types: FeatureTypes = "float",
@@ -68,12 +79,19 @@ def export(
         pixels around it.
     region_crs
         CRS of `region`, such as EPSG:4326.
+    default_value
+        Value for pixels of a band that are masked (NaN, _FillValue or nodata) or outside the raster. For
+        integer bands, the value is truncated to an integer and clamped to the range of the dtype; a warning
+        lists the bands that cannot hold it.
     tensor_depths
         Depths of array bands (bands with additional dimensions, such as time). Bands are truncated, or padded
         with `default_value`, to their depth. Default: the length of each band.
     split_dim
         Dimension, such as time, whose steps are exported one by one. The date or coordinate of a step is
         appended to the prefix.
+    index
+        Write PREFIX-index.parquet (GeoParquet) with the file, record, patch, row, column, proportion of
+        masked pixels and outline of every patch.
     crs
         CRS of rasters that have none.
     chunk
@@ -85,7 +103,9 @@ def export(
     if chosen := parse_names(bands, image.data_vars):
         unknown = [band for band in chosen if band not in image]
         if unknown:
-            raise OptionError(f"Band {unknown[0]!r} not found; available: {', '.join(map(repr, image))}.")
+            available = ", ".join(map(repr, image))
+            hint = did_you_mean(unknown[0], [str(name) for name in image])
+            raise OptionError(f"Band {unknown[0]!r} not found; available: {available}.{hint}")
         image = image[chosen]
     options: dict[str, Any] = {
         "patch_dimensions": patch_dimensions,

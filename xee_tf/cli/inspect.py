@@ -21,6 +21,8 @@ def inspect(
 
     Parameters
     ----------
+    path
+        Mixer, manifest, prefix or folder of an export, or a TFRecord file: a local path or an fsspec URL.
     verify
         Read all files and compare their checksums. The exit status is 1 if one does not match.
     """

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 import xee_tf
-from xee_tf.cli.options import inherit_descriptions, parse_pairs
+from xee_tf.cli.options import Name, Number, inherit_descriptions, parse_pairs
 from xee_tf.serving import stop_signal
 
 __all__ = ["prepare", "serve"]
@@ -17,11 +17,11 @@ __all__ = ["prepare", "serve"]
 @inherit_descriptions(xee_tf.prepare_model)
 def prepare(
     *,
-    source_dir: str,
-    dest_dir: str,
+    source_dir: Annotated[str, Parameter(metavar="FOLDER")],
+    dest_dir: Annotated[str, Parameter(metavar="FOLDER")],
     input: Annotated[str | None, Parameter(metavar="NAMES")] = None,
     output: Annotated[str | None, Parameter(metavar="NAMES")] = None,
-    tag: str = "serve",
+    tag: Annotated[str, Name] = "serve",
     variables: Annotated[str, Parameter(metavar="PREFIX")] = "/variables/variables",
     verify: bool = True,
 ) -> None:
@@ -54,10 +54,10 @@ def serve(
     path: str,
     /,
     *,
-    port: int = 8501,
-    grpc_port: int = 8500,
-    host: str = "127.0.0.1",
-    name: str | None = None,
+    port: Annotated[int, Number] = 8501,
+    grpc_port: Annotated[int, Number] = 8500,
+    host: Annotated[str, Parameter(metavar="ADDRESS")] = "127.0.0.1",
+    name: Annotated[str | None, Name] = None,
     labels: Annotated[
         dict[str, int] | None,
         Parameter(
@@ -69,8 +69,8 @@ def serve(
         ),
     ] = None,
     max_request_bytes: Annotated[int, Parameter(metavar="BYTES")] = 2**30,
-    max_concurrency: int = 64,
-    max_batch_size: int = 0,
+    max_concurrency: Annotated[int, Number] = 64,
+    max_batch_size: Annotated[int, Number] = 0,
 ) -> None:
     """Serve SavedModels over HTTP and gRPC, as TensorFlow Serving, Vertex AI and AI Platform do.
 

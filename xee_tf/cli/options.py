@@ -17,7 +17,9 @@ __all__ = [
     "Crs",
     "Depths",
     "Flag",
+    "Name",
     "Names",
+    "Number",
     "Size",
     "if_exists",
     "inherit_descriptions",
@@ -32,6 +34,10 @@ Size = Annotated[tuple[int, int] | int | None, Parameter(metavar="WIDTH [HEIGHT]
 
 Names = Annotated[list[str] | None, Parameter(metavar="NAME[,NAME...]")]
 """Names separated by commas; the option may be repeated. `parse_names` splits them."""
+
+Name = Parameter(metavar="NAME")
+
+Number = Parameter(metavar="NUMBER")
 
 Crs = Annotated[str | None, Parameter(metavar="CRS")]
 
@@ -105,6 +111,8 @@ def if_exists(overwrite: bool) -> IfExists:
     return "overwrite" if overwrite else "error"
 
 
+_NAMES = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\b")
+
 _DEFAULT = re.compile(r" ?Default(, [^:]*)?: .*?\.(?= |$)")
 
 
@@ -141,4 +149,6 @@ def _plain_text(text: str, options: Collection[str]) -> str:
         return f"--{name.replace('_', '-')}" if name in options else name
 
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
-    return re.sub(r"(?<!`)`([^`]+)`(?!`)", replace, "\n\n".join(paragraphs)).replace("``", "")
+    plain = re.sub(r"(?<!`)`([^`]+)`(?!`)", replace, "\n\n".join(paragraphs))
+    plain = re.sub(r"``([^`]*)``", lambda code: _NAMES.sub(replace, code[1]), plain)
+    return re.sub(r"\bBy default (.*?[.;])(?=\s|$)", r"Default: \1", plain)

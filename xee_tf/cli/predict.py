@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.options import Crs, Flag, Names, Size, if_exists, inherit_descriptions, parse_names
+from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.predict import Blend
 from xee_tf.storage import Location
@@ -31,7 +31,7 @@ def predict(
     input_overlap_size: Size = None,
     output_tile_size: Size = None,
     output_bands: Annotated[Names, Parameter(metavar="NAME[=TYPE][,NAME...]")] = None,
-    batch_size: int | None = None,
+    batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
     crs: Crs = None,
@@ -55,6 +55,10 @@ def predict(
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
         the dimensions of the model's input.
+    input_overlap_size
+        Pixels added along each edge of a tile, as in Earth Engine's reference and code samples: the model
+        takes the tile size plus twice the overlap. The overlap may be larger than the tile: a classifier of
+        3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
     output_bands
         Names of the outputs, with types that differ from the model's own: forest=uint8,water. Default: the
         outputs of the model.

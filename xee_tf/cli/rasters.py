@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,7 +12,9 @@ import rioxarray
 import xarray as xr
 
 import xee_tf
-from xee_tf.errors import OptionError
+from xee_tf.errors import GridMismatchError, OptionError
+from xee_tf.georef import image_dataset, read_georef, same_grid
+from xee_tf.options import integer
 
 __all__ = ["open_rasters"]
 
@@ -27,9 +31,49 @@ def open_rasters(paths: Sequence[str], chunk: int, crs: str | None) -> xr.Datase
         Width and height, in pixels, of the chunks that are read from disk.
     crs : str or None
         CRS of rasters that have none.
+
+    Raises
+    ------
+    OptionError
+        If a file cannot be opened, or two files have a band with the same name.
+    GridMismatchError
+        If the rasters are not on the same grid.
     """
+    integer(1)(chunk, "chunk")
     images = [_open_raster(path, chunk, alone=len(paths) == 1) for path in paths]
-    return xee_tf.add_bands(*images, crs=crs)
+    _check_names(paths, images)
+    try:
+        return xee_tf.add_bands(*images, crs=crs)
+    except GridMismatchError as error:
+        raise _with_paths(paths, images, crs) or error from error
+
+
+def _check_names(paths: Sequence[str], images: Sequence[Any]) -> None:
+    """Check that the names of bands are unique."""
+    owners: dict[Any, str] = {}
+    for path, image in zip(paths, images, strict=True):
+        for name in image_dataset(image).data_vars:
+            if owners.get(name) == path:
+                raise OptionError(f"{path} is given twice.")
+            if name in owners:
+                raise OptionError(
+                    f"{owners[name]} and {path} both have a band {str(name)!r}. Bands of GeoTIFFs are named "
+                    "after their files: rename a file, or omit one."
+                )
+            owners[name] = path
+
+
+def _with_paths(paths: Sequence[str], images: Sequence[Any], crs: str | None) -> GridMismatchError | None:
+    """Describe the first raster that is not on the grid of the first one."""
+    first = read_georef(image_dataset(images[0]), crs)
+    for path, image in zip(paths[1:], images[1:], strict=True):
+        try:
+            same_grid(first, read_georef(image_dataset(image), crs), (paths[0], path))
+        except GridMismatchError as error:
+            differences = str(error).partition(" Reproject one")[0]
+            fix = f"rio warp {path} OUTPUT --like {paths[0]}"
+            return GridMismatchError(f"{differences} Reproject one to the grid of the other: {fix}")
+    return None
 
 
 def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
@@ -37,15 +81,23 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     if path.suffix in (".zarr", ".nc", ".nc4", ".h5"):
         engine = {"engine": "zarr"} if path.suffix == ".zarr" else {}
         try:
-            return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
-        except ValueError as error:  # no reader is installed, or the file is not NetCDF
-            raise OptionError(
-                f"{source} could not be opened: {str(error).splitlines()[0]} NetCDF files need h5netcdf or "
-                "netCDF4: pip install h5netcdf."
-            ) from error
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "Failed to open Zarr store with consolidated", RuntimeWarning
+                )
+                return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
+        except ValueError as error:
+            if engine:
+                raise OptionError(f"{source} could not be opened as Zarr: {error}") from error
+            fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
+            raise OptionError(f"{source} could not be opened as NetCDF. {fix}") from error
     raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
     if alone:
         return raster
     if raster.sizes["band"] == 1:
         return raster.squeeze("band", drop=True).rename(path.stem)
     return raster.assign_coords(band=[f"{path.stem}_{number}" for number in raster.band.values])
+
+
+def _has_netcdf_reader() -> bool:
+    return any(find_spec(name) is not None for name in ("h5netcdf", "netCDF4"))

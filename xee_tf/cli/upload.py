@@ -8,7 +8,17 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.options import Crs, Depths, Flag, Names, Size, if_exists, inherit_descriptions, parse_names
+from xee_tf.cli.options import (
+    Crs,
+    Depths,
+    Flag,
+    Name,
+    Names,
+    Size,
+    if_exists,
+    inherit_descriptions,
+    parse_names,
+)
 
 __all__ = ["upload_image", "upload_table"]
 
@@ -23,7 +33,7 @@ def upload_image(
     bands: Names = None,
     # int first: a float cannot represent all 64-bit integers
     nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
-    dtype: str | None = None,
+    dtype: Annotated[str | None, Parameter(metavar="TYPE")] = None,
     crs: Crs = None,
     kernel_size: Size = None,
     tensor_depths: Depths = None,
@@ -42,6 +52,8 @@ def upload_image(
         Mixer, manifest, prefix or folder of the export that the predictions were made from.
     destination
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
+    tensor_depths
+        Number of values per pixel of array bands, if it cannot be inferred from the length of the records.
     overwrite
         Replace an existing destination.
     """
@@ -68,15 +80,15 @@ def upload_table(
     /,
     *,
     crs: Crs = "EPSG:4326",
-    x_column: str | None = None,
-    y_column: str | None = None,
+    x_column: Annotated[str | None, Name] = None,
+    y_column: Annotated[str | None, Name] = None,
     columns: Names = None,
-    encoding: Annotated[str, Parameter(name="--charset")] = "utf-8",
+    encoding: Annotated[str, Parameter(name="--charset", metavar="NAME")] = "utf-8",
     overwrite: Flag = False,
 ) -> None:
     """Convert a table in TFRecords to a GeoParquet or GeoPackage file of points.
 
-    Works like "earthengine upload table", but writes files.
+    This works like "earthengine upload table", but writes files.
 
     Parameters
     ----------

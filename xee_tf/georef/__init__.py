@@ -30,7 +30,7 @@ from xee_tf.georef.longitudes import (
 )
 from xee_tf.georef.masks import band_nodata, can_mask
 from xee_tf.georef.polygons import polygons_in_pixels
-from xee_tf.georef.reference import GeoRef, GridLike, grid_mapping, read_georef, write_georef
+from xee_tf.georef.reference import GeoRef, GridLike, grid_mapping, read_georef, same_grid, write_georef
 from xee_tf.georef.region import region_window
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows, per_pixel
 from xee_tf.georef.units import full_turn
@@ -73,6 +73,7 @@ __all__ = [
     "read_georef",
     "region_window",
     "same_crs",
+    "same_grid",
     "spatial_dims",
     "unwrap_outline",
     "whole_image",
