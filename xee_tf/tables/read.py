@@ -101,7 +101,7 @@ def open_table(
     MissingShardError
         If a file is not found.
     RecordError
-        If a file is corrupt or contains no records; if a column holds numbers in some records and byte strings
+        If a file is corrupt or has no records; if a column has numbers in some records and byte strings
         in others, or integers beyond 2**53 in some and floats in others. The message names the file and
         the record.
     OptionError
