@@ -122,7 +122,7 @@ def test_result_text_of_array_bands_and_pixels(tmp_path):
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=20, sequence_data=True)
     text = repr(result)
     assert "records  1,600, one per pixel, 400 per patch\n" in text
-    assert f"sidecar  {tmp_path}/scene-image.tfexport" in text
+    assert f"manifest  {tmp_path}/scene-image.tfexport" in text
 
 
 @pytest.fixture

@@ -187,6 +187,17 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
     return jobs
 
 
+def _require_patch(region: Size, options: ExportOptions) -> None:
+    """Raise an error if a patch is larger than the region; `PatchGrid` checks it for a whole raster."""
+    for axis, side in (("x", "wide"), ("y", "high")):
+        length, patch = getattr(region, axis), getattr(options.patch_dimensions, axis)
+        if patch > length and options.edge == "drop":
+            raise OptionError(
+                f"A patch of {patch} pixels does not fit: the region is only {length} {side}. Use a smaller "
+                "patch or a larger region, or keep incomplete patches with edge='pad'."
+            )
+
+
 def _job(
     dataset: xr.Dataset, prefix: Location, options: ExportOptions, source: ExportSource, label: str = ""
 ) -> ExportJob:
@@ -201,6 +212,7 @@ def _job(
     window = georef.shape.window
     if source.region is not None:
         window = region_window(source.region, georef, source.region_crs)
+        _require_patch(window.size, options)
     grid = PatchGrid(
         shape=window.size,
         patch=options.patch_dimensions,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypedDict, get_args
 
 import xarray as xr
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.geometry import Edge, Size
 from xee_tf.options import (
@@ -90,8 +90,11 @@ def _finite(value: Any, name: str) -> Any:
 
 
 def _depths(value: Any, name: str) -> Any:
-    if not isinstance(value, Mapping | Sequence):
-        raise OptionError(f"{name} must be a mapping of array bands to depths; got {value!r}.")
+    if not isinstance(value, Mapping | Sequence) or isinstance(value, str | bytes):
+        raise OptionError(
+            f"{name} must be a mapping of array bands to depths, such as {{'ndvi': 3}}, or a sequence with "
+            f"one depth for each array band; got {shorten(repr(value))}."
+        )
     return value
 
 
