@@ -271,7 +271,7 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
             f"mask is not on the grid of the image: their {' and '.join(map(repr, differ or shared))} "
             f"coordinates differ; the mask has the shape {[*mask.sizes.values()]}, the image "
             f"{[dataset.sizes[dim] for dim in shared]}. Compute the mask from the image, for example "
-            "mask=ds['SCL'] == 3, or align it with mask.rio.reproject_match(ds)."
+            "mask=ds['SCL'] == 3, or reproject its source to the grid of the image first."
         ) from error
     if any(
         size != 1 for dim, size in mask.sizes.items() if dim not in dataset.dims or dim not in mask.dims[-2:]

@@ -39,6 +39,7 @@ _IMAGE_REPLACED = EXPORT_REPLACED | {
     "skipEmptyTiles": "use masked_threshold=0.999 to omit patches without valid pixels",
     "pyramidingPolicy": "TFRecord files have no overviews; omit it",
     "selectors": "select the bands, as in ds[['B4', 'B3']]",
+    "bands": "select the bands, as in ds[['B4', 'B3']]",
     "collection": "use xee_tf.export_table to export a table",
     "maxVertices": "it applies to tables only; omit it",
     "noData": "use default_value, which is written where a band is masked",
