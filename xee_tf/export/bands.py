@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks import BandRule
 from xee_tf.dtypes import FLOAT32_EXACT, clamp
-from xee_tf.display import quoted
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, shorten, warn
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
@@ -157,12 +156,12 @@ def _depths(
     arrays = [name for name, depth in own.items() if depth > 1]
     if given is None:
         return {name: own[name] for name in arrays}
-    if given and not own:
-        raise OptionError(
-            f"tensor_depths={shorten(repr(given))} is only for array bands, with a dimension other than y and "
-            f"x, but the image has no array bands: {quoted(band_dims)} are scalar. Omit it."
-        )
     if not isinstance(given, Mapping):
+        if given and not arrays:
+            raise OptionError(
+                f"tensor_depths={shorten(repr(given))} cannot be used: the image has no array bands, which "
+                "are bands with a dimension other than y and x. Omit it."
+            )
         if len(given) != len(arrays):
             raise OptionError(
                 f"tensor_depths={given!r} must have one depth for each of the array bands {arrays}. "
@@ -172,9 +171,10 @@ def _depths(
     unknown = [name for name in given if name not in own]
     if unknown:
         reason = "is a scalar band" if unknown[0] in band_dims else "is not a band"
+        available = f"available array bands: {list(own)}" if own else "the image has no array bands"
         raise OptionError(
-            f"tensor_depths contains {unknown[0]!r}, which {reason}; available array bands (with a dimension "
-            f"other than y and x): {list(own)}, all bands: {list(band_dims)}."
+            f"tensor_depths contains {unknown[0]!r}, which {reason}; {available} (with a dimension other "
+            f"than y and x), all bands: {list(band_dims)}."
         )
     missing = [name for name in arrays if name not in given]
     if missing:
@@ -282,7 +282,7 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
 
 def _same_labels(mask: xr.DataArray, dataset: xr.Dataset, dim: Hashable) -> bool:
     if dim in mask.indexes and dim in dataset.indexes:
-        return mask.indexes[dim].equals(dataset.indexes[dim])
+        return bool(mask.indexes[dim].equals(dataset.indexes[dim]))
     return mask.sizes[dim] == dataset.sizes[dim]
 
 

@@ -68,8 +68,8 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
                 return names
     if len(obj.dims) < 2:
         raise GeoreferenceError(
-            f"A raster must have two spatial dimensions; this one has the dimensions {tuple(obj.dims)}. Select "
-            "a range instead of one row or column, for example ds.isel(x=slice(0, 1))."
+            f"A raster must have two spatial dimensions; this one has the dimensions {tuple(obj.dims)}. "
+            "Select a range instead of one row or column, for example ds.isel(x=slice(0, 1))."
         )
     why = curvilinear(obj)
     raise GeoreferenceError(

@@ -197,7 +197,9 @@ def _geojson_parts(region: Mapping[str, Any], turn: float | None) -> Iterator[An
         try:
             geometry = shape(region)
         except Exception as error:  # shapely raises many types of exceptions
-            raise OptionError(f"The {kind} in region cannot be parsed ({error}): {shorten(repr(region))}.") from None
+            raise OptionError(
+                f"The {kind} in region cannot be parsed ({error}): {shorten(repr(region))}."
+            ) from None
         yield geometry if turn is None or region.get("geodesic") is False else unwrap_rings(geometry, turn)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from xee_tf.display import quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid
 from xee_tf.graph import ArraySpec, arrays_of_boxes
+from xee_tf.options import is_number
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.sidecars import BandSpec
@@ -140,9 +140,9 @@ def dask_arrays(
 
 def _check_chunks(chunks: Any, dims: Collection[str]) -> None:
     """Check the dimensions and numbers in the option; Dask checks the rest."""
-    given = {None: chunks}
+    given: dict[Any, Any] = {None: chunks}
     if isinstance(chunks, Mapping):
-        given = {**chunks}
+        given = dict(chunks)
         if unknown := [name for name in chunks if name not in dims]:
             raise OptionError(
                 f"chunks contains {unknown[0]!r}, which is not a dimension of these bands; available: "
@@ -151,7 +151,7 @@ def _check_chunks(chunks: Any, dims: Collection[str]) -> None:
     for name, value in given.items():
         option = "chunks" if name is None else f"chunks[{name!r}]"
         for size in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(size, bool) or (isinstance(size, Real) and not (size >= 1 or size == -1)):
+            if isinstance(size, bool) or (is_number(size) and not (size >= 1 or size == -1)):
                 raise OptionError(
                     f"{option} must be a number of pixels of at least 1, or -1 for one chunk; got "
                     f"{shorten(repr(value))}."

@@ -117,7 +117,7 @@ def open_table(
     0  0.25  oak
     1  0.50  fir
     """
-    several = isinstance(path, Collection) and not isinstance(path, str | Mapping)
+    several = isinstance(path, Collection) and not isinstance(path, str | Mapping | pd.DataFrame)
     named: Any = path
     paths: list[Any] = list(named) if several else [named]
     if not paths:

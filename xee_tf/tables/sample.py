@@ -369,8 +369,8 @@ def _no_pixels_error(choice: Choice | None, classes: Collection[float], dropped:
             f"classes {found} in the band {choice.band!r}{omitted}."
         )
     return OptionError(
-        f"There are no pixels to write{omitted}. To keep masked pixels, pass drop_nulls=False; to include all "
-        "pixels that a polygon touches, pass all_touched=True."
+        f"There are no pixels to write{omitted}. To keep masked pixels, pass drop_nulls=False; to include "
+        "all pixels that a polygon touches, pass all_touched=True."
     )
 
 
