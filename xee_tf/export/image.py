@@ -127,8 +127,12 @@ def plan_export(
         The raster, as for `export_image`.
     destination : str or path-like, optional
         Prefix of the files, as for `export_image`. Default: the plan has no file names.
-    if_exists, progress, compute : object, optional
-        As for `export_image`. No effect on a plan.
+    if_exists : {"error", "overwrite"}, default "error"
+        No effect on a plan.
+    progress : bool, default False
+        No effect on a plan.
+    compute : bool, default True
+        No effect on a plan.
     **options
         See `ExportOptions` and `ExportSource`.
 
