@@ -499,7 +499,10 @@ def test_selectors_are_bands(exports):
 
 
 @pytest.mark.parametrize("function", [xee_tf.open_image, xee_tf.inspect, xee_tf.verify, xee_tf.open_table])
-def test_sources_that_are_not_exports(function):
+def test_sources_that_are_not_exports(exports, function):
+    if function is xee_tf.open_image:
+        with pytest.raises(OptionError, match="records contains an empty path"):
+            function(exports["gzip"].mixer, [""])
     with pytest.raises(OptionError, match="The path is empty: pass the path of an export"):
         function("")
     for data in (xr.Dataset({"a": 1}), xr.DataArray([1])):

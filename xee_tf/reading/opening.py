@@ -127,6 +127,8 @@ def _locate_shards(
         elif isinstance(records, str) or not isinstance(records, Iterable):
             listed = [records]
         paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
+        if any(isinstance(path, str) and not path for path in paths):
+            raise OptionError("records contains an empty path: pass the paths of the shards, in order.")
         locations = [Location.of(path, storage_options) for path in paths]
         if not locations:
             raise OptionError("records is empty: pass the shards in order, or omit it.")
