@@ -134,7 +134,11 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         return location
     if _table_file(location) is not None:
         raise OptionError(f"{location} is a table: open it with xee_tf.open_table.")
-    raise _not_found(location, "a folder that contains one, or an export result")
+    example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
+    raise MissingShardError(
+        f"The export {location} was not found: expected a mixer{example}, a folder that contains one, or an "
+        "export result."
+    )
 
 
 def find_table(source: PathLike | Location | ExportedTable, storage_options: Any = None) -> Location:
@@ -202,8 +206,6 @@ def find_sources(
         if found is None:
             raise _nothing_in(location)
         return [found]
-    if not location.is_pattern and not location.exists():
-        raise _not_found(location, "a folder that contains one, a TFRecord file, or an export result")
     files = _matching(location)
     exports = [find_export(file) for file in files if is_image(file)]
     unique = list({export.url: export for export in exports}.values())
@@ -260,11 +262,6 @@ def _check_source(source: Any) -> None:
             "Expected the path of an export, such as 'out/scene', or an export result; got a "
             f"{type(source).__name__}."
         )
-
-
-def _not_found(location: Location, others: str) -> MissingShardError:
-    example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
-    return MissingShardError(f"The export {location} was not found: expected a mixer{example}, {others}.")
 
 
 def _records_error(location: Location) -> OptionError | MixerError:
