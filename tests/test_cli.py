@@ -72,7 +72,7 @@ def test_export_bands_and_a_region_of_a_zarr_store(scene, tmp_path, capsys):
     box = ["700300", "4998980", "701500", "4999700"]  # left, bottom, right, top
     options = ["--bands", "nir", "--patch-dimensions", "8", "8", "--region", *box, "--no-compress"]
     assert main(["export", str(store), str(tmp_path / "part"), *options]) == 0
-    assert "patches  15 = 3 rows × 5 columns" in capsys.readouterr().out
+    assert "patches   15 = 3 rows × 5 columns" in capsys.readouterr().out
     assert (tmp_path / "part-00000.tfrecord").exists()
     opened = xee_tf.open_image(tmp_path / "part-mixer.json")
     assert list(opened) == ["nir"]

@@ -99,7 +99,7 @@ def test_plan_text_of_a_region_contains_its_origin(scene):
 def test_result_text_lists_files_and_checksums(scene, tmp_path):
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=128, max_file_size=140_000)
     text = repr(result)
-    assert "records  9\n" in text
+    assert "records   9\n" in text
     assert "in 9 shards" in text
     assert f"{tmp_path}/scene-mixer.json" in text
     assert "... and 4 more" in text
@@ -112,7 +112,7 @@ def test_result_text_counts_omitted_patches(tmp_path):
     band = random_band((40, 40))
     band[:20] = math.nan
     result = raster({"B3": band}).tfexport(tmp_path / "scene", patch_dimensions=20, masked_threshold=0.5)
-    assert "records  2, 2 masked patches omitted" in repr(result)
+    assert "records   2, 2 masked patches omitted" in repr(result)
     assert "mixer" not in repr(result)
 
 
@@ -121,8 +121,8 @@ def test_result_text_of_array_bands_and_pixels(tmp_path):
     ds["ndvi"] = (("time", "y", "x"), random_band((3, 40, 40)))
     result = ds.tfexport(tmp_path / "scene", patch_dimensions=20, sequence_data=True)
     text = repr(result)
-    assert "records  1,600, one per pixel, 400 per patch\n" in text
-    assert f"sidecar  {tmp_path}/scene-image.tfexport" in text
+    assert "records   1,600, one per pixel, 400 per patch\n" in text
+    assert f"manifest  {tmp_path}/scene-image.tfexport" in text
 
 
 @pytest.fixture

@@ -585,6 +585,40 @@ INVALID = [
     ({}, lambda: scene(64, 64).rename(a=""), xee_tf.OptionError, "name"),
     ({}, lambda: scene(64, 64).rename(a=7), xee_tf.OptionError, "name"),
     ({}, lambda: scene(64, 64)[[]], xee_tf.OptionError, "no bands"),
+    (
+        {"crs": "EPSG:9"},
+        None,
+        xee_tf.GeoreferenceError,
+        r"^crs='EPSG:9' is not .* pyproj accepts \(.*crs='EPSG:32633'\.$",
+    ),
+    (
+        {"region": (slice(0, 20), slice(3, 15))},
+        None,
+        xee_tf.OptionError,
+        "16 pixels .*: the region is only 12 wide",
+    ),
+    ({"region": {"type": "Curve"}}, None, xee_tf.OptionError, "The Curve in region cannot"),
+    ({"region": scene(64, 64)}, None, xee_tf.OptionError, "got <xarray.Dataset> Size"),
+    ({"kernel_size": "wide"}, None, xee_tf.OptionError, r"for example \(32, 32\); got 'wide'"),
+    ({"patch_dimensions": "16x16"}, None, xee_tf.OptionError, r"for example \(256, 256\); got '16x16'"),
+    ({"tensor_depths": 7}, None, xee_tf.OptionError, "such as .*, or a sequence .*; got 7"),
+    ({"tensor_depths": "abc"}, None, xee_tf.OptionError, "or a sequence .*; got 'abc'"),
+    ({"tensor_depths": [2, 3]}, None, xee_tf.OptionError, "the image has no array bands"),
+    ({"bands": ["a"]}, None, xee_tf.OptionError, "- bands: select the bands"),
+    (
+        {"maxFileSize": 9, "formatOptions": {"maxFileSize": 8}},
+        None,
+        xee_tf.OptionError,
+        "'maxFileSize' is given twice: by keyword and in format_options",
+    ),
+    ({}, lambda: scene(64, 64).isel(y=3), xee_tf.GeoreferenceError, "two spatial dimensions; .*'x',"),
+    ({}, lambda: scene(64, 64).astype(str), xee_tf.OptionError, "Replace its strings"),
+    (
+        {"mask": scene(64, 64).b.isel(y=slice(2, None)) > 3},
+        None,
+        xee_tf.GridMismatchError,
+        r"their 'y' coordinates differ; the mask has the shape \[148, 170\], the image \[150, 170\]",
+    ),
 ]
 
 
@@ -594,6 +628,12 @@ def test_invalid_input_writes_nothing(tmp_path, options, image, error, message):
     with pytest.raises(error, match=message):
         ds.tfexport(tmp_path / "scene", **{"patch_dimensions": 16, **options})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_on_other_grids_are_numbered(tmp_path):
+    images = [scene(64, 64), scene(64, 64).rename(a="c", b="d"), scene(64, 64, shape=(150, 90))]
+    with pytest.raises(xee_tf.GridMismatchError, match=r"^images\[0\] and images\[2\] are not"):
+        xee_tf.export_image(images, tmp_path / "scene")
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,6 @@ def test_unsupported_table_format() -> None:
 DUPLICATES: list[tuple[dict[str, Any], str, str]] = [
     ({"patch_dimensions": (256, 256), "patchDimensions": 20}, "patch_dimensions", "patchDimensions"),
     ({"kernel_size": 1, "format_options": {"kernelSize": 1}}, "kernel_size", "kernelSize"),
-    ({"kernelSize": 1, "formatOptions": {"kernelSize": 1}}, "kernelSize", "kernelSize"),
     ({"tfrecordKernelSize": 1, "kernelSize": 1}, "tfrecordKernelSize", "kernelSize"),
     ({"formatOptions": {"kernelSize": 1, "tfrecordKernelSize": 1}}, "kernelSize", "tfrecordKernelSize"),
     (

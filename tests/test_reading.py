@@ -24,6 +24,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import xee_tf
 from tests.foreign import Export, write_export
 from tests.rasters import random_band, raster
 from tests.strategies import affines, chunkings, indices, sizes
@@ -472,6 +473,47 @@ def test_streams_are_read_in_any_order(tmp_path, small_segments, monkeypatch, co
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda row: ds.height[row].values, rows))
     np.testing.assert_array_equal(found, bands["height"][rows])
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ({"row": 3}, "chunks contains 'row', which is not a dimension .*; available: 'x', 'y'"),
+        ({"y": 0}, r"chunks\['y'\] must be a number of pixels of at least 1, or -1 .*; got 0"),
+        (-2, "chunks must be a number of pixels .*; got -2"),
+        ((4, 0), r"chunks must be .*; got \(4, 0\)"),
+        (2.5, r"chunks=2\.5 is not valid: .*[^.]\.$"),
+    ],
+)
+def test_invalid_chunks(exports, chunks, message):
+    with pytest.raises(OptionError, match=message):
+        open_image(exports["gzip"].mixer, chunks=chunks)
+
+
+def test_selectors_are_bands(exports):
+    assert list(open_image(exports["gzip"].mixer, selectors=["B4"])) == ["B4"]
+    with pytest.raises(OptionError, match=r"Unknown reading options: {'noData': 0}"):
+        open_image(exports["gzip"].mixer, noData=0)
+    with pytest.raises(xee_tf.GeoreferenceError, match=r"^crs='UTM 33' is not a CRS"):
+        open_image(exports["gzip"].mixer, crs="UTM 33")
+
+
+@pytest.mark.parametrize("function", [xee_tf.open_image, xee_tf.inspect, xee_tf.verify, xee_tf.open_table])
+def test_sources_that_are_not_exports(exports, function):
+    if function is xee_tf.open_image:
+        with pytest.raises(OptionError, match="records contains an empty path"):
+            function(exports["gzip"].mixer, [""])
+    with pytest.raises(OptionError, match="The path is empty: pass the path of an export"):
+        function("")
+    for data in (xr.Dataset({"a": 1}), xr.DataArray([1])):
+        with pytest.raises(OptionError, match=f"got a {type(data).__name__}"):
+            function(data)
+
+
+def test_inspect_expects_an_export_or_a_file(tmp_path):
+    for name in ("out", "out.tfrecord"):
+        with pytest.raises(MissingShardError, match=rf"{name} was not found: .* a TFRecord file"):
+            xee_tf.inspect(tmp_path / name)
 
 
 def test_streams_are_read_forward_by_dask(tmp_path, small_segments):

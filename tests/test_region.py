@@ -171,7 +171,7 @@ def test_geometries_that_carry_a_crs():
     assert region_window(geopandas.GeoSeries([lonlat.geom], crs=4326), UTM) == expected
     with pytest.raises(OptionError, match=r"region_crs is EPSG:32633 .* the region itself is in EPSG:4326"):
         region_window(lonlat, UTM, region_crs=UTM.crs)
-    with pytest.raises(GeoreferenceError, match=r"'EPSG:0' of region_crs cannot be parsed"):
+    with pytest.raises(GeoreferenceError, match=r"^region_crs='EPSG:0' is not a CRS that pyproj accepts"):
         region_window((0, 0, 1, 1), UTM, region_crs="EPSG:0")
 
 
@@ -298,10 +298,10 @@ def test_invalid_slices(region, message):
         ({}, r"region must be a box .*got \{\}"),
         ({"type": "Polygon", "coordinates": []}, "The region is empty"),
         ({"type": "FeatureCollection", "features": []}, "The region is empty"),
-        ({"type": "Polygon", "coordinates": [[["a", "b"]]]}, "The Polygon cannot be parsed"),
-        ({"type": "Polygon", "coordinates": [[[1], [2]]]}, "The Polygon cannot be parsed"),
+        ({"type": "Polygon", "coordinates": [[["a", "b"]]]}, "The Polygon in region cannot be parsed"),
+        ({"type": "Polygon", "coordinates": [[[1], [2]]]}, "The Polygon in region cannot be parsed"),
         ({"type": "Point", "coordinates": [np.nan, 1]}, "coordinates that are not finite numbers"),
-        ({"type": "Point", "coordinates": 5}, "The Point cannot be parsed"),
+        ({"type": "Point", "coordinates": 5}, "The Point in region cannot be parsed"),
         ({"type": "Point", "coordinates": [10.0, 20.0]}, "outside the raster"),
     ],
 )

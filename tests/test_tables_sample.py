@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from tests.optional import optional
 from tests.rasters import CRS, random_band, raster
 from tests.strategies import chunkings
-from xee_tf.errors import GeoreferenceError, OptionError
+from xee_tf.errors import DestinationError, GeoreferenceError, OptionError
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
 
@@ -249,6 +249,14 @@ INVALID = {
     "no such class": (SITE, {"n": {"z": 5}, "class_band": "label"}, r"\['z'\] occurs"),
     "seed": (SITE, {"n": 1, "seed": "x"}, "seed must be"),
     "geometry": (SITE, {"geometry": "wkt"}, "'lonlat' or None"),
+    "a path": ("sites.gpkg", {}, r"got str\. Open the file first: geopandas.read_file\('sites.gpkg'\)"),
+    "a number": (2.5, {}, "where must be .*; got float"),
+    "properties": (SITE, {"properties": 3}, r"properties must be a sequence of names, .*; got 3"),
+    "columns": (SITE, {"columns": 1.5}, r"columns must be a sequence of names, .*; got 1\.5"),
+    "classes": (SITE, {"n": 2, "class_band": ["a"]}, r"class_band must be the name .*; got \['a'\]"),
+    "none": (SITE, {"n": 0}, "n=0 selects no pixels"),
+    "none of a class": (SITE, {"n": {"x": 0}, "class_band": "label"}, r"n=\{'x': 0\} selects no pixels"),
+    "bands": (SITE, {"bands": ["a"]}, "- bands: select the bands"),
     "all masked": (SITE, {}, r"no pixels to write \(2 masked pixels dropped\)"),
 }  # fmt: skip
 
@@ -280,3 +288,20 @@ def test_polygons_outside_the_raster_and_without_pixels(tmp_path):
         pytest.raises(OptionError, match=r"the 1 of 2 polygons that overlaps .* covers no pixel centre"),
     ):
         sample_table(SCENE, fields, tmp_path / "t")
+
+
+def test_classes_without_pixels_are_listed_beside_those_found(tmp_path):
+    classes = np.repeat(np.array([[3], [4]], "uint8"), 6, axis=1)
+    image = raster({"kind": classes}).chunk(x=2)
+    with pytest.raises(OptionError, match=r"selects the classes 8, 9, but .* have the classes 3, 4 in"):
+        sample_table(image, None, tmp_path / "t", n={8: 2, 9: 1, 3: 0}, class_band="kind")
+    assert not list(tmp_path.iterdir())
+    found = sampled(tmp_path / "t", image, None, n={9: 2, 4: 1}, class_band="kind")
+    assert found.kind.tolist() == [4]
+
+
+@pytest.mark.parametrize("name", ["sites.csv", "sites.GeoJSON", "sites.parquet"])
+def test_file_names_of_other_formats_are_not_prefixes(tmp_path, name):
+    with pytest.raises(DestinationError, match=r"is not a prefix: .* Use '.*sites'\.$"):
+        sample_table(SCENE, SITE, tmp_path / name)
+    assert not list(tmp_path.iterdir())

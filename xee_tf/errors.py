@@ -104,13 +104,15 @@ class PredictionError(XeeTFError, RuntimeError):
 
 
 def shorten(text: str, length: int = 80) -> str:
-    """Truncate a text to `length` characters for use in a message.
+    """Truncate a text to `length` characters, in one line, for use in a message.
 
     Examples
     --------
     >>> shorten("abcdefgh", 6)
     'abc...'
     """
+    if "\n" in text:
+        text = " ".join(line.strip() for line in text.splitlines())
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

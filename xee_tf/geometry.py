@@ -13,7 +13,7 @@ from typing import Any, Literal, SupportsIndex, get_args
 
 from affine import Affine
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.options import one_of
 
 __all__ = ["Edge", "PatchAxis", "PatchGrid", "Size", "Window"]
@@ -87,9 +87,10 @@ class Size:
                 raise TypeError
             sides = [operator.index(side) for side in given]
         except TypeError:
+            side = 32 if "kernel" in name or "overlap" in name else 256
             raise OptionError(
-                f"{name} must be an integer or a pair of integers (width, height), for example (256, 256); "
-                f"got {value!r}."
+                f"{name} must be an integer or a pair of integers (width, height), for example "
+                f"({side}, {side}); got {shorten(repr(value))}."
             ) from None
         size = cls(x=sides[0], y=sides[-1])
         if min(sides) < least:

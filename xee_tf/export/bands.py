@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks import BandRule
 from xee_tf.dtypes import FLOAT32_EXACT, clamp
-from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, warn
+from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, shorten, warn
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, band_nodata, is_grid_mapping, plane_array
@@ -157,6 +157,11 @@ def _depths(
     if given is None:
         return {name: own[name] for name in arrays}
     if not isinstance(given, Mapping):
+        if given and not arrays:
+            raise OptionError(
+                f"tensor_depths={shorten(repr(given))} cannot be used: the image has no array bands, which "
+                "are bands with a dimension other than y and x. Omit it."
+            )
         if len(given) != len(arrays):
             raise OptionError(
                 f"tensor_depths={given!r} must have one depth for each of the array bands {arrays}. "
@@ -166,9 +171,10 @@ def _depths(
     unknown = [name for name in given if name not in own]
     if unknown:
         reason = "is a scalar band" if unknown[0] in band_dims else "is not a band"
+        available = f"available array bands: {list(own)}" if own else "the image has no array bands"
         raise OptionError(
-            f"tensor_depths contains {unknown[0]!r}, which {reason}; available array bands (with a dimension "
-            f"other than y and x): {list(own)}, all bands: {list(band_dims)}."
+            f"tensor_depths contains {unknown[0]!r}, which {reason}; {available} (with a dimension other "
+            f"than y and x), all bands: {list(band_dims)}."
         )
     missing = [name for name in arrays if name not in given]
     if missing:
@@ -234,9 +240,12 @@ def _collapsed(rules: Sequence[BandRule], kinds: Collection[Kind | None]) -> Ban
 
 def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -> None:
     if dtype.kind not in "fiub":
+        fix = f"Convert it, for example with ds[{name!r}].astype('float32')."
+        if dtype.kind in "OSUT":  # strings, which float() cannot parse in general
+            fix = f"Replace its strings by numbers, or omit it with ds.drop_vars({name!r})."
         raise OptionError(
             f"Band {name!r} has dtype {dtype}, but records can store only integers and floating-point "
-            f"numbers. Convert it, for example with ds[{name!r}].astype('float32')."
+            f"numbers. {fix}"
         )
     if feature_types == "float" and dtype.kind in "iu" and dtype.itemsize >= 4:
         warn(
@@ -256,12 +265,25 @@ def _check_mask(mask: Any, dataset: xr.Dataset) -> xr.DataArray:
     try:
         xr.align(mask, dataset, join="exact", copy=False)
     except ValueError as error:
-        raise GridMismatchError(f"mask and the image have different coordinates: {error}") from error
+        shared = [dim for dim in mask.dims if dim in dataset.dims]
+        differ = [dim for dim in shared if not _same_labels(mask, dataset, dim)]
+        raise GridMismatchError(
+            f"mask is not on the grid of the image: their {' and '.join(map(repr, differ or shared))} "
+            f"coordinates differ; the mask has the shape {[*mask.sizes.values()]}, the image "
+            f"{[dataset.sizes[dim] for dim in shared]}. Compute the mask from the image, for example "
+            "mask=ds['SCL'] == 3, or reproject its source to the grid of the image first."
+        ) from error
     if any(
         size != 1 for dim, size in mask.sizes.items() if dim not in dataset.dims or dim not in mask.dims[-2:]
     ):
         raise OptionError(f"mask must have the dimensions y and x only; got {dict(mask.sizes)}.")
     return mask
+
+
+def _same_labels(mask: xr.DataArray, dataset: xr.Dataset, dim: Hashable) -> bool:
+    if dim in mask.indexes and dim in dataset.indexes:
+        return bool(mask.indexes[dim].equals(dataset.indexes[dim]))
+    return mask.sizes[dim] == dataset.sizes[dim]
 
 
 def _default(value: float, dtype: np.dtype[Any], stored: np.dtype[Any]) -> float:

@@ -127,6 +127,12 @@ def plan_export(
         The raster, as for `export_image`.
     destination : str or path-like, optional
         Prefix of the files, as for `export_image`. Default: the plan has no file names.
+    if_exists : {"error", "overwrite"}, default "error"
+        No effect on a plan.
+    progress : bool, default False
+        No effect on a plan.
+    compute : bool, default True
+        No effect on a plan.
     **options
         See `ExportOptions` and `ExportSource`.
 
@@ -187,6 +193,17 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
     return jobs
 
 
+def _require_patch(region: Size, options: ExportOptions) -> None:
+    """Raise an error if a patch is larger than the region; `PatchGrid` checks it for a whole raster."""
+    for axis, side in (("x", "wide"), ("y", "high")):
+        length, patch = getattr(region, axis), getattr(options.patch_dimensions, axis)
+        if patch > length and options.edge == "drop":
+            raise OptionError(
+                f"A patch of {patch} pixels does not fit: the region is only {length} {side}. Use a smaller "
+                "patch or a larger region, or keep incomplete patches with edge='pad'."
+            )
+
+
 def _job(
     dataset: xr.Dataset, prefix: Location, options: ExportOptions, source: ExportSource, label: str = ""
 ) -> ExportJob:
@@ -201,6 +218,7 @@ def _job(
     window = georef.shape.window
     if source.region is not None:
         window = region_window(source.region, georef, source.region_crs)
+        _require_patch(window.size, options)
     grid = PatchGrid(
         shape=window.size,
         patch=options.patch_dimensions,

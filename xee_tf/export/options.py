@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypedDict, get_args
 
 import xarray as xr
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.geometry import Edge, Size
 from xee_tf.options import (
@@ -39,6 +39,7 @@ _IMAGE_REPLACED = EXPORT_REPLACED | {
     "skipEmptyTiles": "use masked_threshold=0.999 to omit patches without valid pixels",
     "pyramidingPolicy": "TFRecord files have no overviews; omit it",
     "selectors": "select the bands, as in ds[['B4', 'B3']]",
+    "bands": "select the bands, as in ds[['B4', 'B3']]",
     "collection": "use xee_tf.export_table to export a table",
     "maxVertices": "it applies to tables only; omit it",
     "noData": "use default_value, which is written where a band is masked",
@@ -90,8 +91,11 @@ def _finite(value: Any, name: str) -> Any:
 
 
 def _depths(value: Any, name: str) -> Any:
-    if not isinstance(value, Mapping | Sequence):
-        raise OptionError(f"{name} must be a mapping of array bands to depths; got {value!r}.")
+    if not isinstance(value, Mapping | Sequence) or isinstance(value, str | bytes):
+        raise OptionError(
+            f"{name} must be a mapping of array bands to depths, such as {{'ndvi': 3}}, or a sequence with "
+            f"one depth for each array band; got {shorten(repr(value))}."
+        )
     return value
 
 

@@ -76,7 +76,7 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
-        sidecars = (("mixer", self.mixer), ("sidecar", self.manifest), ("index", self.index))
+        sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))
         rows += [(label, str(location)) for label, location in sidecars if location is not None]
         files = Listing("files", [_cells(file) for file in self.files], most=5)
         return Summary("ExportResult", "", rows, listing=files, picture=grid_picture(self.grid))

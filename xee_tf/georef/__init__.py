@@ -14,6 +14,7 @@ from xee_tf.georef.coordinates import Points, apply_affine, bounds, pixels_betwe
 from xee_tf.georef.crs import (
     PointTransform,
     crs_name,
+    crs_option,
     crs_text,
     describe_crs,
     point_transformer,
@@ -49,6 +50,7 @@ __all__ = [
     "bounds",
     "can_mask",
     "crs_name",
+    "crs_option",
     "crs_text",
     "describe_crs",
     "edges_of_projection",

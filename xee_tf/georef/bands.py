@@ -69,6 +69,13 @@ def add_bands(
     >>> list(add_bands(scene, labels, crs="EPSG:32633"))
     ['B4', 'landcover']
     """
+    numbers = [""] if len(others) == 1 else [f" {number}" for number in range(1, len(others) + 1)]
+    return _combine([image, *others], crs, transform, ["image", *(f"other{each}" for each in numbers)])
+
+
+def _combine(images: Sequence[Raster], crs: Any, transform: Any, names: Sequence[str]) -> xr.Dataset:
+    """Combine the bands of images, which have the given names in error messages; see `add_bands`."""
+    image, *others = images
     result = image_dataset(image)
     if not others and crs is None and transform is None:
         return result
@@ -76,10 +83,10 @@ def add_bands(
     added: dict[str, xr.Variable] = {}
     coords: dict[str, xr.Variable] = {}
     mapping = next(iter(grid_mappings(result, georef.x_dim, georef.y_dim)), None)
-    for number, other in enumerate(others, start=1):
+    for other, name_of_other in zip(others, names[1:], strict=False):
         dataset = image_dataset(other)
         place = read_georef(dataset, crs, transform)
-        same_grid(georef, place, ("image", "other" if len(others) == 1 else f"other {number}"))
+        same_grid(georef, place, (names[0], name_of_other))
         for name, band in _bands(dataset, place):
             _require_free(name, {*result.coords, *result.dims}, {*result.data_vars, *added})
             added[name] = _adapt_band(band, place, georef, mapping)
@@ -267,7 +274,7 @@ def whole_image(
     dataset = (
         image_dataset(images[0], split=split)
         if len(images) == 1
-        else add_bands(*images, crs=crs, transform=transform)
+        else _combine(images, crs, transform, [f"images[{number}]" for number in range(len(images))])
     )
     dims = {dim for band in dataset.data_vars.values() for dim in band.dims}
     if empty := [str(dim) for dim, size in dataset.sizes.items() if dim in dims and not size]:

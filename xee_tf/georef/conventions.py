@@ -66,6 +66,11 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
         for names in _MORE_DIMS:
             if set(names) <= set(obj.dims):
                 return names
+    if len(obj.dims) < 2:
+        raise GeoreferenceError(
+            f"A raster must have two spatial dimensions; this one has the dimensions {tuple(obj.dims)}. "
+            "Select a range instead of one row or column, for example ds.isel(x=slice(0, 1))."
+        )
     why = curvilinear(obj)
     raise GeoreferenceError(
         f"No x and y dimensions among {tuple(obj.dims)}"

@@ -20,6 +20,7 @@ __all__ = [
     "FIX_CRS",
     "PointTransform",
     "crs_name",
+    "crs_option",
     "crs_text",
     "describe_crs",
     "point_transformer",
@@ -54,6 +55,8 @@ _INIT = re.compile(r"\+?init=(\w+):(\w+)(?:\s+\+(?:no_defs|type=crs))*", re.IGNO
 _GML = re.compile(r"https?://www\.opengis\.net/gml/srs/epsg\.xml#(\d+)", re.IGNORECASE)
 _EPSG = re.compile(r"(?:epsg:|urn:ogc:def:crs:epsg:[^:]*:)\s*(\d+)", re.IGNORECASE)
 _FIRST_OF_ESRI = 37000
+
+_PARSE_ERRORS = (pyproj.exceptions.CRSError, TypeError, ValueError, UnicodeError)
 
 
 def crs_text(crs: pyproj.CRS) -> str:
@@ -90,8 +93,34 @@ def _exact_code(crs: pyproj.CRS) -> str | None:
     return None
 
 
-def read_crs(value: Any, source: str = "crs", fix: str = FIX_CRS) -> pyproj.CRS:
-    """Parse a CRS in any form that pyproj, rasterio, odc-geo or Earth Engine uses.
+def crs_option(value: Any, name: str = "crs") -> pyproj.CRS:
+    """Parse the CRS that a user gave as an option.
+
+    Raises
+    ------
+    GeoreferenceError
+        If the CRS cannot be parsed.
+
+    Examples
+    --------
+    >>> crs_option("EPSG:32633").to_epsg()
+    32633
+    >>> crs_option("UTM", "region_crs")
+    Traceback (most recent call last):
+    xee_tf.errors.GeoreferenceError: region_crs='UTM' is not a CRS that pyproj accepts (...). Pass for \
+example region_crs='EPSG:32633'.
+    """
+    try:
+        return _known_crs(value)
+    except _PARSE_ERRORS as error:
+        raise GeoreferenceError(
+            f"{name}={shorten(repr(value))} is not a CRS that pyproj accepts ({_reason(error)}). Pass for "
+            f"example {name}='EPSG:32633'."
+        ) from None
+
+
+def read_crs(value: Any, source: str = "the grid", fix: str = FIX_CRS) -> pyproj.CRS:
+    """Parse the CRS of a raster or file, in any form that pyproj, rasterio, odc-geo or Earth Engine uses.
 
     Earth Engine's codes "SR-ORG:6974" (the sinusoidal projection of MODIS) and "SR-ORG:6627" (Web Mercator)
     are supported, although PROJ lacks them. URLs are never fetched, and files are never opened.
@@ -123,11 +152,15 @@ def read_crs(value: Any, source: str = "crs", fix: str = FIX_CRS) -> pyproj.CRS:
     """
     try:
         return _known_crs(value)
-    except (pyproj.exceptions.CRSError, TypeError, ValueError, UnicodeError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
+    except _PARSE_ERRORS as error:
         raise GeoreferenceError(
-            f"The CRS {shorten(repr(value))} of {source} cannot be parsed ({reason}). {fix}"
+            f"The CRS {shorten(repr(value))} of {source} cannot be parsed ({_reason(error)}). {fix}"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, without its period."""
+    return (str(error).splitlines() or [""])[0][:200].rstrip(".")
 
 
 def _known_crs(value: Any) -> pyproj.CRS:

@@ -26,7 +26,7 @@ from xee_tf.georef.conventions import (
     variables,
 )
 from xee_tf.georef.coordinates import TOLERANCE, bounds, corner_distance, pixel_centres
-from xee_tf.georef.crs import FIX_CRS, crs_text, describe_crs, read_crs, same_crs
+from xee_tf.georef.crs import FIX_CRS, crs_option, crs_text, describe_crs, read_crs, same_crs
 from xee_tf.georef.find import find_affine, find_crs, read_affine
 from xee_tf.georef.units import axis_units, crs_units, full_turn
 
@@ -153,7 +153,7 @@ def read_georef(
         raise GeoreferenceError(
             f"The raster has no pixels: {x_dim} has length {shape.x} and {y_dim} has length {shape.y}."
         )
-    found = find_crs(obj, x_dim, y_dim) if crs is None else read_crs(crs)
+    found = find_crs(obj, x_dim, y_dim) if crs is None else crs_option(crs)
     affine = find_affine(obj, x_dim, y_dim, shape, found) if transform is None else read_affine(transform)
     georef = GeoRef(found, affine, shape, x_dim, y_dim)
     if crs is not None:

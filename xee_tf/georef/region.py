@@ -13,7 +13,7 @@ import pyproj
 
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Window
-from xee_tf.georef.crs import describe_crs, read_crs, same_crs
+from xee_tf.georef.crs import crs_option, describe_crs, read_crs, same_crs
 from xee_tf.georef.longitudes import unwrap_rings
 from xee_tf.georef.outlines import box_text, covered_window
 from xee_tf.georef.reference import GeoRef
@@ -89,7 +89,7 @@ def region_window(region: Any, georef: GeoRef, region_crs: Any = None) -> Window
     own = _geojson_crs(region) if isinstance(region, Mapping) else getattr(region, "crs", None)
     crs = default if own is None else read_crs(own, "the region", _FIX_CRS)
     if region_crs is not None:
-        given = read_crs(region_crs, "region_crs", _FIX_CRS)
+        given = crs_option(region_crs, "region_crs")
         if own is not None and not same_crs(given, crs):
             raise OptionError(
                 f"region_crs is {describe_crs(given)}, but the region itself is in {describe_crs(crs)}. "
@@ -197,7 +197,9 @@ def _geojson_parts(region: Mapping[str, Any], turn: float | None) -> Iterator[An
         try:
             geometry = shape(region)
         except Exception as error:  # shapely raises many types of exceptions
-            raise OptionError(f"The {kind} cannot be parsed ({error}): {shorten(repr(region))}.") from None
+            raise OptionError(
+                f"The {kind} in region cannot be parsed ({error}): {shorten(repr(region))}."
+            ) from None
         yield geometry if turn is None or region.get("geodesic") is False else unwrap_rings(geometry, turn)
 
 

@@ -17,6 +17,7 @@ from xee_tf.options.checks import (
     number,
     one_of,
     read_depths,
+    read_names,
 )
 from xee_tf.options.classes import IfExists, Options, option, parse
 from xee_tf.options.docstrings import document_options
@@ -53,6 +54,7 @@ __all__ = [
     "option",
     "parse",
     "read_depths",
+    "read_names",
     "show_signature",
     "spelled",
 ]

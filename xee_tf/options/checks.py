@@ -22,6 +22,7 @@ __all__ = [
     "number",
     "one_of",
     "read_depths",
+    "read_names",
 ]
 
 Check = Callable[[Any, str], Any]
@@ -154,6 +155,27 @@ def read_depths(given: Mapping[str, Any]) -> dict[str, int]:
     """
     depth = integer(1, (1 << 31) - 1)
     return {name: depth(value, f"tensor_depths[{name!r}]") for name, value in given.items()}
+
+
+def read_names(value: Any, name: str, example: Sequence[str]) -> list[Any]:
+    """Return the names in an option as a list; the option may be a single name.
+
+    Examples
+    --------
+    >>> read_names("B4", "bands", ["B4", "B3"])
+    ['B4']
+    >>> read_names(5, "bands", ["B4", "B3"])
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: bands must be a sequence of names, such as ['B4', 'B3']; got 5.
+    """
+    if isinstance(value, str):
+        return [value]
+    try:
+        return list(value)
+    except TypeError:
+        raise OptionError(
+            f"{name} must be a sequence of names, such as {example}; got {shorten(repr(value))}."
+        ) from None
 
 
 def check_storage_options(value: Any) -> None:

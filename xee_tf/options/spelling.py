@@ -108,7 +108,7 @@ class Spelling:
                     replaced[key] = instead
             elif value is not None or key == name:
                 if name in spelling:
-                    _raise_duplicate(name, spelling[name], key)
+                    _raise_duplicate(name, spelling[name], key, nested=nested)
                 spelling[name], found[name] = key, value
                 if key in self.renamed:
                     warn(
@@ -164,12 +164,12 @@ class Spelling:
             return key
         if key in self.renamed:
             return self.renamed[key]
-        if key in self.aliases:
+        if self.aliases.get(key) in known:
             return self.aliases[key]
         if self._has_prefix(key):
             return self.nested.get(_without_prefix(key))
-        snake = _snake(key)
-        return snake if snake in known else self.aliases.get(_camel(key))
+        snake, alias = _snake(key), self.aliases.get(_camel(key))
+        return snake if snake in known else alias if alias in known else None
 
     def _instead(self, key: str) -> str | None:
         spellings = (key, _camel(key), _snake(key))
@@ -178,7 +178,7 @@ class Spelling:
 
 READ_SPELLING = Spelling(
     "reading options",
-    aliases={"noData": "nodata", "missingData": "nodata"},
+    aliases={"noData": "nodata", "missingData": "nodata", "selectors": "bands"},
     replaced={
         "patchDimensions": "it is read from the mixer; omit it",
         "compressed": "it is detected from the files; omit it",
@@ -252,8 +252,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {spellings[close[0]]!r}?" if close else ""
 
 
-def _raise_duplicate(name: str, first: str, second: str) -> NoReturn:
-    """Raise the error for an option that is given as `second` and as `first` ("" if by position)."""
+def _raise_duplicate(name: str, first: str, second: str, *, nested: bool = False) -> NoReturn:
+    """Raise the error for an option that is given as `second` and as `first` ("" if by position).
+
+    `nested` is whether `second` is inside ``format_options``.
+    """
+    if nested and first == second:
+        raise OptionError(f"{first!r} is given twice: by keyword and in format_options. Omit one.")
     if not first:
         raise OptionError(f"{name!r} is given twice: by position and as {second!r}. Omit one.")
     raise OptionError(f"Both {first!r} and {second!r} are specified: the option is given twice. Omit one.")

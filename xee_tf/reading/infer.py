@@ -181,9 +181,9 @@ class Inference:
             for feature in layout.features:
                 if feature.size % stored:
                     raise RecordError(
-                        f"Bands {first.name!r} and {feature.name!r} have {first.size} and {feature.size} "
-                        f"values per record, which are not multiples of {stored}, the number of pixels of a "
-                        "stored patch. Choose other bands with bands=[...], or pass the depths as "
+                        f"Bands {first.name!r} and {feature.name!r} have {first.size:,} and {feature.size:,} "
+                        f"values per record, which are not multiples of {stored:,}, the number of pixels of "
+                        "a stored patch. Choose other bands with bands=[...], or pass the depths as "
                         "tensor_depths={band: depth}."
                     )
         for name, depth in depths.items():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from dask.utils import format_bytes
 
 from xee_tf.display import Facts, Listing, Summary, counted
-from xee_tf.errors import RecordError
+from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, bounds, grid_picture, grid_rows, per_pixel
 from xee_tf.labels import label_steps
@@ -128,7 +128,13 @@ def inspect(
     """
     location, *_ = find_sources(path, storage_options)
     if not is_image(location):
-        return _inspect_file(location)
+        try:
+            return _inspect_file(location)
+        except MissingShardError:
+            raise MissingShardError(
+                f"{location} was not found: expected a mixer, a manifest, the prefix or folder of an export, "
+                "or a TFRecord file."
+            ) from None
     options = ReadOptions(
         kernel_size=kernel_size, tensor_depths=tensor_depths, storage_options=storage_options
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,9 +17,11 @@ from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid
 from xee_tf.graph import ArraySpec, arrays_of_boxes
+from xee_tf.options import is_number
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.sidecars import BandSpec
@@ -94,6 +96,7 @@ def dask_arrays(
     shape, preferred = raster_shape(export, margins), preferred_chunks(export, margins)
     largest = max(band.depth * export.dtypes[band.name].itemsize for band in export.bands)
     requested: Any = chunks
+    _check_chunks(chunks, {*shape, *(dim for band in export.bands for dim in band.dims)})
     if isinstance(chunks, Mapping):
         requested = tuple(preferred[name] if chunks.get(name) is None else chunks[name] for name in shape)
     previous = tuple((preferred[name],) for name in shape)
@@ -135,15 +138,34 @@ def dask_arrays(
     return arrays
 
 
+def _check_chunks(chunks: Any, dims: Collection[str]) -> None:
+    """Check the dimensions and numbers in the option; Dask checks the rest."""
+    given: dict[Any, Any] = {None: chunks}
+    if isinstance(chunks, Mapping):
+        given = dict(chunks)
+        if unknown := [name for name in chunks if name not in dims]:
+            raise OptionError(
+                f"chunks contains {unknown[0]!r}, which is not a dimension of these bands; available: "
+                f"{quoted(sorted(dims))}."
+            )
+    for name, value in given.items():
+        option = "chunks" if name is None else f"chunks[{name!r}]"
+        for size in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(size, bool) or (is_number(size) and not (size >= 1 or size == -1)):
+                raise OptionError(
+                    f"{option} must be a number of pixels of at least 1, or -1 for one chunk; got "
+                    f"{shorten(repr(value))}."
+                )
+
+
 @contextmanager
 def _chunk_errors(chunks: Any) -> Iterator[None]:
     """Convert errors from Dask to errors that name the option."""
     try:
-        if isinstance(chunks, bool):
-            raise TypeError("it is neither a number nor a mapping")
         yield
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise OptionError(f"chunks={shorten(repr(chunks))} is not valid: {error}.") from error
+        reason = str(error).rstrip(".")
+        raise OptionError(f"chunks={shorten(repr(chunks))} is not valid: {reason}.") from error
 
 
 def _task_priority(

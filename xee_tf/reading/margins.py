@@ -36,7 +36,7 @@ def infer_margin(patch: Size, values: int, *, kernel: Size | None = None, band: 
         if values != stored:
             raise RecordError(
                 f"{found}, but patches of {patch.x} x {patch.y} pixels with kernel_size={kernel.xy} have "
-                f"{stored}. Omit kernel_size to have it inferred."
+                f"{stored:,}. Omit kernel_size to have it inferred."
             )
         return margin
     fitting = [
@@ -130,8 +130,8 @@ def margin_beside_labels(
         margins = "" if kernel is None else f" with kernel_size={kernel.xy}"
         raise RecordError(
             f"{_length(largest)}, but patches of {patch.x} x {patch.y} pixels{margins} have "
-            f"{stored.pixels} or a multiple of it. Correct patch_dimensions and kernel_size, or omit them if "
-            "each record is a pixel or a table row."
+            f"{stored.pixels:,} or a multiple of it. Correct patch_dimensions and kernel_size, or omit them "
+            "if each record is a pixel or a table row."
         )
     for feature in chosen:
         depth = depths.get(feature.name)
@@ -140,7 +140,7 @@ def margin_beside_labels(
         if depth is not None:
             raise RecordError(
                 f"{_length(feature)}, but patches of {stored.x} x {stored.y} pixels with "
-                f"{counted(depth, 'value')} per pixel (tensor_depths) have {depth * stored.pixels}."
+                f"{counted(depth, 'value')} per pixel (tensor_depths) have {depth * stored.pixels:,}."
             )
         if feature.size % patch.pixels == 0:
             raise RecordError(

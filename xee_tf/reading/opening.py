@@ -8,7 +8,7 @@ from typing import Any
 
 from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.georef import crs_text, read_crs
+from xee_tf.georef import crs_option, crs_text
 from xee_tf.reading.first_record import FirstRecord, parse_record
 from xee_tf.reading.infer import Inference, layout_of_manifest
 from xee_tf.reading.opened import OpenedExport
@@ -46,7 +46,7 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     beside = options.records is None  # shards next to the manifest must match it
     name, described, manifest, location = describe_export(mixer, not beside, options.storage_options)
     if options.crs is not None:
-        described = replace(described, crs=crs_text(read_crs(options.crs)))
+        described = replace(described, crs=crs_text(crs_option(options.crs)))
     pixels = described.patch.pixels
     patches = manifest.patches if manifest is not None and beside else None
     total = described.total_patches if patches is None else len(patches)
@@ -127,6 +127,8 @@ def _locate_shards(
         elif isinstance(records, str) or not isinstance(records, Iterable):
             listed = [records]
         paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
+        if any(isinstance(path, str) and not path for path in paths):
+            raise OptionError("records contains an empty path: pass the paths of the shards, in order.")
         locations = [Location.of(path, storage_options) for path in paths]
         if not locations:
             raise OptionError("records is empty: pass the shards in order, or omit it.")

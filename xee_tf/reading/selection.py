@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from xee_tf.display import counted, quoted
 from xee_tf.errors import OptionError, shorten
-from xee_tf.options import did_you_mean, read_depths
+from xee_tf.options import did_you_mean, read_depths, read_names
 from xee_tf.sidecars import ImageManifest, dim_lengths, distinct_dims
 
 __all__ = ["band_names", "check_depths", "choose_bands", "override_depths"]
@@ -16,9 +16,7 @@ __all__ = ["band_names", "check_depths", "choose_bands", "override_depths"]
 
 def band_names(option: str, names: str | Sequence[str]) -> list[str]:
     """Return the names in an option as a list; the option may be a single name."""
-    if not isinstance(names, Iterable):
-        raise OptionError(f"{option} must be band names such as ['B4', 'B3']; got {shorten(repr(names))}.")
-    return [names] if isinstance(names, str) else list(names)
+    return read_names(names, option, ["B4", "B3"])
 
 
 def choose_bands(known: Sequence[str], chosen: str | Sequence[str] | None) -> list[str]:

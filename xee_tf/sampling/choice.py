@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.options import integer
 from xee_tf.sampling.places import Indices
 from xee_tf.sidecars import TableColumn
 
 __all__ = ["Choice", "Sample", "first_plane"]
 
+_SHOWN_CLASSES = 20  # per block, for an error message
+
 
 @dataclass(frozen=True)
 class Sample:
     """Sampled pixels: the feature, row and column of each pixel, and its values in every plane.
 
-    `dropped` is the number of pixels that were omitted because they are masked.
+    `dropped` is the number of pixels that were omitted because they are masked. `classes` are some of the
+    classes that a `Choice` found in a band, for an error message.
     """
 
     numbers: Indices
@@ -31,10 +34,11 @@ class Sample:
     columns: Indices
     values: npt.NDArray[np.float64]
     dropped: int = 0
+    classes: frozenset[float] = frozenset()
 
     def __getitem__(self, chosen: Any) -> Sample:
         parts = (self.numbers[chosen], self.rows[chosen], self.columns[chosen], self.values[chosen])
-        return Sample(*parts, self.dropped)
+        return Sample(*parts, self.dropped, self.classes)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class Choice:
             If an option is invalid.
         """
         seed = integer()(seed, "seed")
+        if not (class_band is None or isinstance(class_band, str)):
+            raise OptionError(
+                f"class_band must be the name of a band or property; got {shorten(repr(class_band))}."
+            )
         if n is None:
             if class_band is not None:
                 raise OptionError(
@@ -82,6 +90,8 @@ class Choice:
             if isinstance(n, Mapping)
             else integer(0)(n, "n")
         )
+        if not any(quota.values() if isinstance(quota, dict) else [quota]):
+            raise OptionError(f"n={shorten(repr(n))} selects no pixels: pass at least 1 for one class.")
         classes = None
         if class_band is None:
             if isinstance(quota, dict):
@@ -114,6 +124,9 @@ class Choice:
         order = np.lexsort((sample.columns, sample.rows, sample.numbers, self._random(sample), codes))
         starts = np.flatnonzero(np.diff(codes[order], prepend=-2))
         ranks = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        if self.band is not None:
+            found = frozenset(np.sort(uniques)[:_SHOWN_CLASSES].tolist())
+            sample = replace(sample, classes=sample.classes | found)
         return sample[np.sort(order[ranks < limits[order]])]
 
     def _random(self, sample: Sample) -> npt.NDArray[np.uint64]:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import pandas as pd
+import xarray as xr
+
 from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, MixerError, OptionError
 from xee_tf.sidecars.names import (
@@ -96,6 +99,7 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         return source.mixer or source.manifest
     if isinstance(source, ExportedTable):
         raise OptionError(f"{source.file.path} is a table: open it with xee_tf.open_table.")
+    _check_source(source)
     if isinstance(source, Mapping):
         raise OptionError(f"Expected one export; got a mapping of {len(source)}: pass one of {list(source)}.")
     if isinstance(source, Collection) and not isinstance(source, str):
@@ -169,6 +173,7 @@ def find_tables(
 ) -> list[Location]:
     """Find the files of a table from a pattern, or a single file as `find_table` does."""
     if not isinstance(source, ExportedTable | ExportedImage):
+        _check_source(source)
         location = Location.of(source, storage_options)
         if location.is_pattern and _table_file(location) is None and not location.is_folder():
             return _matching(location)
@@ -220,6 +225,7 @@ def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) 
     """
     if isinstance(source, ExportedImage | ExportedTable):
         return find_sources(source, storage_options)
+    _check_source(source)
     if isinstance(source, Collection) and not isinstance(source, str):
         if not source:
             raise OptionError("There is nothing to check: pass at least one export.")
@@ -239,11 +245,23 @@ def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) 
 
 def _locate(source: Any, storage_options: Mapping[str, Any] | None) -> Location:
     """Return the location of a source; raise an error if its name is that of a raster file."""
+    _check_source(source)
     location = Location.of(source, storage_options)
     for suffix, function in _RASTERS.items():
         if location.name.lower().endswith(suffix):
             raise OptionError(f"{location} is a raster file, not an export: open it with {function}.")
     return location
+
+
+def _check_source(source: Any) -> None:
+    """Raise an error for an empty path, and for data that a user passes instead of an export."""
+    if isinstance(source, str) and not source:
+        raise OptionError("The path is empty: pass the path of an export, such as 'out/scene'.")
+    if isinstance(source, xr.Dataset | xr.DataArray | pd.DataFrame):
+        raise OptionError(
+            "Expected the path of an export, such as 'out/scene', or an export result; got a "
+            f"{type(source).__name__}."
+        )
 
 
 def _records_error(location: Location) -> OptionError | MixerError:

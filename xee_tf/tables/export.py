@@ -12,7 +12,7 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
-from xee_tf.errors import OptionError, warn
+from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.options import IfExists, check_flags, spelled
@@ -50,6 +50,8 @@ __all__ = [
     "export_table",
     "write_table",
 ]
+
+_OTHER_FORMATS = (".csv", ".parquet", ".geojson", ".json", ".gpkg", ".shp", ".kml", ".kmz", ".xlsx")
 
 _TASK_BYTES = 16 << 20  # records that are encoded at a time
 
@@ -243,7 +245,13 @@ def check_target(
     destination: PathLike, if_exists: IfExists, storage_options: Mapping[str, Any] | None
 ) -> Location:
     """Return the location of the file, after a check that it can be written."""
-    target = table_location(export_prefix(destination, storage_options, suffix=TABLE, example="table"))
+    prefix = export_prefix(destination, storage_options, suffix=TABLE, example="table")
+    if ending := next((end for end in _OTHER_FORMATS if prefix.name.lower().endswith(end)), None):
+        raise DestinationError(
+            f"{str(destination)!r} is not a prefix: tables are written as TFRecord files, and {TABLE} is "
+            f"appended. Use {str(destination)[: -len(ending)]!r}."
+        )
+    target = table_location(prefix)
     require_free(target, if_exists)
     require_free(manifest_location(target), "overwrite")  # only raises if it is a folder
     require_writable(target)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from xee_tf.options import EXPORT_FORMATS, EXPORT_REPLACED, Spelling
+from dataclasses import replace
 
-__all__ = ["SAMPLE_SPELLING", "TABLE_SPELLING"]
+from xee_tf.options import EXPORT_FORMATS, EXPORT_REPLACED, READ_SPELLING, Spelling
+
+__all__ = ["READ_TABLE_SPELLING", "SAMPLE_SPELLING", "TABLE_SPELLING"]
+
+READ_TABLE_SPELLING = replace(READ_SPELLING, aliases={"selectors": "columns", "bands": "columns"})
+"""Spellings of the options of `xee_tf.open_table`."""
 
 _REPLACED = EXPORT_REPLACED | {"formatOptions": "it applies to images only; omit it"}
 _FRAME = "Write the table itself with {}"
@@ -47,6 +52,7 @@ SAMPLE_SPELLING = Spelling(
     | {
         "classValues": "pass n={class: pixels}, the number of pixels per class",
         "classPoints": "pass n={class: pixels}, the number of pixels per class",
+        "bands": "select the bands, as in ds[['B4', 'B3']], or the columns to write with columns=[...]",
         "factor": "pass n=1000, the number of pixels",
         "geometries": "geometry='lonlat' writes longitude and latitude, geometry=None omits them",
         "maxVertices": "geometries are not written; omit it",

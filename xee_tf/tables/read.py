@@ -14,7 +14,7 @@ import pandas as pd
 
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, integer, spelled
+from xee_tf.options import check_flags, integer, read_names, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
 from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
 from xee_tf.sidecars import (
@@ -26,6 +26,7 @@ from xee_tf.sidecars import (
     read_manifest,
 )
 from xee_tf.storage import Location, PathLike
+from xee_tf.tables.options import READ_TABLE_SPELLING
 from xee_tf.tables.union import (
     FeatureCount,
     FoundColumn,
@@ -38,7 +39,7 @@ from xee_tf.tables.union import (
 __all__ = ["open_table"]
 
 
-@spelled(READ_SPELLING)
+@spelled(READ_TABLE_SPELLING)
 def open_table(
     path: PathLike | Location | ExportedTable | Sequence[PathLike | Location | ExportedTable],
     columns: Sequence[str] | None = None,
@@ -116,7 +117,7 @@ def open_table(
     0  0.25  oak
     1  0.50  fir
     """
-    several = isinstance(path, Collection) and not isinstance(path, str | Mapping)
+    several = isinstance(path, Collection) and not isinstance(path, str | Mapping | pd.DataFrame)
     named: Any = path
     paths: list[Any] = list(named) if several else [named]
     if not paths:
@@ -129,7 +130,7 @@ def open_table(
     shards = tuple(shard for shard in numbered if shard.records)
     if not shards:
         raise RecordError(f"{numbered[0]} contains no records.")
-    names = None if columns is None else (columns,) if isinstance(columns, str) else tuple(columns)
+    names = None if columns is None else tuple(read_names(columns, "columns", ["B4", "landcover"]))
     manifest = _manifest(numbered)
     manifest_shapes = {} if manifest is None else manifest.shapes
     reader = _Reader(shards, names, user_shapes, manifest_shapes, encoding, verify)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
+from xee_tf.options import read_names
 from xee_tf.records import Encoded, Ragged, RecordLayout, encode_records
 from xee_tf.sidecars import TableColumn
 
@@ -103,7 +104,7 @@ def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None
     if columns is None:
         chosen = known
     else:
-        chosen = [columns] if isinstance(columns, str) else list(columns)
+        chosen = read_names(columns, "columns", ["B4", "landcover"])
         unknown = [name for name in chosen if name not in known]
         if unknown:
             raise OptionError(f"Columns {unknown} not found; available: {known}.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble
-from xee_tf.display import counted
+from xee_tf.display import abbreviated, counted
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchAxis
@@ -32,7 +33,7 @@ from xee_tf.georef import (
     wrap_longitude,
 )
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
-from xee_tf.options import IfExists, check_flags, one_of, spelled
+from xee_tf.options import IfExists, check_flags, one_of, read_names, spelled
 from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
 from xee_tf.storage import PathLike
@@ -220,7 +221,7 @@ def _features(
     else:
         geometries, crs, table = _read_features(where)
     if properties is not None:
-        wanted = [properties] if isinstance(properties, str) else list(properties)
+        wanted = read_names(properties, "properties", ["site", "landcover"])
         unknown = [name for name in wanted if name not in table.columns]
         if unknown:
             raise OptionError(f"Properties {unknown} not found; available: {list(table.columns)}.")
@@ -241,16 +242,16 @@ def _outline(georef: GeoRef) -> Any:
 
 
 def _read_features(where: Any) -> tuple[Any, Any, pd.DataFrame]:
+    # Without GeoPandas, no object is of its types: the wrong type is reported first.
+    if not isinstance(where, pd.Series | pd.DataFrame):
+        raise _where_error(where)
     with extra("tables", "Sampling at points or in polygons"):
         import geopandas as gpd
 
     if isinstance(where, gpd.GeoSeries):
         where = where.to_frame("geometry").set_geometry("geometry")
     if not isinstance(where, gpd.GeoDataFrame):
-        raise OptionError(
-            f"where must be a GeoDataFrame or GeoSeries of points or polygons; got {type(where).__name__}. "
-            "Convert coordinates to points with geopandas.GeoSeries.from_xy(x, y, crs='EPSG:4326')."
-        )
+        raise _where_error(where)
     if where.active_geometry_name is None:
         raise OptionError(
             "The GeoDataFrame has no geometry column: set it with where.set_geometry(...), or pass points or "
@@ -258,6 +259,16 @@ def _read_features(where: Any) -> tuple[Any, Any, pd.DataFrame]:
         )
     geometries = where.geometry
     return geometries, geometries.crs, pd.DataFrame(where.drop(columns=geometries.name))
+
+
+def _where_error(where: Any) -> OptionError:
+    fix = "Convert coordinates to points with geopandas.GeoSeries.from_xy(x, y, crs='EPSG:4326')."
+    if isinstance(where, str | os.PathLike):
+        fix = f"Open the file first: geopandas.read_file({str(where)!r})."
+    return OptionError(
+        "where must be a GeoDataFrame or GeoSeries of points or polygons, or None; got "
+        f"{type(where).__name__}. {fix}"
+    )
 
 
 def _column_names(
@@ -324,15 +335,12 @@ class _JoinSamples:
             for part in zip(*((s.numbers, s.rows, s.columns, s.values) for s in samples), strict=True)
         )
         dropped = sum(s.dropped for s in samples)
+        classes = frozenset[float]().union(*(s.classes for s in samples))
         sample = Sample(numbers, rows, across, sampled, dropped)
         if self.choice is not None:
             sample = self.choice(sample, self.columns)
         if not len(sample.numbers):
-            raise OptionError(
-                f"There are no pixels to write ({counted(dropped, 'masked pixel')} dropped). To keep masked "
-                "pixels, pass drop_nulls=False; to include all pixels that a polygon touches, pass "
-                "all_touched=True. If n is given, check its classes and numbers."
-            )
+            raise _no_pixels_error(self.choice, classes, dropped)
         sample = sample[np.lexsort((sample.columns, sample.rows, sample.numbers))]
         found: dict[str, tuple[TableColumn, Values]] = {}
         for column in self.columns:
@@ -348,6 +356,22 @@ class _JoinSamples:
             lonlat = wrap_longitude(longitudes), latitudes
             found |= {name: (TableColumn(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
         return Rows.of((found[name] for name in self.names), dropped)
+
+
+def _no_pixels_error(choice: Choice | None, classes: Collection[float], dropped: int) -> OptionError:
+    """Create the error for a sample without pixels; `classes` are the classes of pixels that were found."""
+    omitted = f" ({counted(dropped, 'masked pixel')} dropped)" if dropped else ""
+    if choice is not None and isinstance(choice.quota, dict) and classes:
+        wanted = abbreviated(key for key, count in choice.quota.items() if count)
+        found = abbreviated(f"{each:.15g}" for each in sorted(classes))
+        return OptionError(
+            f"There are no pixels to write: n selects the classes {wanted}, but the sampled pixels have the "
+            f"classes {found} in the band {choice.band!r}{omitted}."
+        )
+    return OptionError(
+        f"There are no pixels to write{omitted}. To keep masked pixels, pass drop_nulls=False; to include "
+        "all pixels that a polygon touches, pass all_touched=True."
+    )
 
 
 def _sample_graph(

@@ -17,7 +17,7 @@ import xarray as xr
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef import read_crs, same_crs, wrap_longitude
 from xee_tf.graph import Graph, Ref, Sources
-from xee_tf.options import one_of
+from xee_tf.options import one_of, read_names
 from xee_tf.sidecars import TableColumn
 from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
@@ -39,6 +39,8 @@ Table = Any
 Geometry = Literal["lonlat"]
 
 LONLAT = ("longitude", "latitude")
+
+_COLUMNS = ["B4", "landcover"]  # an example for error messages
 
 
 def _return_rows(rows: Rows, number: int) -> Rows:
@@ -67,6 +69,7 @@ class LazyTable:
 def read_table(table: Table, columns: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
     """Return the rows of a table in memory, or the row groups of a lazy table."""
     one_of("geometry", geometry, ("lonlat", None))
+    columns = None if columns is None else read_names(columns, "columns", _COLUMNS)
     if isinstance(table, xr.Dataset):
         return _read_dataset(table, columns)
     if isinstance(table, pd.DataFrame):

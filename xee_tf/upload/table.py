@@ -14,7 +14,7 @@ import pandas as pd
 from xee_tf.display import counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
-from xee_tf.georef import describe_crs, read_crs
+from xee_tf.georef import crs_option, describe_crs
 from xee_tf.names import check_columns
 from xee_tf.options import READ_SPELLING, IfExists, spelled
 from xee_tf.storage import Location, PathLike, require_free, require_writable
@@ -109,7 +109,7 @@ def upload_table(
         )
     require_free(target, if_exists)
     require_writable(target)
-    point_crs = read_crs(crs, "crs", "Pass a CRS that pyproj accepts, for example crs='EPSG:4326'.")
+    point_crs = crs_option(crs)
     names = [x_column, y_column]
     if point_crs.is_geographic:
         names = [x_column or "longitude", y_column or "latitude"]
