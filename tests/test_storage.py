@@ -395,9 +395,9 @@ def test_stores_in_bucket_are_resumed_and_replaced(server):
         np.testing.assert_array_equal(found["p"], image(seed)["B4"] + 1)
     with pytest.raises(DestinationExistsError, match="not the same array"):
         xee_tf.predict_to_zarr(model(), image(3), url, **options)
-    separate_fs(server).pipe("bucket/z/docs/thesis.txt", b"x")
+    separate_fs(server).pipe("bucket/z/docs.zarr/thesis.txt", b"x")
     with pytest.raises(DestinationExistsError, match=r"thesis\.txt"):
-        xee_tf.predict_to_zarr(model(), image(), "s3://bucket/z/docs", if_exists="overwrite", **options)
+        xee_tf.predict_to_zarr(model(), image(), "s3://bucket/z/docs.zarr", if_exists="overwrite", **options)
     image(4).tfexport("s3://bucket/z/s", **PATCHES, **options)
     for _ in range(2):
         xee_tf.upload_image(
