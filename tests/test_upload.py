@@ -398,7 +398,7 @@ def test_sheared_raster_in_zarr(tmp_path):
 @pytest.mark.parametrize(
     ("value", "options", "message"),
     [
-        (np.nan, {"dtype": "uint8"}, "'prediction' holds NaN, which uint8 cannot represent: pass nodata="),
+        (np.nan, {"dtype": "uint8"}, "'prediction' contains NaN, which uint8 cannot represent: pass nodata="),
         (256, {"dtype": "uint8"}, "holds 256.0, which uint8 cannot represent: choose another dtype"),
         (-1, {"dtype": "uint8"}, "holds -1.0, which uint8"),
         (255.6, {"dtype": "uint8"}, "holds 256.0, which uint8"),
@@ -532,3 +532,23 @@ def test_progress_bar(tmp_path, capsys):
     write_batches(tmp_path / "p", make_mixer(), [np.zeros((6, 4, 6))])
     upload_image(tmp_path / "p", make_mixer(), tmp_path / "map.tif", progress=True)
     assert "100%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bands", [7, {"a": 1}, {"a", "b"}, b"ab", []])
+def test_bands_of_a_writer_of_other_types(tmp_path, bands):
+    with pytest.raises(OptionError, match=r"^bands (must be a list of names|is empty)"):
+        PredictionWriter(tmp_path / "p", make_mixer(), bands=bands)
+    assert not list(tmp_path.iterdir())
+
+
+def test_repr_of_a_writer(tmp_path):
+    with PredictionWriter(tmp_path / "p", make_mixer()) as writer:
+        writer.write({"u": np.zeros((5, 4, 6)), "v": np.zeros((5, 4, 6))})
+        lines = repr(writer).splitlines()
+        assert lines[0] == f"<xee_tf.PredictionWriter {tmp_path / 'p'}>"
+        assert [line.split(maxsplit=1) for line in lines[1:]] == [
+            ["written", "5 of 6 patches"],
+            ["bands", "u, v"],
+        ]
+        writer.write({"u": np.zeros((1, 4, 6)), "v": np.zeros((1, 4, 6))})
+    assert "6 of 6 patches, closed" in repr(writer)
