@@ -180,7 +180,7 @@ def test_pending_pixels_are_copied(tmp_path):
         (np.zeros((2, 4, 6, 12)), {"bands": "ndvi"}, r"pass a mapping: \{'ndvi': predictions\}"),
         (np.zeros((20, 3)), {"bands": ["a", "b"]}, r"3 channels; expected 2, .* bands \['a', 'b'\]"),
         (np.zeros((20, 0)), {}, r"0 channels; expected 0"),
-        (np.zeros(20, "U3"), {}, "<U3 cannot be stored"),
+        (np.zeros(20, "U3"), {}, "an array of numbers; got an array of <U3"),
     ],
 )
 def test_invalid_predictions(tmp_path, predictions, options, message):
@@ -387,7 +387,7 @@ def test_dtype_and_nodata_of_array_bands(tmp_path, name):
     with PredictionWriter(tmp_path / "p", mixer) as writer:
         writer.write({"a": values})
     options = {"dtype": "uint8", "tensor_depths": {"a": 2}}
-    with pytest.raises(RecordError, match="'a' holds NaN, which uint8 cannot represent: pass nodata="):
+    with pytest.raises(RecordError, match="'a' contains NaN, which uint8 cannot represent: pass nodata="):
         upload_image(tmp_path / "p", mixer, tmp_path / name, **options)
     found = upload_image(tmp_path / "p", mixer, tmp_path / name, nodata=99, **options)
     if name == "map.tif":
@@ -469,7 +469,7 @@ def test_number_of_pixel_records(tmp_path, held, message):
     [
         ({"b": 3}, "'b', which is not a band"),
         ({"a": 0}, "must be a whole number from 1 to"),
-        ({"a": 5}, "no margin fits for patches of 6 x 4 pixels and 5 steps"),
+        ({"a": 5}, "matches no margin for patches of 6 x 4 pixels and 5 steps"),
     ],
 )
 def test_invalid_tensor_depths(tmp_path, depths, message):
