@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -250,3 +251,36 @@ def test_to_cog_of_a_lazy_raster(tmp_path):
     assert to_cog(scene[["mask"]], tmp_path / "scene.tif", if_exists="overwrite") == found
     with rasterio.open(found.path) as file:
         assert (file.dtypes, file.nodata) == (("uint8",), 0)
+
+
+def test_to_cog_of_data_arrays(tmp_path):
+    ds = raster({"red": random_band((8, 8)), "nir": random_band((8, 8))}).rio.write_crs("EPSG:32633")
+    for array, names in (
+        (ds.nir, ("nir",)),
+        (ds.nir.rename(None), ("B1",)),
+        (ds.to_dataarray("band"), ("red", "nir")),
+        (ds.to_dataarray("band").assign_coords(band=[1, 2]), ("B1", "B2")),
+    ):
+        with rasterio.open(to_cog(array, tmp_path / "a.tif", if_exists="overwrite")) as file:
+            assert file.descriptions == names
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("scene.tif", "must be an xarray Dataset or DataArray; got str"),
+        (np.zeros((4, 4)), "must be an xarray Dataset or DataArray; got ndarray"),
+        (xr.Dataset(), "has no bands"),
+        (raster({"B2": np.full((4, 4), "water")}), "Band 'B2' has dtype <U5"),
+    ],
+)
+def test_to_cog_of_other_objects(tmp_path, given, message):
+    with pytest.raises(OptionError, match=message):
+        to_cog(given, tmp_path / "a.tif")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.jp2", "a", "a.zarr", "a.tif.gz"])
+def test_to_cog_with_other_extensions(tmp_path, name):
+    with pytest.raises(OptionError, match=f"destination must end with .tif or .tiff; got '{name}'"):
+        to_cog(raster({"B2": random_band((4, 4))}), tmp_path / name)

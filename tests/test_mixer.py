@@ -330,6 +330,15 @@ def test_files_that_are_binary_or_missing(tmp_path):
         Mixer.read(tmp_path / "none.json")
 
 
+def test_prefix_or_folder_of_an_export_is_not_a_mixer(tmp_path):
+    (tmp_path / "july-mixer.json").touch()
+    for name in ("july", "."):
+        with pytest.raises(
+            FileNotFoundError, match=r"pass the file of a mixer, such as .*july-mixer\.json\."
+        ):
+            Mixer.read(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -431,8 +431,8 @@ def test_outputs_are_converted_to_the_declared_dtype() -> None:
             ["ndwi"],
             r"function .* outputs \['ndwi'\]; expected 'ndvi'.*mean 'ndwi'.*Fix",
         ),
-        (["p", "q"], ["probabilities"], r"\['probabilities'\]; expected 'p'"),
-        (["p", "q"], ["p"], r"\['p'\]; expected 'q'"),
+        (["p", "q"], ["probabilities"], r"\['probabilities'\]; expected 'p', 'q'"),
+        (["p", "q"], ["p"], r"\['p'\]; expected 'p', 'q'"),
     ],
 )
 def test_names_that_a_function_returns_must_be_declared(declared: Any, returned: Any, message: str) -> None:

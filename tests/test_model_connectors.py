@@ -202,8 +202,8 @@ def test_paths_without_a_model(tmp_path: Path, keras_model: Any) -> None:
         with pytest.raises(ModelError, match=message) as caught:
             SavedModelConnector.of(tmp_path / name).signature()
         assert str(tmp_path / name) in str(caught.value)
-    with pytest.raises(MissingModelError):
-        keras_connector(tmp_path / "nowhere.keras").open()
+    with pytest.raises(MissingModelError, match=r"Keras file at .*nowhere\.h5: the path does not exist"):
+        keras_connector(tmp_path / "nowhere.h5").open()
     with pytest.raises(ModelError, match="from_saved_model"):
         keras_connector(tmp_path / "versions" / "1").open()
     (tmp_path / "text.keras").write_text("not a model")

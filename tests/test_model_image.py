@@ -1,5 +1,7 @@
 """Compare predictions from rasters with the same function applied to the whole raster in numpy."""
 
+from pathlib import Path
+
 import dask
 import dask.array as da
 import numpy as np
@@ -386,12 +388,61 @@ def test_fixed_projection_is_resampled_and_back():
         ({"augment": "d8"}, "augment must be None or 'd4'; got 'd8'"),
         ({"blend": "hann"}, r"blend='hann' averages predictions, but 'k' has dtype uint8"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"properties": [("year", 2021)]}, r"properties must be a mapping .*; got \[\('year', 2021\)\]"),
     ],
 )
 def test_invalid_options(options, message):
     model = Model.from_function(lambda pixels: pixels[..., 0], input_tile_size=4, output_bands={"k": "uint8"})
     with pytest.raises(OptionError, match=message):
         model.predict_image(raster({"a": random_band((8, 8))}), **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("maps/forest", r"got 'maps/forest'. Use xee_tf.Model.from_saved_model\('maps/forest'\)"),
+        (Path("forest.h5"), r"Use xee_tf.Model.from_keras\('forest.h5'\)"),
+        (np.mean, "Use xee_tf.Model.from_function"),
+        (fake_connector({}, {}), "Use xee_tf.Model.from_connector"),
+        (xr.Dataset({"a": 1}), "got an object of type Dataset.$"),
+        (0.5, "got 0.5.$"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("write", "name"), [(xee_tf.predict_to_cog, "p.tif"), (xee_tf.predict_to_zarr, "p.zarr")]
+)
+def test_only_a_model_can_predict(tmp_path, model, message, write, name):
+    with pytest.raises(OptionError, match=f"^model must be an xee_tf.Model; {'.*' + message}"):
+        write(model, raster({"a": random_band((8, 8))}), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "message"),
+    [
+        (xee_tf.predict_to_cog, "p.zarr", "end with .tif or .tiff; got 'p.zarr'. Use xee_tf.predict_to_zarr"),
+        (xee_tf.predict_to_cog, "p.png", "end with .tif or .tiff; got 'p.png'"),
+        (xee_tf.predict_to_zarr, "p.tiff", "end with .zarr; got 'p.tiff'. Use xee_tf.predict_to_cog"),
+        (xee_tf.predict_to_zarr, "p", "end with .zarr; got 'p'"),
+    ],
+)
+def test_destination_has_the_extension_of_its_format(tmp_path, write, name, message):
+    model = Model.from_function(lambda pixels: pixels[..., 0], input_tile_size=4, output_bands=["k"])
+    with pytest.raises(OptionError, match=message):
+        write(model, raster({"a": random_band((8, 8))}), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_about_names_list_all_of_them_and_suggest_one():
+    ds = raster({"B8A": random_band((8, 8)), "B11": random_band((8, 8))})
+    first = Model.from_function(
+        lambda pixels: pixels[..., 0], bands=["b8a"], input_tile_size=4, output_bands="p"
+    )
+    with pytest.raises(OptionError, match=r"needs 'b8a', not found.*Did you mean 'B8A'"):
+        first.predict_image(ds)
+    named = Model.from_function(lambda b: {"x": b[..., 0]}, input_tile_size=4, output_bands=["u", "v", "w"])
+    with pytest.raises(PredictionError, match=r"returned the outputs \['x'\]; expected 'u', 'v', 'w'"):
+        named.predict_image(ds).compute()
 
 
 def test_complex_output_in_the_signature_is_an_error():

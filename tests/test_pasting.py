@@ -330,6 +330,21 @@ def test_options_of_models_and_predictions() -> None:
         model.predict_image(scene(), inputTileSize=8)  # type: ignore[call-arg]
     with pytest.raises(xee_tf.OptionError, match="- merge: the store contains only predictions"):
         xee_tf.predict_to_zarr(model, scene(), "out/z.zarr", merge=True)  # type: ignore[call-arg]
+    destinations = (
+        lambda **given: xee_tf.upload_image(None, "out/z", **given),
+        lambda **given: xee_tf.to_cog(scene(), **given),
+        lambda **given: xee_tf.predict_to_cog(model, scene(), **given),
+        lambda **given: xee_tf.predict_to_zarr(model, scene(), **given),
+    )
+    for write in destinations:
+        for wrong, instead in (("overwrite", "if_exists='overwrite'"), ("path", "is named destination")):
+            with pytest.raises(xee_tf.OptionError, match=f"- {wrong}: .*{instead}"):
+                write(**{wrong: "out/z"})
+    for write in destinations[:-1]:  # predict_to_zarr had this name in version 0.1
+        with pytest.raises(xee_tf.OptionError, match=r"- store: .*is named destination"):
+            write(store="out/z")
+    with pytest.raises(xee_tf.OptionError, match=r"Unknown upload options: \{'bandz': 1\}.*mean 'bands'"):
+        destinations[0](bandz=1)
     with pytest.raises(xee_tf.OptionError, match="- scale: predictions have the pixels of the image"):
         xee_tf.Model.from_function(np.sum, scale=30)  # type: ignore[call-arg]
 

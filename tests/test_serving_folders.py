@@ -90,6 +90,21 @@ def test_invalid_options(tmp_path):
         xee_tf.serve(tmp_path / "m", max_concurrency=0)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": None}, "path must be a string or path-like.*got None"),
+        ({"path": 3.5}, "path must be a string or path-like.*got 3.5"),
+        ({"name": ["m"]}, r"name must be a string.*got \['m'\]"),
+        ({"labels": ["stable"]}, r"labels must be a mapping.*got \['stable'\]"),
+        ({"host": 8501}, "host must be a string.*got 8501"),
+    ],
+)
+def test_options_of_other_types(options, message):
+    with pytest.raises(OptionError, match=message):
+        xee_tf.serve(**{"path": "none", **options})
+
+
 def test_max_request_bytes_beyond_the_limit_of_grpc(tmp_path):
     save_scaled(tmp_path / "m", 1.0)
     with xee_tf.serve(tmp_path / "m", max_request_bytes=1 << 40) as server:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rioxarray
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +91,21 @@ def test_location_of(path, expected, tmp_path, monkeypatch):
 def test_location_parent(path, parent):
     assert Location(path).parent.url == parent
     assert Location(parent).child("scene").url == path
+
+
+@pytest.mark.parametrize("url", ["/data/scene.tif", "s3://bucket/p.zarr", "memory://data/p.zarr"])
+def test_location_is_path_like(url):
+    location = Location.of(url, {"key": "a"})
+    assert os.fspath(location) == url
+    assert hash(location) == hash(Location.of(url, {"key": "a"}))
+    assert repr(location) == f"Location(url={url!r})"
+
+
+def test_results_open_as_paths(tmp_path):
+    tif = xee_tf.to_cog(image(), tmp_path / "scene.tif")
+    store = xee_tf.predict_to_zarr(model(), image(), tmp_path / "p.zarr")
+    np.testing.assert_array_equal(rioxarray.open_rasterio(tif)[0], image()["B4"])
+    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False)["p"], image()["B4"] + 1)
 
 
 def test_relative_path_is_resolved_when_called(tmp_path, monkeypatch):
@@ -334,8 +351,10 @@ def test_bucket_without_object_name(server, url):
     options = {"storage_options": server}
     with pytest.raises(DestinationError, match="s3://bucket/scene"):
         image().tfexport(url, **PATCHES, **options)
-    with pytest.raises(DestinationError, match="s3://bucket/"):
-        xee_tf.predict_to_zarr(model(), image(), url, if_exists="overwrite", **options)
+    with pytest.raises(DestinationError, match=r"s3://bucket\.zarr/"):
+        xee_tf.predict_to_zarr(
+            model(), image(), url.replace("bucket", "bucket.zarr"), if_exists="overwrite", **options
+        )
     assert separate_fs(server).ls("") == ["bucket"]
 
 
@@ -395,9 +414,9 @@ def test_stores_in_bucket_are_resumed_and_replaced(server):
         np.testing.assert_array_equal(found["p"], image(seed)["B4"] + 1)
     with pytest.raises(DestinationExistsError, match="not the same array"):
         xee_tf.predict_to_zarr(model(), image(3), url, **options)
-    separate_fs(server).pipe("bucket/z/docs/thesis.txt", b"x")
+    separate_fs(server).pipe("bucket/z/docs.zarr/thesis.txt", b"x")
     with pytest.raises(DestinationExistsError, match=r"thesis\.txt"):
-        xee_tf.predict_to_zarr(model(), image(), "s3://bucket/z/docs", if_exists="overwrite", **options)
+        xee_tf.predict_to_zarr(model(), image(), "s3://bucket/z/docs.zarr", if_exists="overwrite", **options)
     image(4).tfexport("s3://bucket/z/s", **PATCHES, **options)
     for _ in range(2):
         xee_tf.upload_image(
@@ -406,7 +425,14 @@ def test_stores_in_bucket_are_resumed_and_replaced(server):
         found = xr.open_zarr("s3://bucket/z/u.zarr", consolidated=False, storage_options=server)
         np.testing.assert_array_equal(found["B4"], image(4)["B4"])
     names = {path.split("/")[2] for path in separate_fs(server).find("bucket/z")}
-    assert names == {"p.zarr", "docs", "s-00000.tfrecord.gz", "s-mixer.json", "s-image.tfexport", "u.zarr"}
+    assert names == {
+        "p.zarr",
+        "docs.zarr",
+        "s-00000.tfrecord.gz",
+        "s-mixer.json",
+        "s-image.tfexport",
+        "u.zarr",
+    }
 
 
 def test_if_exists_is_checked_before_the_model(tmp_path):
@@ -492,7 +518,7 @@ def writers(tmp_path, path, **options):
     return {
         "tfexport": lambda: image().tfexport(path, **PATCHES, **options),
         "table": lambda: xee_tf.export_table(table, path, **options),
-        "prediction": lambda: xee_tf.predict_to_zarr(model(), image(), path, **options),
+        "prediction": lambda: xee_tf.predict_to_zarr(model(), image(), end(".zarr"), **options),
         "geotiff": lambda: xee_tf.upload_image(shards, xee_tf.Mixer.read(mixer), end(".tif"), **options),
         "zarr": lambda: xee_tf.upload_image(shards, xee_tf.Mixer.read(mixer), end(".zarr"), **options),
         "records": lambda: xee_tf.PredictionWriter(end(".tfrecord"), xee_tf.Mixer.read(mixer), **options),

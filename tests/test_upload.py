@@ -153,7 +153,10 @@ def test_order_of_bands_in_a_mapping(tmp_path):
         (np.zeros((2, 2, 4)), {}, "4 pixels wide and 2 high"),
         (np.zeros((2, 4, 6, 3)), {"bands": ["a", "b"]}, r"3 channels; expected 2, .* bands \['a', 'b'\]"),
         ({"a": np.zeros((2, 4, 6))}, {"bands": ["b"]}, r"mapping of the bands \['b'\]; got \['a'\]"),
-        ({}, {}, "must be a mapping of the bands"),
+        ({}, {}, "an empty mapping; expected an array for each band"),
+        ({}, {"bands": ["u", "v"]}, r"expected an array for each of the bands \['u', 'v'\]"),
+        (None, {}, "Predictions must be an array of numbers; got None"),
+        ({"a": [[1], [2, 3]]}, {}, "predictions of 'a' must be an array of numbers; got"),
         ({"a": np.zeros((2, 4, 6)), "b": np.zeros((3, 4, 6))}, {}, "must have the same shape"),
         ({"": np.zeros((2, 4, 6))}, {}, "name cannot be empty"),
         (np.zeros((2, 4, 6), complex), {}, "complex128 cannot be stored"),
@@ -529,3 +532,23 @@ def test_progress_bar(tmp_path, capsys):
     write_batches(tmp_path / "p", make_mixer(), [np.zeros((6, 4, 6))])
     upload_image(tmp_path / "p", make_mixer(), tmp_path / "map.tif", progress=True)
     assert "100%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bands", [7, {"a": 1}, {"a", "b"}, b"ab", []])
+def test_bands_of_a_writer_of_other_types(tmp_path, bands):
+    with pytest.raises(OptionError, match=r"^bands (must be a list of names|is empty)"):
+        PredictionWriter(tmp_path / "p", make_mixer(), bands=bands)
+    assert not list(tmp_path.iterdir())
+
+
+def test_repr_of_a_writer(tmp_path):
+    with PredictionWriter(tmp_path / "p", make_mixer()) as writer:
+        writer.write({"u": np.zeros((5, 4, 6)), "v": np.zeros((5, 4, 6))})
+        lines = repr(writer).splitlines()
+        assert lines[0] == f"<xee_tf.PredictionWriter {tmp_path / 'p'}>"
+        assert [line.split(maxsplit=1) for line in lines[1:]] == [
+            ["written", "5 of 6 patches"],
+            ["bands", "u, v"],
+        ]
+        writer.write({"u": np.zeros((1, 4, 6)), "v": np.zeros((1, 4, 6))})
+    assert "6 of 6 patches, closed" in repr(writer)

@@ -7,8 +7,8 @@ Examples
 --------
 >>> import xee_tf
 >>> from xee_tf.typing import PathLike
->>> def count_patches(export: PathLike) -> int:
-...     return xee_tf.Mixer.read(export).total_patches
+>>> def count_patches(mixer: PathLike) -> int:
+...     return xee_tf.Mixer.read(mixer).total_patches
 """
 
 from xee_tf.blocks import BlockLayout

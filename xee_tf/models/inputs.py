@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,13 +44,19 @@ def check_required(spec: ModelSpec, names: Collection[Hashable], available: str,
     """
     required = (*(() if table else spec.bands or ()), *spec.input_properties, *(spec.inputs or ()))
     if missing := [name for name in required if name not in names]:
-        raise missing_error(spec, missing, available, table=table)
+        raise missing_error(spec, missing, available, names, table=table)
 
 
-def missing_error(spec: ModelSpec, names: Sequence[str], available: str, *, table: bool) -> OptionError:
+def missing_error(
+    spec: ModelSpec, names: Sequence[str], available: str, candidates: Iterable[Hashable], *, table: bool
+) -> OptionError:
     """Build the error for bands, properties or columns that are missing; see `check_required`."""
     source = "table" if table else "image"
-    return OptionError(f"{spec.connector} needs {listed(names)}, not found in the {source}. {available}")
+    known = [name for name in candidates if isinstance(name, str)]
+    hints = "".join(dict.fromkeys(did_you_mean(name, known) for name in names))
+    return OptionError(
+        f"{spec.connector} needs {listed(names)}, not found in the {source}. {available}{hints}"
+    )
 
 
 def plan_feeds(
@@ -109,7 +115,7 @@ class _Plan:
         return f"Available: {'; '.join(f'{name}: {info}' for name, info in (self.inputs or {}).items())}."
 
     def missing_error(self, names: Sequence[str]) -> OptionError:
-        return missing_error(self.spec, names, self.available, table=self.table)
+        return missing_error(self.spec, names, self.available, self.items, table=self.table)
 
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Return the members of each input."""

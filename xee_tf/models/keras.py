@@ -59,8 +59,10 @@ class KerasConnector(Connector):
         if (file / "saved_model.pb").is_file():
             raise ModelError(f"{self.path} is a SavedModel, not a Keras file: use Model.from_saved_model.")
         if not file.is_file():
-            found = f"a folder with {sorted(os.listdir(file))[:8]}" if file.is_dir() else "nothing"
-            raise MissingModelError(f"There is no Keras file at {self.path}: found {found}.")
+            found = "the path does not exist"
+            if file.is_dir():
+                found = f"it is a folder with {sorted(os.listdir(file))[:8]}"
+            raise MissingModelError(f"There is no Keras file at {self.path}: {found}.")
         with extra("tensorflow", "A Keras model"):
             import keras
 

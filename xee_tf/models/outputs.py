@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Output:
         The length of that axis.
     limits : (int, int) or None
         The declared range of an integer.
+    declared : tuple of str
+        The names of all outputs that are found by their own names, for errors.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Output:
     channel: int | None = None
     channels: int = 1
     limits: Range | None = None
+    # Not part of the repr, which identifies an interrupted run.
+    declared: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -118,11 +122,12 @@ class Output:
         if self.source is None and len(returned) == 1 and not named:
             ((name, values),) = returned.items()
             return name, values, self.channel
-        expected = self.source or self.name
+        names = (self.source,) if self.source is not None else self.declared or (self.name,)
+        hints = "".join(did_you_mean(name, returned) for name in names if name not in returned)
+        expected = ", ".join(map(repr, names))
         raise PredictionError(
-            f"{connector} returned the outputs {sorted(returned)}; expected {expected!r}."
-            f"{did_you_mean(expected, returned)} Fix the names in output_bands or output_properties, or "
-            "those that the model returns."
+            f"{connector} returned the outputs {sorted(returned)}; expected {expected}.{hints} Fix the names "
+            "in output_bands or output_properties, or those that the model returns."
         )
 
     def _typed(self, values: npt.NDArray[Any], connector: Connector, keep_nan: bool) -> npt.NDArray[Any]:
@@ -218,6 +223,7 @@ def plan_outputs(
             _shape(name, kind, *found[name], option, connector, lead),
             found[name][0],
             limits=kind.limits,
+            declared=tuple(declared),
         )
         for name, kind in declared.items()
     )
@@ -274,7 +280,16 @@ def _channels(
 ) -> tuple[Output, ...]:
     """Return several scalar outputs that are the channels of one output of the model."""
     return tuple(
-        Output(name, kind.dtype or dtype or _DTYPE, (), source, number, len(declared), kind.limits)
+        Output(
+            name,
+            kind.dtype or dtype or _DTYPE,
+            (),
+            source,
+            number,
+            len(declared),
+            kind.limits,
+            tuple(declared),
+        )
         for number, (name, kind) in enumerate(declared.items())
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -14,7 +15,7 @@ from affine import Affine
 
 from xee_tf.blocks import BandRule, BlockLayout, lay_out_blocks, pixel_bytes
 from xee_tf.connector import Signature
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import (
     GRID_MAPPING,
@@ -93,6 +94,7 @@ def predict_image(
     spec: ModelSpec, image: xr.Dataset | xr.DataArray, options: PredictOptions, *, merge: bool
 ) -> Prediction:
     """Predict every pixel of a raster lazily, tile by tile; see `xee_tf.Model.predict_image`."""
+    _require_model(spec)
     check_flags(merge=merge)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
     georef = read_georef(dataset, options.crs, options.transform)
@@ -130,6 +132,26 @@ def predict_image(
         georef,
         options,
     )
+
+
+def _require_model(model: Any) -> None:
+    """Check the type of a model; the error suggests a constructor for what is passed instead."""
+    if isinstance(model, ModelSpec):
+        return
+    is_plain = model is None or isinstance(model, str | os.PathLike | int | float)
+    shown = shorten(repr(model)) if is_plain else f"an object of type {type(model).__name__}"
+    if isinstance(model, str | os.PathLike):
+        is_keras = str(model).endswith((".keras", ".h5"))
+        hint = f" Use xee_tf.Model.{'from_keras' if is_keras else 'from_saved_model'}({str(model)!r})."
+    elif all(callable(getattr(model, name, None)) for name in ("open", "signature")):
+        hint = " Use xee_tf.Model.from_connector(connector)."
+    elif callable(getattr(model, "export", None)):
+        hint = " Use xee_tf.Model.from_keras(model)."
+    elif callable(model):
+        hint = " Use xee_tf.Model.from_function(function)."
+    else:
+        hint = ""
+    raise OptionError(f"model must be an xee_tf.Model; got {shown}.{hint}")
 
 
 def _on_grid(predicted: xr.Dataset, dataset: xr.Dataset, georef: GeoRef, merge: bool) -> xr.Dataset:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypedDict, get_args
 
 from affine import Affine
 
+from xee_tf.errors import OptionError, shorten
 from xee_tf.models import REPLACED, ModelSpec
 from xee_tf.options import Options, Spelling, choice, flag, option
 from xee_tf.predict.averaging import Blend
@@ -38,6 +39,15 @@ class PredictKeywords(TypedDict, total=False):
     output_grid: Literal["image", "model"]
     crs: Any
     transform: Affine | Sequence[float] | None
+
+
+def _read_properties(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise OptionError(
+            f"{name} must be a mapping of names to values, such as {{'year': 2020}}; got "
+            f"{shorten(repr(value))}."
+        )
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +87,7 @@ class PredictOptions(Options):
 
     _keywords: ClassVar[type] = PredictKeywords
 
-    properties: Mapping[str, Any] | None = None
+    properties: Mapping[str, Any] | None = option(None, _read_properties)
     batch_size: int | None = None
     blend: Blend = option("crop", choice(*get_args(Blend)))
     skip_masked: bool = option(True, flag)

@@ -121,7 +121,7 @@ def row_caller(
     held = f"The table has the columns {listed(columns)}."
     check_required(spec, columns, held, table=True)
     if not chosen:
-        raise missing_error(spec, sorted(wanted), held, table=True)
+        raise missing_error(spec, sorted(wanted), held, columns, table=True)
     if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise OptionError(
             f"The columns {repeated} appear more than once in the table. Drop or rename one of each, for "

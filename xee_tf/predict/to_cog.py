@@ -9,17 +9,21 @@ from typing import Any, Unpack
 import xarray as xr
 
 from xee_tf.models import ModelSpec
-from xee_tf.options import IfExists, parse, spelled
+from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.upload import write_raster
+from xee_tf.upload import WRITE_REPLACED, require_format, write_raster
 
 __all__ = ["predict_to_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
+    replaced={
+        **PREDICT_SPELLING.replaced,
+        **WRITE_REPLACED,
+        "merge": "the file contains only predictions; omit it",
+    },
 )
 
 
@@ -45,8 +49,8 @@ def predict_to_cog(
     image : Dataset or DataArray
         The raster, as for `xee_tf.Model.predict_image`.
     destination : str or path-like
-        The ``.tif`` file to write: a local path or a URL that fsspec supports. It appears when it is
-        complete.
+        The ``.tif`` or ``.tiff`` file to write: a local path or a URL that fsspec supports. It appears when
+        it is complete.
     **options
         Options of `xee_tf.Model.predict_image`, except `merge`.
     if_exists : {"error", "overwrite"}, default "error"
@@ -59,7 +63,7 @@ def predict_to_cog(
     Returns
     -------
     Location
-        The destination.
+        The destination, which is path-like: `os.fspath` returns its local path or URL.
 
     Raises
     ------
@@ -95,7 +99,9 @@ def predict_to_cog(
     ...     opened.descriptions, float(opened.read(1)[3, 3])
     (('twice',), 30.0)
     """
+    check_flags(progress=progress)
     location = Location.of(destination, storage_options)
+    require_format(location, "tif", "Use xee_tf.predict_to_zarr for a .zarr.")
     require_free(location, if_exists)
     require_writable(location)
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset

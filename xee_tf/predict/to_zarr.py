@@ -39,12 +39,17 @@ from xee_tf.storage import (
     to_storable,
     write_record,
 )
+from xee_tf.upload import WRITE_REPLACED, require_format
 
 __all__ = ["predict_to_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; omit it"},
+    replaced={
+        **PREDICT_SPELLING.replaced,
+        **WRITE_REPLACED,
+        "merge": "the store contains only predictions; omit it",
+    },
     renamed={"store": "destination"},
 )
 
@@ -96,7 +101,8 @@ def predict_to_zarr(
     Returns
     -------
     Location
-        The store. Open it with ``xr.open_zarr(path, decode_coords="all", consolidated=False)``.
+        The store, which is path-like: open it with ``xr.open_zarr(store, decode_coords="all",
+        consolidated=False)``. `os.fspath` returns its local path or URL.
 
     Raises
     ------
@@ -134,13 +140,14 @@ def predict_to_zarr(
     ...     {"y": [105.0, 75.0, 45.0, 15.0], "x": [15.0, 45.0, 75.0, 105.0]}).rio.write_crs("EPSG:32633")
     >>> model = xee_tf.Model.from_function(lambda b: 2 * b[..., 0], input_tile_size=2, output_bands=["twice"])
     >>> store = predict_to_zarr(model, scene, tempfile.mkdtemp() + "/twice.zarr")
-    >>> predicted = xr.open_zarr(store.path, decode_coords="all", consolidated=False)
+    >>> predicted = xr.open_zarr(store, decode_coords="all", consolidated=False)
     >>> float(predicted.twice[3, 3]), predicted.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
     location = Location.of(destination, storage_options)
+    require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
     require_reachable(location)
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset

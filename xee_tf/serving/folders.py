@@ -19,10 +19,11 @@ def find_models(path: PathLike, name: str | None = None) -> dict[str, Versions]:
 
     A SavedModel in a folder that is not named by a number is version 1.
     """
-    if "://" in str(path):
-        raise OptionError(f"Models can be served only from local folders: copy {path} to one first.")
+    location = Location.of(path)
+    if "://" in location.url:
+        raise OptionError(f"Models can be served only from local folders: copy {location} to one first.")
     # Links are not resolved, because the name of a link is the name of the model.
-    folder = Path(path).expanduser().absolute()
+    folder = Path(location.url)
     if versions := _versions(folder):
         models = {folder.name: versions}
     elif _is_saved_model(folder) and folder.name.isdecimal():
@@ -33,7 +34,7 @@ def find_models(path: PathLike, name: str | None = None) -> dict[str, Versions]:
         entries = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
         models = {entry.name: found for entry in entries if (found := _model_versions(entry))}
         if not models:
-            require_saved_model(Location.of(str(folder)))
+            require_saved_model(location)
             raise ModelError(f"{folder} does not contain a SavedModel.")
     if name is not None:
         if len(models) > 1:

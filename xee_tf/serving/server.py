@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Event, Thread
 from types import TracebackType
+from typing import Any
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import integer, number
 from xee_tf.serving.folders import find_models
@@ -116,6 +117,7 @@ def serve(
     port, grpc_port = integer(0, 65535)(port, "port"), integer(0, 65535)(grpc_port, "grpc_port")
     max_batch_size = integer(0)(max_batch_size, "max_batch_size")
     grace = number(0)(grace, "grace")
+    _check_names(name, labels, host)
     folders = find_models(path, name)
     with ExitStack() as stack:
         http_socket = stack.enter_context(_listen(host, port))
@@ -128,6 +130,19 @@ def serve(
         )
         url = f"http://{address}:{http_socket.getsockname()[1]}"
         return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
+
+
+def _check_names(name: Any, labels: Any, host: Any) -> None:
+    """Check the types of options that are names or contain them."""
+    if not (name is None or isinstance(name, str)):
+        raise OptionError(f"name must be a string, such as 'landcover'; got {shorten(repr(name))}.")
+    if not isinstance(host, str):
+        raise OptionError(f"host must be a string, such as '127.0.0.1'; got {shorten(repr(host))}.")
+    if not (labels is None or isinstance(labels, Mapping)):
+        raise OptionError(
+            f"labels must be a mapping of names to versions, such as {{'stable': 1}}; got "
+            f"{shorten(repr(labels))}."
+        )
 
 
 class Server(AbstractContextManager["Server"]):

@@ -12,8 +12,9 @@ from typing import Any
 from affine import Affine
 
 from xee_tf.display import quoted
-from xee_tf.errors import MixerError, shorten
+from xee_tf.errors import MissingShardError, MixerError, shorten
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.sidecars.names import MIXER
 from xee_tf.sidecars.packing import matrix_of, read_count
 from xee_tf.storage import Location, PathLike
 
@@ -170,8 +171,8 @@ class Mixer:
 
         Raises
         ------
-        FileNotFoundError
-            If the file does not exist.
+        MissingShardError
+            If the file does not exist. Pass the file itself, not the prefix or folder of an export.
         MixerError
             If the file is not a valid mixer; the message contains the file, the key and the value.
 
@@ -185,6 +186,10 @@ class Mixer:
         location = Location.of(path, storage_options)
         try:
             text = location.read_bytes().decode("utf-8-sig")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise MissingShardError(
+                f"{location} is not a file: pass the file of a mixer, such as {_example(location)}."
+            ) from None
         except UnicodeDecodeError as error:
             raise MixerError(f"{location} is not a mixer: it is not UTF-8 text ({error.reason}).") from None
         return cls.parse(text, source=str(location))
@@ -315,6 +320,14 @@ class Mixer:
             "patchesPerRow": self.patches_per_row,
             "totalPatches": self.total_patches,
         }
+
+
+def _example(location: Location) -> str:
+    """Return the path of a mixer for an error: that of the export whose prefix or folder is passed."""
+    if location.is_folder():
+        found = [name for name in location.entries() if name.endswith(MIXER)]
+        return str(location.child(found[0] if found else f"scene-{MIXER}"))
+    return f"out/scene-{MIXER}" if location.name.endswith(MIXER) else str(location.with_suffix(f"-{MIXER}"))
 
 
 def java_double(value: float) -> str:

@@ -37,6 +37,9 @@ _WHOLE_FILE = 64 << 20  # maximum bytes to download if a server does not support
 class Location:
     """A picklable path on any filesystem; all file access goes through this class.
 
+    It is path-like: `os.fspath` returns the local path, or the URL (without storage options) of another
+    store.
+
     Parameters
     ----------
     url : str
@@ -48,10 +51,13 @@ class Location:
     --------
     >>> Location.of("memory://exports/scene").with_suffix("-mixer.json").name
     'scene-mixer.json'
+    >>> os.fspath(Location.of("memory://exports/scene"))
+    'memory://exports/scene'
     """
 
     url: str
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # Not hashed: a mapping is not hashable, and xarray requires hashable paths.
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @classmethod
     def of(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
@@ -181,6 +187,10 @@ class Location:
         return host or (self.bucket is not None and self.path.strip("/") == self.bucket)
 
     def __str__(self) -> str:
+        return self.url
+
+    def __fspath__(self) -> str:
+        # Makes results path-like. Libraries that accept paths also accept URLs as strings.
         return self.url
 
     def child(self, name: str) -> Location:

@@ -25,15 +25,18 @@ from rasterio.windows import Window
 
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
-from xee_tf.georef import GridLike, read_crs, read_georef
+from xee_tf.georef import GridLike, image_dataset, raster_variables, read_crs, read_georef
 from xee_tf.graph import progress_bar
 from xee_tf.names import check_geotiff
-from xee_tf.options import IfExists
+from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
+from xee_tf.upload.destination import WRITE_REPLACED, require_format
 
 __all__ = ["to_cog", "write_cog", "write_raster"]
+
+_SPELLING = Spelling("GeoTIFF options", replaced=WRITE_REPLACED)
 
 _BLOCK = 512  # side of a GeoTIFF tile in pixels
 _BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimized GeoTIFF
@@ -41,8 +44,9 @@ _MAX_BANDS = 65535
 _GDAL_CACHE = 128 << 20  # bytes; GDAL's default is 5 % of the memory of the machine
 
 
+@spelled(_SPELLING)
 def to_cog(
-    raster: xr.Dataset,
+    raster: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,
     *,
     if_exists: IfExists = "error",
@@ -57,11 +61,12 @@ def to_cog(
 
     Parameters
     ----------
-    raster : Dataset
+    raster : Dataset or DataArray
         Georeferenced raster. NaN and the value of the attribute ``_FillValue`` of a band mark missing pixels.
-        Each step of additional dimensions becomes a band, which is named after its coordinate.
+        Each step of additional dimensions becomes a band, which is named after its coordinate. A ``band``
+        dimension of a DataArray is split into bands as in `xee_tf.export_image`.
     destination : str or path-like
-        The file: a local path or an fsspec URL. It appears when it is complete.
+        The ``.tif`` or ``.tiff`` file: a local path or an fsspec URL. It appears when it is complete.
     if_exists : {"error", "overwrite"}, default "error"
         What to do if the destination exists.
     progress : bool, default False
@@ -72,7 +77,7 @@ def to_cog(
     Returns
     -------
     Location
-        The destination.
+        The destination, which is path-like: `os.fspath` returns its local path or URL.
 
     Raises
     ------
@@ -81,7 +86,8 @@ def to_cog(
     GeoreferenceError
         If the raster has no CRS or no regular coordinates.
     OptionError
-        If there is no unused value for missing pixels, or the name of a band cannot be stored.
+        If `raster` is not an xarray object, there is no unused value for missing pixels, or the name of a
+        band cannot be stored.
     RecordError
         If the common dtype cannot represent a value.
 
@@ -95,11 +101,14 @@ def to_cog(
     ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
     (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
     """
+    check_flags(progress=progress)
     location = Location.of(destination, storage_options)
+    require_format(location, "tif")
+    dataset = image_dataset(raster, split=isinstance(raster, xr.DataArray))
     require_free(location, if_exists)
     require_writable(location)
     remedy = "cast it first, for example with astype('int32'), or write a Zarr"
-    write_raster(raster, location, progress=progress, remedy=remedy)
+    write_raster(dataset, location, progress=progress, remedy=remedy)
     return location
 
 
@@ -107,8 +116,15 @@ def write_raster(raster: xr.Dataset, location: Location, *, progress: bool, reme
     """Write a raster as `to_cog` does; `remedy` is the end of the error for unrepresentable values."""
     georef = read_georef(raster)
     bands = {
-        str(name): band.transpose(..., georef.y_dim, georef.x_dim) for name, band in raster.data_vars.items()
+        str(name): band.transpose(..., georef.y_dim, georef.x_dim)
+        for name, band in raster_variables(raster, georef.x_dim, georef.y_dim)
     }
+    for name, band in bands.items():
+        if band.dtype.kind not in "biuf":
+            raise OptionError(
+                f"Band {name!r} has dtype {band.dtype}, which a GeoTIFF cannot store here: convert it to "
+                "numbers, or select other bands."
+            )
     fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
     dtype, nodata = common_nodata({name: band.dtype for name, band in bands.items()}, fills, remedy)
     arrays, names = {}, {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -39,11 +40,18 @@ from xee_tf.storage import (
 )
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
+from xee_tf.upload.destination import WRITE_REPLACED, raster_format
 
-__all__ = ["raster_format", "upload_image"]
+__all__ = ["upload_image"]
+
+_SPELLING = replace(
+    READ_SPELLING,
+    what="upload options",
+    replaced={**READ_SPELLING.replaced, **WRITE_REPLACED},
+)
 
 
-@spelled(READ_SPELLING)
+@spelled(_SPELLING)
 def upload_image(
     records: RecordFiles | None,
     mixer: Exported | Mixer,
@@ -104,7 +112,7 @@ def upload_image(
     Returns
     -------
     Location
-        The destination.
+        The destination, which is path-like: `os.fspath` returns its local path or URL.
 
     Raises
     ------
@@ -160,27 +168,6 @@ def upload_image(
             steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
             write_cog(location, arrays, steps, reader.grid, nodata)
     return location
-
-
-def raster_format(location: Location) -> Literal["tif", "zarr"]:
-    """Return the format of a destination by its extension.
-
-    Raises
-    ------
-    OptionError
-        If the extension is neither that of a GeoTIFF nor that of a Zarr store.
-
-    Examples
-    --------
-    >>> raster_format(Location("out/map.TIFF")), raster_format(Location("out/map.zarr"))
-    ('tif', 'zarr')
-    """
-    name = location.name.lower()
-    if name.endswith((".tif", ".tiff")):
-        return "tif"
-    if name.endswith(".zarr"):
-        return "zarr"
-    raise OptionError(f"Unknown output format of {location.name!r}: use the extension .tif, .tiff or .zarr.")
 
 
 def _convert(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xee_tf.display import counted
 from xee_tf.dtypes import FLOAT32_EXACT
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Size
 from xee_tf.reading import Unit
 from xee_tf.records import Feature, FeatureTypes, RecordLayout
@@ -49,10 +49,13 @@ def arrays_by_band(predictions: Predictions, bands: Sequence[str] | None, patch:
     (2, 4, 4, 12)
     """
     if not isinstance(predictions, Mapping):
-        return _channels(np.asarray(predictions), bands, patch)
-    given = {name: np.asarray(values) for name, values in predictions.items()}
+        return _channels(_array(predictions, "Predictions"), bands, patch)
+    given = {name: _array(values, f"The predictions of {name!r}") for name, values in predictions.items()}
+    if not given:
+        expected = "each band" if bands is None else f"each of the bands {list(bands)}"
+        raise OptionError(f"Predictions are an empty mapping; expected an array for {expected}.")
     names = list(given) if bands is None else list(bands)
-    if set(given) != set(names) or not given:
+    if set(given) != set(names):
         raise OptionError(f"Predictions must be a mapping of the bands {names}; got {list(given)}.")
     if bands is None:
         for array in given.values():
@@ -68,6 +71,18 @@ def arrays_by_band(predictions: Predictions, bands: Sequence[str] | None, patch:
             f"depth for array bands; got {shapes}."
         )
     return arrays
+
+
+def _array(values: Any, what: str) -> npt.NDArray[Any]:
+    """Convert predictions to an array of numbers; `what` is the subject of the error."""
+    try:
+        array = np.asarray(values)
+    except Exception:  # of any array library; numpy raises ValueError for rows of different lengths
+        array = np.empty((), object)
+    if array.dtype.kind not in "biufc":  # complex numbers have an error of their own
+        got = f"an array of {array.dtype}" if hasattr(values, "dtype") else shorten(repr(values))
+        raise OptionError(f"{what} must be an array of numbers; got {got}.")
+    return array
 
 
 def _channels(whole: npt.NDArray[Any], bands: Sequence[str] | None, patch: Size) -> BandArrays:

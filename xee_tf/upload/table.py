@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,15 @@ from xee_tf.names import check_columns
 from xee_tf.options import READ_SPELLING, IfExists, spelled
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables import TableResult, open_table
+from xee_tf.upload.destination import WRITE_REPLACED
 
 __all__ = ["upload_table"]
+
+_SPELLING = replace(
+    READ_SPELLING,
+    what="upload options",
+    replaced={**READ_SPELLING.replaced, **WRITE_REPLACED},
+)
 
 _FORMATS: dict[str, Literal["GeoPackage", "GeoParquet"]] = {
     ".parquet": "GeoParquet",
@@ -29,7 +37,7 @@ _FORMATS: dict[str, Literal["GeoPackage", "GeoParquet"]] = {
 }
 
 
-@spelled(READ_SPELLING)
+@spelled(_SPELLING)
 def upload_table(
     path: PathLike | TableResult | Sequence[PathLike | TableResult],
     destination: PathLike,
@@ -73,7 +81,7 @@ def upload_table(
     Returns
     -------
     Location
-        The file.
+        The file, which is path-like: `os.fspath` returns its local path or URL.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, get_args
@@ -10,8 +10,8 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.display import counted
-from xee_tf.errors import DestinationError, OptionError, RecordError
+from xee_tf.display import Summarized, Summary, abbreviated, counted
+from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.names import check_key
 from xee_tf.options import READ_SPELLING, IfExists, check_flags, one_of, spelled
 from xee_tf.reading import Unit
@@ -19,6 +19,7 @@ from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
 from xee_tf.sidecars import Exported, Mixer, describe_export
 from xee_tf.storage import Location, PathLike, require_free, require_writable
+from xee_tf.upload.destination import WRITE_REPLACED
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, arrays_by_band
 
 __all__ = ["PredictionWriter"]
@@ -26,12 +27,13 @@ __all__ = ["PredictionWriter"]
 _SPELLING = replace(
     READ_SPELLING,
     what="options of a prediction file",
-    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"},
+    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"}
+    | WRITE_REPLACED,
     renamed={"path": "destination"},
 )
 
 
-class PredictionWriter:
+class PredictionWriter(Summarized):
     """Write the predictions of exported patches, in order, to a TFRecord file.
 
     Use it as a context manager: the file appears when the block exits without an error and all patches of
@@ -254,6 +256,13 @@ class PredictionWriter:
             self._store.abort()
             self._store = None
 
+    def _summary(self) -> Summary:
+        state = "" if self._store is not None else ", closed"
+        rows = [("written", f"{self.written:,} of {self._count(self.total)}{state}")]
+        if self._bands is not None:
+            rows.append(("bands", abbreviated(self._bands)))
+        return Summary("PredictionWriter", str(self.location), rows)
+
     def _count(self, number: int) -> str:
         return counted(number, self._unit, UNITS[self._unit])
 
@@ -311,7 +320,14 @@ class PredictionWriter:
 
 def _band_names(bands: Sequence[str]) -> list[str]:
     """Check the names of the output bands."""
-    names = [check_key(name) for name in ([bands] if isinstance(bands, str) else bands)]
+    given: Any = [bands] if isinstance(bands, str) else bands
+    if not isinstance(given, Iterable) or isinstance(given, Mapping | Set | bytes):
+        raise OptionError(
+            f"bands must be a list of names, such as ['forest', 'water']; got {shorten(repr(bands))}."
+        )
+    names = [check_key(name) for name in given]
+    if not names:
+        raise OptionError("bands is empty: pass at least one name, or omit it for the default.")
     if len(set(names)) != len(names):
         raise OptionError(f"bands must be unique; got {names}.")
     return names
