@@ -146,7 +146,7 @@ class _Cast:
             return out
         if (wrong := (out == self.nodata) & (block != self.nodata)).any():
             raise RecordError(
-                f"Band {self.name!r} holds {block[wrong][0]}, which is rounded to the nodata value "
+                f"Band {self.name!r} contains {block[wrong][0]}, which is rounded to the nodata value "
                 f"{self.nodata} in {self.dtype}. Choose another nodata= or dtype=."
             )
         out[missing] = self.nodata
@@ -177,6 +177,6 @@ class _Cast:
     def _require_none(self, wrong: npt.NDArray[np.bool_], block: npt.NDArray[Any]) -> None:
         if wrong.any():
             raise RecordError(
-                f"Band {self.name!r} holds {block[wrong][0]}, which {self.dtype} cannot represent: "
+                f"Band {self.name!r} contains {block[wrong][0]}, which {self.dtype} cannot represent: "
                 f"{self.remedy}."
             )
