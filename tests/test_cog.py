@@ -196,7 +196,7 @@ def test_bands_of_different_dtypes_preserve_values(data):
         lazy = cast(name, da.from_array(own), dtype, nodata, fill=fills[name], remedy="widen it")
         exact = [int(dtype.type(value)) == int(value) for value in own[~missing]]
         if not all(exact):
-            with pytest.raises(RecordError, match=f"Band '{name}' holds .*: widen it"):
+            with pytest.raises(RecordError, match=f"Band '{name}' contains .*: widen it"):
                 lazy.compute()
             continue
         found = lazy.compute()
@@ -219,7 +219,7 @@ def test_bands_of_different_dtypes_preserve_values(data):
     ],
 )
 def test_value_that_a_dtype_cannot_represent(value, dtype):
-    with pytest.raises(RecordError, match=f"Band 'B' holds .*, which {dtype} cannot represent: choose"):
+    with pytest.raises(RecordError, match=f"Band 'B' contains .*, which {dtype} cannot represent: choose"):
         cast("B", da.full(2, value), np.dtype(dtype), None).compute()
 
 

@@ -160,8 +160,8 @@ def test_order_of_bands_in_a_mapping(tmp_path):
         ({"a": np.zeros((2, 4, 6)), "b": np.zeros((3, 4, 6))}, {}, "must have the same shape"),
         ({"": np.zeros((2, 4, 6))}, {}, "name cannot be empty"),
         (np.zeros((2, 4, 6), complex), {}, "complex128 cannot be stored"),
-        (np.full((2, 4, 6), 2**24 + 1), {}, "'prediction' holds 16777217, which float32 cannot represent"),
-        (np.full((2, 4, 6), -(2**40)), {}, "holds 1099511627776"),
+        (np.full((2, 4, 6), 2**24 + 1), {}, "'prediction' contains 16777217, which float32 cannot represent"),
+        (np.full((2, 4, 6), -(2**40)), {}, "contains 1099511627776"),
     ],
 )
 def test_invalid_predictions(tmp_path, patches, options, message):
@@ -399,11 +399,11 @@ def test_sheared_raster_in_zarr(tmp_path):
     ("value", "options", "message"),
     [
         (np.nan, {"dtype": "uint8"}, "'prediction' contains NaN, which uint8 cannot represent: pass nodata="),
-        (256, {"dtype": "uint8"}, "holds 256.0, which uint8 cannot represent: choose another dtype"),
-        (-1, {"dtype": "uint8"}, "holds -1.0, which uint8"),
-        (255.6, {"dtype": "uint8"}, "holds 256.0, which uint8"),
-        (np.inf, {"dtype": "int64"}, "holds inf, which int64"),
-        (2.0**63, {"dtype": "int64"}, "holds 9.2233720368547.*e.18, which int64"),
+        (256, {"dtype": "uint8"}, "contains 256.0, which uint8 cannot represent: choose another dtype"),
+        (-1, {"dtype": "uint8"}, "contains -1.0, which uint8"),
+        (255.6, {"dtype": "uint8"}, "contains 256.0, which uint8"),
+        (np.inf, {"dtype": "int64"}, "contains inf, which int64"),
+        (2.0**63, {"dtype": "int64"}, "contains 9.2233720368547.*e.18, which int64"),
     ],
 )
 def test_values_that_a_dtype_cannot_represent(tmp_path, name, value, options, message):
@@ -427,7 +427,7 @@ def test_float16_in_zarr_and_geotiff(tmp_path):
         assert file.dtypes == ("float32",)
         assert file.read(1, masked=True).tolist() == [[1.5, 65504, None]]
     write_batches(tmp_path / "q", mixer, [np.array([[[1.5, 65520, np.inf]]])])
-    with pytest.raises(RecordError, match=r"holds 65520\.0, which float16 cannot"):
+    with pytest.raises(RecordError, match=r"contains 65520\.0, which float16 cannot"):
         upload_image(tmp_path / "q", mixer, tmp_path / "q.zarr", dtype="float16")
 
 
@@ -465,7 +465,7 @@ def test_integers_that_float32_cannot_represent(tmp_path):
     mixer = make_mixer((3, 1), 1, 1)
     with PredictionWriter(tmp_path / "p", mixer, feature_types="band") as writer:
         writer.write({"n": np.array([[[1, 2**24, 2**24 + 1]]])})
-    with pytest.raises(RecordError, match="'n' holds 16777217, which float32 cannot"):
+    with pytest.raises(RecordError, match="'n' contains 16777217, which float32 cannot"):
         upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", dtype="float32")
     result = upload_image(tmp_path / "p", mixer, tmp_path / "map.tif", dtype="int32")
     with rasterio.open(result.path) as file:

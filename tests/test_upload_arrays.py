@@ -148,7 +148,9 @@ def test_pixels_of_different_integer_dtypes(tmp_path):
     with PredictionWriter(tmp_path / "p", make_mixer(), feature_types="band") as writer:
         writer.write({"a": np.full(70, -(2**62) - 1)})
         writer.write({"a": np.full(70, 2**62 + 1, np.uint64)})
-        with pytest.raises(OptionError, match="'a' holds 18446744073709551615, which int64 cannot represent"):
+        with pytest.raises(
+            OptionError, match="'a' contains 18446744073709551615, which int64 cannot represent"
+        ):
             writer.write({"a": np.full(4, 2**64 - 1, np.uint64)})
         writer.write({"a": np.full(4, 3, np.uint16)})
     records = read_with_tensorflow(tmp_path / "p")

@@ -206,8 +206,8 @@ def _convert(feature: Feature, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
             largest = max(abs(int(array.min())), abs(int(array.max())))
             if largest > FLOAT32_EXACT:
                 raise OptionError(
-                    f"Band {feature.name!r} contains {largest}, which float32 cannot represent exactly: write "
-                    "it as integers with feature_types='band'."
+                    f"Band {feature.name!r} contains {largest}, which float32 cannot represent exactly: "
+                    "write it as integers with feature_types='band'."
                 )
         fits = kind in "biuf"
     elif feature.kind == "bytes":
@@ -221,6 +221,7 @@ def _convert(feature: Feature, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         )
     if feature.kind == "int64" and array.dtype == np.uint64:
         if array.size and array.max() > np.iinfo(np.int64).max:
-            raise OptionError(f"Band {feature.name!r} contains {array.max()}, which int64 cannot represent.")
+            largest = array.max()
+            raise OptionError(f"Band {feature.name!r} contains {largest}, which int64 cannot represent.")
         return array.astype(np.int64)  # concatenated with other integers it would become float64
     return array.astype(np.float32) if feature.kind == "float" else array
