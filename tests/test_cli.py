@@ -447,6 +447,10 @@ def test_suggested_commas_keep_the_destination(two_bands, tmp_path, capsys):
     assert main(tokens) == 1
     assert "'red'" in (message := capsys.readouterr().err)
     assert message.endswith("; did you mean --bands nir,red?\n")
+
+
+def test_suggested_commas_of_columns(capsys):
+    pytest.importorskip("geopandas")
     tokens = ["upload", "table", "sites.tfrecord", "sites.gpkg", "--columns", "id", "name"]
     assert main(tokens) == 1
     assert capsys.readouterr().err.endswith("; did you mean --columns id,name?\n")
