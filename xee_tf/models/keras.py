@@ -143,7 +143,9 @@ class ExportedKerasConnector(Connector):
         """Load the exported model."""
         with tempfile.TemporaryDirectory(prefix="xee-tf-") as folder:
             with tarfile.open(fileobj=io.BytesIO(self.archive)) as archive:
-                archive.extractall(folder, filter="data")
+                # Python 3.11 has filters, and the argument for them, only from 3.11.4 on.
+                archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+                archive.extractall(folder)
             return load_saved_model(folder, self.name)
 
 
