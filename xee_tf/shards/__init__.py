@@ -1,7 +1,8 @@
 """Write and read shards: TFRecord files with an index, in local folders and object stores."""
 
 from xee_tf.shards.access import Shard, read_records, shard_spans
-from xee_tf.shards.folder_store import AppendingStore, PartStore
+from xee_tf.shards.part_store import AppendingStore, PartStore
+from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.inflate import GZIP
 from xee_tf.shards.matching import check_first_runs, check_runs, check_shard, match_shards
 from xee_tf.shards.members import (
@@ -9,6 +10,7 @@ from xee_tf.shards.members import (
     IMAGE_MEMBER,
     PREDICTION_MEMBER,
     TABLE_MEMBER,
+    index_header_size,
     member_edges,
     patches_per_member,
     read_index,
@@ -16,9 +18,16 @@ from xee_tf.shards.members import (
 from xee_tf.shards.opening import first_record, number_shards, open_shards
 from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
-from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
+from xee_tf.shards.s3_store import S3Store, abort_dead_uploads
+from xee_tf.shards.store import Earlier, OneFile, ShardStore, aborted_on_failure
 
 __all__ = [
+    "index_header_size",
+    "run_sizes",
+    "place_runs",
+    "abort_dead_uploads",
+    "S3Store",
+    "FileStore",
     "GZIP",
     "HEAD_BYTES",
     "IMAGE_MEMBER",
@@ -28,7 +37,7 @@ __all__ = [
     "OneFile",
     "Part",
     "PartStore",
-    "Replaced",
+    "Earlier",
     "Run",
     "Shard",
     "ShardStore",

@@ -3,7 +3,7 @@
 from xee_tf.storage.commit import Seen, Upload, clear_leftovers, commit, interruption, look
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.location import Location, PathLike, is_inaccessible
-from xee_tf.storage.runs import Run
+from xee_tf.storage.staging import Staging, is_working, staging_folders
 from xee_tf.storage.zarr import (
     BEGUN,
     COMPLETE,
@@ -22,13 +22,15 @@ from xee_tf.storage.zarr import (
 )
 
 __all__ = [
+    "is_working",
+    "staging_folders",
     "look",
     "interruption",
     "commit",
     "clear_leftovers",
     "Upload",
     "Seen",
-    "Run",
+    "Staging",
     "BEGUN",
     "COMPLETE",
     "PREPARED",

@@ -21,7 +21,7 @@ from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.options import check_storage_options
 from xee_tf.storage.processes import new_token
 
-__all__ = ["Location", "PathLike", "is_inaccessible"]
+__all__ = ["Location", "PathLike", "is_inaccessible", "rename"]
 
 PathLike = str | os.PathLike[str]
 
@@ -388,17 +388,7 @@ class Location:
         if not self.is_local:
             self.fs.mv(self.path, target.path)
             return
-        path = os.path.realpath(target.path)
-        try:
-            os.replace(self.path, path)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # The link points to another disk: copy the file there first, so that the rename is atomic.
-            copy = Location(path).temporary().path
-            shutil.copyfile(self.path, copy)
-            os.replace(copy, path)
-            os.remove(self.path)
+        rename(self.path, target.path)
 
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder with its contents if `recursive`."""
@@ -436,6 +426,23 @@ class Location:
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def rename(source: str, target: str) -> None:
+    """Rename a local file or folder, and replace a file at the target.
+
+    Of a symbolic link, the file or folder that it points to is renamed or replaced.
+    """
+    source, target = os.path.realpath(source), os.path.realpath(target)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A link points to another disk: copy the file there first, so that the rename is atomic.
+        copy = Location(target).temporary().path
+        shutil.move(source, copy)
+        os.replace(copy, target)
 
 
 def is_inaccessible(error: Exception) -> bool:
