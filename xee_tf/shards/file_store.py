@@ -19,13 +19,12 @@ from crc32c import crc32c
 from xee_tf.errors import DestinationError
 from xee_tf.records import combine_crcs
 from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
-from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
+from xee_tf.shards.runs import Part, WrittenShard, shard_header
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
-from xee_tf.storage import Location, Staging
+from xee_tf.storage import Staging
 
-__all__ = ["FileStore", "RunSizes", "Offsets", "place_runs", "run_sizes"]
-
+__all__ = ["FileStore", "Offsets", "RunSizes", "place_runs", "run_sizes"]
 
 
 _BINARY = getattr(os, "O_BINARY", 0)  # on Windows

@@ -14,11 +14,11 @@ from crc32c import crc32c
 from xee_tf.errors import DestinationError
 from xee_tf.records import combine_crcs
 from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER, index_header_size
-from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
+from xee_tf.shards.runs import Part, WrittenShard, shard_header
 from xee_tf.shards.staged import StagedStore, write_receipt
-from xee_tf.shards.store import Earlier, Packed, ShardNames
+from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Location, Staging, commit
+from xee_tf.storage import Earlier, Location, Staging, commit
 
 __all__ = ["AppendingStore", "PartStore"]
 
@@ -46,7 +46,7 @@ class PartStore(StagedStore):
     >>> store = PartStore(Staging.begin(file), OneFile(file, compressed=False))
     >>> part = store.put(0, "0", [(Run(0, (1,), (6,), (0,)), [b"record"])])
     >>> shard = store.finish(0, 0, None, [[part]])
-    >>> [info] = store.commit([shard], earlier=Earlier.of(lambda: []))
+    >>> [info] = store.commit([shard], earlier=Earlier(list, {}))
     >>> info.path, info.records, info.bytes
     ('memory://part-store/s.tfrecord', 1, 6)
     """
@@ -177,8 +177,9 @@ class AppendingStore(StagedStore):
     def reserve(self, members: int) -> None:
         """Reserve space for an index of `members` gzip members; must be called before `put`.
 
-        This is not done at the start, because the number of members depends on the size of the records, and the
-        store is created before the first record is known, in order to detect an unwritable destination early.
+        This is not done at the start, because the number of members depends on the size of the records, and
+        the store is created before the first record is known, in order to detect an unwritable destination
+        early.
         """
         if self.names.compressed:
             self._header_size = index_header_size(members)
@@ -223,7 +224,7 @@ class AppendingStore(StagedStore):
             return super().commit(shards, sidecars, earlier=earlier)
         uploads = [_Copy(self.staged(0).path, self.names.shard(0))]
         destination = Staging(self.names.prefix, self.staging.token)
-        commit(destination, [], sidecars, uploads=uploads, existing=earlier.files, seen=earlier.seen)
+        commit(destination, [], sidecars, uploads=uploads, earlier=earlier)
         self.staging.remove()
         return tuple(shard.file for shard in shards)
 

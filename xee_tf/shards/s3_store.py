@@ -23,9 +23,9 @@ from xee_tf.records import combine_crcs
 from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
 from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
 from xee_tf.shards.staged import StagedStore, write_receipt
-from xee_tf.shards.store import Earlier, Packed, ShardNames
+from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Location, Staging, commit, is_working, staging_folders
+from xee_tf.storage import Earlier, Location, Staging, commit, is_working, staging_folders
 
 __all__ = ["Appended", "S3Store", "abort_dead_uploads"]
 
@@ -106,6 +106,7 @@ class S3Store(StagedStore):
         shard: int,
         before: Appended | None,
         blocks: Iterable[Sequence[Part]],
+        order: Any = None,
     ) -> Appended:
         """Append the runs of a row of blocks to a shard.
 
@@ -119,6 +120,8 @@ class S3Store(StagedStore):
             The state after the row of blocks before.
         blocks : iterable of sequence of Part
             The parts of each block of the row; parts of other shards are ignored.
+        order : object
+            Not used: results that let Dask process the blocks in order.
         """
         self.staging.sign()
         state = before or Appended()
@@ -186,7 +189,7 @@ class S3Store(StagedStore):
     ) -> tuple[ShardInfo, ...]:
         """Complete the uploads; see `ShardStore.commit`."""
         uploads = [_Upload(self.names.shard(each.number), each.upload, each.etags) for each in shards]
-        commit(self.staging, [], sidecars, uploads=uploads, existing=earlier.files, seen=earlier.seen)
+        commit(self.staging, [], sidecars, uploads=uploads, earlier=earlier)
         return tuple(shard.file for shard in shards)
 
     def abort(self) -> None:

@@ -10,9 +10,9 @@ from itertools import chain
 from typing import Any
 
 from xee_tf.shards.runs import Run, WrittenShard
-from xee_tf.shards.store import Earlier, ShardNames
+from xee_tf.shards.store import ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Location, Staging, commit
+from xee_tf.storage import Earlier, Location, Staging, commit
 
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
 
@@ -51,7 +51,7 @@ class StagedStore:
     ) -> tuple[ShardInfo, ...]:
         """Move the shards into place; see `ShardStore.commit`."""
         targets = [self.names.shard(shard.number) for shard in shards]
-        commit(self.staging, targets, sidecars, existing=earlier.files, seen=earlier.seen)
+        commit(self.staging, targets, sidecars, earlier=earlier)
         return tuple(shard.file for shard in shards)
 
     def abort(self) -> None:

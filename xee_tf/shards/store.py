@@ -7,16 +7,16 @@ any process, and again after a worker died.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Location, Seen, Staging, look
+from xee_tf.storage import Earlier, Location, Staging
 
-__all__ = ["Earlier", "OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
+__all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
 
 Packed = Iterable[tuple[Run, Sequence[Any]]]
 """Runs and their bytes, as returned by `pack_run`."""
@@ -60,27 +60,6 @@ class OneFile:
     def shard(self, number: int) -> Location:
         """Return the location of the shard."""
         return self.file
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """The files of an earlier result at a destination, when a run was planned.
-
-    Parameters
-    ----------
-    files : callable
-        Returns the existing files. Files that mark a result as complete come first. Must be picklable.
-    seen : mapping of str to str
-        What existed; see `look`.
-    """
-
-    files: Callable[[], Sequence[Location]]
-    seen: Seen
-
-    @classmethod
-    def of(cls, files: Callable[[], Sequence[Location]]) -> Earlier:
-        """Look at the files that exist now."""
-        return cls(files, look(files()))
 
 
 class ShardStore(Protocol):

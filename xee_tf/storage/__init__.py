@@ -1,6 +1,6 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
-from xee_tf.storage.commit import Seen, Upload, clear_leftovers, commit, interruption, look
+from xee_tf.storage.commit import Earlier, Upload, begin, clear_leftovers, commit, interruption, look
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.location import Location, PathLike, is_inaccessible
 from xee_tf.storage.staging import Staging, is_working, staging_folders
@@ -22,26 +22,26 @@ from xee_tf.storage.zarr import (
 )
 
 __all__ = [
-    "is_working",
-    "staging_folders",
-    "look",
-    "interruption",
-    "commit",
-    "clear_leftovers",
-    "Upload",
-    "Seen",
-    "Staging",
     "BEGUN",
     "COMPLETE",
     "PREPARED",
     "RECORD",
     "ZARR_METADATA",
+    "Earlier",
     "Location",
     "PathLike",
+    "Staging",
+    "Upload",
+    "begin",
     "beside",
+    "clear_leftovers",
+    "commit",
     "create_store",
     "explain_changes",
+    "interruption",
     "is_inaccessible",
+    "is_working",
+    "look",
     "open_arrays",
     "read_record",
     "replace_store",
@@ -49,6 +49,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "staging_folders",
     "to_storable",
     "write_record",
 ]

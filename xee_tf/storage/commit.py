@@ -16,19 +16,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
+from xee_tf.options import IfExists, one_of
 from xee_tf.storage.location import Location, rename
 from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.staging import Staging, remove_leftovers, renewed
 
-__all__ = ["Seen", "Upload", "clear_leftovers", "commit", "interruption", "look"]
+__all__ = ["Earlier", "Upload", "begin", "clear_leftovers", "commit", "interruption", "look"]
 
 Seen = Mapping[str, str]
 """What exists at a destination: for each name, a text that changes if the file is replaced."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The files of an earlier result at a destination.
+
+    Parameters
+    ----------
+    files : callable
+        Returns the existing files, all of which are replaced or deleted. Files without which the result is
+        not complete come first. Must be picklable.
+    seen : Seen or None
+        What existed when the run was planned. None if this is not known, because a commit was interrupted.
+    """
+
+    files: Callable[[], Sequence[Location]]
+    seen: Seen | None
+
 
 _THREADS = 16
 _OLD = "replaced"  # folder for the old files, in the staging folder
@@ -51,6 +70,48 @@ class Upload(Protocol):
 
     def complete(self) -> None:
         """Make the object appear; it replaces an old one."""
+
+
+def begin(
+    destination: Location,
+    files: Callable[[], Sequence[Location]],
+    if_exists: str,
+    compute: bool = True,
+) -> tuple[Staging, Earlier]:
+    """Begin a run: look at what exists, and remove what dead runs left behind.
+
+    Parameters
+    ----------
+    destination : Location
+        The file, folder or prefix that the run writes.
+    files : callable
+        See `Earlier`.
+    if_exists : {"error", "overwrite"}
+        Whether existing files may be replaced.
+    compute : bool
+        If False, nothing is removed or restored before the run commits.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there are files that may not be replaced.
+    OptionError
+        If `if_exists` is neither "error" nor "overwrite".
+    """
+    one_of("if_exists", if_exists, get_args(IfExists))
+    staging = Staging.begin(destination)
+    if compute:
+        clear_leftovers(staging)
+    elif interruption(destination):
+        return staging, Earlier(files, {} if if_exists == "error" else None)
+    seen = look(files())
+    if seen and if_exists == "error":
+        several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
+        raise DestinationExistsError(
+            f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
+            "replace it with if_exists='overwrite'."
+        )
+    return staging, Earlier(files, seen)
 
 
 def look(files: Iterable[Location]) -> dict[str, str]:
@@ -123,8 +184,7 @@ def commit(
     sidecars: Sequence[tuple[Location, bytes]] = (),
     *,
     uploads: Sequence[Upload] = (),
-    existing: Callable[[], Sequence[Location]],
-    seen: Seen,
+    earlier: Earlier,
 ) -> None:
     """Put the files of a run in place, and delete its staging folder.
 
@@ -139,11 +199,8 @@ def commit(
         Small files that describe the others, in order. The last one marks the result as complete.
     uploads : sequence of Upload
         Objects to put in place.
-    existing : callable
-        Returns the files of an earlier result, all of which are replaced or deleted. Files without which the
-        earlier result is not complete come first.
-    seen : Seen
-        The result of `look` for the existing files when the run began.
+    earlier : Earlier
+        The files of an earlier result.
 
     Raises
     ------
@@ -158,7 +215,7 @@ def commit(
     >>> file = Location.of("memory://commit/table")
     >>> staging = Staging.begin(file)
     >>> staging.staged(file).write_bytes(b"rows")
-    >>> commit(staging, [file], existing=lambda: [], seen={})
+    >>> commit(staging, [file], earlier=Earlier(list, {}))
     >>> file.read_bytes(), staging.folder.exists()
     (b'rows', False)
     """
@@ -170,12 +227,14 @@ def commit(
         raise DestinationError(
             f"Cannot write {missing[0]}: its temporary file in {staging.folder} is missing. Run it again."
         )
-    with _journal(staging, [*(upload.target for upload in uploads), *staged], sidecars, existing, seen) as old:
+    targets = [*(upload.target for upload in uploads), *staged]
+    with _journal(staging, targets, sidecars, earlier) as old:
         if staging.destination.is_local:
             _place_files(staging, staged, sidecars, old)
         else:
             _place_objects(staging, staged, sidecars, uploads, old)
     staging.remove()
+    remove_leftovers(staging.destination)
 
 
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
@@ -190,12 +249,11 @@ def _journal(
     staging: Staging,
     targets: Sequence[Location],
     sidecars: Sequence[tuple[Location, bytes]],
-    existing: Callable[[], Sequence[Location]],
-    seen: Seen,
+    earlier: Earlier,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
     _recover_dead(staging)
-    old = existing()
+    old = earlier.files()
     names = [file.name for file in targets]
     journal = _Journal(
         process_token(),
@@ -208,7 +266,9 @@ def _journal(
         os.makedirs(staging.folder.path, exist_ok=True)
     _create(staging.journal, journal)
     try:
-        _check_seen(staging, existing(), seen)  # no other run changes the files while the journal exists
+        if earlier.seen is not None:
+            # No other run changes the files while the journal exists.
+            _check_seen(staging, earlier.files(), earlier.seen)
     except BaseException:
         staging.journal.remove()
         raise
@@ -259,7 +319,10 @@ def _check_seen(staging: Staging, existing: Sequence[Location], seen: Seen) -> N
 
 
 def _place_files(
-    staging: Staging, staged: Sequence[Location], sidecars: Sequence[tuple[Location, bytes]], old: Sequence[Location]
+    staging: Staging,
+    staged: Sequence[Location],
+    sidecars: Sequence[tuple[Location, bytes]],
+    old: Sequence[Location],
 ) -> None:
     """Put files in place on a local disk, where files are renamed."""
     for file, data in sidecars:
@@ -375,7 +438,8 @@ def _undo_objects(journal: _Journal, staging: Staging) -> _Left:
     found = look(files.values())
     if journal.sidecars:
         complete = all(
-            name in found and crc32c(files[name].read_bytes()) == crc for name, crc in journal.sidecars.items()
+            name in found and crc32c(files[name].read_bytes()) == crc
+            for name, crc in journal.sidecars.items()
         )
     else:
         complete = all(name in found and not staging.staged(files[name]).exists() for name in journal.new)
@@ -413,7 +477,8 @@ def _read(staging: Staging) -> _Journal | None:
         return None
     except (ValueError, TypeError):
         raise DestinationError(
-            f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to {staging.destination}."
+            f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to "
+            f"{staging.destination}."
         ) from None
 
 
@@ -435,8 +500,8 @@ def _recover_dead(staging: Staging) -> None:
         if not is_alive(lock.read_bytes().decode(), _written(lock)):
             lock.remove()
         raise DestinationExistsError(
-            f"Another run is restoring the files of {staging.destination} after an interruption. Run this one "
-            "again."
+            f"Another run is restoring the files of {staging.destination} after an interruption. Run this "
+            "one again."
         ) from None
     try:
         if _read(staging) == journal:

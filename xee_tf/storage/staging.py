@@ -13,6 +13,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from xee_tf.storage.location import Location
@@ -89,8 +90,8 @@ def renewed(info: dict[str, Any]) -> float | None:
     """Return when a file was written, in seconds since 1970, from its entry in a listing."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
         found = info.get(key)
-        if hasattr(found, "timestamp"):
-            found = found.timestamp()
+        if isinstance(found, datetime):
+            return found.timestamp()
         if isinstance(found, int | float):
             return float(found)
     return None
