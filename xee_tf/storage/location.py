@@ -336,10 +336,13 @@ class Location:
             If the file cannot be written.
         """
         if not self.is_local:
-            if exclusive and self.exists():  # some stores ignore the condition
+            if not exclusive:
+                with self._writing():
+                    self.fs.pipe_file(self.path, data)
+            elif self.exists():  # some stores ignore the condition
                 raise FileExistsError(self.url)
-            with self._writing():
-                self.fs.pipe_file(self.path, data, **({"mode": "create"} if exclusive else {}))
+            else:
+                self.fs.pipe_file(self.path, data, mode="create")
             return
         temporary = self.temporary()
         try:
@@ -416,8 +419,6 @@ class Location:
         """Convert errors of the filesystem to a `DestinationError` that names the machine."""
         try:
             yield
-        except FileExistsError:
-            raise
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             where = ""

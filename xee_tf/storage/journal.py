@@ -24,6 +24,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
 from xee_tf.storage.location import Location, rename
 from xee_tf.storage.processes import is_alive, process_token
+from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, remove_leftovers, renewed
 
 __all__ = ["Earlier", "Upload", "begin", "clear_leftovers", "commit", "interruption", "look"]
@@ -42,14 +43,33 @@ class Earlier:
         Returns the existing files, all of which are replaced or deleted. Files without which the result is
         not complete come first. Must be picklable.
     seen : Seen or None
-        What existed when the run was planned. None if this is not known, because a commit was interrupted.
+        What existed when the run began. None: `start` looks at it.
     """
 
     files: Callable[[], Sequence[Location]]
     seen: Seen | None
 
+    def start(self, staging: Staging) -> None:
+        """Look at what exists, unless this was done; the first task of a run calls it."""
+        if self.seen is not None or staging.folder.url in _started:
+            return
+        _started.add(staging.folder.url)
+        clear_leftovers(staging)
+        with suppress(FileExistsError):
+            file = staging.folder.child(_SEEN)
+            file.write_bytes(json.dumps(look(self.files())).encode(), exclusive=True)
+
+    def when_begun(self, staging: Staging) -> Seen:
+        """Return what existed when the run began."""
+        if self.seen is not None:
+            return self.seen
+        found: Seen = json.loads(staging.folder.child(_SEEN).read_bytes())
+        return found
+
 
 _THREADS = 16
+_SEEN = "seen.json"
+_started: set[str] = set()  # staging folders of which this process has looked at the destination
 _OLD = "replaced"  # folder for the old files, in the staging folder
 _METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
 
@@ -102,8 +122,10 @@ def begin(
     staging = Staging.begin(destination)
     if compute:
         clear_leftovers(staging)
+    elif if_exists != "error":
+        return staging, Earlier(files, None)
     elif interruption(destination):
-        return staging, Earlier(files, {} if if_exists == "error" else None)
+        return staging, Earlier(files, {})
     seen = look(files())
     if seen and if_exists == "error":
         several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
@@ -266,9 +288,8 @@ def _journal(
         os.makedirs(staging.folder.path, exist_ok=True)
     _create(staging.journal, journal)
     try:
-        if earlier.seen is not None:
-            # No other run changes the files while the journal exists.
-            _check_seen(staging, earlier.files(), earlier.seen)
+        # No other run changes the files while the journal exists.
+        _check_seen(staging, earlier.files(), earlier.when_begun(staging))
     except BaseException:
         staging.journal.remove()
         raise
@@ -485,6 +506,8 @@ def _read(staging: Staging) -> _Journal | None:
 def clear_leftovers(staging: Staging) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged for a destination."""
     _recover_dead(staging)
+    if staging.destination.is_s3:
+        abort_dead_uploads(staging.destination)
     remove_leftovers(staging.destination)
 
 
