@@ -141,10 +141,22 @@ def kill_points(
             number += step
 
 
-def run_in_child(work: Callable[[], object], folder: Path | str) -> Point:
-    """Run `work` undisturbed in a new process, and return its changes of a folder."""
+def run_in_child(
+    work: Callable[[], object], folder: Path | str, *, started: Callable[[int], object] = lambda pid: None
+) -> Point:
+    """Run `work` undisturbed in a new process, and return its changes of a folder.
+
+    Parameters
+    ----------
+    work : callable
+        Any function that `cloudpickle` can pickle.
+    folder : path
+        The folder whose changes count.
+    started : callable
+        Called with the id of the process before the work begins.
+    """
     folder = Path(os.path.realpath(folder))
-    report = _parent().run(cloudpickle.dumps(work), str(folder), sys.maxsize, None, "kill")
+    report = _parent().run(cloudpickle.dumps(work), str(folder), sys.maxsize, None, "kill", started=started)
     return Point(sys.maxsize, folder, report["changes"], report["disturbed"], report["error"])
 
 
@@ -173,8 +185,9 @@ class _Parent:
         self._answers: Any = self._process.stdout
         atexit.register(self.close)
 
-    def run(self, *request: Any) -> dict[str, Any]:
-        return self._ask(request)
+    def run(self, *request: Any, started: Callable[[int], object] = lambda pid: None) -> dict[str, Any]:
+        started(self._ask(request)["pid"])
+        return self._ask("start")
 
     def resume(self) -> dict[str, Any]:
         return self._ask("resume")
@@ -226,12 +239,14 @@ def _serve() -> None:
             except EOFError:
                 return
             try:
-                if request == "resume":
+                if request in ("start", "resume"):
                     os.kill(child, signal.SIGCONT)
+                    _send(answers, _wait(child, report))
                 else:
                     pickle.loads(request[0])  # imports the module of the work
                     child = _fork(report, *request)
-                _send(answers, _wait(child, report))
+                    os.waitpid(child, os.WUNTRACED)
+                    _send(answers, {"pid": child})
             except BaseException:
                 _send(answers, {"failure": traceback.format_exc()})
 
@@ -244,6 +259,7 @@ def _fork(report: str, task: bytes, *settings: Any) -> int:
         return child
     with suppress(BaseException):
         os.setpgid(0, 0)
+        os.kill(os.getpid(), signal.SIGSTOP)  # until its parent knows its id
         _run(task, _Changes(report, set(sys.modules), *settings))
     os._exit(1)
 
@@ -254,9 +270,11 @@ def _wait(child: int, report: str) -> dict[str, Any]:
     if not stopped:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)  # processes that the work started
+    if os.WIFSIGNALED(status) and not os.path.exists(report):  # killed by another process
+        return {"changes": [], "disturbed": True, "error": None, "stopped": False}
     with open(report) as file:
         found: dict[str, Any] = json.load(file)
-    if not stopped and not found.pop("ended") and not os.WIFSIGNALED(status):
+    if not stopped and not found["ended"] and not os.WIFSIGNALED(status):
         raise RuntimeError(f"The process of a kill point ended with status {status}.")
     for name in found.pop("modules"):
         with suppress(Exception):
