@@ -2,7 +2,8 @@
 
 from xee_tf.storage.commit import Seen, Upload, clear_leftovers, commit, interruption, look
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
-from xee_tf.storage.location import Location, PathLike, is_inaccessible
+from xee_tf.storage.failures import is_inaccessible, storage_errors
+from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.runs import Run
 from xee_tf.storage.zarr import (
     BEGUN,
@@ -22,13 +23,6 @@ from xee_tf.storage.zarr import (
 )
 
 __all__ = [
-    "look",
-    "interruption",
-    "commit",
-    "clear_leftovers",
-    "Upload",
-    "Seen",
-    "Run",
     "BEGUN",
     "COMPLETE",
     "PREPARED",
@@ -36,10 +30,17 @@ __all__ = [
     "ZARR_METADATA",
     "Location",
     "PathLike",
+    "Run",
+    "Seen",
+    "Upload",
     "beside",
+    "clear_leftovers",
+    "commit",
     "create_store",
     "explain_changes",
+    "interruption",
     "is_inaccessible",
+    "look",
     "open_arrays",
     "read_record",
     "replace_store",
@@ -47,6 +48,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "storage_errors",
     "to_storable",
     "write_record",
 ]

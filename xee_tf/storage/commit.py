@@ -375,7 +375,8 @@ def _undo_objects(journal: _Journal, run: Run) -> _Left:
     found = look(files.values())
     if journal.sidecars:
         complete = all(
-            name in found and crc32c(files[name].read_bytes()) == crc for name, crc in journal.sidecars.items()
+            name in found and crc32c(files[name].read_bytes()) == crc
+            for name, crc in journal.sidecars.items()
         )
     else:
         complete = all(name in found and not run.staged(files[name]).exists() for name in journal.new)
