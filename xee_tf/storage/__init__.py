@@ -1,10 +1,10 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
-from xee_tf.storage.commit import Seen, Upload, clear_leftovers, commit, interruption, look
+from xee_tf.storage.commit import Earlier, Upload, begin, clear_leftovers, commit, interruption, look
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.location import Location, PathLike
-from xee_tf.storage.runs import Run
+from xee_tf.storage.staging import Staging, is_working, staging_folders
 from xee_tf.storage.zarr import (
     BEGUN,
     COMPLETE,
@@ -28,11 +28,12 @@ __all__ = [
     "PREPARED",
     "RECORD",
     "ZARR_METADATA",
+    "Earlier",
     "Location",
     "PathLike",
-    "Run",
-    "Seen",
+    "Staging",
     "Upload",
+    "begin",
     "beside",
     "clear_leftovers",
     "commit",
@@ -40,6 +41,7 @@ __all__ = [
     "explain_changes",
     "interruption",
     "is_inaccessible",
+    "is_working",
     "look",
     "open_arrays",
     "read_record",
@@ -48,6 +50,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "staging_folders",
     "storage_errors",
     "to_storable",
     "write_record",

@@ -16,19 +16,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
-from xee_tf.storage.location import Location
+from xee_tf.options import IfExists, one_of
+from xee_tf.storage.location import Location, rename
 from xee_tf.storage.processes import is_alive, process_token
-from xee_tf.storage.runs import Run, remove_leftovers, renewed
+from xee_tf.storage.staging import Staging, remove_leftovers, renewed
 
-__all__ = ["Seen", "Upload", "clear_leftovers", "commit", "interruption", "look"]
+__all__ = ["Earlier", "Upload", "begin", "clear_leftovers", "commit", "interruption", "look"]
 
 Seen = Mapping[str, str]
 """What exists at a destination: for each name, a text that changes if the file is replaced."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The files of an earlier result at a destination.
+
+    Parameters
+    ----------
+    files : callable
+        Returns the existing files, all of which are replaced or deleted. Files without which the result is
+        not complete come first. Must be picklable.
+    seen : Seen or None
+        What existed when the run was planned. None if this is not known, because a commit was interrupted.
+    """
+
+    files: Callable[[], Sequence[Location]]
+    seen: Seen | None
+
 
 _THREADS = 16
 _OLD = "replaced"  # folder for the old files, in the staging folder
@@ -51,6 +70,48 @@ class Upload(Protocol):
 
     def complete(self) -> None:
         """Make the object appear; it replaces an old one."""
+
+
+def begin(
+    destination: Location,
+    files: Callable[[], Sequence[Location]],
+    if_exists: str,
+    compute: bool = True,
+) -> tuple[Staging, Earlier]:
+    """Begin a run: look at what exists, and remove what dead runs left behind.
+
+    Parameters
+    ----------
+    destination : Location
+        The file, folder or prefix that the run writes.
+    files : callable
+        See `Earlier`.
+    if_exists : {"error", "overwrite"}
+        Whether existing files may be replaced.
+    compute : bool
+        If False, nothing is removed or restored before the run commits.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there are files that may not be replaced.
+    OptionError
+        If `if_exists` is neither "error" nor "overwrite".
+    """
+    one_of("if_exists", if_exists, get_args(IfExists))
+    staging = Staging.begin(destination)
+    if compute:
+        clear_leftovers(staging)
+    elif interruption(destination):
+        return staging, Earlier(files, {} if if_exists == "error" else None)
+    seen = look(files())
+    if seen and if_exists == "error":
+        several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
+        raise DestinationExistsError(
+            f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
+            "replace it with if_exists='overwrite'."
+        )
+    return staging, Earlier(files, seen)
 
 
 def look(files: Iterable[Location]) -> dict[str, str]:
@@ -118,32 +179,28 @@ class _Journal:
 
 
 def commit(
-    run: Run,
+    staging: Staging,
     staged: Sequence[Location],
     sidecars: Sequence[tuple[Location, bytes]] = (),
     *,
     uploads: Sequence[Upload] = (),
-    existing: Callable[[], Sequence[Location]],
-    seen: Seen,
+    earlier: Earlier,
 ) -> None:
     """Put the files of a run in place, and delete its staging folder.
 
     Parameters
     ----------
-    run : Run
-        The run.
+    staging : Staging
+        The staging folder of the run.
     staged : sequence of Location
         The files or folders to put in place, in the folder of the destination. They are staged as
-        ``run.staged(file)``.
+        ``staging.staged(file)``.
     sidecars : sequence of (Location, bytes)
         Small files that describe the others, in order. The last one marks the result as complete.
     uploads : sequence of Upload
         Objects to put in place.
-    existing : callable
-        Returns the files of an earlier result, all of which are replaced or deleted. Files without which the
-        earlier result is not complete come first.
-    seen : Seen
-        The result of `look` for the existing files when the run began.
+    earlier : Earlier
+        The files of an earlier result.
 
     Raises
     ------
@@ -156,26 +213,28 @@ def commit(
     Examples
     --------
     >>> file = Location.of("memory://commit/table")
-    >>> run = Run.begin(file)
-    >>> run.staged(file).write_bytes(b"rows")
-    >>> commit(run, [file], existing=lambda: [], seen={})
-    >>> file.read_bytes(), run.folder.exists()
+    >>> staging = Staging.begin(file)
+    >>> staging.staged(file).write_bytes(b"rows")
+    >>> commit(staging, [file], earlier=Earlier(list, {}))
+    >>> file.read_bytes(), staging.folder.exists()
     (b'rows', False)
     """
-    missing = [file for file in staged if not run.staged(file).exists()]
+    missing = [file for file in staged if not staging.staged(file).exists()]
     if missing:
         if len(missing) == len(staged) and _is_committed(sidecars):
-            run.remove()  # this task runs again, because a worker died with its result
+            staging.remove()  # this task runs again, because a worker died with its result
             return
         raise DestinationError(
-            f"Cannot write {missing[0]}: its temporary file in {run.folder} is missing. Run it again."
+            f"Cannot write {missing[0]}: its temporary file in {staging.folder} is missing. Run it again."
         )
-    with _journal(run, [*(upload.target for upload in uploads), *staged], sidecars, existing, seen) as old:
-        if run.destination.is_local:
-            _place_files(run, staged, sidecars, old)
+    targets = [*(upload.target for upload in uploads), *staged]
+    with _journal(staging, targets, sidecars, earlier) as old:
+        if staging.destination.is_local:
+            _place_files(staging, staged, sidecars, old)
         else:
-            _place_objects(run, staged, sidecars, uploads, old)
-    run.remove()
+            _place_objects(staging, staged, sidecars, uploads, old)
+    staging.remove()
+    remove_leftovers(staging.destination)
 
 
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
@@ -187,40 +246,41 @@ def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
 
 @contextmanager
 def _journal(
-    run: Run,
+    staging: Staging,
     targets: Sequence[Location],
     sidecars: Sequence[tuple[Location, bytes]],
-    existing: Callable[[], Sequence[Location]],
-    seen: Seen,
+    earlier: Earlier,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
-    _recover_dead(run)
-    old = existing()
+    _recover_dead(staging)
+    old = earlier.files()
     names = [file.name for file in targets]
     journal = _Journal(
         process_token(),
-        run.token,
+        staging.token,
         [*names, *(file.name for file, _ in sidecars)],
         look(old),
         {file.name: crc32c(data) for file, data in sidecars},
     )
-    if run.destination.is_local:
-        os.makedirs(run.folder.path, exist_ok=True)
-    _create(run.journal, journal)
+    if staging.destination.is_local:
+        os.makedirs(staging.folder.path, exist_ok=True)
+    _create(staging.journal, journal)
     try:
-        _check_seen(run, existing(), seen)  # no other run changes the files while the journal exists
+        if earlier.seen is not None:
+            # No other run changes the files while the journal exists.
+            _check_seen(staging, earlier.files(), earlier.seen)
     except BaseException:
-        run.journal.remove()
+        staging.journal.remove()
         raise
     try:
         yield old
     except BaseException as error:
-        left = _undo(journal, run)
-        run.journal.remove()
+        left = _undo(journal, staging)
+        staging.journal.remove()
         if isinstance(error, Exception) and not isinstance(error, XeeTFError):
-            raise DestinationError(f"Cannot write {run.destination}: {error}. {_LEFT[left]}") from error
+            raise DestinationError(f"Cannot write {staging.destination}: {error}. {_LEFT[left]}") from error
         raise
-    run.journal.remove()
+    staging.journal.remove()
 
 
 def _create(location: Location, journal: _Journal) -> None:
@@ -240,14 +300,14 @@ def _create(location: Location, journal: _Journal) -> None:
         )
 
 
-def _check_seen(run: Run, existing: Sequence[Location], seen: Seen) -> None:
+def _check_seen(staging: Staging, existing: Sequence[Location], seen: Seen) -> None:
     """Raise an error if the existing files are not those that were seen when the run began."""
     found = look(existing)
     changed = next((name for name in {**found, **seen} if found.get(name) != seen.get(name)), None)
     if changed is None:
         return
     what = "was written" if changed in found else "was deleted"
-    after = f"{run.destination.parent.child(changed)} {what} after this run was planned"
+    after = f"{staging.destination.parent.child(changed)} {what} after this run was planned"
     if not seen:
         raise DestinationExistsError(
             f"{after}, and already exists: nothing was changed. Choose another name, or replace it with "
@@ -259,24 +319,27 @@ def _check_seen(run: Run, existing: Sequence[Location], seen: Seen) -> None:
 
 
 def _place_files(
-    run: Run, staged: Sequence[Location], sidecars: Sequence[tuple[Location, bytes]], old: Sequence[Location]
+    staging: Staging,
+    staged: Sequence[Location],
+    sidecars: Sequence[tuple[Location, bytes]],
+    old: Sequence[Location],
 ) -> None:
     """Put files in place on a local disk, where files are renamed."""
     for file, data in sidecars:
-        with run.staged(file).open("wb") as opened:
+        with staging.staged(file).open("wb") as opened:
             opened.write(data)
     files = [*staged, *(file for file, _ in sidecars)]
-    aside = run.folder.child(_OLD)
+    aside = staging.folder.child(_OLD)
     os.makedirs(aside.path, exist_ok=True)
     for file in files:
-        _sync(run.staged(file).path)
-    _sync(run.folder.path)
-    _sync(run.destination.parent.path)  # of the journal
+        _sync(staging.staged(file).path)
+    _sync(staging.folder.path)
+    _sync(staging.destination.parent.path)  # of the journal
     for file in old:
-        os.rename(file.path, aside.child(file.name).path)
+        rename(file.path, aside.child(file.name).path)
     for file in files:
-        os.rename(run.staged(file).path, file.path)
-    _sync(run.destination.parent.path)
+        rename(staging.staged(file).path, file.path)
+    _sync(staging.destination.parent.path)
 
 
 def _sync(path: str) -> None:
@@ -295,7 +358,7 @@ def _sync(path: str) -> None:
 
 
 def _place_objects(
-    run: Run,
+    staging: Staging,
     staged: Sequence[Location],
     sidecars: Sequence[tuple[Location, bytes]],
     uploads: Sequence[Upload],
@@ -308,7 +371,7 @@ def _place_objects(
             file.remove(recursive=True)
 
     def move(target: Location) -> None:
-        source = run.staged(target)
+        source = staging.staged(target)
         if source.is_folder():
             _replace_tree(source, target)
         else:
@@ -336,18 +399,18 @@ def _replace_tree(source: Location, target: Location) -> None:
             fs.copy([path for path, _ in chosen], [path for _, path in chosen], on_error="raise")
 
 
-def _undo(journal: _Journal, run: Run) -> _Left:
+def _undo(journal: _Journal, staging: Staging) -> _Left:
     """Undo an interrupted commit as far as possible; return which files are there."""
-    return (_undo_files if run.destination.is_local else _undo_objects)(journal, run)
+    return (_undo_files if staging.destination.is_local else _undo_objects)(journal, staging)
 
 
-def _undo_files(journal: _Journal, run: Run) -> _Left:
+def _undo_files(journal: _Journal, staging: Staging) -> _Left:
     """Move the old files back. If this is interrupted too, it can be repeated."""
-    parent, folder = run.destination.parent.path, run.folder.path
+    parent, folder = staging.destination.parent.path, staging.folder.path
     there = os.path.lexists
 
     def place(name: str) -> str:
-        return os.path.join(parent, name)
+        return os.path.realpath(os.path.join(parent, name))
 
     def staged(name: str) -> str:
         return os.path.join(folder, name)
@@ -360,17 +423,17 @@ def _undo_files(journal: _Journal, run: Run) -> _Left:
     for name in journal.new:
         is_new = name not in journal.old or there(aside(name))
         if there(place(name)) and not there(staged(name)) and is_new:
-            os.rename(place(name), staged(name))
+            rename(place(name), staged(name))
     for name in journal.old:
         if there(aside(name)):
-            os.rename(aside(name), place(name))
+            rename(aside(name), place(name))
     _sync(parent)
     return "old"
 
 
-def _undo_objects(journal: _Journal, run: Run) -> _Left:
+def _undo_objects(journal: _Journal, staging: Staging) -> _Left:
     """Delete new objects, and the old ones if some of them were replaced or deleted."""
-    parent = run.destination.parent
+    parent = staging.destination.parent
     files = {name: parent.child(name) for name in [*journal.old, *journal.new]}
     found = look(files.values())
     if journal.sidecars:
@@ -379,7 +442,7 @@ def _undo_objects(journal: _Journal, run: Run) -> _Left:
             for name, crc in journal.sidecars.items()
         )
     else:
-        complete = all(name in found and not run.staged(files[name]).exists() for name in journal.new)
+        complete = all(name in found and not staging.staged(files[name]).exists() for name in journal.new)
     if complete:
         return "new"
     unchanged = all(found.get(name) == known for name, known in journal.old.items())
@@ -394,8 +457,8 @@ def interruption(destination: Location) -> str:
 
     Readers call it if they do not find the file that marks a result as complete.
     """
-    run = Run(destination, "")
-    journal = _read(run)
+    staging = Staging(destination, "")
+    journal = _read(staging)
     if journal is None:
         return ""
     if is_alive(journal.process, None):
@@ -406,43 +469,44 @@ def interruption(destination: Location) -> str:
     )
 
 
-def _read(run: Run) -> _Journal | None:
+def _read(staging: Staging) -> _Journal | None:
     """Read the journal of a destination; return None if there is none."""
     try:
-        return _Journal(**json.loads(run.journal.read_bytes()))
+        return _Journal(**json.loads(staging.journal.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
         raise DestinationError(
-            f"{run.journal} is not a journal of xee_tf: delete it if no run writes to {run.destination}."
+            f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to "
+            f"{staging.destination}."
         ) from None
 
 
-def clear_leftovers(run: Run) -> None:
+def clear_leftovers(staging: Staging) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged for a destination."""
-    _recover_dead(run)
-    remove_leftovers(run.destination)
+    _recover_dead(staging)
+    remove_leftovers(staging.destination)
 
 
-def _recover_dead(run: Run) -> None:
-    journal = _read(run)
-    if journal is None or is_alive(journal.process, _written(run.journal)):
+def _recover_dead(staging: Staging) -> None:
+    journal = _read(staging)
+    if journal is None or is_alive(journal.process, _written(staging.journal)):
         return
     # Only one process undoes the commit: another one would undo what comes after it.
-    lock = run.journal.with_suffix(".undo")
+    lock = staging.journal.with_suffix(".undo")
     try:
         lock.write_bytes(process_token().encode(), exclusive=True)
     except FileExistsError:
         if not is_alive(lock.read_bytes().decode(), _written(lock)):
             lock.remove()
         raise DestinationExistsError(
-            f"Another run is restoring the files of {run.destination} after an interruption. Run this one "
-            "again."
+            f"Another run is restoring the files of {staging.destination} after an interruption. Run this "
+            "one again."
         ) from None
     try:
-        if _read(run) == journal:
-            _undo(journal, Run(run.destination, journal.token))
-            run.journal.remove()
+        if _read(staging) == journal:
+            _undo(journal, Staging(staging.destination, journal.token))
+            staging.journal.remove()
     finally:
         lock.remove()
 

@@ -134,6 +134,11 @@ class Location:
         return "file" in self._protocols
 
     @property
+    def is_s3(self) -> bool:
+        """Whether it is in S3, or in a store with the same interface."""
+        return "s3" in self._protocols
+
+    @property
     def bucket(self) -> str | None:
         """The bucket or container of an object store; None for other filesystems."""
         protocols = self._protocols | {
