@@ -1,8 +1,9 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
+from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.journal import Earlier, Upload, begin, clear_leftovers, commit, interruption, look
-from xee_tf.storage.location import Location, PathLike, is_inaccessible
+from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
 from xee_tf.storage.staging import Staging
 from xee_tf.storage.zarr import (
@@ -52,6 +53,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "storage_errors",
     "to_storable",
     "write_record",
 ]
