@@ -60,7 +60,7 @@ class StagedStore:
 
     def abort(self) -> None:
         """Remove the folder, even if running tasks still write to it."""
-        self.staging.remove()
+        self.staging.abort()
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
