@@ -368,9 +368,10 @@ def _sync(path: str) -> None:
     if os.name != "posix":  # folders cannot be opened
         return
     if os.path.isdir(path):
-        for entry in os.scandir(path):
-            if not entry.is_symlink():
-                _sync(entry.path)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.is_symlink():
+                    _sync(entry.path)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
