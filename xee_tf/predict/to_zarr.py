@@ -192,7 +192,11 @@ def predict_to_zarr(
         if indices:
             edges = tuple(map(chunk_edges, chunks))
             writer = _ChunkWriter(target, tuple(bands), edges)
-            run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+            run_graph(
+                each_chunk(writer, list(bands.values()), indices, "xee-tf-write"),
+                progress,
+                "Finished chunks are kept: run it again to continue.",
+            )
         write_record(target, {**record, "state": COMPLETE, "files": _count_files(target, bands)})
         if markers.exists():
             markers.remove(recursive=True)
