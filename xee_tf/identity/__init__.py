@@ -1,7 +1,6 @@
-"""Hashes of Python objects by content, independent of the process."""
+"""Identities of functions, models, inputs and runs by their content, independent of the process."""
 
 from xee_tf.identity.content import content_hash
-from xee_tf.identity.files import UnknownContentError
-from xee_tf.identity.graphs import input_hash, input_hasher
+from xee_tf.identity.run import Content, IdentityOptions, RunIdentity, run_identity
 
-__all__ = ["UnknownContentError", "content_hash", "input_hash", "input_hasher"]
+__all__ = ["Content", "IdentityOptions", "RunIdentity", "content_hash", "run_identity"]

@@ -6,10 +6,11 @@ import copyreg
 import enum
 import functools
 import hashlib
+import itertools
 import os
-import pickle
 import sys
 import types
+import weakref
 from array import array
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ from isal import isal_zlib
 from xee_tf.identity.code import (
     assigned_cells,
     changed_names,
-    code_objects,
     compiled_module,
     flags_of,
     globals_of,
@@ -70,10 +70,8 @@ _IMPLICIT_CLASS_ATTRIBUTES = frozenset(
 )
 _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
 _CONTAINERS = (MutableSequence, MutableMapping, MutableSet, np.ndarray)
-# Modules of objects whose state says nothing about results: locks, counters and references.
-_STATELESS_MODULES = frozenset(
-    {"_thread", "threading", "multiprocessing.synchronize", "itertools", "weakref"}
-)
+# Modules of objects whose state says nothing about results: locks and caches.
+_STATELESS_MODULES = frozenset({"_thread", "threading", "multiprocessing.synchronize", "weakref"})
 _LARGE = 1 << 20  # size in bytes of arrays that are hashed by faster checksums
 
 
@@ -215,7 +213,7 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
     if kind in (bytes, bytearray):
         return [kind.__name__.encode(), bytes(value)]
     if kind in (np.ndarray, np.memmap) and not value.dtype.hasobject and value.dtype.names is None:
-        described = [b"array", _dtype_text(value.dtype), repr(value.shape).encode()]
+        described: list[bytes | memoryview] = [b"array", _dtype_text(value.dtype), repr(value.shape).encode()]
         if not value.nbytes:
             return described
         pixels = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
@@ -259,10 +257,7 @@ def _parts(hasher: Hasher, value: Any) -> Iterator[_HashPart]:
         if not isinstance(owner := getattr(value, "__self__", None), types.ModuleType | None):
             yield (owner,)
     elif isinstance(value, np.ufunc):
-        module = pickle.whichmodule(value, value.__name__)
-        if not is_library(module):
-            raise UnknownContentError(f"the function of the ufunc {value.__name__!r} is unknown")
-        yield from (b"ufunc", f"{value.__name__} {module} {library_version(module)}".encode())
+        yield _ufunc_name(value).encode()
     elif isinstance(value, functools._lru_cache_wrapper):
         yield from (b"cache", (value.__wrapped__,))
     elif isinstance(value, types.FunctionType):
@@ -292,7 +287,11 @@ def _parts(hasher: Hasher, value: Any) -> Iterator[_HashPart]:
         yield from _class_parts(value)
     elif isinstance(value, enum.Enum):
         yield from (b"enum", (type(value),), value.name.encode())
-    elif is_stateless(value):
+    elif isinstance(value, weakref.ref):
+        yield from (b"reference", (value(),))
+    elif isinstance(value, types.MappingProxyType):
+        yield from (b"mapping", (dict(value),))
+    elif _is_stateless(value):
         yield from (b"stateless", type(value).__name__.encode())
     elif is_dask_collection(value) and not _is_xarray(value):
         yield from (b"collection", hasher.collection(value))
@@ -320,12 +319,12 @@ def _parts(hasher: Hasher, value: Any) -> Iterator[_HashPart]:
         yield from _reduced_parts(value)
 
 
-def is_stateless(value: Any) -> bool:
-    """Return whether an object is a lock, a counter or a reference, whose state does not affect results."""
+def _is_stateless(value: Any) -> bool:
+    """Return whether an object is a lock, a cache or a counter, whose state does not affect results."""
     kind = type(value)
-    if kind.__module__ in _STATELESS_MODULES:
+    if kind.__module__ in _STATELESS_MODULES or kind is itertools.count:
         return True
-    return kind.__name__.lower().endswith("lock") and is_library(kind.__module__)
+    return kind.__name__.endswith("Lock") and hasattr(value, "acquire") and is_library(kind.__module__)
 
 
 def _module_parts(module: types.ModuleType) -> Iterator[_HashPart]:
@@ -401,7 +400,7 @@ def _class_parts(kind: type) -> Iterator[_HashPart]:
     if is_library(kind.__module__) and _is_importable(kind):
         yield _name(kind).encode()
         return
-    yield from ((base,) for base in kind.__bases__)
+    yield from ((base,) for base in (type(kind), *kind.__bases__))
     for name in sorted(set(vars(kind)) - _IMPLICIT_CLASS_ATTRIBUTES):
         member = vars(kind)[name]
         if not isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):
@@ -442,6 +441,15 @@ def _without_counters(kind: type, state: dict[str, Any]) -> dict[str, Any]:
         if not (f".{name}" in counted and type(each) is int)
         and not (f".{name}" in collected and isinstance(each, _CONTAINERS))
     }
+
+
+def _ufunc_name(function: np.ufunc) -> str:
+    """Return the name of a ufunc with the version of its package."""
+    modules = [name for name in ("numpy", "scipy.special", *sorted(sys.modules)) if is_library(name)]
+    for name in modules:
+        if vars(sys.modules.get(name, types)).get(function.__name__) is function:
+            return f"{name}.{function.__name__} {library_version(name)}"
+    raise UnknownContentError(f"the function of the ufunc {function.__name__!r} is unknown")
 
 
 def _is_xarray(value: Any) -> bool:
@@ -524,7 +532,7 @@ def _keras_parts(keras: Any, model: Any) -> Iterator[_HashPart]:
 
 
 def _comparable_config(config: Any) -> Any:
-    """Remove memory addresses, settings of training, and the pickled code of functions, from a configuration."""
+    """Remove memory addresses, settings of training and the pickled code of functions."""
     if isinstance(config, dict):
         if config.get("class_name") == "__lambda__":
             return "lambda"

@@ -1,4 +1,4 @@
-"""What tells cheaply that files have changed: times, sizes and the tags of object stores, without reading them."""
+"""The state of files, which tells cheaply that they changed: sizes, times, and tags of object stores."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def file_state(path: str) -> State:
     The time of the last change of the file's metadata is included, because programs such as ``cp -p`` restore
     the time of the last modification.
     """
-    found = []
+    found: State = []
     for each in (path, *(path + suffix for suffix in _BESIDE)):
         try:
             stat = os.stat(each)
@@ -61,7 +61,8 @@ def file_state(path: str) -> State:
 
 def folder_state(folder: str) -> State:
     """Return the state of all files in a local folder, including subfolders, sorted by path."""
-    found, waiting = [], [folder]
+    found: State = []
+    waiting = [folder]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
@@ -103,7 +104,7 @@ def _telling(name: str, info: Any) -> tuple[str, ...]:
 
 
 def raster_state(dataset: Any) -> State:
-    """Return the state of all files of an open rasterio dataset: also overviews, masks and sources of a VRT."""
+    """Return the state of all files of an open rasterio dataset, with overviews and the sources of a VRT."""
     return _gdal_files(dataset.files, {dataset.name})
 
 

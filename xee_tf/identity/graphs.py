@@ -100,8 +100,8 @@ class _GraphHasher:
 
     def _of_key(self, key: Any) -> bytes:
         """Return the hash of a key whose unit is known."""
-        kind, name = unit = self._unit(key)
-        if kind == "task":
+        unit = self._unit(key)
+        if unit[0] == "task":
             return self._known[unit]
         return hash_bytes([self._known[unit], repr(key[1:]).encode()])
 
@@ -138,7 +138,7 @@ class _GraphHasher:
         return self._blockwise(self._layers[name])
 
     def _blockwise(self, layer: Blockwise) -> bytes:
-        """Return the hash of all tasks of a layer, from the function and the arrays that they have in common."""
+        """Return the hash of all tasks of a layer, which have the function and the arrays in common."""
         out: list[bytes] = []
         self._encode(layer.task, out, lambda key: repr(key).encode())  # references are placeholders
         for source, indices in layer.indices:
@@ -228,9 +228,7 @@ class _Keys:
         return is_block or key in self._tasks
 
 
-def _in_order(
-    starts: Iterable[_Each], dependencies: Callable[[_Each], Iterable[_Each]]
-) -> Iterator[_Each]:
+def _in_order(starts: Iterable[_Each], dependencies: Callable[[_Each], Iterable[_Each]]) -> Iterator[_Each]:
     """Yield everything that can be reached, each after its dependencies."""
     done: set[_Each] = set()
     for start in starts:
