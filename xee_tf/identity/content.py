@@ -6,8 +6,10 @@ import copyreg
 import enum
 import functools
 import hashlib
+import io
 import itertools
 import os
+import re
 import sys
 import types
 import weakref
@@ -72,6 +74,7 @@ _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrapper
 _CONTAINERS = (MutableSequence, MutableMapping, MutableSet, np.ndarray)
 # Modules of objects whose state says nothing about results: locks and caches.
 _STATELESS_MODULES = frozenset({"_thread", "threading", "multiprocessing.synchronize", "weakref"})
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _LARGE = 1 << 20  # size in bytes of arrays that are hashed by faster checksums
 
 
@@ -157,7 +160,9 @@ class Hasher:
             return hash_bytes([b"str", text.encode("utf-8", "surrogatepass")])
         if (known := self._texts.get(text)) is None:
             state = self._text_state(text)
-            found = hash_bytes([b"str", text.encode("utf-8", "surrogatepass"), *([state] if state else ())])
+            # xarray stores the repr of an open file, with its address in memory.
+            plain = _ADDRESS.sub("", text).encode("utf-8", "surrogatepass")
+            found = hash_bytes([b"str", plain, *([state] if state else ())])
             self._texts[text] = known = found, state is not None
         found, is_file = known
         self.found_files |= is_file
@@ -485,8 +490,10 @@ def _external_state(hasher: Hasher, value: Any) -> list[_HashPart] | None:
         return [b"hdf5", value.name.encode(), hasher.state(file_state(value.file.filename))]
     if hasattr(value, "fs") and hasattr(value, "path") and hasattr(value, "read"):  # an open file of fsspec
         return [b"file", hasher.state(url_state(value.fs, value.path))]
-    if hasattr(value, "getbuffer") and module in ("io", "_io"):
+    if isinstance(value, io.BytesIO):
         return [b"file", bytes(value.getbuffer())]
+    if isinstance(value, io.BufferedReader | io.FileIO) and isinstance(value.name, str):
+        return [b"file", hasher.state(file_state(value.name))]
     if module == "xee_tf" and kind.__name__ == "Location":
         return [b"file", hasher.state(url_state(value.fs, value.path))] if hasher.files else None
     if hasattr(value, "_strip_protocol") and hasattr(value, "storage_options"):

@@ -30,6 +30,7 @@ Unit = tuple[str, Any]
 
 # The keys of calls of functions that are not declared as pure end with a UUID.
 _IMPURE = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+_PERSISTED = "it is persisted on a Dask cluster, so that its graph does not contain how it is computed"
 _GETTERS = (getter, getter_inline, getter_nofancy)
 
 
@@ -95,7 +96,7 @@ class _GraphHasher:
         if key not in self._tasks and isinstance(key, tuple) and key[0] in self._layers:
             return "blockwise", key[0]
         if key not in self._tasks:
-            raise UnknownContentError(f"the task {key!r} is missing from its graph")
+            raise UnknownContentError(_PERSISTED)
         return "task", key
 
     def _of_key(self, key: Any) -> bytes:
@@ -124,7 +125,7 @@ class _GraphHasher:
         if name in self._layers:
             return "blockwise", name
         if name not in self._names:
-            raise UnknownContentError(f"the tasks of {name!r} are missing from its graph")
+            raise UnknownContentError(_PERSISTED)
         return "array", name
 
     def _digest(self, unit: Unit) -> bytes:
@@ -190,7 +191,7 @@ class _GraphHasher:
         elif kind is DataNode:
             self._encode(value.value, out, of_key)
         elif isinstance(value, TaskRef) or getattr(kind, "__dask_future__", False) is True:
-            raise UnknownContentError("it is persisted on a Dask cluster")
+            raise UnknownContentError(_PERSISTED)
         elif isinstance(value, Task):
             if value.func is _execute_subgraph:
                 out.append(self._fused(value, of_key))
