@@ -117,6 +117,25 @@ def masked_crc(data):
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
+def parse_message(kind, data):
+    """Parse an Example or a SequenceExample (the class `kind`) with C++ protobuf; None if it is invalid.
+
+    C++ protobuf is what TensorFlow uses and what xee_tf agrees with. Python's protobuf (upb) differs: it
+    accepts the field number 0 in an unknown group, and it ignores map entries that have unknown fields.
+    """
+    names = [field.name for field in kind.DESCRIPTOR.fields]
+    types = [tf.string] * len(names)
+    try:
+        # "sanitize" parses the message with C++ protobuf, and removes what the Python parser would ignore.
+        parts = tf.io.decode_proto(data, kind.DESCRIPTOR.full_name, names, types, sanitize=True).values
+    except tf.errors.DataLossError:
+        return None
+    message = kind()
+    for name, part in zip(names, parts, strict=True):
+        getattr(message, name).ParseFromString(b"".join(part.numpy()))
+    return message
+
+
 def parsed_tensor(data, array):
     """Parse a TensorProto with TensorFlow, with the dtype of an array."""
     dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
