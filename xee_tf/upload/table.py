@@ -20,15 +20,10 @@ from xee_tf.names import check_columns
 from xee_tf.options import READ_SPELLING, IfExists, spelled
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables import TableResult, open_table
-from xee_tf.upload.destination import WRITE_REPLACED
 
 __all__ = ["upload_table"]
 
-_SPELLING = replace(
-    READ_SPELLING,
-    what="upload options",
-    replaced={**READ_SPELLING.replaced, **WRITE_REPLACED},
-)
+_SPELLING = replace(READ_SPELLING, what="upload options")
 
 _FORMATS: dict[str, Literal["GeoPackage", "GeoParquet"]] = {
     ".parquet": "GeoParquet",

@@ -19,7 +19,6 @@ from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
 from xee_tf.sidecars import Exported, Mixer, describe_export
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.upload.destination import WRITE_REPLACED
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, arrays_by_band
 
 __all__ = ["PredictionWriter"]
@@ -27,8 +26,7 @@ __all__ = ["PredictionWriter"]
 _SPELLING = replace(
     READ_SPELLING,
     what="options of a prediction file",
-    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"}
-    | WRITE_REPLACED,
+    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"},
     renamed={"path": "destination"},
 )
 
