@@ -16,6 +16,7 @@ from tests.oracle import cut_patches
 from xee_tf.wire import encode_varint
 
 tf = optional("tensorflow")
+DecodeError = optional("google.protobuf.message", "DecodeError")
 
 
 @dataclass(frozen=True)
@@ -118,17 +119,19 @@ def masked_crc(data):
 
 
 def parse_message(kind, data):
-    """Parse an Example or a SequenceExample (the class `kind`) with C++ protobuf; None if it is invalid.
+    """Parse an Example or a SequenceExample (the class `kind`) as protobuf does; None if it is invalid.
 
-    C++ protobuf is what TensorFlow uses and what xee_tf agrees with. Python's protobuf (upb) differs: it
-    accepts the field number 0 in an unknown group, and it ignores map entries that have unknown fields.
+    A message is invalid if Python's protobuf (upb) or C++ protobuf, which TensorFlow uses, refuses it, as
+    xee_tf does: upb accepts the field number 0 in unknown groups, and C++ drops the bits of a field number
+    beyond its range. The values are those of C++; upb ignores map entries that have unknown fields.
     """
     names = [field.name for field in kind.DESCRIPTOR.fields]
     types = [tf.string] * len(names)
     try:
-        # "sanitize" parses the message with C++ protobuf, and removes what the Python parser would ignore.
+        kind.FromString(data)
+        # With sanitize=True, C++ protobuf parses the message and writes it again.
         parts = tf.io.decode_proto(data, kind.DESCRIPTOR.full_name, names, types, sanitize=True).values
-    except tf.errors.DataLossError:
+    except (DecodeError, tf.errors.DataLossError):
         return None
     message = kind()
     for name, part in zip(names, parts, strict=True):

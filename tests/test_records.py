@@ -397,15 +397,33 @@ def test_random_bytes_are_handled_as_by_protobuf(noise):
     compare_with_protobuf(noise)
 
 
-@pytest.mark.parametrize("payload", [b"\x00\x00", b"\x01" + bytes(8), b"\x02\x00", b"\x05" + bytes(4)])
+@pytest.mark.parametrize(
+    ("field", "error"),
+    [
+        (b"\x00\x00", "invalid number 0"),
+        (b"\x01" + bytes(8), "invalid number 0"),
+        (b"\x02\x00", "invalid number 0"),
+        (b"\x05" + bytes(4), "invalid number 0"),
+        (b"\xb8\x80\x80\x80\x10\x05", "invalid number 536870919"),
+        (b"\xb8\x80\x80\x80\x80\x00\x05", "tag of field 7 is longer than 5 bytes"),
+    ],
+)
 @pytest.mark.parametrize(
     ("kind", "decode"), [("Example", decode_example), ("SequenceExample", decode_sequence_example)]
 )
-def test_the_field_number_0_is_invalid_in_unknown_groups_too(kind, decode, payload):
-    for message in (payload, b"\x0b" + payload + b"\x0c", b"\x3b\x43" + payload + b"\x44\x3c"):
+def test_invalid_tags_raise_in_unknown_groups_too(kind, decode, field, error):
+    for message in (field, b"\x0b" + field + b"\x0c", b"\x3b\x43" + field + b"\x44\x3c"):
         assert parse_message(getattr(tf.train, kind), message) is None
-        with pytest.raises(RecordError, match="invalid number 0"):
+        with pytest.raises(RecordError, match=error):
             decode(message)
+
+
+@pytest.mark.parametrize("kind", ["Example", "SequenceExample"])
+def test_tensorflow_refuses_the_field_number_0_in_an_unknown_group(kind):
+    """Unlike Python's protobuf; see `parse_message`."""
+    tf.io.decode_proto(b"\x0b\x09" + bytes(8) + b"\x0c", f"tensorflow.{kind}", [], [], sanitize=True)
+    with pytest.raises(tf.errors.DataLossError):
+        tf.io.decode_proto(b"\x0b\x01" + bytes(8) + b"\x0c", f"tensorflow.{kind}", [], [], sanitize=True)
 
 
 @given(layouts())
