@@ -40,17 +40,13 @@ from xee_tf.storage import (
     to_storable,
     write_record,
 )
-from xee_tf.upload import WRITE_REPLACED, require_format
+from xee_tf.upload import require_format
 
 __all__ = ["predict_to_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={
-        **PREDICT_SPELLING.replaced,
-        **WRITE_REPLACED,
-        "merge": "the store contains only predictions; omit it",
-    },
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; omit it"},
     renamed={"store": "destination"},
 )
 
