@@ -2,7 +2,7 @@
 
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.failures import is_inaccessible, storage_errors
-from xee_tf.storage.journal import Earlier, Upload, begin, clear_leftovers, commit, interruption, look
+from xee_tf.storage.journal import Earlier, Upload, begin, commit, interruption, look
 from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
 from xee_tf.storage.staging import Staging
@@ -38,7 +38,6 @@ __all__ = [
     "begin",
     "beside",
     "call_s3",
-    "clear_leftovers",
     "commit",
     "create_store",
     "explain_changes",

@@ -417,7 +417,7 @@ class Location:
                         os.fsync(file.fileno())
                 if exclusive:
                     _create(temporary, self.path, data)
-                    with suppress(OSError):  # the file exists; a later run removes what is left
+                    with suppress(OSError):  # the file exists
                         os.remove(temporary)
                 else:
                     rename(temporary, self.path)
