@@ -1,7 +1,9 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
+from xee_tf.storage.commit import Seen, Upload, clear_leftovers, commit, interruption, look
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.location import Location, PathLike, is_inaccessible
+from xee_tf.storage.runs import Run
 from xee_tf.storage.zarr import (
     BEGUN,
     COMPLETE,
@@ -20,6 +22,13 @@ from xee_tf.storage.zarr import (
 )
 
 __all__ = [
+    "look",
+    "interruption",
+    "commit",
+    "clear_leftovers",
+    "Upload",
+    "Seen",
+    "Run",
     "BEGUN",
     "COMPLETE",
     "PREPARED",

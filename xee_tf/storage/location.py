@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.options import check_storage_options
+from xee_tf.storage.processes import new_token
 
 __all__ = ["Location", "PathLike", "is_inaccessible"]
 
@@ -209,8 +209,8 @@ class Location:
         return self._with_path(path.removesuffix(suffix))
 
     def temporary(self, ending: str = ".tmp") -> Location:
-        """Return a unique location in the same folder: ``scene.1f0a93c2.tmp``."""
-        return self.with_suffix(f".{uuid.uuid4().hex[:8]}{ending}")
+        """Return a unique hidden location in the same folder, whose name tells the process that writes it."""
+        return self.parent.child(f".{self.name.lstrip('.')}-{new_token()}{ending}")
 
     def exists(self) -> bool:
         """Return whether a file or folder exists."""
@@ -320,17 +320,31 @@ class Location:
                 self._make_parent()
                 return open(self.path, mode)
 
-    def write_bytes(self, data: bytes) -> None:
-        """Write a small file atomically."""
+    def write_bytes(self, data: bytes, *, exclusive: bool = False) -> None:
+        """Write a small file atomically.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and `exclusive` is true.
+        DestinationError
+            If the file cannot be written.
+        """
         if not self.is_local:
+            if exclusive and self.exists():  # some stores ignore the condition
+                raise FileExistsError(self.url)
             with self._writing():
-                self.fs.pipe_file(self.path, data)
+                self.fs.pipe_file(self.path, data, **({"mode": "create"} if exclusive else {}))
             return
         temporary = self.temporary()
         try:
             with temporary.open("wb") as file:
                 file.write(data)
-            temporary.move(self)
+            if exclusive:
+                os.link(temporary.path, self.path)
+                temporary.remove()
+            else:
+                temporary.move(self)
         except BaseException:
             with suppress(OSError):
                 temporary.remove()
@@ -407,6 +421,8 @@ class Location:
         """Convert errors of the filesystem to a `DestinationError` that names the machine."""
         try:
             yield
+        except FileExistsError:
+            raise
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             where = ""
