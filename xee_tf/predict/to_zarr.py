@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack, get_args
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.blocks import chunk_edges
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
@@ -23,21 +22,32 @@ from xee_tf.predict.resuming import Description, describe_run, explain_differenc
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
-    PREPARED,
     RECORD,
     Location,
     PathLike,
+    Run,
+    StoredBand,
     beside,
-    create_store,
+    claim,
+    clear_store,
+    commit,
     explain_changes,
-    open_arrays,
+    finish_store,
+    has_root,
+    hide_store,
+    is_blank,
+    look,
+    prepare_store,
     read_record,
-    replace_store,
+    recover,
+    remove_other_runs,
+    remove_temporary_files,
     require_own_store,
     require_reachable,
     require_writable,
+    staged_runs,
+    stored_bands,
     to_storable,
-    write_record,
 )
 from xee_tf.upload import WRITE_REPLACED, require_format
 
@@ -146,6 +156,8 @@ def predict_to_zarr(
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
+    if if_exists == "resume" and not resume:
+        raise OptionError("if_exists='resume' contradicts resume=False: omit one of them.")
     location = Location.of(destination, storage_options)
     require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
     require_reachable(location)
@@ -153,52 +165,85 @@ def predict_to_zarr(
     predicted = prediction.dataset
     check_zarr(predicted.variables, location, RENAME)
     description = describe_run(model, prediction)
-    target, replacement = location, _replacement(location)
-    difference = ""
-    if location.exists():
-        difference = _explain_difference(location, description) if resume else "resume is False"
-        if difference and if_exists == "error":
-            raise DestinationExistsError(
-                f"{location} exists and cannot be resumed: {difference}. Choose another name, or replace "
-                "it with if_exists='overwrite'."
-            )
-        if difference:
-            require_own_store(location)
-            target = replacement
-    elif replacement.exists() and not _explain_difference(replacement, description):
-        target = replacement  # a previous run was interrupted before it moved the complete store
-    require_writable(target)
-    if target != location and target.exists():
-        difference = _explain_difference(target, description) if resume else "resume is False"
-    if difference and target.exists():
-        require_own_store(target)
-        target.remove(recursive=True)
-    bands = {str(name): band.data for name, band in predicted.data_vars.items()}
-    if read_record(target).get("state", BEGUN) == BEGUN:
-        if target.exists():  # an interrupted run left part of the metadata or an empty folder
-            require_own_store(target)
-            target.remove(recursive=True)
-        create_store(to_storable(predicted), target, compute=False, **{_DESCRIPTION: description})
-    if not _is_complete(target, bands):
-        record, markers = read_record(target), target.child(RECORD).child(_FINISHED)
-        if record["state"] == COMPLETE:  # files are missing, and it is unknown of which chunks
-            record["state"] = PREPARED
-            if markers.exists():
-                markers.remove(recursive=True)
-            write_record(target, record)
-        chunks = _outer_chunks(prediction)
-        finished = set(markers.entries()) if markers.exists() else set()
-        indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
-        if indices:
-            edges = tuple(map(chunk_edges, chunks))
-            writer = _ChunkWriter(target, tuple(bands), edges)
-            run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
-        write_record(target, {**record, "state": COMPLETE, "files": _count_files(target, bands)})
-        if markers.exists():
-            markers.remove(recursive=True)
-    if target != location:
-        replace_store(target, location)
+    require_writable(location)
+    with claim(beside(location)) as run:
+        recover(run)
+        seen = look([run.destination])
+        run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
+        run.sign()
+        remove_other_runs(run)
+        try:
+            _write_store(prediction, target, run, description, progress)
+            if target != run.destination:
+                commit(run, [run.destination], existing=lambda: [run.destination], seen=seen)
+        finally:
+            if target == run.destination:
+                run.remove()  # otherwise, it contains a store that can be resumed
     return location
+
+
+def _find_target(
+    run: Run, description: Description, *, resume: bool, overwrite: bool
+) -> tuple[Run, Location]:
+    """Return where to write: the destination, or the staging folder of a run if there is a store to keep."""
+    store = run.destination
+    staged = _interrupted_run(run, description) if resume else None
+    if not store.exists() or is_blank(store):
+        clear_store(store, run)
+        return (staged, staged.staged(store)) if staged is not None else (run, store)
+    difference = _explain_difference(store, description) if resume else "resume is False"
+    if not difference:
+        return run, store
+    if not overwrite:
+        raise DestinationExistsError(
+            f"{store} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
+            "if_exists='overwrite'."
+        )
+    require_own_store(store)
+    if not has_root(store):  # it is empty or unfinished
+        clear_store(store, run)
+        return run, store
+    chosen = staged or run
+    return chosen, chosen.staged(store)
+
+
+def _interrupted_run(run: Run, description: Description) -> Run | None:
+    """Return an earlier run that staged the same prediction, complete or not; it has lost its claim."""
+    for other in staged_runs(run.destination):
+        if not _explain_difference(other.staged(run.destination), description):
+            return other
+    return None
+
+
+def _write_store(
+    prediction: Prediction, store: Location, run: Run, description: Description, progress: bool
+) -> None:
+    """Write all chunks that are missing in a store that is new or contains a part of the same prediction."""
+    predicted = prediction.dataset
+    bands = {str(name): band.data for name, band in predicted.data_vars.items()}
+    if _is_complete(store, bands):
+        _remove_markers(store)
+        return
+    remove_temporary_files(store)
+    record = read_record(store)
+    if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
+        hide_store(store)
+        _remove_markers(store)
+    elif "root" not in record or record["state"] == BEGUN:
+        clear_store(store, run)
+        prepare_store(to_storable(predicted), store, **{_DESCRIPTION: description})
+    markers = _markers(store)
+    finished = set(markers.entries()) if markers.exists() else set()
+    chunks = _outer_chunks(prediction)
+    indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
+    if indices:
+        if has_root(store):
+            hide_store(store)
+        edges = tuple(map(chunk_edges, chunks))
+        writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), markers, edges)
+        run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+    finish_store(store, files=_count_files(store, bands))
+    _remove_markers(store)
 
 
 @dataclass(frozen=True)
@@ -208,23 +253,25 @@ class _ChunkWriter:
     `edges` are the boundaries of chunks along mapped dimensions, y and x.
     """
 
-    location: Location
-    bands: tuple[str, ...]
+    bands: tuple[StoredBand, ...]
+    markers: Location
     edges: tuple[tuple[int, ...], ...]
 
     def __call__(self, index: tuple[int, ...], blocks: Sequence[npt.NDArray[Any]]) -> None:
         spans = [slice(*edge[number : number + 2]) for edge, number in zip(self.edges, index, strict=True)]
-        try:
-            group = open_arrays(self.location)
-            for name, block in zip(self.bands, blocks, strict=True):
-                inner = [slice(None)] * (block.ndim - len(spans))
-                group[name][(*spans[:-2], *inner, *spans[-2:])] = block
-        except OSError as error:
-            raise DestinationError(
-                f"A chunk of {self.location} cannot be written on {socket.gethostname()}: {error}. All "
-                "worker processes need access to the store."
-            ) from error
-        self.location.child(RECORD).child(_FINISHED).child(_chunk_name(index)).write_bytes(b"")
+        for band, block in zip(self.bands, blocks, strict=True):
+            inner = [slice(None)] * (block.ndim - len(spans))
+            band[(*spans[:-2], *inner, *spans[-2:])] = block
+        self.markers.child(_chunk_name(index)).write_bytes(b"")
+
+
+def _markers(store: Location) -> Location:
+    return store.child(RECORD).child(_FINISHED)
+
+
+def _remove_markers(store: Location) -> None:
+    if _markers(store).exists():
+        _markers(store).remove(recursive=True)
 
 
 def _explain_difference(store: Location, description: Description) -> str:
@@ -238,16 +285,13 @@ def _explain_difference(store: Location, description: Description) -> str:
 def _is_complete(store: Location, bands: Iterable[str]) -> bool:
     """Return whether all chunks were written and none of their files is missing."""
     record = read_record(store)
-    return record.get("state") == COMPLETE and _count_files(store, bands) >= record.get("files", 0)
+    if record.get("state") != COMPLETE or not has_root(store):
+        return False
+    return bool(_count_files(store, bands) >= record.get("files", 0))
 
 
 def _count_files(store: Location, bands: Iterable[str]) -> int:
     return sum(store.child(band).count_files() for band in bands)
-
-
-def _replacement(location: Location) -> Location:
-    """Return where a store is written that will replace an existing store."""
-    return beside(location, ".replacement") if location.is_local else location
 
 
 def _outer_chunks(prediction: Prediction) -> tuple[tuple[int, ...], ...]:

@@ -25,7 +25,7 @@ from xee_tf.storage.location import Location
 from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.runs import Run, remove_leftovers, renewed
 
-__all__ = ["Seen", "Upload", "clear_leftovers", "commit", "interruption", "look"]
+__all__ = ["Seen", "Upload", "clear_leftovers", "commit", "interruption", "look", "recover", "sync"]
 
 Seen = Mapping[str, str]
 """What exists at a destination: for each name, a text that changes if the file is replaced."""
@@ -76,9 +76,13 @@ def look(files: Iterable[Location]) -> dict[str, str]:
 
 def _fingerprint(file: Location) -> str:
     if not file.is_local:
-        info = file.fresh_fs.info(file.path)
-        known = [info.get(key) for key in ("ETag", "etag", "generation", "md5", "size", "type")]
-        return str([*known, renewed(info)])
+        infos = [file.fresh_fs.info(file.path)]
+        if infos[0]["type"] == "directory":
+            for name in _METADATA:
+                with suppress(FileNotFoundError):
+                    infos.append(file.fs.info(file.child(name).path))
+        keys = ("ETag", "etag", "generation", "md5", "size", "type")
+        return str([[*map(info.get, keys), renewed(info)] for info in infos])
     found = os.stat(file.path)
     facts = [(found.st_ino, found.st_size, found.st_mtime_ns)]
     # A folder does not change when a file in it is replaced, but the metadata of a Zarr store does.
@@ -194,7 +198,7 @@ def _journal(
     seen: Seen,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
-    _recover_dead(run)
+    recover(run)
     old = existing()
     names = [file.name for file in targets]
     journal = _Journal(
@@ -269,24 +273,24 @@ def _place_files(
     aside = run.folder.child(_OLD)
     os.makedirs(aside.path, exist_ok=True)
     for file in files:
-        _sync(run.staged(file).path)
-    _sync(run.folder.path)
-    _sync(run.destination.parent.path)  # of the journal
+        sync(run.staged(file).path)
+    sync(run.folder.path)
+    sync(run.destination.parent.path)  # of the journal
     for file in old:
         os.rename(file.path, aside.child(file.name).path)
     for file in files:
         os.rename(run.staged(file).path, file.path)
-    _sync(run.destination.parent.path)
+    sync(run.destination.parent.path)
 
 
-def _sync(path: str) -> None:
+def sync(path: str) -> None:
     """Write a file or folder to the disk, with all that it contains."""
     if os.name != "posix":  # folders cannot be opened
         return
     if os.path.isdir(path):
         for entry in os.scandir(path):
             if not entry.is_symlink():
-                _sync(entry.path)
+                sync(entry.path)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -364,7 +368,7 @@ def _undo_files(journal: _Journal, run: Run) -> _Left:
     for name in journal.old:
         if there(aside(name)):
             os.rename(aside(name), place(name))
-    _sync(parent)
+    sync(parent)
     return "old"
 
 
@@ -375,7 +379,8 @@ def _undo_objects(journal: _Journal, run: Run) -> _Left:
     found = look(files.values())
     if journal.sidecars:
         complete = all(
-            name in found and crc32c(files[name].read_bytes()) == crc for name, crc in journal.sidecars.items()
+            name in found and crc32c(files[name].read_bytes()) == crc
+            for name, crc in journal.sidecars.items()
         )
     else:
         complete = all(name in found and not run.staged(files[name]).exists() for name in journal.new)
@@ -419,11 +424,12 @@ def _read(run: Run) -> _Journal | None:
 
 def clear_leftovers(run: Run) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged for a destination."""
-    _recover_dead(run)
+    recover(run)
     remove_leftovers(run.destination)
 
 
-def _recover_dead(run: Run) -> None:
+def recover(run: Run) -> None:
+    """Undo a commit to the destination of a run that was interrupted."""
     journal = _read(run)
     if journal is None or is_alive(journal.process, _written(run.journal)):
         return

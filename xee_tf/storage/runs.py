@@ -19,7 +19,7 @@ from typing import Any
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
 
-__all__ = ["Run", "dead_runs", "remove_leftovers", "renewed"]
+__all__ = ["Run", "dead_runs", "remove_leftovers", "renewed", "staged_entries"]
 
 _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
@@ -120,10 +120,10 @@ def _is_dead(folder: Location, process: str | None) -> bool:
     return not any(is_alive(each, latest) for each in processes)
 
 
-def _staged(destination: Location) -> Iterator[tuple[Location, str | None]]:
+def staged_entries(destination: Location) -> Iterator[tuple[Location, str | None]]:
     """Yield the staging folders and temporary files of a destination, with the process that began the run."""
     name = re.escape(destination.name)
-    ours = re.compile(rf"\.{name}(\.commit(\.undo)?)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
+    ours = re.compile(rf"\.{name}(\.commit(\.undo)?|\.writer)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
     folder = destination.parent
     with suppress(FileNotFoundError):
         for entry in folder.entries():
@@ -139,7 +139,7 @@ def dead_runs(destination: Location) -> list[Location]:
     >>> dead_runs(Location.of("memory://runs/no-run"))
     []
     """
-    return [entry for entry, process in _staged(destination) if _is_dead(entry, process)]
+    return [entry for entry, process in staged_entries(destination) if _is_dead(entry, process)]
 
 
 def remove_leftovers(destination: Location) -> None:

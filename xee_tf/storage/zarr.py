@@ -1,21 +1,19 @@
 """Write Zarr stores that can be opened only when they are complete.
 
-The metadata of a store are encoded in memory, by xarray, and written without those of the root, which are kept
-in the record until the pixels are complete.
+The metadata of a store are encoded in memory, by xarray, and written without those of the root, which are
+kept in the record until the pixels are complete.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +22,12 @@ import xarray as xr
 from xee_tf.errors import DestinationError
 from xee_tf.storage.commit import sync
 from xee_tf.storage.location import Location
+from xee_tf.storage.runs import Run
 from xee_tf.storage.zarr_record import (
     BEGUN,
     COMPLETE,
     PREPARED,
     ROOT_METADATA,
-    explain_changes,
     read_record,
     stored_arrays,
     write_record,
@@ -86,17 +84,14 @@ def finish_store(store: Location, **facts: Any) -> None:
 
 
 def hide_store(store: Location) -> None:
-    """Make a store unfinished again: remove the metadata of its root, and keep them in its record."""
+    """Make a store unfinished: remove the metadata of its root, and keep them in its record."""
     record = read_record(store)
     if "root" not in record:
-        texts = {}
-        for name in ROOT_METADATA:
-            with suppress(FileNotFoundError):
-                texts[name] = store.child(name).read_bytes().decode()
-        record["root"] = texts
+        found = {name: store.child(name) for name in ROOT_METADATA if store.child(name).exists()}
+        record["root"] = {name: file.read_bytes().decode() for name, file in found.items()}
     write_record(store, {**record, "state": PREPARED})
     for name in reversed(ROOT_METADATA):
-        with suppress(FileNotFoundError):
+        if store.child(name).exists():
             store.child(name).remove()
 
 
@@ -112,23 +107,34 @@ class StoredBand:
         Name of the band.
     zarr_format : int
         Format of the store.
-    version : str
-        A unique text; bands with the same text are opened once in each process.
+    run : Run
+        The run that writes; each process opens the band once for each run.
     """
 
     store: Location
     name: str
-    zarr_format: int
-    version: str
+    zarr_format: Literal[2, 3]
+    run: Run
 
     def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
         try:
-            _open(self)[key] = values
+            self.run.sign()
+            array = _open(self)
+            if not _is_empty(values, array.fill_value):
+                array[key] = values
         except OSError as error:
             raise DestinationError(
                 f"A chunk of band {self.name!r} in {self.store} cannot be written on {socket.gethostname()}: "
                 f"{error}. All worker processes need access to the store."
             ) from error
+
+
+def _is_empty(values: npt.NDArray[Any], fill: Any) -> bool:
+    """Return whether a chunk of a new store need not be written; Zarr would request its deletion."""
+    first = values.flat[0]
+    if values.dtype.kind == "f":
+        return bool(np.isnan(first) and np.isnan(fill) and np.isnan(values).all())
+    return values.dtype.kind in "biu" and bool(first == fill and (values == fill).all())
 
 
 @lru_cache(maxsize=1024)
@@ -144,10 +150,10 @@ def _open(band: StoredBand) -> Any:
     )
 
 
-def stored_bands(store: Location, names: Sequence[str]) -> list[StoredBand]:
+def stored_bands(store: Location, names: Iterable[str], run: Run) -> list[StoredBand]:
     """Return the bands of a store from `prepare_store`, to write to them."""
-    version, zarr_format = uuid.uuid4().hex, read_record(store)["format"]
-    return [StoredBand(store, name, zarr_format, version) for name in names]
+    zarr_format = read_record(store)["format"]
+    return [StoredBand(store, name, zarr_format, run) for name in names]
 
 
 def to_storable(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,6 +1,6 @@
 """The record in each Zarr store of this package: what it was written from, and how far it is.
 
-A store is unfinished until its root has metadata, which are written last, so that xarray cannot open it before.
+A store is unfinished until its root has metadata: they are written last, and xarray cannot open it before.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from operator import itemgetter
@@ -15,6 +16,8 @@ from typing import Any
 
 from xee_tf.errors import DestinationExistsError
 from xee_tf.storage.location import Location
+from xee_tf.storage.processes import TOKEN
+from xee_tf.storage.runs import Run
 
 __all__ = [
     "BEGUN",
@@ -24,8 +27,10 @@ __all__ = [
     "ROOT_METADATA",
     "ZARR_METADATA",
     "beside",
+    "clear_store",
     "explain_changes",
     "has_root",
+    "is_blank",
     "is_finished",
     "read_record",
     "remove_temporary_files",
@@ -52,13 +57,16 @@ ROOT_METADATA = (".zmetadata", ".zattrs", ".zgroup", "zarr.json")
 # Files of a Zarr group, and files that desktop systems add to folders.
 _METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
 # Temporary files that a killed process left: those of zarr and of `Location.write_bytes`.
-_TEMPORARY = r"(zarr|\.z\w+|zarr\.json|\d+(\.\d+)*)\.([0-9a-f]{32}\.partial|[0-9a-f]{8}\.tmp)"
+_TEMPORARY = rf"(zarr|\.z\w+|\d+(\.\d+)*)\.[0-9a-f]{{32}}\.partial|\.\S+-{TOKEN}\.tmp"
 # Contents of an array's folder: metadata, and chunks in format 3 or 2.
-_OF_ARRAY = re.compile(rf"zarr\.json|\.zarray|\.zattrs|\.DS_Store|c|\d+(\.\d+)*|{_TEMPORARY}")
+_OF_ARRAY = re.compile(rf"zarr\.json|\.zarray|\.zattrs|\.DS_Store|c|\d+(\.\d+)*|({_TEMPORARY})")
 
 # Metadata files of Zarr nodes in format 3 or 2.
 _Take = Callable[[Any], Any]
-_ATTRIBUTES: Mapping[str, _Take] = {"zarr.json": lambda found: dict(found["attributes"]), ".zattrs": dict}
+_ATTRIBUTES: Mapping[str, _Take] = {
+    "zarr.json": lambda found: {**found["attributes"], "format": 3},
+    ".zattrs": lambda found: {**found, "format": 2},
+}
 _SHAPE_AND_DTYPE: Mapping[str, _Take] = {
     "zarr.json": itemgetter("shape", "data_type"),
     ".zarray": itemgetter("shape", "dtype"),
@@ -83,8 +91,8 @@ def write_record(store: Location, record: Mapping[str, Any]) -> None:
     """Write the record that identifies a store of this package; its key ``format`` is that of the store."""
     group, attributes = store.child(RECORD), dict(record)
     if record["format"] == 2:
+        group.child(".zattrs").write_bytes(json.dumps(attributes).encode())  # first: it identifies the store
         group.child(".zgroup").write_bytes(b'{"zarr_format": 2}')
-        group.child(".zattrs").write_bytes(json.dumps(attributes).encode())
     else:
         metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
         group.child("zarr.json").write_bytes(json.dumps(metadata).encode())
@@ -172,6 +180,34 @@ def _foreign_contents(store: Location) -> str:
 
 def _is_node(folder: Location) -> bool:
     return any(folder.child(name).exists() for name in ZARR_METADATA - {".zattrs", ".zmetadata"})
+
+
+def is_blank(store: Location) -> bool:
+    """Return whether a run was killed before it wrote anything but temporary files to a new store."""
+    if list(store.entries()) != [RECORD]:
+        return False
+    return all(re.fullmatch(_TEMPORARY, name) for name in store.child(RECORD).entries())
+
+
+def clear_store(store: Location, run: Run) -> None:
+    """Delete an unfinished store of this package; the run that calls it must have claimed the store.
+
+    It can be repeated after an interruption.
+    """
+    if not store.exists():
+        return
+    if store.is_local:
+        aside = run.folder.child("cleared").path
+        os.makedirs(run.folder.path, exist_ok=True)
+        os.rename(store.path, aside)
+        shutil.rmtree(aside)
+        return
+    if record := read_record(store):
+        write_record(store, {**record, "state": BEGUN})
+    own = f"{store.child(RECORD).path}/"
+    paths = sorted(store.fresh_fs.find(store.path), key=lambda path: path.startswith(own))  # the record last
+    for path in paths:
+        store.fs.rm_file(path)
 
 
 def remove_temporary_files(store: Location) -> None:
