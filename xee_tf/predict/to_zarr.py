@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack, get_args
 
@@ -30,7 +30,7 @@ from xee_tf.storage import (
     beside,
     claim,
     clear_store,
-    commit,
+    commit_store,
     explain_changes,
     finish_store,
     has_root,
@@ -171,11 +171,12 @@ def predict_to_zarr(
         seen = look([run.destination])
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
         run.sign()
-        remove_other_runs(run)
+        done = target == run.destination and _is_complete(target, predicted.data_vars)
+        remove_other_runs(run, _staged_predictions(run) if done else ())
         try:
             _write_store(prediction, target, run, description, progress)
             if target != run.destination:
-                commit(run, [run.destination], existing=lambda: [run.destination], seen=seen)
+                commit_store(run, seen)
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
@@ -207,9 +208,15 @@ def _find_target(
     return chosen, chosen.staged(store)
 
 
+def _staged_predictions(run: Run) -> list[Run]:
+    """Return earlier runs that staged a prediction, complete or not; they have lost their claims."""
+    runs = staged_runs(run.destination)
+    return [each for each in runs if _DESCRIPTION in read_record(each.staged(run.destination))]
+
+
 def _interrupted_run(run: Run, description: Description) -> Run | None:
-    """Return an earlier run that staged the same prediction, complete or not; it has lost its claim."""
-    for other in staged_runs(run.destination):
+    """Return an earlier run that staged the same prediction, complete or not."""
+    for other in _staged_predictions(run):
         if not _explain_difference(other.staged(run.destination), description):
             return other
     return None
@@ -282,7 +289,7 @@ def _explain_difference(store: Location, description: Description) -> str:
     return explain_difference(record[_DESCRIPTION], description) or explain_changes(store)
 
 
-def _is_complete(store: Location, bands: Iterable[str]) -> bool:
+def _is_complete(store: Location, bands: Iterable[Hashable]) -> bool:
     """Return whether all chunks were written and none of their files is missing."""
     record = read_record(store)
     if record.get("state") != COMPLETE or not has_root(store):
@@ -290,8 +297,8 @@ def _is_complete(store: Location, bands: Iterable[str]) -> bool:
     return bool(_count_files(store, bands) >= record.get("files", 0))
 
 
-def _count_files(store: Location, bands: Iterable[str]) -> int:
-    return sum(store.child(band).count_files() for band in bands)
+def _count_files(store: Location, bands: Iterable[Hashable]) -> int:
+    return sum(store.child(str(band)).count_files() for band in bands)
 
 
 def _outer_chunks(prediction: Prediction) -> tuple[tuple[int, ...], ...]:

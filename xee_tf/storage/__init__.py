@@ -1,6 +1,6 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
-from xee_tf.storage.claims import claim, remove_other_runs, staged_runs
+from xee_tf.storage.claims import claim, commit_store, remove_other_runs, staged_runs
 from xee_tf.storage.commit import Seen, Upload, clear_leftovers, commit, interruption, look, recover
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.location import Location, PathLike, is_inaccessible
@@ -48,6 +48,7 @@ __all__ = [
     "clear_leftovers",
     "clear_store",
     "commit",
+    "commit_store",
     "explain_changes",
     "finish_store",
     "has_root",

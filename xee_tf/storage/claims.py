@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from xee_tf.errors import DestinationExistsError
+from xee_tf.storage.commit import Seen, commit
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import TOKEN, is_alive
 from xee_tf.storage.runs import Run, dead_runs, remove_leftovers, renewed, staged_entries
 
-__all__ = ["claim", "remove_other_runs", "staged_runs"]
+__all__ = ["claim", "commit_store", "remove_other_runs", "staged_runs"]
 
 
 @contextmanager
@@ -63,12 +64,18 @@ def staged_runs(destination: Location) -> list[Run]:
     return [run for run in found if run.staged(destination).exists()]
 
 
-def remove_other_runs(run: Run) -> None:
-    """Delete what other runs left of a destination that `run` has claimed."""
+def commit_store(run: Run, seen: Seen) -> None:
+    """Replace the destination of a run, a folder, by the one that the run staged; see `commit`."""
+    store = run.destination
+    commit(run, [store], existing=lambda: [store] if store.exists() else [], seen=seen)
+
+
+def remove_other_runs(run: Run, keep: Collection[Run] = ()) -> None:
+    """Delete what other runs left of a destination that `run` has claimed, except the runs to keep."""
     for other in staged_runs(run.destination):
-        if other != run:
+        if other != run and other not in keep:
             other.remove()
-    remove_leftovers(run.destination)
+    remove_leftovers(run.destination, keep)
 
 
 def _create(run: Run, file: Location, data: bytes) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -142,11 +142,12 @@ def dead_runs(destination: Location) -> list[Location]:
     return [entry for entry, process in staged_entries(destination) if _is_dead(entry, process)]
 
 
-def remove_leftovers(destination: Location) -> None:
-    """Delete what dead runs staged for a destination; the files of living runs stay.
+def remove_leftovers(destination: Location, keep: Collection[Run] = ()) -> None:
+    """Delete what dead runs staged for a destination; the files of living runs, and of those to keep, stay.
 
     The journal of an interrupted commit must be recovered before, because it refers to these files.
     """
-    for entry in dead_runs(destination):
+    kept = {run.folder.url for run in keep}
+    for entry in (found for found in dead_runs(destination) if found.url not in kept):
         with suppress(FileNotFoundError):
             entry.remove(recursive=True)

@@ -34,7 +34,7 @@ from xee_tf.storage import (
     beside,
     claim,
     clear_store,
-    commit,
+    commit_store,
     explain_changes,
     finish_store,
     has_root,
@@ -309,7 +309,7 @@ def _write_zarr(
             da.store(list(arrays.values()), stored_bands(target, arrays, run), lock=False)
             finish_store(target)
             if target != store:
-                commit(run, [store], existing=lambda: [store], seen=seen)
+                commit_store(run, seen)
         except BaseException:
             if target == store:
                 target.clear()
