@@ -35,7 +35,6 @@ from xee_tf.storage import (
     finish_store,
     has_root,
     hide_store,
-    is_blank,
     look,
     prepare_store,
     read_record,
@@ -189,8 +188,7 @@ def _find_target(
     """Return where to write: the destination, or the staging folder of a run if there is a store to keep."""
     store = run.destination
     staged = _interrupted_run(run, description) if resume else None
-    if not store.exists() or is_blank(store):
-        clear_store(store, run)
+    if not store.exists():
         return (staged, staged.staged(store)) if staged is not None else (run, store)
     difference = _explain_difference(store, description) if resume else "resume is False"
     if not difference:
@@ -238,7 +236,7 @@ def _write_store(
         _remove_markers(store)
     elif "root" not in record or record["state"] == BEGUN:
         clear_store(store, run)
-        prepare_store(to_storable(predicted), store, **{_DESCRIPTION: description})
+        prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description})
     markers = _markers(store)
     finished = set(markers.entries()) if markers.exists() else set()
     chunks = _outer_chunks(prediction)

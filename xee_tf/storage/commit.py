@@ -283,11 +283,11 @@ def _place_files(
     sync(run.destination.parent.path)
 
 
-def sync(path: str) -> None:
-    """Write a file or folder to the disk, with all that it contains."""
+def sync(path: str, *, contents: bool = True) -> None:
+    """Write a file or folder to the disk; a folder with its contents, or only the list of them."""
     if os.name != "posix":  # folders cannot be opened
         return
-    if os.path.isdir(path):
+    if contents and os.path.isdir(path):
         for entry in os.scandir(path):
             if not entry.is_symlink():
                 sync(entry.path)

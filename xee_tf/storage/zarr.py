@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +27,7 @@ from xee_tf.storage.zarr_record import (
     BEGUN,
     COMPLETE,
     PREPARED,
+    RECORD,
     ROOT_METADATA,
     read_record,
     stored_arrays,
@@ -36,20 +37,24 @@ from xee_tf.storage.zarr_record import (
 __all__ = ["StoredBand", "finish_store", "hide_store", "prepare_store", "stored_bands", "to_storable"]
 
 
-def prepare_store(dataset: xr.Dataset, store: Location, **facts: Any) -> None:
+def prepare_store(dataset: xr.Dataset, store: Location, run: Run, **facts: Any) -> None:
     """Write the metadata and coordinates of a Dataset from `to_storable` to a new store.
 
     The store cannot be opened by xarray until `finish_store`. The `facts` are added to its record as JSON.
+    On a local disk, the store appears with all of them, because `run` stages them first.
     """
+    place = run.staged(store) if store.is_local else store
     files = _encode(dataset)
     root = {name: files.pop(name).decode() for name in ROOT_METADATA if name in files}
     names = [str(name) for name in dataset.variables]
     record = {**facts, "format": 3 if "zarr.json" in root else 2, "root": root}
     try:
-        write_record(store, {**record, "state": BEGUN, "arrays": dict.fromkeys(names)})
+        write_record(place, {**record, "state": BEGUN, "arrays": dict.fromkeys(names)})
         for name, data in files.items():
-            store.child(name).write_bytes(data)
-        write_record(store, {**record, "state": PREPARED, "arrays": stored_arrays(store, names)})
+            place.child(name).write_bytes(data)
+        write_record(place, {**record, "state": PREPARED, "arrays": stored_arrays(place, names)})
+        if place != store:
+            place.move(store)
     except OSError as error:
         raise DestinationError(f"Cannot write the metadata of {store}: {error}") from error
 
@@ -71,16 +76,23 @@ def _encode(dataset: xr.Dataset) -> dict[str, bytes]:
 def finish_store(store: Location, **facts: Any) -> None:
     """Make a store from `prepare_store` complete: write the metadata of its root, then its record."""
     record = read_record(store)
+    root = record.pop("root")
     try:
-        if store.is_local:
-            sync(store.path)
-        for name, text in record.pop("root").items():  # in the order of ROOT_METADATA
+        _sync(store, [])
+        for name, text in root.items():  # in the order of ROOT_METADATA
             store.child(name).write_bytes(text.encode())
         write_record(store, {**record, **facts, "state": COMPLETE})
-        if store.is_local:
-            sync(store.path)
+        _sync(store, [*root, RECORD])
     except OSError as error:
         raise DestinationError(f"Cannot complete {store}: {error}") from error
+
+
+def _sync(store: Location, names: Sequence[str]) -> None:
+    """Write files of a store to the disk; all of them if there are no names."""
+    if store.is_local:
+        for name in names:
+            sync(store.child(name).path)
+        sync(store.path, contents=not names)
 
 
 def hide_store(store: Location) -> None:

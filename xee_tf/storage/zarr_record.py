@@ -30,7 +30,6 @@ __all__ = [
     "clear_store",
     "explain_changes",
     "has_root",
-    "is_blank",
     "is_finished",
     "read_record",
     "remove_temporary_files",
@@ -180,13 +179,6 @@ def _foreign_contents(store: Location) -> str:
 
 def _is_node(folder: Location) -> bool:
     return any(folder.child(name).exists() for name in ZARR_METADATA - {".zattrs", ".zmetadata"})
-
-
-def is_blank(store: Location) -> bool:
-    """Return whether a run was killed before it wrote anything but temporary files to a new store."""
-    if list(store.entries()) != [RECORD]:
-        return False
-    return all(re.fullmatch(_TEMPORARY, name) for name in store.child(RECORD).entries())
 
 
 def clear_store(store: Location, run: Run) -> None:

@@ -38,7 +38,6 @@ from xee_tf.storage import (
     explain_changes,
     finish_store,
     has_root,
-    is_blank,
     is_finished,
     look,
     prepare_store,
@@ -235,7 +234,7 @@ def _is_representable(nodata: float, dtype: np.dtype[Any]) -> bool:
 
 def _unfinished(store: Location) -> bool:
     """Return whether a store is the rest of an upload that was killed, which the next one replaces."""
-    return store.exists() and not has_root(store) and (is_blank(store) or _UPLOAD in read_record(store))
+    return store.exists() and _UPLOAD in read_record(store) and not has_root(store)
 
 
 def _describe(reader: OpenedExport, arrays: Mapping[str, da.Array], nodata: float | None) -> dict[str, str]:
@@ -280,9 +279,6 @@ def _write_zarr(
 ) -> None:
     """Write a Zarr store with CF coordinates and the chunks of the bands."""
     description = _describe(reader, arrays, nodata)
-    if if_exists == "resume" and location.exists() and not _unfinished(location):
-        _require_same(location, description)
-        return
     dataset = lazy_dataset(reader, "trim", {})
     for name, array in arrays.items():
         dataset[name].data = array
@@ -291,21 +287,24 @@ def _write_zarr(
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
     with claim(beside(location)) as run:
         recover(run)
+        remove_other_runs(run)
         store = run.destination
         if not _unfinished(store):
+            if if_exists == "resume" and store.exists():
+                _require_same(store, description)
+                return
             require_free(store, "overwrite" if if_exists == "overwrite" else "error", folder=True)
             if store.exists():
                 require_own_store(store)
         seen = look([store])
         run.sign()
-        remove_other_runs(run)
         # Objects cannot be renamed, so they are staged only if there is a complete store to keep.
         target = run.staged(store)
         if not store.is_local and not (store.exists() and has_root(store)):
             clear_store(store, run)
             target = store
         try:
-            prepare_store(to_storable(dataset), target, **{_UPLOAD: description})
+            prepare_store(to_storable(dataset), target, run, **{_UPLOAD: description})
             da.store(list(arrays.values()), stored_bands(target, arrays, run), lock=False)
             finish_store(target)
             if target != store:
