@@ -501,7 +501,7 @@ def test_complete_replacement_is_moved_into_place(tmp_path, monkeypatch):
     store = tmp_path / "p.zarr"
     predict_to_zarr(index(), image(), store)
     with monkeypatch.context() as patch:
-        patch.setattr("xee_tf.predict.to_zarr.commit_store", lambda run, seen: 1 / 0)
+        patch.setattr("xee_tf.predict.to_zarr.commit", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict_to_zarr(index(), image(1), store, if_exists="overwrite")
     shutil.rmtree(store)
@@ -579,10 +579,10 @@ def test_files_next_to_a_store_are_kept(tmp_path):
 
 def test_store_that_a_worker_cannot_access(tmp_path):
     from xee_tf.predict.to_zarr import _ChunkWriter
-    from xee_tf.storage import Location, Run, StoredBand
+    from xee_tf.storage import Location, Staging, StoredBand
 
     store = Location.of(tmp_path / "absent.zarr")
-    bands = (StoredBand(store, "p", 3, Run.begin(store)),)
+    bands = (StoredBand(store, "p", 3, Staging.begin(store)),)
     writer = _ChunkWriter(bands, store.child("finished"), ((0, 1), (0, 1)))
     with pytest.raises(DestinationError, match=r"band 'p' in .*absent\.zarr cannot be written"):
         writer((0, 0), [np.ones((1, 1))])

@@ -19,7 +19,7 @@ from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
-from xee_tf.storage import Location, Run
+from xee_tf.storage import Location, Staging
 from xee_tf.storage.zarr import finish_store, prepare_store, to_storable
 from xee_tf.storage.zarr_record import RECORD, require_own_store
 
@@ -230,7 +230,7 @@ def test_file_does_not_replace_folder(tmp_path):
 
 def create_own_store(folder):
     store = Location.of(folder)
-    prepare_store(to_storable(image()), store, Run.begin(store))
+    prepare_store(to_storable(image()), store, Staging.begin(store))
     finish_store(store)
     return store
 

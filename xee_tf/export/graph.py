@@ -1,23 +1,22 @@
-"""Build the Dask graph of an export: from blocks to parts, from parts to shards, from shards to a commit."""
+"""Build the Dask graph of an export: from blocks to runs, from runs to shards, from shards to a commit."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 from dask.tokenize import tokenize
 
-from xee_tf.blocks import Block
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
+from xee_tf.export.joining import ShardTasks
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, ChunkedArray, Delayed, TaskRef, Tasks, add_task, work_on_blocks
-from xee_tf.shards import ShardStore
+from xee_tf.graph import BlockJob, ChunkedArray, Delayed, add_task, first_of, order_blocks, work_on_blocks
+from xee_tf.shards import ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["ExportJob", "export_graph"]
@@ -66,13 +65,18 @@ def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Del
         [
             BlockJob(f"{_NAME}-encode-{run}", job.arrays, job.plan.block_layout, _encoder(job.plan, store))
             for job, store, run in zip(jobs, stores, runs, strict=True)
-        ],
-        ordered=True,
+        ]
     )
-    results = [
-        _finish(graph.tasks, job, store, run, parts)
+    joiners = [
+        ShardTasks(graph.tasks, job.plan, store, run, parts)
         for job, store, run, parts in zip(jobs, stores, runs, blocks, strict=True)
     ]
+    summarize = run_sizes if joiners[0].in_memory else first_of
+    ordered = order_blocks(graph.tasks, blocks, f"{_NAME}-order-{runs[0]}", summarize)
+    results = []
+    for job, store, run, joiner, done in zip(jobs, stores, runs, joiners, ordered, strict=True):
+        commit = _commit(job, store)
+        results.append(add_task(graph.tasks, f"{_NAME}-commit-{run}", commit, joiner.join(done)))
     if jobs[0].label:
         labels = [job.label for job in jobs]
         results = [add_task(graph.tasks, f"{_NAME}-all-{runs[0]}", _by_label, labels, results)]
@@ -92,33 +96,17 @@ def _encoder(plan: ExportPlan, store: ShardStore) -> BlockEncoder:
     )
 
 
-def _finish(
-    tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: Mapping[Block, TaskRef]
-) -> TaskRef:
-    """Add the tasks that join shards and commit them; return a reference to the ExportResult."""
-    plan, grid, layout = job.plan, job.plan.grid, job.plan.block_layout
-    shards = []
-    for number in range(plan.shards):
-        patches = plan.patch_shards.patches_of(number)
-        (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
-        if bottom > top:
-            left, right = 0, grid.patches_per_row - 1
-        owners = product(layout.y.owners(top, bottom), layout.x.owners(left, right))
-        needed = [blocks[block] for block in owners if block in blocks]
-        key = (f"{_NAME}-shard-{run}", number)
-        record = patches[0] * plan.record.per_patch
-        shards.append(add_task(tasks, key, store.join, number, record, needed))
-    commit = ImageCommit(
+def _commit(job: ExportJob, store: ShardStore) -> ImageCommit:
+    plan = job.plan
+    return ImageCommit(
         names=plan.names,
-        grid=grid,
+        grid=plan.grid,
         records_per_patch=plan.record.per_patch,
         store=store,
         manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
-        overwrite=plan.options.if_exists == "overwrite",
     )
-    return add_task(tasks, f"{_NAME}-commit-{run}", commit, shards)
 
 
 def _manifest(job: ExportJob) -> ImageManifest:

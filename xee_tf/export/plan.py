@@ -19,6 +19,7 @@ from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, grid_picture, grid_rows
+from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
 
 __all__ = ["ExportPlan"]
@@ -115,6 +116,25 @@ class ExportPlan(Summarized):
         size = self.record_bytes * self.record.per_patch
         return PatchShards(len(self.grid), max(1, self.options.max_file_size // size))
 
+    def header_size(self, shard: int) -> int:
+        """Size of the first gzip header of a shard in bytes, which holds an index; 0 if not compressed."""
+        if not self.compressed:
+            return 0
+        patches, columns = self.patch_shards.patches_of(shard), self.grid.patches_per_row
+        step = self.block_layout.x.patches_per_member
+        (top, left), (bottom, right) = self.grid.locate(patches[0]), self.grid.locate(patches[-1])
+        in_row = -(-columns // step)
+        members = (bottom - top) * in_row - left // step + right // step + 1
+        records = step * self.record.per_patch
+        return index_header_size(members, records=records, size=2 * records * self.record_bytes)
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of the records of the largest row of blocks before compression in bytes."""
+        y = self.block_layout.y
+        rows = max(len(y.owned(row)) for row in range(len(y)))
+        return rows * self.grid.patches_per_row * self.record.per_patch * self.record_bytes
+
     @property
     def patches_per_shard(self) -> int:
         """Number of patches in a full shard."""
@@ -152,7 +172,27 @@ class ExportPlan(Summarized):
         homes = layout.chunks_by_home().values()
         strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
-        return 1 + len(homes) + strips + 2 * blocks + self.shards + 1
+        rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
+        if self.names.prefix.is_s3:
+            joining = 1 + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
+        elif self.names.prefix.is_local and not self.places_known:
+            joining = rows + blocks
+        else:
+            joining = 0
+        return 1 + len(homes) + strips + 2 * blocks + joining + self.shards + 1
+
+    @property
+    def places_known(self) -> bool:
+        """Whether the place of every record in its shard is known before pixels are read."""
+        return self.record.exact and not self.compressed and self.masked_threshold == 1
+
+    def shards_of(self, row: int) -> range:
+        """Return the numbers of the shards with the patches of a row of blocks."""
+        patches, columns = self.block_layout.y.owned(row), self.grid.patches_per_row
+        if not patches:
+            return range(0)
+        first, last = patches[0] * columns, (patches[-1] + 1) * columns - 1
+        return range(first // self.patches_per_shard, last // self.patches_per_shard + 1)
 
     @property
     def task_memory(self) -> int:

@@ -25,17 +25,17 @@ from xee_tf.storage import (
     RECORD,
     Location,
     PathLike,
-    Run,
+    Staging,
     StoredBand,
     beside,
     claim,
     clear_store,
-    commit_store,
+    commit,
+    earlier_store,
     explain_changes,
     finish_store,
     has_root,
     hide_store,
-    look,
     prepare_store,
     read_record,
     recover,
@@ -167,7 +167,7 @@ def predict_to_zarr(
     require_writable(location)
     with claim(beside(location)) as run:
         recover(run)
-        seen = look([run.destination])
+        earlier = earlier_store(run.destination)
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
         run.sign()
         done = target == run.destination and _is_complete(target, predicted.data_vars)
@@ -175,7 +175,7 @@ def predict_to_zarr(
         try:
             _write_store(prediction, target, run, description, progress)
             if target != run.destination:
-                commit_store(run, seen)
+                commit(run, [run.destination], earlier=earlier)
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
@@ -183,8 +183,8 @@ def predict_to_zarr(
 
 
 def _find_target(
-    run: Run, description: Description, *, resume: bool, overwrite: bool
-) -> tuple[Run, Location]:
+    run: Staging, description: Description, *, resume: bool, overwrite: bool
+) -> tuple[Staging, Location]:
     """Return where to write: the destination, or the staging folder of a run if there is a store to keep."""
     store = run.destination
     staged = _interrupted_run(run, description) if resume else None
@@ -206,13 +206,13 @@ def _find_target(
     return chosen, chosen.staged(store)
 
 
-def _staged_predictions(run: Run) -> list[Run]:
+def _staged_predictions(run: Staging) -> list[Staging]:
     """Return earlier runs that staged a prediction, complete or not; they have lost their claims."""
     runs = staged_runs(run.destination)
     return [each for each in runs if _DESCRIPTION in read_record(each.staged(run.destination))]
 
 
-def _interrupted_run(run: Run, description: Description) -> Run | None:
+def _interrupted_run(run: Staging, description: Description) -> Staging | None:
     """Return an earlier run that staged the same prediction, complete or not."""
     for other in _staged_predictions(run):
         if not _explain_difference(other.staged(run.destination), description):
@@ -221,7 +221,7 @@ def _interrupted_run(run: Run, description: Description) -> Run | None:
 
 
 def _write_store(
-    prediction: Prediction, store: Location, run: Run, description: Description, progress: bool
+    prediction: Prediction, store: Location, run: Staging, description: Description, progress: bool
 ) -> None:
     """Write all chunks that are missing in a store that is new or contains a part of the same prediction."""
     predicted = prediction.dataset

@@ -1,7 +1,7 @@
 """Write and read shards: TFRecord files with an index, in local folders and object stores."""
 
 from xee_tf.shards.access import Shard, read_records, shard_spans
-from xee_tf.shards.folder_store import AppendingStore, PartStore
+from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.inflate import GZIP
 from xee_tf.shards.matching import check_first_runs, check_runs, check_shard, match_shards
 from xee_tf.shards.members import (
@@ -9,14 +9,17 @@ from xee_tf.shards.members import (
     IMAGE_MEMBER,
     PREDICTION_MEMBER,
     TABLE_MEMBER,
+    index_header_size,
     member_edges,
     patches_per_member,
     read_index,
 )
 from xee_tf.shards.opening import first_record, number_shards, open_shards
+from xee_tf.shards.part_store import AppendingStore, PartStore
 from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
+from xee_tf.shards.s3_store import S3Store
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
-from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
+from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
 
 __all__ = [
     "GZIP",
@@ -25,11 +28,12 @@ __all__ = [
     "PREDICTION_MEMBER",
     "TABLE_MEMBER",
     "AppendingStore",
+    "FileStore",
     "OneFile",
     "Part",
     "PartStore",
-    "Replaced",
     "Run",
+    "S3Store",
     "Shard",
     "ShardStore",
     "WrittenShard",
@@ -38,6 +42,7 @@ __all__ = [
     "check_runs",
     "check_shard",
     "first_record",
+    "index_header_size",
     "inflated",
     "match_shards",
     "member_edges",
@@ -45,9 +50,11 @@ __all__ = [
     "open_shards",
     "pack_run",
     "patches_per_member",
+    "place_runs",
     "read_index",
     "read_pieces",
     "read_records",
+    "run_sizes",
     "scan_records",
     "shard_spans",
     "whole_frames",

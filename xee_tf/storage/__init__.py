@@ -1,10 +1,21 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
-from xee_tf.storage.claims import claim, commit_store, remove_other_runs, staged_runs
-from xee_tf.storage.commit import Seen, Upload, clear_leftovers, commit, interruption, look, recover
+from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, staged_runs
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
-from xee_tf.storage.location import Location, PathLike, is_inaccessible
-from xee_tf.storage.runs import Run
+from xee_tf.storage.failures import is_inaccessible, storage_errors
+from xee_tf.storage.journal import (
+    Earlier,
+    Upload,
+    begin,
+    clear_leftovers,
+    commit,
+    interruption,
+    look,
+    recover,
+)
+from xee_tf.storage.location import Location, PathLike
+from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
+from xee_tf.storage.staging import Staging
 from xee_tf.storage.zarr import (
     StoredBand,
     finish_store,
@@ -35,19 +46,22 @@ __all__ = [
     "COMPLETE",
     "PREPARED",
     "RECORD",
+    "UPLOADS",
     "ZARR_METADATA",
+    "Earlier",
     "Location",
     "PathLike",
-    "Run",
-    "Seen",
+    "Staging",
     "StoredBand",
     "Upload",
+    "begin",
     "beside",
+    "call_s3",
     "claim",
     "clear_leftovers",
     "clear_store",
     "commit",
-    "commit_store",
+    "earlier_store",
     "explain_changes",
     "finish_store",
     "has_root",
@@ -55,6 +69,7 @@ __all__ = [
     "interruption",
     "is_finished",
     "is_inaccessible",
+    "known_uploads",
     "look",
     "prepare_store",
     "read_record",
@@ -66,6 +81,7 @@ __all__ = [
     "require_reachable",
     "require_writable",
     "staged_runs",
+    "storage_errors",
     "stored_bands",
     "to_storable",
     "write_record",

@@ -12,16 +12,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from xee_tf.errors import DestinationExistsError
-from xee_tf.storage.commit import Seen, commit
+from xee_tf.storage.journal import Earlier, look
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import TOKEN, is_alive
-from xee_tf.storage.runs import Run, dead_runs, remove_leftovers, renewed, staged_entries
+from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders
 
-__all__ = ["claim", "commit_store", "remove_other_runs", "staged_runs"]
+__all__ = ["claim", "earlier_store", "remove_other_runs", "staged_runs"]
 
 
 @contextmanager
-def claim(destination: Location) -> Iterator[Run]:
+def claim(destination: Location) -> Iterator[Staging]:
     """Begin a run that is the only one to write to a destination until the block ends.
 
     Raises
@@ -41,7 +41,7 @@ def claim(destination: Location) -> Iterator[Run]:
 memory://claims/.p.zarr.writer exists. Nothing was changed. Wait until that run has finished; if there \
 is none, delete this file.
     """
-    run, file = Run.begin(destination), destination.parent.child(f".{destination.name}.writer")
+    run, file = Staging.begin(destination), destination.parent.child(f".{destination.name}.writer")
     data = run.token.encode()
     try:
         _create(run, file, data)
@@ -52,25 +52,28 @@ is none, delete this file.
                 file.remove()
 
 
-def staged_runs(destination: Location) -> list[Run]:
+def staged_runs(destination: Location) -> list[Staging]:
     """Return the runs that staged a file or folder for a destination that is claimed.
 
     None of them is alive, because each one claimed the destination.
     """
     found = []
-    for entry, _ in staged_entries(destination):
+    for entry in staging_folders(destination):
         if match := re.search(rf"-({TOKEN})\.parts$", entry.name):
-            found.append(Run(destination, match[1]))
+            found.append(Staging(destination, match[1]))
     return [run for run in found if run.staged(destination).exists()]
 
 
-def commit_store(run: Run, seen: Seen) -> None:
-    """Replace the destination of a run, a folder, by the one that the run staged; see `commit`."""
-    store = run.destination
-    commit(run, [store], existing=lambda: [store] if store.exists() else [], seen=seen)
+def earlier_store(store: Location) -> Earlier:
+    """Return what exists of a store when a run begins; see `Earlier`."""
+
+    def files() -> list[Location]:
+        return [store] if store.exists() else []
+
+    return Earlier(files, look(store, files()))
 
 
-def remove_other_runs(run: Run, keep: Collection[Run] = ()) -> None:
+def remove_other_runs(run: Staging, keep: Collection[Staging] = ()) -> None:
     """Delete what other runs left of a destination that `run` has claimed, except the runs to keep."""
     for other in staged_runs(run.destination):
         if other != run and other not in keep:
@@ -78,7 +81,7 @@ def remove_other_runs(run: Run, keep: Collection[Run] = ()) -> None:
     remove_leftovers(run.destination, keep)
 
 
-def _create(run: Run, file: Location, data: bytes) -> None:
+def _create(run: Staging, file: Location, data: bytes) -> None:
     for _ in range(2):
         with suppress(FileExistsError):
             file.write_bytes(data, exclusive=True)
@@ -102,10 +105,10 @@ def _is_held(destination: Location, file: Location, holder: bytes) -> bool:
     match = re.fullmatch(TOKEN, holder.decode(errors="replace"))
     if match is None:
         return True  # not a file of this package
-    folder = Run(destination, match[0]).folder
+    folder = Staging(destination, match[0]).folder
     if folder.exists():  # processes of the run sign in it
-        return folder not in dead_runs(destination)
-    return is_alive(match["process"], renewed(file.fresh_fs.info(file.path)))
+        return is_working(folder)
+    return is_alive(match["process"], renewed(file.info()))
 
 
 def _remove(file: Location, holder: bytes) -> None:

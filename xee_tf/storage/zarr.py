@@ -20,9 +20,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.errors import DestinationError
-from xee_tf.storage.commit import sync
+from xee_tf.storage.journal import sync
 from xee_tf.storage.location import Location
-from xee_tf.storage.runs import Run
+from xee_tf.storage.staging import Staging
 from xee_tf.storage.zarr_record import (
     BEGUN,
     COMPLETE,
@@ -37,7 +37,7 @@ from xee_tf.storage.zarr_record import (
 __all__ = ["StoredBand", "finish_store", "hide_store", "prepare_store", "stored_bands", "to_storable"]
 
 
-def prepare_store(dataset: xr.Dataset, store: Location, run: Run, **facts: Any) -> None:
+def prepare_store(dataset: xr.Dataset, store: Location, run: Staging, **facts: Any) -> None:
     """Write the metadata and coordinates of a Dataset from `to_storable` to a new store.
 
     The store cannot be opened by xarray until `finish_store`. The `facts` are added to its record as JSON.
@@ -119,14 +119,14 @@ class StoredBand:
         Name of the band.
     zarr_format : int
         Format of the store.
-    run : Run
+    run : Staging
         The run that writes; each process opens the band once for each run.
     """
 
     store: Location
     name: str
     zarr_format: Literal[2, 3]
-    run: Run
+    run: Staging
 
     def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
         try:
@@ -162,7 +162,7 @@ def _open(band: StoredBand) -> Any:
     )
 
 
-def stored_bands(store: Location, names: Iterable[str], run: Run) -> list[StoredBand]:
+def stored_bands(store: Location, names: Iterable[str], run: Staging) -> list[StoredBand]:
     """Return the bands of a store from `prepare_store`, to write to them."""
     zarr_format = read_record(store)["format"]
     return [StoredBand(store, name, zarr_format, run) for name in names]

@@ -17,7 +17,7 @@ from typing import Any
 from xee_tf.errors import DestinationExistsError
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import TOKEN
-from xee_tf.storage.runs import Run
+from xee_tf.storage.staging import Staging
 
 __all__ = [
     "BEGUN",
@@ -181,7 +181,7 @@ def _is_node(folder: Location) -> bool:
     return any(folder.child(name).exists() for name in ZARR_METADATA - {".zattrs", ".zmetadata"})
 
 
-def clear_store(store: Location, run: Run) -> None:
+def clear_store(store: Location, run: Staging) -> None:
     """Delete an unfinished store of this package; the run that calls it must have claimed the store.
 
     It can be repeated after an interruption.

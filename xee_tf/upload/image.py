@@ -34,7 +34,8 @@ from xee_tf.storage import (
     beside,
     claim,
     clear_store,
-    commit_store,
+    commit,
+    earlier_store,
     explain_changes,
     finish_store,
     has_root,
@@ -239,7 +240,7 @@ def _unfinished(store: Location) -> bool:
 
 def _describe(reader: OpenedExport, arrays: Mapping[str, da.Array], nodata: float | None) -> dict[str, str]:
     """Describe what the pixels of an upload depend on; files are described by their size and time."""
-    files = [(shard.location.url, look([shard.location])) for shard in reader.shards]
+    files = [(shard.location.url, look(shard.location, [shard.location])) for shard in reader.shards]
     return {
         "files": hashlib.sha256(repr(files).encode()).hexdigest(),
         "grid": repr(reader.grid),
@@ -296,7 +297,7 @@ def _write_zarr(
             require_free(store, "overwrite" if if_exists == "overwrite" else "error", folder=True)
             if store.exists():
                 require_own_store(store)
-        seen = look([store])
+        earlier = earlier_store(store)
         run.sign()
         # Objects cannot be renamed, so they are staged only if there is a complete store to keep.
         target = run.staged(store)
@@ -308,7 +309,7 @@ def _write_zarr(
             da.store(list(arrays.values()), stored_bands(target, arrays, run), lock=False)
             finish_store(target)
             if target != store:
-                commit_store(run, seen)
+                commit(run, [run.destination], earlier=earlier)
         except BaseException:
             if target == store:
                 target.clear()

@@ -1,4 +1,4 @@
-"""Runs that write to a destination: their ids, their staging folders, and what dead runs left behind.
+"""The staging folders of runs that write to a destination, and what dead runs left behind.
 
 A run stages everything in one hidden folder beside its destination, ``.<name>-<token>.parts``. The token
 names the machine, the process and its start time, so that a later run can tell whether the process still
@@ -11,15 +11,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
 
-__all__ = ["Run", "dead_runs", "remove_leftovers", "renewed", "staged_entries"]
+__all__ = ["Staging", "is_working", "remove_leftovers", "renewed", "staging_folders"]
 
 _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
@@ -29,8 +30,8 @@ _signed: dict[str, float] = {}  # time of the last signature of this process, by
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run that writes to a destination; small and picklable.
+class Staging:
+    """The staging folder of a run; small and picklable.
 
     Parameters
     ----------
@@ -41,8 +42,8 @@ class Run:
 
     Examples
     --------
-    >>> run = Run.begin(Location.of("memory://runs/scene"))
-    >>> run.folder.name == f".scene-{run.token}.parts"
+    >>> staging = Staging.begin(Location.of("memory://runs/scene"))
+    >>> staging.folder.name == f".scene-{staging.token}.parts"
     True
     """
 
@@ -50,13 +51,8 @@ class Run:
     token: str
 
     @classmethod
-    def begin(cls, destination: Location) -> Run:
-        """Create a run; nothing is written.
-
-        If the destination is a symbolic link, the run writes to the file that it points to.
-        """
-        if destination.is_local and os.path.islink(destination.path):
-            destination = Location(os.path.realpath(destination.path))
+    def begin(cls, destination: Location) -> Staging:
+        """Start a run; nothing is written."""
         return cls(destination, new_token())
 
     @property
@@ -86,68 +82,61 @@ class Run:
         _signed[key] = now
 
     def remove(self) -> None:
+        """Delete the staging folder."""
+        _signed.pop(self.folder.url, None)
+        with suppress(FileNotFoundError):
+            self.folder.remove(recursive=True)
+
+    def abort(self) -> None:
         """Delete the staging folder, even while tasks of the run finish writing to it."""
         _signed.pop(self.folder.url, None)
         self.folder.clear()
 
 
-def renewed(info: dict[str, Any]) -> float | None:
+def renewed(info: Mapping[str, Any]) -> float | None:
     """Return when a file was written, in seconds since 1970, from its entry in a listing."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
         found = info.get(key)
-        if hasattr(found, "timestamp"):
-            found = found.timestamp()
+        if isinstance(found, datetime):
+            return found.timestamp()
         if isinstance(found, int | float):
             return float(found)
     return None
 
 
-def _is_dead(folder: Location, process: str | None) -> bool:
-    """Return whether no process works for the run of a staging folder."""
+def staging_folders(destination: Location) -> list[Location]:
+    """Return the staging folders and temporary files of a destination, of living and dead runs."""
+    name, folder = re.escape(destination.name), destination.parent
+    ours = re.compile(rf"\.{name}(\.commit(\.undo)?|\.writer)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
+    entries = [*folder.child(f".{destination.name}").listed()]
+    if destination.is_local:
+        entries += folder.child(f"{destination.name}.").listed()
+    return [folder.child(entry) for entry in entries if ours.fullmatch(entry)]
+
+
+def is_working(folder: Location) -> bool:
+    """Return whether a process works for the run of a staging folder."""
     files = folder.fresh_fs.find(folder.path, detail=True)
     times = [renewed(info) for info in files.values()]
     if folder.is_local:
         with suppress(OSError):
             times.append(os.stat(folder.path).st_mtime)
-    if any(found is None for found in times):
-        latest = None
-    else:
-        latest = max((found for found in times if found is not None), default=0.0)
-    if process is None:
-        return latest is not None and time.time() - latest >= LEASE
+    latest = None if None in times else max((found for found in times if found is not None), default=0.0)
+    began = re.search(rf"-{TOKEN}\.(parts|tmp)$", folder.name)
+    if began is None:  # the process is not known
+        return latest is None or time.time() - latest < LEASE
     signed = [re.search(rf"alive-({PROCESS})$", name) for name in files]
-    processes = {process, *(match[1] for match in signed if match)}
-    return not any(is_alive(each, latest) for each in processes)
+    processes = {began["process"], *(match[1] for match in signed if match)}
+    return any(is_alive(each, latest) for each in processes)
 
 
-def staged_entries(destination: Location) -> Iterator[tuple[Location, str | None]]:
-    """Yield the staging folders and temporary files of a destination, with the process that began the run."""
-    name = re.escape(destination.name)
-    ours = re.compile(rf"\.{name}(\.commit(\.undo)?|\.writer)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
-    folder = destination.parent
-    with suppress(FileNotFoundError):
-        for entry in folder.entries():
-            if match := ours.fullmatch(entry):
-                yield folder.child(entry), match["process"]
-
-
-def dead_runs(destination: Location) -> list[Location]:
-    """Return the staging folders and temporary files of runs that no longer exist.
-
-    Examples
-    --------
-    >>> dead_runs(Location.of("memory://runs/no-run"))
-    []
-    """
-    return [entry for entry, process in staged_entries(destination) if _is_dead(entry, process)]
-
-
-def remove_leftovers(destination: Location, keep: Collection[Run] = ()) -> None:
-    """Delete what dead runs staged for a destination; the files of living runs, and of those to keep, stay.
+def remove_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
+    """Delete what dead runs staged for a destination; the files of living runs, and those to keep, stay.
 
     The journal of an interrupted commit must be recovered before, because it refers to these files.
     """
-    kept = {run.folder.url for run in keep}
-    for entry in (found for found in dead_runs(destination) if found.url not in kept):
-        with suppress(FileNotFoundError):
-            entry.remove(recursive=True)
+    kept = {staging.folder.url for staging in keep}
+    for folder in staging_folders(destination):
+        if folder.url not in kept and not is_working(folder):
+            with suppress(FileNotFoundError):
+                folder.remove(recursive=True)

@@ -16,21 +16,70 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
-from xee_tf.storage.location import Location
+from xee_tf.options import IfExists, one_of
+from xee_tf.storage.location import Location, rename
 from xee_tf.storage.processes import is_alive, process_token
-from xee_tf.storage.runs import Run, remove_leftovers, renewed
+from xee_tf.storage.s3 import abort_dead_uploads
+from xee_tf.storage.staging import Staging, remove_leftovers, renewed
 
-__all__ = ["Seen", "Upload", "clear_leftovers", "commit", "interruption", "look", "recover", "sync"]
+__all__ = [
+    "Earlier",
+    "Upload",
+    "begin",
+    "clear_leftovers",
+    "commit",
+    "interruption",
+    "look",
+    "recover",
+    "sync",
+]
 
 Seen = Mapping[str, str]
 """What exists at a destination: for each name, a text that changes if the file is replaced."""
 
+
+@dataclass(frozen=True)
+class Earlier:
+    """The files of an earlier result at a destination.
+
+    Parameters
+    ----------
+    files : callable
+        Returns the existing files, all of which are replaced or deleted. Files without which the result is
+        not complete come first. Must be picklable.
+    seen : Seen or None
+        What existed when the run began. None: `start` looks at it.
+    """
+
+    files: Callable[[], Sequence[Location]]
+    seen: Seen | None
+
+    def start(self, staging: Staging) -> None:
+        """Look at what exists, unless this was done; the first task of a run calls it."""
+        if self.seen is not None or staging.folder.url in _started:
+            return
+        _started.add(staging.folder.url)
+        clear_leftovers(staging)
+        with suppress(FileExistsError):
+            file = staging.folder.child(_SEEN)
+            file.write_bytes(json.dumps(look(staging.destination, self.files())).encode(), exclusive=True)
+
+    def when_begun(self, staging: Staging) -> Seen:
+        """Return what existed when the run began."""
+        if self.seen is not None:
+            return self.seen
+        found: Seen = json.loads(staging.folder.child(_SEEN).read_bytes())
+        return found
+
+
 _THREADS = 16
+_SEEN = "seen.json"
+_started: set[str] = set()  # staging folders of which this process has looked at the destination
 _OLD = "replaced"  # folder for the old files, in the staging folder
 _METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
 
@@ -53,36 +102,81 @@ class Upload(Protocol):
         """Make the object appear; it replaces an old one."""
 
 
-def look(files: Iterable[Location]) -> dict[str, str]:
-    """Return what exists at a destination; see `Seen`.
+def begin(
+    destination: Location,
+    files: Callable[[], Sequence[Location]],
+    if_exists: str,
+    compute: bool = True,
+) -> tuple[Staging, Earlier]:
+    """Begin a run: look at what exists, and remove what dead runs left behind.
+
+    Parameters
+    ----------
+    destination : Location
+        The file, folder or prefix that the run writes.
+    files : callable
+        See `Earlier`.
+    if_exists : {"error", "overwrite"}
+        Whether existing files may be replaced.
+    compute : bool
+        If False, nothing is removed or restored before the run commits.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there are files that may not be replaced.
+    OptionError
+        If `if_exists` is neither "error" nor "overwrite".
+    """
+    one_of("if_exists", if_exists, get_args(IfExists))
+    staging = Staging.begin(destination)
+    if compute:
+        clear_leftovers(staging)
+    elif if_exists != "error":
+        return staging, Earlier(files, None)
+    elif interruption(destination):
+        return staging, Earlier(files, {})
+    seen = look(destination, files())
+    if seen and if_exists == "error":
+        several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
+        raise DestinationExistsError(
+            f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
+            "replace it with if_exists='overwrite'."
+        )
+    return staging, Earlier(files, seen)
+
+
+def look(destination: Location, files: Iterable[Location]) -> dict[str, str]:
+    """Return what exists of some files in the folder of a destination; see `Seen`.
 
     Examples
     --------
     >>> file = Location.of("memory://commit/scene")
-    >>> look([file])
+    >>> look(file, [file])
     {}
     >>> file.write_bytes(b"1")
-    >>> before = look([file])
+    >>> before = look(file, [file])
     >>> file.write_bytes(b"2")
-    >>> look([file]) == before
+    >>> look(file, [file]) == before
     False
     """
+    listed = {} if destination.is_local else destination.listed()  # a single request
     found = {}
     for file in files:
         with suppress(FileNotFoundError):
-            found[file.name] = _fingerprint(file)
+            found[file.name] = _fingerprint(file, listed.get(file.name))
     return found
 
 
-def _fingerprint(file: Location) -> str:
+def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     if not file.is_local:
-        infos = [file.fresh_fs.info(file.path)]
-        if infos[0]["type"] == "directory":
+        infos = [info or file.info()]
+        if infos[0].get("type") == "directory":  # the metadata of a Zarr store
             for name in _METADATA:
                 with suppress(FileNotFoundError):
-                    infos.append(file.fs.info(file.child(name).path))
+                    infos.append(file.child(name).info())
         keys = ("ETag", "etag", "generation", "md5", "size", "type")
-        return str([[*map(info.get, keys), renewed(info)] for info in infos])
+        return str([[*map(each.get, keys), renewed(each)] for each in infos])
     found = os.stat(file.path)
     facts = [(found.st_ino, found.st_size, found.st_mtime_ns)]
     # A folder does not change when a file in it is replaced, but the metadata of a Zarr store does.
@@ -122,32 +216,28 @@ class _Journal:
 
 
 def commit(
-    run: Run,
+    staging: Staging,
     staged: Sequence[Location],
     sidecars: Sequence[tuple[Location, bytes]] = (),
     *,
     uploads: Sequence[Upload] = (),
-    existing: Callable[[], Sequence[Location]],
-    seen: Seen,
+    earlier: Earlier,
 ) -> None:
     """Put the files of a run in place, and delete its staging folder.
 
     Parameters
     ----------
-    run : Run
-        The run.
+    staging : Staging
+        The staging folder of the run.
     staged : sequence of Location
         The files or folders to put in place, in the folder of the destination. They are staged as
-        ``run.staged(file)``.
+        ``staging.staged(file)``.
     sidecars : sequence of (Location, bytes)
         Small files that describe the others, in order. The last one marks the result as complete.
     uploads : sequence of Upload
         Objects to put in place.
-    existing : callable
-        Returns the files of an earlier result, all of which are replaced or deleted. Files without which the
-        earlier result is not complete come first.
-    seen : Seen
-        The result of `look` for the existing files when the run began.
+    earlier : Earlier
+        The files of an earlier result.
 
     Raises
     ------
@@ -160,26 +250,28 @@ def commit(
     Examples
     --------
     >>> file = Location.of("memory://commit/table")
-    >>> run = Run.begin(file)
-    >>> run.staged(file).write_bytes(b"rows")
-    >>> commit(run, [file], existing=lambda: [], seen={})
-    >>> file.read_bytes(), run.folder.exists()
+    >>> staging = Staging.begin(file)
+    >>> staging.staged(file).write_bytes(b"rows")
+    >>> commit(staging, [file], earlier=Earlier(list, {}))
+    >>> file.read_bytes(), staging.folder.exists()
     (b'rows', False)
     """
-    missing = [file for file in staged if not run.staged(file).exists()]
+    missing = [file for file in staged if not staging.staged(file).exists()]
     if missing:
         if len(missing) == len(staged) and _is_committed(sidecars):
-            run.remove()  # this task runs again, because a worker died with its result
+            staging.remove()  # this task runs again, because a worker died with its result
             return
         raise DestinationError(
-            f"Cannot write {missing[0]}: its temporary file in {run.folder} is missing. Run it again."
+            f"Cannot write {missing[0]}: its temporary file in {staging.folder} is missing. Run it again."
         )
-    with _journal(run, [*(upload.target for upload in uploads), *staged], sidecars, existing, seen) as old:
-        if run.destination.is_local:
-            _place_files(run, staged, sidecars, old)
+    targets = [*(upload.target for upload in uploads), *staged]
+    with _journal(staging, targets, sidecars, earlier) as old:
+        if staging.destination.is_local:
+            _place_files(staging, staged, sidecars, old)
         else:
-            _place_objects(run, staged, sidecars, uploads, old)
-    run.remove()
+            _place_objects(staging, staged, sidecars, uploads, old)
+    staging.remove()
+    remove_leftovers(staging.destination)
 
 
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
@@ -191,40 +283,39 @@ def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
 
 @contextmanager
 def _journal(
-    run: Run,
+    staging: Staging,
     targets: Sequence[Location],
     sidecars: Sequence[tuple[Location, bytes]],
-    existing: Callable[[], Sequence[Location]],
-    seen: Seen,
+    earlier: Earlier,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
-    recover(run)
-    old = existing()
-    names = [file.name for file in targets]
+    recover(staging)
+    seen = earlier.when_begun(staging)
     journal = _Journal(
         process_token(),
-        run.token,
-        [*names, *(file.name for file, _ in sidecars)],
-        look(old),
+        staging.token,
+        [*(file.name for file in targets), *(file.name for file, _ in sidecars)],
+        dict(seen),
         {file.name: crc32c(data) for file, data in sidecars},
     )
-    if run.destination.is_local:
-        os.makedirs(run.folder.path, exist_ok=True)
-    _create(run.journal, journal)
+    if staging.destination.is_local:
+        os.makedirs(staging.folder.path, exist_ok=True)
+    _create(staging.journal, journal)
     try:
-        _check_seen(run, existing(), seen)  # no other run changes the files while the journal exists
+        old = earlier.files()  # no other run changes them while the journal exists
+        _check_seen(staging, old, seen)
     except BaseException:
-        run.journal.remove()
+        staging.journal.remove()
         raise
     try:
         yield old
     except BaseException as error:
-        left = _undo(journal, run)
-        run.journal.remove()
+        left = _undo(journal, staging)
+        staging.journal.remove()
         if isinstance(error, Exception) and not isinstance(error, XeeTFError):
-            raise DestinationError(f"Cannot write {run.destination}: {error}. {_LEFT[left]}") from error
+            raise DestinationError(f"Cannot write {staging.destination}: {error}. {_LEFT[left]}") from error
         raise
-    run.journal.remove()
+    staging.journal.remove()
 
 
 def _create(location: Location, journal: _Journal) -> None:
@@ -244,14 +335,14 @@ def _create(location: Location, journal: _Journal) -> None:
         )
 
 
-def _check_seen(run: Run, existing: Sequence[Location], seen: Seen) -> None:
+def _check_seen(staging: Staging, existing: Sequence[Location], seen: Seen) -> None:
     """Raise an error if the existing files are not those that were seen when the run began."""
-    found = look(existing)
+    found = look(staging.destination, existing)
     changed = next((name for name in {**found, **seen} if found.get(name) != seen.get(name)), None)
     if changed is None:
         return
     what = "was written" if changed in found else "was deleted"
-    after = f"{run.destination.parent.child(changed)} {what} after this run was planned"
+    after = f"{staging.destination.parent.child(changed)} {what} after this run was planned"
     if not seen:
         raise DestinationExistsError(
             f"{after}, and already exists: nothing was changed. Choose another name, or replace it with "
@@ -263,24 +354,27 @@ def _check_seen(run: Run, existing: Sequence[Location], seen: Seen) -> None:
 
 
 def _place_files(
-    run: Run, staged: Sequence[Location], sidecars: Sequence[tuple[Location, bytes]], old: Sequence[Location]
+    staging: Staging,
+    staged: Sequence[Location],
+    sidecars: Sequence[tuple[Location, bytes]],
+    old: Sequence[Location],
 ) -> None:
     """Put files in place on a local disk, where files are renamed."""
     for file, data in sidecars:
-        with run.staged(file).open("wb") as opened:
+        with staging.staged(file).open("wb") as opened:
             opened.write(data)
     files = [*staged, *(file for file, _ in sidecars)]
-    aside = run.folder.child(_OLD)
+    aside = staging.folder.child(_OLD)
     os.makedirs(aside.path, exist_ok=True)
     for file in files:
-        sync(run.staged(file).path)
-    sync(run.folder.path)
-    sync(run.destination.parent.path)  # of the journal
+        sync(staging.staged(file).path)
+    sync(staging.folder.path)
+    sync(staging.destination.parent.path)  # of the journal
     for file in old:
-        os.rename(file.path, aside.child(file.name).path)
+        rename(file.path, aside.child(file.name).path)
     for file in files:
-        os.rename(run.staged(file).path, file.path)
-    sync(run.destination.parent.path)
+        rename(staging.staged(file).path, file.path)
+    sync(staging.destination.parent.path)
 
 
 def sync(path: str, *, contents: bool = True) -> None:
@@ -299,7 +393,7 @@ def sync(path: str, *, contents: bool = True) -> None:
 
 
 def _place_objects(
-    run: Run,
+    staging: Staging,
     staged: Sequence[Location],
     sidecars: Sequence[tuple[Location, bytes]],
     uploads: Sequence[Upload],
@@ -312,7 +406,7 @@ def _place_objects(
             file.remove(recursive=True)
 
     def move(target: Location) -> None:
-        source = run.staged(target)
+        source = staging.staged(target)
         if source.is_folder():
             _replace_tree(source, target)
         else:
@@ -340,18 +434,18 @@ def _replace_tree(source: Location, target: Location) -> None:
             fs.copy([path for path, _ in chosen], [path for _, path in chosen], on_error="raise")
 
 
-def _undo(journal: _Journal, run: Run) -> _Left:
+def _undo(journal: _Journal, staging: Staging) -> _Left:
     """Undo an interrupted commit as far as possible; return which files are there."""
-    return (_undo_files if run.destination.is_local else _undo_objects)(journal, run)
+    return (_undo_files if staging.destination.is_local else _undo_objects)(journal, staging)
 
 
-def _undo_files(journal: _Journal, run: Run) -> _Left:
+def _undo_files(journal: _Journal, staging: Staging) -> _Left:
     """Move the old files back. If this is interrupted too, it can be repeated."""
-    parent, folder = run.destination.parent.path, run.folder.path
+    parent, folder = staging.destination.parent.path, staging.folder.path
     there = os.path.lexists
 
     def place(name: str) -> str:
-        return os.path.join(parent, name)
+        return os.path.realpath(os.path.join(parent, name))
 
     def staged(name: str) -> str:
         return os.path.join(folder, name)
@@ -364,26 +458,26 @@ def _undo_files(journal: _Journal, run: Run) -> _Left:
     for name in journal.new:
         is_new = name not in journal.old or there(aside(name))
         if there(place(name)) and not there(staged(name)) and is_new:
-            os.rename(place(name), staged(name))
+            rename(place(name), staged(name))
     for name in journal.old:
         if there(aside(name)):
-            os.rename(aside(name), place(name))
+            rename(aside(name), place(name))
     sync(parent)
     return "old"
 
 
-def _undo_objects(journal: _Journal, run: Run) -> _Left:
+def _undo_objects(journal: _Journal, staging: Staging) -> _Left:
     """Delete new objects, and the old ones if some of them were replaced or deleted."""
-    parent = run.destination.parent
+    parent = staging.destination.parent
     files = {name: parent.child(name) for name in [*journal.old, *journal.new]}
-    found = look(files.values())
+    found = look(staging.destination, files.values())
     if journal.sidecars:
         complete = all(
             name in found and crc32c(files[name].read_bytes()) == crc
             for name, crc in journal.sidecars.items()
         )
     else:
-        complete = all(name in found and not run.staged(files[name]).exists() for name in journal.new)
+        complete = all(name in found and not staging.staged(files[name]).exists() for name in journal.new)
     if complete:
         return "new"
     unchanged = all(found.get(name) == known for name, known in journal.old.items())
@@ -398,8 +492,8 @@ def interruption(destination: Location) -> str:
 
     Readers call it if they do not find the file that marks a result as complete.
     """
-    run = Run(destination, "")
-    journal = _read(run)
+    staging = Staging(destination, "")
+    journal = _read(staging)
     if journal is None:
         return ""
     if is_alive(journal.process, None):
@@ -410,44 +504,47 @@ def interruption(destination: Location) -> str:
     )
 
 
-def _read(run: Run) -> _Journal | None:
+def _read(staging: Staging) -> _Journal | None:
     """Read the journal of a destination; return None if there is none."""
     try:
-        return _Journal(**json.loads(run.journal.read_bytes()))
+        return _Journal(**json.loads(staging.journal.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
         raise DestinationError(
-            f"{run.journal} is not a journal of xee_tf: delete it if no run writes to {run.destination}."
+            f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to "
+            f"{staging.destination}."
         ) from None
 
 
-def clear_leftovers(run: Run) -> None:
+def clear_leftovers(staging: Staging) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged for a destination."""
-    recover(run)
-    remove_leftovers(run.destination)
+    recover(staging)
+    if staging.destination.is_s3:
+        abort_dead_uploads(staging.destination)
+    remove_leftovers(staging.destination)
 
 
-def recover(run: Run) -> None:
-    """Undo a commit to the destination of a run that was interrupted."""
-    journal = _read(run)
-    if journal is None or is_alive(journal.process, _written(run.journal)):
+def recover(staging: Staging) -> None:
+    """Undo a commit that was interrupted."""
+    journal = _read(staging)
+    if journal is None or is_alive(journal.process, _written(staging.journal)):
         return
     # Only one process undoes the commit: another one would undo what comes after it.
-    lock = run.journal.with_suffix(".undo")
+    lock = staging.journal.with_suffix(".undo")
     try:
         lock.write_bytes(process_token().encode(), exclusive=True)
     except FileExistsError:
         if not is_alive(lock.read_bytes().decode(), _written(lock)):
             lock.remove()
         raise DestinationExistsError(
-            f"Another run is restoring the files of {run.destination} after an interruption. Run this one "
-            "again."
+            f"Another run is restoring the files of {staging.destination} after an interruption. Run this "
+            "one again."
         ) from None
     try:
-        if _read(run) == journal:
-            _undo(journal, Run(run.destination, journal.token))
-            run.journal.remove()
+        if _read(staging) == journal:
+            _undo(journal, Staging(staging.destination, journal.token))
+            staging.journal.remove()
     finally:
         lock.remove()
 
