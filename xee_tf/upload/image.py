@@ -187,7 +187,7 @@ def upload_image(
             _write_zarr(reader, arrays, location, nodata, if_exists)
         else:  # each step of an array band becomes a band
             steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
-            write_cog(location, arrays, steps, reader.grid, nodata)
+            write_cog(location, arrays, steps, reader.grid, nodata, if_exists)
     return location
 
 
