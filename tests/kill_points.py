@@ -347,7 +347,7 @@ class _Changes:
             return
         if full and kind not in _NEED_SPACE:
             return
-        if torn is not None:
+        if torn is not None and self.action == "kill":  # a stopped process goes on to write all of it
             torn()
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error), os.path.join(self.folder, name))

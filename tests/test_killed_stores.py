@@ -18,6 +18,7 @@ import xee_tf
 from tests.conftest import needs_posix
 from tests.kill_points import kill_points
 from tests.rasters import random_band, raster
+from xee_tf.storage import Location
 
 pytestmark = [needs_posix]
 
@@ -101,3 +102,145 @@ def test_killed_before_every_change(
         assert tree(work) == whole, (point.what, point.changes[-3:])
         assert os.listdir(work) == ["p.zarr"], point.what
     assert points > 60 / step
+
+
+@pytest.mark.parametrize("write", [predict, upload])
+def test_two_at_once(write: Callable[..., None], tmp_path: Path) -> None:
+    """While one run writes, another one is refused; the first one is not disturbed."""
+    export(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    write(work, 1)
+    for point in kill_points(lambda: write(work, 2, "overwrite"), work, action="stop", first=5, step=23):
+        if not point.disturbed:
+            break
+        with pytest.raises(xee_tf.DestinationExistsError, match=r"Another run writes .*p\.zarr"):
+            write(work, 1, "overwrite")
+        assert point.resume().error is None
+        assert os.listdir(work) == ["p.zarr"]
+        found = opened(work / "p.zarr")
+        assert found is not None
+        expected = image(2)["B4"] + 1 if write is predict else image(2)["B4"].fillna(0)
+        np.testing.assert_array_equal(next(iter(found.data_vars.values())), expected)
+
+
+def test_upload_is_resumed(tmp_path: Path) -> None:
+    """A complete store of the same records is returned; another one is refused, with the difference."""
+    export(tmp_path)
+    mixer, store = tmp_path / "source-1" / "s-mixer.json", tmp_path / "u.zarr"
+    xee_tf.upload_image(None, mixer, store, if_exists="resume")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    xee_tf.upload_image(None, mixer, store, if_exists="resume")
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")}.items() <= before.items()
+    with pytest.raises(xee_tf.DestinationExistsError, match="its nodata would be -9 instead of None"):
+        xee_tf.upload_image(None, mixer, store, nodata=-9, if_exists="resume")
+    with pytest.raises(xee_tf.DestinationExistsError, match="other records"):
+        xee_tf.upload_image(None, tmp_path / "source-2" / "s-mixer.json", store, if_exists="resume")
+    shutil.rmtree(store / "B4")
+    with pytest.raises(xee_tf.DestinationExistsError, match="its array 'B4' is not"):
+        xee_tf.upload_image(None, mixer, store, if_exists="resume")
+    predict(tmp_path, 1)
+    with pytest.raises(xee_tf.DestinationExistsError, match=r"not written by xee_tf\.upload_image"):
+        xee_tf.upload_image(None, mixer, tmp_path / "p.zarr", if_exists="resume")
+    with pytest.raises(xee_tf.OptionError, match="contradicts resume=False"):
+        xee_tf.predict_to_zarr(model(), image(), tmp_path / "q.zarr", if_exists="resume", resume=False)
+
+
+def test_files_are_not_resumed(tmp_path: Path) -> None:
+    """A GeoTIFF does not tell what it was written from."""
+    for _ in range(2):
+        if (tmp_path / "m.tif").exists():
+            with pytest.raises(xee_tf.DestinationExistsError, match="do not tell what they"):
+                xee_tf.to_cog(image(), tmp_path / "m.tif", if_exists="resume")
+        else:
+            xee_tf.to_cog(image(), tmp_path / "m.tif", if_exists="resume")
+
+
+# -- Files with side files -----------------------------------------------------------------------------
+
+SIDES = ["m.tfw", "m.tif.aux.xml", "m.tif.ovr", "m_RPC.TXT"]
+OTHERS = ["m.prj", "m.txt", "m2.tfw", "n.tif.aux.xml"]
+
+
+def with_side_files(folder: Path) -> dict[str, bytes]:
+    folder.mkdir(parents=True)
+    for name in (*SIDES, *OTHERS, "m.tif"):
+        (folder / name).write_text(f"the old {name}")
+    return tree(folder)
+
+
+def cog(folder: Path) -> None:
+    xee_tf.to_cog(image(2), folder / "m.tif", if_exists="overwrite")
+
+
+@pytest.mark.parametrize("error", [None, 5])
+def test_geotiff_and_its_side_files_are_replaced_together(error: int | None, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    old = with_side_files(work)
+    cog(tmp_path / "other")
+    new = {name: old[name] for name in OTHERS} | tree(tmp_path / "other")
+    for point in kill_points(lambda: cog(work), work, error=error):
+        found = {name: data for name, data in tree(work).items() if not name.startswith(".")}
+        if "m.tif" in found:
+            assert found in (old, new), point.what
+        if error is not None and point.disturbed:
+            assert found in (old, new), point.what
+            assert point.error is None or "DestinationError: Cannot write" in point.error, point.error
+            if point.error is not None:
+                assert found == old, point.what
+        cog(work)
+        assert tree(work) == new, point.what
+
+
+def test_side_files_in_a_bucket(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    folder = Location.of("memory://sides-of-maps")
+    for name in (*SIDES, *OTHERS, "m.tif"):
+        folder.child(name).write_bytes(b"old")
+    xee_tf.to_cog(image(), folder.child("m.tif"), if_exists="overwrite")
+    assert sorted(folder.entries()) == sorted([*OTHERS, "m.tif"])
+    assert folder.child("m.tif").size() > 100
+
+
+def table(folder: Path) -> None:
+    xee_tf.upload_table(folder.parent / "t.tfrecord.gz", folder / "t.gpkg", if_exists="overwrite")
+
+
+def test_table_is_replaced_with_its_side_files(tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    import pandas as pd
+
+    xee_tf.export_table(pd.DataFrame({"longitude": [1.0, 2.0], "latitude": [3.0, 4.0]}), tmp_path / "t")
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("t.gpkg", "t.gpkg-wal", "t.gpkg-shm", "t.qml"):
+        (work / name).write_text("old")
+    old = tree(work)
+    for point in kill_points(lambda: table(work), work):
+        found = {name: data for name, data in tree(work).items() if not name.startswith(".")}
+        if found.get("t.gpkg") == old["t.gpkg"]:
+            assert found == old, point.what
+        elif "t.gpkg" in found:
+            assert set(found) == {"t.gpkg", "t.qml"}
+        table(work)
+        assert sorted(os.listdir(work)) == ["t.gpkg", "t.qml"], point.what
+        assert len(geopandas.read_file(work / "t.gpkg")) == 2
+
+
+def test_geotiff_written_by_two_runs(tmp_path: Path) -> None:
+    """Both stage their file; the one that commits last is refused."""
+    for point in kill_points(
+        lambda: xee_tf.to_cog(image(2), tmp_path / "m.tif"), tmp_path, action="stop", first=2, step=3
+    ):
+        if not point.disturbed:
+            break
+        if "link .m.tif.commit" in point.changes:
+            with pytest.raises(xee_tf.DestinationExistsError):
+                xee_tf.to_cog(image(1), tmp_path / "m.tif")
+            assert point.resume().error is None
+        else:
+            xee_tf.to_cog(image(1), tmp_path / "m.tif")
+            error = point.resume().error
+            assert error is not None
+            assert error.startswith("DestinationExistsError"), error
+        assert os.listdir(tmp_path) == ["m.tif"]

@@ -196,7 +196,6 @@ def write_cog(
                 da.store(list(arrays.values()), targets, lock=False)
         with _gdal_errors(location):
             _copy_as_cog(plain, cog, profile["blockxsize"])
-        plain.unlink()
 
 
 def _profile(

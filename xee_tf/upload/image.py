@@ -258,7 +258,7 @@ def _require_same(store: Location, description: Mapping[str, str]) -> None:
     elif part := next((part for part in description if was.get(part) != description[part]), ""):
         before, now = (shorten(str(found.get(part)), 200) for found in (was, description))
         difference = (
-            f"its {part} would be {now}, and were {before}"
+            f"its {part} would be {now} instead of {before}"
             if part != "files"
             else ("it was written from other records, or from files that have changed since")
         )
