@@ -68,7 +68,7 @@ def opened(path: Path) -> xr.Dataset | None:
             return None
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("zarr_format", [3, 2])
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("write", [predict, upload])
@@ -185,7 +185,7 @@ def test_geotiff_and_its_side_files_are_replaced_together(error: int | None, tmp
             assert found in (old, new), point.what
         if error is not None and point.disturbed:
             assert found in (old, new), point.what
-            assert point.error is None or "DestinationError: Cannot write" in point.error, point.error
+            assert point.error is None or point.error.startswith("DestinationError: Cannot "), point.error
             if point.error is not None:
                 assert found == old, point.what
         cog(work)
