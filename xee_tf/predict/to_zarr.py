@@ -97,11 +97,10 @@ def predict_to_zarr(
     resume : bool, default True
         Whether to resume an interrupted run and keep a complete store. False starts again and requires
         ``if_exists="overwrite"`` if the store exists.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the store exists and cannot be resumed, or `resume` is False. "overwrite" replaces
-        only empty folders and stores that this package wrote. On a local disk, the new store is written to
-        ``<destination>.replacement``, and the old store is kept until the new one is complete. In an object
-        store, the old store is deleted before the first chunk is predicted.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the store exists and cannot be resumed, or `resume` is False. "overwrite" replaces only
+        empty folders and stores that this package wrote: the new store is staged in a hidden folder beside
+        the old one, which is kept until the new one is complete. "error" and "resume" are the same here.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -110,8 +109,8 @@ def predict_to_zarr(
     Returns
     -------
     Location
-        The store, which is path-like: open it with ``xr.open_zarr(store, decode_coords="all",
-        consolidated=False)``. `os.fspath` returns its local path or URL.
+        The store, which is path-like: open it with ``xr.open_zarr(store, decode_coords="all")``.
+        `os.fspath` returns its local path or URL.
 
     Raises
     ------
@@ -127,10 +126,16 @@ def predict_to_zarr(
 
     Notes
     -----
-    A chunk is recorded in the folder ``.xee_tf`` inside the store when all its bands are written. Recorded
-    chunks are not predicted again; partly written chunks are. A store can be moved and resumed elsewhere.
-    Another call does not change a complete store, unless some of its files are missing: then all of it is
-    predicted again.
+    The store cannot be opened before it is complete, because the metadata of its root are written last. A
+    chunk is recorded in the folder ``.xee_tf`` inside the store when all its bands are written. Recorded
+    chunks are not predicted again; partly written chunks are. An unfinished store can be moved and resumed
+    elsewhere. Another call does not change a complete store, unless some of its files are missing: then all
+    of it is predicted again.
+
+    Only one run at a time writes to a store: while the file ``.<name>.writer`` beside it names a process that
+    exists, other runs are refused. In an object store, where objects cannot be renamed, the objects of a
+    complete new store are copied over the old one: the old store is lost as soon as this begins, and neither
+    can be opened until it has ended. If it is interrupted, the next call completes it.
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
@@ -149,7 +154,7 @@ def predict_to_zarr(
     ...     {"y": [105.0, 75.0, 45.0, 15.0], "x": [15.0, 45.0, 75.0, 105.0]}).rio.write_crs("EPSG:32633")
     >>> model = xee_tf.Model.from_function(lambda b: 2 * b[..., 0], input_tile_size=2, output_bands=["twice"])
     >>> store = predict_to_zarr(model, scene, tempfile.mkdtemp() + "/twice.zarr")
-    >>> predicted = xr.open_zarr(store, decode_coords="all", consolidated=False)
+    >>> predicted = xr.open_zarr(store, decode_coords="all")
     >>> float(predicted.twice[3, 3]), predicted.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """

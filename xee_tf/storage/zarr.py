@@ -21,7 +21,7 @@ import xarray as xr
 
 from xee_tf.errors import DestinationError
 from xee_tf.storage.journal import sync
-from xee_tf.storage.location import Location
+from xee_tf.storage.location import Location, sync_folder
 from xee_tf.storage.staging import Staging
 from xee_tf.storage.zarr_record import (
     BEGUN,
@@ -92,7 +92,10 @@ def _sync(store: Location, names: Sequence[str]) -> None:
     if store.is_local:
         for name in names:
             sync(store.child(name).path)
-        sync(store.path, contents=not names)
+        if names:
+            sync_folder(store.path)
+        else:
+            sync(store.path)
 
 
 def hide_store(store: Location) -> None:

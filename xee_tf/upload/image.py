@@ -117,9 +117,12 @@ def upload_image(
     tensor_depths : mapping of str to int, optional
         Number of values per pixel of array bands, if it cannot be inferred from the length of the records;
         see `xee_tf.open_image`.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the destination exists. "overwrite" replaces files and Zarr stores that this package
-        wrote, but no other folders; the old data remains until the new data is complete.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the destination exists. "overwrite" replaces files, with their side files (``.aux.xml``,
+        ``.ovr``, ``.msk``, world files, RPCs), and Zarr stores that this package wrote, but no other folders;
+        the old data remains until the new data is complete. "resume" writes the destination if it is missing.
+        A complete Zarr store is kept if it was written from the same records with the same options, which is
+        otherwise an error, as is any existing GeoTIFF, which does not tell what it was written from.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -138,6 +141,14 @@ def upload_image(
         If an option is invalid.
     RecordError, MissingShardError, MixerError
         As for `xee_tf.open_image`. The destination is not written in this case.
+
+    Notes
+    -----
+    A Zarr store cannot be opened before it is complete, because the metadata of its root are written last. In
+    an object store, where objects cannot be renamed, the objects of a complete new store are copied over the
+    old one: the old store is lost as soon as this begins, and neither can be opened until it has ended.
+
+    "resume" compares the size and time (in object stores: the ETag) of record files, not their bytes.
 
     Examples
     --------
