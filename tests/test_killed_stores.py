@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,6 +17,7 @@ import zarr
 
 import xee_tf
 from tests.conftest import needs_posix
+from tests.counting_proxy import Bucket, request_points
 from tests.kill_points import kill_points
 from tests.rasters import random_band, raster
 from xee_tf.storage import Location
@@ -154,6 +156,90 @@ def test_files_are_not_resumed(tmp_path: Path) -> None:
                 xee_tf.to_cog(image(), tmp_path / "m.tif", if_exists="resume")
         else:
             xee_tf.to_cog(image(), tmp_path / "m.tif", if_exists="resume")
+
+
+# -- Buckets -------------------------------------------------------------------------------------------
+
+
+def opened_in(bucket: Bucket) -> xr.Dataset | None:
+    """Open a store in a bucket as a user would; None if that fails."""
+    options = {**bucket.options, "use_listings_cache": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return xr.open_zarr(f"{bucket.url}/p.zarr", storage_options=options).load()
+        except FileNotFoundError:
+            return None
+
+
+def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: int, if_exists: Any) -> None:
+    store = Location.of(f"{url}/p.zarr", options)
+    if kind == "predict":
+        from unittest import mock
+
+        with mock.patch("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1)):
+            xee_tf.predict_to_zarr(model(), image(seed), store, if_exists=if_exists)
+    else:
+        xee_tf.upload_image(None, folder / f"source-{seed}" / "s-mixer.json", store, if_exists=if_exists)
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("kind", ["predict", "upload"])
+def test_killed_before_every_request(kind: str, old: bool, step: int, bucket: Bucket, tmp_path: Path) -> None:
+    export(tmp_path)
+    url, options = bucket.url, bucket.options
+
+    def write(seed: int, if_exists: str) -> None:
+        write_in(kind, url, options, tmp_path, seed, if_exists)
+
+    write(2, "error")
+    new, whole = opened_in(bucket), bucket.read()
+    assert new is not None
+    bucket.restore({})
+    before = None
+    if old:
+        write(1, "error")
+        before = opened_in(bucket)
+    if_exists = "overwrite" if old else "error"
+    points = 0
+    for point in request_points(lambda: write(2, if_exists), bucket, step=step):
+        points += 1
+        found = opened_in(bucket)
+        assert found is None or found.identical(new) or found.identical(before), point.what
+        is_done = found is not None and found.identical(new)
+        write(2, "resume" if is_done else if_exists)
+        assert bucket.read() == whole, point.what
+    assert points > 20 / step
+
+
+def test_requests_for_each_chunk(bucket: Bucket) -> None:
+    """Beside the chunks of its bands, a chunk is a single object that records that it is finished."""
+    requests = []
+    for size in (64, 128):
+        ds = raster({"B4": random_band((size, size))}).chunk(y=16, x=16)
+        bucket.proxy.reset()
+        store = Location.of(f"{bucket.url}/{size}.zarr", bucket.options)
+        with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="sync"):
+            patch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+            predicted = model().predict_image(ds, merge=False)
+            xee_tf.predict_to_zarr(model(), ds, store)
+        requests.append((predicted["p"].data.npartitions, bucket.proxy.totals()))
+    (few, first), (many, second) = requests
+    assert many >= 4 * few
+    assert second.requests - first.requests == 2 * (many - few)
+    assert (first.copied, second.copied) == (0, 0)
+
+
+def test_geotiff_in_a_bucket_is_uploaded_once(bucket: Bucket) -> None:
+    file = Location.of(f"{bucket.url}/m.tif", bucket.options)
+    for seed in (1, 2):
+        bucket.proxy.reset()
+        xee_tf.to_cog(image(seed), file, if_exists="overwrite")
+        size = len(bucket.read()["m.tif"])
+        totals = bucket.proxy.totals()
+        assert (totals.copied, size <= totals.up < size + 1000) == (0, True)
+    assert list(bucket.read()) == ["m.tif"]
 
 
 # -- Files with side files -----------------------------------------------------------------------------
