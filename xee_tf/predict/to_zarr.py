@@ -13,12 +13,13 @@ import xarray as xr
 from xee_tf.blocks import chunk_edges
 from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.graph import each_chunk, run_graph
+from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
-from xee_tf.predict.resuming import Description, describe_run, explain_difference
+from xee_tf.predict.resuming import identify_run
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
@@ -48,17 +49,13 @@ from xee_tf.storage import (
     stored_bands,
     to_storable,
 )
-from xee_tf.upload import WRITE_REPLACED, require_format
+from xee_tf.upload import require_format
 
 __all__ = ["predict_to_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={
-        **PREDICT_SPELLING.replaced,
-        **WRITE_REPLACED,
-        "merge": "the store contains only predictions; omit it",
-    },
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; omit it"},
     renamed={"store": "destination"},
 )
 
@@ -67,7 +64,7 @@ _SPELLING = replace(
 _DESCRIPTION, _FINISHED = "prediction", "finished"
 
 
-@spelled(_SPELLING, PredictOptions)
+@spelled(_SPELLING, PredictOptions, IdentityOptions)
 def predict_to_zarr(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,
@@ -75,6 +72,7 @@ def predict_to_zarr(
     *,
     resume: bool = True,
     if_exists: IfExists = "error",
+    identity: str | None = None,
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
@@ -139,9 +137,7 @@ def predict_to_zarr(
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
-    of the image. `batch_size` and `skip_masked` may change. Dask arrays are identified by their names, which
-    are hashes of their source files and of their computation. If the pixels of a Zarr store are overwritten
-    in place, these names stay the same; use ``resume=False`` then.
+    of the image; see `identity`. `batch_size` and `skip_masked` may change.
 
     Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
     `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
@@ -165,10 +161,11 @@ def predict_to_zarr(
     location = Location.of(destination, storage_options)
     require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
     require_reachable(location)
+    identity = IdentityOptions(identity=identity).identity
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset
     check_zarr(predicted.variables, location, RENAME)
-    description = describe_run(model, prediction)
+    description = identify_run(model, prediction, identity)
     require_writable(location)
     with claim(beside(location)) as run:
         recover(run)
@@ -188,7 +185,7 @@ def predict_to_zarr(
 
 
 def _find_target(
-    run: Staging, description: Description, *, resume: bool, overwrite: bool
+    run: Staging, description: RunIdentity, *, resume: bool, overwrite: bool
 ) -> tuple[Staging, Location]:
     """Return where to write: the destination, or the staging folder of a run if there is a store to keep."""
     store = run.destination
@@ -217,7 +214,7 @@ def _staged_predictions(run: Staging) -> list[Staging]:
     return [each for each in runs if _DESCRIPTION in read_record(each.staged(run.destination))]
 
 
-def _interrupted_run(run: Staging, description: Description) -> Staging | None:
+def _interrupted_run(run: Staging, description: RunIdentity) -> Staging | None:
     """Return an earlier run that staged the same prediction, complete or not."""
     for other in _staged_predictions(run):
         if not _explain_difference(other.staged(run.destination), description):
@@ -226,7 +223,7 @@ def _interrupted_run(run: Staging, description: Description) -> Staging | None:
 
 
 def _write_store(
-    prediction: Prediction, store: Location, run: Staging, description: Description, progress: bool
+    prediction: Prediction, store: Location, run: Staging, description: RunIdentity, progress: bool
 ) -> None:
     """Write all chunks that are missing in a store that is new or contains a part of the same prediction."""
     predicted = prediction.dataset
@@ -241,7 +238,7 @@ def _write_store(
         _remove_markers(store)
     elif "root" not in record or record["state"] == BEGUN:
         clear_store(store, run)
-        prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description})
+        prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
     markers = _markers(store)
     finished = set(markers.entries()) if markers.exists() else set()
     chunks = _outer_chunks(prediction)
@@ -251,7 +248,11 @@ def _write_store(
             hide_store(store)
         edges = tuple(map(chunk_edges, chunks))
         writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), markers, edges)
-        run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+        run_graph(
+            each_chunk(writer, list(bands.values()), indices, "xee-tf-write"),
+            progress,
+            "Finished chunks are kept: run it again to continue.",
+        )
     finish_store(store, files=_count_files(store, bands))
     _remove_markers(store)
 
@@ -284,12 +285,12 @@ def _remove_markers(store: Location) -> None:
         _markers(store).remove(recursive=True)
 
 
-def _explain_difference(store: Location, description: Description) -> str:
+def _explain_difference(store: Location, description: RunIdentity) -> str:
     """Return why a store, complete or not, is not the store that would be written; empty if it is."""
     record = read_record(store)
     if _DESCRIPTION not in record:
         return "it does not contain a prediction that was written by this function"
-    return explain_difference(record[_DESCRIPTION], description) or explain_changes(store)
+    return description.explain_difference(record[_DESCRIPTION]) or explain_changes(store)
 
 
 def _is_complete(store: Location, bands: Iterable[Hashable]) -> bool:

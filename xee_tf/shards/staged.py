@@ -58,9 +58,31 @@ class StagedStore:
         commit(self.staging, targets, sidecars, earlier=self.earlier)
         return tuple(shard.file for shard in shards)
 
+    def all_finished(self, count: int) -> dict[int, WrittenShard]:
+        """Return the complete shards that an interrupted run has staged, of `count` shards."""
+        if self.earlier.identity is None:
+            return {}
+        found = {}
+        with suppress(FileNotFoundError):
+            for name in self.staging.folder.entries():
+                if name == self.receipt(int(name[:5]) if name[:5].isdigit() else count).name:
+                    shard = read_receipt(self.staging.folder.child(name).read_bytes())
+                    if self.is_complete(shard):
+                        found[shard.number] = shard
+        return found
+
+    def is_complete(self, shard: WrittenShard) -> bool:
+        """Return whether the file of a shard is as its receipt describes it."""
+        with suppress(FileNotFoundError):
+            return self.staged(shard.number).size() == shard.file.bytes
+        return False
+
     def abort(self) -> None:
-        """Remove the folder, even if running tasks still write to it."""
-        self.staging.abort()
+        """Remove the folder, even if running tasks still write to it; keep it if the run can be resumed."""
+        if self.earlier.identity is not None:
+            self.staging.release()
+        else:
+            self.staging.abort()
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:

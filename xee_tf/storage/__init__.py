@@ -7,7 +7,6 @@ from xee_tf.storage.journal import (
     Earlier,
     Upload,
     begin,
-    clear_leftovers,
     commit,
     interruption,
     look,
@@ -15,7 +14,7 @@ from xee_tf.storage.journal import (
 )
 from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
-from xee_tf.storage.staging import Staging
+from xee_tf.storage.staging import Staging, remove_leftovers
 from xee_tf.storage.zarr import (
     StoredBand,
     finish_store,
@@ -58,7 +57,6 @@ __all__ = [
     "beside",
     "call_s3",
     "claim",
-    "clear_leftovers",
     "clear_store",
     "commit",
     "earlier_store",
@@ -74,6 +72,7 @@ __all__ = [
     "prepare_store",
     "read_record",
     "recover",
+    "remove_leftovers",
     "remove_other_runs",
     "remove_temporary_files",
     "require_free",

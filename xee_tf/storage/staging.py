@@ -27,6 +27,7 @@ _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
 _OLD = r"[0-9a-f]{12}\.parts|[0-9a-f]{8}\.(tmp|old)"
 
+_RELEASED = "released"
 _signed: dict[str, float] = {}  # time of the last signature of this process, by folder
 
 
@@ -83,6 +84,16 @@ class Staging:
                 os.makedirs(self.folder.path, exist_ok=True)
         _signed[key] = now
 
+    def release(self) -> None:
+        """Let a later run take up what this one has staged, although its processes may still exist."""
+        _signed.pop(self.folder.url, None)
+        self.folder.child(_RELEASED).write_bytes(b"")
+
+    def take_up(self) -> None:
+        """Use what an earlier run has staged."""
+        with suppress(FileNotFoundError):
+            self.folder.child(_RELEASED).remove()
+
     def remove(self) -> None:
         """Delete the staging folder."""
         _signed.pop(self.folder.url, None)
@@ -116,9 +127,17 @@ def staging_folders(destination: Location) -> list[Location]:
     return [folder.child(entry) for entry in entries if ours.fullmatch(entry)]
 
 
+def token_of(folder: Location) -> str | None:
+    """Return the token of the run of a staging folder; None if it has another name."""
+    found = re.search(rf"-({TOKEN})\.parts$", folder.name)
+    return found[1] if found else None
+
+
 def is_working(folder: Location) -> bool:
     """Return whether a process works for the run of a staging folder."""
     files = folder.fresh_fs.find(folder.path, detail=True)
+    if any(name.endswith(f"/{_RELEASED}") for name in files):
+        return False
     times = [renewed(info) for info in files.values()]
     if folder.is_local:
         with suppress(OSError):

@@ -14,9 +14,10 @@ from xee_tf.storage import (
     Earlier,
     Location,
     Staging,
-    clear_leftovers,
     commit,
     look,
+    recover,
+    remove_leftovers,
     require_free,
     storage_errors,
 )
@@ -90,7 +91,8 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
     """
     staging = Staging.begin(location)
     target = staging.destination
-    clear_leftovers(staging)
+    recover(staging)
+    remove_leftovers(target)
     require_free(target, if_exists)
 
     def existing() -> list[Location]:
