@@ -138,7 +138,7 @@ class ShardTasks:
         return placed
 
     def _shards_of(self, row: int) -> list[int]:
-        return [shard for shard in self._shards_of(row) if shard not in self.finished]
+        return [shard for shard in self.plan.shards_of(row) if shard not in self.finished]
 
     def _append(self, store: S3Store, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
         """Add tasks that append each row of blocks to uploads."""
