@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from xee_tf.sidecars import (
     Exported,
     ExportedImage,
     ImageManifest,
+    ManifestShard,
     Mixer,
     ShardInfo,
     check_order,
@@ -44,14 +45,20 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     """
     kernel, bands = options.kernel, options.bands
     beside = options.records is None  # shards next to the manifest must match it
-    name, described, manifest, location = describe_export(mixer, not beside, options.storage_options)
+    name, described, manifest, location, listed = describe_export(
+        mixer, options.storage_options, any_crs=options.crs is not None
+    )
     if options.crs is not None:
         described = replace(described, crs=crs_text(crs_option(options.crs)))
     pixels = described.patch.pixels
     patches = manifest.patches if manifest is not None and beside else None
     total = described.total_patches if patches is None else len(patches)
 
-    found = open_shards(_locate_shards(options, location, manifest))
+    locations = _locate_shards(options, location, manifest, listed)
+    known: Sequence[ManifestShard] = () if manifest is None else manifest.shards
+    if known and location is not None and not beside and locations != listed_shards(location, known):
+        known = ()  # predictions, for example
+    found = open_shards(locations, known, listed)
     first = FirstRecord.from_shards(found)
     layout, steps = _read_layout(first, None if total else manifest)
     if layout is None:
@@ -93,14 +100,13 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     _check_counts(
         shards, total * per_patch, f"Expected {expected} for {name}", record_size is not None, named
     )
-    if manifest is not None and beside:
-        shards = match_shards(shards, manifest.shards)
+    shards = match_shards(shards, known)
     if 0 in steps.values():  # the kind of a series is the kind of its first step
         content = replace(content, layout=read_sequence_layout(_iter_records(shards)))
-    known = {band.name: band for band in content.bands}
+    found_bands = {band.name: band for band in content.bands}
     export = OpenedExport(
         content,
-        tuple(known[each] for each in choose_bands(list(known), bands)),
+        tuple(found_bands[each] for each in choose_bands(list(found_bands), bands)),
         described.grid(content.margin),
         tuple(shards),
         first.size or FRAMING,
@@ -116,7 +122,7 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
 
 
 def _locate_shards(
-    options: ReadOptions, mixer: Location | None, manifest: ImageManifest | None
+    options: ReadOptions, mixer: Location | None, manifest: ImageManifest | None, names: Collection[str]
 ) -> list[Location]:
     """Return the shards in the option `records`, or else those next to the mixer."""
     records, storage_options = options.records, options.storage_options
@@ -137,9 +143,9 @@ def _locate_shards(
     if mixer is None:
         raise OptionError("A Mixer object has no path: pass the shards as records=[...], in order.")
     try:
-        return find_records(mixer)
+        return find_records(mixer, names)
     except MissingShardError:
-        if manifest is None or not manifest.shards or prefix_of(mixer).siblings():
+        if manifest is None or not manifest.shards or names or prefix_of(mixer).siblings():
             raise
         return listed_shards(mixer, manifest.shards)  # a server without folder listings
 

@@ -28,7 +28,7 @@ from xee_tf.sidecars.names import (
     table_location,
 )
 from xee_tf.sidecars.packing import is_unchanged
-from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
+from xee_tf.sidecars.shard_files import check_order, describe_files, find_records, listed_shards
 
 __all__ = [
     "IMAGE_MANIFEST",
@@ -49,6 +49,7 @@ __all__ = [
     "TableManifest",
     "check_order",
     "describe_export",
+    "describe_files",
     "differing_keys",
     "dim_lengths",
     "distinct_dims",

@@ -24,7 +24,7 @@ from xee_tf.sidecars.names import (
     prefix_of,
     table_location,
 )
-from xee_tf.storage import Location, PathLike
+from xee_tf.storage import Location, PathLike, list_files
 
 __all__ = [
     "Exported",
@@ -313,7 +313,9 @@ def _beside(prefix: Location) -> Location | None:
     if not prefix.name or prefix.is_root:
         return None
     suffixes = ("" if prefix.name.endswith("-") else "-") + MIXER, MIXER, f"-{IMAGE_MANIFEST}"
-    found = (prefix.with_suffix(suffix) for suffix in suffixes)
+    found = [prefix.with_suffix(suffix) for suffix in suffixes]
+    if not prefix.is_local and (listed := list_files(prefix)):
+        return next((location for location in found if location.name in listed), None)
     return next((location for location in found if location.exists()), None)
 
 

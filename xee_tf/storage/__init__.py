@@ -1,6 +1,7 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
+from xee_tf.storage.listing import list_files
 from xee_tf.storage.location import Location, PathLike, is_inaccessible
 from xee_tf.storage.zarr import (
     BEGUN,
@@ -31,6 +32,7 @@ __all__ = [
     "create_store",
     "explain_changes",
     "is_inaccessible",
+    "list_files",
     "open_arrays",
     "read_record",
     "replace_store",

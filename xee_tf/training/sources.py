@@ -11,7 +11,6 @@ import xarray as xr
 
 from xee_tf.errors import MissingShardError, OptionError, XeeTFError
 from xee_tf.reading import OpenedExport, ReadOptions, open_export, open_files
-from xee_tf.shards import check_first_runs
 from xee_tf.sidecars import (
     MIXER,
     Exported,
@@ -51,7 +50,6 @@ def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
                 continue
             for mixer in files:
                 opened.append(_open_image(mixer, options))
-                check_first_runs(opened[-1].shards)
                 mixers.update((_key(shard.location), mixer) for shard in opened[-1].shards)
         except MissingShardError:
             missing = next((file for file in files if not file.exists()), None)
