@@ -45,11 +45,10 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     """
     kernel, bands = options.kernel, options.bands
     beside = options.records is None  # shards next to the manifest must match it
-    name, described, manifest, location, listed = describe_export(
-        mixer, options.storage_options, any_crs=options.crs is not None
-    )
+    name, described, manifest, location, listed = describe_export(mixer, options.storage_options)
+    written = None if manifest is None or manifest.grid is None else manifest.grid.crs
     if options.crs is not None:
-        described = replace(described, crs=crs_text(crs_option(options.crs)))
+        described, written = replace(described, crs=crs_text(crs_option(options.crs))), None
     pixels = described.patch.pixels
     patches = manifest.patches if manifest is not None and beside else None
     total = described.total_patches if patches is None else len(patches)
@@ -114,11 +113,12 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
         verify=options.verify,
         source=None if location is None else str(location),
         restore_dtypes=beside and not inferred,
+        written_crs=written,
     )
     if options.default_value is None:
         return export
-    written = None if manifest is None or inferred else manifest.default_value
-    return export.mask_default_value(options.default_value, written)
+    default_value = None if manifest is None or inferred else manifest.default_value
+    return export.mask_default_value(options.default_value, default_value)
 
 
 def _locate_shards(

@@ -26,6 +26,7 @@ from xee_tf.sidecars import (
     Manifest,
     ManifestShard,
     Mixer,
+    differing_crs,
     differing_keys,
     find_exports,
     find_records,
@@ -231,7 +232,10 @@ def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
         return [str(error)]
     if not isinstance(manifest, ImageManifest) or manifest.grid is None:
         return []
-    return [f"{location}: {each} in the manifest." for each in differing_keys(mixer, manifest.grid)]
+    wrong = differing_keys(mixer, manifest.grid)
+    if mixer.crs != manifest.grid.crs:
+        wrong.append(differing_crs(mixer.crs, manifest.grid.crs))
+    return [f"{location}: {each} in the manifest." for each in wrong]
 
 
 def _check_file(location: Location, known: ManifestShard | None) -> Verification:

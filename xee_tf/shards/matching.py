@@ -103,7 +103,7 @@ def differing_run(
     footers: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], crcs: npt.NDArray[np.uint32]
 ) -> tuple[int, int] | None:
     """Return the first run whose checksum is not that of the footers of all records, as (start, stop)."""
-    for start, stop, expected in zip(starts.tolist(), starts[1:].tolist(), crcs.tolist(), strict=True):
+    for start, stop, expected in zip(starts[:-1].tolist(), starts[1:].tolist(), crcs.tolist(), strict=True):
         if run_crc(footers[start:stop]) != expected:
             return start, stop
     return None

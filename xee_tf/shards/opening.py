@@ -55,7 +55,8 @@ def open_shards(
         If a file is a folder, or shorter than its index.
     """
     known = described if len(described) == len(locations) else [None] * len(locations)
-    infos = [(listed or {}).get(location.name) for location in locations]
+    told = {name: info for name, info in (listed or {}).items() if info.get("size") is not None}
+    infos = [told.get(location.name) for location in locations]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(_probe, locations, known, infos))
 

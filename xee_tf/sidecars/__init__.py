@@ -1,7 +1,7 @@
 """Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
-from xee_tf.sidecars.described import describe_export, differing_keys, manifest_name
+from xee_tf.sidecars.described import describe_export, differing_crs, differing_keys, manifest_name
 from xee_tf.sidecars.documents import ManifestShard, ShardInfo
 from xee_tf.sidecars.find import (
     Exported,
@@ -50,6 +50,7 @@ __all__ = [
     "check_order",
     "describe_export",
     "describe_files",
+    "differing_crs",
     "differing_keys",
     "dim_lengths",
     "distinct_dims",

@@ -17,7 +17,7 @@ from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefi
 from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location, list_files
 
-__all__ = ["describe_export", "differing_keys", "manifest_name"]
+__all__ = ["describe_export", "differing_crs", "differing_keys", "manifest_name"]
 
 
 class Described(NamedTuple):
@@ -44,13 +44,8 @@ class Described(NamedTuple):
     listed: Mapping[str, Mapping[str, Any]] = {}
 
 
-def describe_export(
-    source: Exported | Mixer, storage_options: Mapping[str, Any] | None, *, any_crs: bool = False
-) -> Described:
-    """Read the mixer and the manifest of an export; raise an error if they describe different patches.
-
-    With `any_crs`, the CRS of the mixer is not compared, because the user specified another one.
-    """
+def describe_export(source: Exported | Mixer, storage_options: Mapping[str, Any] | None) -> Described:
+    """Read the mixer and the manifest of an export; raise an error if they describe different patches."""
     if isinstance(source, Mixer):
         return Described("the mixer", source, None, None)
     location = find_export(source, storage_options)
@@ -62,7 +57,8 @@ def describe_export(
         return file.name not in listed if listed else not file.exists()
 
     def size(file: Location) -> int | None:
-        return int(listed[file.name]["size"]) if file.name in listed else None
+        found = listed.get(file.name, {}).get("size")
+        return None if found is None else int(found)
 
     if has_prefix(location):
         file = prefix.with_suffix(IMAGE_MANIFEST)
@@ -78,7 +74,7 @@ def describe_export(
         return Described(str(location), Mixer.from_grid(manifest.grid), manifest, location, listed)
     mixer = read_mixer(location, size(location))
     if manifest is not None and manifest.grid is not None:
-        wrong = differing_keys(mixer, manifest.grid, any_crs=any_crs)
+        wrong = differing_keys(mixer, manifest.grid)
         if wrong:
             raise MixerError(
                 f"{location} does not match the manifest of the export: {wrong[0]} in "
@@ -92,10 +88,10 @@ def manifest_name(location: Location | None) -> str:
     return "the manifest" if location is None else prefix_of(location).with_suffix(IMAGE_MANIFEST).name
 
 
-def differing_keys(mixer: Mixer, grid: PatchGrid, *, any_crs: bool = False) -> list[str]:
+def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     """Describe how a mixer differs from a grid: key, value and expected value.
 
-    With `any_crs`, the CRS is not compared.
+    The CRS is not compared: readers that need it call `differing_crs`.
 
     Examples
     --------
@@ -114,6 +110,9 @@ def differing_keys(mixer: Mixer, grid: PatchGrid, *, any_crs: bool = False) -> l
     matrix, expected = (matrix_of(each.affine) for each in (mixer, grid))
     if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
         wrong.append(f"doubleMatrix is {matrix}, but {expected}")
-    if mixer.crs != grid.crs and not any_crs:
-        wrong.append(f"crs is {shorten(repr(mixer.crs))}, but {shorten(repr(grid.crs))}")
     return wrong
+
+
+def differing_crs(found: str, right: str | None) -> str:
+    """Describe how the CRS of a mixer differs from that of the manifest."""
+    return f"crs is {shorten(repr(found))}, but {shorten(repr(right))}"
