@@ -13,7 +13,7 @@ from xee_tf.blocks.assembling import BandRule, PlaneRule, assemble, cut_row
 from xee_tf.blocks.layout import BlockAxis, BlockLayout
 from xee_tf.blocks.sizing import merge_edges
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.graph import BlockJob, add_task, chunk_grids, work_on_blocks
+from xee_tf.graph import BlockJob, add_task, chunk_grids, order_blocks, work_on_blocks
 
 
 def cut_block(layout, block, pieces):
@@ -93,7 +93,8 @@ def test_patches_of_blocks_and_chunks_loaded_once(case):
         ),
         grids,
     )
-    graph, [blocks] = work_on_blocks([BlockJob("cut-test", arrays, layout, cut_block)], ordered=True)
+    graph, [blocks] = work_on_blocks([BlockJob("cut-test", arrays, layout, cut_block)])
+    [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-test")
     joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
     found = graph.delayed("test", joined).compute(scheduler="sync")
 
@@ -148,7 +149,8 @@ def test_kernel_larger_than_chunks():
         BlockAxis(merge_edges(grids[0].x, 0, 30, pixels=5), 30, grid.axis_x),
         grids,
     )
-    graph, [blocks] = work_on_blocks([BlockJob("cut-wide", [array], layout, cut_block)], ordered=True)
+    graph, [blocks] = work_on_blocks([BlockJob("cut-wide", [array], layout, cut_block)])
+    [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-wide")
     joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
     found = graph.delayed("wide", joined).compute(scheduler="sync")
     expected, _ = cut_patches(array.compute(), patch=(5, 5), kernel=(20, 20), default=-1)
@@ -177,7 +179,8 @@ def test_delayed_is_dask_collection():
     layout = BlockLayout(
         BlockAxis((0, 2, 4), 4, grid.axis_y), BlockAxis((0, 2, 4), 4, grid.axis_x), chunk_grids([array])
     )
-    graph, [blocks] = work_on_blocks([BlockJob("cut-collection", [array], layout, cut_block)], ordered=True)
+    graph, [blocks] = work_on_blocks([BlockJob("cut-collection", [array], layout, cut_block)])
+    [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-collection")
     joined = add_task(graph.tasks, "all", join, list(blocks.values()))
     delayed = graph.delayed("collection", joined)
     assert dask.is_dask_collection(delayed)

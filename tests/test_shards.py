@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records import Feature, RecordLayout, encode_records
 from xee_tf.records.crc import combine_crcs
-from xee_tf.shards.folder_store import AppendingStore, PartStore
 from xee_tf.shards.members import HEAD_BYTES, read_index
+from xee_tf.shards.part_store import AppendingStore, PartStore
 from xee_tf.shards.runs import pack_run
 from xee_tf.shards.store import OneFile, Replaced
 from xee_tf.storage import Location

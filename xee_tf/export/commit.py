@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xee_tf.display import counted
 from xee_tf.export.result import ExportResult
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
-from xee_tf.shards import Replaced, ShardStore, WrittenShard
+from xee_tf.shards import ShardStore, WrittenShard
 from xee_tf.sidecars import ExportNames, ImageManifest, Mixer
+from xee_tf.storage import Earlier
 
 __all__ = ["ImageCommit"]
 
@@ -37,8 +37,8 @@ class ImageCommit:
         The manifest without its shards.
     mixer, index : bool
         Whether the mixer and the patch index are written.
-    overwrite : bool
-        Whether files of an earlier export are replaced.
+    earlier : Earlier
+        The files of an earlier export.
     """
 
     names: ExportNames
@@ -48,7 +48,7 @@ class ImageCommit:
     manifest: ImageManifest
     mixer: bool
     index: bool
-    overwrite: bool
+    earlier: Earlier
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
@@ -62,7 +62,7 @@ class ImageCommit:
             sidecars.insert(0, (names.index, self._index(shards)))
         if self.mixer:
             sidecars.append((names.mixer, Mixer.from_grid(self.grid).text().encode()))
-        files = self.store.commit(shards, sidecars, replaced=self._replaced())
+        files = self.store.commit(shards, sidecars, earlier=self.earlier)
         return ExportResult(
             files=files,
             mixer=names.mixer if self.mixer else None,
@@ -70,18 +70,6 @@ class ImageCommit:
             manifest=names.manifest,
             grid=self.grid,
             records_per_patch=self.records_per_patch,
-        )
-
-    def _replaced(self) -> Replaced:
-        """Return the existing files; another export may have written some since the graph was created."""
-        existing = self.names.existing()
-        if self.overwrite or not existing:
-            return Replaced(sorted(existing, key=lambda file: file.url != self.names.mixer.url))
-        return Replaced(
-            existing,
-            f"{existing[0]} already exists: another export with this prefix "
-            f"({counted(len(existing), 'file')}) was written after this one was planned. Nothing was "
-            "changed. Choose another prefix, or replace it with if_exists='overwrite'.",
         )
 
     def _index(self, shards: Sequence[WrittenShard]) -> bytes:

@@ -1,24 +1,24 @@
-"""Build the Dask graph of an export: from blocks to parts, from parts to shards, from shards to a commit."""
+"""Build the Dask graph of an export: from blocks to runs, from runs to shards, from shards to a commit."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dask.tokenize import tokenize
 
-from xee_tf.blocks import Block
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
+from xee_tf.export.joining import ShardTasks
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, ChunkedArray, Delayed, TaskRef, Tasks, add_task, work_on_blocks
+from xee_tf.graph import BlockJob, ChunkedArray, Delayed, add_task, order_blocks, work_on_blocks
 from xee_tf.shards import ShardStore
 from xee_tf.sidecars import ImageManifest
+from xee_tf.storage import Earlier
 
 __all__ = ["ExportJob", "export_graph"]
 
@@ -38,11 +38,14 @@ class ExportJob:
         one.
     label : str
         Name of the step of a split dimension; empty if no dimension is split.
+    earlier : Earlier
+        The files of an earlier export with the same prefix.
     """
 
     plan: ExportPlan
     arrays: list[ChunkedArray]
     label: str = ""
+    earlier: Earlier = field(default_factory=lambda: Earlier(list, {}))
 
 
 def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Delayed:
@@ -66,13 +69,17 @@ def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Del
         [
             BlockJob(f"{_NAME}-encode-{run}", job.arrays, job.plan.block_layout, _encoder(job.plan, store))
             for job, store, run in zip(jobs, stores, runs, strict=True)
-        ],
-        ordered=True,
+        ]
     )
-    results = [
-        _finish(graph.tasks, job, store, run, parts)
+    joiners = [
+        ShardTasks(graph.tasks, job.plan, store, run, parts)
         for job, store, run, parts in zip(jobs, stores, runs, blocks, strict=True)
     ]
+    ordered = order_blocks(graph.tasks, [each.summaries() for each in joiners], f"order-{_NAME}-{runs[0]}")
+    results = []
+    for job, store, run, joiner, done in zip(jobs, stores, runs, joiners, ordered, strict=True):
+        commit = _commit(job, store)
+        results.append(add_task(graph.tasks, f"{_NAME}-commit-{run}", commit, joiner.join(done)))
     if jobs[0].label:
         labels = [job.label for job in jobs]
         results = [add_task(graph.tasks, f"{_NAME}-all-{runs[0]}", _by_label, labels, results)]
@@ -92,33 +99,18 @@ def _encoder(plan: ExportPlan, store: ShardStore) -> BlockEncoder:
     )
 
 
-def _finish(
-    tasks: Tasks, job: ExportJob, store: ShardStore, run: str, blocks: Mapping[Block, TaskRef]
-) -> TaskRef:
-    """Add the tasks that join shards and commit them; return a reference to the ExportResult."""
-    plan, grid, layout = job.plan, job.plan.grid, job.plan.block_layout
-    shards = []
-    for number in range(plan.shards):
-        patches = plan.patch_shards.patches_of(number)
-        (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
-        if bottom > top:
-            left, right = 0, grid.patches_per_row - 1
-        owners = product(layout.y.owners(top, bottom), layout.x.owners(left, right))
-        needed = [blocks[block] for block in owners if block in blocks]
-        key = (f"{_NAME}-shard-{run}", number)
-        record = patches[0] * plan.record.per_patch
-        shards.append(add_task(tasks, key, store.join, number, record, needed))
-    commit = ImageCommit(
+def _commit(job: ExportJob, store: ShardStore) -> ImageCommit:
+    plan = job.plan
+    return ImageCommit(
         names=plan.names,
-        grid=grid,
+        grid=plan.grid,
         records_per_patch=plan.record.per_patch,
         store=store,
         manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
-        overwrite=plan.options.if_exists == "overwrite",
+        earlier=job.earlier,
     )
-    return add_task(tasks, f"{_NAME}-commit-{run}", commit, shards)
 
 
 def _manifest(job: ExportJob) -> ImageManifest:

@@ -10,10 +10,10 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import lay_out_blocks, pixel_bytes
-from xee_tf.display import counted
-from xee_tf.errors import DestinationExistsError, OptionError, warn
+from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.graph import ExportJob, export_graph
+from xee_tf.export.joining import store_of
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
 from xee_tf.export.patches import plan_records
 from xee_tf.export.plan import ExportPlan
@@ -24,9 +24,9 @@ from xee_tf.graph import Delayed, chunk_grids, run_graph
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.shards import IMAGE_MEMBER, PartStore, aborted_on_failure, patches_per_member
+from xee_tf.shards import IMAGE_MEMBER, aborted_on_failure, patches_per_member
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
-from xee_tf.storage import Location, PathLike, require_free, require_reachable, require_writable
+from xee_tf.storage import Location, PathLike, begin, require_free, require_reachable, require_writable
 
 __all__ = ["Image", "export_image", "plan_export"]
 
@@ -98,16 +98,15 @@ def export_image(
     for message in jobs[0].plan.warnings:
         warn(message)
     for job in jobs:
-        existing = job.plan.names.existing()
-        if existing and job.plan.options.if_exists == "error":
-            raise DestinationExistsError(
-                f"{existing[0]} already exists ({counted(len(existing), 'file')} of that export): choose "
-                "another prefix, or replace it with if_exists='overwrite'."
-            )
         for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
     require_writable(jobs[0].plan.names.prefix)
-    stores = [PartStore.begin(job.plan.names) for job in jobs]
+    begun = [
+        begin(job.plan.names.prefix, job.plan.names.existing, job.plan.options.if_exists, source.compute)
+        for job in jobs
+    ]
+    jobs = [replace(job, earlier=earlier) for job, (_, earlier) in zip(jobs, begun, strict=True)]
+    stores = [store_of(job.plan, staging) for job, (staging, _) in zip(jobs, begun, strict=True)]
     delayed = export_graph(jobs, stores)
     if not source.compute:
         return delayed

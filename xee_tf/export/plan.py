@@ -19,6 +19,7 @@ from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, grid_picture, grid_rows
+from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
 
 __all__ = ["ExportPlan"]
@@ -114,6 +115,25 @@ class ExportPlan(Summarized):
         """
         size = self.record_bytes * self.record.per_patch
         return PatchShards(len(self.grid), max(1, self.options.max_file_size // size))
+
+    def header_size(self, shard: int) -> int:
+        """Size of the first gzip header of a shard in bytes, which holds an index; 0 if not compressed."""
+        if not self.compressed:
+            return 0
+        patches, columns = self.patch_shards.patches_of(shard), self.grid.patches_per_row
+        step = self.block_layout.x.patches_per_member
+        (top, left), (bottom, right) = self.grid.locate(patches[0]), self.grid.locate(patches[-1])
+        in_row = -(-columns // step)
+        members = (bottom - top) * in_row - left // step + right // step + 1
+        records = step * self.record.per_patch
+        return index_header_size(members, records=records, size=2 * records * self.record_bytes)
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of the records of the largest row of blocks before compression in bytes."""
+        y = self.block_layout.y
+        rows = max(len(y.owned(row)) for row in range(len(y)))
+        return rows * self.grid.patches_per_row * self.record.per_patch * self.record_bytes
 
     @property
     def patches_per_shard(self) -> int:

@@ -25,6 +25,7 @@ __all__ = [
     "block_tasks",
     "chunk_grids",
     "keys_by_home",
+    "order_blocks",
     "work_on_blocks",
 ]
 
@@ -59,18 +60,13 @@ def chunk_grids(arrays: Sequence[ChunkedArray]) -> tuple[ChunkGrid, ...]:
     return tuple(grid for array in arrays for grid in ChunkGrid.of(array.chunks, array.dtype.itemsize))
 
 
-def work_on_blocks(
-    jobs: Sequence[BlockJob], *, ordered: bool = False
-) -> tuple[Graph, list[dict[Block, TaskRef]]]:
+def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, TaskRef]]]:
     """Build the tasks of several jobs, so that a chunk that several jobs need is loaded once.
 
     Parameters
     ----------
     jobs : sequence of BlockJob
         The jobs.
-    ordered : bool
-        Whether to process blocks row by row, so that few chunks are in memory. Blocks of different jobs with
-        the same number follow each other, so that they use a chunk while it is in memory.
 
     Returns
     -------
@@ -94,13 +90,37 @@ def work_on_blocks(
     for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
         blocks.append(block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name))
-    if ordered:
-        order = [(number, block) for row in zip_longest(*blocks) for number, block in enumerate(row) if block]
-        refs = [blocks[number][block] for number, block in order]
-        done = in_order(graph.tasks, refs, f"order-{jobs[0].name}")
-        for (number, block), last in zip(order, done, strict=True):
-            blocks[number][block] = last
     return graph, blocks
+
+
+def order_blocks(
+    tasks: Tasks, jobs: Sequence[Mapping[Block, TaskRef]], name: str
+) -> list[dict[Block, TaskRef]]:
+    """Let Dask process blocks row by row, so that few chunks are in memory; see `xee_tf.graph.order`.
+
+    Blocks of different jobs with the same number follow each other, so that they use a chunk while it is in
+    memory.
+
+    Parameters
+    ----------
+    tasks : dict
+        The tasks by their keys; modified in place.
+    jobs : sequence of mapping
+        For each job, references to the results of its blocks, or to small results that depend on these.
+    name : str
+        Name of the tasks.
+
+    Returns
+    -------
+    list of dict
+        References to use in place of `jobs`.
+    """
+    order = [(number, block) for row in zip_longest(*jobs) for number, block in enumerate(row) if block]
+    done = in_order(tasks, [jobs[number][block] for number, block in order], name)
+    found: list[dict[Block, TaskRef]] = [{} for _ in jobs]
+    for (number, block), last in zip(order, done, strict=True):
+        found[number][block] = last
+    return found
 
 
 def keys_by_home(

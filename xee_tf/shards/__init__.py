@@ -1,7 +1,7 @@
 """Write and read shards: TFRecord files with an index, in local folders and object stores."""
 
 from xee_tf.shards.access import read_records
-from xee_tf.shards.folder_store import AppendingStore, PartStore
+from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.inflate import GZIP
 from xee_tf.shards.matching import differing_run, match_shard, match_shards
 from xee_tf.shards.members import (
@@ -9,15 +9,18 @@ from xee_tf.shards.members import (
     IMAGE_MEMBER,
     PREDICTION_MEMBER,
     TABLE_MEMBER,
+    index_header_size,
     member_edges,
     patches_per_member,
     read_index,
 )
 from xee_tf.shards.opening import first_record, number_shards, open_shards
+from xee_tf.shards.part_store import AppendingStore, PartStore
 from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
+from xee_tf.shards.s3_store import S3Store, abort_dead_uploads
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
 from xee_tf.shards.shard import Shard, file_stamp, shard_spans
-from xee_tf.shards.store import OneFile, Replaced, ShardStore, aborted_on_failure
+from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
 from xee_tf.shards.whole import check_file, checked_rows
 
 __all__ = [
@@ -27,20 +30,23 @@ __all__ = [
     "PREDICTION_MEMBER",
     "TABLE_MEMBER",
     "AppendingStore",
+    "FileStore",
     "OneFile",
     "Part",
     "PartStore",
-    "Replaced",
     "Run",
+    "S3Store",
     "Shard",
     "ShardStore",
     "WrittenShard",
+    "abort_dead_uploads",
     "aborted_on_failure",
     "check_file",
     "checked_rows",
     "differing_run",
     "file_stamp",
     "first_record",
+    "index_header_size",
     "inflated",
     "match_shard",
     "match_shards",
@@ -49,9 +55,11 @@ __all__ = [
     "open_shards",
     "pack_run",
     "patches_per_member",
+    "place_runs",
     "read_index",
     "read_pieces",
     "read_records",
+    "run_sizes",
     "scan_records",
     "shard_spans",
     "whole_frames",

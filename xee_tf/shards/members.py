@@ -19,6 +19,7 @@ from xee_tf.errors import RecordError
 from xee_tf.varints import decode_varints, encode_varints
 
 __all__ = [
+    "EMPTY_TAIL",
     "HEAD_BYTES",
     "IMAGE_MEMBER",
     "ISAL_ERROR",
@@ -37,6 +38,9 @@ __all__ = [
 
 MEMBER_HEADER = bytes.fromhex("1f8b08000000000000ff")
 """The header of every member from `compress_member`: no name, time 0, unknown system."""
+
+EMPTY_TAIL = b"\x03\x00" + bytes(8)
+"""What follows `MEMBER_HEADER` in an empty member: its deflate stream and trailer."""
 
 HEAD_BYTES = 10 + 2 + 0xFFFF
 """Maximum size of the first header of a shard in bytes, including the index."""
@@ -59,6 +63,7 @@ Fewer members need a smaller index, for which space is reserved before the first
 _EXTRA_HEADER = bytes.fromhex("1f8b08040000000000ff")  # MEMBER_HEADER with FLG.FEXTRA
 _FIELD = b"XF"
 _VERSION = 1
+_INDEX_HEAD = 31  # maximum bytes of the three numbers before the groups
 _LARGEST = 0xFFFF - 4  # XLEN includes the four bytes of the subfield header
 ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # the stub declares an instance
 
@@ -207,18 +212,25 @@ def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
     )
 
 
-def index_header_size(groups: int) -> int:
+def index_header_size(groups: int, *, records: int = 1 << 34, size: int = 1 << 41) -> int:
     """Return the size of a header in bytes that is large enough for an index of `groups` groups.
 
     It is at most `HEAD_BYTES`; the groups of a larger index are merged.
+
+    Parameters
+    ----------
+    groups : int
+        Number of groups of members.
+    records, size : int
+        Maximum number of records and of compressed bytes in a group.
 
     Examples
     --------
     >>> index_header_size(10) < index_header_size(1000) < index_header_size(10**6) == HEAD_BYTES
     True
     """
-    # Up to five bytes for a count of records, six for a size, and the numbers before them.
-    return min(HEAD_BYTES, len(_EXTRA_HEADER) + 6 + 31 + 11 * max(1, groups))
+    pair = len(encode_varints(np.array([records, size]))[0])
+    return min(HEAD_BYTES, len(_EXTRA_HEADER) + 6 + _INDEX_HEAD + pair * max(1, groups))
 
 
 def read_index(head: bytes | memoryview) -> MemberIndex | None:

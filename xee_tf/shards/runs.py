@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+from crc32c import crc32c
 
 from xee_tf.records import Encoded, frame_footers, run_crc
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
@@ -38,6 +40,8 @@ class Run:
     patches, masked : tuple
         Numbers of the patches that were kept and their proportions of masked pixels; empty if masked pixels
         were not counted.
+    crc : int
+        CRC-32C of the bytes of the run.
     """
 
     first: int
@@ -46,6 +50,7 @@ class Run:
     crcs: tuple[int, ...]
     patches: tuple[int, ...] = ()
     masked: tuple[float, ...] = ()
+    crc: int = 0
 
     @property
     def size(self) -> int:
@@ -55,21 +60,29 @@ class Run:
 
 @dataclass(frozen=True)
 class Part:
-    """The runs of one task for one shard, as staged in a store.
+    """The runs of one task for one shard.
 
     Parameters
     ----------
     shard : int
         Number of the shard.
     name : str
-        Name of the part in the store.
+        Name of the file with the runs, in the staging folder of the store; "" if there is none.
     runs : tuple of Run
         The runs in the order of their bytes.
+    pieces : tuple
+        The bytes of each run, as a sequence of bytes-like objects, if they are in memory.
     """
 
     shard: int
     name: str
     runs: tuple[Run, ...]
+    pieces: tuple[Sequence[Any], ...] = ()
+
+    @property
+    def described(self) -> Part:
+        """The part without its bytes."""
+        return replace(self, pieces=())
 
 
 def pack_run(
@@ -127,6 +140,7 @@ def pack_run(
         crcs=tuple(run_crc(ends[a:b]) for a, b in spans),
         patches=tuple(patches),
         masked=tuple(masked),
+        crc=reduce(lambda crc, piece: crc32c(piece, crc), pieces, 0),
     )
     return run, pieces
 
@@ -152,11 +166,17 @@ class WrittenShard:
         The file after it is moved.
     runs : tuple of Run
         The runs in the order of their records.
+    upload : str
+        The id of the multipart upload that holds the shard; "" if it is a file.
+    etags : tuple of str
+        The ETags of the parts of the upload, in order.
     """
 
     number: int
     file: ShardInfo
     runs: tuple[Run, ...]
+    upload: str = ""
+    etags: tuple[str, ...] = ()
 
     def of_runs(self, name: str) -> list[Any]:
         """Concatenate one attribute of all runs, such as "patches"."""

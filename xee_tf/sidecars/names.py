@@ -147,8 +147,8 @@ class ExportNames:
         return self.prefix.with_suffix(f"-{name}")
 
     def existing(self) -> list[Location]:
-        """Return the files of an earlier export with the same prefix."""
-        return image_files(self.prefix)
+        """Return the files of an earlier export with the same prefix, first the mixer and the manifest."""
+        return sorted(image_files(self.prefix), key=lambda file: not is_image(file))
 
 
 def is_image(location: Location) -> bool:

@@ -1,8 +1,10 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
+from xee_tf.storage.commit import Earlier, Upload, begin, clear_leftovers, commit, interruption, look
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.listing import list_files
 from xee_tf.storage.location import Location, PathLike, is_inaccessible
+from xee_tf.storage.staging import Staging, is_working, staging_folders
 from xee_tf.storage.zarr import (
     BEGUN,
     COMPLETE,
@@ -26,13 +28,22 @@ __all__ = [
     "PREPARED",
     "RECORD",
     "ZARR_METADATA",
+    "Earlier",
     "Location",
     "PathLike",
+    "Staging",
+    "Upload",
+    "begin",
     "beside",
+    "clear_leftovers",
+    "commit",
     "create_store",
     "explain_changes",
+    "interruption",
     "is_inaccessible",
+    "is_working",
     "list_files",
+    "look",
     "open_arrays",
     "read_record",
     "replace_store",
@@ -40,6 +51,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "staging_folders",
     "to_storable",
     "write_record",
 ]

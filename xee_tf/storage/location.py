@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.options import check_storage_options
+from xee_tf.storage.processes import new_token
 
-__all__ = ["Location", "PathLike", "is_inaccessible"]
+__all__ = ["Location", "PathLike", "is_inaccessible", "rename"]
 
 PathLike = str | os.PathLike[str]
 
@@ -134,6 +134,11 @@ class Location:
         return "file" in self._protocols
 
     @property
+    def is_s3(self) -> bool:
+        """Whether it is in S3, or in a store with the same interface."""
+        return "s3" in self._protocols
+
+    @property
     def bucket(self) -> str | None:
         """The bucket or container of an object store; None for other filesystems."""
         return self.path.strip("/").partition("/")[0] if self._protocols & _BUCKETS else None
@@ -209,8 +214,8 @@ class Location:
         return self._with_path(path.removesuffix(suffix))
 
     def temporary(self, ending: str = ".tmp") -> Location:
-        """Return a unique location in the same folder: ``scene.1f0a93c2.tmp``."""
-        return self.with_suffix(f".{uuid.uuid4().hex[:8]}{ending}")
+        """Return a unique hidden location in the same folder, whose name tells the process that writes it."""
+        return self.parent.child(f".{self.name.lstrip('.')}-{new_token()}{ending}")
 
     def exists(self) -> bool:
         """Return whether a file or folder exists."""
@@ -320,17 +325,31 @@ class Location:
                 self._make_parent()
                 return open(self.path, mode)
 
-    def write_bytes(self, data: bytes) -> None:
-        """Write a small file atomically."""
+    def write_bytes(self, data: bytes, *, exclusive: bool = False) -> None:
+        """Write a small file atomically.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and `exclusive` is true.
+        DestinationError
+            If the file cannot be written.
+        """
         if not self.is_local:
+            if exclusive and self.exists():  # some stores ignore the condition
+                raise FileExistsError(self.url)
             with self._writing():
-                self.fs.pipe_file(self.path, data)
+                self.fs.pipe_file(self.path, data, **({"mode": "create"} if exclusive else {}))
             return
         temporary = self.temporary()
         try:
             with temporary.open("wb") as file:
                 file.write(data)
-            temporary.move(self)
+            if exclusive:
+                os.link(temporary.path, self.path)
+                temporary.remove()
+            else:
+                temporary.move(self)
         except BaseException:
             with suppress(OSError):
                 temporary.remove()
@@ -374,17 +393,7 @@ class Location:
         if not self.is_local:
             self.fs.mv(self.path, target.path)
             return
-        path = os.path.realpath(target.path)
-        try:
-            os.replace(self.path, path)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # The link points to another disk: copy the file there first, so that the rename is atomic.
-            copy = Location(path).temporary().path
-            shutil.copyfile(self.path, copy)
-            os.replace(copy, path)
-            os.remove(self.path)
+        rename(self.path, target.path)
 
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder with its contents if `recursive`."""
@@ -407,6 +416,8 @@ class Location:
         """Convert errors of the filesystem to a `DestinationError` that names the machine."""
         try:
             yield
+        except FileExistsError:
+            raise
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             where = ""
@@ -420,6 +431,23 @@ class Location:
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def rename(source: str, target: str) -> None:
+    """Rename a local file or folder, and replace a file at the target.
+
+    Of a symbolic link, the file or folder that it points to is renamed or replaced.
+    """
+    source, target = os.path.realpath(source), os.path.realpath(target)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A link points to another disk: copy the file there first, so that the rename is atomic.
+        copy = Location(target).temporary().path
+        shutil.move(source, copy)
+        os.replace(copy, target)
 
 
 def is_inaccessible(error: Exception) -> bool:

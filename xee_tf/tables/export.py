@@ -6,6 +6,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dask.utils import format_bytes
@@ -21,7 +22,6 @@ from xee_tf.shards import (
     OneFile,
     Part,
     PartStore,
-    Replaced,
     ShardStore,
     aborted_on_failure,
     member_edges,
@@ -36,7 +36,7 @@ from xee_tf.sidecars import (
     manifest_location,
     table_location,
 )
-from xee_tf.storage import Location, PathLike, require_free, require_writable
+from xee_tf.storage import Earlier, Location, PathLike, begin, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.rows import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
@@ -262,8 +262,9 @@ def write_table(
     source: LazyTable, target: Location, *, if_exists: IfExists, progress: bool, compute: bool
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or return a Delayed that writes it."""
-    store = PartStore.begin(OneFile(target, compressed=True))
-    delayed = _graph(source, store, if_exists == "overwrite")
+    staging, earlier = begin(target, partial(_table_files, target), if_exists, compute)
+    store = PartStore(staging, OneFile(target, compressed=True))
+    delayed = _graph(source, store, earlier)
     if not compute:
         return delayed
     with aborted_on_failure([store]):
@@ -275,6 +276,11 @@ def write_table(
             f"to strings: table[{result.rounded[0]!r}].astype(str)."
         )
     return result
+
+
+def _table_files(target: Location) -> list[Location]:
+    """Return the existing files of a table; the manifest comes first."""
+    return [file for file in (manifest_location(target), target) if file.exists()]
 
 
 @dataclass(frozen=True)
@@ -321,7 +327,7 @@ def _split_rows(rows: Rows) -> LazyTable:
     return LazyTable(groups, graph)
 
 
-def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
+def _graph(source: LazyTable, store: PartStore, earlier: Earlier) -> Delayed:
     """Build the graph that writes a table."""
     run = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
@@ -329,27 +335,19 @@ def _graph(source: LazyTable, store: ShardStore, overwrite: bool) -> Delayed:
         add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
-    result = add_task(tasks, f"table-commit-{run}", _commit, store, overwrite, parts)
+    result = add_task(tasks, f"table-commit-{run}", _commit, store, earlier, parts)
     return source.graph.delayed(f"table-export-{run}", result)
 
 
-def _commit(store: ShardStore, overwrite: bool, parts: Sequence[_TablePart]) -> TableResult:
+def _commit(store: PartStore, earlier: Earlier, parts: Sequence[_TablePart]) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
-    written = store.join(0, 0, [[part.part] for part in parts])
+    written = store.finish(0, 0, None, [[part.part] for part in parts])
     target = store.names.shard(0)
     manifest = manifest_location(target)
     described = TableManifest(columns, (written.in_manifest(target.name, patches=False),))
-    error_message = None
-    if not overwrite and target.exists():  # another export may have written it since the graph was built
-        error_message = (
-            f"{target} exists: it was written after this export was planned, and is not replaced. "
-            "Choose another name, or replace it with if_exists='overwrite'."
-        )
-    earlier = [file for file in (manifest, target) if file.exists()]
-    [file] = store.commit(
-        [written], [(manifest, described.text().encode())], replaced=Replaced(earlier, error_message)
-    )
+    sidecars = [(manifest, described.text().encode())]
+    [file] = store.commit([written], sidecars, earlier=earlier)
     rounded = {name for part in parts for name in part.rounded}
     return TableResult(
         file,

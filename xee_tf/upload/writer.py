@@ -18,7 +18,7 @@ from xee_tf.reading import Unit
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
 from xee_tf.sidecars import Exported, Mixer, describe_export
-from xee_tf.storage import Location, PathLike, require_free, require_writable
+from xee_tf.storage import Location, PathLike, begin, require_free, require_writable
 from xee_tf.upload.destination import WRITE_REPLACED
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, arrays_by_band
 
@@ -127,7 +127,9 @@ class PredictionWriter(Summarized):
         self._parts: list[Part] = []
         require_free(self.location, if_exists)
         require_writable(self.location)
-        self._store: AppendingStore | None = AppendingStore.begin(OneFile(self.location, self.compressed))
+        staging, self._earlier = begin(self.location, self._existing, if_exists)
+        names = OneFile(self.location, self.compressed)
+        self._store: AppendingStore | None = AppendingStore(staging, names)
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -232,7 +234,7 @@ class PredictionWriter(Summarized):
                 raise RecordError(
                     f"Predictions for {self.location} are missing: {self._specified()}; got {self.written}."
                 )
-            self._store.commit([self._store.join(0, 0, [self._parts])])
+            self._store.commit([self._store.finish(0, [self._parts])], earlier=self._earlier)
             self._store = None
         except BaseException:
             self.abort()
@@ -255,6 +257,9 @@ class PredictionWriter(Summarized):
         if self._store is not None:
             self._store.abort()
             self._store = None
+
+    def _existing(self) -> list[Location]:
+        return [self.location] if self.location.exists() else []
 
     def _summary(self) -> Summary:
         state = "" if self._store is not None else ", closed"

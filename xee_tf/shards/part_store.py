@@ -2,135 +2,89 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import uuid
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
 
 from crc32c import crc32c
 
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationError
 from xee_tf.records import combine_crcs
-from xee_tf.shards.members import MEMBER_HEADER, index_header_size
-from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
-from xee_tf.shards.store import Packed, Replaced, ShardNames
+from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER, index_header_size
+from xee_tf.shards.runs import Part, WrittenShard, shard_header
+from xee_tf.shards.staged import StagedStore, write_receipt
+from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Location
+from xee_tf.storage import Earlier, Location, Staging, commit
 
 __all__ = ["AppendingStore", "PartStore"]
 
-#: Deflate stream and trailer of an empty gzip member.
-_EMPTY_TAIL = b"\x03\x00" + bytes(8)
 _COPY_BYTES = 1 << 20
 _OPEN_PARTS = 100
-_NOTHING = Replaced()
-
-
-class _FolderStore:
-    """Base class of stores that stage shards as files in a hidden folder."""
-
-    folder: Location
-    names: ShardNames
-
-    def _shard(self, number: int) -> Location:
-        return self.folder.child(f"{number:05d}.shard")
-
-    def commit(
-        self,
-        shards: Sequence[WrittenShard],
-        sidecars: Sequence[tuple[Location, bytes]] = (),
-        *,
-        replaced: Replaced = _NOTHING,
-    ) -> tuple[ShardInfo, ...]:
-        """Move the shards into place; see `ShardStore.commit`."""
-        targets = [self.names.shard(shard.number) for shard in shards]
-        if replaced.error_message is None:
-            for stale in replaced.files:
-                if stale not in targets:
-                    stale.remove()
-        elif replaced.files and all(self._shard(shard.number).exists() for shard in shards):
-            # If this task runs again because a worker died with its result, the shards were already moved,
-            # and the existing files are its own.
-            self._remove()
-            raise DestinationExistsError(replaced.error_message)
-        for shard, target in zip(shards, targets, strict=True):
-            source = self._shard(shard.number)
-            if source.exists():
-                source.move(target)
-            elif not (target.exists() and target.size() == shard.file.bytes):
-                raise DestinationError(
-                    f"Shard {shard.number} is missing from {self.folder}. Run the export again."
-                )
-        for location, data in sidecars:
-            location.write_bytes(data)
-        self._remove()
-        return tuple(shard.file for shard in shards)
-
-    def _written(self, number: int, size: int, crc: int, runs: tuple[Run, ...]) -> WrittenShard:
-        records = sum(chain.from_iterable(run.records for run in runs))
-        return WrittenShard(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
-
-    def _remove(self) -> None:
-        with suppress(FileNotFoundError):
-            self.folder.remove(recursive=True)
 
 
 @dataclass(frozen=True)
-class PartStore(_FolderStore):
+class PartStore(StagedStore):
     """A store beside the destination on any filesystem; parts are files, which are copied into shards.
 
     Small and picklable. Parts stay on disk, not in memory, until their shard is complete.
 
     Parameters
     ----------
-    folder : Location
-        The hidden folder.
+    staging : Staging
+        The staging folder of the run.
     names : ShardNames
         The names of the shards.
 
     Examples
     --------
     >>> from xee_tf.shards.store import OneFile
-    >>> store = PartStore.begin(OneFile(Location("memory://part-store/s.tfrecord"), compressed=False))
+    >>> file = Location("memory://part-store/s.tfrecord")
+    >>> store = PartStore(Staging.begin(file), OneFile(file, compressed=False))
     >>> part = store.put(0, "0", [(Run(0, (1,), (6,), (0,)), [b"record"])])
-    >>> shard = store.join(0, 0, [[part]])
-    >>> [info] = store.commit([shard])
+    >>> shard = store.finish(0, 0, None, [[part]])
+    >>> [info] = store.commit([shard], earlier=Earlier(list, {}))
     >>> info.path, info.records, info.bytes
     ('memory://part-store/s.tfrecord', 1, 6)
     """
 
-    folder: Location
+    staging: Staging
     names: ShardNames
-
-    @classmethod
-    def begin(cls, names: ShardNames) -> PartStore:
-        """Create the store of a new run; nothing is written yet."""
-        return cls(_folder_beside(names.prefix), names)
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Write the runs of a block to a separate file."""
+        self.staging.sign()
         name = f"{shard:05d}-{block}.part"
         found = []
-        with self.folder.child(name).open("wb") as file:
+        with self.staging.folder.child(name).open("wb") as file:
             for run, pieces in runs:
                 for piece in pieces:
                     file.write(piece)
                 found.append(run)
         return Part(shard, name, tuple(found))
 
-    def join(self, shard: int, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
+    def finish(
+        self, shard: int, first_record: int, header: int | None, blocks: Iterable[Sequence[Part]]
+    ) -> WrittenShard:
         """Copy the parts of a shard into one file, and remove them.
 
         A receipt is written beside the shard. If the task runs again because a worker died with its result,
         the result is read from the receipt.
+
+        Parameters
+        ----------
+        shard, first_record : int
+            Number of the shard, and number of its first record.
+        header : int or None
+            Size of the header in bytes, if the shard is compressed. Default: the size that is needed.
+        blocks : iterable of sequence of Part
+            The parts of each task that has records of the shard; parts of other shards are ignored.
         """
-        receipt = self.folder.child(f"{shard:05d}.json")
-        if receipt.exists():
-            return _read_receipt(receipt.read_bytes())
+        if (before := self.finished(shard)) is not None:
+            return before
         parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
         ordered = sorted(
             (
@@ -141,10 +95,10 @@ class PartStore(_FolderStore):
             key=lambda item: item[0].first,
         )
         runs = tuple(run for run, _, _ in ordered)
-        with _Joined(self._shard(shard)) as joined, ExitStack() as stack:
+        with _Joined(self.staged(shard)) as joined, ExitStack() as stack:
             skip = 0
             if self.names.compressed:
-                joined.write(shard_header(runs, first_record))
+                joined.write(shard_header(runs, first_record, length=header))
                 skip = len(MEMBER_HEADER)  # replaced by the header with the index
             open_parts: dict[str, Any] = {}
             for run, name, start in ordered:
@@ -154,30 +108,16 @@ class PartStore(_FolderStore):
                     if len(open_parts) == _OPEN_PARTS:
                         stack.pop_all().close()
                         open_parts.clear()
-                    open_parts[name] = stack.enter_context(self.folder.child(name).open())
+                    open_parts[name] = stack.enter_context(self.staging.folder.child(name).open())
                 joined.copy(open_parts[name], start + skip, run.size - skip)
                 skip = 0
             if self.names.compressed and not any(run.size for run in runs):
-                joined.write(_EMPTY_TAIL)
-        written = self._written(shard, joined.size, joined.crc, runs)
-        receipt.write_bytes(json.dumps(asdict(written)).encode())
+                joined.write(EMPTY_TAIL)
+        written = self.written(shard, joined.size, joined.crc, runs)
+        write_receipt(self.receipt(shard), written)
         for part in parts:
-            self.folder.child(part.name).remove()
+            self.staging.folder.child(part.name).remove()
         return written
-
-    def abort(self) -> None:
-        """Remove the folder, even if running tasks still write to it."""
-        self.folder.clear()
-
-
-def _read_receipt(data: bytes) -> WrittenShard:
-    found = json.loads(data, object_hook=_with_tuples)
-    runs = tuple(Run(**run) for run in found["runs"])
-    return WrittenShard(found["number"], ShardInfo(**found["file"]), runs)
-
-
-def _with_tuples(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
 
 
 class _Joined:
@@ -211,37 +151,35 @@ class _Joined:
             length -= count
 
 
-class AppendingStore(_FolderStore):
+class AppendingStore(StagedStore):
     """A store of one shard to which one process appends records in order; each byte is written once.
 
-    The store is on a local disk: beside the destination, or in the folder for temporary files.
+    The file is on a local disk: beside the destination, or in the folder for temporary files.
 
     Parameters
     ----------
-    folder : Location
-        The hidden folder.
+    staging : Staging
+        The staging folder of the run.
     names : ShardNames
         The name of the shard.
     """
 
-    def __init__(self, folder: Location, names: ShardNames) -> None:
-        self.folder, self.names = folder, names
+    def __init__(self, staging: Staging, names: ShardNames) -> None:
+        self.staging, self.names = staging, names
+        if not names.prefix.is_local:
+            temporary = Location(tempfile.gettempdir()).child(names.prefix.name)
+            self.staging = Staging(temporary, staging.token)
         self._header_size = 0  # reserved for the header, because its index is complete only at the end
         self._crc = 0  # of the bytes after the header
-        self._file = self._shard(0).open("wb")
-
-    @classmethod
-    def begin(cls, names: ShardNames) -> AppendingStore:
-        """Create the store of a new run."""
-        prefix = names.prefix
-        beside = prefix if prefix.is_local else Location(tempfile.gettempdir()).child(prefix.name)
-        return cls(_folder_beside(beside), names)
+        self.staging.sign()
+        self._file = self.staged(0).open("wb")
 
     def reserve(self, members: int) -> None:
         """Reserve space for an index of `members` gzip members; must be called before `put`.
 
-        This is not part of `begin`, because the number of members depends on the size of the records, and the
-        store is created before the first record is known, in order to detect an unwritable destination early.
+        This is not done at the start, because the number of members depends on the size of the records, and
+        the store is created before the first record is known, in order to detect an unwritable destination
+        early.
         """
         if self.names.compressed:
             self._header_size = index_header_size(members)
@@ -260,11 +198,11 @@ class AppendingStore(_FolderStore):
             found.append(run)
         return Part(shard, block, tuple(found))
 
-    def join(self, shard: int, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
+    def finish(self, first_record: int, blocks: Iterable[Sequence[Part]]) -> WrittenShard:
         """Complete the file by writing its index."""
         runs = tuple(run for part in chain.from_iterable(blocks) for run in part.runs)
         if self.names.compressed and not runs:
-            self._file.write(MEMBER_HEADER + _EMPTY_TAIL)
+            self._file.write(MEMBER_HEADER + EMPTY_TAIL)
         size, crc = self._file.tell(), self._crc
         if self._header_size:
             header = shard_header(runs, first_record, length=self._header_size)
@@ -272,13 +210,37 @@ class AppendingStore(_FolderStore):
             self._file.write(header)
             crc = combine_crcs(crc32c(header), crc, size - len(header))
         self._file.close()
-        return self._written(shard, size, crc, runs)
+        return self.written(0, size, crc, runs)
+
+    def commit(
+        self,
+        shards: Sequence[WrittenShard],
+        sidecars: Sequence[tuple[Location, bytes]] = (),
+        *,
+        earlier: Earlier,
+    ) -> tuple[ShardInfo, ...]:
+        """Move the file into place, or upload it; see `ShardStore.commit`."""
+        if self.names.prefix.is_local:
+            return super().commit(shards, sidecars, earlier=earlier)
+        uploads = [_Copy(self.staged(0).path, self.names.shard(0))]
+        destination = Staging(self.names.prefix, self.staging.token)
+        commit(destination, [], sidecars, uploads=uploads, earlier=earlier)
+        self.staging.remove()
+        return tuple(shard.file for shard in shards)
 
     def abort(self) -> None:
         """Remove the file."""
         self._file.close()
-        self._remove()
+        super().abort()
 
 
-def _folder_beside(prefix: Location) -> Location:
-    return prefix.parent.child(f".{prefix.name}-{uuid.uuid4().hex[:12]}.parts")
+@dataclass(frozen=True)
+class _Copy:
+    """A local file to upload."""
+
+    path: str
+    target: Location
+
+    def complete(self) -> None:
+        """Upload the file."""
+        self.target.put_file(self.path)

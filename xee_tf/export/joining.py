@@ -1,0 +1,145 @@
+"""Join the runs of blocks to shards: the tasks of each kind of store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import Any
+
+from xee_tf.blocks import Block
+from xee_tf.export.plan import ExportPlan
+from xee_tf.graph import TaskRef, Tasks, add_task
+from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, place_runs, run_sizes
+from xee_tf.storage import Staging
+
+__all__ = ["ShardTasks", "store_of"]
+
+_HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
+
+
+def store_of(plan: ExportPlan, staging: Staging) -> ShardStore:
+    """Return the store for an export: the one in which each byte is written the fewest times."""
+    names = plan.names
+    patch_bytes = plan.record_bytes * plan.record.per_patch
+    if names.prefix.is_s3:
+        return S3Store(staging, names, patch_bytes * plan.patches_per_shard)
+    if not names.prefix.is_local:
+        return PartStore(staging, names)
+    if plan.record.exact and not plan.compressed and plan.masked_threshold == 1:
+        return FileStore(staging, names, patch_bytes, plan.patches_per_shard)
+    return FileStore(staging, names, spill=plan.row_bytes > _HELD_BYTES)
+
+
+@dataclass(frozen=True)
+class ShardTasks:
+    """The tasks that join the runs of blocks to shards.
+
+    Parameters
+    ----------
+    tasks : dict
+        The tasks by their keys; modified in place.
+    plan : ExportPlan
+        The plan of the export.
+    store : ShardStore
+        The store.
+    run : str
+        Suffix of the names of the tasks.
+    blocks : mapping
+        References to the parts of each block.
+    """
+
+    tasks: Tasks
+    plan: ExportPlan
+    store: ShardStore
+    run: str
+    blocks: Mapping[Block, TaskRef]
+
+    def summaries(self) -> Mapping[Block, TaskRef]:
+        """Return references to small results that depend on the parts: the sizes of their runs."""
+        if not self._in_memory:
+            return self.blocks
+        return {
+            block: add_task(self.tasks, self._key("sizes", *block), run_sizes, parts)
+            for block, parts in self.blocks.items()
+        }
+
+    def join(self, summaries: Mapping[Block, TaskRef]) -> list[TaskRef]:
+        """Add the tasks of all shards; return references to these."""
+        if isinstance(self.store, S3Store):
+            return self._append(self.store, summaries)
+        store: Any = self.store
+        parts = self._place(store, summaries) if self._in_memory else summaries
+        return [
+            add_task(self.tasks, self._key("shard", number), store.finish, *self._first(number), needed)
+            for number, needed in self._owners(parts)
+        ]
+
+    @property
+    def _in_memory(self) -> bool:
+        """Whether runs wait for the sizes of others."""
+        return isinstance(self.store, S3Store) or (
+            isinstance(self.store, FileStore) and self.store.group_bytes is None
+        )
+
+    def _key(self, name: str, *numbers: int) -> tuple[Any, ...]:
+        return (f"tfrecord-{name}-{self.run}", *numbers)
+
+    def _first(self, shard: int) -> tuple[int, int, int]:
+        """Return the number of a shard, of its first record, and the size of its header."""
+        first = self.plan.patch_shards.patches_of(shard)[0] * self.plan.record.per_patch
+        return shard, first, self.plan.header_size(shard)
+
+    def _owners(self, found: Mapping[Block, TaskRef]) -> list[tuple[int, list[TaskRef]]]:
+        """Return each shard with references to the results of the blocks that have records of it."""
+        grid, layout = self.plan.grid, self.plan.block_layout
+        shards = []
+        for number in range(self.plan.shards):
+            patches = self.plan.patch_shards.patches_of(number)
+            (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
+            if bottom > top:
+                left, right = 0, grid.patches_per_row - 1
+            owners = product(layout.y.owners(top, bottom), layout.x.owners(left, right))
+            shards.append((number, [found[block] for block in owners if block in found]))
+        return shards
+
+    def _rows(self) -> list[tuple[int, list[Block]]]:
+        return [(row, list(blocks)) for row, blocks in groupby(self.blocks, key=lambda block: block[0])]
+
+    def _shards_of(self, row: int) -> Sequence[int]:
+        """Return the shards of a row of blocks."""
+        patches, columns = self.plan.block_layout.y.owned(row), self.plan.grid.patches_per_row
+        shards = self.plan.patch_shards
+        return range(
+            patches[0] * columns // shards.per_shard,
+            ((patches[-1] + 1) * columns - 1) // shards.per_shard + 1,
+        )
+
+    def _place(self, store: FileStore, sizes: Mapping[Block, TaskRef]) -> dict[Block, TaskRef]:
+        """Add tasks that write runs to their places, as soon as the sizes of all runs before are known."""
+        placed = {}
+        offsets: TaskRef | None = None
+        for row, blocks in self._rows():
+            headers = {shard: self.plan.header_size(shard) for shard in self._shards_of(row)}
+            known = [sizes[block] for block in blocks]
+            offsets = add_task(self.tasks, self._key("offsets", row), place_runs, headers, known, offsets)
+            for block in blocks:
+                key = self._key("write", *block)
+                placed[block] = add_task(self.tasks, key, store.place, self.blocks[block], offsets)
+        return placed
+
+    def _append(self, store: S3Store, sizes: Mapping[Block, TaskRef]) -> list[TaskRef]:
+        """Add tasks that append each row of blocks to uploads."""
+        uploads = add_task(self.tasks, self._key("begin"), store.begin, list(range(self.plan.shards)))
+        states: dict[int, TaskRef] = {}
+        for row, blocks in self._rows():
+            parts, turns = [self.blocks[block] for block in blocks], [sizes[block] for block in blocks]
+            for shard in self._shards_of(row):
+                key = self._key("append", row, shard)
+                states[shard] = add_task(
+                    self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
+                )
+        return [
+            add_task(self.tasks, self._key("shard", shard), store.finish, uploads, *self._first(shard), state)
+            for shard, state in states.items()
+        ]

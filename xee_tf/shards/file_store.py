@@ -1,0 +1,231 @@
+"""A store on a local disk, in which each byte is written once, to its place in the shard.
+
+If all records have the same size, the place of a run follows from the plan, and each task writes its runs at
+once. Otherwise, the runs wait until the sizes of all runs before them are known: in memory, or in a temporary
+file if a row of blocks is large.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Any
+
+from crc32c import crc32c
+
+from xee_tf.errors import DestinationError
+from xee_tf.records import combine_crcs
+from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
+from xee_tf.shards.runs import Part, WrittenShard, shard_header
+from xee_tf.shards.staged import StagedStore, write_receipt
+from xee_tf.shards.store import Packed, ShardNames
+from xee_tf.storage import Staging
+
+__all__ = ["FileStore", "Offsets", "RunSizes", "place_runs", "run_sizes"]
+
+
+_BINARY = getattr(os, "O_BINARY", 0)  # on Windows
+
+RunSizes = Sequence[tuple[int, int, int]]
+"""The shard, the number of the first record and the size of runs."""
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """The places of runs in their shards.
+
+    Parameters
+    ----------
+    starts : mapping of (int, int) to int
+        The first byte of a run, by shard and first record.
+    ends : mapping of int to int
+        The end of the last run of each shard.
+    """
+
+    starts: Mapping[tuple[int, int], int]
+    ends: Mapping[int, int]
+
+
+def run_sizes(parts: Sequence[Part]) -> RunSizes:
+    """Return the sizes of the runs of parts."""
+    return [(part.shard, run.first, run.size) for part in parts for run in part.runs]
+
+
+def place_runs(
+    headers: Mapping[int, int], sizes: Iterable[RunSizes], before: Offsets | None = None
+) -> Offsets:
+    """Place runs one after the other.
+
+    Parameters
+    ----------
+    headers : mapping of int to int
+        The size of the header of each shard, in which the header of its first member is replaced.
+    sizes : iterable of RunSizes
+        The runs, in any order. All of them follow those of `before`.
+    before : Offsets, optional
+        The places of earlier runs.
+
+    Examples
+    --------
+    >>> first = place_runs({0: 30}, [[(0, 4, 100)], [(0, 0, 50)]])
+    >>> first.starts, first.ends
+    ({(0, 0): 20, (0, 4): 70}, {0: 170})
+    >>> place_runs({0: 30}, [[(0, 8, 10)]], first).starts
+    {(0, 8): 170}
+    """
+    ends = dict(before.ends) if before else {}
+    starts = {}
+    for shard, first, size in sorted(chain.from_iterable(sizes)):
+        start = ends.get(shard)
+        if start is None:
+            start = headers[shard] - (len(MEMBER_HEADER) if headers[shard] else 0)
+        starts[shard, first] = start
+        ends[shard] = start + size
+    return Offsets(starts, ends)
+
+
+@dataclass(frozen=True)
+class FileStore(StagedStore):
+    """A store beside the destination on a local disk; small and picklable.
+
+    Parameters
+    ----------
+    staging : Staging
+        The staging folder of the run.
+    names : ShardNames
+        The names of the shards.
+    group_bytes : int or None
+        Size of each group of records that has a number, if it is fixed: runs are then written at once.
+    groups_per_shard : int
+        Number of groups in a full shard.
+    spill : bool
+        Whether runs wait in temporary files instead of memory.
+    """
+
+    staging: Staging
+    names: ShardNames
+    group_bytes: int | None = None
+    groups_per_shard: int = 0
+    spill: bool = False
+
+    def put(self, shard: int, block: str, runs: Packed) -> Part:
+        """Write the runs of a block to their places if these are known, or keep them."""
+        self.staging.sign()
+        if self.group_bytes is not None:
+            base = shard * self.groups_per_shard
+            with self._opened(shard) as file:
+                found = []
+                for run, pieces in runs:
+                    _write(file, pieces, (run.first - base) * self.group_bytes)
+                    found.append(run)
+            return Part(shard, "", tuple(found))
+        if not self.spill:
+            packed = list(runs)
+            return Part(shard, "", tuple(run for run, _ in packed), tuple(pieces for _, pieces in packed))
+        name = f"{shard:05d}-{block}.part"
+        found = []
+        with self._writing(), open(self.staging.folder.child(name).path, "wb") as part:
+            for run, pieces in runs:
+                part.writelines(pieces)
+                found.append(run)
+        return Part(shard, name, tuple(found))
+
+    def place(self, parts: Sequence[Part], offsets: Offsets) -> list[Part]:
+        """Write the runs of parts to their places; return the parts without their bytes."""
+        self.staging.sign()
+        for part in parts:
+            places = [offsets.starts[part.shard, run.first] for run in part.runs]
+            with self._opened(part.shard) as file:
+                if part.name:
+                    self._copy(file, part, places)
+                else:
+                    for pieces, place in zip(part.pieces, places, strict=True):
+                        _write(file, pieces, place)
+        return [part.described for part in parts]
+
+    def _copy(self, file: int, part: Part, places: Sequence[int]) -> None:
+        """Copy the runs of a temporary file to their places, and remove it."""
+        path = self.staging.folder.child(part.name).path
+        if not os.path.exists(path) and self.finished(part.shard):
+            return  # this task runs again, because a worker died with its result
+        starts = accumulate((run.size for run in part.runs), initial=0)
+        with open(path, "rb") as source:
+            for run, place, start in zip(part.runs, places, starts, strict=False):
+                source.seek(start)
+                data = source.read(run.size)
+                if len(data) < run.size:
+                    raise DestinationError(
+                        f"The temporary file {path} was truncated after it was written. Run the export again."
+                    )
+                _write(file, [data], place)
+
+    def finish(
+        self, shard: int, first_record: int, header: int, blocks: Iterable[Sequence[Part]]
+    ) -> WrittenShard:
+        """Complete a shard, all of whose runs are in place.
+
+        Parameters
+        ----------
+        shard, first_record : int
+            Number of the shard, and number of its first record.
+        header : int
+            Size of the header in bytes; 0 if the shard is not compressed.
+        blocks : iterable of sequence of Part
+            The parts of each task that has records of the shard.
+        """
+        if (before := self.finished(shard)) is not None:
+            return before  # this task runs again, because a worker died with its result
+        parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
+        runs = tuple(sorted(chain.from_iterable(part.runs for part in parts), key=lambda run: run.first))
+        head = shard_header(runs, first_record, length=header) if header else b""
+        size, crc = header, crc32c(head)
+        with self._opened(shard) as file:
+            if header and not any(run.size for run in runs):
+                head = MEMBER_HEADER + EMPTY_TAIL
+                size, crc = len(head), crc32c(head)
+            skip = len(MEMBER_HEADER) if header else 0  # the header replaces that of the first member
+            for run in runs:
+                if run.size:
+                    rest = run.size - skip
+                    own = combine_crcs(crc32c(MEMBER_HEADER), run.crc, rest) if skip else run.crc
+                    crc, size, skip = combine_crcs(crc, own, rest), size + rest, 0
+            _write(file, [head], 0)
+            os.ftruncate(file, size)
+        written = self.written(shard, size, crc, runs)
+        write_receipt(self.receipt(shard), written)
+        for part in parts:
+            if part.name:
+                self.staging.folder.child(part.name).remove()
+        return written
+
+    @contextmanager
+    def _opened(self, shard: int) -> Iterator[int]:
+        """Open the staged file of a shard for writing."""
+        with self._writing():
+            file = os.open(self.staged(shard).path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+            try:
+                yield file
+            finally:
+                os.close(file)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DestinationError(
+                f"Cannot write {self.names.prefix} (temporary files in {self.staging.folder}): {error}. "
+                "Nothing was changed."
+            ) from error
+
+
+def _write(file: int, pieces: Sequence[Any], offset: int) -> None:
+    """Write pieces of bytes one after the other."""
+    os.lseek(file, offset, os.SEEK_SET)
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        while view:
+            view = view[os.write(file, view) :]

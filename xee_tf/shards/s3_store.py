@@ -1,0 +1,288 @@
+"""A store in S3, in which each byte is uploaded once, as a part of a multipart upload.
+
+An object does not exist until its upload is completed, so the uploads are the staged shards. The number of a
+part decides its place in the object. All parts but the last must have at least 5 MiB: the runs of a row of
+blocks are appended to what is left from the row before, and what remains is left for the next row. The
+beginning of a shard waits for the index in its header, and is uploaded last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+from crc32c import crc32c
+
+from xee_tf.errors import DestinationError
+from xee_tf.records import combine_crcs
+from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
+from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
+from xee_tf.shards.staged import StagedStore, write_receipt
+from xee_tf.shards.store import Packed, ShardNames
+from xee_tf.sidecars import ShardInfo
+from xee_tf.storage import Earlier, Location, Staging, commit, is_working, staging_folders
+
+__all__ = ["Appended", "S3Store", "abort_dead_uploads"]
+
+_SMALLEST = 5 << 20  # S3's minimum for all parts but the last
+_PART = 8 << 20
+_MOST_PARTS = 9000  # S3 allows 10,000
+_THREADS = 4  # concurrent uploads of a task
+_HEAD = 1  # number of the first part
+_UPLOADS = "uploads.json"
+
+
+@dataclass(frozen=True)
+class Appended:
+    """The state of a shard after some of its runs were appended.
+
+    Parameters
+    ----------
+    runs : tuple of Run
+        The runs.
+    head : bytes
+        The beginning of the shard without its header, which is uploaded last; empty if there are too few
+        bytes for a part.
+    rest : bytes
+        The end of the shard, which is too small for a part.
+    etags : mapping of int to str
+        The ETags of the uploaded parts by their numbers.
+    """
+
+    runs: tuple[Run, ...] = ()
+    head: bytes = b""
+    rest: bytes = b""
+    etags: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class S3Store(StagedStore):
+    """A store in S3; small and picklable.
+
+    Parameters
+    ----------
+    staging : Staging
+        The staging folder of the run, with the ids of its uploads and the receipts of complete shards.
+    names : ShardNames
+        The names of the shards.
+    shard_bytes : int
+        Maximum size of a shard in bytes.
+    """
+
+    staging: Staging
+    names: ShardNames
+    shard_bytes: int = 0
+
+    @property
+    def part_bytes(self) -> int:
+        """Size of a part in bytes."""
+        return max(_PART, self.shard_bytes // _MOST_PARTS)
+
+    def put(self, shard: int, block: str, runs: Packed) -> Part:
+        """Keep the runs of a block in memory, until `append` uploads them."""
+        packed = list(runs)
+        return Part(shard, "", tuple(run for run, _ in packed), tuple(pieces for _, pieces in packed))
+
+    def begin(self, shards: Sequence[int]) -> dict[int, str]:
+        """Create the uploads of shards; return their ids."""
+        self.staging.sign()
+        file = self.staging.folder.child(_UPLOADS)
+        known = _known_uploads(file)  # if this task runs again, because a worker died with its result
+        missing = [shard for shard in shards if shard not in known]
+        if missing:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                known |= dict(zip(missing, pool.map(self._create, missing), strict=True))
+            file.write_bytes(json.dumps(known).encode())
+        return known
+
+    def append(
+        self,
+        uploads: Mapping[int, str],
+        shard: int,
+        before: Appended | None,
+        blocks: Iterable[Sequence[Part]],
+        order: Any = None,
+    ) -> Appended:
+        """Append the runs of a row of blocks to a shard.
+
+        Parameters
+        ----------
+        uploads : mapping of int to str
+            The result of `begin`.
+        shard : int
+            Number of the shard.
+        before : Appended or None
+            The state after the row of blocks before.
+        blocks : iterable of sequence of Part
+            The parts of each block of the row; parts of other shards are ignored.
+        order : object
+            Not used: results that let Dask process the blocks in order.
+        """
+        self.staging.sign()
+        state = before or Appended()
+        parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
+        packed = sorted(
+            (pair for part in parts for pair in zip(part.runs, part.pieces, strict=True)),
+            key=lambda pair: pair[0].first,
+        )
+        runs = (*state.runs, *(run for run, _ in packed))
+        pieces = chain([state.rest], chain.from_iterable(pieces for _, pieces in packed))
+        sizes = chain([] if state.head else [_SMALLEST], iter(lambda: self.part_bytes, None))
+        *bodies, rest = _join(pieces, sizes)
+        head = state.head or (bodies.pop(0) if bodies else b"")
+        numbered = dict(enumerate(bodies, _HEAD + 1 + len(state.etags)))
+        etags = {**state.etags, **self._upload(shard, uploads[shard], numbered)}
+        return Appended(runs, head, rest, etags)
+
+    def finish(
+        self, uploads: Mapping[int, str], shard: int, first_record: int, header: int, state: Appended
+    ) -> WrittenShard:
+        """Upload the rest of a shard, and its head.
+
+        Parameters
+        ----------
+        uploads : mapping of int to str
+            The result of `begin`.
+        shard, first_record : int
+            Number of the shard, and number of its first record.
+        header : int
+            Size of the header in bytes; 0 if the shard is not compressed.
+        state : Appended
+            The state after the last row of blocks.
+        """
+        if (before := self.finished(shard)) is not None:
+            return before
+        head, rest = (state.head, state.rest) if state.head else (state.rest, b"")
+        crc, size = 0, 0
+        for run in state.runs:
+            crc, size = combine_crcs(crc, run.crc, run.size), size + run.size
+        if header and not size:
+            head = MEMBER_HEADER + EMPTY_TAIL
+            crc, size = crc32c(head), len(head)
+        elif header:
+            skip = len(MEMBER_HEADER)  # the header replaces that of the first member
+            index = shard_header(state.runs, first_record, length=header)
+            crc = combine_crcs(crc32c(head[:skip]), crc, size - skip)
+            crc = combine_crcs(crc32c(index), crc, size - skip)
+            head, size = index + head[skip:], len(index) + size - skip
+        bodies = {_HEAD: head} | ({_HEAD + 1 + len(state.etags): rest} if rest else {})
+        etags = {**state.etags, **self._upload(shard, uploads[shard], bodies)}
+        written = replace(
+            self.written(shard, size, crc, state.runs),
+            upload=uploads[shard],
+            etags=tuple(etag for _, etag in sorted(etags.items())),
+        )
+        write_receipt(self.receipt(shard), written)
+        return written
+
+    def commit(
+        self,
+        shards: Sequence[WrittenShard],
+        sidecars: Sequence[tuple[Location, bytes]] = (),
+        *,
+        earlier: Earlier,
+    ) -> tuple[ShardInfo, ...]:
+        """Complete the uploads; see `ShardStore.commit`."""
+        uploads = [_Upload(self.names.shard(each.number), each.upload, each.etags) for each in shards]
+        commit(self.staging, [], sidecars, uploads=uploads, earlier=earlier)
+        return tuple(shard.file for shard in shards)
+
+    def abort(self) -> None:
+        """Abort the uploads, and remove the folder."""
+        for shard, upload in _known_uploads(self.staging.folder.child(_UPLOADS)).items():
+            with suppress(DestinationError):  # it was completed or aborted
+                _call(self.names.shard(shard), "abort_multipart_upload", UploadId=upload)
+        super().abort()
+
+    def _create(self, shard: int) -> str:
+        return str(_call(self.names.shard(shard), "create_multipart_upload")["UploadId"])
+
+    def _upload(self, shard: int, upload: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
+        """Upload parts, and return their ETags."""
+        target = self.names.shard(shard)
+
+        def one(number: int) -> str:
+            found = _call(target, "upload_part", UploadId=upload, PartNumber=number, Body=bodies[number])
+            return str(found["ETag"])
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return dict(zip(bodies, pool.map(one, bodies), strict=True))
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """A multipart upload, all of whose parts are uploaded."""
+
+    target: Location
+    upload: str
+    etags: Sequence[str]
+
+    def complete(self) -> None:
+        """Make the object appear."""
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self.etags, _HEAD)]
+        _call(
+            self.target,
+            "complete_multipart_upload",
+            UploadId=self.upload,
+            MultipartUpload={"Parts": parts},
+        )
+
+
+def abort_dead_uploads(destination: Location, objects: Sequence[Location]) -> None:
+    """Abort the multipart uploads to objects of a destination that belong to no living run.
+
+    Parameters
+    ----------
+    destination : Location
+        The destination of the runs.
+    objects : sequence of Location
+        An object for each prefix under which uploads are looked for.
+    """
+    living: set[str] = set()
+    for folder in staging_folders(destination):
+        if is_working(folder):
+            if not folder.child(_UPLOADS).exists():
+                return  # the run is creating its uploads, which cannot be told from those of dead runs
+            living |= set(_known_uploads(folder.child(_UPLOADS)).values())
+    for each in objects:
+        bucket, _, key = each.path.partition("/")
+        found = each.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
+        for upload in found.get("Uploads", []):
+            if upload["UploadId"] not in living:
+                with suppress(DestinationError):
+                    target = Location(f"s3://{bucket}/{upload['Key']}", each.storage_options)
+                    _call(target, "abort_multipart_upload", UploadId=upload["UploadId"])
+
+
+def _known_uploads(file: Location) -> dict[int, str]:
+    """Read the ids of the uploads of a run, by shard."""
+    with suppress(FileNotFoundError):
+        return {int(shard): upload for shard, upload in json.loads(file.read_bytes()).items()}
+    return {}
+
+
+def _join(pieces: Iterable[Any], sizes: Iterator[int]) -> Iterator[bytes]:
+    """Join pieces to bodies of at least the given sizes; the last body is smaller, or empty."""
+    waiting: list[Any] = []
+    total, size = 0, next(sizes)
+    for piece in pieces:
+        waiting.append(piece)
+        total += len(piece)
+        if total >= size:
+            yield b"".join(waiting)
+            waiting, total, size = [], 0, next(sizes)
+    yield b"".join(waiting)
+
+
+def _call(target: Location, method: str, **arguments: Any) -> Any:
+    """Call a method of the S3 client for an object."""
+    bucket, _, key = target.path.partition("/")
+    try:
+        return target.fs.call_s3(method, Bucket=bucket, Key=key, **arguments)
+    except Exception as error:  # of botocore, unless s3fs translates it to an OSError
+        raise DestinationError(f"Cannot write {target} ({method}): {error}") from error

@@ -1,0 +1,75 @@
+"""What stores have in common: the staged files of shards, their receipts, and their commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+
+from xee_tf.shards.runs import Run, WrittenShard
+from xee_tf.shards.store import ShardNames
+from xee_tf.sidecars import ShardInfo
+from xee_tf.storage import Earlier, Location, Staging, commit
+
+__all__ = ["StagedStore", "read_receipt", "write_receipt"]
+
+
+class StagedStore:
+    """Base class of stores that stage shards as files in the folder of the run."""
+
+    staging: Staging
+    names: ShardNames
+
+    def staged(self, number: int) -> Location:
+        """Return where a shard is staged."""
+        return self.staging.staged(self.names.shard(number))
+
+    def receipt(self, number: int) -> Location:
+        """Return the file that describes a complete shard."""
+        return self.staging.folder.child(f"{number:05d}.json")
+
+    def written(self, number: int, size: int, crc: int, runs: tuple[Run, ...]) -> WrittenShard:
+        """Describe a complete shard."""
+        records = sum(chain.from_iterable(run.records for run in runs))
+        return WrittenShard(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
+
+    def finished(self, number: int) -> WrittenShard | None:
+        """Return the description of a shard from its receipt; None if it is not complete."""
+        with suppress(FileNotFoundError):
+            return read_receipt(self.receipt(number).read_bytes())
+        return None
+
+    def commit(
+        self,
+        shards: Sequence[WrittenShard],
+        sidecars: Sequence[tuple[Location, bytes]] = (),
+        *,
+        earlier: Earlier,
+    ) -> tuple[ShardInfo, ...]:
+        """Move the shards into place; see `ShardStore.commit`."""
+        targets = [self.names.shard(shard.number) for shard in shards]
+        commit(self.staging, targets, sidecars, earlier=earlier)
+        return tuple(shard.file for shard in shards)
+
+    def abort(self) -> None:
+        """Remove the folder, even if running tasks still write to it."""
+        self.staging.remove()
+
+
+def write_receipt(location: Location, shard: WrittenShard) -> None:
+    """Write the description of a complete shard, from which a later run takes it up."""
+    location.write_bytes(json.dumps(asdict(shard)).encode())
+
+
+def read_receipt(data: bytes) -> WrittenShard:
+    """Read the description of a complete shard."""
+    found = json.loads(data, object_hook=_with_tuples)
+    runs = tuple(Run(**run) for run in found["runs"])
+    return WrittenShard(**found | {"file": ShardInfo(**found["file"]), "runs": runs})
+
+
+def _with_tuples(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}

@@ -1,0 +1,517 @@
+"""Commit staged files to their destination: either all of them appear, or the old ones stay.
+
+A commit is exclusive: it creates the journal ``.<name>.commit`` beside the destination, which lists what it
+replaces. On a local disk, the old files are moved into the staging folder, those that mark a result as
+complete first; then the new files are renamed, marks last. If that fails, the old files are moved back; if
+the process is killed, the next run does it. In an object store, where old and new objects have the same
+names, the marks of the old files are deleted first, and from then on the old files are lost: readers raise an
+error until the marks of the new files are written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol, get_args
+
+from crc32c import crc32c
+
+from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
+from xee_tf.options import IfExists, one_of
+from xee_tf.storage.location import Location, rename
+from xee_tf.storage.processes import is_alive, process_token
+from xee_tf.storage.staging import Staging, remove_leftovers, renewed
+
+__all__ = ["Earlier", "Upload", "begin", "clear_leftovers", "commit", "interruption", "look"]
+
+Seen = Mapping[str, str]
+"""What exists at a destination: for each name, a text that changes if the file is replaced."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The files of an earlier result at a destination.
+
+    Parameters
+    ----------
+    files : callable
+        Returns the existing files, all of which are replaced or deleted. Files without which the result is
+        not complete come first. Must be picklable.
+    seen : Seen or None
+        What existed when the run was planned. None if this is not known, because a commit was interrupted.
+    """
+
+    files: Callable[[], Sequence[Location]]
+    seen: Seen | None
+
+
+_THREADS = 16
+_OLD = "replaced"  # folder for the old files, in the staging folder
+_METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
+
+_Left = Literal["old", "new", "nothing"]
+_LEFT: Mapping[_Left, str] = {
+    "old": "Nothing was changed.",
+    "new": "All files are in place.",
+    "nothing": "The old files had been replaced in part, and were deleted.",
+}
+
+
+class Upload(Protocol):
+    """An object that was uploaded completely, but does not exist until the upload is completed."""
+
+    @property
+    def target(self) -> Location:
+        """The object."""
+
+    def complete(self) -> None:
+        """Make the object appear; it replaces an old one."""
+
+
+def begin(
+    destination: Location,
+    files: Callable[[], Sequence[Location]],
+    if_exists: str,
+    compute: bool = True,
+) -> tuple[Staging, Earlier]:
+    """Begin a run: look at what exists, and remove what dead runs left behind.
+
+    Parameters
+    ----------
+    destination : Location
+        The file, folder or prefix that the run writes.
+    files : callable
+        See `Earlier`.
+    if_exists : {"error", "overwrite"}
+        Whether existing files may be replaced.
+    compute : bool
+        If False, nothing is removed or restored before the run commits.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there are files that may not be replaced.
+    OptionError
+        If `if_exists` is neither "error" nor "overwrite".
+    """
+    one_of("if_exists", if_exists, get_args(IfExists))
+    staging = Staging.begin(destination)
+    if compute:
+        clear_leftovers(staging)
+    elif interruption(destination):
+        return staging, Earlier(files, {} if if_exists == "error" else None)
+    seen = look(files())
+    if seen and if_exists == "error":
+        several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
+        raise DestinationExistsError(
+            f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
+            "replace it with if_exists='overwrite'."
+        )
+    return staging, Earlier(files, seen)
+
+
+def look(files: Iterable[Location]) -> dict[str, str]:
+    """Return what exists at a destination; see `Seen`.
+
+    Examples
+    --------
+    >>> file = Location.of("memory://commit/scene")
+    >>> look([file])
+    {}
+    >>> file.write_bytes(b"1")
+    >>> before = look([file])
+    >>> file.write_bytes(b"2")
+    >>> look([file]) == before
+    False
+    """
+    found = {}
+    for file in files:
+        with suppress(FileNotFoundError):
+            found[file.name] = _fingerprint(file)
+    return found
+
+
+def _fingerprint(file: Location) -> str:
+    if not file.is_local:
+        info = file.fresh_fs.info(file.path)
+        known = [info.get(key) for key in ("ETag", "etag", "generation", "md5", "size", "type")]
+        return str([*known, renewed(info)])
+    found = os.stat(file.path)
+    facts = [(found.st_ino, found.st_size, found.st_mtime_ns)]
+    # A folder does not change when a file in it is replaced, but the metadata of a Zarr store does.
+    for name in _METADATA:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = os.stat(os.path.join(file.path, name))
+            facts.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return str(facts)
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """The content of a journal.
+
+    Parameters
+    ----------
+    process : str
+        The token of the process that commits.
+    token : str
+        The token of its run.
+    new : list of str
+        Names of the files that are put in place.
+    old : mapping of str to str
+        What existed before; see `Seen`.
+    sidecars : mapping of str to int
+        CRC-32C of the small files that are written last.
+    """
+
+    process: str
+    token: str
+    new: list[str]
+    old: dict[str, str]
+    sidecars: dict[str, int]
+
+    def data(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+def commit(
+    staging: Staging,
+    staged: Sequence[Location],
+    sidecars: Sequence[tuple[Location, bytes]] = (),
+    *,
+    uploads: Sequence[Upload] = (),
+    earlier: Earlier,
+) -> None:
+    """Put the files of a run in place, and delete its staging folder.
+
+    Parameters
+    ----------
+    staging : Staging
+        The staging folder of the run.
+    staged : sequence of Location
+        The files or folders to put in place, in the folder of the destination. They are staged as
+        ``staging.staged(file)``.
+    sidecars : sequence of (Location, bytes)
+        Small files that describe the others, in order. The last one marks the result as complete.
+    uploads : sequence of Upload
+        Objects to put in place.
+    earlier : Earlier
+        The files of an earlier result.
+
+    Raises
+    ------
+    DestinationExistsError
+        If the existing files are not those that were seen, or another run commits. Nothing is changed.
+    DestinationError
+        If a staged file is missing, or the files cannot be put in place. The old files are then as before,
+        except in an object store in which the replacement had begun.
+
+    Examples
+    --------
+    >>> file = Location.of("memory://commit/table")
+    >>> staging = Staging.begin(file)
+    >>> staging.staged(file).write_bytes(b"rows")
+    >>> commit(staging, [file], earlier=Earlier(list, {}))
+    >>> file.read_bytes(), staging.folder.exists()
+    (b'rows', False)
+    """
+    missing = [file for file in staged if not staging.staged(file).exists()]
+    if missing:
+        if len(missing) == len(staged) and _is_committed(sidecars):
+            staging.remove()  # this task runs again, because a worker died with its result
+            return
+        raise DestinationError(
+            f"Cannot write {missing[0]}: its temporary file in {staging.folder} is missing. Run it again."
+        )
+    targets = [*(upload.target for upload in uploads), *staged]
+    with _journal(staging, targets, sidecars, earlier) as old:
+        if staging.destination.is_local:
+            _place_files(staging, staged, sidecars, old)
+        else:
+            _place_objects(staging, staged, sidecars, uploads, old)
+    staging.remove()
+    remove_leftovers(staging.destination)
+
+
+def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
+    try:
+        return bool(sidecars) and all(file.read_bytes() == data for file, data in sidecars)
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _journal(
+    staging: Staging,
+    targets: Sequence[Location],
+    sidecars: Sequence[tuple[Location, bytes]],
+    earlier: Earlier,
+) -> Iterator[Sequence[Location]]:
+    """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
+    _recover_dead(staging)
+    old = earlier.files()
+    names = [file.name for file in targets]
+    journal = _Journal(
+        process_token(),
+        staging.token,
+        [*names, *(file.name for file, _ in sidecars)],
+        look(old),
+        {file.name: crc32c(data) for file, data in sidecars},
+    )
+    if staging.destination.is_local:
+        os.makedirs(staging.folder.path, exist_ok=True)
+    _create(staging.journal, journal)
+    try:
+        if earlier.seen is not None:
+            # No other run changes the files while the journal exists.
+            _check_seen(staging, earlier.files(), earlier.seen)
+    except BaseException:
+        staging.journal.remove()
+        raise
+    try:
+        yield old
+    except BaseException as error:
+        left = _undo(journal, staging)
+        staging.journal.remove()
+        if isinstance(error, Exception) and not isinstance(error, XeeTFError):
+            raise DestinationError(f"Cannot write {staging.destination}: {error}. {_LEFT[left]}") from error
+        raise
+    staging.journal.remove()
+
+
+def _create(location: Location, journal: _Journal) -> None:
+    """Create a journal; raise an error if there is one."""
+    try:
+        location.write_bytes(journal.data(), exclusive=True)
+    except FileExistsError:
+        raise DestinationExistsError(
+            f"Another run is putting its files in place: {location} exists. Nothing was changed. Wait until "
+            "it has finished, then run this one again."
+        ) from None
+    # Some object stores ignore the condition of an exclusive creation.
+    if not location.is_local and location.read_bytes() != journal.data():
+        raise DestinationExistsError(
+            f"Another run is putting its files in place: it created {location} at the same time. Nothing was "
+            "changed. Wait until it has finished, then run this one again."
+        )
+
+
+def _check_seen(staging: Staging, existing: Sequence[Location], seen: Seen) -> None:
+    """Raise an error if the existing files are not those that were seen when the run began."""
+    found = look(existing)
+    changed = next((name for name in {**found, **seen} if found.get(name) != seen.get(name)), None)
+    if changed is None:
+        return
+    what = "was written" if changed in found else "was deleted"
+    after = f"{staging.destination.parent.child(changed)} {what} after this run was planned"
+    if not seen:
+        raise DestinationExistsError(
+            f"{after}, and already exists: nothing was changed. Choose another name, or replace it with "
+            "if_exists='overwrite'."
+        )
+    raise DestinationExistsError(
+        f"{after}, by another run or program: nothing was changed. Run it again to replace what is there now."
+    )
+
+
+def _place_files(
+    staging: Staging,
+    staged: Sequence[Location],
+    sidecars: Sequence[tuple[Location, bytes]],
+    old: Sequence[Location],
+) -> None:
+    """Put files in place on a local disk, where files are renamed."""
+    for file, data in sidecars:
+        with staging.staged(file).open("wb") as opened:
+            opened.write(data)
+    files = [*staged, *(file for file, _ in sidecars)]
+    aside = staging.folder.child(_OLD)
+    os.makedirs(aside.path, exist_ok=True)
+    for file in files:
+        _sync(staging.staged(file).path)
+    _sync(staging.folder.path)
+    _sync(staging.destination.parent.path)  # of the journal
+    for file in old:
+        rename(file.path, aside.child(file.name).path)
+    for file in files:
+        rename(staging.staged(file).path, file.path)
+    _sync(staging.destination.parent.path)
+
+
+def _sync(path: str) -> None:
+    """Write a file or folder to the disk, with all that it contains."""
+    if os.name != "posix":  # folders cannot be opened
+        return
+    if os.path.isdir(path):
+        for entry in os.scandir(path):
+            if not entry.is_symlink():
+                _sync(entry.path)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _place_objects(
+    staging: Staging,
+    staged: Sequence[Location],
+    sidecars: Sequence[tuple[Location, bytes]],
+    uploads: Sequence[Upload],
+    old: Sequence[Location],
+) -> None:
+    """Put objects in place in a store in which they replace those of the same names."""
+    targets = {target.name for target in (*staged, *(upload.target for upload in uploads))}
+    for file in old:
+        if file.name not in targets:
+            file.remove(recursive=True)
+
+    def move(target: Location) -> None:
+        source = staging.staged(target)
+        if source.is_folder():
+            _replace_tree(source, target)
+        else:
+            source.move(target)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for done in [pool.submit(upload.complete) for upload in uploads] + [
+            pool.submit(move, target) for target in staged
+        ]:
+            done.result()
+    for file, data in sidecars:
+        file.write_bytes(data)
+
+
+def _replace_tree(source: Location, target: Location) -> None:
+    """Copy the objects of a Zarr store over an old one, so that it cannot be opened until all are there."""
+    fs, origin, base = source.fresh_fs, source.path.rstrip("/"), target.path.rstrip("/")
+    marks = [f"{base}/{name}" for name in _METADATA]
+    if old := fs.find(base):
+        for path in [*(mark for mark in marks if mark in old), *(path for path in old if path not in marks)]:
+            fs.rm_file(path)
+    pairs = [(path, base + path[len(origin) :]) for path in fs.find(origin)]
+    for chosen in ([p for p in pairs if p[1] not in marks], [p for p in pairs if p[1] in marks]):
+        if chosen:
+            fs.copy([path for path, _ in chosen], [path for _, path in chosen], on_error="raise")
+
+
+def _undo(journal: _Journal, staging: Staging) -> _Left:
+    """Undo an interrupted commit as far as possible; return which files are there."""
+    return (_undo_files if staging.destination.is_local else _undo_objects)(journal, staging)
+
+
+def _undo_files(journal: _Journal, staging: Staging) -> _Left:
+    """Move the old files back. If this is interrupted too, it can be repeated."""
+    parent, folder = staging.destination.parent.path, staging.folder.path
+    there = os.path.lexists
+
+    def place(name: str) -> str:
+        return os.path.realpath(os.path.join(parent, name))
+
+    def staged(name: str) -> str:
+        return os.path.join(folder, name)
+
+    def aside(name: str) -> str:
+        return os.path.join(folder, _OLD, name)
+
+    if all(there(place(name)) and not there(staged(name)) for name in journal.new):
+        return "new"
+    for name in journal.new:
+        is_new = name not in journal.old or there(aside(name))
+        if there(place(name)) and not there(staged(name)) and is_new:
+            rename(place(name), staged(name))
+    for name in journal.old:
+        if there(aside(name)):
+            rename(aside(name), place(name))
+    _sync(parent)
+    return "old"
+
+
+def _undo_objects(journal: _Journal, staging: Staging) -> _Left:
+    """Delete new objects, and the old ones if some of them were replaced or deleted."""
+    parent = staging.destination.parent
+    files = {name: parent.child(name) for name in [*journal.old, *journal.new]}
+    found = look(files.values())
+    if journal.sidecars:
+        complete = all(
+            name in found and crc32c(files[name].read_bytes()) == crc
+            for name, crc in journal.sidecars.items()
+        )
+    else:
+        complete = all(name in found and not staging.staged(files[name]).exists() for name in journal.new)
+    if complete:
+        return "new"
+    unchanged = all(found.get(name) == known for name, known in journal.old.items())
+    for name in found:
+        if not unchanged or name not in journal.old:
+            files[name].remove(recursive=True)
+    return "old" if unchanged else "nothing"
+
+
+def interruption(destination: Location) -> str:
+    """Return why a destination is incomplete, as a sentence, or "" if no commit is in progress.
+
+    Readers call it if they do not find the file that marks a result as complete.
+    """
+    staging = Staging(destination, "")
+    journal = _read(staging)
+    if journal is None:
+        return ""
+    if is_alive(journal.process, None):
+        return f"A run is putting the files of {destination} in place: try again when it has finished."
+    return (
+        f"A run was interrupted while it put the files of {destination} in place. Run it again: this first "
+        "restores what was there before."
+    )
+
+
+def _read(staging: Staging) -> _Journal | None:
+    """Read the journal of a destination; return None if there is none."""
+    try:
+        return _Journal(**json.loads(staging.journal.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError):
+        raise DestinationError(
+            f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to "
+            f"{staging.destination}."
+        ) from None
+
+
+def clear_leftovers(staging: Staging) -> None:
+    """Undo a commit that was interrupted, and delete what dead runs staged for a destination."""
+    _recover_dead(staging)
+    remove_leftovers(staging.destination)
+
+
+def _recover_dead(staging: Staging) -> None:
+    journal = _read(staging)
+    if journal is None or is_alive(journal.process, _written(staging.journal)):
+        return
+    # Only one process undoes the commit: another one would undo what comes after it.
+    lock = staging.journal.with_suffix(".undo")
+    try:
+        lock.write_bytes(process_token().encode(), exclusive=True)
+    except FileExistsError:
+        if not is_alive(lock.read_bytes().decode(), _written(lock)):
+            lock.remove()
+        raise DestinationExistsError(
+            f"Another run is restoring the files of {staging.destination} after an interruption. Run this "
+            "one again."
+        ) from None
+    try:
+        if _read(staging) == journal:
+            _undo(journal, Staging(staging.destination, journal.token))
+            staging.journal.remove()
+    finally:
+        lock.remove()
+
+
+def _written(file: Location) -> float | None:
+    with suppress(FileNotFoundError):
+        return renewed(file.fresh_fs.info(file.path))
+    return None

@@ -1,0 +1,134 @@
+"""The staging folders of runs that write to a destination, and what dead runs left behind.
+
+A run stages everything in one hidden folder beside its destination, ``.<name>-<token>.parts``. The token
+names the machine, the process and its start time, so that a later run can tell whether the process still
+exists. Processes of a cluster that work for a run sign in the folder. Processes of other machines cannot be
+checked: they count as alive for one hour after the last signature or the last file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from xee_tf.storage.location import Location
+from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
+
+__all__ = ["Staging", "is_working", "remove_leftovers", "renewed", "staging_folders"]
+
+_RENEWAL = 60.0  # seconds between two signatures of a process
+# Staging folders and temporary files of versions before 0.3, which do not name their process.
+_OLD = r"[0-9a-f]{12}\.parts|[0-9a-f]{8}\.(tmp|old)"
+
+_signed: dict[str, float] = {}  # time of the last signature of this process, by folder
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The staging folder of a run; small and picklable.
+
+    Parameters
+    ----------
+    destination : Location
+        The file, folder or prefix that the run writes.
+    token : str
+        The id of the run, which names the process that began it.
+
+    Examples
+    --------
+    >>> staging = Staging.begin(Location.of("memory://runs/scene"))
+    >>> staging.folder.name == f".scene-{staging.token}.parts"
+    True
+    """
+
+    destination: Location
+    token: str
+
+    @classmethod
+    def begin(cls, destination: Location) -> Staging:
+        """Start a run; nothing is written."""
+        return cls(destination, new_token())
+
+    @property
+    def folder(self) -> Location:
+        """The hidden folder in which the run stages its files."""
+        return self.destination.parent.child(f".{self.destination.name}-{self.token}.parts")
+
+    def staged(self, file: Location) -> Location:
+        """Return where a file of the destination is staged."""
+        return self.folder.child(file.name)
+
+    @property
+    def journal(self) -> Location:
+        """The file that exists while a run puts its files in place."""
+        return self.destination.parent.child(f".{self.destination.name}.commit")
+
+    def sign(self) -> None:
+        """Show that this process works for the run; tasks call it before they stage anything."""
+        now, key = time.monotonic(), self.folder.url
+        if now - _signed.get(key, -_RENEWAL) < _RENEWAL:
+            return
+        process = process_token()
+        if not self.token.startswith(process) or not self.folder.is_local:
+            self.folder.child(f"alive-{process}").write_bytes(b"")
+        elif key not in _signed:
+            os.makedirs(self.folder.path, exist_ok=True)
+        _signed[key] = now
+
+    def remove(self) -> None:
+        """Delete the staging folder, even while tasks of the run finish writing to it."""
+        _signed.pop(self.folder.url, None)
+        self.folder.clear()
+
+
+def renewed(info: dict[str, Any]) -> float | None:
+    """Return when a file was written, in seconds since 1970, from its entry in a listing."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        found = info.get(key)
+        if isinstance(found, datetime):
+            return found.timestamp()
+        if isinstance(found, int | float):
+            return float(found)
+    return None
+
+
+def staging_folders(destination: Location) -> list[Location]:
+    """Return the staging folders and temporary files of a destination, of living and dead runs."""
+    name = re.escape(destination.name)
+    ours = re.compile(rf"\.{name}(\.commit(\.undo)?)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
+    folder = destination.parent
+    with suppress(FileNotFoundError):
+        return [folder.child(entry) for entry in folder.entries() if ours.fullmatch(entry)]
+    return []
+
+
+def is_working(folder: Location) -> bool:
+    """Return whether a process works for the run of a staging folder."""
+    files = folder.fresh_fs.find(folder.path, detail=True)
+    times = [renewed(info) for info in files.values()]
+    if folder.is_local:
+        with suppress(OSError):
+            times.append(os.stat(folder.path).st_mtime)
+    latest = None if None in times else max((found for found in times if found is not None), default=0.0)
+    began = re.search(rf"-{TOKEN}\.(parts|tmp)$", folder.name)
+    if began is None:  # the process is not known
+        return latest is None or time.time() - latest < LEASE
+    signed = [re.search(rf"alive-({PROCESS})$", name) for name in files]
+    processes = {began["process"], *(match[1] for match in signed if match)}
+    return any(is_alive(each, latest) for each in processes)
+
+
+def remove_leftovers(destination: Location) -> None:
+    """Delete what dead runs staged for a destination; the files of living runs stay.
+
+    The journal of an interrupted commit must be recovered before, because it refers to these files.
+    """
+    for folder in staging_folders(destination):
+        if not is_working(folder):
+            with suppress(FileNotFoundError):
+                folder.remove(recursive=True)
