@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xee_tf.errors import ManifestError, MixerError, shorten
+from xee_tf.errors import ManifestError, MissingShardError, MixerError, shorten
 from xee_tf.geometry import PatchGrid
 from xee_tf.sidecars.find import Exported, find_export
+from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, TableManifest
 from xee_tf.sidecars.manifest_files import parse_dimensions, read_manifest
 from xee_tf.sidecars.mixer import Mixer, read_mixer
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, destination_of, has_prefix, prefix_of
 from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location, list_files
 
@@ -69,10 +70,16 @@ def describe_export(source: Exported | Mixer, storage_options: Mapping[str, Any]
     if isinstance(manifest, TableManifest):
         raise ManifestError(f"{manifest_name(location)} is the manifest of a table, not of an image.")
     if location.name.endswith(IMAGE_MANIFEST):
+        if manifest is None:
+            require_whole(destination_of(location))
         if manifest is None or manifest.grid is None:
             raise ManifestError(f"{location} does not exist, or does not describe the grid of an image.")
         return Described(str(location), Mixer.from_grid(manifest.grid), manifest, location, listed)
-    mixer = read_mixer(location, size(location))
+    try:
+        mixer = read_mixer(location, size(location))
+    except MissingShardError:
+        require_whole(destination_of(location))
+        raise
     if manifest is not None and manifest.grid is not None:
         wrong = differing_keys(mixer, manifest.grid)
         if wrong:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.sidecars.documents import ManifestShard
+from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableManifest
 from xee_tf.sidecars.manifest_files import read_manifest
 from xee_tf.sidecars.names import (
@@ -16,6 +18,7 @@ from xee_tf.sidecars.names import (
     MIXER,
     RECORDS,
     SHARD,
+    destination_of,
     has_prefix,
     manifest_location,
     prefix_of,
@@ -23,7 +26,7 @@ from xee_tf.sidecars.names import (
 )
 from xee_tf.storage import Location
 
-__all__ = ["check_order", "describe_files", "find_records", "listed_shards"]
+__all__ = ["check_order", "describe_files", "find_records", "listed_shards", "require_all_shards"]
 
 
 def find_records(mixer: Location, names: Collection[str] = ()) -> list[Location]:
@@ -86,12 +89,16 @@ def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Locat
     ------
     RecordError
         If the manifest of an image has fewer shards.
+    MissingShardError
+        If the manifest is missing because an export was interrupted.
     """
     manifests: dict[Location, Manifest | None] = {}
 
     def read(location: Location) -> Manifest | None:
         if location not in manifests:
             manifests[location] = read_manifest(location)
+            if manifests[location] is None and location.name.endswith(IMAGE_MANIFEST):
+                require_whole(destination_of(location))
         return manifests[location]
 
     found: list[tuple[ManifestShard, Location] | None] = []
@@ -112,6 +119,25 @@ def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Locat
                 described = table.shards[0], side
         found.append(described)
     return found
+
+
+def require_all_shards(files: Sequence[Location], pattern: Location) -> None:
+    """Raise an error if a manifest beside the files lists a shard that matches the pattern but is missing."""
+    numbers: dict[Location, set[int]] = {}
+    for file in files:
+        if match := re.search(f"{SHARD}$", file.name):
+            side = file.without_suffix(match[0]).with_suffix(IMAGE_MANIFEST)
+            numbers.setdefault(side, set()).add(int(match[1]))
+    for side, found in numbers.items():
+        manifest = read_manifest(side)
+        if not isinstance(manifest, ImageManifest):
+            continue
+        for number, shard in enumerate(listed_shards(side, manifest.shards) if manifest.shards else ()):
+            if number not in found and fnmatchcase(shard.name, pattern.name):
+                raise MissingShardError(
+                    f"{shard} is missing: it matches {pattern}, and {side.name} lists it. Restore it, or "
+                    "pass a list of files."
+                )
 
 
 def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:
