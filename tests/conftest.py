@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import xarray as xr
 from hypothesis import HealthCheck, settings
 
 import xee_tf
+from tests import counting_proxy
 from tests.connector_conformance import in_tensorflow
+from tests.counting_proxy import Bucket, CountingProxy
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -31,6 +35,24 @@ needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals a
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use as many blocks as the chunks allow, as in a large raster."""
     monkeypatch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Run a local S3 server; yield its URL."""
+    pytest.importorskip("moto.server")
+    with counting_proxy.s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> Iterator[Bucket]:
+    """Yield an empty bucket behind a proxy that counts requests; see `counting_proxy`."""
+    pytest.importorskip("s3fs")
+    with CountingProxy(s3_server) as proxy:
+        bucket = Bucket(f"bucket-{uuid.uuid4().hex[:8]}", proxy, s3_server)
+        yield bucket
+        bucket.destroy()
 
 
 @pytest.fixture(scope="session")

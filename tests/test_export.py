@@ -357,30 +357,16 @@ def test_export_to_memory(expected):
     assert str(result.mixer) == "memory://bucket/run/scene-mixer.json"
 
 
-def test_export_to_s3(expected, monkeypatch):
+def test_export_to_s3(expected, bucket):
     """With a local S3 server: multipart uploads, server-side moves, storage options in tasks."""
-    s3fs = pytest.importorskip("s3fs")
-    pytest.importorskip("moto.server")
-    from moto.server import ThreadedMotoServer
-
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        options = {"key": "id", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
-        fs = s3fs.S3FileSystem(**options)
-        fs.mkdir("bucket")
-        with dask.config.set(scheduler="threads"):
-            result = scene(40, 40).tfexport("s3://bucket/run/scene", storage_options=options, **OPTIONS)
-        fs.invalidate_cache()
-        found = {path.rsplit("/", 1)[-1]: fs.cat(path) for path in fs.find("bucket")}
-        assert without_keys(found) == expected
-        assert "secret" not in repr(result)
-        with pytest.raises(xee_tf.DestinationExistsError):
-            scene(40, 40).tfexport("s3://bucket/run/scene", storage_options=options, **OPTIONS)
-    finally:
-        server.stop()
+    url, options = f"{bucket.url}/run/scene", bucket.options
+    with dask.config.set(scheduler="threads"):
+        result = scene(40, 40).tfexport(url, storage_options=options, **OPTIONS)
+    found = {key.rsplit("/", 1)[-1]: data for key, data in bucket.read().items()}
+    assert without_keys(found) == expected
+    assert "secret" not in repr(result)
+    with pytest.raises(xee_tf.DestinationExistsError):
+        scene(40, 40).tfexport(url, storage_options=options, **OPTIONS)
 
 
 def test_checksums_of_files(tmp_path):

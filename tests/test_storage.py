@@ -37,20 +37,11 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def server():
-    """Run a local S3 server with one bucket; yield the storage options for it."""
-    pytest.importorskip("moto.server")
-    from moto.server import ThreadedMotoServer
-
-    os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "id", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
+def server(s3_server):
+    """Create a bucket of the local S3 server; return the storage options for it."""
+    options = {"key": "id", "secret": "secret", "endpoint_url": s3_server}
     s3fs.S3FileSystem(**options).makedirs("bucket", exist_ok=True)
-    yield options
-    server.stop()
-    del os.environ["AWS_DEFAULT_REGION"]
+    return options
 
 
 def separate_fs(options):
