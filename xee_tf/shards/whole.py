@@ -16,7 +16,8 @@ from xee_tf.shards.shard import Shard, check_stamp
 
 __all__ = ["check_file", "checked_rows"]
 
-_PIECE = 1 << 20
+_PIECE = 8 << 20  # bytes to read and decompress at a time
+_BUFFER = 1 << 20
 
 
 def check_file(shard: Shard) -> None:
@@ -33,7 +34,7 @@ def check_file(shard: Shard) -> None:
         for _ in checked_rows(shard):
             pass
     else:
-        crc, buffer = 0, memoryview(bytearray(_PIECE))
+        crc, buffer = 0, memoryview(bytearray(_BUFFER))
         with shard.location.open() as file:
             while size := file.readinto(buffer):
                 crc = crc32c(buffer[:size], crc)
